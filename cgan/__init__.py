@@ -1,0 +1,3 @@
+"""Class-conditional DCGAN on labelled image CSVs."""
+
+__version__ = "0.1.0"

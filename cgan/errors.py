@@ -1,0 +1,32 @@
+"""What goes wrong on the user's side. Every message says where, what was expected, what was found
+and what to do; `cgan.cli` and the stages print it without a traceback and exit with `exit_code`."""
+
+
+class CganError(Exception):
+    """Base of every error that is the user's, the data's or the machine's, not ours."""
+
+    exit_code = 1
+
+
+class ParamsError(CganError):
+    """params.yaml cannot be used."""
+
+
+class DataError(CganError):
+    """The CSV, or a file made from it, cannot be used."""
+
+
+class SourceError(CganError):
+    """The data could not be had: download, credentials, archive."""
+
+
+class ModelError(CganError):
+    """A model or checkpoint file cannot be used."""
+
+
+class TrainingError(CganError):
+    """Training stopped itself: divergence, collapse, no memory."""
+
+
+class TrackingError(CganError):
+    """The tracking store cannot be used and the params ask to fail then."""

@@ -1,0 +1,1 @@
+"""Prefect: when the stages run. DVC decides which of them are stale."""
