@@ -1,0 +1,132 @@
+"""Model files and training checkpoints: tensors in safetensors, facts in JSON, no pickle anywhere.
+
+One format for both. The metadata has one entry, `cgan`, a JSON object with the format number, the
+kind of file, a digest of the tensors and whatever facts the writer adds; one entry, because
+safetensors writes several in random order and equal content must be equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cgan.errors import ModelError
+from cgan.files import replacing
+from cgan.networks import (
+    Architecture,
+    Discriminator,
+    Generator,
+    build_discriminator,
+    build_generator,
+)
+
+FORMAT = 1
+Facts = dict[str, Any]
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_tensors(path: Path | str, kind: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
+    """Write atomically; `facts` must be plain JSON."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    header = {"format": FORMAT, "kind": kind, "digest": digest_of(plain), **facts}
+    with replacing(path) as temporary:
+        save_file(plain, temporary, {"cgan": json.dumps(header, sort_keys=True, allow_nan=False)})
+
+
+def load_tensors(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Facts]:
+    """Read and check a file of ours. Tensors are on the CPU whatever device wrote them.
+
+    Raises ModelError when the file is missing, truncated, damaged, foreign or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: not found. Make it with `dvc repro`, or bring it with `dvc pull`."
+        )
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        OverflowError,
+        MemoryError,
+        RuntimeError,
+    ) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise ModelError(
+            f"{path}: not a readable safetensors file ({reason}). It is truncated or something else; "
+            "make it again with `dvc repro --force` or restore it with `dvc checkout --force`."
+        ) from None
+    try:
+        facts = json.loads(metadata["cgan"])
+        version, found_kind, digest = facts["format"], facts["kind"], facts["digest"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise ModelError(f"{path}: a safetensors file, but not one that cgan wrote.") from None
+    if version != FORMAT:
+        raise ModelError(
+            f"{path}: file format {version!r}, this cgan reads format {FORMAT}. "
+            "Use the cgan version that wrote it, or make it again with `dvc repro`."
+        )
+    if found_kind != kind:
+        raise ModelError(f"{path}: expected a {kind}, found a {found_kind}. Is it the right file?")
+    if digest_of(tensors) != digest:
+        raise ModelError(
+            f"{path}: the tensors don't match their digest, the file is damaged. "
+            "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force`."
+        )
+    return tensors, facts
+
+
+def save_network(path: Path | str, network: Generator | Discriminator, facts: Facts) -> None:
+    """Write a network with its architecture; `facts` say what made it (params, data hash, …)."""
+    kind = "generator" if isinstance(network, Generator) else "discriminator"
+    facts = {"architecture": network.architecture.to_json(), "torch": torch.__version__, **facts}
+    save_tensors(path, kind, network.state_dict(), facts)
+
+
+def load_generator(path: Path | str) -> tuple[Generator, Facts]:
+    """A generator in eval mode on the CPU, and the facts of its file."""
+    tensors, facts = load_tensors(path, "generator")
+    network = build_generator(Architecture.from_json(facts.get("architecture")))
+    return _fill(network, tensors, path), facts
+
+
+def load_discriminator(path: Path | str) -> tuple[Discriminator, Facts]:
+    """A discriminator in eval mode on the CPU, and the facts of its file."""
+    tensors, facts = load_tensors(path, "discriminator")
+    network = build_discriminator(Architecture.from_json(facts.get("architecture")))
+    return _fill(network, tensors, path), facts
+
+
+def _fill(network: _Network, tensors: dict[str, Tensor], path: Path | str) -> _Network:
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if expected != found:
+        name = min(set(expected.items()) ^ set(found.items()))[0]
+        raise ModelError(
+            f"{path}: tensor `{name}` should be {expected.get(name, 'absent')}, is "
+            f"{found.get(name, 'absent')}: weights and architecture in the file don't match."
+        )
+    network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False)

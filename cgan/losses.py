@@ -1,0 +1,46 @@
+"""The adversarial objectives: all the adversarial maths.
+
+- logistic: the non-saturating loss of Goodfellow et al. (arXiv:1406.2661, section 3).
+- least_squares: Mao et al. (arXiv:1611.04076, eq. 9 with a=0, b=c=1); the demo's squared error.
+- R1: Mescheder et al. (arXiv:1801.04406, eq. 9), penalised lazily (Karras et al., arXiv:1912.04958).
+
+`real` and `fake` are the discriminator's logits, float32 [N]; every function returns a scalar.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+
+def discriminator_real_loss(objective: str, real: Tensor) -> Tensor:
+    if objective == "logistic":
+        return softplus(-real).mean()
+    return 0.5 * (real - 1).square().mean()
+
+
+def discriminator_fake_loss(objective: str, fake: Tensor) -> Tensor:
+    if objective == "logistic":
+        return softplus(fake).mean()
+    return 0.5 * fake.square().mean()
+
+
+def generator_loss(objective: str, fake: Tensor) -> Tensor:
+    """The generator wants its fakes taken for real."""
+    return discriminator_real_loss(objective, fake)
+
+
+def decision_threshold(objective: str) -> float:
+    """The logit above which the discriminator says `real`."""
+    return 0.0 if objective == "logistic" else 0.5
+
+
+def r1_penalty(real: Tensor, images: Tensor) -> Tensor:
+    """½·mean‖∂real/∂images‖². Times γ·interval it is the lazy R1 term.
+
+    `images` [N, C, H, W] must require grad and have made `real`; each image's logit may depend on
+    that image alone (no batch norm), so the gradient of the sum holds each image's own gradient.
+    """
+    (gradient,) = torch.autograd.grad(real.sum(), images, create_graph=True)
+    return 0.5 * gradient.float().square().flatten(1).sum(1).mean()
