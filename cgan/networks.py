@@ -22,8 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.errors import ModelError, ParamsError
 
-
-_Network = TypeVar("_Network", "Generator", "Discriminator")
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
