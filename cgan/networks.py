@@ -269,4 +269,5 @@ def _build(kinds: dict[str, type[_Network]], architecture: Architecture) -> _Net
         raise ModelError(f"unknown network `{architecture.kind}`, expected one of {known}")
     network = kinds[architecture.kind](architecture)
     # Channels-last is what the CPU's and the GPU's convolutions like best.
-    return network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
