@@ -59,13 +59,20 @@ def _halvings(height: int, width: int) -> int:
 
 
 class Generator(nn.Module):
-    """(latents, labels) → images in [-1, 1]."""
+    """(latents, labels) → images in [-1, 1], by way of a condition, which can be a mix of classes."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        return self.from_condition(latents, self.condition(labels))
+
+    def condition(self, labels: Tensor) -> Tensor:
+        """What the layers see of the labels, float [N, any]; rows may be averaged to mix classes."""
+        return F.one_hot(labels, self.architecture.classes).float()
+
+    def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
         raise AssertionError("build_generator() makes the network")
 
 
@@ -117,13 +124,12 @@ class ConvGenerator(Generator):
             return [nn.Upsample(scale_factor=2, mode="nearest"), conv]
         return [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=bias)]
 
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+    def condition(self, labels: Tensor) -> Tensor:
+        return super().condition(labels) if self.embedding is None else self.embedding(labels)
+
+    def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
         a = self.architecture
-        if self.embedding is not None:
-            condition = self.embedding(labels)
-        else:
-            condition = F.one_hot(labels, a.classes).to(latents.dtype)
-        flat = self.linear(torch.cat([latents, condition], dim=1))
+        flat = self.linear(torch.cat([latents, condition.to(latents.dtype)], dim=1))
         maps = flat.view(len(latents), self.map_height, self.map_width, -1).permute(0, 3, 1, 2)
         images: Tensor = self.layers(maps)
         # Sizes that are no multiple of the doublings are drawn larger and cropped.
@@ -195,9 +201,9 @@ class SeedGenerator(Generator):
         )
         self.apply(_seed_init)
 
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        condition = F.one_hot(labels, self.architecture.classes).to(latents.dtype)
-        images: Tensor = self.layers(torch.cat([condition, latents], dim=1)[:, :, None, None])
+    def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
+        joined = torch.cat([condition.to(latents.dtype), latents], dim=1)
+        images: Tensor = self.layers(joined[:, :, None, None])
         return images
 
 
