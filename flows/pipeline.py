@@ -1,0 +1,225 @@
+"""The pipeline as a Prefect flow: one task a DVC stage.
+
+    python -m flows.pipeline
+    python -m flows.pipeline --refresh
+    python -m flows.pipeline --set train.lr=1e-3 train.seed=2
+    python -m flows.pipeline --stages evaluate render
+
+DVC decides what is stale and keeps the results, so Prefect's own caching is off and a stage that
+failed isn't retried. See docs/adr/0002-dvc-decides-prefect-schedules-mlflow-remembers.md.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Read by Prefect when it is imported: nothing leaves this machine.
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+import argparse
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from prefect import State, Task, flow, get_run_logger, runtime, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import TaskRun
+from prefect.settings import get_current_settings
+from prefect.states import Completed, Failed
+
+from cgan.errors import CganError
+from cgan.params import load_params
+from flows import report
+from flows.repro import (
+    BusyError,
+    Outcome,
+    choose,
+    read_stages,
+    reproduce,
+    set_params,
+    wait_until_free,
+)
+
+BUSY_RETRIES = 60
+BUSY_DELAY_S = 10  # ten minutes in all: longer than the longest preset trains
+
+
+def _is_busy(_: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.data, BusyError) and task_run.run_count < BUSY_RETRIES
+
+
+def _relay(line: str) -> None:
+    """One line of DVC's or a stage's output into the log of the task."""
+    level = logging.INFO
+    if line.startswith(("ERROR:", "Error:")):
+        level = logging.ERROR
+    elif line.startswith("WARNING:"):
+        level = logging.WARNING
+    get_run_logger().log(level, "%s", line)
+
+
+def _failed(error: CganError) -> State[Any]:
+    """A failed state with the message alone: a raised exception would be logged with a traceback."""
+    if isinstance(error, BusyError):
+        get_run_logger().warning("Waiting: %s", error)
+    return Failed(message=str(error), data=error)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_busy)
+def run_stage(stage: str, force: bool) -> State[Any]:
+    """Reproduce one DVC stage. The state's name says what happened: Ran, Unchanged or Restored."""
+    run = {
+        "prefect.flow_run_id": runtime.flow_run.id,
+        "prefect.flow_run_name": runtime.flow_run.name,
+    }
+    if runtime.deployment.id:
+        run["prefect.deployment_id"] = runtime.deployment.id
+    try:
+        outcome = reproduce(stage, _relay, force=force, env={"MLFLOW_RUN_CONTEXT": json.dumps(run)})
+    except CganError as error:
+        return _failed(error)
+    return Completed(name=outcome.name.capitalize(), message=f"{stage}: {outcome}", data=outcome)
+
+
+@task(name="params", cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_busy)
+def write_overrides(overrides: dict[str, Any]) -> State[Any]:
+    """Write the overrides into params.yaml, but never under a running stage (it would poison dvc.lock)."""
+    try:
+        wait_until_free(_relay)
+        changed = set_params(overrides)
+    except CganError as error:
+        return _failed(error)
+    words = ", ".join(changed) or "nothing: the values are there already"
+    return Completed(message=f"params.yaml: changed {words}", data=changed)
+
+
+def _run_name() -> str:
+    """`train deconv 160 kimg · train.seed=2 · refresh`"""
+    asked = runtime.flow_run.parameters
+    parts = [", ".join(asked.get("stages") or ()) or report.training_in_words()]
+    parts += [f"{key}={value}" for key, value in (asked.get("overrides") or {}).items()]
+    return " · ".join([*parts, *(["refresh"] if asked.get("refresh") else [])])
+
+
+@flow(name="cgan", flow_run_name=_run_name, persist_result=False)
+def pipeline(
+    refresh: bool = False,
+    overrides: dict[str, Any] | None = None,
+    stages: list[str] | None = None,
+) -> State[Any]:
+    """From a CSV of labelled images to a judged generator. DVC runs only the stages that are stale.
+
+    Args:
+        refresh: Fetch the data again. When it comes back unchanged, nothing after it runs.
+        overrides: Values to write into params.yaml first, such as {"train.lr": 0.001}. They stay
+            there, as after `dvc exp run -S`: `git diff params.yaml` shows them.
+        stages: Only these stages of dvc.yaml, on the inputs that are there. Default: all.
+    """
+    results: list[report.StageResult] = []
+    try:
+        chosen = choose(read_stages(), stages)
+        load_params()
+    except CganError as error:
+        return Failed(message=str(error))
+
+    def attempt(job: Task[..., State[Any]], *arguments: Any) -> State[Any]:
+        job = job.with_options(retries=BUSY_RETRIES, retry_delay_seconds=BUSY_DELAY_S)
+        state: State[Any] = job(*arguments, return_state=True)
+        return state
+
+    if overrides:
+        written = attempt(write_overrides, overrides)
+        if not written.is_completed():
+            return Failed(message=written.message)
+    for stage in chosen:
+        job = run_stage.with_options(
+            name=stage.name, task_run_name=stage.name, description=stage.description
+        )
+        started = time.monotonic()
+        state = attempt(job, stage.name, refresh and not stage.upstream)
+        seconds = time.monotonic() - started
+        if not state.is_completed():
+            results.append(report.StageResult(stage.name, "failed", seconds))
+            report.publish(results)
+            return Failed(message=f"Stage `{stage.name}`: {state.message}")
+        results.append(report.StageResult(stage.name, state.result(), seconds))
+    report.publish(results)
+    name = "Completed" if any(r.outcome != Outcome.UNCHANGED for r in results) else "Unchanged"
+    return Completed(name=name, message=report.in_words(results))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.pipeline",
+        description="Run the stages of dvc.yaml that are stale, each as a Prefect task.",
+    )
+    parser.add_argument("--refresh", action="store_true", help="fetch the data again")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="write a value into params.yaml first, such as train.lr=1e-3",
+    )
+    parser.add_argument("--stages", metavar="STAGE", nargs="+", help="only these stages")
+    asked = parser.parse_args(arguments)
+    try:
+        _check_api()
+        state = pipeline(
+            refresh=asked.refresh,
+            overrides=dict(map(_parse_override, asked.overrides)) or None,
+            stages=asked.stages,
+            return_state=True,
+        )
+    except CganError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. Run again: finished stages are kept, a training resumes.\n")
+        return 130
+    if state.is_completed():
+        return 0
+    sys.stderr.write(f"Error: {state.message}\n")
+    return 1
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    """`train.lr=1e-3` → ("train.lr", 0.001): YAML's values, and `1e-3` is a number as it is for DVC."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise CganError(f"--set: expected KEY=VALUE such as train.lr=1e-3, got {text!r}.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise CganError(f"--set {key}: {value!r} is not a YAML value.") from None
+    if isinstance(parsed, str):
+        with contextlib.suppress(ValueError):
+            parsed = float(parsed)
+    return key, parsed
+
+
+def _check_api() -> None:
+    """Raise CganError when a Prefect API is configured and does not answer."""
+    url = get_current_settings().api.url
+    if not url:
+        return
+    with get_client(sync_client=True, httpx_settings={"timeout": 5}) as client:
+        if error := client.api_healthcheck():
+            raise CganError(
+                f"no Prefect server answers at {url} ({type(error).__name__}). Start one with "
+                "`prefect server start`, or unset PREFECT_API_URL to run without a server."
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
