@@ -1,0 +1,580 @@
+"""What a valid CSV is: one reader for every stage, and the report on what it read.
+
+A valid CSV has a header (the label column first, then the pixels in order) and one image a row, all
+values whole numbers. The file is read once, line by line: memory stays below four times its size, and
+a line longer than the header allows is never held whole. The fast path answers yes or no; on a no, a
+second, slower reading finds the rows and columns to name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgan.errors import DataError
+from cgan.files import sha256_of
+from cgan.params import ValidateParams
+
+FORMAT = 1
+MAX_CLASSES = 1000
+MIN_SIDE, MAX_SIDE = 8, 256
+MAX_HEADER_BYTES = 4_000_000
+BYTES_PER_FIELD = 24  # three digits, a separator, and ample room for quotes and padding
+SHOWN = 5  # faults spelt out in a message
+COUNTED = 1000  # faults counted before the search stops
+
+_BYTES = frozenset(str(value).encode() for value in range(256))
+_QUOTED = re.compile(rb'(?<![^,])"(\s*\d+\s*)"(?=[,\r\n]|$)')
+_WHOLE = re.compile(rb"\+?\d{1,9}")
+_DECIMAL = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV in memory.
+
+    `images` uint8 [N, C, H, W]; `labels` int64 [N], all below `classes`; `sha256` of the file's bytes.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: int
+    sha256: str
+    size_bytes: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Names of all columns, the label first, and the shape (channels, height, width) of an image."""
+
+    columns: list[str]
+    shape: tuple[int, int, int]
+
+    @property
+    def line_limit(self) -> int:
+        return max(4096, len(self.columns) * BYTES_PER_FIELD)
+
+
+def looks_like_web_page(head: bytes) -> bool:
+    """True for the first bytes of an HTML or XML page, such as a log-in page saved as .csv."""
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"
+
+
+def read_csv(
+    path: Path | str,
+    params: ValidateParams,
+    *,
+    max_bytes: int | None = None,
+    name: str | None = None,
+) -> Table:
+    """Read and check every value. `name` stands for the path in messages.
+
+    Raises DataError that names the row and column of the first faults, and says how many there are.
+    """
+    path = Path(path)
+    name = name or str(path)
+    if not path.is_file():
+        raise DataError(f"{name}: not found, or not a file. Give the path of a CSV.")
+    size = path.stat().st_size
+    if size == 0:
+        raise DataError(f"{name}: the file is empty. Download or export it again.")
+    if max_bytes is not None and size > max_bytes:
+        raise DataError(
+            f"{name}: {size / 1e6:,.0f} MB, expected at most {max_bytes / 1e6:,.0f} MB. "
+            "Raise `data.max_megabytes` in params.yaml if the file is right."
+        )
+    try:
+        return _read(path, params, name, size)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror or error}).") from None
+
+
+def _read(path: Path, params: ValidateParams, name: str, size: int) -> Table:
+    digest = hashlib.sha256()
+    last = b"\n"
+
+    def plain_rows(file: IO[bytes], header: _Header) -> Iterator[bytes]:
+        """The data rows as bytes that numpy parses; ValueError at the first one that looks wrong."""
+        nonlocal last
+        commas = len(header.columns) - 1
+        limit = header.line_limit
+        empty = True
+        while line := file.readline(limit):
+            digest.update(line)
+            last = line[-1:]
+            if not line.strip():
+                continue
+            if line.count(b",") != commas or b"\0" in line or len(line) == limit:
+                raise ValueError("a malformed row")
+            empty = False
+            yield _QUOTED.sub(rb"\1", line) if b'"' in line else line
+        if empty:
+            raise ValueError("no rows")
+
+    with path.open("rb") as file:
+        first_line = file.readline(MAX_HEADER_BYTES)
+        digest.update(first_line)
+        header = _read_header(first_line, params, name)
+        try:
+            # int16 holds what lies just outside 0–255 too, so that one look at the extremes suffices.
+            values = np.loadtxt(
+                plain_rows(file, header),
+                dtype=np.int16,
+                delimiter=",",
+                comments=None,
+                ndmin=2,
+                encoding="ascii",
+            )
+        except (ValueError, OverflowError) as error:
+            raise _explain(path, header, params, name, str(error)) from None
+    labels = values[:, 0].astype(np.int64)
+    highest = (params.classes or MAX_CLASSES) - 1
+    pixels = values[:, 1:]
+    if labels.min() < 0 or labels.max() > highest or pixels.min() < 0 or pixels.max() > 255:
+        raise _explain(path, header, params, name, "a value is out of range")
+    images = pixels.astype(np.uint8, order="C").reshape(-1, *header.shape)
+    if sha256_of(path) != digest.hexdigest():
+        raise DataError(
+            f"{name}: the file changed while it was read. Run again when nothing writes to it."
+        )
+    warnings: tuple[str, ...] = ()
+    if last != b"\n":
+        warnings = ("The last line has no line end: make sure that the file is complete.",)
+    classes = params.classes or int(labels.max()) + 1
+    return Table(images, labels, classes, digest.hexdigest(), size, warnings)
+
+
+# --- the header ---------------------------------------------------------------------------------
+
+
+def _read_header(line: bytes, params: ValidateParams, name: str) -> _Header:
+    """Column names and image shape. Raises DataError when pixels may be missing or permuted."""
+    if looks_like_web_page(line):
+        raise DataError(
+            f"{name}: this is a web page, not a CSV; a log-in page saved by mistake? "
+            "Log in, then download the CSV itself."
+        )
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line:
+        raise DataError(
+            f"{name}: not UTF-8 text: UTF-16 (Excel's “Unicode text”) or a binary file. "
+            "Save it as “CSV UTF-8”."
+        )
+    if line.startswith((b"PK\x03\x04", b"\x1f\x8b")):
+        raise DataError(
+            f"{name}: this is an archive, not a CSV. `cgan validate` and `data.source: file` unpack "
+            "files that end in .zip or .gz; otherwise unpack it first."
+        )
+    if len(line) >= MAX_HEADER_BYTES:
+        raise DataError(
+            f"{name}: the first line is longer than {MAX_HEADER_BYTES / 1e6:.0f} MB, expected a header "
+            f"such as {_example(params)}. Is it a CSV?"
+        )
+    try:
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{name}: the header is not UTF-8 text. Save the file as “CSV UTF-8”."
+        ) from None
+    if "\r" in text.rstrip("\r\n"):
+        raise DataError(
+            f"{name}: lines end in CR alone (old Mac format). Save it with LF or CR LF line ends."
+        )
+    columns = [column.strip().strip('"').strip() for column in text.rstrip("\r\n").split(",")]
+    if len(columns) == 1:
+        for separator, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+            if separator in text:
+                raise DataError(
+                    f"{name}: columns are separated by {word}, expected commas. "
+                    "Export it again with a comma as separator."
+                )
+    _check_label_column(columns, params, name)
+    doubles = [column for column, count in Counter(columns).items() if count > 1]
+    if doubles:
+        raise DataError(
+            f"{name}: column {_quote(doubles[0])} stands {columns.count(doubles[0])} times in the "
+            f"header{_and_more(len(doubles))}. Every pixel needs one column: remove the copies."
+        )
+    pixels = columns[1:]
+    shape = _shape(len(pixels), params, name)
+    _check_order(pixels, shape, name)
+    return _Header(columns, shape)
+
+
+def _check_label_column(columns: list[str], params: ValidateParams, name: str) -> None:
+    label = params.label_column
+    if columns[0] == label:
+        if len(columns) == 1:
+            raise DataError(
+                f"{name}: the header has the column {_quote(label)} alone, no pixels. "
+                f"Expected {_example(params)}."
+            )
+        return
+    if label in columns:
+        hint = (
+            "Save it without the index column (pandas: `to_csv(path, index=False)`)."
+            if columns[0] in ("", "Unnamed: 0", "index") and columns[1] == label
+            else "Move it to the front."
+        )
+        raise DataError(
+            f"{name}: column {_quote(label)} must be the first, it is number "
+            f"{columns.index(label) + 1}. {hint}"
+        )
+    if all(_WHOLE.fullmatch(column.encode()) for column in columns) and (
+        len(set(columns)) < len(columns) or columns[0] != "0"
+    ):
+        raise DataError(
+            f"{name}: the file has no header, its first line is data. "
+            f"Put a line with the column names before it: {_example(params)}."
+        )
+    raise DataError(
+        f"{name}: no column {_quote(label)}; the header begins with "
+        f"{', '.join(_quote(column) for column in columns[:3])}. "
+        "Is it a test.csv, which has no labels? Give the train.csv, or set `validate.label_column`."
+    )
+
+
+def _shape(pixels: int, params: ValidateParams, name: str) -> tuple[int, int, int]:
+    """(channels, height, width) of an image with this many pixel columns."""
+    channels = params.channels
+    if params.height is not None and params.width is not None:
+        shape = (channels, params.height, params.width)
+        if math.prod(shape) == pixels:
+            return shape
+        raise DataError(
+            f"{name}: {pixels:,} pixel columns, expected {math.prod(shape):,} (channels × height × "
+            f"width = {channels} × {params.height} × {params.width}). Columns are missing or too many, "
+            "or the section `validate` of params.yaml describes other images."
+        )
+    side = math.isqrt(pixels // channels)
+    if channels * side * side != pixels:
+        near = channels * max(1, round(math.sqrt(pixels / channels))) ** 2
+        raise DataError(
+            f"{name}: {pixels:,} pixel columns make no square image with {channels} "
+            f"channel{'s' * (channels > 1)} (the nearest is {near:,}). Columns are missing or too many; "
+            "if not, set `validate.height` and `validate.width` (and `validate.channels`)."
+        )
+    if not MIN_SIDE <= side <= MAX_SIDE:
+        raise DataError(
+            f"{name}: images of {side} × {side} pixels, expected sides of {MIN_SIDE} to {MAX_SIDE}."
+        )
+    return channels, side, side
+
+
+def _check_order(pixels: list[str], shape: tuple[int, int, int], name: str) -> None:
+    """Names must count up, as pixel0, pixel1, … or 1x1, 1x2, …: permuted pixels are no images."""
+    start = re.fullmatch(r"(.*?)(\d+)", pixels[0], re.ASCII | re.DOTALL)
+    if start is None:
+        raise DataError(
+            f"{name}: column 2 should be the first pixel, such as `pixel0`, it is "
+            f"{_quote(pixels[0])}. Pixel columns need numbers that show their order."
+        )
+    if re.fullmatch(r"\d{1,6}x", start[1], re.ASCII):
+        row, column = int(start[1][:-1]), int(start[2][-9:])
+        expected: Iterator[str] = (
+            f"{row + r}x{column + c}" for _, r, c in itertools.product(*map(range, shape))
+        )
+    else:
+        prefix, digits = start[1], start[2]
+        zeros = len(digits) if digits.startswith("0") else 1
+        first = int(digits[-9:])
+        expected = (f"{prefix}{first + i:0{zeros}d}" for i in range(len(pixels)))
+        if first > 1:
+            raise DataError(
+                f"{name}: the first pixel column is {_quote(pixels[0])}, expected a count from 0 or 1. "
+                "The columns before it are missing, or out of order."
+            )
+    for number, (wanted, found) in enumerate(zip(expected, pixels, strict=True), start=2):
+        if found != wanted:
+            what = "is missing" if wanted not in pixels else "is out of order"
+            raise DataError(
+                f"{name}: column {number} should be {_quote(wanted)}, it is {_quote(found)}: "
+                f"{_quote(wanted)} {what}. Put the pixel columns in their order, row by row."
+            )
+
+
+def _example(params: ValidateParams) -> str:
+    return f"`{params.label_column},pixel0,pixel1,…`"
+
+
+def _quote(text: str) -> str:
+    return f"`{text[:40]}{'…' * (len(text) > 40)}`" if text else "a column without a name"
+
+
+def _and_more(count: int) -> str:
+    return f" (and {count - 1:,} more columns do)" if count > 1 else ""
+
+
+# --- which rows are wrong -----------------------------------------------------------------------
+
+
+def _explain(
+    path: Path, header: _Header, params: ValidateParams, name: str, reason: str
+) -> DataError:
+    """Read again, slowly, and name the faults. `reason` is the fast path's own word, if need be."""
+    highest = (params.classes or MAX_CLASSES) - 1
+    labels = frozenset(str(value).encode() for value in range(highest + 1))
+    columns, limit = header.columns, header.line_limit
+    faults: list[str] = []
+    count = rows = bad_rows = 0
+    with path.open("rb") as file:
+        file.readline(MAX_HEADER_BYTES)
+        line_number = 1
+        while count < COUNTED and (line := file.readline(limit)):
+            line_number += 1
+            if not line.strip():
+                continue
+            rows += 1
+            where = f"row {rows} (line {line_number})"
+            found: list[str] = []
+            fields = _QUOTED.sub(rb"\1", line).rstrip(b"\r\n").split(b",")
+            if b"\0" in line:
+                found.append(f"{where}: a NUL byte; the file is damaged or not text.")
+            elif len(line) == limit:
+                found.append(
+                    f"{where}: longer than {limit:,} bytes; a quote or line end is missing."
+                )
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(limit)
+            elif len(fields) != len(columns):
+                end = "" if line.endswith(b"\n") else ", and the file ends there: it was cut off"
+                found.append(f"{where}: {len(fields):,} values, expected {len(columns):,}{end}.")
+            else:
+                wrong = [
+                    (column, field)
+                    for column, field, valid in zip(
+                        columns,
+                        fields,
+                        itertools.chain([labels], itertools.repeat(_BYTES)),
+                        strict=False,
+                    )
+                    if field not in valid
+                ]
+                for column, field in wrong:
+                    fault = _fault(field, highest if column == columns[0] else None)
+                    if fault:
+                        found.append(f"{where}, column {column}: {fault}")
+                if found and not faults and _is_scaled(fields[1:]):
+                    return DataError(
+                        f"{name}, {where}: the pixels are fractions, already scaled to 0–1 or −1–1; "
+                        "expected whole numbers from 0 to 255. Export the pixels unscaled."
+                    )
+            faults += found[: SHOWN - len(faults)]
+            count += len(found)
+            bad_rows += bool(found)
+    if rows == 0:
+        return DataError(f"{name}: 0 rows after the header. Download or export it again.")
+    if not faults:
+        return DataError(f"{name}: not a valid CSV ({reason}).")
+    if count == 1:
+        return DataError(
+            f"{name}, {faults[0]} Mend or remove this row, or download the file again."
+        )
+    many = f"at least {count:,}" if count >= COUNTED else f"{count:,}"
+    listed = "\n".join(f"  - {fault}" for fault in faults)
+    return DataError(
+        f"{name}: {many} faults in {bad_rows:,} row{'s' * (bad_rows > 1)}"
+        f"{', the first of them' * (count > len(faults))}:\n{listed}\n"
+        "Mend or remove these rows, or download the file again."
+    )
+
+
+def _fault(field: bytes, highest_label: int | None) -> str:
+    """What is wrong with a value, `` if nothing. Pixels go to 255, labels to `highest_label`."""
+    text = field.strip()
+    if not text:
+        return "blank."
+    limit = 255 if highest_label is None else highest_label
+    if _WHOLE.fullmatch(text) and int(text) <= limit:
+        return ""
+    shown = text[:20].decode("utf-8", "backslashreplace") + "…" * (len(text) > 20)
+    if re.fullmatch(rb"[+-]?\d+", text):
+        if highest_label is None:
+            return f"{shown} is outside 0–255."
+        return f"{shown} is outside the classes 0–{highest_label}."
+    if _DECIMAL.fullmatch(text):
+        whole = re.fullmatch(rb"[+-]?\d+\.0*", text)
+        hint = " (write it without decimals; pandas: `frame.astype('uint8')`)" if whole else ""
+        return f"{shown} is not a whole number{hint}."
+    return f"{shown!r} is not a number."
+
+
+def _is_scaled(fields: list[bytes]) -> bool:
+    """True when every pixel of the row is a number within ±1 and some are fractions."""
+    texts = [field.strip() for field in fields]
+    if not all(_DECIMAL.fullmatch(text) for text in texts):
+        return False
+    values = [float(text) for text in texts]
+    return max(map(abs, values)) <= 1 and any(value % 1 for value in values)
+
+
+# --- the report ---------------------------------------------------------------------------------
+
+
+def first_copies(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """For each image [N, …] the index of the first one that is equal to it; int64 [N]."""
+    seen: dict[bytes, int] = {}
+    firsts = np.empty(len(images), np.int64)
+    for index, image in enumerate(images):
+        digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        firsts[index] = seen.setdefault(digest, index)
+    return firsts
+
+
+def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]:
+    """The validation report: plain JSON, a function of the CSV's bytes and `params` alone.
+
+    Raises DataError when the values are valid but no training set: a class too small, a wrong scale.
+    """
+    images, labels = table.images, table.labels
+    counts = np.bincount(labels, minlength=table.classes)
+    _check_counts(counts, params, name)
+    histogram = np.zeros(256, np.int64)
+    darkest, brightest = [], []
+    for part in np.array_split(images, max(1, len(images) // 1000)):
+        flat = part.reshape(len(part), -1)
+        histogram += np.bincount(flat.ravel(), minlength=256)
+        darkest.append(flat.min(axis=1))
+        brightest.append(flat.max(axis=1))
+    darkest_of, brightest_of = np.concatenate(darkest), np.concatenate(brightest)
+    if brightest_of.max() <= 1:
+        raise DataError(
+            f"{name}: no pixel is above 1, expected values from 0 to 255. The pixels are already scaled "
+            "to 0–1 (multiply them by 255), or all images are blank."
+        )
+    values = np.arange(256)
+    mean = float((histogram * values).sum() / histogram.sum())
+    variance = float((histogram * (values - mean) ** 2).sum() / histogram.sum())
+    firsts = first_copies(images)
+    copies = int((firsts != np.arange(len(firsts))).sum())
+    conflicts = int((labels != labels[firsts]).sum())
+    constant = int((darkest_of == brightest_of).sum())
+    blank = int((brightest_of == 0).sum())
+
+    warnings = list(table.warnings)
+    ratio = float(counts.max() / counts.min())
+    if ratio > params.max_imbalance:
+        warnings.append(
+            f"Imbalance: class {counts.argmax()} has {counts.max():,} images, class {counts.argmin()} "
+            f"has {counts.min():,}, {ratio:.1f} times fewer (`validate.max_imbalance`: "
+            f"{params.max_imbalance:g}). Rare classes will be drawn worse."
+        )
+    if copies:
+        warnings.append(
+            f"Duplicates: {copies:,} images repeat an earlier one; all copies of an image stay on one "
+            "side of the hold-out."
+        )
+    if conflicts:
+        warnings.append(f"Conflicting labels: {conflicts:,} images repeat one of another class.")
+    if constant:
+        warnings.append(
+            f"Constant images: {constant:,} have one value everywhere ({blank:,} blank)."
+        )
+    _, *size = images.shape
+    return {
+        "format": FORMAT,
+        "csv": {"sha256": table.sha256, "bytes": table.size_bytes},
+        "rows": len(labels),
+        "classes": table.classes,
+        "class_counts": [int(count) for count in counts],
+        "shape": dict(zip(("channels", "height", "width"), size, strict=True)),
+        "duplicates": copies,
+        "conflicting_labels": conflicts,
+        "blank_images": blank,
+        "constant_images": constant,
+        "pixels": {
+            "min": int(darkest_of.min()),
+            "max": int(brightest_of.max()),
+            "mean": round(mean, 4),
+            "std": round(math.sqrt(variance), 4),
+        },
+        "imbalance": round(ratio, 4),
+        "checks": [
+            "the header has the label first, then every pixel once and in order",
+            "every row has as many values as the header",
+            f"labels are whole numbers from 0 to {table.classes - 1}",
+            "pixels are whole numbers from 0 to 255, not scaled",
+            f"every class has at least {params.min_per_class} images",
+            "the file did not change while it was read",
+        ],
+        "warnings": warnings,
+        "params": params.model_dump(),
+    }
+
+
+def _check_counts(counts: NDArray[np.int64], params: ValidateParams, name: str) -> None:
+    if len(counts) < 2:
+        raise DataError(
+            f"{name}: all labels are 0. A conditional generator needs at least 2 classes."
+        )
+    short = np.flatnonzero(counts < params.min_per_class)
+    if not len(short):
+        return
+    shown = ", ".join(f"class {index} has {counts[index]:,}" for index in short[:SHOWN])
+    if counts[0] == 0:
+        hint = "Labels must count from 0: if yours begin at 1, subtract 1."
+    elif counts[-1] < params.min_per_class and params.classes is None:
+        hint = (
+            f"If {len(counts) - 1} is no class but a slip, set `validate.classes` and validate again: "
+            "the rows are named then."
+        )
+    else:
+        hint = "Add images, or lower `validate.min_per_class` in params.yaml."
+    raise DataError(
+        f"{name}: {len(short):,} of {len(counts):,} classes have fewer than {params.min_per_class} "
+        f"images: {shown}{', …' * (len(short) > SHOWN)}. {hint}"
+    )
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The report in a few lines, for a terminal."""
+    shape = report["shape"]
+    counts = report["class_counts"]
+    lines = [
+        f"{report['rows']:,} images of {shape['height']} × {shape['width']} pixels"
+        f"{' in colour' * (shape['channels'] == 3)}, {report['classes']} classes with "
+        f"{min(counts):,} to {max(counts):,} images each",
+        f"duplicates: {report['duplicates']:,}, constant images: {report['constant_images']:,}, "
+        f"pixel mean {report['pixels']['mean']:.1f} ± {report['pixels']['std']:.1f}",
+    ]
+    return "\n".join(lines + [f"Warning: {warning}" for warning in report["warnings"]])
+
+
+def to_markdown(report: dict[str, Any], name: str) -> str:
+    """The report as a page for a reader."""
+    shape = report["shape"]
+    title = name.replace("\n", " ").replace("`", "'")
+    facts = {
+        "images": f"{report['rows']:,}",
+        "image": f"{shape['height']} × {shape['width']}, {shape['channels']} channel"
+        f"{'s' * (shape['channels'] > 1)}",
+        "classes": str(report["classes"]),
+        "duplicates": f"{report['duplicates']:,}",
+        "conflicting labels": f"{report['conflicting_labels']:,}",
+        "blank images": f"{report['blank_images']:,}",
+        "constant images": f"{report['constant_images']:,}",
+        "pixel values": f"{report['pixels']['min']} to {report['pixels']['max']}, mean "
+        f"{report['pixels']['mean']:.2f}, standard deviation {report['pixels']['std']:.2f}",
+        "sha256 of the CSV": f"`{report['csv']['sha256']}`",
+    }
+    most = max(report["class_counts"])
+    lines = [f"# Validation of `{title}`", "", "| | |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in facts.items()]
+    lines += ["", "## Images per class", "", "| class | images | |", "|---:|---:|---|"]
+    lines += [
+        f"| {label} | {count:,} | {'█' * max(1, round(20 * count / most))} |"
+        for label, count in enumerate(report["class_counts"])
+    ]
+    lines += ["", "## Checks passed", ""] + [f"- {check}" for check in report["checks"]]
+    lines += ["", "## Warnings", ""] + [f"- {text}" for text in report["warnings"] or ["none"]]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,80 @@
+"""Stage preprocess: CSV → uint8 tensors, training part and stratified hold-out, a contact sheet."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cgan import schema
+from cgan.dataset import save_dataset, split
+from cgan.errors import DataError
+from cgan.files import replacing
+from cgan.params import ValidateParams, load_params
+from cgan.stages import run_stage
+
+CSV = "data/raw/train.csv"
+REPORT = "reports/validation.json"
+SHEET_COLUMNS = 10
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    params = load_params().preprocess
+    report = _read_report()
+    # The report carries the params that the CSV was validated with, so both read it the same way.
+    table = schema.read_csv(CSV, ValidateParams.model_validate(report["params"]))
+    if table.sha256 != report["csv"]["sha256"]:
+        raise DataError(
+            f"{CSV}: changed since {REPORT} was written. Run `dvc repro`, which validates it again."
+        )
+    train, holdout = split(table.images, table.labels, params.holdout_fraction, params.seed)
+    for part, indices in (("train", train), ("holdout", holdout)):
+        save_dataset(
+            f"data/processed/{part}.safetensors",
+            table.images[indices],
+            table.labels[indices],
+            {"part": part, "classes": table.classes, "csv_sha256": table.sha256},
+        )
+    sheet = _contact_sheet(table.images[train], table.labels[train], table.classes)
+    with replacing("reports/real_samples.png") as temporary:
+        Image.fromarray(sheet).save(temporary, format="PNG")
+    log.info(
+        "%s images for training, %s held out, %d classes",
+        f"{len(train):,}",
+        f"{len(holdout):,}",
+        table.classes,
+    )
+
+
+def _read_report() -> dict[str, Any]:
+    try:
+        report = json.loads(Path(REPORT).read_text(encoding="utf-8"))
+        if report["format"] == schema.FORMAT:
+            return dict(report)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise DataError(f"{REPORT}: missing or not readable. Make it with `dvc repro validate`.")
+
+
+def _contact_sheet(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int
+) -> NDArray[np.uint8]:
+    """uint8 [H, W] or [H, W, 3]: the first images of each class, a row a class."""
+    _, channels, height, width = images.shape
+    sheet = np.zeros((classes, height, SHEET_COLUMNS, width, channels), np.uint8)
+    for label in range(classes):
+        for column, index in enumerate(np.flatnonzero(labels == label)[:SHEET_COLUMNS]):
+            sheet[label, :, column] = images[index].transpose(1, 2, 0)
+    flat = sheet.reshape(classes * height, SHEET_COLUMNS * width, channels)
+    return flat[..., 0] if channels == 1 else flat
+
+
+if __name__ == "__main__":
+    run_stage(main)
