@@ -33,6 +33,17 @@ BYTES_PER_FIELD = 24  # three digits, a separator, and ample room for quotes and
 SHOWN = 5  # faults spelt out in a message
 COUNTED = 1000  # faults counted before the search stops
 
+DEFAULTS = ValidateParams(
+    label_column="label",
+    classes=None,
+    channels=1,
+    height=None,
+    width=None,
+    min_per_class=10,
+    max_imbalance=10.0,
+)
+"""Those of params.yaml, for files validated where there is none."""
+
 _BYTES = frozenset(str(value).encode() for value in range(256))
 _QUOTED = re.compile(rb'(?<![^,])"(\s*\d+\s*)"(?=[,\r\n]|$)')
 _WHOLE = re.compile(rb"\+?\d{1,9}")
