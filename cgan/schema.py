@@ -46,7 +46,7 @@ DEFAULTS = ValidateParams(
 
 _BYTES = frozenset(str(value).encode() for value in range(256))
 _QUOTED = re.compile(rb'(?<![^,])"(\s*\d+\s*)"(?=[,\r\n]|$)')
-_WHOLE = re.compile(rb"\+?\d{1,9}")
+_WHOLE = re.compile(rb"\+?0*\d{1,9}|-0+")
 _DECIMAL = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -134,6 +134,11 @@ def _read(path: Path, params: ValidateParams, name: str, size: int) -> Table:
             raise ValueError("no rows")
 
     with path.open("rb") as file:
+        if looks_like_web_page(file.peek(512)):
+            raise DataError(
+                f"{name}: this is a web page, not a CSV; a log-in page saved by mistake? "
+                "Log in, then download the CSV itself."
+            )
         first_line = file.readline(MAX_HEADER_BYTES)
         digest.update(first_line)
         header = _read_header(first_line, params, name)
@@ -171,20 +176,15 @@ def _read(path: Path, params: ValidateParams, name: str, size: int) -> Table:
 
 def _read_header(line: bytes, params: ValidateParams, name: str) -> _Header:
     """Column names and image shape. Raises DataError when pixels may be missing or permuted."""
-    if looks_like_web_page(line):
+    if line.startswith((b"PK\x03\x04", b"\x1f\x8b")):
         raise DataError(
-            f"{name}: this is a web page, not a CSV; a log-in page saved by mistake? "
-            "Log in, then download the CSV itself."
+            f"{name}: this is an archive, not a CSV. `cgan validate` and `data.source: file` unpack "
+            "files that end in .zip or .gz; otherwise unpack it first."
         )
     if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line:
         raise DataError(
             f"{name}: not UTF-8 text: UTF-16 (Excel's “Unicode text”) or a binary file. "
             "Save it as “CSV UTF-8”."
-        )
-    if line.startswith((b"PK\x03\x04", b"\x1f\x8b")):
-        raise DataError(
-            f"{name}: this is an archive, not a CSV. `cgan validate` and `data.source: file` unpack "
-            "files that end in .zip or .gz; otherwise unpack it first."
         )
     if len(line) >= MAX_HEADER_BYTES:
         raise DataError(

@@ -1,0 +1,63 @@
+"""Fixtures for all tests: a synthetic CSV, a small project to run stages in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from synthetic import make_images, write_csv
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TINY: dict[str, dict[str, Any]] = {
+    "data": {"source": "file", "path": "inbox/digits.csv"},
+    "preprocess": {"holdout_fraction": 0.25},
+    "train_judge": {"total_kimg": 0.04, "batch_size": 8, "width": 4},
+    "train": {
+        "latent_dim": 4,
+        "generator_width": 4,
+        "discriminator_width": 4,
+        "batch_size": 8,
+        "total_kimg": 0.08,
+        "ema_half_life_kimg": 0.02,
+        "log_every": 2,
+        "save_every": 4,
+        "previews": 2,
+        "device": "cpu",
+        "precision": "float32",
+    },
+    "evaluate": {"samples": 100},
+    "render": {"columns": 2, "steps": 2},
+}
+"""Changes to params.yaml with which every stage takes a moment."""
+
+
+@pytest.fixture
+def digits_csv(tmp_path: Path) -> Path:
+    """36 images of 8 × 8 in 3 classes."""
+    return write_csv(tmp_path / "inbox" / "digits.csv", *make_images())
+
+
+@pytest.fixture
+def project(tmp_path: Path, digits_csv: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with tiny params and `inbox/digits.csv` as its data."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in TINY.items():
+        params[section] |= values
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def kaggle_zip() -> Path:
+    """Kaggle's digit-recognizer.zip: `CGAN_KAGGLE_ZIP`, or beside the repository; skips without it."""
+    path = Path(os.environ.get("CGAN_KAGGLE_ZIP", ROOT.parent / "shared/data/digit-recognizer.zip"))
+    if not path.is_file():
+        pytest.skip(
+            f"the Kaggle download is not here ({path}); CGAN_KAGGLE_ZIP names another place"
+        )
+    return path

@@ -1,0 +1,34 @@
+"""Small labelled images and CSVs of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def make_images(
+    per_class: int = 12, classes: int = 3, side: int = 8, channels: int = 1, seed: int = 0
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Distinct images uint8 [N, C, side, side], a bright column a class, and shuffled labels [N]."""
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.repeat(np.arange(classes), per_class))
+    images = random.integers(0, 60, (len(labels), channels, side, side), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[:, :, label % side] = 255
+    return images, labels.astype(np.int64)
+
+
+def csv_lines(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> list[str]:
+    """Header and rows in Kaggle's form, no line ends."""
+    flat = images.reshape(len(images), -1)
+    header = ",".join(["label", *(f"pixel{i}" for i in range(flat.shape[1]))])
+    rows = zip(labels.tolist(), flat.tolist(), strict=True)
+    return [header, *(",".join(map(str, [label, *pixels])) for label, pixels in rows)]
+
+
+def write_csv(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(csv_lines(images, labels)) + "\n")
+    return path
