@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -39,12 +41,11 @@ def draw(
     images.
     """
     parts = torch.split(labels.to(device), CHUNK)
-    latents = _latent_chunks(seed, network.architecture.latent_dim)
-    drawn = [
-        _render(network, chunk[: len(part)].to(device), part)
-        for part, chunk in zip(parts, latents, strict=False)
-    ]
-    return torch.cat(drawn)
+    chunks = _latent_chunks(seed, network.architecture.latent_dim)
+    return _render(
+        network,
+        [(chunk[: len(part)], part) for part, chunk in zip(parts, chunks, strict=False)],
+    )
 
 
 def draw_latents(seed: int, count: int, latent_dim: int) -> Tensor:
@@ -62,23 +63,40 @@ def _latent_chunks(seed: int, latent_dim: int) -> Iterator[Tensor]:
 def render(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
     """Images uint8 [N, C, H, W] of given latents and conditions, as `draw` would draw them."""
     pairs = zip(torch.split(latents, CHUNK), torch.split(condition, CHUNK), strict=True)
-    return torch.cat([_render(network, *pair) for pair in pairs])
+    return _render(network, list(pairs))
+
+
+def _render(network: Generator, chunks: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Pairs of latents and conditions (or labels), at most CHUNK rows each → uint8 [N, C, H, W].
+
+    On the CPU each thread works on a chunk of its own, instead of all on one: that is bit for bit
+    the same, and several times faster when another process takes a core away.
+    """
+    assert not network.training, "drawing needs eval mode: padding would enter the batch statistics"
+    threads = torch.get_num_threads()
+    workers = threads if chunks[0][1].device.type == "cpu" else 1
+    exact = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    try:
+        with exact, ThreadPoolExecutor(workers, "draw", torch.set_num_threads, (1,)) as pool:
+            return torch.cat(
+                list(pool.map(partial(_render_chunk, network), *zip(*chunks, strict=True)))
+            )
+    finally:
+        torch.set_num_threads(threads)  # partly global, so that the workers' setting leaks
 
 
 @torch.inference_mode()
-def _render(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
-    """At most CHUNK images. Labels int64 [N] stand for their own condition."""
-    assert not network.training, "drawing needs eval mode: padding would enter the batch statistics"
+def _render_chunk(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
+    count, missing = len(latents), CHUNK - len(latents)
     if not condition.is_floating_point():
         condition = network.condition(condition)
-    missing = CHUNK - len(latents)
-    with torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    ):
-        images: Tensor = network.from_condition(
-            F.pad(latents, (0, 0, 0, missing)), F.pad(condition, (0, 0, 0, missing))
-        )
-    return to_uint8(images[: len(latents)]).cpu()
+    images: Tensor = network.from_condition(
+        F.pad(latents.to(condition.device), (0, 0, 0, missing)),
+        F.pad(condition, (0, 0, 0, missing)),
+    )
+    return to_uint8(images[:count]).cpu()
 
 
 def to_uint8(images: Tensor) -> Tensor:
