@@ -1,0 +1,578 @@
+"""Journals → MLflow: the sender process, and `cgan track flush`.
+
+Each record arrives once, whatever is killed when: the cursor moves after a delivery, and delivering
+again changes nothing. The store's key of a metric is (key, step, time, value), all four from the
+journal; files and pictures have names derived from the record; a model is looked up first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from cgan.errors import TrackingError
+from cgan.files import write_json
+from cgan.journal import (
+    CURSOR,
+    JOURNAL,
+    Record,
+    RunHeader,
+    all_records,
+    count_waiting,
+    delivered_offset,
+    is_finished,
+    journals,
+    project_root,
+    read_records,
+    remove_if_unused,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+log = logging.getLogger(__name__)
+
+POLL_S = 2.0
+MAX_BACKOFF_S = 30.0
+HTTP_TIMEOUT_S = 10
+RUN_KEY_TAG = "cgan.run_key"
+MODEL_NAME = "generator"
+FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME")
+EXPERIMENT_NOTE = """\
+Trainings of a class-conditional DCGAN; each run is one training, its evaluation and its pictures.
+
+- **Compare** runs by `quality/conditional_accuracy` (higher is better) and `quality/fid_judge` (lower
+  is better): choose them as columns, or open the chart view.
+- **In a run**: losses and logits by step under *Model metrics*, the drawings over the training there
+  too, one panel for each picture; samples, reports and diagrams under *Artifacts*; the machine's
+  load under *System metrics*; the generator, ready to load, under *Logged models*.
+"""
+
+
+def store_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI, else sqlite in the project's root. A relative sqlite path is the root's.
+
+    Raises TrackingError for a folder (`file:` or a plain path): MLflow has no file store any more.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if not uri:
+        return f"sqlite:///{root / 'mlflow.db'}"
+    if uri.startswith("file:") or ("://" not in uri and not uri.startswith("databricks")):
+        folder = uri.removeprefix("file:").replace("//", "/") or "mlruns"
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is {uri!r}, a folder; MLflow keeps runs in a database or a server "
+            "since 3.13. Move the old runs with `mlflow migrate-filestore --source "
+            f"{folder} --target sqlite:///mlflow.db`, then set MLFLOW_TRACKING_URI to "
+            "sqlite:///mlflow.db, or unset it: that is the default."
+        )
+    prefix = "sqlite:///"
+    if uri.startswith(prefix) and not uri.startswith((prefix + "/", prefix + ":")):
+        return f"{prefix}{root / uri.removeprefix(prefix)}"
+    return uri
+
+
+def without_credentials(uri: str) -> str:
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _is_local(uri: str) -> bool:
+    return not uri.startswith(("http://", "https://", "databricks"))
+
+
+def artifact_root(uri: str, root: Path) -> Path:
+    """Where the artifacts of a local store lie: beside the sqlite file."""
+    if uri.startswith("sqlite:///"):
+        return Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts"
+    return root / "mlartifacts"
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def client_settings() -> dict[str, str]:
+    """Short timeouts and no retries: the sender tries again by itself, and knows when to give up."""
+    return {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(HTTP_TIMEOUT_S),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+class Delivery:
+    """Delivers one journal to the store at `uri`; the caller holds the journal's `sender.lock`."""
+
+    def __init__(self, folder: Path, uri: str, root: Path) -> None:
+        import mlflow
+
+        mlflow.set_tracking_uri(uri)
+        self.folder, self.uri, self.root = folder, uri, root
+        self.header = RunHeader.load(folder)
+        self.rejected = 0
+        self.run_id: str | None = None
+        self.experiment_id: str | None = None
+        self._client: MlflowClient | None = None
+        self.offset = delivered_offset(folder)
+
+    @property
+    def client(self) -> MlflowClient:
+        assert self._client
+        return self._client
+
+    def connect(self) -> str:
+        """The run's id: found by its key, or made. Raises whatever MLflow raises."""
+        if self.run_id:
+            return self.run_id
+        from mlflow import MlflowClient
+
+        # The first contact makes the tables of a new sqlite store: two processes at once fail.
+        lock = self.root / ".cgan" / "store.lock"
+        with _locked(lock) if _is_local(self.uri) else contextlib.nullcontext():
+            self._client = MlflowClient(self.uri)
+            self.experiment_id = self._experiment()
+        run_id = self._find_run() or self._create_run()
+        self.run_id = run_id
+        return run_id
+
+    def _experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        name = self.header.experiment
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            location = None
+            if _is_local(self.uri):
+                location = artifact_root(self.uri, self.root).as_uri()
+            try:
+                made = self.client.create_experiment(
+                    name, location, tags={"mlflow.note.content": EXPERIMENT_NOTE}
+                )
+                return str(made)
+            except MlflowException:
+                found = self.client.get_experiment_by_name(name)  # another process was faster
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"the MLflow experiment `{name}` is deleted: bring it back with `mlflow experiments "
+                f"restore --experiment-id {found.experiment_id}`, or set `tracking.experiment`"
+            )
+        return str(found.experiment_id)
+
+    def _find_run(self) -> str | None:
+        assert self.experiment_id
+        found = self.client.search_runs(
+            [self.experiment_id], f"tags.`{RUN_KEY_TAG}` = '{self.header.run_key}'", max_results=1
+        )
+        return str(found[0].info.run_id) if found else None
+
+    def _create_run(self) -> str:
+        assert self.experiment_id
+        first = next(iter(all_records(self.folder / JOURNAL)), None)
+        run = self.client.create_run(
+            self.experiment_id,
+            start_time=first["time_ms"] if first else None,
+            tags={RUN_KEY_TAG: self.header.run_key},
+            run_name=self.header.run_name,
+        )
+        self.offset = 0
+        return str(run.info.run_id)
+
+    def deliver(self) -> None:
+        """Send all that the journal holds now. Raises whatever MLflow raises when it is away."""
+        while True:
+            self.connect()
+            records, offset = read_records(self.folder / JOURNAL, self.offset)
+            if offset == self.offset:
+                return
+            self._send(records)
+            self.offset = offset
+            self._write_cursor()
+
+    def _write_cursor(self) -> None:
+        write_json(self.folder / CURSOR, {"offset": self.offset, "run_id": self.run_id})
+
+    def _send(self, records: list[Record]) -> None:
+        try:
+            self._send_together(records)
+        except Exception as error:
+            if not _is_refusal(error):
+                raise
+            for record in records:
+                try:
+                    self._send_together([record])
+                except Exception as error:
+                    if not _is_refusal(error):
+                        raise
+                    self._reject(record, error)
+
+    def _reject(self, record: Record, error: Exception) -> None:
+        log.warning("MLflow refuses a record: %s", error)
+        self.rejected += 1
+        with (self.folder / "rejected.jsonl").open("a") as file:
+            file.write(json.dumps({**record, "refusal": str(error)[:2000]}) + "\n")
+
+    def _send_together(self, records: list[Record]) -> None:
+        """One call for all records of a kind, where MLflow has one."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [
+            Metric(key, value, record["time_ms"], record["step"])
+            for record in records
+            if record["kind"] == "metrics"
+            for key, value in record["metrics"].items()
+        ]
+        params = {
+            key: value
+            for record in records
+            if record["kind"] == "params"
+            for key, value in record["params"].items()
+        }
+        tags = {
+            key: value
+            for record in records
+            if record["kind"] == "tags"
+            for key, value in record["tags"].items()
+        }
+        run_id = self.connect()
+        for chunk in _chunks(list(params.items()), 100):
+            self.client.log_batch(run_id, params=[Param(key, value[:6000]) for key, value in chunk])
+        for chunk in _chunks(list(tags.items()), 100):
+            self.client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in chunk])
+        for chunk in _chunks(metrics, 1000):
+            self.client.log_batch(run_id, metrics=chunk)
+        self._send_images([record for record in records if record["kind"] == "image"])
+        others: dict[str, Callable[[Record], None]] = {
+            "start": self._send_start,
+            "dataset": self._send_dataset,
+            "file": self._send_file,
+            "model": self._send_model,
+            "end": self._send_end,
+            "added": self._send_added,
+        }
+        for record in records:
+            if record["kind"] in others:
+                others[record["kind"]](record)
+
+    def _send_start(self, record: Record) -> None:
+        self.client.update_run(self.connect(), status="RUNNING")
+
+    def _send_end(self, record: Record) -> None:
+        run_id = self.connect()
+        if reason := record.get("reason"):
+            self.client.set_tag(run_id, "cgan.ended_by", reason)
+        self.client.set_terminated(run_id, record["status"], record["time_ms"])
+        self._describe()
+
+    def _send_added(self, record: Record) -> None:
+        """Evaluation or pictures came: an ended run stays ended, one made here for them ends."""
+        run_id = self.connect()
+        run = self.client.get_run(run_id)
+        if run.info.status == "RUNNING" and "mlflow.source.name" not in run.data.tags:
+            self.client.set_terminated(run_id, "FINISHED", record["time_ms"])
+        self._describe()
+
+    def _send_images(self, records: list[Record]) -> None:
+        """As `MlflowClient.log_image` does, but under a name that is the same at a second try."""
+        if not records:
+            return
+        from PIL import Image
+
+        run_id = self.connect()
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for record in records:
+                key = record["name"].replace("/", "~")
+                identity = uuid.uuid5(uuid.NAMESPACE_OID, record["file"])
+                stem = f"{key}+step+{record['step']}+timestamp+{record['time_ms']}+{identity}"
+                source = self.folder / "files" / record["file"]
+                shutil.copyfile(source, folder / f"{stem}.png")
+                with Image.open(source) as image:
+                    image.thumbnail((256, 256))
+                    image.save(folder / f"{stem}+compressed.webp", format="WEBP")
+            self.client.log_artifacts(run_id, name, "images")
+        self.client.set_tag(run_id, "mlflow.loggedImages", "True")
+
+    def _send_file(self, record: Record) -> None:
+        with self._named(record, record["name"]) as path:
+            self.client.log_artifact(self.connect(), str(path), record["folder"] or None)
+
+    @contextlib.contextmanager
+    def _named(self, record: Record, name: str) -> Iterator[Path]:
+        """A journal's file under the name that it had."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            shutil.copyfile(self.folder / "files" / record["file"], path)
+            yield path
+
+    def _send_dataset(self, record: Record) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        facts = record["facts"]
+        dataset = Dataset(
+            name=str(facts["name"]),
+            digest=str(facts["sha256"])[:12],
+            source_type="local",
+            source=json.dumps({"uri": facts["path"]}),
+            profile=json.dumps({key: facts[key] for key in facts if key not in ("name", "path")}),
+        )
+        context = InputTag("mlflow.data.context", "training")
+        self.client.log_inputs(self.connect(), [DatasetInput(dataset, [context])])
+
+    def _send_model(self, record: Record) -> None:
+        import pandas as pd
+        from mlflow.models import Model, ModelSignature
+        from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+        run_id = self.connect()
+        model = self._logged_model(run_id, record)
+        if model.status == "READY":
+            return
+        code = self.folder / "files" / record["code"] / "cgan"
+        with self._named(record, "generator.safetensors") as path:
+            Model.log(
+                artifact_path=None,
+                flavor=_Pyfunc,
+                model_id=model.model_id,
+                run_id=run_id,
+                step=record["step"],
+                python_model=str(code / "mlflow_model.py"),
+                artifacts={"generator": str(path)},
+                code_paths=[str(code)],
+                signature=ModelSignature(
+                    inputs=Schema([ColSpec("long", "label")]),
+                    outputs=Schema([ColSpec("string", "png_base64")]),
+                    params=ParamSchema([ParamSpec("seed", "long", 0)]),
+                ),
+                input_example=(pd.DataFrame({"label": [0, 1]}), {"seed": 7}),
+                pip_requirements=_requirements(),
+                validate_serving_input=False,
+            )
+
+    def _logged_model(self, run_id: str, record: Record) -> LoggedModel:
+        """The store's entry for a model record, new or left by a delivery that was cut off."""
+        assert self.experiment_id
+        for model in self.client.search_logged_models(
+            [self.experiment_id], f"source_run_id = '{run_id}'"
+        ):
+            if model.tags.get("cgan.record") == record["file"]:
+                return model
+        return self.client.create_logged_model(
+            self.experiment_id,
+            name=MODEL_NAME,
+            source_run_id=run_id,
+            tags={**record["facts"], "cgan.record": record["file"]},
+            params=self.client.get_run(run_id).data.params,
+            model_type="generator",
+        )
+
+    def _describe(self) -> None:
+        """The run's description, from what the store holds of it."""
+        run_id = self.connect()
+        run = self.client.get_run(run_id)
+        self.client.set_tag(
+            run_id, "mlflow.note.content", describe(run.data.params, run.data.metrics)
+        )
+
+
+def describe(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    """What a run is, its headline numbers and where to look, in Markdown."""
+    lines = ["A class-conditional generator, trained, judged and drawn with."]
+    if "train.generator" in params:
+        lines[0] = (
+            f"A `{params['train.generator']}` generator against a `{params['train.discriminator']}` "
+            f"discriminator, {params['train.objective']} objective, "
+            f"{params['train.total_kimg']} thousand images shown, seed {params['train.seed']}."
+        )
+    headline = {
+        key: value
+        for key, value in sorted(metrics.items())
+        if key.startswith("quality/") and "class_" not in key
+    }
+    if headline:
+        lines += ["", "| quality | |", "|---|---|"]
+        lines += [
+            f"| {key.removeprefix('quality/').replace('_', ' ')} | {value:.4g} |"
+            for key, value in headline.items()
+        ]
+    lines += [
+        "",
+        "- **Model metrics**: losses and logits by step, the drawings over the training.",
+        "- **Artifacts**: `samples/` grids and interpolations, `reports/` evaluation and diagrams.",
+        "- **Logged models**: the generator; `mlflow.pyfunc.load_model(…).predict(…)` draws.",
+    ]
+    return "\n".join(lines)
+
+
+class _Pyfunc:
+    """MLflow's pyfunc flavour, less the trial run of the example: that would load torch here."""
+
+    __name__ = "mlflow.pyfunc"
+
+    @staticmethod
+    def save_model(path: str, validate_serving_input: bool, **kwargs: Any) -> None:
+        import mlflow.pyfunc
+
+        mlflow.pyfunc.save_model(path, **kwargs)
+
+
+def _requirements() -> list[str]:
+    names = ["torch", "numpy", "pandas", "pillow", "safetensors"]
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Will the same record fail again tomorrow, or is the store away, busy or full today?"""
+    from mlflow.exceptions import MlflowException
+    from PIL import UnidentifiedImageError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if isinstance(error, MlflowException):
+        return error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
+    if isinstance(error, FileNotFoundError | UnidentifiedImageError):
+        return True
+    return not isinstance(error, OSError | SQLAlchemyError | json.JSONDecodeError)
+
+
+def _chunks(values: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def send(folder: Path) -> None:
+    """The sender's life: deliver every few seconds, once more when stdin closes, then leave."""
+    os.nice(10)
+    closed = threading.Event()
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        closed.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    with (folder / "sender.lock").open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:  # `cgan track flush` is at it
+                if closed.wait(0.5):
+                    time.sleep(0.2)
+        _say(**_deliver_until(folder, closed))
+
+
+def _deliver_until(folder: Path, closed: threading.Event) -> dict[str, Any]:
+    delivery = Delivery(folder, os.environ["MLFLOW_TRACKING_URI"], project_root())
+    wait_s, told = POLL_S, False
+    while True:
+        last = closed.is_set()
+        error = ""
+        try:
+            run_id = delivery.connect()
+            if not told:
+                _say(run_id=run_id)
+                told = True
+            delivery.deliver()
+            wait_s = POLL_S
+        except Exception as caught:
+            log.warning("not delivered: %s", caught)
+            error = _reason(caught)
+            if not told:
+                _say(error=error)
+            wait_s = min(2 * wait_s, MAX_BACKOFF_S)
+            last |= closed.is_set()
+        if last:
+            break
+        closed.wait(wait_s)
+    delivered = not error
+    if delivered and not delivery.rejected and is_finished(folder):
+        remove_if_unused(folder, delivery.offset)
+    return {"delivered": delivered, "rejected": delivery.rejected, "error": error}
+
+
+def _say(**facts: Any) -> None:
+    with contextlib.suppress(OSError):  # the parent is gone
+        sys.stdout.write(json.dumps(facts) + "\n")
+        sys.stdout.flush()
+
+
+def flush(root: Path) -> list[str]:
+    """Deliver every journal that waits; a line for each. Raises TrackingError if one still waits."""
+    lines, failures = [], []
+    with _environment({**client_settings(), **dict.fromkeys(FOREIGN_RUN)}):
+        for folder in sorted(path.parent for path in journals(root).glob(f"*/{JOURNAL}")):
+            header = RunHeader.load(folder)
+            waiting = count_waiting(folder)
+            with (folder / "sender.lock").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    lines.append(f"{header.run_name}: a running stage delivers it")
+                    continue
+                uri = header.tracking_uri
+                if os.environ.get("MLFLOW_TRACKING_URI"):
+                    uri = store_uri(root)
+                delivery = Delivery(folder, uri, root)
+                try:
+                    delivery.deliver()
+                except Exception as error:
+                    failures.append(f"{header.run_name}: {_reason(error)}")
+                    continue
+                lines.append(f"{header.run_name}: {waiting} records delivered to {uri}")
+                if not delivery.rejected and is_finished(folder):
+                    remove_if_unused(folder, delivery.offset)
+    if failures:
+        raise TrackingError("\n".join([*lines, "MLflow is away:", *failures]))
+    return lines
+
+
+@contextlib.contextmanager
+def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in changes}
+
+    def apply(values: Mapping[str, str | None]) -> None:
+        for key, value in values.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+    apply(changes)
+    try:
+        yield
+    finally:
+        apply(before)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    send(Path(sys.argv[1]))
