@@ -24,10 +24,13 @@ def validate(
     report: Annotated[
         list[Path] | None, typer.Option(help="Write the report here too: .md or .json; repeatable.")
     ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="A .json report of good data; refuse FILE if it differs.")
+    ] = None,
 ) -> None:
     """Say whether FILE is a valid CSV of labelled images, and if not, which row and column is wrong."""
-    from cgan import schema, sources
-    from cgan.files import write_json, write_text
+    from cgan import drift, schema, sources
+    from cgan.files import read_json, write_json, write_text
     from cgan.params import load_params
 
     outputs = report or []
@@ -45,7 +48,50 @@ def validate(
             write_json(output, found)
         else:
             write_text(output, schema.to_markdown(found, name))
+    if reference is not None:
+        distances = drift.check(found, read_json(reference), name)
+        typer.echo("Like the reference: " + ", ".join(f"{k} {v:.3f}" for k, v in distances.items()))
     typer.echo(f"{name} is valid: {schema.summary(found)}")
+
+
+@app.command()
+def draw(
+    text: Annotated[
+        str | None,
+        typer.Argument(help='The classes to draw, such as 2024; more than 10 classes: "12,3 40".'),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Text or grid: .png. With --per-class: .npz, .csv, or a folder."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same picture.")] = 0,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Rows of variants of TEXT, or of all classes.")
+    ] = False,
+    rows: Annotated[int, typer.Option(min=1, max=100, help="Rows of the grid.")] = 10,
+    per_class: Annotated[
+        int | None, typer.Option(min=1, help="A set with as many drawings of each class.")
+    ] = None,
+    scale: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Enlarge each pixel so many times.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="A file, or runs:/RUN_ID/model, or models:/NAME@ALIAS of MLflow.")
+    ] = "models/generator.safetensors",
+) -> None:
+    """Draw TEXT digit by digit, a grid, or a whole labelled set."""
+    if (text is None and not grid) == (per_class is None):
+        raise CganError("say what to draw: TEXT or --grid (or both), or --per-class N.")
+    from cgan.drawing import write_picture, write_set
+    from cgan.generator import Generator
+
+    generator = Generator.load(model)
+    if per_class is not None:
+        typer.echo(write_set(out or "drawn.npz", generator, per_class, seed))
+        return
+    labels = list(range(generator.classes)) if text is None else generator.labels(text)
+    name = out or ("grid.png" if text is None else f"{'-'.join(text.split())[:40]}.png")
+    typer.echo(write_picture(name, generator, labels, rows if grid else 1, seed, scale))
 
 
 def main() -> None:
