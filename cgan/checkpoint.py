@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,8 @@ from cgan.networks import (
     build_discriminator,
     build_generator,
 )
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 Facts = dict[str, Any]
@@ -130,3 +133,40 @@ def _fill(network: _Network, tensors: dict[str, Tensor], path: Path | str) -> _N
         )
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False)
+
+
+class Checkpoints:
+    """The checkpoints of one training, newest two kept, in a folder of their own.
+
+    One atomic file holds everything of one step, so parts of different steps never meet. A damaged
+    newest file falls back to the one before it.
+    """
+
+    KEEP = 2
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".*.tmp"):  # a save that was killed
+            leftover.unlink()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.safetensors"), reverse=True)
+
+    def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        path = self.folder / f"step-{step:09d}.safetensors"
+        save_tensors(path, "checkpoint", tensors, {"step": step})
+        for old in self._files()[self.KEEP :]:
+            old.unlink()
+
+    def load(self) -> tuple[int, dict[str, Tensor]] | None:
+        """The newest good checkpoint as (step, tensors), or None."""
+        for path in self._files():
+            try:
+                tensors, facts = load_tensors(path, "checkpoint")
+            except ModelError as error:
+                log.warning("Checkpoint left out: %s", error)
+                path.unlink()
+                continue
+            return int(facts["step"]), tensors
+        return None

@@ -55,7 +55,7 @@ class PreprocessParams(Section):
 
 
 class JudgeParams(Section):
-    epochs: int = Field(gt=0, le=1000)
+    total_kimg: float = Field(gt=0)
     batch_size: int = Field(ge=2)
     lr: float = Field(gt=0, le=1)
     width: int = Field(ge=4, le=512)
@@ -108,7 +108,9 @@ class TrainParams(Section):
             raise ValueError(
                 "`discriminator: seed` has batch norm and needs `discriminator_batch: separate`"
             )
-        if self.discriminator == "seed" and (self.auxiliary_discriminator or self.auxiliary_generator):
+        if self.discriminator == "seed" and (
+            self.auxiliary_discriminator or self.auxiliary_generator
+        ):
             raise ValueError(
                 "`discriminator: seed` has no auxiliary classes: set `auxiliary_discriminator` and "
                 "`auxiliary_generator` to 0.0"
@@ -118,6 +120,8 @@ class TrainParams(Section):
 
 class EvaluateParams(Section):
     samples: int = Field(ge=100, le=1_000_000)
+    draws: int = Field(ge=1, le=100)
+    gan_train_kimg: float = Field(ge=0)
     seed: int = Field(ge=0, lt=2**31)
 
 
@@ -186,7 +190,7 @@ def read_yaml(path: Path | str) -> Any:
         raise ParamsError(f"{path}: {len(raw):,} bytes, expected at most {MAX_BYTES:,}.")
     try:
         # Our Loader is a SafeLoader: it builds plain values only, never objects.
-        return yaml.load(raw.decode("utf-8-sig"), Loader=_Loader)  # noqa: S506 # nosec B506
+        return yaml.load(raw.decode("utf-8-sig"), Loader=_Loader)  # nosec B506
     except ParamsError as error:
         raise ParamsError(f"{path}: {error}") from None
     except UnicodeDecodeError:

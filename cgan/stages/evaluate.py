@@ -1,0 +1,228 @@
+"""Stage evaluate: the drawings against held-out reals, every number with its floor and passport."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cgan.checkpoint import load_generator
+from cgan.dataset import Dataset, load_dataset
+from cgan.files import write_json
+from cgan.judge import Judge, Verdict, accuracy, load_judge, look, train_judge
+from cgan.metrics import (
+    NEIGHBOURS,
+    Manifold,
+    conditional_accuracy,
+    copies,
+    diversity,
+    frechet_distance,
+    kernel_distance,
+    manifold,
+)
+from cgan.mlflow_tracker import reopen
+from cgan.params import EvaluateParams, JudgeParams, load_params
+from cgan.plots import confusion_matrix_image
+from cgan.sampling import draw, save_png
+from cgan.stages import GENERATOR, HOLDOUT_DATA, JUDGE, RUN_REFERENCE, TRAIN_DATA, run_stage
+from cgan.training import choose_hardware
+
+REPORT = Path("reports/evaluation.json")
+METRICS = Path("reports/metrics.json")
+CONFUSION = Path("reports/confusion_matrix.png")
+COPIES_SAMPLE = 2000
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    params = load_params().evaluate
+    torch.use_deterministic_algorithms(True)
+    training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
+    judge, judge_facts = load_judge(JUDGE)
+    network, generator_facts = load_generator(GENERATOR)
+    hardware = choose_hardware("auto", "float32")
+    network.to(hardware.device)
+    judge.to(hardware.device)
+    asked = torch.arange(params.samples) % training.classes
+    draws = [draw(network, asked, params.seed + n, hardware.device) for n in range(params.draws)]
+    report = evaluate(judge, training, heldout, draws, asked, params)
+    report["passport"] = {
+        "extractor": "judge, 128 features after ReLU",
+        "extractor_digest": judge_facts["digest"],
+        "reference": "held-out part of the CSV",
+        "reference_digest": heldout.metadata["digest"],
+        "reference_images": len(heldout),
+        "drawn_images": params.samples,
+        "distance_images": report.pop("distance_images"),
+        "draws": params.draws,
+        "neighbours": NEIGHBOURS,
+        "seed": params.seed,
+        "generator_digest": generator_facts["digest"],
+        "torch": torch.__version__,
+    }
+    write_json(REPORT, report)
+    write_json(METRICS, {"quality": headline(report)})
+    confusion = torch.tensor(report["confusion"])
+    save_png(
+        CONFUSION, confusion_matrix_image(confusion, [str(i) for i in range(training.classes)])
+    )
+    for name, value in headline(report).items():
+        log.info("%-28s %s", name, value)
+    steps = int(generator_facts.get("steps", 0))
+    with reopen(RUN_REFERENCE) as tracker:
+        tracker.log_metrics(tracked(report), steps)
+        for path in (REPORT, METRICS, CONFUSION):
+            tracker.log_file(path, "reports")
+
+
+def evaluate(
+    judge: Judge,
+    training: Dataset,
+    heldout: Dataset,
+    draws: list[Tensor],
+    asked: Tensor,
+    params: EvaluateParams,
+) -> dict[str, Any]:
+    """All metrics of the drawings (uint8 [N, C, H, W] each, of the classes `asked`), with floors.
+
+    Distances compare as many drawings as the floor has training images; precision, recall, density
+    and coverage take equal counts on both sides.
+    """
+    classes, count = training.classes, min(params.samples, len(training))
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(params.seed))
+    real, floor = look(judge, heldout.images), look(judge, training.images[order[:count]])
+    seen = [look(judge, drawn) for drawn in draws]
+
+    judged = conditional_accuracy(
+        torch.cat([v.classes for v in seen]), asked.repeat(len(seen)), classes
+    )
+    fids = [frechet_distance(real.features, v.features[:count]) for v in seen]
+    kid, kid_deviation = kernel_distance(real.features, seen[0].features[:count], params.seed)
+    kid_floor, _ = kernel_distance(real.features, floor.features, params.seed)
+    near = copies(draws[0][:COPIES_SAMPLE], heldout.images[:COPIES_SAMPLE], training.images)
+    spread = diversity(seen[0].features, asked, classes)
+    spread_real = diversity(real.features, heldout.labels, classes)
+    equal = min(len(heldout), count)
+    drawn_manifold = manifold(real.features[:equal], seen[0].features[:equal])
+    floor_manifold = manifold(real.features[:equal], floor.features[:equal])
+    report: dict[str, Any] = {
+        "conditional_accuracy": {
+            "value": judged.overall,
+            "interval_95": list(judged.interval),
+            "floor": (real.classes == heldout.labels).double().mean().item(),
+            "by_class": judged.by_class,
+        },
+        "fid_judge": {
+            "value": statistics.fmean(fids),
+            "deviation": statistics.stdev(fids) if len(fids) > 1 else 0.0,
+            "floor": frechet_distance(real.features, floor.features),
+            "by_class": by_class(
+                frechet_distance, real, heldout.labels, seen[0], asked, classes, count
+            ),
+        },
+        "kid_judge": {
+            "value": kid,
+            "deviation": kid_deviation,
+            "floor": kid_floor,
+            "by_class": by_class(
+                lambda a, b: kernel_distance(a, b, params.seed)[0],
+                real,
+                heldout.labels,
+                seen[0],
+                asked,
+                classes,
+                count,
+            ),
+        },
+        "manifold": {"value": vars_of(drawn_manifold), "floor": vars_of(floor_manifold)},
+        "diversity": {"by_class": spread, "floor_by_class": spread_real},
+        "copies": {
+            "drawn_nearest_median": near.drawn_median,
+            "heldout_nearest_median": near.heldout_median,
+            "closer_than_1_percent_of_heldout": near.closer,
+        },
+        "confusion": judged.confusion.tolist(),
+        "distance_images": count,
+    }
+    if params.gan_train_kimg:
+        report["gan_train"] = gan_train(draws[0], asked, training, heldout, params)
+    return report
+
+
+def by_class(
+    distance: Any,
+    real: Verdict,
+    real_labels: Tensor,
+    drawn: Verdict,
+    asked: Tensor,
+    classes: int,
+    count: int,
+) -> list[float]:
+    asked = asked[:count]
+    return [
+        distance(real.features[real_labels == label], drawn.features[:count][asked == label])
+        for label in range(classes)
+    ]
+
+
+def gan_train(
+    drawn: Tensor, asked: Tensor, training: Dataset, heldout: Dataset, params: EvaluateParams
+) -> dict[str, float]:
+    """Hold-out accuracy of a fresh class network that saw drawings only; and one that saw reals."""
+    recipe = JudgeParams(
+        total_kimg=params.gan_train_kimg, batch_size=128, lr=2.0e-3, width=32, seed=params.seed
+    )
+    hardware = choose_hardware("auto", "auto")
+    train = {
+        "value": Dataset(drawn, asked, training.metadata),
+        "floor": training,
+    }
+    return {
+        name: accuracy(train_judge(data, recipe, hardware.device, hardware.precision), heldout)
+        for name, data in train.items()
+    }
+
+
+def vars_of(value: Manifold) -> dict[str, float]:
+    return {name: getattr(value, name) for name in ("precision", "recall", "density", "coverage")}
+
+
+def headline(report: dict[str, Any]) -> dict[str, float]:
+    """The flat numbers that `dvc metrics show` prints; each metric with its floor behind it."""
+    flat = {
+        "conditional_accuracy": report["conditional_accuracy"]["value"],
+        "worst_class_accuracy": min(report["conditional_accuracy"]["by_class"]),
+        "fid_judge": report["fid_judge"]["value"],
+        "fid_judge_floor": report["fid_judge"]["floor"],
+        "kid_judge": report["kid_judge"]["value"],
+    }
+    for name in ("precision", "recall", "density", "coverage"):
+        flat[name] = report["manifold"]["value"][name]
+    if "gan_train" in report:
+        flat["gan_train_accuracy"] = report["gan_train"]["value"]
+    flat["copies"] = report["copies"]["closer_than_1_percent_of_heldout"]
+    return {name: round(value, 5) for name, value in flat.items()}
+
+
+def tracked(report: dict[str, Any]) -> dict[str, float]:
+    """What goes to the run's page: the headline, floors, and values per class."""
+    flat = {f"quality/{name}": value for name, value in headline(report).items()}
+    flat["quality_floor/conditional_accuracy"] = report["conditional_accuracy"]["floor"]
+    flat["quality_floor/kid_judge"] = report["kid_judge"]["floor"]
+    for name, value in report["manifold"]["floor"].items():
+        flat[f"quality_floor/{name}"] = value
+    if "gan_train" in report:
+        flat["quality_floor/gan_train_accuracy"] = report["gan_train"]["floor"]
+    for metric in ("conditional_accuracy", "fid_judge"):
+        for label, value in enumerate(report[metric]["by_class"]):
+            flat[f"quality_by_class/{metric}_{label}"] = value
+    return flat
+
+
+if __name__ == "__main__":
+    run_stage(main)

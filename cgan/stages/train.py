@@ -1,0 +1,218 @@
+"""Stage train: the conditional DCGAN. An interrupted training goes on where its checkpoint is.
+
+Checkpoints live in `.cgan/checkpoints/<fingerprint>`, outside DVC's outputs (DVC deletes those before
+a stage starts), under a fingerprint of everything that determines the result; it is removed at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from cgan.checkpoint import FORMAT, load_tensors, save_network
+from cgan.dataset import Dataset, load_dataset
+from cgan.errors import CganError
+from cgan.files import sha256_of, write_bytes, write_text
+from cgan.journal import project_root, run_key_in
+from cgan.mlflow_tracker import training_run
+from cgan.params import Params, load_params
+from cgan.progress import progress
+from cgan.stages import DISCRIMINATOR, GENERATOR, RUN_REFERENCE, TRAIN_DATA, run_stage
+from cgan.training import COLUMNS, Hardware, Interrupted, Trained, choose_hardware, train
+
+PREVIEWS = Path("samples/previews")
+LOSSES = Path("reports/losses.csv")
+# What a change of can change the result; the rest of the package cannot.
+CODE = ("training", "networks", "losses", "checkpoint")
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    params = load_params()
+    data = load_dataset(TRAIN_DATA)
+    hardware = choose_hardware(params.train.device, params.train.precision)
+    facts = result_facts(params, data, hardware)
+    require_writable(GENERATOR.parent, PREVIEWS.parent, LOSSES.parent)
+    folder = project_root() / ".cgan" / "checkpoints" / fingerprint(facts)
+    tags = {
+        "cgan.device": str(hardware.device),
+        "cgan.precision": str(hardware.precision).removeprefix("torch."),
+        "cgan.fingerprint": folder.name,
+        "dvc.data_sha256": sha256_of(TRAIN_DATA),
+    }
+    with (
+        only_training(),
+        asked_to_stop() as stop,
+        training_run(
+            params,
+            run_key_in(folder),
+            tags=tags,
+            dataset=dataset_facts(data),
+            reference=RUN_REFERENCE,
+        ) as tracker,
+    ):
+        log.info(
+            "Training %s against %s on %s images (%s, %s): %s steps of %d",
+            params.train.generator,
+            params.train.discriminator,
+            f"{len(data):,}",
+            hardware.device,
+            tags["cgan.precision"],
+            f"{params.train.total_steps:,}",
+            params.train.batch_size,
+        )
+        bar = functools.partial(progress, images_a_step=params.train.batch_size)
+        try:
+            trained = train(data, params.train, tracker, folder, bar, lambda: stop.signal > 0)
+        except Interrupted as interruption:
+            raise Interrupted(f"{interruption}. Start it again to go on.") from None
+        write_outputs(
+            trained,
+            {
+                "params": params.train.model_dump(),
+                "steps": params.train.total_steps,
+                **facts["data"],
+            },
+        )
+        for path in (LOSSES, GENERATOR, DISCRIMINATOR):
+            tracker.log_file(path, "reports" if path == LOSSES else "networks")
+        digest = load_tensors(GENERATOR, "generator")[1]["digest"]
+        tracker.set_tags({"dvc.generator_sha256": sha256_of(GENERATOR)})
+        tracker.log_model(GENERATOR, params.train.total_steps, {"digest": digest})
+        tracker.log_metrics({"time/training_s": trained.wall_time_s}, params.train.total_steps)
+    shutil.rmtree(folder, ignore_errors=True)
+    done = params.train.total_steps - trained.resumed_from
+    log.info(
+        "Trained %s steps in %.1f s, %s images/s → %s",
+        f"{done:,}",
+        trained.wall_time_s,
+        f"{done * params.train.batch_size / max(trained.wall_time_s, 1e-9):,.0f}",
+        GENERATOR,
+    )
+
+
+def result_facts(params: Params, data: Dataset, hardware: Hardware) -> dict[str, Any]:
+    """Everything that determines the trained weights, as plain JSON."""
+    package = Path(__file__).parents[1]
+    return {
+        "format": FORMAT,
+        "params": params.train.model_dump(),
+        "data": {
+            "data_sha256": data.metadata["csv_sha256"],
+            "data_digest": data.metadata["digest"],
+        },
+        "code": {name: sha256_of(package / f"{name}.py") for name in CODE},
+        "torch": torch.__version__,
+        "device": str(hardware.device),
+        "precision": str(hardware.precision),
+    }
+
+
+def fingerprint(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def dataset_facts(data: Dataset) -> dict[str, Any]:
+    source: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        source = json.loads(Path("data/raw/source.json").read_text())
+    return {
+        "name": f"{source.get('source', 'csv')}: {Path(str(source.get('origin', 'train.csv'))).name}",
+        "path": "data/raw/train.csv",
+        "sha256": data.metadata["csv_sha256"],
+        "rows": source.get("rows", len(data)),
+        "training_images": len(data),
+        "classes": data.classes,
+        "shape": list(data.images.shape[1:]),
+    }
+
+
+def require_writable(*folders: Path) -> None:
+    """Raise CganError now rather than after the training."""
+    for folder in folders:
+        try:
+            write_text(folder / ".cgan-writable", "")
+            (folder / ".cgan-writable").unlink()
+        except OSError as error:
+            raise CganError(
+                f"{folder}: cannot be written ({error.strerror}), and the results go there. "
+                "Make it writable and start again; nothing was trained."
+            ) from None
+
+
+def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
+    save_network(GENERATOR, trained.generator, facts)
+    save_network(DISCRIMINATOR, trained.discriminator, facts)
+    PREVIEWS.mkdir(parents=True, exist_ok=True)
+    for step, png in trained.previews.items():
+        write_bytes(PREVIEWS / f"step-{step:06d}.png", png)
+    lines = io.StringIO()
+    lines.write(",".join(name.removeprefix("progress/") for name in COLUMNS) + "\n")
+    for row in trained.history:
+        cells = [f"{row[0]:.0f}", *(f"{value:.6g}" for value in row[1:])]
+        lines.write(",".join(cells) + "\n")
+    write_text(LOSSES, lines.getvalue())
+
+
+@contextlib.contextmanager
+def only_training() -> Iterator[None]:
+    """Wait for another training of this project: killing `dvc` can leave one alive."""
+    path = project_root() / ".cgan" / "train.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            log.info(
+                "Another training runs here (process %s): waiting for it.", lock.read().strip()
+            )
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+class _Stop:
+    signal = 0
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[_Stop]:
+    """SIGTERM and Ctrl-C ask the training to save and stop; a second one changes nothing."""
+    stop = _Stop()
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        stop.signal = stop.signal or number
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    except Interrupted as interruption:
+        sys.stdout.flush()
+        sys.stderr.write(f"Training {interruption}\n")
+        sys.exit(128 + stop.signal)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,67 @@
+"""Stage train_judge: the class network that metrics look through, and its hold-out accuracy."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import torch
+
+from cgan.dataset import load_dataset
+from cgan.files import write_json
+from cgan.judge import accuracy, save_judge, train_judge
+from cgan.metrics import wilson_interval
+from cgan.params import load_params
+from cgan.stages import HOLDOUT_DATA, JUDGE, TRAIN_DATA, run_stage
+from cgan.training import choose_hardware
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    params = load_params()
+    data, holdout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
+    hardware = choose_hardware("auto", "auto")
+    torch.use_deterministic_algorithms(True)
+    log.info(
+        "Training the judge on %s images (%s, %s) …",
+        f"{len(data):,}",
+        hardware.device,
+        hardware.precision,
+    )
+    started = time.perf_counter()
+    judge = train_judge(data, params.train_judge, hardware.device, hardware.precision).cpu()
+    right = accuracy(judge, holdout)
+    low, high = wilson_interval(round(right * len(holdout)), len(holdout))
+    save_judge(
+        JUDGE,
+        judge,
+        {
+            "params": params.train_judge.model_dump(),
+            "data_digest": data.metadata["digest"],
+            "torch": torch.__version__,
+        },
+    )
+    write_json(
+        "reports/judge.json",
+        {
+            "judge": {
+                "accuracy": round(right, 5),
+                "accuracy_low": round(low, 5),
+                "accuracy_high": round(high, 5),
+                "heldout_images": len(holdout),
+            }
+        },
+    )
+    log.info(
+        "Judge: %.2f %% of %s held-out images right (95 %% interval %.2f–%.2f), %.0f s",
+        100 * right,
+        f"{len(holdout):,}",
+        100 * low,
+        100 * high,
+        time.perf_counter() - started,
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

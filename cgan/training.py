@@ -1,0 +1,542 @@
+"""Training: the state, the two steps, the loop.
+
+Everything that a step needs and that is random (batch, latents) or scheduled (learning rate, weight
+of the average) is a function of the seed and the step alone. So a checkpoint holds no RNG state, a
+resumed training is the uninterrupted one, and a step has no host work in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cgan.checkpoint import Checkpoints
+from cgan.dataset import Dataset
+from cgan.errors import ParamsError, TrainingError
+from cgan.files import write_bytes
+from cgan.losses import (
+    decision_threshold,
+    discriminator_fake_loss,
+    discriminator_real_loss,
+    generator_loss,
+    r1_penalty,
+)
+from cgan.networks import (
+    Architecture,
+    Discriminator,
+    Generator,
+    build_discriminator,
+    build_generator,
+)
+from cgan.params import TrainParams
+from cgan.sampling import encode_png, image_grid, to_uint8
+from cgan.tracking import NullTracker, Tracker
+
+log = logging.getLogger(__name__)
+
+STATS = (
+    "loss/discriminator",
+    "loss/generator",
+    "logits/real_mean",
+    "logits/fake_mean",
+    "accuracy/discriminator_real",
+    "accuracy/discriminator_fake",
+)
+COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
+PREVIEW_ROWS = 8
+Optimizer = torch.optim.Adam | torch.optim.Adadelta
+
+
+class Interrupted(Exception):  # noqa: N818 - no fault: somebody asked the training to stop
+    """The training stopped as asked, with a checkpoint saved. It goes on when it is started again."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how a training computes."""
+
+    device: torch.device
+    precision: torch.dtype
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        low = self.precision != torch.float32
+        return torch.autocast(self.device.type, self.precision, enabled=low)
+
+
+def choose_hardware(device: str, precision: str) -> Hardware:
+    """Resolve `auto`. Raises ParamsError where CUDA is asked for and absent."""
+    cuda = torch.cuda.is_available()
+    if device == "cuda" and not cuda:
+        raise ParamsError(
+            "params.yaml: `train.device` is `cuda`, and torch finds no CUDA device here. "
+            "Set it to `auto` or `cpu`, or install a CUDA build of torch and its driver."
+        )
+    chosen = torch.device("cuda" if cuda and device != "cpu" else "cpu")
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if chosen.type == "cuda" else _cpu_has_bfloat16()
+        precision = "bfloat16" if fast else "float32"
+    return Hardware(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Without these instructions bfloat16 is emulated, and far slower than float32."""
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+class Feed:
+    """Batches by index from images that live on the device, with latents and schedules.
+
+    `next()` gives step after step; `seek(step)` goes anywhere. One call of `_fill` prepares `chunk`
+    steps; within them the position is a tensor on the device, so that a captured CUDA graph can move.
+    """
+
+    def __init__(
+        self, data: Dataset, params: TrainParams, device: torch.device, chunk: int
+    ) -> None:
+        if params.batch_size > len(data.labels):
+            raise ParamsError(
+                f"params.yaml: `train.batch_size` is {params.batch_size}, and the training part has "
+                f"{len(data.labels)} images. Make it smaller."
+            )
+        self.params, self.chunk = params, chunk
+        self.images, self.labels = data.images.to(device), data.labels.to(device)
+        # One tensor per quantity, refilled in place: a CUDA graph remembers the addresses.
+        self.rows = torch.zeros(chunk, params.batch_size, dtype=torch.int64, device=device)
+        self.latents = torch.zeros(chunk, params.batch_size, params.latent_dim, device=device)
+        self.schedule = torch.zeros(chunk, 2, device=device)
+        self.position = torch.zeros(1, dtype=torch.int64, device=device)
+        self._loaded = -1
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def seek(self, step: int) -> None:
+        """The next batch is the one of `step` (counted from 0)."""
+        if step // self.chunk != self._loaded:
+            self._fill(step // self.chunk)
+        self.position.fill_(step % self.chunk)
+
+    def next(self) -> tuple[Tensor, Tensor, Tensor]:
+        """→ (real float32 [B, C, H, W] in [-1, 1], labels int64 [B], latents [B, latent_dim])."""
+        rows = self.rows.index_select(0, self.position).squeeze(0)
+        latents = self.latents.index_select(0, self.position).squeeze(0)
+        real = self.images.index_select(0, rows).float().mul_(2 / 255).sub_(1)
+        return real, self.labels.index_select(0, rows), latents
+
+    def advance(self) -> tuple[Tensor, Tensor]:
+        """→ (learning rate, weight of the new generator in the average) of this step; go on."""
+        rate, weight = self.schedule.index_select(0, self.position).squeeze(0).unbind()
+        self.position += 1
+        return rate, weight
+
+    def _fill(self, chunk: int) -> None:
+        first, p = chunk * self.chunk, self.params
+        steps = range(first, first + self.chunk)
+        generator = torch.Generator().manual_seed(p.seed * 1_000_003 + chunk)
+        self.latents.copy_(torch.randn(self.latents.shape, generator=generator))
+        self.rows.copy_(torch.stack([self._batch(step) for step in steps]))
+        self.schedule.copy_(
+            torch.tensor([[learning_rate(p, s), average_weight(p, s)] for s in steps])
+        )
+        self._loaded = chunk
+
+    def _batch(self, step: int) -> Tensor:
+        size = self.params.batch_size
+        epoch, batch = divmod(step, len(self.labels) // size)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.params.seed * 1_000_033 + epoch)
+            self._epoch = epoch
+            self._order = torch.randperm(len(self.labels), generator=generator)
+        return self._order[batch * size : (batch + 1) * size]
+
+
+def learning_rate(params: TrainParams, step: int) -> float:
+    """Constant up to `decay_from`, then linear to `final_lr_fraction` at the last step."""
+    done = (step + 1) / params.total_steps
+    late = max(0.0, done - params.decay_from) / max(1e-9, 1 - params.decay_from)
+    return params.lr * (1 - late * (1 - params.final_lr_fraction))
+
+
+def average_weight(params: TrainParams, step: int) -> float:
+    """Weight of the newest generator in the average: short-sighted at first, then by half-life."""
+    if params.ema_half_life_kimg == 0:
+        return 1.0
+    decay: float = 0.5 ** (params.batch_size / 1000 / params.ema_half_life_kimg)
+    return 1 - min(decay, (1 + step) / (10 + step))
+
+
+class TrainState:
+    """Both networks, the averaged generator, both optimizers, and what was recorded so far."""
+
+    def __init__(self, data: Dataset, params: TrainParams, hardware: Hardware) -> None:
+        _, channels, height, width = data.images.shape
+        image = {"channels": channels, "height": height, "width": width, "classes": data.classes}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(params.seed)
+            generator = build_generator(
+                Architecture(
+                    kind=params.generator,
+                    features=params.generator_width,
+                    latent_dim=params.latent_dim,
+                    **image,
+                )
+            )
+            discriminator = build_discriminator(
+                Architecture(
+                    kind=params.discriminator, features=params.discriminator_width, **image
+                )
+            )
+        self.params, self.hardware = params, hardware
+        self.generator: Generator = generator.to(hardware.device).train()
+        self.discriminator: Discriminator = discriminator.to(hardware.device).train()
+        self.average: Generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.generator_optimizer = self._optimizer(self.generator)
+        self.discriminator_optimizer = self._optimizer(self.discriminator)
+        self.step = 0
+        self.stats = torch.zeros(params.log_every, len(STATS), device=hardware.device)
+        self.history: list[list[float]] = []
+        self._pairs = [
+            [t for t in net.state_dict().values() if t.is_floating_point()]
+            for net in (self.average, self.generator)
+        ]
+
+    def _optimizer(self, network: nn.Module) -> Optimizer:
+        p = self.params
+        weights = [w for w in network.parameters() if w.requires_grad]
+        # A tensor, so that the rate can change inside a captured graph.
+        rate = torch.tensor(p.lr, device=self.hardware.device)
+        if p.optimizer == "adam":
+            betas = (p.adam_beta1, p.adam_beta2)
+            return torch.optim.Adam(weights, lr=rate, betas=betas, fused=True)
+        capturable = self.hardware.device.type == "cuda"
+        return torch.optim.Adadelta(
+            weights, lr=p.lr, rho=p.adadelta_rho, eps=p.adadelta_eps, capturable=capturable
+        )
+
+    def draw(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Fakes [B, C, H, W] float32 in [-1, 1], with the generator's graph behind them."""
+        with self.hardware.autocast():
+            fakes: Tensor = self.generator(latents, labels)
+        return fakes.float()
+
+    def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        with self.hardware.autocast():
+            scores: tuple[Tensor, Tensor | None] = self.discriminator(images, labels)
+        return scores
+
+    def apply(self, optimizer: Optimizer, network: nn.Module, loss: Tensor) -> None:
+        """One update of `network` alone; no gradient is computed for the other one's weights."""
+        weights = optimizer.param_groups[0]["params"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=weights)
+        if self.params.gradient_clip:
+            nn.utils.clip_grad_value_(weights, self.params.gradient_clip)
+        optimizer.step()
+
+    def set_learning_rate(self, rate: Tensor) -> None:
+        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+            group = optimizer.param_groups[0]
+            if isinstance(group["lr"], Tensor):
+                group["lr"].copy_(rate)
+            else:
+                group["lr"] = float(rate)
+
+    @torch.no_grad()
+    def update_average(self, weight: Tensor) -> None:
+        """average += weight · (generator - average), over weights and batch-norm statistics."""
+        average, newest = self._pairs
+        change = torch._foreach_sub(newest, average)
+        torch._foreach_mul_(change, weight)
+        torch._foreach_add_(average, change)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a resumed training needs, by name."""
+        tensors = {"stats": self.stats, "history": torch.tensor(self.history, dtype=torch.float64)}
+        for name in ("generator", "discriminator", "average"):
+            network: nn.Module = getattr(self, name)
+            tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
+        for name in ("generator_optimizer", "discriminator_optimizer"):
+            optimizer: Optimizer = getattr(self, name)
+            for index, weight in enumerate(optimizer.param_groups[0]["params"]):
+                for key, value in optimizer.state[weight].items():
+                    tensors[f"{name}/{index}/{key}"] = torch.as_tensor(value)
+        return tensors
+
+    def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Go back to a checkpoint of a training with the same fingerprint."""
+        self.step = step
+        self.stats.copy_(tensors["stats"])
+        self.history = tensors["history"].tolist()
+        for name in ("generator", "discriminator", "average"):
+            network: nn.Module = getattr(self, name)
+            network.load_state_dict(_below(tensors, f"{name}/"))
+        for name in ("generator_optimizer", "discriminator_optimizer"):
+            optimizer: Optimizer = getattr(self, name)
+            for index, weight in enumerate(optimizer.param_groups[0]["params"]):
+                # Fused optimizers walk the memory of weights and moments side by side, so the
+                # moments must get the weights' strides (channels-last) back.
+                optimizer.state[weight] = {
+                    key: torch.empty_like(weight).copy_(value)
+                    if value.shape == weight.shape
+                    else value.to(weight.device)
+                    for key, value in _below(tensors, f"{name}/{index}/").items()
+                }
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _auxiliary(class_logits: Tensor | None, labels: Tensor, weight: float) -> Tensor | float:
+    if class_logits is None or weight == 0:
+        return 0.0
+    return weight * nn.functional.cross_entropy(class_logits, labels)
+
+
+def discriminator_step(
+    state: TrainState, real: Tensor, fakes: Tensor, labels: Tensor, penalise: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Update the discriminator → (loss, real logits [B], fake logits [B]).
+
+    `joint`: fakes and reals in one batch, which is the same to a network without batch norm and
+    faster. `separate`: an update on fakes, then one on reals, as the demo does.
+    """
+    p, network, fakes = state.params, state.discriminator, fakes.detach()
+    real.requires_grad_(penalise)
+    if p.discriminator_batch == "separate":
+        fake_scores, _ = state.score(fakes, labels)
+        fake_loss = discriminator_fake_loss(p.objective, fake_scores)
+        state.apply(state.discriminator_optimizer, network, fake_loss)
+        real_scores, class_logits = state.score(real, labels)
+        fake_loss = fake_loss.detach()
+    else:
+        scores, class_logits = state.score(torch.cat([fakes, real]), labels.repeat(2))
+        fake_scores, real_scores = scores.chunk(2)
+        class_logits = None if class_logits is None else class_logits.chunk(2)[1]
+        fake_loss = discriminator_fake_loss(p.objective, fake_scores)
+    loss = fake_loss + discriminator_real_loss(p.objective, real_scores)
+    total = loss + _auxiliary(class_logits, labels, p.auxiliary_discriminator)
+    if penalise:
+        total = total + p.r1_gamma * p.r1_every * r1_penalty(real_scores, real)
+    state.apply(state.discriminator_optimizer, network, total)
+    return loss.detach(), real_scores.detach(), fake_scores.detach()
+
+
+def generator_step(state: TrainState, fakes: Tensor, labels: Tensor) -> Tensor:
+    """Update the generator through the updated discriminator, on the same fakes → loss."""
+    p = state.params
+    scores, class_logits = state.score(fakes, labels)
+    loss = generator_loss(p.objective, scores)
+    total = loss + _auxiliary(class_logits, labels, p.auxiliary_generator)
+    state.apply(state.generator_optimizer, state.generator, total)
+    return loss.detach()
+
+
+def train_step(state: TrainState, feed: Feed, penalise: bool) -> None:
+    """One update of each network. No host sync, no allocation that a CUDA graph could not replay."""
+    position = feed.position.clone()
+    real, labels, latents = feed.next()
+    rate, weight = feed.advance()
+    state.set_learning_rate(rate)
+    fakes = state.draw(latents, labels)
+    d_loss, real_scores, fake_scores = discriminator_step(state, real, fakes, labels, penalise)
+    g_loss = generator_step(state, fakes, labels)
+    state.update_average(weight)
+    threshold = decision_threshold(state.params.objective)
+    row = torch.stack(
+        [
+            d_loss,
+            g_loss,
+            real_scores.mean(),
+            fake_scores.mean(),
+            (real_scores > threshold).float().mean(),
+            (fake_scores <= threshold).float().mean(),
+        ]
+    )
+    state.stats.index_copy_(0, position, row[None])
+
+
+@dataclass
+class Trained:
+    """What a training leaves: networks in eval mode on the CPU, records and previews."""
+
+    generator: Generator
+    discriminator: Discriminator
+    history: list[list[float]]
+    previews: dict[int, bytes] = field(default_factory=dict)
+    wall_time_s: float = 0.0
+    resumed_from: int = 0
+
+
+def train(
+    data: Dataset,
+    params: TrainParams,
+    tracker: Tracker | None = None,
+    folder: Path | None = None,
+    progress: Callable[[range], Iterator[int]] = iter,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Train a conditional GAN on `data` (uint8 images, int64 labels).
+
+    `folder` holds checkpoints and previews; a training that finds one there goes on from it, and
+    without a folder it keeps none. `stopping` is asked after every step.
+
+    Raises Interrupted when `stopping` says so (after a checkpoint), TrainingError when a loss is no
+    number (before anything of that interval is saved), ParamsError when params and data don't fit.
+    """
+    tracker = tracker or NullTracker()
+    hardware = choose_hardware(params.device, params.precision)
+    torch.use_deterministic_algorithms(True)
+    state = TrainState(data, params, hardware)
+    feed = Feed(data, params, hardware.device, params.log_every)
+    checkpoints = Checkpoints(folder) if folder else None
+    found = checkpoints.load() if checkpoints else None
+    if found:
+        state.restore(*found)
+        log.info("Resuming at step %d of %d.", state.step, params.total_steps)
+    previewer = Previewer(state, folder)
+    run_step = stepper(state, feed)
+    start, started = state.step, time.perf_counter()
+
+    for index in progress(range(start, params.total_steps)):
+        if index == start or index % params.log_every == 0:
+            feed.seek(index)
+        run_step(params.r1_gamma > 0 and index % params.r1_every == 0)
+        step = state.step = index + 1
+        last, stop = step == params.total_steps, stopping()
+        if step % params.log_every == 0 or last:
+            tracker.log_metrics(record(state, time.perf_counter() - started, step - start), step)
+        if step in previewer.steps:
+            tracker.log_image("preview", previewer.take(step), step)
+        if checkpoints and (step % params.save_every == 0 or stop) and not last:
+            check_finite(state)
+            checkpoints.save(step, state.tensors())
+        if stop and not last:
+            raise Interrupted(
+                f"stopped at step {step} of {params.total_steps}; the checkpoint is saved"
+            )
+
+    wall_time_s = time.perf_counter() - started
+    estimate_batch_norm(state.average, params.seed)
+    return Trained(
+        state.average.cpu(),
+        state.discriminator.cpu().eval().requires_grad_(False),
+        state.history,
+        previewer.taken(),
+        wall_time_s,
+        start,
+    )
+
+
+def stepper(state: TrainState, feed: Feed) -> Callable[[bool], None]:
+    """`train_step` as the hardware runs it best."""
+
+    def eager(penalise: bool) -> None:
+        train_step(state, feed, penalise)
+
+    return eager
+
+
+def check_finite(state: TrainState) -> None:
+    """Raise TrainingError when one of the recent losses is NaN or infinite: nothing is saved then."""
+    done = (state.step - 1) % state.params.log_every + 1
+    bad = (~state.stats[:done].isfinite().all(dim=1)).nonzero()
+    if len(bad):
+        step = state.step - done + int(bad[0]) + 1
+        raise TrainingError(
+            f"training diverged: a loss at step {step} is not a finite number. The last good "
+            "checkpoint is kept, nothing was saved after it. Lower `train.lr`, raise "
+            "`train.r1_gamma`, or set `train.precision` to `float32`."
+        )
+
+
+def record(state: TrainState, seconds: float, steps: int) -> dict[str, float]:
+    """Means over the interval that ends at `state.step`: the one host sync of the loop."""
+    check_finite(state)
+    p, step = state.params, state.step
+    done = (step - 1) % p.log_every + 1
+    means = state.stats[:done].double().mean(dim=0).tolist()
+    values = [step, step * p.batch_size / 1000, learning_rate(p, step - 1), *means]
+    state.history.append(values)
+    rate = steps * p.batch_size / max(seconds, 1e-9)
+    return dict(zip(COLUMNS[1:], values[1:], strict=True)) | {"progress/images_per_s": rate}
+
+
+def preview_steps(count: int, total_steps: int) -> list[int]:
+    """Steps 1 and 200, then ever further apart, up to the last step; at most `count` of them."""
+    first = [step for step in (1, 200) if step <= total_steps][:count]
+    if count > len(first):
+        rest = np.geomspace(first[-1], total_steps, count - len(first) + 1)[1:]
+        first += [round(step) for step in rest]
+    return sorted(set(first))
+
+
+class Previewer:
+    """Pictures of fixed latents × classes, drawn by the averaged generator during training.
+
+    They are kept as files beside the checkpoints, so that a resumed training still has them all.
+    """
+
+    def __init__(self, state: TrainState, folder: Path | None) -> None:
+        p, classes = state.params, state.generator.architecture.classes
+        self.state, self.folder = state, folder / "previews" if folder else None
+        self.steps = set(preview_steps(p.previews, p.total_steps))
+        generator = torch.Generator().manual_seed(p.seed)
+        latents = torch.randn(PREVIEW_ROWS, p.latent_dim, generator=generator)
+        device = state.hardware.device
+        self.latents = latents.repeat_interleave(classes, dim=0).to(device)
+        self.labels = torch.arange(classes, device=device).repeat(PREVIEW_ROWS)
+        self._taken: dict[int, bytes] = {}
+
+    @torch.no_grad()
+    def take(self, step: int) -> NDArray[np.uint8]:
+        """Draw → uint8 [H, W] or [H, W, 3]: one row a latent, one column a class."""
+        images = to_uint8(self.state.average(self.latents, self.labels))
+        grid = image_grid(images.unflatten(0, (PREVIEW_ROWS, -1)))
+        self._taken[step] = encode_png(grid)
+        if self.folder:
+            write_bytes(self.folder / f"step-{step:06d}.png", self._taken[step])
+        return grid
+
+    def taken(self) -> dict[int, bytes]:
+        """Step → PNG, those of an earlier, interrupted process included."""
+        files = sorted(self.folder.glob("step-*.png")) if self.folder else []
+        kept = {int(path.stem.removeprefix("step-")): path.read_bytes() for path in files}
+        return {
+            step: png for step, png in sorted((kept | self._taken).items()) if step in self.steps
+        }
+
+
+@torch.no_grad()
+def estimate_batch_norm(
+    generator: Generator, seed: int, batches: int = 40, size: int = 256
+) -> None:
+    """Give the averaged generator batch-norm statistics of its own: averaged weights never saw any.
+
+    Cumulative over `batches` × `size` drawings with balanced labels.
+    """
+    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative mean
+    device = next(generator.parameters()).device
+    random = torch.Generator().manual_seed(seed)
+    labels = (torch.arange(size) % generator.architecture.classes).to(device)
+    generator.train()
+    for _ in range(batches):
+        latents = torch.randn(size, generator.architecture.latent_dim, generator=random)
+        generator(latents.to(device), labels)
+    generator.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
