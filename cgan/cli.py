@@ -30,7 +30,7 @@ def validate(
 ) -> None:
     """Say whether FILE is a valid CSV of labelled images, and if not, which row and column is wrong."""
     from cgan import drift, schema, sources
-    from cgan.files import read_json, write_json, write_text
+    from cgan.files import write_json, write_text
     from cgan.params import load_params
 
     outputs = report or []
@@ -49,7 +49,7 @@ def validate(
         else:
             write_text(output, schema.to_markdown(found, name))
     if reference is not None:
-        distances = drift.check(found, read_json(reference), name)
+        distances = drift.check(found, reference, name)
         typer.echo("Like the reference: " + ", ".join(f"{k} {v:.3f}" for k, v in distances.items()))
     typer.echo(f"{name} is valid: {schema.summary(found)}")
 

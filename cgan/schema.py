@@ -44,6 +44,7 @@ DEFAULTS = ValidateParams(
 )
 """Those of params.yaml, for files validated where there is none."""
 
+_CSV_BYTES = b'0123456789,\r\n \t"+-'
 _BYTES = frozenset(str(value).encode() for value in range(256))
 _QUOTED = re.compile(rb'(?<![^,])"(\s*\d+\s*)"(?=[,\r\n]|$)')
 _WHOLE = re.compile(rb"\+?0*\d{1,9}|-0+")
@@ -126,7 +127,9 @@ def _read(path: Path, params: ValidateParams, name: str, size: int) -> Table:
             last = line[-1:]
             if not line.strip():
                 continue
-            if line.count(b",") != commas or b"\0" in line or len(line) == limit:
+            # numpy takes some control characters for blanks; here they are damage.
+            foreign = line.translate(None, _CSV_BYTES)
+            if line.count(b",") != commas or foreign or len(line) == limit:
                 raise ValueError("a malformed row")
             empty = False
             yield _QUOTED.sub(rb"\1", line) if b'"' in line else line
@@ -402,7 +405,7 @@ def _explain(
 
 def _fault(field: bytes, highest_label: int | None) -> str:
     """What is wrong with a value, `` if nothing. Pixels go to 255, labels to `highest_label`."""
-    text = field.strip()
+    text = field.strip(b" \t")
     if not text:
         return "blank."
     limit = 255 if highest_label is None else highest_label
@@ -451,10 +454,12 @@ def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]
     counts = np.bincount(labels, minlength=table.classes)
     _check_counts(counts, params, name)
     histogram = np.zeros(256, np.int64)
+    ink = np.zeros(images.shape[2:], np.int64)
     darkest, brightest = [], []
     for part in np.array_split(images, max(1, len(images) // 1000)):
         flat = part.reshape(len(part), -1)
         histogram += np.bincount(flat.ravel(), minlength=256)
+        ink += part.sum(axis=(0, 1), dtype=np.int64)
         darkest.append(flat.min(axis=1))
         brightest.append(flat.max(axis=1))
     darkest_of, brightest_of = np.concatenate(darkest), np.concatenate(brightest)
@@ -510,6 +515,11 @@ def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]
             "std": round(math.sqrt(variance), 4),
         },
         "imbalance": round(ratio, 4),
+        "profile": {  # what `cgan.drift` compares: sums over all images
+            "brightness": histogram.reshape(32, 8).sum(axis=1).tolist(),
+            "rows": ink.sum(axis=1).tolist(),
+            "columns": ink.sum(axis=0).tolist(),
+        },
         "checks": [
             "the header has the label first, then every pixel once and in order",
             "every row has as many values as the header",

@@ -72,7 +72,7 @@ def test_damaged_file_is_refused_in_one_line(
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    with pytest.raises(DataError, match="not found. Make it with `dvc repro preprocess`"):
+    with pytest.raises(DataError, match=r"not found. Make it with `dvc repro preprocess`"):
         dataset.load_dataset(path)
     save_file({"images": IMAGES, "labels": LABELS}, path)
     with pytest.raises(DataError, match="not a dataset that cgan wrote"):
@@ -181,7 +181,7 @@ def test_f20_csv_that_changed_after_validation_is_refused(project: Path) -> None
     validate.main()
     with Path("data/raw/train.csv").open("a") as file:
         file.write("0," + ",".join(["9"] * 64) + "\n")
-    with pytest.raises(DataError, match="changed since reports/validation.json was written"):
+    with pytest.raises(DataError, match=r"changed since reports/validation.json was written"):
         preprocess.main()
     assert not Path("data/processed").exists()
 

