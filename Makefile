@@ -1,0 +1,54 @@
+# One command a chore; CI runs these same commands. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Everything stays at home: no tool reports its use.
+export DO_NOT_TRACK = 1
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export MLFLOW_DISABLE_TELEMETRY = true
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help env repro test test-all check format ui clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+env: $(READY) ## Make the environment (.venv) if it is missing or pyproject.toml changed
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "cgan needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[kaggle,dev]'
+	@touch $@
+
+repro: $(READY) ## Run what is stale of the pipeline; print metrics, the grid's path and how to open the UI
+	dvc repro
+	@cgan report
+
+test: check ## All checks and the quick tests
+	$(BIN)/python -m pytest
+
+test-all: check ## With the slow tests (minutes; some need root)
+	$(BIN)/python -m pytest -m 'not gpu'
+
+check: $(READY) ## Format, lint, types, import contracts, security lint
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	bandit --quiet --recursive --configfile pyproject.toml cgan flows
+
+format: $(READY) ## Format the code
+	ruff format .
+	ruff check --fix .
+
+ui: $(READY) ## Browse the runs in the MLflow UI, http://127.0.0.1:5000
+	cgan ui
+
+clean: ## Remove caches and build leftovers; data, models and runs stay
+	rm -rf build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find cgan flows tests -name __pycache__ -type d -exec rm -rf {} +
