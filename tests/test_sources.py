@@ -115,6 +115,12 @@ def test_folder_stands_for_the_only_data_file_in_it(target: Path) -> None:
         sources.fetch(params, target)
 
 
+def test_disk_trouble_is_one_message(target: Path) -> None:
+    Path("blocked").write_text("a file where a folder is needed")
+    with pytest.raises(SourceError, match=r"blocked.*(exists|directory).*Mend that and run again"):
+        sources.fetch(data_params(), Path("blocked/train.csv"))
+
+
 def test_missing_path_is_one_message(target: Path) -> None:
     with pytest.raises(SourceError, match=r"nowhere.csv does not exist"):
         sources.fetch(data_params(source="file", path="nowhere.csv"), target)
@@ -213,7 +219,7 @@ def test_f28_bomb_is_stopped_at_the_cap(target: Path, name: str) -> None:
     zeros = bytes(50_000_000)
     content = zip_of({"train.csv": zeros}) if name.endswith("zip") else gzip.compress(zeros)
     assert len(content) < 100_000
-    assert "more than 2 MB when unpacked" in refuses_file(content, name, target, max_megabytes=2)
+    assert "more than 2 MB of CSV" in refuses_file(content, name, target, max_megabytes=2)
 
 
 def test_f28_size_stated_in_the_archive_is_not_believed(target: Path) -> None:
@@ -348,6 +354,27 @@ def test_kaggle_dataset_is_downloaded(target: Path, kaggle: Callable[..., Kaggle
     assert [path.rpartition("/")[2] for path, _ in server.seen] == ["GetDataset", "DownloadDataset"]
 
 
+def test_kaggle_tokens_are_used_before_the_older_pair(
+    target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = kaggle(Answer(CSV))
+    file = target.parent / ".kaggle" / "access_token"
+    file.parent.mkdir()
+    file.write_text("token-in-home\n")
+    file.chmod(0o600)
+    assert sources._find_credentials() == sources._Credentials(str(file), ("token-in-home",))
+    fetch_kaggle(target)
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "token-in-environment")
+    assert sources._find_credentials() == sources._Credentials(
+        "KAGGLE_API_TOKEN", ("token-in-environment",)
+    )
+    fetch_kaggle(target)
+    assert [authorization for _, authorization in server.seen] == [
+        "Bearer token-in-home",
+        "Bearer token-in-environment",
+    ]
+
+
 def test_f21_missing_credentials_name_variables_and_file(
     target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,7 +504,8 @@ def test_f12_login_page_from_kaggle_is_recognized(
     target: Path, kaggle: Callable[..., KaggleServer]
 ) -> None:
     kaggle(Answer(b"<!doctype html><title>Log in</title>"))
-    assert "this is a web page" in refuses_kaggle(target)
+    message = refuses_kaggle(target)
+    assert message.startswith("Kaggle's train.csv of digit-recognizer: this is a web page")
 
 
 @pytest.mark.parametrize("zipped", [False, True])
