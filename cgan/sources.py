@@ -395,7 +395,7 @@ def _persist(
         delay = max(wait, RETRY_DELAYS_S[number - 1] * random.uniform(0.5, 1.5))  # nosec B311
         secrets = credentials.secrets if credentials else ()
         log.warning(
-            "Kaggle: %s Try %d of %d follows in %.0f s.",
+            "%s Try %d of %d follows in %.0f s.",
             _redact(reason, secrets),
             number + 1,
             tries,
