@@ -76,7 +76,7 @@ def draw(
         int | None, typer.Option(min=1, max=64, help="Enlarge each pixel so many times.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="A file, or runs:/RUN_ID/model, or models:/NAME@ALIAS of MLflow.")
+        str, typer.Option(help="A file, or runs:/RUN_ID/generator or models:/NAME@ALIAS of MLflow.")
     ] = "models/generator.safetensors",
 ) -> None:
     """Draw TEXT digit by digit, a grid, or a whole labelled set."""
@@ -92,6 +92,33 @@ def draw(
     labels = list(range(generator.classes)) if text is None else generator.labels(text)
     name = out or ("grid.png" if text is None else f"{'-'.join(text.split())[:40]}.png")
     typer.echo(write_picture(name, generator, labels, rows if grid else 1, seed, scale))
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+    """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
+    from cgan.journal import project_root
+    from cgan.mlflow_delivery import serve_ui
+
+    typer.echo(serve_ui(project_root(), port))
+
+
+track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")
+app.add_typer(track, name="track")
+
+
+@track.callback()
+def _track() -> None: ...
+
+
+@track.command()
+def flush() -> None:
+    """Deliver what waits because MLflow was away."""
+    from cgan.journal import project_root
+    from cgan.mlflow_delivery import flush
+
+    lines = flush(project_root())
+    typer.echo("\n".join(lines) if lines else "Nothing waits.")
 
 
 def main() -> None:

@@ -34,14 +34,15 @@ class Generator:
 
     @classmethod
     def load(cls, source: Path | str) -> Generator:
-        """From a file, or from an MLflow URI: `runs:/<id>/model`, `models:/<name>@champion`.
+        """From a file, or from an MLflow URI: `runs:/<id>/generator`, `models:/<name>@champion`.
 
         Raises ModelError when there is no usable generator.
         """
         if isinstance(source, str) and _URI.match(source):
-            from cgan.registry import local_generator_path
+            from cgan.registry import generator_file
 
-            source = local_generator_path(source)
+            with generator_file(source) as path:
+                return cls(*load_generator(path))
         return cls(*load_generator(source))
 
     @property

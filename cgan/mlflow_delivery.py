@@ -53,14 +53,28 @@ HTTP_TIMEOUT_S = 10
 RUN_KEY_TAG = "cgan.run_key"
 MODEL_NAME = "generator"
 FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME")
-EXPERIMENT_NOTE = """\
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # opens on the runs, not on LLM traces
+    "mlflow.note.content": """\
 Trainings of a class-conditional DCGAN; each run is one training, its evaluation and its pictures.
 
 - **Compare** runs by `quality/conditional_accuracy` (higher is better) and `quality/fid_judge` (lower
-  is better): choose them as columns, or open the chart view.
-- **In a run**: losses and logits by step under *Model metrics*, the drawings over the training there
-  too, one panel for each picture; samples, reports and diagrams under *Artifacts*; the machine's
-  load under *System metrics*; the generator, ready to load, under *Logged models*.
+  is better): choose them under *Columns*, or open the chart view.
+- **In a run**: losses and logits by step under *Model metrics*, and there, at the end, the drawings
+  over the training; samples, reports and diagrams under *Artifacts*; the machine's load under
+  *System metrics*; the generator, ready to load, under *Logged models*.
+""",
+}
+MODEL_NOTE = """\
+The trained generator. It draws the classes that it is asked for:
+
+```python
+import mlflow, pandas as pd
+model = mlflow.pyfunc.load_model("runs:/{run_id}/{name}")
+drawn = model.predict(pd.DataFrame({{"label": [2, 0, 2, 4]}}), params={{"seed": 7}})
+```
+
+Column `png_base64` holds a PNG a row. Same labels and seed: same pictures.
 """
 
 
@@ -137,6 +151,7 @@ class Delivery:
         self.run_id: str | None = None
         self.experiment_id: str | None = None
         self._client: MlflowClient | None = None
+        self._model_id: str | None = None  # "": none yet
         self.offset = delivered_offset(folder)
 
     @property
@@ -169,9 +184,7 @@ class Delivery:
             if _is_local(self.uri):
                 location = artifact_root(self.uri, self.root).as_uri()
             try:
-                made = self.client.create_experiment(
-                    name, location, tags={"mlflow.note.content": EXPERIMENT_NOTE}
-                )
+                made = self.client.create_experiment(name, location, tags=EXPERIMENT_TAGS)
                 return str(made)
             except MlflowException:
                 found = self.client.get_experiment_by_name(name)  # another process was faster
@@ -242,7 +255,7 @@ class Delivery:
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [
-            Metric(key, value, record["time_ms"], record["step"])
+            Metric(key, value, record["time_ms"], record["step"], model_id=self._judged(key))
             for record in records
             if record["kind"] == "metrics"
             for key, value in record["metrics"].items()
@@ -278,6 +291,26 @@ class Delivery:
         for record in records:
             if record["kind"] in others:
                 others[record["kind"]](record)
+
+    def _judged(self, key: str) -> str | None:
+        """The run's model, for a metric that judges it: shown on the model's page too."""
+        if not key.startswith("quality/"):
+            return None
+        if self._model_id is None:
+            models = self._models()
+            self._model_id = models[-1].model_id if models else ""
+        return self._model_id or None
+
+    def _models(self) -> list[LoggedModel]:
+        """The run's models, oldest first."""
+        assert self.experiment_id
+        return list(
+            self.client.search_logged_models(
+                [self.experiment_id],
+                f"source_run_id = '{self.connect()}'",
+                order_by=[{"field_name": "creation_time", "ascending": True}],
+            )
+        )
 
     def _send_start(self, record: Record) -> None:
         self.client.update_run(self.connect(), status="RUNNING")
@@ -377,16 +410,19 @@ class Delivery:
     def _logged_model(self, run_id: str, record: Record) -> LoggedModel:
         """The store's entry for a model record, new or left by a delivery that was cut off."""
         assert self.experiment_id
-        for model in self.client.search_logged_models(
-            [self.experiment_id], f"source_run_id = '{run_id}'"
-        ):
+        self._model_id = None
+        for model in self._models():
             if model.tags.get("cgan.record") == record["file"]:
                 return model
         return self.client.create_logged_model(
             self.experiment_id,
             name=MODEL_NAME,
             source_run_id=run_id,
-            tags={**record["facts"], "cgan.record": record["file"]},
+            tags={
+                **{key: str(value) for key, value in record["facts"].items()},
+                "cgan.record": record["file"],
+                "mlflow.note.content": MODEL_NOTE.format(run_id=run_id, name=MODEL_NAME),
+            },
             params=self.client.get_run(run_id).data.params,
             model_type="generator",
         )
@@ -409,20 +445,16 @@ def describe(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
             f"discriminator, {params['train.objective']} objective, "
             f"{params['train.total_kimg']} thousand images shown, seed {params['train.seed']}."
         )
-    headline = {
-        key: value
+    headline = [
+        f"{key.removeprefix('quality/').replace('_', ' ')} **{value:.4g}**"
         for key, value in sorted(metrics.items())
         if key.startswith("quality/") and "class_" not in key
-    }
+    ]
     if headline:
-        lines += ["", "| quality | |", "|---|---|"]
-        lines += [
-            f"| {key.removeprefix('quality/').replace('_', ' ')} | {value:.4g} |"
-            for key, value in headline.items()
-        ]
+        lines += ["", " · ".join(headline)]
     lines += [
         "",
-        "- **Model metrics**: losses and logits by step, the drawings over the training.",
+        "- **Model metrics**: losses and logits by step; at the end, the drawings over the training.",
         "- **Artifacts**: `samples/` grids and interpolations, `reports/` evaluation and diagrams.",
         "- **Logged models**: the generator; `mlflow.pyfunc.load_model(…).predict(…)` draws.",
     ]
@@ -552,6 +584,22 @@ def flush(root: Path) -> list[str]:
     if failures:
         raise TrackingError("\n".join([*lines, "MLflow is away:", *failures]))
     return lines
+
+
+def serve_ui(root: Path, port: int) -> str:
+    """Become `mlflow ui` on the project's store; where a server keeps it, say its address."""
+    uri = store_uri(root)
+    if not _is_local(uri):
+        return f"The runs are kept by a server: {without_credentials(uri)}"
+    settings = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # four more processes, for LLM judges only
+    }
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--workers", "1"]
+    command += ["--default-artifact-root", artifact_root(uri, root).as_uri()]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with _locked(root / ".cgan" / "store.lock"):
+        os.execve(command[0], command, {**os.environ, **settings})  # the lock falls with it
 
 
 @contextlib.contextmanager

@@ -66,7 +66,9 @@ def training_run(
     )
     tracker = _open_journal(root, header, resume=True)
     tracker.write("start", pid=os.getpid())
-    tracker.set_tags({**_facts_of_here(), **tags, "cgan.resumed": str(tracker.resumed).lower()})
+    tracker.set_tags({**_facts_of_here(), **tags})
+    if tracker.resumed:
+        tracker.set_tags({"cgan.resumed": "true"})
     tracker.log_params(flatten(params.model_dump(by_alias=True, exclude={"tracking"})))
     tracker.log_dataset(dataset)
     sender = _Sender(tracker.folder, uri)

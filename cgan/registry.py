@@ -1,33 +1,53 @@
-"""Models in MLflow's registry and runs."""
+"""Models in MLflow's runs and registry."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from cgan.errors import ModelError
 
 
-def local_generator_path(uri: str) -> Path:
-    """A local copy of the generator that an MLflow URI leads to.
+@contextlib.contextmanager
+def generator_file(uri: str) -> Iterator[Path]:
+    """A local copy, while the context lasts, of the generator that an MLflow URI leads to.
 
-    `runs:/<id>/model`, `models:/<name>@champion`, `models:/<name>/3`, or an artifact URI of the store.
-    Raises ModelError when MLflow has no such thing or it holds no generator.
+    `runs:/<run id>/generator`, `models:/<name>@champion`, `models:/<name>/3`, or an artifact's URI.
+    The store is MLFLOW_TRACKING_URI, else the project's. Raises ModelError when the store has no such
+    thing, it holds no generator, or the store is away.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
+    from cgan.journal import project_root
+    from cgan.mlflow_delivery import client_settings, store_uri, without_credentials
 
-    folder = tempfile.mkdtemp(prefix="cgan-")
-    try:
-        found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
-    except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0][:300]
-        raise ModelError(
-            f"{uri}: MLflow at {mlflow.get_tracking_uri()} cannot give it ({reason}). Expected "
-            "`runs:/<run id>/model` or `models:/<name>@<alias>`; set MLFLOW_TRACKING_URI if the "
-            "store is another."
-        ) from None
-    files = [found] if found.is_file() else sorted(found.rglob("generator.safetensors"))
-    if not files:
-        raise ModelError(f"{uri}: holds no generator.safetensors. Is it a model that cgan logged?")
-    return files[0]
+    store = store_uri(project_root())
+    shown = without_credentials(store)
+    advice = (
+        "Expected `runs:/<run id>/generator` or `models:/<name>@<alias>`; set MLFLOW_TRACKING_URI if "
+        "the store is another."
+    )
+    sqlite = Path(store.removeprefix("sqlite:///"))
+    if store.startswith("sqlite:///") and not sqlite.is_file():
+        # MLflow would make an empty one.
+        raise ModelError(f"{uri}: there is no MLflow store {shown}. {advice}")
+    for name, value in client_settings().items():
+        if name.startswith("MLFLOW_"):
+            os.environ.setdefault(name, value)
+    import mlflow
+
+    mlflow.set_tracking_uri(store)
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        try:
+            found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+        except Exception as error:
+            # Besides MlflowException the stores let through what their clients raise.
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            raise ModelError(
+                f"{uri}: the MLflow store {shown} cannot give it ({reason}). {advice}"
+            ) from None
+        files = [found] if found.is_file() else sorted(found.rglob("generator.safetensors"))
+        if not files:
+            raise ModelError(f"{uri}: holds no generator.safetensors. {advice}")
+        yield files[0]
