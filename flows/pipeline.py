@@ -21,16 +21,19 @@ import argparse
 import contextlib
 import json
 import logging
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+import httpx
 import yaml
 from prefect import State, Task, flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import TaskRun
+from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 
@@ -40,19 +43,20 @@ from flows import report
 from flows.repro import (
     BusyError,
     Outcome,
+    check_free,
     choose,
     read_stages,
     reproduce,
     set_params,
-    wait_until_free,
 )
 
+BUSY = "Busy"  # name of the failed state that is worth another try
 BUSY_RETRIES = 60
 BUSY_DELAY_S = 10  # ten minutes in all: longer than the longest preset trains
 
 
 def _is_busy(_: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    return isinstance(state.data, BusyError) and task_run.run_count < BUSY_RETRIES
+    return state.name == BUSY and task_run.run_count < BUSY_RETRIES
 
 
 def _relay(line: str) -> None:
@@ -67,32 +71,40 @@ def _relay(line: str) -> None:
 
 def _failed(error: CganError) -> State[Any]:
     """A failed state with the message alone: a raised exception would be logged with a traceback."""
-    if isinstance(error, BusyError):
-        get_run_logger().warning("Waiting: %s", error)
-    return Failed(message=str(error), data=error)
+    return Failed(name=BUSY if isinstance(error, BusyError) else "Failed", message=str(error))
+
+
+def _run_context() -> str:
+    """What becomes tags of the MLflow run. Asks no server: one that went away stops no stage."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return "{}"
+    run = context.flow_run
+    tags = {"flow_run_id": run.id, "flow_run_name": run.name, "deployment_id": run.deployment_id}
+    return json.dumps({f"prefect.{name}": str(value) for name, value in tags.items() if value})
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_busy)
 def run_stage(stage: str, force: bool) -> State[Any]:
     """Reproduce one DVC stage. The state's name says what happened: Ran, Unchanged or Restored."""
-    run = {
-        "prefect.flow_run_id": runtime.flow_run.id,
-        "prefect.flow_run_name": runtime.flow_run.name,
-    }
-    if runtime.deployment.id:
-        run["prefect.deployment_id"] = runtime.deployment.id
     try:
-        outcome = reproduce(stage, _relay, force=force, env={"MLFLOW_RUN_CONTEXT": json.dumps(run)})
+        outcome = reproduce(stage, _relay, force=force, env={"MLFLOW_RUN_CONTEXT": _run_context()})
     except CganError as error:
         return _failed(error)
     return Completed(name=outcome.name.capitalize(), message=f"{stage}: {outcome}", data=outcome)
 
 
-@task(name="params", cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_busy)
+@task(
+    name="params",
+    task_run_name="params",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retry_condition_fn=_is_busy,
+)
 def write_overrides(overrides: dict[str, Any]) -> State[Any]:
     """Write the overrides into params.yaml, but never under a running stage (it would poison dvc.lock)."""
     try:
-        wait_until_free(_relay)
+        check_free()
         changed = set_params(overrides)
     except CganError as error:
         return _failed(error)
@@ -157,6 +169,9 @@ def pipeline(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
+    # Prefect ends its own handling of SIGTERM with our handler: leave by the door, so that a temporary
+    # server is stopped too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parser = argparse.ArgumentParser(
         prog="python -m flows.pipeline",
         description="Run the stages of dvc.yaml that are stale, each as a Prefect task.",
@@ -174,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stages", metavar="STAGE", nargs="+", help="only these stages")
     asked = parser.parse_args(arguments)
     try:
-        _check_api()
+        _find_server()
         state = pipeline(
             refresh=asked.refresh,
             overrides=dict(map(_parse_override, asked.overrides)) or None,
@@ -184,6 +199,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
+    except httpx.TransportError as error:
+        sys.stderr.write(
+            f"Error: the Prefect server went away during the run ({type(error).__name__}). Finished "
+            "stages are kept: start it again, and run this again.\n"
+        )
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. Run again: finished stages are kept, a training resumes.\n")
         return 130
@@ -208,10 +229,20 @@ def _parse_override(text: str) -> tuple[str, Any]:
     return key, parsed
 
 
-def _check_api() -> None:
-    """Raise CganError when a Prefect API is configured and does not answer."""
+def _find_server() -> None:
+    """Check the Prefect server that is configured, or start the temporary one.
+
+    Raises CganError when a server is configured and does not answer.
+    """
     url = get_current_settings().api.url
-    if not url:
+    if url is None:
+        # Ctrl-C in a terminal goes to every process of the group, and the server has to live on for
+        # a moment to record how the run ended. Blocked signals are inherited.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            get_client(sync_client=True)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return
     with get_client(sync_client=True, httpx_settings={"timeout": 5}) as client:
         if error := client.api_healthcheck():

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+from prefect import get_run_logger
 from prefect.artifacts import (
     create_image_artifact,
     create_link_artifact,
@@ -19,6 +21,24 @@ from prefect.artifacts import (
 from cgan.errors import CganError
 from cgan.params import flatten, load_params
 from flows.repro import Outcome
+
+PLAIN_WORDS = {
+    "quality.conditional_accuracy": "share of drawings that show the class asked for",
+    "quality.worst_class_accuracy": "the same, of the class that fares worst",
+    "quality.fid_judge": "Fréchet distance from held-out real images; smaller is better",
+    "quality.fid_judge_floor": "the same of real training images: what a perfect generator has",
+    "quality.kid_judge": "kernel distance from held-out real images; smaller is better",
+    "quality.precision": "share of drawings that look like some real image",
+    "quality.recall": "share of real images that look like some drawing",
+    "quality.density": "how deep among the real images the drawings lie; 1 is like real",
+    "quality.coverage": "share of real images with a drawing near them",
+    "quality.gan_train_accuracy": "of a class network that saw drawings only, on real images",
+    "quality.copies": "share of drawings closer to a training image than 99 % of held-out ones",
+    "judge.accuracy": "share of held-out real images that the judge gets right",
+    "judge.accuracy_low": "lower end of its 95 % interval",
+    "judge.accuracy_high": "upper end of its 95 % interval",
+    "judge.heldout_images": "real images that the judge was tested on",
+}
 
 
 @dataclass(frozen=True)
@@ -39,21 +59,21 @@ def training_in_words() -> str:
 
 def in_words(results: Sequence[StageResult]) -> str:
     """One sentence for the flow run's final state."""
-    by_outcome = {
-        outcome: [r.stage for r in results if r.outcome == outcome] for outcome in Outcome
-    }
-    ran, restored = by_outcome[Outcome.RAN], by_outcome[Outcome.RESTORED]
+    done = {outcome: [r.stage for r in results if r.outcome == outcome] for outcome in Outcome}
+    ran, restored = done[Outcome.RAN], done[Outcome.RESTORED]
     words = []
     if "train" in ran:
         words.append("trained a new generator")
     elif ran:
-        words.append("ran " + ", ".join(ran))
+        words.append(f"ran {', '.join(ran)}")
     if restored:
-        words.append("restored from cache: " + ", ".join(restored))
+        words.append(f"restored {', '.join(restored)} from cache")
     if not words:
-        words.append("nothing to do: every stage is up to date")
-    accuracy = _metrics().get("conditional_accuracy")
-    if accuracy is not None:
+        words.append("nothing to do, every stage is up to date")
+    elif ran == ["download"] and done[Outcome.UNCHANGED]:
+        words.append("the data is unchanged, nothing else to do")
+    accuracy = _metrics().get("quality.conditional_accuracy")
+    if isinstance(accuracy, float):
         words.append(f"conditional accuracy {accuracy:.3f}")
     return "; ".join(words)
 
@@ -72,38 +92,64 @@ def _metrics() -> dict[str, Any]:
 
 
 def publish(results: Sequence[StageResult]) -> None:
-    """Artifacts of the flow run: what is there now, also when nothing ran."""
+    """The artifacts of a flow run: what is there now, also when nothing ran.
+
+    A server that is away is a warning: the stages have done their work.
+    """
+    try:
+        _stages(results)
+        _sample_grid()
+        _metrics_table()
+        _mlflow_run()
+    except httpx.TransportError as error:
+        get_run_logger().warning(
+            "The Prefect server is away (%s): artifacts are missing from this run.", error
+        )
+
+
+def _stages(results: Sequence[StageResult]) -> None:
     create_table_artifact(
         [
             {"stage": r.stage, "what happened": r.outcome, "seconds": round(r.seconds, 1)}
             for r in results
         ],
         key="stages",
-        description="What each stage did. *unchanged*: nothing it depends on changed.",
+        description="What DVC did with each stage. *unchanged*: its inputs are those of last time. "
+        "*restored from cache*: it ran with these inputs before.",
     )
-    grid = Path("samples/grid.png")
-    if grid.exists():
-        # An artifact holds a URL: a file path would show as a broken image.
-        data = base64.b64encode(grid.read_bytes()).decode()
+
+
+def _sample_grid(path: Path = Path("samples/grid.png")) -> None:
+    if path.exists():
+        # An artifact holds a URL: a file's path would show as a broken picture.
+        data = base64.b64encode(path.read_bytes()).decode()
         create_image_artifact(
             f"data:image/png;base64,{data}",
             key="sample-grid",
-            description="Drawn by the generator: a row a class, a column a latent.",
+            description="Drawn by the generator that is there now, a row for each class.",
         )
+
+
+def _metrics_table() -> None:
     if metrics := _metrics():
         create_table_artifact(
-            [{"metric": name, "value": value} for name, value in metrics.items()],
+            [
+                {"metric": name, "value": value, "in plain words": PLAIN_WORDS.get(name, "")}
+                for name, value in metrics.items()
+            ],
             key="metrics",
-            description="The generator's quality.",
+            description="How good the drawings are, through the eyes of the judge: a class network "
+            "trained on the real images. Sample counts and seeds: reports/evaluation.json.",
         )
-    if run := _read_json("models/mlflow_run.json"):
-        _link(run)
 
 
-def _link(run: dict[str, Any]) -> None:
-    text = "The training's MLflow run: losses, previews, parameters, model."
-    uri = str(run.get("tracking_uri", ""))
-    if uri.startswith("http") and run.get("run_id"):
+def _mlflow_run(path: str = "models/mlflow_run.json") -> None:
+    run = _read_json(path)
+    if not run.get("run_id"):
+        return
+    text = "The MLflow run that made the generator: losses, previews, parameters, metrics, model."
+    uri = str(run.get("tracking_uri") or "")
+    if uri.startswith("http"):
         create_link_artifact(
             f"{uri.rstrip('/')}/#/experiments/0/runs/{run['run_id']}",
             link_text="Open the MLflow run",
@@ -112,8 +158,8 @@ def _link(run: dict[str, Any]) -> None:
         )
     else:
         create_markdown_artifact(
-            f"{text}\n\nOpen it with `make ui`, experiment **{run.get('experiment')}**, run "
-            f"`{run.get('run_id')}`.",
+            f"{text}\n\n`make ui` opens MLflow; there it is run `{run['run_id']}` "
+            f"of the experiment **{run.get('experiment')}**.",
             key="mlflow-run",
             description=text,
         )

@@ -30,7 +30,7 @@ from cgan.params import flatten, load_params, read_yaml
 GRACE_S = 20.0  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure
 BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
-BLOCKER = re.compile(r"\(PID \d+\): .*")
+BLOCKER = re.compile(r"\(PID (\d+)\): (.*)")
 
 
 class StageError(CganError):
@@ -66,12 +66,10 @@ class Stage:
 
 def read_stages(path: Path | str = "dvc.yaml") -> list[Stage]:
     """The stages of a dvc.yaml, each after those whose outputs it reads, else in the file's order."""
-    try:
-        entries: dict[str, dict[str, Any]] = read_yaml(path)["stages"]
-    except (ParamsError, KeyError, TypeError) as error:
-        raise CganError(
-            f"{path}: no stages in {Path.cwd()} ({error}). Run from the project's top folder."
-        ) from None
+    document = read_yaml(path)
+    if not isinstance(document, dict) or not isinstance(document.get("stages"), dict):
+        raise CganError(f"{path}: no stages in it. Restore it from git.")
+    entries: dict[str, dict[str, Any]] = document["stages"]
     maker = {
         out: name
         for name, entry in entries.items()
@@ -172,14 +170,14 @@ def reproduce(
 ) -> Outcome:
     """`dvc repro --single-item STAGE` in the working directory; `relay` gets each line as it comes.
 
-    Raises BusyError when another DVC process works here, StageError with the stage's own message when it
-    ends with an error. On any exception, signals turned into one included, the whole process group is
-    ended before it leaves: DVC alone would die and leave the training running.
+    Raises BusyError when another DVC process works here, StageError with the stage's own message when
+    it ends with an error. On any exception, signals turned into one included, the whole process group
+    is ended before it leaves: DVC alone would die and leave the training running.
     """
     arguments = ["repro", "--single-item", stage, *(["--force"] if force else [])]
     code, lines = run_dvc(arguments, relay, env)
     if code:
-        raise _failure(stage, code, lines)
+        raise _failure(code, lines)
     for line in lines:
         for words, outcome in WORDS.items():
             if line.startswith(words.format(stage)):
@@ -190,11 +188,11 @@ def reproduce(
     )
 
 
-def wait_until_free(relay: Callable[[str], None]) -> None:
-    """Raise BusyError while another DVC process works in this repository."""
-    code, lines = run_dvc(["status", "--quiet"], relay)
-    if code not in (0, 1):  # 1: something is stale
-        raise _failure("status", code, lines)
+def check_free() -> None:
+    """Raise BusyError while another DVC process runs a stage in this repository."""
+    _, lines = run_dvc(["status"], lambda _: None)
+    if busy := _busy("\n".join(lines)):
+        raise busy
 
 
 def run_dvc(
@@ -254,15 +252,21 @@ def _end(process: subprocess.Popen[str], drain: Callable[[], None]) -> None:
         process.wait()
 
 
-def _failure(stage: str, code: int, lines: Sequence[str]) -> CganError:
-    text = "\n".join(lines)
-    if BUSY.search(text):
-        blocker = BLOCKER.search(text)
-        return BusyError(
-            "another DVC process is at work in this repository"
-            + (f": {blocker.group()}." if blocker else ".")
-            + " If none is, remove .dvc/tmp/rwlock and .dvc/tmp/lock and run again."
-        )
+def _busy(output: str) -> BusyError | None:
+    if not BUSY.search(output):
+        return None
+    if not (blocker := BLOCKER.search(output)):
+        return BusyError("another DVC command holds this repository's lock. Wait until it ends.")
+    pid, command = blocker.groups()
+    return BusyError(
+        f"another DVC process is at work in this repository: `{command}`, process {pid}. "
+        "Wait until it ends. If that process is something else, remove .dvc/tmp/rwlock."
+    )
+
+
+def _failure(code: int, lines: Sequence[str]) -> CganError:
+    if busy := _busy("\n".join(lines)):
+        return busy
     ends = [i for i, line in enumerate(lines) if line.startswith("ERROR: failed to reproduce")]
     own = list(lines[: ends[-1]] if ends else lines)
     starts = [i for i, line in enumerate(own) if line.startswith("Error: ")]
