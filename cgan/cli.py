@@ -100,7 +100,7 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     from cgan.journal import project_root
     from cgan.mlflow_delivery import serve_ui
 
-    typer.echo(serve_ui(project_root(), port))
+    serve_ui(project_root(), port)
 
 
 track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")
