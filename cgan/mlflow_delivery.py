@@ -586,20 +586,22 @@ def flush(root: Path) -> list[str]:
     return lines
 
 
-def serve_ui(root: Path, port: int) -> str:
-    """Become `mlflow ui` on the project's store; where a server keeps it, say its address."""
+def serve_ui(root: Path, port: int) -> None:
+    """Become `mlflow ui` on the project's store. Raises TrackingError where a server keeps it."""
     uri = store_uri(root)
     if not _is_local(uri):
-        return f"The runs are kept by a server: {without_credentials(uri)}"
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI names a server, {without_credentials(uri)}: open that in a browser."
+        )
     settings = {
+        "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: everybody can read those
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifact_root(uri, root).as_uri(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # four more processes, for LLM judges only
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
     }
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--workers", "1"]
-    command += ["--default-artifact-root", artifact_root(uri, root).as_uri()]
+    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    with _locked(root / ".cgan" / "store.lock"):
-        os.execve(command[0], command, {**os.environ, **settings})  # the lock falls with it
+    os.execve(command[0], command, {**os.environ, **settings})
 
 
 @contextlib.contextmanager
