@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cgan.errors import ModelError
+from cgan.errors import CganError, ModelError
 from cgan.files import replacing
 from cgan.networks import (
     Architecture,
@@ -111,27 +111,37 @@ def save_network(path: Path | str, network: Generator | Discriminator, facts: Fa
 def load_generator(path: Path | str) -> tuple[Generator, Facts]:
     """A generator in eval mode on the CPU, and the facts of its file."""
     tensors, facts = load_tensors(path, "generator")
-    network = build_generator(Architecture.from_json(facts.get("architecture")))
-    return _fill(network, tensors, path), facts
+    return _network(build_generator, tensors, facts, path), facts
 
 
 def load_discriminator(path: Path | str) -> tuple[Discriminator, Facts]:
     """A discriminator in eval mode on the CPU, and the facts of its file."""
     tensors, facts = load_tensors(path, "discriminator")
-    network = build_discriminator(Architecture.from_json(facts.get("architecture")))
-    return _fill(network, tensors, path), facts
+    return _network(build_discriminator, tensors, facts, path), facts
 
 
-def _fill(network: _Network, tensors: dict[str, Tensor], path: Path | str) -> _Network:
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+def _network(
+    build: Callable[[Architecture], _Network],
+    tensors: dict[str, Tensor],
+    facts: Facts,
+    path: Path | str,
+) -> _Network:
+    """Build without weights, so that a hostile file's sizes cost no memory, then take the tensors."""
+    try:
+        with torch.device("meta"):
+            network = build(Architecture.from_json(facts.get("architecture")))
+    except CganError as error:
+        raise ModelError(f"{path}: {error}") from None
+    expected = {name: (*t.shape, t.dtype) for name, t in network.state_dict().items()}
+    found = {name: (*t.shape, t.dtype) for name, t in tensors.items()}
     if expected != found:
-        name = min(set(expected.items()) ^ set(found.items()))[0]
+        name = min(name for name, _ in set(expected.items()) ^ set(found.items()))
         raise ModelError(
             f"{path}: tensor `{name}` should be {expected.get(name, 'absent')}, is "
             f"{found.get(name, 'absent')}: weights and architecture in the file don't match."
         )
-    network.load_state_dict(tensors)
+    network.load_state_dict(tensors, assign=True)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval().requires_grad_(False)
 
 

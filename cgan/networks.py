@@ -48,7 +48,11 @@ class Architecture:
         except TypeError as error:
             raise ModelError(f"the file's architecture is not one of ours ({error})") from None
         for name, value in asdict(architecture).items():
-            if name != "kind" and not (type(value) is int and 0 <= value <= 4096):
+            if name == "kind":
+                valid = isinstance(value, str)
+            else:
+                valid = type(value) is int and int(name != "latent_dim") <= value <= 4096
+            if not valid:
                 raise ModelError(f"the file's architecture has `{name}`: {value!r}")
         return architecture
 
