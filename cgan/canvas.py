@@ -1,0 +1,101 @@
+"""A small drawing surface with smooth edges and text, on Pillow alone."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+SHARPNESS = 3
+INK = "#1f2933"
+FAINT = "#7b8794"
+
+
+@cache
+def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    # Pillow's own font is the same everywhere; it has Latin letters only, no × and no arrows.
+    return ImageFont.load_default(size=size)
+
+
+class Canvas:
+    """Everything is drawn SHARPNESS times larger than asked for, and reduced at the end."""
+
+    def __init__(self, width: float, height: float, background: str = "white") -> None:
+        self.width, self.height = round(width), round(height)
+        size = (self.width * SHARPNESS, self.height * SHARPNESS)
+        self._image = Image.new("RGB", size, background)
+        self._draw = ImageDraw.Draw(self._image)
+
+    def box(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        fill: str | tuple[int, int, int],
+        outline: str | None = None,
+        radius: float = 0,
+    ) -> None:
+        corners = [x * SHARPNESS, y * SHARPNESS, (x + width) * SHARPNESS, (y + height) * SHARPNESS]
+        self._draw.rounded_rectangle(
+            corners, radius * SHARPNESS, fill=fill, outline=outline, width=SHARPNESS
+        )
+
+    def line(self, *points: tuple[float, float], colour: str = FAINT, width: float = 1.5) -> None:
+        scaled = [(x * SHARPNESS, y * SHARPNESS) for x, y in points]
+        self._draw.line(scaled, fill=colour, width=round(width * SHARPNESS), joint="curve")
+
+    def arrow(self, *points: tuple[float, float], colour: str = FAINT) -> None:
+        """A line through the points with a head at its end; the last part is upright or level."""
+        (x0, y0), (x, y) = points[-2:]
+        along = (np.sign(x - x0), np.sign(y - y0))
+        neck = (x - 6 * along[0], y - 6 * along[1])
+        side = (4 * along[1], 4 * along[0])
+        self.line(*points[:-1], neck, colour=colour)
+        head = [
+            (neck[0] - side[0], neck[1] - side[1]),
+            (neck[0] + side[0], neck[1] + side[1]),
+            (x, y),
+        ]
+        self._draw.polygon([(a * SHARPNESS, b * SHARPNESS) for a, b in head], fill=colour)
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        size: float = 13,
+        colour: str = INK,
+        anchor: str = "lm",
+        bold: bool = False,
+    ) -> None:
+        """`anchor` as Pillow's: l, m, r across; a, m, s down."""
+        self._draw.text(
+            (x * SHARPNESS, y * SHARPNESS),
+            text,
+            font=_font(size * SHARPNESS),
+            fill=colour,
+            anchor=anchor,
+            stroke_width=0.5 * SHARPNESS / 2 if bold else 0,
+            stroke_fill=colour,
+        )
+
+    def upright_text(self, x: float, y: float, text: str, size: float = 13) -> None:
+        """Read from below, its middle at (x, y)."""
+        length, height = text_width(text, size) + 4, size * 1.5
+        strip = Canvas(length, height)
+        strip.text(length / 2, height / 2, text, size, anchor="mm")
+        turned = strip._image.rotate(90, expand=True)
+        left, top = x * SHARPNESS - turned.width / 2, y * SHARPNESS - turned.height / 2
+        self._image.paste(turned, (round(left), round(top)))
+
+    def picture(self) -> NDArray[np.uint8]:
+        """uint8 [height, width, 3]."""
+        small = self._image.resize((self.width, self.height), Image.Resampling.LANCZOS)
+        return np.asarray(small)
+
+
+def text_width(text: str, size: float = 13) -> float:
+    return _font(size * SHARPNESS).getlength(text) / SHARPNESS
