@@ -84,6 +84,7 @@ class TrainParams(Section):
     decay_from: float = Field(ge=0, le=1)
     final_lr_fraction: float = Field(ge=0, le=1)
     batch_size: int = Field(ge=2)
+    cpu_parts: int = Field(ge=1, le=64)
     total_kimg: float = Field(gt=0)
     ema_half_life_kimg: float = Field(ge=0)
     seed: int = Field(ge=0, lt=2**31)
@@ -103,6 +104,11 @@ class TrainParams(Section):
             raise ValueError(
                 f"`save_every` ({self.save_every}) must be a multiple of `log_every` "
                 f"({self.log_every}): a checkpoint falls on a record"
+            )
+        if self.batch_size % self.cpu_parts:
+            raise ValueError(
+                f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` "
+                f"({self.cpu_parts})"
             )
         if self.discriminator == "seed" and self.discriminator_batch == "joint":
             raise ValueError(

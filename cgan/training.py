@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from cgan.checkpoint import Checkpoints
 from cgan.dataset import Dataset
@@ -56,6 +59,7 @@ STATS = (
 COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
 PREVIEW_ROWS = 8
 Optimizer = torch.optim.Adam | torch.optim.Adadelta
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 class Interrupted(Exception):  # noqa: N818 - no fault: somebody asked the training to stop
@@ -175,6 +179,41 @@ def average_weight(params: TrainParams, step: int) -> float:
     return 1 - min(decay, (1 + step) / (10 + step))
 
 
+@dataclass
+class Part:
+    """A part of a batch, with networks that share the weights and have batch-norm state of their own."""
+
+    generator: Generator
+    discriminator: Discriminator
+    real: Tensor
+    labels: Tensor
+    latents: Tensor
+    penalise: bool = False
+    fakes: Tensor = field(init=False)
+    loss: Tensor = field(init=False)
+    real_scores: Tensor = field(init=False)
+    fake_scores: Tensor = field(init=False)
+    generator_loss: Tensor = field(init=False)
+
+    def note(self, loss: Tensor, real_scores: Tensor, fake_scores: Tensor) -> None:
+        self.loss = loss.detach()
+        self.real_scores, self.fake_scores = real_scores.detach(), fake_scores.detach()
+
+    def stats(self, objective: str) -> Tensor:
+        """In the order of STATS."""
+        threshold, real, fake = decision_threshold(objective), self.real_scores, self.fake_scores
+        return torch.stack(
+            [
+                self.loss,
+                self.generator_loss.detach(),
+                real.mean(),
+                fake.mean(),
+                (real > threshold).float().mean(),
+                (fake <= threshold).float().mean(),
+            ]
+        )
+
+
 class TrainState:
     """Both networks, the averaged generator, both optimizers, and what was recorded so far."""
 
@@ -202,6 +241,12 @@ class TrainState:
         self.average: Generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.generator_optimizer = self._optimizer(self.generator)
         self.discriminator_optimizer = self._optimizer(self.discriminator)
+        # On CUDA one stream computes all of a batch faster than its parts.
+        self.parts = params.cpu_parts if hardware.device.type == "cpu" else 1
+        self.networks = [(self.generator, self.discriminator)] + [
+            (_sharing(self.generator), _sharing(self.discriminator)) for _ in range(1, self.parts)
+        ]
+        self.map: Callable[..., Iterator[Any]] = map
         self.step = 0
         self.stats = torch.zeros(params.log_every, len(STATS), device=hardware.device)
         self.history: list[list[float]] = []
@@ -223,22 +268,51 @@ class TrainState:
             weights, lr=p.lr, rho=p.adadelta_rho, eps=p.adadelta_eps, capturable=capturable
         )
 
-    def draw(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Fakes [B, C, H, W] float32 in [-1, 1], with the generator's graph behind them."""
-        with self.hardware.autocast():
-            fakes: Tensor = self.generator(latents, labels)
-        return fakes.float()
+    @contextlib.contextmanager
+    def threads(self) -> Iterator[None]:
+        """Have a thread for each part of a batch, with one core each, while the block runs.
 
-    def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        with self.hardware.autocast():
-            scores: tuple[Tensor, Tensor | None] = self.discriminator(images, labels)
-        return scores
+        The result does not depend on how many cores there are, and a core lost to another process
+        costs its share: operators that split their own work wait, spinning, for the slowest thread
+        (measured: a tenth of the rate or less beside two busy processes).
+        """
+        if self.parts == 1:
+            yield
+            return
+        before = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(self.parts, "part", torch.set_num_threads, (1,)) as pool:
+                torch.set_num_threads(1)
+                self.map = pool.map
+                yield
+        finally:
+            self.map = map
+            torch.set_num_threads(before)
 
-    def apply(self, optimizer: Optimizer, network: nn.Module, loss: Tensor) -> None:
-        """One update of `network` alone; no gradient is computed for the other one's weights."""
+    def split(self, real: Tensor, labels: Tensor, latents: Tensor) -> list[Part]:
+        """A batch → its parts, each with networks that share the weights."""
+        pieces = zip(*(tensor.chunk(self.parts) for tensor in (real, labels, latents)), strict=True)
+        return [
+            Part(*networks, *piece) for networks, piece in zip(self.networks, pieces, strict=True)
+        ]
+
+    def update(
+        self, optimizer: Optimizer, loss: Callable[[TrainState, Part], Tensor], parts: list[Part]
+    ) -> None:
+        """One update on the mean of the parts' losses. Gradients of other weights aren't computed."""
         weights = optimizer.param_groups[0]["params"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=weights)
+
+        def gradients(part: Part) -> tuple[Tensor, ...]:
+            found: tuple[Tensor, ...] = torch.autograd.grad(loss(self, part) / len(parts), weights)
+            return found
+
+        # Added up in the order of the parts, not of their arrival: the same bits each time. Copied
+        # into lasting tensors: fused optimizers need the weights' strides, graphs a fixed address.
+        for part, found in enumerate(self.map(gradients, parts)):
+            for weight, gradient in zip(weights, found, strict=True):
+                if weight.grad is None:
+                    weight.grad = torch.empty_like(weight)
+                weight.grad.copy_(gradient) if part == 0 else weight.grad.add_(gradient)
         if self.params.gradient_clip:
             nn.utils.clip_grad_value_(weights, self.params.gradient_clip)
         optimizer.step()
@@ -293,76 +367,104 @@ class TrainState:
                 }
 
 
+def _sharing(network: _Network) -> _Network:
+    """A copy with the same weights, not equal ones, and buffers of its own."""
+    return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
+
+
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _auxiliary(class_logits: Tensor | None, labels: Tensor, weight: float) -> Tensor | float:
-    if class_logits is None or weight == 0:
-        return 0.0
-    return weight * nn.functional.cross_entropy(class_logits, labels)
+def draw_fakes(state: TrainState, part: Part) -> Tensor:
+    """Fakes [B, C, H, W] float32 in [-1, 1], with the generator's graph behind them."""
+    with state.hardware.autocast():
+        fakes: Tensor = part.generator(part.latents, part.labels)
+    return fakes.float()
 
 
-def discriminator_step(
-    state: TrainState, real: Tensor, fakes: Tensor, labels: Tensor, penalise: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Update the discriminator → (loss, real logits [B], fake logits [B]).
-
-    `joint`: fakes and reals in one batch, which is the same to a network without batch norm and
-    faster. `separate`: an update on fakes, then one on reals, as the demo does.
-    """
-    p, network, fakes = state.params, state.discriminator, fakes.detach()
-    real.requires_grad_(penalise)
-    if p.discriminator_batch == "separate":
-        fake_scores, _ = state.score(fakes, labels)
-        fake_loss = discriminator_fake_loss(p.objective, fake_scores)
-        state.apply(state.discriminator_optimizer, network, fake_loss)
-        real_scores, class_logits = state.score(real, labels)
-        fake_loss = fake_loss.detach()
-    else:
-        scores, class_logits = state.score(torch.cat([fakes, real]), labels.repeat(2))
-        fake_scores, real_scores = scores.chunk(2)
-        class_logits = None if class_logits is None else class_logits.chunk(2)[1]
-        fake_loss = discriminator_fake_loss(p.objective, fake_scores)
-    loss = fake_loss + discriminator_real_loss(p.objective, real_scores)
-    total = loss + _auxiliary(class_logits, labels, p.auxiliary_discriminator)
-    if penalise:
-        total = total + p.r1_gamma * p.r1_every * r1_penalty(real_scores, real)
-    state.apply(state.discriminator_optimizer, network, total)
-    return loss.detach(), real_scores.detach(), fake_scores.detach()
+def score(
+    state: TrainState, part: Part, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    with state.hardware.autocast():
+        scores: tuple[Tensor, Tensor | None] = part.discriminator(images, labels)
+    return scores
 
 
-def generator_step(state: TrainState, fakes: Tensor, labels: Tensor) -> Tensor:
-    """Update the generator through the updated discriminator, on the same fakes → loss."""
+def discriminator_loss(state: TrainState, part: Part) -> Tensor:
+    """On fakes and reals in one batch: the same to a network without batch norm, and faster."""
+    p, labels = state.params, part.labels
+    part.real.requires_grad_(part.penalise)
+    part.fakes = draw_fakes(state, part)
+    scores, class_logits = score(
+        state, part, torch.cat([part.fakes.detach(), part.real]), labels.repeat(2)
+    )
+    fake, real = scores.chunk(2)
+    loss = discriminator_fake_loss(p.objective, fake) + discriminator_real_loss(p.objective, real)
+    part.note(loss, real, fake)
+    if class_logits is not None and p.auxiliary_discriminator:
+        of_reals = class_logits.chunk(2)[1]
+        loss = loss + p.auxiliary_discriminator * cross_entropy(of_reals, labels)
+    if part.penalise:
+        loss = loss + p.r1_gamma * p.r1_every * r1_penalty(real, part.real)
+    return loss
+
+
+def loss_on_fakes(state: TrainState, part: Part) -> Tensor:
+    """The first of the demo's two discriminator updates."""
+    part.fakes = draw_fakes(state, part)
+    fake, _ = score(state, part, part.fakes.detach(), part.labels)
+    loss = discriminator_fake_loss(state.params.objective, fake)
+    part.note(loss, fake, fake)
+    return loss
+
+
+def loss_on_reals(state: TrainState, part: Part) -> Tensor:
+    """The second one."""
     p = state.params
-    scores, class_logits = state.score(fakes, labels)
-    loss = generator_loss(p.objective, scores)
-    total = loss + _auxiliary(class_logits, labels, p.auxiliary_generator)
-    state.apply(state.generator_optimizer, state.generator, total)
-    return loss.detach()
+    part.real.requires_grad_(part.penalise)
+    real, class_logits = score(state, part, part.real, part.labels)
+    loss = discriminator_real_loss(p.objective, real)
+    part.note(part.loss + loss, real, part.fake_scores)
+    if class_logits is not None and p.auxiliary_discriminator:
+        loss = loss + p.auxiliary_discriminator * cross_entropy(class_logits, part.labels)
+    if part.penalise:
+        loss = loss + p.r1_gamma * p.r1_every * r1_penalty(real, part.real)
+    return loss
+
+
+def generator_loss_of(state: TrainState, part: Part) -> Tensor:
+    """Through the updated discriminator, on the same fakes."""
+    p = state.params
+    scores, class_logits = score(state, part, part.fakes, part.labels)
+    loss = part.generator_loss = generator_loss(p.objective, scores)
+    if class_logits is not None and p.auxiliary_generator:
+        loss = loss + p.auxiliary_generator * cross_entropy(class_logits, part.labels)
+    return loss
+
+
+def discriminator_step(state: TrainState, parts: list[Part]) -> None:
+    joint = state.params.discriminator_batch == "joint"
+    for loss in (discriminator_loss,) if joint else (loss_on_fakes, loss_on_reals):
+        state.update(state.discriminator_optimizer, loss, parts)
+
+
+def generator_step(state: TrainState, parts: list[Part]) -> None:
+    state.update(state.generator_optimizer, generator_loss_of, parts)
 
 
 def train_step(state: TrainState, feed: Feed, penalise: bool) -> None:
     """One update of each network. No host sync, no allocation that a CUDA graph could not replay."""
     position = feed.position.clone()
-    real, labels, latents = feed.next()
+    parts = state.split(*feed.next())
+    for part in parts:
+        part.penalise = penalise
     rate, weight = feed.advance()
     state.set_learning_rate(rate)
-    fakes = state.draw(latents, labels)
-    d_loss, real_scores, fake_scores = discriminator_step(state, real, fakes, labels, penalise)
-    g_loss = generator_step(state, fakes, labels)
+    discriminator_step(state, parts)
+    generator_step(state, parts)
     state.update_average(weight)
-    threshold = decision_threshold(state.params.objective)
-    row = torch.stack(
-        [
-            d_loss,
-            g_loss,
-            real_scores.mean(),
-            fake_scores.mean(),
-            (real_scores > threshold).float().mean(),
-            (fake_scores <= threshold).float().mean(),
-        ]
-    )
+    row = torch.stack([part.stats(state.params.objective) for part in parts]).mean(dim=0)
     state.stats.index_copy_(0, position, row[None])
 
 
@@ -406,25 +508,28 @@ def train(
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
     previewer = Previewer(state, folder)
     run_step = stepper(state, feed)
+    keep_freed_memory()
     start, started = state.step, time.perf_counter()
-
-    for index in progress(range(start, params.total_steps)):
-        if index == start or index % params.log_every == 0:
-            feed.seek(index)
-        run_step(params.r1_gamma > 0 and index % params.r1_every == 0)
-        step = state.step = index + 1
-        last, stop = step == params.total_steps, stopping()
-        if step % params.log_every == 0 or last:
-            tracker.log_metrics(record(state, time.perf_counter() - started, step - start), step)
-        if step in previewer.steps:
-            tracker.log_image("preview", previewer.take(step), step)
-        if checkpoints and (step % params.save_every == 0 or stop) and not last:
-            check_finite(state)
-            checkpoints.save(step, state.tensors())
-        if stop and not last:
-            raise Interrupted(
-                f"stopped at step {step} of {params.total_steps}; the checkpoint is saved"
-            )
+    with state.threads():
+        for index in progress(range(start, params.total_steps)):
+            if index == start or index % params.log_every == 0:
+                feed.seek(index)
+            run_step(params.r1_gamma > 0 and index % params.r1_every == 0)
+            step = state.step = index + 1
+            last, stop = step == params.total_steps, stopping()
+            if step % params.log_every == 0 or last:
+                tracker.log_metrics(
+                    record(state, time.perf_counter() - started, step - start), step
+                )
+            if step in previewer.steps:
+                tracker.log_image("preview", previewer.take(step), step)
+            if checkpoints and (step % params.save_every == 0 or stop) and not last:
+                check_finite(state)
+                checkpoints.save(step, state.tensors())
+            if stop and not last:
+                raise Interrupted(
+                    f"stopped at step {step} of {params.total_steps}; the checkpoint is saved"
+                )
 
     wall_time_s = time.perf_counter() - started
     estimate_batch_norm(state.average, params.seed)
@@ -436,6 +541,18 @@ def train(
         wall_time_s,
         start,
     )
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep the memory of freed tensors instead of giving it back to the kernel.
+
+    Activations of a step are freed and asked for again a step later; each return trip costs a page
+    fault for every 4 KiB. Elsewhere than on glibc this does nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        glibc = ctypes.CDLL("libc.so.6")
+        glibc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD, bytes
+        glibc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
 
 
 def stepper(state: TrainState, feed: Feed) -> Callable[[bool], None]:
