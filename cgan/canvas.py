@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +35,15 @@ class Canvas:
         y: float,
         width: float,
         height: float,
-        fill: str | tuple[int, int, int],
+        fill: str | NDArray[Any],
         outline: str | None = None,
         radius: float = 0,
     ) -> None:
+        """`fill`: a colour name, or red, green and blue 0–255."""
         corners = [x * SHARPNESS, y * SHARPNESS, (x + width) * SHARPNESS, (y + height) * SHARPNESS]
+        colour = fill if isinstance(fill, str) else (int(fill[0]), int(fill[1]), int(fill[2]))
         self._draw.rounded_rectangle(
-            corners, radius * SHARPNESS, fill=fill, outline=outline, width=SHARPNESS
+            corners, radius * SHARPNESS, fill=colour, outline=outline, width=SHARPNESS
         )
 
     def line(self, *points: tuple[float, float], colour: str = FAINT, width: float = 1.5) -> None:
@@ -82,11 +85,13 @@ class Canvas:
             stroke_fill=colour,
         )
 
-    def upright_text(self, x: float, y: float, text: str, size: float = 13) -> None:
+    def upright_text(
+        self, x: float, y: float, text: str, size: float = 13, colour: str = INK
+    ) -> None:
         """Read from below, its middle at (x, y)."""
         length, height = text_width(text, size) + 4, size * 1.5
         strip = Canvas(length, height)
-        strip.text(length / 2, height / 2, text, size, anchor="mm")
+        strip.text(length / 2, height / 2, text, size, colour, anchor="mm")
         turned = strip._image.rotate(90, expand=True)
         left, top = x * SHARPNESS - turned.width / 2, y * SHARPNESS - turned.height / 2
         self._image.paste(turned, (round(left), round(top)))
