@@ -56,7 +56,8 @@ FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",  # opens on the runs, not on LLM traces
     "mlflow.note.content": """\
-Trainings of a class-conditional DCGAN; each run is one training, its evaluation and its pictures.
+Trainings of a class-conditional DCGAN: see *Training runs* on the left (this browser shows *GenAI* \
+pages? Choose *Model training* above it). A run is one training, its evaluation and its pictures.
 
 - **Compare** runs by `quality/conditional_accuracy` (higher is better) and `quality/fid_judge` (lower
   is better): choose them under *Columns*, or open the chart view.
@@ -252,7 +253,7 @@ class Delivery:
 
     def _send_together(self, records: list[Record]) -> None:
         """One call for all records of a kind, where MLflow has one."""
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Metric, RunTag
 
         metrics = [
             Metric(key, value, record["time_ms"], record["step"], model_id=self._judged(key))
@@ -260,12 +261,6 @@ class Delivery:
             if record["kind"] == "metrics"
             for key, value in record["metrics"].items()
         ]
-        params = {
-            key: value
-            for record in records
-            if record["kind"] == "params"
-            for key, value in record["params"].items()
-        }
         tags = {
             key: value
             for record in records
@@ -273,8 +268,6 @@ class Delivery:
             for key, value in record["tags"].items()
         }
         run_id = self.connect()
-        for chunk in _chunks(list(params.items()), 100):
-            self.client.log_batch(run_id, params=[Param(key, value[:6000]) for key, value in chunk])
         for chunk in _chunks(list(tags.items()), 100):
             self.client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in chunk])
         for chunk in _chunks(metrics, 1000):
@@ -282,6 +275,7 @@ class Delivery:
         self._send_images([record for record in records if record["kind"] == "image"])
         others: dict[str, Callable[[Record], None]] = {
             "start": self._send_start,
+            "params": self._send_params,
             "dataset": self._send_dataset,
             "file": self._send_file,
             "model": self._send_model,
@@ -314,6 +308,13 @@ class Delivery:
 
     def _send_start(self, record: Record) -> None:
         self.client.update_run(self.connect(), status="RUNNING")
+
+    def _send_params(self, record: Record) -> None:
+        from mlflow.entities import Param
+
+        for chunk in _chunks(list(record["params"].items()), 100):
+            params = [Param(key, value[:6000]) for key, value in chunk]
+            self.client.log_batch(self.connect(), params=params)
 
     def _send_end(self, record: Record) -> None:
         run_id = self.connect()
@@ -379,6 +380,7 @@ class Delivery:
 
     def _send_model(self, record: Record) -> None:
         import pandas as pd
+        from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model, ModelSignature
         from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
@@ -386,14 +388,16 @@ class Delivery:
         model = self._logged_model(run_id, record)
         if model.status == "READY":
             return
+        outputs = self.client.get_run(run_id).outputs
+        known = {output.model_id for output in outputs.model_outputs} if outputs else set()
+        if model.model_id not in known:  # a second time, the store refuses it
+            self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, record["step"])])
         code = self.folder / "files" / record["code"] / "cgan"
         with self._named(record, "generator.safetensors") as path:
             Model.log(
                 artifact_path=None,
                 flavor=_Pyfunc,
                 model_id=model.model_id,
-                run_id=run_id,
-                step=record["step"],
                 python_model=str(code / "mlflow_model.py"),
                 artifacts={"generator": str(path)},
                 code_paths=[str(code)],
@@ -497,7 +501,15 @@ def _chunks(values: list[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    """One line; MLflow wraps three exceptions around a refused connection."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    for sign, reason in (
+        ("timed out", "no answer in time"),
+        ("NewConnectionError", "no connection"),
+    ):
+        if sign in text:
+            return reason
+    return text[:200]
 
 
 def send(folder: Path) -> None:

@@ -24,7 +24,7 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defin
         self.generator = Generator.load(context.artifacts["generator"])
 
     def predict(
-        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+        self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         from PIL import Image
 

@@ -1,0 +1,162 @@
+"""The journal: whole lines, no repeats, nothing lost that was written, and never an exception."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgan.journal import (
+    JOURNAL,
+    JournalTracker,
+    RunHeader,
+    all_records,
+    remove_if_unused,
+    run_key_in,
+)
+
+HEADER = RunHeader("k1", "a run", "cgan", "sqlite:///mlflow.db")
+
+
+def opened(folder: Path, *, resume: bool = True) -> JournalTracker:
+    return JournalTracker(folder, HEADER, resume=resume)
+
+
+def metrics_in(folder: Path) -> list[tuple[str, int, float]]:
+    return [
+        (key, record["step"], value)
+        for record in all_records(folder / JOURNAL)
+        if record["kind"] == "metrics"
+        for key, value in record["metrics"].items()
+    ]
+
+
+def test_resumed_training_journals_each_step_once(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    for step in (50, 100, 150):
+        first.log_metrics({"loss/generator": step / 2}, step)
+    first.log_image("previews", np.zeros((4, 4), np.uint8), 100)
+    first.close()
+
+    second = opened(tmp_path)
+    for step in (100, 150, 200):
+        second.log_metrics({"loss/generator": step / 2, "progress/kimg": step / 10}, step)
+        second.log_image("previews", np.zeros((4, 4), np.uint8), step)
+    second.close()
+
+    losses = [step for key, step, _ in metrics_in(tmp_path) if key == "loss/generator"]
+    assert losses == [50, 100, 150, 200]
+    assert [step for key, step, _ in metrics_in(tmp_path) if key == "progress/kimg"] == [
+        100,
+        150,
+        200,
+    ]
+    images = [r["step"] for r in all_records(tmp_path / JOURNAL) if r["kind"] == "image"]
+    assert images == [100, 150, 200]
+
+
+def test_second_evaluation_is_journalled_though_its_step_is_known(tmp_path: Path) -> None:
+    for value in (0.9, 0.95):
+        tracker = opened(tmp_path, resume=False)
+        tracker.log_metrics({"quality/conditional_accuracy": value}, 2500)
+        tracker.close()
+    assert [value for _, _, value in metrics_in(tmp_path)] == [0.9, 0.95]
+
+
+def test_torn_last_line_costs_that_record_only(tmp_path: Path) -> None:
+    tracker = opened(tmp_path)
+    tracker.log_metrics({"a": 1}, 1)
+    tracker.log_metrics({"a": 2}, 2)
+    tracker.close()
+    path = tmp_path / JOURNAL
+    os.truncate(path, path.stat().st_size - 9)
+
+    tracker = opened(tmp_path)
+    tracker.log_metrics({"a": 3}, 3)
+    tracker.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cgan.journal.log.warning", lambda *_: None)
+        assert metrics_in(tmp_path) == [("a", 1, 1.0), ("a", 3, 3.0)]
+
+
+def test_f51_value_that_is_not_finite_becomes_a_tag(tmp_path: Path) -> None:
+    tracker = opened(tmp_path)
+    tracker.log_metrics({"loss/generator": float("nan"), "progress/kimg": 3.2}, 50)
+    tracker.close()
+    records = list(all_records(tmp_path / JOURNAL))
+    assert {"not_finite.loss/generator": "nan at step 50"} in [r.get("tags") for r in records]
+    assert metrics_in(tmp_path) == [("progress/kimg", 50, 3.2)]
+
+
+def test_picture_survives_the_journal_bit_for_bit(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
+    tracker = opened(tmp_path)
+    tracker.log_image("previews", picture, 1)
+    tracker.close()
+    (record,) = all_records(tmp_path / JOURNAL)
+    with Image.open(tmp_path / "files" / record["file"]) as image:
+        assert np.array_equal(np.asarray(image), picture)
+
+
+def test_f54_full_disk_costs_records_and_no_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = opened(tmp_path)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit: EFBIG
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+        for step in range(20):
+            tracker.log_metrics({"loss/generator": 1.0}, step)
+        tracker.log_image("previews", np.zeros((300, 300), np.uint8), 1)
+        tracker.log_file(Path(__file__))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert sum("records of this run are lost" in m for m in caplog.messages) == 1
+    tracker.log_metrics({"loss/generator": 2.0}, 20)
+    tracker.close()
+    assert metrics_in(tmp_path)[-1] == ("loss/generator", 20, 2.0)
+
+
+def test_sigkilled_process_loses_no_record_that_it_logged(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from cgan.journal import *\n"
+        "t = JournalTracker(Path(sys.argv[1]), RunHeader('k', 'n', 'e', 'u'), resume=True)\n"
+        "for step in range(100): t.log_metrics({'a': step}, step)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [step for _, step, _ in metrics_in(tmp_path)] == list(range(100))
+
+
+def test_journal_in_use_or_grown_is_not_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "k1"
+    tracker = opened(folder)
+    tracker.log_metrics({"a": 1}, 1)
+    size = (folder / JOURNAL).stat().st_size
+    assert not remove_if_unused(folder, size)
+    tracker.close()
+    assert not remove_if_unused(folder, size - 1)
+    assert remove_if_unused(folder, size)
+    assert not folder.exists()
+
+
+def test_run_key_stays_while_its_folder_does(tmp_path: Path) -> None:
+    key = run_key_in(tmp_path / "a")
+    assert run_key_in(tmp_path / "a") == key != run_key_in(tmp_path / "b")
+
+
+def test_header_survives_its_file(tmp_path: Path) -> None:
+    HEADER.save(tmp_path)
+    assert RunHeader.load(tmp_path) == HEADER
+    assert json.loads((tmp_path / "run.json").read_text())["run_id"] is None
