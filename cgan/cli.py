@@ -121,6 +121,29 @@ def flush() -> None:
     typer.echo("\n".join(lines) if lines else "Nothing waits.")
 
 
+@app.command()
+def report() -> None:
+    """Quality, pictures and run of what `dvc repro` made, on one screen."""
+    from cgan.report import summary
+
+    typer.echo(summary())
+
+
+@app.command()
+def preset(
+    name: Annotated[str, typer.Argument(help="fast, default, best or seed (the R/MXNet demo).")],
+) -> None:
+    """Write a preset into the section `train` of params.yaml; then `dvc repro`."""
+    from cgan.presets import apply
+
+    changed = apply(name)
+    for key, (before, after) in changed.items():
+        typer.echo(f"train.{key}: {before} → {after}")
+    typer.echo(
+        f"params.yaml holds preset {name}." if changed else f"params.yaml held {name} already."
+    )
+
+
 def main() -> None:
     """Entry point: a CganError becomes one message and its exit code, never a traceback."""
     try:
