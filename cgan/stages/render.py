@@ -1,0 +1,153 @@
+"""Stage render: grids, interpolations, the film of the training, a diagram of each network."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from cgan.canvas import Canvas
+from cgan.checkpoint import load_discriminator, load_generator
+from cgan.diagrams import network_diagram
+from cgan.errors import DataError
+from cgan.mlflow_tracker import reopen
+from cgan.networks import Generator
+from cgan.params import RenderParams, load_params
+from cgan.sampling import (
+    Picture,
+    class_interpolation,
+    draw,
+    draw_latents,
+    image_grid,
+    interpolate_latents,
+    render,
+    save_gif,
+    save_png,
+)
+from cgan.stages import DISCRIMINATOR, GENERATOR, RUN_REFERENCE, run_stage
+
+PREVIEWS = Path("samples/previews")
+FILM = Path("samples/training.gif")
+WIDTH = 880  # pixels that a README shows
+GRID_CLASSES = 50
+STRIPS = 10
+CAPTION_HEIGHT = 30
+BACKGROUND = 72
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    params = load_params().render
+    torch.use_deterministic_algorithms(True)
+    network, _ = load_generator(GENERATOR)
+    discriminator, _ = load_discriminator(DISCRIMINATOR)
+    pictures = {
+        Path("samples/grid.png"): class_grid(network, params),
+        Path("samples/grid_3x3.png"): nine(network, params.seed),
+        Path("samples/latent_interpolation.png"): latent_strips(network, params),
+        Path("samples/class_interpolation.png"): class_strips(network, params),
+        Path("reports/generator.png"): network_diagram(network),
+        Path("reports/discriminator.png"): network_diagram(discriminator),
+    }
+    for path, picture in pictures.items():
+        save_png(path, picture)
+        log.info("%s: %d × %d pixels", path, picture.shape[1], picture.shape[0])
+    # Without previews the film is the trained generator's picture alone.
+    frames = film(PREVIEWS) or [pictures[Path("samples/grid.png")]]
+    save_gif(FILM, frames)
+    log.info("%s: %d pictures", FILM, len(frames))
+    with reopen(RUN_REFERENCE) as tracker:
+        for path in (*pictures, FILM):
+            tracker.log_file(path, path.parent.name)
+
+
+def class_grid(network: Generator, params: RenderParams) -> Picture:
+    """A row a class (the first 50), `columns` drawings each."""
+    rows = min(network.architecture.classes, GRID_CLASSES)
+    images = draw(network, torch.arange(rows).repeat_interleave(params.columns), params.seed)
+    return _framed(images, rows)
+
+
+def nine(network: Generator, seed: int) -> Picture:
+    """3 × 3 of random classes, as the demo showed its samples."""
+    source = torch.Generator().manual_seed(seed)
+    labels = torch.randint(network.architecture.classes, (9,), generator=source)
+    return _framed(draw(network, labels, seed), 3, width=600)
+
+
+def latent_strips(network: Generator, params: RenderParams) -> Picture:
+    """A row a class (the first 10), all on the same way from one latent to another."""
+    a = network.architecture
+    rows = min(a.classes, STRIPS)
+    start, end = draw_latents(params.seed, 2, a.latent_dim)
+    path = interpolate_latents(start, end, params.steps)
+    labels = torch.arange(rows).repeat_interleave(params.steps)
+    return _framed(render(network, path.repeat(rows, 1), network.condition(labels)), rows)
+
+
+def class_strips(network: Generator, params: RenderParams) -> Picture:
+    """In each row one latent goes from a class to the next; the last goes on to class 0."""
+    a = network.architecture
+    rows = min(a.classes, STRIPS)
+    latents = draw_latents(params.seed, rows, a.latent_dim)
+    strips = [
+        class_interpolation(network, latent, label, (label + 1) % a.classes, params.steps)
+        for label, latent in enumerate(latents)
+    ]
+    return _framed(torch.cat(strips), rows)
+
+
+def _framed(images: torch.Tensor, rows: int, width: int = WIDTH) -> Picture:
+    """uint8 [N, C, H, W] → `rows` rows, enlarged up to `width` pixels."""
+    columns = len(images) // rows
+    grid = images.view(rows, columns, *images.shape[1:])
+    scale = max(1, width // (columns * images.shape[-1]))
+    return image_grid(grid, padding=2, background=BACKGROUND, scale=scale)
+
+
+def film(folder: Path) -> list[Picture]:
+    """The previews step-000001.png, … in the order of their steps, each over its step in words.
+
+    uint8 [H, W, 3] each. Raises DataError for a file that is no picture, or of another size.
+    """
+    steps = {}
+    for path in folder.glob("*.png"):
+        if match := re.fullmatch(r"step-(\d+)\.png", path.name):
+            steps[int(match[1])] = path
+    frames: list[Picture] = []
+    for step, path in sorted(steps.items()):
+        try:
+            with Image.open(path) as file:
+                picture = np.asarray(file.convert("RGB"))
+        except (OSError, UnidentifiedImageError, ValueError) as error:
+            raise DataError(
+                f"{path}: not a readable picture ({error}). Restore it with `dvc checkout --force`, "
+                "or train again with `dvc repro --force train`."
+            ) from None
+        scale = max(1, 600 // picture.shape[1])
+        frame = _captioned(picture.repeat(scale, axis=0).repeat(scale, axis=1), step, max(steps))
+        if frames and frame.shape != frames[0].shape:
+            raise DataError(
+                f"{path}: {picture.shape[1]} × {picture.shape[0]} pixels, unlike the previews before "
+                "it. Train again with `dvc repro --force train`."
+            )
+        frames.append(frame)
+    return frames
+
+
+def _captioned(picture: Picture, step: int, last: int) -> Picture:
+    width = picture.shape[1]
+    canvas = Canvas(width, CAPTION_HEIGHT, "black")
+    canvas.text(10, CAPTION_HEIGHT / 2, f"step {step:,} of {last:,}", 14, "white")
+    canvas.box(width - 210, 12, 200, 6, "#3a3f45", radius=3)
+    canvas.box(width - 210, 12, max(6, 200 * step / last), 6, "#4c9be8", radius=3)
+    return np.concatenate([picture, canvas.picture()])
+
+
+if __name__ == "__main__":
+    run_stage(main)
