@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import types
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from cgan.errors import ParamsError
 
@@ -25,11 +33,22 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
+def _inside(name: str) -> str:
+    parts = re.split(r"[\\/]", name)
+    if not parts[0] or ".." in parts or ":" in parts[0]:
+        raise ValueError(f"{name[:80]!r} leads outside. Give a relative name without `..`")
+    return name
+
+
+Inside = Annotated[str, Field(min_length=1), AfterValidator(_inside)]
+"""A name or relative path that stays where it is looked up."""
+
+
 class DataParams(Section):
     source: Literal["sample", "file", "kaggle"]
     path: str = Field(min_length=1)
     kaggle: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
-    member: str = Field(min_length=1)
+    member: Inside
     max_megabytes: int = Field(gt=0)
 
 
@@ -55,7 +74,7 @@ class PreprocessParams(Section):
 
 
 class JudgeParams(Section):
-    total_kimg: float = Field(gt=0)
+    total_kimg: float = Field(gt=0, le=1_000_000)
     batch_size: int = Field(ge=2)
     lr: float = Field(gt=0, le=1)
     width: int = Field(ge=4, le=512)
@@ -85,12 +104,12 @@ class TrainParams(Section):
     final_lr_fraction: float = Field(ge=0, le=1)
     batch_size: int = Field(ge=2)
     cpu_parts: int = Field(ge=1, le=64)
-    total_kimg: float = Field(gt=0)
+    total_kimg: float = Field(gt=0, le=1_000_000)
     ema_half_life_kimg: float = Field(ge=0)
     seed: int = Field(ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16"]
-    log_every: int = Field(gt=0)
+    log_every: int = Field(gt=0, le=10_000)  # so many latents are prepared at once
     save_every: int = Field(gt=0)
     previews: int = Field(ge=0, le=1000)
 
@@ -127,7 +146,7 @@ class TrainParams(Section):
 class EvaluateParams(Section):
     samples: int = Field(ge=100, le=1_000_000)
     draws: int = Field(ge=1, le=100)
-    gan_train_kimg: float = Field(ge=0)
+    gan_train_kimg: float = Field(ge=0, le=1_000_000)
     seed: int = Field(ge=0, lt=2**31)
 
 
@@ -138,7 +157,7 @@ class RenderParams(Section):
 
 
 class TrackingParams(Section):
-    experiment: str = Field(min_length=1)
+    experiment: Inside
     on_unreachable: Literal["spool", "fail"]
     system_metrics: bool
 
@@ -256,7 +275,7 @@ def _show(value: Any) -> str:
     if isinstance(value, bool):
         return f"the truth value {str(value).lower()}"
     if isinstance(value, str):
-        return f"the text {value[:80]!r}"
+        return f"the text {value[:80]!r}" if value else "an empty text"
     if isinstance(value, dict | list):
         return f"a {'mapping' if isinstance(value, dict) else 'list'}"
     return f"{value!r}"
@@ -328,15 +347,27 @@ def _explain(problem: dict[str, Any]) -> str:
         return f"`{name}`: {problem['msg']}, got {_show(found)}."
     text = f"`{name}` must be {_expected(field.annotation, field.metadata)}, got {_show(found)}."
     if isinstance(found, str) and _reads_as_number(found):
-        fixed = float(found)
-        if "e" in found.lower() and "." not in found:
-            mantissa, _, exponent = found.lower().partition("e")
-            text += f" YAML needs a dot: write {mantissa}.0e{exponent}."
-        else:
-            text += f" Remove the quotes: write {fixed:g}."
+        text += _as_yaml_number(found.strip().lower(), whole=field.annotation is int)
     if kind == "string_pattern_mismatch":
         text += " Expected a competition such as `digit-recognizer`, or `owner/dataset`."
     return text
+
+
+def _as_yaml_number(text: str, whole: bool) -> str:
+    """What to write for a number that YAML 1.1 took for a text: `1e-4` and `1.0e4` are texts to it."""
+    mantissa, e, exponent = text.partition("e")
+    if not e:
+        return f" Remove the quotes: write {text}."
+    if whole and float(text).is_integer():
+        return f" Write {float(text):.0f}."
+    missing = [
+        word
+        for word, has in (("a dot", "." in mantissa), ("a sign", exponent[0] in "+-"))
+        if not has
+    ]
+    why = f"YAML needs {' and '.join(missing)}" if missing else "Remove the quotes"
+    mantissa += "" if "." in mantissa else ".0"
+    return f" {why}: write {mantissa}e{'' if exponent[0] in '+-' else '+'}{exponent}."
 
 
 def _reads_as_number(text: str) -> bool:
