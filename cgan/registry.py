@@ -20,7 +20,7 @@ def generator_file(uri: str) -> Iterator[Path]:
     thing, it holds no generator, or the store is away.
     """
     from cgan.journal import project_root
-    from cgan.mlflow_delivery import client_settings, store_uri, without_credentials
+    from cgan.mlflow_delivery import store_uri, without_credentials
 
     store = store_uri(project_root())
     shown = without_credentials(store)
@@ -32,15 +32,11 @@ def generator_file(uri: str) -> Iterator[Path]:
     if store.startswith("sqlite:///") and not sqlite.is_file():
         # MLflow would make an empty one.
         raise ModelError(f"{uri}: there is no MLflow store {shown}. {advice}")
-    for name, value in client_settings().items():
-        if name.startswith("MLFLOW_"):
-            os.environ.setdefault(name, value)
-    import mlflow
+    with _store(store), tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        from mlflow.artifacts import download_artifacts
 
-    mlflow.set_tracking_uri(store)
-    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         try:
-            found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+            found = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
         except Exception as error:
             # Besides MlflowException the stores let through what their clients raise.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
@@ -51,3 +47,27 @@ def generator_file(uri: str) -> Iterator[Path]:
         if not files:
             raise ModelError(f"{uri}: holds no generator.safetensors. {advice}")
         yield files[0]
+
+
+@contextlib.contextmanager
+def _store(uri: str) -> Iterator[None]:
+    """MLflow set to a store, without long waits; models:/ addresses heed the global setting only."""
+    from cgan.mlflow_delivery import client_settings
+
+    added = {
+        name: value
+        for name, value in client_settings().items()
+        if name.startswith("MLFLOW_") and name not in os.environ
+    }
+    os.environ.update(added)
+    import mlflow
+
+    is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    before = mlflow.get_tracking_uri() if is_set else None
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+        for name in added:
+            os.environ.pop(name, None)
