@@ -6,7 +6,6 @@ the space in which Fréchet and kernel distances, precision, recall, density and
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +13,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.checkpoint import Facts, load_tensors, save_tensors
+from cgan.checkpoint import Facts, fill, load_tensors, save_tensors
 from cgan.dataset import Dataset
 from cgan.errors import ModelError, TrainingError
+from cgan.parallel import keep_freed_memory, parts_on_threads, set_gradients, sharing_weights
 from cgan.params import JudgeParams
 
 FEATURES = 128
 MAX_SHIFT = 2  # pixels
 MAX_TURN = 0.2  # radians
 MAX_ZOOM = 0.1
+PARTS = 2
+
+
+class MaxPool3x3(nn.Module):
+    """Maps of any size → 3×3. nn.AdaptiveMaxPool2d has no deterministic gradient on CUDA."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`maps` aren't negative, so those below 3×3 are filled up with zeros."""
+        height, width = maps.shape[2:]
+        maps = F.pad(maps, (0, max(0, 3 - width), 0, max(0, 3 - height)))
+        stride = [size // 3 for size in maps.shape[2:]]
+        size = [size - 2 * step for size, step in zip(maps.shape[2:], stride, strict=True)]
+        return F.max_pool2d(maps, size, stride)
 
 
 class Judge(nn.Module):
@@ -43,7 +56,7 @@ class Judge(nn.Module):
             nn.Conv2d(2 * w, 4 * w, 3, padding=1, bias=False),
             nn.BatchNorm2d(4 * w),
             nn.ReLU(inplace=True),
-            nn.AdaptiveMaxPool2d(3),
+            MaxPool3x3(),
             nn.Flatten(),
             nn.Linear(4 * w * 9, FEATURES, bias=False),
             nn.BatchNorm1d(FEATURES),
@@ -73,16 +86,19 @@ class Verdict:
         return self.logits.argmax(dim=1)
 
 
-@torch.no_grad()
-def look(judge: Judge, images: Tensor, batch: int = 500) -> Verdict:
+@torch.inference_mode()
+def look(judge: Judge, images: Tensor, batch: int = 250) -> Verdict:
     """Judge uint8 images [N, C, H, W], in float32 on the judge's own device; results on the CPU."""
     device = next(judge.parameters()).device
-    features, logits = [], []
-    for part in images.split(batch):
-        seen = judge.features(_scaled(part.to(device)))
-        features.append(seen.cpu())
-        logits.append(judge.head(seen).cpu())
-    return Verdict(torch.cat(features), torch.cat(logits))
+
+    def see(part: Tensor) -> tuple[Tensor, Tensor]:
+        features = judge.features(_scaled(part.to(device)))
+        return features.cpu(), judge.head(features).cpu()
+
+    with parts_on_threads(torch.get_num_threads() if device.type == "cpu" else 1) as parallel:
+        seen = list(parallel(see, images.split(batch)))
+    features, logits = (torch.cat(pieces) for pieces in zip(*seen, strict=True))
+    return Verdict(features, logits)
 
 
 def accuracy(judge: Judge, data: Dataset) -> float:
@@ -100,7 +116,7 @@ def train_judge(
     """Train on uint8 images with small random shifts, turns and zooms, one-cycle rate, AdamW.
 
     Length is counted in images, so a small data set is seen more often than a large one.
-    Deterministic for a seed. Raises TrainingError when the loss is no finite number.
+    Deterministic for a seed. Raises TrainingError when it diverges.
     """
     batch = min(params.batch_size, len(data.labels))
     steps = max(1, round(params.total_kimg * 1000 / batch))
@@ -116,20 +132,29 @@ def train_judge(
     )
     images, labels = data.images.to(device), data.labels.to(device)
     order = torch.empty(0, dtype=torch.int64)
-    judge.train()
-    for _ in range(steps):
-        if len(order) < batch:
-            order = torch.randperm(len(labels), generator=random)
-        rows, order = order[:batch].to(device), order[batch:]
-        real = _augmented(_scaled(images[rows]), random)
+    parts = PARTS if device.type == "cpu" else 1
+    judges = [judge.train(), *(sharing_weights(judge) for _ in range(1, parts))]
+    weights = list(judge.parameters())
+
+    def gradients(judge: Judge, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            logits = judge(real)
-        loss = F.cross_entropy(logits.float(), labels[rows], label_smoothing=0.02)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    if not math.isfinite(loss.item()):
+            logits = judge(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.02)
+        found: tuple[Tensor, ...] = torch.autograd.grad(loss / parts, weights)
+        return found
+
+    keep_freed_memory()
+    with parts_on_threads(parts) as parallel:
+        for _ in range(steps):
+            if len(order) < batch:
+                order = torch.randperm(len(labels), generator=random)
+            rows, order = order[:batch].to(device), order[batch:]
+            real = _augmented(_scaled(images[rows]), random)
+            pieces = (judges, real.chunk(parts), labels[rows].chunk(parts))
+            set_gradients(weights, parallel(gradients, *pieces))
+            optimizer.step()
+            schedule.step()
+    if not all(bool(weight.isfinite().all()) for weight in weights):
         raise TrainingError("the judge's training diverged. Lower `train_judge.lr` in params.yaml.")
     return judge.eval().requires_grad_(False)
 
@@ -154,11 +179,12 @@ def load_judge(path: Path | str) -> tuple[Judge, Facts]:
     """A judge in eval mode on the CPU, and its file's facts; `digest` in them names it in passports."""
     tensors, facts = load_tensors(path, "judge")
     try:
-        judge = Judge(**facts["architecture"])
-        judge.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError):
+        with torch.device("meta"):  # a hostile file's sizes cost no memory
+            judge = Judge(**facts["architecture"])
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError):
         raise ModelError(
-            f"{path}: weights and architecture in the file don't match. "
+            f"{path}: the file's architecture is not a judge's. "
             "Make it again with `dvc repro --force train_judge`."
         ) from None
+    fill(judge, tensors, path)
     return judge.eval().requires_grad_(False), facts

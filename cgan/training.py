@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import ctypes
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +40,13 @@ from cgan.networks import (
     build_discriminator,
     build_generator,
 )
+from cgan.parallel import (
+    Map,
+    keep_freed_memory,
+    parts_on_threads,
+    set_gradients,
+    sharing_weights,
+)
 from cgan.params import TrainParams
 from cgan.sampling import encode_png, image_grid, to_uint8
 from cgan.tracking import NullTracker, Tracker
@@ -59,7 +64,6 @@ STATS = (
 COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
 PREVIEW_ROWS = 8
 Optimizer = torch.optim.Adam | torch.optim.Adadelta
-_Network = TypeVar("_Network", bound=nn.Module)
 
 
 class Interrupted(Exception):  # noqa: N818 - no fault: somebody asked the training to stop
@@ -244,9 +248,10 @@ class TrainState:
         # On CUDA one stream computes all of a batch faster than its parts.
         self.parts = params.cpu_parts if hardware.device.type == "cpu" else 1
         self.networks = [(self.generator, self.discriminator)] + [
-            (_sharing(self.generator), _sharing(self.discriminator)) for _ in range(1, self.parts)
+            (sharing_weights(self.generator), sharing_weights(self.discriminator))
+            for _ in range(1, self.parts)
         ]
-        self.map: Callable[..., Iterator[Any]] = map
+        self.map: Map = map
         self.step = 0
         self.stats = torch.zeros(params.log_every, len(STATS), device=hardware.device)
         self.history: list[list[float]] = []
@@ -268,27 +273,6 @@ class TrainState:
             weights, lr=p.lr, rho=p.adadelta_rho, eps=p.adadelta_eps, capturable=capturable
         )
 
-    @contextlib.contextmanager
-    def threads(self) -> Iterator[None]:
-        """Have a thread for each part of a batch, with one core each, while the block runs.
-
-        The result does not depend on how many cores there are, and a core lost to another process
-        costs its share: operators that split their own work wait, spinning, for the slowest thread
-        (measured: a tenth of the rate or less beside two busy processes).
-        """
-        if self.parts == 1:
-            yield
-            return
-        before = torch.get_num_threads()
-        try:
-            with ThreadPoolExecutor(self.parts, "part", torch.set_num_threads, (1,)) as pool:
-                torch.set_num_threads(1)
-                self.map = pool.map
-                yield
-        finally:
-            self.map = map
-            torch.set_num_threads(before)
-
     def split(self, real: Tensor, labels: Tensor, latents: Tensor) -> list[Part]:
         """A batch → its parts, each with networks that share the weights."""
         pieces = zip(*(tensor.chunk(self.parts) for tensor in (real, labels, latents)), strict=True)
@@ -306,13 +290,7 @@ class TrainState:
             found: tuple[Tensor, ...] = torch.autograd.grad(loss(self, part) / len(parts), weights)
             return found
 
-        # Added up in the order of the parts, not of their arrival: the same bits each time. Copied
-        # into lasting tensors: fused optimizers need the weights' strides, graphs a fixed address.
-        for part, found in enumerate(self.map(gradients, parts)):
-            for weight, gradient in zip(weights, found, strict=True):
-                if weight.grad is None:
-                    weight.grad = torch.empty_like(weight)
-                weight.grad.copy_(gradient) if part == 0 else weight.grad.add_(gradient)
+        set_gradients(weights, self.map(gradients, parts))
         if self.params.gradient_clip:
             nn.utils.clip_grad_value_(weights, self.params.gradient_clip)
         optimizer.step()
@@ -365,11 +343,6 @@ class TrainState:
                     else value.to(weight.device)
                     for key, value in _below(tensors, f"{name}/{index}/").items()
                 }
-
-
-def _sharing(network: _Network) -> _Network:
-    """A copy with the same weights, not equal ones, and buffers of its own."""
-    return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -510,7 +483,7 @@ def train(
     run_step = stepper(state, feed)
     keep_freed_memory()
     start, started = state.step, time.perf_counter()
-    with state.threads():
+    with parts_on_threads(state.parts) as state.map:
         for index in progress(range(start, params.total_steps)):
             if index == start or index % params.log_every == 0:
                 feed.seek(index)
@@ -541,18 +514,6 @@ def train(
         wall_time_s,
         start,
     )
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep the memory of freed tensors instead of giving it back to the kernel.
-
-    Activations of a step are freed and asked for again a step later; each return trip costs a page
-    fault for every 4 KiB. Elsewhere than on glibc this does nothing.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        glibc = ctypes.CDLL("libc.so.6")
-        glibc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD, bytes
-        glibc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
 
 
 def stepper(state: TrainState, feed: Feed) -> Callable[[bool], None]:
