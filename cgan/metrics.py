@@ -14,6 +14,7 @@ extractor, the reference and the counts: callers keep them beside it (`cgan.stag
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -77,7 +78,11 @@ def kernel_distance(real: Tensor, drawn: Tensor, seed: int = 0) -> tuple[float, 
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(1000, len(real), len(drawn))
-    metric = KernelInceptionDistance(feature=_Features(real.shape[1]), subsets=20, subset_size=size)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*save all extracted features")  # as it must
+        metric = KernelInceptionDistance(
+            feature=_Features(real.shape[1]), subsets=20, subset_size=size
+        )
     metric.update(real.double(), real=True)
     metric.update(drawn.double(), real=False)
     with torch.random.fork_rng(devices=[]):  # it draws its subsets from the global RNG

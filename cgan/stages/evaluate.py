@@ -40,7 +40,23 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    params = load_params().evaluate
+    # Opened first: the run's page is reached while the metrics are computed, not after.
+    with reopen(RUN_REFERENCE) as tracker:
+        report, steps = judge_generator(load_params().evaluate)
+        write_json(REPORT, report)
+        write_json(METRICS, {"quality": headline(report)})
+        confusion = torch.tensor(report["confusion"])
+        names = [str(label) for label in range(len(confusion))]
+        save_png(CONFUSION, confusion_matrix_image(confusion, names))
+        tracker.log_metrics(tracked(report), steps)
+        for path in (REPORT, METRICS, CONFUSION):
+            tracker.log_file(path, "reports")
+    for name, value in headline(report).items():
+        log.info("%-24s %s", name, value)
+
+
+def judge_generator(params: EvaluateParams) -> tuple[dict[str, Any], int]:
+    """The report on the trained generator, passport included, and the steps it was trained for."""
     torch.use_deterministic_algorithms(True)
     training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
     judge, judge_facts = load_judge(JUDGE)
@@ -65,19 +81,7 @@ def main() -> None:
         "generator_digest": generator_facts["digest"],
         "torch": torch.__version__,
     }
-    write_json(REPORT, report)
-    write_json(METRICS, {"quality": headline(report)})
-    confusion = torch.tensor(report["confusion"])
-    save_png(
-        CONFUSION, confusion_matrix_image(confusion, [str(i) for i in range(training.classes)])
-    )
-    for name, value in headline(report).items():
-        log.info("%-28s %s", name, value)
-    steps = int(generator_facts.get("steps", 0))
-    with reopen(RUN_REFERENCE) as tracker:
-        tracker.log_metrics(tracked(report), steps)
-        for path in (REPORT, METRICS, CONFUSION):
-            tracker.log_file(path, "reports")
+    return report, int(generator_facts.get("steps", 0))
 
 
 def evaluate(
