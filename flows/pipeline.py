@@ -113,11 +113,10 @@ def write_overrides(overrides: dict[str, Any]) -> State[Any]:
 
 
 def _run_name() -> str:
-    """`train deconv 160 kimg · train.seed=2 · refresh`"""
     asked = runtime.flow_run.parameters
-    parts = [", ".join(asked.get("stages") or ()) or report.training_in_words()]
-    parts += [f"{key}={value}" for key, value in (asked.get("overrides") or {}).items()]
-    return " · ".join([*parts, *(["refresh"] if asked.get("refresh") else [])])
+    return report.run_name(
+        bool(asked.get("refresh")), asked.get("overrides") or {}, asked.get("stages") or ()
+    )
 
 
 @flow(name="cgan", flow_run_name=_run_name, persist_result=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,19 @@ class StageResult:
     seconds: float
 
 
-def training_in_words() -> str:
-    """`train deconv 160 kimg`, from params.yaml."""
+def run_name(refresh: bool, overrides: Mapping[str, Any], stages: Sequence[str]) -> str:
+    """`train deconv 160 kimg · train.seed=2 · refresh`, or `evaluate, render`."""
+    changes = flatten(dict(overrides))
     try:
-        train = load_params().train
-    except CganError:
-        return "train"
-    return f"train {train.generator} {train.total_kimg:g} kimg"
+        params = flatten(load_params()) | changes
+        what = f"train {params['train.generator']} {params['train.total_kimg']:g} kimg"
+        told = {"train.generator", "train.total_kimg"}
+    except CganError:  # the flow itself says what is wrong with params.yaml
+        what, told = "train", set()
+    if stages:
+        what, told = ", ".join(stages), set()
+    parts = [what, *(f"{key}={value}" for key, value in changes.items() if key not in told)]
+    return " · ".join([*parts, *(["refresh"] if refresh else [])])
 
 
 def in_words(results: Sequence[StageResult]) -> str:

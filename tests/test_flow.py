@@ -25,7 +25,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from cgan.errors import CganError, ParamsError
 from flows import pipeline as flow_module
-from flows import repro
+from flows import report, repro
 from flows.pipeline import pipeline
 from flows.repro import BusyError, Outcome, StageError, read_stages, reproduce, set_params
 
@@ -393,6 +393,23 @@ def test_overrides_are_written_and_the_children_know_their_flow_run(
         "prefect.flow_run_id": str(state.state_details.flow_run_id),
         "prefect.flow_run_name": "train, download · train.lr=0.5",
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ((False, {"train.total_kimg": 160.0}, ()), "train deconv 160 kimg"),
+        (
+            (True, {"train": {"total_kimg": 30, "seed": 2}}, ()),
+            "train deconv 30 kimg · train.seed=2 · refresh",
+        ),
+        ((False, {"train.lr": 0.5}, ("evaluate",)), "evaluate · train.lr=0.5"),
+    ],
+)
+def test_a_flow_run_is_named_after_what_it_does(
+    repo: Path, arguments: tuple[Any, ...], name: str
+) -> None:
+    assert report.run_name(*arguments) == name
 
 
 def test_an_unknown_stage_is_refused_with_the_known_ones(prefect: None, repo: Path) -> None:
