@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.errors import ModelError, ParamsError
 
+MIN_SIDE = 8  # pixels
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -51,15 +52,20 @@ class Architecture:
             if name == "kind":
                 valid = isinstance(value, str)
             else:
-                valid = type(value) is int and int(name != "latent_dim") <= value <= 4096
+                least = {"latent_dim": 0, "height": MIN_SIDE, "width": MIN_SIDE}.get(name, 1)
+                valid = type(value) is int and least <= value <= 4096
             if not valid:
                 raise ModelError(f"the file's architecture has `{name}`: {value!r}")
         return architecture
 
 
 def _halvings(height: int, width: int) -> int:
-    """Stride-2 layers between the image and its smallest map (28 → 7: two; at most 8 pixels wide)."""
-    return max(2, math.ceil(math.log2(max(height, width) / 8)))
+    """Stride-2 layers between the image and its smallest map (28 → 7: two; at most 8 pixels wide).
+
+    A picture far longer than high stops where one pixel of its short side is left.
+    """
+    wanted = max(2, math.ceil(math.log2(max(height, width) / 8)))
+    return min(wanted, int(math.log2(min(height, width))))
 
 
 class Generator(nn.Module):

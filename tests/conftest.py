@@ -10,6 +10,9 @@ import pytest
 import yaml
 from synthetic import make_images, write_csv
 
+# Tensors are tiny here: threads would only wait for one another, spinning beside other processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 TINY: dict[str, dict[str, Any]] = {
