@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cgan.checkpoint import Checkpoints
+from cgan.checkpoint import Checkpoints, digest_of
 from cgan.dataset import Dataset
 from cgan.errors import ParamsError, TrainingError
 from cgan.files import write_bytes
@@ -324,6 +324,15 @@ class TrainState:
                     tensors[f"{name}/{index}/{key}"] = torch.as_tensor(value)
         return tensors
 
+    def digests(self) -> dict[str, str]:
+        """sha256 of each part of the state, to compare two trainings bit for bit."""
+        tensors = self.tensors()
+        networks = ("generator", "discriminator", "average")
+        optimizers = ("generator_optimizer", "discriminator_optimizer")
+        parts = {name: _below(tensors, f"{name}/") for name in (*networks, *optimizers)}
+        parts["history"] = {"history": tensors["history"]}
+        return {name: digest_of(part) for name, part in parts.items()}
+
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Go back to a checkpoint of a training with the same fingerprint."""
         self.step = step
@@ -451,6 +460,8 @@ class Trained:
     previews: dict[int, bytes] = field(default_factory=dict)
     wall_time_s: float = 0.0
     resumed_from: int = 0
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of the last step's state: see TrainState.digests."""
 
 
 def train(
@@ -505,6 +516,7 @@ def train(
                 )
 
     wall_time_s = time.perf_counter() - started
+    digests = state.digests()  # before it changes
     estimate_batch_norm(state.average, params.seed)
     return Trained(
         state.average.cpu(),
@@ -513,6 +525,7 @@ def train(
         previewer.taken(),
         wall_time_s,
         start,
+        digests,
     )
 
 

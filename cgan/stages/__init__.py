@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +19,14 @@ JUDGE = Path("models/judge.safetensors")
 GENERATOR = Path("models/generator.safetensors")
 DISCRIMINATOR = Path("models/discriminator.safetensors")
 RUN_REFERENCE = Path("models/mlflow_run.json")
+# As torch says it of the host and of CUDA: RuntimeErrors, both.
+NO_MEMORY = ("can't allocate memory", "out of memory", "can't start new thread")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run_stage(stage: Callable[[], None]) -> None:
-    """Run a stage's `main`: log lines to stdout; a CganError ends it with its message alone.
+    """Run a stage's `main`: log lines to stdout; a CganError ends it with its message alone, and so
+    do Ctrl-C, a full disk and exhausted memory.
 
     Fails when params.yaml or a module that the stage imported changed while it ran: DVC hashes them
     after the stage, so dvc.lock would pair the new text with results of the old (treeverse/dvc#11058).
@@ -29,14 +35,39 @@ def run_stage(stage: Callable[[], None]) -> None:
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS sums in any order
     try:
         before = _sources()
         stage()
         _refuse_changes(before)
-    except CganError as error:
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        message = _in_words(error)
+        if not message:
+            raise
         sys.stdout.flush()
-        sys.stderr.write(f"Error: {error}\n")
-        sys.exit(error.exit_code)
+        sys.stderr.write(f"Error: {message}\n")
+        sys.exit(getattr(error, "exit_code", 1))
+
+
+def _in_words(error: Exception) -> str:
+    """The message for an error that is not ours: of a CganError, or of a machine that is full."""
+    if isinstance(error, CganError):
+        return str(error)
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):
+        return (
+            f"out of memory ({str(error).splitlines()[0][:200] if str(error) else 'no details'}). End "
+            "other programs, or make `batch_size` or the widths in params.yaml smaller. Run `dvc "
+            "repro` again: a training goes on from its last checkpoint if its params are the same."
+        )
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return (
+            f"{error.filename or 'a file'}: cannot be written ({error.strerror}). Free some space "
+            "(`dvc gc --workspace` removes cached results that nothing uses) and run `dvc repro` "
+            "again: complete files are whole, a training goes on from its last checkpoint."
+        )
+    return ""
 
 
 def _sources() -> dict[Path, str]:

@@ -38,7 +38,7 @@ from cgan.training import COLUMNS, Hardware, Interrupted, Trained, choose_hardwa
 PREVIEWS = Path("samples/previews")
 LOSSES = Path("reports/losses.csv")
 # What a change of can change the result; the rest of the package cannot.
-CODE = ("training", "networks", "losses", "checkpoint")
+CODE = ("training", "networks", "losses", "parallel", "checkpoint")
 
 log = logging.getLogger(__name__)
 
@@ -56,47 +56,45 @@ def main() -> None:
         "cgan.fingerprint": folder.name,
         "dvc.data_sha256": sha256_of(TRAIN_DATA),
     }
-    with (
-        only_training(),
-        asked_to_stop() as stop,
-        training_run(
+    with only_training(), asked_to_stop() as stop:
+        with training_run(
             params,
             run_key_in(folder),
             tags=tags,
             dataset=dataset_facts(data),
             reference=RUN_REFERENCE,
-        ) as tracker,
-    ):
-        log.info(
-            "Training %s against %s on %s images (%s, %s): %s steps of %d",
-            params.train.generator,
-            params.train.discriminator,
-            f"{len(data):,}",
-            hardware.device,
-            tags["cgan.precision"],
-            f"{params.train.total_steps:,}",
-            params.train.batch_size,
-        )
-        bar = functools.partial(progress, images_a_step=params.train.batch_size)
-        try:
-            trained = train(data, params.train, tracker, folder, bar, lambda: stop.signal > 0)
-        except Interrupted as interruption:
-            raise Interrupted(f"{interruption}. Start it again to go on.") from None
-        write_outputs(
-            trained,
-            {
-                "params": params.train.model_dump(),
-                "steps": params.train.total_steps,
-                **facts["data"],
-            },
-        )
-        for path in (LOSSES, GENERATOR, DISCRIMINATOR):
-            tracker.log_file(path, "reports" if path == LOSSES else "networks")
-        digest = load_tensors(GENERATOR, "generator")[1]["digest"]
-        tracker.set_tags({"dvc.generator_sha256": sha256_of(GENERATOR)})
-        tracker.log_model(GENERATOR, params.train.total_steps, {"digest": digest})
-        tracker.log_metrics({"time/training_s": trained.wall_time_s}, params.train.total_steps)
-    shutil.rmtree(folder, ignore_errors=True)
+        ) as tracker:
+            log.info(
+                "Training %s against %s on %s images (%s, %s): %s steps of %d",
+                params.train.generator,
+                params.train.discriminator,
+                f"{len(data):,}",
+                hardware.device,
+                tags["cgan.precision"],
+                f"{params.train.total_steps:,}",
+                params.train.batch_size,
+            )
+            bar = functools.partial(progress, images_a_step=params.train.batch_size)
+            try:
+                trained = train(data, params.train, tracker, folder, bar, lambda: stop.signal > 0)
+            except Interrupted as interruption:
+                raise Interrupted(f"{interruption}. Start it again to go on.") from None
+            write_outputs(
+                trained,
+                {
+                    "params": params.train.model_dump(),
+                    "steps": params.train.total_steps,
+                    **facts["data"],
+                },
+            )
+            for path in (LOSSES, GENERATOR, DISCRIMINATOR):
+                tracker.log_file(path, "reports" if path == LOSSES else "networks")
+            digest = load_tensors(GENERATOR, "generator")[1]["digest"]
+            tracker.set_tags({"dvc.generator_sha256": sha256_of(GENERATOR)})
+            tracker.log_model(GENERATOR, params.train.total_steps, {"digest": digest})
+            tracker.log_metrics({"time/training_s": trained.wall_time_s}, params.train.total_steps)
+        # Under the lock: a training that waits for it must not find what is about to go.
+        shutil.rmtree(folder, ignore_errors=True)
     done = params.train.total_steps - trained.resumed_from
     log.info(
         "Trained %s steps in %.1f s, %s images/s → %s",
