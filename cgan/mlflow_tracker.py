@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -117,6 +118,33 @@ def reopen(reference: Path) -> Iterator[Tracker]:
         yield tracker
     finally:
         tracker.write("added")
+        tracker.close()
+        sender.finish(FINISH_S)
+
+
+@contextlib.contextmanager
+def side_run(params: Params, name: str, source: str) -> Iterator[JournalTracker]:
+    """A run that is no training, such as a proof's: FINISHED at the end, whatever it says.
+
+    `source`: the module that makes it. Raises TrackingError when the store is unusable by
+    configuration; where it is only away, the records wait.
+    """
+    root = project_root()
+    uri = store_uri(root)
+    header = RunHeader(
+        run_key=uuid.uuid4().hex,
+        run_name=f"{name} · {time.strftime('%Y-%m-%d %H:%M')}",
+        experiment=params.tracking.experiment,
+        tracking_uri=without_credentials(uri),
+    )
+    tracker = _open_journal(root, header, resume=False)
+    sender = _Sender(tracker.folder, uri)
+    tracker.write("start", pid=os.getpid())
+    tracker.set_tags({**_facts_of_here(), "mlflow.source.name": source})
+    try:
+        yield tracker
+    finally:
+        tracker.write("end", status="FINISHED")
         tracker.close()
         sender.finish(FINISH_S)
 
