@@ -2,7 +2,8 @@
 
 One format for both. The metadata has one entry, `cgan`, a JSON object with the format number, the
 kind of file, a digest of the tensors and whatever facts the writer adds; one entry, because
-safetensors writes several in random order and equal content must be equal bytes.
+safetensors writes several in random order and equal content must be equal bytes. `seal` is a digest of
+the other facts: a damaged step or architecture is found like a damaged weight.
 """
 
 from __future__ import annotations
@@ -46,10 +47,15 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _seal_of(facts: Facts) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
 def save_tensors(path: Path | str, kind: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
     """Write atomically; `facts` must be plain JSON."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header = {"format": FORMAT, "kind": kind, "digest": digest_of(plain), **facts}
+    header["seal"] = _seal_of(header)
     with replacing(path) as temporary:
         save_file(plain, temporary, {"cgan": json.dumps(header, sort_keys=True, allow_nan=False)})
 
@@ -91,13 +97,13 @@ def load_tensors(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Facts]
             f"{path}: file format {version!r}, this cgan reads format {FORMAT}. "
             "Use the cgan version that wrote it, or make it again with `dvc repro`."
         )
-    if found_kind != kind:
-        raise ModelError(f"{path}: expected a {kind}, found a {found_kind}. Is it the right file?")
-    if digest_of(tensors) != digest:
+    if facts.pop("seal", None) != _seal_of(facts) or digest_of(tensors) != digest:
         raise ModelError(
-            f"{path}: the tensors don't match their digest, the file is damaged. "
+            f"{path}: facts or tensors don't match their digests, the file is damaged. "
             "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force`."
         )
+    if found_kind != kind:
+        raise ModelError(f"{path}: expected a {kind}, found a {found_kind}. Is it the right file?")
     return tensors, facts
 
 
@@ -132,6 +138,13 @@ def _network(
             network = build(Architecture.from_json(facts.get("architecture")))
     except CganError as error:
         raise ModelError(f"{path}: {error}") from None
+    fill(network, tensors, path)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval().requires_grad_(False)
+
+
+def fill(network: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:
+    """Give a network from the meta device its weights. Raises ModelError where they don't fit."""
     expected = {name: (*t.shape, t.dtype) for name, t in network.state_dict().items()}
     found = {name: (*t.shape, t.dtype) for name, t in tensors.items()}
     if expected != found:
@@ -141,8 +154,6 @@ def _network(
             f"{found.get(name, 'absent')}: weights and architecture in the file don't match."
         )
     network.load_state_dict(tensors, assign=True)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network.eval().requires_grad_(False)
 
 
 class Checkpoints:

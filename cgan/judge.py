@@ -16,7 +16,13 @@ from torch.nn import functional as F  # noqa: N812
 from cgan.checkpoint import Facts, fill, load_tensors, save_tensors
 from cgan.dataset import Dataset
 from cgan.errors import ModelError, TrainingError
-from cgan.parallel import keep_freed_memory, parts_on_threads, set_gradients, sharing_weights
+from cgan.parallel import (
+    keep_freed_memory,
+    parts_on_threads,
+    set_gradients,
+    sharing_weights,
+    threads_at_hand,
+)
 from cgan.params import JudgeParams
 
 FEATURES = 128
@@ -95,7 +101,7 @@ def look(judge: Judge, images: Tensor, batch: int = 250) -> Verdict:
         features = judge.features(_scaled(part.to(device)))
         return features.cpu(), judge.head(features).cpu()
 
-    with parts_on_threads(torch.get_num_threads() if device.type == "cpu" else 1) as parallel:
+    with parts_on_threads(threads_at_hand() if device.type == "cpu" else 1) as parallel:
         seen = list(parallel(see, images.split(batch)))
     features, logits = (torch.cat(pieces) for pieces in zip(*seen, strict=True))
     return Verdict(features, logits)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 _Network = TypeVar("_Network", bound=nn.Module)
 Map = Callable[..., Iterator[Any]]
+_outside: int | None = None
 
 
 @contextlib.contextmanager
@@ -28,13 +29,21 @@ def parts_on_threads(parts: int) -> Iterator[Map]:
     if parts == 1:
         yield map
         return
-    before = torch.get_num_threads()
+    global _outside
+    before, outer = torch.get_num_threads(), _outside
+    _outside = threads_at_hand()
     try:
         with ThreadPoolExecutor(parts, "part", torch.set_num_threads, (1,)) as pool:
             torch.set_num_threads(1)
             yield pool.map
     finally:
+        _outside = outer
         torch.set_num_threads(before)  # partly global, so that the threads' setting leaks
+
+
+def threads_at_hand() -> int:
+    """Threads for work of its own, also between the steps of work in parts."""
+    return _outside or torch.get_num_threads()
 
 
 def sharing_weights(network: _Network) -> _Network:

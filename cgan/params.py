@@ -111,6 +111,7 @@ class TrainParams(Section):
     precision: Literal["auto", "float32", "bfloat16"]
     log_every: int = Field(gt=0, le=10_000)  # so many latents are prepared at once
     save_every: int = Field(gt=0)
+    probes: int = Field(ge=0, le=1000)
     previews: int = Field(ge=0, le=1000)
 
     @property

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 from cgan.errors import CganError
 from cgan.files import replacing
 from cgan.networks import Generator
+from cgan.parallel import parts_on_threads, threads_at_hand
 
 CHUNK = 64
 Picture = NDArray[np.uint8]
@@ -73,18 +73,14 @@ def _render(network: Generator, chunks: list[tuple[Tensor, Tensor]]) -> Tensor:
     the same, and several times faster when another process takes a core away.
     """
     assert not network.training, "drawing needs eval mode: padding would enter the batch statistics"
-    threads = torch.get_num_threads()
-    workers = threads if chunks[0][1].device.type == "cpu" else 1
+    parts = threads_at_hand() if chunks[0][1].device.type == "cpu" else 1
     exact = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
-    try:
-        with exact, ThreadPoolExecutor(workers, "draw", torch.set_num_threads, (1,)) as pool:
-            return torch.cat(
-                list(pool.map(partial(_render_chunk, network), *zip(*chunks, strict=True)))
-            )
-    finally:
-        torch.set_num_threads(threads)  # partly global, so that the workers' setting leaks
+    with exact, parts_on_threads(parts) as parallel:
+        return torch.cat(
+            list(parallel(partial(_render_chunk, network), *zip(*chunks, strict=True)))
+        )
 
 
 @torch.inference_mode()

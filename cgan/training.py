@@ -7,14 +7,12 @@ resumed training is the uninterrupted one, and a step has no host work in it.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +24,7 @@ from cgan.checkpoint import Checkpoints, digest_of
 from cgan.dataset import Dataset
 from cgan.errors import ParamsError, TrainingError
 from cgan.files import write_bytes
+from cgan.hardware import Hardware, choose_hardware
 from cgan.losses import (
     decision_threshold,
     discriminator_fake_loss,
@@ -50,6 +49,7 @@ from cgan.parallel import (
 from cgan.params import TrainParams
 from cgan.sampling import encode_png, image_grid, to_uint8
 from cgan.tracking import NullTracker, Tracker
+from cgan.watch import Watch, discriminator_wins
 
 log = logging.getLogger(__name__)
 
@@ -68,39 +68,6 @@ Optimizer = torch.optim.Adam | torch.optim.Adadelta
 
 class Interrupted(Exception):  # noqa: N818 - no fault: somebody asked the training to stop
     """The training stopped as asked, with a checkpoint saved. It goes on when it is started again."""
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where and how a training computes."""
-
-    device: torch.device
-    precision: torch.dtype
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        low = self.precision != torch.float32
-        return torch.autocast(self.device.type, self.precision, enabled=low)
-
-
-def choose_hardware(device: str, precision: str) -> Hardware:
-    """Resolve `auto`. Raises ParamsError where CUDA is asked for and absent."""
-    cuda = torch.cuda.is_available()
-    if device == "cuda" and not cuda:
-        raise ParamsError(
-            "params.yaml: `train.device` is `cuda`, and torch finds no CUDA device here. "
-            "Set it to `auto` or `cpu`, or install a CUDA build of torch and its driver."
-        )
-    chosen = torch.device("cuda" if cuda and device != "cpu" else "cpu")
-    if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if chosen.type == "cuda" else _cpu_has_bfloat16()
-        precision = "bfloat16" if fast else "float32"
-    return Hardware(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Without these instructions bfloat16 is emulated, and far slower than float32."""
-    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
 
 
 class Feed:
@@ -471,14 +438,16 @@ def train(
     folder: Path | None = None,
     progress: Callable[[range], Iterator[int]] = iter,
     stopping: Callable[[], bool] = lambda: False,
+    watch: Watch | None = None,
 ) -> Trained:
     """Train a conditional GAN on `data` (uint8 images, int64 labels).
 
     `folder` holds checkpoints and previews; a training that finds one there goes on from it, and
-    without a folder it keeps none. `stopping` is asked after every step.
+    without a folder it keeps none. `stopping` is asked after every step; `watch` probes quality.
 
-    Raises Interrupted when `stopping` says so (after a checkpoint), TrainingError when a loss is no
-    number (before anything of that interval is saved), ParamsError when params and data don't fit.
+    Raises Interrupted when `stopping` says so (after a checkpoint), ParamsError when params and data
+    don't fit, and Diverged when a loss is no number, the discriminator wins for good or a class
+    collapses; nothing of the interval that showed it is saved.
     """
     tracker = tracker or NullTracker()
     hardware = choose_hardware(params.device, params.precision)
@@ -491,6 +460,7 @@ def train(
         state.restore(*found)
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
     previewer = Previewer(state, folder)
+    probe_steps = spread_steps(params.probes, params.total_steps)
     run_step = stepper(state, feed)
     keep_freed_memory()
     start, started = state.step, time.perf_counter()
@@ -505,8 +475,11 @@ def train(
                 tracker.log_metrics(
                     record(state, time.perf_counter() - started, step - start), step
                 )
+                check_balance(state)
             if step in previewer.steps:
                 tracker.log_image("preview", previewer.take(step), step)
+            if watch and step in probe_steps:
+                tracker.log_metrics(probe(state, watch), step)
             if checkpoints and (step % params.save_every == 0 or stop) and not last:
                 check_finite(state)
                 checkpoints.save(step, state.tensors())
@@ -538,17 +511,49 @@ def stepper(state: TrainState, feed: Feed) -> Callable[[bool], None]:
     return eager
 
 
+class Diverged(TrainingError):  # noqa: N818 - reads like what happened
+    """The training went wrong by itself. `step` is where it was seen."""
+
+    def __init__(self, step: int, what: str, advice: str) -> None:
+        super().__init__(
+            f"training stopped at step {step}: {what}. The last good checkpoint is kept, nothing was "
+            f"saved after it. {advice}"
+        )
+        self.step = step
+
+
 def check_finite(state: TrainState) -> None:
-    """Raise TrainingError when one of the recent losses is NaN or infinite: nothing is saved then."""
+    """Raise Diverged when one of the recent losses is NaN or infinite: nothing is saved then."""
     done = (state.step - 1) % state.params.log_every + 1
     bad = (~state.stats[:done].isfinite().all(dim=1)).nonzero()
     if len(bad):
-        step = state.step - done + int(bad[0]) + 1
-        raise TrainingError(
-            f"training diverged: a loss at step {step} is not a finite number. The last good "
-            "checkpoint is kept, nothing was saved after it. Lower `train.lr`, raise "
-            "`train.r1_gamma`, or set `train.precision` to `float32`."
+        raise Diverged(
+            state.step - done + int(bad[0]) + 1,
+            "a loss is not a finite number",
+            "Lower `train.lr`, raise `train.r1_gamma`, or set `train.precision` to `float32`.",
         )
+
+
+def check_balance(state: TrainState) -> None:
+    """Raise Diverged when the discriminator has won for good."""
+    column = COLUMNS.index("accuracy/discriminator_real")
+    if problem := discriminator_wins([(row[column], row[column + 1]) for row in state.history]):
+        advice = "Lower `train.lr`, raise `train.r1_gamma`, or look at the data: `cgan validate`."
+        raise Diverged(state.step, problem, advice)
+
+
+def probe(state: TrainState, watch: Watch) -> dict[str, float]:
+    """Quality of the averaged generator now. Raises Diverged when a class has collapsed."""
+    found = watch.probe(state.average)
+    if problem := watch.collapse(found):
+        advice = "Lower `train.lr` or `train.auxiliary_generator`, or raise `train.r1_gamma`."
+        raise Diverged(state.step, problem, advice)
+    return found
+
+
+def spread_steps(count: int, total_steps: int) -> set[int]:
+    """`count` steps at equal distances, the last one included."""
+    return {round(total_steps * (n + 1) / count) for n in range(count)}
 
 
 def record(state: TrainState, seconds: float, steps: int) -> dict[str, float]:

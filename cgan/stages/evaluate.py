@@ -13,6 +13,7 @@ from torch import Tensor
 from cgan.checkpoint import load_generator
 from cgan.dataset import Dataset, load_dataset
 from cgan.files import write_json
+from cgan.hardware import choose_hardware
 from cgan.judge import Judge, Verdict, accuracy, load_judge, look, train_judge
 from cgan.metrics import (
     NEIGHBOURS,
@@ -29,7 +30,6 @@ from cgan.params import EvaluateParams, JudgeParams, load_params
 from cgan.plots import confusion_matrix_image
 from cgan.sampling import draw, save_png
 from cgan.stages import GENERATOR, HOLDOUT_DATA, JUDGE, RUN_REFERENCE, TRAIN_DATA, run_stage
-from cgan.training import choose_hardware
 
 REPORT = Path("reports/evaluation.json")
 METRICS = Path("reports/metrics.json")

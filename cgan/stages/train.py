@@ -26,19 +26,28 @@ import torch
 
 from cgan.checkpoint import FORMAT, load_tensors, save_network
 from cgan.dataset import Dataset, load_dataset
-from cgan.errors import CganError
+from cgan.errors import CganError, TrainingError
 from cgan.files import sha256_of, write_bytes, write_text
+from cgan.hardware import Hardware, choose_hardware
 from cgan.journal import project_root, run_key_in
+from cgan.judge import load_judge
 from cgan.mlflow_tracker import training_run
 from cgan.params import Params, load_params
 from cgan.progress import progress
-from cgan.stages import DISCRIMINATOR, GENERATOR, RUN_REFERENCE, TRAIN_DATA, run_stage
-from cgan.training import COLUMNS, Hardware, Interrupted, Trained, choose_hardware, train
+from cgan.stages import DISCRIMINATOR, GENERATOR, JUDGE, RUN_REFERENCE, TRAIN_DATA, run_stage
+from cgan.training import (
+    COLUMNS,
+    Diverged,
+    Interrupted,
+    Trained,
+    train,
+)
+from cgan.watch import Watch
 
 PREVIEWS = Path("samples/previews")
 LOSSES = Path("reports/losses.csv")
 # What a change of can change the result; the rest of the package cannot.
-CODE = ("training", "networks", "losses", "parallel", "checkpoint")
+CODE = ("training", "networks", "losses", "parallel", "hardware", "checkpoint")
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +84,17 @@ def main() -> None:
                 params.train.batch_size,
             )
             bar = functools.partial(progress, images_a_step=params.train.batch_size)
+            watch = Watch(load_judge(JUDGE)[0], data, params.train.seed)
             try:
-                trained = train(data, params.train, tracker, folder, bar, lambda: stop.signal > 0)
+                trained = train(
+                    data, params.train, tracker, folder, bar, lambda: stop.signal > 0, watch
+                )
             except Interrupted as interruption:
                 raise Interrupted(f"{interruption}. Start it again to go on.") from None
+            except Diverged as error:
+                report = write_incident(error, folder, params)
+                tracker.log_file(report, "incident")
+                raise TrainingError(f"{error} Report with pictures: {report}") from None
             write_outputs(
                 trained,
                 {
@@ -152,6 +168,23 @@ def require_writable(*folders: Path) -> None:
                 f"{folder}: cannot be written ({error.strerror}), and the results go there. "
                 "Make it writable and start again; nothing was trained."
             ) from None
+
+
+def write_incident(error: Diverged, folder: Path, params: Params) -> Path:
+    """A short report with the previews so far, in `.cgan/incidents` → its path."""
+    target = project_root() / ".cgan" / "incidents" / f"{folder.name}-step-{error.step}"
+    pictures = []
+    for path in sorted((folder / "previews").glob("*.png")):
+        write_bytes(target / path.name, path.read_bytes())
+        pictures.append(f"![{path.stem}]({path.name})")
+    recipe = "\n".join(f"- `train.{name}`: {value}" for name, value in params.train)
+    write_text(
+        target / "report.md",
+        f"# Training stopped at step {error.step}\n\n{error}\n\n## Previews\n\n"
+        + "\n\n".join(pictures[-4:])
+        + f"\n\n## Params\n\n{recipe}\n",
+    )
+    return target / "report.md"
 
 
 def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:

@@ -9,11 +9,11 @@ import torch
 
 from cgan.dataset import load_dataset
 from cgan.files import write_json
+from cgan.hardware import choose_hardware
 from cgan.judge import accuracy, save_judge, train_judge
 from cgan.metrics import wilson_interval
 from cgan.params import load_params
 from cgan.stages import HOLDOUT_DATA, JUDGE, TRAIN_DATA, run_stage
-from cgan.training import choose_hardware
 
 log = logging.getLogger(__name__)
 
