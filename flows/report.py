@@ -27,7 +27,7 @@ PLAIN_WORDS = {
     "quality.worst_class_accuracy": "the same, of the class that fares worst",
     "quality.fid_judge": "Fréchet distance from held-out real images; smaller is better",
     "quality.fid_judge_floor": "the same of real training images: what a perfect generator has",
-    "quality.kid_judge": "kernel distance from held-out real images; smaller is better",
+    "quality.kid_judge": "kernel distance from held-out real images; 0 is like real, chance may put it below",
     "quality.precision": "share of drawings that look like some real image",
     "quality.recall": "share of real images that look like some drawing",
     "quality.density": "how deep among the real images the drawings lie; 1 is like real",
@@ -155,7 +155,7 @@ def _mlflow_run(path: str = "models/mlflow_run.json") -> None:
         return
     text = "The MLflow run that made the generator: losses, previews, parameters, metrics, model."
     uri = str(run.get("tracking_uri") or "")
-    if uri.startswith("http"):
+    if uri.startswith("http"):  # the page finds a run by its id, whichever experiment stands there
         create_link_artifact(
             f"{uri.rstrip('/')}/#/experiments/0/runs/{run['run_id']}",
             link_text="Open the MLflow run",
@@ -164,8 +164,8 @@ def _mlflow_run(path: str = "models/mlflow_run.json") -> None:
         )
     else:
         create_markdown_artifact(
-            f"{text}\n\n`make ui` opens MLflow; there it is run `{run['run_id']}` "
-            f"of the experiment **{run.get('experiment')}**.",
+            f"`make ui` opens MLflow. There it is the run **{run.get('run_name')}** of the "
+            f"experiment **{run.get('experiment')}**, id `{run['run_id']}`.",
             key="mlflow-run",
             description=text,
         )
