@@ -7,6 +7,7 @@ fell into the save.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -36,6 +37,7 @@ from cgan.stages.train import LOSSES, PREVIEWS, write_outputs
 from cgan.training import choose_hardware, train
 
 LOG_EVERY, SAVE_EVERY = 10, 20  # steps: many saves in a short training
+FILES = (GENERATOR, DISCRIMINATOR, LOSSES)
 CHECKPOINTS = Path("checkpoints")
 RESULT = Path("result.json")
 JITTER_S = 0.03  # about a step or two
@@ -225,7 +227,9 @@ def child() -> None:
     params = load_params().train
     trained = train(load_dataset(TRAIN_DATA), params, None, CHECKPOINTS, _told)
     write_outputs(trained, {"params": params.model_dump()})
-    files = [GENERATOR, DISCRIMINATOR, LOSSES, *sorted(PREVIEWS.iterdir())]
+    digests = trained.digests | {str(file): sha256_of(file) for file in FILES}
+    previews = "".join(f"{path.name} {sha256_of(path)}\n" for path in sorted(PREVIEWS.iterdir()))
+    digests[f"{PREVIEWS}/"] = hashlib.sha256(previews.encode()).hexdigest()
     hardware = choose_hardware(params.device, params.precision)
     name = "CPU"
     if hardware.device.type == "cuda":
@@ -234,7 +238,7 @@ def child() -> None:
     write_json(
         RESULT,
         {
-            "digests": trained.digests | {str(file): sha256_of(file) for file in files},
+            "digests": digests,
             "device": f"{name}, {precision}, {params.cpu_parts} parts",
             "versions": f"torch {torch.__version__}, safetensors {safetensors.__version__}, "
             f"Python {sys.version.split()[0]}",
