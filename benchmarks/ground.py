@@ -1,0 +1,144 @@
+"""The common ground of all contenders: one split, one judge, one way to score drawings."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cgan import presets, schema
+from cgan.dataset import Dataset, split
+from cgan.files import sha256_of
+from cgan.judge import Judge, Verdict, load_judge, look, save_judge, train_judge
+from cgan.metrics import frechet_distance
+from cgan.params import DataParams, Params, TrainParams, load_params
+from cgan.sources import fetch
+from cgan.training import choose_hardware
+
+from .machine import ROOT
+
+CACHE = ROOT / ".cgan/bench"
+HELDOUT_FRACTION = 10_000 / 42_000
+SPLIT_SEED = 1
+DRAW_SEED = 1001
+
+
+def all_params() -> Params:
+    return load_params(ROOT / "params.yaml")
+
+
+def preset(name: str, **changes: Any) -> TrainParams:
+    """`train` of params.yaml under the preset `name`, with changes, checked."""
+    with contextlib.chdir(ROOT):
+        values = all_params().train.model_dump() | presets.values(name) | changes
+    return TrainParams.model_validate(values)
+
+
+def kaggle_zip() -> Path:
+    return Path(os.environ.get("CGAN_KAGGLE_ZIP", ROOT.parent / "shared/data/digit-recognizer.zip"))
+
+
+def csv_file() -> tuple[Path, str]:
+    """A plain CSV in the cache, and what it is in words."""
+    source = kaggle_zip()
+    if source.is_file():
+        changes = {"source": "file", "path": str(source)}
+        about = "the Digit Recognizer's train.csv"
+    else:
+        changes = {"source": "sample"}
+        about = (
+            "the embedded 5,000 images, for want of Kaggle's digit-recognizer.zip "
+            "(CGAN_KAGGLE_ZIP): distances are higher with fewer images, don't compare them"
+        )
+    path = CACHE / f"{changes['source']}.csv"
+    if not path.is_file() or (source.is_file() and source.stat().st_mtime > path.stat().st_mtime):
+        fetch(DataParams.model_validate(all_params().data.model_dump() | changes), path)
+    return path, about
+
+
+def as_dataset(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int) -> Dataset:
+    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+    facts = {"classes": classes, "digest": digest, "csv_sha256": digest, "count": len(labels)}
+    return Dataset(torch.from_numpy(images), torch.from_numpy(labels), facts)
+
+
+@dataclass
+class Ground:
+    """`training` is what contenders may see, `heldout` what their drawings are compared with."""
+
+    training: Dataset
+    heldout: Dataset
+    about: str
+    judge_kimg: float | None = None  # None: as params.yaml has it
+
+    @classmethod
+    def prepare(cls, limit: int | None = None, judge_kimg: float | None = None) -> Ground:
+        """`limit` takes the first images only: for a trial of the benchmark itself."""
+        path, about = csv_file()
+        table = schema.read_csv(path, all_params().validation)
+        images, labels = table.images[:limit], table.labels[:limit]
+        train, held = split(images, labels, HELDOUT_FRACTION, SPLIT_SEED)
+        return cls(
+            as_dataset(images[train], labels[train], table.classes),
+            as_dataset(images[held], labels[held], table.classes),
+            about,
+            judge_kimg,
+        )
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Trained on the training part, once: kept in the cache under all that determines it."""
+        params = all_params().train_judge
+        if self.judge_kimg:
+            params = params.model_copy(update={"total_kimg": self.judge_kimg})
+        hardware = choose_hardware("cpu", "auto")
+        facts = {
+            "params": params.model_dump(),
+            "data": self.training.metadata["digest"],
+            "code": sha256_of(ROOT / "cgan/judge.py"),
+            "torch": torch.__version__,
+        }
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        path = CACHE / f"judge-{key}.safetensors"
+        if not path.is_file():
+            save_judge(
+                path, train_judge(self.training, params, hardware.device, hardware.precision), facts
+            )
+        return load_judge(path)[0]
+
+    @cached_property
+    def real(self) -> Verdict:
+        return look(self.judge, self.heldout.images)
+
+    @cached_property
+    def floor(self) -> tuple[float, float]:
+        """(accuracy, Fréchet distance) of real images in the drawings' place: hold-out against as
+        many training images, which no generator can be expected to undercut."""
+        order = torch.randperm(
+            len(self.training), generator=torch.Generator().manual_seed(DRAW_SEED)
+        )
+        others = look(self.judge, self.training.images[order[: len(self.heldout)]])
+        accuracy = (self.real.classes == self.heldout.labels).double().mean().item()
+        return accuracy, frechet_distance(self.real.features, others.features)
+
+    @property
+    def asked(self) -> Tensor:
+        """The classes that contenders must draw: those of the hold-out, one drawing an image, so
+        that a difference in the mix of classes is not taken for one in the drawings."""
+        return self.heldout.labels
+
+    def score(self, drawn: Tensor) -> tuple[float, float]:
+        """(accuracy, Fréchet distance) of uint8 drawings of the classes `asked`."""
+        seen = look(self.judge, drawn)
+        accuracy = (seen.classes == self.asked).double().mean().item()
+        return accuracy, frechet_distance(self.real.features, seen.features)
