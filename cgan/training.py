@@ -477,20 +477,20 @@ def train(
                 )
                 check_balance(state)
             if step in previewer.steps:
+                check_finite(state)
                 tracker.log_image("preview", previewer.take(step), step)
             if watch and step in probe_steps:
+                check_finite(state)
                 tracker.log_metrics(probe(state, watch), step)
             if checkpoints and (step % params.save_every == 0 or stop) and not last:
                 check_finite(state)
                 checkpoints.save(step, state.tensors())
             if stop and not last:
-                raise Interrupted(
-                    f"stopped at step {step} of {params.total_steps}; the checkpoint is saved"
-                )
-
-    wall_time_s = time.perf_counter() - started
-    digests = state.digests()  # before it changes
-    estimate_batch_norm(state.average, params.seed)
+                saved = "the checkpoint is saved" if checkpoints else "nothing is kept"
+                raise Interrupted(f"stopped at step {step} of {params.total_steps}; {saved}")
+        wall_time_s = time.perf_counter() - started
+        digests = state.digests()  # before it changes
+        estimate_batch_norm(state.average, params.seed)
     return Trained(
         state.average.cpu(),
         state.discriminator.cpu().eval().requires_grad_(False),
@@ -523,15 +523,23 @@ class Diverged(TrainingError):  # noqa: N818 - reads like what happened
 
 
 def check_finite(state: TrainState) -> None:
-    """Raise Diverged when one of the recent losses is NaN or infinite: nothing is saved then."""
+    """Raise Diverged when one of the recent losses, or a weight, is NaN or infinite.
+
+    The weights too: a loss is taken before the update, and a generator that overflows in the last
+    one shows it a step later.
+    """
+    advice = "Lower `train.lr`, raise `train.r1_gamma`, or set `train.precision` to `float32`."
     done = (state.step - 1) % state.params.log_every + 1
     bad = (~state.stats[:done].isfinite().all(dim=1)).nonzero()
     if len(bad):
         raise Diverged(
             state.step - done + int(bad[0]) + 1,
             "a loss is not a finite number",
-            "Lower `train.lr`, raise `train.r1_gamma`, or set `train.precision` to `float32`.",
+            advice,
         )
+    weights = [*state.generator.parameters(), *state.discriminator.parameters()]
+    if not torch.stack([weight.isfinite().all() for weight in weights]).all():
+        raise Diverged(state.step, "a weight is not a finite number", advice)
 
 
 def check_balance(state: TrainState) -> None:

@@ -1,0 +1,599 @@
+"""The training loop, on tiny networks: what a step changes, and that a resumed training is the same."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+from synthetic import make_images
+from torch import Tensor, nn
+
+from cgan.checkpoint import digest_of
+from cgan.dataset import Dataset
+from cgan.errors import ParamsError, TrainingError
+from cgan.hardware import Hardware, choose_hardware
+from cgan.networks import Architecture, build_generator
+from cgan.params import TrainParams, load_params
+from cgan.presets import values
+from cgan.sampling import image_grid, to_uint8
+from cgan.tracking import RecordingTracker
+from cgan.training import (
+    COLUMNS,
+    Diverged,
+    Feed,
+    Interrupted,
+    Trained,
+    TrainState,
+    average_weight,
+    check_balance,
+    check_finite,
+    discriminator_step,
+    estimate_batch_norm,
+    generator_step,
+    learning_rate,
+    preview_steps,
+    record,
+    train,
+)
+
+CPU = Hardware(torch.device("cpu"), torch.float32)
+TINY = {
+    "latent_dim": 4,
+    "generator_width": 4,
+    "discriminator_width": 4,
+    "batch_size": 8,
+    "cpu_parts": 2,
+    "total_kimg": 0.08,  # 10 steps
+    "ema_half_life_kimg": 0.02,
+    "r1_every": 3,
+    "log_every": 2,
+    "save_every": 4,
+    "previews": 3,
+    "device": "cpu",
+    "precision": "float32",
+}
+DEFAULTS = load_params(ROOT / "params.yaml").train.model_dump()
+
+
+def params_of(**changes: Any) -> TrainParams:
+    return TrainParams(**{**DEFAULTS, **TINY, **changes})
+
+
+def data_of(side: int = 8, channels: int = 1, per_class: int = 12) -> Dataset:
+    images, labels = make_images(per_class, side=side, channels=channels)
+    return Dataset(torch.from_numpy(images), torch.from_numpy(labels), {"classes": 3})
+
+
+DATA = data_of()
+
+
+def digest(trained: Trained) -> str:
+    """Of everything that a training leaves, times aside."""
+    tensors = {"history": torch.tensor(trained.history, dtype=torch.float64)}
+    for name in ("generator", "discriminator"):
+        network: nn.Module = getattr(trained, name)
+        tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
+    for step, png in trained.previews.items():
+        tensors[f"preview/{step}"] = torch.frombuffer(bytearray(png), dtype=torch.uint8)
+    return digest_of(tensors)
+
+
+@functools.cache
+def straight(params: TrainParams) -> str:
+    """Digest of a training without a folder or a stop."""
+    return digest(train(DATA, params))
+
+
+class StopAfter:
+    """Asked after every step; says stop after the `count`-th."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+# -- One step ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["joint", "separate"])
+def test_each_step_changes_its_own_network_only(mode: str) -> None:
+    state = TrainState(DATA, params_of(discriminator_batch=mode), CPU)
+    feed = Feed(DATA, state.params, CPU.device, 2)
+    feed.seek(0)
+    parts = state.split(*feed.next())
+    for part in parts:
+        part.penalise = True
+
+    def weights() -> tuple[str, str]:
+        return tuple(  # type: ignore[return-value]
+            digest_of(dict(net.named_parameters()))
+            for net in (state.generator, state.discriminator)
+        )
+
+    start = weights()
+    discriminator_step(state, parts)
+    middle = weights()
+    generator_step(state, parts)
+    end = weights()
+    assert start[0] == middle[0] and start[1] != middle[1]
+    assert middle[0] != end[0] and middle[1] == end[1]
+
+
+def test_every_weight_is_trained() -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    before = [w.clone() for w in state.generator.parameters()]
+    before += [w.clone() for w in state.discriminator.parameters()]
+    trained = train(DATA, params_of(ema_half_life_kimg=0.0))
+    after = [*trained.generator.parameters(), *trained.discriminator.parameters()]
+    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["joint", "separate"])
+def test_parts_of_a_batch_give_the_gradient_of_the_whole_batch(mode: str) -> None:
+    """Batch norm aside: the discriminator has none, so its parts add up to the whole exactly."""
+    weights = []
+    for parts in (1, 4):
+        params = params_of(cpu_parts=parts, discriminator_batch=mode, optimizer="adadelta", lr=1.0)
+        state = TrainState(DATA, params, CPU)
+        state.generator.eval()
+        for generator, _ in state.networks:
+            generator.eval()
+        feed = Feed(DATA, params, CPU.device, 2)
+        feed.seek(0)
+        pieces = state.split(*feed.next())
+        for piece in pieces:
+            piece.penalise = True
+        discriminator_step(state, pieces)
+        weights.append([w.grad.clone() for w in state.discriminator.parameters()])  # type: ignore[union-attr]
+    for whole, added in zip(*weights, strict=True):
+        assert torch.allclose(whole, added, atol=1e-5)
+
+
+def test_gradients_are_clipped_by_value() -> None:
+    clipped, free = (
+        TrainState(DATA, params_of(gradient_clip=clip, lr=0.0001), CPU) for clip in (0.01, 0.0)
+    )
+    for state in (clipped, free):
+        feed = Feed(DATA, state.params, CPU.device, 2)
+        feed.seek(0)
+        parts = state.split(*feed.next())
+        for part in parts:
+            part.penalise = False
+        discriminator_step(state, parts)
+    for mine, theirs in zip(
+        clipped.discriminator.parameters(), free.discriminator.parameters(), strict=True
+    ):
+        assert mine.grad is not None and theirs.grad is not None
+        assert torch.equal(mine.grad, theirs.grad.clamp(-0.01, 0.01))
+    largest = max(w.grad.abs().max().item() for w in free.discriminator.parameters())  # type: ignore[union-attr]
+    assert largest > 0.01, "nothing was there to clip"
+
+
+# -- The feed and the schedules ---------------------------------------------------------------------
+
+
+def batches(params: TrainParams, chunk: int, steps: range) -> list[tuple[Tensor, ...]]:
+    feed, out = Feed(DATA, params, CPU.device, chunk), []
+    for step in steps:
+        if step == steps.start or step % chunk == 0:
+            feed.seek(step)
+        out.append((*feed.next(), *feed.advance()))
+    return out
+
+
+def test_an_epoch_shows_each_image_at_most_once_and_the_next_one_in_another_order() -> None:
+    size, per_epoch = 8, 36 // 8
+    seen = [
+        [image.numpy().tobytes() for image in real]
+        for real, *_ in batches(params_of(), 5, range(2 * per_epoch))
+    ]
+    first = [image for batch in seen[:per_epoch] for image in batch]
+    second = [image for batch in seen[per_epoch:] for image in batch]
+    assert len(set(first)) == len(set(second)) == size * per_epoch
+    assert first != second
+
+
+def test_batches_are_scaled_images_with_their_own_labels() -> None:
+    for real, labels, latents, *_ in batches(params_of(), 2, range(4)):
+        assert real.shape == (8, 1, 8, 8) and latents.shape == (8, 4)
+        assert real.min() >= -1 and real.max() == 1
+        # make_images() paints the column of the class white.
+        assert all(
+            (image[0, :, label] == 1).all() for image, label in zip(real, labels, strict=True)
+        )
+
+
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    straight = batches(params_of(), 2, range(9))
+    for start in (1, 4, 7):
+        for mine, theirs in zip(
+            batches(params_of(), 2, range(start, 9)), straight[start:], strict=True
+        ):
+            assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    other = batches(params_of(seed=2), 2, range(1))[0]
+    assert not torch.equal(other[0], straight[0][0]) and not torch.equal(other[2], straight[0][2])
+
+
+def test_f34_batch_larger_than_the_data_is_refused() -> None:
+    with pytest.raises(
+        ParamsError, match=r"`train.batch_size` is 38, and the training part has 36 im"
+    ):
+        train(DATA, params_of(batch_size=38))
+
+
+def test_f37_cuda_is_refused_where_it_is_absent_and_auto_takes_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ParamsError, match=r"`train.device` is `cuda`, and torch finds no CUDA"):
+        choose_hardware("cuda", "auto")
+    assert choose_hardware("auto", "float32") == CPU
+    assert choose_hardware("cpu", "bfloat16").precision == torch.bfloat16
+
+
+def test_learning_rate_is_constant_then_falls_linearly() -> None:
+    params = params_of(lr=2.0, decay_from=0.5, final_lr_fraction=0.1)  # 10 steps
+    rates = [learning_rate(params, step) for step in range(10)]
+    assert rates[:5] == [2.0] * 5
+    assert rates[5:] == pytest.approx([1.64, 1.28, 0.92, 0.56, 0.2])
+    for constant in (params_of(lr=2.0, decay_from=1.0), params_of(lr=2.0, final_lr_fraction=1.0)):
+        assert [learning_rate(constant, step) for step in range(10)] == pytest.approx([2.0] * 10)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adadelta"])
+def test_the_scheduled_rate_reaches_both_optimizers(optimizer: str) -> None:
+    state = TrainState(DATA, params_of(optimizer=optimizer), CPU)
+    state.set_learning_rate(torch.tensor(0.125))
+    for used in (state.generator_optimizer, state.discriminator_optimizer):
+        assert float(used.param_groups[0]["lr"]) == 0.125
+
+
+def test_average_halves_an_old_weight_s_share_in_its_half_life() -> None:
+    params = params_of(ema_half_life_kimg=0.8)  # 100 steps of 8 images
+    late = range(10_000, 10_100)
+    kept = np.prod([1 - average_weight(params, step) for step in late])
+    assert kept == pytest.approx(0.5, rel=1e-6)
+    assert average_weight(params, 0) == pytest.approx(0.9), "short-sighted at the start"
+    assert average_weight(params_of(ema_half_life_kimg=0.0), 5) == 1.0
+
+
+def test_update_average_moves_weights_and_statistics_by_the_given_share() -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    old = {name: t.clone() for name, t in state.average.state_dict().items()}
+    with torch.no_grad():
+        for tensor in state.generator.state_dict().values():
+            tensor.add_(1)
+    new = {name: t.clone() for name, t in state.generator.state_dict().items()}
+    state.update_average(torch.tensor(0.25))
+    floats = [name for name in old if old[name].is_floating_point()]
+    assert any("running_mean" in name for name in floats)
+    for name in floats:
+        expected = 0.75 * old[name] + 0.25 * new[name]
+        assert torch.allclose(state.average.state_dict()[name], expected, atol=1e-6)
+        assert torch.equal(state.generator.state_dict()[name], new[name])
+
+
+def test_without_an_average_the_generator_itself_is_kept() -> None:
+    params = params_of(ema_half_life_kimg=0.0)
+    state = TrainState(DATA, params, CPU)
+    state.update_average(torch.tensor(average_weight(params, 0)))
+    pairs = zip(state.average.parameters(), state.generator.parameters(), strict=True)
+    assert all(torch.allclose(a, b) for a, b in pairs)
+
+
+def test_batch_norm_estimation_changes_batch_norm_statistics_only() -> None:
+    torch.manual_seed(0)
+    generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
+    before = {name: t.clone() for name, t in generator.state_dict().items()}
+    estimate_batch_norm(generator, seed=1, batches=3, size=64)
+    changed = {n for n, t in generator.state_dict().items() if not torch.equal(t, before[n])}
+    assert changed == {n for n in before if n.rsplit(".")[-1].startswith(("running", "num"))}
+    assert not generator.training
+    assert all(n.momentum == 0.1 for n in generator.modules() if isinstance(n, nn.BatchNorm2d))
+
+
+def test_estimated_statistics_are_those_of_the_drawings() -> None:
+    generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
+    estimate_batch_norm(generator, seed=1, batches=20, size=96)
+    given: list[Tensor] = []
+    generator.layers[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    with torch.no_grad():
+        generator(torch.randn(3000, 4), torch.arange(3000) % 3)
+    norm = generator.layers[0]
+    assert torch.allclose(given[0].mean(dim=(0, 2, 3)), norm.running_mean, atol=0.05)
+    assert torch.allclose(given[0].var(dim=(0, 2, 3)), norm.running_var, rtol=0.1)
+
+
+# -- Whole trainings --------------------------------------------------------------------------------
+
+
+def test_equal_seeds_train_equal_networks_and_another_seed_others() -> None:
+    first = straight(params_of())
+    torch.manual_seed(99)  # the global generator has no say
+    assert digest(train(DATA, params_of())) == first
+    assert digest(train(DATA, params_of(seed=2))) != first
+
+
+@pytest.mark.parametrize("generator", ["deconv", "upsample"])
+def test_the_result_does_not_depend_on_the_number_of_threads(generator: str) -> None:
+    data, threads, digests = data_of(side=16), torch.get_num_threads(), []
+    params = params_of(generator=generator, generator_width=8, total_kimg=0.032, batch_size=16)
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            digests.append(digest(train(data, params)))
+            assert torch.get_num_threads() == count, "left as it was"
+    finally:
+        torch.set_num_threads(threads)
+    assert len(set(digests)) == 1
+
+
+SEPARATE = {"discriminator_batch": "separate", "optimizer": "adadelta"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stops"),
+    [
+        ({}, [1]),
+        ({}, [2]),
+        ({}, [3]),
+        ({}, [4]),
+        ({}, [9]),
+        ({}, [3, 4, 1]),
+        (SEPARATE, [5]),
+        ({"generator": "embed", "log_every": 4}, [3, 2]),
+    ],
+)
+def test_resumed_training_equals_uninterrupted_training(
+    tmp_path: Path, changes: dict[str, Any], stops: list[int]
+) -> None:
+    params, done = params_of(**changes), 0
+    for stop in stops:
+        with pytest.raises(Interrupted, match=f"stopped at step {done + stop} of 10"):
+            train(DATA, params, folder=tmp_path, stopping=StopAfter(stop))
+        done += stop
+    resumed = train(DATA, params, folder=tmp_path)
+    assert resumed.resumed_from == done
+    assert digest(resumed) == straight(params)
+
+
+def test_resumed_training_draws_the_same_records_and_images_for_the_tracker(tmp_path: Path) -> None:
+    def timeless(*trackers: RecordingTracker) -> list[Any]:
+        metrics = [
+            (step, {k: v for k, v in logged.items() if k != "progress/images_per_s"})
+            for tracker in trackers
+            for step, logged in tracker.metrics
+        ]
+        return metrics + [(s, i.tobytes()) for tracker in trackers for s, _, i in tracker.images]
+
+    whole, first, second = RecordingTracker(), RecordingTracker(), RecordingTracker()
+    train(DATA, params_of(), whole)
+    with pytest.raises(Interrupted):
+        train(DATA, params_of(), first, tmp_path, stopping=StopAfter(5))
+    train(DATA, params_of(), second, tmp_path)
+    assert timeless(first, second) == timeless(whole)
+
+
+def test_f38_resuming_from_the_checkpoint_before_a_damaged_one_ends_the_same(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(Interrupted):
+        train(DATA, params_of(), folder=tmp_path, stopping=StopAfter(9))
+    newest = sorted(tmp_path.glob("step-*"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    resumed = train(DATA, params_of(), folder=tmp_path)
+    assert resumed.resumed_from == 8 and digest(resumed) == straight(params_of())
+
+
+def test_asked_to_stop_at_the_last_step_the_training_is_done(tmp_path: Path) -> None:
+    assert len(train(DATA, params_of(), folder=tmp_path, stopping=StopAfter(10)).history) == 5
+
+
+def test_checkpoints_are_saved_at_their_interval(tmp_path: Path) -> None:
+    train(DATA, params_of(), folder=tmp_path)
+    assert sorted(path.stem for path in tmp_path.glob("step-*")) == [
+        "step-000000004",
+        "step-000000008",
+    ]
+
+
+def test_records_go_to_the_tracker_at_each_interval_and_at_the_end() -> None:
+    tracker = RecordingTracker()
+    params = params_of(total_kimg=0.072)  # 9 steps
+    trained = train(DATA, params, tracker)
+    assert [step for step, _ in tracker.metrics] == [2, 4, 6, 8, 9]
+    for (step, logged), row in zip(tracker.metrics, trained.history, strict=True):
+        assert list(logged) == [*COLUMNS[1:], "progress/images_per_s"]
+        assert row == [step, *(logged[name] for name in COLUMNS[1:])]
+        assert logged["progress/kimg"] == step * 8 / 1000
+        assert logged["progress/learning_rate"] == learning_rate(params, step - 1)
+        assert 0 <= logged["accuracy/discriminator_real"] <= 1
+
+
+def test_a_record_is_the_mean_of_its_interval() -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    state.stats.copy_(torch.tensor([[1.0, 2, 3, 4, 0, 1], [3.0, 2, 5, 0, 1, 1]]))
+    state.step = 2
+    assert list(record(state, 1.0, 2).values())[2:8] == [2, 2, 4, 2, 0.5, 1]
+
+
+def test_preview_steps_are_1_and_200_and_then_ever_further_apart() -> None:
+    steps = preview_steps(12, 2500)
+    assert steps[:2] == [1, 200] and steps[-1] == 2500 and len(steps) == 12
+    gaps = np.diff(steps[1:])
+    assert (np.diff(gaps) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "steps"),
+    [
+        (0, 100, []),
+        (1, 100, [1]),
+        (2, 100, [1, 100]),
+        (2, 900, [1, 200]),
+        (3, 200, [1, 200]),
+        (5, 1, [1]),
+    ],
+)
+def test_preview_steps_at_the_edges(count: int, total: int, steps: list[int]) -> None:
+    assert preview_steps(count, total) == steps
+
+
+def test_previews_are_grids_by_the_averaged_generator_at_their_steps() -> None:
+    tracker = RecordingTracker()
+    params = params_of()
+    trained = train(DATA, params, tracker)
+    steps = preview_steps(3, 10)
+    assert list(trained.previews) == [step for step, name, _ in tracker.images] == steps
+    assert steps[0] == 1 and steps[-1] == 10
+    for step, name, image in tracker.images:
+        png = np.asarray(Image.open(io.BytesIO(trained.previews[step])))
+        assert name == "preview" and np.array_equal(png, image) and image.dtype == np.uint8
+    shape = image_grid(to_uint8(torch.zeros(24, 1, 8, 8)).unflatten(0, (8, 3))).shape
+    assert all(image.shape == shape for *_, image in tracker.images)
+    assert len({image.tobytes() for *_, image in tracker.images}) == len(steps)
+
+
+# -- Divergence -------------------------------------------------------------------------------------
+
+
+def test_f51_divergence_stops_before_anything_of_its_interval_is_saved(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(DATA, params_of(), folder=tmp_path, stopping=StopAfter(4))
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    tracker = RecordingTracker()
+    with pytest.raises(
+        TrainingError, match=r"stopped at step 5: a loss is not a finite number.*Lower"
+    ):
+        train(DATA, params_of(lr=1e30), tracker, tmp_path)
+    assert tracker.metrics == [] and tracker.images == []
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
+
+
+def test_f51_no_picture_of_a_diverged_network_is_kept(tmp_path: Path) -> None:
+    tracker = RecordingTracker()
+    with pytest.raises(TrainingError):
+        train(DATA, params_of(lr=1e30, log_every=20, save_every=20, previews=2), tracker, tmp_path)
+    assert tracker.images == [] and not (tmp_path / "previews").exists()
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_were(
+    network: str, value: float
+) -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    state.step = 2
+    check_finite(state)
+    with torch.no_grad():
+        next(getattr(state, network).parameters()).view(-1)[3] = value
+    with pytest.raises(Diverged, match="stopped at step 2: a weight is not a finite number"):
+        check_finite(state)
+
+
+def test_f52_a_discriminator_that_wins_for_good_stops_the_training(tmp_path: Path) -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    won = dict.fromkeys(COLUMNS, 0.0) | {
+        "accuracy/discriminator_real": 1.0,
+        "accuracy/discriminator_fake": 1.0,
+    }
+    state.history = [list(won.values())] * 200
+    with pytest.raises(Diverged, match="discriminator"):
+        check_balance(state)
+    state.history[-1] = list((won | {"accuracy/discriminator_fake": 0.5}).values())
+    check_balance(state)
+
+
+# -- Every variant ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"generator": "upsample"},
+        {"generator": "embed"},
+        {"objective": "least_squares"},
+        {"objective": "least_squares", "r1_gamma": 0.0, "auxiliary_discriminator": 0.0},
+        {"auxiliary_generator": 0.0},
+        {"optimizer": "adadelta", "lr": 1.0},
+        {"gradient_clip": 0.1},
+        {"discriminator_batch": "separate"},
+        {"cpu_parts": 1},
+        {"cpu_parts": 4},
+        {"precision": "bfloat16"},
+        {"precision": "bfloat16", "discriminator_batch": "separate", "cpu_parts": 1},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_every_variant_trains_and_differs_from_the_default(changes: dict[str, Any]) -> None:
+    trained = train(DATA, params_of(total_kimg=0.032, **changes))
+    assert np.isfinite(trained.history).all() and len(trained.history) == 2
+    assert digest(trained) != straight(params_of(total_kimg=0.032))
+    assert all(w.dtype == torch.float32 for w in trained.generator.parameters())
+
+
+@pytest.mark.parametrize("changes", [{"channels": 3}, {"side": 28}], ids=["colour", "28"])
+def test_other_images_train(changes: dict[str, Any]) -> None:
+    data = data_of(**changes)
+    trained = train(data, params_of(total_kimg=0.016))
+    with torch.no_grad():
+        drawn = trained.generator(torch.randn(2, 4), torch.tensor([0, 2]))
+    assert drawn.shape[1:] == data.images.shape[1:]
+    assert not trained.generator.training and not trained.discriminator.training
+
+
+@pytest.mark.parametrize("name", ["seed", "fast", "best"])
+def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    if not Path(f"presets/{name}.yaml").exists():
+        pytest.skip(f"no preset {name}")
+    sizes = {"batch_size": 8, "total_kimg": 0.016, "log_every": 2, "save_every": 2}
+    sizes |= {"generator_width": 4, "discriminator_width": 4}
+    params = TrainParams(**{**DEFAULTS, "device": "cpu", **values(name), **sizes})
+    assert np.isfinite(train(data_of(side=28), params).history).all()
+
+
+def test_training_learns_the_classes_of_simple_images() -> None:
+    """White column i is class i: after a few hundred steps the drawings show it."""
+    params = params_of(
+        generator_width=8,
+        discriminator_width=8,
+        latent_dim=8,
+        batch_size=32,
+        total_kimg=5.0,
+        ema_half_life_kimg=0.5,
+        log_every=50,
+        save_every=50,
+        previews=0,
+    )
+    trained = train(DATA, params)
+    labels = torch.arange(60) % 3
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        drawn = trained.generator(torch.randn(60, 8, generator=generator), labels)
+    brightest = drawn[:, 0].mean(dim=1)[:, :3].argmax(dim=1)
+    assert (brightest == labels).float().mean() > 0.9
+
+
+def test_progress_is_told_every_step_and_the_callback_can_be_a_bar() -> None:
+    steps: list[range] = []
+
+    def bar(of: range) -> Any:
+        steps.append(of)
+        return iter(of)
+
+    called: list[int] = []
+    stopping: Callable[[], bool] = lambda: bool(called.append(1))  # noqa: E731
+    train(DATA, params_of(), progress=bar, stopping=stopping)
+    assert steps == [range(10)] and len(called) == 10
