@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from cgan.errors import CganError, ModelError
@@ -56,8 +56,10 @@ def save_tensors(path: Path | str, kind: str, tensors: Mapping[str, Tensor], fac
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header = {"format": FORMAT, "kind": kind, "digest": digest_of(plain), **facts}
     header["seal"] = _seal_of(header)
+    metadata = {"cgan": json.dumps(header, sort_keys=True, allow_nan=False)}
     with replacing(path) as temporary:
-        save_file(plain, temporary, {"cgan": json.dumps(header, sort_keys=True, allow_nan=False)})
+        # Not safetensors' `save_file`: its error isn't an OSError when the disk is full.
+        temporary.write_bytes(serialized(plain, metadata))
 
 
 def load_tensors(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Facts]:

@@ -31,10 +31,11 @@ from cgan.errors import ParamsError, TrackingError, TrainingError
 from cgan.files import sha256_of, write_json, write_text
 from cgan.journal import project_root
 from cgan.mlflow_tracker import side_run
+from cgan.parallel import choose_hardware
 from cgan.params import Params, load_params
 from cgan.stages import DISCRIMINATOR, GENERATOR, TRAIN_DATA, run_stage
 from cgan.stages.train import LOSSES, PREVIEWS, write_outputs
-from cgan.training import choose_hardware, train
+from cgan.training import train
 
 LOG_EVERY, SAVE_EVERY = 10, 20  # steps: many saves in a short training
 FILES = (GENERATOR, DISCRIMINATOR, LOSSES)
