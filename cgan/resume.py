@@ -29,9 +29,9 @@ import yaml
 from cgan.dataset import load_dataset
 from cgan.errors import ParamsError, TrackingError, TrainingError
 from cgan.files import sha256_of, write_json, write_text
+from cgan.hardware import choose_hardware
 from cgan.journal import project_root
 from cgan.mlflow_tracker import side_run
-from cgan.parallel import choose_hardware
 from cgan.params import Params, load_params
 from cgan.stages import DISCRIMINATOR, GENERATOR, TRAIN_DATA, run_stage
 from cgan.stages.train import LOSSES, PREVIEWS, write_outputs
