@@ -138,7 +138,8 @@ def train_judge(
     )
     images, labels = data.images.to(device), data.labels.to(device)
     order = torch.empty(0, dtype=torch.int64)
-    parts = PARTS if device.type == "cpu" else 1
+    # Batch norm needs two images at least.
+    parts = PARTS if device.type == "cpu" and batch >= 2 * PARTS else 1
     judges = [judge.train(), *(sharing_weights(judge) for _ in range(1, parts))]
     weights = list(judge.parameters())
 
@@ -193,4 +194,5 @@ def load_judge(path: Path | str) -> tuple[Judge, Facts]:
             "Make it again with `dvc repro --force train_judge`."
         ) from None
     fill(judge, tensors, path)
+    judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return judge.eval().requires_grad_(False), facts
