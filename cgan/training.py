@@ -545,7 +545,8 @@ def check_finite(state: TrainState) -> None:
 def check_balance(state: TrainState) -> None:
     """Raise Diverged when the discriminator has won for good."""
     column = COLUMNS.index("accuracy/discriminator_real")
-    if problem := discriminator_wins([(row[column], row[column + 1]) for row in state.history]):
+    accuracies = [(row[column], row[column + 1]) for row in state.history]
+    if problem := discriminator_wins(accuracies, state.step):
         advice = "Lower `train.lr`, raise `train.r1_gamma`, or look at the data: `cgan validate`."
         raise Diverged(state.step, problem, advice)
 
@@ -553,7 +554,7 @@ def check_balance(state: TrainState) -> None:
 def probe(state: TrainState, watch: Watch) -> dict[str, float]:
     """Quality of the averaged generator now. Raises Diverged when a class has collapsed."""
     found = watch.probe(state.average)
-    if problem := watch.collapse(found):
+    if problem := watch.collapse(found, state.step):
         advice = "Lower `train.lr` or `train.auxiliary_generator`, or raise `train.r1_gamma`."
         raise Diverged(state.step, problem, advice)
     return found

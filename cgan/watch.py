@@ -22,6 +22,7 @@ PINNED = 0.995  # of both the reals and the fakes told apart, in every record
 PINNED_RECORDS = 10
 LEAST_DIVERSITY = 0.25  # of what real images of the class have
 COLLAPSED_PROBES = 2
+WARM_UP_STEPS = 500  # a young generator draws one blob a class, and its discriminator knows it
 
 
 class Watch:
@@ -53,10 +54,12 @@ class Watch:
             "probe/worst_class": float(relative.index(min(relative))),
         }
 
-    def collapse(self, probe: dict[str, float]) -> str | None:
+    def collapse(self, probe: dict[str, float], step: int) -> str | None:
         """What is wrong, in words, once probes in a row have seen it."""
         worst = probe["probe/diversity_worst_class"]
-        self._collapsed = self._collapsed + 1 if worst < LEAST_DIVERSITY else 0
+        self._collapsed = (
+            self._collapsed + 1 if worst < LEAST_DIVERSITY and step > WARM_UP_STEPS else 0
+        )
         if self._collapsed < COLLAPSED_PROBES:
             return None
         return (
@@ -65,10 +68,14 @@ class Watch:
         )
 
 
-def discriminator_wins(accuracies: Sequence[tuple[float, float]]) -> str | None:
+def discriminator_wins(accuracies: Sequence[tuple[float, float]], step: int) -> str | None:
     """What is wrong, in words, when the last records (reals right, fakes right) leave no doubt."""
     last = accuracies[-PINNED_RECORDS:]
-    if len(last) < PINNED_RECORDS or min(min(pair) for pair in last) < PINNED:
+    if (
+        step <= WARM_UP_STEPS
+        or len(last) < PINNED_RECORDS
+        or min(min(pair) for pair in last) < PINNED
+    ):
         return None
     return (
         f"the discriminator tells fakes from reals in more than {PINNED:.1%} of all cases for "
