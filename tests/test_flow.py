@@ -56,6 +56,12 @@ if os.environ.get("SLOW") == stage:
     for second in range(int(os.environ.get("SECONDS", 30)) * 10):
         print(f"{stage}: step {second}")
         time.sleep(0.1)
+if signal_file := os.environ.get("WAIT_FOR"):
+    deadline = time.monotonic() + 20
+    while not Path(signal_file).exists():
+        if time.monotonic() > deadline:
+            sys.exit("Error: nobody heard")
+        time.sleep(0.02)
 if os.environ.get("FAIL") == stage:
     sys.exit("Error: data/raw/train.csv, row 17, column pixel12: 256 is outside 0–255.")
 for out in outs:
@@ -178,14 +184,19 @@ def test_a_stage_is_ran_then_unchanged_then_restored(repo: Path) -> None:
     assert reproduce("download", quiet, force=True) == Outcome.RAN
 
 
-def test_lines_arrive_while_the_stage_runs(repo: Path) -> None:
-    seen: dict[str, bool] = {}
-    reproduce("download", lambda line: seen.setdefault(line, Path("data/raw/train.csv").exists()))
-    first = next(line for line in seen if "process" in line)
-    assert f" of {Path(sys.executable).parent}/" in first, (
+def test_lines_arrive_while_the_stage_runs(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WAIT_FOR", "heard")  # fails when nobody answers the first line
+    lines: list[str] = []
+
+    def answer(line: str) -> None:
+        lines.append(line)
+        if "process" in line:
+            Path("heard").touch()
+
+    assert reproduce("download", answer) == Outcome.RAN
+    assert f" of {Path(sys.executable).parent}/" in "".join(lines), (
         "a stage's `python` is the flow's interpreter"
     )
-    assert seen[first] is False, "the line came before the stage had written its output"
 
 
 def test_a_failed_stage_raises_its_own_message_alone(
