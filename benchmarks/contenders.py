@@ -19,13 +19,13 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
 from cgan.dataset import Dataset
+from cgan.hardware import choose_hardware
 from cgan.parallel import keep_freed_memory, parts_on_threads
 from cgan.params import TrainParams
 from cgan.sampling import draw, to_uint8
 from cgan.training import (
     Feed,
     TrainState,
-    choose_hardware,
     estimate_batch_norm,
     record,
     stepper,
@@ -39,8 +39,10 @@ DRAW_BATCH = 500
 class Contender(Protocol):
     name: str
     batch: int
-    step: int
     flop_steps: int  # so many steps hold every kind of step
+
+    @property
+    def step(self) -> int: ...
 
     def train(self, steps: int, threads: int) -> None:
         """Go on for so many steps; all work is done when it returns."""
@@ -410,7 +412,7 @@ def flop_per_image(contender: Contender) -> float:
     """Multiplications and additions of matrix products and convolutions, both ways, all updates."""
     with FlopCounterMode(display=False) as counter:
         contender.train(contender.flop_steps, threads=1)
-    return counter.get_total_flops() / (contender.flop_steps * contender.batch)
+    return float(counter.get_total_flops()) / (contender.flop_steps * contender.batch)
 
 
 def timed(contender: Contender, steps: int, threads: int) -> tuple[float, float]:

@@ -19,11 +19,11 @@ from torch import Tensor
 from cgan import presets, schema
 from cgan.dataset import Dataset, split
 from cgan.files import sha256_of
+from cgan.hardware import choose_hardware
 from cgan.judge import Judge, Verdict, load_judge, look, save_judge, train_judge
 from cgan.metrics import frechet_distance
 from cgan.params import DataParams, Params, TrainParams, load_params
 from cgan.sources import fetch
-from cgan.training import choose_hardware
 
 from .machine import ROOT
 

@@ -6,9 +6,11 @@ The clock runs while a contender trains, and stands while it is looked at. For a
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -61,14 +63,15 @@ def contender(ground: Ground, who: str, seed: int, changes: dict[str, Any]) -> C
     )
 
 
-def follow(ground: Ground, run: Run, seed: int, threads: int) -> Curve:
+def follow(
+    ground: Ground, trained: Contender, run: Run, seed: int, threads: int, chunk: int = CHUNK
+) -> Curve:
     """Train, stop the clock at each probe, draw as many digits as are held out, score them."""
-    trained = contender(ground, run.who, seed, dict(run.changes))
     curve = Curve(run.who, seed, threads)
     seconds = cpu_seconds = 0.0
-    for due in _due(trained, run):
+    for due in _due(trained, run, chunk):
         while not due(trained.step, seconds):
-            steps = CHUNK
+            steps = chunk
             if isinstance(trained, Ours):
                 steps = min(steps, trained.params.total_steps - trained.step)
             elif seconds == 0 or seconds / trained.step > 0.2:  # slow ones, step by step
@@ -90,20 +93,20 @@ def follow(ground: Ground, run: Run, seed: int, threads: int) -> Curve:
     return curve
 
 
-def _due(trained: Contender, run: Run) -> list[Any]:
+def _due(trained: Contender, run: Run, chunk: int) -> list[Callable[[int, float], bool]]:
     """When to look: by step for a preset with an end, by the clock for the rest."""
-    if isinstance(trained, Ours) and math.isinf(run.seconds):
-        total = trained.params.total_steps
-        first = max(1, min(150, total // 4))
-        at = np.unique(np.geomspace(first, total, run.probes).round()).tolist()
-        at = [*(CHUNK * math.ceil(s / CHUNK) for s in at[:-1]), total]
-        return [lambda step, _, s=s: step >= min(s, total) for s in dict.fromkeys(at)]
-    last = run.seconds
-    clock = (
-        np.geomspace(max(last / 20, min(last, 2.0)), last, run.probes) if run.probes > 1 else [last]
-    )
-    total = trained.params.total_steps if isinstance(trained, Ours) else math.inf
-    return [lambda step, seconds, s=s: seconds >= s or step >= total for s in clock]
+    end = trained.params.total_steps if isinstance(trained, Ours) else math.inf
+    if end < math.inf and math.isinf(run.seconds):
+        spaced = np.geomspace(max(1, min(150, end // 4)), end, run.probes)[:-1]
+        at = sorted({min(end, chunk * math.ceil(step / chunk)) for step in spaced} | {end})
+        return [functools.partial(_arrived, step, math.inf) for step in at]
+    first = max(run.seconds / 20, min(run.seconds, 2.0)) if run.probes > 1 else run.seconds
+    clock = np.geomspace(first, run.seconds, run.probes)
+    return [functools.partial(_arrived, end, at) for at in clock]
+
+
+def _arrived(last_step: float, last_second: float, step: int, seconds: float) -> bool:
+    return step >= last_step or seconds >= last_second
 
 
 def measure(ground: Ground, scale: Scale, say: Any = lambda _: None) -> Result:
@@ -113,7 +116,8 @@ def measure(ground: Ground, scale: Scale, say: Any = lambda _: None) -> Result:
     for run in scale.runs:
         for seed in run.seeds:
             began = time.perf_counter()
-            curve = follow(ground, run, seed, threads)
+            trained = contender(ground, run.who, seed, dict(run.changes))
+            curve = follow(ground, trained, run, seed, threads)
             curves.append(curve)
             last = curve.probes[-1]
             say(
@@ -171,6 +175,13 @@ def tell(ground: Ground, curves: list[Curve], floor: tuple[float, float]) -> Res
     return Result([bars, curve_table], [], figures)
 
 
+def read_curves(figures: dict[str, Any]) -> list[Curve]:
+    return [
+        Curve(**{**curve, "probes": [Probe(**probe) for probe in curve["probes"]]})
+        for curve in figures["curves"]
+    ]
+
+
 def _is_ours(who: str) -> bool:
     return who not in {peer.name for peer in PEERS}
 
@@ -190,10 +201,8 @@ def compare_with_port(throughput: dict[str, Any], quality: dict[str, Any]) -> Re
     The port takes minutes to get there. Unless its own curve passed the bar, its time is its measured
     rate times the steps that it was known to need.
     """
-    fast = [Curve(**{**c, "probes": [Probe(**p) for p in c["probes"]]})
-            for c in quality["curves"] if c["who"] == "fast"]  # fmt: skip
-    port = [Curve(**{**c, "probes": [Probe(**p) for p in c["probes"]]})
-            for c in quality["curves"] if c["who"] == "seed"]  # fmt: skip
+    fast = [curve for curve in read_curves(quality) if curve.who == "fast"]
+    port = [curve for curve in read_curves(quality) if curve.who == "seed"]
     ours = [t for curve in fast if (t := curve.time_to(PORT_TARGET)) is not None]
     if len(ours) < len(fast) or not fast:
         return Result(checks=[Check("`fast` reaches the port's quality", "it does not", False)])

@@ -28,9 +28,12 @@ class Table:
         lines = [self.columns, *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         text = [
-            "  ".join([line[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)])
+            line[0].ljust(widths[0])
+            + "".join(
+                f"  {cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True)
+            )
             for line in lines
-        ]  # fmt: skip
+        ]
         return "\n".join(["", self.title, *(f"  {line.rstrip()}" for line in text), self.note])
 
     def markdown(self) -> str:

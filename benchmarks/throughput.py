@@ -19,7 +19,7 @@ ENDLESS = {"total_kimg": 1_000_000.0, "previews": 0}
 
 def contenders(ground: Ground, small: bool) -> list[Contender]:
     data = ground.training
-    ours = [
+    ours: list[Contender] = [
         Ours(f"preset `{name}`", data, preset(name, **ENDLESS, device="cpu"))
         for name in ("fast", "default")
     ]

@@ -1,0 +1,87 @@
+"""The picture of quality over time, for the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cgan.files import replacing
+
+from .quality import Curve, read_curves
+
+OURS = {"fast": "#0b7285", "default": "#1971c2", "best": "#5f3dc4"}
+THEIRS = {
+    "seed": ("the demo's port", "#c92a2a"),
+    "PyTorch-GAN cgan (MLP)": ("PyTorch-GAN (MLP)", "#e8590c"),
+    "Keras example's networks": ("Keras example", "#b08900"),
+    "malzantot's (conv)": ("malzantot (conv)", "#868e96"),
+}
+FAINT = "#868e96"
+
+
+def draw(figures: dict[str, Any], caption: str, path: Path) -> None:
+    """Fréchet distance and errors over seconds of training; a thin line a seed, named at its end."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    curves, floor = read_curves(figures), figures["floor"]
+    style: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+    with plt.rc_context(style):
+        figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), dpi=130)
+        panels = (
+            ("Fréchet distance in the judge's features", lambda p: p.distance, floor["distance"]),
+            (
+                "drawings that aren't the digit asked for",
+                lambda p: max(1 - p.accuracy, 2e-4),
+                1 - floor["accuracy"],
+            ),
+        )
+        for axis, (title, value, real) in zip(axes, panels, strict=True):
+            axis.set(xscale="log", yscale="log", xlabel="seconds of training")
+            axis.set_title(title, loc="left", fontsize=11)
+            axis.grid(alpha=0.25, which="major", linewidth=0.6)
+            axis.axhline(real, color="#2b8a3e", linewidth=1, linestyle=(0, (4, 3)))
+            axis.annotate(
+                "real images",
+                (0.01, real),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                color="#2b8a3e",
+                fontsize=9,
+            )
+            for curve in curves:
+                name, colour, width = _look(curve)
+                times, values = [p.seconds for p in curve.probes], [value(p) for p in curve.probes]
+                axis.plot(times, values, color=colour, linewidth=width, marker="o", markersize=3)
+                if curve.seed == min(c.seed for c in curves if c.who == curve.who):
+                    axis.annotate(
+                        name,
+                        (times[-1], values[-1]),
+                        xytext=(5, 0),
+                        textcoords="offset points",
+                        color=colour,
+                        fontsize=9.5,
+                        fontweight="bold" if curve.who in OURS else "normal",
+                        va="center",
+                        annotation_clip=False,
+                    )
+            low, high = axis.get_xlim()
+            axis.set_xlim(low, high * 3)  # room for the names
+            for side in (axis.xaxis, axis.yaxis):
+                side.set_major_formatter(lambda v, _: f"{v:g}")  # type: ignore[no-untyped-call]
+        axes[1].set_yticks([0.01, 0.1, 1], ["1 %", "10 %", "100 %"])
+        figure.text(0.012, 0.012, caption, color=FAINT, fontsize=8)
+        figure.tight_layout(rect=(0, 0.035, 1, 1), w_pad=3)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", facecolor="white")
+        plt.close(figure)
+
+
+def _look(curve: Curve) -> tuple[str, str, float]:
+    if curve.who in OURS:
+        return f"cgan, {curve.who}", OURS[curve.who], 2.0
+    name, colour = THEIRS.get(curve.who, (curve.who, FAINT))
+    return name, colour, 1.4

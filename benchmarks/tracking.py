@@ -1,0 +1,195 @@
+"""What it costs a training to be tracked, whatever the tracking server does."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from cgan.mlflow_tracker import training_run
+from cgan.params import Params
+from cgan.training import train
+
+from .ground import Ground, all_params, preset
+from .scale import Scale
+from .tables import Check, Result, Table
+
+NONE = "no tracking"
+LIMIT = 1.05
+START_S = 90
+
+
+def measure(ground: Ground, scale: Scale) -> Result:
+    logging.getLogger("cgan.mlflow_tracker").setLevel(
+        logging.ERROR
+    )  # it says that servers are away
+    params = _params(scale)
+    found: dict[str, list[tuple[float, float]]] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="cgan-bench-") as folder,
+        contextlib.ExitStack() as stack,
+    ):
+        root = Path(folder)
+        stores = {"journal, MLflow on sqlite": f"sqlite:///{root / 'mlflow.db'}"}
+        if scale.tracking_server:
+            stores["journal, MLflow server"] = stack.enter_context(_server(root))
+        if scale.name != "tiny":
+            stores["journal, server is dead"] = f"http://127.0.0.1:{_free_port()}"
+            stores["journal, server hangs"] = stack.enter_context(_hanging())
+        for name, uri in stores.items():
+            if "sqlite" in name or "MLflow server" in name:
+                # the first run makes the store's tables and the experiment: not every run's cost
+                _once(ground, _shortened(params), root / _slug(name), uri)
+        for _ in range(scale.tracking_rounds):
+            for name, store in {NONE: None, **stores}.items():
+                found.setdefault(name, []).append(_once(ground, params, root / _slug(name), store))
+    return tell(found, params)
+
+
+def _params(scale: Scale) -> Params:
+    kimg = {"total_kimg": scale.tracking_kimg}
+    if scale.name == "tiny":
+        kimg |= {"log_every": 5, "save_every": 5}
+    return all_params().model_copy(update={"train": preset("default", device="cpu", **kimg)})
+
+
+def _shortened(params: Params) -> Params:
+    short = params.train.model_copy(update={"total_kimg": params.train.batch_size * 20 / 1000})
+    return params.model_copy(update={"train": short})
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
+def _once(ground: Ground, params: Params, root: Path, uri: str | None) -> tuple[float, float]:
+    """(seconds of the training loop, seconds around it: to open the run, and to deliver the rest)."""
+    began = time.perf_counter()
+    if uri is None:
+        trained = train(ground.training, params.train)
+        return trained.wall_time_s, 0.0
+    root.mkdir(exist_ok=True)
+    facts = {
+        "name": "benchmark",
+        "path": "train.csv",
+        "sha256": ground.training.metadata["digest"],
+        "rows": len(ground.training),
+        "training_images": len(ground.training),
+        "classes": ground.training.classes,
+        "shape": list(ground.training.images.shape[1:]),
+    }
+    with (
+        _environment(DVC_ROOT=str(root), MLFLOW_TRACKING_URI=uri),
+        training_run(
+            params, uuid.uuid4().hex, tags={}, dataset=facts, reference=root / "run.json"
+        ) as tracker,
+    ):
+        inside = time.perf_counter()
+        trained = train(ground.training, params.train, tracker)
+        inside = time.perf_counter() - inside
+    return trained.wall_time_s, time.perf_counter() - began - inside
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _hanging() -> Iterator[str]:
+    """A server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def _server(root: Path) -> Iterator[str]:
+    address = f"http://127.0.0.1:{_free_port()}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--workers", "1",
+         "--port", address.rpartition(":")[2],
+         "--backend-store-uri", f"sqlite:///{root / 'server.db'}",
+         "--artifacts-destination", str(root / "server-artifacts")],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+             "MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + START_S
+        while not _is_up(address):
+            if time.monotonic() > until or process.poll() is not None:
+                raise RuntimeError(f"mlflow server at {address} did not start within {START_S} s")
+            time.sleep(0.5)
+        yield address
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _is_up(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def tell(found: dict[str, list[tuple[float, float]]], params: Params) -> Result:
+    table = Table(
+        "What tracking costs a training",
+        ["tracking", "training loop, seconds", "to no tracking", "range", "around it, seconds"],
+    )
+    plain = [loop for loop, _ in found[NONE]]
+    worst = 0.0
+    for name, each in found.items():
+        shares = [loop / base for (loop, _), base in zip(each, plain, strict=True)]
+        share = statistics.median(shares)
+        worst = max(worst, share)
+        table.add(
+            name,
+            f"{statistics.median(loop for loop, _ in each):.2f}",
+            f"{share:.3f}",
+            f"{min(shares):.3f}–{max(shares):.3f}",
+            f"{statistics.median(around for _, around in each):.1f}",
+        )
+    steps = params.train.total_steps
+    table.note = (
+        f"Preset `default` for {steps:,} steps, with its previews and system metrics; {len(plain)} rounds, "
+        "everyone in turn in each; medians of the ratios within a round. The sender (a process of its "
+        "own, at low priority) starts with the training and imports MLflow, a second or two of CPU, which "
+        "a short training feels and a long one doesn't. Around it: opening the run and waiting for "
+        "the sender's last delivery, at most 20 s, when a server is away."
+    )
+    check = Check(
+        f"tracking costs a training at most {LIMIT - 1:.0%}",
+        f"at worst {worst - 1:+.1%}",
+        worst <= LIMIT,
+    )
+    return Result([table], [check], {"loop_and_around_s": found})
