@@ -11,7 +11,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all check format ui clean
+.PHONY: help env repro test test-all check bench bench-all bench-gpu format ui clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,6 +41,15 @@ check: $(READY) ## Format, lint, types, import contracts, security lint
 	mypy
 	lint-imports
 	bandit --quiet --recursive --configfile pyproject.toml cgan flows
+
+bench: $(READY) ## Measure speed, time to quality and cost, check the promised ratios (10 minutes)
+	python -m benchmarks short
+
+bench-all: $(READY) ## The same with more rounds, 3 seeds and all peers (an hour)
+	python -m benchmarks all
+
+bench-gpu: $(READY) ## Training speed and time to quality on a CUDA device
+	python -m benchmarks gpu
 
 format: $(READY) ## Format the code
 	ruff format .

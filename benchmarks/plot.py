@@ -71,7 +71,7 @@ def draw(figures: dict[str, Any], caption: str, path: Path) -> None:
             low, high = axis.get_xlim()
             axis.set_xlim(low, high * 3)  # room for the names
             for side in (axis.xaxis, axis.yaxis):
-                side.set_major_formatter(lambda v, _: f"{v:g}")  # type: ignore[no-untyped-call]
+                side.set_major_formatter(lambda v, _: f"{v:g}")
         axes[1].set_yticks([0.01, 0.1, 1], ["1 %", "10 %", "100 %"])
         figure.text(0.012, 0.012, caption, color=FAINT, fontsize=8)
         figure.tight_layout(rect=(0, 0.035, 1, 1), w_pad=3)
