@@ -38,7 +38,7 @@ def conditional_accuracy(judged: Tensor, asked: Tensor, classes: int) -> Accurac
     """`judged` and `asked` are class indices int64 [N]. A class that was never asked counts as 0."""
     confusion = torch.bincount(asked * classes + judged, minlength=classes**2).view(classes, -1)
     right, total = int(confusion.diagonal().sum()), len(asked)
-    by_class = confusion.diagonal() / confusion.sum(dim=1).clamp(min=1)
+    by_class = confusion.diagonal().double() / confusion.sum(dim=1).clamp(min=1)
     return Accuracy(right / total, wilson_interval(right, total), by_class.tolist(), confusion)
 
 

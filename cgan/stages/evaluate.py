@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cgan.checkpoint import load_generator
 from cgan.dataset import Dataset, load_dataset
+from cgan.errors import DataError
 from cgan.files import write_json
 from cgan.hardware import choose_hardware
 from cgan.judge import Judge, Verdict, accuracy, load_judge, look, train_judge
@@ -98,7 +99,16 @@ def evaluate(
     and coverage take equal counts on both sides.
     """
     classes, count = training.classes, min(params.samples, len(training))
-    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(params.seed))
+    equal = min(len(heldout), count)
+    if equal <= NEIGHBOURS:
+        raise DataError(
+            f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision "
+            f"and recall need more than {NEIGHBOURS}. Raise `preprocess.holdout_fraction`, or add images."
+        )
+    random = torch.Generator().manual_seed(params.seed)
+    order = torch.randperm(len(training), generator=random)
+    # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
+    mixed = torch.randperm(len(heldout), generator=random)
     real, floor = look(judge, heldout.images), look(judge, training.images[order[:count]])
     seen = [look(judge, drawn) for drawn in draws]
 
@@ -108,12 +118,13 @@ def evaluate(
     fids = [frechet_distance(real.features, v.features[:count]) for v in seen]
     kid, kid_deviation = kernel_distance(real.features, seen[0].features[:count], params.seed)
     kid_floor, _ = kernel_distance(real.features, floor.features, params.seed)
-    near = copies(draws[0][:COPIES_SAMPLE], heldout.images[:COPIES_SAMPLE], training.images)
+    some = heldout.images[mixed[:COPIES_SAMPLE]]
+    near = copies(draws[0][:COPIES_SAMPLE], some, training.images)
     spread = diversity(seen[0].features, asked, classes)
     spread_real = diversity(real.features, heldout.labels, classes)
-    equal = min(len(heldout), count)
-    drawn_manifold = manifold(real.features[:equal], seen[0].features[:equal])
-    floor_manifold = manifold(real.features[:equal], floor.features[:equal])
+    some_real = real.features[mixed[:equal]]
+    drawn_manifold = manifold(some_real, seen[0].features[:equal])
+    floor_manifold = manifold(some_real, floor.features[:equal])
     report: dict[str, Any] = {
         "conditional_accuracy": {
             "value": judged.overall,
@@ -166,12 +177,13 @@ def by_class(
     asked: Tensor,
     classes: int,
     count: int,
-) -> list[float]:
-    asked = asked[:count]
-    return [
-        distance(real.features[real_labels == label], drawn.features[:count][asked == label])
+) -> list[float | None]:
+    """A distance for each class; None for a class with a single image, which has no spread."""
+    pairs = [
+        (real.features[real_labels == label], drawn.features[:count][asked[:count] == label])
         for label in range(classes)
     ]
+    return [distance(*pair) if min(map(len, pair)) > 1 else None for pair in pairs]
 
 
 def gan_train(
@@ -224,7 +236,8 @@ def tracked(report: dict[str, Any]) -> dict[str, float]:
         flat["quality_floor/gan_train_accuracy"] = report["gan_train"]["floor"]
     for metric in ("conditional_accuracy", "fid_judge"):
         for label, value in enumerate(report[metric]["by_class"]):
-            flat[f"quality_by_class/{metric}_{label}"] = value
+            if value is not None:
+                flat[f"quality_by_class/{metric}_{label}"] = value
     return flat
 
 
