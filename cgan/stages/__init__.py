@@ -77,17 +77,14 @@ def _sources() -> dict[Path, str]:
 
 
 def _refuse_changes(before: dict[Path, str]) -> None:
-    imported = {Path(str(m.__file__)) for m in sys.modules.values() if _is_ours(m)}
-    used = {Path("params.yaml"), *imported}
+    # By file, not by name: the stage's own module is called `__main__`.
+    modules = [getattr(module, "__dict__", {}) for module in list(sys.modules.values())]
+    loaded = {Path(module["__file__"]) for module in modules if module.get("__file__")}
     after = _sources()
+    used = (before.keys() | after.keys()) & (loaded | {Path("params.yaml")})
     changed = sorted(f.name for f in used if before.get(f) != after.get(f))
     if changed:
         raise CganError(
             f"{', '.join(changed)} changed while the stage ran, so its results belong to the former "
             "text. Run `dvc repro` again; use a clone of its own to run and edit at once."
         )
-
-
-def _is_ours(module: object) -> bool:
-    name, file = getattr(module, "__name__", ""), getattr(module, "__file__", None)
-    return bool(file) and (name == "cgan" or name.startswith("cgan."))
