@@ -242,7 +242,8 @@ def asked_to_stop() -> Iterator[_Stop]:
         sys.exit(128 + stop.signal)
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # An impatient one while the process ends must not change its exit code.
+            signal.signal(number, signal.SIG_IGN if stop.signal else handler)
 
 
 if __name__ == "__main__":
