@@ -133,8 +133,9 @@ def train_judge(
     judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     random = torch.Generator().manual_seed(params.seed)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=params.lr, weight_decay=0.01, fused=True)
+    # It cannot rise and fall in less than some ten steps: a shorter training sees its beginning.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, params.lr, total_steps=steps, pct_start=min(0.2, 1 - 1 / max(2, steps))
+        optimizer, params.lr, total_steps=max(10, steps), pct_start=0.2
     )
     images, labels = data.images.to(device), data.labels.to(device)
     order = torch.empty(0, dtype=torch.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import resource
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -326,15 +327,13 @@ def test_f43_leftover_of_a_killed_save_is_cleaned_and_nothing_else(tmp_path: Pat
     assert names_in(tmp_path) == ["mlflow.json", "step-000000004.safetensors"]
 
 
-def test_f38_failed_save_leaves_the_former_checkpoints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_f54_a_save_that_finds_no_space_leaves_the_former_checkpoints(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 4, 8)
-
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints.save(12, tensors_of(12))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoints.save(12, {"w": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert names_in(tmp_path) == ["step-000000004.safetensors", "step-000000008.safetensors"]

@@ -132,6 +132,13 @@ def test_few_images_and_odd_batches_can_be_learnt(images: int) -> None:
     assert look(judge, few.images).logits.isfinite().all()
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 6, 10, 11])
+def test_a_training_may_be_of_any_length(steps: int) -> None:
+    recipe = params_of(total_kimg=steps * 0.016)
+    judge = train_judge(tiny(), recipe, CPU, torch.float32)
+    assert judge.layers[1].num_batches_tracked == steps
+
+
 def test_bfloat16_trains_float32_weights() -> None:
     judge = train_judge(tiny(), params_of(), CPU, torch.bfloat16)
     assert all(w.dtype == torch.float32 and w.isfinite().all() for w in judge.parameters())
