@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cgan.files import replacing
 
-from .quality import Curve, read_curves
+from .quality import Curve, Probe, read_curves
 
 OURS = {"fast": "#0b7285", "default": "#1971c2", "best": "#5f3dc4"}
 THEIRS = {
@@ -30,7 +31,7 @@ def draw(figures: dict[str, Any], caption: str, path: Path) -> None:
     style: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
     with plt.rc_context(style):
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), dpi=130)
-        panels = (
+        panels: tuple[tuple[str, Callable[[Probe], float], float], ...] = (
             ("Fréchet distance in the judge's features", lambda p: p.distance, floor["distance"]),
             (
                 "drawings that aren't the digit asked for",

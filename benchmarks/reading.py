@@ -53,8 +53,8 @@ def _pandas(**options: Any) -> Read:
 
     def read(path: str) -> tuple[Any, Any]:
         frame = pd.read_csv(path, **options)
-        labels = frame.pop("label").to_numpy(np.int64)
-        return labels, frame.to_numpy(np.uint8)
+        labels = frame.pop("label").to_numpy(np.int64, copy=True)
+        return labels, np.require(frame.to_numpy(np.uint8), requirements=["C", "W"])
 
     return read
 

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import __main__ as command
+from benchmarks import ground as grounds
+from benchmarks import quality, reading, size, tables, throughput
+from benchmarks.contenders import (
+    PEERS,
+    PORT,
+    KerasExample,
+    Malzantot,
+    Ours,
+    Peer,
+    PytorchGan,
+    flop_per_image,
+)
+from benchmarks.ground import Ground, as_dataset, preset
+from benchmarks.scale import SCALES
+from cgan.dataset import Dataset
+from cgan.errors import CganError
+from cgan.sampling import draw
+from cgan.training import train
+
+SHORT: dict[str, Any] = {
+    "total_kimg": 0.32,
+    "log_every": 2,
+    "save_every": 2,
+    "previews": 0,
+    "batch_size": 16,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    """200 random pictures of 28 × 28 in ten classes."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (200, 1, 28, 28), dtype=np.uint8)
+    return as_dataset(images, np.arange(200) % 10, 10)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own, and the embedded digits."""
+    monkeypatch.setenv("CGAN_KAGGLE_ZIP", str(tmp_path / "absent.zip"))
+    for module in (grounds, size, command):
+        monkeypatch.setattr(module, "CACHE", tmp_path / "bench")
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    return tmp_path / "bench"
+
+
+def weights(network: nn.Module) -> int:
+    return sum(weight.numel() for weight in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["fast", "default", "seed"])
+def test_what_is_timed_is_the_training_that_the_pipeline_runs(name: str, digits: Dataset) -> None:
+    params = preset(name, **SHORT)
+    ours = Ours(name, digits, params)
+    # one part is computed by torch's own threads, and their number is in the bits
+    threads = 2 if params.cpu_parts > 1 else torch.get_num_threads()
+    ours.train(params.total_steps - 3, threads)
+    ours.train(3, threads)
+    asked = torch.arange(20) % 10
+    trained = train(digits, params)
+    assert ours.step == params.total_steps
+    assert torch.equal(ours.draw(asked, 5), draw(trained.generator, asked, 5))
+
+
+@pytest.mark.parametrize(
+    ("peer", "generator", "discriminator"),
+    [
+        # layer by layer as published: inputs × outputs + biases, norms twice their features
+        (
+            PytorchGan,
+            100 + (110 * 128 + 128) + (128 * 256 + 256) + 512 + (256 * 512 + 512) + 1024
+            + (512 * 1024 + 1024) + 2048 + (1024 * 1024 + 1024),
+            100 + (1034 * 512 + 512) + 2 * (512 * 512 + 512) + 513,
+        ),
+        (
+            KerasExample,
+            (138 * 6762 + 6762) + (16 * 138 * 128 + 128) + (16 * 128 * 128 + 128) + (49 * 128 + 1),
+            (9 * 11 * 64 + 64) + (9 * 64 * 128 + 128) + 129,
+        ),
+    ],
+)  # fmt: skip
+def test_peers_have_the_weights_of_their_originals(
+    peer: type[Peer], generator: int, discriminator: int, digits: Dataset
+) -> None:
+    own = peer(digits)
+    assert (weights(own.generator), weights(own.discriminator)) == (generator, discriminator)
+
+
+@pytest.mark.slow
+def test_malzantots_networks_have_a_hundred_million_weights(digits: Dataset) -> None:
+    own = Malzantot(digits)
+    maps = 64 * 28 * 28
+    assert (
+        weights(own.generator) == 11_000 + 1100 * maps + maps + 128 + (25 * 64 * 32 + 32) + 64 + 801
+    )
+    assert weights(own.discriminator) == (
+        832 + 64 + (25 * 32 * 64 + 64) + 128 + 11_000 + (maps + 1000) * 1024 + 1024 + 1025
+    )
+    own.train(1, threads=2)
+
+
+@pytest.mark.parametrize("peer", [PytorchGan, KerasExample])
+def test_a_look_at_a_peer_leaves_its_training_as_it_was(peer: type[Peer], digits: Dataset) -> None:
+    asked = torch.arange(30) % 10
+    results = []
+    for looks in (0, 2):
+        own = peer(digits)
+        torch.manual_seed(0)  # for its dropout
+        own.train(1, threads=1)
+        for _ in range(looks):
+            drawn = own.draw(asked, 1)
+            assert drawn.shape == (30, 1, 28, 28)
+            assert drawn.dtype == torch.uint8
+        own.train(1, threads=1)
+        results.append(own.generator.state_dict())
+    assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
+
+
+def test_flop_of_the_mlp_are_those_of_its_matrix_products(digits: Dataset) -> None:
+    own = PytorchGan(digits)
+    generator = sum(w.numel() for w in own.generator.parameters() if w.dim() == 2) - 100
+    discriminator = sum(w.numel() for w in own.discriminator.parameters() if w.dim() == 2) - 100
+    first = 110 * 128  # nobody needs gradients of latents, but of the embedded label
+    # G's update: both forward, both backward twice. D's: reals and fakes, whose images need none.
+    image_gradient = 1034 * 512
+    expected = 2 * (3 * generator + 3 * discriminator + 2 * 3 * discriminator)
+    assert flop_per_image(own) == pytest.approx(expected, rel=0.02)
+    assert image_gradient > first
+
+
+def test_ratios_are_taken_within_rounds() -> None:
+    # the machine is half as fast in the second round: rates scatter, ratios don't
+    assert throughput.ratios([800, 400, 810], [100, 50, 90]) == (8.0, 8.0, 9.0)
+
+
+def test_a_check_fails_below_its_bar() -> None:
+    for rate, held in ((900.0, True), (700.0, False)):
+        rates = {2: {"preset `fast`": [rate], PORT: [100.0]}}
+        rates[1] = rates[2]
+        (check,) = throughput.tell(
+            rates, rates[2], {"preset `fast`": 1e7, PORT: 2e8},
+            {"bfloat16": 1e12, "float32": 1e11}, 2, 1, "some digits",
+        ).checks  # fmt: skip
+        assert check.held is held
+        assert str(check).startswith("holds" if held else "DOES NOT HOLD")
+
+
+def probe(seconds: float, accuracy: float, distance: float) -> dict[str, float]:
+    return {
+        "step": 10, "kimg": seconds * 4, "seconds": seconds, "cpu_seconds": 2 * seconds,
+        "accuracy": accuracy, "distance": distance,
+    }  # fmt: skip
+
+
+def figures(
+    port_ends_at: tuple[float, float] = (0.3, 40.0),
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    curves = [
+        {"who": "fast", "seed": 1, "threads": 2,
+         "probes": [probe(1, 0.5, 20), probe(3, 0.95, 6), probe(6, 0.99, 2)]},
+        {"who": "seed", "seed": 1, "threads": 2, "probes": [probe(90, *port_ends_at)]},
+    ]  # fmt: skip
+    rates = {PORT: [320.0], "preset `fast`": [3000.0]}
+    return {"images_per_s": {"1": rates, "2": rates}}, {"curves": curves}
+
+
+def test_time_to_a_bar_is_that_of_the_first_look_that_passes_in_both() -> None:
+    curve = quality.read_curves(figures()[1])[0]
+    assert curve.time_to((0.9, 30)) == 3
+    assert curve.time_to((0.5, 3)) == 6
+    assert curve.time_to((0.999, 30)) is None
+
+
+def test_ports_time_is_extrapolated_from_its_rate_until_it_was_measured() -> None:
+    result = quality.compare_with_port(*figures())
+    (check,) = result.checks
+    # 870 steps of 64 images at 320 a second: 174 s, against 3 s
+    assert check.held
+    assert check.found.startswith("58×")
+    assert [row[-1] for row in result.tables[0].rows] == ["extrapolated"] * 3
+    result = quality.compare_with_port(*figures(port_ends_at=(0.9, 8.0)))
+    assert result.tables[0].rows[1][1:5:2] == ["90", "30×"]
+    assert result.tables[0].rows[1][-1] == "measured"
+
+
+def test_a_fast_that_never_arrives_breaks_the_promise() -> None:
+    rates, found = figures()
+    found["curves"][0]["probes"] = [probe(1, 0.5, 20)]
+    (check,) = quality.compare_with_port(rates, found).checks
+    assert not check.held
+
+
+def test_real_images_score_near_the_floor_and_noise_does_not(cache: Path) -> None:
+    ground = Ground.prepare(limit=1500, judge_kimg=8)
+    accuracy, distance = ground.floor
+    assert accuracy > 0.8
+    assert ground.score(ground.heldout.images) == pytest.approx((accuracy, 0), abs=1e-3)
+    noise = torch.randint(0, 255, ground.heldout.images.shape, dtype=torch.uint8)
+    assert ground.score(noise)[1] > 3 * distance
+    assert "embedded 5,000" in ground.about
+    (kept,) = cache.glob("judge-*.safetensors")
+    again = Ground.prepare(limit=1500, judge_kimg=8)
+    before = kept.stat().st_mtime_ns
+    assert again.floor == ground.floor
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_every_reader_reads_the_same(cache: Path) -> None:
+    source, _ = grounds.csv_file()
+    path = cache / "few.csv"
+    path.write_text("\n".join(source.read_text().splitlines()[:40]) + "\n")
+    found = [reading.in_this_process(name, str(path)) for name in reading.READERS]
+    assert {one["images"] for one in found} == {39}
+    assert len({one["checksum"] for one in found}) == 1
+    assert all(one["peak_mb"] >= one["before_mb"] > 10 for one in found)
+
+
+def test_rows_are_repeated_with_a_difference_where_a_size_asks_for_more(cache: Path) -> None:
+    source, _ = grounds.csv_file()
+    lines = size._csv_of(5003).read_text().splitlines()
+    assert lines[:5001] == source.read_text().splitlines()
+    assert len(set(lines)) == 5004
+    assert lines[5001].split(",")[3:] == lines[1].split(",")[3:]
+
+
+def test_tables_replace_what_is_between_their_markers_alone(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- bench:a -->\nold\n<!-- /bench:a -->\nafter <!-- bench:b -->\n")
+    table = tables.Table("Title", ["who", "s"], note="A note.")
+    table.add("x", r"\1")
+    tables.replace_between_markers(page, "a", table.markdown())
+    text = page.read_text()
+    assert text.startswith("before\n<!-- bench:a -->\n### Title\n\n| who | s |\n| --- | ---: |")
+    assert r"| x | \1 |" in text
+    assert "old" not in text
+    assert text.endswith("A note.\n<!-- /bench:a -->\nafter <!-- bench:b -->\n")
+    with pytest.raises(CganError, match=r"<!-- /bench:b -->.*restore the file"):
+        tables.replace_between_markers(page, "b", "x")
+
+
+def test_docs_page_has_a_place_for_every_command() -> None:
+    page = (Path(__file__).parent.parent / "docs/benchmarks.md").read_text()
+    for name in ("short", "all", "gpu"):
+        assert (
+            len(re.findall(f"<!-- bench:{name} -->.*<!-- /bench:{name} -->", page, re.DOTALL)) == 1
+        )
+
+
+def test_every_run_names_a_preset_or_a_peer() -> None:
+    known = {"fast", "default", "best", "seed", *(peer.name for peer in PEERS)}
+    assert {run.who for scale in SCALES.values() for run in scale.runs} <= known
+
+
+def test_unknown_part_is_named_with_those_that_exist() -> None:
+    with pytest.raises(CganError, match=r"no part `speed`\. There are: throughput, quality"):
+        command.run(SCALES["tiny"], ["speed"], write=False)
+
+
+def test_a_trial_of_time_to_quality_leaves_curves_and_a_picture(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.run(SCALES["tiny"], ["quality", "drawing"], write=False)
+    kept = json.loads((cache / "tiny/quality.json").read_text())
+    assert {curve["who"] for curve in kept["curves"]} == {"fast", "PyTorch-GAN cgan (MLP)"}
+    assert all(p["seconds"] > 0 for curve in kept["curves"] for p in curve["probes"])
+    assert {"date", "machine", "commit", "torch", "busy"} <= kept["facts"].keys()
+    assert (cache / "tiny/quality_over_time.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "Time to quality: seconds of training" in printed
+    assert "Drawing 100 digits" in printed
+
+
+@pytest.mark.slow
+def test_all_parts_run(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command.run(SCALES["tiny"], None, write=False)
+    assert {path.stem for path in (cache / "tiny").glob("*.json")} == {*command.PARTS, "port"}
+    assert "share" not in capsys.readouterr().err
+
+
+def test_gpu_command_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(CganError, match=r"no CUDA device.*--device cpu"):
+        command.gpu("cuda")
+
+
+def test_gpu_command_runs_on_the_cpu_for_a_trial(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.gpu("cpu")
+    assert "Training on the GPU: images a second" in capsys.readouterr().out
+    assert (cache / "tiny/gpu.json").is_file()
