@@ -102,7 +102,9 @@ def load_tensors(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Facts]
     if facts.pop("seal", None) != _seal_of(facts) or digest_of(tensors) != digest:
         raise ModelError(
             f"{path}: facts or tensors don't match their digests, the file is damaged. "
-            "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force`."
+            "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force`. If it "
+            "comes back damaged, DVC's cache is: `chmod -R u+w .dvc/cache/files` has DVC check it at "
+            "the next `dvc repro`."
         )
     if found_kind != kind:
         raise ModelError(f"{path}: expected a {kind}, found a {found_kind}. Is it the right file?")

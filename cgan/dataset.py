@@ -145,7 +145,10 @@ def load_dataset(path: Path | str) -> Dataset:
             f"{path}: expected `images` uint8 [N, C, H, W] and `labels` int64 [N], found {found}. {AGAIN}"
         )
     if labels.min() < 0 or labels.max() >= classes or _digest(images, labels) != digest:
-        raise DataError(f"{path}: the images don't match their digest: damaged. {AGAIN}")
+        raise DataError(
+            f"{path}: the images don't match their digest: damaged. {AGAIN} If it comes back damaged, "
+            "DVC's cache is: `chmod -R u+w .dvc/cache/files` has DVC check it at the next `dvc repro`."
+        )
     return Dataset(torch.from_numpy(images), torch.from_numpy(labels), facts)
 
 

@@ -288,11 +288,11 @@ def starved(
 def test_f50_no_memory_is_told_with_advice_and_the_training_can_be_resumed(repo: Path) -> None:
     kept = int(TRAIN["save_every"]) * 2
     hungry = (
-        "from cgan import training; import torch\n"
+        "import torch\n"
         "            pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
         "            size = pages * resource.getpagesize() + 50_000_000\n"
         "            resource.setrlimit(resource.RLIMIT_AS, (size, size))\n"
-        "            training.train_step = lambda *_: torch.zeros(10**9)"
+        "            torch.zeros(10**9)"
     )
     done = starved(repo, hungry, kept + 5)
     assert done.returncode == 1
@@ -429,6 +429,7 @@ def test_f58_a_read_only_damaged_object_passes_dvc_and_is_found_by_us_and_healed
     assert refused.returncode == 1
     assert "train.safetensors" in refused.stdout
     assert "damaged" in refused.stdout
+    assert "`chmod -R u+w .dvc/cache/files`" in refused.stdout
     run(repo, "chmod", "-R", "u+w", ".dvc/cache/files")
     run(repo, *REPRO[:-1], "preprocess")
     assert sha256_of(repo / DATA) == good
@@ -480,7 +481,7 @@ def test_kills_are_spread_over_the_training_and_every_second_one_waits_for_a_sav
 
 
 def verify_resume(project: Path) -> subprocess.CompletedProcess[str]:
-    options = ("--kills", "2", "--steps", "60")
+    options = ("--kills", "4", "--steps", "100")
     return run(project, sys.executable, "-m", "cgan.cli", "verify-resume", *options, check=False)
 
 
@@ -488,10 +489,10 @@ def verify_resume(project: Path) -> subprocess.CompletedProcess[str]:
 def test_verify_resume_certifies_and_records_it(repo: Path) -> None:
     done = verify_resume(repo)
     assert done.returncode == 0, done.stdout
-    assert "Resume is exact: 60 steps of 8, 2 SIGKILLs" in done.stdout
+    assert "Resume is exact: 100 steps of 8, 4 SIGKILLs" in done.stdout
     assert statuses(repo) == ["FINISHED"]
     tags = dict(rows(repo, "select key, value from tags"))
-    assert (tags["cgan.resume"], tags["cgan.resume.kills"]) == ("exact", "2")
+    assert (tags["cgan.resume"], tags["cgan.resume.kills"]) == ("exact", "4")
     assert not list((repo / ".cgan/verify-resume").iterdir())
     assert not (repo / RESULTS[0]).exists()
 
@@ -500,18 +501,8 @@ def test_verify_resume_certifies_and_records_it(repo: Path) -> None:
 def test_verify_resume_names_what_differs_when_a_checkpoint_forgets_something(repo: Path) -> None:
     source = repo / "cgan/training.py"
     text = source.read_text()
-    broken = text.replace('self.stats.copy_(tensors["stats"])', "self.average.label = None", 1)
-    broken = broken.replace(
-        '("generator_optimizer", "discriminator_optimizer"):\n            '
-        "optimizer: Optimizer = getattr(self, name)\n            for index, weight"
-        ' in enumerate(optimizer.param_groups[0]["params"]):\n                # Fused',
-        "():\n            optimizer: Optimizer = getattr(self, name)\n            "
-        'for index, weight in enumerate(optimizer.param_groups[0]["params"]):\n'
-        "                # Fused",
-        1,
-    )
-    assert broken != text
-    source.write_text(broken)
+    assert text.count("optimizer.state[weight] = {") == 1
+    source.write_text(text.replace("optimizer.state[weight] = {", "_ = {"))
     done = verify_resume(repo)
     assert done.returncode == 1
     assert "Resume is NOT exact" in done.stdout
