@@ -26,6 +26,7 @@ def draw(figures: dict[str, Any], caption: str, path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.patheffects import withStroke
 
     curves, floor = read_curves(figures), figures["floor"]
     style: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
@@ -61,12 +62,14 @@ def draw(figures: dict[str, Any], caption: str, path: Path) -> None:
                     axis.annotate(
                         name,
                         (times[-1], values[-1]),
-                        xytext=(5, 0),
+                        xytext=(-6, -11) if curve.who in OURS else (6, 0),
+                        ha="right" if curve.who in OURS else "left",
                         textcoords="offset points",
                         color=colour,
                         fontsize=9.5,
                         fontweight="bold" if curve.who in OURS else "normal",
                         va="center",
+                        path_effects=[withStroke(linewidth=3, foreground="white")],
                         annotation_clip=False,
                     )
             low, high = axis.get_xlim()

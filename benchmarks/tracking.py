@@ -27,6 +27,7 @@ from .tables import Check, Result, Table
 
 NONE = "no tracking"
 LIMIT = 1.05
+ENOUGH_KIMG = 100.0
 START_S = 90
 
 
@@ -187,6 +188,11 @@ def tell(found: dict[str, list[tuple[float, float]]], params: Params) -> Result:
         "a short training feels and a long one doesn't. Around it: opening the run and waiting for "
         "the sender's last delivery, at most 20 s, when a server is away."
     )
+    if params.train.total_kimg < ENOUGH_KIMG:
+        table.note += (
+            " This training was too short to hold tracking to its promise: a full run does."
+        )
+        return Result([table], [], {"loop_and_around_s": found})
     check = Check(
         f"tracking costs a training at most {LIMIT - 1:.0%}",
         f"at worst {worst - 1:+.1%}",

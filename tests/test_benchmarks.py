@@ -31,7 +31,7 @@ from cgan.sampling import draw
 from cgan.training import train
 
 SHORT: dict[str, Any] = {
-    "total_kimg": 0.32,
+    "total_kimg": 0.16,
     "log_every": 2,
     "save_every": 2,
     "previews": 0,
@@ -134,12 +134,10 @@ def test_flop_of_the_mlp_are_those_of_its_matrix_products(digits: Dataset) -> No
     own = PytorchGan(digits)
     generator = sum(w.numel() for w in own.generator.parameters() if w.dim() == 2) - 100
     discriminator = sum(w.numel() for w in own.discriminator.parameters() if w.dim() == 2) - 100
-    first = 110 * 128  # nobody needs gradients of latents, but of the embedded label
-    # G's update: both forward, both backward twice. D's: reals and fakes, whose images need none.
-    image_gradient = 1034 * 512
+    # G's update: both networks forward, and twice that backward; D's: reals and fakes. Little less
+    # than that, for nobody asks for the gradients of images in D's.
     expected = 2 * (3 * generator + 3 * discriminator + 2 * 3 * discriminator)
     assert flop_per_image(own) == pytest.approx(expected, rel=0.02)
-    assert image_gradient > first
 
 
 def test_ratios_are_taken_within_rounds() -> None:
@@ -288,7 +286,7 @@ def test_a_trial_of_time_to_quality_leaves_curves_and_a_picture(
 def test_all_parts_run(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command.run(SCALES["tiny"], None, write=False)
     assert {path.stem for path in (cache / "tiny").glob("*.json")} == {*command.PARTS, "port"}
-    assert "share" not in capsys.readouterr().err
+    assert "What tracking costs a training" in capsys.readouterr().out
 
 
 def test_gpu_command_says_what_is_missing(
