@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cgan.errors import CganError
-from cgan.files import write_json
+from cgan.files import write_bytes, write_json
 
 from . import machine
 from .ground import CACHE, Ground
@@ -114,15 +113,13 @@ def finish(
     say(f"\nMeasured in {seconds / 60:.1f} minutes; figures in {CACHE.relative_to(ROOT)}/{scale}/.")
     if write:
         tables = [table.markdown() for result in results.values() for table in result.tables]
-        text = [f"{machine.sentence(facts)}.", *tables, *(f"- {check}" for check in checks)]
-        replace_between_markers(PAGE, scale, "\n\n".join(text[: 1 + len(tables)])
-                                + "\n\n" + "\n".join(text[1 + len(tables) :]))  # fmt: skip
-        say(f"Tables written into {PAGE.relative_to(ROOT)}.")
+        promises = "\n".join(f"- {check}" for check in checks)
+        text = "\n\n".join([f"{machine.sentence(facts)}.", *tables, promises])
+        replace_between_markers(PAGE, scale, text)
+        say(f"Tables written into {PAGE.name}.")
         drawn = CACHE / scale / "quality_over_time.png"
-        if scale == "all" or not PICTURE.exists():
-            with contextlib.suppress(FileNotFoundError):
-                PICTURE.parent.mkdir(parents=True, exist_ok=True)
-                PICTURE.write_bytes(drawn.read_bytes())
+        if drawn.exists() and (scale == "all" or not PICTURE.exists()):
+            write_bytes(PICTURE, drawn.read_bytes())
     for check in checks:
         say(str(check))
     if any(not check.held for check in checks) and scale != "tiny":

@@ -19,17 +19,13 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
 from cgan.dataset import Dataset
+from cgan.feed import Feed
 from cgan.hardware import choose_hardware
 from cgan.parallel import keep_freed_memory, parts_on_threads
 from cgan.params import TrainParams
 from cgan.sampling import draw, to_uint8
-from cgan.training import (
-    Feed,
-    TrainState,
-    estimate_batch_norm,
-    record,
-    stepper,
-)
+from cgan.steps import TrainState, estimate_batch_norm, stepper
+from cgan.training import record
 
 from .machine import torch_threads
 

@@ -36,7 +36,6 @@ class Scale:
     classes: tuple[int, ...]
     limit: int | None = None
     judge_kimg: float | None = None
-    threads: tuple[int, ...] = ()
 
 
 PORT_TARGET = (0.86, 8.8)  # what the demo's port was seen to reach in 870 steps

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from torch import nn
 
 from benchmarks import __main__ as command
@@ -303,3 +305,25 @@ def test_gpu_command_runs_on_the_cpu_for_a_trial(
     command.gpu("cpu")
     assert "Training on the GPU: images a second" in capsys.readouterr().out
     assert (cache / "tiny/gpu.json").is_file()
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_figures_are_written_and_a_broken_promise_fails_the_command(
+    held: bool, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, picture = tmp_path / "page.md", tmp_path / "images/plot.png"
+    page.write_text("<!-- bench:short -->\n<!-- /bench:short -->\n")
+    (cache / "short").mkdir(parents=True)
+    (cache / "short/quality_over_time.png").write_bytes(b"picture")
+    monkeypatch.setattr(command, "PAGE", page)
+    monkeypatch.setattr(command, "PICTURE", picture)
+    result = tables.Result([tables.Table("Speed", ["who"])], [tables.Check("fast", "9×", held)])
+    facts = {**command.machine.facts(), "busy": 0.5}
+    failure = contextlib.nullcontext() if held else pytest.raises(typer.Exit)
+    with failure:
+        command.finish("short", facts, {"x": result}, write=True, seconds=1)
+    text = page.read_text()
+    assert "### Speed" in text
+    assert "**Not for quoting**: other processes took 50%" in text
+    assert f"- {'holds' if held else 'DOES NOT HOLD'}: fast: 9×" in text
+    assert picture.read_bytes() == b"picture"
