@@ -19,27 +19,22 @@ from torch import Tensor, nn
 from cgan.checkpoint import digest_of
 from cgan.dataset import Dataset
 from cgan.errors import ParamsError, TrainingError
+from cgan.feed import Feed, average_weight, learning_rate
 from cgan.hardware import Hardware, choose_hardware
 from cgan.networks import Architecture, build_generator
 from cgan.params import TrainParams, load_params
 from cgan.presets import values
+from cgan.previews import preview_steps
 from cgan.sampling import image_grid, to_uint8
+from cgan.steps import TrainState, discriminator_step, estimate_batch_norm, generator_step
 from cgan.tracking import RecordingTracker
 from cgan.training import (
     COLUMNS,
     Diverged,
-    Feed,
     Interrupted,
     Trained,
-    TrainState,
-    average_weight,
     check_balance,
     check_finite,
-    discriminator_step,
-    estimate_batch_norm,
-    generator_step,
-    learning_rate,
-    preview_steps,
     record,
     train,
 )

@@ -47,7 +47,7 @@ from cgan.watch import Watch
 PREVIEWS = Path("samples/previews")
 LOSSES = Path("reports/losses.csv")
 # What a change of can change the result; the rest of the package cannot.
-CODE = ("training", "networks", "losses", "parallel", "hardware", "checkpoint")
+CODE = ("training", "steps", "feed", "networks", "losses", "parallel", "hardware", "checkpoint")
 
 log = logging.getLogger(__name__)
 
