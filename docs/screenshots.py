@@ -1,0 +1,158 @@
+"""Retake the README's screenshots from real servers: one flow run, Prefect's pages, MLflow's pages.
+
+    pip install playwright && playwright install chromium
+    python docs/screenshots.py
+
+Best in a fresh clone: the flow runs what is stale, and the pictures then show stages that ran. The
+Prefect server is a temporary one with a database of its own; MLflow's store is the project's. A browser
+that is installed already can be named: `CHROMIUM=/usr/bin/chromium`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+IMAGES = Path(__file__).parent / "images"
+MAX_BYTES = 300_000
+HOME = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(command: list[str], health: str, environment: dict[str, str]) -> Iterator[None]:
+    """A server in a process group of its own, from its first healthy answer to the end of the block."""
+    process = subprocess.Popen(
+        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(120):
+            with contextlib.suppress(OSError), urllib.request.urlopen(health, timeout=2):
+                break
+            if process.poll() is not None:
+                sys.exit(f"{' '.join(command)} ended with exit code {process.returncode}.")
+            time.sleep(1)
+        else:
+            sys.exit(f"{health} does not answer.")
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def post(url: str, question: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        url, json.dumps(question).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def shoot(page: Page, name: str) -> None:
+    """What the window shows, in 256 colours or fewer: at most MAX_BYTES."""
+    with Image.open(BytesIO(page.screenshot())) as picture:
+        path = IMAGES / f"{name}.png"
+        for colours in (256, 128, 64):
+            picture.convert("RGB").quantize(colours).save(path, optimize=True)
+            if path.stat().st_size <= MAX_BYTES:
+                break
+    print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+def visit(page: Page, address: str, patience_ms: int = 4000) -> None:
+    page.goto(address)
+    with contextlib.suppress(Exception):  # pages that poll never come to rest
+        page.wait_for_load_state("networkidle", timeout=15_000)
+    page.wait_for_timeout(patience_ms)
+
+
+def prefect_pages(page: Page) -> None:
+    port = free_port()
+    site = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory() as home:
+        environment = {
+            **os.environ,
+            **HOME,
+            "PREFECT_HOME": home,
+            "PREFECT_UI_API_URL": f"{site}/api",
+        }
+        environment["PREFECT_API_URL"] = f"{site}/api"
+        command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+        with serving(command, f"{site}/api/health", environment):
+            subprocess.run([sys.executable, "-m", "flows.pipeline"], env=environment, check=True)
+            run = post(f"{site}/api/flow_runs/filter", {"limit": 1, "sort": "START_TIME_DESC"})[0]
+            visit(page, f"{site}/runs/flow-run/{run['id']}")
+            shoot(page, "prefect-flow-run")
+            artifacts = post(f"{site}/api/artifacts/filter", {})
+            metrics = next(found for found in artifacts if found["key"] == "metrics")
+            visit(page, f"{site}/artifacts/artifact/{metrics['id']}")
+            shoot(page, "prefect-metrics")
+
+
+def mlflow_pages(page: Page) -> None:
+    port = free_port()
+    site = f"http://127.0.0.1:{port}"
+    environment = {**os.environ, **HOME}
+    command = [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)]
+    with serving(command, f"{site}/health", environment):
+        run_id = json.loads(Path("models/mlflow_run.json").read_text())["run_id"]
+        address = f"{site}/api/2.0/mlflow/runs/get?run_id={run_id}"
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            experiment = json.load(answer)["run"]["info"]["experiment_id"]
+        run = f"{site}/#/experiments/{experiment}/runs/{run_id}"
+        visit(page, f"{run}/model-metrics", 8000)
+        page.get_by_placeholder("Search metric charts").fill("loss|probe")
+        page.wait_for_timeout(4000)
+        shoot(page, "mlflow-metrics")
+        visit(page, f"{run}/artifacts/samples/grid.png")
+        shoot(page, "mlflow-artifacts")
+
+
+# What a reader of the docs would click once: the pages for training, no assistant beside them.
+MLFLOW_CLICKS = """
+localStorage.setItem("mlflow.workflowType_v1", '"machine_learning"');
+localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
+"""
+
+
+def main() -> None:
+    IMAGES.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=os.environ.get("CHROMIUM"), args=["--no-sandbox"]
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.add_init_script(MLFLOW_CLICKS)
+        prefect_pages(page)
+        mlflow_pages(page)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
