@@ -14,7 +14,7 @@ from cgan.checkpoint import Checkpoints
 from cgan.dataset import Dataset
 from cgan.errors import TrainingError
 from cgan.feed import Feed, learning_rate
-from cgan.hardware import choose_hardware
+from cgan.hardware import choose_hardware, compute_deterministically
 from cgan.networks import (
     Discriminator,
     Generator,
@@ -72,7 +72,7 @@ def train(
     """
     tracker = tracker or NullTracker()
     hardware = choose_hardware(params.device, params.precision)
-    torch.use_deterministic_algorithms(True)
+    compute_deterministically()
     state = TrainState(data, params, hardware)
     feed = Feed(data, params, hardware.device, params.log_every)
     checkpoints = Checkpoints(folder) if folder else None

@@ -264,6 +264,7 @@ def test_a_generator_loads_from_a_run_and_from_the_registry_of_mlflow(
         Generator.load("runs:/abc/generator")
     assert not (tmp_path / "mlflow.db").exists()
 
+    mlflow.set_tracking_uri(store)  # a test before this one may have set another
     with mlflow.start_run() as run:
         mlflow.log_artifact(str(tmp_path / "generator.safetensors"), "generator")
     client = mlflow.MlflowClient()

@@ -14,7 +14,7 @@ from cgan.checkpoint import load_generator
 from cgan.dataset import Dataset, load_dataset
 from cgan.errors import DataError
 from cgan.files import write_json
-from cgan.hardware import choose_hardware
+from cgan.hardware import choose_hardware, compute_deterministically
 from cgan.judge import Judge, Verdict, accuracy, load_judge, look, train_judge
 from cgan.metrics import (
     NEIGHBOURS,
@@ -58,7 +58,7 @@ def main() -> None:
 
 def judge_generator(params: EvaluateParams) -> tuple[dict[str, Any], int]:
     """The report on the trained generator, passport included, and the steps it was trained for."""
-    torch.use_deterministic_algorithms(True)
+    compute_deterministically()
     training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
     judge, judge_facts = load_judge(JUDGE)
     network, generator_facts = load_generator(GENERATOR)

@@ -9,7 +9,7 @@ import torch
 
 from cgan.dataset import load_dataset
 from cgan.files import write_json
-from cgan.hardware import choose_hardware
+from cgan.hardware import choose_hardware, compute_deterministically
 from cgan.judge import accuracy, save_judge, train_judge
 from cgan.metrics import wilson_interval
 from cgan.params import load_params
@@ -22,7 +22,7 @@ def main() -> None:
     params = load_params()
     data, holdout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
     hardware = choose_hardware("auto", "auto")
-    torch.use_deterministic_algorithms(True)
+    compute_deterministically()
     log.info(
         "Training the judge on %s images (%s, %s) …",
         f"{len(data):,}",
