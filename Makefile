@@ -32,6 +32,9 @@ repro: $(READY) ## Run what is stale of the pipeline; print metrics, the grid's 
 test: check ## All checks and the quick tests
 	$(BIN)/python -m pytest
 
+test-gpu: $(READY) ## The tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
 test-all: check ## With the slow tests (minutes; some need root)
 	$(BIN)/python -m pytest -m 'not gpu'
 

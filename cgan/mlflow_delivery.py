@@ -54,7 +54,7 @@ RUN_KEY_TAG = "cgan.run_key"
 MODEL_NAME = "generator"
 FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME")
 EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",  # opens on the runs, not on LLM traces
+    "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": """\
 Trainings of a class-conditional DCGAN: see *Training runs* on the left (this browser shows *GenAI* \
 pages? Choose *Model training* above it). A run is one training, its evaluation and its pictures.
@@ -62,7 +62,8 @@ pages? Choose *Model training* above it). A run is one training, its evaluation 
 - **Compare** runs by `quality/conditional_accuracy` (higher is better) and `quality/fid_judge` (lower
   is better): choose them under *Columns*, or open the chart view.
 - **In a run**: losses and logits by step under *Model metrics*, and there, at the end, the drawings
-  over the training; samples, reports and diagrams under *Artifacts*; the machine's load under
+  over the training (open the panel full screen and move its slider; as a film: `samples/training.gif`
+  under *Artifacts*); samples, reports and diagrams under *Artifacts*; the machine's load under
   *System metrics*; the generator, ready to load, under *Logged models*.
 """,
 }
@@ -458,8 +459,10 @@ def describe(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
         lines += ["", " · ".join(headline)]
     lines += [
         "",
-        "- **Model metrics**: losses and logits by step; at the end, the drawings over the training.",
-        "- **Artifacts**: `samples/` grids and interpolations, `reports/` evaluation and diagrams.",
+        "- **Model metrics**: losses and logits by step; at the end, the drawings over the training "
+        "(open the panel full screen, move its slider).",
+        "- **Artifacts**: `samples/` grids, interpolations and the film of the training, `reports/` "
+        "evaluation and diagrams.",
         "- **Logged models**: the generator; `mlflow.pyfunc.load_model(…).predict(…)` draws.",
     ]
     return "\n".join(lines)
