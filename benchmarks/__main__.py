@@ -167,6 +167,24 @@ def tiny(only: Only = None) -> None:
     run(SCALES["tiny"], only, write=False)
 
 
+@app.command("presets")
+def presets_(seeds: int = 3, kimg: float | None = None, write: Write = True) -> None:
+    """Every metric of every preset, over seeds: half an hour. `--kimg` is a trial: short trainings."""
+    from . import presets
+
+    trial = kimg is not None
+    facts = machine.facts()
+    say(machine.sentence(facts))
+    began = time.perf_counter()
+    scale = SCALES["tiny" if trial else "all"]
+    ground = Ground.prepare(scale.limit, scale.judge_kimg)
+    result = presets.measure(ground, tuple(range(1, seeds + 1)), say, kimg)
+    name = "tiny" if trial else "presets"
+    _keep(name, "presets", facts, result)
+    _print(result)
+    finish(name, facts, {"presets": result}, write and not trial, time.perf_counter() - began)
+
+
 @app.command()
 def gpu(device: str = "cuda", write: Write = True) -> None:
     """The training step on a CUDA device. `--device cpu` is a trial of the command itself."""

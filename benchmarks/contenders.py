@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cgan.dataset import Dataset
 from cgan.feed import Feed
-from cgan.hardware import choose_hardware
+from cgan.hardware import choose_hardware, compute_deterministically
 from cgan.parallel import keep_freed_memory, parts_on_threads
 from cgan.params import TrainParams
 from cgan.sampling import draw, to_uint8
@@ -81,7 +81,7 @@ class Ours:
     def _computing(self, threads: int) -> Iterator[None]:
         state = self.state
         deterministic = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(True)
+        compute_deterministically()
         try:
             with (
                 torch_threads(threads),
