@@ -118,7 +118,7 @@ def verify(
         "cgan.resume.steps": str(steps),
         "cgan.resume.seed": str(seed),
         "cgan.device": left["device"],
-        "dvc.data_sha256": data_sha256,
+        "cgan.data_sha256": data_sha256,
     }
     _record(params, folder, certificate, {**facts, "left": left, "right": right})
     if differing:

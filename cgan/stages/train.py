@@ -27,7 +27,7 @@ import torch
 from cgan.checkpoint import FORMAT, load_tensors, save_network
 from cgan.dataset import Dataset, load_dataset
 from cgan.errors import CganError, TrainingError
-from cgan.files import sha256_of, write_bytes, write_text
+from cgan.files import md5_of, sha256_of, write_bytes, write_text
 from cgan.hardware import Hardware, choose_hardware
 from cgan.journal import project_root, run_key_in
 from cgan.judge import load_judge
@@ -63,7 +63,7 @@ def main() -> None:
         "cgan.device": str(hardware.device),
         "cgan.precision": str(hardware.precision).removeprefix("torch."),
         "cgan.fingerprint": folder.name,
-        "dvc.data_sha256": sha256_of(TRAIN_DATA),
+        "dvc.data_md5": md5_of(TRAIN_DATA),
     }
     with only_training(), asked_to_stop() as stop:
         with training_run(
@@ -106,7 +106,12 @@ def main() -> None:
             for path in (LOSSES, GENERATOR, DISCRIMINATOR):
                 tracker.log_file(path, "reports" if path == LOSSES else "networks")
             digest = load_tensors(GENERATOR, "generator")[1]["digest"]
-            tracker.set_tags({"dvc.generator_sha256": sha256_of(GENERATOR)})
+            tracker.set_tags(
+                {
+                    "dvc.generator_md5": md5_of(GENERATOR),
+                    "cgan.generator_sha256": sha256_of(GENERATOR),
+                }
+            )
             tracker.log_model(GENERATOR, params.train.total_steps, {"digest": digest})
             tracker.log_metrics({"time/training_s": trained.wall_time_s}, params.train.total_steps)
         # Under the lock: a training that waits for it must not find what is about to go.
