@@ -43,7 +43,7 @@ check: $(READY) ## Format, lint, types, import contracts, security lint
 	ruff check .
 	mypy
 	lint-imports
-	bandit --quiet --recursive --configfile pyproject.toml cgan flows
+	bandit --quiet --severity-level medium --recursive --configfile pyproject.toml cgan flows
 
 bench: $(READY) ## Measure speed, time to quality and cost, check the promised ratios (10 minutes)
 	python -m benchmarks short
