@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-POLL_S = 2.0
+POLL_S = 5.0  # each delivery costs the training a little of its second core
 MAX_BACKOFF_S = 30.0
 HTTP_TIMEOUT_S = 10
 RUN_KEY_TAG = "cgan.run_key"
