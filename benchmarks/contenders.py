@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -97,7 +98,7 @@ class Ours:
         return draw(network, labels, seed, self.state.hardware.device)
 
 
-class Peer:
+class Peer(ABC):
     """What the peers have in common: random batches, a step of their own, drawing as they draw."""
 
     name: str
@@ -121,14 +122,17 @@ class Peer:
             self.build()
         keep_freed_memory()
 
+    @abstractmethod
     def build(self) -> None:
-        raise NotImplementedError
+        """Make networks and optimizers, from torch's global RNG."""
 
+    @abstractmethod
     def update(self, real: Tensor, labels: Tensor) -> None:
-        raise NotImplementedError
+        """One step on a batch, as published: real [B, 1, side, side] from `lowest` to 1."""
 
+    @abstractmethod
     def fakes(self, labels: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Images [B, 1, side, side] of the classes, with fresh latents."""
 
     def latents(self, count: int) -> Tensor:
         return torch.randn(count, self.latent_dim, generator=self.random)
