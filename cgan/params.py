@@ -157,6 +157,22 @@ class RenderParams(Section):
     seed: int = Field(ge=0, lt=2**31)
 
 
+class GateParams(Section):
+    model: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][\w.-]*$")
+    promote: bool
+    against_champion: Literal["better", "not_worse"]
+    min_conditional_accuracy: float = Field(ge=0, le=1)
+    min_worst_class_accuracy: float = Field(ge=0, le=1)
+    max_fid_over_floor: float = Field(ge=0)
+    min_coverage_of_floor: float = Field(ge=0, le=1)
+    max_copies_over_floor: float = Field(ge=0, le=1)
+
+
+class ReevaluateParams(Section):
+    max_feature_distance: float = Field(gt=0)
+    max_agreement_drop: float = Field(ge=0, le=1)
+
+
 class TrackingParams(Section):
     experiment: Inside
     on_unreachable: Literal["spool", "fail"]
@@ -171,6 +187,8 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
     render: RenderParams
+    gate: GateParams
+    reevaluate: ReevaluateParams
     tracking: TrackingParams
 
 
@@ -349,7 +367,9 @@ def _explain(problem: dict[str, Any]) -> str:
     text = f"`{name}` must be {_expected(field.annotation, field.metadata)}, got {_show(found)}."
     if isinstance(found, str) and _reads_as_number(found):
         text += _as_yaml_number(found.strip().lower(), whole=field.annotation is int)
-    if kind == "string_pattern_mismatch":
+    if name == "gate.model" and kind == "string_pattern_mismatch":
+        text += " Expected letters, digits, `.`, `_` and `-`, such as `cgan`."
+    elif kind == "string_pattern_mismatch":
         text += " Expected a competition such as `digit-recognizer`, or `owner/dataset`."
     return text
 
