@@ -14,10 +14,12 @@ import importlib.metadata
 import json
 import logging
 import os
+import platform
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -26,8 +28,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from cgan import git
 from cgan.errors import TrackingError
-from cgan.files import write_json
+from cgan.files import md5_of, write_json
 from cgan.journal import JournalTracker, RunHeader, count_waiting, journals, project_root
 from cgan.mlflow_delivery import FOREIGN_RUN, client_settings, store_uri, without_credentials
 from cgan.params import Params, flatten
@@ -38,6 +41,7 @@ log = logging.getLogger(__name__)
 FINISH_S = 20.0
 FINISH_AFTER_SIGNAL_S = 5.0
 CONNECT_S = 30.0
+SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
 
 
 @contextlib.contextmanager
@@ -67,10 +71,14 @@ def training_run(
     )
     tracker = _open_journal(root, header, resume=True)
     tracker.write("start", pid=os.getpid())
-    tracker.set_tags({**_facts_of_here(), **tags})
+    source = _source()
+    tracker.set_tags({**_facts_of_here(source), **_facts_of_csv(dataset), **tags})
     if tracker.resumed:
         tracker.set_tags({"cgan.resumed": "true"})
-    tracker.log_params(flatten(params.model_dump(by_alias=True, exclude={"tracking"})))
+    _log_source(tracker, source)
+    # What is read after a training may change before it is resumed; MLflow refuses a changed param.
+    later = {"gate", "reevaluate", "tracking"}
+    tracker.log_params(flatten(params.model_dump(by_alias=True, exclude=later)))
     tracker.log_dataset(dataset)
     sender = _Sender(tracker.folder, uri)
     patience_s = FINISH_S
@@ -140,7 +148,7 @@ def side_run(params: Params, name: str, source: str) -> Iterator[JournalTracker]
     tracker = _open_journal(root, header, resume=False)
     sender = _Sender(tracker.folder, uri)
     tracker.write("start", pid=os.getpid())
-    tracker.set_tags({**_facts_of_here(), "mlflow.source.name": source})
+    tracker.set_tags({**_facts_of_here(_source()), "mlflow.source.name": source})
     try:
         yield tracker
     finally:
@@ -167,13 +175,17 @@ def _run_name(params: Params) -> str:
     return f"{name} · {time.strftime('%Y-%m-%d %H:%M')}"
 
 
-def _facts_of_here() -> dict[str, str]:
-    """Who runs what, where: git, DVC, Prefect, torch. What cannot be had is left out."""
+def _facts_of_here(source: git.Source | None) -> dict[str, str]:
+    """Who runs what, where: git, DVC, Prefect, torch, machine. What cannot be had is left out."""
     tags = {
         "mlflow.source.name": "cgan.stages.train",
         "mlflow.source.type": "LOCAL",
         "torch.version": importlib.metadata.version("torch"),
-        **_git_tags(),
+        "python.version": platform.python_version(),
+        "machine.cpu": _cpu(),
+        "machine.cores": str(os.cpu_count()),
+        "machine.omp_num_threads": os.environ.get("OMP_NUM_THREADS", "not set"),
+        **_git_tags(source),
     }
     with contextlib.suppress(OSError, KeyError):  # no such user in the container's passwd
         tags["mlflow.user"] = getpass.getuser()
@@ -185,26 +197,62 @@ def _facts_of_here() -> dict[str, str]:
     return tags
 
 
-def _git_tags() -> dict[str, str]:
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
+def _cpu() -> str:
+    """The processor's kind: kinds round differently."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
-    try:
-        # A rewritten dvc.lock is what a training on another kind of machine leaves behind.
-        changed = git("diff", "--name-only", "HEAD").splitlines()
-        changed = [name for name in changed if Path(name).name != "dvc.lock"]
-        tags = {
-            "mlflow.source.git.commit": git("rev-parse", "HEAD"),
-            "mlflow.source.git.branch": git("rev-parse", "--abbrev-ref", "HEAD"),
-            "git.dirty": str(bool(changed)).lower(),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    if changed:
-        tags["git.changed_files"] = ", ".join(changed)[:1000]
+
+def _facts_of_csv(dataset: Mapping[str, Any]) -> dict[str, str]:
+    """The CSV's hashes: ours, and the one by which DVC's cache keeps it."""
+    tags = {"cgan.csv_sha256": str(dataset["sha256"])}
+    with contextlib.suppress(OSError):
+        tags["dvc.csv_md5"] = md5_of(str(dataset["path"]))
     return tags
+
+
+def _source() -> git.Source | None:
+    try:
+        return git.source()
+    except git.GitError:  # no repository, or none that has a commit
+        return None
+
+
+def _git_tags(source: git.Source | None) -> dict[str, str]:
+    if source is None:
+        return {}
+    tags = {
+        "mlflow.source.git.commit": source.commit,
+        "mlflow.source.git.branch": source.branch,
+        "git.dirty": str(bool(source.changed)).lower(),
+    }
+    if source.changed:
+        tags["git.changed_files"] = ", ".join(source.changed)[:1000]
+    return tags
+
+
+def _log_source(tracker: JournalTracker, source: git.Source | None) -> None:
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        if Path(name).is_file():
+            tracker.log_file(Path(name), SOURCE)
+    if source is None or not source.changed:
+        return
+    if source.patch is None:
+        log.warning(
+            "The changes since commit %.10s do not travel with the run, and `cgan reproduce` will not "
+            "repeat it: %s.",
+            source.commit,
+            source.why_no_patch,
+        )
+        tracker.set_tags({"git.no_patch": source.why_no_patch})
+        return
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        patch = Path(folder) / PATCH
+        patch.write_bytes(source.patch)
+        tracker.log_file(patch, SOURCE)
 
 
 def _fate(error: BaseException) -> str:

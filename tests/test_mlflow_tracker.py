@@ -591,18 +591,19 @@ def test_changed_dvc_lock_alone_is_not_dirty(root: Path) -> None:
         identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
         subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
 
-    assert mlflow_tracker._git_tags() == {} or "git.dirty" in mlflow_tracker._git_tags()
+    def tags() -> dict[str, str]:
+        return mlflow_tracker._git_tags(mlflow_tracker._source())
+
+    assert tags() == {}
     git("init", "-b", "main")
     for name in ("dvc.lock", "params.yaml"):
         (root / name).write_text("a")
     git("add", ".")
     git("commit", "-m", "first")
     (root / "dvc.lock").write_text("b")
-    tags = mlflow_tracker._git_tags()
-    assert (tags["git.dirty"], tags["mlflow.source.git.branch"]) == ("false", "main")
+    assert (tags()["git.dirty"], tags()["mlflow.source.git.branch"]) == ("false", "main")
     (root / "params.yaml").write_text("b")
-    tags = mlflow_tracker._git_tags()
-    assert (tags["git.dirty"], tags["git.changed_files"]) == ("true", "params.yaml")
+    assert (tags()["git.dirty"], tags()["git.changed_files"]) == ("true", "params.yaml")
 
 
 def test_recording_loads_no_mlflow_into_the_training(root: Path) -> None:

@@ -1,0 +1,146 @@
+"""The project as git sees it: what a run is made from, and the same again in a tree of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cgan.errors import CganError
+
+PATCH_LIMIT = 10_000_000  # bytes
+# A rewritten dvc.lock is what a training on another kind of machine leaves behind; it travels by itself.
+# DVC's settings change no result, and may name a password.
+LEFT_OUT = (":(exclude,top,glob)**/dvc.lock", ":(exclude,top).dvc")
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|WEBHOOK|_KEY$|^KEY", re.IGNORECASE)
+SECRET_LENGTH = 8  # shorter values stand in any text by chance
+
+
+class GitError(CganError):
+    """Git is missing, this is no repository, or it refused."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The working tree against its commit.
+
+    `patch` brings a tree of `commit` to this one: changes of tracked files, and Python files of ours
+    that git neither tracks nor ignores. It is None where it must not travel; `why_no_patch` says why.
+    """
+
+    commit: str
+    branch: str
+    changed: list[str]
+    patch: bytes | None
+    why_no_patch: str = ""
+
+
+def git(*arguments: str | Path, folder: Path | None = None, **environment: str) -> bytes:
+    """Git's output. Raises GitError with git's own words.
+
+    The repository is the one of `folder`, also inside a git hook, which points to its own.
+    """
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", *map(str, arguments)],
+            cwd=folder,
+            env={**clean, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **environment},
+            capture_output=True,
+            timeout=60,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise GitError(f"git: {error}") from None
+    if done.returncode:
+        raise GitError(done.stderr.decode(errors="replace").strip()[-1000:])
+    return done.stdout
+
+
+def source(folder: Path | None = None) -> Source:
+    """What the tree around `folder` (default: the working directory) holds. Raises GitError."""
+    commit = git("rev-parse", "HEAD", folder=folder).decode().strip()
+    branch = git("rev-parse", "--abbrev-ref", "HEAD", folder=folder).decode().strip()
+    with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
+        # New files are part of a diff once an index knows of them: not the engineer's, a copy of it.
+        index = Path(temporary) / "index"
+        real = Path(git("rev-parse", "--git-path", "index", folder=folder).decode().strip())
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile((folder or Path()) / real, index)
+        others = git("ls-files", "--others", "--exclude-standard", "-z", folder=folder).decode()
+        if new := [name for name in others.split("\0") if _is_ours(name)]:
+            git("add", "--intent-to-add", "--", *new, folder=folder, GIT_INDEX_FILE=str(index))
+        difference = [
+            "-c",
+            "core.quotePath=false",
+            "diff",
+            "HEAD",
+            "--no-ext-diff",
+            "--no-textconv",
+        ]
+        difference += ["--no-color", "--no-renames", "--no-relative", "--src-prefix=a/"]
+        difference += ["--dst-prefix=b/"]
+        names, output = (
+            git(*difference, *form, "--", ":/", *LEFT_OUT, folder=folder, GIT_INDEX_FILE=str(index))
+            for form in (("--name-only", "-z"), ("--binary", "--full-index"))
+        )
+    changed = [name for name in names.decode(errors="replace").split("\0") if name]
+    why = ""
+    if len(output) > PATCH_LIMIT:
+        why = f"it has {len(output) / 1e6:.1f} MB, the limit is {PATCH_LIMIT / 1e6:.0f} MB"
+    elif held := _secrets_in(output):
+        why = f"it holds the value of the environment variable {held}"
+    return Source(commit, branch, changed, None if why else output, why)
+
+
+def _is_ours(name: str) -> bool:
+    return name in ("params.yaml", "dvc.yaml") or (
+        name.endswith(".py") and name.startswith(("cgan/", "flows/"))
+    )
+
+
+def _secrets_in(content: bytes) -> str:
+    """The names of environment variables whose secret values stand in `content`."""
+    return ", ".join(
+        name
+        for name, value in os.environ.items()
+        if SECRET_NAME.search(name) and len(value) >= SECRET_LENGTH and value.encode() in content
+    )
+
+
+def has_commit(repository: Path, commit: str) -> bool:
+    try:
+        git("cat-file", "-e", f"{commit}^{{commit}}", folder=repository)
+    except GitError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def worktree(repository: Path, commit: str, *, keep: bool = False) -> Iterator[Path]:
+    """A tree of `commit` in a temporary folder, gone afterwards unless `keep`. No hook runs."""
+    home = Path(tempfile.mkdtemp(prefix="cgan-reproduce-"))
+    tree = home / "tree"
+    try:
+        git(
+            *("-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", "--quiet"),
+            *(tree, commit),
+            folder=repository,
+        )
+        yield tree
+    finally:
+        if not keep:
+            shutil.rmtree(home, ignore_errors=True)
+            shutil.rmtree(home, ignore_errors=True)  # a stage's last child was still writing there
+            with contextlib.suppress(GitError):
+                git("worktree", "remove", "--force", "--force", tree, folder=repository)
+
+
+def apply(tree: Path, patch: Path) -> None:
+    """Apply a patch of `source` to `tree`. Git refuses a path that leads outside. Raises GitError."""
+    git("apply", "--whitespace=nowarn", patch.resolve(), folder=tree)
