@@ -136,6 +136,25 @@ def verify_resume(
 
 
 @app.command()
+def reproduce(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN_ID", help="Of MLflow; or champion, models:/NAME@ALIAS.")
+    ],
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the worktree behind.")] = False,
+) -> None:
+    """Repeat a training from its commit, changes, params and data; are the bytes the same?
+
+    Runs the code that the run recorded, in a temporary worktree. Exit code 0: equal, 1: not.
+    """
+    from cgan.reproduce import reproduce
+
+    outcome = reproduce(run, typer.echo, keep=keep)
+    typer.echo(outcome.text)
+    if not outcome.equal:
+        raise typer.Exit(1)
+
+
+@app.command()
 def report() -> None:
     """Quality, pictures and run of what `dvc repro` made, on one screen."""
     from cgan.report import summary
