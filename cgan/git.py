@@ -67,11 +67,12 @@ def source(folder: Path | None = None) -> Source:
     commit = git("rev-parse", "HEAD", folder=folder).decode().strip()
     branch = git("rev-parse", "--abbrev-ref", "HEAD", folder=folder).decode().strip()
     with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-        # New files are part of a diff once an index knows of them: not the engineer's, a copy of it.
+        # New files are part of a diff once an index knows of them: not the engineer's, a copy of it. With
+        # its time: git compares a file's content if the file isn't older than the index.
         index = Path(temporary) / "index"
         real = Path(git("rev-parse", "--git-path", "index", folder=folder).decode().strip())
         with contextlib.suppress(FileNotFoundError):
-            shutil.copyfile((folder or Path()) / real, index)
+            shutil.copy2((folder or Path()) / real, index)
         others = git("ls-files", "--others", "--exclude-standard", "-z", folder=folder).decode()
         if new := [name for name in others.split("\0") if _is_ours(name)]:
             git("add", "--intent-to-add", "--", *new, folder=folder, GIT_INDEX_FILE=str(index))

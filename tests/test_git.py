@@ -1,0 +1,171 @@
+"""What a run's patch holds, what it leaves out, and the tree it brings back: a real repository."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cgan import git
+
+
+def run(*arguments: str) -> None:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A commit of a small project; the working directory."""
+    folder = tmp_path / "project"
+    (folder / "cgan").mkdir(parents=True)
+    (folder / ".dvc").mkdir()
+    monkeypatch.chdir(folder)
+    run("init", "--quiet", "-b", "main")
+    for name, text in {
+        "cgan/losses.py": "loss = 1\n",
+        "params.yaml": "train: 1\n",
+        "dvc.lock": "first\n",
+        ".dvc/config": "[core]\n",
+        ".gitignore": ".env\n/models/\n",
+        "README.md": "words\n",
+    }.items():
+        Path(name).write_text(text)
+    run("add", ".")
+    run("commit", "--quiet", "-m", "first")
+    return folder
+
+
+def test_a_clean_tree_has_an_empty_patch(repository: Path) -> None:
+    found = git.source()
+    assert (found.changed, found.patch, found.branch) == ([], b"", "main")
+    assert git.has_commit(repository, found.commit)
+    assert not git.has_commit(repository, "0" * 40)
+
+
+def test_the_patch_brings_a_tree_of_the_commit_to_this_one(repository: Path) -> None:
+    Path("cgan/losses.py").write_text("loss = 2\n")
+    Path("cgan/new.py").write_text("new = 'ü'\n")
+    Path("cgan/staged.py").write_bytes(b"binary = '\x00\xff'\n")
+    run("add", "cgan/staged.py")
+    run("rm", "--quiet", "README.md")
+    index = Path(".git/index").read_bytes()
+    found = git.source()
+    assert found.changed == ["README.md", "cgan/losses.py", "cgan/new.py", "cgan/staged.py"]
+    assert Path(".git/index").read_bytes() == index
+    assert found.patch
+    patch = repository.parent / "patch.diff"
+    patch.write_bytes(found.patch)
+    with git.worktree(repository, found.commit) as tree:
+        assert (tree / "cgan/losses.py").read_text() == "loss = 1\n"
+        git.apply(tree, patch)
+        for name in ("cgan/losses.py", "cgan/new.py", "cgan/staged.py"):
+            assert (tree / name).read_bytes() == Path(name).read_bytes()
+        assert not (tree / "README.md").exists()
+        home = tree.parent
+    assert not home.exists()
+
+
+def test_settings_of_git_change_no_patch(repository: Path) -> None:
+    Path("cgan/losses.py").write_text("loss = 2\n")
+    expected = git.source().patch
+    for key, value in {
+        "diff.noprefix": "true",
+        "diff.mnemonicPrefix": "true",
+        "diff.external": "false",
+        "color.ui": "always",
+        "diff.renames": "copies",
+    }.items():
+        run("config", key, value)
+    assert git.source().patch == expected
+    assert expected is not None
+    assert b"+loss = 2" in expected
+
+
+def test_a_rewritten_dvc_lock_and_settings_of_dvc_are_no_change(repository: Path) -> None:
+    Path("dvc.lock").write_text("second\n")
+    Path(".dvc/config").write_text("['remote \"r\"']\n password = hunter2\n")
+    assert git.source().changed == []
+
+
+def test_what_git_ignores_and_what_is_not_ours_stays_out_of_the_patch(repository: Path) -> None:
+    Path(".env").write_text("TOKEN=planted-secret\n")
+    Path("cgan/.env").write_text("TOKEN=planted-secret\n")
+    Path("notes.txt").write_text("planted-secret\n")
+    Path("cgan/credentials.json").write_text("planted-secret\n")
+    Path("params.yaml").write_text("train: 2\n")
+    found = git.source()
+    assert found.changed == ["params.yaml"]
+    assert found.patch is not None
+    assert b"planted-secret" not in found.patch
+
+
+def test_a_patch_that_holds_a_secret_of_the_environment_does_not_travel(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef")
+    Path("params.yaml").write_text("train: 2\n")
+    assert git.source().patch
+    Path("cgan/losses.py").write_text("key = '0123456789abcdef'\n")
+    found = git.source()
+    assert found.patch is None
+    assert "KAGGLE_KEY" in found.why_no_patch
+    assert "0123456789abcdef" not in found.why_no_patch
+
+
+def test_a_patch_above_the_limit_does_not_travel(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git, "PATCH_LIMIT", 1000)
+    Path("params.yaml").write_text("x" * 2000)
+    found = git.source()
+    assert (found.patch, found.changed) == (None, ["params.yaml"])
+    assert "the limit" in found.why_no_patch
+
+
+def test_a_patch_cannot_write_outside_its_tree(repository: Path, tmp_path: Path) -> None:
+    patch = tmp_path / "evil.diff"
+    patch.write_text("--- /dev/null\n+++ b/../../outside.txt\n@@ -0,0 +1 @@\n+evil\n")
+    commit = git.source().commit
+    with git.worktree(repository, commit) as tree, pytest.raises(git.GitError):
+        git.apply(tree, patch)
+    assert not list(tmp_path.rglob("outside.txt"))
+
+
+def test_a_worktree_runs_no_hook_and_is_gone_after_an_error(repository: Path) -> None:
+    hook = Path(".git/hooks/post-checkout")
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch {repository}/hooked\n")
+    hook.chmod(0o755)
+    run("checkout", "--quiet", "-b", "other")
+    assert Path("hooked").exists(), "the hook works"
+    Path("hooked").unlink()
+    home = None
+    with (
+        pytest.raises(KeyboardInterrupt),
+        git.worktree(repository, git.source().commit) as tree,
+    ):
+        home = tree.parent
+        (tree / "models").mkdir()
+        raise KeyboardInterrupt
+    assert home is not None
+    assert not home.exists()
+    assert not Path("hooked").exists()
+    assert len(git.git("worktree", "list").splitlines()) == 1
+
+
+def test_the_repository_of_a_git_hook_is_not_taken_for_ours(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere.git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "elsewhere.index"))
+    assert git.source().branch == "main"
+
+
+def test_outside_of_a_repository_there_is_no_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(git.GitError):
+        git.source()
