@@ -5,11 +5,12 @@ Only DVC overrides a value (`dvc exp run -S`): it rewrites params.yaml before a 
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import math
 import re
 import types
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -27,10 +28,35 @@ from cgan.errors import ParamsError
 
 MAX_BYTES = 1_000_000
 MAX_ALIASES = 20
+SHOWN = 20  # problems told at once
+
+# Spellings of a number, truth value or nothing in which YAML 1.1, by which we read, and YAML 1.2, by
+# which DVC reads, agree; and what looks like a number to the latter alone.
+_ALIKE = re.compile(
+    r"[-+]?(0|[1-9]\d*)|[-+]?\d+\.\d*([eE][-+]\d+)?|\.\d+([eE][-+]\d+)?"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)|true|True|TRUE|false|False|FALSE|~|null|Null|NULL|"
+    r"|\d{4}-\d\d-\d\d.*",
+    re.ASCII,
+)
+_NUMBER_12 = re.compile(
+    r"[-+]?(0o?[0-7_]+|0x[\da-fA-F_]+|\d[\d_]*\.?[\d_]*([eE][-+]?\d+)?|\.\d[\d_]*([eE][-+]?\d+)?)",
+    re.ASCII,
+)
+_LINE_ENDS_11 = re.compile("[\x85\u2028\u2029]")
 
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"{text[:80]!r} holds characters that cannot be shown. Remove them")
+    return text
+
+
+Line = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
+"""A text without line ends and control characters."""
 
 
 def _inside(name: str) -> str:
@@ -40,20 +66,20 @@ def _inside(name: str) -> str:
     return name
 
 
-Inside = Annotated[str, Field(min_length=1), AfterValidator(_inside)]
+Inside = Annotated[Line, AfterValidator(_inside)]
 """A name or relative path that stays where it is looked up."""
 
 
 class DataParams(Section):
     source: Literal["sample", "file", "kaggle"]
-    path: str = Field(min_length=1)
+    path: Line
     kaggle: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
     member: Inside
     max_megabytes: int = Field(gt=0)
 
 
 class ValidateParams(Section):
-    label_column: str = Field(min_length=1)
+    label_column: Line
     classes: int | None = Field(ge=2, le=1000)
     channels: Literal[1, 3]
     height: int | None = Field(ge=8, le=256)
@@ -221,46 +247,122 @@ class _Loader(yaml.SafeLoader):
 
 def read_yaml(path: Path | str) -> Any:
     """The YAML document in `path`. Raises ParamsError with line and column where it is not valid."""
-    path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
+    document, doubts = _parse(path)
+    if doubts:
+        raise ParamsError(_listed(path, list(doubts.values())))
+    return document
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Read and check every parameter. Raises ParamsError that lists all problems at once."""
+    document, problems = _parse(path)
+    if not isinstance(document, dict):
         raise ParamsError(
-            f"{path}: not found in {Path.cwd()}. Run from the project's top folder."
-        ) from None
-    except OSError as error:
-        raise ParamsError(f"{path}: cannot be read ({error.strerror}).") from None
-    if len(raw) > MAX_BYTES:
-        raise ParamsError(f"{path}: {len(raw):,} bytes, expected at most {MAX_BYTES:,}.")
+            f"{path}: expected sections with keys, found {_show(document)}. Restore it from git: "
+            f"`git checkout {path}`."
+        )
     try:
-        # Our Loader is a SafeLoader: it builds plain values only, never objects.
-        return yaml.load(raw.decode("utf-8-sig"), Loader=_Loader)  # nosec B506
+        params = Params.model_validate(document)
+    except ValidationError as error:
+        for problem in error.errors():
+            name = _name(problem["loc"])
+            if name not in problems or _is_exponential(problem["input"]):
+                explain = len(problems) < SHOWN
+                problems[name] = _explain(problem) if explain else ""  # type: ignore[arg-type]
+    if problems:
+        raise ParamsError(_listed(path, list(problems.values())))
+    return params
+
+
+def _listed(path: Path | str, problems: list[str]) -> str:
+    if len(problems) == 1:
+        return f"{path}: {problems[0]}"
+    lines = "\n".join(f"  - {problem}" for problem in problems[:SHOWN])
+    first = f", the first {SHOWN} of them" if len(problems) > SHOWN else ""
+    return f"{path}: {len(problems):,} problems{first}:\n{lines}"
+
+
+def _parse(path: Path | str) -> tuple[Any, dict[str, str]]:
+    """The document, and what is wrong with the spelling of its values, by dotted name."""
+    path = Path(path)
+    raw = _read(path)
+    try:
+        text = raw.decode("utf-8-sig")
+        if found := _LINE_ENDS_11.search(text):
+            raise ParamsError(
+                f"an invisible character U+{ord(found[0]):04X} in line "
+                f"{text.count(chr(10), 0, found.start()) + 1} ends the line for some YAML readers and "
+                "not for others. Remove it."
+            )
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, {}
+        return loader.construct_document(node), dict(_doubts(loader, node))
     except ParamsError as error:
         raise ParamsError(f"{path}: {error}") from None
     except UnicodeDecodeError:
         raise ParamsError(f"{path}: not UTF-8 text. Save it as UTF-8.") from None
     except RecursionError:
         raise ParamsError(f"{path}: nested too deeply. Two levels are enough.") from None
-    except (yaml.YAMLError, ValueError) as error:
+    # PyYAML's constructors let through what they stumble over.
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or (str(error).splitlines() or ["?"])[0]
         raise ParamsError(f"{path}{where}: not valid YAML: {problem}.") from None
 
 
-def load_params(path: Path | str = "params.yaml") -> Params:
-    """Read and check every parameter. Raises ParamsError that lists all problems at once."""
-    document = read_yaml(path)
-    if not isinstance(document, dict):
-        raise ParamsError(f"{path}: expected sections with keys, found {_show(document)}.")
+def _read(path: Path) -> bytes:
     try:
-        return Params.model_validate(document)
-    except ValidationError as error:
-        problems = [_explain(problem) for problem in error.errors()]  # type: ignore[arg-type]
-    if len(problems) == 1:
-        raise ParamsError(f"{path}: {problems[0]}")
-    listed = "\n".join(f"  - {problem}" for problem in problems)
-    raise ParamsError(f"{path}: {len(problems)} problems:\n{listed}")
+        size = path.stat().st_size
+        if not path.is_file():
+            raise ParamsError(f"{path}: not a file. Restore it from git: `git checkout {path}`.")
+        if size > MAX_BYTES:
+            raise ParamsError(f"{path}: {size:,} bytes, expected at most {MAX_BYTES:,}.")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path}: not found in {Path.cwd()}. Run from the project's top folder."
+        ) from None
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def _doubts(loader: _Loader, top: yaml.Node) -> Iterator[tuple[str, str]]:
+    """(dotted name, problem) of each value that YAML 1.1 and 1.2 read differently, or that has a tag."""
+    seen: set[int] = set()
+
+    def walk(node: yaml.Node, name: str) -> Iterator[tuple[str, str]]:
+        if id(node) in seen:  # an alias, perhaps of what it stands in
+            return
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                yield from walk(value, f"{name}.{key.value}".lstrip("."))
+        elif isinstance(node, yaml.SequenceNode):
+            for value in node.value:
+                yield from walk(value, name)
+        elif isinstance(node, yaml.ScalarNode) and (problem := _doubt(loader, node)):
+            yield name, f"`{name}`: {problem}"
+
+    yield from walk(top, "")
+
+
+def _doubt(loader: _Loader, node: yaml.ScalarNode) -> str:
+    text = node.value
+    plain = node.style is None
+    resolved = loader.resolve(yaml.ScalarNode, text, (plain, not plain))  # type: ignore[no-untyped-call]
+    if node.tag != resolved:
+        return f"{text[:40]!r} has a YAML tag. Write the value plainly."
+    if not plain or _ALIKE.fullmatch(text):
+        return ""
+    if node.tag.endswith(":str") and not _NUMBER_12.fullmatch(text):
+        return ""
+    return (
+        f"YAML readers differ on what `{text[:40]}` means, DVC's and ours among them. Write a number "
+        "in plain decimals (12, 0.5, 1.0e-4), a truth value as true or false, a text in quotes."
+    )
 
 
 def flatten(value: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -297,7 +399,9 @@ def _show(value: Any) -> str:
         return f"the text {value[:80]!r}" if value else "an empty text"
     if isinstance(value, dict | list):
         return f"a {'mapping' if isinstance(value, dict) else 'list'}"
-    return f"{value!r}"
+    if isinstance(value, datetime.date):
+        return f"the date {value}"
+    return f"{str(value)[:80]}"
 
 
 def _expected(annotation: Any, metadata: list[Any]) -> str:
@@ -343,9 +447,13 @@ def flatten_names(model: type[BaseModel], prefix: str = "") -> list[str]:
     return names
 
 
+def _name(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location if part not in ("int", "float", "str"))
+
+
 def _explain(problem: dict[str, Any]) -> str:
     location = problem["loc"]
-    name = ".".join(str(part) for part in location if part not in ("int", "float", "str"))
+    name = _name(location)
     kind, found = problem["type"], problem["input"]
     if not location:
         return str(problem["ctx"]["error"] if "ctx" in problem else problem["msg"])
@@ -391,7 +499,14 @@ def _as_yaml_number(text: str, whole: bool) -> str:
     return f" {why}: write {mantissa}e{'' if exponent[0] in '+-' else '+'}{exponent}."
 
 
+def _is_exponential(value: Any) -> bool:
+    """A number with an exponent that YAML 1.1 took for a text; `_as_yaml_number` has the cure."""
+    return isinstance(value, str) and "e" in value.lower() and _reads_as_number(value)
+
+
 def _reads_as_number(text: str) -> bool:
+    if not text.isascii():
+        return False
     try:
         return math.isfinite(float(text))
     except ValueError:

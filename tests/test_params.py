@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import math
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,13 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from cgan.errors import ParamsError
-from cgan.params import Params, TrainParams, flatten, flatten_names, load_params
+from cgan.params import Params, TrainParams, flatten, flatten_names, load_params, read_yaml
 
 Load = Callable[..., Params]
 TEXT = (ROOT / "params.yaml").read_text()
@@ -136,6 +142,58 @@ def test_f32_advice_for_a_whole_number_is_a_whole_number(load: Load, written: st
 
 
 @pytest.mark.parametrize(
+    "written",
+    ["012", "00", "0o100", "0x40", "0b11", "6_4", "1:30", "1:30.5", "yes", "On", "NO", "-.5", "09"],
+)
+@pytest.mark.parametrize(
+    ("before", "name"),
+    [
+        ("  latent_dim: 64\n", "train.latent_dim"),
+        ("  lr: 3.0e-3 ", "train.lr"),
+        ("  experiment: cgan\n", "tracking.experiment"),
+        ("  system_metrics: true\n", "tracking.system_metrics"),
+    ],
+)
+def test_f32_spelling_that_yaml_1_1_and_1_2_read_differently_is_refused(
+    load: Load, before: str, name: str, written: str
+) -> None:
+    key = before.split(":")[0]
+    message = refusal(load, text=TEXT.replace(before, f"{key}: {written}\n"))
+    assert f"params.yaml: `{name}`: YAML readers differ on what `{written}` means" in message
+    assert "\n" not in message
+    if name == "tracking.experiment" and ":" not in written:
+        text = TEXT.replace(before, f"{key}: '{written}'\n")
+        assert load(text=text).tracking.experiment == written, "the advice must work"
+
+
+def test_f32_exponent_of_yaml_1_2_is_refused_in_a_text_too(load: Load) -> None:
+    message = refusal(load, text=TEXT.replace("  experiment: cgan", "  experiment: 1e3"))
+    assert "YAML readers differ on what `1e3` means" in message
+
+
+@given(st.text("0123456789+-.eExXob_:~nNyYfFaAlLuUtTrRsSiI", min_size=1, max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_f32_what_we_accept_dvc_reads_alike(written: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.yaml")
+        path.write_text(f"a: {written}\n")
+        try:
+            ours = read_yaml(path)["a"]
+        except ParamsError:
+            return
+        theirs = YAML(typ="safe").load(path.read_text())["a"]
+    assert type(theirs) is type(ours)
+    assert repr(theirs) == repr(ours)
+
+
+@pytest.mark.parametrize("end", ["\x85", "\u2028", "\u2029"])
+def test_f32_line_end_of_yaml_1_1_alone_is_refused(load: Load, end: str) -> None:
+    message = refusal(load, text=TEXT.replace("  latent_dim: 64", f"  latent_dim: 64{end}  x: 1"))
+    line = TEXT[: TEXT.index("  latent_dim: 64")].count("\n") + 1
+    assert f"an invisible character U+{ord(end):04X} in line {line} " in message
+
+
+@pytest.mark.parametrize(
     ("name", "value", "words"),
     [
         ("train.lr", 0, "must be a number above 0, got 0"),
@@ -159,6 +217,7 @@ def test_f32_advice_for_a_whole_number_is_a_whole_number(load: Load, written: st
         ("tracking.system_metrics", 1, "must be true or false, got 1"),
         ("data.path", "", "must be a text, got an empty text"),
         ("data.kaggle", "https://kaggle.com", "such as `digit-recognizer`"),
+        ("data.path", datetime.date(2026, 1, 2), "must be a text, got the date 2026-01-02"),
         ("train", None, "must be a section with keys, got nothing"),
     ],
 )
@@ -168,6 +227,14 @@ def test_f33_value_outside_the_range_is_refused_with_the_range(
     message = refusal(load, {name: value})
     assert f"params.yaml: `{name}` " in message
     assert words in message and "\n" not in message
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\0b", "\x1b[2J", "\u202e"])
+@pytest.mark.parametrize("name", ["data.path", "tracking.experiment", "validate.label_column"])
+def test_f33_text_that_cannot_be_shown_is_refused(load: Load, name: str, value: str) -> None:
+    message = refusal(load, {name: value})
+    assert f"`{name}`: " in message and "holds characters that cannot be shown" in message
+    assert message.isprintable()
 
 
 @pytest.mark.parametrize("name", ["train.total_kimg", "train_judge.total_kimg"])
@@ -201,6 +268,9 @@ def test_f35_deep_huge_and_circular_yaml_are_refused(load: Load) -> None:
         "!!python/name:os.system",
         "!!python/object/new:os.system [touch ran]",
         "!local x",
+        "!!bool abc",
+        "!!timestamp abc",
+        "!!int abc",
     ],
 )
 def test_f35_foreign_tags_are_refused_and_nothing_runs(
@@ -208,9 +278,14 @@ def test_f35_foreign_tags_are_refused_and_nothing_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     message = refusal(load, text=TEXT.replace("  lr: 3.0e-3 ", f"  lr: {value} "))
-    assert "not valid YAML: could not determine a constructor for the tag" in message
-    assert ", line " in message
+    assert "params.yaml" in message and "not valid YAML: " in message and "\n" not in message
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("value", ["!!float 1e-4", '!!int "012"', "!!str 1"])
+def test_f35_tag_of_a_plain_type_is_refused_too(load: Load, value: str) -> None:
+    message = refusal(load, text=TEXT.replace("  lr: 3.0e-3 ", f"  lr: {value} "))
+    assert "has a YAML tag. Write the value plainly." in message
 
 
 @pytest.mark.parametrize("name", ["data.member", "tracking.experiment"])
@@ -263,6 +338,12 @@ def test_all_problems_are_told_at_once(load: Load) -> None:
         assert sum(name in line.split(";")[0] for line in lines) == 1
 
 
+def test_of_a_flood_of_problems_the_first_are_told(load: Load) -> None:
+    message = refusal(load, text=TEXT + "".join(f"k{i}: 1\n" for i in range(300)))
+    head, *lines = message.splitlines()
+    assert "300 problems, the first 20 of them:" in head and len(lines) == 20
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -288,8 +369,22 @@ def test_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes(b"train: \xff\xfe")
     with pytest.raises(ParamsError, match="Save it as UTF-8"):
         load_params(tmp_path / "params.yaml")
-    with pytest.raises(ParamsError, match="cannot be read"):
+    with pytest.raises(ParamsError, match="not a file"):
         load_params(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "endless", "huge"])
+def test_file_without_end_is_refused_before_it_is_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "params.yaml"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(10**12)
+    with pytest.raises(ParamsError, match=r"not a file|1,000,000,000,000 bytes, expected"):
+        load_params(path)
 
 
 def test_utf8_byte_order_mark_is_accepted(load: Load) -> None:
