@@ -4,6 +4,7 @@
     python -m flows.pipeline --refresh
     python -m flows.pipeline --set train.lr=1e-3 train.seed=2
     python -m flows.pipeline --stages evaluate render
+    python -m flows.pipeline --no-gate
 
 DVC decides what is stale and keeps the results, so Prefect's own caching is off and a stage that
 failed isn't retried. See docs/adr/0002-dvc-decides-prefect-schedules-mlflow-remembers.md.
@@ -16,6 +17,8 @@ import os
 # Read by Prefect when it is imported: nothing leaves this machine.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# A run that stops sending these was killed: see the deployment `zombie` in prefect.yaml.
+os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
 import argparse
 import contextlib
@@ -23,11 +26,13 @@ import json
 import logging
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import httpx
+import psutil
 import yaml
 from prefect import State, Task, flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
@@ -40,13 +45,15 @@ from prefect.states import Completed, Failed
 from cgan.errors import CganError
 from cgan.params import load_params
 from flows import report
+from flows.notices import tell
 from flows.repro import (
     BusyError,
-    Outcome,
+    Stage,
     check_free,
     choose,
     read_stages,
     reproduce,
+    run_cgan,
     set_params,
 )
 
@@ -112,18 +119,88 @@ def write_overrides(overrides: dict[str, Any]) -> State[Any]:
     return Completed(message=f"params.yaml: changed {words}", data=changed)
 
 
+@task(name="gate", task_run_name="gate", cache_policy=NO_CACHE, persist_result=False)
+def run_gate() -> State[Any]:
+    """Is the new generator good enough, and better than the champion? The state's name says it."""
+    try:
+        run_cgan("gate", _relay, {"MLFLOW_RUN_CONTEXT": _run_context()})
+        verdict = report.verdict()
+    except CganError as error:
+        return _failed(error)
+    return Completed(name=verdict["verdict"].capitalize(), message=verdict["summary"], data=verdict)
+
+
+@task(name="reevaluate", task_run_name="reevaluate", cache_policy=NO_CACHE, persist_result=False)
+def run_reevaluation() -> State[Any]:
+    """Is the champion still good on the data of today, and are they like those it was trained on?"""
+    try:
+        run_cgan("reevaluate", _relay, {"MLFLOW_RUN_CONTEXT": _run_context()})
+    except CganError as error:
+        return _failed(error)
+    return Completed(message=report.reevaluation().get("summary", "the champion is healthy"))
+
+
+def _attempt(job: Task[..., State[Any]], *arguments: Any) -> State[Any]:
+    """The final state of a task that waits while another DVC process is at work."""
+    job = job.with_options(retries=BUSY_RETRIES, retry_delay_seconds=BUSY_DELAY_S)
+    state: State[Any] = job(*arguments, return_state=True)
+    return state
+
+
+def _run_stages(
+    stages: Sequence[Stage], refresh: bool, results: list[report.StageResult]
+) -> State[Any] | None:
+    """Run the stages one after the other; add to `results`. Returns the flow's state if one fails."""
+    for stage in stages:
+        job = run_stage.with_options(
+            name=stage.name, task_run_name=stage.name, description=stage.description
+        )
+        started = time.monotonic()
+        state = _attempt(job, stage.name, refresh and not stage.upstream)
+        seconds = time.monotonic() - started
+        outcome = state.result() if state.is_completed() else "failed"
+        results.append(report.StageResult(stage.name, outcome, seconds))
+        if not state.is_completed():
+            return Failed(message=f"Stage `{stage.name}`: {state.message}")
+    return None
+
+
+def _end_with_worker() -> None:
+    """End as Crashed when the worker that started this run is gone: it could no longer be cancelled."""
+    if "PREFECT__WORKER_NAME" not in os.environ:
+        return
+    parent = psutil.Process().parent()
+
+    def watch() -> None:
+        # Already orphaned? Then the parent is init, or what takes its place.
+        while parent and "worker" in parent.cmdline() and os.getppid() == parent.pid:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _run_name() -> str:
     asked = runtime.flow_run.parameters
-    return report.run_name(
+    what = report.run_name(
         bool(asked.get("refresh")), asked.get("overrides") or {}, asked.get("stages") or ()
     )
+    return report.scheduled_name(what)
 
 
-@flow(name="cgan", flow_run_name=_run_name, persist_result=False)
+@flow(
+    name="cgan",
+    flow_run_name=_run_name,
+    persist_result=False,
+    on_completion=[tell],
+    on_failure=[tell],
+    on_crashed=[tell],
+)
 def pipeline(
     refresh: bool = False,
     overrides: dict[str, Any] | None = None,
     stages: list[str] | None = None,
+    gate: bool = True,
 ) -> State[Any]:
     """From a CSV of labelled images to a judged generator. DVC runs only the stages that are stale.
 
@@ -132,38 +209,64 @@ def pipeline(
         overrides: Values to write into params.yaml first, such as {"train.lr": 0.001}. They stay
             there, as after `dvc exp run -S`: `git diff params.yaml` shows them.
         stages: Only these stages of dvc.yaml, on the inputs that are there. Default: all.
+        gate: After all stages, judge the generator against the champion, and promote it if it passes.
     """
+    _end_with_worker()
     results: list[report.StageResult] = []
     try:
         chosen = choose(read_stages(), stages)
         load_params()
     except CganError as error:
         return Failed(message=str(error))
-
-    def attempt(job: Task[..., State[Any]], *arguments: Any) -> State[Any]:
-        job = job.with_options(retries=BUSY_RETRIES, retry_delay_seconds=BUSY_DELAY_S)
-        state: State[Any] = job(*arguments, return_state=True)
-        return state
-
     if overrides:
-        written = attempt(write_overrides, overrides)
+        written = _attempt(write_overrides, overrides)
         if not written.is_completed():
             return Failed(message=written.message)
-    for stage in chosen:
-        job = run_stage.with_options(
-            name=stage.name, task_run_name=stage.name, description=stage.description
-        )
-        started = time.monotonic()
-        state = attempt(job, stage.name, refresh and not stage.upstream)
-        seconds = time.monotonic() - started
-        if not state.is_completed():
-            results.append(report.StageResult(stage.name, "failed", seconds))
-            report.publish(results)
-            return Failed(message=f"Stage `{stage.name}`: {state.message}")
-        results.append(report.StageResult(stage.name, state.result(), seconds))
-    report.publish(results)
-    name = "Completed" if any(r.outcome != Outcome.UNCHANGED for r in results) else "Unchanged"
-    return Completed(name=name, message=report.in_words(results))
+    if failed := _run_stages(chosen, refresh, results):
+        report.publish(results)
+        return failed
+    words = report.in_words(results)
+    if not gate or stages:
+        report.publish(results)
+        return Completed(name="Unchanged" if report.is_unchanged(results) else None, message=words)
+    judged = run_gate(return_state=True)
+    if not judged.is_completed():
+        report.publish(results)
+        return Failed(message=f"Gate: {judged.message}")
+    report.publish(results, report.verdict())
+    name = judged.name
+    if name == "Unchanged" and not report.is_unchanged(results):
+        name = "Completed"
+    return Completed(name=name, message=f"{judged.message} ({words})")
+
+
+def _reevaluation_name() -> str:
+    return report.scheduled_name("champion on fresh data")
+
+
+@flow(
+    name="reevaluate",
+    flow_run_name=_reevaluation_name,
+    persist_result=False,
+    on_failure=[tell],
+    on_crashed=[tell],
+)
+def reevaluate() -> State[Any]:
+    """Judge the champion on data fetched anew: is it still good, are the data still of its kind?"""
+    _end_with_worker()
+    results: list[report.StageResult] = []
+    try:
+        stages = choose(read_stages(), ["download", "validate"])
+        load_params()
+    except CganError as error:
+        return Failed(message=str(error))
+    if failed := _run_stages(stages, refresh=True, results=results):
+        return failed
+    judged = run_reevaluation(return_state=True)
+    report.publish_reevaluation()
+    if not judged.is_completed():
+        return Failed(message=judged.message)
+    return Completed(name="Healthy", message=judged.message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -185,7 +288,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[],
         help="write a value into params.yaml first, such as train.lr=1e-3",
     )
-    parser.add_argument("--stages", metavar="STAGE", nargs="+", help="only these stages")
+    parser.add_argument("--stages", metavar="STAGE", nargs="+", help="only these stages, no gate")
+    parser.add_argument(
+        "--no-gate", dest="gate", action="store_false", help="do not judge, nor promote"
+    )
     asked = parser.parse_args(arguments)
     try:
         _find_server()
@@ -193,6 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             refresh=asked.refresh,
             overrides=dict(map(_parse_override, asked.overrides)) or None,
             stages=asked.stages,
+            gate=asked.gate,
             return_state=True,
         )
     except CganError as error:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-from prefect import get_run_logger
+from prefect import get_run_logger, runtime
 from prefect.artifacts import (
     create_image_artifact,
     create_link_artifact,
@@ -63,6 +64,20 @@ def run_name(refresh: bool, overrides: Mapping[str, Any], stages: Sequence[str])
     return " · ".join([*parts, *(["refresh"] if refresh else [])])
 
 
+def scheduled_name(what: str) -> str:
+    """`nightly 25 Nov 02:00 · train …`; a run by hand keeps its name."""
+    deployment = runtime.deployment.name
+    if not deployment:
+        return what
+    return f"{deployment} {runtime.flow_run.scheduled_start_time:%d %b %H:%M} · {what}"
+
+
+def is_unchanged(results: Sequence[StageResult]) -> bool:
+    """Did nothing change, though the data may have been fetched again to find that out?"""
+    after = [r.outcome for r in results if r.stage != "download"]
+    return bool(after) and all(outcome == Outcome.UNCHANGED for outcome in after)
+
+
 def in_words(results: Sequence[StageResult]) -> str:
     """One sentence for the flow run's final state."""
     done = {outcome: [r.stage for r in results if r.outcome == outcome] for outcome in Outcome}
@@ -97,20 +112,51 @@ def _metrics() -> dict[str, Any]:
     return flatten(_read_json("reports/metrics.json")) | flatten(_read_json("reports/judge.json"))
 
 
-def publish(results: Sequence[StageResult]) -> None:
+def verdict() -> dict[str, Any]:
+    """What `cgan gate` wrote. Raises CganError if it is not what the flow needs."""
+    found = _read_json("reports/gate.json")
+    if not {"verdict", "summary"} <= found.keys():
+        raise CganError("reports/gate.json: no verdict in it, though `cgan gate` ended well.")
+    return found
+
+
+def reevaluation() -> dict[str, Any]:
+    return _read_json("reports/reevaluation.json")
+
+
+def publish(results: Sequence[StageResult], verdict: Mapping[str, Any] | None = None) -> None:
     """The artifacts of a flow run: what is there now, also when nothing ran.
 
     A server that is away is a warning: the stages have done their work.
     """
-    try:
+    with _server_may_be_away():
         _stages(results)
         _sample_grid()
-        _metrics_table()
+        _metrics_table(verdict or {})
+        if verdict:
+            _markdown("reports/gate.md", "verdict", "Is it good enough, and better? Why?")
         _mlflow_run()
+
+
+def publish_reevaluation() -> None:
+    with _server_may_be_away():
+        _markdown("reports/reevaluation.md", "reevaluation", "The champion on the data of today.")
+
+
+@contextlib.contextmanager
+def _server_may_be_away() -> Iterator[None]:
+    try:
+        yield
     except httpx.TransportError as error:
         get_run_logger().warning(
             "The Prefect server is away (%s): artifacts are missing from this run.", error
         )
+
+
+def _markdown(path: str, key: str, description: str) -> None:
+    if Path(path).is_file():
+        text = Path(path).read_text(encoding="utf-8")
+        create_markdown_artifact(text, key=key, description=description)
 
 
 def _stages(results: Sequence[StageResult]) -> None:
@@ -136,17 +182,32 @@ def _sample_grid(path: Path = Path("samples/grid.png")) -> None:
         )
 
 
-def _metrics_table() -> None:
+def _metrics_table(verdict: Mapping[str, Any]) -> None:
+    compared = {row["metric"]: row for row in verdict.get("comparison") or ()}
     if metrics := _metrics():
         create_table_artifact(
             [
-                {"metric": name, "value": value, "in plain words": PLAIN_WORDS.get(name, "")}
+                {
+                    "metric": name,
+                    "value": value,
+                    **({"change": _change(compared.get(name))} if compared else {}),
+                    "in plain words": PLAIN_WORDS.get(name, ""),
+                }
                 for name, value in metrics.items()
             ],
             key="metrics",
             description="How good the drawings are, through the eyes of the judge: a class network "
-            "trained on the real images. Sample counts and seeds: reports/evaluation.json.",
+            "trained on the real images. *change*: against the champion, by one judge on one set. "
+            "Sample counts and seeds: reports/evaluation.json.",
         )
+
+
+def _change(row: Mapping[str, Any] | None) -> str:
+    """`▲ +0.0012 better`, `+0.0003 as good`: beyond chance or not is the gate's word."""
+    if row is None:
+        return ""
+    word = {True: "better", False: "worse", None: "within chance"}[row.get("better")]
+    return f"{row['difference']:+.4g} ({word})"
 
 
 def _mlflow_run(path: str = "models/mlflow_run.json") -> None:

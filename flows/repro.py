@@ -26,6 +26,7 @@ import yaml
 from cgan.errors import CganError, ParamsError
 from cgan.files import write_text
 from cgan.params import flatten, load_params, read_yaml
+from flows import guard
 
 GRACE_S = 20.0  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure
@@ -199,9 +200,32 @@ def run_dvc(
     arguments: Sequence[str], relay: Callable[[str], None], env: Mapping[str, str] | None = None
 ) -> tuple[int, list[str]]:
     """Run DVC in this interpreter's environment. Returns its exit code and all lines of output."""
+    return run_module("dvc", arguments, relay, env)
+
+
+def run_cgan(
+    command: str, relay: Callable[[str], None], env: Mapping[str, str] | None = None
+) -> None:
+    """Run `cgan COMMAND` with the code of the working directory.
+
+    Raises StageError with its own message when it ends with an error.
+    """
+    code, lines = run_module("cgan.cli", [command], relay, env)
+    if code:
+        raise _failure(code, lines)
+
+
+def run_module(
+    module: str,
+    arguments: Sequence[str],
+    relay: Callable[[str], None],
+    env: Mapping[str, str] | None = None,
+) -> tuple[int, list[str]]:
+    """Run `python -m MODULE` in a process group that ends with us, however we end."""
     home = str(Path(sys.executable).parent)  # so that `python` in a stage's command is this one
+    command = [sys.executable, "-m", module, *arguments]
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments],
+        [sys.executable, "-SE", guard.__file__, str(os.getpid()), str(GRACE_S), *command],
         env={
             **os.environ,
             "PATH": os.pathsep.join([home, os.environ.get("PATH", "")]),

@@ -26,7 +26,7 @@ from prefect.testing.utilities import prefect_test_harness
 from cgan.errors import CganError, ParamsError
 from flows import pipeline as flow_module
 from flows import report, repro
-from flows.pipeline import pipeline
+from flows.pipeline import pipeline, reevaluate
 from flows.repro import BusyError, Outcome, StageError, read_stages, reproduce, set_params
 
 pytestmark = [
@@ -68,6 +68,31 @@ for out in outs:
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"quality": {"conditional_accuracy": 0.9941}}))
+'''
+# What stands in the place of `cgan gate`: the flow runs the code of the working directory.
+CLI = '''
+"""The verdict that the environment names."""
+import json, os, sys
+from pathlib import Path
+
+verdict = os.environ.get("VERDICT", "promoted")
+if verdict == "away":
+    sys.exit("Error: the store is away. Start it.")
+print(f"{sys.argv[1]}: {verdict}, for {os.environ['MLFLOW_RUN_CONTEXT']}")
+comparison = [
+    {"metric": "quality.conditional_accuracy", "difference": 0.0123, "better": True},
+    {"metric": "quality.fid_judge", "difference": 0.01, "better": None},
+]
+summary = f"version 3 is {verdict}: accuracy is 99.4 %"
+Path("reports").mkdir(exist_ok=True)
+Path("reports/gate.json").write_text(
+    json.dumps({"verdict": verdict, "summary": summary, "comparison": comparison})
+)
+Path("reports/gate.md").write_text(f"# {summary}")
+Path("reports/reevaluation.json").write_text(json.dumps({"summary": "version 3 is healthy"}))
+Path("reports/reevaluation.md").write_text("# version 3")
+if verdict == "drifted":
+    sys.exit("Error: the pixel mean moved by 0.31, at most 0.1 is allowed.")
 '''
 DVC_YAML = """
 stages:
@@ -123,6 +148,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data/inbox/digits.csv").write_text("label,pixel0\n")
     (folder / "toy.py").write_text(TOY)
     (folder / "dvc.yaml").write_text(DVC_YAML)
+    (folder / "cgan").mkdir()
+    (folder / "cgan/__init__.py").touch()
+    (folder / "cgan/cli.py").write_text(CLI)
     shutil.copy(ROOT / "params.yaml", folder)
     for command in (
         ["git", "init", "--quiet", "."],
@@ -339,7 +367,7 @@ def outcomes(state: Any) -> list[str]:
 
 
 def test_flow_and_dvc_repro_agree_in_both_directions(prefect: None, repo: Path) -> None:
-    first = pipeline(return_state=True)
+    first = pipeline(return_state=True, gate=False)
     assert first.message == "trained a new generator; conditional accuracy 0.994"
     assert outcomes(first) == ["ran"] * 3
     assert "up to date" in dvc("status")
@@ -347,7 +375,7 @@ def test_flow_and_dvc_repro_agree_in_both_directions(prefect: None, repo: Path) 
 
     set_params({"evaluate.seed": 5})
     dvc("repro")
-    second = pipeline(return_state=True)
+    second = pipeline(return_state=True, gate=False)
     assert (second.name, second.type.value) == ("Unchanged", "COMPLETED")
     assert second.message == "nothing to do, every stage is up to date; conditional accuracy 0.994"
     assert outcomes(second) == ["unchanged"] * 3
@@ -360,7 +388,7 @@ def test_artifacts_show_the_picture_the_metrics_and_the_mlflow_run(
     run_all()
     reference = {"run_id": "abc", "experiment": "cgan", "tracking_uri": "http://127.0.0.1:5000"}
     Path("models/mlflow_run.json").write_text(json.dumps(reference))
-    shown = artifacts(pipeline(return_state=True))
+    shown = artifacts(pipeline(return_state=True, gate=False))
     assert shown["sample-grid"].startswith("data:image/png;base64,")
     (row,) = json.loads(shown["metrics"])
     assert (row["metric"], row["value"]) == ("quality.conditional_accuracy", 0.9941)
@@ -391,6 +419,65 @@ def test_refresh_fetches_again_and_unchanged_data_trains_nothing(prefect: None, 
     state = pipeline(refresh=True, return_state=True)
     assert outcomes(state) == ["ran", "unchanged", "unchanged"]
     assert "the data is unchanged" in (state.message or "")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "name"),
+    [("promoted", "Promoted"), ("blocked", "Blocked"), ("passed", "Passed")],
+)
+def test_after_all_stages_the_gate_s_verdict_names_the_run_s_state(
+    prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch, verdict: str, name: str
+) -> None:
+    monkeypatch.setenv("VERDICT", verdict)
+    state = pipeline(return_state=True)
+    assert (state.name, state.type.value) == (name, "COMPLETED")
+    assert (state.message or "").startswith(f"version 3 is {verdict}: accuracy is 99.4 %")
+    shown = artifacts(state)
+    assert shown["verdict"] == f"# version 3 is {verdict}: accuracy is 99.4 %"
+    (row,) = json.loads(shown["metrics"])
+    assert row["change"] == "+0.0123 (better)"
+
+
+@pytest.mark.parametrize("verdict", ["unchanged", "promoted"])
+def test_a_refresh_that_finds_the_same_data_ends_unchanged_unless_the_gate_promotes_late(
+    prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch, verdict: str
+) -> None:
+    run_all()
+    monkeypatch.setenv("VERDICT", verdict)
+    state = pipeline(refresh=True, return_state=True)
+    assert attempts() == ["download", "train", "evaluate", "download"]
+    assert (state.name, state.type.value) == (verdict.capitalize(), "COMPLETED")
+
+
+def test_a_gate_that_cannot_judge_fails_the_run_and_keeps_the_stages(
+    prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VERDICT", "away")
+    state = pipeline(return_state=True)
+    assert state.is_failed()
+    assert state.message == "Gate: the store is away. Start it."
+    assert outcomes(state) == ["ran"] * 3
+
+
+def test_a_run_of_some_stages_judges_nothing(prefect: None, repo: Path) -> None:
+    pipeline(stages=["download"], return_state=True)
+    assert not Path("reports/gate.json").exists()
+
+
+@pytest.mark.parametrize("verdict", ["healthy", "drifted"])
+def test_f19_the_weekly_run_fetches_again_and_fails_on_drift_with_its_statistic(
+    prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch, verdict: str
+) -> None:
+    Path("dvc.yaml").write_text(Path("dvc.yaml").read_text().replace("  train:", "  validate:"))
+    monkeypatch.setenv("VERDICT", verdict)
+    state = reevaluate(return_state=True)
+    assert attempts() == ["download", "train"]  # the toy validates by its training
+    assert artifacts(state)["reevaluation"] == "# version 3"
+    if verdict == "healthy":
+        assert (state.name, state.message) == ("Healthy", "version 3 is healthy")
+    else:
+        assert state.is_failed()
+        assert state.message == "the pixel mean moved by 0.31, at most 0.1 is allowed."
 
 
 def test_overrides_are_written_and_the_children_know_their_flow_run(
@@ -464,7 +551,7 @@ def test_a_stage_with_nothing_to_do_costs_the_flow_under_a_second(
     run_all()
     alone = time.monotonic() - started
     started = time.monotonic()
-    pipeline(return_state=True)
+    pipeline(return_state=True, gate=False)
     inside = time.monotonic() - started
     assert inside - alone < len(read_stages())
 

@@ -1,0 +1,92 @@
+"""Notices of what somebody should know by the morning, as Slack takes them, to CGAN_WEBHOOK_URL.
+
+Failed, crashed, blocked by the gate, new champion. The address is read from the environment where the
+notice is sent, and goes nowhere else: whoever has it can write into your channel. A notice never fails
+or holds up a run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import urllib.request
+from typing import Any
+from uuid import UUID
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flows import Flow
+from prefect.states import Crashed
+from prefect.utilities.urls import url_for
+
+URL = "CGAN_WEBHOOK_URL"
+PATIENCE_S = 5.0
+MAX_CHARACTERS = 1500
+HEADLINES = {
+    "Promoted": ":trophy: New champion",
+    "Blocked": ":no_entry: Blocked by the gate; the champion stays",
+}
+ZOMBIE = "No sign of life for minutes: its process is gone. Nothing is lost, the next run goes on."
+
+log = logging.getLogger(__name__)
+
+
+def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """State hook: a notice of a run that ended, if anybody wants to know."""
+    headline = HEADLINES.get(str(state.name))
+    if state.is_failed() or state.is_crashed():
+        headline = f":rotating_light: {state.type.value.capitalize()}"
+    if headline:
+        post(headline, flow_run.name, state.message or "", url_for("flow-run", flow_run.id))
+
+
+def post(headline: str, name: str, message: str, link: str | None) -> None:
+    """Send one notice if CGAN_WEBHOOK_URL is set. Returns after PATIENCE_S at the latest."""
+    url = os.environ.get(URL, "").strip()
+    if not url:
+        return
+    if not url.startswith(("https://", "http://")):
+        log.warning("%s: expected an http or https address. No notice was sent.", URL)
+        return
+    text = f"*{headline}*\n{_escaped(name)}\n{_escaped(message[:MAX_CHARACTERS])}"
+    if link:
+        text += f"\n<{link}|Open the run in Prefect>"
+    request = urllib.request.Request(
+        url, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}
+    )
+    problem = ["no answer in time"]
+
+    def send() -> None:
+        try:
+            # http or https only, see above
+            with urllib.request.urlopen(request, timeout=PATIENCE_S):  # nosec B310
+                problem.clear()
+        except Exception as error:  # its text may hold the address
+            code = getattr(error, "code", None)
+            problem[:] = [f"the answer was {code}" if code else type(error).__name__]
+
+    sender = threading.Thread(target=send, daemon=True)  # a timeout counts from byte to byte
+    sender.start()
+    sender.join(PATIENCE_S)
+    if problem:
+        log.warning("The notice to %s was not delivered: %s.", URL, problem[0])
+
+
+def _escaped(text: str) -> str:
+    """As Slack wants it: what a run says of itself is text, not markup."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+@flow(name="zombie", flow_run_name="zombie {flow_run_id}", persist_result=False)
+def zombie(flow_run_id: UUID) -> None:
+    """Call a run Crashed whose heartbeats stopped, and tell. Its trigger is in prefect.yaml."""
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(flow_run_id)
+        if run.state and run.state.is_final():
+            return
+        state: State[Any] = Crashed(message=ZOMBIE)
+        client.set_flow_run_state(flow_run_id, state, force=True)
+    post(":rotating_light: Crashed", run.name, ZOMBIE, url_for("flow-run", run.id))
