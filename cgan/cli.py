@@ -76,7 +76,11 @@ def draw(
         int | None, typer.Option(min=1, max=64, help="Enlarge each pixel so many times.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="A file, or runs:/RUN_ID/generator or models:/NAME@ALIAS of MLflow.")
+        str,
+        typer.Option(
+            help="A file; champion, challenger or previous; runs:/RUN_ID/generator or "
+            "models:/NAME@ALIAS of MLflow."
+        ),
     ] = "models/generator.safetensors",
 ) -> None:
     """Draw TEXT digit by digit, a grid, or a whole labelled set."""
@@ -152,6 +156,73 @@ def reproduce(
     typer.echo(outcome.text)
     if not outcome.equal:
         raise typer.Exit(1)
+
+
+@app.command()
+def gate() -> None:
+    """Judge what `dvc repro` trained, beside the champion; promote it, or say why not."""
+    from cgan.gatekeeper import gate
+    from cgan.params import load_params
+
+    gate(load_params(), typer.echo)
+
+
+registry = typer.Typer(no_args_is_help=True, help="Versions of the generator; who is served.")
+app.add_typer(registry, name="registry")
+
+
+@registry.command("list")
+def registry_list() -> None:
+    """Every version with its verdict, and who was champion when, why and by whom."""
+    from cgan.registry import listed, model_name, open_registry
+
+    with open_registry(model_name()) as found:
+        typer.echo(listed(found))
+
+
+@registry.command("show")
+def registry_show(version: Annotated[int, typer.Argument(help="Its number.")]) -> None:
+    """What is known of one version."""
+    from cgan.registry import model_name, open_registry, shown
+
+    with open_registry(model_name()) as found:
+        typer.echo(shown(found, version))
+
+
+Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]
+
+
+@registry.command("promote")
+def registry_promote(
+    version: Annotated[int, typer.Argument(help="Its number.")],
+    why: Why,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also a version that the gate blocked or never judged.")
+    ] = False,
+) -> None:
+    """Make VERSION the champion by a person's decision."""
+    from cgan.registry import model_name, open_registry, promote_by_hand, told
+
+    with open_registry(model_name()) as found:
+        typer.echo(told(promote_by_hand(found, version, why, force)))
+
+
+@registry.command("rollback")
+def registry_rollback(why: Why) -> None:
+    """Bring back the champion before this one; the gate doesn't undo it."""
+    from cgan.registry import model_name, open_registry, told
+
+    with open_registry(model_name()) as found:
+        typer.echo(told(found.rollback(why)))
+
+
+@app.command()
+def status() -> None:
+    """Champion, last verdict, last training, data, services and schedule, on one screen."""
+    from cgan.journal import project_root
+    from cgan.status import make_console, status
+
+    status(project_root(), make_console())
 
 
 @app.command()

@@ -36,8 +36,14 @@ class Generator:
     def load(cls, source: Path | str) -> Generator:
         """From a file, or from an MLflow URI: `runs:/<id>/generator`, `models:/<name>@champion`.
 
-        Raises ModelError when there is no usable generator.
+        `champion`, `challenger` and `previous` are short for the project's registered model; a champion
+        that cannot be read gives way to the one before it, with a warning. Raises ModelError when there
+        is no usable generator.
         """
+        if source in ("champion", "challenger", "previous"):
+            from cgan.registry import served
+
+            return cls(*served(str(source), load_generator))
         if isinstance(source, str) and _URI.match(source):
             from cgan.registry import generator_file
 

@@ -1,0 +1,208 @@
+"""May this generator be served? Numbers in, a decision with its reasons out; no store, no files.
+
+Bars are checked at the pessimistic end of the number's 95 % interval, so that luck passes nothing:
+shares by Wilson's interval (the bootstrap gives "all right" no width), distances and coverage by the
+bootstrap of `cgan.judging`. Against the champion, a difference counts when its interval is clear of 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cgan.judging import METRICS, Judged
+from cgan.metrics import wilson_interval
+from cgan.params import GateParams
+
+COPIES_FLOOR = 0.01  # by its definition: nearer than 99 % of the held-out reals
+MAIN = "fid_judge"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One bar: `value` with its 95 % interval against `limit`, `what` in plain words."""
+
+    name: str
+    what: str
+    value: float
+    limit: float
+    interval: tuple[float, float] | None
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One metric of both generators; `better` is None where noise could make the difference."""
+
+    metric: str
+    challenger: float
+    champion: float
+    difference: float
+    interval: tuple[float, float]
+    better: bool | None
+
+
+@dataclass(frozen=True)
+class Share:
+    """So many of so many."""
+
+    count: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        return self.count / self.total
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The model of the registry in a process of its own: what is wrong with it, or how well it drew."""
+
+    problem: str = ""
+    right: Share = field(default_factory=lambda: Share(0, 1))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`reasons`: why not, when it doesn't pass; else what speaks for it."""
+
+    passed: bool
+    reasons: list[str]
+    checks: list[Check]
+    comparison: list[Compared]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "checks": [asdict(check) for check in self.checks],
+            "comparison": [asdict(row) for row in self.comparison],
+        }
+
+
+def decide(
+    bars: GateParams,
+    challenger: Judged,
+    copies: Share,
+    loaded: Loaded,
+    champion: Judged | None,
+    objections: Sequence[str] = (),
+) -> Decision:
+    """All bars, and the champion when there is one to compare with.
+
+    `copies`: the drawings close to a training image. `objections`: what else speaks against it.
+    """
+    checks = [
+        *_bars(bars, challenger, copies),
+        _load_check(bars, loaded),
+    ]
+    comparison = compare(challenger, champion) if champion else []
+    against = [_sentence(row) for row in comparison if row.better is False]
+    main = next((row for row in comparison if row.metric == MAIN), None)
+    if main and bars.against_champion == "better" and main.better is None:
+        against.append(
+            f"{_sentence(main)}; `gate.against_champion: better` asks for one that noise can't explain."
+        )
+    failed = [_refusal(check, loaded) for check in checks if not check.passed]
+    failed += [*against, *objections]
+    praise = [_sentence(row) for row in comparison if row.better]
+    praise += ["every bar is reached, also at the pessimistic end of its interval"]
+    return Decision(not failed, failed or praise, checks, comparison)
+
+
+def compare(challenger: Judged, champion: Judged) -> list[Compared]:
+    """Every metric, judged with the same replicates."""
+    rows = []
+    for name, (_, direction) in METRICS.items():
+        ours, theirs = challenger.metrics[name], champion.metrics[name]
+        difference = ours - theirs
+        low, high = difference.interval
+        clear = (high < 0) or (low > 0)
+        better = (high < 0) == (direction == "lower") if clear else None
+        rows.append(Compared(name, ours.value, theirs.value, difference.value, (low, high), better))
+    return rows
+
+
+def _bars(bars: GateParams, judged: Judged, copies: Share) -> list[Check]:
+    right, asked = judged.right_by_class, judged.asked_by_class
+    worst = min(range(len(asked)), key=lambda label: right[label] / max(1, asked[label]))
+    shares = {
+        "conditional_accuracy": (
+            "drawings that show the class asked for",
+            Share(sum(right), sum(asked)),
+            bars.min_conditional_accuracy,
+        ),
+        "worst_class_accuracy": (
+            f"… of the worst class, {worst}",
+            Share(right[worst], asked[worst]),
+            bars.min_worst_class_accuracy,
+        ),
+    }
+    checks = []
+    for name, (what, share, limit) in shares.items():
+        interval = wilson_interval(share.count, share.total)
+        checks.append(Check(name, what, share.value, limit, interval, interval[0] >= limit))
+    distance, coverage = judged.fid_over_floor, judged.coverage_of_floor
+    near, most = (
+        wilson_interval(copies.count, copies.total),
+        COPIES_FLOOR + bars.max_copies_over_floor,
+    )
+    return [
+        *checks,
+        Check(
+            "fid_over_floor",
+            "Fréchet distance, less that of real images",
+            distance.value,
+            bars.max_fid_over_floor,
+            distance.interval,
+            distance.interval[1] <= bars.max_fid_over_floor,
+        ),
+        Check(
+            "coverage_of_floor",
+            "coverage, as a part of what real images get",
+            coverage.value,
+            bars.min_coverage_of_floor,
+            coverage.interval,
+            coverage.interval[0] >= bars.min_coverage_of_floor,
+        ),
+        Check(
+            "copies",
+            "drawings closer to a training image than 99 % of reals",
+            copies.value,
+            most,
+            near,
+            near[1] <= most,
+        ),
+    ]
+
+
+def _load_check(bars: GateParams, loaded: Loaded) -> Check:
+    share = loaded.right.value
+    return Check(
+        "load_check",
+        "the registered model draws every class in a process of its own",
+        0.0 if loaded.problem else share,
+        bars.min_worst_class_accuracy,
+        None,
+        not loaded.problem and share >= bars.min_worst_class_accuracy,
+    )
+
+
+def _refusal(check: Check, loaded: Loaded) -> str:
+    if check.name == "load_check" and loaded.problem:
+        return f"{check.what}: {loaded.problem}"
+    low, high = check.interval or (check.value, check.value)
+    most = check.name in ("fid_over_floor", "copies")
+    end = f" (95 %: {low:.4f} to {high:.4f})" if check.interval else ""
+    return (
+        f"{check.what}: {check.value:.4f}{end}, {'at most' if most else 'at least'} "
+        f"{check.limit:.4g} is asked{' at the upper end' if most else ' at the lower end'}"
+    )
+
+
+def _sentence(row: Compared) -> str:
+    words = {True: "better than", False: "worse than", None: "not clearly different from"}
+    low, high = row.interval
+    return (
+        f"{METRICS[row.metric][0]} {row.challenger:.4f}, {words[row.better]} the champion's "
+        f"{row.champion:.4f} (difference {row.difference:+.4f}, 95 %: {low:+.4f} to {high:+.4f})"
+    )

@@ -1,0 +1,505 @@
+"""`cgan gate`: register the trained generator, judge it beside the champion, promote or block it.
+
+No DVC stage: the answer depends on who is champion, which no file of the project says. It can be killed at
+any moment and started again: one run has one version, one version is promoted once, and a verdict
+that stands is told again ("unchanged").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cgan.checkpoint import Facts, load_generator, load_tensors, save_tensors
+from cgan.dataset import Dataset, load_dataset
+from cgan.errors import CganError, ModelError
+from cgan.files import sha256_of, write_json, write_text
+from cgan.gate import Loaded, Share, decide
+from cgan.gate_report import headline, to_markdown, version_note
+from cgan.hardware import compute_deterministically
+from cgan.journal import project_root
+from cgan.judge import Judge, load_judge, look
+from cgan.judging import REPLICATES, Ground, Judged
+from cgan.load_check import drawing_apart, labels_for
+from cgan.metrics import copies
+from cgan.mlflow_delivery import RUN_KEY_TAG, flush
+from cgan.networks import Generator
+from cgan.params import Params
+from cgan.registry import (
+    ROLLED_BACK,
+    SUMMARY,
+    VERDICT,
+    Registry,
+    Version,
+    generator_file,
+    open_registry,
+)
+from cgan.sampling import draw
+from cgan.stages import GENERATOR, HOLDOUT_DATA, JUDGE, RUN_REFERENCE, TRAIN_DATA
+
+REPORT, REPORT_TEXT = Path("reports/gate.json"), Path("reports/gate.md")
+EVALUATION, VALIDATION = Path("reports/evaluation.json"), Path("reports/validation.json")
+FOLDER = "gate"  # of the run's artifacts
+TRAINING_DATA = "training_data.safetensors"
+COPIES_SAMPLE = 2000
+AGAINST, CIRCUMSTANCES, KEPT = "gate.against", "gate.circumstances", "gate.kept"
+DIGEST, DATA, COMMIT = "generator.digest", "data.sha256", "git.commit"
+
+Say = Callable[[str], None]
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What the stages left in the project."""
+
+    network: Generator
+    facts: Facts
+    judge: Judge
+    judge_digest: str
+    training: Dataset
+    heldout: Dataset
+
+    @classmethod
+    def load(cls) -> _Inputs:
+        network, facts = load_generator(GENERATOR)
+        judge, judge_facts = load_judge(JUDGE)
+        training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
+        if facts.get("data_digest") != training.metadata["digest"]:
+            raise ModelError(
+                f"{GENERATOR}: trained on other data than {TRAIN_DATA} holds. Run `dvc repro` first."
+            )
+        return cls(network, facts, judge, judge_facts["digest"], training, heldout)
+
+
+def gate(params: Params, say: Say) -> Report:
+    """Judge what the stages made; returns the report, also in reports/gate.json and .md.
+
+    Raises CganError when nothing could be decided: nothing trained, the store away, another promotion
+    in between. Then nothing is promoted, and a second call goes on from there.
+    """
+    compute_deterministically()
+    inputs = _Inputs.load()
+    for line in flush(project_root()):
+        say(line)
+    with open_registry(params.gate.model) as registry:
+        run = _run(registry)
+        twin = _twin(registry, run.info.run_id, inputs)
+        if twin:
+            return _tell(
+                _standing(registry, twin, run, "the weights are the champion's, bit by bit"), say
+            )
+        version, new = registry.register(run.info.run_id, _facts_of(run, inputs))
+        state = "registered" if new else "is registered"
+        say(f"Version {version.number} of `{registry.model}` {state}: {run.info.run_name}.")
+        champion = _champion(registry)
+        circumstances = _circumstances(params, inputs)
+        stands = _stands(version, champion, circumstances, params)
+        if stands:
+            return _tell(_standing(registry, version, run, stands), say)
+        report = _judge(registry, version, run, champion, inputs, params, say)
+        tags = {
+            AGAINST: str(champion.number if champion else "none"),
+            CIRCUMSTANCES: circumstances,
+        }
+        _record(registry, version, report, tags)
+        if report["verdict"] == "passed" and params.gate.promote:
+            before = champion.number if champion else None
+            registry.promote(version.number, instead_of=before, why=report["summary"])
+            report |= {"verdict": "promoted", "promoted_from": before}
+            report["summary"] = headline(report)
+            _record(registry, version, report, tags)
+        return _tell(report, say)
+
+
+def _tell(report: Report, say: Say) -> Report:
+    write_json(REPORT, report)
+    write_text(REPORT_TEXT, to_markdown(report))
+    say("")
+    say(f"{report['verdict'].upper()}: {report['summary']}")
+    for reason in report["reasons"]:
+        say(f"  - {reason}")
+    say(f"  {REPORT_TEXT} has every number.")
+    return report
+
+
+def _run(registry: Registry) -> Any:
+    """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
+    try:
+        known = json.loads(RUN_REFERENCE.read_text())
+        run_key, experiment = str(known["run_key"]), str(known["experiment"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ModelError(
+            f"{RUN_REFERENCE}: names no MLflow run. Train first: `dvc repro`."
+        ) from None
+    found = registry.client.get_experiment_by_name(experiment)
+    runs: list[Any] = []
+    if found and run_key.isalnum():
+        runs = registry.client.search_runs(
+            [found.experiment_id], f"tags.`{RUN_KEY_TAG}` = '{run_key}'", max_results=1
+        )
+    if not runs:
+        raise ModelError(
+            f"the store {registry.shown} has no run {known.get('run_id') or run_key}, which trained "
+            f"{GENERATOR}; it was recorded in {known.get('tracking_uri')}. Set MLFLOW_TRACKING_URI to "
+            "that store, or train again: `dvc repro --force train`."
+        )
+    [run] = runs
+    if run.data.tags.get("cgan.generator_sha256") != sha256_of(GENERATOR):
+        raise ModelError(
+            f"{GENERATOR} is not what run {run.info.run_id} trained. Restore both with `dvc checkout`, "
+            "or train again: `dvc repro --force train`."
+        )
+    return run
+
+
+def _facts_of(run: Any, inputs: _Inputs) -> dict[str, str]:
+    """What a version says of its making."""
+    tags = {
+        DIGEST: inputs.facts["digest"],
+        DATA: str(inputs.facts["data_sha256"]),
+        COMMIT: run.data.tags.get("mlflow.source.git.commit", ""),
+        "run.name": run.info.run_name,
+        "prefect.flow_run_id": run.data.tags.get("prefect.flow_run_id", ""),
+    }
+    return {key: value for key, value in tags.items() if value}
+
+
+def _champion(registry: Registry) -> Version | None:
+    number = registry.champion()
+    return None if number is None else registry.version(number)
+
+
+def _twin(registry: Registry, run_id: str, inputs: _Inputs) -> Version | None:
+    """The champion, when another run trained the very same weights."""
+    champion = _champion(registry)
+    if (
+        champion
+        and champion.run_id != run_id
+        and champion.tags.get(DIGEST) == inputs.facts["digest"]
+    ):
+        return champion
+    return None
+
+
+def _circumstances(params: Params, inputs: _Inputs) -> str:
+    """A hash of all that a verdict depends on besides the two generators."""
+    facts = {
+        "bars": params.gate.model_dump(exclude={"model", "promote"}),
+        "judge": inputs.judge_digest,
+        "reference": inputs.heldout.metadata["digest"],
+        "training": inputs.training.metadata["digest"],
+        "samples": params.evaluate.samples,
+        "seed": params.evaluate.seed,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _stands(version: Version, champion: Version | None, circumstances: str, params: Params) -> str:
+    """Why the verdict of before stands; empty when the version has to be judged."""
+    if champion and champion.number == version.number:
+        return "it is the champion already"
+    if ROLLED_BACK in version.tags:
+        return (
+            f"it was rolled back ({version.tags[ROLLED_BACK]}); only `cgan registry promote "
+            f"{version.number} --why …` makes it champion again"
+        )
+    against = str(champion.number if champion else "none")
+    same = version.tags.get(AGAINST) == against and version.tags.get(CIRCUMSTANCES) == circumstances
+    decided = version.verdict == "blocked" or (
+        version.verdict == "passed" and not params.gate.promote
+    )
+    if same and decided:
+        return f"it was judged before: {version.tags.get(SUMMARY, version.verdict)}"
+    return ""
+
+
+def _standing(registry: Registry, version: Version, run: Any, why: str) -> Report:
+    """The report of a verdict that stands, with the numbers of then where the store has them."""
+    report: Report = {
+        "checks": [],
+        "comparison": [],
+        "challenger": _named(version, run.info.run_name),
+        "champion": None,
+        "promoted_from": None,
+        "passport": {},
+    }
+    with contextlib.suppress(Exception), tempfile.TemporaryDirectory() as folder:
+        path = registry.client.download_artifacts(version.run_id, f"{FOLDER}/{REPORT.name}", folder)
+        report |= json.loads(Path(path).read_text())
+    if version.verdict == "passed" and "champion" in version.aliases:  # killed before it was told
+        registry.tag(version.number, {VERDICT: "promoted"})
+    return report | {
+        "verdict": "unchanged",
+        "summary": f"Version {version.number} needs no new verdict: {why}.",
+        "reasons": [],
+        "time": _now(),
+    }
+
+
+def _judge(
+    registry: Registry,
+    version: Version,
+    run: Any,
+    champion: Version | None,
+    inputs: _Inputs,
+    params: Params,
+    say: Say,
+) -> Report:
+    """Both generators on one ground, the load check beside it, the decision."""
+    seed, samples = params.evaluate.seed, params.evaluate.samples
+    labels = labels_for(inputs.training.classes)
+    address = f"models:/{registry.model}/{version.number}"
+    say(f"Loading {address} in a process of its own, which has to draw {len(labels)} images.")
+    with drawing_apart(registry.uri, address, labels, seed) as apart:
+        ground = ground_of(inputs.judge, inputs.heldout, inputs.training, samples, seed)
+        _keep(registry, version, ground, inputs, say)
+        say(f"Drawing {samples:,} images, {samples // inputs.training.classes:,} of each class.")
+        challenger = ground.judge_drawings(draw(inputs.network, ground.asked, seed))
+        near = _copies(inputs, params, say)
+        former = _Former()
+        if champion:
+            say(f"The same with the champion, version {champion.number}.")
+            former = _judge_champion(registry, champion, ground, inputs)
+        loaded = _loaded(apart.drawings(), inputs, labels, seed)
+    decision = decide(params.gate, challenger, near, loaded, former.judged, former.objections)
+    report: Report = {
+        "verdict": "passed" if decision.passed else "blocked",
+        "summary": "",
+        "reasons": [*decision.reasons, *former.notes],
+        **decision.to_json(),
+        "challenger": _named(version, run.info.run_name),
+        "champion": _named(champion, champion.tags.get("run.name", "")) if champion else None,
+        "promoted_from": None,
+        "passport": _passport(ground, inputs, params),
+        "time": _now(),
+    }
+    report["summary"] = headline(report)
+    return report
+
+
+@dataclass(frozen=True)
+class _Former:
+    """What the champion gets today; `notes` to know, `objections` that stand in the way."""
+
+    judged: Judged | None = None
+    notes: tuple[str, ...] = ()
+    objections: tuple[str, ...] = ()
+
+
+def ground_of(judge: Judge, heldout: Dataset, training: Dataset, samples: int, seed: int) -> Ground:
+    """As the stage evaluate judges: the same latents, training images and counts."""
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
+    floor = look(judge, training.images[order[: min(samples, len(training))]]).features
+    asked = torch.arange(samples) % training.classes
+    return Ground(judge, look(judge, heldout.images), heldout.labels, floor, asked, seed)
+
+
+def _judge_champion(
+    registry: Registry, champion: Version, ground: Ground, inputs: _Inputs
+) -> _Former:
+    name = f"the champion, version {champion.number},"
+    try:
+        with generator_file(f"models:/{registry.model}/{champion.number}") as path:
+            network, facts = load_generator(path)
+    except CganError as error:
+        return _Former(notes=(f"{name} cannot be read, so the bars alone decided: {error}",))
+    ours, theirs = inputs.network.architecture, network.architecture
+    kinds = [(a.classes, a.channels, a.height, a.width) for a in (ours, theirs)]
+    if kinds[0] != kinds[1]:
+        objection = (
+            f"{name} draws {_kind(kinds[1])}, this one {_kind(kinds[0])}: they cannot be compared. "
+            "Promote it by hand if that is meant: `cgan registry promote`"
+        )
+        return _Former(objections=(objection,))
+    judged = ground.judge_drawings(draw(network, ground.asked, ground.seed))
+    notes = []
+    if facts.get("data_digest") != inputs.facts["data_digest"]:
+        seen = _seen_by(registry, champion, inputs.heldout)
+        known = "an unknown part" if seen is None else f"{seen:,}"
+        notes.append(
+            f"{name} was trained on other data; both were judged with today's judge and hold-out, of "
+            f"whose {len(inputs.heldout):,} images {known} were among its training images"
+            f"{', which favours it' if seen is None or seen else ''}"
+        )
+    return _Former(judged, tuple(notes))
+
+
+def _kind(kind: tuple[int, int, int, int]) -> str:
+    classes, channels, height, width = kind
+    return f"{classes} classes of {height} × {width} × {channels}"
+
+
+def _seen_by(registry: Registry, champion: Version, heldout: Dataset) -> int | None:
+    """How many of the held-out images the champion was trained with; None where its run doesn't say."""
+    try:
+        _, known = training_data_of(registry, champion)
+    except CganError:
+        return None
+    return int(torch.isin(fingerprints(heldout.images), known).sum())
+
+
+def training_data_of(registry: Registry, version: Version) -> tuple[Tensor, Tensor]:
+    """What was kept of a version's training data: features float32 [N, 128], fingerprints int64 [M]."""
+    with kept_file(registry, version, TRAINING_DATA) as path:
+        tensors, _ = load_tensors(path, "training_data")
+    return tensors["features"], tensors["fingerprints"]
+
+
+@contextlib.contextmanager
+def kept_file(registry: Registry, version: Version, name: str) -> Iterator[Path]:
+    """A file that `cgan gate` kept at the version's run. Raises ModelError when it is gone."""
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        try:
+            yield Path(
+                registry.client.download_artifacts(version.run_id, f"{FOLDER}/{name}", folder)
+            )
+        except CganError:
+            raise
+        except Exception as error:  # the stores let through what their clients raise
+            raise ModelError(
+                f"{FOLDER}/{name} of run {version.run_id} cannot be read "
+                f"({str(error).splitlines()[0][:200]}): version {version.number} was registered "
+                "without `cgan gate`, or its files are gone."
+            ) from None
+
+
+def fingerprints(images: Tensor) -> Tensor:
+    """64 bits an image: int64 [N]. Equal images have equal ones."""
+    hashes = [
+        int.from_bytes(
+            hashlib.blake2b(image.numpy().tobytes(), digest_size=8).digest(), signed=True
+        )
+        for image in images.contiguous()
+    ]
+    return torch.tensor(hashes, dtype=torch.int64)
+
+
+def _keep(registry: Registry, version: Version, ground: Ground, inputs: _Inputs, say: Say) -> None:
+    """What a later re-evaluation needs, at the run: judge, data profile, features of the training data."""
+    if KEPT in version.tags:
+        return
+    say("Keeping the judge and a profile of the training data at the run.")
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        tensors = {
+            "features": ground.floor,
+            "fingerprints": fingerprints(inputs.training.images),
+        }
+        facts = {
+            "judge_digest": inputs.judge_digest,
+            "data_digest": inputs.training.metadata["digest"],
+            "agreement": ground.agreement,
+            "fid_floor": ground.fid_floor.value,
+            "heldout_images": len(inputs.heldout),
+        }
+        save_tensors(Path(folder) / TRAINING_DATA, "training_data", tensors, facts)
+        for path in (JUDGE, VALIDATION, Path(folder) / TRAINING_DATA):
+            registry.client.log_artifact(version.run_id, str(path), FOLDER)
+    registry.tag(version.number, {KEPT: "judge, validation, training data"})
+
+
+def _copies(inputs: _Inputs, params: Params, say: Say) -> Share:
+    """Of the drawings, those near a training image: evaluate's number where it is of this generator."""
+    count = min(COPIES_SAMPLE, params.evaluate.samples)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        report = json.loads(EVALUATION.read_text())
+        wanted = {
+            "generator_digest": inputs.facts["digest"],
+            "reference_digest": inputs.heldout.metadata["digest"],
+            "drawn_images": params.evaluate.samples,
+            "seed": params.evaluate.seed,
+        }
+        if wanted.items() <= report["passport"].items():
+            closer = float(report["copies"]["closer_than_1_percent_of_heldout"])
+            return Share(round(closer * count), count)
+    say("Looking for the training image nearest to each drawing.")
+    asked = torch.arange(count) % inputs.training.classes
+    drawn = draw(inputs.network, asked, params.evaluate.seed)
+    found = copies(drawn, inputs.heldout.images[:COPIES_SAMPLE], inputs.training.images)
+    return Share(round(found.closer * count), count)
+
+
+def _loaded(drawn: Tensor | str, inputs: _Inputs, labels: list[int], seed: int) -> Loaded:
+    """Was it what the file draws, and of the classes asked for?"""
+    if isinstance(drawn, str):
+        return Loaded(problem=drawn)
+    asked = torch.tensor(labels)
+    expected = draw(inputs.network, asked, seed)
+    if drawn.shape != expected.shape or not torch.equal(drawn, expected):
+        return Loaded(problem=f"its drawings are not those of {GENERATOR}")
+    right = look(inputs.judge, drawn).classes == asked
+    return Loaded(right=Share(int(right.sum()), len(labels)))
+
+
+def _passport(ground: Ground, inputs: _Inputs, params: Params) -> dict[str, Any]:
+    return {
+        "extractor": "judge, 128 features after ReLU",
+        "extractor_digest": inputs.judge_digest,
+        "reference": "held-out part of the CSV",
+        "reference_digest": inputs.heldout.metadata["digest"],
+        "reference_images": len(inputs.heldout),
+        "training_digest": inputs.training.metadata["digest"],
+        "drawn_images": params.evaluate.samples,
+        "distance_images": ground.distance_images,
+        "fid_judge_floor": ground.fid_floor.value,
+        "coverage_floor": ground.coverage_floor.value,
+        "covered_images": ground.covered_images,
+        "seed": params.evaluate.seed,
+        "replicates": REPLICATES,
+        "generator_digest": inputs.facts["digest"],
+        "torch": torch.__version__,
+    }
+
+
+def _record(registry: Registry, version: Version, report: Report, tags: dict[str, str]) -> None:
+    """The verdict where MLflow shows it: the version's tags and page, the runs' numbers, the reports."""
+    from mlflow.entities import Metric, RunTag
+
+    own = {VERDICT: report["verdict"], SUMMARY: report["summary"]}
+    run_id, champion = report["challenger"]["run_id"], report["champion"]
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        write_json(Path(folder) / REPORT.name, report)
+        write_text(Path(folder) / REPORT_TEXT.name, to_markdown(report))
+        registry.client.log_artifacts(run_id, folder, FOLDER)
+    now_ms = time.time_ns() // 1_000_000
+
+    def metrics(values: dict[str, float]) -> list[Metric]:
+        return [
+            Metric(f"gate/{key}", value, now_ms, version.number) for key, value in values.items()
+        ]
+
+    numbers = {check["name"]: check["value"] for check in report["checks"]}
+    numbers |= {row["metric"]: row["challenger"] for row in report["comparison"]}
+    run_tags = [RunTag(key, value[:5000]) for key, value in own.items()]
+    run_tags.append(RunTag("gate.version", str(version.number)))
+    registry.client.log_batch(run_id, metrics(numbers), tags=run_tags)
+    if champion and report["comparison"]:
+        theirs = {row["metric"]: row["champion"] for row in report["comparison"]}
+        registry.client.log_batch(champion["run_id"], metrics(theirs))
+    registry.client.update_model_version(registry.model, str(version.number), version_note(report))
+    registry.tag(version.number, {**tags, **own})
+
+
+def _named(version: Version, run_name: str) -> dict[str, Any]:
+    return {
+        "version": version.number,
+        "run_id": version.run_id,
+        "run_name": run_name,
+        "digest": version.tags.get(DIGEST, ""),
+        "data_sha256": version.tags.get(DATA, ""),
+        "commit": version.tags.get(COMMIT, ""),
+    }
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
