@@ -9,6 +9,7 @@ of the patch that its store holds: reproduce runs of stores that you trust.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -24,13 +25,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from cgan import git
 from cgan.errors import CganError, SourceError, TrainingError
 from cgan.files import md5_of, sha256_of
 from cgan.journal import project_root
 from cgan.mlflow_store import open_store
 from cgan.mlflow_tracker import PATCH, SOURCE
-from cgan.params import load_params, read_yaml
+from cgan.params import load_params
 from cgan.sources import find_file, unpack
 from cgan.stages import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 CSV = Path("data/raw/train.csv")
 STAGES = ("validate", "preprocess", "train_judge", "train")
+FILES = ("params.yaml", "dvc.yaml", "dvc.lock")
 OUTCOME_TAG = "cgan.reproduced"
 COMMIT_TAG = "mlflow.source.git.commit"
 SHA_TAG = "cgan.generator_sha256"
@@ -141,8 +145,11 @@ def _find_run(root: Path, what: str, folder: Path) -> Run:
         found = client.get_run(run_id)
         source = folder / SOURCE
         source.mkdir()
-        for file in client.list_artifacts(run_id, SOURCE):
-            client.download_artifacts(run_id, file.path, str(folder))
+        there = {file.path for file in client.list_artifacts(run_id, SOURCE)}
+        for name in {*FILES, PATCH}:
+            if f"{SOURCE}/{name}" in there:
+                path = client.download_artifacts(run_id, f"{SOURCE}/{name}", str(folder))
+                Path(path).replace(source / name)
     lock = source / "dvc.lock"
     return Run(
         id=run_id,
@@ -214,9 +221,18 @@ def _repository_with(root: Path, commit: str) -> Path:
     )
 
 
+def _yaml(path: Path) -> dict[str, Any]:
+    """A file of then, by no rules of today: the stages of then check their params themselves."""
+    try:
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise CganError(f"{path.name} of the run cannot be read: {reason}") from None
+
+
 def _hashes_in(lock: Path) -> dict[str, str]:
     """path → md5 of all that the stages in a dvc.lock made."""
-    stages: dict[str, Any] = (read_yaml(lock) or {}).get("stages") or {}
+    stages: dict[str, Any] = _yaml(lock).get("stages") or {}
     return {
         out["path"]: out["md5"]
         for stage in stages.values()
@@ -236,14 +252,14 @@ def _restore(run: Run, tree: Path, say: Say) -> None:
         except git.GitError as error:
             raise CganError(f"run {run.id}: its patch does not fit its commit: {error}") from None
         say(f"patch: {run.tags.get('git.changed_files', '')}")
-    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+    for name in FILES:
         if (run.source / name).is_file():
             shutil.copyfile(run.source / name, tree / name)
 
 
 def _require_params(run: Run, tree: Path) -> None:
     """The params that MLflow shows must be those of params.yaml; older runs have only the former."""
-    document = read_yaml(tree / "params.yaml")
+    document = _yaml(tree / "params.yaml")
     sections = ("data", "validate", "preprocess", "train_judge", "train")
     differing = [
         f"`{section}.{key}` is {value}, MLflow says {run.params[f'{section}.{key}']}"
@@ -343,7 +359,7 @@ def _dvc_cache(root: Path) -> Path:
 
 def _from_source(run: Run, root: Path, tree: Path) -> str:
     """Where `params.yaml` of then took it from, without credentials; how it came, or nothing."""
-    data = read_yaml(tree / "params.yaml")["data"]
+    data = _yaml(tree / "params.yaml")["data"]
     if data["source"] == "sample":
         _run_stage(tree, "download", run)
         return "the embedded sample"
@@ -391,7 +407,7 @@ def _environment(tree: Path, run: Run | None) -> dict[str, str]:
 
 def _run_stage(tree: Path, stage: str, run: Run) -> None:
     """Run a stage's command as it stands in the tree's dvc.yaml. Raises TrainingError if it fails."""
-    stages = read_yaml(tree / "dvc.yaml").get("stages") or {}
+    stages = _yaml(tree / "dvc.yaml").get("stages") or {}
     if stage not in stages:
         raise CganError(f"dvc.yaml at commit {run.commit[:10]} has no stage `{stage}`.")
     output = tree / ".cgan" / f"{stage}.log"
@@ -465,9 +481,9 @@ def _tags_of_repeat(tree: Path) -> dict[str, str]:
     """Of the repeat's own run, in its throw-away store; empty when it did not arrive there."""
     from mlflow import MlflowClient
 
-    reference = read_yaml(tree / "models/mlflow_run.json")
     with contextlib.suppress(Exception):  # it only explains: the comparison stands without it
         client = MlflowClient(f"sqlite:///{tree / 'mlflow.db'}")
+        reference = json.loads((tree / "models/mlflow_run.json").read_text())
         return dict(client.get_run(reference["run_id"]).data.tags)
     return {}
 
