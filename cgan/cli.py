@@ -167,6 +167,15 @@ def gate() -> None:
     gate(load_params(), typer.echo)
 
 
+@app.command()
+def reevaluate() -> None:
+    """Is the champion still good on new data, and the data still like its own? Exit code 1 if not."""
+    from cgan.params import load_params
+    from cgan.reevaluation import reevaluate
+
+    reevaluate(load_params(), typer.echo)
+
+
 registry = typer.Typer(no_args_is_help=True, help="Versions of the generator; who is served.")
 app.add_typer(registry, name="registry")
 

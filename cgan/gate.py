@@ -17,6 +17,7 @@ from cgan.params import GateParams
 
 COPIES_FLOOR = 0.01  # by its definition: nearer than 99 % of the held-out reals
 MAIN = "fid_judge"
+AT_MOST = ("fid_over_floor", "copies")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Decision:
 
 
 def decide(
-    bars: GateParams,
+    limits: GateParams,
     challenger: Judged,
     copies: Share,
     loaded: Loaded,
@@ -92,13 +93,13 @@ def decide(
     `copies`: the drawings close to a training image. `objections`: what else speaks against it.
     """
     checks = [
-        *_bars(bars, challenger, copies),
-        _load_check(bars, loaded),
+        *bars(limits, challenger, copies),
+        _load_check(limits, loaded),
     ]
     comparison = compare(challenger, champion) if champion else []
     against = [_sentence(row) for row in comparison if row.better is False]
     main = next((row for row in comparison if row.metric == MAIN), None)
-    if main and bars.against_champion == "better" and main.better is None:
+    if main and limits.against_champion == "better" and main.better is None:
         against.append(
             f"{_sentence(main)}; `gate.against_champion: better` asks for one that noise can't explain."
         )
@@ -122,68 +123,67 @@ def compare(challenger: Judged, champion: Judged) -> list[Compared]:
     return rows
 
 
-def _bars(bars: GateParams, judged: Judged, copies: Share) -> list[Check]:
+def bars(
+    limits: GateParams,
+    judged: Judged,
+    copies: Share | None = None,
+    *,
+    benefit_of_doubt: bool = False,
+) -> list[Check]:
+    """The absolute bars. Checked at the pessimistic end of the interval, or at the optimistic one."""
+
+    def check(name: str, what: str, value: float, interval: tuple[float, float]) -> Check:
+        low, high = interval[::-1] if benefit_of_doubt else interval
+        limit = limits_of[name]
+        passed = high <= limit if name in AT_MOST else low >= limit
+        return Check(name, what, value, limit, interval, passed)
+
+    limits_of = {
+        "conditional_accuracy": limits.min_conditional_accuracy,
+        "worst_class_accuracy": limits.min_worst_class_accuracy,
+        "fid_over_floor": limits.max_fid_over_floor,
+        "coverage_of_floor": limits.min_coverage_of_floor,
+        "copies": COPIES_FLOOR + limits.max_copies_over_floor,
+    }
     right, asked = judged.right_by_class, judged.asked_by_class
     worst = min(range(len(asked)), key=lambda label: right[label] / max(1, asked[label]))
     shares = {
         "conditional_accuracy": (
             "drawings that show the class asked for",
             Share(sum(right), sum(asked)),
-            bars.min_conditional_accuracy,
         ),
         "worst_class_accuracy": (
-            f"… of the worst class, {worst}",
+            f"drawings of {worst}, the worst class, that show it",
             Share(right[worst], asked[worst]),
-            bars.min_worst_class_accuracy,
         ),
     }
-    checks = []
-    for name, (what, share, limit) in shares.items():
-        interval = wilson_interval(share.count, share.total)
-        checks.append(Check(name, what, share.value, limit, interval, interval[0] >= limit))
-    distance, coverage = judged.fid_over_floor, judged.coverage_of_floor
-    near, most = (
-        wilson_interval(copies.count, copies.total),
-        COPIES_FLOOR + bars.max_copies_over_floor,
-    )
-    return [
-        *checks,
-        Check(
-            "fid_over_floor",
-            "Fréchet distance, less that of real images",
-            distance.value,
-            bars.max_fid_over_floor,
-            distance.interval,
-            distance.interval[1] <= bars.max_fid_over_floor,
-        ),
-        Check(
-            "coverage_of_floor",
+    if copies:
+        shares["copies"] = ("drawings closer to a training image than 99 % of reals", copies)
+    distances = {
+        "fid_over_floor": ("Fréchet distance, less that of real images", judged.fid_over_floor),
+        "coverage_of_floor": (
             "coverage, as a part of what real images get",
-            coverage.value,
-            bars.min_coverage_of_floor,
-            coverage.interval,
-            coverage.interval[0] >= bars.min_coverage_of_floor,
+            judged.coverage_of_floor,
         ),
-        Check(
-            "copies",
-            "drawings closer to a training image than 99 % of reals",
-            copies.value,
-            most,
-            near,
-            near[1] <= most,
+    }
+    return [
+        *(
+            check(name, what, share.value, wilson_interval(share.count, share.total))
+            for name, (what, share) in shares.items()
         ),
+        *(check(name, what, e.value, e.interval) for name, (what, e) in distances.items()),
     ]
 
 
-def _load_check(bars: GateParams, loaded: Loaded) -> Check:
+def _load_check(limits: GateParams, loaded: Loaded) -> Check:
     share = loaded.right.value
     return Check(
         "load_check",
         "the registered model draws every class in a process of its own",
         0.0 if loaded.problem else share,
-        bars.min_worst_class_accuracy,
+        limits.min_worst_class_accuracy,
         None,
-        not loaded.problem and share >= bars.min_worst_class_accuracy,
+        not loaded.problem and share >= limits.min_worst_class_accuracy,
     )
 
 
@@ -191,7 +191,7 @@ def _refusal(check: Check, loaded: Loaded) -> str:
     if check.name == "load_check" and loaded.problem:
         return f"{check.what}: {loaded.problem}"
     low, high = check.interval or (check.value, check.value)
-    most = check.name in ("fid_over_floor", "copies")
+    most = check.name in AT_MOST
     end = f" (95 %: {low:.4f} to {high:.4f})" if check.interval else ""
     return (
         f"{check.what}: {check.value:.4f}{end}, {'at most' if most else 'at least'} "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cgan.gate import AT_MOST
 from cgan.judging import METRICS
 from cgan.markdown import in_markdown
 
@@ -90,7 +91,7 @@ def _body(report: Report) -> str:
 def _bar(check: dict[str, Any]) -> str:
     interval = check["interval"]
     between = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
-    most = check["name"] in ("fid_over_floor", "copies")
+    most = check["name"] in AT_MOST
     return (
         f"| {in_markdown(check['what'])} | {check['value']:.4f} | {between} | "
         f"{'≤' if most else '≥'} {check['limit']:.4g} | {'passed' if check['passed'] else '**failed**'} |"

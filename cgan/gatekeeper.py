@@ -229,7 +229,7 @@ def _standing(registry: Registry, version: Version, run: Any, why: str) -> Repor
     report: Report = {
         "checks": [],
         "comparison": [],
-        "challenger": _named(version, run.info.run_name),
+        "challenger": named(version),
         "champion": None,
         "promoted_from": None,
         "passport": {},
@@ -243,7 +243,7 @@ def _standing(registry: Registry, version: Version, run: Any, why: str) -> Repor
         "verdict": "unchanged",
         "summary": f"Version {version.number} needs no new verdict: {why}.",
         "reasons": [],
-        "time": _now(),
+        "time": now(),
     }
 
 
@@ -278,11 +278,11 @@ def _judge(
         "summary": "",
         "reasons": [*decision.reasons, *former.notes],
         **decision.to_json(),
-        "challenger": _named(version, run.info.run_name),
-        "champion": _named(champion, champion.tags.get("run.name", "")) if champion else None,
+        "challenger": named(version),
+        "champion": named(champion) if champion else None,
         "promoted_from": None,
         "passport": _passport(ground, inputs, params),
-        "time": _now(),
+        "time": now(),
     }
     report["summary"] = headline(report)
     return report
@@ -490,16 +490,17 @@ def _record(registry: Registry, version: Version, report: Report, tags: dict[str
     registry.tag(version.number, {**tags, **own})
 
 
-def _named(version: Version, run_name: str) -> dict[str, Any]:
+def named(version: Version) -> dict[str, Any]:
+    """A version, as the reports name it."""
     return {
         "version": version.number,
         "run_id": version.run_id,
-        "run_name": run_name,
+        "run_name": version.tags.get("run.name", ""),
         "digest": version.tags.get(DIGEST, ""),
         "data_sha256": version.tags.get(DATA, ""),
         "commit": version.tags.get(COMMIT, ""),
     }
 
 
-def _now() -> str:
+def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -494,10 +494,11 @@ def open_registry(model: str) -> Iterator[Registry]:
         raise ModelError(f"{model[:100]!r} is no model's name: letters, digits, `.`, `_` and `-`.")
     with _store(uri):
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError  # of a damaged or locked file, let through
 
         try:
             yield Registry(model, uri)
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError) as error:
             raise TrackingError(
                 f"the MLflow store {shown} cannot be used: {_reason(error)}"
             ) from None
