@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -31,14 +31,10 @@ from cgan import git
 from cgan.errors import CganError, SourceError, TrainingError
 from cgan.files import md5_of, sha256_of
 from cgan.journal import project_root
-from cgan.mlflow_store import open_store
 from cgan.mlflow_tracker import PATCH, SOURCE
-from cgan.params import load_params
+from cgan.registry import Registry, model_name, open_registry
 from cgan.sources import find_file, unpack
 from cgan.stages import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 Say = Callable[[str], None]
 CSV = Path("data/raw/train.csv")
@@ -61,6 +57,7 @@ INPUTS = {CSV: "CSV", TRAIN_DATA: "training part", HOLDOUT_DATA: "hold-out", JUD
 NOT_OURS = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")
 GRACE_S = 20.0  # for a stage to end after SIGTERM: a training writes a checkpoint first
 LAST_LINES = 15
+ANY = "cgan"  # for questions about runs, which no registered model is part of
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def reproduce(what: str, say: Say, *, keep: bool = False) -> Outcome:
     """
     root = project_root()
     with _stoppable(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-        run = _find_run(root, what, Path(temporary))
+        run = _find_run(what, Path(temporary))
         _require_repeatable(run)
         repository = _repository_with(root, run.commit)
         say(f"run {run.id} · {run.name}")
@@ -111,7 +108,7 @@ def reproduce(what: str, say: Say, *, keep: bool = False) -> Outcome:
             outcome = _compare(run, tree, Path(temporary))
             if keep:
                 say(f"kept: {tree}")
-        _write_down(root, run, outcome)
+        _write_down(run, outcome)
     return outcome
 
 
@@ -139,10 +136,22 @@ def _stoppable() -> Iterator[None]:
 # --- the run ------------------------------------------------------------------------------------
 
 
-def _find_run(root: Path, what: str, folder: Path) -> Run:
-    with open_store(root) as client:
-        run_id = _run_id(client, what)
-        found = client.get_run(run_id)
+def _find_run(what: str, folder: Path) -> Run:
+    from mlflow.exceptions import MlflowException
+
+    run_id, model, name = _address(what)
+    with open_registry(model or ANY) as registry:
+        client = registry.client
+        run_id = run_id or _run_of(registry, name)
+        try:
+            found = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise CganError(
+                f"the MLflow store {registry.shown} has no run {run_id}. Set MLFLOW_TRACKING_URI if the "
+                "store is another."
+            ) from None
         source = folder / SOURCE
         source.mkdir()
         there = {file.path for file in client.list_artifacts(run_id, SOURCE)}
@@ -162,29 +171,28 @@ def _find_run(root: Path, what: str, folder: Path) -> Run:
     )
 
 
-def _run_id(client: MlflowClient, what: str) -> str:
-    """Of a run id, `runs:/ID/…`, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or an alias alone."""
+def _address(what: str) -> tuple[str, str, str]:
+    """(run id, "", "") or ("", registered model, alias or version number). Raises CganError."""
     if match := re.fullmatch(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?", what):
-        return match[1]
+        return match[1], "", ""
     if match := re.fullmatch(r"models:/([^@/]+)(?:@([^@/]+)|/(\d+))", what):
-        name, alias, number = match.groups()
-    elif re.fullmatch(r"[a-z]+", what):
-        name, alias, number = load_params().gate.model, what, None
-    else:
-        raise CganError(
-            f"{what!r} names no run: expected a run id (32 hexadecimal digits, on the run's page in "
-            "MLflow and in models/mlflow_run.json), an alias such as `champion`, or "
-            "`models:/NAME@ALIAS`."
-        )
-    version = (
-        client.get_model_version(name, number)
-        if number
-        else client.get_model_version_by_alias(name, alias)
+        return "", match[1], match[2] or match[3]
+    if re.fullmatch(r"[a-z]+", what):
+        return "", model_name(), what
+    raise CganError(
+        f"{what!r} names no run: expected a run id (32 hexadecimal digits, on the run's page in MLflow and "
+        "in models/mlflow_run.json), an alias such as `champion`, or `models:/NAME@ALIAS`."
     )
-    if version.run_id:
-        return str(version.run_id)
-    model = client.get_logged_model(str(version.source).rpartition("/")[2])
-    return str(model.source_run_id)
+
+
+def _run_of(registry: Registry, name: str) -> str:
+    """The run of the version with this alias or number."""
+    number = int(name) if name.isdecimal() else registry.aliases().get(name)
+    if number is None:
+        raise CganError(
+            f"`{registry.model}` has no version called `{name}`. `cgan registry list` shows what there is."
+        )
+    return registry.version(number).run_id
 
 
 def _require_repeatable(run: Run) -> None:
@@ -493,9 +501,9 @@ def _distance(run: Run, tree: Path, folder: Path) -> str:
     from cgan.checkpoint import load_tensors
 
     try:
-        with open_store(project_root()) as client:
+        with open_registry(ANY) as registry:
             path = f"networks/{GENERATOR.name}"
-            then = Path(client.download_artifacts(run.id, path, str(folder)))
+            then = Path(registry.client.download_artifacts(run.id, path, str(folder)))
         (old, old_facts), (new, new_facts) = (
             load_tensors(file, "generator") for file in (then, tree / GENERATOR)
         )
@@ -510,9 +518,9 @@ def _distance(run: Run, tree: Path, folder: Path) -> str:
     return f"at most {furthest:.2g} apart"
 
 
-def _write_down(root: Path, run: Run, outcome: Outcome) -> None:
+def _write_down(run: Run, outcome: Outcome) -> None:
     """The outcome as a tag of the run; a store that went away meanwhile costs no more than that."""
     words = "the same bytes" if outcome.equal else outcome.text
-    with contextlib.suppress(CganError), open_store(root) as client:
+    with contextlib.suppress(CganError), open_registry(ANY) as registry:
         text = f"{time.strftime('%Y-%m-%d %H:%M %Z')}: {words}"
-        client.set_tag(run.id, OUTCOME_TAG, text[:5000])
+        registry.client.set_tag(run.id, OUTCOME_TAG, text[:5000])
