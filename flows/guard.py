@@ -8,6 +8,7 @@ next run starts. This process is the leader of the group, and looks once a secon
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,7 +27,9 @@ def main() -> int:
         while os.getppid() == int(parent):
             time.sleep(1)
         os.killpg(0, signal.SIGTERM)
-        time.sleep(float(grace_s))  # the training saves a checkpoint
+        deadline = time.monotonic() + float(grace_s)  # the training saves a checkpoint
+        while time.monotonic() < deadline and _others():
+            time.sleep(0.5)
         os.killpg(0, signal.SIGKILL)
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -35,6 +38,18 @@ def main() -> int:
     if os.getppid() != int(parent):
         watcher.join()
     return code if code >= 0 else 128 - code
+
+
+def _others() -> bool:
+    """Is anybody left in our group?"""
+    import psutil  # not before: every stage waits for our start
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            mine = os.getpgid(process.pid) == os.getpgrp() and process.pid != os.getpid()
+            if mine and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 if __name__ == "__main__":

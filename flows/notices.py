@@ -29,18 +29,23 @@ HEADLINES = {
     "Promoted": ":trophy: New champion",
     "Blocked": ":no_entry: Blocked by the gate; the champion stays",
 }
-ZOMBIE = "No sign of life for minutes: its process is gone. Nothing is lost, the next run goes on."
+CRASHED = (
+    "It was killed or cut off. Finished stages are kept, and a training resumes in the next run."
+)
+ZOMBIE = "No sign of life for minutes: its process is gone."
 
 log = logging.getLogger(__name__)
 
 
 def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """State hook: a notice of a run that ended, if anybody wants to know."""
-    headline = HEADLINES.get(str(state.name))
-    if state.is_failed() or state.is_crashed():
-        headline = f":rotating_light: {state.type.value.capitalize()}"
+    headline, message = HEADLINES.get(str(state.name)), state.message or ""
+    if state.is_failed():
+        headline = ":rotating_light: Failed"
+    elif state.is_crashed():
+        headline, message = ":boom: Crashed", f"{message}\n{CRASHED}"
     if headline:
-        post(headline, flow_run.name, state.message or "", url_for("flow-run", flow_run.id))
+        post(headline, flow_run.name, message, url_for("flow-run", flow_run.id))
 
 
 def post(headline: str, name: str, message: str, link: str | None) -> None:
@@ -89,4 +94,4 @@ def zombie(flow_run_id: UUID) -> None:
             return
         state: State[Any] = Crashed(message=ZOMBIE)
         client.set_flow_run_state(flow_run_id, state, force=True)
-    post(":rotating_light: Crashed", run.name, ZOMBIE, url_for("flow-run", run.id))
+    tell(zombie, run, state)

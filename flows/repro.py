@@ -225,7 +225,7 @@ def run_module(
     home = str(Path(sys.executable).parent)  # so that `python` in a stage's command is this one
     command = [sys.executable, "-m", module, *arguments]
     process = subprocess.Popen(
-        [sys.executable, "-SE", guard.__file__, str(os.getpid()), str(GRACE_S), *command],
+        [sys.executable, guard.__file__, str(os.getpid()), str(GRACE_S), *command],
         env={
             **os.environ,
             "PATH": os.pathsep.join([home, os.environ.get("PATH", "")]),

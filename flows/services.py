@@ -39,7 +39,7 @@ from cgan.params import load_params, read_yaml
 POOL = "cgan"  # of the process worker
 LIMIT = "cgan"  # one run at a time in the clone, whichever deployment
 START_S = 120.0
-STOP_S = 60.0  # the worker gives a run 30 s for a checkpoint
+STOP_S = 60.0  # a run has 20 s for a checkpoint, and Prefect some to record the end
 PORTS = {"prefect": 4200, "mlflow": 5000}
 CRONS = ("nightly", "weekly")  # the deployments that work in the clone, on a schedule
 ON = ["PENDING", "RUNNING", "CANCELLING"]  # states of a run that may be at work in the clone
@@ -147,13 +147,7 @@ class Production:
         process = self.running(name)
         found = process.find() if process else None
         if found:
-            family = [found, *found.children(recursive=True)]
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found.terminate()
-            _, alive = psutil.wait_procs(family, timeout=STOP_S)
-            for rest in alive:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    rest.kill()
+            _end([found])
         (self.home / f"{name}.json").unlink(missing_ok=True)
         return found is not None
 
@@ -204,6 +198,18 @@ def _refuse_taken_port(name: str, port: int) -> None:
                 f"port {port} for the {name} server cannot be had ({error.strerror}): another "
                 f"program listens there. End that, or take another: make up {variable}={port + 1}."
             ) from None
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """SIGTERM, and SIGKILL to what is still there after STOP_S, children included."""
+    family = list(processes)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in processes:
+            family += process.children(recursive=True)
+            process.terminate()
+    for rest in psutil.wait_procs(family, timeout=STOP_S)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            rest.kill()
 
 
 @contextlib.contextmanager
@@ -297,7 +303,13 @@ def _revive(production: Production) -> list[str]:
         for run in production.api("POST", "/flow_runs/filter", question):
             if run["state_type"] == "CRASHED" and run["run_count"] == 1:
                 message = "It was cut off with its worker; the new worker takes it up."
-                state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": message}
+                state: dict[str, Any] = {
+                    "type": "SCHEDULED",
+                    "name": "AwaitingRetry",
+                    "message": message,
+                }
+                # Its own time: before slots that went by since, which the limit then cancels.
+                state["state_details"] = {"scheduled_time": run["expected_start_time"]}
                 path = f"/flow_runs/{run['id']}/set_state"
                 production.api("POST", path, {"state": state, "force": True})
                 lines.append(f"again    {run['name']}: {message}")
@@ -308,6 +320,10 @@ def down(root: Path) -> list[str]:
     """Stop what `up` started, the worker first: its run saves a checkpoint and ends as Crashed."""
     production = Production(root)
     with _alone(production.home):
+        # Prefect's worker kills its runs when it is told to stop. Told themselves, they end in order.
+        worker = production.running("worker")
+        if found := worker.find() if worker else None:
+            _end(found.children())
         stopped = [name for name in ("worker", "prefect", "mlflow") if production.stop(name)]
     return [f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running."]
 
