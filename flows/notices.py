@@ -41,9 +41,9 @@ def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """State hook: a notice of a run that ended, if anybody wants to know."""
     headline, message = HEADLINES.get(str(state.name)), state.message or ""
     if state.is_failed():
-        headline = ":rotating_light: Failed"
+        headline = FAILED
     elif state.is_crashed():
-        headline, message = ":boom: Crashed", f"{message}\n{CRASHED}"
+        headline, message = CRASHED, f"{message}\n{NOT_LOST}"
     if headline:
         post(headline, flow_run.name, message, url_for("flow-run", flow_run.id))
 

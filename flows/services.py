@@ -35,6 +35,7 @@ from cgan.errors import CganError
 from cgan.files import write_json, write_text
 from cgan.mlflow_delivery import store_uri, without_credentials
 from cgan.params import load_params, read_yaml
+from flows import notices
 
 POOL = "cgan"  # of the process worker
 LIMIT = "cgan"  # one run at a time in the clone, whichever deployment
@@ -42,6 +43,8 @@ START_S = 120.0
 STOP_S = 60.0  # a run has 20 s for a checkpoint, and Prefect some to record the end
 PORTS = {"prefect": 4200, "mlflow": 5000}
 CRONS = ("nightly", "weekly")  # the deployments that work in the clone, on a schedule
+BURIED = "Its worker was killed, and its process is gone."
+AGAIN = "It was cut off with its worker; the new worker takes it up."
 ON = ["PENDING", "RUNNING", "CANCELLING"]  # states of a run that may be at work in the clone
 AT_HOME = {
     "DO_NOT_TRACK": "1",
@@ -180,6 +183,18 @@ class Production:
     def deployments(self) -> dict[str, dict[str, Any]]:
         return {entry["name"]: entry for entry in self.api("POST", "/deployments/filter", {})}
 
+    def set_state(
+        self,
+        run: dict[str, Any],
+        kind: str,
+        name: str,
+        message: str,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        state = {"type": kind, "name": name, "message": message, "state_details": details or {}}
+        path = f"/flow_runs/{run['id']}/set_state"
+        self.api("POST", path, {"state": state, "force": True})
+
     @property
     def has_pool(self) -> bool:
         return bool(
@@ -282,38 +297,43 @@ def _wait_for_worker(production: Production) -> None:
 
 
 def _revive(production: Production) -> list[str]:
-    """Before a worker starts: bury runs whose process is gone, and start again what was cut off.
+    """Before a worker starts: bury the runs of a killed one, and start again what was cut off.
 
     The latest run of a deployment that crashed in its first attempt is scheduled again: its slot is not
     lost, and DVC goes on where it was.
     """
-    lines = []
-    for run in production.runs_on() if production.has_pool else ():
-        message = "Its worker was killed, and its process is gone."
-        state = {"type": "CRASHED", "name": "Crashed", "message": message}
-        production.api("POST", f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
-        lines.append(f"crashed  {run['name']}: {message}")
+    lines: list[str] = []
+    if not production.has_pool:
+        return lines
+    _end([orphan for run in production.runs_on() for orphan in _engine_of(run)])
+    for run in production.runs_on():
+        production.set_state(run, "CRASHED", "Crashed", BURIED)
+        lines.append(f"crashed  {run['name']}: {BURIED}")
+        link = f"{production.url('prefect')}/runs/flow-run/{run['id']}"
+        notices.post(notices.CRASHED, run["name"], BURIED, link)
     for deployment in production.deployments().values():
-        question = {
+        latest = {
             "deployments": {"id": {"any_": [deployment["id"]]}},
             "flow_runs": {"start_time": {"is_null_": False}},
             "sort": "START_TIME_DESC",
             "limit": 1,
         }
-        for run in production.api("POST", "/flow_runs/filter", question):
+        for run in production.api("POST", "/flow_runs/filter", latest):
             if run["state_type"] == "CRASHED" and run["run_count"] == 1:
-                message = "It was cut off with its worker; the new worker takes it up."
-                state: dict[str, Any] = {
-                    "type": "SCHEDULED",
-                    "name": "AwaitingRetry",
-                    "message": message,
-                }
                 # Its own time: before slots that went by since, which the limit then cancels.
-                state["state_details"] = {"scheduled_time": run["expected_start_time"]}
-                path = f"/flow_runs/{run['id']}/set_state"
-                production.api("POST", path, {"state": state, "force": True})
-                lines.append(f"again    {run['name']}: {message}")
+                when = {"scheduled_time": run["expected_start_time"]}
+                production.set_state(run, "SCHEDULED", "AwaitingRetry", AGAIN, when)
+                lines.append(f"again    {run['name']}: {AGAIN}")
     return lines
+
+
+def _engine_of(run: dict[str, Any]) -> list[psutil.Process]:
+    """The process of a run, if it lives: an orphan that is about to end itself."""
+    with contextlib.suppress(psutil.NoSuchProcess, TypeError, ValueError):
+        process = psutil.Process(int(run["infrastructure_pid"]))
+        if "prefect.engine" in process.cmdline():
+            return [process]
+    return []
 
 
 def down(root: Path) -> list[str]:
