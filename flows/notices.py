@@ -29,9 +29,8 @@ HEADLINES = {
     "Promoted": ":trophy: New champion",
     "Blocked": ":no_entry: Blocked by the gate; the champion stays",
 }
-CRASHED = (
-    "It was killed or cut off. Finished stages are kept, and a training resumes in the next run."
-)
+FAILED, CRASHED = ":rotating_light: Failed", ":boom: Crashed"
+NOT_LOST = "Finished stages are kept, and a training resumes in the next run."
 ZOMBIE = "No sign of life for minutes: its process is gone."
 
 log = logging.getLogger(__name__)

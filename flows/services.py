@@ -35,7 +35,6 @@ from cgan.errors import CganError
 from cgan.files import write_json, write_text
 from cgan.mlflow_delivery import store_uri, without_credentials
 from cgan.params import load_params, read_yaml
-from flows import notices
 
 POOL = "cgan"  # of the process worker
 LIMIT = "cgan"  # one run at a time in the clone, whichever deployment
@@ -302,6 +301,8 @@ def _revive(production: Production) -> list[str]:
     The latest run of a deployment that crashed in its first attempt is scheduled again: its slot is not
     lost, and DVC goes on where it was.
     """
+    from flows import notices  # brings Prefect along, which costs a second or more
+
     lines: list[str] = []
     if not production.has_pool:
         return lines
