@@ -11,7 +11,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all check bench bench-all bench-presets bench-gpu test-gpu format ui clean
+.PHONY: help env repro test test-all check bench bench-all bench-presets bench-gpu test-gpu format ui up deploy down clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,15 @@ format: $(READY) ## Format the code
 
 ui: $(READY) ## Browse the runs in the MLflow UI, http://127.0.0.1:5000
 	cgan ui
+
+up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4200 MLFLOW_PORT=5000)
+	@python -m flows.services up $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT))
+
+deploy: $(READY) ## Schedule the commit of HEAD in a clone of its own (NIGHTLY="0 2 * * *" WEEKLY="0 5 * * 1")
+	@python -m flows.services deploy $(if $(NIGHTLY),--nightly "$(NIGHTLY)") $(if $(WEEKLY),--weekly "$(WEEKLY)")
+
+down: $(READY) ## Stop what `make up` started; `make up` takes up a run that this cuts off
+	@python -m flows.services down
 
 clean: ## Remove caches and build leftovers; data, models and runs stay
 	rm -rf build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
