@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,7 +216,8 @@ def _mlflow_run(path: str = "models/mlflow_run.json") -> None:
     if not run.get("run_id"):
         return
     text = "The MLflow run that made the generator: losses, previews, parameters, metrics, model."
-    uri = str(run.get("tracking_uri") or "")
+    # `make up` serves the store that the stages write to as a file.
+    uri = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri") or "")
     if uri.startswith("http"):  # the page finds a run by its id, whichever experiment stands there
         create_link_artifact(
             f"{uri.rstrip('/')}/#/experiments/0/runs/{run['run_id']}",

@@ -46,6 +46,7 @@ if os.environ.get("DEAF"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 else:
     def last_words(*_):
+        Path("saved").touch()
         print(f"{stage}: saved a checkpoint", flush=True)
         sys.exit(143)
     signal.signal(signal.SIGTERM, last_words)
@@ -54,7 +55,8 @@ with open("attempts.log", "a") as log:
 print(f"{stage}: process {os.getpid()} of {sys.executable}")
 if os.environ.get("SLOW") == stage:
     for second in range(int(os.environ.get("SECONDS", 30)) * 10):
-        print(f"{stage}: step {second}")
+        if second < 3:  # whoever reads may be dead by then
+            print(f"{stage}: step {second}")
         time.sleep(0.1)
 if signal_file := os.environ.get("WAIT_FOR"):
     deadline = time.monotonic() + 20
@@ -298,6 +300,28 @@ def test_cancelling_ends_the_whole_process_group(
     assert ("download: saved a checkpoint" in lines) is not deaf
 
 
+def test_f67_a_stage_ends_with_a_flow_that_was_killed(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLOW", "download")
+    flow = subprocess.Popen(
+        [sys.executable, "-c", "from flows import repro; repro.reproduce('download', print)"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert flow.stdout
+    with flow.stdout as output:
+        children = next(
+            psutil.Process(flow.pid).children(recursive=True) for line in output if "step 2" in line
+        )
+        flow.kill()
+        flow.wait()
+    assert len(children) >= 3, "guard, dvc, stage"
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert Path("saved").exists()
+
+
 # params.yaml
 
 
@@ -383,7 +407,7 @@ def test_flow_and_dvc_repro_agree_in_both_directions(prefect: None, repo: Path) 
 
 
 def test_artifacts_show_the_picture_the_metrics_and_the_mlflow_run(
-    prefect: None, repo: Path
+    prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_all()
     reference = {"run_id": "abc", "experiment": "cgan", "tracking_uri": "http://127.0.0.1:5000"}
@@ -399,6 +423,10 @@ def test_artifacts_show_the_picture_the_metrics_and_the_mlflow_run(
     Path("models/mlflow_run.json").write_text(json.dumps(reference))
     shown = artifacts(pipeline(return_state=True, stages=["download"]))
     assert "make ui" in shown["mlflow-run"]
+
+    monkeypatch.setenv("CGAN_MLFLOW_PAGE", "http://127.0.0.1:5001")
+    shown = artifacts(pipeline(return_state=True, stages=["download"]))
+    assert "http://127.0.0.1:5001/#/experiments/0/runs/abc" in shown["mlflow-run"]
 
 
 def test_a_failed_stage_fails_the_flow_with_its_message_and_is_not_tried_again(
