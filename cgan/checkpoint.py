@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 Facts = dict[str, Any]
+Shapes = dict[str, tuple[Any, ...]]
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -62,19 +63,28 @@ def save_tensors(path: Path | str, kind: str, tensors: Mapping[str, Tensor], fac
         temporary.write_bytes(serialized(plain, metadata))
 
 
-def load_tensors(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Facts]:
+def load_tensors(
+    path: Path | str, kind: str, shapes: Callable[[Facts], Shapes] | None = None
+) -> tuple[dict[str, Tensor], Facts]:
     """Read and check a file of ours. Tensors are on the CPU whatever device wrote them.
 
-    Raises ModelError when the file is missing, truncated, damaged, foreign or of another format.
+    `shapes` says from the facts which shapes the tensors must have, by name; a file with others is
+    refused before its tensors are read. Raises ModelError when the file is missing, truncated, damaged,
+    foreign or of another format.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise ModelError(
             f"{path}: not found. Make it with `dvc repro`, or bring it with `dvc pull`."
         )
+    if not path.is_file():
+        raise ModelError(f"{path}: not a file. Give the path of a .safetensors file.")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
+            facts = _facts(file.metadata() or {}, kind, path)
+            if shapes is not None:
+                found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+                _refuse_difference(shapes(facts), found, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (
         SafetensorError,
@@ -89,26 +99,39 @@ def load_tensors(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Facts]
             f"{path}: not a readable safetensors file ({reason}). It is truncated or something else; "
             "make it again with `dvc repro --force` or restore it with `dvc checkout --force`."
         ) from None
+    if digest_of(tensors) != facts["digest"]:
+        raise _damaged(path)
+    return tensors, facts
+
+
+def _facts(metadata: Mapping[str, str], kind: str, path: Path) -> Facts:
+    """What the file says of itself, checked but for its digest of the tensors."""
     try:
-        facts = json.loads(metadata["cgan"])
-        version, found_kind, digest = facts["format"], facts["kind"], facts["digest"]
+        facts: Facts = json.loads(metadata["cgan"])
+        version, found_kind, _ = facts["format"], facts["kind"], facts["digest"]
     except (KeyError, TypeError, ValueError, RecursionError):
-        raise ModelError(f"{path}: a safetensors file, but not one that cgan wrote.") from None
+        raise ModelError(
+            f"{path}: a safetensors file, but not one that cgan wrote. Give a model that `dvc repro` made."
+        ) from None
     if version != FORMAT:
         raise ModelError(
             f"{path}: file format {version!r}, this cgan reads format {FORMAT}. "
             "Use the cgan version that wrote it, or make it again with `dvc repro`."
         )
-    if facts.pop("seal", None) != _seal_of(facts) or digest_of(tensors) != digest:
-        raise ModelError(
-            f"{path}: facts or tensors don't match their digests, the file is damaged. "
-            "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force`. If it "
-            "comes back damaged, DVC's cache is: `chmod -R u+w .dvc/cache/files` has DVC check it at "
-            "the next `dvc repro`."
-        )
+    if facts.pop("seal", None) != _seal_of(facts):
+        raise _damaged(path)
     if found_kind != kind:
         raise ModelError(f"{path}: expected a {kind}, found a {found_kind}. Is it the right file?")
-    return tensors, facts
+    return facts
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(
+        f"{path}: facts or tensors don't match their digests, the file is damaged. "
+        "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force`. If it "
+        "comes back damaged, DVC's cache is: `chmod -R u+w .dvc/cache/files` has DVC check it at "
+        "the next `dvc repro`."
+    )
 
 
 def save_network(path: Path | str, network: Generator | Discriminator, facts: Facts) -> None:
@@ -120,44 +143,59 @@ def save_network(path: Path | str, network: Generator | Discriminator, facts: Fa
 
 def load_generator(path: Path | str) -> tuple[Generator, Facts]:
     """A generator in eval mode on the CPU, and the facts of its file."""
-    tensors, facts = load_tensors(path, "generator")
-    return _network(build_generator, tensors, facts, path), facts
+    return _load_network(build_generator, "generator", path)
 
 
 def load_discriminator(path: Path | str) -> tuple[Discriminator, Facts]:
     """A discriminator in eval mode on the CPU, and the facts of its file."""
-    tensors, facts = load_tensors(path, "discriminator")
-    return _network(build_discriminator, tensors, facts, path), facts
+    return _load_network(build_discriminator, "discriminator", path)
 
 
-def _network(
-    build: Callable[[Architecture], _Network],
-    tensors: dict[str, Tensor],
-    facts: Facts,
-    path: Path | str,
-) -> _Network:
+def _load_network(
+    build: Callable[[Architecture], _Network], kind: str, path: Path | str
+) -> tuple[_Network, Facts]:
     """Build without weights, so that a hostile file's sizes cost no memory, then take the tensors."""
-    try:
-        with torch.device("meta"):
-            network = build(Architecture.from_json(facts.get("architecture")))
-    except CganError as error:
-        raise ModelError(f"{path}: {error}") from None
+
+    def empty(facts: Facts) -> _Network:
+        try:
+            with torch.device("meta"):
+                return build(Architecture.from_json(facts.get("architecture")))
+        except CganError as error:
+            raise ModelError(
+                f"{path}: {error}. Give a model that `dvc repro` made, or make it again."
+            ) from None
+
+    def shapes(facts: Facts) -> Shapes:
+        return {name: tuple(t.shape) for name, t in empty(facts).state_dict().items()}
+
+    tensors, facts = load_tensors(path, kind, shapes)
+    network = empty(facts)
     fill(network, tensors, path)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all() or (name.endswith("running_var") and tensor.min() < 0):
+            raise ModelError(
+                f"{path}: tensor `{name}` holds values that no training gives (NaN, infinite, or a "
+                "negative variance). Make the model again with `dvc repro --force`, or use another."
+            )
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False), facts
 
 
 def fill(network: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:
     """Give a network from the meta device its weights. Raises ModelError where they don't fit."""
     expected = {name: (*t.shape, t.dtype) for name, t in network.state_dict().items()}
-    found = {name: (*t.shape, t.dtype) for name, t in tensors.items()}
+    _refuse_difference(expected, {n: (*t.shape, t.dtype) for n, t in tensors.items()}, path)
+    network.load_state_dict(tensors, assign=True)
+
+
+def _refuse_difference(expected: Shapes, found: Shapes, path: Path | str) -> None:
     if expected != found:
         name = min(name for name, _ in set(expected.items()) ^ set(found.items()))
         raise ModelError(
             f"{path}: tensor `{name}` should be {expected.get(name, 'absent')}, is "
-            f"{found.get(name, 'absent')}: weights and architecture in the file don't match."
+            f"{found.get(name, 'absent')}: weights and architecture in the file don't match. Make the "
+            "model again with `dvc repro --force`, or use another."
         )
-    network.load_state_dict(tensors, assign=True)
 
 
 class Checkpoints:

@@ -7,6 +7,13 @@ class CganError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """What cannot be shown is escaped: messages quote files, and a terminal obeys what it is sent."""
+        text = super().__str__()
+        return "".join(
+            c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+        )
+
 
 class ParamsError(CganError):
     """params.yaml cannot be used."""

@@ -32,6 +32,33 @@ MAX_HEADER_BYTES = 4_000_000
 BYTES_PER_FIELD = 24  # three digits, a separator, and ample room for quotes and padding
 SHOWN = 5  # faults spelt out in a message
 COUNTED = 1000  # faults counted before the search stops
+MAX_BLANK_LINES = 10_000
+
+# First bytes of what is given for a CSV by mistake.
+_KINDS = (
+    (b"PK\x03\x04", "a .zip archive"),
+    (b"\x1f\x8b", "a .gz archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+    (b"7z\xbc\xaf", "a 7-Zip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+    (b"PAR1", "a Parquet file"),
+    (b"ARROW1", "an Arrow file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"SQLite format 3", "a SQLite database"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"%PDF", "a PDF document"),
+    (b"\x7fELF", "a program"),
+    (b"{", "JSON"),
+    (b"[", "JSON"),
+    (b"version https://git-lfs", "a Git LFS pointer; `git lfs pull` brings the file"),
+    (b"outs:", "a DVC pointer; `dvc pull` brings the file"),
+)
 
 DEFAULTS = ValidateParams(
     label_column="label",
@@ -44,6 +71,7 @@ DEFAULTS = ValidateParams(
 )
 """Those of params.yaml, for files validated where there is none."""
 
+_QUOTED_COMMA = "; a comma within quotes parts values too"
 _CSV_BYTES = b'0123456789,\r\n \t"+-'
 _BYTES = frozenset(str(value).encode() for value in range(256))
 _QUOTED = re.compile(rb'(?<![^,])"(\s*\d+\s*)"(?=[,\r\n]|$)')
@@ -119,13 +147,17 @@ def _read(path: Path, params: ValidateParams, name: str, size: int) -> Table:
     def plain_rows(file: IO[bytes], header: _Header) -> Iterator[bytes]:
         """The data rows as bytes that numpy parses; ValueError at the first one that looks wrong."""
         nonlocal last
+        blank_lines = 0
         commas = len(header.columns) - 1
         limit = header.line_limit
         empty = True
         while line := file.readline(limit):
             digest.update(line)
             last = line[-1:]
-            if not line.strip():
+            if len(line) < limit and not line.strip():
+                blank_lines += 1
+                if blank_lines > MAX_BLANK_LINES:
+                    raise ValueError("a flood of blank lines")
                 continue
             # numpy takes some control characters for blanks; here they are damage.
             foreign = line.translate(None, _CSV_BYTES)
@@ -188,11 +220,14 @@ def _unquoted(line: bytes) -> bytes:
 
 def _read_header(line: bytes, params: ValidateParams, name: str) -> _Header:
     """Column names and image shape. Raises DataError when pixels may be missing or permuted."""
-    if line.startswith((b"PK\x03\x04", b"\x1f\x8b")):
-        raise DataError(
-            f"{name}: this is an archive, not a CSV. `cgan validate` and `data.source: file` unpack "
-            "files that end in .zip or .gz; otherwise unpack it first."
+    if kind := next((kind for start, kind in _KINDS if line.startswith(start)), ""):
+        hint = (
+            "`cgan validate` and `data.source: file` unpack a .zip or .gz that holds a CSV; unpack "
+            "others first."
+            if "archive" in kind
+            else f"Give a CSV whose first line is {_example(params)}."
         )
+        raise DataError(f"{name}: this is {kind}, not a CSV. {hint}")
     if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line:
         raise DataError(
             f"{name}: not UTF-8 text: UTF-16 (Excel's “Unicode text”) or a binary file. "
@@ -213,6 +248,10 @@ def _read_header(line: bytes, params: ValidateParams, name: str) -> _Header:
         raise DataError(
             f"{name}: lines end in CR alone (old Mac format). Save it with LF or CR LF line ends."
         )
+    if not text.strip():
+        raise DataError(
+            f"{name}: the first line is blank, expected a header such as {_example(params)}."
+        )
     columns = [column.strip().strip('"').strip() for column in text.rstrip("\r\n").split(",")]
     if len(columns) == 1:
         for separator, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
@@ -222,6 +261,11 @@ def _read_header(line: bytes, params: ValidateParams, name: str) -> _Header:
                     "Export it again with a comma as separator."
                 )
     _check_label_column(columns, params, name)
+    if columns[-1] == "":
+        raise DataError(
+            f"{name}: the header ends with a comma, so that its last column has no name. Export it "
+            "without a comma at the end of the lines."
+        )
     doubles = [column for column, count in Counter(columns).items() if count > 1]
     if doubles:
         raise DataError(
@@ -260,11 +304,22 @@ def _check_label_column(columns: list[str], params: ValidateParams, name: str) -
             f"{name}: the file has no header, its first line is data. "
             f"Put a line with the column names before it: {_example(params)}."
         )
+    near = next((c for c in columns if _letters(c) == _letters(label)), None)
+    if near is not None:
+        hint = f"Is it {_quote(near)}? Write it as in `validate.label_column`, or set that to it."
+    elif len(columns) == 1:
+        hint = f"Is it a CSV? Its first line should be like {_example(params)}."
+    else:
+        hint = "Is it a test.csv, which has no labels? Give the train.csv, or set `validate.label_column`."
     raise DataError(
         f"{name}: no column {_quote(label)}; the header begins with "
-        f"{', '.join(_quote(column) for column in columns[:3])}. "
-        "Is it a test.csv, which has no labels? Give the train.csv, or set `validate.label_column`."
+        f"{', '.join(_quote(column) for column in columns[:3])}. {hint}"
     )
+
+
+def _letters(column: str) -> str:
+    """What two spellings of a name have in common: capitals, blanks and invisible characters aside."""
+    return "".join(c for c in column.casefold() if c.isalnum())
 
 
 def _shape(pixels: int, params: ValidateParams, name: str) -> tuple[int, int, int]:
@@ -280,6 +335,13 @@ def _shape(pixels: int, params: ValidateParams, name: str) -> tuple[int, int, in
             "or the section `validate` of params.yaml describes other images."
         )
     side = math.isqrt(pixels // channels)
+    other = 4 - channels  # 1 or 3
+    if channels * side * side != pixels and other * math.isqrt(pixels // other) ** 2 == pixels:
+        raise DataError(
+            f"{name}: {pixels:,} pixel columns make no square image with `validate.channels: "
+            f"{channels}`, but one with {other}. Set `validate.channels: {other}` if the pixels are "
+            f"{'R, G, B planes one after the other' if other == 3 else 'grey'}."
+        )
     if channels * side * side != pixels:
         near = channels * max(1, round(math.sqrt(pixels / channels))) ** 2
         raise DataError(
@@ -349,13 +411,19 @@ def _explain(
     labels = frozenset(str(value).encode() for value in range(highest + 1))
     columns, limit = header.columns, header.line_limit
     faults: list[str] = []
-    count = rows = bad_rows = 0
+    count = rows = bad_rows = blank_lines = 0
     with path.open("rb") as file:
         file.readline(MAX_HEADER_BYTES)
         line_number = 1
         while count < COUNTED and (line := file.readline(limit)):
             line_number += 1
-            if not line.strip():
+            if len(line) < limit and not line.strip():
+                blank_lines += 1
+                if blank_lines > MAX_BLANK_LINES:
+                    return DataError(
+                        f"{name}, line {line_number}: more than {MAX_BLANK_LINES:,} blank lines. The file "
+                        "is damaged: download or export it again."
+                    )
                 continue
             rows += 1
             where = f"row {rows} (line {line_number})"
@@ -370,9 +438,15 @@ def _explain(
                 while line and not line.endswith(b"\n"):
                     line = file.readline(limit)
             elif len(fields) != len(columns):
+                quoted = b'"' in line
                 end = "" if line.endswith(b"\n") else ", and the file ends there: it was cut off"
-                found.append(f"{where}: {len(fields):,} values, expected {len(columns):,}{end}.")
-            else:
+                found.append(
+                    f"{where}: {len(fields):,} value{'s' * (len(fields) != 1)}, expected "
+                    f"{len(columns):,}{end}{_QUOTED_COMMA * quoted}."
+                )
+            elif fields[0].strip(b' \t"').decode("utf-8", "replace") == columns[0]:
+                found.append(f"{where}: the header again. Files joined? Remove this line.")
+            elif fields[0] not in labels or not _BYTES.issuperset(fields[1:]):
                 wrong = [
                     (column, field)
                     for column, field, valid in zip(
@@ -398,7 +472,7 @@ def _explain(
     if rows == 0:
         return DataError(f"{name}: 0 rows after the header. Download or export it again.")
     if not faults:
-        return DataError(f"{name}: not a valid CSV ({reason}).")
+        return DataError(f"{name}: not a valid CSV ({reason}). Export it again.")
     if count == 1:
         return DataError(
             f"{name}, {faults[0]} Mend or remove this row, or download the file again."
@@ -428,6 +502,8 @@ def _fault(field: bytes, highest_label: int | None) -> str:
     if _DECIMAL.fullmatch(text):
         whole = re.fullmatch(rb"[+-]?\d+\.0*", text)
         hint = " (write it without decimals; pandas: `frame.astype('uint8')`)" if whole else ""
+        if re.search(rb"[eE]", text):
+            hint = " in plain digits"
         return f"{shown} is not a whole number{hint}."
     return f"{shown!r} is not a number."
 

@@ -131,11 +131,13 @@ def find_file(path: Path) -> Path:
         return path
     if not path.exists():
         raise SourceError(
-            f"`data.path`: {path} does not exist (looked from {Path.cwd()}). Give the path of a .csv, "
+            f"{path} does not exist (looked from {Path.cwd()}). Give the path of a .csv, "
             ".csv.gz or .zip, or of a folder that holds one."
         )
     if not path.is_dir():
-        raise SourceError(f"`data.path`: {path} is neither a file nor a folder.")
+        raise SourceError(
+            f"{path} is neither a file nor a folder. Give the path of a .csv, .csv.gz or .zip."
+        )
     candidates = sorted(
         file
         for file in path.iterdir()
@@ -147,11 +149,11 @@ def find_file(path: Path) -> Path:
         return candidates[0]
     if not candidates:
         raise SourceError(
-            f"`data.path`: no .csv, .gz or .zip in the folder {path}. Put the file there, or set "
+            f"no .csv, .gz or .zip in the folder {path}. Put the file there, or set "
             "`data.path` to it, or set `data.source: sample` for the embedded digits."
         )
     raise SourceError(
-        f"`data.path`: {len(candidates)} files in the folder {path}: "
+        f"{len(candidates)} files in the folder {path}: "
         f"{_listed([file.name for file in candidates])}. Set `data.path` to the one you mean."
     )
 
@@ -229,9 +231,15 @@ def unpack(
 @contextlib.contextmanager
 def plain_csv(path: Path, member: str, max_megabytes: int) -> Iterator[tuple[Path, str]]:
     """Yield the CSV that `path` (a file, archive or folder) means, and its name for messages."""
-    found = find_file(path)
-    with found.open("rb") as file:
-        packed = file.read(4).startswith((b"PK", b"\x1f\x8b"))
+    try:
+        found = find_file(path)
+        with found.open("rb") as file:
+            packed = file.read(4).startswith((b"PK", b"\x1f\x8b"))
+    except OSError as error:  # not permitted, a disk error, a name too long
+        raise SourceError(
+            f"{str(error.filename or path)[:300]}: cannot be read ({error.strerror or error}). Check its "
+            "permissions, or give another file."
+        ) from None
     if not packed and found.suffix.lower() not in ARCHIVES:
         yield found, str(found)
         return
@@ -266,6 +274,8 @@ def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> str:
             )
     names = [entry.filename for entry in entries if not entry.is_dir()]
     contents = f"It holds: {_listed(names)}." if names else "It is empty."
+    if "xl/workbook.xml" in names:
+        raise SourceError(f"{path}: this is an Excel workbook. Save it as “CSV UTF-8”.")
     matches = [name for name in names if name == member] or [
         name
         for name in names
@@ -314,7 +324,7 @@ def _copy(stream: IO[bytes] | gzip.GzipFile, destination: Path, limit: int, name
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(name[:80] for name in names[:LISTED])
+    shown = ", ".join(name[:80].replace("\n", "\\n") for name in names[:LISTED])
     more = len(names) - LISTED
     return f"{shown} and {more:,} more" if more > 0 else shown
 

@@ -161,10 +161,10 @@ def test_f40_file_of_another_kind_is_refused(file: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
-        ({"features": 3}, "`layers.0.bias` should be (6, torch.float32), is (4, torch.float32)"),
-        ({"latent_dim": 5}, "`embedding.weight` should be (3, 5, torch.float32), is (3, 4, "),
-        ({"kind": "deconv"}, "`embedding.weight` should be absent, is (3, 4, torch.float32)"),
-        ({"height": 16}, "`linear.weight` should be (32, 8, torch.float32), is (24, 8, "),
+        ({"features": 3}, "`layers.0.bias` should be (6,), is (4,)"),
+        ({"latent_dim": 5}, "`embedding.weight` should be (3, 5), is (3, 4)"),
+        ({"kind": "deconv"}, "`embedding.weight` should be absent, is (3, 4)"),
+        ({"height": 16}, "`linear.weight` should be (32, 8), is (24, 8)"),
     ],
 )
 def test_f40_weights_of_another_architecture_are_refused_with_the_difference(
@@ -220,7 +220,7 @@ def test_safetensors_that_cgan_did_not_write_are_refused(
 def test_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"not found\. Make it with `dvc repro`"):
         load_generator(tmp_path / "generator.safetensors")
-    with pytest.raises(ModelError, match="not found"):
+    with pytest.raises(ModelError, match="not a file"):
         load_generator(tmp_path)
 
 

@@ -219,7 +219,7 @@ def test_f06_wrong_labels_are_counted_and_the_first_shown(tmp_path: Path) -> Non
         ("NaN", "'NaN' is not a number."),
         ("", "blank."),
         ("x", "'x' is not a number."),
-        ("1e2", "1e2 is not a whole number."),
+        ("1e2", "1e2 is not a whole number in plain digits."),
         ("0x10", "'0x10' is not a number."),
         ("1_0", "'1_0' is not a number."),
         ("1 0", "'1 0' is not a number."),
@@ -402,7 +402,7 @@ def test_missing_file_is_one_message(tmp_path: Path) -> None:
 
 
 def test_archive_is_not_read_as_csv(tmp_path: Path) -> None:
-    assert "this is an archive" in refuses(tmp_path, gzip.compress("\n".join(LINES).encode()))
+    assert "this is a .gz archive, not a CSV" in refuses(tmp_path, gzip.compress("\n".join(LINES).encode()))
 
 
 # --- any bytes ----------------------------------------------------------------------------------
