@@ -264,6 +264,10 @@ def main() -> None:
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         sys.exit(error.exit_code)
+    except OSError as error:  # a place that cannot be read or written, a full disk
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"Error: {where}{error.strerror or error}. Mend that and run again.\n")
+        sys.exit(1)
 
 
 if __name__ == "__main__":
