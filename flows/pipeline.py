@@ -226,18 +226,18 @@ def pipeline(
         report.publish(results)
         return failed
     words = report.in_words(results)
+    name = "Unchanged" if report.is_unchanged(results) else None
     if not gate or stages:
         report.publish(results)
-        return Completed(name="Unchanged" if report.is_unchanged(results) else None, message=words)
+        return Completed(name=name, message=words)
     judged = run_gate(return_state=True)
     if not judged.is_completed():
         report.publish(results)
         return Failed(message=f"Gate: {judged.message}")
     report.publish(results, report.verdict())
-    name = judged.name
-    if name == "Unchanged" and not report.is_unchanged(results):
-        name = "Completed"
-    return Completed(name=name, message=f"{judged.message} ({words})")
+    if judged.name != "Unchanged":
+        return Completed(name=judged.name, message=f"{judged.message} ({words})")
+    return Completed(name=name, message=f"{words[0].upper()}{words[1:]}. {judged.message}")
 
 
 def _reevaluation_name() -> str:

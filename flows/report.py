@@ -92,8 +92,8 @@ def in_words(results: Sequence[StageResult]) -> str:
         words.append(f"restored {', '.join(restored)} from cache")
     if not words:
         words.append("nothing to do, every stage is up to date")
-    elif ran == ["download"] and done[Outcome.UNCHANGED]:
-        words.append("the data is unchanged, nothing else to do")
+    elif is_unchanged(results):
+        words = ["the data is unchanged, nothing was trained"]
     accuracy = _metrics().get("quality.conditional_accuracy")
     if isinstance(accuracy, float):
         words.append(f"conditional accuracy {accuracy:.3f}")
