@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -94,7 +94,7 @@ def status(root: Path, console: Console) -> None:
         (_in_background(lambda: _ask_prefect(root, scheduled)), 3 * PREFECT_S),
     ]
     began = time.monotonic()
-    rows = _local_rows(root)
+    title = _title(root)
     for thread, patience_s in asking:
         thread.join(max(0.0, patience_s - (time.monotonic() - began)))
     screen = Table.grid(padding=(0, 2))
@@ -102,16 +102,19 @@ def status(root: Path, console: Console) -> None:
     screen.add_column()
     if problem:
         screen.add_row("Params", Text(problem, BAD))
-    screen.add_row("Champion", _champion(stored))
-    screen.add_row("Verdict", _verdict(root, stored))
-    screen.add_row("Last training", _last_training(stored))
-    screen.add_row("Quality", _quality(root, stored))
-    for name, content in rows.items():
-        screen.add_row(name, content)
-    screen.add_row("Services", _services(root))
-    screen.add_row("Scheduled", _scheduled(scheduled))
-    screen.add_row("More", _more(stored))
-    console.print(_title(root))
+    for name, show in {
+        "Champion": lambda: _champion(stored),
+        "Verdict": lambda: _verdict(root, stored),
+        "Last training": lambda: _last_training(stored),
+        "Quality": lambda: _quality(root, stored),
+        "Data": lambda: _data(root, stored),
+        "Waiting": lambda: _waiting(root),
+        "Services": lambda: _services(root),
+        "Scheduled": lambda: _scheduled(scheduled),
+        "More": lambda: _more(stored),
+    }.items():
+        screen.add_row(name, _or_why_not(show))
+    console.print(title)
     console.print()
     console.print(screen)
 
@@ -252,6 +255,14 @@ def _read(*paths: Path) -> Json:
 def _clean(text: object) -> str:
     """Foreign text without what a terminal would obey."""
     return "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
+
+
+def _or_why_not(show: Callable[[], RenderableType]) -> RenderableType:
+    """A part of the screen; files and stores of any shape cost that part only."""
+    try:
+        return show()
+    except Exception as error:
+        return Text(_clean(f"cannot be shown: {type(error).__name__}: {error}")[:200], BAD)
 
 
 def _line(*parts: str | Text) -> Text:
@@ -425,11 +436,7 @@ def _beside(row: Json | None, champion: Mapping[str, float] | None, key: str) ->
     return [Text("" if value is None else f"{value:.4g}"), Text("")]
 
 
-def _local_rows(root: Path) -> dict[str, Group | Text]:
-    return {"Data": _data(root), "Waiting": _waiting(root)}
-
-
-def _data(root: Path) -> Group | Text:
+def _data(root: Path, stored: Stored) -> Group | Text:
     lines = []
     places = {"": root, "scheduled runs: ": root / WORK}
     known = {name: _read(folder / "data/raw/source.json") for name, folder in places.items()}
@@ -447,14 +454,24 @@ def _data(root: Path) -> Group | Text:
             )
     if not lines:
         lines.append(_missing("not fetched yet: `make repro`"))
-    reports = [folder / "reports/reevaluation.json" for folder in places.values()]
-    if drift := _read(*reports):
+    drift = _drift(root, stored)
+    if drift:
         lines.append(_line("drift", _state(drift.get("verdict")), _at(drift.get("time"))))
         if drift.get("verdict") != "healthy":
-            lines[-1].append(f": {_clean(drift.get('summary'))}")
+            lines.append(Text(_clean(drift.get("summary"))))
     else:
         lines.append(_missing("drift was never checked: `cgan reevaluate`"))
     return Group(*lines)
+
+
+def _drift(root: Path, stored: Stored) -> Json:
+    """The last re-evaluation: of the champion by its tags, else by the reports at hand."""
+    tags = stored.champion.tags if stored.champion else {}
+    if "reevaluation.verdict" in tags:
+        return {key: tags.get(f"reevaluation.{key}") for key in ("verdict", "summary", "time")}
+    if not stored.problem:
+        return {}
+    return _read(*(folder / "reports/reevaluation.json" for folder in (root, root / WORK)))
 
 
 def _waiting(root: Path) -> Text:
@@ -463,7 +480,8 @@ def _waiting(root: Path) -> Text:
     if not counts:
         return _missing("nothing: all records are in MLflow")
     runs = f"{len(counts)} run{'s' * (len(counts) > 1)}"
-    return Text(f"{sum(counts):,} records of {runs} for MLflow: `cgan track flush`", "yellow")
+    records = f"{sum(counts):,} record{'s' * (sum(counts) > 1)}"
+    return Text(f"{records} of {runs} for MLflow: `cgan track flush`", "yellow")
 
 
 def _services(root: Path) -> Group | Text:
