@@ -22,8 +22,8 @@ from cgan.judge import Judge, Verdict, look
 from cgan.metrics import NEIGHBOURS
 from cgan.parallel import parts_on_threads, threads_at_hand
 
-REPLICATES = 300
-GROUPS = 250
+REPLICATES = 200
+GROUPS = 200
 MAX_COVERED = 1000  # real images whose surroundings coverage looks at
 MAX_BLOCKS = 20
 METRICS = {  # name → (in words, higher or lower is better)

