@@ -9,6 +9,7 @@ of the patch that its store holds: reproduce runs of stores that you trust.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import re
@@ -95,6 +96,9 @@ def reproduce(what: str, say: Say, *, keep: bool = False) -> Outcome:
         _require_repeatable(run)
         repository = _repository_with(root, run.commit)
         say(f"run {run.id} · {run.name}")
+        then, now = run.tags.get("torch.version"), importlib.metadata.version("torch")
+        if then != now:
+            say(f"made with torch {then}, here is {now}: the bytes may differ")
         with git.worktree(repository, run.commit, keep=keep) as tree:
             _restore(run, tree, say)
             _bring_csv(run, root, tree, say)

@@ -40,7 +40,8 @@ PLAIN_WIDTH = 110
 WORK = Path(".cgan/production/work")  # the clone in which scheduled runs work
 PRODUCTION = Path(".cgan/production")
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
-SHOWN_RUNS = 3
+EVALUATED = "metrics.`quality/conditional_accuracy` >= 0"
+SHOWN_RUNS, ASKED_RUNS = 3, 30
 GOOD, BAD, QUIET = "green", "bold red", "dim"
 STATES = {
     "promoted": GOOD,
@@ -70,6 +71,7 @@ class Stored:
     newest: Version | None = None
     report: Json = field(default_factory=dict)  # of the gate, on the newest version
     last_run: Json = field(default_factory=dict)
+    evaluated: Json = field(default_factory=dict)  # the last run that has numbers on its quality
 
 
 @dataclass
@@ -159,11 +161,18 @@ def _ask_store(params: Params | None, stored: Stored) -> None:
                 stored.since = vars(moves[-1]) if moves else {}
                 stored.champion_run = _run(registry.client.get_run(stored.champion.run_id))
             if found := registry.client.get_experiment_by_name(experiment):
-                order = ["attributes.start_time DESC"]
-                for run in registry.client.search_runs(
-                    [found.experiment_id], TRAINING, max_results=1, order_by=order
-                ):
-                    stored.last_run = _run(run)
+
+                def latest(condition: str) -> Json:
+                    runs = registry.client.search_runs(
+                        [found.experiment_id],
+                        condition,
+                        max_results=1,
+                        order_by=["attributes.start_time DESC"],
+                    )
+                    return _run(runs[0]) if runs else {}
+
+                stored.last_run = latest(TRAINING)
+                stored.evaluated = latest(f"{TRAINING} and {EVALUATED}")
             stored.problem = ""
             if stored.newest and stored.newest.verdict:
                 # Without it only the reasons are missing.
@@ -200,14 +209,19 @@ def _ask_prefect(root: Path, scheduled: Scheduled) -> None:
     try:
         began = {"flow_runs": {"start_time": {"is_null_": False}}}
         scheduled.runs = _post(
-            f"{url}/flow_runs/filter", {**began, "sort": "START_TIME_DESC", "limit": SHOWN_RUNS}
+            f"{url}/flow_runs/filter", {**began, "sort": "START_TIME_DESC", "limit": ASKED_RUNS}
         )
         waiting = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
         following = _post(
             f"{url}/flow_runs/filter",
             {**waiting, "sort": "EXPECTED_START_TIME_ASC", "limit": 1},
         )
-        scheduled.following = following[0] if following else {}
+        if following:
+            scheduled.following = following[0]
+            id_ = scheduled.following.get("deployment_id")
+            question = {"deployments": {"id": {"any_": [id_]}}, "limit": 1}
+            for deployment in _post(f"{url}/deployments/filter", question):
+                scheduled.following["name"] = deployment["name"]
         scheduled.problem = ""
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", None) or error
@@ -393,9 +407,10 @@ def _last_training(stored: Stored) -> Group | Text:
     )
 
 
-def _quality(root: Path, stored: Stored) -> Table | Text:
-    """The last training's numbers; beside them the champion's, and how they compare if that was judged."""
-    last = stored.last_run.get("metrics", {})
+def _quality(root: Path, stored: Stored) -> Group | Text:
+    """The last evaluated run's numbers; beside them the champion's, and the change if that was judged."""
+    run, champion = stored.evaluated, stored.champion_run
+    last = run.get("metrics", {})
     values = {key: last[f"quality/{key}"] for key in LINES if f"quality/{key}" in last}
     floors = {key: last.get(f"quality_floor/{key}") for key in LINES}
     floors["fid_judge"] = last.get("quality/fid_judge_floor")
@@ -403,37 +418,42 @@ def _quality(root: Path, stored: Stored) -> Table | Text:
         values = _read(root / "reports/metrics.json").get("quality", {})
     if not values:
         return _missing("nothing was evaluated yet: `make repro`")
-    champion = stored.champion_run.get("metrics", {})
-    is_champion = stored.champion_run.get("id") == stored.last_run.get("id")
-    compared = {}
-    if (stored.report.get("challenger") or {}).get("run_id") == stored.last_run.get("id"):
+    is_champion = bool(run) and champion.get("id") == run["id"]
+    compared: Json = {}
+    if run and (stored.report.get("challenger") or {}).get("run_id") == run["id"]:
         compared = {row["metric"]: row for row in stored.report.get("comparison", [])}
-    beside = "former champion" if is_champion else "champion"
+    columns = ["champion" if is_champion else "last training"]
+    if compared:
+        columns += ["former champion" if is_champion else "champion", "change"]
+    elif champion and not is_champion:
+        columns += ["champion"]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=QUIET)
     table.add_column("")
-    for name in ("last training", *([beside, "change"] if champion or compared else []), "real"):
+    for name in (*columns, "real images"):
         table.add_column(name, justify="right", no_wrap=True)
     for key, (words, _) in LINES.items():
         if key not in values:
             continue
         cells = [Text(words), Text(f"{values[key]:.4g}", "bold")]
-        if champion or compared:
-            cells += _beside(compared.get(key), None if is_champion else champion, key)
+        if len(columns) > 1:
+            theirs = champion.get("metrics", {}).get(f"quality/{key}")
+            cells += _beside(compared.get(key), None if is_champion else theirs)
         floor = floors.get(key)
-        cells.append(_missing("" if floor is None else f"{floor:.4g}"))
+        cells = [*cells[: 1 + len(columns)], _missing("" if floor is None else f"{floor:.4g}")]
         table.add_row(*cells)
-    return table
+    if len(columns) == 2:
+        return Group(table, _missing("better or worse? `cgan gate` judges both on the same ground"))
+    return Group(table)
 
 
-def _beside(row: Json | None, champion: Mapping[str, float] | None, key: str) -> list[Text]:
-    """The champion's value and the change. A change is told only where one judge looked at both."""
+def _beside(row: Json | None, champion: float | None) -> list[Text]:
+    """The champion's value and the change: told only where one judge looked at both."""
     if row:
         style, sign = {True: (GOOD, " better"), False: (BAD, " worse"), None: (QUIET, " noise")}[
             row.get("better")
         ]
         return [Text(f"{row['champion']:.4g}"), Text(f"{row['difference']:+.4f}{sign}", style)]
-    value = champion.get(f"quality/{key}") if champion else None
-    return [Text("" if value is None else f"{value:.4g}"), Text("")]
+    return [Text("" if champion is None else f"{champion:.4g}"), Text("")]
 
 
 def _data(root: Path, stored: Stored) -> Group | Text:
@@ -485,27 +505,27 @@ def _waiting(root: Path) -> Text:
 
 
 def _services(root: Path) -> Group | Text:
-    lines = []
-    for name, words in (("prefect", "Prefect"), ("worker", "worker"), ("mlflow", "MLflow")):
-        found = _process(root, name)
-        if found is None:
-            continue
-        where = (
-            f"http://127.0.0.1:{found['port']}" if found.get("port") else f"process {found['pid']}"
-        )
-        lines.append(Text.assemble((f"{words} ", ""), ("runs", GOOD), f"  {where}"))
-    if not lines:
+    names = {"prefect": "Prefect", "worker": "worker", "mlflow": "MLflow"}
+    found = {name: _process(root, name) for name in names}
+    if not any(found.values()):
         return _missing("none runs: `make up` starts Prefect, a worker and MLflow")
-    if len(lines) < 3:
-        lines.append(_missing("the others do not run: `make up`"))
-    return _line(*lines)
+    lines = []
+    for name, words in names.items():
+        if process := found[name]:
+            port = process.get("port")
+            where = f"http://127.0.0.1:{port}" if port else f"process {process['pid']}"
+            lines.append(Text.assemble(f"{words:<8} ", ("runs", GOOD), f"  {where}"))
+        else:
+            lines.append(Text.assemble(f"{words:<8} ", ("does not run: `make up`", BAD)))
+    return Group(*lines)
 
 
 def _scheduled(scheduled: Scheduled) -> Group | Text:
     if scheduled.problem:
         return _missing(scheduled.problem)
     lines: list[Text] = []
-    for run in scheduled.runs:
+    ran = [run for run in scheduled.runs if not _never_began(run)]
+    for run in ran[:SHOWN_RUNS]:
         state = run.get("state") or {}
         message = _clean(state.get("message") or "")[:120]
         lines.append(
@@ -517,12 +537,21 @@ def _scheduled(scheduled: Scheduled) -> Group | Text:
         )
         if message and state.get("type") != "COMPLETED":
             lines.append(_missing(f"  {message}"))
+    cut = scheduled.runs.index(ran[SHOWN_RUNS - 1]) if len(ran) >= SHOWN_RUNS else None
+    if passed_over := sum(map(_never_began, scheduled.runs[:cut])):
+        were = f"{passed_over} slots were" if passed_over > 1 else "1 slot was"
+        lines.append(_missing(f"{were} cancelled meanwhile: a run was on"))
     if scheduled.following:
         at = _at(scheduled.following.get("expected_start_time"))
         lines.append(_line(f"next: {scheduled.following.get('name')}", at))
     else:
         lines.append(_missing("nothing is scheduled: `make deploy`"))
     return Group(*lines)
+
+
+def _never_began(run: Json) -> bool:
+    """Cancelled by the deployment's limit: another run was on."""
+    return run.get("state_type") == "CANCELLED" and not run.get("run_count")
 
 
 def _more(stored: Stored) -> Text:

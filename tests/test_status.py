@@ -258,9 +258,13 @@ class Prefect(http.server.BaseHTTPRequestHandler):
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         run = {"name": f"nightly {EVIL}", "start_time": "2026-11-25T02:00:00Z"}
         failed = {"type": "FAILED", "name": "Failed", "message": "train: no space left"}
-        later = {"name": "quick-fox", "expected_start_time": "2100-11-26T02:00:00Z"}
-        waits = "state" in question["flow_runs"]
-        body = json.dumps([later] if waits else [run | {"state": failed}]).encode()
+        later = {"deployment_id": "d", "expected_start_time": "2100-11-26T02:00:00Z"}
+        if self.path.endswith("/deployments/filter"):
+            found = {"name": "weekly"} if question["deployments"]["id"]["any_"] == ["d"] else {}
+        else:
+            found = later if "state" in question["flow_runs"] else run | {"state": failed}
+        passed_over = {"name": "other", "state_type": "CANCELLED", "run_count": 0}
+        body = json.dumps([passed_over, found] if "start_time" in found else [found]).encode()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(body)
@@ -288,10 +292,11 @@ def test_services_of_make_up_and_scheduled_runs_are_told(root: Path, prefect: in
     stale = {"pid": here.pid, "started": here.create_time() - 9, "port": 5000}
     write(root / ".cgan/production/mlflow.json", stale)
     text = screen(root)
-    assert f"Prefect runs  http://127.0.0.1:{prefect} · worker runs  process {here.pid}" in text
-    assert "MLflow runs" not in text
-    assert "the others do not run" in text
+    assert f"Prefect  runs  http://127.0.0.1:{prefect}" in text
+    assert f"worker   runs  process {here.pid}" in text
+    assert "MLflow   does not run: `make up`" in text
     assert "[red]deconv[/red] · Failed · 25 Nov 02:00 UTC" in text
     assert "train: no space left" in text
-    assert "next: quick-fox · 26 Nov 02:00 UTC (in " in text
+    assert "1 slot was cancelled meanwhile" in text
+    assert "next: weekly · 26 Nov 02:00 UTC (in " in text
     assert "\x1b" not in text
