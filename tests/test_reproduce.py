@@ -84,8 +84,8 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str, str]:
-    """A project with a run from a clean tree and one from a changed tree: its code, params, a new file."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """A project with a run from a changed tree: its code, its params, a new file."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "cgan", folder / "cgan", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "dvc.yaml", folder)
@@ -103,7 +103,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str, str
     project.succeed("git", "add", ".")
     identity = ("-c", "user.name=t", "-c", "user.email=t@t")
     project.succeed("git", *identity, "commit", "--quiet", "-m", "first")
-    clean = project.train()
 
     params["train"]["seed"] = 5
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -116,15 +115,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str, str
     )
     losses.write_text(code)
     (folder / ".env").write_text(f"TOKEN={SECRET}\n")
-    dirty = project.train()
-    assert project.tag(clean, "cgan.generator_sha256") != project.tag(
-        dirty, "cgan.generator_sha256"
-    )
-    return project, clean, dirty
+    return project, project.train()
 
 
 @pytest.fixture
-def project(trained: tuple[Project, str, str], tmp_path: Path) -> Iterator[Project]:
+def project(trained: tuple[Project, str], tmp_path: Path) -> Iterator[Project]:
     """The project, as it was afterwards; temporary files of its commands under `tmp_path`."""
     store = trained[0].folder / "mlflow.db"
     before = store.read_bytes()
@@ -133,32 +128,31 @@ def project(trained: tuple[Project, str, str], tmp_path: Path) -> Iterator[Proje
 
 
 def test_what_a_run_was_made_from_is_at_the_run_and_no_secret_is(
-    project: Project, trained: tuple[Project, str, str]
+    project: Project, trained: tuple[Project, str]
 ) -> None:
-    _, clean, dirty = trained
-    assert project.tag(clean, "git.dirty") == "false", "dvc.lock, rewritten by DVC, does not count"
+    dirty = trained[1]
     assert project.tag(dirty, "git.dirty") == "true"
-    with pytest.raises(StopIteration):
-        project.artifact(clean, "patch.diff")
+    changed = project.tag(dirty, "git.changed_files")
+    assert changed == "cgan/losses.py, cgan/shift.py, params.yaml"
     patch = project.artifact(dirty, "patch.diff").read_text()
     assert "+SHIFT = 0.01" in patch
     assert "+  seed: 5" in patch
     for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
-        assert project.artifact(clean, name).is_file()
+        assert project.artifact(dirty, name).is_file()
     csv = project.folder / "data/raw/train.csv"
-    assert project.tag(clean, "dvc.csv_md5") == hashlib.md5(csv.read_bytes()).hexdigest()
-    assert project.tag(clean, "cgan.csv_sha256") == hashlib.sha256(csv.read_bytes()).hexdigest()
+    assert project.tag(dirty, "dvc.csv_md5") == hashlib.md5(csv.read_bytes()).hexdigest()
+    assert project.tag(dirty, "cgan.csv_sha256") == hashlib.sha256(csv.read_bytes()).hexdigest()
     for key in ("torch.version", "machine.cpu", "machine.cores", "cgan.device", "cgan.precision"):
-        assert project.tag(clean, key)
+        assert project.tag(dirty, key)
     for path in (project.folder / "mlartifacts").rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes()
     assert SECRET.encode() not in (project.folder / "mlflow.db").read_bytes()
 
 
 def test_a_run_from_a_changed_tree_is_repeated_in_the_same_bytes_and_nothing_else_changes(
-    project: Project, trained: tuple[Project, str, str], tmp_path: Path
+    project: Project, trained: tuple[Project, str], tmp_path: Path
 ) -> None:
-    _, _, dirty = trained
+    dirty = trained[1]
     # Neither the changes nor the outputs are at hand any more: only git, DVC's cache and MLflow.
     before = project.state()
     done = project.reproduce(dirty, TMPDIR=str(tmp_path))
@@ -167,29 +161,35 @@ def test_a_run_from_a_changed_tree_is_repeated_in_the_same_bytes_and_nothing_els
     assert f"the same bytes: {sha256}" in done.stdout
     assert project.state() == before
     assert "the same bytes" in (project.tag(dirty, "cgan.reproduced") or "")
-    assert not list(tmp_path.iterdir()), "the worktree is gone"
+    assert not list(tmp_path.glob("cgan-*")), "the worktree is gone"
     assert len(project.succeed("git", "worktree", "list").splitlines()) == 1
 
 
 @pytest.mark.slow
 def test_a_run_from_a_clean_tree_is_repeated_though_tree_and_data_went_on(
-    project: Project, trained: tuple[Project, str, str]
+    trained: tuple[Project, str], tmp_path: Path
 ) -> None:
+    project = Project(tmp_path / "copy")
+    shutil.copytree(trained[0].folder, project.folder, symlinks=True)
+    (project.folder / "mlflow.db").unlink()
+    project.succeed("git", "checkout", "--quiet", ".")
+    (project.folder / "cgan/shift.py").unlink()
+    clean = project.train()
+    assert project.tag(clean, "git.dirty") == "false", "dvc.lock, written by DVC, does not count"
+    with pytest.raises(StopIteration):
+        project.artifact(clean, "patch.diff")
     csv = project.folder / "data/raw/train.csv"
-    content = csv.read_bytes()
     csv.unlink()  # DVC's cache has it
     csv.write_bytes(b"label,pixel0\n")
-    try:
-        done = project.reproduce(trained[1])
-    finally:
-        csv.write_bytes(content)
+    (project.folder / "params.yaml").write_text("broken: [\n")
+    done = project.reproduce(clean)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the same bytes" in done.stdout
     assert f"data from {project.folder}/.dvc/cache/files/md5/" in done.stdout
 
 
 def test_data_that_is_nowhere_is_told_with_all_places(
-    project: Project, trained: tuple[Project, str, str], tmp_path: Path
+    project: Project, trained: tuple[Project, str], tmp_path: Path
 ) -> None:
     project.set_tag(trained[1], "dvc.csv_md5", "0" * 32)
     done = project.reproduce(trained[1], TMPDIR=str(tmp_path))
@@ -203,10 +203,10 @@ def test_data_that_is_nowhere_is_told_with_all_places(
         "DVC's remote: none is configured",
     ):
         assert words in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("cgan-*"))
 
 
-def test_a_commit_that_is_gone_is_told(project: Project, trained: tuple[Project, str, str]) -> None:
+def test_a_commit_that_is_gone_is_told(project: Project, trained: tuple[Project, str]) -> None:
     project.set_tag(trained[1], "mlflow.source.git.commit", "0" * 40)
     done = project.reproduce(trained[1])
     assert done.returncode == 1
@@ -214,20 +214,26 @@ def test_a_commit_that_is_gone_is_told(project: Project, trained: tuple[Project,
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"),
+    ("tag", "words"),
     [
-        ("git.no_patch", "it has 12.0 MB", "its patch is not in MLflow: it has 12.0 MB"),
-        ("git.dirty", "true", "it was made before runs carried their patch"),
+        ("it has 12.0 MB", "its patch is not in MLflow: it has 12.0 MB"),
+        (None, "it was made before runs carried their patch"),
     ],
 )
 def test_a_changed_tree_without_its_patch_is_told(
-    project: Project, trained: tuple[Project, str, str], key: str, value: str, words: str
+    project: Project, trained: tuple[Project, str], tag: str | None, words: str
 ) -> None:
-    project.set_tag(trained[1], "git.dirty", "true")
-    project.set_tag(trained[1], key, value)
-    done = project.reproduce(trained[1])
+    patch = project.artifact(trained[1], "patch.diff")
+    if tag:
+        project.set_tag(trained[1], "git.no_patch", tag)
+    hidden = patch.rename(project.folder / "hidden.diff")
+    try:
+        done = project.reproduce(trained[1])
+    finally:
+        hidden.rename(patch)
     assert done.returncode == 1
     assert words in done.stderr
+    assert "cgan/losses.py, cgan/shift.py, params.yaml" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -255,20 +261,20 @@ def test_without_a_store_none_is_made(project: Project, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_bytes_that_differ_are_told_with_what_differs(
-    project: Project, trained: tuple[Project, str, str]
+    project: Project, trained: tuple[Project, str]
 ) -> None:
     """As if the run had been made on another machine, and its judge had come out otherwise there."""
-    clean = trained[1]
-    project.set_tag(clean, "cgan.generator_sha256", "0" * 64)
-    project.set_tag(clean, "torch.version", "2.0.0")
-    project.set_tag(clean, "machine.cpu", "Zilog Z80")
-    lock = project.artifact(clean, "dvc.lock")
+    run_id = trained[1]
+    project.set_tag(run_id, "cgan.generator_sha256", "0" * 64)
+    project.set_tag(run_id, "torch.version", "2.0.0")
+    project.set_tag(run_id, "machine.cpu", "Zilog Z80")
+    lock = project.artifact(run_id, "dvc.lock")
     before = lock.read_text()
     document = yaml.safe_load(before)
     out = next(o for o in document["stages"]["train_judge"]["outs"] if "judge.s" in o["path"])
     lock.write_text(before.replace(out["md5"], "f" * 32))
     try:
-        done = project.reproduce(clean)
+        done = project.reproduce(run_id)
     finally:
         lock.write_text(before)
     assert done.returncode == 1
@@ -283,12 +289,12 @@ def test_bytes_that_differ_are_told_with_what_differs(
         assert words in done.stdout
     assert "CSV" not in done.stdout.partition("What differs")[2]
     assert "device" not in done.stdout.partition("What differs")[2]
-    assert "NOT the same" in (project.tag(clean, "cgan.reproduced") or "")
+    assert "NOT the same" in (project.tag(run_id, "cgan.reproduced") or "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_no_worktree_and_no_process(
-    project: Project, trained: tuple[Project, str, str], tmp_path: Path, number: int
+    project: Project, trained: tuple[Project, str], tmp_path: Path, number: int
 ) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "cgan.cli", "reproduce", trained[1]],
@@ -308,7 +314,7 @@ def test_a_signal_leaves_no_worktree_and_no_process(
     process.stdout.close()
     assert process.wait() == 128 + number
     assert "Traceback" not in rest
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("cgan-*"))
     assert len(project.succeed("git", "worktree", "list").splitlines()) == 1
     import psutil
 
