@@ -21,6 +21,9 @@ import yaml
 from conftest import ROOT, TINY
 from synthetic import make_images, write_csv
 
+from cgan.errors import CganError
+from cgan.reproduce import _repository_with
+
 SECRET = "planted-secret-0123456789"
 
 
@@ -320,3 +323,19 @@ def test_a_signal_leaves_no_worktree_and_no_process(
 
     left = [p for p in psutil.process_iter(["cwd"]) if str(tmp_path) in (p.info["cwd"] or "")]
     assert not left
+
+
+def test_a_commit_that_only_the_clone_of_scheduled_runs_has_is_found_there(
+    project: Project, tmp_path: Path
+) -> None:
+    root, work = tmp_path / "root", tmp_path / "root/.cgan/production/work"
+    for folder in (root, work):
+        project.succeed("git", "init", "--quiet", str(folder))
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
+    project.succeed(
+        "git", "-C", str(work), *identity, "commit", "--quiet", "--allow-empty", "-m", "deployed"
+    )
+    commit = project.succeed("git", "-C", str(work), "rev-parse", "HEAD").strip()
+    assert _repository_with(root, commit) == work
+    with pytest.raises(CganError, match=r"is gone: looked in .*root and .*work"):
+        _repository_with(root, "0" * 40)
