@@ -44,17 +44,8 @@ EVALUATED = "metrics.`quality/conditional_accuracy` >= 0"
 SHOWN_RUNS, ASKED_RUNS = 3, 30
 GOOD, BAD, QUIET = "green", "bold red", "dim"
 STATES = {
-    "promoted": GOOD,
-    "passed": GOOD,
-    "healthy": GOOD,
-    "blocked": BAD,
-    "drifted": BAD,
-    "degraded": BAD,
-    "COMPLETED": GOOD,
-    "FINISHED": GOOD,
-    "FAILED": BAD,
-    "CRASHED": BAD,
-    "KILLED": BAD,
+    **dict.fromkeys(("promoted", "passed", "healthy", "completed", "finished"), GOOD),
+    **dict.fromkeys(("blocked", "drifted", "degraded", "failed", "crashed", "killed"), BAD),
 }
 
 Json = dict[str, Any]
@@ -280,13 +271,18 @@ def _or_why_not(show: Callable[[], RenderableType]) -> RenderableType:
 
 
 def _line(*parts: str | Text) -> Text:
-    return Text(" · ", QUIET).join(
-        part if isinstance(part, Text) else Text(_clean(part)) for part in parts if part
-    )
+    line = Text()
+    for part in filter(None, parts):
+        if line:
+            line.append(" · ", QUIET)
+        line.append(part if isinstance(part, Text) else _clean(part))
+    return line
 
 
-def _state(word: object) -> Text:
-    return Text(_clean(word), STATES.get(str(word), "bold"))
+def _state(word: object, kind: object = "") -> Text:
+    """A state's name; its colour is that of the name, else that of its kind."""
+    style = STATES.get(str(word).lower()) or STATES.get(str(kind).lower(), "bold")
+    return Text(_clean(word), style)
 
 
 def _missing(text: str) -> Text:
@@ -332,7 +328,7 @@ def _headline(metrics: Mapping[str, float]) -> Text:
         ("worst_class_accuracy", "worst class"),
     ):
         if (value := metrics.get(f"quality/{key}")) is not None:
-            parts.append(f"{words} {value:.1%}")
+            parts.append(f"{words} {100 * value:.1f} %")
     if (value := metrics.get("quality/fid_judge")) is not None:
         parts.append(f"Fréchet distance {value:.3f}")
     return _line(*parts) if parts else _missing("not evaluated yet: `dvc repro` does it")
@@ -434,10 +430,11 @@ def _quality(root: Path, stored: Stored) -> Group | Text:
     for key, (words, _) in LINES.items():
         if key not in values:
             continue
-        cells = [Text(words), Text(f"{values[key]:.4g}", "bold")]
+        row = compared.get(key) or {}
+        cells = [Text(words), Text(f"{row.get('challenger', values[key]):.4g}", "bold")]
         if len(columns) > 1:
             theirs = champion.get("metrics", {}).get(f"quality/{key}")
-            cells += _beside(compared.get(key), None if is_champion else theirs)
+            cells += _beside(row, None if is_champion else theirs)
         floor = floors.get(key)
         cells = [*cells[: 1 + len(columns)], _missing("" if floor is None else f"{floor:.4g}")]
         table.add_row(*cells)
@@ -446,7 +443,7 @@ def _quality(root: Path, stored: Stored) -> Group | Text:
     return Group(table)
 
 
-def _beside(row: Json | None, champion: float | None) -> list[Text]:
+def _beside(row: Json, champion: float | None) -> list[Text]:
     """The champion's value and the change: told only where one judge looked at both."""
     if row:
         style, sign = {True: (GOOD, " better"), False: (BAD, " worse"), None: (QUIET, " noise")}[
@@ -531,7 +528,7 @@ def _scheduled(scheduled: Scheduled) -> Group | Text:
         lines.append(
             _line(
                 str(run.get("name")),
-                Text(_clean(state.get("name")), STATES.get(str(state.get("type")), "bold")),
+                _state(state.get("name"), state.get("type")),
                 _at(run.get("start_time")),
             )
         )

@@ -156,7 +156,7 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(ro
     text = screen(root)
     lines = text.splitlines()
     assert "version 1 · since " in text
-    assert "accuracy 99.1 % · Fréchet distance 1.250".replace(" %", "%") in text
+    assert "accuracy 99.1 % · Fréchet distance 1.250" in text
     assert "version 2 · blocked · 25 Nov 03:00 UTC" in text
     assert "- the Fréchet distance is worse" in text
     assert "and 2 more: reports/gate.md" in text
