@@ -182,9 +182,8 @@ def _end_with_worker() -> None:
 
 def _run_name() -> str:
     asked = runtime.flow_run.parameters
-    what = report.run_name(
-        bool(asked.get("refresh")), asked.get("overrides") or {}, asked.get("stages") or ()
-    )
+    refresh = bool(asked.get("refresh")) and not runtime.deployment.name  # a schedule is one
+    what = report.run_name(refresh, asked.get("overrides") or {}, asked.get("stages") or ())
     return report.scheduled_name(what)
 
 

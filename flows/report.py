@@ -43,6 +43,9 @@ PLAIN_WORDS = {
 }
 
 
+CHANGE = "*change*: against the champion, both drawn and judged anew by one judge on one set. "
+
+
 @dataclass(frozen=True)
 class StageResult:
     stage: str
@@ -135,13 +138,18 @@ def publish(results: Sequence[StageResult], verdict: Mapping[str, Any] | None = 
         _sample_grid()
         _metrics_table(verdict or {})
         if verdict:
-            _markdown("reports/gate.md", "verdict", "Is it good enough, and better? Why?")
+            _verdict()
         _mlflow_run()
 
 
 def publish_reevaluation() -> None:
     with _server_may_be_away():
-        _markdown("reports/reevaluation.md", "reevaluation", "The champion on the data of today.")
+        if (path := Path("reports/reevaluation.md")).is_file():
+            create_markdown_artifact(
+                path.read_text(encoding="utf-8"),
+                key="reevaluation",
+                description="The champion on the data of today.",
+            )
 
 
 @contextlib.contextmanager
@@ -152,12 +160,6 @@ def _server_may_be_away() -> Iterator[None]:
         get_run_logger().warning(
             "The Prefect server is away (%s): artifacts are missing from this run.", error
         )
-
-
-def _markdown(path: str, key: str, description: str) -> None:
-    if Path(path).is_file():
-        text = Path(path).read_text(encoding="utf-8")
-        create_markdown_artifact(text, key=key, description=description)
 
 
 def _stages(results: Sequence[StageResult]) -> None:
@@ -172,25 +174,41 @@ def _stages(results: Sequence[StageResult]) -> None:
     )
 
 
-def _sample_grid(path: Path = Path("samples/grid.png")) -> None:
-    if path.exists():
-        # An artifact holds a URL: a file's path would show as a broken picture.
-        data = base64.b64encode(path.read_bytes()).decode()
+def _grid() -> str:
+    """The drawn grid as a URL, which is what a page needs: a file's path would show as broken."""
+    path = Path("samples/grid.png")
+    if not path.is_file():
+        return ""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _sample_grid() -> None:
+    if grid := _grid():
         create_image_artifact(
-            f"data:image/png;base64,{data}",
+            grid,
             key="sample-grid",
             description="Drawn by the generator that is there now, a row for each class.",
         )
 
 
+def _verdict() -> None:
+    """The gate's report with the drawings and the way to the run: the page to read in the morning."""
+    text = Path("reports/gate.md").read_text(encoding="utf-8")
+    if link := _mlflow_link():
+        text += f"\n[Open the MLflow run]({link})\n"
+    if grid := _grid():
+        text += f"\n## Drawings\n\n![A row for each class]({grid})\n"
+    create_markdown_artifact(text, key="verdict", description="Is it good enough, and better? Why?")
+
+
 def _metrics_table(verdict: Mapping[str, Any]) -> None:
-    compared = {row["metric"]: row for row in verdict.get("comparison") or ()}
+    compared = {f"quality.{row['metric']}": row for row in verdict.get("comparison") or ()}
     if metrics := _metrics():
         create_table_artifact(
             [
                 {
                     "metric": name,
-                    "value": value,
+                    "value": round(value, 4) if isinstance(value, float) else value,
                     **({"change": _change(compared.get(name))} if compared else {}),
                     "in plain words": PLAIN_WORDS.get(name, ""),
                 }
@@ -198,34 +216,38 @@ def _metrics_table(verdict: Mapping[str, Any]) -> None:
             ],
             key="metrics",
             description="How good the drawings are, through the eyes of the judge: a class network "
-            "trained on the real images. *change*: against the champion, by one judge on one set. "
+            f"trained on the real images. {CHANGE if compared else ''}"
             "Sample counts and seeds: reports/evaluation.json.",
         )
 
 
 def _change(row: Mapping[str, Any] | None) -> str:
-    """`▲ +0.0012 better`, `+0.0003 as good`: beyond chance or not is the gate's word."""
+    """`+0.0012 (better)`, `+0.0003 (within chance)`: beyond chance or not is the gate's word."""
     if row is None:
         return ""
     word = {True: "better", False: "worse", None: "within chance"}[row.get("better")]
     return f"{row['difference']:+.4g} ({word})"
 
 
-def _mlflow_run(path: str = "models/mlflow_run.json") -> None:
-    run = _read_json(path)
-    if not run.get("run_id"):
-        return
-    text = "The MLflow run that made the generator: losses, previews, parameters, metrics, model."
+def _mlflow_link() -> str:
+    """The page of the run that made the generator, if a server is known that shows it."""
+    run = _read_json("models/mlflow_run.json")
     # `make up` serves the store that the stages write to as a file.
     uri = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri") or "")
-    if uri.startswith("http"):  # the page finds a run by its id, whichever experiment stands there
+    if not uri.startswith("http") or not run.get("run_id"):
+        return ""
+    # The page finds a run by its id, whichever experiment stands there.
+    return f"{uri.rstrip('/')}/#/experiments/0/runs/{run['run_id']}"
+
+
+def _mlflow_run() -> None:
+    run = _read_json("models/mlflow_run.json")
+    text = "The MLflow run that made the generator: losses, previews, parameters, metrics, model."
+    if link := _mlflow_link():
         create_link_artifact(
-            f"{uri.rstrip('/')}/#/experiments/0/runs/{run['run_id']}",
-            link_text="Open the MLflow run",
-            key="mlflow-run",
-            description=text,
+            link, link_text="Open the MLflow run", key="mlflow-run", description=text
         )
-    else:
+    elif run.get("run_id"):
         create_markdown_artifact(
             f"`make ui` opens MLflow. There it is the run **{run.get('run_name')}** of the "
             f"experiment **{run.get('experiment')}**, id `{run['run_id']}`.",
