@@ -304,7 +304,7 @@ def _check_label_column(columns: list[str], params: ValidateParams, name: str) -
             f"{name}: the file has no header, its first line is data. "
             f"Put a line with the column names before it: {_example(params)}."
         )
-    near = next((c for c in columns if _letters(c) == _letters(label)), None)
+    near = next((c for c in (columns[0], columns[-1]) if _letters(c) == _letters(label)), None)
     if near is not None:
         hint = f"Is it {_quote(near)}? Write it as in `validate.label_column`, or set that to it."
     elif len(columns) == 1:
