@@ -84,25 +84,25 @@ def decide(
     limits: GateParams,
     challenger: Judged,
     copies: Share,
+    judge: Share,
     loaded: Loaded,
     champion: Judged | None,
     objections: Sequence[str] = (),
 ) -> Decision:
     """All bars, and the champion when there is one to compare with.
 
-    `copies`: the drawings close to a training image. `objections`: what else speaks against it.
+    `copies`: the drawings close to a training image; `judge`: the held-out labels that the judge agrees
+    with; `objections`: what else speaks against it.
     """
     checks = [
-        *bars(limits, challenger, copies),
+        *bars(limits, challenger, copies, judge),
         _load_check(limits, loaded),
     ]
     comparison = compare(challenger, champion) if champion else []
     against = [_sentence(row) for row in comparison if row.better is False]
     main = next((row for row in comparison if row.metric == MAIN), None)
     if main and limits.against_champion == "better" and main.better is None:
-        against.append(
-            f"{_sentence(main)}; `gate.against_champion: better` asks for one that noise can't explain."
-        )
+        against.append(f"{_sentence(main)}; asked for is a better one, by more than noise explains")
     failed = [_refusal(check, loaded) for check in checks if not check.passed]
     failed += [*against, *objections]
     praise = [_sentence(row) for row in comparison if row.better]
@@ -127,6 +127,7 @@ def bars(
     limits: GateParams,
     judged: Judged,
     copies: Share | None = None,
+    judge: Share | None = None,
     *,
     benefit_of_doubt: bool = False,
 ) -> list[Check]:
@@ -143,6 +144,7 @@ def bars(
         "worst_class_accuracy": limits.min_worst_class_accuracy,
         "fid_over_floor": limits.max_fid_over_floor,
         "coverage_of_floor": limits.min_coverage_of_floor,
+        "judge_accuracy": limits.min_judge_accuracy,
         "copies": COPIES_FLOOR + limits.max_copies_over_floor,
     }
     right, asked = judged.right_by_class, judged.asked_by_class
@@ -159,6 +161,8 @@ def bars(
     }
     if copies:
         shares["copies"] = ("drawings closer to a training image than 99 % of reals", copies)
+    if judge:
+        shares["judge_accuracy"] = ("held-out images whose label the judge names", judge)
     distances = {
         "fid_over_floor": ("Fréchet distance, less that of real images", judged.fid_over_floor),
         "coverage_of_floor": (

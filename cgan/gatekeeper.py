@@ -272,7 +272,15 @@ def _judge(
             say(f"The same with the champion, version {champion.number}.")
             former = _judge_champion(registry, champion, ground, inputs)
         loaded = _loaded(apart.drawings(), inputs, labels, seed)
-    decision = decide(params.gate, challenger, near, loaded, former.judged, former.objections)
+    decision = decide(
+        params.gate,
+        challenger,
+        near,
+        Share(ground.agreed, len(inputs.heldout)),
+        loaded,
+        former.judged,
+        former.objections,
+    )
     report: Report = {
         "verdict": "passed" if decision.passed else "blocked",
         "summary": "",
@@ -319,7 +327,7 @@ def _judge_champion(
     if kinds[0] != kinds[1]:
         objection = (
             f"{name} draws {_kind(kinds[1])}, this one {_kind(kinds[0])}: they cannot be compared. "
-            "Promote it by hand if that is meant: `cgan registry promote`"
+            "If that is meant, promote it by hand with cgan registry promote"
         )
         return _Former(objections=(objection,))
     judged = ground.judge_drawings(draw(network, ground.asked, ground.seed))
@@ -398,7 +406,7 @@ def _keep(registry: Registry, version: Version, ground: Ground, inputs: _Inputs,
         facts = {
             "judge_digest": inputs.judge_digest,
             "data_digest": inputs.training.metadata["digest"],
-            "agreement": ground.agreement,
+            "agreement": ground.agreed / len(inputs.heldout),
             "fid_floor": ground.fid_floor.value,
             "heldout_images": len(inputs.heldout),
         }

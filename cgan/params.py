@@ -192,6 +192,7 @@ class GateParams(Section):
     max_fid_over_floor: float = Field(ge=0)
     min_coverage_of_floor: float = Field(ge=0, le=1)
     max_copies_over_floor: float = Field(ge=0, le=1)
+    min_judge_accuracy: float = Field(ge=0, le=1)
 
 
 class ReevaluateParams(Section):

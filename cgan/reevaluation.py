@@ -163,7 +163,7 @@ def _through_the_judge(
     asked = torch.arange(params.evaluate.samples) % len(real.logits[0])
     ground = Ground(judge, real, labels[chosen], features, asked, params.evaluate.seed)
     moved = frechet_distance(real.features, features) - float(facts["fid_floor"])
-    drop = float(facts["agreement"]) - ground.agreement
+    drop = float(facts["agreement"]) - ground.agreed / len(chosen)
     rows = [
         _row("judge_features", moved, params.reevaluate.max_feature_distance),
         _row("label_agreement", drop, params.reevaluate.max_agreement_drop),

@@ -28,6 +28,7 @@ LIMITS = load_params(ROOT / "params.yaml").gate
 NOT_WORSE = LIMITS.model_copy(update={"against_champion": "not_worse"})
 FINE = Loaded(right=Share(100, 100))
 FEW_COPIES = Share(10, 1000)
+JUDGE = Share(490, 500)
 DRAWN = 1500
 
 
@@ -95,12 +96,13 @@ def near(digits: Digits, images: Tensor) -> Share:
 
 
 def test_unseen_reals_in_place_of_drawings_reach_every_bar(digits: Digits, good: Judged) -> None:
-    decision = decide(LIMITS, good, near(digits, digits.good()), FINE, None)
+    decision = decide(LIMITS, good, near(digits, digits.good()), JUDGE, FINE, None)
     assert decision.passed, decision.reasons
     assert [check.name for check in decision.checks] == [
         "conditional_accuracy",
         "worst_class_accuracy",
         "copies",
+        "judge_accuracy",
         "fid_over_floor",
         "coverage_of_floor",
         "load_check",
@@ -110,7 +112,7 @@ def test_unseen_reals_in_place_of_drawings_reach_every_bar(digits: Digits, good:
 def test_good_pictures_of_the_wrong_classes_are_blocked(digits: Digits) -> None:
     shuffled = digits.good()[torch.randperm(DRAWN, generator=torch.Generator().manual_seed(0))]
     judged = digits.ground.judge_drawings(shuffled)
-    decision = decide(LIMITS, judged, FEW_COPIES, FINE, None)
+    decision = decide(LIMITS, judged, FEW_COPIES, JUDGE, FINE, None)
     assert blocked(decision) == ["conditional_accuracy", "worst_class_accuracy"]
     assert decision.reasons[0].startswith("drawings that show the class asked for: 0.")
 
@@ -119,7 +121,7 @@ def test_untrained_generator_is_blocked(digits: Digits) -> None:
     torch.manual_seed(3)
     network = build_generator(Architecture("deconv", 10, 1, 28, 28, 8, 16)).eval()
     judged = digits.ground.judge_drawings(draw(network, digits.ground.asked, 0))
-    names = blocked(decide(LIMITS, judged, FEW_COPIES, FINE, None))
+    names = blocked(decide(LIMITS, judged, FEW_COPIES, JUDGE, FINE, None))
     assert {"conditional_accuracy", "fid_over_floor", "coverage_of_floor"} <= set(names)
 
 
@@ -128,7 +130,7 @@ def test_one_class_of_noise_is_blocked_by_name(digits: Digits) -> None:
     random = torch.Generator().manual_seed(0)
     noisy = digits.ground.asked == 3
     images[noisy] = torch.randint(256, images[noisy].shape, generator=random, dtype=torch.uint8)
-    decision = decide(LIMITS, digits.ground.judge_drawings(images), FEW_COPIES, FINE, None)
+    decision = decide(LIMITS, digits.ground.judge_drawings(images), FEW_COPIES, JUDGE, FINE, None)
     assert "worst_class_accuracy" in blocked(decision)
     assert any("drawings of 3, the worst class" in reason for reason in decision.reasons)
 
@@ -136,12 +138,14 @@ def test_one_class_of_noise_is_blocked_by_name(digits: Digits) -> None:
 def test_copies_of_training_images_are_blocked_for_that_alone(digits: Digits) -> None:
     images = digits.training.images[:DRAWN].clone()
     judged = digits.ground.judge_drawings(images)
-    assert blocked(decide(LIMITS, judged, near(digits, images), FINE, None)) == ["copies"]
+    assert blocked(decide(LIMITS, judged, near(digits, images), JUDGE, FINE, None)) == ["copies"]
 
 
 def test_f52_one_picture_a_class_is_blocked(digits: Digits) -> None:
     images = digits.images[2000:2010].repeat(DRAWN // 10, 1, 1, 1)
-    names = blocked(decide(LIMITS, digits.ground.judge_drawings(images), FEW_COPIES, FINE, None))
+    names = blocked(
+        decide(LIMITS, digits.ground.judge_drawings(images), FEW_COPIES, JUDGE, FINE, None)
+    )
     assert {"fid_over_floor", "coverage_of_floor"} <= set(names)
 
 
@@ -155,9 +159,15 @@ def test_f52_one_picture_a_class_is_blocked(digits: Digits) -> None:
 def test_model_that_does_not_load_or_draw_apart_is_blocked(
     good: Judged, loaded: Loaded, words: str
 ) -> None:
-    decision = decide(LIMITS, good, FEW_COPIES, loaded, None)
+    decision = decide(LIMITS, good, FEW_COPIES, JUDGE, loaded, None)
     assert blocked(decision) == ["load_check"]
     assert words in decision.reasons[0]
+
+
+def test_judge_that_is_often_wrong_blesses_nobody(good: Judged) -> None:
+    decision = decide(LIMITS, good, FEW_COPIES, Share(440, 500), FINE, None)
+    assert blocked(decision) == ["judge_accuracy"]
+    assert "held-out images whose label the judge names: 0.8800" in decision.reasons[0]
 
 
 def test_bar_is_checked_at_the_pessimistic_end(good: Judged) -> None:
@@ -177,7 +187,7 @@ def test_bar_is_checked_at_the_pessimistic_end(good: Judged) -> None:
 
 
 def verdict(limits: GateParams, challenger: Judged, champion: Judged) -> Decision:
-    return decide(limits, challenger, FEW_COPIES, FINE, champion)
+    return decide(limits, challenger, FEW_COPIES, JUDGE, FINE, champion)
 
 
 def by_metric(decision: Decision) -> dict[str, bool | None]:
@@ -248,7 +258,7 @@ def test_noise_does_not_promote(digits: Digits, pairs: int) -> None:
 
 
 def test_objection_blocks_whatever_the_numbers_are(good: Judged) -> None:
-    decision = decide(LIMITS, good, FEW_COPIES, FINE, None, ["it draws other classes"])
+    decision = decide(LIMITS, good, FEW_COPIES, JUDGE, FINE, None, ["it draws other classes"])
     assert not decision.passed
     assert decision.reasons == ["it draws other classes"]
 
@@ -342,12 +352,12 @@ def test_report_is_plain_json_and_a_readable_page(digits: Digits, good: Judged) 
     assert page.startswith("# Gate: passed\n\nVersion 3 is good enough to be champion: Fréchet")
     assert "| Fréchet distance (lower is better) | " in page
     assert "| better |" in page
-    assert page.count("| passed |") == 6
+    assert page.count("| passed |") == 7
 
 
 def test_f76_html_and_markdown_of_others_are_shown_as_text(good: Judged) -> None:
     evil = "<script>alert(1)</script> | [x](javascript:alert(2)) ![y](http://z) \n# big"
-    decision = decide(LIMITS, good, FEW_COPIES, Loaded(problem=evil), None)
+    decision = decide(LIMITS, good, FEW_COPIES, JUDGE, Loaded(problem=evil), None)
     page = to_markdown(
         report_of(decision, challenger={**report_of(decision)["challenger"], "run_name": evil})
     )
