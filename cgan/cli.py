@@ -265,7 +265,7 @@ def main() -> None:
         sys.stderr.write(f"Error: {error}\n")
         sys.exit(error.exit_code)
     except OSError as error:  # a place that cannot be read or written, a full disk
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{str(error.filename)[:300]}: " if error.filename else ""
         sys.stderr.write(f"Error: {where}{error.strerror or error}. Mend that and run again.\n")
         sys.exit(1)
 
