@@ -1,4 +1,5 @@
-"""Retake the README's screenshots from real servers: one flow run, Prefect's pages, MLflow's pages.
+"""Retake the README's screenshots from real servers: one flow run, Prefect's pages, MLflow's pages,
+`cgan status`.
 
     pip install playwright && playwright install chromium
     python docs/screenshots.py
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,12 +23,15 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+from rich.console import Console
+
+from cgan.status import status
 
 IMAGES = Path(__file__).parent / "images"
 MAX_BYTES = 300_000
@@ -141,6 +146,24 @@ localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
 """
 
 
+def status_screen(browser: Browser) -> None:
+    """What `cgan status` says here and now, as a terminal shows it."""
+    console = Console(
+        record=True, width=118, file=StringIO(), force_terminal=True, color_system="truecolor"
+    )
+    status(Path.cwd(), console)
+    drawing = console.export_svg(title="cgan status")
+    drawing = re.sub(r"@font-face {.*?}", "", drawing, flags=re.DOTALL)  # fonts from the internet
+    drawing = drawing.replace("Fira Code", "DejaVu Sans Mono")
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)
+    assert box
+    page = browser.new_page(
+        viewport={"width": round(float(box[1])), "height": round(float(box[2]))}
+    )
+    page.set_content(f'<body style="margin:0">{drawing}</body>')
+    shoot(page, "status")
+
+
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
@@ -151,6 +174,7 @@ def main() -> None:
         page.add_init_script(MLFLOW_CLICKS)
         prefect_pages(page)
         mlflow_pages(page)
+        status_screen(browser)
         browser.close()
 
 
