@@ -315,7 +315,8 @@ def _revive(production: Production) -> list[str]:
     for deployment in production.deployments().values():
         latest = {
             "deployments": {"id": {"any_": [deployment["id"]]}},
-            "flow_runs": {"start_time": {"is_null_": False}},
+            # A slot that the limit cancelled counts as started.
+            "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}}},
             "sort": "START_TIME_DESC",
             "limit": 1,
         }
