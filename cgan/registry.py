@@ -314,7 +314,7 @@ def served(alias: str, load: Callable[[Path], T]) -> T:
                 continue
             if failures:
                 log.warning(
-                    "The champion cannot be read; version %d of `%s`, which was champion before it, is "
+                    "WARNING: the champion cannot be read; version %d of `%s`, which was champion before it, is "
                     "served instead.\n  %s\n  `cgan registry rollback --why …` makes that lasting.",
                     number,
                     registry.model,
@@ -563,6 +563,7 @@ def _store(uri: str) -> Iterator[None]:
     os.environ.update(added)
     import mlflow
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # what it downloads isn't worth a line
     is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
     before = mlflow.get_tracking_uri() if is_set else None
     mlflow.set_tracking_uri(uri)
