@@ -157,13 +157,17 @@ class Production:
 
     def api(self, method: str, path: str, content: Any = None) -> Any:
         user = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")[::2]
-        answer = httpx.request(
-            method,
-            f"{self.url('prefect')}/api{path}",
-            json=content,
-            timeout=30,
-            auth=user if any(user) else None,
-        )
+        for wait_s in (0.5, 1, 2, 4, 0):
+            answer = httpx.request(
+                method,
+                f"{self.url('prefect')}/api{path}",
+                json=content,
+                timeout=30,
+                auth=user if any(user) else None,
+            )
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(wait_s)  # its database is busy
         if answer.is_error:
             raise CganError(f"Prefect refused {method} {path}: {answer.text[:500]}")
         return answer.json() if answer.content else None
