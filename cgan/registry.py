@@ -314,8 +314,8 @@ def served(alias: str, load: Callable[[Path], T]) -> T:
                 continue
             if failures:
                 log.warning(
-                    "WARNING: the champion cannot be read; version %d of `%s`, which was champion before it, is "
-                    "served instead.\n  %s\n  `cgan registry rollback --why …` makes that lasting.",
+                    "WARNING: the champion cannot be read; version %d of `%s`, which was champion before "
+                    "it, is served instead.\n  %s\n  `cgan registry rollback --why …` makes that lasting.",
                     number,
                     registry.model,
                     "\n  ".join(failures),
