@@ -1,7 +1,7 @@
 """`cgan status`: who is served, what was trained and judged last, and what runs, on one screen.
 
-Three sources, asked at once and never waited for longer than a few seconds: the project's files, its MLflow
-store, Prefect's API if `make up` runs it. What is missing is said in words. Nothing is written.
+Three sources, asked at once: the project's files, its MLflow store, Prefect's API if `make up` runs it. A
+server that is away or hangs costs seconds. What is missing is said in words. Nothing is written.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cgan.params import Params, load_params
 from cgan.registry import SUMMARY, VERDICT, Version, open_registry
 from cgan.report import LINES
 
-STORE_S = 10.0  # importing MLflow takes a second, on a busy machine several
+STORE_S = 30.0  # for importing MLflow, too: a second, on a busy machine ten; REQUEST_S holds before
 REQUEST_S = 3
 PREFECT_S = 1.0
 PLAIN_WIDTH = 110
