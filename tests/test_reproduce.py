@@ -21,8 +21,9 @@ import yaml
 from conftest import ROOT, TINY
 from synthetic import make_images, write_csv
 
+from cgan import git
 from cgan.errors import CganError
-from cgan.reproduce import _repository_with
+from cgan.reproduce import Run, _bring_csv, _repository_with, _restore
 
 SECRET = "planted-secret-0123456789"
 
@@ -339,3 +340,33 @@ def test_a_commit_that_only_the_clone_of_scheduled_runs_has_is_found_there(
     assert _repository_with(root, commit) == work
     with pytest.raises(CganError, match=r"is gone: looked in .*root and .*work"):
         _repository_with(root, "0" * 40)
+
+
+def test_data_that_only_dvcs_remote_has_is_pulled_and_the_cache_stays_as_it_was(
+    trained: tuple[Project, str], tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "copy")
+    shutil.copytree(trained[0].folder, project.folder)
+    dvc = (sys.executable, "-m", "dvc")
+    remote = ("--local", "--default", "there", str(tmp_path / "remote"))
+    project.succeed(*dvc, "remote", "add", "--quiet", *remote)
+    project.succeed(*dvc, "push", "--quiet", "data/raw/train.csv")
+    csv = project.folder / "data/raw/train.csv"
+    content = csv.read_bytes()
+    shutil.rmtree(project.folder / ".dvc/cache")
+    shutil.rmtree(project.folder / "inbox")
+    csv.unlink()
+    source = project.artifact(trained[1], "params.yaml").parent
+    tags = {
+        "git.dirty": "true",
+        "mlflow.source.git.commit": project.succeed("git", "rev-parse", "HEAD").strip(),
+        "dvc.csv_md5": hashlib.md5(content).hexdigest(),
+    }
+    run = Run(trained[1], "a run", tags, {}, None, source)
+    said: list[str] = []
+    with git.worktree(project.folder, run.commit) as tree:
+        _restore(run, tree, said.append)
+        _bring_csv(run, project.folder, tree, said.append)
+        assert (tree / "data/raw/train.csv").read_bytes() == content
+    assert said[-1] == "data from DVC's remote"
+    assert not (project.folder / ".dvc/cache").exists()
