@@ -71,6 +71,18 @@ class Process:
                 return found
         return None
 
+    def leftovers(self) -> list[psutil.Process]:
+        """The children of a leader that was killed: a server's, that keep its port."""
+        if psutil.pid_exists(self.pid):
+            return []  # the number is somebody else's, and so would be the group
+        return [process for process in psutil.process_iter() if _group_of(process) == self.pid]
+
+
+def _group_of(process: psutil.Process) -> int | None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        return os.getpgid(process.pid)
+    return None
+
 
 class Production:
     """The state of production of the project in `root`, on the disk and in Prefect."""
@@ -83,13 +95,16 @@ class Production:
 
     # Processes
 
-    def running(self, name: str) -> Process | None:
-        """What runs under this name since an earlier `up`."""
+    def known(self, name: str) -> Process | None:
+        """What an earlier `up` started under this name, alive or not."""
         try:
-            known = Process(**json.loads((self.home / f"{name}.json").read_text()))
+            return Process(**json.loads((self.home / f"{name}.json").read_text()))
         except (OSError, ValueError, TypeError):
             return None
-        return known if known.find() else None
+
+    def running(self, name: str) -> Process | None:
+        known = self.known(name)
+        return known if known and known.find() else None
 
     def url(self, name: str) -> str:
         """Raises CganError when that server does not run."""
@@ -112,6 +127,7 @@ class Production:
     def start(
         self, name: str, command: list[str], environment: dict[str, str], port: int | None = None
     ) -> None:
+        self.stop(name)
         if port:
             _refuse_taken_port(name, port)
         log = self.home / f"{name}.log"
@@ -145,13 +161,12 @@ class Production:
         raise CganError(f"the {name} server ended while it started. The end of {log}:\n{last}")
 
     def stop(self, name: str) -> bool:
-        """End a process that we started, and what it started. False if it does not run."""
-        process = self.running(name)
-        found = process.find() if process else None
-        if found:
-            _end([found])
+        """End a process that we started, or what it left behind. False if nothing runs."""
+        known = self.known(name)
+        found = [process] if known and (process := known.find()) else []
+        _end(found or (known.leftovers() if known else []))
         (self.home / f"{name}.json").unlink(missing_ok=True)
-        return found is not None
+        return bool(found)
 
     # Prefect
 
@@ -254,7 +269,6 @@ def up(root: Path, ports: dict[str, int | None]) -> list[str]:
             command = ["cgan.cli", "ui", "--port", str(wanted["mlflow"])]
             production.start("mlflow", command, environment, wanted["mlflow"])
         if not production.running("prefect"):
-            # Prefect's own command would start uvicorn as a child, and leave it behind when killed.
             command = ["prefect", "server", "start", "--port", str(wanted["prefect"])]
             production.start("prefect", command, environment, wanted["prefect"])
         production.wait_for("prefect", "/api/health")

@@ -101,6 +101,25 @@ def test_down_spares_a_process_that_only_has_the_number_of_ours(
     assert sleeper.poll() is None
 
 
+def test_what_a_killed_server_left_behind_is_ended_before_its_successor_starts(
+    project: Path,
+) -> None:
+    production = Production(project)
+    leader = subprocess.Popen(
+        ["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert leader.stdout
+    child = psutil.Process(int(leader.stdout.readline()))
+    started = psutil.Process(leader.pid).create_time()
+    known_as(production, "mlflow", Process(leader.pid, started, 5000))
+    leader.kill()
+    leader.wait()
+    leader.stdout.close()
+    assert child.is_running()
+    assert not production.stop("mlflow")
+    assert not child.is_running()
+
+
 def test_a_half_written_state_file_means_nothing_runs(project: Path) -> None:
     production = Production(project)
     production.home.mkdir(parents=True)
