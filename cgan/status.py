@@ -42,6 +42,7 @@ PRODUCTION = Path(".cgan/production")
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
 EVALUATED = "metrics.`quality/conditional_accuracy` >= 0"
 SHOWN_RUNS, ASKED_RUNS = 3, 30
+NAMES = {"fid_judge": "Fréchet distance", "gan_train_accuracy": "GAN-train accuracy"}
 GOOD, BAD, QUIET = "green", "bold red", "dim"
 STATES = {
     **dict.fromkeys(("promoted", "passed", "healthy", "completed", "finished"), GOOD),
@@ -404,7 +405,10 @@ def _last_training(stored: Stored) -> Group | Text:
 
 
 def _quality(root: Path, stored: Stored) -> Group | Text:
-    """The last evaluated run's numbers; beside them the champion's, and the change if that was judged."""
+    """The last evaluated run's numbers; beside them the champion's, and the change if that was judged.
+
+    The arrow says where better is; `cgan report` has each in plain words.
+    """
     run, champion = stored.evaluated, stored.champion_run
     last = run.get("metrics", {})
     values = {key: last[f"quality/{key}"] for key in LINES if f"quality/{key}" in last}
@@ -418,18 +422,19 @@ def _quality(root: Path, stored: Stored) -> Group | Text:
     compared: Json = {}
     if run and (stored.report.get("challenger") or {}).get("run_id") == run["id"]:
         compared = {row["metric"]: row for row in stored.report.get("comparison", [])}
-    columns = ["champion" if is_champion else "last training"]
+    columns = ["champion" if is_champion else "last"]
     if compared:
-        columns += ["former champion" if is_champion else "champion", "change"]
+        columns += ["former" if is_champion else "champion", "change"]
     elif champion and not is_champion:
         columns += ["champion"]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=QUIET)
-    table.add_column("")
-    for name in (*columns, "real images"):
+    table.add_column("", no_wrap=True)
+    for name in (*columns, "real"):
         table.add_column(name, justify="right", no_wrap=True)
-    for key, (words, _) in LINES.items():
+    for key, (_, better) in LINES.items():
         if key not in values:
             continue
+        words = f"{NAMES.get(key, key.replace('_', ' '))} {'↑' if better == 'higher' else '↓'}"
         row = compared.get(key) or {}
         cells = [Text(words), Text(f"{row.get('challenger', values[key]):.4g}", "bold")]
         if len(columns) > 1:

@@ -162,9 +162,9 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(ro
     assert "and 2 more: reports/gate.md" in text
     assert "second run · FINISHED" in text
     assert f"59 s · commit abcdef01 with changes · run {second}" in text
-    [distance] = [line for line in lines if "Fréchet distance in the judge" in line]
+    [distance] = [line for line in lines if "Fréchet distance ↓" in line]
     assert distance.split()[-4:] == ["2.5", "1.234", "+1.2655", "worse"]
-    [accuracy] = [line for line in lines if "show the class asked for" in line]
+    [accuracy] = [line for line in lines if "conditional accuracy ↑" in line]
     assert accuracy.split()[-2:] == ["0.981", "0.991"], "no change is told that nobody judged"
     assert "cgan draw 2024 --model champion" in text
     assert "drift was never checked" in text
