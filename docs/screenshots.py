@@ -149,7 +149,7 @@ localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
 def status_screen(browser: Browser) -> None:
     """What `cgan status` says here and now, as a terminal shows it."""
     console = Console(
-        record=True, width=118, file=StringIO(), force_terminal=True, color_system="truecolor"
+        record=True, width=112, file=StringIO(), force_terminal=True, color_system="truecolor"
     )
     status(Path.cwd(), console)
     drawing = console.export_svg(title="cgan status")
