@@ -1,0 +1,158 @@
+"""What `cgan gate` finds in a project: a CSV, its parts, a judge, a trained generator and its journal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from synthetic import write_csv
+
+from cgan import gatekeeper, schema
+from cgan.checkpoint import load_generator, load_tensors, save_network
+from cgan.dataset import Dataset, load_dataset, save_dataset, split
+from cgan.files import sha256_of, write_json
+from cgan.gatekeeper import gate
+from cgan.journal import JournalTracker, RunHeader, journals
+from cgan.judge import save_judge, train_judge
+from cgan.load_check import labels_for
+from cgan.networks import Architecture, Generator, build_generator
+from cgan.params import JudgeParams, load_params
+from cgan.sampling import draw
+
+CLASSES, SIDE, LATENTS = 3, 8, 4
+PARAMS: dict[str, dict[str, Any]] = {
+    "evaluate": {"samples": 300},
+    "gate": {
+        "against_champion": "better",
+        "max_fid_over_floor": 1e6,
+        "min_coverage_of_floor": 0.0,
+        "max_copies_over_floor": 0.9,
+    },
+}
+
+
+def digits(per_class: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A bar across, a bar down, a ring, which a small judge tells apart: uint8 [N, 1, 8, 8], labels."""
+    random = np.random.default_rng(seed)
+    labels = np.tile(np.arange(CLASSES), per_class)
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE]
+    images = []
+    for label in labels:
+        y, x = rows - 3.5 - random.normal(0, 0.4), columns - 3.5 - random.normal(0, 0.4)
+        distance = [y**2, x**2, (np.hypot(y, x) - 2.5) ** 2][label]
+        images.append(np.clip(240 * np.exp(-distance) + random.normal(0, 8, y.shape), 0, 255))
+    return np.stack(images).astype(np.uint8)[:, None], labels.astype(np.int64)
+
+
+def make_project(root: Path) -> None:
+    """Params, CSV, validation report, datasets and judge, as the stages leave them."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in PARAMS.items():
+        params[section] |= values
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    images, labels = digits()
+    csv = write_csv(root / "data/raw/train.csv", images, labels)
+    table = schema.read_csv(csv, schema.DEFAULTS, max_bytes=10**7, name="train.csv")
+    write_json(
+        root / "reports/validation.json", schema.report_on(table, schema.DEFAULTS, "train.csv")
+    )
+    for part, chosen in zip(("train", "holdout"), split(images, labels, 0.3, 1), strict=True):
+        facts = {"classes": CLASSES, "part": part, "csv_sha256": table.sha256}
+        path = root / f"data/processed/{part}.safetensors"
+        save_dataset(path, images[chosen], labels[chosen], facts)
+    recipe = JudgeParams(total_kimg=6.0, batch_size=32, lr=3.0e-3, width=4, seed=0)
+    training = load_dataset(root / "data/processed/train.safetensors")
+    judge = train_judge(training, recipe, torch.device("cpu"), torch.float32)
+    save_judge(root / "models/judge.safetensors", judge, {})
+
+
+def fitted(data: Dataset, steps: int) -> Generator:
+    """A generator that tends to the mean image of each class, closer with each step."""
+    torch.manual_seed(0)
+    network = build_generator(Architecture("deconv", CLASSES, 1, SIDE, SIDE, LATENTS, 4)).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    real = data.images.float() / 127.5 - 1
+    for _ in range(steps):
+        drawn = network(torch.randn(len(real), LATENTS), data.labels)
+        optimizer.zero_grad()
+        (drawn - real).square().mean().backward()
+        optimizer.step()
+    return network.eval()
+
+
+def train(root: Path, key: str, steps: int) -> str:
+    """What the stage train leaves: generator, reference, and a journal that nobody delivered yet."""
+    data = load_dataset(root / "data/processed/train.safetensors")
+    path = root / "models/generator.safetensors"
+    network = fitted(data, steps)
+    facts = {
+        "data_sha256": data.metadata["csv_sha256"],
+        "data_digest": data.metadata["digest"],
+        "steps": steps,
+    }
+    save_network(path, network, facts)
+    header = RunHeader(key, f"fit of {steps} steps", "cgan", "sqlite:///elsewhere")
+    tracker = JournalTracker(journals(root) / key, header, resume=True)
+    tracker.write("start")
+    tracker.set_tags(
+        {
+            "cgan.generator_sha256": sha256_of(path),
+            "mlflow.source.git.commit": "c" * 40,
+            "prefect.flow_run_id": "flow-1",
+        }
+    )
+    tracker.log_model(path, steps, {"digest": load_tensors(path, "generator")[1]["digest"]})
+    tracker.write("end", status="FINISHED")
+    tracker.close()
+    journal_header = json.loads((journals(root) / key / "run.json").read_text())
+    journal_header["tracking_uri"] = f"sqlite:///{root / 'mlflow.db'}"
+    write_json(journals(root) / key / "run.json", journal_header)
+    write_json(root / "models/mlflow_run.json", journal_header)
+    return key
+
+
+def change_params(root: Path, section: str, **values: Any) -> None:
+    path = root / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params[section] |= values
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+@contextlib.contextmanager
+def settled(root: Path) -> Iterator[None]:
+    """The project as working directory, and no tracking settings of the caller."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_RUN_CONTEXT"):
+            patch.delenv(name, raising=False)
+        patch.setenv("DVC_ROOT", str(root))
+        patch.chdir(root)
+        yield
+
+
+class _SameProcess:
+    """In place of the load check, which takes seconds and has tests of its own."""
+
+    def drawings(self) -> torch.Tensor:
+        network, _ = load_generator("models/generator.safetensors")
+        return draw(network, torch.tensor(labels_for(3)), load_params().evaluate.seed)
+
+
+def gated() -> tuple[dict[str, Any], list[str]]:
+    """The report and what was said."""
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            gatekeeper, "drawing_apart", lambda *_: contextlib.nullcontext(_SameProcess())
+        )
+        report = gate(load_params(), said.append)
+    on_disk = json.loads(Path("reports/gate.json").read_text())
+    assert on_disk == json.loads(json.dumps(report))
+    return report, said
