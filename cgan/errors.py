@@ -1,6 +1,8 @@
 """What goes wrong on the user's side. Every message says where, what was expected, what was found
 and what to do; `cgan.cli` and the stages print it without a traceback and exit with `exit_code`."""
 
+import re
+
 
 class CganError(Exception):
     """Base of every error that is the user's, the data's or the machine's, not ours."""
@@ -8,8 +10,9 @@ class CganError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        """What cannot be shown is escaped: messages quote files, and a terminal obeys what it is sent."""
-        text = super().__str__()
+        """One paragraph, and what cannot be shown is escaped: messages quote files, and a terminal obeys
+        what it is sent."""
+        text = re.sub(r"\n{2,}", "\n", super().__str__())
         return "".join(
             c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
         )
