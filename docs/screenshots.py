@@ -3,6 +3,7 @@
 
     pip install playwright && playwright install chromium
     python docs/screenshots.py
+    python docs/screenshots.py production   # of the servers of `make up`: the latest run with a verdict
 
 Best in a fresh clone: the flow runs what is stale, and the pictures then show stages that ran. The
 Prefect server is a temporary one with a database of its own; MLflow's store is the project's. A browser
@@ -119,6 +120,23 @@ def prefect_pages(page: Page) -> None:
             shoot(page, "prefect-metrics")
 
 
+def production_pages(page: Page) -> None:
+    """The morning's pages, from the servers that `make up` started in the working directory."""
+    known = json.loads(Path(".cgan/production/prefect.json").read_text())
+    site = f"http://127.0.0.1:{known['port']}"
+    judged = {"name": {"any_": ["Promoted", "Blocked"]}}
+    question = {"sort": "START_TIME_DESC", "flow_runs": {"state": judged}, "limit": 1}
+    run = post(f"{site}/api/flow_runs/filter", question)[0]
+    visit(page, f"{site}/runs/flow-run/{run['id']}")
+    page.get_by_text("Artifacts", exact=True).last.click()
+    page.wait_for_timeout(2000)
+    shoot(page, "production-run")
+    mine = {"flow_run_id": {"any_": [run["id"]]}, "key": {"any_": ["verdict", "metrics"]}}
+    for artifact in post(f"{site}/api/artifacts/filter", {"artifacts": mine}):
+        visit(page, f"{site}/artifacts/artifact/{artifact['id']}")
+        shoot(page, f"production-{artifact['key']}")
+
+
 def mlflow_pages(page: Page) -> None:
     port = free_port()
     site = f"http://127.0.0.1:{port}"
@@ -172,9 +190,13 @@ def main() -> None:
         )
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.add_init_script(MLFLOW_CLICKS)
-        prefect_pages(page)
-        mlflow_pages(page)
-        status_screen(browser)
+        if sys.argv[1:] == ["production"]:
+            page.set_viewport_size({"width": 1440, "height": 1000})
+            production_pages(page)
+        else:
+            prefect_pages(page)
+            mlflow_pages(page)
+            status_screen(browser)
         browser.close()
 
 
