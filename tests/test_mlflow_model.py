@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -31,8 +31,10 @@ from PIL import Image
 
 from cgan.checkpoint import save_network
 from cgan.generator import Generator
-from cgan.mlflow_model import GeneratorModel
 from cgan.networks import Architecture, build_generator
+
+if TYPE_CHECKING:
+    from cgan.mlflow_model import GeneratorModel
 
 pytestmark = [  # MLflow's own
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -42,6 +44,8 @@ pytestmark = [  # MLflow's own
 
 
 def model_of(path: Path, *shape: int) -> GeneratorModel:
+    from cgan.mlflow_model import GeneratorModel  # brings mlflow, and that its warnings
+
     torch.manual_seed(0)
     save_network(path, build_generator(Architecture("deconv", 10, *shape, 4, 6)), {})
     model = GeneratorModel()
