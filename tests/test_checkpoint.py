@@ -217,6 +217,27 @@ def test_safetensors_that_cgan_did_not_write_are_refused(
         load_tensors(tmp_path / "x.safetensors", "checkpoint")
 
 
+def test_f44_a_file_names_no_device_and_loads_to_the_cpu(file: Path) -> None:
+    raw = file.read_bytes()
+    header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
+    for name, entry in header.items():
+        if name != "__metadata__":
+            assert entry.keys() == {"dtype", "shape", "data_offsets"}
+    assert b"cuda" not in raw and b"cpu" not in raw
+    with torch.device("meta"):  # whatever the default is
+        tensors, _ = load_tensors(file, "checkpoint")
+    assert {tensor.device.type for tensor in tensors.values()} == {"cpu"}
+
+
+@pytest.mark.gpu
+def test_f44_a_checkpoint_from_cuda_is_the_same_on_the_cpu(tmp_path: Path) -> None:
+    on_card = {name: tensor.cuda() for name, tensor in TENSORS.items()}
+    Checkpoints(tmp_path).save(3, on_card)
+    loaded = Checkpoints(tmp_path).load()
+    assert loaded is not None and loaded[0] == 3 and same(loaded[1], TENSORS)
+    assert {tensor.device.type for tensor in loaded[1].values()} == {"cpu"}
+
+
 def test_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"not found\. Make it with `dvc repro`"):
         load_generator(tmp_path / "generator.safetensors")

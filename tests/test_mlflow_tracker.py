@@ -23,15 +23,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
+from synthetic import make_images
 
 from cgan import mlflow_delivery, mlflow_tracker
 from cgan.checkpoint import save_network
+from cgan.dataset import Dataset
 from cgan.errors import TrackingError
 from cgan.journal import JOURNAL, JournalTracker, RunHeader, count_waiting, journals
 from cgan.mlflow_delivery import Delivery, flush, store_uri, without_credentials
 from cgan.networks import Architecture, build_generator
 from cgan.params import Params, load_params
 from cgan.tracking import NullTracker
+from cgan.training import train
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
 DATASET = {"name": "sample", "path": "data/raw/train.csv", "sha256": "ab" * 32, "rows": 36}
@@ -552,6 +556,52 @@ def test_f61_server_killed_and_restarted_in_mid_run_ends_up_with_each_step_once(
     assert steps == {str(step): 1 for step in range(0, 300, 20)}
     assert store.rows("select name, status from logged_models") == [("generator", 2)]
     assert max(times) < 0.5
+
+
+@pytest.mark.slow
+def test_f61_a_minute_of_training_with_the_server_killed_twice_ends_up_with_each_step_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, pause_s = 1200, 0.05
+    small = {**TINY["train"], "total_kimg": steps * TINY["train"]["batch_size"] / 1000}
+    small |= {"log_every": 1, "save_every": 1, "previews": 5, "probes": 0}
+    train_params = PARAMS.train.model_copy(update=small)
+    images, labels = make_images()
+    data = Dataset(torch.from_numpy(images), torch.from_numpy(labels), {"classes": 3})
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(mlflow_delivery, "HTTP_TIMEOUT_S", 2)
+    store = Store(root / "server.db")
+    seen: list[int] = []
+    done = threading.Event()
+
+    def kill_twice() -> None:
+        for _ in range(2):
+            with mlflow_server(root, port):  # SIGKILL at its end
+                known = len(seen) and seen[-1]
+                wait_until(lambda known=known: len(store.steps("loss/generator")) > known, 60)
+                done.wait(8)
+            seen.append(len(store.steps("loss/generator")))
+            done.wait(6)
+        with mlflow_server(root, port):
+            done.wait(300)
+
+    killer = threading.Thread(target=kill_twice)
+    began = time.monotonic()
+    with training(root) as tracker:
+        killer.start()
+        train(data, train_params, tracker, stopping=lambda: bool(time.sleep(pause_s)))
+        took_s = time.monotonic() - began
+    flush(root)
+    done.set()
+    killer.join(60)
+    logging.getLogger(__name__).info("%.0f s, in the store at each kill: %s", took_s, seen)
+    assert took_s >= steps * pause_s == 60
+    assert len(seen) == 2 and 0 < seen[0] < seen[1] < steps, "killed in mid-run, twice"
+    for key in ("loss/generator", "loss/discriminator", "progress/kimg"):
+        assert store.steps(key) == list(range(1, steps + 1))
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    assert count_waiting(journals(root) / "k1") == 0
 
 
 # ------------------------------------------------------------------------------ without a store

@@ -135,3 +135,49 @@ def test_f49_changes_that_concern_another_stage_are_let_pass(project: Path, body
 def test_f49_the_error_of_the_stage_itself_comes_first(project: Path) -> None:
     done = run(project, "Path('params.yaml').write_text('')\nraise DataError('no data')")
     assert done.stderr == "Error: no data\n"
+
+
+def test_a_stage_that_refuses_leaves_its_last_outputs(tmp_path: Path) -> None:
+    """DVC removes a stage's outputs, a file and a folder here, before it starts the stage."""
+    shutil.copytree(ROOT / "cgan", tmp_path / "cgan", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "cgan/stages/probe.py").write_text(
+        HEAD
+        + """
+    text = Path("in.txt").read_text()
+    Path("folder/deep").mkdir(parents=True)
+    Path("folder/deep/a").write_text(text)
+    Path("out.txt").write_text(text)
+    if text == "bad":
+        Path("folder/stranger").write_text(text)
+        raise DataError("in.txt is bad.")
+"""
+        + TAIL
+    )
+    (tmp_path / "dvc.yaml").write_text(
+        "stages: {probe: {cmd: python -m cgan.stages.probe, deps: [in.txt], outs: [out.txt, folder]}}"
+    )
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)
+
+    def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    dvc("init", "--no-scm", "--quiet")
+    (tmp_path / "in.txt").write_text("bad")
+    first = dvc("repro")
+    assert first.returncode and "Error: in.txt is bad." in first.stderr, "nothing to bring back yet"
+    (tmp_path / "in.txt").write_text("good")
+    assert dvc("repro").returncode == 0
+    (tmp_path / "in.txt").write_text("bad")
+    refused = dvc("repro")
+    assert refused.returncode and "Error: in.txt is bad." in refused.stderr
+    assert "Traceback" not in refused.stderr
+    files = {path for path in (tmp_path / "folder").rglob("*") if path.is_file()}
+    assert files == {tmp_path / "folder/deep/a"}
+    assert (tmp_path / "folder/deep/a").read_text() == (tmp_path / "out.txt").read_text() == "good"
+    (tmp_path / "in.txt").write_text("good")
+    assert "didn't change" in dvc("repro").stdout

@@ -1,0 +1,72 @@
+"""docs/reliability.md: every fault has its row, and every test that it names exists."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import re
+from pathlib import Path
+
+from conftest import ROOT
+
+PAGE = (ROOT / "docs/reliability.md").read_text()
+NUMBERS = set(range(1, 77)) - {25, 53, 56, 68}
+ROWS = re.findall(r"^\| (\d+) \|(.*)\|$", PAGE, re.MULTILINE)
+CELL = 4  # fault, how, tests, result
+
+
+def all_tests() -> dict[str, bool]:
+    """Name of each test → is it marked slow."""
+    found = {}
+    for path in (ROOT / "tests").glob("test_*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                marks = [ast.unparse(decorator) for decorator in node.decorator_list]
+                found[node.name] = "pytest.mark.slow" in marks
+    return found
+
+
+TESTS = all_tests()
+
+
+def named(text: str) -> list[str]:
+    return re.findall(r"`(test_[\w*]+)`", text)
+
+
+def test_every_number_has_one_row_in_order() -> None:
+    numbers = [int(number) for number, _ in ROWS]
+    assert numbers == sorted(NUMBERS)
+
+
+def test_every_row_says_fault_way_tests_and_result() -> None:
+    for number, row in ROWS:
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)]
+        assert len(cells) == CELL and all(cells), f"row {number}"
+        assert named(cells[2]), f"row {number} names no test"
+
+
+def test_every_test_named_exists() -> None:
+    for name in named(PAGE):
+        assert fnmatch.filter(TESTS, name), f"no test {name}"
+
+
+def test_every_row_names_a_test_of_its_number_and_every_such_test_is_named() -> None:
+    patterns = {number: named(row) for number, row in ROWS}
+    for number, names in patterns.items():
+        assert any(re.search(rf"f{int(number):02}(_|$)", name) for name in names), f"row {number}"
+    for test in TESTS:
+        for number in re.findall(r"(?<=_f)(\d\d)(?=_)", test):
+            names = patterns[str(int(number))]
+            assert any(fnmatch.fnmatch(test, name) for name in names), f"{test} is not in its row"
+
+
+def test_what_runs_in_make_test_all_alone_is_marked() -> None:
+    for name, dagger in re.findall(r"`(test_[\w*]+)`(†?)", PAGE):
+        slow = [TESTS[test] for test in fnmatch.filter(TESTS, name)]
+        assert bool(dagger) == all(slow), name
+
+
+def test_pages_that_it_replaced_are_linked_nowhere() -> None:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        text = Path(path).read_text()
+        assert "reliability-data" not in text and "reliability-processes" not in text, path
