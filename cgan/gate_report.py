@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cgan.gate import AT_MOST
+from cgan.gate import AT_MOST, MAIN
 from cgan.judging import METRICS
-from cgan.markdown import in_markdown
+from cgan.markdown import in_markdown, spaced
 
 Report = dict[str, Any]
 MARKS = {True: "better", False: "**worse**", None: "no clear difference"}
@@ -14,20 +14,31 @@ MARKS = {True: "better", False: "**worse**", None: "no clear difference"}
 
 def headline(report: Report) -> str:
     """The verdict in one sentence."""
-    version, champion = report["challenger"]["version"], report["champion"]
-    main = next((row for row in report["comparison"] if row["metric"] == "fid_judge"), None)
-    beside = ""
-    if main and champion:
-        low, high = main["interval"]
-        beside = (
-            f": Fréchet distance {main['challenger']:.3f} against {main['champion']:.3f} of version "
-            f"{champion['version']} (difference {main['difference']:+.3f}, 95 %: {low:+.3f} to {high:+.3f})"
-        )
+    version = report["challenger"]["version"]
     if report["verdict"] == "blocked":
         return f"Version {version} is blocked: {report['reasons'][0]}."
     if report["verdict"] == "promoted":
-        return f"Version {version} is the {'new' if champion else 'first'} champion{beside}."
-    return f"Version {version} is good enough to be champion{beside}."
+        which = "new" if report["champion"] else "first"
+        return f"Version {version} is the {which} champion{_beside(report)}."
+    return f"Version {version} is good enough to be champion{_beside(report)}."
+
+
+def history_reason(report: Report) -> str:
+    """Why it was promoted, for the registry's history."""
+    return f"passed the gate{_beside(report)}"
+
+
+def _beside(report: Report) -> str:
+    """The main metric beside the champion's; empty where there is none to compare with."""
+    main = next((row for row in report["comparison"] if row["metric"] == MAIN), None)
+    if main is None:
+        return ""
+    low, high = main["interval"]
+    return (
+        f": Fréchet distance {main['challenger']:.3f} against {main['champion']:.3f} of version "
+        f"{report['champion']['version']} (difference {main['difference']:+.3f}, 95 %: {low:+.3f} to "
+        f"{high:+.3f})"
+    )
 
 
 def to_markdown(report: Report) -> str:
@@ -37,13 +48,14 @@ def to_markdown(report: Report) -> str:
 
 def version_note(report: Report) -> str:
     """The version's page in MLflow, which has a title already."""
-    return f"**{report['verdict'].capitalize()}.** {_body(report)}"
+    return spaced(_body(report))
 
 
 def _body(report: Report) -> str:
     challenger, champion = report["challenger"], report["champion"]
     lines = [in_markdown(report["summary"]), ""]
-    lines += [f"- {in_markdown(reason)}" for reason in report["reasons"]]
+    if len(report["reasons"]) > 1 or report["verdict"] != "blocked":  # else it has been said
+        lines += [f"- {in_markdown(reason)}" for reason in report["reasons"]]
     if report["comparison"] and champion:
         lines += [
             "",

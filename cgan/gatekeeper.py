@@ -25,7 +25,7 @@ from cgan.dataset import Dataset, load_dataset
 from cgan.errors import CganError, ModelError
 from cgan.files import sha256_of, write_json, write_text
 from cgan.gate import Loaded, Share, decide
-from cgan.gate_report import headline, to_markdown, version_note
+from cgan.gate_report import headline, history_reason, to_markdown, version_note
 from cgan.hardware import compute_deterministically
 from cgan.journal import project_root
 from cgan.judge import Judge, load_judge, look
@@ -52,7 +52,7 @@ EVALUATION, VALIDATION = Path("reports/evaluation.json"), Path("reports/validati
 FOLDER = "gate"  # of the run's artifacts
 TRAINING_DATA = "training_data.safetensors"
 COPIES_SAMPLE = 2000
-AGAINST, CIRCUMSTANCES, KEPT = "gate.against", "gate.circumstances", "gate.kept"
+AGAINST = "gate.against"
 DIGEST, DATA, COMMIT = "generator.digest", "data.sha256", "git.commit"
 
 Say = Callable[[str], None]
@@ -108,14 +108,11 @@ def gate(params: Params, say: Say) -> Report:
         if stands:
             return _tell(_standing(registry, version, run, stands), say)
         report = _judge(registry, version, run, champion, inputs, params, say)
-        tags = {
-            AGAINST: str(champion.number if champion else "none"),
-            CIRCUMSTANCES: circumstances,
-        }
+        tags = {AGAINST: _against(champion, circumstances)}
         _record(registry, version, report, tags)
         if report["verdict"] == "passed" and params.gate.promote:
             before = champion.number if champion else None
-            registry.promote(version.number, instead_of=before, why=report["summary"])
+            registry.promote(version.number, instead_of=before, why=history_reason(report))
             report |= {"verdict": "promoted", "promoted_from": before}
             report["summary"] = headline(report)
             _record(registry, version, report, tags)
@@ -205,6 +202,11 @@ def _circumstances(params: Params, inputs: _Inputs) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _against(champion: Version | None, circumstances: str) -> str:
+    """What a verdict holds for: this champion, this ground."""
+    return f"{'none' if champion is None else f'version {champion.number}'} · {circumstances}"
+
+
 def _stands(version: Version, champion: Version | None, circumstances: str, params: Params) -> str:
     """Why the verdict of before stands; empty when the version has to be judged."""
     if champion and champion.number == version.number:
@@ -214,8 +216,7 @@ def _stands(version: Version, champion: Version | None, circumstances: str, para
             f"it was rolled back ({version.tags[ROLLED_BACK]}); only `cgan registry promote "
             f"{version.number} --why …` makes it champion again"
         )
-    against = str(champion.number if champion else "none")
-    same = version.tags.get(AGAINST) == against and version.tags.get(CIRCUMSTANCES) == circumstances
+    same = version.tags.get(AGAINST) == _against(champion, circumstances)
     decided = version.verdict == "blocked" or (
         version.verdict == "passed" and not params.gate.promote
     )
@@ -395,7 +396,8 @@ def fingerprints(images: Tensor) -> Tensor:
 
 def _keep(registry: Registry, version: Version, ground: Ground, inputs: _Inputs, say: Say) -> None:
     """What a later re-evaluation needs, at the run: judge, data profile, features of the training data."""
-    if KEPT in version.tags:
+    kept = {file.path for file in registry.client.list_artifacts(version.run_id, FOLDER)}
+    if f"{FOLDER}/{TRAINING_DATA}" in kept:  # the last one of them
         return
     say("Keeping the judge and a profile of the training data at the run.")
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
@@ -413,7 +415,6 @@ def _keep(registry: Registry, version: Version, ground: Ground, inputs: _Inputs,
         save_tensors(Path(folder) / TRAINING_DATA, "training_data", tensors, facts)
         for path in (JUDGE, VALIDATION, Path(folder) / TRAINING_DATA):
             registry.client.log_artifact(version.run_id, str(path), FOLDER)
-    registry.tag(version.number, {KEPT: "judge, validation, training data"})
 
 
 def _copies(inputs: _Inputs, params: Params, say: Say) -> Share:

@@ -27,7 +27,7 @@ from urllib.parse import unquote
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.journal import project_root
-from cgan.markdown import in_markdown
+from cgan.markdown import in_markdown, spaced
 from cgan.mlflow_delivery import MODEL_NAME, client_settings, store_uri, without_credentials
 
 if TYPE_CHECKING:
@@ -263,7 +263,8 @@ class Registry:
             self.client.delete_registered_model_alias(self.model, PREVIOUS)
         if aliases.get(CHALLENGER) == aliases.get(CHAMPION) is not None:
             self.client.delete_registered_model_alias(self.model, CHALLENGER)
-        self.client.update_registered_model(self.model, described(self.model, moves, line))
+        page = spaced(described(moves, line))
+        self.client.update_registered_model(self.model, page)
 
     def _require_champion(self, expected: int | None, wanted: int) -> None:
         found = self.champion()
@@ -383,7 +384,7 @@ def listed(registry: Registry) -> str:
         (
             str(version.number),
             ", ".join(version.aliases),
-            version.verdict or "not judged",
+            "rolled back" if ROLLED_BACK in version.tags else version.verdict or "not judged",
             _minute(version.created_ms),
             version.tags.get("run.name", version.run_id),
         )
@@ -434,7 +435,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def described(model: str, moves: list[Move], line: list[int]) -> str:
+def described(moves: list[Move], line: list[int]) -> str:
     """The registered model's page: how to draw with it, who was champion when and why."""
     rows = [
         f"| {move.when.replace('T', ' ')} | {move.action} | {_cell(move.source)} → **{move.target}** | "

@@ -440,7 +440,7 @@ def test_store_that_is_absent_or_away_is_one_message(
 
 def test_f76_reasons_with_html_are_text_on_the_models_page() -> None:
     evil = "<script>alert(1)</script> | [x](javascript:y)"
-    page = described("cgan", [Move("promote", 1, 2, "2026", evil, evil, commit="<b>")], [1, 2])
+    page = described([Move("promote", 1, 2, "2026", evil, evil, commit="<b>")], [1, 2])
     assert "<script" not in page
     assert "<b>" not in page
     assert "\\| \\[x\\](javascript" in page
