@@ -3,7 +3,8 @@
 The alias `champion` is the whole truth of who is served, and one call sets it: a promotion has happened
 or it hasn't. `previous` follows, and can be told from the history: a promotion first writes down what it
 is about to do, as a tag of its own at the registered model, so that two writers overwrite nothing of each
-other. An entry whose alias call never came is passed over. See docs/adr/0015-….
+other. An entry whose alias call never came is passed over. See
+docs/adr/0015-one-alias-says-who-is-served.md.
 """
 
 from __future__ import annotations
