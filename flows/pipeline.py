@@ -39,6 +39,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import TaskRun
 from prefect.context import FlowRunContext
+from prefect.exceptions import FailedRun
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 
@@ -74,6 +75,14 @@ def _relay(line: str) -> None:
     elif line.startswith("WARNING:"):
         level = logging.WARNING
     get_run_logger().log(level, "%s", line)
+
+
+def _no_traceback(record: logging.LogRecord) -> bool:
+    """Prefect's engine logs the end of a flow that returned Failed as an unexpected exception."""
+    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
+
+
+logging.getLogger("prefect.engine").addFilter(_no_traceback)
 
 
 def _failed(error: CganError) -> State[Any]:
