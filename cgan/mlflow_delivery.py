@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cgan.errors import TrackingError
 from cgan.files import write_json
@@ -83,6 +83,9 @@ Column `png_base64` holds a PNG a row. Same labels and seed: same pictures.
 def store_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI, else sqlite in the project's root. A relative sqlite path is the root's.
 
+    A user and password in the address of a server are moved to where MLflow looks for them too, in the
+    environment: its errors quote the address.
+
     Raises TrackingError for a folder (`file:` or a plain path): MLflow has no file store any more.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
@@ -99,6 +102,11 @@ def store_uri(root: Path) -> str:
     prefix = "sqlite:///"
     if uri.startswith(prefix) and not uri.startswith((prefix + "/", prefix + ":")):
         return f"{prefix}{root / uri.removeprefix(prefix)}"
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https") and parts.username and parts.password:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+        return without_credentials(uri)
     return uri
 
 
@@ -593,7 +601,9 @@ def flush(root: Path) -> list[str]:
                 except Exception as error:
                     failures.append(f"{header.run_name}: {_reason(error)}")
                     continue
-                lines.append(f"{header.run_name}: {waiting} records delivered to {uri}")
+                lines.append(
+                    f"{header.run_name}: {waiting} records delivered to {without_credentials(uri)}"
+                )
                 if not delivery.rejected and is_finished(folder):
                     remove_if_unused(folder, delivery.offset)
     if failures:

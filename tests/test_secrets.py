@@ -1,0 +1,209 @@
+"""Keys planted in the environment, looked for afterwards in everything that was written or said."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.server
+import json
+import logging
+import shutil
+import socket
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from kaggle_server import Answer, serving
+from test_flow import repo, template  # noqa: F401
+from test_mlflow_tracker import Store, a_generator, log_steps, training
+from test_mlflow_tracker import root as root
+
+from cgan import sources
+from cgan.errors import SourceError
+from cgan.journal import journals
+from cgan.mlflow_delivery import flush
+from cgan.params import DataParams
+
+MARK = f"planted-{uuid.uuid4().hex}"
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
+]
+
+
+@pytest.fixture
+def said(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> Callable[[], str]:
+    """Everything that was logged, at any level, or printed, by children too."""
+    caplog.set_level(logging.DEBUG)
+    for noisy in ("httpcore", "httpx", "asyncio", "aiosqlite"):
+        caplog.set_level(logging.INFO, noisy)
+    monkeypatch.setenv("KAGGLE_USERNAME", "someone")
+    monkeypatch.setenv("KAGGLE_KEY", MARK)
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # our code sets them; put back afterwards
+    monkeypatch.setenv("CGAN_WEBHOOK_URL", f"http://127.0.0.1:{free_port()}/services/{MARK}")
+
+    def said() -> str:
+        output = capfd.readouterr()
+        return caplog.text + output.out + output.err
+
+    return said
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+FORMS = [
+    MARK.encode(),
+    base64.b64encode(f"someone:{MARK}".encode()),
+    base64.b64encode(MARK.encode()).rstrip(b"="),
+]
+
+
+def holding(*folders: Path) -> list[str]:
+    """The files that hold the mark, in clear or as HTTP sends it."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert files
+    return [str(path) for path in files if any(form in path.read_bytes() for form in FORMS)]
+
+
+def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text(f"x{MARK}x")
+    (tmp_path / "b").write_bytes(base64.b64encode(f"someone:{MARK}".encode()))
+    (tmp_path / "c").write_text("nothing")
+    assert len(holding(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("variable", ["KAGGLE_KEY", "KAGGLE_API_TOKEN"])
+def test_f30_key_is_nowhere_after_downloads_that_fail(
+    said: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    env = pytest.importorskip("kagglesdk.kaggle_env", reason="needs the extra `kaggle`")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KAGGLE_API_TOKEN", raising=False)
+    monkeypatch.setenv(variable, MARK)
+    monkeypatch.setattr(sources, "RETRY_DELAYS_S", (0.01,))
+    echo = json.dumps({"code": 1, "message": f"{MARK} and {FORMS[1].decode()}"}).encode()
+    headers = {"Content-Type": "application/json"}
+    params = DataParams(
+        source="kaggle", path="x", kaggle="digit-recognizer", member="train.csv", max_megabytes=1
+    )
+    for answer in (
+        *(Answer(echo, status, headers) for status in (401, 403, 404, 418, 429, 503)),
+        Answer(b"label,pixel0\n" * 9000, cut=1000),
+        Answer(b"<html>" + echo, name="train.csv.zip"),
+    ):
+        with serving(answer) as server:
+            monkeypatch.setitem(env._env_to_endpoint, env.KaggleEnv.PROD, server.url)
+            with pytest.raises(SourceError) as caught:
+                sources.fetch(params, tmp_path / "train.csv")
+            assert any(FORMS[1].decode() in sent or MARK in sent for _, sent in server.seen)
+        (tmp_path / "messages").open("a").write(str(caught.value))
+    (tmp_path / "said").write_text(said())
+    assert holding(tmp_path) == []
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[str]:
+    """A server that answers 500 and says back what it was sent."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = f"{self.path} {self.headers}".encode()
+            self.send_response(500)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_PUT = do_PATCH = answer  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
+    said: Callable[[], str], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a git repository with a source file into which somebody wrote the key: no patch goes out."""
+    (root / "cgan").mkdir()
+    shutil.copy(ROOT / "params.yaml", root)
+    (root / "cgan/mine.py").write_text("KEY = ''\n")
+    for command in (
+        ["init", "--quiet"],
+        ["add", "."],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "t"],
+    ):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    written = root / "cgan/mine.py"
+    written.write_text(f"KEY = {MARK!r}\n")
+    for number, server in enumerate((f"127.0.0.1:{free_port()}", None)):
+        with contextlib.ExitStack() as stack:
+            address = server or stack.enter_context(refusing())
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{MARK}@{address}")
+            with training(root, f"k{number}") as tracker:
+                log_steps(tracker)
+                tracker.log_model(a_generator(root / "g.safetensors"), 500, {"digest": "d"})
+            with pytest.raises(RuntimeError), training(root, f"failed{number}") as tracker:
+                raise RuntimeError("the training failed")
+    assert len(list(journals(root).iterdir())) == 4, "all wait"
+    written.unlink()  # the only place where the key may be
+    assert holding(root) == []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+    flush(root)
+    assert len(Store(root / "mlflow.db").runs()) == 4, "all delivered"
+    (root / "said").write_text(said())
+    assert holding(root) == []
+
+
+@pytest.mark.slow
+def test_f30_keys_are_nowhere_after_flows(
+    said: Callable[[], str],
+    repo: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that succeeds, one whose stage fails, notices that are refused: in Prefect's database too."""
+    from prefect.settings import get_current_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    from flows.pipeline import pipeline
+
+    with refusing() as address, prefect_test_harness(server_startup_timeout=60):
+        monkeypatch.setenv("CGAN_WEBHOOK_URL", f"http://{address}/services/{MARK}")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{MARK}@{address}")
+        assert pipeline(return_state=True).is_completed()
+        monkeypatch.setenv("FAIL", "train")
+        state: Any = pipeline(return_state=True, refresh=True, overrides={"train.seed": 9})
+        assert state.is_failed()
+        secret = get_current_settings().server.database.connection_url
+        assert secret
+        database = Path(secret.get_secret_value().partition(":///")[2])
+        (tmp_path / "said").write_text(said())
+        assert holding(tmp_path, database.parent) == []
+        stored = b"".join(path.read_bytes() for path in database.parent.glob(f"{database.name}*"))
+        assert b"row 17, column pixel12" in stored, "that is the database"
