@@ -287,6 +287,7 @@ def _judge(
         "summary": "",
         "reasons": [*decision.reasons, *former.notes],
         **decision.to_json(),
+        "measured": {name: each.value for name, each in challenger.metrics.items()},
         "challenger": named(version),
         "champion": named(champion) if champion else None,
         "promoted_from": None,
@@ -471,7 +472,10 @@ def _passport(ground: Ground, inputs: _Inputs, params: Params) -> dict[str, Any]
 
 
 def _record(registry: Registry, version: Version, report: Report, tags: dict[str, str]) -> None:
-    """The verdict where MLflow shows it: the version's tags and page, the runs' numbers, the reports."""
+    """The verdict where MLflow shows it: the version's tags and page, the runs' numbers, the reports.
+
+    The champion's run gets its numbers of today, so that the two runs compare on one passport.
+    """
     from mlflow.entities import Metric, RunTag
 
     own = {VERDICT: report["verdict"], SUMMARY: report["summary"]}
@@ -487,11 +491,9 @@ def _record(registry: Registry, version: Version, report: Report, tags: dict[str
             Metric(f"gate/{key}", value, now_ms, version.number) for key, value in values.items()
         ]
 
-    numbers = {check["name"]: check["value"] for check in report["checks"]}
-    numbers |= {row["metric"]: row["challenger"] for row in report["comparison"]}
     run_tags = [RunTag(key, value[:5000]) for key, value in own.items()]
     run_tags.append(RunTag("gate.version", str(version.number)))
-    registry.client.log_batch(run_id, metrics(numbers), tags=run_tags)
+    registry.client.log_batch(run_id, metrics(report["measured"]), tags=run_tags)
     if champion and report["comparison"]:
         theirs = {row["metric"]: row["champion"] for row in report["comparison"]}
         registry.client.log_batch(champion["run_id"], metrics(theirs))
