@@ -254,6 +254,8 @@ def run_module(
     except BaseException:
         _end(process, drain)
         raise
+    finally:
+        process.stdout.close()
 
 
 def _end(process: subprocess.Popen[str], drain: Callable[[], None]) -> None:

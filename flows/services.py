@@ -37,6 +37,7 @@ from cgan.mlflow_delivery import store_uri, without_credentials
 from cgan.params import load_params, read_yaml
 
 POOL = "cgan"  # of the process worker
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 LIMIT = "cgan"  # one run at a time in the clone, whichever deployment
 START_S = 120.0
 STOP_S = 60.0  # a run has 20 s for a checkpoint, and Prefect some to record the end
@@ -121,6 +122,8 @@ class Production:
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": f"http://127.0.0.1:{prefect_port}/api",
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+            # In memory, a server that is started again would end the run that holds the slot.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -144,6 +147,7 @@ class Production:
                 start_new_session=True,
             )
         started = psutil.Process(process.pid).create_time()
+        process.returncode = 0  # it outlives us: nobody is to be warned of that
         write_json(self.home / f"{name}.json", asdict(Process(process.pid, started, port)))
 
     def wait_for(self, name: str, path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -24,9 +25,6 @@ from test_flow import CLI, DVC_YAML, TOY
 from cgan.errors import CganError
 from flows import services
 from flows.services import Process, Production
-
-# What an ended `up` leaves running is not ours to wait for.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -170,6 +168,7 @@ def test_servers_get_our_settings_whatever_the_shell_has(
     assert environment["PREFECT_API_URL"] == "http://127.0.0.1:4321/api"
     assert "PREFECT_API_KEY" not in environment
     assert environment["PREFECT_HOME"].startswith(str(project))
+    importlib.import_module(environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"])
 
 
 # The clone
