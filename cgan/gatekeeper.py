@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cgan import drift
 from cgan.checkpoint import Facts, load_generator, load_tensors, save_tensors
 from cgan.dataset import Dataset, load_dataset
 from cgan.errors import CganError, ModelError
@@ -27,7 +28,7 @@ from cgan.files import sha256_of, write_json, write_text
 from cgan.gate import Loaded, Share, decide
 from cgan.gate_report import headline, history_reason, to_markdown, version_note
 from cgan.hardware import compute_deterministically
-from cgan.journal import project_root
+from cgan.journal import count_waiting, journals, project_root
 from cgan.judge import Judge, load_judge, look
 from cgan.judging import REPLICATES, Ground, Judged
 from cgan.load_check import drawing_apart, labels_for
@@ -52,6 +53,7 @@ EVALUATION, VALIDATION = Path("reports/evaluation.json"), Path("reports/validati
 FOLDER = "gate"  # of the run's artifacts
 TRAINING_DATA = "training_data.safetensors"
 COPIES_SAMPLE = 2000
+DELIVERY_S = 60
 AGAINST = "gate.against"
 DIGEST, DATA, COMMIT = "generator.digest", "data.sha256", "git.commit"
 
@@ -90,10 +92,10 @@ def gate(params: Params, say: Say) -> Report:
     """
     compute_deterministically()
     inputs = _Inputs.load()
-    for line in flush(project_root()):
-        say(line)
+    reference = _reference()
+    _deliver(reference, say)
     with open_registry(params.gate.model) as registry:
-        run = _run(registry)
+        run = _run(registry, reference)
         twin = _twin(registry, run.info.run_id, inputs)
         if twin:
             return _tell(
@@ -130,25 +132,44 @@ def _tell(report: Report, say: Say) -> Report:
     return report
 
 
-def _run(registry: Registry) -> Any:
-    """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
+def _reference() -> dict[str, str]:
+    """What the stage train wrote down of its run."""
     try:
         known = json.loads(RUN_REFERENCE.read_text())
-        run_key, experiment = str(known["run_key"]), str(known["experiment"])
+        reference = {key: str(known[key]) for key in ("run_key", "experiment", "tracking_uri")}
     except (OSError, ValueError, KeyError, TypeError):
         raise ModelError(
             f"{RUN_REFERENCE}: names no MLflow run. Train first: `dvc repro`."
         ) from None
+    if not reference["run_key"].isalnum():
+        raise ModelError(f"{RUN_REFERENCE}: its run key leads outside. Restore it: `dvc checkout`.")
+    return reference
+
+
+def _deliver(reference: dict[str, str], say: Say) -> None:
+    """All journals that wait; for this training's, also while another process is at it."""
+    root = project_root()
+    for _ in range(DELIVERY_S):
+        for line in flush(root):
+            say(line)
+        if not count_waiting(journals(root) / reference["run_key"]):
+            return
+        time.sleep(1)
+
+
+def _run(registry: Registry, reference: dict[str, str]) -> Any:
+    """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
+    run_key, experiment = reference["run_key"], reference["experiment"]
     found = registry.client.get_experiment_by_name(experiment)
     runs: list[Any] = []
-    if found and run_key.isalnum():
+    if found:
         runs = registry.client.search_runs(
             [found.experiment_id], f"tags.`{RUN_KEY_TAG}` = '{run_key}'", max_results=1
         )
     if not runs:
         raise ModelError(
-            f"the store {registry.shown} has no run {known.get('run_id') or run_key}, which trained "
-            f"{GENERATOR}; it was recorded in {known.get('tracking_uri')}. Set MLFLOW_TRACKING_URI to "
+            f"the store {registry.shown} has no run with the key {run_key}, which trained "
+            f"{GENERATOR}; it was recorded in {reference['tracking_uri']}. Set MLFLOW_TRACKING_URI to "
             "that store, or train again: `dvc repro --force train`."
         )
     [run] = runs
@@ -271,7 +292,7 @@ def _judge(
         former = _Former()
         if champion:
             say(f"The same with the champion, version {champion.number}.")
-            former = _judge_champion(registry, champion, ground, inputs)
+            former = _judge_champion(registry, champion, ground, inputs, params.gate.on_drift)
         loaded = _loaded(apart.drawings(), inputs, labels, seed)
     decision = decide(
         params.gate,
@@ -316,7 +337,7 @@ def ground_of(judge: Judge, heldout: Dataset, training: Dataset, samples: int, s
 
 
 def _judge_champion(
-    registry: Registry, champion: Version, ground: Ground, inputs: _Inputs
+    registry: Registry, champion: Version, ground: Ground, inputs: _Inputs, on_drift: str
 ) -> _Former:
     name = f"the champion, version {champion.number},"
     try:
@@ -333,7 +354,8 @@ def _judge_champion(
         )
         return _Former(objections=(objection,))
     judged = ground.judge_drawings(draw(network, ground.asked, ground.seed))
-    notes = []
+    notes: list[str] = []
+    objections: list[str] = []
     if facts.get("data_digest") != inputs.facts["data_digest"]:
         seen = _seen_by(registry, champion, inputs.heldout)
         known = "an unknown part" if seen is None else f"{seen:,}"
@@ -342,7 +364,34 @@ def _judge_champion(
             f"whose {len(inputs.heldout):,} images {known} were among its training images"
             f"{', which favours it' if seen is None or seen else ''}"
         )
-    return _Former(judged, tuple(notes))
+        moved = _drift_from(registry, champion)
+        (objections if on_drift == "block" else notes).extend(moved)
+    return _Former(judged, tuple(notes), tuple(objections))
+
+
+def _drift_from(registry: Registry, champion: Version) -> list[str]:
+    """How today's data differ from the champion's beyond what is usual, in a sentence, if they do.
+
+    Today's judge learnt from today's data: it would find the drawings of spoilt data good, and the
+    champion's poor.
+    """
+    try:
+        with kept_file(registry, champion, VALIDATION.name) as path:
+            known = json.loads(path.read_text())
+    except CganError as error:
+        return [f"whether the data are like the champion's is not known: {error}"]
+    found = drift.distances(json.loads(VALIDATION.read_text()), known)
+    moved = [
+        f"{name} {value:.3f}, at most {drift.LIMITS[name]:.3g} is usual"
+        for name, value in found.items()
+        if value > drift.LIMITS[name]
+    ]
+    if not moved:
+        return []
+    return [
+        f"the data are no longer like what the champion was trained on ({'; '.join(moved)}). Look at "
+        "them; if they are right, `cgan registry promote`, or set `gate.on_drift: note`"
+    ]
 
 
 def _kind(kind: tuple[int, int, int, int]) -> str:

@@ -187,6 +187,7 @@ class GateParams(Section):
     model: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][\w.-]*$")
     promote: bool
     against_champion: Literal["better", "not_worse"]
+    on_drift: Literal["block", "note"]
     min_conditional_accuracy: float = Field(ge=0, le=1)
     min_worst_class_accuracy: float = Field(ge=0, le=1)
     max_fid_over_floor: float = Field(ge=0)

@@ -18,6 +18,7 @@ from gated import change_params, gated, make_project, settled, train
 from mlflow import MlflowClient
 
 from cgan import gatekeeper, load_check
+from cgan.dataset import load_dataset, save_dataset
 from cgan.errors import ModelError, TrackingError
 from cgan.gatekeeper import training_data_of
 from cgan.load_check import drawing_apart, labels_for
@@ -127,6 +128,26 @@ def test_what_a_reevaluation_needs_is_kept(champion: Path) -> None:
     training = load_dataset(champion / "data/processed/train.safetensors")
     assert features.shape == (len(training), 128)
     assert len(prints.unique()) == len(training)
+
+
+def test_f72_two_gates_at_once_make_one_version_and_one_promotion(root: Path) -> None:
+    train(root, "first", 30)
+    gates = [
+        subprocess.Popen(
+            [sys.executable, "-m", "cgan.cli", "gate"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for _ in range(2)
+    ]
+    said = [each.communicate(timeout=240) for each in gates]
+    assert [each.returncode for each in gates] == [0, 0], said
+    assert all("PROMOTED" in out or "UNCHANGED" in out for out, _ in said)
+    assert versions(root) == [(1, "promoted")]
+    with open_registry("cgan") as registry:
+        assert [move.target for move in registry.history()] == [1]
 
 
 # --------------------------------------------------------------------------------- those that follow
@@ -252,21 +273,42 @@ def test_f73_champion_without_files_is_told_and_the_bars_decide(second: Path) ->
     assert any("cannot be read, so the bars alone decided" in each for each in report["reasons"])
 
 
+def swap_parts() -> int:
+    """Other data, of the same kind: the hold-out becomes the training part. Returns the images held out."""
+    paths = [Path(f"data/processed/{part}.safetensors") for part in ("train", "holdout")]
+    parts = [load_dataset(path) for path in paths]
+    for path, part, name in zip(paths, parts[::-1], ("train", "holdout"), strict=True):
+        facts = {"classes": 3, "part": name, "csv_sha256": "f" * 64}
+        save_dataset(path, part.images.numpy(), part.labels.numpy(), facts)
+    return len(parts[0])
+
+
 def test_champion_of_other_data_is_judged_on_todays_and_its_advantage_counted(
     second: Path,
 ) -> None:
-    training = Path("data/processed/train.safetensors")
-    holdout = Path("data/processed/holdout.safetensors")
-    from cgan.dataset import load_dataset, save_dataset
-
-    parts = load_dataset(training), load_dataset(holdout)
-    for path, part, name in zip((holdout, training), parts, ("holdout", "train"), strict=True):
-        facts = {"classes": 3, "part": name, "csv_sha256": "f" * 64}
-        save_dataset(path, part.images.numpy(), part.labels.numpy(), facts)
+    heldout = swap_parts()
     train(second, "swapped", 60)
     report, _ = gated()
-    note = f"of whose {len(parts[0]):,} images {len(parts[0]):,} were among its training images"
+    note = f"of whose {heldout:,} images {heldout:,} were among its training images"
     assert any(note in reason for reason in report["reasons"]), report["reasons"]
+    assert "no longer like" not in str(report["reasons"])
+
+
+@pytest.mark.parametrize(("on_drift", "verdict"), [("block", "blocked"), ("note", "promoted")])
+def test_f19_data_unlike_the_champions_block_what_they_made_however_good(
+    second: Path, on_drift: str, verdict: str
+) -> None:
+    """Today's judge learnt from today's data, so that no other number would show it."""
+    swap_parts()
+    profile = json.loads(Path("reports/validation.json").read_text())
+    profile["profile"]["brightness"].reverse()  # as of inverted images
+    Path("reports/validation.json").write_text(json.dumps(profile))
+    change_params(second, "gate", on_drift=on_drift, against_champion="not_worse")
+    train(second, "inverted", 60)
+    report, _ = gated()
+    assert report["verdict"] == verdict
+    (reason,) = (r for r in report["reasons"] if "no longer like" in r)
+    assert "pixel_values 0." in reason
 
 
 # ------------------------------------------------------------------------------------ when it cannot
