@@ -205,12 +205,15 @@ class Registry:
 
     def promote(
         self, number: int, *, instead_of: int | None, why: str, action: str = "promote"
-    ) -> Move:
+    ) -> Move | None:
         """Make a version the champion, if `instead_of` is it still (None: there is none).
 
-        Raises PromotionConflictError when another promotion came first; then nothing is changed.
+        Returns None when it is champion already. Raises PromotionConflictError when another promotion
+        came first; then nothing is changed.
         """
         with self._alone():
+            if self.champion() == number:
+                return None
             self._require_champion(instead_of, number)
             return self._move(action, instead_of, number, why)
 
@@ -355,17 +358,19 @@ def model_name() -> str:
 def promote_by_hand(registry: Registry, number: int, why: str, force: bool) -> Move:
     """Raises CganError for a version that is champion already, or not blessed unless `force`."""
     version, champion = registry.version(number), registry.champion()
-    if number == champion:
-        raise ModelError(f"version {number} of `{registry.model}` is the champion already.")
     if not why.strip():
         raise CganError("--why: say in a few words why; the history keeps it.")
-    if version.verdict not in ("passed", "promoted") and not force:
+    blessed = version.verdict in ("passed", "promoted") or number == champion
+    if not blessed and not force:
         state = version.tags.get(SUMMARY) or "`cgan gate` has not judged it."
         raise ModelError(
             f"version {number} of `{registry.model}` has not passed the gate: {state} "
             "`--force` promotes it all the same."
         )
-    return registry.promote(number, instead_of=champion, why=why)
+    move = registry.promote(number, instead_of=champion, why=why)
+    if move is None:
+        raise ModelError(f"version {number} of `{registry.model}` is the champion already.")
+    return move
 
 
 def told(move: Move) -> str:
