@@ -11,7 +11,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all check bench bench-all bench-presets bench-gpu test-gpu format ui up deploy down clean
+.PHONY: help env repro test test-all check audit bench bench-all bench-presets bench-gpu test-gpu format ui up deploy down clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +44,12 @@ check: $(READY) ## Format, lint, types, import contracts, security lint
 	mypy
 	lint-imports
 	bandit --quiet --severity-level medium --recursive --configfile pyproject.toml cgan flows
+
+audit: $(READY) ## Known holes in the installed packages (asks pypi.org)
+	$(PYTHON) -m venv .cgan/audit
+	.cgan/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check > .cgan/audit/installed.txt
+	.cgan/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .cgan/audit/installed.txt
 
 bench: $(READY) ## Measure speed, time to quality and cost, check the promised ratios (10 minutes)
 	python -m benchmarks short

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import statistics
@@ -16,6 +17,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from cgan.mlflow_tracker import training_run
 from cgan.params import Params
@@ -26,9 +28,19 @@ from .scale import Scale
 from .tables import Check, Result, Table
 
 NONE = "no tracking"
-LIMIT = 1.05
+LIMIT = 0.03
 ENOUGH_KIMG = 100.0
 START_S = 90
+
+
+class Once(NamedTuple):
+    """A training: seconds of its loop and around it (to open the run, to deliver the rest); CPU seconds
+    of its process and of its children, the sender above all."""
+
+    loop_s: float
+    around_s: float
+    own_cpu_s: float
+    sender_cpu_s: float
 
 
 def measure(ground: Ground, scale: Scale) -> Result:
@@ -36,7 +48,7 @@ def measure(ground: Ground, scale: Scale) -> Result:
         logging.ERROR
     )  # it says that servers are away
     params = _params(scale)
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[Once]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="cgan-bench-") as folder,
         contextlib.ExitStack() as stack,
@@ -74,12 +86,17 @@ def _slug(name: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in name)
 
 
-def _once(ground: Ground, params: Params, root: Path, uri: str | None) -> tuple[float, float]:
-    """(seconds of the training loop, seconds around it: to open the run, and to deliver the rest)."""
+def _cpu_s(who: int) -> float:
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
+
+
+def _once(ground: Ground, params: Params, root: Path, uri: str | None) -> Once:
     began = time.perf_counter()
+    own, children = _cpu_s(resource.RUSAGE_SELF), _cpu_s(resource.RUSAGE_CHILDREN)
     if uri is None:
         trained = train(ground.training, params.train)
-        return trained.wall_time_s, 0.0
+        return Once(trained.wall_time_s, 0.0, _cpu_s(resource.RUSAGE_SELF) - own, 0.0)
     root.mkdir(exist_ok=True)
     facts = {
         "name": "benchmark",
@@ -99,7 +116,12 @@ def _once(ground: Ground, params: Params, root: Path, uri: str | None) -> tuple[
         inside = time.perf_counter()
         trained = train(ground.training, params.train, tracker)
         inside = time.perf_counter() - inside
-    return trained.wall_time_s, time.perf_counter() - began - inside
+    return Once(
+        trained.wall_time_s,
+        time.perf_counter() - began - inside,
+        _cpu_s(resource.RUSAGE_SELF) - own,
+        _cpu_s(resource.RUSAGE_CHILDREN) - children,
+    )
 
 
 @contextlib.contextmanager
@@ -162,40 +184,52 @@ def _is_up(address: str) -> bool:
         return False
 
 
-def tell(found: dict[str, list[tuple[float, float]]], params: Params) -> Result:
+def tell(found: dict[str, list[Once]], params: Params) -> Result:
     table = Table(
         "What tracking costs a training",
-        ["tracking", "training loop, seconds", "to no tracking", "range", "around it, seconds"],
+        [
+            "tracking",
+            "training loop, seconds",
+            "to no tracking",
+            "range",
+            "sender, CPU seconds",
+            "of the training's",
+            "around it, seconds",
+        ],
     )
-    plain = [loop for loop, _ in found[NONE]]
     worst = 0.0
     for name, each in found.items():
-        shares = [loop / base for (loop, _), base in zip(each, plain, strict=True)]
-        share = statistics.median(shares)
+        ratios = [a.loop_s / b.loop_s for a, b in zip(each, found[NONE], strict=True)]
+        share = statistics.median(one.sender_cpu_s / one.own_cpu_s for one in each)
         worst = max(worst, share)
         table.add(
             name,
-            f"{statistics.median(loop for loop, _ in each):.2f}",
-            f"{share:.3f}",
-            f"{min(shares):.3f}–{max(shares):.3f}",
-            f"{statistics.median(around for _, around in each):.1f}",
+            f"{statistics.median(one.loop_s for one in each):.2f}",
+            f"{statistics.median(ratios):.3f}",
+            f"{min(ratios):.3f}–{max(ratios):.3f}",
+            f"{statistics.median(one.sender_cpu_s for one in each):.2f}",
+            f"{share:.1%}",
+            f"{statistics.median(one.around_s for one in each):.1f}",
         )
-    steps = params.train.total_steps
     table.note = (
-        f"Preset `default` for {steps:,} steps, with its previews and system metrics; {len(plain)} rounds, "
-        "everyone in turn in each; medians of the ratios within a round. The sender (a process of its "
-        "own, at low priority) starts with the training and imports MLflow, a second or two of CPU, which "
-        "a short training feels and a long one doesn't. Around it: opening the run and waiting for "
-        "the sender's last delivery, at most 20 s, when a server is away."
+        f"Preset `default` for {params.train.total_steps:,} steps, with its previews and system metrics; "
+        f"{len(found[NONE])} rounds, everyone in turn in each; medians, and medians of the ratios within a "
+        "round. The ratio of the loops is what a user feels, and as noisy as the machine; the sender's CPU "
+        "time is not, and its share of the training's is the most that it can take away where the "
+        "training uses all cores. The sender is a process of its own, at low priority: most of its CPU time "
+        "is the import of MLflow and the first contact with the store, once, so a short training "
+        "feels it and a long one doesn't. Around it: opening the run and waiting for the sender's last "
+        "delivery, at most 20 s, when a server is away."
     )
+    raw = {"trainings": found}
     if params.train.total_kimg < ENOUGH_KIMG:
         table.note += (
             " This training was too short to hold tracking to its promise: a full run does."
         )
-        return Result([table], [], {"loop_and_around_s": found})
+        return Result([table], [], raw)
     check = Check(
-        f"tracking costs a training at most {LIMIT - 1:.0%}",
-        f"at worst {worst - 1:+.1%}",
+        f"tracking takes at most {LIMIT:.0%} of a training's CPU time",
+        f"at worst {worst:.1%}",
         worst <= LIMIT,
     )
-    return Result([table], [check], {"loop_and_around_s": found})
+    return Result([table], [check], raw)

@@ -402,7 +402,9 @@ def test_missing_file_is_one_message(tmp_path: Path) -> None:
 
 
 def test_archive_is_not_read_as_csv(tmp_path: Path) -> None:
-    assert "this is a .gz archive, not a CSV" in refuses(tmp_path, gzip.compress("\n".join(LINES).encode()))
+    assert "this is a .gz archive, not a CSV" in refuses(
+        tmp_path, gzip.compress("\n".join(LINES).encode())
+    )
 
 
 # --- any bytes ----------------------------------------------------------------------------------
