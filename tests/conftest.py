@@ -13,6 +13,10 @@ from synthetic import make_images, write_csv
 # Tensors are tiny here: threads would only wait for one another, spinning beside other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Your production is not a test's to write to, nor your channel to post in.
+for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "CGAN_WEBHOOK_URL", "CGAN_MLFLOW_PAGE"):
+    os.environ.pop(name, None)
+
 ROOT = Path(__file__).resolve().parent.parent
 
 TINY: dict[str, dict[str, Any]] = {
