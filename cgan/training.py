@@ -158,15 +158,16 @@ def check_balance(state: TrainState) -> None:
     """Raise Diverged when the discriminator has won for good."""
     column = COLUMNS.index("accuracy/discriminator_real")
     accuracies = [(row[column], row[column + 1]) for row in state.history]
-    if problem := discriminator_wins(accuracies, state.step):
+    if problem := discriminator_wins(accuracies, state.step * state.params.batch_size / 1000):
         advice = "Lower `train.lr`, raise `train.r1_gamma`, or look at the data: `cgan validate`."
         raise Diverged(state.step, problem, advice)
 
 
 def probe(state: TrainState, watch: Watch) -> dict[str, float]:
-    """Quality of the averaged generator now. Raises Diverged when a class has collapsed."""
+    """Quality of the averaged generator now. Raises Diverged when it has collapsed or learns nothing."""
     found = watch.probe(state.average)
-    if problem := watch.collapse(found, state.step):
+    p = state.params
+    if problem := watch.problem(found, state.step * p.batch_size / 1000, p.total_kimg):
         advice = "Lower `train.lr` or `train.auxiliary_generator`, or raise `train.r1_gamma`."
         raise Diverged(state.step, problem, advice)
     return found

@@ -1,8 +1,8 @@
 """Watching a training: light probes of quality, and the signs that it has gone wrong.
 
 A probe draws 1,000 images and looks at them through the judge, as `evaluate` does with ten times as
-many; it changes nothing about the training. Signs that end one: the discriminator wins for good, or a
-class is drawn as one and the same picture.
+many; it changes nothing about the training. Signs that end one: the discriminator wins for good, a
+class is drawn as one and the same picture, or the drawings show the class asked for by chance alone.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ DRAWINGS = 1000
 PINNED = 0.995  # of both the reals and the fakes told apart, in every record
 PINNED_RECORDS = 10
 LEAST_DIVERSITY = 0.25  # of what real images of the class have
-COLLAPSED_PROBES = 2
-WARM_UP_STEPS = 500  # a young generator draws one blob a class, and its discriminator knows it
+CHANCE = 1.5  # times the share that chance has: no better in the second half, it learnt nothing
+BAD_PROBES = 2  # in a row
+WARM_UP_KIMG = 32.0  # a young generator draws one blob a class, and its discriminator knows it
 
 
 class Watch:
@@ -36,7 +37,7 @@ class Watch:
         self.real = look(judge, data.images[rows]).features
         self.real_diversity = diversity(self.real, labels, data.classes)
         self.asked = torch.arange(DRAWINGS) % data.classes
-        self._collapsed = 0
+        self._bad = 0
 
     def probe(self, generator: Generator) -> dict[str, float]:
         """Quality of a generator in eval mode, against training images: for trends, not to quote."""
@@ -54,25 +55,32 @@ class Watch:
             "probe/worst_class": float(relative.index(min(relative))),
         }
 
-    def collapse(self, probe: dict[str, float], step: int) -> str | None:
-        """What is wrong, in words, once probes in a row have seen it."""
-        worst = probe["probe/diversity_worst_class"]
-        self._collapsed = (
-            self._collapsed + 1 if worst < LEAST_DIVERSITY and step > WARM_UP_STEPS else 0
-        )
-        if self._collapsed < COLLAPSED_PROBES:
-            return None
-        return (
-            f"mode collapse: drawings of class {probe['probe/worst_class']:.0f} vary {worst:.2f} times "
-            f"as much as real ones (at least {LEAST_DIVERSITY} is expected)"
-        )
+    def problem(self, probe: dict[str, float], kimg: float, total_kimg: float) -> str | None:
+        """What is wrong after `kimg` of `total_kimg`, in words, once probes in a row have seen it."""
+        wrong = None if kimg <= WARM_UP_KIMG else self._sign(probe, kimg / total_kimg)
+        self._bad = self._bad + 1 if wrong else 0
+        return wrong if self._bad >= BAD_PROBES else None
+
+    def _sign(self, probe: dict[str, float], part: float) -> str | None:
+        accuracy, worst = probe["probe/conditional_accuracy"], probe["probe/diversity_worst_class"]
+        if accuracy < CHANCE / self.classes and part > 0.5:
+            return (
+                f"the drawings show the class asked for in {accuracy:.1%} of all cases, and chance alone "
+                f"gives {1 / self.classes:.1%}"
+            )
+        if worst < LEAST_DIVERSITY:
+            return (
+                f"mode collapse: drawings of class {probe['probe/worst_class']:.0f} vary {worst:.2f} "
+                f"times as much as real ones (at least {LEAST_DIVERSITY} is expected)"
+            )
+        return None
 
 
-def discriminator_wins(accuracies: Sequence[tuple[float, float]], step: int) -> str | None:
+def discriminator_wins(accuracies: Sequence[tuple[float, float]], kimg: float) -> str | None:
     """What is wrong, in words, when the last records (reals right, fakes right) leave no doubt."""
     last = accuracies[-PINNED_RECORDS:]
     if (
-        step <= WARM_UP_STEPS
+        kimg <= WARM_UP_KIMG
         or len(last) < PINNED_RECORDS
         or min(min(pair) for pair in last) < PINNED
     ):

@@ -38,7 +38,7 @@ from cgan.training import (
     record,
     train,
 )
-from cgan.watch import WARM_UP_STEPS
+from cgan.watch import WARM_UP_KIMG
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
 TINY = {
@@ -500,7 +500,7 @@ def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_wer
 
 def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
     state = TrainState(DATA, params_of(), CPU)
-    state.step = WARM_UP_STEPS + 1
+    state.step = round(1000 * WARM_UP_KIMG / state.params.batch_size) + 1
     won = dict.fromkeys(COLUMNS, 0.0) | {
         "accuracy/discriminator_real": 1.0,
         "accuracy/discriminator_fake": 1.0,
