@@ -43,6 +43,7 @@ START_S = 120.0
 STOP_S = 60.0  # a run has 20 s for a checkpoint, and Prefect some to record the end
 PORTS = {"prefect": 4200, "mlflow": 5000}
 CRONS = ("nightly", "weekly")  # the deployments that work in the clone, on a schedule
+NO_NOTICES = "none: the worker was started without CGAN_WEBHOOK_URL; export it, make down, make up"
 BURIED = "Its worker was killed, and its process is gone."
 AGAIN = "It was cut off with its worker; the new worker takes it up."
 ON = ["PENDING", "RUNNING", "CANCELLING"]  # states of a run that may be at work in the clone
@@ -264,7 +265,8 @@ def up(root: Path, ports: dict[str, int | None]) -> list[str]:
     production = Production(root)
     with _alone(production.home):
         wanted = {
-            name: getattr(production.running(name), "port", None) or ports[name] or default
+            # A killed server comes back where its worker looks for it.
+            name: getattr(production.known(name), "port", None) or ports[name] or default
             for name, default in PORTS.items()
         }
         environment = production.environment(wanted["prefect"])
@@ -284,20 +286,22 @@ def up(root: Path, ports: dict[str, int | None]) -> list[str]:
             again = _revive(production)
             command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process"]
             command += ["--name", POOL, "--install-policy", "never"]
-            worker = {
+            its_own = {
                 "PYTHONPATH": str(production.work),  # the clone's code, not the engineer's
                 "MLFLOW_TRACKING_URI": production.mlflow,
                 "CGAN_MLFLOW_PAGE": without_credentials(mlflow_page),
             }
-            production.start("worker", command, {**environment, **worker})
+            production.start("worker", command, {**environment, **its_own})
             _wait_for_worker(production)
         site = production.url("prefect")
-        told = "to CGAN_WEBHOOK_URL" if os.environ.get("CGAN_WEBHOOK_URL") else "none"
+        worker = production.running("worker")
+        process = worker.find() if worker else None
+        told = bool(process and process.environ().get("CGAN_WEBHOOK_URL"))
         lines = [
             f"Prefect  {site}  (export PREFECT_API_URL={site}/api)",
             f"MLflow   {without_credentials(mlflow_page)}",
             f"worker   pool {POOL}, works in {production.work}",
-            f"notices  {told} (as of the shell that started the worker)",
+            f"notices  {'to CGAN_WEBHOOK_URL' if told else NO_NOTICES}",
             f"logs     {production.home}/*.log",
             *again,
         ]
