@@ -29,14 +29,15 @@ repro: $(READY) ## Run what is stale of the pipeline; print metrics, the grid's 
 	dvc repro
 	@cgan report
 
+# Two processes, for many tests wait for a server, a lock or a signal; more would share the cores that others time.
 test: check ## All checks and the quick tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-gpu: $(READY) ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-test-all: check ## With the slow tests (minutes; some need root)
-	$(BIN)/python -m pytest -m 'not gpu'
+test-all: test ## With the slow tests (minutes; some need root)
+	$(BIN)/python -m pytest -m 'slow and not gpu'
 
 check: $(READY) ## Format, lint, types, import contracts, security lint
 	ruff format --check .
