@@ -20,7 +20,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -97,29 +96,6 @@ def visit(page: Page, address: str, patience_ms: int = 4000) -> None:
     page.wait_for_timeout(patience_ms)
 
 
-def prefect_pages(page: Page) -> None:
-    port = free_port()
-    site = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory() as home:
-        environment = {
-            **os.environ,
-            **HOME,
-            "PREFECT_HOME": home,
-            "PREFECT_UI_API_URL": f"{site}/api",
-        }
-        environment["PREFECT_API_URL"] = f"{site}/api"
-        command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
-        with serving(command, f"{site}/api/health", environment):
-            subprocess.run([sys.executable, "-m", "flows.pipeline"], env=environment, check=True)
-            run = post(f"{site}/api/flow_runs/filter", {"limit": 1, "sort": "START_TIME_DESC"})[0]
-            visit(page, f"{site}/runs/flow-run/{run['id']}")
-            shoot(page, "prefect-flow-run")
-            artifacts = post(f"{site}/api/artifacts/filter", {})
-            metrics = next(found for found in artifacts if found["key"] == "metrics")
-            visit(page, f"{site}/artifacts/artifact/{metrics['id']}")
-            shoot(page, "prefect-metrics")
-
-
 def production_pages(page: Page) -> None:
     """The morning's pages, from the servers that `make up` started in the working directory."""
     known = json.loads(Path(".cgan/production/prefect.json").read_text())
@@ -194,7 +170,6 @@ def main() -> None:
             page.set_viewport_size({"width": 1440, "height": 1000})
             production_pages(page)
         else:
-            prefect_pages(page)
             mlflow_pages(page)
             status_screen(browser)
         browser.close()
