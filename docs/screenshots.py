@@ -1,13 +1,10 @@
-"""Retake the README's screenshots from real servers: one flow run, Prefect's pages, MLflow's pages,
-`cgan status`.
+"""Retake the screenshots of the docs from real servers: MLflow's pages, `cgan status`; Prefect's pages.
 
     pip install playwright && playwright install chromium
-    python docs/screenshots.py
+    python docs/screenshots.py              # of the last `dvc repro` here
     python docs/screenshots.py production   # of the servers of `make up`: the latest run with a verdict
 
-Best in a fresh clone: the flow runs what is stale, and the pictures then show stages that ran. The
-Prefect server is a temporary one with a database of its own; MLflow's store is the project's. A browser
-that is installed already can be named: `CHROMIUM=/usr/bin/chromium`.
+A browser that is installed already can be named: `CHROMIUM=/usr/bin/chromium`.
 """
 
 from __future__ import annotations
