@@ -66,7 +66,7 @@ def trace(network: Generator | Discriminator) -> tuple[list[Layer], Shape]:
     def record(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
         layers.append(
             Layer(
-                type(module).__name__,
+                _name(module),
                 _detail(module),
                 _kind(module),
                 tuple(inputs[0].shape[1:]),
@@ -98,8 +98,13 @@ def trace(network: Generator | Discriminator) -> tuple[list[Layer], Shape]:
     return layers, tuple(output.shape[1:])
 
 
+def _name(module: nn.Module) -> str:
+    """The standard name of what it computes, also where the layer is a variant of ours."""
+    return next(kind.__name__ for kind in type(module).__mro__ if kind.__module__[:6] == "torch.")
+
+
 def _kind(module: nn.Module) -> str:
-    name = type(module).__name__
+    name = _name(module)
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         return "convolution"
     if isinstance(module, nn.Linear):

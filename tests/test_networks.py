@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from cgan.errors import ModelError, ParamsError
 from cgan.networks import (
     DISCRIMINATORS,
     GENERATORS,
     Architecture,
+    PixelDoubling,
     build_discriminator,
     build_generator,
 )
@@ -267,4 +269,20 @@ def test_weights_are_a_function_of_the_seed(kind: str) -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
     assert any(
         not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_last_doubling_is_a_transposed_convolution_in_values_and_gradients(channels: int) -> None:
+    torch.manual_seed(0)
+    layer = PixelDoubling(6, channels, 4, stride=2, padding=1)
+    maps = torch.randn(3, 6, 5, 7).to(memory_format=torch.channels_last)
+    weights, bias = layer.weight, layer.bias
+    found = layer(maps.requires_grad_())
+    expected = F.conv_transpose2d(maps, weights, bias, stride=2, padding=1)
+    upstream = torch.randn_like(expected)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, (maps, weights, bias), upstream),
+        torch.autograd.grad(expected, (maps, weights, bias), upstream),
     )
