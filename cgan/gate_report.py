@@ -16,7 +16,7 @@ def headline(report: Report) -> str:
     """The verdict in one sentence."""
     version = report["challenger"]["version"]
     if report["verdict"] == "blocked":
-        return f"Version {version} is blocked: {report['reasons'][0]}."
+        return f"Version {version} is blocked: {report['reasons'][0].rstrip('.')}."
     if report["verdict"] == "promoted":
         which = "new" if report["champion"] else "first"
         return f"Version {version} is the {which} champion{_beside(report)}."
