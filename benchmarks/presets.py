@@ -1,7 +1,7 @@
 """What each preset's drawings are worth: every metric, mean and spread over seeds, next to reals.
 
 The split, the judge and the counts are the ground's: as many drawings as images are held out. The
-presets were chosen on other splits of the same images; nothing was chosen on these numbers.
+presets were chosen on another split of the same images; nothing was chosen on these numbers.
 """
 
 from __future__ import annotations
