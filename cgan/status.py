@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import textwrap
 import threading
 import time
 import urllib.request
@@ -353,7 +354,7 @@ def _champion(stored: Stored) -> Group | Text:
     ]
     if why := stored.since.get("why"):
         who = stored.since.get("user")
-        did = {"rollback": "rolled back"}.get(str(stored.since.get("action")), "promoted")
+        did = {"rollback": "brought back"}.get(str(stored.since.get("action")), "promoted")
         lines.append(_missing(f"{did}{f' by {who}' if who else ''}: {why}"))
     if again := run.get("tags", {}).get("cgan.reproduced"):
         lines.append(_missing(f"repeated {again.splitlines()[0][:100]}"))
@@ -529,7 +530,7 @@ def _scheduled(scheduled: Scheduled) -> Group | Text:
     ran = [run for run in scheduled.runs if not _never_began(run)]
     for run in ran[:SHOWN_RUNS]:
         state = run.get("state") or {}
-        message = _clean(state.get("message") or "")[:120]
+        message = textwrap.shorten(_clean(state.get("message") or ""), 160, placeholder=" …")
         lines.append(
             _line(
                 str(run.get("name")),
