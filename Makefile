@@ -11,7 +11,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all check audit bench bench-all bench-presets bench-gpu test-gpu format ui up deploy down clean
+.PHONY: help env repro test test-all check audit bench bench-all bench-gpu test-gpu format ui up deploy down clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,11 +55,8 @@ audit: $(READY) ## Known holes in the installed packages (asks the package index
 bench: $(READY) ## Measure speed, time to quality and cost, check the promised ratios (10 minutes)
 	python -m benchmarks short
 
-bench-all: $(READY) ## The same with more rounds, 3 seeds and all peers (an hour)
+bench-all: $(READY) ## The same with more rounds, 3 seeds, all peers, every metric (an hour and a half)
 	python -m benchmarks all
-
-bench-presets: $(READY) ## Every metric of every preset, 3 seeds (half an hour)
-	python -m benchmarks presets
 
 bench-gpu: $(READY) ## Training speed and time to quality on a CUDA device
 	python -m benchmarks gpu

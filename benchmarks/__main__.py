@@ -157,7 +157,7 @@ def short(only: Only = None, write: Write = True) -> None:
 
 @app.command("all")
 def everything(only: Only = None, write: Write = True) -> None:
-    """More rounds, three seeds, all peers: an hour."""
+    """More rounds, three seeds, all peers, every metric: an hour and a half."""
     run(SCALES["all"], only, write)
 
 
@@ -165,24 +165,6 @@ def everything(only: Only = None, write: Write = True) -> None:
 def tiny(only: Only = None) -> None:
     """A trial of the benchmark itself: figures without meaning, nothing written into the docs."""
     run(SCALES["tiny"], only, write=False)
-
-
-@app.command("presets")
-def presets_(seeds: int = 3, kimg: float | None = None, write: Write = True) -> None:
-    """Every metric of every preset, over seeds: half an hour. `--kimg` is a trial: short trainings."""
-    from . import presets
-
-    trial = kimg is not None
-    facts = machine.facts()
-    say(machine.sentence(facts))
-    began = time.perf_counter()
-    scale = SCALES["tiny" if trial else "all"]
-    ground = Ground.prepare(scale.limit, scale.judge_kimg)
-    result = presets.measure(ground, tuple(range(1, seeds + 1)), say, kimg)
-    name = "tiny" if trial else "presets"
-    _keep(name, "presets", facts, result)
-    _print(result)
-    finish(name, facts, {"presets": result}, write and not trial, time.perf_counter() - began)
 
 
 @app.command()

@@ -7,8 +7,6 @@ presets were chosen on another split of the same images; nothing was chosen on t
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,63 +15,49 @@ from cgan.dataset import Dataset
 from cgan.hardware import choose_hardware
 from cgan.judge import accuracy, look, train_judge
 from cgan.metrics import frechet_distance, manifold
-from cgan.sampling import draw
-from cgan.training import train
 
-from .ground import DRAW_SEED, Ground, all_params, preset
-from .tables import Result, Table
+from .ground import DRAW_SEED, Ground, all_params
+from .tables import Table
 
 PRESETS = ("fast", "default", "best")
 GAN_TRAIN_KIMG = 120.0
 COLUMNS = ("accuracy", "worst_class", "fid", "precision", "recall", "coverage", "gan_train")
 
 
-def measure(
-    ground: Ground, seeds: tuple[int, ...], say: Callable[[str], None], kimg: float | None = None
-) -> Result:
-    """`kimg` shortens every training: a trial of the benchmark itself."""
-    changes = {} if kimg is None else {"total_kimg": kimg}
+def real_scores(ground: Ground) -> dict[str, float]:
+    """What as many training images get in the drawings' place."""
+    order = torch.randperm(len(ground.training), generator=torch.Generator().manual_seed(DRAW_SEED))
+    rows = order[: len(ground.heldout)]
+    return scores(ground, ground.training.images[rows], ground.training.labels[rows])
+
+
+def table(ground: Ground, real: dict[str, float], runs: dict[str, list[dict[str, float]]]) -> Table:
+    """`runs`: of each preset one dict a seed, with `seconds` and COLUMNS."""
     count = len(ground.heldout)
-    table = Table(
-        f"The presets on {count:,} drawings: mean ± spread over {len(seeds)} seeds",
-        ["preset", "s of training", *(name.replace("_", " ") for name in COLUMNS)],
+    made = Table(
+        f"The presets on {count:,} drawings",
+        ["preset", "s of training", *(name.replace("_", " ") for name in COLUMNS), "seeds"],
         note=(
             f"On {ground.about}; {len(ground.training):,} images to train on, {count:,} held out. "
-            "Training: whole `train()` calls on the wall clock, without previews, probes and "
-            "tracking. Spread: standard deviation. *fid*: Fréchet distance in the features of a "
+            "Training: the steps, without previews, probes and tracking. Mean ± standard deviation "
+            "over the seeds. *fid*: Fréchet distance in the features of a "
             f"judge that is right on {ground.floor[0]:.2%} of the held-out images; its scale is this "
             "judge's own. *gan train*: accuracy on held-out reals of a class network that saw the "
             f"drawings only ({GAN_TRAIN_KIMG:.0f} kimg); the real row: that saw as many reals. "
             "*real*: training images in the drawings' place."
         ),
     )
-    figures: dict[str, Any] = {}
-    order = torch.randperm(len(ground.training), generator=torch.Generator().manual_seed(DRAW_SEED))
-    rows = order[:count]
-    real = scores(ground, ground.training.images[rows], ground.training.labels[rows])
-    table.add("real", "", *(f"{real[name]:.4g}" for name in COLUMNS))
-    say(str(real))
-    for name in PRESETS:
-        runs = [one(ground, name, seed, changes) for seed in seeds]
-        figures[name] = runs
-        for run in runs:
-            say(f"{name} {run}")
-        cells = [[run[key] for run in runs] for key in ("seconds", *COLUMNS)]
-        table.add(name, spread(cells[0], 3), *(spread(values, 4) for values in cells[1:]))
-    return Result([table], figures={"real": real, "presets": figures})
+    made.add("real", "", *(f"{real[name]:.4g}" for name in COLUMNS), "")
+    for name, each in runs.items():
+        cells = [[run[key] for run in each] for key in ("seconds", *COLUMNS)]
+        spreads = (spread(cells[0], 3), *(spread(values, 4) for values in cells[1:]))
+        made.add(name, *spreads, str(len(each)))
+    return made
 
 
 def spread(values: list[float], digits: int) -> str:
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.fmean(values):.{digits}g} ± {deviation:.2g}"
-
-
-def one(ground: Ground, name: str, seed: int, changes: dict[str, Any]) -> dict[str, float]:
-    params = preset(name, device="cpu", seed=seed, previews=0, probes=0, **changes)
-    trained = train(ground.training, params)
-    asked = ground.asked
-    drawn = draw(trained.generator, asked, DRAW_SEED)
-    return {"seed": seed, "seconds": trained.wall_time_s, **scores(ground, drawn, asked)}
 
 
 def scores(ground: Ground, images: Tensor, asked: Tensor) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How much is measured: `short` for minutes, `all` for an hour, `tiny` to see that it runs."""
+"""How much is measured: `short` for minutes, `all` for an hour and a half, `tiny` to see that it runs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Scale:
     round_s: float  # of one contender in one round
     peak_s: float
     runs: tuple[Run, ...]
+    metrics: bool  # every metric of each preset at its end, half a minute each
     reader_rounds: int
     draw_count: int
     draw_rounds: int
@@ -41,7 +42,7 @@ class Scale:
 PORT_TARGET = (0.86, 8.8)  # what the demo's port was seen to reach in 870 steps
 SEEDS = (1, 2, 3)
 LONG = dict.fromkeys(
-    ("PyTorch-GAN cgan (MLP)", "Keras example's networks", "malzantot's (conv)"), 240.0
+    ("PyTorch-GAN cgan (MLP)", "Keras example's networks", "malzantot's (conv)"), 150.0
 )
 
 SCALES = {
@@ -56,6 +57,7 @@ SCALES = {
             Run("seed", seconds=25, probes=2),
             Run("PyTorch-GAN cgan (MLP)", seconds=10, probes=2),
         ),
+        metrics=False,
         reader_rounds=2,
         draw_count=10_000,
         draw_rounds=2,
@@ -68,21 +70,22 @@ SCALES = {
     ),
     "all": Scale(
         name="all",
-        rounds=15,
+        rounds=9,
         round_s=3,
         peak_s=6,
         runs=(
             Run("fast", SEEDS, probes=14),
             Run("default", SEEDS, probes=12),
             Run("best", SEEDS, probes=12),
-            Run("seed", SEEDS, seconds=300, probes=12, until=PORT_TARGET),
+            Run("seed", SEEDS, seconds=300, probes=24, until=PORT_TARGET),
             *(Run(name, seconds=seconds, probes=8) for name, seconds in LONG.items()),
         ),
+        metrics=True,
         reader_rounds=5,
         draw_count=10_000,
-        draw_rounds=7,
-        tracking_rounds=3,
-        tracking_kimg=160,
+        draw_rounds=5,
+        tracking_rounds=2,
+        tracking_kimg=280,
         tracking_server=True,
         size_s=8,
         sizes=(5_000, 10_000, 20_000, 42_000, 84_000),
@@ -101,6 +104,7 @@ SCALES = {
             ),
             Run("PyTorch-GAN cgan (MLP)", seconds=0.05, probes=1),
         ),
+        metrics=True,
         reader_rounds=1,
         draw_count=100,
         draw_rounds=1,

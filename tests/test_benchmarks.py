@@ -194,7 +194,8 @@ def test_ports_time_is_extrapolated_from_its_rate_until_it_was_measured() -> Non
     assert [row[-1] for row in result.tables[0].rows] == ["extrapolated"] * 3
     result = quality.compare_with_port(*figures(port_ends_at=(0.9, 8.0)))
     assert result.tables[0].rows[1][1:5:2] == ["90", "30×"]
-    assert result.tables[0].rows[1][-1] == "measured"
+    assert [row[-1] for row in result.tables[0].rows] == ["by its rate", "measured", "by its rate"]
+    assert result.tables[0].rows[0][1] == "1125"  # 360,000 images at 320 a second
 
 
 def test_a_fast_that_never_arrives_breaks_the_promise() -> None:

@@ -165,7 +165,7 @@ def test_run_is_one_finished_and_holds_each_step_once(recorded: tuple[Path, Stor
 def test_run_says_what_made_it(recorded: tuple[Path, Store, str]) -> None:
     _, store, run_id = recorded
     tags, logged = store.tags(run_id), store.params(run_id)
-    assert logged["train.lr"] == "0.003"
+    assert logged["train.lr"] == str(PARAMS.train.lr)
     assert "tracking.experiment" not in logged
     assert tags["cgan.run_key"] == "k1"
     assert tags["cgan.device"] == "cpu"
