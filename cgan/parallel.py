@@ -57,11 +57,12 @@ def set_gradients(weights: Sequence[Tensor], by_part: Iterator[Sequence[Tensor]]
     Gradients are copied into lasting tensors: fused optimizers need the weights' own strides, and
     CUDA graphs need addresses that stay.
     """
+    for weight in weights:
+        if weight.grad is None:
+            weight.grad = torch.empty_like(weight)
+    lasting = [weight.grad for weight in weights]
     for part, gradients in enumerate(by_part):
-        for weight, gradient in zip(weights, gradients, strict=True):
-            if weight.grad is None:
-                weight.grad = torch.empty_like(weight)
-            weight.grad.copy_(gradient) if part == 0 else weight.grad.add_(gradient)
+        (torch._foreach_add_ if part else torch._foreach_copy_)(lasting, gradients)
 
 
 def keep_freed_memory() -> None:
