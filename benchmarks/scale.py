@@ -42,7 +42,7 @@ class Scale:
 PORT_TARGET = (0.86, 8.8)  # what the demo's port was seen to reach in 870 steps
 SEEDS = (1, 2, 3)
 LONG = dict.fromkeys(
-    ("PyTorch-GAN cgan (MLP)", "Keras example's networks", "malzantot's (conv)"), 150.0
+    ("PyTorch-GAN cgan (MLP)", "Keras example's networks", "malzantot's (conv)"), 100.0
 )
 
 SCALES = {
@@ -71,7 +71,7 @@ SCALES = {
     "all": Scale(
         name="all",
         rounds=9,
-        round_s=3,
+        round_s=2,
         peak_s=6,
         runs=(
             Run("fast", SEEDS, probes=14),
@@ -83,7 +83,7 @@ SCALES = {
         metrics=True,
         reader_rounds=5,
         draw_count=10_000,
-        draw_rounds=5,
+        draw_rounds=3,
         tracking_rounds=2,
         tracking_kimg=160,
         tracking_server=True,
