@@ -51,18 +51,22 @@ def sharing_weights(network: _Network) -> _Network:
     return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
 
 
-def set_gradients(weights: Sequence[Tensor], by_part: Iterator[Sequence[Tensor]]) -> None:
+def set_gradients(weights: Sequence[Tensor], by_part: Iterator[tuple[Tensor, ...]]) -> None:
     """`.grad` of each weight = the sum over the parts, in their order: the same bits each time.
 
     Gradients are copied into lasting tensors: fused optimizers need the weights' own strides, and
     CUDA graphs need addresses that stay.
     """
+    lasting = []
     for weight in weights:
         if weight.grad is None:
             weight.grad = torch.empty_like(weight)
-    lasting = [weight.grad for weight in weights]
+        lasting.append(weight.grad)
     for part, gradients in enumerate(by_part):
-        (torch._foreach_add_ if part else torch._foreach_copy_)(lasting, gradients)
+        if part == 0:
+            torch._foreach_copy_(lasting, gradients)
+        else:
+            torch._foreach_add_(lasting, gradients)
 
 
 def keep_freed_memory() -> None:
