@@ -148,10 +148,8 @@ def test_ratios_are_taken_within_rounds() -> None:
 
 
 def test_a_check_fails_below_its_bar() -> None:
-    # 8× is asked for where bfloat16 is faster than float32, 6× elsewhere
-    for rate, bfloat16, held in (
-        (900.0, 1e12, True), (700.0, 1e12, False), (700.0, 1e10, True), (500.0, 1e10, False),
-    ):  # fmt: skip
+    # whether the hardware has bfloat16 or emulates it
+    for rate, bfloat16, held in ((900.0, 1e12, True), (700.0, 1e12, False), (700.0, 1e10, False)):
         rates = {2: {"preset `fast`": [rate], PORT: [100.0]}}
         rates[1] = rates[2]
         (check,) = throughput.tell(
