@@ -33,6 +33,7 @@ def painters(ground: Ground, scale: Scale) -> dict[str, Callable[[Tensor], Tenso
                 height=28,
                 width=28,
                 features=p.generator_width,
+                max_features=p.max_width,
                 latent_dim=p.latent_dim,
             )
         ).eval()

@@ -37,6 +37,7 @@ class Architecture:
     width: int
     features: int
     latent_dim: int = 0
+    max_features: int = 4096
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,6 +67,12 @@ def _halvings(height: int, width: int) -> int:
     """
     wanted = max(2, math.ceil(math.log2(max(height, width) / 8)))
     return min(wanted, int(math.log2(min(height, width))))
+
+
+def _features(a: Architecture, power: int) -> int:
+    """Of a map that was halved `power` times more than the largest."""
+    features: int = a.features * 2**power
+    return min(features, max(a.features, a.max_features))
 
 
 class Generator(nn.Module):
@@ -132,7 +139,7 @@ class ConvGenerator(Generator):
         doublings = _halvings(a.height, a.width)
         self.map_height = math.ceil(a.height / 2**doublings)
         self.map_width = math.ceil(a.width / 2**doublings)
-        features = [a.features * 2**power for power in reversed(range(doublings))]
+        features = [_features(a, power) for power in reversed(range(doublings))]
         label_dim = a.latent_dim if a.kind == "embed" else a.classes
         self.embedding = nn.Embedding(a.classes, a.latent_dim) if a.kind == "embed" else None
         self.linear = nn.Linear(
@@ -177,7 +184,7 @@ class ProjectionDiscriminator(Discriminator):
         layers: list[nn.Module] = []
         before, height, width = a.channels, a.height, a.width
         for power in range(_halvings(a.height, a.width)):
-            after = a.features * 2**power
+            after = _features(a, power)
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
             before, height, width = after, height // 2, width // 2
         layers += [nn.Conv2d(before, before, 3, padding=1), nn.LeakyReLU(0.2)]

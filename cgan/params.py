@@ -113,6 +113,7 @@ class TrainParams(Section):
     latent_dim: int = Field(gt=0, le=4096)
     generator_width: int = Field(gt=0, le=1024)
     discriminator_width: int = Field(gt=0, le=1024)
+    max_width: int = Field(gt=0, le=4096)
     objective: Literal["logistic", "least_squares"]
     auxiliary_discriminator: float = Field(ge=0)
     auxiliary_generator: float = Field(ge=0)

@@ -91,6 +91,7 @@ class TrainState:
     def __init__(self, data: Dataset, params: TrainParams, hardware: Hardware) -> None:
         _, channels, height, width = data.images.shape
         image = {"channels": channels, "height": height, "width": width, "classes": data.classes}
+        image["max_features"] = params.max_width
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(params.seed)
             generator = build_generator(

@@ -65,6 +65,34 @@ def test_generator_and_discriminator_fit_every_image_size(
         assert all(w.grad is not None and w.grad.any() for w in network.parameters())
 
 
+@pytest.mark.parametrize(
+    ("limit", "generated", "seen"),
+    [(4096, [16, 16, 8, 4], [4, 8, 16]), (8, [8, 8, 8, 4], [4, 8, 8]), (2, [4] * 4, [4] * 3)],
+)
+def test_no_layer_has_more_features_than_the_limit_but_those_of_the_largest_map(
+    limit: int, generated: list[int], seen: list[int]
+) -> None:
+    generator = build_generator(generator_of(height=64, width=64, max_features=limit))
+    norms = [layer for layer in generator.modules() if isinstance(layer, nn.BatchNorm2d)]
+    convs = [m for m in generator.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert [norm.num_features for norm in norms] == generated
+    assert [conv.in_channels for conv in convs] == generated
+    discriminator = build_discriminator(
+        generator_of("projection", height=64, width=64, max_features=limit)
+    )
+    halvings = [
+        m for m in discriminator.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)
+    ]
+    assert [conv.out_channels for conv in halvings] == seen
+    assert generator(torch.randn(2, 6), torch.tensor([1, 2])).shape == (2, 1, 64, 64)
+
+
+def test_an_architecture_from_before_there_was_a_limit_has_none() -> None:
+    facts = generator_of().to_json()
+    del facts["max_features"]
+    assert Architecture.from_json(facts) == generator_of()
+
+
 @pytest.mark.parametrize(("side", "smallest"), [(28, 7), (32, 8), (64, 8), (8, 2), (256, 8)])
 def test_generator_starts_from_a_map_of_at_most_8_pixels(side: int, smallest: int) -> None:
     generator = build_generator(generator_of(height=side, width=side))
