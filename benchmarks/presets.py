@@ -20,18 +20,24 @@ from .ground import DRAW_SEED, Ground, all_params
 from .tables import Table
 
 PRESETS = ("fast", "default", "best")
-GAN_TRAIN_KIMG = 120.0
 COLUMNS = ("accuracy", "worst_class", "fid", "precision", "recall", "coverage", "gan_train")
 
 
-def real_scores(ground: Ground) -> dict[str, float]:
+def real_scores(ground: Ground, gan_train_kimg: float) -> dict[str, float]:
     """What as many training images get in the drawings' place."""
     order = torch.randperm(len(ground.training), generator=torch.Generator().manual_seed(DRAW_SEED))
     rows = order[: len(ground.heldout)]
-    return scores(ground, ground.training.images[rows], ground.training.labels[rows])
+    return scores(
+        ground, ground.training.images[rows], ground.training.labels[rows], gan_train_kimg
+    )
 
 
-def table(ground: Ground, real: dict[str, float], runs: dict[str, list[dict[str, float]]]) -> Table:
+def table(
+    ground: Ground,
+    real: dict[str, float],
+    runs: dict[str, list[dict[str, float]]],
+    gan_train_kimg: float,
+) -> Table:
     """`runs`: of each preset one dict a seed, with `seconds` and COLUMNS."""
     count = len(ground.heldout)
     made = Table(
@@ -43,7 +49,7 @@ def table(ground: Ground, real: dict[str, float], runs: dict[str, list[dict[str,
             "over the seeds. *fid*: Fréchet distance in the features of a "
             f"judge that is right on {ground.floor[0]:.2%} of the held-out images; its scale is this "
             "judge's own. *gan train*: accuracy on held-out reals of a class network that saw the "
-            f"drawings only ({GAN_TRAIN_KIMG:.0f} kimg); the real row: that saw as many reals. "
+            f"drawings only ({gan_train_kimg:.0f} kimg); the real row: that saw as many reals. "
             "*real*: training images in the drawings' place."
         ),
     )
@@ -60,12 +66,14 @@ def spread(values: list[float], digits: int) -> str:
     return f"{statistics.fmean(values):.{digits}g} ± {deviation:.2g}"
 
 
-def scores(ground: Ground, images: Tensor, asked: Tensor) -> dict[str, float]:
+def scores(
+    ground: Ground, images: Tensor, asked: Tensor, gan_train_kimg: float
+) -> dict[str, float]:
     seen = look(ground.judge, images)
     right = (seen.classes == asked).double()
     by_class = [right[asked == label].mean().item() for label in range(ground.training.classes)]
     near = manifold(ground.real.features, seen.features)
-    recipe = all_params().train_judge.model_copy(update={"total_kimg": GAN_TRAIN_KIMG})
+    recipe = all_params().train_judge.model_copy(update={"total_kimg": gan_train_kimg})
     hardware = choose_hardware("cpu", "auto")
     pupil = train_judge(
         Dataset(images, asked, ground.training.metadata),

@@ -126,19 +126,19 @@ def measure(ground: Ground, scale: Scale, say: Any = lambda _: None) -> Result:
                 f"{last.accuracy:.3f}, distance {last.distance:.2f} "
                 f"({time.perf_counter() - began:.0f} s with {len(curve.probes)} probes)"
             )
-            if scale.metrics and run.who in PRESETS:
+            if scale.gan_train_kimg and run.who in PRESETS:
                 drawn = trained.draw(ground.asked, DRAW_SEED)
                 every = {
                     "seed": seed,
                     "seconds": last.seconds,
-                    **scores(ground, drawn, ground.asked),
+                    **scores(ground, drawn, ground.asked, scale.gan_train_kimg),
                 }
                 presets.setdefault(run.who, []).append(every)
                 say(f"  {every}")
     result = tell(ground, curves, floor)
     if presets:
-        real = real_scores(ground)
-        result.tables.insert(0, table(ground, real, presets))
+        real = real_scores(ground, scale.gan_train_kimg)
+        result.tables.insert(0, table(ground, real, presets, scale.gan_train_kimg))
         result.figures |= {"real": real, "presets": presets}
     return result
 

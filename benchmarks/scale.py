@@ -25,7 +25,7 @@ class Scale:
     round_s: float  # of one contender in one round
     peak_s: float
     runs: tuple[Run, ...]
-    metrics: bool  # every metric of each preset at its end, half a minute each
+    gan_train_kimg: float  # the pupil's, where each preset gets every metric at its end; 0: none
     reader_rounds: int
     draw_count: int
     draw_rounds: int
@@ -57,7 +57,7 @@ SCALES = {
             Run("seed", seconds=25, probes=2),
             Run("PyTorch-GAN cgan (MLP)", seconds=10, probes=2),
         ),
-        metrics=False,
+        gan_train_kimg=0,
         reader_rounds=2,
         draw_count=10_000,
         draw_rounds=2,
@@ -80,7 +80,7 @@ SCALES = {
             Run("seed", SEEDS, seconds=300, probes=24, until=PORT_TARGET),
             *(Run(name, seconds=seconds, probes=8) for name, seconds in LONG.items()),
         ),
-        metrics=True,
+        gan_train_kimg=120,
         reader_rounds=5,
         draw_count=10_000,
         draw_rounds=3,
@@ -104,7 +104,7 @@ SCALES = {
             ),
             Run("PyTorch-GAN cgan (MLP)", seconds=0.05, probes=1),
         ),
-        metrics=True,
+        gan_train_kimg=1,
         reader_rounds=1,
         draw_count=100,
         draw_rounds=1,
