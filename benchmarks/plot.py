@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cgan.files import replacing
 
 from .quality import Curve, Probe, read_curves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
 
 OURS = {"fast": "#0b7285", "default": "#1971c2", "best": "#5f3dc4"}
 THEIRS = {
@@ -18,6 +23,7 @@ THEIRS = {
     "malzantot's (conv)": ("malzantot (conv)", "#868e96"),
 }
 FAINT = "#868e96"
+LINE_PT = 12
 
 
 def draw(figures: dict[str, Any], caption: str, path: Path) -> None:
@@ -40,6 +46,7 @@ def draw(figures: dict[str, Any], caption: str, path: Path) -> None:
                 1 - floor["accuracy"],
             ),
         )
+        theirs: dict[Axes, list[Annotation]] = {axis: [] for axis in axes}
         for axis, (title, value, real) in zip(axes, panels, strict=True):
             axis.set(xscale="log", yscale="log", xlabel="seconds of training")
             axis.set_title(title, loc="left", fontsize=11)
@@ -59,7 +66,7 @@ def draw(figures: dict[str, Any], caption: str, path: Path) -> None:
                 times, values = [p.seconds for p in curve.probes], [value(p) for p in curve.probes]
                 axis.plot(times, values, color=colour, linewidth=width, marker="o", markersize=3)
                 if curve.seed == min(c.seed for c in curves if c.who == curve.who):
-                    axis.annotate(
+                    note = axis.annotate(
                         name,
                         (times[-1], values[-1]),
                         xytext=(-6, -11) if curve.who in OURS else (6, 0),
@@ -72,6 +79,8 @@ def draw(figures: dict[str, Any], caption: str, path: Path) -> None:
                         path_effects=[withStroke(linewidth=3, foreground="white")],
                         annotation_clip=False,
                     )
+                    if curve.who not in OURS:
+                        theirs[axis].append(note)
             low, high = axis.get_xlim()
             axis.set_xlim(low, high * 3)  # room for the names
             for side in (axis.xaxis, axis.yaxis):
@@ -79,9 +88,20 @@ def draw(figures: dict[str, Any], caption: str, path: Path) -> None:
         axes[1].set_yticks([0.01, 0.1, 1], ["1 %", "10 %", "100 %"])
         figure.text(0.012, 0.012, caption, color=FAINT, fontsize=8)
         figure.tight_layout(rect=(0, 0.035, 1, 1), w_pad=3)
+        for axis, names in theirs.items():
+            _set_apart(names, axis)
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", facecolor="white")
         plt.close(figure)
+
+
+def _set_apart(names: list[Annotation], axis: Axes) -> None:
+    """Raise each name to a line's height above the one below it: curves can end at the same place."""
+    lowest = -math.inf
+    for name in sorted(names, key=lambda name: name.xy[1]):
+        own = axis.transData.transform(name.xy)[1] * 72 / axis.figure.dpi
+        lowest = max(own, lowest + LINE_PT)
+        name.xyann = (name.xyann[0], lowest - own)
 
 
 def _look(curve: Curve) -> tuple[str, str, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,15 @@ def project(tmp_path: Path, digits_csv: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's sqlite store with its tables, to copy: making them takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    make = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", make, f"sqlite:///{path}"], check=True)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -34,11 +34,11 @@ pytestmark = [  # MLflow's own: connections left to the garbage collector, hints
 
 
 @pytest.fixture(scope="module")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def blank(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A project before its first training, with a store that has its tables."""
     root = tmp_path_factory.mktemp("blank")
     make_project(root)
-    MlflowClient(f"sqlite:///{root / 'mlflow.db'}").search_experiments()
+    shutil.copyfile(empty_store, root / "mlflow.db")
     return root
 
 

@@ -7,6 +7,7 @@ import http.server
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -50,11 +51,12 @@ pytestmark = [  # MLflow's own: connections left to the garbage collector, hints
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_EXP_NAME", "MLFLOW_RUN_CONTEXT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     return tmp_path
 
 
@@ -312,6 +314,7 @@ def test_f65_refused_record_holds_up_no_other(root: Path) -> None:
 
 
 def test_f62_two_first_contacts_at_once_make_one_store(root: Path) -> None:
+    (root / "mlflow.db").unlink()
     for key in ("k1", "k2"):
         waiting_journal(root, key)
     script = """

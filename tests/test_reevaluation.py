@@ -31,13 +31,13 @@ Labelled = tuple[np.ndarray, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def blessed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def blessed(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A project whose version 1 is champion."""
     root = tmp_path_factory.mktemp("blessed") / "project"
     root.mkdir()
     make_project(root)
+    shutil.copyfile(empty_store, root / "mlflow.db")
     with settled(root):
-        MlflowClient(f"sqlite:///{root / 'mlflow.db'}").search_experiments()
         train(root, "first", 60)
         assert gated()[0]["verdict"] == "promoted"
     return root

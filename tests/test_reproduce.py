@@ -88,7 +88,7 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[Project, str]:
     """A project with a run from a changed tree: its code, its params, a new file."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "cgan", folder / "cgan", ignore=shutil.ignore_patterns("__pycache__"))
@@ -100,6 +100,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
     params["tracking"]["system_metrics"] = False
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     write_csv(folder / "inbox/digits.csv", *make_images())
+    shutil.copyfile(empty_store, folder / "mlflow.db")
     project = Project(folder)
     project.succeed("git", "init", "--quiet", "-b", "main")
     project.succeed(sys.executable, "-m", "dvc", "init", "--quiet")

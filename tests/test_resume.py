@@ -118,7 +118,7 @@ def locked(project: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A DVC repository with the pipeline's own code, reproduced up to the training."""
     project = tmp_path_factory.mktemp("template")
     shutil.copytree(ROOT / "cgan", project / "cgan", ignore=shutil.ignore_patterns("__pycache__"))
@@ -135,6 +135,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (".dvc/config", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, project / name)
     run(project, *REPRO[:-1], "train_judge")
+    shutil.copyfile(empty_store, project / "mlflow.db")
     return project
 
 

@@ -453,10 +453,11 @@ def test_f23_silent_server_is_left_after_the_timeout(
     target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "TIMEOUT_S", (1.0, 0.2))
-    server = kaggle(Answer(status=500, silence_s=1))
+    server = kaggle(Answer(status=500, silence_s=30))
     started = time.monotonic()
     assert "Kaggle did not answer within" in refuses_kaggle(target)
-    assert time.monotonic() - started < 5 and server.downloads == 4
+    assert time.monotonic() - started < 30, "four tries, and none waited the silence out"
+    assert server.downloads == 4
 
 
 def test_f23_no_network_is_said_plainly(

@@ -57,6 +57,20 @@ def test_a_stage_logs_plain_lines_to_stdout_and_ends_with_0(project: Path) -> No
     assert (done.returncode, done.stdout, done.stderr) == (0, "working\n", "")
 
 
+def test_a_python_without_our_packages_says_which_and_what_to_do(project: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", "import sys; sys.path.append('.'); import cgan.stages"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: {sys.executable} was started for this stage, and has no yaml")
+    assert "source .venv/bin/activate" in line
+
+
 @pytest.mark.parametrize("kind", ["CganError", "ParamsError", "DataError", "TrainingError"])
 def test_an_error_of_ours_is_its_message_alone(project: Path, kind: str) -> None:
     done = run(project, f"raise {kind}('data.csv, row 7: 256 is outside 0–255.')")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -12,6 +13,13 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+# DVC starts `python` as PATH has it, though dvc itself may have been called by its path.
+if missing := [name for name in ("yaml", "torch") if importlib.util.find_spec(name) is None]:
+    sys.exit(
+        f"Error: {sys.executable} was started for this stage, and has no {' and no '.join(missing)}. "
+        "Activate the environment first (`source .venv/bin/activate`), or use `make repro`."
+    )
 
 import yaml
 
