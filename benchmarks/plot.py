@@ -96,12 +96,13 @@ def draw(figures: dict[str, Any], caption: str, path: Path) -> None:
 
 
 def _set_apart(names: list[Annotation], axis: Axes) -> None:
-    """Raise each name to a line's height above the one below it: curves can end at the same place."""
-    lowest = -math.inf
-    for name in sorted(names, key=lambda name: name.xy[1]):
+    """Lower each name to a line's height below the one above it: curves can end at the same place."""
+    limit = math.inf
+    for name in sorted(names, key=lambda name: -name.xy[1]):
         own = axis.transData.transform(name.xy)[1] * 72 / axis.figure.dpi
-        lowest = max(own, lowest + LINE_PT)
-        name.xyann = (name.xyann[0], lowest - own)
+        height = min(own, limit)
+        name.xyann = (name.xyann[0], height - own)
+        limit = height - LINE_PT
 
 
 def _look(curve: Curve) -> tuple[str, str, float]:
