@@ -2,6 +2,7 @@
 
 - logistic: the non-saturating loss of Goodfellow et al. (arXiv:1406.2661, section 3).
 - least_squares: Mao et al. (arXiv:1611.04076, eq. 9 with a=0, b=c=1); the demo's squared error.
+- One pass for both networks: Shen et al. (arXiv:2103.00430, section 3.2), by the slopes' ratio.
 - R1: Mescheder et al. (arXiv:1801.04406, eq. 9), penalised lazily (Karras et al., arXiv:1912.04958).
 
 `real` and `fake` are the discriminator's logits, float32 [N]; every function returns a scalar.
@@ -29,6 +30,19 @@ def discriminator_fake_loss(objective: str, fake: Tensor) -> Tensor:
 def generator_loss(objective: str, fake: Tensor) -> Tensor:
     """The generator wants its fakes taken for real."""
     return discriminator_real_loss(objective, fake)
+
+
+def slope_ratio(objective: str, fake: Tensor) -> Tensor:
+    """Slope of the generator's loss over slope of the discriminator's, at each fake's logit [N].
+
+    Times this, a fake's gradient for the discriminator is its gradient for the generator: its logit
+    depends on no other image. -exp(-f) for the logistic pair, (f-1)/f for least squares; held finite
+    where the discriminator's slope vanishes, so that such a fake teaches nothing instead of NaN.
+    """
+    if objective == "logistic":
+        return -torch.exp(-fake.clamp(min=-60.0))
+    slope = torch.where(fake.abs() < 1e-6, torch.full_like(fake, 1e-6), fake)
+    return (fake - 1) / slope
 
 
 def decision_threshold(objective: str) -> float:

@@ -3,8 +3,9 @@
 The default pair is a small conditional DCGAN (Radford et al., arXiv:1511.06434): the generator starts
 from a linear layer, the discriminator has no normalisation and looks at the label by projection
 (Miyato & Koyama, arXiv:1802.05637, with the label's weights tied to one linear layer) and by auxiliary
-classes (Odena et al., arXiv:1610.09585). `SeedGenerator` and `SeedDiscriminator` are the networks of
-the R/MXNet demo that this project replaces (jeremiedb/gan_example).
+classes (Odena et al., arXiv:1610.09585), whose logits join the score (Chen et al., *A Unified View of
+cGANs with and without Classifiers*, NeurIPS 2021). `SeedGenerator` and `SeedDiscriminator` are the
+networks of the R/MXNet demo that this project replaces (jeremiedb/gan_example).
 
 Images are [N, C, H, W] in [-1, 1], latents [N, latent_dim] from a standard normal, labels int64 [N].
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -38,6 +39,7 @@ class Architecture:
     features: int
     latent_dim: int = 0
     max_features: int = 4096
+    class_logit_weight: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -52,6 +54,8 @@ class Architecture:
         for name, value in asdict(architecture).items():
             if name == "kind":
                 valid = isinstance(value, str)
+            elif name == "class_logit_weight":
+                valid = type(value) in (int, float) and 0 <= value < math.inf
             else:
                 least = {"latent_dim": 0, "height": MIN_SIDE, "width": MIN_SIDE}.get(name, 1)
                 valid = type(value) is int and least <= value <= 4096
@@ -108,22 +112,28 @@ def _normalised(features: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(features), nn.ReLU(inplace=True)]
 
 
-class PixelDoubling(nn.ConvTranspose2d):
-    """4×4, stride 2, to the one or three channels of an image; float32 on the CPU, as `x` elsewhere.
+def spread(maps: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
+    """Maps [N, F, h, w] times `weight` [F, C, 4, 4], stride 2 → the few channels of images, float32.
 
-    oneDNN's kernels are made for many output channels. So the CPU multiplies each pixel by all taps and
-    adds up what overlaps: the same sums in half the time, 4 to 5 % of a training (docs/log.md).
+    A transposed convolution, and so the gradient of a convolution at its input. oneDNN's kernels are
+    made for many output channels: the CPU multiplies each pixel by all taps and adds up what overlaps,
+    the same sums in half the time, 4 to 5 % of a training (docs/log.md).
     """
+    count, features, rows, columns = maps.shape
+    if maps.device.type != "cpu":
+        rest = (height - 2 * rows, width - 2 * columns)
+        return F.conv_transpose2d(maps, weight, None, 2, 1, rest).float()
+    pixels = maps.permute(0, 2, 3, 1).reshape(count, rows * columns, features)
+    taps = (pixels @ weight.flatten(1)).transpose(1, 2).float()
+    return F.fold(taps, (height, width), 4, stride=2, padding=1)
+
+
+class PixelDoubling(nn.ConvTranspose2d):
+    """4×4, stride 2, to the one or three channels of an image, float32."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if x.device.type != "cpu":
-            return super().forward(x, output_size)
-        count, features, height, width = x.shape
-        pixels = x.permute(0, 2, 3, 1).reshape(count, height * width, features)
-        taps = (pixels @ self.weight.flatten(1)).transpose(1, 2).float()
-        images = F.fold(taps, (2 * height, 2 * width), 4, stride=2, padding=1)
         assert self.bias is not None
-        return images + self.bias[:, None, None]
+        return spread(x, self.weight, 2 * x.shape[2], 2 * x.shape[3]) + self.bias[:, None, None]
 
 
 class ConvGenerator(Generator):
@@ -175,7 +185,9 @@ class ConvGenerator(Generator):
 class ProjectionDiscriminator(Discriminator):
     """Halvings → 3×3 conv → one linear layer for the score, its projection on the label, and classes.
 
-    It has no batch norm: fakes and reals can share a batch, and R1 is exact per image.
+    The logit of an image's class joins its score, times `class_logit_weight`: that is how the generator
+    learns to draw classes that can be told apart. There is no batch norm: fakes and reals can share a
+    batch, both networks one pass, and R1 is exact per image.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -192,11 +204,27 @@ class ProjectionDiscriminator(Discriminator):
         self.linear = nn.Linear(before * height * width, 2 * a.classes + 1)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.from_first_maps(self.first_maps(images), labels)
+
+    def first_maps(self, images: Tensor) -> Tensor:
+        """What the first convolution makes of the images, [N, features, ⌊H/2⌋, ⌊W/2⌋]."""
+        maps: Tensor = self.layers[0](images)
+        return maps
+
+    def gradient_at_images(self, gradient: Tensor) -> Tensor:
+        """The gradient at the first maps → at their images [N, C, H, W], float32; without a graph."""
+        a, weight = self.architecture, self.layers[0].get_parameter("weight")
+        return spread(gradient, weight.detach(), a.height, a.width)
+
+    def from_first_maps(self, maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         classes = self.architecture.classes
+        for layer in islice(self.layers, 1, None):
+            maps = layer(maps)
         # Channels-last maps flatten without a copy when read in their own order, N H W C.
-        out = self.linear(self.layers(images).permute(0, 2, 3, 1).flatten(1)).float()
+        out = self.linear(maps.permute(0, 2, 3, 1).flatten(1)).float()
         score, projections, class_logits = out.split([1, classes, classes], dim=1)
-        return score.squeeze(1) + projections.gather(1, labels[:, None]).squeeze(1), class_logits
+        of_class = projections + self.architecture.class_logit_weight * class_logits
+        return score.squeeze(1) + of_class.gather(1, labels[:, None]).squeeze(1), class_logits
 
 
 def _seed_norm(features: int) -> nn.BatchNorm2d:

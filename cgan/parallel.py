@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -51,7 +51,7 @@ def sharing_weights(network: _Network) -> _Network:
     return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
 
 
-def set_gradients(weights: Sequence[Tensor], by_part: Iterator[tuple[Tensor, ...]]) -> None:
+def set_gradients(weights: Sequence[Tensor], by_part: Iterable[tuple[Tensor, ...]]) -> None:
     """`.grad` of each weight = the sum over the parts, in their order: the same bits each time.
 
     Gradients are copied into lasting tensors: fused optimizers need the weights' own strides, and

@@ -117,9 +117,10 @@ class TrainParams(Section):
     objective: Literal["logistic", "least_squares"]
     auxiliary_discriminator: float = Field(ge=0)
     auxiliary_generator: float = Field(ge=0)
+    class_logit_weight: float = Field(ge=0)
     r1_gamma: float = Field(ge=0)
     r1_every: int = Field(gt=0)
-    discriminator_batch: Literal["joint", "separate"]
+    updates: Literal["one_pass", "two_passes", "in_turn"]
     optimizer: Literal["adam", "adadelta"]
     lr: float = Field(gt=0)
     adam_beta1: float = Field(ge=0, lt=1)
@@ -157,16 +158,19 @@ class TrainParams(Section):
                 f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` "
                 f"({self.cpu_parts})"
             )
-        if self.discriminator == "seed" and self.discriminator_batch == "joint":
-            raise ValueError(
-                "`discriminator: seed` has batch norm and needs `discriminator_batch: separate`"
-            )
+        if self.discriminator == "seed" and self.updates != "in_turn":
+            raise ValueError("`discriminator: seed` has batch norm and needs `updates: in_turn`")
         if self.discriminator == "seed" and (
-            self.auxiliary_discriminator or self.auxiliary_generator
+            self.auxiliary_discriminator or self.auxiliary_generator or self.class_logit_weight
         ):
             raise ValueError(
-                "`discriminator: seed` has no auxiliary classes: set `auxiliary_discriminator` and "
-                "`auxiliary_generator` to 0.0"
+                "`discriminator: seed` has no auxiliary classes: set `auxiliary_discriminator`, "
+                "`auxiliary_generator` and `class_logit_weight` to 0.0"
+            )
+        if self.updates == "one_pass" and self.auxiliary_generator:
+            raise ValueError(
+                "`updates: one_pass` has no loss of the generator's own: set `auxiliary_generator` to "
+                "0.0 and raise `class_logit_weight`, or choose `updates: two_passes`"
             )
         return self
 

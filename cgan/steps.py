@@ -1,4 +1,4 @@
-"""The state of a training and its two steps: one update of each network, in parts of a batch.
+"""The state of a training and its step: an update of each network, in parts of a batch.
 
 A step has no host work in it that waits for the device, so that CUDA can replay it as one graph.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -24,11 +24,13 @@ from cgan.losses import (
     discriminator_real_loss,
     generator_loss,
     r1_penalty,
+    slope_ratio,
 )
 from cgan.networks import (
     Architecture,
     Discriminator,
     Generator,
+    ProjectionDiscriminator,
     build_discriminator,
     build_generator,
 )
@@ -48,6 +50,12 @@ STATS = (
     "accuracy/discriminator_fake",
 )
 Optimizer = torch.optim.Adam | torch.optim.Adadelta
+Gradients = tuple[Tensor, ...]
+
+
+def weights_of(optimizer: Optimizer) -> list[Tensor]:
+    weights: list[Tensor] = optimizer.param_groups[0]["params"]
+    return weights
 
 
 @dataclass
@@ -65,6 +73,12 @@ class Part:
     real_scores: Tensor = field(init=False)
     fake_scores: Tensor = field(init=False)
     generator_loss: Tensor = field(init=False)
+
+    @property
+    def projection(self) -> ProjectionDiscriminator:
+        """The discriminator, where the update is one that TrainParams allows with no other kind."""
+        assert isinstance(self.discriminator, ProjectionDiscriminator)
+        return self.discriminator
 
     def note(self, loss: Tensor, real_scores: Tensor, fake_scores: Tensor) -> None:
         self.loss = loss.detach()
@@ -104,7 +118,10 @@ class TrainState:
             )
             discriminator = build_discriminator(
                 Architecture(
-                    kind=params.discriminator, features=params.discriminator_width, **image
+                    kind=params.discriminator,
+                    features=params.discriminator_width,
+                    class_logit_weight=params.class_logit_weight,
+                    **image,
                 )
             )
         self.params, self.hardware = params, hardware
@@ -153,13 +170,17 @@ class TrainState:
         self, optimizer: Optimizer, loss: Callable[[TrainState, Part], Tensor], parts: list[Part]
     ) -> None:
         """One update on the mean of the parts' losses. Gradients of other weights aren't computed."""
-        weights = optimizer.param_groups[0]["params"]
+        weights = weights_of(optimizer)
 
-        def gradients(part: Part) -> tuple[Tensor, ...]:
-            found: tuple[Tensor, ...] = torch.autograd.grad(loss(self, part) / len(parts), weights)
-            return found
+        def gradients(part: Part) -> Gradients:
+            return torch.autograd.grad(loss(self, part) / len(parts), weights)
 
-        set_gradients(weights, self.map(gradients, parts))
+        self.apply(optimizer, self.map(gradients, parts))
+
+    def apply(self, optimizer: Optimizer, by_part: Iterable[Gradients]) -> None:
+        """One update on the sum of the parts' gradients."""
+        weights = weights_of(optimizer)
+        set_gradients(weights, by_part)
         if self.params.gradient_clip:
             nn.utils.clip_grad_value_(weights, self.params.gradient_clip)
         optimizer.step()
@@ -242,23 +263,51 @@ def score(
     return scores
 
 
-def discriminator_loss(state: TrainState, part: Part) -> Tensor:
-    """On fakes and reals in one batch: the same to a network without batch norm, and faster."""
-    p, labels = state.params, part.labels
+def joint_loss(state: TrainState, part: Part) -> tuple[Tensor, Tensor]:
+    """The discriminator's loss on fakes and reals in one batch, and the first maps of both.
+
+    To a network without batch norm it is the same as apart, and faster.
+    """
+    p, labels, discriminator = state.params, part.labels, part.projection
     part.real.requires_grad_(part.penalise)
     part.fakes = draw_fakes(state, part)
-    scores, class_logits = score(
-        state, part, torch.cat([part.fakes.detach(), part.real]), labels.repeat(2)
-    )
+    with state.hardware.autocast():
+        maps = discriminator.first_maps(torch.cat([part.fakes.detach(), part.real]))
+        scores, class_logits = discriminator.from_first_maps(maps, labels.repeat(2))
     fake, real = scores.chunk(2)
     loss = discriminator_fake_loss(p.objective, fake) + discriminator_real_loss(p.objective, real)
     part.note(loss, real, fake)
-    if class_logits is not None and p.auxiliary_discriminator:
-        of_reals = class_logits.chunk(2)[1]
-        loss = loss + p.auxiliary_discriminator * cross_entropy(of_reals, labels)
+    loss = loss + p.auxiliary_discriminator * cross_entropy(class_logits.chunk(2)[1], labels)
     if part.penalise:
         loss = loss + p.r1_gamma * p.r1_every * r1_penalty(real, part.real)
-    return loss
+    return loss, maps
+
+
+def both_gradients(state: TrainState, parts: int, part: Part) -> tuple[Gradients, Gradients]:
+    """Of one of `parts` parts: the discriminator's gradients and the generator's, for their weights.
+
+    A fake's gradient for one network's loss is a multiple of that for the other's. So the pass back for
+    the discriminator is followed to its first maps, where the fakes' half is turned into the generator's
+    gradient, and from there through the generator alone.
+    """
+    objective = state.params.objective
+    loss, maps = joint_loss(state, part)
+    part.generator_loss = generator_loss(objective, part.fake_scores)
+    *for_discriminator, at_maps = torch.autograd.grad(
+        loss / parts, [*weights_of(state.discriminator_optimizer), maps]
+    )
+    at_maps = at_maps.chunk(2)[0] * slope_ratio(objective, part.fake_scores)[:, None, None, None]
+    with state.hardware.autocast():
+        at_fakes = part.projection.gradient_at_images(at_maps)
+    weights = weights_of(state.generator_optimizer)
+    return tuple(for_discriminator), torch.autograd.grad(part.fakes, weights, at_fakes)
+
+
+def one_pass(state: TrainState, parts: list[Part]) -> None:
+    """One update of each network from one pass of fakes and reals through the discriminator."""
+    both = list(state.map(functools.partial(both_gradients, state, len(parts)), parts))
+    state.apply(state.discriminator_optimizer, [gradients for gradients, _ in both])
+    state.apply(state.generator_optimizer, [gradients for _, gradients in both])
 
 
 def loss_on_fakes(state: TrainState, part: Part) -> Tensor:
@@ -294,14 +343,20 @@ def generator_loss_of(state: TrainState, part: Part) -> Tensor:
     return loss
 
 
-def discriminator_step(state: TrainState, parts: list[Part]) -> None:
-    joint = state.params.discriminator_batch == "joint"
-    for loss in (discriminator_loss,) if joint else (loss_on_fakes, loss_on_reals):
-        state.update(state.discriminator_optimizer, loss, parts)
-
-
-def generator_step(state: TrainState, parts: list[Part]) -> None:
+def two_passes(state: TrainState, parts: list[Part]) -> None:
+    """The discriminator first, then the generator through the updated one."""
+    state.update(state.discriminator_optimizer, lambda *args: joint_loss(*args)[0], parts)
     state.update(state.generator_optimizer, generator_loss_of, parts)
+
+
+def in_turn(state: TrainState, parts: list[Part]) -> None:
+    """The demo's three updates. They ask nothing of the networks; batch norm sees one kind of image."""
+    for loss in (loss_on_fakes, loss_on_reals):
+        state.update(state.discriminator_optimizer, loss, parts)
+    state.update(state.generator_optimizer, generator_loss_of, parts)
+
+
+UPDATES = {"one_pass": one_pass, "two_passes": two_passes, "in_turn": in_turn}
 
 
 def train_step(state: TrainState, feed: Feed, penalise: bool) -> None:
@@ -312,8 +367,7 @@ def train_step(state: TrainState, feed: Feed, penalise: bool) -> None:
         part.penalise = penalise
     rate, weight = feed.advance()
     state.set_learning_rate(rate)
-    discriminator_step(state, parts)
-    generator_step(state, parts)
+    UPDATES[state.params.updates](state, parts)
     state.update_average(weight)
     row = torch.stack([part.stats(state.params.objective) for part in parts]).mean(dim=0)
     state.stats.index_copy_(0, position, row[None])

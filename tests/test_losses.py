@@ -13,6 +13,7 @@ from cgan.losses import (
     discriminator_real_loss,
     generator_loss,
     r1_penalty,
+    slope_ratio,
 )
 from cgan.networks import Architecture, build_discriminator
 
@@ -49,6 +50,24 @@ def test_logistic_stays_finite_at_extreme_logits(sign: int) -> None:
     loss.backward()
     assert loss.item() == pytest.approx(1e4)
     assert logits.grad is not None and logits.grad.item() == pytest.approx(sign)
+
+
+@pytest.mark.parametrize("objective", ["logistic", "least_squares"])
+@pytest.mark.parametrize("logit", [-40.0, -3.0, 1e-3, 0.5, 2.0, 30.0])
+def test_slope_ratio_turns_one_loss_s_gradient_into_the_other_s(
+    objective: str, logit: float
+) -> None:
+    fake = torch.tensor([logit], requires_grad=True)
+    (of_discriminator,) = torch.autograd.grad(discriminator_fake_loss(objective, fake), fake)
+    (of_generator,) = torch.autograd.grad(generator_loss(objective, fake), fake)
+    turned = of_discriminator * slope_ratio(objective, fake.detach())
+    torch.testing.assert_close(turned, of_generator, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("objective", ["logistic", "least_squares"])
+def test_slope_ratio_is_finite_where_the_discriminator_s_slope_vanishes(objective: str) -> None:
+    fake = torch.tensor([0.0, 1e-30, -1e-30, -1e4, 1e4])
+    assert slope_ratio(objective, fake).isfinite().all()
 
 
 @pytest.mark.parametrize("objective", ["logistic", "least_squares"])

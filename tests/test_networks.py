@@ -16,6 +16,7 @@ from cgan.networks import (
     GENERATORS,
     Architecture,
     PixelDoubling,
+    ProjectionDiscriminator,
     build_discriminator,
     build_generator,
 )
@@ -212,13 +213,15 @@ def test_a_logit_depends_on_its_own_image_alone() -> None:
     assert [bool(g.any()) for g in gradient] == [False, True, False, False]
 
 
-def test_projection_adds_the_class_column_to_the_score() -> None:
-    discriminator = build_discriminator(generator_of("projection"))
+@pytest.mark.parametrize("weight", [0.0, 1.5])
+def test_projection_and_class_logit_of_the_label_join_the_score(weight: float) -> None:
+    discriminator = build_discriminator(generator_of("projection", class_logit_weight=weight))
     images = torch.randn(10, 1, 28, 28)
     maps = discriminator.layers(images).permute(0, 2, 3, 1).flatten(1)
     out = discriminator.linear(maps)
     logits, class_logits = discriminator(images, torch.arange(10))
-    assert torch.allclose(logits, out[:, 0] + out[:, 1:11].diagonal(), atol=1e-6)
+    joined = out[:, 1:11].diagonal() + weight * out[:, 11:].diagonal()
+    assert torch.allclose(logits, out[:, 0] + joined, atol=1e-5)
     assert torch.allclose(class_logits, out[:, 11:], atol=1e-6)
 
 
@@ -275,6 +278,9 @@ def test_architecture_survives_json() -> None:
         {**DEMO.to_json(), "latent_dim": -1},
         {**DEMO.to_json(), "height": 1},
         {**DEMO.to_json(), "width": "28"},
+        {**DEMO.to_json(), "class_logit_weight": -1.0},
+        {**DEMO.to_json(), "class_logit_weight": float("nan")},
+        {**DEMO.to_json(), "class_logit_weight": True},
     ],
 )
 def test_architecture_from_nonsense_is_refused(facts: Any) -> None:
@@ -314,3 +320,17 @@ def test_last_doubling_is_a_transposed_convolution_in_values_and_gradients(chann
         torch.autograd.grad(found, (maps, weights, bias), upstream),
         torch.autograd.grad(expected, (maps, weights, bias), upstream),
     )
+
+
+@pytest.mark.parametrize("side", [8, 9, 28, 33])
+def test_the_gradient_at_the_first_maps_gives_the_gradient_at_the_images(side: int) -> None:
+    facts = generator_of("projection", height=side, width=side + 2)
+    discriminator = build_discriminator(facts)
+    assert isinstance(discriminator, ProjectionDiscriminator)
+    images = torch.randn(3, 1, side, side + 2, requires_grad=True)
+    maps = discriminator.first_maps(images)
+    upstream = torch.randn_like(maps)
+    found = discriminator.gradient_at_images(upstream)
+    (expected,) = torch.autograd.grad(maps, images, upstream)
+    torch.testing.assert_close(found, expected)
+    assert not found.requires_grad

@@ -309,11 +309,12 @@ def test_f36_data_path_may_be_anywhere_and_members_may_be_in_folders(load: Load)
     [
         ({"save_every": 70}, "`save_every` (70) must be a multiple of `log_every` (50)"),
         ({"batch_size": 65}, "`batch_size` (65) must be a multiple of `cpu_parts` (2)"),
-        ({"discriminator": "seed"}, "needs `discriminator_batch: separate`"),
+        ({"discriminator": "seed"}, "needs `updates: in_turn`"),
         (
-            {"discriminator": "seed", "discriminator_batch": "separate"},
-            "set `auxiliary_discriminator` and `auxiliary_generator` to 0.0",
+            {"discriminator": "seed", "updates": "in_turn"},
+            "set `auxiliary_discriminator`, `auxiliary_generator` and `class_logit_weight` to 0.0",
         ),
+        ({"auxiliary_generator": 0.2}, "has no loss of the generator's own"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(

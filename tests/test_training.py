@@ -15,18 +15,25 @@ from conftest import ROOT
 from PIL import Image
 from synthetic import make_images
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from cgan.checkpoint import digest_of
 from cgan.dataset import Dataset
 from cgan.errors import ParamsError, TrainingError
 from cgan.feed import Feed, average_weight, learning_rate
 from cgan.hardware import Hardware, choose_hardware
+from cgan.losses import (
+    discriminator_fake_loss,
+    discriminator_real_loss,
+    generator_loss,
+    r1_penalty,
+)
 from cgan.networks import Architecture, build_generator
 from cgan.params import TrainParams, load_params
 from cgan.presets import values
 from cgan.previews import preview_steps
 from cgan.sampling import image_grid, to_uint8
-from cgan.steps import TrainState, discriminator_step, estimate_batch_norm, generator_step
+from cgan.steps import Part, TrainState, estimate_batch_norm, in_turn, one_pass, two_passes
 from cgan.tracking import RecordingTracker
 from cgan.training import (
     COLUMNS,
@@ -102,28 +109,69 @@ class StopAfter:
 # -- One step ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["joint", "separate"])
-def test_each_step_changes_its_own_network_only(mode: str) -> None:
-    state = TrainState(DATA, params_of(discriminator_batch=mode), CPU)
+def parts_of(state: TrainState, penalise: bool = True) -> list[Part]:
     feed = Feed(DATA, state.params, CPU.device, 2)
     feed.seek(0)
     parts = state.split(*feed.next())
     for part in parts:
-        part.penalise = True
+        part.penalise = penalise
+    return parts
 
-    def weights() -> tuple[str, str]:
-        return tuple(  # type: ignore[return-value]
-            digest_of(dict(net.named_parameters()))
-            for net in (state.generator, state.discriminator)
-        )
 
-    start = weights()
-    discriminator_step(state, parts)
-    middle = weights()
-    generator_step(state, parts)
-    end = weights()
-    assert start[0] == middle[0] and start[1] != middle[1]
-    assert middle[0] != end[0] and middle[1] == end[1]
+@pytest.mark.parametrize("penalise", [True, False])
+@pytest.mark.parametrize("objective", ["logistic", "least_squares"])
+@pytest.mark.parametrize("changes", [{}, {"generator": "upsample", "class_logit_weight": 0.0}])
+def test_one_pass_has_the_gradients_of_both_losses(
+    changes: dict[str, Any], objective: str, penalise: bool
+) -> None:
+    """Against autograd's own gradients of the two losses, each through a pass of its own."""
+    params = params_of(cpu_parts=1, objective=objective, lr=1e-9, **changes)
+    data = data_of(side=13, channels=3)  # no power of two: maps of 6, their images 13
+    state = TrainState(data, params, CPU)
+    feed = Feed(data, params, CPU.device, 2)
+    feed.seek(0)
+    (part,) = state.split(*feed.next())
+    part.penalise = penalise
+    generator, discriminator = list(state.generator.parameters()), state.discriminator
+    fakes = state.generator(part.latents, part.labels)
+    fake, _ = discriminator(fakes, part.labels)
+    real, class_logits = discriminator(part.real.requires_grad_(), part.labels)
+    loss = discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real)
+    loss = loss + params.auxiliary_discriminator * cross_entropy(class_logits, part.labels)
+    if penalise:
+        loss = loss + params.r1_gamma * params.r1_every * r1_penalty(real, part.real)
+    weights = [*discriminator.parameters()]
+    expected = torch.autograd.grad(loss, weights, retain_graph=True)
+    expected += torch.autograd.grad(generator_loss(objective, fake), generator)
+
+    one_pass(state, [part])
+
+    for weight, gradient in zip([*weights, *generator], expected, strict=True):
+        assert weight.grad is not None and gradient.abs().max() > 0
+        assert torch.allclose(weight.grad, gradient, rtol=1e-3, atol=1e-6)
+    assert part.generator_loss == pytest.approx(generator_loss(objective, fake).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("updates", [one_pass, two_passes, in_turn])
+def test_each_update_changes_both_networks(updates: Callable[..., None]) -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    start = state.digests()
+    updates(state, parts_of(state))
+    end = state.digests()
+    changed = {name for name in start if start[name] != end[name]}
+    assert changed >= {"generator", "discriminator"} and "average" not in changed
+
+
+def test_in_turn_the_generator_is_updated_on_the_fakes_of_the_discriminator_s_updates() -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    parts = parts_of(state)
+    seen: list[int] = []
+    state.networks[0][1].register_forward_hook(
+        lambda _, given, __: seen.append(given[0].sum().item())
+    )
+    in_turn(state, parts)
+    fakes, reals, again = seen
+    assert fakes == again != reals
 
 
 def test_every_weight_is_trained() -> None:
@@ -135,23 +183,20 @@ def test_every_weight_is_trained() -> None:
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("mode", ["joint", "separate"])
-def test_parts_of_a_batch_give_the_gradient_of_the_whole_batch(mode: str) -> None:
+@pytest.mark.parametrize("updates", [one_pass, two_passes, in_turn])
+def test_parts_of_a_batch_give_the_gradient_of_the_whole_batch(
+    updates: Callable[..., None],
+) -> None:
     """Batch norm aside: the discriminator has none, so its parts add up to the whole exactly."""
     weights = []
     for parts in (1, 4):
-        params = params_of(cpu_parts=parts, discriminator_batch=mode, optimizer="adadelta", lr=1.0)
-        state = TrainState(DATA, params, CPU)
-        state.generator.eval()
+        state = TrainState(DATA, params_of(cpu_parts=parts, optimizer="adadelta", lr=1.0), CPU)
         for generator, _ in state.networks:
             generator.eval()
-        feed = Feed(DATA, params, CPU.device, 2)
-        feed.seek(0)
-        pieces = state.split(*feed.next())
-        for piece in pieces:
-            piece.penalise = True
-        discriminator_step(state, pieces)
-        weights.append([w.grad.clone() for w in state.discriminator.parameters()])  # type: ignore[union-attr]
+        updates(state, parts_of(state))
+        trained = [*state.discriminator.parameters(), *state.generator.parameters()]
+        weights.append([w.grad.clone() for w in trained if w.grad is not None])
+    assert len(weights[0]) == len(trained)
     for whole, added in zip(*weights, strict=True):
         assert torch.allclose(whole, added, atol=1e-5)
 
@@ -161,19 +206,14 @@ def test_gradients_are_clipped_by_value() -> None:
         TrainState(DATA, params_of(gradient_clip=clip, lr=0.0001), CPU) for clip in (0.01, 0.0)
     )
     for state in (clipped, free):
-        feed = Feed(DATA, state.params, CPU.device, 2)
-        feed.seek(0)
-        parts = state.split(*feed.next())
-        for part in parts:
-            part.penalise = False
-        discriminator_step(state, parts)
-    for mine, theirs in zip(
-        clipped.discriminator.parameters(), free.discriminator.parameters(), strict=True
-    ):
-        assert mine.grad is not None and theirs.grad is not None
-        assert torch.equal(mine.grad, theirs.grad.clamp(-0.01, 0.01))
-    largest = max(w.grad.abs().max().item() for w in free.discriminator.parameters())  # type: ignore[union-attr]
-    assert largest > 0.01, "nothing was there to clip"
+        one_pass(state, parts_of(state, penalise=False))
+    for network in ("generator", "discriminator"):
+        mine, theirs = (
+            [w.grad for w in getattr(state, network).parameters()] for state in (clipped, free)
+        )
+        for a, b in zip(mine, theirs, strict=True):
+            assert torch.equal(a, b.clamp(-0.01, 0.01))
+        assert max(g.abs().max().item() for g in theirs) > 0.01, "nothing was there to clip"
 
 
 # -- The feed and the schedules ---------------------------------------------------------------------
@@ -335,7 +375,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads(generator: str) -> 
     assert len(set(digests)) == 1
 
 
-SEPARATE = {"discriminator_batch": "separate", "optimizer": "adadelta"}
+IN_TURN = {"updates": "in_turn", "optimizer": "adadelta"}
 
 
 @pytest.mark.parametrize(
@@ -347,7 +387,8 @@ SEPARATE = {"discriminator_batch": "separate", "optimizer": "adadelta"}
         ({}, [4]),
         ({}, [9]),
         ({}, [3, 4, 1]),
-        (SEPARATE, [5]),
+        (IN_TURN, [5]),
+        ({"updates": "two_passes"}, [5]),
         ({"generator": "embed", "log_every": 4}, [3, 2]),
     ],
 )
@@ -470,7 +511,7 @@ def test_f51_divergence_stops_before_anything_of_its_interval_is_saved(tmp_path:
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     tracker = RecordingTracker()
     with pytest.raises(
-        TrainingError, match=r"stopped at step 5: a loss is not a finite number.*Lower"
+        TrainingError, match=r"stopped at step 6: a loss is not a finite number.*Lower"
     ):
         train(DATA, params_of(lr=1e30), tracker, tmp_path)
     assert tracker.metrics == [] and tracker.images == []
@@ -480,7 +521,7 @@ def test_f51_divergence_stops_before_anything_of_its_interval_is_saved(tmp_path:
 def test_f51_no_picture_of_a_diverged_network_is_kept(tmp_path: Path) -> None:
     tracker = RecordingTracker()
     with pytest.raises(TrainingError):
-        train(DATA, params_of(lr=1e30, log_every=20, save_every=20, previews=2), tracker, tmp_path)
+        train(DATA, params_of(lr=1e39, log_every=20, save_every=20, previews=2), tracker, tmp_path)
     assert tracker.images == [] and not (tmp_path / "previews").exists()
 
 
@@ -522,14 +563,16 @@ def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
         {"generator": "embed"},
         {"objective": "least_squares"},
         {"objective": "least_squares", "r1_gamma": 0.0, "auxiliary_discriminator": 0.0},
-        {"auxiliary_generator": 0.0},
+        {"class_logit_weight": 0.0},
         {"optimizer": "adadelta", "lr": 1.0},
         {"gradient_clip": 0.1},
-        {"discriminator_batch": "separate"},
+        {"updates": "in_turn"},
+        {"updates": "two_passes"},
+        {"updates": "two_passes", "auxiliary_generator": 1.0},
         {"cpu_parts": 1},
         {"cpu_parts": 4},
         {"precision": "bfloat16"},
-        {"precision": "bfloat16", "discriminator_batch": "separate", "cpu_parts": 1},
+        {"precision": "bfloat16", "updates": "in_turn", "cpu_parts": 1},
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
