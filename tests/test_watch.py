@@ -62,11 +62,13 @@ def test_a_training_as_it_should_be_is_left_alone(data: Dataset, judge: Judge) -
 def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
     data: Dataset, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_step(state: steps.TrainState, parts: list[steps.Part]) -> None:
-        for part in parts:
-            steps.generator_loss_of(state, part)
+    apply = steps.TrainState.apply
 
-    monkeypatch.setattr(steps, "generator_step", no_step)
+    def discriminator_only(state: steps.TrainState, optimizer: Any, by_part: Any) -> None:
+        if optimizer is state.discriminator_optimizer:
+            apply(state, optimizer, by_part)
+
+    monkeypatch.setattr(steps.TrainState, "apply", discriminator_only)
     with pytest.raises(Diverged, match=r"chance alone gives 33|tells fakes from reals") as caught:
         trained(data, judge)
     assert caught.value.step > 500, "young generators are given time"
