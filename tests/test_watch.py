@@ -21,7 +21,19 @@ from cgan.sampling import draw
 from cgan.training import Diverged, Trained, train
 from cgan.watch import BAD_PROBES, WARM_UP_KIMG, Watch
 
-STRONG = {"generator_width": 8, "discriminator_width": 8, "batch_size": 64, "lr": 3.0e-3}
+# One pass drew a class of these 300 images all alike with one seed in three, and was stopped for it.
+STRONG = {
+    "generator_width": 8,
+    "discriminator_width": 8,
+    "batch_size": 64,
+    "lr": 3.0e-3,
+    "updates": "two_passes",
+    "auxiliary_discriminator": 1.0,
+    "auxiliary_generator": 0.2,
+    "class_logit_weight": 0.0,
+    "adam_beta1": 0.3,
+}
+ONE_PASS = {"updates": "one_pass", "auxiliary_generator": 0.0, "class_logit_weight": 1.25}
 LENGTH = {
     "total_kimg": 51.2,
     "log_every": 50,
@@ -59,18 +71,20 @@ def test_a_training_as_it_should_be_is_left_alone(data: Dataset, judge: Judge) -
     assert min(accuracy_by_class(judge, trained(data, judge).generator)) > 0.9
 
 
+@pytest.mark.parametrize("changes", [{}, ONE_PASS], ids=["two_passes", "one_pass"])
 def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
-    data: Dataset, judge: Judge, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, judge: Judge, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     apply = steps.TrainState.apply
 
     def discriminator_only(state: steps.TrainState, optimizer: Any, by_part: Any) -> None:
+        gradients = list(by_part)  # computed all the same, and with them the losses
         if optimizer is state.discriminator_optimizer:
-            apply(state, optimizer, by_part)
+            apply(state, optimizer, gradients)
 
     monkeypatch.setattr(steps.TrainState, "apply", discriminator_only)
     with pytest.raises(Diverged, match=r"chance alone gives 33|tells fakes from reals") as caught:
-        trained(data, judge)
+        trained(data, judge, **changes)
     assert caught.value.step > 500, "young generators are given time"
 
 
