@@ -168,7 +168,10 @@ def probe(state: TrainState, watch: Watch) -> dict[str, float]:
     found = watch.probe(state.average)
     p = state.params
     if problem := watch.problem(found, state.step * p.batch_size / 1000, p.total_kimg):
-        advice = "Lower `train.lr` or `train.class_logit_weight`, or raise `train.r1_gamma`."
+        advice = (
+            "Lower `train.lr` or `train.class_logit_weight`, raise `train.r1_gamma`, or, with few images, "
+            "choose `train.updates: two_passes`."
+        )
         raise Diverged(state.step, problem, advice)
     return found
 
