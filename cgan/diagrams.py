@@ -225,9 +225,12 @@ def _endings(network: Generator | Discriminator, joins: bool) -> list[tuple[str,
         return [("image", f"{_words((a.channels, a.height, a.width))}, from -1 to 1")]
     if joins:
         return [("logit", "real or fake")]
+    weight = a.class_logit_weight
+    # of the label, whose arrow points here
+    logit = "score + projection" + (f" + {weight:g} x class logit" if weight else "")
     return [
         ("class logits", f"{a.classes}, for the auxiliary loss"),
-        ("logit", "score + projection on the label"),
+        ("logit", logit),
     ]
 
 
