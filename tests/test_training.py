@@ -30,7 +30,7 @@ from cgan.losses import (
 )
 from cgan.networks import Architecture, build_generator
 from cgan.params import TrainParams, load_params
-from cgan.presets import values
+from cgan.presets import apply, values
 from cgan.previews import preview_steps
 from cgan.sampling import image_grid, to_uint8
 from cgan.steps import Part, TrainState, estimate_batch_norm, in_turn, one_pass, two_passes
@@ -602,6 +602,18 @@ def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes |= {"generator_width": 4, "discriminator_width": 4}
     params = TrainParams(**{**DEFAULTS, "device": "cpu", **values(name), **sizes})
     assert np.isfinite(train(data_of(side=28), params).history).all()
+
+
+@pytest.mark.parametrize("name", ["seed", "fast", "best"])
+def test_preset_default_takes_back_all_that_another_preset_changed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "params.yaml"
+    path.write_bytes((ROOT / "params.yaml").read_bytes())
+    assert apply(name, path)
+    apply("default", path)
+    assert load_params(path) == load_params(ROOT / "params.yaml")
 
 
 def test_training_learns_the_classes_of_simple_images() -> None:
