@@ -11,7 +11,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all check audit bench bench-all bench-gpu test-gpu format ui up deploy down clean
+.PHONY: help env repro test test-all check audit bench bench-all bench-gpu test-gpu mutants format ui up deploy down clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,14 @@ bench-all: $(READY) ## The same with more rounds, 3 seeds, all peers, every metr
 
 bench-gpu: $(READY) ## Training speed and time to quality on a CUDA device
 	python -m benchmarks gpu
+
+mutants: $(VENV)/.mutants ## Change the code in small ways, list the changes that no test notices (MODULE=feed SAMPLE=40)
+	python tools/mutants $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JOBS),--jobs $(JOBS)) \
+	  $(if $(FRESH),--fresh) $(if $(REPORT),--report)
+
+$(VENV)/.mutants: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutants]'
+	@touch $@
 
 format: $(READY) ## Format the code
 	ruff format .
