@@ -108,3 +108,9 @@ def test_r1_has_a_gradient_for_the_weights() -> None:
         w for name, w in discriminator.named_parameters() if "layers" in name and w.dim() > 1
     ]
     assert all(g.any() for g in torch.autograd.grad(penalty, weights))
+
+
+def test_the_least_squares_ratio_grows_up_to_a_logit_near_zero_and_does_not_jump_there() -> None:
+    """It is 1 - 1/f; closer to 0 than 10⁻⁶ it is held."""
+    held, beside = slope_ratio("least_squares", torch.tensor([0.0, 1.01e-6])).tolist()
+    assert held == pytest.approx(-1e6, rel=1e-5) and beside == pytest.approx(-1e6, rel=0.02)

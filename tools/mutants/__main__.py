@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import hashlib
 import json
 import os
@@ -145,12 +146,15 @@ def run_one(module: str, sample: int, jobs: int) -> None:
         chosen = random.Random(f"{SEED} {module}").sample(chosen, sample)
     todo = [name for name in chosen if results[name] is None]
     todo.sort(key=lambda name: sum(seconds[test] for test in reach[name]))
+    checked = Path("checked")  # that these tests pass in the fork server, when nothing is changed
     try:
         if todo:
             runner.startup()
-            submit("no mutant", set().union(*(reach[name] for name in todo)))
+        if todo and not checked.exists():
+            submit("no mutant", set().union(*reach.values()))
             if (code := runner.wait_for_result().exit_code) not in (0, 33):  # 33: no tests at all
                 sys.exit(f"the tests of {module} fail with no mutant at all (pytest's code {code})")
+            checked.touch()
         for count, name in enumerate(todo, 1):
             while not runner.has_capacity():
                 take()
@@ -165,17 +169,8 @@ def run_one(module: str, sample: int, jobs: int) -> None:
         raise
     finally:
         runner.shutdown()
-        keep(data, time.monotonic() - begun)
-
-
-def keep(data: Any, seconds: float) -> None:
-    file = Path("result.json")
-    if file.exists():
-        seconds += json.loads(file.read_text())["seconds"]
-    results = {name: code for name, code in data.exit_code_by_key.items() if code is not None}
-    tried = {name: describe(data.path, name, code) for name, code in results.items()}
-    result = {"mutants": len(data.exit_code_by_key), "tried": tried, "seconds": seconds}
-    file.write_text(json.dumps(result, indent=1))
+        with Path("seconds").open("a") as file:
+            file.write(f"{time.monotonic() - begun:.0f}\n")
 
 
 def tests_changed(data: Any) -> None:
@@ -186,7 +181,8 @@ def tests_changed(data: Any) -> None:
     now = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
     known = Path("tests.sha256")
     if known.exists() and known.read_text() != now:
-        Path("mutants/mutmut-stats.json").unlink(missing_ok=True)
+        for stale in ("mutants/mutmut-stats.json", "checked"):
+            Path(stale).unlink(missing_ok=True)
         for name, code in data.exit_code_by_key.items():
             if verdict(code) not in ("killed", "timeout"):
                 data.exit_code_by_key[name] = None
@@ -204,69 +200,64 @@ def verdict(code: int) -> str:
     )
 
 
-def describe(path: Path, name: str, code: int) -> dict[str, Any]:
-    """What became of a mutant and, if it lives, the change: line, text before, text after."""
-    found: dict[str, Any] = {"verdict": verdict(code)}
-    if found["verdict"] in ("killed", "timeout"):
-        return found
+def describe(module: str, path: Path, name: str, code: int) -> tuple[str, str]:
+    """What became of a mutant, and if it lives a line about it: place, change, the reason if known."""
     from mutmut.mutation.diff_apply import get_diff_for_mutant
     from mutmut.utils.format_utils import orig_function_and_class_names_from_key
 
+    found = verdict(code)
+    if found == "killed":
+        return found, ""
     diff = get_diff_for_mutant(name, path=path).splitlines()[2:]
-    was, now = ([line[1:].strip() for line in diff if line[0] == sign] for sign in "-+")
+    minus, plus = ([line[1:].strip() for line in diff if line[0] == sign] for sign in "-+")
+    was, now = " ".join(minus), " ".join(plus)
     function, owner = orig_function_and_class_names_from_key(name)
     tree: ast.AST = ast.parse(path.read_text())
     if owner:
         tree = next(n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == owner)
     body = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function)
     lines = path.read_text().splitlines()
-    was = was or [""]
-    places = [
-        n for n in range(body.lineno, (body.end_lineno or 0) + 1) if lines[n - 1].strip() == was[0]
-    ]
+    places = range(body.lineno, (body.end_lineno or 0) + 1)
     guess = body.lineno + int(re.findall(r"\d+", diff[0])[0])
-    line = min(places, key=lambda n: abs(n - guess), default=body.lineno)
-    return found | {"line": line, "was": " ".join(was), "now": " ".join(now)}
+    places = [n for n in places if lines[n - 1].strip() == minus[0]] or [guess]
+    line = min(places, key=lambda n: abs(n - guess))
+    change = {"module": module, "was": was, "now": now}
+    for known in CONFIG.get("equivalent", []):
+        if found == "survived" and known == change | {"why": known["why"]}:
+            found, reason = "equivalent", f": {known['why']}"
+            break
+    else:
+        reason = ""
+    return found, f"- {path}:{line} ({found}): `{was}` → `{now or '(left out)'}`{reason}"
 
 
 def report() -> None:
     """Print the table and the survivors of all modules with results; keep both in a file."""
     head = ("module", "mutants", "tried", *VERDICTS, "score", "seconds")
-    rows, living, total = [], [], [0] * (2 + len(VERDICTS)) + [0.0]
+    rows, living, total = [], [], [0] * (3 + len(VERDICTS))
     for module in CONFIG["tests"]:
-        file = STATE / module.replace("/", ".") / "result.json"
-        if not file.exists():
+        folder, path = STATE / module.replace("/", "."), Path(f"cgan/{module}.py")
+        if not (folder / f"mutants/{path}.meta").exists():
             continue
-        result = json.loads(file.read_text())
-        for mutant in result["tried"].values():
-            reason = next(
-                (e["why"] for e in CONFIG.get("equivalent", []) if is_it(e, module, mutant)), ""
-            )
-            mutant["verdict"] = "equivalent" if reason else mutant["verdict"]
-            if mutant["verdict"] in ("equivalent", "survived", "no test"):
-                change = f"`{mutant['was']}` → `{mutant['now'] or '(left out)'}`"
-                where = f"cgan/{module}.py:{mutant['line']}"
-                living.append(
-                    f"- {where} ({mutant['verdict']}): {change}{': ' * bool(reason)}{reason}"
-                )
-        found = [mutant["verdict"] for mutant in result["tried"].values()]
-        row = [result["mutants"], len(found), *map(found.count, VERDICTS), result["seconds"]]
+        with contextlib.chdir(folder):
+            results = json.loads(Path(f"mutants/{path}.meta").read_text())["exit_code_by_key"]
+            tried = {name: code for name, code in results.items() if code is not None}
+            found = [describe(module, path, name, code) for name, code in tried.items()]
+            seconds = sum(map(int, Path("seconds").read_text().split()))
+        living += [text for _, text in found if text]
+        verdicts = [verdict for verdict, _ in found]
+        row = [len(results), len(tried), *map(verdicts.count, VERDICTS), seconds]
         total = [a + b for a, b in zip(total, row, strict=True)]
         rows.append((module, row))
     table = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, row in [*rows, ("all", total)]:
         counted = row[1] - row[4]
         score = f"{(row[2] + row[3]) / counted:.1%}" if counted else "–"
-        table.append(f"| {name} | {' | '.join(map(str, row[:-1]))} | {score} | {row[-1]:.0f} |")
+        table.append(f"| {name} | {' | '.join(map(str, row[:-1]))} | {score} | {row[-1]} |")
     text = "\n".join([*table, "", *living])
     STATE.mkdir(parents=True, exist_ok=True)
     (STATE / "report.md").write_text(text + "\n")
     print(text)
-
-
-def is_it(entry: dict[str, str], module: str, mutant: dict[str, Any]) -> bool:
-    keys = ("was", "now")
-    return entry["module"] == module and all(entry[k] == mutant.get(k) for k in keys)
 
 
 def adapt() -> None:

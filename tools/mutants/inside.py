@@ -12,6 +12,7 @@ It is a plugin of pytest too. Children import it without pytest, so that stays o
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -77,6 +78,7 @@ def _shared(item: Any) -> list[Any]:
 def pytest_configure(config: Any) -> None:
     os.environ["MUTANTS_OWNER"] = str(os.getpid())
     os.environ["MUTANTS_CALLS"] = str(Path.cwd() / f"calls-{os.getpid()}")
+    gc.freeze()  # pytest collects garbage as it ends: not through all of torch, for every mutant
     # mutmut's fork server ignores Ctrl-C; a test's children would inherit that, and outlive their test.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
