@@ -196,3 +196,107 @@ def test_preprocess_without_a_report_says_which_stage_is_missing(project: Path) 
         report.write_text(content)
         with pytest.raises(DataError, match="Make it with `dvc repro validate`"):
             preprocess.main()
+
+
+# --- each check alone ---------------------------------------------------------------------------
+
+
+def stored(path: Path, images: object, labels: object, **facts: object) -> Path:
+    """A file as `save_dataset` writes it, with arrays or facts that it would not write."""
+    arrays = {"images": np.asarray(images), "labels": np.asarray(labels)}
+    known = {"format": 1, "kind": "dataset", "classes": 3, "digest": dataset._digest(**arrays)}
+    given = {name: fact for name, fact in (known | facts).items() if fact is not None}
+    save_file(arrays, path, {"cgan": json.dumps(given)})
+    return path
+
+
+def test_a_file_made_by_hand_as_it_should_be_is_read(tmp_path: Path) -> None:
+    """So that what the tests below refuse, they refuse for the one thing changed."""
+    assert len(dataset.load_dataset(stored(tmp_path / "x", IMAGES, LABELS))) == 60
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        pytest.param(IMAGES.astype(np.int16), LABELS, id="pixels not uint8"),
+        pytest.param(IMAGES, LABELS.astype(np.int32), id="labels not int64"),
+        pytest.param(IMAGES, LABELS[:-1], id="a label missing"),
+        pytest.param(IMAGES, LABELS[:, None], id="a table of labels"),
+        pytest.param(IMAGES[:, 0], LABELS, id="no channels"),
+        pytest.param(IMAGES[:0], LABELS[:0], id="no images"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(tmp_path: Path, images: object, labels: object) -> None:
+    with pytest.raises(DataError, match="expected `images` uint8"):
+        dataset.load_dataset(stored(tmp_path / "x", images, labels))
+
+
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_a_missing_array_is_refused(tmp_path: Path, name: str) -> None:
+    facts = {"format": 1, "kind": "dataset", "classes": 3, "digest": "0"}
+    arrays = {"images": IMAGES, "labels": LABELS}
+    del arrays[name]
+    save_file(arrays, tmp_path / "x", {"cgan": json.dumps(facts)})
+    with pytest.raises(DataError, match="expected `images` uint8"):
+        dataset.load_dataset(tmp_path / "x")
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_beyond_the_classes_is_refused_though_the_digest_is_right(
+    tmp_path: Path, label: int
+) -> None:
+    labels = LABELS.copy()
+    labels[7] = label
+    with pytest.raises(DataError, match="damaged"):
+        dataset.load_dataset(stored(tmp_path / "x", IMAGES, labels))
+
+
+def test_the_digest_knows_pixels_labels_and_shape(tmp_path: Path) -> None:
+    right = dataset._digest(IMAGES, LABELS)
+    pixels, labels = IMAGES.copy(), LABELS.copy()
+    pixels[0, 0, 0, 0] ^= 1
+    labels[0] = (labels[0] + 1) % 3
+    for images, numbers in (
+        (pixels, LABELS),
+        (IMAGES, labels),
+        (IMAGES.reshape(60, 1, 4, 16), LABELS),
+    ):
+        with pytest.raises(DataError, match="damaged"):
+            dataset.load_dataset(stored(tmp_path / "x", images, numbers, digest=right))
+
+
+@pytest.mark.parametrize("fact", ["format", "kind", "classes", "digest"])
+def test_a_file_without_one_of_its_facts_is_not_ours(tmp_path: Path, fact: str) -> None:
+    with pytest.raises(DataError, match="not a dataset that cgan wrote"):
+        dataset.load_dataset(stored(tmp_path / "x", IMAGES, LABELS, **{fact: None}))
+
+
+def test_another_kind_of_file_of_ours_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found 'judge' of format 1"):
+        dataset.load_dataset(stored(tmp_path / "x", IMAGES, LABELS, kind="judge"))
+
+
+def test_the_order_of_the_facts_does_not_change_the_bytes_and_a_nan_is_no_fact(
+    tmp_path: Path,
+) -> None:
+    dataset.save_dataset(tmp_path / "a", IMAGES, LABELS, FACTS)
+    dataset.save_dataset(tmp_path / "b", IMAGES, LABELS, dict(reversed(FACTS.items())))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dataset.save_dataset(tmp_path / "c", IMAGES, LABELS, FACTS | {"mean": float("nan")})
+
+
+def test_a_hold_out_with_copies_takes_whole_groups_and_no_more_than_its_share() -> None:
+    """Ten images of each class: one of them six times, four once. Half of a class is a single group of
+    six at most when that one is drawn first (nothing smaller is), else as many of the four as fit."""
+    kinds = [0] * 6 + [1, 2, 3, 4] + [5] * 6 + [6, 7, 8, 9]
+    images = np.array(kinds, np.uint8).reshape(-1, 1, 1, 1).repeat(8, 2).repeat(8, 3)
+    labels = np.array([0] * 10 + [1] * 10, np.int64)
+    seen = set()
+    for seed in range(12):
+        _, holdout = dataset.split(images, labels, 0.5, seed)
+        for of_class in (holdout[holdout < 10], holdout[holdout >= 10]):
+            seen.add(len(of_class))
+    assert seen <= {1, 2, 3, 4, 6} and {4, 6} <= seen
+    exact = [len(dataset.split(IMAGES, LABELS, part, 0)[1]) for part in (0.01, 0.1, 0.125, 0.98)]
+    assert exact == [3, 6, 6, 57], "at least one, rounded to even, never all twenty"

@@ -106,3 +106,46 @@ def test_command_compares_with_a_reference(
     digits_csv.write_text("\n".join([header, *inverted, ""]))
     drifted = CliRunner().invoke(app, [*command, "--reference", "good.json"])
     assert "differs from the reference: pixel_values" in str(drifted.exception)
+
+
+def counted(counts: list[int], **profile: list[int]) -> dict[str, Any]:
+    """What `distances` reads of a report; histograms that are not given are all in one bin."""
+    flat = {name: [1, 0] for name in ("brightness", "rows", "columns")}
+    facts = {"shape": [1, 2, 2], "classes": len(counts), "class_counts": counts}
+    return {**facts, "profile": flat | profile}
+
+
+def test_distances_of_hand_made_reports_are_those_worked_out_by_hand() -> None:
+    first = counted([3, 1, 0], brightness=[4, 0, 0, 0], columns=[2, 0])
+    second = counted([1, 1, 1], brightness=[0, 0, 0, 9], columns=[0, 3])
+    # Mixes 3/4, 1/4, 0 and thirds: 5/12 must move. All brightness goes three of four bins up, all ink one
+    # column of two to the right, and no ink changes its row.
+    assert drift.distances(first, second) == {
+        "class_mix": 0.4167,
+        "pixel_values": 0.75,
+        "position": 0.5,
+    }
+    third = counted([3, 1, 0], brightness=[4, 0, 0, 0], rows=[1, 2])
+    assert drift.distances(first, third)["position"] == 0.3333, "rows count as columns do"
+
+
+@pytest.mark.parametrize("other", [[1, 0, 0], [0, 0]], ids=["other bins", "nothing in it"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_profiles_that_cannot_be_compared_are_no_report(
+    tmp_path: Path, other: list[int], turned: bool
+) -> None:
+    pair = [counted([1, 1]), counted([1, 1], rows=other)]
+    mine, reference = reversed(pair) if turned else pair
+    path = tmp_path / "reference.json"
+    path.write_text(json.dumps(reference))
+    with pytest.raises(DataError, match="not a validation report"):
+        drift.check(mine, path, "x")
+
+
+def test_a_distance_at_its_limit_is_within_it(tmp_path: Path) -> None:
+    mine, path = counted([6, 4]), tmp_path / "reference.json"
+    path.write_text(json.dumps(counted([5, 5])))
+    assert drift.check(mine, path, "x") == {"class_mix": 0.1, "pixel_values": 0, "position": 0}
+    path.write_text(json.dumps(counted([499, 501])))
+    with pytest.raises(DataError, match=r"class_mix 0\.101 \(limit 0\.10\)"):
+        drift.check(mine, path, "x")

@@ -39,7 +39,9 @@ SEED = 1
 # Decorators that may stay around a function while its body is exchanged.
 OUTER = {"contextmanager", "property", "no_grad", "inference_mode"}
 LOGGERS = {"log", "logger", "logging", "warnings"}
-TIMES, MORE = 3, 30.0  # a mutant is given three times what its tests took, and this many seconds
+# A mutant is given so many times what its tests took, and so many seconds. Generous: on a busy machine
+# the same tests can take far longer, and for a test that hangs there is pytest's own limit.
+TIMES, MORE = 6, 240.0
 VERDICTS = ("killed", "timeout", "equivalent", "survived", "no test")
 
 
@@ -96,7 +98,7 @@ def prepare(module: str, fresh: bool) -> Path:
         "source_paths": ["cgan"],
         "only_mutate": [f"cgan/{module}.py"],
         "also_copy": sorted({name.split("/")[0] for name in files} - {"cgan", "pyproject.toml"}),
-        "pytest_add_cli_args": ["-p", "cgan._mutants", "-p", "no:cacheprovider", "--timeout=120"],
+        "pytest_add_cli_args": ["-p", "cgan._mutants", "-p", "no:cacheprovider"],
         "pytest_add_cli_args_test_selection": [name for name in tests if (ROOT / name).exists()],
         "process_isolation": "forkserver",
         "on_dependency_change": "ignore",
@@ -144,7 +146,8 @@ def run_one(module: str, sample: int, jobs: int) -> None:
     chosen = sorted(results)
     if 0 < sample < len(chosen):
         chosen = random.Random(f"{SEED} {module}").sample(chosen, sample)
-    todo = [name for name in chosen if results[name] is None]
+    # The limits are such that only a busy machine reaches them: not a verdict.
+    todo = [n for n in chosen if results[n] is None or verdict(results[n]) == "timeout"]
     todo.sort(key=lambda name: sum(seconds[test] for test in reach[name]))
     checked = Path("checked")  # that these tests pass in the fork server, when nothing is changed
     try:
@@ -184,7 +187,7 @@ def tests_changed(data: Any) -> None:
         for stale in ("mutants/mutmut-stats.json", "checked"):
             Path(stale).unlink(missing_ok=True)
         for name, code in data.exit_code_by_key.items():
-            if verdict(code) not in ("killed", "timeout"):
+            if code is not None and verdict(code) != "killed":
                 data.exit_code_by_key[name] = None
         data.save()
     known.write_text(now)
@@ -252,7 +255,7 @@ def report() -> None:
     table = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, row in [*rows, ("all", total)]:
         counted = row[1] - row[4]
-        score = f"{(row[2] + row[3]) / counted:.1%}" if counted else "–"
+        score = f"{row[2] / counted:.1%}" if counted else "–"
         table.append(f"| {name} | {' | '.join(map(str, row[:-1]))} | {score} | {row[-1]} |")
     text = "\n".join([*table, "", *living])
     STATE.mkdir(parents=True, exist_ok=True)
