@@ -148,7 +148,10 @@ def bars(
         "copies": COPIES_FLOOR + limits.max_copies_over_floor,
     }
     right, asked = judged.right_by_class, judged.asked_by_class
-    worst = min(range(len(asked)), key=lambda label: right[label] / max(1, asked[label]))
+    seen = [
+        label for label, count in enumerate(asked) if count
+    ]  # there may be more classes than drawings
+    worst = min(seen, key=lambda label: right[label] / asked[label])
     shares = {
         "conditional_accuracy": (
             "drawings that show the class asked for",

@@ -368,3 +368,174 @@ def test_f76_html_and_markdown_of_others_are_shown_as_text(good: Judged) -> None
     assert not re.search(r"(?<!\\)\]\(", page)
     assert "\n# big" not in page
     assert page.count("&lt;script&gt;") == 2
+
+
+# ------------------------------------------------------------------------ by hand, without a judge
+
+
+def flat(value: float, half: float = 0.0) -> Estimate:
+    """An estimate whose 95 % interval is `value` ± 0.95 `half`."""
+    return Estimate(value, torch.linspace(value - half, value + half, 201, dtype=torch.float64))
+
+
+def by_hand(**changes: Any) -> Judged:
+    metrics = {"fid_judge": 3.0, "conditional_accuracy": 0.9}
+    metrics |= {"worst_class_accuracy": 0.8, "coverage": 0.7}
+    fine: dict[str, Any] = {
+        "metrics": {name: flat(value) for name, value in metrics.items()},
+        "fid_over_floor": flat(0.0),
+        "coverage_of_floor": flat(1.0),
+        "right_by_class": [1000, 1000],
+        "asked_by_class": [1000, 1000],
+    }
+    return Judged(**fine | changes)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "half", "better"),
+    [
+        ("fid_judge", 2.0, 1.0, True),
+        ("fid_judge", 2.0, 1.06, None),  # 1 less, ± 1.007
+        ("fid_judge", 4.0, 1.0, False),
+        ("fid_judge", 4.0, 1.06, None),
+        ("coverage", 0.8, 0.1, True),
+        ("coverage", 0.8, 0.106, None),
+        ("coverage", 0.6, 0.1, False),
+        ("coverage", 0.6, 0.106, None),
+        ("conditional_accuracy", 0.95, 0.0, True),
+        ("worst_class_accuracy", 0.75, 0.0, False),
+    ],
+)
+def test_a_difference_counts_when_its_interval_is_clear_of_zero(
+    metric: str, value: float, half: float, better: bool | None
+) -> None:
+    champion = by_hand()
+    challenger = by_hand(metrics=champion.metrics | {metric: flat(value, half)})
+    row = next(row for row in compare(challenger, champion) if row.metric == metric)
+    assert row.better is better
+    assert (row.challenger, row.champion) == (value, champion.metrics[metric].value)
+    assert row.difference == pytest.approx(value - row.champion)
+    assert row.interval == pytest.approx(
+        (row.difference - 0.95 * half, row.difference + 0.95 * half)
+    )
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_an_interval_that_touches_zero_is_no_difference(side: int) -> None:
+    champion = by_hand()
+    ends = torch.full((201,), 3.0, dtype=torch.float64)
+    ends[100:] += side  # so that both percentiles are exact
+    challenger = by_hand(metrics=champion.metrics | {"fid_judge": Estimate(3.0 + side / 2, ends)})
+    assert compare(challenger, champion)[0].better is None
+
+
+def bar(name: str, judged: Judged, **more: Any) -> Any:
+    copied, judge = Share(0, 1000), Share(1000, 1000)
+    return next(c for c in bars(LIMITS, judged, copied, judge, **more) if c.name == name)
+
+
+def test_distance_and_coverage_are_checked_at_opposite_ends_and_the_limit_itself_is_reached() -> (
+    None
+):
+    at_most, at_least = LIMITS.max_fid_over_floor, LIMITS.min_coverage_of_floor
+    for name, limit, sign in (
+        ("fid_over_floor", at_most, 1),
+        ("coverage_of_floor", at_least, -1),
+    ):
+        assert bar(name, by_hand(**{name: flat(limit)})).passed
+        assert not bar(name, by_hand(**{name: flat(limit + sign * 1e-6)})).passed
+        wide = by_hand(**{name: flat(limit, 0.01)})
+        found = bar(name, wide)
+        assert not found.passed and bar(name, wide, benefit_of_doubt=True).passed
+        assert (found.value, found.limit) == (limit, limit)
+        assert found.interval == pytest.approx((limit - 0.0095, limit + 0.0095))
+
+
+def test_each_bar_has_the_limit_that_params_yaml_names() -> None:
+    limits = {
+        check.name: check.limit for check in bars(LIMITS, by_hand(), Share(0, 9), Share(9, 9))
+    }
+    assert limits == {
+        "conditional_accuracy": LIMITS.min_conditional_accuracy,
+        "worst_class_accuracy": LIMITS.min_worst_class_accuracy,
+        "copies": 0.01 + LIMITS.max_copies_over_floor,
+        "judge_accuracy": LIMITS.min_judge_accuracy,
+        "fid_over_floor": LIMITS.max_fid_over_floor,
+        "coverage_of_floor": LIMITS.min_coverage_of_floor,
+    }
+
+
+def test_the_worst_class_is_the_one_with_the_smallest_part_right_not_the_fewest() -> None:
+    judged = by_hand(right_by_class=[95, 18, 980], asked_by_class=[100, 20, 1000])
+    found = bar("worst_class_accuracy", judged)
+    assert found.what == "drawings of 1, the worst class, that show it" and found.value == 0.9
+    assert bar("conditional_accuracy", judged).value == pytest.approx(1093 / 1120)
+
+
+def test_a_class_that_was_never_asked_for_is_not_the_worst() -> None:
+    """1,000 classes and 100 drawings are both allowed."""
+    judged = by_hand(right_by_class=[9, 0, 7], asked_by_class=[10, 0, 10])
+    assert "drawings of 2," in bar("worst_class_accuracy", judged).what
+
+
+def test_the_model_apart_must_reach_the_bar_and_a_problem_counts_as_none_right() -> None:
+    least = LIMITS.min_worst_class_accuracy
+    for right, passed in ((round(1000 * least), True), (round(1000 * least) - 1, False)):
+        loaded = Loaded(right=Share(right, 1000))
+        check = decide(LIMITS, by_hand(), Share(0, 1000), Share(1000, 1000), loaded, None).checks[
+            -1
+        ]
+        assert (check.passed, check.value, check.limit) == (passed, right / 1000, least)
+        assert check.interval is None
+    broken = Loaded("it fell over", Share(1000, 1000))
+    check = decide(LIMITS, by_hand(), Share(0, 1000), Share(1000, 1000), broken, None).checks[-1]
+    assert (check.passed, check.value) == (False, 0.0)
+
+
+def decided(challenger: Judged, champion: Judged, limits: GateParams = LIMITS) -> Decision:
+    return decide(limits, challenger, Share(0, 1000), Share(1000, 1000), FINE, champion)
+
+
+def test_reasons_give_values_intervals_and_what_was_asked() -> None:
+    champion = by_hand()
+    blocked_by = decided(by_hand(fid_over_floor=flat(99.0, 1.0)), champion).reasons
+    assert blocked_by[0] == (
+        "Fréchet distance, less that of real images: 99.0000 (95 %: 98.0500 to 99.9500), at most "
+        f"{LIMITS.max_fid_over_floor:.4g} is asked at the upper end"
+    )
+    low = decided(by_hand(coverage_of_floor=flat(0.0)), champion).reasons[0]
+    assert low.endswith(f"at least {LIMITS.min_coverage_of_floor:.4g} is asked at the lower end")
+    same = decided(by_hand(), champion).reasons
+    assert same == [
+        "Fréchet distance 3.0000, not clearly different from the champion's 3.0000 (difference "
+        "+0.0000, 95 %: +0.0000 to +0.0000); asked for is a better one, by more than noise explains"
+    ]
+    assert decided(by_hand(), champion, NOT_WORSE).passed
+
+
+def test_what_speaks_for_a_challenger_is_what_is_better_and_then_the_bars() -> None:
+    champion = by_hand()
+    better = champion.metrics | {"fid_judge": flat(2.0), "coverage": flat(0.75)}
+    decision = decided(by_hand(metrics=better), champion)
+    first, second, last = decision.reasons
+    assert decision.passed and first.startswith("Fréchet distance 2.0000, better than")
+    assert second.startswith(
+        "coverage 0.7500, better than the champion's 0.7000 (difference +0.0500"
+    )
+    assert last == "every bar is reached, also at the pessimistic end of its interval"
+    worse = decided(by_hand(metrics=better | {"coverage": flat(0.65)}), champion)
+    assert [reason.split(" (")[0] for reason in worse.reasons] == [
+        "coverage 0.6500, worse than the champion's 0.7000"
+    ]
+
+
+def test_a_quotient_of_estimates_has_the_quotients_of_their_replicates() -> None:
+    part = Estimate(0.6, torch.tensor([0.4, 0.6, 0.8], dtype=torch.float64))
+    whole = Estimate(0.8, torch.tensor([0.8, 0.8, 0.8], dtype=torch.float64))
+    found = part / whole
+    assert found.value == pytest.approx(0.75)
+    assert found.replicates.tolist() == pytest.approx([0.5, 0.75, 1.0])
+    nothing = part / Estimate(0.0, torch.zeros(3, dtype=torch.float64))
+    assert (nothing.value, nothing.replicates.tolist()) == (1.0, [1.0, 1.0, 1.0])
+    tiny = part / Estimate(0.5, torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
+    assert tiny.replicates.isfinite().all()
