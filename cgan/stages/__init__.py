@@ -112,6 +112,11 @@ def _in_words(error: Exception) -> str:
             "(`dvc gc --workspace` removes cached results that nothing uses) and run `dvc repro` "
             "again: complete files are whole, a training goes on from its last checkpoint."
         )
+    if isinstance(error, OSError) and error.errno and error.filename:
+        return (
+            f"{str(error.filename)[:300]}: {error.strerror}. Mend that and run `dvc repro` again: complete "
+            "files are whole, a training goes on from its last checkpoint."
+        )
     return ""
 
 
