@@ -6,8 +6,10 @@ A flow that dies by SIGKILL can end nothing: its training would go on alone, nex
 next run starts. This process is the leader of the group. SIGTERM tells it to end the group; once a second
 it looks whether its parent is still there.
 
-SPARED is 1 for DVC, which gets no SIGTERM: it would die between truncating dvc.lock and writing it, a
-moment that comes just when its stage has ended. It ends by itself when its stage does.
+What the command prints goes through here, and comes to nothing where nobody reads it any more: a line
+that meets a broken pipe would end DVC or a stage at any moment. SPARED is 1 for DVC, which gets no
+SIGTERM: it would die between truncating dvc.lock and writing it, a moment that comes just when its stage
+has ended. It ends by itself when its stage does.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ LOOK_S = 0.1
 
 def main() -> int:
     parent, grace_s, spared, *command = sys.argv[1:]
-    child = subprocess.Popen(command)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert child.stdout
+    relay = threading.Thread(target=_relay, args=[child.stdout.fileno()], daemon=True)
+    relay.start()
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
 
@@ -40,7 +45,19 @@ def main() -> int:
     code = child.wait()
     if ending.is_set() or os.getppid() != int(parent):
         watcher.join()  # it sees to the rest of the group
+    relay.join()
     return code if code >= 0 else 128 - code
+
+
+def _relay(source: int) -> None:
+    """Pass on what comes, as it comes, until the last process of the group has closed its end."""
+    heard = True
+    while words := os.read(source, 65536):
+        while heard and words:
+            try:
+                words = words[os.write(1, words) :]
+            except OSError:
+                heard = False
 
 
 def _end_group(grace_s: float, spared: set[int]) -> None:

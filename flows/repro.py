@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -243,24 +243,26 @@ def run_module(
     )
     assert process.stdout is not None
     lines: list[str] = []
-
-    def drain() -> None:
-        for raw in process.stdout or ():
-            if line := raw.rstrip():
-                lines.append(line)
-                relay(line)
-
     try:
-        drain()
+        for line in _said(process):
+            lines.append(line)
+            relay(line)
         return process.wait(), lines
     except BaseException:
-        _end(process, drain)
+        _end(process, relay)
         raise
     finally:
         process.stdout.close()
 
 
-def _end(process: subprocess.Popen[str], drain: Callable[[], None]) -> None:
+def _said(process: subprocess.Popen[str]) -> Iterator[str]:
+    """Its lines, until the last process of its group has closed the pipe."""
+    for raw in process.stdout or ():
+        if line := raw.rstrip():
+            yield line
+
+
+def _end(process: subprocess.Popen[str], relay: Callable[[str], None]) -> None:
     """Have the guard end its group, and relay the last words; SIGKILL where even the guard hangs."""
 
     def kill() -> None:
@@ -272,7 +274,9 @@ def _end(process: subprocess.Popen[str], drain: Callable[[], None]) -> None:
     timer = threading.Timer(GRACE_S + 2, kill)
     timer.start()
     try:
-        drain()  # ends when the last process of the group has closed the pipe
+        for line in _said(process):
+            with contextlib.suppress(BaseException):  # whoever reads may be what ended the run
+                relay(line)
     finally:
         timer.cancel()
         kill()
