@@ -53,6 +53,7 @@ MAX_BACKOFF_S = 30.0
 HTTP_TIMEOUT_S = 10
 RUN_KEY_TAG = "cgan.run_key"
 MODEL_NAME = "generator"
+STORE = "MLFLOW_TRACKING_URI"
 FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME")
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
@@ -621,17 +622,17 @@ def flush_one(root: Path, folder: Path) -> str:
     """Deliver one journal and say so. Raises TrackingError when it cannot be delivered now."""
     header = RunHeader.load(folder)
     waiting = count_waiting(folder)
+    # MLflow writes the address that it is told there, and the next journal may have another.
+    told = {STORE: os.environ.get(STORE)}
     with (
-        _environment({**client_settings(), **dict.fromkeys(FOREIGN_RUN)}),
+        _environment({**client_settings(), **dict.fromkeys(FOREIGN_RUN), **told}),
         (folder / "sender.lock").open("w") as lock,
     ):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return f"{header.run_name}: a running stage delivers it"
-        uri = header.tracking_uri
-        if os.environ.get("MLFLOW_TRACKING_URI"):
-            uri = store_uri(root)
+        uri = store_uri(root) if told[STORE] else header.tracking_uri
         delivery = Delivery(folder, uri, root)
         try:
             delivery.deliver()

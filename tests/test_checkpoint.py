@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 import resource
 import struct
@@ -432,3 +433,30 @@ def test_f54_a_save_that_finds_no_space_leaves_the_former_checkpoints(tmp_path: 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert names_in(tmp_path) == ["step-000000004.safetensors", "step-000000008.safetensors"]
+
+
+def test_f87_a_saved_checkpoint_s_name_is_on_the_disk_too_and_the_folders_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[tuple[str, Path]] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        events.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def noted_rename(path: Path, target: Path) -> Path:
+        events.append(("rename", Path(target)))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_rename)
+    target = tmp_path / "a/b/x.safetensors"
+    save_tensors(target, "checkpoint", tensors_of(4), {"step": 4})
+    content, renamed, *folders = events
+    assert content[0] == "fsync" and content[1].name.startswith(".x.safetensors.")
+    assert renamed == ("rename", target)
+    assert folders == [("fsync", tmp_path / "a/b"), ("fsync", tmp_path / "a"), ("fsync", tmp_path)]
+    events.clear()
+    save_tensors(target, "checkpoint", tensors_of(8), {"step": 8})
+    assert events[2:] == [("fsync", tmp_path / "a/b")]

@@ -62,14 +62,18 @@ def test_f84_without_git_the_way_out_is_told_and_works(
 ) -> None:
     for name in ("init", "no_scm"):
         folder = tmp_path / name
-        shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+        shutil.copytree(
+            ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp")
+        )
         monkeypatch.chdir(folder)
         monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
         for variable in ("AUTHOR", "COMMITTER"):
             monkeypatch.setenv(f"GIT_{variable}_NAME", "t")
             monkeypatch.setenv(f"GIT_{variable}_EMAIL", "t@t")
         Path("dvc.yaml").write_text(PIPELINE)
-        with pytest.raises(CganError, match="not in a git repository, and DVC expects one") as refused:
+        with pytest.raises(
+            CganError, match="not in a git repository, and DVC expects one"
+        ) as refused:
             checked()
         git_way, dvc_way = str(refused.value).split("`")[1:5:2]
         commands = git_way.split(" && ") if name == "init" else [dvc_way]
@@ -100,7 +104,13 @@ def test_f84_make_repro_says_it_before_dvc_does(tmp_path: Path) -> None:
 
 def damaged(content: str) -> list[str]:
     """As a kill leaves it: cut off at the start, in the middle, behind the schema, and plain nonsense."""
-    return ["", content[: content.index("cmd")], content[: content.index("stages")], "\0" * 40, "- a\n"]
+    return [
+        "",
+        content[: content.index("cmd")],
+        content[: content.index("stages")],
+        "\0" * 40,
+        "- a\n",
+    ]
 
 
 @pytest.mark.parametrize("way", range(5))

@@ -249,6 +249,87 @@ def test_f48_killed_between_the_end_of_the_stage_and_the_write_of_dvc_lock_nothi
     assert statuses(repo) == ["FINISHED", "FINISHED"]
 
 
+KILLED_AT = """
+import os, signal, sys
+from cgan import finished, journal, mlflow_tracker
+from cgan.stages import run_stage, train
+
+owner, name, when, word = sys.argv[1:]
+owner = {"finished": finished, "tracker": journal.JournalTracker, "mlflow_tracker": mlflow_tracker,
+         "sender": mlflow_tracker._Sender}[owner]
+plain = getattr(owner, name)
+
+def dying(*args, **kwargs):
+    if when == "after":
+        plain(*args, **kwargs)
+    if word in map(str, args) or word == "any":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if when == "before":
+        return plain(*args, **kwargs)
+
+setattr(owner, name, dying)
+run_stage(train.main)
+"""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ("finished", "hand_over", "before", "any"),  # all is delivered, its journal is gone
+        *(
+            pytest.param(moment, marks=pytest.mark.slow)
+            for moment in [
+                ("tracker", "log_model", "after", "any"),
+                ("finished", "keep", "before", "any"),
+                ("finished", "write_json", "before", "any"),  # copied, not yet marked
+                ("tracker", "write", "before", "end"),
+                ("tracker", "write", "after", "end"),
+                ("sender", "finish", "before", "any"),
+                ("sender", "finish", "after", "any"),
+                ("mlflow_tracker", "write_json", "before", "any"),
+                ("finished", "hand_over", "after", "any"),
+            ]
+        ),
+    ],
+    ids="-".join,
+)
+def test_f78_killed_at_any_point_of_its_end_a_training_is_one_run_with_each_record_once(
+    repo: Path, uninterrupted: dict[str, str], moment: tuple[str, ...]
+) -> None:
+    stage = [sys.executable, "-c", KILLED_AT, *moment]
+    done = subprocess.run(stage, cwd=repo, env={**environment(), "DVC_STAGE": "train"}, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+    said = run(repo, *REPRO).stdout
+
+    assert_one_training(repo, uninterrupted)
+    kept = moment[0] != "tracker" or moment[1] == "write"
+    kept &= moment[:3] not in (("finished", "keep", "before"), ("finished", "write_json", "before"))
+    assert ("is taken over" in said) is kept
+    assert ("Resuming at step" in said) is not kept
+
+
+@pytest.mark.parametrize("change", ["other code", "damage"])
+def test_f78_a_finished_result_of_other_code_or_damaged_is_not_taken_over(
+    repo: Path, uninterrupted: dict[str, str], change: str
+) -> None:
+    stage = [sys.executable, "-c", KILLED_AT, "finished", "hand_over", "before", "any"]
+    subprocess.run(stage, cwd=repo, env={**environment(), "DVC_STAGE": "train"}, check=False)
+    if change == "damage":
+        (path,) = repo.glob(".cgan/checkpoints/*/finished/models/generator.safetensors")
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        (repo / "cgan/previews.py").write_text((repo / "cgan/previews.py").read_text() + "# new\n")
+    said = run(repo, *REPRO).stdout
+    assert "is not taken over" in said and "Training deconv" in said
+    assert results(repo) == uninterrupted
+    assert statuses(repo) == ["FINISHED", "FINISHED"], "another training, another run"
+    steps = rows(
+        repo, "select count(*) from metrics where key = 'loss/generator' group by run_uuid"
+    )
+    assert steps == [(STEPS // 10,), (STEPS // 10,)]
+
+
 @pytest.mark.parametrize("file", ["params.yaml", "cgan/errors.py"])
 def test_f49_params_or_a_used_module_edited_while_a_stage_runs_is_refused_in_words(
     repo: Path, file: str
