@@ -26,6 +26,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 repro: $(READY) ## Run what is stale of the pipeline; print metrics, the grid's path and how to open the UI
+	@python -m flows.precheck
 	dvc repro
 	@cgan report
 

@@ -32,6 +32,11 @@ from cgan.networks import (
 
 log = logging.getLogger(__name__)
 
+
+class UnreadableError(ModelError):
+    """The file cannot be read at present. Nothing says that it is damaged."""
+
+
 FORMAT = 1
 Facts = dict[str, Any]
 Shapes = dict[str, tuple[Any, ...]]
@@ -70,30 +75,31 @@ def load_tensors(
 
     `shapes` says from the facts which shapes the tensors must have, by name; a file with others is
     refused before its tensors are read. Raises ModelError when the file is missing, truncated, damaged,
-    foreign or of another format.
+    foreign or of another format, and its subclass UnreadableError when the machine cannot read it now:
+    no permission, too many open files, no memory.
     """
     path = Path(path)
-    if not path.exists():
-        raise ModelError(
-            f"{path}: not found. Make it with `dvc repro`, or bring it with `dvc pull`."
-        )
-    if not path.is_file():
-        raise ModelError(f"{path}: not a file. Give the path of a .safetensors file.")
     try:
+        if not path.exists():
+            raise ModelError(
+                f"{path}: not found. Make it with `dvc repro`, or bring it with `dvc pull`."
+            )
+        if not path.is_file():
+            raise ModelError(f"{path}: not a file. Give the path of a .safetensors file.")
+        path.open("rb").close()  # safetensors calls every file that it cannot open absent
         with safe_open(path, framework="pt", device="cpu") as file:
             facts = _facts(file.metadata() or {}, kind, path)
             if shapes is not None:
                 found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
                 _refuse_difference(shapes(facts), found, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (
-        SafetensorError,
-        OSError,
-        ValueError,
-        OverflowError,
-        MemoryError,
-        RuntimeError,
-    ) as error:
+    except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's, of open and mmap
+        reason = (getattr(error, "strerror", None) or str(error) or "no memory").splitlines()[0]
+        raise UnreadableError(
+            f"{path}: cannot be read now ({reason[:200]}). The file is left as it is: give read "
+            "permission, end other programs, or raise the limit (`ulimit -n`, `ulimit -v`), and try again."
+        ) from None
+    except (SafetensorError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0][:200]
         raise ModelError(
             f"{path}: not a readable safetensors file ({reason}). It is truncated or something else; "
@@ -201,8 +207,8 @@ def _refuse_difference(expected: Shapes, found: Shapes, path: Path | str) -> Non
 class Checkpoints:
     """The checkpoints of one training, newest two kept, in a folder of their own.
 
-    One atomic file holds everything of one step, so parts of different steps never meet. A damaged
-    newest file falls back to the one before it.
+    One atomic file holds everything of one step, so parts of different steps never meet. Where the
+    newest file is damaged, the one before it is taken.
     """
 
     KEEP = 2
@@ -214,7 +220,9 @@ class Checkpoints:
             leftover.unlink()
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*.safetensors"), reverse=True)
+        """Newest first. Raises OSError for a folder that cannot be read, where a glob finds nothing."""
+        found = [path for path in self.folder.iterdir() if path.match("step-*.safetensors")]
+        return sorted(found, reverse=True)
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         path = self.folder / f"step-{step:09d}.safetensors"
@@ -223,13 +231,18 @@ class Checkpoints:
             old.unlink()
 
     def load(self) -> tuple[int, dict[str, Tensor]] | None:
-        """The newest good checkpoint as (step, tensors), or None."""
+        """The newest good checkpoint as (step, tensors), or None. Damaged ones are removed.
+
+        Raises UnreadableError, and removes nothing, when the machine cannot read one at present.
+        """
         for path in self._files():
             try:
                 tensors, facts = load_tensors(path, "checkpoint")
+            except UnreadableError:
+                raise
             except ModelError as error:
                 log.warning("Checkpoint left out: %s", error)
-                path.unlink()
+                path.unlink(missing_ok=True)
                 continue
             return int(facts["step"]), tensors
         return None

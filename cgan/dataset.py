@@ -114,10 +114,17 @@ def load_dataset(path: Path | str) -> Dataset:
             f"{path}: not found. Make it with `dvc repro preprocess`, or bring it with `dvc pull`."
         )
     try:
+        path.open("rb").close()  # safetensors calls every file that it cannot open absent
         with safe_open(path, framework="np") as file:
             stored = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:200]
+        raise DataError(
+            f"{path}: cannot be read now ({reason}). The file is left as it is: give read permission, end "
+            "other programs, or raise the limit (`ulimit -n`, `ulimit -v`), and try again."
+        ) from None
+    except (SafetensorError, ValueError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0][:200]
         raise DataError(f"{path}: not a readable safetensors file ({reason}). {AGAIN}") from None
     try:

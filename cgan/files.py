@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -16,10 +17,15 @@ from typing import Any
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the same folder; flush it and rename it to `path` on success.
 
-    The new name always gets a new inode, so a file that DVC linked from its cache is never written
-    through. On an error the temporary file is removed and `path` is left as it was.
+    When the block has ended, the file is there after a power cut too: its folder is flushed as well, and
+    the folders above that were made for it. The new name always gets a new inode, so a file that DVC
+    linked from its cache is never written through. On an error the temporary file is removed and `path`
+    is left as it was.
     """
     path = Path(path)
+    changed = [path.parent]
+    while not changed[-1].exists():
+        changed.append(changed[-1].parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(descriptor)
@@ -30,11 +36,25 @@ def replacing(path: Path | str) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        for folder in changed:
+            sync_folder(folder)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # a full disk doesn't say for which file
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the folder's names on the disk, as os.fsync has a file's content."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system whose folders cannot be flushed
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:

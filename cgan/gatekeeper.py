@@ -33,7 +33,7 @@ from cgan.judge import Judge, load_judge, look
 from cgan.judging import REPLICATES, Ground, Judged
 from cgan.load_check import drawing_apart, labels_for
 from cgan.metrics import copies
-from cgan.mlflow_delivery import RUN_KEY_TAG, flush
+from cgan.mlflow_delivery import RUN_KEY_TAG, flush_one, waiting_journals
 from cgan.networks import Generator
 from cgan.params import Params
 from cgan.registry import (
@@ -147,14 +147,22 @@ def _reference() -> dict[str, str]:
 
 
 def _deliver(reference: dict[str, str], say: Say) -> None:
-    """All journals that wait; for this training's, also while another process is at it."""
+    """This training's journal, also while another process is at it. Others' are named, and no matter."""
     root = project_root()
+    own = journals(root) / reference["run_key"]
     for _ in range(DELIVERY_S):
-        for line in flush(root):
+        if own not in waiting_journals(root):
+            break
+        line = flush_one(root, own)
+        if not count_waiting(own):
             say(line)
-        if not count_waiting(journals(root) / reference["run_key"]):
-            return
+            break
         time.sleep(1)
+    if others := [f for f in waiting_journals(root) if f != own and count_waiting(f)]:
+        say(
+            f"Records of {len(others)} other run{'s' * (len(others) > 1)} wait in {journals(root)}: "
+            "`cgan track flush` delivers them, or says what is in the way."
+        )
 
 
 def _run(registry: Registry, reference: dict[str, str]) -> Any:

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.files import write_json, write_text
+from cgan.errors import TrackingError
+from cgan.files import sync_folder, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,24 @@ class RunHeader:
 
     @classmethod
     def load(cls, folder: Path) -> RunHeader:
-        return cls(**json.loads((folder / "run.json").read_text()))
+        """Raises TrackingError, which names the folder, when `run.json` is missing or damaged."""
+        path = folder / "run.json"
+        try:
+            header = cls(**json.loads(path.read_text()))
+            texts = (header.run_key, header.run_name, header.experiment, header.tracking_uri)
+            if all(isinstance(text, str) for text in texts):
+                return header
+            reason = "it is damaged"
+        except FileNotFoundError:
+            reason = "it is missing"
+        except (ValueError, TypeError):
+            reason = "it is damaged"
+        except OSError as error:
+            reason = str(error.strerror)
+        raise TrackingError(
+            f"{path} does not say which run these records are of ({reason}). They stay there. Put the file "
+            f"back from a backup, or remove the folder if they are not worth it: rm -r '{folder}'"
+        )
 
 
 def read_records(path: Path, offset: int = 0, limit: int = 500) -> tuple[list[Record], int]:
@@ -106,13 +124,18 @@ class JournalTracker:
     """A Tracker that appends to a run's journal. It never raises: a full disk costs records only.
 
     `resume`: a step already in the journal is dropped, since a resumed training repeats the steps
-    after its checkpoint.
+    after its checkpoint. Without it the records are of an evaluation: the same numbers again, after a
+    kill, are told to the store once.
+
+    `header` is the one that the journal began with, where it has one.
     """
 
     def __init__(self, folder: Path, header: RunHeader, *, resume: bool) -> None:
         self.folder = folder
+        self.header = header
         self._lock = threading.Lock()
         self._failed = False
+        self._once = {} if resume else {"once": True}
         self._descriptor = self._open(header)
         size = os.fstat(self._descriptor).st_size
         self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
@@ -127,17 +150,23 @@ class JournalTracker:
     def _open(self, header: RunHeader) -> int:
         while True:
             (self.folder / "files").mkdir(parents=True, exist_ok=True)
-            if not (self.folder / "run.json").exists():
+            try:
+                self.header = RunHeader.load(self.folder)
+            except TrackingError:  # none yet, or damaged
                 header.save(self.folder)
             path = self.folder / JOURNAL
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             if os.fstat(descriptor).st_nlink:
+                sync_folder(self.folder)
                 return descriptor
             os.close(descriptor)  # a deliverer removed it in between
 
     def _is_new(self, record: Record) -> bool:
-        """Note the record's steps; keep of a metrics record only what was not journalled before."""
+        """Note the record's steps; keep of a metrics record only what was not journalled before.
+
+        A model's step too: a training that was killed after it had logged the model logs it again.
+        """
         if record["kind"] == "metrics":
             fresh = {
                 key: value
@@ -147,8 +176,8 @@ class JournalTracker:
             self._last_step.update({("metrics", key): record["step"] for key in fresh})
             record["metrics"] = fresh
             return bool(fresh)
-        if record["kind"] == "image":
-            key = ("image", record["name"])
+        if record["kind"] in ("image", "model"):
+            key = (record["kind"], record.get("name", ""))
             if record["step"] <= self._last_step.get(key, -1):
                 return False
             self._last_step[key] = record["step"]
@@ -192,7 +221,7 @@ class JournalTracker:
         if len(finite) < len(values):
             lost = values.keys() - finite.keys()
             self.set_tags({f"not_finite.{key}": f"{values[key]} at step {step}" for key in lost})
-        record: Record = {"kind": "metrics", "step": int(step), "metrics": finite}
+        record: Record = {"kind": "metrics", "step": int(step), "metrics": finite, **self._once}
         if self._is_new(record):
             self.write(**record)
 
@@ -220,6 +249,9 @@ class JournalTracker:
 
     def log_model(self, path: Path, step: int, facts: Mapping[str, Any]) -> None:
         """The generator file, and the code that draws with it as it is now."""
+        record: Record = {"kind": "model", "step": int(step), "facts": dict(facts)}
+        if not self._is_new(record):
+            return
         code = self._new_file("code") / "cgan"
         target = self._copy(path)
         if target is None:
@@ -231,9 +263,7 @@ class JournalTracker:
         except OSError as error:
             self._warn(error)
             return
-        self.write(
-            "model", file=target.name, code=code.parent.name, step=int(step), facts=dict(facts)
-        )
+        self.write(**record, file=target.name, code=code.parent.name)
 
     def _new_file(self, name: str) -> Path:
         return self.folder / "files" / f"{uuid.uuid4().hex[:12]}-{name}"
@@ -261,7 +291,11 @@ class JournalTracker:
 
 
 def remove_if_unused(folder: Path, offset: int) -> bool:
-    """Remove a run's folder unless somebody holds its journal or it grew beyond `offset`."""
+    """Remove a run's folder unless somebody holds its journal or it grew beyond `offset`.
+
+    The cursor goes first: whoever is killed in the middle leaves a journal that is delivered again, which
+    changes nothing, and never a cursor for the journal that comes after it.
+    """
     try:
         descriptor = os.open(folder / JOURNAL, os.O_RDWR)
     except FileNotFoundError:
@@ -270,7 +304,9 @@ def remove_if_unused(folder: Path, offset: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_size != offset:
             return False
-        shutil.rmtree(folder)
+        (folder / CURSOR).unlink(missing_ok=True)
+        (folder / JOURNAL).unlink()
+        shutil.rmtree(folder, ignore_errors=True)
     except BlockingIOError:
         return False
     finally:
@@ -279,9 +315,11 @@ def remove_if_unused(folder: Path, offset: int) -> bool:
 
 
 def delivered_offset(folder: Path) -> int:
-    """How far, in bytes, the journal is known to be delivered."""
+    """How far, in bytes, the journal is known to be delivered. Without a usable cursor all of it is
+    delivered again, which changes nothing."""
     try:
-        return int(json.loads((folder / CURSOR).read_text())["offset"])
+        offset = int(json.loads((folder / CURSOR).read_text())["offset"])
+        return offset if 0 <= offset <= (folder / JOURNAL).stat().st_size else 0
     except (OSError, ValueError, KeyError, TypeError):
         return 0
 

@@ -53,6 +53,7 @@ MAX_BACKOFF_S = 30.0
 HTTP_TIMEOUT_S = 10
 RUN_KEY_TAG = "cgan.run_key"
 MODEL_NAME = "generator"
+STORE = "MLFLOW_TRACKING_URI"
 FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME")
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
@@ -267,9 +268,7 @@ class Delivery:
 
         metrics = [
             Metric(key, value, record["time_ms"], record["step"], model_id=self._judged(key))
-            for record in records
-            if record["kind"] == "metrics"
-            for key, value in record["metrics"].items()
+            for record, key, value in self._fresh(records)
         ]
         tags = {
             key: value
@@ -295,6 +294,25 @@ class Delivery:
         for record in records:
             if record["kind"] in others:
                 others[record["kind"]](record)
+
+    def _fresh(self, records: list[Record]) -> Iterator[tuple[Record, str, float]]:
+        """The values of metrics records that the store lacks.
+
+        An evaluation that was killed and repeated says the same numbers again, at another time, which
+        would be another point to the store. Only a number that differs from the last one is told.
+        """
+        last: dict[str, float] | None = None
+        for record in records:
+            if record["kind"] != "metrics":
+                continue
+            for key, value in record["metrics"].items():
+                if record.get("once"):
+                    if last is None:
+                        last = dict(self.client.get_run(self.connect()).data.metrics)
+                    if last.get(key) == value:
+                        continue
+                    last[key] = value
+                yield record, key, value
 
     def _judged(self, key: str) -> str | None:
         """The run's model, for a metric that judges it: shown on the model's page too."""
@@ -585,33 +603,49 @@ def _say(**facts: Any) -> None:
 def flush(root: Path) -> list[str]:
     """Deliver every journal that waits; a line for each. Raises TrackingError if one still waits."""
     lines, failures = [], []
-    with _environment({**client_settings(), **dict.fromkeys(FOREIGN_RUN)}):
-        for folder in sorted(path.parent for path in journals(root).glob(f"*/{JOURNAL}")):
-            header = RunHeader.load(folder)
-            waiting = count_waiting(folder)
-            with (folder / "sender.lock").open("w") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    lines.append(f"{header.run_name}: a running stage delivers it")
-                    continue
-                uri = header.tracking_uri
-                if os.environ.get("MLFLOW_TRACKING_URI"):
-                    uri = store_uri(root)
-                delivery = Delivery(folder, uri, root)
-                try:
-                    delivery.deliver()
-                except Exception as error:
-                    failures.append(f"{header.run_name}: {_reason(error)}")
-                    continue
-                lines.append(
-                    f"{header.run_name}: {waiting} records delivered to {without_credentials(uri)}"
-                )
-                if not delivery.rejected and is_finished(folder):
-                    remove_if_unused(folder, delivery.offset)
+    for folder in waiting_journals(root):
+        try:
+            lines.append(flush_one(root, folder))
+        except TrackingError as error:
+            failures.append(str(error))
     if failures:
-        raise TrackingError("\n".join([*lines, "MLflow is away:", *failures]))
+        raise TrackingError("\n".join([*lines, *failures]))
     return lines
+
+
+def waiting_journals(root: Path) -> list[Path]:
+    """Folders of all journals, those that a running stage is writing included."""
+    return sorted(path.parent for path in journals(root).glob(f"*/{JOURNAL}"))
+
+
+def flush_one(root: Path, folder: Path) -> str:
+    """Deliver one journal and say so. Raises TrackingError when it cannot be delivered now."""
+    header = RunHeader.load(folder)
+    waiting = count_waiting(folder)
+    # MLflow writes the address that it is told there, and the next journal may have another.
+    told = {STORE: os.environ.get(STORE)}
+    with (
+        _environment({**client_settings(), **dict.fromkeys(FOREIGN_RUN), **told}),
+        (folder / "sender.lock").open("w") as lock,
+    ):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return f"{header.run_name}: a running stage delivers it"
+        uri = store_uri(root) if told[STORE] else header.tracking_uri
+        delivery = Delivery(folder, uri, root)
+        try:
+            delivery.deliver()
+        except Exception as error:
+            raise TrackingError(
+                f"{header.run_name}: MLflow at {without_credentials(uri)} is away ({_reason(error)}); "
+                f"{waiting} records wait in {folder}. Start it and run `cgan track flush`. If it is gone "
+                "for good, MLFLOW_TRACKING_URI=… cgan track flush delivers them elsewhere, and "
+                f"rm -r '{folder}' drops them."
+            ) from None
+        if not delivery.rejected and is_finished(folder):
+            remove_if_unused(folder, delivery.offset)
+    return f"{header.run_name}: {waiting} records delivered to {without_credentials(uri)}"
 
 
 def serve_ui(root: Path, port: int) -> None:

@@ -31,7 +31,14 @@ from typing import Any
 from cgan import git
 from cgan.errors import TrackingError
 from cgan.files import md5_of, write_json
-from cgan.journal import JournalTracker, RunHeader, count_waiting, journals, project_root
+from cgan.journal import (
+    JournalTracker,
+    RunHeader,
+    count_waiting,
+    is_finished,
+    journals,
+    project_root,
+)
 from cgan.mlflow_delivery import FOREIGN_RUN, client_settings, store_uri, without_credentials
 from cgan.params import Params, flatten
 from cgan.tracking import NullTracker, Tracker
@@ -97,7 +104,7 @@ def training_run(
     tracker.write("end", status="FINISHED")
     tracker.close()
     run_id = sender.finish(patience_s)
-    write_json(reference, {**asdict(header), "run_id": run_id})
+    write_json(reference, {**asdict(tracker.header), "run_id": run_id})
 
 
 @contextlib.contextmanager
@@ -116,18 +123,38 @@ def reopen(reference: Path) -> Iterator[Tracker]:
         log.warning("%s names no MLflow run (%s): nothing is recorded there.", reference, error)
         yield NullTracker()
         return
-    root = project_root()
-    uri = store_uri(root)
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not header.tracking_uri.startswith("sqlite:"):
-        uri = header.tracking_uri
-    tracker = _open_journal(root, header, resume=False)
-    sender = _Sender(tracker.folder, uri)
+    tracker = _open_journal(project_root(), header, resume=False)
+    sender = _Sender(tracker.folder, _uri_of(header))
     try:
         yield tracker
     finally:
         tracker.write("added")
         tracker.close()
         sender.finish(FINISH_S)
+
+
+def deliver_again(run: Mapping[str, str], reference: Path) -> None:
+    """End the run of a training that was finished and then killed, and write `reference`.
+
+    `run`: the fields of its RunHeader. What its journal still holds is delivered.
+    """
+    header = RunHeader(**run)
+    tracker = _open_journal(project_root(), header, resume=True)
+    sender = _Sender(tracker.folder, _uri_of(header))
+    if is_finished(tracker.folder):  # or its journal is gone, for all was delivered
+        tracker.write("added")
+    else:
+        tracker.write("end", status="FINISHED")
+    tracker.close()
+    run_id = sender.finish(FINISH_S)
+    write_json(reference, {**asdict(header), "run_id": run_id})
+
+
+def _uri_of(header: RunHeader) -> str:
+    """Where a run's later records go: the store of today's environment, or the server of then."""
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not header.tracking_uri.startswith("sqlite:"):
+        return header.tracking_uri
+    return store_uri(project_root())
 
 
 @contextlib.contextmanager

@@ -1,9 +1,15 @@
-"""Run a command, and end its whole process group when whoever started us is gone.
+"""Run a command in this process's group, and end the group when told to, or when our parent is gone.
 
-    python guard.py PARENT_PID GRACE_S COMMAND…
+    python guard.py PARENT_PID GRACE_S SPARED COMMAND…
 
 A flow that dies by SIGKILL can end nothing: its training would go on alone, next to the one that the
-next run starts. This process is the leader of the group, and looks once a second.
+next run starts. This process is the leader of the group. SIGTERM tells it to end the group; once a second
+it looks whether its parent is still there.
+
+What the command prints goes through here, and comes to nothing where nobody reads it any more: a line
+that meets a broken pipe would end DVC or a stage at any moment. SPARED is 1 for DVC, which gets no
+SIGTERM: it would die between truncating dvc.lock and writing it, a moment that comes just when its stage
+has ended. It ends by itself when its stage does.
 """
 
 from __future__ import annotations
@@ -16,40 +22,70 @@ import sys
 import threading
 import time
 
+LOOK_S = 0.1
+
 
 def main() -> int:
-    parent, grace_s, *command = sys.argv[1:]
-    child = subprocess.Popen(command)
-    # SIGTERM goes to the whole group: the command ends by it, we then say how.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    parent, grace_s, spared, *command = sys.argv[1:]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert child.stdout
+    relay = threading.Thread(target=_relay, args=[child.stdout.fileno()], daemon=True)
+    relay.start()
+    ending = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ending.set())
 
     def watch() -> None:
-        while os.getppid() == int(parent):
-            time.sleep(1)
-        os.killpg(0, signal.SIGTERM)
-        deadline = time.monotonic() + float(grace_s)  # the training saves a checkpoint
-        while time.monotonic() < deadline and _others():
-            time.sleep(0.5)
-        os.killpg(0, signal.SIGKILL)
+        while os.getppid() == int(parent) and not ending.wait(1):
+            pass
+        ending.set()
+        _end_group(float(grace_s), {child.pid} if spared == "1" else set())
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     code = child.wait()
-    if os.getppid() != int(parent):
-        watcher.join()
+    if ending.is_set() or os.getppid() != int(parent):
+        watcher.join()  # it sees to the rest of the group
+    relay.join()
     return code if code >= 0 else 128 - code
 
 
-def _others() -> bool:
-    """Is anybody left in our group?"""
+def _relay(source: int) -> None:
+    """Pass on what comes, as it comes, until the last process of the group has closed its end."""
+    heard = True
+    while words := os.read(source, 65536):
+        while heard and words:
+            try:
+                words = words[os.write(1, words) :]
+            except OSError:
+                heard = False
+
+
+def _end_group(grace_s: float, spared: set[int]) -> None:
+    """SIGTERM once to each process that is not spared, also to those that come later; SIGKILL to all that
+    are left after the grace, in which a training saves a checkpoint."""
+    deadline = time.monotonic() + grace_s
+    told = set(spared)
+    while others := _others():
+        if time.monotonic() > deadline:
+            os.killpg(0, signal.SIGKILL)
+        for pid in others - told:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        told |= others
+        time.sleep(LOOK_S)
+
+
+def _others() -> set[int]:
+    """Who is alive in our group besides us."""
     import psutil  # not before: every stage waits for our start
 
+    found = set()
     for process in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+        with contextlib.suppress(ProcessLookupError, psutil.Error):
             mine = os.getpgid(process.pid) == os.getpgrp() and process.pid != os.getpid()
             if mine and process.status() != psutil.STATUS_ZOMBIE:
-                return True
-    return False
+                found.add(process.pid)
+    return found
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import FailedRun
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
+from rich.console import Console
 
 from cgan.errors import CganError
 from cgan.params import load_params
@@ -178,15 +179,34 @@ def _end_with_worker() -> None:
     """End as Crashed when the worker that started this run is gone: it could no longer be cancelled."""
     if "PREFECT__WORKER_NAME" not in os.environ:
         return
-    parent = psutil.Process().parent()
+    worker = os.getppid()
+    # Already orphaned? Then the parent is init, or what takes its place.
+    alive = _is_worker(worker)
 
     def watch() -> None:
-        # Already orphaned? Then the parent is init, or what takes its place.
-        while parent and "worker" in parent.cmdline() and os.getppid() == parent.pid:
+        while alive and os.getppid() == worker:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_worker(pid: int) -> bool:
+    """Asked once: a process that has just died answers nothing, and that would end the watch."""
+    try:
+        return "worker" in psutil.Process(pid).cmdline()
+    except psutil.AccessDenied:
+        return True
+    except psutil.Error:
+        return False
+
+
+def _go_on_unheard(console: Console) -> None:
+    """In place of rich's answer to a log that nobody reads any more, which is to end the process."""
+    console.quiet = True
+
+
+Console.on_broken_pipe = _go_on_unheard  # type: ignore[method-assign,assignment]
 
 
 def _run_name() -> str:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +26,7 @@ import yaml
 from cgan.errors import CganError, ParamsError
 from cgan.files import write_text
 from cgan.params import flatten, load_params, read_yaml
-from flows import guard
+from flows import guard, precheck
 
 GRACE_S = 20.0  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure
@@ -175,6 +175,7 @@ def reproduce(
     it ends with an error. On any exception, signals turned into one included, the whole process group
     is ended before it leaves: DVC alone would die and leave the training running.
     """
+    precheck.check(relay)
     arguments = ["repro", "--single-item", stage, *(["--force"] if force else [])]
     code, lines = run_dvc(arguments, relay, env)
     if code:
@@ -223,9 +224,10 @@ def run_module(
 ) -> tuple[int, list[str]]:
     """Run `python -m MODULE` in a process group that ends with us, however we end."""
     home = str(Path(sys.executable).parent)  # so that `python` in a stage's command is this one
+    spared = "1" if module == "dvc" else "0"
     command = [sys.executable, "-m", module, *arguments]
     process = subprocess.Popen(
-        [sys.executable, guard.__file__, str(os.getpid()), str(GRACE_S), *command],
+        [sys.executable, guard.__file__, str(os.getpid()), str(GRACE_S), spared, *command],
         env={
             **os.environ,
             "PATH": os.pathsep.join([home, os.environ.get("PATH", "")]),
@@ -241,37 +243,40 @@ def run_module(
     )
     assert process.stdout is not None
     lines: list[str] = []
-
-    def drain() -> None:
-        for raw in process.stdout or ():
-            if line := raw.rstrip():
-                lines.append(line)
-                relay(line)
-
     try:
-        drain()
+        for line in _said(process):
+            lines.append(line)
+            relay(line)
         return process.wait(), lines
     except BaseException:
-        _end(process, drain)
+        _end(process, relay)
         raise
     finally:
         process.stdout.close()
 
 
-def _end(process: subprocess.Popen[str], drain: Callable[[], None]) -> None:
-    """SIGTERM to the group, relay its last words, SIGKILL to what is left after GRACE_S."""
+def _said(process: subprocess.Popen[str]) -> Iterator[str]:
+    """Its lines, until the last process of its group has closed the pipe."""
+    for raw in process.stdout or ():
+        if line := raw.rstrip():
+            yield line
+
+
+def _end(process: subprocess.Popen[str], relay: Callable[[str], None]) -> None:
+    """Have the guard end its group, and relay the last words; SIGKILL where even the guard hangs."""
 
     def kill() -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
-    # DVC isn't waited for before the end: unreaped, it keeps the group's number from being reused.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    timer = threading.Timer(GRACE_S, kill)
+    # The guard isn't waited for before the end: unreaped, it keeps the group's number from being reused.
+    process.terminate()
+    timer = threading.Timer(GRACE_S + 2, kill)
     timer.start()
     try:
-        drain()  # ends when the last process of the group has closed the pipe
+        for line in _said(process):
+            with contextlib.suppress(BaseException):  # whoever reads may be what ended the run
+                relay(line)
     finally:
         timer.cancel()
         kill()

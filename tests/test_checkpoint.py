@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 import resource
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import save_file
 
 from cgan import checkpoint
@@ -331,6 +335,77 @@ def test_f38_with_no_good_checkpoint_training_starts_anew(tmp_path: Path) -> Non
     assert checkpoints.load() is None
 
 
+UNREADABLE = """
+import os, resource, sys
+from pathlib import Path
+from cgan.checkpoint import Checkpoints, UnreadableError
+checkpoints = Checkpoints(Path(sys.argv[2]))
+if sys.argv[1] == "EMFILE":
+    try:
+        while True:
+            os.open("/dev/null", os.O_RDONLY)
+    except OSError:
+        os.closerange(1000, 1000 + int(sys.argv[3]))
+elif sys.argv[1] == "ENOMEM":
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+elif os.getuid() == 0:
+    os.setuid(65534)
+try:
+    sys.exit(f"loaded {checkpoints.load()}")
+except UnreadableError as error:
+    sys.stdout.write(str(error))
+except OSError as error:  # of the folder
+    sys.stdout.write(f"{error.filename}: {error.strerror}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "amount", "reason"),
+    [
+        ("EMFILE", 0, "Too many open files"),
+        ("EMFILE", 1, "Too many open files"),
+        ("ENOMEM", 100_000, "annot allocate memory"),
+        ("ENOMEM", 15_000_000, "annot allocate memory"),
+        ("EACCES, file", 0, "Permission denied"),
+        ("EACCES, folder", 0, "Permission denied"),
+    ],
+)
+def test_f77_checkpoints_that_cannot_be_read_at_present_are_told_and_left_alone(
+    tmp_path: Path, fault: str, amount: int, reason: str
+) -> None:
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder)
+    for step in (4, 8):
+        checkpoints.save(step, {"w": torch.zeros(3_000_000)})
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for path in [tmp_path, *tmp_path.parents][:-2]:
+        path.chmod(path.stat().st_mode | 0o011)  # to be passed through by another user
+    if fault == "EACCES, file":
+        for path in folder.iterdir():
+            path.chmod(0)
+    if fault == "EACCES, folder":
+        folder.chmod(0)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", UNREADABLE, fault, str(folder), str(amount)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)),
+        )
+    finally:
+        folder.chmod(0o755)
+        for path in folder.iterdir():
+            path.chmod(0o644)
+    assert child.returncode == 0, child.stderr
+    assert reason in child.stdout and str(folder) in child.stdout, child.stdout
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    found = Checkpoints(folder).load()
+    assert found is not None and found[0] == 8
+
+
 def test_f42_the_step_in_the_name_is_the_step_of_the_content(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 4, 8)
     assert header_of(tmp_path / "step-000000008.safetensors")["step"] == 8
@@ -358,3 +433,30 @@ def test_f54_a_save_that_finds_no_space_leaves_the_former_checkpoints(tmp_path: 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert names_in(tmp_path) == ["step-000000004.safetensors", "step-000000008.safetensors"]
+
+
+def test_f87_a_saved_checkpoint_s_name_is_on_the_disk_too_and_the_folders_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[tuple[str, Path]] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        events.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def noted_rename(path: Path, target: Path) -> Path:
+        events.append(("rename", Path(target)))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_rename)
+    target = tmp_path / "a/b/x.safetensors"
+    save_tensors(target, "checkpoint", tensors_of(4), {"step": 4})
+    content, renamed, *folders = events
+    assert content[0] == "fsync" and content[1].name.startswith(".x.safetensors.")
+    assert renamed == ("rename", target)
+    assert folders == [("fsync", tmp_path / "a/b"), ("fsync", tmp_path / "a"), ("fsync", tmp_path)]
+    events.clear()
+    save_tensors(target, "checkpoint", tensors_of(8), {"step": 8})
+    assert events[2:] == [("fsync", tmp_path / "a/b")]

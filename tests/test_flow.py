@@ -55,8 +55,7 @@ with open("attempts.log", "a") as log:
 print(f"{stage}: process {os.getpid()} of {sys.executable}")
 if os.environ.get("SLOW") == stage:
     for second in range(int(os.environ.get("SECONDS", 30)) * 10):
-        if second < 3:  # whoever reads may be dead by then
-            print(f"{stage}: step {second}")
+        print(f"{stage}: step {second}")
         time.sleep(0.1)
 if signal_file := os.environ.get("WAIT_FOR"):
     deadline = time.monotonic() + 20
@@ -320,6 +319,101 @@ def test_f67_a_stage_ends_with_a_flow_that_was_killed(
     assert len(children) >= 3, "guard, dvc, stage"
     assert psutil.wait_procs(children, timeout=10)[1] == []
     assert Path("saved").exists()
+
+
+SLOW_LOCK = """
+import builtins, time
+plain = builtins.open
+
+def slow(file, mode="r", *args, **kwargs):
+    opened = plain(file, mode, *args, **kwargs)
+    if str(file).endswith("dvc.lock") and "w" in mode:
+        time.sleep(1.5)  # it is empty now
+    return opened
+
+builtins.open = slow
+"""
+
+
+def test_f90_a_run_that_is_ended_while_dvc_writes_dvc_lock_leaves_it_whole(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_LOCK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    sizes = []
+
+    def end_at_the_update(line: str) -> None:
+        if "lock file" in line:
+            time.sleep(0.7)
+            sizes.append(Path("dvc.lock").stat().st_size)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("download", end_at_the_update)
+    assert sizes[0] == 0, "it was ended in the middle of the write"
+    assert set(yaml.safe_load(Path("dvc.lock").read_text())["stages"]) == {"download"}
+    assert reproduce("download", quiet) == Outcome.UNCHANGED
+
+
+def test_f90_a_stage_finds_dvc_lock_put_back_and_says_so(repo: Path) -> None:
+    run_all()
+    whole = Path("dvc.lock").read_text()
+    Path(".cgan").mkdir(exist_ok=True)
+    Path(".cgan/dvc.lock").write_text(whole)
+    Path("dvc.lock").write_text("")
+    lines: list[str] = []
+    assert reproduce("download", lines.append) == Outcome.UNCHANGED
+    assert lines[0].startswith("WARNING: dvc.lock was damaged, and is its last good copy again")
+    assert Path("dvc.lock").read_text() == whole
+
+
+WORKER = """
+import os, subprocess, sys, time
+watch = "import flows.pipeline as p, time; p._end_with_worker(); print('up', flush=True); time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", watch], env={**os.environ, "PREFECT__WORKER_NAME": "w"})
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, "worker"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdout
+    with worker.stdout as output:
+        run = psutil.Process(int(output.readline()))
+        assert output.readline() == "up\n"
+        time.sleep(1.5)
+        assert run.is_running(), "while its worker lives, it does"
+        worker.kill()  # and stays a zombie: psutil has no command line of it
+        assert psutil.wait_procs([run], timeout=10)[1] == []
+    worker.wait()
+
+
+def test_f90_a_log_that_nobody_reads_any_more_ends_no_run(tmp_path: Path) -> None:
+    write = """
+import flows.pipeline
+from pathlib import Path
+from rich.console import Console
+console = Console()
+for _ in range(10_000):
+    console.print("a line of the log")
+Path("done").touch()
+"""
+    run = subprocess.Popen(
+        [sys.executable, "-c", write],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout
+    run.stdout.readline()
+    run.stdout.close()
+    run.wait(60)
+    assert (tmp_path / "done").exists()
 
 
 # params.yaml

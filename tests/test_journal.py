@@ -5,20 +5,30 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cgan.errors import TrackingError
+from cgan.files import write_json
 from cgan.journal import (
+    CURSOR,
     JOURNAL,
     JournalTracker,
     RunHeader,
     all_records,
+    count_waiting,
+    delivered_offset,
+    read_records,
     remove_if_unused,
     run_key_in,
 )
@@ -137,6 +147,80 @@ def test_sigkilled_process_loses_no_record_that_it_logged(tmp_path: Path) -> Non
     ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert [step for _, step, _ in metrics_in(tmp_path)] == list(range(100))
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_f78_a_removal_that_was_killed_hides_nothing_of_the_next_journal(
+    tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "k1"
+    first = opened(folder)
+    for step in range(50):
+        first.log_metrics({"a": 1}, step)
+    first.close()
+    size = (folder / JOURNAL).stat().st_size
+    write_json(folder / CURSOR, {"offset": size})
+    removed = []
+
+    def dying(plain: Callable[..., None]) -> Callable[..., None]:
+        def step(*args: Any, **kwargs: Any) -> None:
+            if len(removed) == steps:
+                raise KeyboardInterrupt
+            removed.append(args)
+            plain(*args, **kwargs)
+
+        return step
+
+    monkeypatch.setattr(Path, "unlink", dying(Path.unlink))
+    monkeypatch.setattr(shutil, "rmtree", dying(shutil.rmtree))
+    with pytest.raises(KeyboardInterrupt):
+        remove_if_unused(folder, size)
+    monkeypatch.undo()
+
+    second = opened(folder)
+    second.log_metrics({"b": 2}, 1)
+    second.close()
+    waiting, _ = read_records(folder / JOURNAL, delivered_offset(folder))
+    assert {"b": 2.0} in [record["metrics"] for record in waiting]
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "{", '{"offset": -1}', '{"offset": 9999999}', '{"offset": "x"}']
+)
+def test_a_cursor_that_is_damaged_delivers_all_again(tmp_path: Path, cursor: str) -> None:
+    tracker = opened(tmp_path)
+    tracker.log_metrics({"a": 1}, 1)
+    tracker.close()
+    (tmp_path / CURSOR).write_text(cursor)
+    assert delivered_offset(tmp_path) == 0
+    assert count_waiting(tmp_path) == 1
+
+
+def test_f78_a_training_that_logs_its_model_again_after_a_kill_has_one(tmp_path: Path) -> None:
+    for _ in range(2):
+        tracker = opened(tmp_path)
+        tracker.log_model(Path(__file__), 120, {"digest": "d"})
+        tracker.close()
+    assert [r["step"] for r in all_records(tmp_path / JOURNAL) if r["kind"] == "model"] == [120]
+
+
+@pytest.mark.parametrize("damage", ["", '{"run_key": "k1"', "[]", '{"run_key": 1}', None])
+def test_f80_a_training_writes_a_damaged_header_anew(tmp_path: Path, damage: str | None) -> None:
+    opened(tmp_path).close()
+    if damage is None:
+        (tmp_path / "run.json").unlink()
+    else:
+        (tmp_path / "run.json").write_text(damage)
+    with pytest.raises(TrackingError, match=rf"{tmp_path}/run.json .*rm -r"):
+        RunHeader.load(tmp_path)
+    assert opened(tmp_path).header == HEADER
+    assert RunHeader.load(tmp_path) == HEADER
+
+
+def test_a_resumed_training_keeps_the_header_that_its_run_began_with(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    later = replace(HEADER, run_name="an hour later", experiment="renamed")
+    assert JournalTracker(tmp_path, later, resume=True).header == HEADER
 
 
 def test_journal_in_use_or_grown_is_not_removed(tmp_path: Path) -> None:

@@ -409,6 +409,69 @@ def test_failed_training_ends_as_failed_with_its_reason(root: Path) -> None:
     assert not (root / "models/mlflow_run.json").exists()
 
 
+# ------------------------------------------------------------------------- evaluations, and once
+
+
+def quality(root: Path) -> list[tuple[float, int]]:
+    store = Store(root / "mlflow.db")
+    query = "select value, step from metrics where key = 'quality/fid_judge' order by timestamp"
+    return [(value, step) for value, step in store.rows(query)]
+
+
+def evaluated(root: Path, value: float) -> None:
+    with mlflow_tracker.reopen(root / "models/mlflow_run.json") as tracker:
+        tracker.log_metrics({"quality/fid_judge": value, "quality/recall": 0.8}, STEPS[-1])
+
+
+def test_f81_an_evaluation_that_is_repeated_says_its_numbers_once(root: Path) -> None:
+    with training(root) as tracker:
+        log_steps(tracker)
+    evaluated(root, 0.7)
+    evaluated(root, 0.7)
+    assert quality(root) == [(0.7, STEPS[-1])]
+    # Killed before its numbers were delivered, and begun again: both lie in one journal.
+    header = json.loads((root / "models/mlflow_run.json").read_text())
+    for _ in range(2):
+        killed = JournalTracker(journals(root) / "k1", RunHeader(**header), resume=False)
+        killed.log_metrics({"quality/fid_judge": 0.6}, STEPS[-1])
+        killed.close()
+    evaluated(root, 0.6)
+    assert quality(root) == [(0.7, STEPS[-1]), (0.6, STEPS[-1])]
+    evaluated(root, 0.7)  # other params, then the former ones: the last one is what it says now
+    assert [value for value, _ in quality(root)] == [0.7, 0.6, 0.7]
+    assert Store(root / "mlflow.db").steps("quality/recall") == [STEPS[-1]]
+
+
+def test_f79_f80_each_journal_that_cannot_be_delivered_is_told_and_kept_and_the_others_arrive(
+    root: Path,
+) -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    damaged, foreign, own = (
+        waiting_journal(root, key, uri) for key, uri in (("a", None), ("b", gone), ("c", None))
+    )
+    (damaged / "run.json").write_text('{"run_key": "a", "run_na')
+    kept = {path: path.read_bytes() for path in (damaged / JOURNAL, foreign / JOURNAL)}
+    with pytest.raises(TrackingError) as told:
+        flush(root)
+    lines = str(told.value).splitlines()
+    assert len(lines) == 3
+    assert "records delivered to sqlite" in lines[0] and not own.exists()
+    assert f"{damaged}/run.json" in lines[1] and f"rm -r '{damaged}'" in lines[1]
+    assert f"MLflow at {gone} is away" in lines[2] and str(foreign) in lines[2]
+    assert "MLFLOW_TRACKING_URI=… cgan track flush" in lines[2]
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_f79_a_journal_for_a_server_that_is_gone_goes_where_the_environment_says(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = waiting_journal(root, "b", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    (line,) = flush(root)
+    assert "records delivered" in line and not folder.exists()
+    assert Store(root / "mlflow.db").steps("loss/generator") == STEPS
+
+
 # ----------------------------------------------------------------------------- servers in trouble
 
 

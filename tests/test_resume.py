@@ -117,6 +117,21 @@ def locked(project: Path) -> dict[str, Any]:
     return dict(yaml.safe_load((project / "dvc.lock").read_text())["stages"])
 
 
+def assert_one_training(project: Path, uninterrupted: dict[str, str]) -> None:
+    """The bytes of one that nobody disturbed, one finished run that the project points to, each record
+    of it once, and DVC with nothing left to do."""
+    assert results(project) == uninterrupted
+    ((run_id, status),) = rows(project, "select run_uuid, status from runs")
+    assert status == "FINISHED"
+    assert json.loads((project / "models/mlflow_run.json").read_text())["run_id"] == run_id
+    steps = [s for (s,) in rows(project, "select step from metrics where key = 'loss/generator'")]
+    assert sorted(steps) == list(range(10, STEPS + 1, 10))
+    again = rows(project, "select key, step from metrics group by key, step having count(*) > 1")
+    assert not again
+    assert len(rows(project, "select model_id from logged_models")) == 1
+    assert "didn't change" in run(project, *REPRO).stdout
+
+
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A DVC repository with the pipeline's own code, reproduced up to the training."""
@@ -164,13 +179,7 @@ def test_f45_f59_after_sigkill_of_dvc_and_training_repro_resumes_to_the_same_bit
     resumed = run(repo, *REPRO).stdout
 
     assert "Resuming at step" in resumed
-    assert results(repo) == uninterrupted
-    assert not list((repo / ".cgan/checkpoints").iterdir())
-    assert statuses(repo) == ["FINISHED"]
-    (run_id,) = rows(repo, "select run_uuid from runs")
-    assert json.loads((repo / "models/mlflow_run.json").read_text())["run_id"] == run_id[0]
-    steps = rows(repo, "select step from metrics where key = 'loss/generator' order by step")
-    assert [step for (step,) in steps] == list(range(10, STEPS + 1, 10))
+    assert_one_training(repo, uninterrupted)
     assert "train" in locked(repo)
 
 
@@ -216,7 +225,7 @@ def test_f46_ctrl_c_at_dvc_repro_saves_and_the_next_repro_resumes(
 
 
 @pytest.mark.slow
-def test_f48_killed_between_the_end_of_the_stage_and_the_write_of_dvc_lock(
+def test_f48_killed_between_the_end_of_the_stage_and_the_write_of_dvc_lock_nothing_is_trained_again(
     repo: Path, uninterrupted: dict[str, str]
 ) -> None:
     with running(repo, *REPRO) as dvc:
@@ -230,10 +239,95 @@ def test_f48_killed_between_the_end_of_the_stage_and_the_write_of_dvc_lock(
     assert results(repo) == uninterrupted
     assert "train" not in locked(repo)
 
-    assert "Running stage 'train'" in run(repo, *REPRO).stdout
+    again = run(repo, *REPRO).stdout
 
+    assert "the finished result is taken over" in again and "Training deconv" not in again
+    assert_one_training(repo, uninterrupted)
+    # DVC knows the result now: who asks for a training all the same gets one, and a run of its own.
+    assert "Training deconv" in run(repo, *REPRO, "--force").stdout
     assert results(repo) == uninterrupted
-    assert "didn't change" in run(repo, *REPRO).stdout
+    assert statuses(repo) == ["FINISHED", "FINISHED"]
+
+
+KILLED_AT = """
+import os, signal, sys
+from cgan import finished, journal, mlflow_tracker
+from cgan.stages import run_stage, train
+
+owner, name, when, word = sys.argv[1:]
+owner = {"finished": finished, "tracker": journal.JournalTracker, "mlflow_tracker": mlflow_tracker,
+         "sender": mlflow_tracker._Sender}[owner]
+plain = getattr(owner, name)
+
+def dying(*args, **kwargs):
+    if when == "after":
+        plain(*args, **kwargs)
+    if word in map(str, args) or word == "any":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if when == "before":
+        return plain(*args, **kwargs)
+
+setattr(owner, name, dying)
+run_stage(train.main)
+"""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ("finished", "hand_over", "before", "any"),  # all is delivered, its journal is gone
+        *(
+            pytest.param(moment, marks=pytest.mark.slow)
+            for moment in [
+                ("tracker", "log_model", "after", "any"),
+                ("finished", "keep", "before", "any"),
+                ("finished", "write_json", "before", "any"),  # copied, not yet marked
+                ("tracker", "write", "before", "end"),
+                ("tracker", "write", "after", "end"),
+                ("sender", "finish", "before", "any"),
+                ("sender", "finish", "after", "any"),
+                ("mlflow_tracker", "write_json", "before", "any"),
+                ("finished", "hand_over", "after", "any"),
+            ]
+        ),
+    ],
+    ids="-".join,
+)
+def test_f78_killed_at_any_point_of_its_end_a_training_is_one_run_with_each_record_once(
+    repo: Path, uninterrupted: dict[str, str], moment: tuple[str, ...]
+) -> None:
+    stage = [sys.executable, "-c", KILLED_AT, *moment]
+    done = subprocess.run(stage, cwd=repo, env={**environment(), "DVC_STAGE": "train"}, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+    said = run(repo, *REPRO).stdout
+
+    assert_one_training(repo, uninterrupted)
+    kept = moment[0] != "tracker" or moment[1] == "write"
+    kept &= moment[:3] not in (("finished", "keep", "before"), ("finished", "write_json", "before"))
+    assert ("is taken over" in said) is kept
+    assert ("Resuming at step" in said) is not kept
+
+
+@pytest.mark.parametrize("change", ["other code", "damage"])
+def test_f78_a_finished_result_of_other_code_or_damaged_is_not_taken_over(
+    repo: Path, uninterrupted: dict[str, str], change: str
+) -> None:
+    stage = [sys.executable, "-c", KILLED_AT, "finished", "hand_over", "before", "any"]
+    subprocess.run(stage, cwd=repo, env={**environment(), "DVC_STAGE": "train"}, check=False)
+    if change == "damage":
+        (path,) = repo.glob(".cgan/checkpoints/*/finished/models/generator.safetensors")
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        (repo / "cgan/previews.py").write_text((repo / "cgan/previews.py").read_text() + "# new\n")
+    said = run(repo, *REPRO).stdout
+    assert "is not taken over" in said and "Training deconv" in said
+    assert results(repo) == uninterrupted
+    assert statuses(repo) == ["FINISHED", "FINISHED"], "another training, another run"
+    steps = rows(
+        repo, "select count(*) from metrics where key = 'loss/generator' group by run_uuid"
+    )
+    assert steps == [(STEPS // 10,), (STEPS // 10,)]
 
 
 @pytest.mark.parametrize("file", ["params.yaml", "cgan/errors.py"])
@@ -440,7 +534,7 @@ def test_f58_a_read_only_damaged_object_passes_dvc_and_is_found_by_us_and_healed
 
 
 @pytest.mark.slow
-def test_f59_f71_a_training_left_over_by_a_killed_dvc_is_waited_for(
+def test_f59_f71_f82_a_training_left_over_by_a_killed_dvc_is_waited_for_and_taken_over(
     repo: Path, uninterrupted: dict[str, str]
 ) -> None:
     with running(repo, *REPRO) as dvc:
@@ -456,9 +550,9 @@ def test_f59_f71_a_training_left_over_by_a_killed_dvc_is_waited_for(
             assert f"process {stage.pid}" in words(repo)
             stage.resume()
             assert second.wait(60) == 0, words(repo)
-    assert results(repo) == uninterrupted
-    assert sorted(statuses(repo)) == ["FINISHED", "FINISHED"]
-    assert "didn't change" in run(repo, *REPRO).stdout
+    assert "the finished result is taken over" in words(repo)
+    assert words(repo).count("Training deconv") == 1
+    assert_one_training(repo, uninterrupted)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import importlib.util
@@ -24,7 +25,7 @@ if missing := [name for name in ("yaml", "torch") if importlib.util.find_spec(na
 import yaml
 
 from cgan.errors import CganError
-from cgan.files import md5_of, replacing
+from cgan.files import md5_of, replacing, write_bytes
 
 TRAIN_DATA = Path("data/processed/train.safetensors")
 HOLDOUT_DATA = Path("data/processed/holdout.safetensors")
@@ -32,6 +33,7 @@ JUDGE = Path("models/judge.safetensors")
 GENERATOR = Path("models/generator.safetensors")
 DISCRIMINATOR = Path("models/discriminator.safetensors")
 LOCK = Path("dvc.lock")
+LOCK_COPY = Path(".cgan/dvc.lock")
 CACHE = Path(".dvc/cache/files/md5")
 RUN_REFERENCE = Path("models/mlflow_run.json")
 # As torch says it of the host and of CUDA: RuntimeErrors, both.
@@ -52,6 +54,7 @@ def run_stage(stage: Callable[[], None]) -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS sums in any order
     try:
+        _keep_lock()
         before = _sources()
         stage()
         _refuse_changes(before)
@@ -65,6 +68,14 @@ def run_stage(stage: Callable[[], None]) -> None:
         sys.stdout.flush()
         sys.stderr.write(f"Error: {message}\n")
         sys.exit(getattr(error, "exit_code", 1))
+
+
+def _keep_lock() -> None:
+    """Under `dvc repro`, a copy of dvc.lock, which DVC has just read: one that is killed while it writes
+    leaves an empty file (`flows.precheck` brings the copy back)."""
+    if "DVC_STAGE" in os.environ and LOCK.is_file():
+        with contextlib.suppress(OSError):  # a full disk is told by the stage, where it matters
+            write_bytes(LOCK_COPY, LOCK.read_bytes())
 
 
 def _put_back() -> None:
@@ -111,6 +122,11 @@ def _in_words(error: Exception) -> str:
             f"{error.filename or 'a file'}: cannot be written ({error.strerror}). Free some space "
             "(`dvc gc --workspace` removes cached results that nothing uses) and run `dvc repro` "
             "again: complete files are whole, a training goes on from its last checkpoint."
+        )
+    if isinstance(error, OSError) and error.errno and error.filename:
+        return (
+            f"{str(error.filename)[:300]}: {error.strerror}. Mend that and run `dvc repro` again: complete "
+            "files are whole, a training goes on from its last checkpoint."
         )
     return ""
 

@@ -1,7 +1,8 @@
 """Stage train: the conditional DCGAN. An interrupted training goes on where its checkpoint is.
 
 Checkpoints live in `.cgan/checkpoints/<fingerprint>`, outside DVC's outputs (DVC deletes those before
-a stage starts), under a fingerprint of everything that determines the result; it is removed at the end.
+a stage starts), under a fingerprint of everything that determines the result. The finished result stays
+there until DVC knows it (`cgan.finished`).
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ import io
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
+from cgan import finished
 from cgan.checkpoint import FORMAT, load_tensors, save_network
 from cgan.dataset import Dataset, load_dataset
 from cgan.errors import CganError, TrainingError
@@ -31,10 +33,18 @@ from cgan.files import md5_of, sha256_of, write_bytes, write_text
 from cgan.hardware import Hardware, choose_hardware
 from cgan.journal import project_root, run_key_in
 from cgan.judge import load_judge
-from cgan.mlflow_tracker import training_run
+from cgan.mlflow_tracker import deliver_again, training_run
 from cgan.params import Params, load_params
 from cgan.progress import progress
-from cgan.stages import DISCRIMINATOR, GENERATOR, JUDGE, RUN_REFERENCE, TRAIN_DATA, run_stage
+from cgan.stages import (
+    DISCRIMINATOR,
+    GENERATOR,
+    JUDGE,
+    LOCK,
+    RUN_REFERENCE,
+    TRAIN_DATA,
+    run_stage,
+)
 from cgan.training import (
     COLUMNS,
     Diverged,
@@ -57,65 +67,90 @@ def main() -> None:
     data = load_dataset(TRAIN_DATA)
     hardware = choose_hardware(params.train.device, params.train.precision)
     facts = result_facts(params, data, hardware)
+    code = package_digest()
     require_writable(GENERATOR.parent, PREVIEWS.parent, LOSSES.parent)
     folder = project_root() / ".cgan" / "checkpoints" / fingerprint(facts)
+    with only_training(), asked_to_stop() as stop:
+        finished.remove_known(folder.parent, LOCK)
+        if known := finished.bring_back(folder, code):
+            deliver_again(known["run"], RUN_REFERENCE)
+            log.info(
+                "Trained before, and DVC did not hear of it: the finished result is taken over (run %s).",
+                known["run"]["run_name"],
+            )
+        else:
+            train_here(params, data, hardware, facts, code, folder, stop)
+        # Under the lock: a training that waits for it must not find what is about to go.
+        finished.hand_over(folder, RUN_REFERENCE)
+
+
+def train_here(
+    params: Params,
+    data: Dataset,
+    hardware: Hardware,
+    facts: dict[str, Any],
+    code: str,
+    folder: Path,
+    stop: _Stop,
+) -> None:
+    """Train, write the outputs, tell the run.
+
+    The result is kept in `folder` before the run ends: whoever finds the run ended finds the result, and
+    whoever finds none goes on in the same run, whose journal knows what was recorded.
+    """
     tags = {
         "cgan.device": str(hardware.device),
         "cgan.precision": str(hardware.precision).removeprefix("torch."),
         "cgan.fingerprint": folder.name,
         "dvc.data_md5": md5_of(TRAIN_DATA),
     }
-    with only_training(), asked_to_stop() as stop:
-        with training_run(
-            params,
-            run_key_in(folder),
-            tags=tags,
-            dataset=dataset_facts(data),
-            reference=RUN_REFERENCE,
-        ) as tracker:
-            log.info(
-                "Training %s against %s on %s images (%s, %s): %s steps of %d",
-                params.train.generator,
-                params.train.discriminator,
-                f"{len(data):,}",
-                hardware.device,
-                tags["cgan.precision"],
-                f"{params.train.total_steps:,}",
-                params.train.batch_size,
+    with training_run(
+        params,
+        run_key_in(folder),
+        tags=tags,
+        dataset=dataset_facts(data),
+        reference=RUN_REFERENCE,
+    ) as tracker:
+        log.info(
+            "Training %s against %s on %s images (%s, %s): %s steps of %d",
+            params.train.generator,
+            params.train.discriminator,
+            f"{len(data):,}",
+            hardware.device,
+            tags["cgan.precision"],
+            f"{params.train.total_steps:,}",
+            params.train.batch_size,
+        )
+        bar = functools.partial(progress, images_a_step=params.train.batch_size)
+        watch = Watch(load_judge(JUDGE)[0], data, params.train.seed)
+        try:
+            trained = train(
+                data, params.train, tracker, folder, bar, lambda: stop.signal > 0, watch
             )
-            bar = functools.partial(progress, images_a_step=params.train.batch_size)
-            watch = Watch(load_judge(JUDGE)[0], data, params.train.seed)
-            try:
-                trained = train(
-                    data, params.train, tracker, folder, bar, lambda: stop.signal > 0, watch
-                )
-            except Interrupted as interruption:
-                raise Interrupted(f"{interruption}. Start it again to go on.") from None
-            except Diverged as error:
-                report = write_incident(error, folder, params)
-                tracker.log_file(report, "incident")
-                raise TrainingError(f"{error} Report with pictures: {report}") from None
-            write_outputs(
-                trained,
-                {
-                    "params": params.train.model_dump(),
-                    "steps": params.train.total_steps,
-                    **facts["data"],
-                },
-            )
-            for path in (LOSSES, GENERATOR, DISCRIMINATOR):
-                tracker.log_file(path, "reports" if path == LOSSES else "networks")
-            digest = load_tensors(GENERATOR, "generator")[1]["digest"]
-            tracker.set_tags(
-                {
-                    "dvc.generator_md5": md5_of(GENERATOR),
-                    "cgan.generator_sha256": sha256_of(GENERATOR),
-                }
-            )
-            tracker.log_model(GENERATOR, params.train.total_steps, {"digest": digest})
-            tracker.log_metrics({"time/training_s": trained.wall_time_s}, params.train.total_steps)
-        # Under the lock: a training that waits for it must not find what is about to go.
-        shutil.rmtree(folder, ignore_errors=True)
+        except Interrupted as interruption:
+            raise Interrupted(f"{interruption}. Start it again to go on.") from None
+        except Diverged as error:
+            report = write_incident(error, folder, params)
+            tracker.log_file(report, "incident")
+            raise TrainingError(f"{error} Report with pictures: {report}") from None
+        made_by = {
+            "params": params.train.model_dump(),
+            "steps": params.train.total_steps,
+            **facts["data"],
+        }
+        outputs = write_outputs(trained, made_by)
+        for path in (LOSSES, GENERATOR, DISCRIMINATOR):
+            tracker.log_file(path, "reports" if path == LOSSES else "networks")
+        digest = load_tensors(GENERATOR, "generator")[1]["digest"]
+        tracker.set_tags(
+            {
+                "dvc.generator_md5": md5_of(GENERATOR),
+                "cgan.generator_sha256": sha256_of(GENERATOR),
+            }
+        )
+        tracker.log_model(GENERATOR, params.train.total_steps, {"digest": digest})
+        tracker.log_metrics({"time/training_s": trained.wall_time_s}, params.train.total_steps)
+        finished.keep(folder, outputs, {"code": code, "run": asdict(tracker.header)})
     done = params.train.total_steps - trained.resumed_from
     log.info(
         "Trained %s steps in %.1f s, %s images/s → %s",
@@ -141,6 +176,12 @@ def result_facts(params: Params, data: Dataset, hardware: Hardware) -> dict[str,
         "device": str(hardware.device),
         "precision": str(hardware.precision),
     }
+
+
+def package_digest() -> str:
+    """Of the whole package as it is now: a finished result is taken over by the code that made it."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
@@ -192,7 +233,8 @@ def write_incident(error: Diverged, folder: Path, params: Params) -> Path:
     return target / "report.md"
 
 
-def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
+def write_outputs(trained: Trained, facts: dict[str, Any]) -> list[Path]:
+    """The files that the stage leaves, the reference to its run aside → their paths."""
     save_network(GENERATOR, trained.generator, facts)
     save_network(DISCRIMINATOR, trained.discriminator, facts)
     PREVIEWS.mkdir(parents=True, exist_ok=True)
@@ -204,6 +246,8 @@ def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
         cells = [f"{row[0]:.0f}", *(f"{value:.6g}" for value in row[1:])]
         lines.write(",".join(cells) + "\n")
     write_text(LOSSES, lines.getvalue())
+    previews = [PREVIEWS / f"step-{step:06d}.png" for step in trained.previews]
+    return [GENERATOR, DISCRIMINATOR, LOSSES, *previews]
 
 
 @contextlib.contextmanager
