@@ -148,9 +148,8 @@ def bars(
         "copies": COPIES_FLOOR + limits.max_copies_over_floor,
     }
     right, asked = judged.right_by_class, judged.asked_by_class
-    seen = [
-        label for label, count in enumerate(asked) if count
-    ]  # there may be more classes than drawings
+    # There may be more classes than drawings.
+    seen = [label for label, count in enumerate(asked) if count]
     worst = min(seen, key=lambda label: right[label] / asked[label])
     shares = {
         "conditional_accuracy": (

@@ -254,7 +254,7 @@ def report() -> None:
         rows.append((module, row))
     table = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, row in [*rows, ("all", total)]:
-        counted = row[1] - row[4]
+        counted = row[1] - row[3] - row[4]
         score = f"{row[2] / counted:.1%}" if counted else "–"
         table.append(f"| {name} | {' | '.join(map(str, row[:-1]))} | {score} | {row[-1]} |")
     text = "\n".join([*table, "", *living])
