@@ -300,3 +300,17 @@ def test_a_hold_out_with_copies_takes_whole_groups_and_no_more_than_its_share() 
     assert seen <= {1, 2, 3, 4, 6} and {4, 6} <= seen
     exact = [len(dataset.split(IMAGES, LABELS, part, 0)[1]) for part in (0.01, 0.1, 0.125, 0.98)]
     assert exact == [3, 6, 6, 57], "at least one, rounded to even, never all twenty"
+
+
+def test_the_contact_sheet_shows_each_class_s_first_images_in_a_row_of_its_own() -> None:
+    images = np.random.default_rng(0).integers(1, 256, (14, 3, 2, 4), dtype=np.uint8)
+    labels = np.array([1, 2, *[0] * 12])
+    columns = preprocess.SHEET_COLUMNS
+    sheet = preprocess._contact_sheet(images, labels, 4)
+    assert sheet.shape == (4 * 2, columns * 4, 3) and sheet.dtype == np.uint8
+    tiles = sheet.reshape(4, 2, columns, 4, 3).transpose(0, 2, 4, 1, 3)
+    assert np.array_equal(tiles[0], images[2 : 2 + columns]), "as many as fit, in their order"
+    assert np.array_equal(tiles[1, 0], images[0]) and np.array_equal(tiles[2, 0], images[1])
+    assert not tiles[1:, 1:].any() and not tiles[3].any()
+    grey = preprocess._contact_sheet(images[:, :1], labels, 4)
+    assert np.array_equal(grey, sheet[..., 0])

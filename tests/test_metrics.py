@@ -17,6 +17,7 @@ from cgan.errors import DataError
 from cgan.judge import Judge, look, train_judge
 from cgan.metrics import (
     conditional_accuracy,
+    copies,
     diversity,
     frechet_distance,
     kernel_distance,
@@ -398,3 +399,27 @@ def test_the_spread_of_draws_is_reported_and_the_headline_is_flat() -> None:
         "quality_floor",
         "quality_by_class",
     }
+
+
+# -- By hand -------------------------------------------------------------------------------------------
+
+
+def test_copies_are_the_drawings_nearer_than_the_first_percentile_of_held_out_images() -> None:
+    def grey(*levels: int) -> Tensor:
+        return torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+
+    # Held-out images are 10 to 110 levels away, so their first percentile is 11.
+    found = copies(grey(5, 9, 14, 40, 60), grey(*range(10, 111)), grey(0, 250))
+    assert found.closer == pytest.approx(2 / 5)
+    assert found.drawn_median == pytest.approx(14, abs=0.1)
+    assert found.heldout_median == pytest.approx(60, abs=0.1)
+
+
+def test_a_manifold_of_more_images_than_a_chunk_is_counted_to_the_last() -> None:
+    """On a line, each point's fifth neighbour is three steps away. So a drawing just to the right of a
+    point is in the balls of that point, of two to its left and of three to its right."""
+    line = torch.arange(2100.0)[:, None] * 10
+    found = manifold(line, line[50:1150] + 0.5)
+    assert found.precision == 1.0
+    assert found.density == pytest.approx(6 / 5)
+    assert found.coverage == pytest.approx(1105 / 2100)  # from 48 to 1152

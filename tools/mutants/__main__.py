@@ -246,7 +246,8 @@ def report() -> None:
             results = json.loads(Path(f"mutants/{path}.meta").read_text())["exit_code_by_key"]
             tried = {name: code for name, code in results.items() if code is not None}
             found = [describe(module, path, name, code) for name, code in tried.items()]
-            seconds = sum(map(int, Path("seconds").read_text().split()))
+            spent = Path("seconds")
+            seconds = sum(map(int, spent.read_text().split())) if spent.exists() else 0
         living += [text for _, text in found if text]
         verdicts = [verdict for verdict, _ in found]
         row = [len(results), len(tried), *map(verdicts.count, VERDICTS), seconds]
