@@ -480,10 +480,18 @@ def _explain(
         )
     many = f"at least {count:,}" if count >= COUNTED else f"{count:,}"
     listed = "\n".join(f"  - {fault}" for fault in faults)
+    advice = "Mend or remove these rows, or download the file again."
+    label_fault = f", column {columns[0]}: "
+    if all(label_fault in fault and not fault.endswith("blank.") for fault in faults):
+        number = (
+            "set `validate.classes` to their number and, unless they count from 0 without a gap, "
+        )
+        advice += (
+            f" If these labels are right, {number * bool(params.classes)}{_renumbering(params)}"
+        )
     return DataError(
         f"{name}: {many} faults in {bad_rows:,} row{'s' * (bad_rows > 1)}"
-        f"{', the first of them' * (count > len(faults))}:\n{listed}\n"
-        "Mend or remove these rows, or download the file again."
+        f"{', the first of them' * (count > len(faults))}:\n{listed}\n{advice}"
     )
 
 
@@ -642,26 +650,66 @@ def _roughness(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _check_counts(counts: NDArray[np.int64], params: ValidateParams, name: str) -> None:
-    if len(counts) < 2:
+    """Raises DataError when a class has no image or too few. No image is too few for any params."""
+    found, missing = np.flatnonzero(counts), np.flatnonzero(counts == 0)
+    if len(found) < 2:
         raise DataError(
-            f"{name}: all labels are 0. A conditional generator needs at least 2 classes."
+            f"{name}: all labels are {found[0]}. A conditional generator needs at least 2 classes."
         )
-    short = np.flatnonzero(counts < params.min_per_class)
-    if not len(short):
-        return
-    shown = ", ".join(f"class {index} has {counts[index]:,}" for index in short[:SHOWN])
-    if counts[0] == 0:
-        hint = "Labels must count from 0: if yours begin at 1, subtract 1."
-    elif params.classes is None and len(counts) - 1 in short and len(short) < len(counts):
-        hint = (
-            f"If {len(counts) - 1} is no class but a slip, set `validate.classes` and validate again: "
-            "the rows are named then."
+    few = found[counts[found] < params.min_per_class]
+    said = []
+    if len(missing):
+        said.append(f"no image of class {_listed(missing)}; the labels found are {_listed(found)}.")
+    if len(few):
+        shown = ", ".join(f"class {label} has {counts[label]:,}" for label in few[:SHOWN])
+        said.append(
+            f"{len(few):,} of {len(found):,} classes {'have' if len(few) > 1 else 'has'} fewer than "
+            f"{params.min_per_class} images: {shown}{', …' * (len(few) > SHOWN)}."
         )
-    else:
-        hint = "Add images, or lower `validate.min_per_class` in params.yaml."
-    raise DataError(
-        f"{name}: {len(short):,} of {len(counts):,} classes have fewer than {params.min_per_class} "
-        f"images: {shown}{', …' * (len(short) > SHOWN)}. {hint}"
+    if params.classes is None and found[-1] in few and len(few) < len(found):
+        said.append(
+            f"If {found[-1]} is no class but a slip, set `validate.classes` and validate again: the rows "
+            "are named then."
+        )
+    if len(missing):
+        said.append(_without_gap(found, missing, params))
+    if len(few):
+        least = counts[few].min()
+        said.append(
+            f"Add images, or lower `validate.min_per_class` to {least} in params.yaml."
+            if least >= 2
+            else "Add images: `validate.min_per_class` cannot be below 2."
+        )
+    if said:
+        raise DataError(f"{name}: {' '.join(said)}")
+
+
+def _without_gap(
+    found: NDArray[np.int64], missing: NDArray[np.int64], params: ValidateParams
+) -> str:
+    """What to do about labels with a gap: they are wrong, or `validate.classes` is, or images lack."""
+    renumber = f"Labels must count from 0 without a gap: {_renumbering(params)}"
+    if params.classes is None:
+        return renumber
+    them, such = (
+        ("it", "is no such class") if len(missing) == 1 else ("them", "are no such classes")
+    )
+    return (
+        f"`validate.classes` is {params.classes}: add images of {them} or, if there {such}, set it to "
+        f"{len(found)}.{f' {renumber}' * bool(missing[0] < len(found))}"
+    )
+
+
+def _listed(labels: NDArray[np.int64]) -> str:
+    return ", ".join(map(str, labels[:SHOWN])) + ", …" * (len(labels) > SHOWN)
+
+
+def _renumbering(params: ValidateParams) -> str:
+    """How to make 0, 1, 2, … of any labels, also of names."""
+    column = f"frame[{params.label_column!r}]"
+    return (
+        "renumber them in their order, with pandas: `frame = pandas.read_csv(old); "
+        f"{column} = {column}.factorize(sort=True)[0]; frame.to_csv(new, index=False)`."
     )
 
 
