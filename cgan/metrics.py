@@ -164,7 +164,7 @@ def nearest_distance(images: Tensor, reference: Tensor) -> Tensor:
     Both uint8 [N, C, H, W] → float32 [N]. Memory beside them: floats of a block of each.
     """
     pixels = reference[0].numel()
-    nearest = torch.full((len(images),), math.inf)
+    nearest = torch.full((len(images),), math.inf, device=images.device)
     for block in reference.split(max(_CHUNK // 2, _BLOCK // pixels)):
         others = block.flatten(1).float()
         for part, known in zip(images.split(_CHUNK // 2), nearest.split(_CHUNK // 2), strict=True):

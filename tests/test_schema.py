@@ -718,7 +718,7 @@ def test_kaggle_csv_is_validated_and_preprocessed_fast_in_little_memory(
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         assert cpu_s < 3, f"{stage} took {cpu_s:.1f} s of processor time"
-        assert int(output.splitlines()[-1]) < 300_000, f"{stage}: kB at the peak"
+        assert int(output.splitlines()[-1]) < 130_000, f"{stage}: kB at the peak"
     report = json.loads((tmp_path / "reports/validation.json").read_text())
     assert report["rows"] == 42000 and report["classes"] == 10
 
