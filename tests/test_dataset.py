@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from conftest import ROOT, peak_bytes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -142,6 +145,20 @@ def test_class_of_one_distinct_image_cannot_be_held_out() -> None:
         dataset.split(images, LABELS, 0.1, seed=1)
 
 
+@given(kept=st.lists(st.booleans(), max_size=50), block=st.integers(1, 20))
+@settings(max_examples=50, deadline=None)
+def test_f88_rows_moved_to_the_front_are_those_that_indexing_gives(
+    kept: list[bool], block: int
+) -> None:
+    rows = np.flatnonzero(kept)
+    array = np.arange(len(kept) * 3, dtype=np.int64).reshape(-1, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "MOVED", 3 * block)
+        expected, moved = array[rows], dataset.move_to_front(array, rows)
+    assert np.array_equal(moved, expected)
+    assert np.shares_memory(moved, array) or not len(rows)
+
+
 # --- the stages ---------------------------------------------------------------------------------
 
 
@@ -196,3 +213,49 @@ def test_preprocess_without_a_report_says_which_stage_is_missing(project: Path) 
         report.write_text(content)
         with pytest.raises(DataError, match="Make it with `dvc repro validate`"):
             preprocess.main()
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.75])
+def test_f88_both_parts_are_whole_whichever_is_the_larger(project: Path, fraction: float) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["preprocess"]["holdout_fraction"] = fraction
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    for stage in (download, validate, preprocess):
+        stage.main()
+    images, labels = make_images()
+    parts = dataset.split(images, labels, fraction, params["preprocess"]["seed"])
+    for name, rows in zip(("train", "holdout"), parts, strict=True):
+        loaded = dataset.load_dataset(f"data/processed/{name}.safetensors")
+        assert loaded.metadata["part"] == name
+        assert np.array_equal(loaded.images.numpy(), images[rows])
+        assert np.array_equal(loaded.labels.numpy(), labels[rows])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_f88_stages_take_at_most_twice_the_memory_of_the_images(tmp_path: Path) -> None:
+    count, pixels = 40_000, 784
+    random = np.random.default_rng(0)
+    # Two digits and a comma a value, whole rows at once: quick to write.
+    rows = np.empty((count, pixels + 1, 3), np.uint8)
+    rows[:, :, :2] = random.integers(48, 58, (count, pixels + 1, 2), dtype=np.uint8)
+    rows[:, 0, 0], rows[:, :, 2], rows[:, -1, 2] = ord("0"), ord(","), ord("\n")
+    (tmp_path / "data/raw").mkdir(parents=True)
+    with (tmp_path / "data/raw/train.csv").open("wb") as file:
+        file.write(",".join(["label", *(f"pixel{i}" for i in range(pixels))]).encode() + b"\n")
+        file.write(rows.data)
+    del rows
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    load = "from cgan.dataset import load_dataset; import torch\n"
+    work = {
+        f"import cgan.stages.{stage}": f"import runpy\n"
+        f"runpy.run_module('cgan.stages.{stage}', run_name='__main__')\n"
+        for stage in ("validate", "preprocess")
+    }
+    work[load] = load + (
+        "train = load_dataset('data/processed/train.safetensors')\n"
+        "holdout = load_dataset('data/processed/holdout.safetensors')\n"
+        f"assert len(train) + len(holdout) == {count}\n"
+    )
+    for imports, code in work.items():
+        taken = peak_bytes(code, tmp_path) - peak_bytes(imports, tmp_path)
+        assert taken <= 2 * count * pixels, f"{imports}: {taken / count / pixels:.2f} times"

