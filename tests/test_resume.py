@@ -249,6 +249,20 @@ def test_f48_killed_between_the_end_of_the_stage_and_the_write_of_dvc_lock_nothi
     assert statuses(repo) == ["FINISHED", "FINISHED"]
 
 
+def test_f65_a_training_that_goes_on_with_another_parameter_is_another_run(repo: Path) -> None:
+    with running(repo, *STAGE) as training:
+        until(lambda: checkpoints(repo), training)
+    params = yaml.safe_load((repo / "params.yaml").read_text())
+    before, params["train"]["lr"] = params["train"]["lr"], 1e-5
+    (repo / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    assert "Resuming" not in run(repo, *STAGE).stdout
+
+    run(repo, sys.executable, "-m", "cgan.cli", "track", "flush")
+    query = "select status, value from runs join params using (run_uuid) where key = 'train.lr'"
+    assert sorted(rows(repo, query)) == [("FINISHED", "1e-05"), ("RUNNING", str(before))]
+
+
 KILLED_AT = """
 import os, signal, sys
 from cgan import finished, journal, mlflow_tracker
