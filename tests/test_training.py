@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,15 @@ from cgan.params import TrainParams, load_params
 from cgan.presets import apply, values
 from cgan.previews import preview_steps
 from cgan.sampling import image_grid, to_uint8
-from cgan.steps import Part, TrainState, estimate_batch_norm, in_turn, one_pass, two_passes
+from cgan.steps import (
+    UPDATES,
+    Part,
+    TrainState,
+    estimate_batch_norm,
+    in_turn,
+    one_pass,
+    two_passes,
+)
 from cgan.tracking import RecordingTracker
 from cgan.training import (
     COLUMNS,
@@ -261,6 +269,13 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     assert not torch.equal(other[0], straight[0][0]) and not torch.equal(other[2], straight[0][2])
 
 
+def test_no_latent_comes_twice() -> None:
+    latents = [
+        latent for _, _, latents, *_ in batches(params_of(), 2, range(6)) for latent in latents
+    ]
+    assert len({tuple(latent.tolist()) for latent in latents}) == 6 * 8
+
+
 def test_f34_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(
         ParamsError, match=r"`train.batch_size` is 38, and the training part has 36 im"
@@ -339,9 +354,8 @@ def test_batch_norm_estimation_changes_batch_norm_statistics_only() -> None:
     assert all(n.momentum == 0.1 for n in generator.modules() if isinstance(n, nn.BatchNorm2d))
 
 
-def test_estimated_statistics_are_those_of_the_drawings() -> None:
-    generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
-    estimate_batch_norm(generator, seed=1, batches=20, size=96)
+def test_statistics_of_a_trained_generator_are_those_of_its_drawings() -> None:
+    generator = train(DATA, params_of()).generator
     given: list[Tensor] = []
     generator.layers[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     with torch.no_grad():
@@ -458,11 +472,17 @@ def test_records_go_to_the_tracker_at_each_interval_and_at_the_end() -> None:
         assert 0 <= logged["accuracy/discriminator_real"] <= 1
 
 
-def test_a_record_is_the_mean_of_its_interval() -> None:
+def test_a_record_is_the_mean_of_its_interval_and_of_no_row_left_over_from_another() -> None:
     state = TrainState(DATA, params_of(), CPU)
     state.stats.copy_(torch.tensor([[1.0, 2, 3, 4, 0, 1], [3.0, 2, 5, 0, 1, 1]]))
     state.step = 2
-    assert list(record(state, 1.0, 2).values())[2:8] == [2, 2, 4, 2, 0.5, 1]
+    whole = record(state, 2.0, 2)
+    state.step = 3  # the training ends here; its second row is still that of step 2
+    partial = record(state, 2.0, 3)
+    assert list(whole.values())[2:8] == [2, 2, 4, 2, 0.5, 1]
+    assert list(partial.values())[2:8] == [1, 2, 3, 4, 0, 1]
+    assert [row[3:] for row in state.history] == [[2, 2, 4, 2, 0.5, 1], [1, 2, 3, 4, 0, 1]]
+    assert (whole["progress/images_per_s"], partial["progress/images_per_s"]) == (8, 12)
 
 
 def test_preview_steps_are_1_and_200_and_then_ever_further_apart() -> None:
@@ -555,32 +575,189 @@ def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
 
 # -- Every variant ----------------------------------------------------------------------------------
 
+SHORT = {"total_kimg": 0.048}  # 6 steps
+
+
+def losses_by_hand(
+    params: TrainParams,
+    generator: nn.Module,
+    discriminator: nn.Module,
+    penalise: bool,
+    batch: tuple[Tensor, ...],
+) -> Iterator[tuple[nn.Module, Tensor]]:
+    """The updates of one step in turn: the network and its loss, asked for when the one before is done."""
+    real, labels, latents = batch
+    parts = zip(latents.chunk(params.cpu_parts), labels.chunk(params.cpu_parts), strict=True)
+    fakes = torch.cat([generator(*part) for part in parts])  # each part with its own batch norm
+
+    def on_fakes() -> Tensor:
+        return discriminator_fake_loss(params.objective, discriminator(fakes.detach(), labels)[0])
+
+    def on_reals() -> Tensor:
+        logits, class_logits = discriminator(real.requires_grad_(), labels)
+        loss = discriminator_real_loss(params.objective, logits)
+        loss = loss + params.auxiliary_discriminator * cross_entropy(class_logits, labels)
+        if penalise:
+            loss = loss + params.r1_gamma * params.r1_every * r1_penalty(logits, real)
+        return loss
+
+    def of_generator() -> Tensor:
+        logits, class_logits = discriminator(fakes, labels)
+        loss = generator_loss(params.objective, logits)
+        return loss + params.auxiliary_generator * cross_entropy(class_logits, labels)
+
+    if params.updates == "one_pass":  # the generator first, while the discriminator is the old one
+        yield generator, of_generator()
+        yield discriminator, on_fakes() + on_reals()
+        return
+    if params.updates == "two_passes":
+        yield discriminator, on_fakes() + on_reals()
+    else:
+        yield discriminator, on_fakes()
+        yield discriminator, on_reals()
+    yield generator, of_generator()
+
+
+@functools.cache
+def by_hand(params: TrainParams) -> dict[str, Tensor]:
+    """All weights of each network in a row, after a training in plain PyTorch.
+
+    Taken from the product: first weights, batches, schedules and losses, which have tests of their own.
+    """
+    state = TrainState(DATA, params, CPU)
+    networks = (state.generator, state.discriminator)
+    average = weights_of(state.generator)
+    if params.optimizer == "adam":
+        betas = (params.adam_beta1, params.adam_beta2)
+        optimizers = [torch.optim.Adam(net.parameters(), betas=betas) for net in networks]
+    else:
+        rho, eps = params.adadelta_rho, params.adadelta_eps
+        optimizers = [torch.optim.Adadelta(n.parameters(), rho=rho, eps=eps) for n in networks]
+    of = dict(zip(networks, optimizers, strict=True))
+    steps = batches(params, params.log_every, range(params.total_steps))
+    for step, (*batch, _, _) in enumerate(steps):
+        penalise = step % params.r1_every == 0
+        for network, loss in losses_by_hand(params, *networks, penalise, tuple(batch)):
+            weights = list(network.parameters())
+            for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                limit = params.gradient_clip or float("inf")
+                weight.grad = gradient.clamp(-limit, limit)
+            of[network].param_groups[0]["lr"] = learning_rate(params, step)
+            of[network].step()
+        average = average.lerp(weights_of(state.generator), average_weight(params, step))
+    return {"generator": average, "discriminator": weights_of(state.discriminator)}
+
+
+def weights_of(network: nn.Module) -> Tensor:
+    return torch.cat([weight.detach().flatten() for weight in network.parameters()])
+
+
+def apart(found: Tensor, expected: Tensor, start: Tensor) -> float:
+    """Length of the difference, as a part of the way from the start."""
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((found - expected).norm() / (expected - start).norm())
+
 
 @pytest.mark.parametrize(
     "changes",
     [
+        {},
         {"generator": "upsample"},
         {"generator": "embed"},
         {"objective": "least_squares"},
-        {"objective": "least_squares", "r1_gamma": 0.0, "auxiliary_discriminator": 0.0},
+        {"objective": "least_squares", "updates": "in_turn"},
+        {"auxiliary_discriminator": 0.0},
         {"class_logit_weight": 0.0},
-        {"optimizer": "adadelta", "lr": 1.0},
-        {"gradient_clip": 0.1},
-        {"updates": "in_turn"},
+        {"r1_gamma": 0.0},
+        {"r1_gamma": 30.0, "r1_every": 1},
+        {"r1_gamma": 30.0, "updates": "two_passes"},
+        {"r1_gamma": 30.0, "updates": "in_turn"},
         {"updates": "two_passes"},
         {"updates": "two_passes", "auxiliary_generator": 1.0},
+        {"updates": "in_turn"},
+        {"updates": "in_turn", "auxiliary_generator": 1.0},
+        {"adam_beta1": 0.5},
+        {"adam_beta2": 0.5},
+        {"lr": 1.0, "optimizer": "adadelta"},
+        {"lr": 1.0, "optimizer": "adadelta", "adadelta_rho": 0.5},
+        {"lr": 1.0, "optimizer": "adadelta", "adadelta_eps": 1.0e-2},
+        {"gradient_clip": 1.0e-3},
+        {"decay_from": 0.0},
+        {"final_lr_fraction": 1.0},
+        {"ema_half_life_kimg": 0.0},
         {"cpu_parts": 1},
         {"cpu_parts": 4},
-        {"precision": "bfloat16"},
-        {"precision": "bfloat16", "updates": "in_turn", "cpu_parts": 1},
+        {"seed": 2},
     ],
-    ids=lambda changes: "-".join(map(str, changes.values())),
+    ids=lambda changes: "-".join(f"{k}={v}" for k, v in changes.items()) or "default",
 )
-def test_every_variant_trains_and_differs_from_the_default(changes: dict[str, Any]) -> None:
-    trained = train(DATA, params_of(total_kimg=0.032, **changes))
-    assert np.isfinite(trained.history).all() and len(trained.history) == 2
-    assert digest(trained) != straight(params_of(total_kimg=0.032))
-    assert all(w.dtype == torch.float32 for w in trained.generator.parameters())
+def test_every_variant_trains_as_by_hand_and_not_as_if_it_were_ignored(
+    changes: dict[str, Any],
+) -> None:
+    params = params_of(**SHORT, **changes)
+    trained, expected = train(DATA, params), by_hand(params)
+    # Without the last change: what the product would be if it did not care.
+    ignored = by_hand(params_of(**SHORT, **dict(list(changes.items())[:-1])))
+    state = TrainState(DATA, params, CPU)
+    differences = []
+    for name, weights in expected.items():
+        start = weights_of(getattr(state, name))
+        assert apart(weights_of(getattr(trained, name)), weights, start) < 0.001
+        differences.append(apart(ignored[name], weights, start))
+    assert not changes or max(differences) > 0.02, "this test would not see it"
+
+
+@pytest.mark.parametrize("updates", ["one_pass", "two_passes", "in_turn"])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)]
+)
+def test_in_low_precision_layers_compute_low_and_weights_and_losses_stay_float32(
+    precision: str, dtype: torch.dtype, updates: str
+) -> None:
+    state = TrainState(DATA, params_of(updates=updates), choose_hardware("cpu", precision))
+    seen: dict[str, set[torch.dtype]] = {"generator": set(), "discriminator": set()}
+    for generator, discriminator in state.networks:
+        for name, layer in (
+            ("generator", generator.linear),
+            ("generator", generator.layers[2]),
+            ("discriminator", discriminator.layers[0]),
+            ("discriminator", discriminator.linear),
+        ):
+            layer.register_forward_hook(lambda *call, name=name: seen[name].add(call[2].dtype))
+    parts = parts_of(state)
+    UPDATES[updates](state, parts)
+    assert seen == {"generator": {dtype}, "discriminator": {dtype}}
+    weights = [*state.generator.parameters(), *state.discriminator.parameters()]
+    assert all(w.dtype == w.grad.dtype == torch.float32 for w in weights if w.grad is not None)
+    for part in parts:
+        assert part.stats("logistic").dtype == part.fakes.dtype == torch.float32
+        assert part.stats("logistic").isfinite().all()
+
+
+def test_networks_are_built_as_the_params_say() -> None:
+    params = params_of(
+        generator="embed",
+        latent_dim=5,
+        generator_width=3,
+        discriminator_width=6,
+        max_width=11,
+        class_logit_weight=0.75,
+    )
+    state = TrainState(data_of(side=16, channels=3), params, CPU)
+    assert state.generator.architecture == Architecture("embed", 3, 3, 16, 16, 3, 5, 11)
+    assert state.discriminator.architecture == Architecture(
+        "projection", 3, 3, 16, 16, 6, max_features=11, class_logit_weight=0.75
+    )
+    demo = params_of(
+        generator="seed",
+        discriminator="seed",
+        updates="in_turn",
+        auxiliary_discriminator=0.0,
+        class_logit_weight=0.0,
+    )
+    state = TrainState(data_of(side=28), demo, CPU)
+    assert state.generator.architecture.kind == state.discriminator.architecture.kind == "seed"
 
 
 @pytest.mark.parametrize("changes", [{"channels": 3}, {"side": 28}], ids=["colour", "28"])
