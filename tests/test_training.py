@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from synthetic import make_images
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from cgan import training, watch
 from cgan.checkpoint import digest_of
 from cgan.dataset import Dataset
 from cgan.errors import ParamsError, TrainingError
@@ -53,7 +56,7 @@ from cgan.training import (
     record,
     train,
 )
-from cgan.watch import WARM_UP_KIMG
+from cgan.watch import PINNED_RECORDS, WARM_UP_KIMG
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
 TINY = {
@@ -182,6 +185,49 @@ def test_in_turn_the_generator_is_updated_on_the_fakes_of_the_discriminator_s_up
     assert fakes == again != reals
 
 
+@pytest.mark.parametrize("objective", ["logistic", "least_squares"])
+@pytest.mark.parametrize("updates", [one_pass, two_passes, in_turn])
+def test_a_row_tells_the_adversarial_losses_logits_and_accuracies_of_the_step(
+    updates: Callable[..., None], objective: str
+) -> None:
+    """Without class losses and penalties: those would hide who is ahead."""
+    state = TrainState(DATA, params_of(objective=objective, cpu_parts=1), CPU)
+    (part,) = parts_of(state)
+    old = copy.deepcopy(state.discriminator)
+    scores: list[Tensor] = []
+    state.discriminator.register_forward_hook(lambda *call: scores.append(call[2][0].detach()))
+    updates(state, [part])
+    with torch.no_grad():
+        fake, real = (old(images, part.labels)[0] for images in (part.fakes, part.real))
+    again = fake
+    if updates is two_passes:
+        (again,) = scores
+    if updates is in_turn:
+        _, real, again = scores  # the reals meet a discriminator that has learnt from the fakes
+    half = 0.0 if objective == "logistic" else 0.5
+    expected = [
+        discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real),
+        generator_loss(objective, again),
+        real.mean(),
+        fake.mean(),
+        (real > half).float().mean(),
+        (fake <= half).float().mean(),
+    ]
+    row = part.stats(objective)
+    assert not row.requires_grad
+    torch.testing.assert_close(row, torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("objective", "at"), [("logistic", 0.0), ("least_squares", 0.5)])
+def test_a_logit_at_the_threshold_says_fake(objective: str, at: float) -> None:
+    state = TrainState(DATA, params_of(cpu_parts=1), CPU)
+    (part,) = parts_of(state)
+    part.note(torch.tensor(1.0), torch.tensor([at, at + 1, at - 1]), torch.tensor([at, at, at + 1]))
+    part.generator_loss = torch.tensor(2.0)
+    *_, on_reals, on_fakes = part.stats(objective).tolist()
+    assert (on_reals, on_fakes) == pytest.approx((1 / 3, 2 / 3))
+
+
 def test_every_weight_is_trained() -> None:
     state = TrainState(DATA, params_of(), CPU)
     before = [w.clone() for w in state.generator.parameters()]
@@ -281,6 +327,10 @@ def test_f34_batch_larger_than_the_data_is_refused() -> None:
         ParamsError, match=r"`train.batch_size` is 38, and the training part has 36 im"
     ):
         train(DATA, params_of(batch_size=38))
+    ((real, *_),) = batches(params_of(batch_size=36), 2, range(1))
+    assert len({image.numpy().tobytes() for image in real}) == 36, (
+        "as large as the data is no fault"
+    )
 
 
 def test_f37_cuda_is_refused_where_it_is_absent_and_auto_takes_the_cpu(
@@ -348,10 +398,30 @@ def test_batch_norm_estimation_changes_batch_norm_statistics_only() -> None:
     generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
     before = {name: t.clone() for name, t in generator.state_dict().items()}
     estimate_batch_norm(generator, seed=1, batches=3, size=64)
-    changed = {n for n, t in generator.state_dict().items() if not torch.equal(t, before[n])}
+    after = {name: t.clone() for name, t in generator.state_dict().items()}
+    changed = {n for n, t in after.items() if not torch.equal(t, before[n])}
     assert changed == {n for n in before if n.rsplit(".")[-1].startswith(("running", "num"))}
     assert not generator.training
     assert all(n.momentum == 0.1 for n in generator.modules() if isinstance(n, nn.BatchNorm2d))
+    estimate_batch_norm(generator, seed=1, batches=3, size=64)
+    assert digest_of(generator.state_dict()) == digest_of(after), "nothing is left of older ones"
+
+
+def test_estimated_statistics_are_means_over_all_batches_each_with_every_class_alike() -> None:
+    generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
+    conditions: list[Tensor] = []
+    given: list[Tensor] = []
+    generator.linear.register_forward_pre_hook(lambda _, inputs: conditions.append(inputs[0]))
+    generator.layers[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    estimate_batch_norm(generator, seed=1, batches=5, size=60)
+    norm = generator.layers[0]
+    means = torch.stack([maps.mean(dim=(0, 2, 3)) for maps in given])
+    variances = torch.stack([maps.var(dim=(0, 2, 3)) for maps in given])
+    assert torch.allclose(norm.running_mean, means.mean(dim=0), atol=1e-6)
+    assert torch.allclose(norm.running_var, variances.mean(dim=0), atol=1e-6)
+    assert all(condition[:, 4:].sum(dim=0).tolist() == [20, 20, 20] for condition in conditions)
+    latents = torch.cat([condition[:, :4] for condition in conditions])
+    assert len({tuple(latent.tolist()) for latent in latents}) == 5 * 60
 
 
 def test_statistics_of_a_trained_generator_are_those_of_its_drawings() -> None:
@@ -485,6 +555,35 @@ def test_a_record_is_the_mean_of_its_interval_and_of_no_row_left_over_from_anoth
     assert (whole["progress/images_per_s"], partial["progress/images_per_s"]) == (8, 12)
 
 
+def test_the_speed_told_is_that_of_this_process_s_own_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Interrupted):
+        train(DATA, params_of(), folder=tmp_path, stopping=StopAfter(5))
+    ticks = itertools.count()  # a second passes from record to record
+    monkeypatch.setattr(training.time, "perf_counter", lambda: float(next(ticks)))
+    tracker = RecordingTracker()
+    train(DATA, params_of(), tracker, tmp_path)
+    speeds = [logged["progress/images_per_s"] for _, logged in tracker.metrics]
+    assert speeds == [1 * 8 / 1, 3 * 8 / 2, 5 * 8 / 3]
+
+
+def test_digests_are_of_the_last_step_before_statistics_are_estimated_for_the_average() -> None:
+    trained = train(DATA, params_of())
+    assert trained.digests["discriminator"] == digest_of(trained.discriminator.state_dict())
+    assert trained.digests["average"] != digest_of(trained.generator.state_dict())
+    names = {"generator", "discriminator", "average", "history"}
+    assert trained.digests.keys() == names | {"generator_optimizer", "discriminator_optimizer"}
+
+
+def test_a_training_computes_deterministically_and_leaves_the_global_generator_alone() -> None:
+    torch.use_deterministic_algorithms(False)
+    before = torch.get_rng_state()
+    train(DATA, params_of(total_kimg=0.016))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_preview_steps_are_1_and_200_and_then_ever_further_apart() -> None:
     steps = preview_steps(12, 2500)
     assert steps[:2] == [1, 200] and steps[-1] == 2500 and len(steps) == 12
@@ -545,6 +644,13 @@ def test_f51_no_picture_of_a_diverged_network_is_kept(tmp_path: Path) -> None:
     assert tracker.images == [] and not (tmp_path / "previews").exists()
 
 
+def test_f51_asked_to_stop_in_an_interval_that_diverged_it_saves_nothing(tmp_path: Path) -> None:
+    params = params_of(lr=1e30, log_every=4, previews=0)
+    with pytest.raises(Diverged, match="stopped at step 2: a loss is not a finite number"):
+        train(DATA, params, folder=tmp_path, stopping=StopAfter(3))
+    assert not list(tmp_path.glob("step-*"))
+
+
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_were(
@@ -561,16 +667,39 @@ def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_wer
 
 def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
     state = TrainState(DATA, params_of(), CPU)
-    state.step = round(1000 * WARM_UP_KIMG / state.params.batch_size) + 1
+    last_of_warm_up = round(1000 * WARM_UP_KIMG / state.params.batch_size)
     won = dict.fromkeys(COLUMNS, 0.0) | {
         "accuracy/discriminator_real": 1.0,
         "accuracy/discriminator_fake": 1.0,
     }
     state.history = [list(won.values())] * 200
+    state.step = last_of_warm_up
+    check_balance(state)
+    state.step += 1
     with pytest.raises(Diverged, match="discriminator"):
         check_balance(state)
-    state.history[-1] = list((won | {"accuracy/discriminator_fake": 0.5}).values())
+    state.history = state.history[:PINNED_RECORDS]
+    with pytest.raises(Diverged, match="discriminator"):
+        check_balance(state)
+    wins = state.history
+    state.history = wins[1:]
     check_balance(state)
+    for name in ("accuracy/discriminator_real", "accuracy/discriminator_fake"):
+        undecided = list((won | {name: 0.5}).values())
+        state.history = [*wins, undecided]
+        check_balance(state)
+        state.history = [undecided, *wins]
+        with pytest.raises(Diverged, match="discriminator"):
+            check_balance(state)
+
+
+def test_f52_a_training_looks_at_the_balance_of_its_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "WARM_UP_KIMG", 0.0)
+    monkeypatch.setattr(watch, "PINNED", 0.0)  # whatever it tells apart is enough
+    with pytest.raises(Diverged, match="stopped at step 20: the discriminator tells"):
+        train(DATA, params_of(total_kimg=0.2))
 
 
 # -- Every variant ----------------------------------------------------------------------------------
