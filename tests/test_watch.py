@@ -89,12 +89,13 @@ def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
     assert caught.value.step > 500, "young generators are given time"
 
 
-def test_f52_a_rate_thirty_times_too_high_stops_the_training_in_words(
+def test_f52_a_rate_a_hundred_times_too_high_stops_the_training_in_words(
     data: Dataset, judge: Judge
 ) -> None:
     words = r"chance alone gives 33|tells fakes from reals|mode collapse|not a finite number"
     with pytest.raises(Diverged, match=words):
-        trained(data, judge, lr=30 * STRONG["lr"])
+        # With thirty times the rate it depends on the machine: some learn to draw the classes all the same.
+        trained(data, judge, lr=100 * STRONG["lr"])
 
 
 def test_a_class_of_noise_in_the_data_is_named_by_a_judge_of_good_data(
