@@ -156,9 +156,7 @@ class Delivery:
     A journal that is gone has been delivered by somebody else.
     """
 
-    def __init__(
-        self, folder: Path, uri: str, root: Path, header: RunHeader | None = None
-    ) -> None:
+    def __init__(self, folder: Path, uri: str, root: Path, header: RunHeader | None = None) -> None:
         import mlflow
 
         mlflow.set_tracking_uri(uri)
