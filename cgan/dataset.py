@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
+MOVED = 1_000_000  # values that `move_to_front` holds beside the array
 AGAIN = (
     "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force preprocess`."
 )
@@ -75,6 +76,15 @@ def split(
         held[mine[: min(max(1, fits), len(mine) - 1)]] = True
     side = held[firsts]
     return np.flatnonzero(~side), np.flatnonzero(side)
+
+
+def move_to_front(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """→ `array[rows]` for ascending `rows`, in the memory of `array`, whose own rows are lost by it."""
+    step = max(1, MOVED // max(1, array[:1].size))
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        array[start : start + len(some)] = array[some]
+    return array[: len(rows)]
 
 
 def save_dataset(

@@ -23,7 +23,7 @@ from torch import Tensor
 from cgan import drift
 from cgan.checkpoint import Facts, load_generator, load_tensors, save_tensors
 from cgan.dataset import Dataset, load_dataset
-from cgan.errors import CganError, ModelError
+from cgan.errors import CganError, DataError, ModelError
 from cgan.files import sha256_of, write_json, write_text
 from cgan.gate import Loaded, Share, decide
 from cgan.gate_report import headline, history_reason, to_markdown, version_note
@@ -32,7 +32,6 @@ from cgan.journal import count_waiting, journals, project_root
 from cgan.judge import Judge, load_judge, look
 from cgan.judging import REPLICATES, Ground, Judged
 from cgan.load_check import drawing_apart, labels_for
-from cgan.metrics import copies
 from cgan.mlflow_delivery import RUN_KEY_TAG, flush_one, waiting_journals
 from cgan.networks import Generator
 from cgan.params import Params
@@ -46,13 +45,12 @@ from cgan.registry import (
     open_registry,
 )
 from cgan.sampling import draw
-from cgan.stages import GENERATOR, HOLDOUT_DATA, JUDGE, RUN_REFERENCE, TRAIN_DATA
+from cgan.stages import GENERATOR, HOLDOUT_DATA, JUDGE, RUN_REFERENCE, TRAIN_DATA, evaluate
 
 REPORT, REPORT_TEXT = Path("reports/gate.json"), Path("reports/gate.md")
-EVALUATION, VALIDATION = Path("reports/evaluation.json"), Path("reports/validation.json")
+VALIDATION = Path("reports/validation.json")
 FOLDER = "gate"  # of the run's artifacts
 TRAINING_DATA = "training_data.safetensors"
-COPIES_SAMPLE = 2000
 DELIVERY_S = 60
 AGAINST = "gate.against"
 DIGEST, DATA, COMMIT = "generator.digest", "data.sha256", "git.commit"
@@ -71,17 +69,34 @@ class _Inputs:
     judge_digest: str
     training: Dataset
     heldout: Dataset
+    validation: Report
 
     @classmethod
     def load(cls) -> _Inputs:
         network, facts = load_generator(GENERATOR)
         judge, judge_facts = load_judge(JUDGE)
         training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
-        if facts.get("data_digest") != training.metadata["digest"]:
-            raise ModelError(
-                f"{GENERATOR}: trained on other data than {TRAIN_DATA} holds. Run `dvc repro` first."
-            )
-        return cls(network, facts, judge, judge_facts["digest"], training, heldout)
+        evaluate.require_one_origin(network, facts, judge, judge_facts, training, heldout)
+        validation = _validation(training, heldout)
+        return cls(network, facts, judge, judge_facts["digest"], training, heldout, validation)
+
+
+def _validation(training: Dataset, heldout: Dataset) -> Report:
+    """The stage validate's report. Raises DataError when it is damaged or of another CSV."""
+    again = "Restore it with `dvc checkout`, or make it again: `dvc repro --force validate`."
+    try:
+        report = drift.load_report(VALIDATION)
+    except DataError as error:
+        raise DataError(f"{error} {again}") from None
+    expected = str(training.metadata.get("csv_sha256")), len(training) + len(heldout)
+    found = report["csv"]["sha256"], report["rows"]
+    if found != expected:
+        raise DataError(
+            f"{VALIDATION}: of another CSV than {TRAIN_DATA} and {HOLDOUT_DATA}: expected sha256 "
+            f"{expected[0][:12]} and {expected[1]:,} images, found {found[0][:12]} and {found[1]:,}. "
+            f"{again}"
+        )
+    return report
 
 
 def gate(params: Params, say: Say) -> Report:
@@ -266,8 +281,16 @@ def _standing(registry: Registry, version: Version, run: Any, why: str) -> Repor
     }
     with contextlib.suppress(Exception), tempfile.TemporaryDirectory() as folder:
         path = registry.client.download_artifacts(version.run_id, f"{FOLDER}/{REPORT.name}", folder)
-        report |= json.loads(Path(path).read_text())
+        kept = json.loads(Path(path).read_text())
+        to_markdown(report | kept | {"measured": dict(kept["measured"])})  # can it be told?
+        report |= kept
     if version.verdict == "passed" and "champion" in version.aliases:  # killed before it was told
+        if "measured" in report:
+            moves = [move for move in registry.history() if move.target == version.number]
+            before = moves[-1].source if moves else None
+            report |= {"verdict": "promoted", "promoted_from": before}
+            report["summary"] = headline(report)
+            _record(registry, version, report, {})
         registry.tag(version.number, {VERDICT: "promoted"})
     return report | {
         "verdict": "unchanged",
@@ -372,23 +395,24 @@ def _judge_champion(
             f"whose {len(inputs.heldout):,} images {known} were among its training images"
             f"{', which favours it' if seen is None or seen else ''}"
         )
-        moved = _drift_from(registry, champion)
+        moved = _drift_from(registry, champion, inputs.validation)
         (objections if on_drift == "block" else notes).extend(moved)
     return _Former(judged, tuple(notes), tuple(objections))
 
 
-def _drift_from(registry: Registry, champion: Version) -> list[str]:
+def _drift_from(registry: Registry, champion: Version, validation: Report) -> list[str]:
     """How today's data differ from the champion's beyond what is usual, in a sentence, if they do.
 
     Today's judge learnt from today's data: it would find the drawings of spoilt data good, and the
     champion's poor.
     """
     try:
-        with kept_file(registry, champion, VALIDATION.name) as path:
-            known = json.loads(path.read_text())
+        found = drift.distances(validation, kept_profile(registry, champion))
     except CganError as error:
-        return [f"whether the data are like the champion's is not known: {error}"]
-    found = drift.distances(json.loads(VALIDATION.read_text()), known)
+        return [
+            f"whether the data are like the champion's is not known: {error} If they are right, "
+            "`cgan registry promote`, or set `gate.on_drift: note`"
+        ]
     moved = [
         f"{name} {value:.3f}, at most {drift.LIMITS[name]:.3g} is usual"
         for name, value in found.items()
@@ -423,20 +447,31 @@ def training_data_of(registry: Registry, version: Version) -> tuple[Tensor, Tens
     return tensors["features"], tensors["fingerprints"]
 
 
+def kept_profile(registry: Registry, version: Version) -> Report:
+    """The validation report of a version's data, as it was kept."""
+    with kept_file(registry, version, VALIDATION.name) as path:
+        return drift.load_report(path)
+
+
 @contextlib.contextmanager
 def kept_file(registry: Registry, version: Version, name: str) -> Iterator[Path]:
-    """A file that `cgan gate` kept at the version's run. Raises ModelError when it is gone."""
+    """A file that `cgan gate` kept at the version's run. Raises ModelError when it is gone or damaged."""
+    shown = f"{FOLDER}/{name} of run {version.run_id}"
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         try:
             yield Path(
                 registry.client.download_artifacts(version.run_id, f"{FOLDER}/{name}", folder)
             )
-        except CganError:
-            raise
-        except Exception as error:  # the stores let through what their clients raise
+        except CganError as error:  # of the reader, whose advice is for a file of the project
+            reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
             raise ModelError(
-                f"{FOLDER}/{name} of run {version.run_id} cannot be read "
-                f"({str(error).splitlines()[0][:200]}): version {version.number} was registered "
+                f"{shown} is damaged ({reason}). Restore the store's files from a backup, or train again: "
+                "`dvc repro --force train`, `cgan gate`."
+            ) from None
+        except Exception as error:  # the stores let through what their clients raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ModelError(
+                f"{shown} cannot be read ({reason}): version {version.number} was registered "
                 "without `cgan gate`, or its files are gone."
             ) from None
 
@@ -455,8 +490,10 @@ def fingerprints(images: Tensor) -> Tensor:
 def _keep(registry: Registry, version: Version, ground: Ground, inputs: _Inputs, say: Say) -> None:
     """What a later re-evaluation needs, at the run: judge, data profile, features of the training data."""
     kept = {file.path for file in registry.client.list_artifacts(version.run_id, FOLDER)}
-    if f"{FOLDER}/{TRAINING_DATA}" in kept:  # the last one of them
-        return
+    if f"{FOLDER}/{TRAINING_DATA}" in kept:  # the last one of them; a kill may have cut it off
+        with contextlib.suppress(CganError):
+            training_data_of(registry, version)
+            return
     say("Keeping the judge and a profile of the training data at the run.")
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         tensors = {
@@ -477,22 +514,25 @@ def _keep(registry: Registry, version: Version, ground: Ground, inputs: _Inputs,
 
 def _copies(inputs: _Inputs, params: Params, say: Say) -> Share:
     """Of the drawings, those near a training image: evaluate's number where it is of this generator."""
-    count = min(COPIES_SAMPLE, params.evaluate.samples)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        report = json.loads(EVALUATION.read_text())
+    count = min(evaluate.COPIES_SAMPLE, params.evaluate.samples)
+    seed = params.evaluate.seed
+    with contextlib.suppress(
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
+    ):
+        report = json.loads(evaluate.REPORT.read_text())
         wanted = {
             "generator_digest": inputs.facts["digest"],
             "reference_digest": inputs.heldout.metadata["digest"],
             "drawn_images": params.evaluate.samples,
-            "seed": params.evaluate.seed,
+            "seed": seed,
         }
-        if wanted.items() <= report["passport"].items():
-            closer = float(report["copies"]["closer_than_1_percent_of_heldout"])
+        closer = float(report["copies"]["closer_than_1_percent_of_heldout"])
+        if wanted.items() <= report["passport"].items() and 0 <= closer <= 1:
             return Share(round(closer * count), count)
     say("Looking for the training image nearest to each drawing.")
     asked = torch.arange(count) % inputs.training.classes
-    drawn = draw(inputs.network, asked, params.evaluate.seed)
-    found = copies(drawn, inputs.heldout.images[:COPIES_SAMPLE], inputs.training.images)
+    drawn = draw(inputs.network, asked, seed)
+    found = evaluate.near_copies(drawn, inputs.training, inputs.heldout, seed)
     return Share(round(found.closer * count), count)
 
 
@@ -533,7 +573,7 @@ def _record(registry: Registry, version: Version, report: Report, tags: dict[str
 
     The champion's run gets its numbers of today, so that the two runs compare on one passport.
     """
-    from mlflow.entities import Metric, RunTag
+    from mlflow.entities import RunTag
 
     own = {VERDICT: report["verdict"], SUMMARY: report["summary"]}
     run_id, champion = report["challenger"]["run_id"], report["champion"]
@@ -541,19 +581,14 @@ def _record(registry: Registry, version: Version, report: Report, tags: dict[str
         write_json(Path(folder) / REPORT.name, report)
         write_text(Path(folder) / REPORT_TEXT.name, to_markdown(report))
         registry.client.log_artifacts(run_id, folder, FOLDER)
-    now_ms = time.time_ns() // 1_000_000
-
-    def metrics(values: dict[str, float]) -> list[Metric]:
-        return [
-            Metric(f"gate/{key}", value, now_ms, version.number) for key, value in values.items()
-        ]
-
+    measured = {f"gate/{name}": value for name, value in report["measured"].items()}
+    registry.log_once(run_id, measured, version.number)
+    if champion:
+        theirs = {f"gate/{row['metric']}": row["champion"] for row in report["comparison"]}
+        registry.log_once(champion["run_id"], theirs, version.number)
     run_tags = [RunTag(key, value[:5000]) for key, value in own.items()]
     run_tags.append(RunTag("gate.version", str(version.number)))
-    registry.client.log_batch(run_id, metrics(report["measured"]), tags=run_tags)
-    if champion and report["comparison"]:
-        theirs = {row["metric"]: row["champion"] for row in report["comparison"]}
-        registry.client.log_batch(champion["run_id"], metrics(theirs))
+    registry.client.log_batch(run_id, tags=run_tags)
     registry.client.update_model_version(registry.model, str(version.number), version_note(report))
     registry.tag(version.number, {**tags, **own})
 

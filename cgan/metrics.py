@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 NEIGHBOURS = 5
 _CHUNK = 1000
+_BLOCK = 8_000_000  # pixels of the reference that are floats at once
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,20 @@ def copies(drawn: Tensor, heldout: Tensor, training: Tensor) -> Copies:
 
 
 def nearest_distance(images: Tensor, reference: Tensor) -> Tensor:
-    """Root mean square distance of each image to its nearest one in `reference`, in grey levels."""
-    points, others = images.flatten(1).float(), reference.flatten(1).float()
-    nearest = [
-        torch.cdist(part, others, compute_mode="use_mm_for_euclid_dist").min(dim=1).values
-        for part in points.split(_CHUNK // 2)
-    ]
-    return torch.cat(nearest) / math.sqrt(points.shape[1])
+    """Root mean square distance of each image to its nearest one in `reference`, in grey levels.
+
+    Both uint8 [N, C, H, W] → float32 [N]. Memory beside them: floats of a block of each.
+    """
+    pixels = reference[0].numel()
+    nearest = torch.full((len(images),), math.inf, device=images.device)
+    for block in reference.split(max(_CHUNK // 2, _BLOCK // pixels)):
+        others = block.flatten(1).float()
+        for part, known in zip(images.split(_CHUNK // 2), nearest.split(_CHUNK // 2), strict=True):
+            found = torch.cdist(
+                part.flatten(1).float(), others, compute_mode="use_mm_for_euclid_dist"
+            )
+            torch.minimum(known, found.min(dim=1).values, out=known)
+    return nearest / math.sqrt(pixels)
 
 
 def diversity(features: Tensor, labels: Tensor, classes: int) -> list[float]:

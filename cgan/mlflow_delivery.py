@@ -151,14 +151,17 @@ def client_settings() -> dict[str, str]:
 
 
 class Delivery:
-    """Delivers one journal to the store at `uri`; the caller holds the journal's `sender.lock`."""
+    """Delivers one journal to the store at `uri`; the caller holds the journal's `sender.lock`.
 
-    def __init__(self, folder: Path, uri: str, root: Path) -> None:
+    A journal that is gone has been delivered by somebody else.
+    """
+
+    def __init__(self, folder: Path, uri: str, root: Path, header: RunHeader | None = None) -> None:
         import mlflow
 
         mlflow.set_tracking_uri(uri)
         self.folder, self.uri, self.root = folder, uri, root
-        self.header = RunHeader.load(folder)
+        self.header = header or RunHeader.load(folder)
         self.rejected = 0
         self.run_id: str | None = None
         self.experiment_id: str | None = None
@@ -232,7 +235,10 @@ class Delivery:
         """Send all that the journal holds now. Raises whatever MLflow raises when it is away."""
         while True:
             self.connect()
-            records, offset = read_records(self.folder / JOURNAL, self.offset)
+            try:
+                records, offset = read_records(self.folder / JOURNAL, self.offset)
+            except FileNotFoundError:
+                return
             if offset == self.offset:
                 return
             self._send(records)
@@ -552,20 +558,40 @@ def send(folder: Path) -> None:
         closed.set()
 
     threading.Thread(target=watch, daemon=True).start()
-    with (folder / "sender.lock").open("w") as lock:
-        while True:
+    header = RunHeader.load(folder)  # now: the journal is held by our parent
+    while True:
+        with _sole_sender(folder) as alone:
+            if alone:
+                _say(**_deliver_until(folder, header, closed))
+                return
+        # The sender of a process that was killed, or `cgan track flush`, is at it.
+        closed.wait(0.5)
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def _sole_sender(folder: Path) -> Iterator[bool]:
+    """Hold the journal's `sender.lock`, if nobody does. True also where the journal is gone."""
+    while True:
+        try:
+            lock = (folder / "sender.lock").open("w")
+        except FileNotFoundError:
+            yield True
+            return
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:  # `cgan track flush` is at it
-                if closed.wait(0.5):
-                    time.sleep(0.2)
-        _say(**_deliver_until(folder, closed))
+            except BlockingIOError:
+                yield False
+                return
+            if os.fstat(lock.fileno()).st_nlink:  # else: removed, with its journal, in between
+                yield True
+                return
 
 
-def _deliver_until(folder: Path, closed: threading.Event) -> dict[str, Any]:
+def _deliver_until(folder: Path, header: RunHeader, closed: threading.Event) -> dict[str, Any]:
     gc.disable()  # until it waits: a tenth of what MLflow's import takes is looking for garbage
-    delivery = Delivery(folder, os.environ["MLFLOW_TRACKING_URI"], project_root())
+    delivery = Delivery(folder, os.environ[STORE], project_root(), header)
     wait_s, told = POLL_S, False
     while True:
         last = closed.is_set()
@@ -589,8 +615,8 @@ def _deliver_until(folder: Path, closed: threading.Event) -> dict[str, Any]:
         gc.enable()
         closed.wait(wait_s)
     delivered = not error
-    if delivered and not delivery.rejected and is_finished(folder):
-        remove_if_unused(folder, delivery.offset)
+    if delivered and not delivery.rejected:
+        _remove_if_finished(folder, delivery.offset)
     return {"delivered": delivered, "rejected": delivery.rejected, "error": error}
 
 
@@ -626,26 +652,30 @@ def flush_one(root: Path, folder: Path) -> str:
     told = {STORE: os.environ.get(STORE)}
     with (
         _environment({**client_settings(), **dict.fromkeys(FOREIGN_RUN), **told}),
-        (folder / "sender.lock").open("w") as lock,
+        _sole_sender(folder) as alone,
     ):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not alone:
             return f"{header.run_name}: a running stage delivers it"
         uri = store_uri(root) if told[STORE] else header.tracking_uri
-        delivery = Delivery(folder, uri, root)
+        delivery = Delivery(folder, uri, root, header)
         try:
             delivery.deliver()
         except Exception as error:
             raise TrackingError(
                 f"{header.run_name}: MLflow at {without_credentials(uri)} is away ({_reason(error)}); "
                 f"{waiting} records wait in {folder}. Start it and run `cgan track flush`. If it is gone "
-                "for good, MLFLOW_TRACKING_URI=… cgan track flush delivers them elsewhere, and "
-                f"rm -r '{folder}' drops them."
+                f"for good, {STORE}=… cgan track flush delivers them elsewhere, and rm -r '{folder}' "
+                "drops them."
             ) from None
-        if not delivery.rejected and is_finished(folder):
-            remove_if_unused(folder, delivery.offset)
+        if not delivery.rejected:
+            _remove_if_finished(folder, delivery.offset)
     return f"{header.run_name}: {waiting} records delivered to {without_credentials(uri)}"
+
+
+def _remove_if_finished(folder: Path, offset: int) -> None:
+    with contextlib.suppress(FileNotFoundError):  # somebody else did
+        if is_finished(folder):
+            remove_if_unused(folder, offset)
 
 
 def serve_ui(root: Path, port: int) -> None:

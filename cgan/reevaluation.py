@@ -7,7 +7,6 @@ reverse), and the limits of drift are far above what two halves of one data set 
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from cgan.checkpoint import load_generator, load_tensors
 from cgan.errors import CganError, DataError, ModelError
 from cgan.files import write_json, write_text
 from cgan.gate import Check, bars
-from cgan.gatekeeper import TRAINING_DATA, Say, fingerprints, kept_file, named, now
+from cgan.gatekeeper import TRAINING_DATA, Say, fingerprints, kept_file, kept_profile, named, now
 from cgan.hardware import compute_deterministically
 from cgan.judge import Judge, load_judge, look
 from cgan.judging import Ground
@@ -85,9 +84,7 @@ def _report(
     found: dict[str, Any],
     params: Params,
 ) -> Report:
-    with kept_file(registry, champion, "validation.json") as path:
-        known = json.loads(path.read_text())
-    rows = _profile_drift(found, known)
+    rows = _profile_drift(found, kept_profile(registry, champion))
     checks: list[Check] = []
     if rows[0]["name"] != KIND:
         more, checks = _through_the_judge(registry, champion, table, params)

@@ -203,6 +203,25 @@ class Registry:
         for key, value in tags.items():
             self.client.set_model_version_tag(self.model, str(number), key, value[:5000])
 
+    def log_once(self, run_id: str, values: dict[str, float], step: int) -> None:
+        """A run's metrics, but for those whose last value at this step is the same: they stand there.
+
+        So a judgement that is told again, by the next process after a kill too, stands once; one that
+        comes to other numbers stands after it, and MLflow shows the last.
+        """
+        from mlflow.entities import Metric
+
+        with self._alone():
+            now_ms = time.time_ns() // 1_000_000
+            new = []
+            for key, value in values.items():
+                points = self.client.get_metric_history(run_id, key)
+                there = [point for point in points if point.step == step]
+                last = max(there, key=lambda point: point.timestamp, default=None)
+                if last is None or last.value != value:
+                    new.append(Metric(key, value, now_ms, step))
+            self.client.log_batch(run_id, metrics=new)
+
     def promote(
         self, number: int, *, instead_of: int | None, why: str, action: str = "promote"
     ) -> Move | None:
@@ -231,9 +250,7 @@ class Registry:
                     f"{'this one' if champion is None else f'version {champion}'} to go back to. "
                     "`cgan registry promote VERSION --why …` makes any version the champion."
                 )
-            move = self._move("rollback", champion, line[-2], why)
-            self.tag(champion, {ROLLED_BACK: f"{move.when}: {move.why}"})
-            return move
+            return self._move("rollback", champion, line[-2], why)
 
     def _move(self, action: str, source: int | None, target: int, why: str) -> Move:
         version = self.version(target)
@@ -250,6 +267,9 @@ class Registry:
         )
         key = f"{HISTORY}{time.time_ns():020d}"
         self.client.set_registered_model_tag(self.model, key, json.dumps(asdict(move)))
+        if action == "rollback" and source is not None:
+            # Before the alias: after a kill in between, the next gate would promote it again.
+            self.tag(source, {ROLLED_BACK: f"{move.when}: {move.why}"})
         self.client.set_registered_model_alias(self.model, CHAMPION, str(target))
         self._require_champion(target, target)
         self._follow()

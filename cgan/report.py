@@ -9,6 +9,7 @@ from typing import Any
 from cgan.errors import CganError
 
 METRICS = Path("reports/metrics.json")
+EVALUATION = Path("reports/evaluation.json")
 JUDGE = Path("reports/judge.json")
 GRID = Path("samples/grid.png")
 RUN = Path("models/mlflow_run.json")
@@ -27,9 +28,19 @@ LINES = {
 
 def summary() -> str:
     """Raises CganError while the pipeline has not run."""
+    try:
+        return _summary()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise CganError(
+            f"{METRICS}, {EVALUATION} or {JUDGE}: not what this version writes. Make them again: "
+            "`dvc repro --force train_judge evaluate`."
+        ) from None
+
+
+def _summary() -> str:
     quality = _read(METRICS)["quality"]
-    floors = _floors(_read(Path("reports/evaluation.json")))
-    passport = _read(Path("reports/evaluation.json"))["passport"]
+    floors = _floors(_read(EVALUATION))
+    passport = _read(EVALUATION)["passport"]
     judge = _read(JUDGE)["judge"]
     rows = [("metric", "drawn", "real", "")]
     for key, (words, better) in LINES.items():
@@ -84,5 +95,5 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except OSError:
         raise CganError(f"{path}: not found. Run the pipeline first: `make repro`.") from None
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         raise CganError(f"{path}: not valid JSON. Make it again: `dvc repro evaluate`.") from None

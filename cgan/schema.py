@@ -1,9 +1,9 @@
 """What a valid CSV is: one reader for every stage, and the report on what it read.
 
 A valid CSV has a header (the label column first, then the pixels in order) and one image a row, all
-values whole numbers. The file is read once, line by line: memory stays below four times its size, and
-a line longer than the header allows is never held whole. The fast path answers yes or no; on a no, a
-second, slower reading finds the rows and columns to name.
+values whole numbers. The file is read once, line by line, and parsed in blocks of rows: memory is that of
+the uint8 images and a few MB, and a line longer than the header allows is never held whole. The fast path
+answers yes or no; on a no, a second, slower reading finds the rows and columns to name.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ NOISE = 0.8  # roughness above which a class is not made of pictures
 SHOWN = 5  # faults spelt out in a message
 COUNTED = 1000  # faults counted before the search stops
 MAX_BLANK_LINES = 10_000
+BLOCK = 100_000  # values that are parsed, or looked at, at once: they stay in the cache
 
 # First bytes of what is given for a CSV by mistake.
 _KINDS = (
@@ -178,33 +179,53 @@ def _read(path: Path, params: ValidateParams, name: str, size: int) -> Table:
         first_line = file.readline(MAX_HEADER_BYTES)
         digest.update(first_line)
         header = _read_header(first_line, params, name)
+        columns = len(header.columns)
+        # A value takes two bytes at least. Room that nothing is written to takes no memory.
+        room = (size - len(first_line) + 1) // (2 * columns)
+        images = np.empty((room, columns - 1), np.uint8)
+        labels = np.empty(room, np.int64)
+        count = 0
         try:
-            # int16 holds what lies just outside 0–255 too, so that one look at the extremes suffices.
-            values = np.loadtxt(
-                plain_rows(file, header),
-                dtype=np.int16,
-                delimiter=",",
-                comments=None,
-                ndmin=2,
-                encoding="ascii",
-            )
+            for values in _parsed(plain_rows(file, header), columns, params):
+                end = count + len(values)
+                if end > room:
+                    raise _changed(name)
+                labels[count:end], images[count:end] = values[:, 0], values[:, 1:]
+                count = end
         except (ValueError, OverflowError) as error:
             raise _explain(path, header, params, name, str(error)) from None
-    labels = values[:, 0].astype(np.int64)
-    highest = (params.classes or MAX_CLASSES) - 1
-    pixels = values[:, 1:]
-    if labels.min() < 0 or labels.max() > highest or pixels.min() < 0 or pixels.max() > 255:
-        raise _explain(path, header, params, name, "a value is out of range")
-    images = pixels.astype(np.uint8, order="C").reshape(-1, *header.shape)
+    for array in (images, labels):
+        array.resize((count, *array.shape[1:]), refcheck=False)
     if sha256_of(path) != digest.hexdigest():
-        raise DataError(
-            f"{name}: the file changed while it was read. Run again when nothing writes to it."
-        )
+        raise _changed(name)
     warnings: tuple[str, ...] = ()
     if last != b"\n":
         warnings = ("The last line has no line end: make sure that the file is complete.",)
     classes = params.classes or int(labels.max()) + 1
-    return Table(images, labels, classes, digest.hexdigest(), size, warnings)
+    return Table(
+        images.reshape(-1, *header.shape), labels, classes, digest.hexdigest(), size, warnings
+    )
+
+
+def _parsed(
+    rows: Iterator[bytes], columns: int, params: ValidateParams
+) -> Iterator[NDArray[np.int16]]:
+    """Blocks of rows, label and pixels; ValueError or OverflowError at the first that is wrong."""
+    highest = (params.classes or MAX_CLASSES) - 1
+    while block := list(itertools.islice(rows, max(1, BLOCK // columns))):
+        # int16 holds what lies just outside 0–255 too, so that one look at the extremes suffices.
+        values = np.loadtxt(
+            block, dtype=np.int16, delimiter=",", comments=None, ndmin=2, encoding="ascii"
+        )
+        if values.min() < 0 or values[:, 0].max() > highest or values[:, 1:].max() > 255:
+            raise ValueError("a value is out of range")
+        yield values
+
+
+def _changed(name: str) -> DataError:
+    return DataError(
+        f"{name}: the file changed while it was read. Run again when nothing writes to it."
+    )
 
 
 def _unquoted(line: bytes) -> bytes:
@@ -480,10 +501,18 @@ def _explain(
         )
     many = f"at least {count:,}" if count >= COUNTED else f"{count:,}"
     listed = "\n".join(f"  - {fault}" for fault in faults)
+    advice = "Mend or remove these rows, or download the file again."
+    label_fault = f", column {columns[0]}: "
+    if all(label_fault in fault and not fault.endswith("blank.") for fault in faults):
+        number = (
+            "set `validate.classes` to their number and, unless they count from 0 without a gap, "
+        )
+        advice += (
+            f" If these labels are right, {number * bool(params.classes)}{_renumbering(params)}"
+        )
     return DataError(
         f"{name}: {many} faults in {bad_rows:,} row{'s' * (bad_rows > 1)}"
-        f"{', the first of them' * (count > len(faults))}:\n{listed}\n"
-        "Mend or remove these rows, or download the file again."
+        f"{', the first of them' * (count > len(faults))}:\n{listed}\n{advice}"
     )
 
 
@@ -523,12 +552,15 @@ def _is_scaled(fields: list[bytes]) -> bool:
 
 def first_copies(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """For each image [N, …] the index of the first one that is equal to it; int64 [N]."""
-    seen: dict[bytes, int] = {}
-    firsts = np.empty(len(images), np.int64)
-    for index, image in enumerate(images):
-        digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-        firsts[index] = seen.setdefault(digest, index)
-    return firsts
+    digests = bytearray()
+    for image in images:
+        digests += hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    # A third of the memory of a dict of them.
+    _, firsts, kinds = np.unique(
+        np.frombuffer(digests, "S16"), return_index=True, return_inverse=True
+    )
+    found: NDArray[np.int64] = firsts[kinds]
+    return found
 
 
 def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]:
@@ -542,7 +574,9 @@ def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]
     histogram = np.zeros(256, np.int64)
     ink = np.zeros(images.shape[2:], np.int64)
     darkest, brightest, roughness = [], [], []
-    for part in np.array_split(images, max(1, len(images) // 1000)):
+    step = max(1, BLOCK // images[0].size)
+    for start in range(0, len(images), step):
+        part = images[start : start + step]
         flat = part.reshape(len(part), -1)
         histogram += np.bincount(flat.ravel(), minlength=256)
         ink += part.sum(axis=(0, 1), dtype=np.int64)
@@ -642,26 +676,66 @@ def _roughness(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _check_counts(counts: NDArray[np.int64], params: ValidateParams, name: str) -> None:
-    if len(counts) < 2:
+    """Raises DataError when a class has no image or too few. No image is too few for any params."""
+    found, missing = np.flatnonzero(counts), np.flatnonzero(counts == 0)
+    if len(found) < 2:
         raise DataError(
-            f"{name}: all labels are 0. A conditional generator needs at least 2 classes."
+            f"{name}: all labels are {found[0]}. A conditional generator needs at least 2 classes."
         )
-    short = np.flatnonzero(counts < params.min_per_class)
-    if not len(short):
-        return
-    shown = ", ".join(f"class {index} has {counts[index]:,}" for index in short[:SHOWN])
-    if counts[0] == 0:
-        hint = "Labels must count from 0: if yours begin at 1, subtract 1."
-    elif params.classes is None and len(counts) - 1 in short and len(short) < len(counts):
-        hint = (
-            f"If {len(counts) - 1} is no class but a slip, set `validate.classes` and validate again: "
-            "the rows are named then."
+    few = found[counts[found] < params.min_per_class]
+    said = []
+    if len(missing):
+        said.append(f"no image of class {_listed(missing)}; the labels found are {_listed(found)}.")
+    if len(few):
+        shown = ", ".join(f"class {label} has {counts[label]:,}" for label in few[:SHOWN])
+        said.append(
+            f"{len(few):,} of {len(found):,} classes {'have' if len(few) > 1 else 'has'} fewer than "
+            f"{params.min_per_class} images: {shown}{', …' * (len(few) > SHOWN)}."
         )
-    else:
-        hint = "Add images, or lower `validate.min_per_class` in params.yaml."
-    raise DataError(
-        f"{name}: {len(short):,} of {len(counts):,} classes have fewer than {params.min_per_class} "
-        f"images: {shown}{', …' * (len(short) > SHOWN)}. {hint}"
+    if params.classes is None and found[-1] in few and len(few) < len(found):
+        said.append(
+            f"If {found[-1]} is no class but a slip, set `validate.classes` and validate again: the rows "
+            "are named then."
+        )
+    if len(missing):
+        said.append(_without_gap(found, missing, params))
+    if len(few):
+        least = counts[few].min()
+        said.append(
+            f"Add images, or lower `validate.min_per_class` to {least} in params.yaml."
+            if least >= 2
+            else "Add images: `validate.min_per_class` cannot be below 2."
+        )
+    if said:
+        raise DataError(f"{name}: {' '.join(said)}")
+
+
+def _without_gap(
+    found: NDArray[np.int64], missing: NDArray[np.int64], params: ValidateParams
+) -> str:
+    """What to do about labels with a gap: they are wrong, or `validate.classes` is, or images lack."""
+    renumber = f"Labels must count from 0 without a gap: {_renumbering(params)}"
+    if params.classes is None:
+        return renumber
+    them, such = (
+        ("it", "is no such class") if len(missing) == 1 else ("them", "are no such classes")
+    )
+    return (
+        f"`validate.classes` is {params.classes}: add images of {them} or, if there {such}, set it to "
+        f"{len(found)}.{f' {renumber}' * bool(missing[0] < len(found))}"
+    )
+
+
+def _listed(labels: NDArray[np.int64]) -> str:
+    return ", ".join(map(str, labels[:SHOWN])) + ", …" * (len(labels) > SHOWN)
+
+
+def _renumbering(params: ValidateParams) -> str:
+    """How to make 0, 1, 2, … of any labels, also of names."""
+    column = f"frame[{params.label_column!r}]"
+    return (
+        "renumber them in their order, with pandas: `frame = pandas.read_csv(old); "
+        f"{column} = {column}.factorize(sort=True)[0]; frame.to_csv(new, index=False)`."
     )
 
 

@@ -44,6 +44,25 @@ TINY: dict[str, dict[str, Any]] = {
 """Changes to params.yaml with which every stage takes a moment."""
 
 
+def run_python(code: str, folder: Path) -> str:
+    """What a fresh process prints that runs this code in this folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def peak_bytes(code: str, folder: Path) -> int:
+    """The most memory that a process had which ran this code; its rusage has its parent's in it."""
+    code += "\nprint(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    return 1024 * int(run_python(code, folder).splitlines()[-1])
+
+
 @pytest.fixture
 def digits_csv(tmp_path: Path) -> Path:
     """36 images of 8 × 8 in 3 classes."""

@@ -71,7 +71,9 @@ def make_project(root: Path) -> None:
     recipe = JudgeParams(total_kimg=6.0, batch_size=32, lr=3.0e-3, width=4, seed=0)
     training = load_dataset(root / "data/processed/train.safetensors")
     judge = train_judge(training, recipe, torch.device("cpu"), torch.float32)
-    save_judge(root / "models/judge.safetensors", judge, {})
+    save_judge(
+        root / "models/judge.safetensors", judge, {"data_digest": training.metadata["digest"]}
+    )
 
 
 def fitted(data: Dataset, steps: int) -> Generator:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from conftest import ROOT, peak_bytes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -140,6 +143,20 @@ def test_class_of_one_distinct_image_cannot_be_held_out() -> None:
     images[LABELS == 1] = 5
     with pytest.raises(DataError, match="class 1: 1 distinct image, a hold-out needs at least 2"):
         dataset.split(images, LABELS, 0.1, seed=1)
+
+
+@given(kept=st.lists(st.booleans(), max_size=50), block=st.integers(1, 20))
+@settings(max_examples=50, deadline=None)
+def test_f88_rows_moved_to_the_front_are_those_that_indexing_gives(
+    kept: list[bool], block: int
+) -> None:
+    rows = np.flatnonzero(kept)
+    array = np.arange(len(kept) * 3, dtype=np.int64).reshape(-1, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "MOVED", 3 * block)
+        expected, moved = array[rows], dataset.move_to_front(array, rows)
+    assert np.array_equal(moved, expected)
+    assert np.shares_memory(moved, array) or not len(rows)
 
 
 # --- the stages ---------------------------------------------------------------------------------
@@ -303,14 +320,61 @@ def test_a_hold_out_with_copies_takes_whole_groups_and_no_more_than_its_share() 
 
 
 def test_the_contact_sheet_shows_each_class_s_first_images_in_a_row_of_its_own() -> None:
-    images = np.random.default_rng(0).integers(1, 256, (14, 3, 2, 4), dtype=np.uint8)
-    labels = np.array([1, 2, *[0] * 12])
+    images = np.random.default_rng(0).integers(1, 256, (15, 3, 2, 4), dtype=np.uint8)
+    labels = np.array([1, 2, *[0] * 13])
+    rows = np.delete(np.arange(15), 2)  # image 2 is not among those shown
     columns = preprocess.SHEET_COLUMNS
-    sheet = preprocess._contact_sheet(images, labels, 4)
+    sheet = preprocess._contact_sheet(images, labels, rows, 4)
     assert sheet.shape == (4 * 2, columns * 4, 3) and sheet.dtype == np.uint8
     tiles = sheet.reshape(4, 2, columns, 4, 3).transpose(0, 2, 4, 1, 3)
-    assert np.array_equal(tiles[0], images[2 : 2 + columns]), "as many as fit, in their order"
+    assert np.array_equal(tiles[0], images[3 : 3 + columns]), "as many as fit, in their order"
     assert np.array_equal(tiles[1, 0], images[0]) and np.array_equal(tiles[2, 0], images[1])
     assert not tiles[1:, 1:].any() and not tiles[3].any()
-    grey = preprocess._contact_sheet(images[:, :1], labels, 4)
+    grey = preprocess._contact_sheet(images[:, :1], labels, rows, 4)
     assert np.array_equal(grey, sheet[..., 0])
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.75])
+def test_f88_both_parts_are_whole_whichever_is_the_larger(project: Path, fraction: float) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["preprocess"]["holdout_fraction"] = fraction
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    for stage in (download, validate, preprocess):
+        stage.main()
+    images, labels = make_images()
+    parts = dataset.split(images, labels, fraction, params["preprocess"]["seed"])
+    for name, rows in zip(("train", "holdout"), parts, strict=True):
+        loaded = dataset.load_dataset(f"data/processed/{name}.safetensors")
+        assert loaded.metadata["part"] == name
+        assert np.array_equal(loaded.images.numpy(), images[rows])
+        assert np.array_equal(loaded.labels.numpy(), labels[rows])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_f88_stages_take_at_most_twice_the_memory_of_the_images(tmp_path: Path) -> None:
+    count, pixels = 40_000, 784
+    random = np.random.default_rng(0)
+    # Two digits and a comma a value, whole rows at once: quick to write.
+    rows = np.empty((count, pixels + 1, 3), np.uint8)
+    rows[:, :, :2] = random.integers(48, 58, (count, pixels + 1, 2), dtype=np.uint8)
+    rows[:, 0, 0], rows[:, :, 2], rows[:, -1, 2] = ord("0"), ord(","), ord("\n")
+    (tmp_path / "data/raw").mkdir(parents=True)
+    with (tmp_path / "data/raw/train.csv").open("wb") as file:
+        file.write(",".join(["label", *(f"pixel{i}" for i in range(pixels))]).encode() + b"\n")
+        file.write(rows.data)
+    del rows
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    load = "from cgan.dataset import load_dataset; import torch\n"
+    work = {
+        f"import cgan.stages.{stage}": f"import runpy\n"
+        f"runpy.run_module('cgan.stages.{stage}', run_name='__main__')\n"
+        for stage in ("validate", "preprocess")
+    }
+    work[load] = load + (
+        "train = load_dataset('data/processed/train.safetensors')\n"
+        "holdout = load_dataset('data/processed/holdout.safetensors')\n"
+        f"assert len(train) + len(holdout) == {count}\n"
+    )
+    for imports, code in work.items():
+        taken = peak_bytes(code, tmp_path) - peak_bytes(imports, tmp_path)
+        assert taken <= 2 * count * pixels, f"{imports}: {taken / count / pixels:.2f} times"

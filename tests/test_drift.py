@@ -89,6 +89,32 @@ def test_other_shapes_and_other_files_are_not_compared(
             drift.check(whole, path, "x")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda r: r["class_counts"].pop(), id="a class less"),
+        pytest.param(lambda r: r["profile"]["rows"].pop(), id="a row less"),
+        pytest.param(lambda r: r["profile"]["columns"].append(1), id="a column more"),
+        pytest.param(lambda r: r["profile"]["brightness"].pop(), id="other steps of brightness"),
+        pytest.param(lambda r: r["profile"].update(rows=[0] * 28), id="nothing but zeros"),
+        pytest.param(lambda r: r["profile"]["columns"].__setitem__(3, -1), id="a negative sum"),
+        pytest.param(lambda r: r["class_counts"].__setitem__(3, float("nan")), id="no number"),
+        pytest.param(lambda r: r["class_counts"].__setitem__(3, float("inf")), id="infinite"),
+    ],
+)
+def test_f85_report_that_cannot_be_compared_is_refused(
+    digits: tuple[Images, Labels], tmp_path: Path, damage: Any
+) -> None:
+    """A distance to no number is within every limit."""
+    whole = report(*digits)
+    spoilt = json.loads(json.dumps(whole))
+    damage(spoilt)
+    path = tmp_path / "reference.json"
+    path.write_text(json.dumps(spoilt))
+    with pytest.raises(DataError, match=r"not a validation report of this version \(.*GOOD.csv"):
+        drift.check(whole, path, "x")
+
+
 def test_command_compares_with_a_reference(
     digits_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

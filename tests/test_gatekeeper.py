@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from gated import change_params, gated, make_project, settled, train
+from gated import change_params, digits, gated, make_project, settled, train
 from mlflow import MlflowClient
 
 from cgan import gatekeeper, load_check
-from cgan.dataset import load_dataset, save_dataset
-from cgan.errors import ModelError, TrackingError
+from cgan.checkpoint import load_generator
+from cgan.dataset import Dataset, load_dataset, save_dataset, split
+from cgan.errors import CganError, ModelError, TrackingError
 from cgan.gatekeeper import training_data_of
+from cgan.journal import count_waiting
+from cgan.judge import load_judge, save_judge
 from cgan.load_check import drawing_apart, labels_for
+from cgan.params import load_params
 from cgan.registry import Registry, open_registry
+from cgan.stages import evaluate
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -280,7 +290,18 @@ def swap_parts() -> int:
     for path, part, name in zip(paths, parts[::-1], ("train", "holdout"), strict=True):
         facts = {"classes": 3, "part": name, "csv_sha256": "f" * 64}
         save_dataset(path, part.images.numpy(), part.labels.numpy(), facts)
+    judge, _ = load_judge("models/judge.safetensors")
+    digest = load_dataset(paths[0]).metadata["digest"]
+    save_judge("models/judge.safetensors", judge, {"data_digest": digest})
+    change_validation(lambda report: report["csv"].update(sha256="f" * 64))
     return len(parts[0])
+
+
+def change_validation(change: Callable[[dict[str, Any]], Any]) -> None:
+    path = Path("reports/validation.json")
+    report = json.loads(path.read_text())
+    change(report)
+    path.write_text(json.dumps(report))
 
 
 def test_champion_of_other_data_is_judged_on_todays_and_its_advantage_counted(
@@ -300,15 +321,427 @@ def test_f19_data_unlike_the_champions_block_what_they_made_however_good(
 ) -> None:
     """Today's judge learnt from today's data, so that no other number would show it."""
     swap_parts()
-    profile = json.loads(Path("reports/validation.json").read_text())
-    profile["profile"]["brightness"].reverse()  # as of inverted images
-    Path("reports/validation.json").write_text(json.dumps(profile))
+    # as of inverted images
+    change_validation(lambda report: report["profile"]["brightness"].reverse())
     change_params(second, "gate", on_drift=on_drift, against_champion="not_worse")
     train(second, "inverted", 60)
     report, _ = gated()
     assert report["verdict"] == verdict
     (reason,) = (r for r in report["reasons"] if "no longer like" in r)
     assert "pixel_values 0." in reason
+
+
+# ------------------------------------------------------------- what does not belong, what is damaged
+
+
+def refused(words: str) -> None:
+    """By `cgan gate`, before anything of the training is delivered, registered or told."""
+    with pytest.raises(CganError, match=words) as found:
+        gated()
+    assert "`dvc " in str(found.value)
+    assert not Path("reports/gate.json").exists()
+    assert count_waiting(Path(".cgan/tracking/first")) > 0
+    assert versions(Path()) == []
+
+
+def with_judge(facts: dict[str, Any]) -> None:
+    judge, _ = load_judge("models/judge.safetensors")
+    save_judge("models/judge.safetensors", judge, facts)
+
+
+def with_heldout(change: Callable[[Dataset], tuple[Any, Any, dict[str, Any]]]) -> None:
+    path = Path("data/processed/holdout.safetensors")
+    images, labels, facts = change(load_dataset(path))
+    known = {"classes": 3, "part": "holdout", "csv_sha256": csv_sha256()}
+    save_dataset(path, np.asarray(images), np.asarray(labels), known | facts)
+
+
+def csv_sha256() -> str:
+    return str(json.loads(Path("reports/validation.json").read_text())["csv"]["sha256"])
+
+
+def of_another_split(_: Dataset) -> tuple[Any, Any, dict[str, Any]]:
+    images, labels = digits()
+    _, held = split(images, labels, 0.3, seed=2)
+    return images[held], labels[held], {}
+
+
+FOREIGN: list[Any] = [
+    pytest.param(swap_parts, r"generator.safetensors: trained on other data", id="generator"),
+    pytest.param(
+        lambda: with_judge({"data_digest": "0" * 64}),
+        r"judge.safetensors: learnt from other data .* found 000000000000\.",
+        id="judge",
+    ),
+    pytest.param(
+        lambda: with_judge({}),
+        r"judge.safetensors: doesn't say which data .*force train_judge",
+        id="judge of an older version",
+    ),
+    pytest.param(
+        lambda: with_heldout(lambda d: (d.images, d.labels, {"csv_sha256": "e" * 64})),
+        r"holdout.safetensors: made from another CSV .* found eeeeeeeeeeee\.",
+        id="hold-out of another CSV",
+    ),
+    pytest.param(
+        lambda: with_heldout(lambda d: (d.images, d.labels, {"classes": 4})),
+        r"holdout.safetensors: made for another kind .* \(3, 1, 8, 8\), found \(4, 1, 8, 8\)",
+        id="hold-out of other classes",
+    ),
+    pytest.param(
+        lambda: with_heldout(lambda d: (d.images[:, :, 1:], d.labels, {})),
+        r"holdout.safetensors: made for another kind .* found \(3, 1, 7, 8\)",
+        id="hold-out of another shape",
+    ),
+    pytest.param(
+        lambda: with_heldout(of_another_split),
+        r"holdout.safetensors: \d\d of its 54 images are in .*train.safetensors too",
+        id="hold-out of another split",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "words"), FOREIGN)
+def test_f86_what_does_not_belong_to_the_training_data_is_refused(
+    root: Path, spoil: Callable[[], Any], words: str
+) -> None:
+    train(root, "first", 2)
+    spoil()
+    refused(words)
+    with pytest.raises(CganError, match=words):
+        evaluate.judge_generator(load_params().evaluate)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda report: report["csv"].update(sha256="d" * 64), id="another CSV"),
+        pytest.param(lambda report: report.update(rows=179), id="another number of images"),
+    ],
+)
+def test_f86_validation_report_of_another_csv_is_refused(
+    root: Path, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    train(root, "first", 2)
+    change_validation(change)
+    refused(r"validation.json: of another CSV than .* expected sha256 \w{12} and 180 images, found")
+
+
+def cut_off(path: Path) -> None:
+    path.write_text(path.read_text()[:200])
+
+
+def without_profile(path: Path) -> None:
+    report = json.loads(path.read_text())
+    del report["profile"]
+    path.write_text(json.dumps(report))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (Path.unlink, "cannot be read"),
+        (cut_off, "not even JSON"),
+        (lambda path: path.write_text("[]"), "not a validation report of this version"),
+        (without_profile, r"of this version \(profile: Field required\)"),
+    ],
+    ids=["missing", "cut off", "a list", "without its profile"],
+)
+def test_f85_damaged_validation_report_is_refused_before_anything_is_registered(
+    second: Path, damage: Callable[[Path], Any], words: str
+) -> None:
+    """The champion is of other data, so that today's report is compared with the champion's."""
+    swap_parts()
+    train(second, "swapped", 2)
+    damage(Path("reports/validation.json"))
+    with pytest.raises(CganError, match=rf"reports/validation.json: .*{words}.*`dvc checkout`"):
+        gated()
+    assert versions(second) == [(1, "promoted")]
+    assert count_waiting(Path(".cgan/tracking/swapped")) > 0
+
+
+def kept_at(root: Path, number: int, name: str) -> Path:
+    """A file that the gate kept at the run of a version."""
+    run_id = client_of(root).get_model_version("cgan", str(number)).run_id
+    folder = client_of(root).get_run(run_id).info.artifact_uri.removeprefix("file://")
+    return Path(folder) / "gate" / name
+
+
+@contextlib.contextmanager
+def damaged(path: Path, damage: Callable[[Path], Any]) -> Iterator[None]:
+    """A file of the store, which other tests read too, for a while."""
+    content = path.read_bytes()
+    damage(path)
+    try:
+        yield
+    finally:
+        path.write_bytes(content)
+
+
+def test_f85_damaged_profile_of_the_champion_is_an_objection_in_words(
+    second: Path,
+) -> None:
+    swap_parts()
+    train(second, "swapped", 60)
+    with damaged(kept_at(second, 1, "validation.json"), without_profile):
+        report, _ = gated()
+    assert report["verdict"] == "blocked"
+    [reason] = [r for r in report["reasons"] if "is not known" in r]
+    assert "gate/validation.json of run" in reason
+    assert (
+        "is damaged (validation.json: not a validation report of this version (profile:" in reason
+    )
+    assert "`gate.on_drift: note`" in reason
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"passport": null}',
+        '{"passport": [], "copies": {"closer_than_1_percent_of_heldout": 0}}',
+        "[" * 100_000,
+        "{",
+    ],
+)
+def test_f85_damaged_evaluation_report_costs_the_gate_a_moment_only(
+    root: Path, content: str
+) -> None:
+    train(root, "first", 30)
+    Path("reports/evaluation.json").write_text(content)
+    assert gated()[0]["verdict"] == "promoted"
+
+
+def test_f85_evaluation_report_with_an_impossible_share_is_not_believed(root: Path) -> None:
+    train(root, "first", 30)
+    params = load_params().evaluate
+    passport = {
+        "generator_digest": load_generator("models/generator.safetensors")[1]["digest"],
+        "reference_digest": load_dataset("data/processed/holdout.safetensors").metadata["digest"],
+        "drawn_images": params.samples,
+        "seed": params.seed,
+    }
+    report = {"passport": passport, "copies": {"closer_than_1_percent_of_heldout": 3.0}}
+    Path("reports/evaluation.json").write_text(json.dumps(report))
+    [check] = [check for check in gated()[0]["checks"] if check["name"] == "copies"]
+    assert 0 <= check["value"] <= 1
+
+
+# ------------------------------------------------------------------------- what stands in the store
+
+
+def gate_numbers(root: Path) -> list[tuple[str, str, int, float]]:
+    """Of the store's table: run, key, step and value, in the order of their time."""
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as store:
+        return store.execute(
+            "select run_uuid, key, step, value from metrics where key like 'gate/%' order by timestamp"
+        ).fetchall()
+
+
+def stand_once(numbers: list[tuple[str, str, int, float]]) -> bool:
+    places = [number[:3] for number in numbers]
+    return len(places) == len(set(places))
+
+
+def test_f89_judgement_stands_once_in_the_numbers_of_both_runs(second: Path) -> None:
+    train(second, "second", 60)
+    report, _ = gated()
+    assert report["verdict"] == "promoted"
+    numbers = gate_numbers(second)
+    assert stand_once(numbers), numbers
+    own = {key: value for run, key, _, value in numbers if run == report["challenger"]["run_id"]}
+    assert own == {f"gate/{name}": value for name, value in report["measured"].items()}
+    theirs = [n[1:3] for n in numbers if n[0] == report["champion"]["run_id"]]
+    assert sorted(theirs) == sorted((key, step) for key in own for step in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "nth", "done"),
+    [
+        pytest.param(Registry, "log_once", 2, False, id="the champion's numbers are missing"),
+        pytest.param(MlflowClient, "update_model_version", 1, False, id="the page is missing"),
+        pytest.param(Registry, "promote", 1, False, id="judged, not promoted"),
+        pytest.param(Registry, "promote", 1, True, id="promoted, not told"),
+        pytest.param(MlflowClient, "update_model_version", 2, False, id="half of it told"),
+    ],
+)
+def test_f89_gate_killed_while_it_tells_tells_once_when_run_again(
+    second: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, nth: int, done: bool
+) -> None:
+    train(second, "second", 60)
+    real, calls = getattr(owner, name), []
+
+    def dying(*arguments: Any, **named: Any) -> Any:
+        calls.append(name)
+        if len(calls) != nth:
+            return real(*arguments, **named)
+        if done:
+            real(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, dying)
+        with pytest.raises(KeyboardInterrupt):
+            gated()
+    gated()
+    numbers = gate_numbers(second)
+    assert stand_once(numbers), numbers
+    assert len(numbers) == 12  # of version 1 alone, and of both beside each other
+    assert versions(second) == [(2, "promoted"), (1, "promoted")]
+    version = client_of(second).get_model_version_by_alias("cgan", "champion")
+    run = client_of(second).get_run(version.run_id)
+    assert run.data.tags["gate.verdict"] == "promoted"
+    assert "Version 2 is the new champion" in run.data.tags["gate.summary"]
+    assert "Version 2 is the new champion" in version.description
+
+
+def test_f89_other_circumstances_give_a_second_row_which_is_the_last(second: Path) -> None:
+    train(second, "worse", 20)
+    first, _ = gated()
+    change_params(second, "evaluate", seed=11)
+    again, _ = gated()
+    assert (first["verdict"], again["verdict"]) == ("blocked", "blocked")
+    run_id = first["challenger"]["run_id"]
+    numbers = gate_numbers(second)
+    distances = [n[3] for n in numbers if n[:3] == (run_id, "gate/fid_judge", 2)]
+    assert distances == [each["measured"]["fid_judge"] for each in (first, again)]
+    assert distances[0] != distances[1]
+    shown = client_of(second).get_run(run_id).data.metrics
+    assert shown["gate/fid_judge"] == distances[1]
+    change_params(second, "gate", min_judge_accuracy=0.5)  # other bars, equal numbers
+    assert gated()[0]["verdict"] == "blocked"
+    assert gate_numbers(second) == numbers
+
+
+def test_f72_rollback_killed_halfway_is_not_undone_by_the_next_gate(
+    second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(second, "second", 60)
+    assert gated()[0]["verdict"] == "promoted"
+
+    def dying(_: Registry) -> None:
+        raise KeyboardInterrupt
+
+    with (
+        monkeypatch.context() as patch,
+        open_registry("cgan") as registry,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        patch.setattr(Registry, "_follow", dying)
+        registry.rollback("it draws badly on the wall")
+    report, _ = gated()
+    assert report["verdict"] == "unchanged"
+    assert "it draws badly on the wall" in report["summary"]
+    assert aliases(second)["champion"] == 1
+
+
+def test_f72_training_data_that_a_kill_cut_off_are_kept_again(second: Path) -> None:
+    train(second, "worse", 20)
+    gated()
+    kept = kept_at(second, 2, "training_data.safetensors")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:1000])
+    change_params(second, "gate", min_judge_accuracy=0.5)  # judged anew
+    gated()
+    assert kept.read_bytes() == whole
+
+
+CLONE = """
+import sys, time
+from pathlib import Path
+from cgan.errors import CganError
+from cgan.registry import Registry
+from gated import gated
+real = Registry.promote
+def together(*arguments, **named):
+    Path("ready").touch()
+    while not Path("../go").exists():
+        time.sleep(0.005)
+    return real(*arguments, **named)
+Registry.promote = together
+try:
+    print(gated()[0]["verdict"])
+except CganError as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+def test_f72_of_two_clones_whose_gates_both_would_promote_one_does_and_the_other_says_so(
+    champion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clones = [tmp_path / "one", tmp_path / "two"]
+    store = f"sqlite:///{tmp_path / 'one/mlflow.db'}"
+    for clone, steps in zip(clones, (55, 60), strict=True):
+        shutil.copytree(champion, clone)
+        with settled(clone):
+            change_params(clone, "gate", against_champion="not_worse")
+            train(clone, clone.name, steps)
+    gates = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", CLONE],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=clone,
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+                "DVC_ROOT": str(clone),
+                "MLFLOW_TRACKING_URI": store,
+            },
+        )
+        for clone in clones
+    ]
+    while not all((clone / "ready").exists() for clone in clones):
+        assert all(each.poll() is None for each in gates), [each.communicate() for each in gates]
+        time.sleep(0.02)
+    (tmp_path / "go").touch()
+    said = [each.communicate(timeout=120) for each in gates]
+    codes = [each.returncode for each in gates]
+    assert sorted(codes) == [0, 3], said
+    loser = codes.index(3)
+    assert "another promotion came first" in said[loser][0]
+    assert "Run `cgan gate` again" in said[loser][0]
+    with settled(clones[loser]):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+        mlflow.set_tracking_uri(
+            store
+        )  # or an earlier test's, which this process knows, is put back
+        with open_registry("cgan") as registry:
+            number = {version.run_id: version.number for version in registry.versions()}
+            assert sorted(number.values()) == [1, 2, 3]
+            winner = registry.champion()
+            assert [move.target for move in registry.history()] == [1, winner]
+            assert registry.aliases()["previous"] == 1
+        report, _ = gated()
+        assert report["champion"]["version"] == winner
+        assert report["challenger"]["version"] == 5 - (winner or 0)
+        assert report["verdict"] in ("promoted", "blocked")
+    assert stand_once(gate_numbers(clones[0]))
+
+
+# ----------------------------------------------------------------------------- copies of training images
+
+
+def test_copies_of_a_sorted_holdout_are_counted_as_evaluate_counts_them(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The held-out images of one class are all alike here: a sample of it alone says nothing."""
+
+    def by_class(data: Dataset) -> tuple[Any, Any, dict[str, Any]]:
+        order = data.labels.argsort(stable=True)
+        images = data.images[order].clone()
+        images[:18] = 255 - images[:18]
+        return images, data.labels[order], {}
+
+    for module in (gatekeeper, evaluate):
+        monkeypatch.setattr(module, "COPIES_SAMPLE", 18, raising=False)
+    change_params(root, "evaluate", draws=1, gan_train_kimg=0.0)
+    with_heldout(by_class)
+    train(root, "first", 30)
+    report, _ = evaluate.judge_generator(load_params().evaluate)
+    [check] = [check for check in gated()[0]["checks"] if check["name"] == "copies"]
+    assert check["value"] == report["copies"]["closer_than_1_percent_of_heldout"]
 
 
 # ------------------------------------------------------------------------------------ when it cannot

@@ -66,6 +66,14 @@ def test_judge_names_digits_that_it_never_saw(judge: Judge, digits: Dataset) -> 
     assert accuracy(judge, wrong) < 0.05
 
 
+def test_judge_learnt_from_moved_images_and_so_names_digits_in_another_place(
+    judge: Judge, digits: Dataset
+) -> None:
+    """Three pixels down and right: without the moves in its training 59 % are named, with them 86 %."""
+    moved = dataset(digits.images[3000:].roll((3, 3), dims=(2, 3)), digits.labels[3000:], 10)
+    assert accuracy(judge, moved) > 0.75
+
+
 def test_features_are_what_the_head_reads_and_are_not_negative(
     judge: Judge, digits: Dataset
 ) -> None:
@@ -176,6 +184,60 @@ def test_augmentation_moves_little_and_fills_with_black() -> None:
     light = (moved + 1).sum(dim=(1, 2, 3)) / (images + 1).sum(dim=(1, 2, 3))
     assert light.min() > 0.75 and light.max() < 1.3
     assert len({image.numpy().tobytes() for image in moved}) == 200
+
+
+def test_augmentation_shifts_both_ways_turns_and_zooms_by_what_it_says_and_does_not_skew() -> None:
+    """By the moments of a bar: its light, its centre, its direction and how slim it is."""
+    side = 48
+    images = torch.full((400, 1, side, side), -1.0)
+    images[:, :, 20:28, 12:36] = 1
+    moved = (_augmented(images, torch.Generator().manual_seed(0)) + 1)[:, 0] / 2
+    places = torch.arange(side) - (side - 1) / 2
+    light = moved.sum(dim=(1, 2))
+    x = (moved.sum(dim=1) * places).sum(dim=1) / light
+    y = (moved.sum(dim=2) * places).sum(dim=1) / light
+    from_x, from_y = places - x[:, None], places - y[:, None]
+    xx = (moved.sum(dim=1) * from_x**2).sum(dim=1) / light
+    yy = (moved.sum(dim=2) * from_y**2).sum(dim=1) / light
+    xy = torch.einsum("nyx,nx,ny->n", moved, from_x, from_y) / light
+    turn = 0.5 * torch.atan2(2 * xy, xx - yy)
+    apart = ((xx - yy) ** 2 + 4 * xy**2).sqrt()
+    slimness = ((xx + yy + apart) / (xx + yy - apart)).sqrt()
+    # The grid says where a pixel is taken from: the picture goes the other way, by shift over zoom.
+    for shift in (x, y):
+        assert -2.4 < shift.min() < -1.6 and 1.6 < shift.max() < 2.4
+    assert -0.21 < turn.min() < -0.18 and 0.18 < turn.max() < 0.21
+    zoom = (8 * 24 / light).sqrt()
+    assert 0.89 < zoom.min() < 0.92 and 1.08 < zoom.max() < 1.11
+    assert slimness.min() == pytest.approx(3, abs=0.15)
+    assert slimness.max() == pytest.approx(3, abs=0.15)
+
+
+def test_a_judge_trains_as_by_hand() -> None:
+    """In plain PyTorch: AdamW, a one-cycle rate, smoothed labels, each epoch in an order of its own."""
+    data, params = tiny(), params_of(total_kimg=0.24, batch_size=16)  # 15 steps
+    torch.manual_seed(params.seed)
+    judge = Judge(3, 1, params.width)
+    start = weights_of(judge)
+    optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.01)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=15, pct_start=0.2)
+    random = torch.Generator().manual_seed(params.seed)
+    for step in range(15):
+        if step % 2 == 0:  # 36 images give two batches of 16
+            order = torch.randperm(36, generator=random)
+        rows = order[step % 2 * 16 :][:16]
+        moved = _augmented(data.images[rows].float() / 127.5 - 1, random)
+        logits = torch.cat([judge(half) for half in moved.chunk(2)])  # two halves, two batch norms
+        optimizer.zero_grad()
+        F.cross_entropy(logits, data.labels[rows], label_smoothing=0.02).backward()
+        optimizer.step()
+        rates.step()
+    trained = weights_of(train_judge(data, params, CPU, torch.float32))
+    assert (trained - weights_of(judge)).norm() < 0.005 * (trained - start).norm()
+
+
+def weights_of(judge: Judge) -> torch.Tensor:
+    return torch.cat([weight.detach().flatten() for weight in judge.parameters()])
 
 
 def test_loaded_judge_sees_what_the_saved_one_sees(

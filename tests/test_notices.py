@@ -106,9 +106,22 @@ def test_f76_markup_in_a_run_s_words_arrives_as_text(receiver: Receiver) -> None
     assert "&lt;!channel&gt; &amp; &lt;script&gt;" in posted[0]["text"]
 
 
-def test_without_an_address_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(notices.URL, raising=False)
-    tell(Failed(message="no"))
+@pytest.mark.parametrize("address", [None, "", " "])
+def test_without_an_address_nothing_is_sent_and_nothing_said(
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    address: str | None,
+) -> None:
+    caplog.set_level("DEBUG", notices.__name__)
+    with receiver() as posted:
+        if address is None:
+            monkeypatch.delenv(notices.URL)
+        else:
+            monkeypatch.setenv(notices.URL, address)
+        tell(Failed(message="no"))
+    assert posted == []
+    assert [record for record in caplog.records if record.name == notices.__name__] == []
 
 
 @pytest.mark.parametrize("ill", ["500", "hangs", "trickles", "away", "nonsense"])

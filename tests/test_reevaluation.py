@@ -166,6 +166,31 @@ def test_verdict_is_told_at_the_version_and_the_run(root: Path) -> None:
     assert names == ["reevaluation/reevaluation.json", "reevaluation/reevaluation.md"]
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"shape": {}}', None])
+def test_f85_damaged_profile_of_the_champion_is_refused_in_words(
+    root: Path, content: str | None
+) -> None:
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    run_id = client.get_model_version_by_alias("cgan", "champion").run_id
+    folder = client.get_run(run_id).info.artifact_uri.removeprefix("file://")
+    kept = Path(folder) / "gate/validation.json"
+    whole = kept.read_text()  # the store's files are those of all tests here
+    profile = json.loads(whole)
+    profile["profile"]["rows"][0] = float("nan")
+    kept.write_text(json.dumps(profile) if content is None else content)
+    write_csv(Path("data/raw/train.csv"), *digits(seed=FRESH))
+    try:
+        result = CliRunner().invoke(app, ["reevaluate"])
+    finally:
+        kept.write_text(whole)
+    assert isinstance(result.exception, CganError), result.exception
+    assert f"gate/validation.json of run {run_id} is damaged (validation.json: not a " in str(
+        result.exception
+    )
+    assert "from a backup, or train again" in str(result.exception)
+    assert not Path("reports/reevaluation.json").exists()
+
+
 def test_without_data_or_champion_it_says_what_to_do(root: Path) -> None:
     Path("data/raw/train.csv").unlink()
     result = CliRunner().invoke(app, ["reevaluate"])

@@ -21,8 +21,12 @@ import pytest
 import torch
 from conftest import ROOT
 from rich.console import Console
+from typer.testing import CliRunner
 
 from cgan.checkpoint import save_network
+from cgan.cli import app
+from cgan.errors import CganError
+from cgan.files import write_json
 from cgan.journal import JournalTracker, RunHeader, journals
 from cgan.mlflow_delivery import flush, store_uri
 from cgan.networks import Architecture, build_generator
@@ -300,3 +304,37 @@ def test_services_of_make_up_and_scheduled_runs_are_told(root: Path, prefect: in
     assert "1 slot was cancelled meanwhile" in text
     assert "next: weekly · 26 Nov 02:00 UTC (in " in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("metrics", "{}", "not what this version writes"),
+        ("metrics", "[1]", "not valid JSON"),
+        ("judge", '{"judge": {"accuracy": "high", "heldout_images": 5}}', "not what this version"),
+        ("evaluation", '{"passport": {}}', "not what this version writes"),
+        ("evaluation", "{", "not valid JSON"),
+    ],
+)
+def test_f85_report_over_damaged_files_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    floors = {key: {"floor": 0.5} for key in ("conditional_accuracy", "fid_judge")}
+    reports = {
+        "metrics": {"quality": {"conditional_accuracy": 0.9}},
+        "judge": {"judge": {"accuracy": 0.9, "heldout_images": 50}},
+        "evaluation": {
+            **floors,
+            "manifold": {"floor": {"recall": 0.5, "coverage": 0.5}},
+            "passport": {"drawn_images": 100, "draws": 3},
+        },
+    }
+    for each, report in reports.items():
+        write_json(Path(f"reports/{each}.json"), report)
+    assert "drawn digits show the class asked for" in CliRunner().invoke(app, ["report"]).output
+    Path(f"reports/{name}.json").write_text(content)
+    refused = CliRunner().invoke(app, ["report"]).exception
+    assert isinstance(refused, CganError), refused
+    assert words in str(refused)
+    assert "dvc repro" in str(refused)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import io
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from synthetic import make_images
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from cgan import training, watch
 from cgan.checkpoint import digest_of
 from cgan.dataset import Dataset
 from cgan.errors import ParamsError, TrainingError
@@ -33,7 +36,15 @@ from cgan.params import TrainParams, load_params
 from cgan.presets import apply, values
 from cgan.previews import preview_steps
 from cgan.sampling import image_grid, to_uint8
-from cgan.steps import Part, TrainState, estimate_batch_norm, in_turn, one_pass, two_passes
+from cgan.steps import (
+    UPDATES,
+    Part,
+    TrainState,
+    estimate_batch_norm,
+    in_turn,
+    one_pass,
+    two_passes,
+)
 from cgan.tracking import RecordingTracker
 from cgan.training import (
     COLUMNS,
@@ -45,7 +56,7 @@ from cgan.training import (
     record,
     train,
 )
-from cgan.watch import WARM_UP_KIMG
+from cgan.watch import PINNED_RECORDS, WARM_UP_KIMG
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
 TINY = {
@@ -174,6 +185,49 @@ def test_in_turn_the_generator_is_updated_on_the_fakes_of_the_discriminator_s_up
     assert fakes == again != reals
 
 
+@pytest.mark.parametrize("objective", ["logistic", "least_squares"])
+@pytest.mark.parametrize("updates", [one_pass, two_passes, in_turn])
+def test_a_row_tells_the_adversarial_losses_logits_and_accuracies_of_the_step(
+    updates: Callable[..., None], objective: str
+) -> None:
+    """Without class losses and penalties: those would hide who is ahead."""
+    state = TrainState(DATA, params_of(objective=objective, cpu_parts=1), CPU)
+    (part,) = parts_of(state)
+    old = copy.deepcopy(state.discriminator)
+    scores: list[Tensor] = []
+    state.discriminator.register_forward_hook(lambda *call: scores.append(call[2][0].detach()))
+    updates(state, [part])
+    with torch.no_grad():
+        fake, real = (old(images, part.labels)[0] for images in (part.fakes, part.real))
+    again = fake
+    if updates is two_passes:
+        (again,) = scores
+    if updates is in_turn:
+        _, real, again = scores  # the reals meet a discriminator that has learnt from the fakes
+    half = 0.0 if objective == "logistic" else 0.5
+    expected = [
+        discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real),
+        generator_loss(objective, again),
+        real.mean(),
+        fake.mean(),
+        (real > half).float().mean(),
+        (fake <= half).float().mean(),
+    ]
+    row = part.stats(objective)
+    assert not row.requires_grad
+    torch.testing.assert_close(row, torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("objective", "at"), [("logistic", 0.0), ("least_squares", 0.5)])
+def test_a_logit_at_the_threshold_says_fake(objective: str, at: float) -> None:
+    state = TrainState(DATA, params_of(cpu_parts=1), CPU)
+    (part,) = parts_of(state)
+    part.note(torch.tensor(1.0), torch.tensor([at, at + 1, at - 1]), torch.tensor([at, at, at + 1]))
+    part.generator_loss = torch.tensor(2.0)
+    *_, on_reals, on_fakes = part.stats(objective).tolist()
+    assert (on_reals, on_fakes) == pytest.approx((1 / 3, 2 / 3))
+
+
 def test_every_weight_is_trained() -> None:
     state = TrainState(DATA, params_of(), CPU)
     before = [w.clone() for w in state.generator.parameters()]
@@ -261,11 +315,22 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     assert not torch.equal(other[0], straight[0][0]) and not torch.equal(other[2], straight[0][2])
 
 
+def test_no_latent_comes_twice() -> None:
+    latents = [
+        latent for _, _, latents, *_ in batches(params_of(), 2, range(6)) for latent in latents
+    ]
+    assert len({tuple(latent.tolist()) for latent in latents}) == 6 * 8
+
+
 def test_f34_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(
         ParamsError, match=r"`train.batch_size` is 38, and the training part has 36 im"
     ):
         train(DATA, params_of(batch_size=38))
+    ((real, *_),) = batches(params_of(batch_size=36), 2, range(1))
+    assert len({image.numpy().tobytes() for image in real}) == 36, (
+        "as large as the data is no fault"
+    )
 
 
 def test_f37_cuda_is_refused_where_it_is_absent_and_auto_takes_the_cpu(
@@ -333,15 +398,34 @@ def test_batch_norm_estimation_changes_batch_norm_statistics_only() -> None:
     generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
     before = {name: t.clone() for name, t in generator.state_dict().items()}
     estimate_batch_norm(generator, seed=1, batches=3, size=64)
-    changed = {n for n, t in generator.state_dict().items() if not torch.equal(t, before[n])}
+    after = {name: t.clone() for name, t in generator.state_dict().items()}
+    changed = {n for n, t in after.items() if not torch.equal(t, before[n])}
     assert changed == {n for n in before if n.rsplit(".")[-1].startswith(("running", "num"))}
     assert not generator.training
     assert all(n.momentum == 0.1 for n in generator.modules() if isinstance(n, nn.BatchNorm2d))
+    estimate_batch_norm(generator, seed=1, batches=3, size=64)
+    assert digest_of(generator.state_dict()) == digest_of(after), "nothing is left of older ones"
 
 
-def test_estimated_statistics_are_those_of_the_drawings() -> None:
+def test_estimated_statistics_are_means_over_all_batches_each_with_every_class_alike() -> None:
     generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
-    estimate_batch_norm(generator, seed=1, batches=20, size=96)
+    conditions: list[Tensor] = []
+    given: list[Tensor] = []
+    generator.linear.register_forward_pre_hook(lambda _, inputs: conditions.append(inputs[0]))
+    generator.layers[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    estimate_batch_norm(generator, seed=1, batches=5, size=60)
+    norm = generator.layers[0]
+    means = torch.stack([maps.mean(dim=(0, 2, 3)) for maps in given])
+    variances = torch.stack([maps.var(dim=(0, 2, 3)) for maps in given])
+    assert torch.allclose(norm.running_mean, means.mean(dim=0), atol=1e-6)
+    assert torch.allclose(norm.running_var, variances.mean(dim=0), atol=1e-6)
+    assert all(condition[:, 4:].sum(dim=0).tolist() == [20, 20, 20] for condition in conditions)
+    latents = torch.cat([condition[:, :4] for condition in conditions])
+    assert len({tuple(latent.tolist()) for latent in latents}) == 5 * 60
+
+
+def test_statistics_of_a_trained_generator_are_those_of_its_drawings() -> None:
+    generator = train(DATA, params_of()).generator
     given: list[Tensor] = []
     generator.layers[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     with torch.no_grad():
@@ -458,11 +542,46 @@ def test_records_go_to_the_tracker_at_each_interval_and_at_the_end() -> None:
         assert 0 <= logged["accuracy/discriminator_real"] <= 1
 
 
-def test_a_record_is_the_mean_of_its_interval() -> None:
+def test_a_record_is_the_mean_of_its_interval_and_of_no_row_left_over_from_another() -> None:
     state = TrainState(DATA, params_of(), CPU)
     state.stats.copy_(torch.tensor([[1.0, 2, 3, 4, 0, 1], [3.0, 2, 5, 0, 1, 1]]))
     state.step = 2
-    assert list(record(state, 1.0, 2).values())[2:8] == [2, 2, 4, 2, 0.5, 1]
+    whole = record(state, 2.0, 2)
+    state.step = 3  # the training ends here; its second row is still that of step 2
+    partial = record(state, 2.0, 3)
+    assert list(whole.values())[2:8] == [2, 2, 4, 2, 0.5, 1]
+    assert list(partial.values())[2:8] == [1, 2, 3, 4, 0, 1]
+    assert [row[3:] for row in state.history] == [[2, 2, 4, 2, 0.5, 1], [1, 2, 3, 4, 0, 1]]
+    assert (whole["progress/images_per_s"], partial["progress/images_per_s"]) == (8, 12)
+
+
+def test_the_speed_told_is_that_of_this_process_s_own_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Interrupted):
+        train(DATA, params_of(), folder=tmp_path, stopping=StopAfter(5))
+    ticks = itertools.count()  # a second passes from record to record
+    monkeypatch.setattr(training.time, "perf_counter", lambda: float(next(ticks)))
+    tracker = RecordingTracker()
+    train(DATA, params_of(), tracker, tmp_path)
+    speeds = [logged["progress/images_per_s"] for _, logged in tracker.metrics]
+    assert speeds == [1 * 8 / 1, 3 * 8 / 2, 5 * 8 / 3]
+
+
+def test_digests_are_of_the_last_step_before_statistics_are_estimated_for_the_average() -> None:
+    trained = train(DATA, params_of())
+    assert trained.digests["discriminator"] == digest_of(trained.discriminator.state_dict())
+    assert trained.digests["average"] != digest_of(trained.generator.state_dict())
+    names = {"generator", "discriminator", "average", "history"}
+    assert trained.digests.keys() == names | {"generator_optimizer", "discriminator_optimizer"}
+
+
+def test_a_training_computes_deterministically_and_leaves_the_global_generator_alone() -> None:
+    torch.use_deterministic_algorithms(False)
+    before = torch.get_rng_state()
+    train(DATA, params_of(total_kimg=0.016))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_preview_steps_are_1_and_200_and_then_ever_further_apart() -> None:
@@ -525,6 +644,13 @@ def test_f51_no_picture_of_a_diverged_network_is_kept(tmp_path: Path) -> None:
     assert tracker.images == [] and not (tmp_path / "previews").exists()
 
 
+def test_f51_asked_to_stop_in_an_interval_that_diverged_it_saves_nothing(tmp_path: Path) -> None:
+    params = params_of(lr=1e30, log_every=4, previews=0)
+    with pytest.raises(Diverged, match="stopped at step 2: a loss is not a finite number"):
+        train(DATA, params, folder=tmp_path, stopping=StopAfter(3))
+    assert not list(tmp_path.glob("step-*"))
+
+
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_were(
@@ -541,46 +667,226 @@ def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_wer
 
 def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
     state = TrainState(DATA, params_of(), CPU)
-    state.step = round(1000 * WARM_UP_KIMG / state.params.batch_size) + 1
+    last_of_warm_up = round(1000 * WARM_UP_KIMG / state.params.batch_size)
     won = dict.fromkeys(COLUMNS, 0.0) | {
         "accuracy/discriminator_real": 1.0,
         "accuracy/discriminator_fake": 1.0,
     }
     state.history = [list(won.values())] * 200
+    state.step = last_of_warm_up
+    check_balance(state)
+    state.step += 1
     with pytest.raises(Diverged, match="discriminator"):
         check_balance(state)
-    state.history[-1] = list((won | {"accuracy/discriminator_fake": 0.5}).values())
+    state.history = state.history[:PINNED_RECORDS]
+    with pytest.raises(Diverged, match="discriminator"):
+        check_balance(state)
+    wins = state.history
+    state.history = wins[1:]
     check_balance(state)
+    for name in ("accuracy/discriminator_real", "accuracy/discriminator_fake"):
+        undecided = list((won | {name: 0.5}).values())
+        state.history = [*wins, undecided]
+        check_balance(state)
+        state.history = [undecided, *wins]
+        with pytest.raises(Diverged, match="discriminator"):
+            check_balance(state)
+
+
+def test_f52_a_training_looks_at_the_balance_of_its_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "WARM_UP_KIMG", 0.0)
+    monkeypatch.setattr(watch, "PINNED", 0.0)  # whatever it tells apart is enough
+    with pytest.raises(Diverged, match="stopped at step 20: the discriminator tells"):
+        train(DATA, params_of(total_kimg=0.2))
 
 
 # -- Every variant ----------------------------------------------------------------------------------
+
+SHORT = {"total_kimg": 0.048}  # 6 steps
+
+
+def losses_by_hand(
+    params: TrainParams,
+    generator: nn.Module,
+    discriminator: nn.Module,
+    penalise: bool,
+    batch: tuple[Tensor, ...],
+) -> Iterator[tuple[nn.Module, Tensor]]:
+    """The updates of one step in turn: the network and its loss, asked for when the one before is done."""
+    real, labels, latents = batch
+    parts = zip(latents.chunk(params.cpu_parts), labels.chunk(params.cpu_parts), strict=True)
+    fakes = torch.cat([generator(*part) for part in parts])  # each part with its own batch norm
+
+    def on_fakes() -> Tensor:
+        return discriminator_fake_loss(params.objective, discriminator(fakes.detach(), labels)[0])
+
+    def on_reals() -> Tensor:
+        logits, class_logits = discriminator(real.requires_grad_(), labels)
+        loss = discriminator_real_loss(params.objective, logits)
+        loss = loss + params.auxiliary_discriminator * cross_entropy(class_logits, labels)
+        if penalise:
+            loss = loss + params.r1_gamma * params.r1_every * r1_penalty(logits, real)
+        return loss
+
+    def of_generator() -> Tensor:
+        logits, class_logits = discriminator(fakes, labels)
+        loss = generator_loss(params.objective, logits)
+        return loss + params.auxiliary_generator * cross_entropy(class_logits, labels)
+
+    if params.updates == "one_pass":  # the generator first, while the discriminator is the old one
+        yield generator, of_generator()
+        yield discriminator, on_fakes() + on_reals()
+        return
+    if params.updates == "two_passes":
+        yield discriminator, on_fakes() + on_reals()
+    else:
+        yield discriminator, on_fakes()
+        yield discriminator, on_reals()
+    yield generator, of_generator()
+
+
+@functools.cache
+def by_hand(params: TrainParams) -> dict[str, Tensor]:
+    """All weights of each network in a row, after a training in plain PyTorch.
+
+    Taken from the product: first weights, batches, schedules and losses, which have tests of their own.
+    """
+    state = TrainState(DATA, params, CPU)
+    networks = (state.generator, state.discriminator)
+    average = weights_of(state.generator)
+    if params.optimizer == "adam":
+        betas = (params.adam_beta1, params.adam_beta2)
+        optimizers = [torch.optim.Adam(net.parameters(), betas=betas) for net in networks]
+    else:
+        rho, eps = params.adadelta_rho, params.adadelta_eps
+        optimizers = [torch.optim.Adadelta(n.parameters(), rho=rho, eps=eps) for n in networks]
+    of = dict(zip(networks, optimizers, strict=True))
+    steps = batches(params, params.log_every, range(params.total_steps))
+    for step, (*batch, _, _) in enumerate(steps):
+        penalise = step % params.r1_every == 0
+        for network, loss in losses_by_hand(params, *networks, penalise, tuple(batch)):
+            weights = list(network.parameters())
+            for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                limit = params.gradient_clip or float("inf")
+                weight.grad = gradient.clamp(-limit, limit)
+            of[network].param_groups[0]["lr"] = learning_rate(params, step)
+            of[network].step()
+        average = average.lerp(weights_of(state.generator), average_weight(params, step))
+    return {"generator": average, "discriminator": weights_of(state.discriminator)}
+
+
+def weights_of(network: nn.Module) -> Tensor:
+    return torch.cat([weight.detach().flatten() for weight in network.parameters()])
+
+
+def apart(found: Tensor, expected: Tensor, start: Tensor) -> float:
+    """Length of the difference, as a part of the way from the start."""
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((found - expected).norm() / (expected - start).norm())
 
 
 @pytest.mark.parametrize(
     "changes",
     [
+        {},
         {"generator": "upsample"},
         {"generator": "embed"},
         {"objective": "least_squares"},
-        {"objective": "least_squares", "r1_gamma": 0.0, "auxiliary_discriminator": 0.0},
+        {"objective": "least_squares", "updates": "in_turn"},
+        {"auxiliary_discriminator": 0.0},
         {"class_logit_weight": 0.0},
-        {"optimizer": "adadelta", "lr": 1.0},
-        {"gradient_clip": 0.1},
-        {"updates": "in_turn"},
+        {"r1_gamma": 0.0},
+        {"r1_gamma": 30.0, "r1_every": 1},
+        {"r1_gamma": 30.0, "updates": "two_passes"},
+        {"r1_gamma": 30.0, "updates": "in_turn"},
         {"updates": "two_passes"},
         {"updates": "two_passes", "auxiliary_generator": 1.0},
+        {"updates": "in_turn"},
+        {"updates": "in_turn", "auxiliary_generator": 1.0},
+        {"adam_beta1": 0.5},
+        {"adam_beta2": 0.5},
+        {"lr": 1.0, "optimizer": "adadelta"},
+        {"lr": 1.0, "optimizer": "adadelta", "adadelta_rho": 0.5},
+        {"lr": 1.0, "optimizer": "adadelta", "adadelta_eps": 1.0e-2},
+        {"gradient_clip": 1.0e-3},
+        {"decay_from": 0.0},
+        {"final_lr_fraction": 1.0},
+        {"ema_half_life_kimg": 0.0},
         {"cpu_parts": 1},
         {"cpu_parts": 4},
-        {"precision": "bfloat16"},
-        {"precision": "bfloat16", "updates": "in_turn", "cpu_parts": 1},
+        {"seed": 2},
     ],
-    ids=lambda changes: "-".join(map(str, changes.values())),
+    ids=lambda changes: "-".join(f"{k}={v}" for k, v in changes.items()) or "default",
 )
-def test_every_variant_trains_and_differs_from_the_default(changes: dict[str, Any]) -> None:
-    trained = train(DATA, params_of(total_kimg=0.032, **changes))
-    assert np.isfinite(trained.history).all() and len(trained.history) == 2
-    assert digest(trained) != straight(params_of(total_kimg=0.032))
-    assert all(w.dtype == torch.float32 for w in trained.generator.parameters())
+def test_every_variant_trains_as_by_hand_and_not_as_if_it_were_ignored(
+    changes: dict[str, Any],
+) -> None:
+    params = params_of(**SHORT, **changes)
+    trained, expected = train(DATA, params), by_hand(params)
+    # Without the last change: what the product would be if it did not care.
+    ignored = by_hand(params_of(**SHORT, **dict(list(changes.items())[:-1])))
+    state = TrainState(DATA, params, CPU)
+    differences = []
+    for name, weights in expected.items():
+        start = weights_of(getattr(state, name))
+        assert apart(weights_of(getattr(trained, name)), weights, start) < 0.001
+        differences.append(apart(ignored[name], weights, start))
+    assert not changes or max(differences) > 0.02, "this test would not see it"
+
+
+@pytest.mark.parametrize("updates", ["one_pass", "two_passes", "in_turn"])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)]
+)
+def test_in_low_precision_layers_compute_low_and_weights_and_losses_stay_float32(
+    precision: str, dtype: torch.dtype, updates: str
+) -> None:
+    state = TrainState(DATA, params_of(updates=updates), choose_hardware("cpu", precision))
+    seen: dict[str, set[torch.dtype]] = {"generator": set(), "discriminator": set()}
+    for generator, discriminator in state.networks:
+        for name, layer in (
+            ("generator", generator.linear),
+            ("generator", generator.layers[2]),
+            ("discriminator", discriminator.layers[0]),
+            ("discriminator", discriminator.linear),
+        ):
+            layer.register_forward_hook(lambda *call, name=name: seen[name].add(call[2].dtype))
+    parts = parts_of(state)
+    UPDATES[updates](state, parts)
+    assert seen == {"generator": {dtype}, "discriminator": {dtype}}
+    weights = [*state.generator.parameters(), *state.discriminator.parameters()]
+    assert all(w.dtype == w.grad.dtype == torch.float32 for w in weights if w.grad is not None)
+    for part in parts:
+        assert part.stats("logistic").dtype == part.fakes.dtype == torch.float32
+        assert part.stats("logistic").isfinite().all()
+
+
+def test_networks_are_built_as_the_params_say() -> None:
+    params = params_of(
+        generator="embed",
+        latent_dim=5,
+        generator_width=3,
+        discriminator_width=6,
+        max_width=11,
+        class_logit_weight=0.75,
+    )
+    state = TrainState(data_of(side=16, channels=3), params, CPU)
+    assert state.generator.architecture == Architecture("embed", 3, 3, 16, 16, 3, 5, 11)
+    assert state.discriminator.architecture == Architecture(
+        "projection", 3, 3, 16, 16, 6, max_features=11, class_logit_weight=0.75
+    )
+    demo = params_of(
+        generator="seed",
+        discriminator="seed",
+        updates="in_turn",
+        auxiliary_discriminator=0.0,
+        class_logit_weight=0.0,
+    )
+    state = TrainState(data_of(side=28), demo, CPU)
+    assert state.generator.architecture.kind == state.discriminator.architecture.kind == "seed"
 
 
 @pytest.mark.parametrize("changes", [{"channels": 3}, {"side": 28}], ids=["colour", "28"])

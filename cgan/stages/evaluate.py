@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgan.checkpoint import load_generator
+from cgan.checkpoint import Facts, load_generator
 from cgan.dataset import Dataset, load_dataset
-from cgan.errors import DataError
+from cgan.errors import DataError, ModelError
 from cgan.files import write_json
 from cgan.hardware import choose_hardware, compute_deterministically
 from cgan.judge import Judge, Verdict, accuracy, load_judge, look, train_judge
 from cgan.metrics import (
     NEIGHBOURS,
+    Copies,
     Manifold,
     conditional_accuracy,
     copies,
@@ -27,9 +28,11 @@ from cgan.metrics import (
     manifold,
 )
 from cgan.mlflow_tracker import reopen
+from cgan.networks import Generator
 from cgan.params import EvaluateParams, JudgeParams, load_params
 from cgan.plots import confusion_matrix_image
 from cgan.sampling import draw, save_png
+from cgan.schema import first_copies
 from cgan.stages import GENERATOR, HOLDOUT_DATA, JUDGE, RUN_REFERENCE, TRAIN_DATA, run_stage
 
 REPORT = Path("reports/evaluation.json")
@@ -62,6 +65,7 @@ def judge_generator(params: EvaluateParams) -> tuple[dict[str, Any], int]:
     training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
     judge, judge_facts = load_judge(JUDGE)
     network, generator_facts = load_generator(GENERATOR)
+    require_one_origin(network, generator_facts, judge, judge_facts, training, heldout)
     hardware = choose_hardware("auto", "float32")
     network.to(hardware.device)
     judge.to(hardware.device)
@@ -85,6 +89,88 @@ def judge_generator(params: EvaluateParams) -> tuple[dict[str, Any], int]:
     return report, int(generator_facts.get("steps", 0))
 
 
+def require_one_origin(
+    network: Generator,
+    generator_facts: Facts,
+    judge: Judge,
+    judge_facts: Facts,
+    training: Dataset,
+    heldout: Dataset,
+) -> None:
+    """Were generator, judge and hold-out made from this training part, and from one split?
+
+    If not, every number is of something else, and none of them shows it. `cgan gate` asks this too.
+    Raises DataError or ModelError.
+    """
+    digest, again = (
+        training.metadata["digest"],
+        "Run `dvc repro`, or restore all with `dvc checkout`.",
+    )
+    if generator_facts.get("data_digest") != digest:
+        raise ModelError(
+            f"{GENERATOR}: trained on other data than {TRAIN_DATA} holds: expected the digest "
+            f"{digest[:12]}, found {_short(generator_facts)}. {again}"
+        )
+    if judge_facts.get("data_digest") is None:
+        raise ModelError(
+            f"{JUDGE}: doesn't say which data it learnt from; expected is the digest of {TRAIN_DATA}. "
+            "An older version wrote it. Make it again: `dvc repro --force train_judge`."
+        )
+    if judge_facts["data_digest"] != digest:
+        raise ModelError(
+            f"{JUDGE}: learnt from other data than {TRAIN_DATA} holds: expected the digest "
+            f"{digest[:12]}, found {_short(judge_facts)}. {again}"
+        )
+    origins = [str(part.metadata.get("csv_sha256"))[:12] for part in (training, heldout)]
+    if origins[0] != origins[1]:
+        raise DataError(
+            f"{HOLDOUT_DATA}: made from another CSV than {TRAIN_DATA}: expected sha256 {origins[0]}, "
+            f"found {origins[1]}. {again}"
+        )
+    ours, made = _kind_of(training), network.architecture
+    for path, kind in (
+        (HOLDOUT_DATA, _kind_of(heldout)),
+        (GENERATOR, (made.classes, made.channels, made.height, made.width)),
+        (JUDGE, (judge.facts["classes"], judge.facts["channels"], *ours[2:])),
+    ):
+        if kind != ours:
+            raise DataError(
+                f"{path}: made for another kind of image than {TRAIN_DATA} holds: expected (classes, "
+                f"channels, height, width) {ours}, found {kind}. {again}"
+            )
+    firsts = first_copies(torch.cat([training.images, heldout.images]).numpy())
+    known = int((firsts[len(training) :] < len(training)).sum())
+    if known:
+        raise DataError(
+            f"{HOLDOUT_DATA}: {known:,} of its {len(heldout):,} images are in {TRAIN_DATA} too, expected "
+            "none: the two are of different splits (`preprocess.seed`, `preprocess.holdout_fraction`). "
+            "Make both again: `dvc repro --force preprocess`, then `dvc repro`."
+        )
+
+
+def _short(facts: Facts) -> str:
+    return str(facts.get("data_digest", "none"))[:12]
+
+
+def _kind_of(data: Dataset) -> tuple[int, ...]:
+    return (data.classes, *data.images.shape[1:])
+
+
+def shuffled(training: Dataset, heldout: Dataset, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of both parts in random order. A CSV can be sorted by class: a part of it is picked from
+    all of it."""
+    random = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(training), generator=random)
+    return order, torch.randperm(len(heldout), generator=random)
+
+
+def near_copies(drawn: Tensor, training: Dataset, heldout: Dataset, seed: int) -> Copies:
+    """How near the first drawings come to training images, beside as many held-out ones."""
+    _, mixed = shuffled(training, heldout, seed)
+    some = heldout.images[mixed[:COPIES_SAMPLE]]
+    return copies(drawn[:COPIES_SAMPLE], some, training.images)
+
+
 def evaluate(
     judge: Judge,
     training: Dataset,
@@ -105,10 +191,7 @@ def evaluate(
             f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision "
             f"and recall need more than {NEIGHBOURS}. Raise `preprocess.holdout_fraction`, or add images."
         )
-    random = torch.Generator().manual_seed(params.seed)
-    order = torch.randperm(len(training), generator=random)
-    # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
-    mixed = torch.randperm(len(heldout), generator=random)
+    order, mixed = shuffled(training, heldout, params.seed)
     real, floor = look(judge, heldout.images), look(judge, training.images[order[:count]])
     seen = [look(judge, drawn) for drawn in draws]
 
@@ -118,8 +201,7 @@ def evaluate(
     fids = [frechet_distance(real.features, v.features[:count]) for v in seen]
     kid, kid_deviation = kernel_distance(real.features, seen[0].features[:count], params.seed)
     kid_floor, _ = kernel_distance(real.features, floor.features, params.seed)
-    some = heldout.images[mixed[:COPIES_SAMPLE]]
-    near = copies(draws[0][:COPIES_SAMPLE], some, training.images)
+    near = near_copies(draws[0], training, heldout, params.seed)
     spread = diversity(seen[0].features, asked, classes)
     spread_real = diversity(real.features, heldout.labels, classes)
     some_real = real.features[mixed[:equal]]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cgan import schema
-from cgan.dataset import save_dataset, split
+from cgan.dataset import move_to_front, save_dataset, split
 from cgan.errors import DataError
 from cgan.files import replacing
 from cgan.params import ValidateParams, load_params
@@ -35,14 +35,17 @@ def main() -> None:
             f"{CSV}: changed since {REPORT} was written. Run `dvc repro`, which validates it again."
         )
     train, holdout = split(table.images, table.labels, params.holdout_fraction, params.seed)
-    for part, indices in (("train", train), ("holdout", holdout)):
-        save_dataset(
-            f"data/processed/{part}.safetensors",
-            table.images[indices],
-            table.labels[indices],
-            {"part": part, "classes": table.classes, "csv_sha256": table.sha256},
-        )
-    sheet = _contact_sheet(table.images[train], table.labels[train], table.classes)
+    sheet = _contact_sheet(table.images, table.labels, train, table.classes)
+    smaller, larger = sorted([("train", train), ("holdout", holdout)], key=lambda it: len(it[1]))
+    facts = {"classes": table.classes, "csv_sha256": table.sha256}
+
+    def save(part: str, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+        save_dataset(f"data/processed/{part}.safetensors", images, labels, {"part": part, **facts})
+
+    part, rows = smaller
+    save(part, table.images[rows], table.labels[rows])
+    part, rows = larger  # a copy of it would need the memory of the table again
+    save(part, move_to_front(table.images, rows), move_to_front(table.labels, rows))
     with replacing("reports/real_samples.png") as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
     log.info(
@@ -64,13 +67,13 @@ def _read_report() -> dict[str, Any]:
 
 
 def _contact_sheet(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int
+    images: NDArray[np.uint8], labels: NDArray[np.int64], rows: NDArray[np.int64], classes: int
 ) -> NDArray[np.uint8]:
-    """uint8 [H, W] or [H, W, 3]: the first images of each class, a row a class."""
+    """uint8 [H, W] or [H, W, 3]: of the images at `rows`, the first of each class, a row a class."""
     _, channels, height, width = images.shape
     sheet = np.zeros((classes, height, SHEET_COLUMNS, width, channels), np.uint8)
     for label in range(classes):
-        for column, index in enumerate(np.flatnonzero(labels == label)[:SHEET_COLUMNS]):
+        for column, index in enumerate(rows[labels[rows] == label][:SHEET_COLUMNS]):
             sheet[label, :, column] = images[index].transpose(1, 2, 0)
     flat = sheet.reshape(classes * height, SHEET_COLUMNS * width, channels)
     return flat[..., 0] if channels == 1 else flat

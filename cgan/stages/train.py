@@ -171,6 +171,7 @@ def result_facts(params: Params, data: Dataset, hardware: Hardware) -> dict[str,
             "data_sha256": data.metadata["csv_sha256"],
             "data_digest": data.metadata["digest"],
         },
+        "classes": data.classes,  # by `validate.classes` there can be more than the data shows
         "code": {name: sha256_of(package / f"{name}.py") for name in CODE},
         "torch": torch.__version__,
         "device": str(hardware.device),

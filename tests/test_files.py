@@ -1,0 +1,114 @@
+"""Files that are never half-written: what is on the disk, and when."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgan.files import md5_of, replacing, sha256_of, write_bytes, write_json
+from cgan.journal import JOURNAL, JournalTracker, RunHeader
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """What reaches the kernel, in order: ("fsync", inode and size of the file), ("rename", target)."""
+    seen: list[tuple[str, Any]] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        status = Path(f"/proc/self/fd/{descriptor}").stat()
+        seen.append(("fsync", (status.st_ino, status.st_size)))
+        fsync(descriptor)
+
+    def renaming(rename: Callable[..., None]) -> Callable[..., None]:
+        def noted_too(source: Any, target: Any, **options: Any) -> None:
+            rename(source, target, **options)
+            seen.append(("rename", Path(target)))
+
+        return noted_too
+
+    monkeypatch.setattr(os, "fsync", noted)
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(os, name, renaming(getattr(os, name)))
+    return seen
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, calls: list[tuple[str, Any]]
+) -> None:
+    """A name whose content is still in memory is an empty file after a power cut."""
+    path = tmp_path / "model.bin"
+    write_bytes(path, b"old")
+    calls.clear()
+    write_bytes(path, b"all of it")
+    renamed = calls.index(("rename", path))
+    assert ("fsync", (path.stat().st_ino, 9)) in calls[:renamed]
+
+
+def test_a_closed_journal_is_on_the_disk_with_all_its_records(
+    tmp_path: Path, calls: list[tuple[str, Any]]
+) -> None:
+    tracker = JournalTracker(tmp_path, RunHeader("k", "a run", "cgan", ""), resume=False)
+    tracker.log_metrics({"loss/generator": 1.0}, 1)
+    calls.clear()
+    tracker.close()
+    status = (tmp_path / JOURNAL).stat()
+    assert status.st_size > 0
+    assert ("fsync", (status.st_ino, status.st_size)) in calls
+
+
+def test_a_file_keeps_its_old_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write_bytes(path, b"old")
+    inode = path.stat().st_ino
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        assert path.read_bytes() == b"old"
+        raise RuntimeError
+    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_ino != inode, "never written through a link of DVC's"
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_json_is_indented_in_the_order_given_with_its_letters_and_never_nan(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_json(path, {"b": 0.1, "a": ["é"]})
+    assert path.read_text(encoding="utf-8") == '{\n  "b": 0.1,\n  "a": [\n    "é"\n  ]\n}\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"b": float("nan")})
+    assert "0.1" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("error", "filename"),
+    [
+        (OSError(28, "No space left on device"), "the file"),
+        (OSError(28, "No space left on device", "another"), "another"),
+        (OSError("no number"), None),
+        (ValueError("no OSError"), None),
+    ],
+)
+def test_an_error_of_the_disk_that_names_no_file_is_given_the_file_s_name(
+    tmp_path: Path, error: Exception, filename: str | None
+) -> None:
+    path = tmp_path / "the file"
+    with pytest.raises(type(error)) as caught, replacing(str(path)) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.name.startswith(".the file.") and temporary.suffix == ".tmp"
+        raise error
+    expected = str(path) if filename == "the file" else filename
+    assert getattr(caught.value, "filename", None) == expected
+
+
+def test_hashes_are_those_of_the_whole_content(tmp_path: Path) -> None:
+    path, content = tmp_path / "x", bytes(range(256)) * 5000
+    path.write_bytes(content)
+    assert sha256_of(str(path)) == hashlib.sha256(content).hexdigest()
+    assert md5_of(str(path)) == hashlib.md5(content).hexdigest()

@@ -1,0 +1,215 @@
+"""SIGKILL, many times, at random moments of the whole pipeline and its gate: the same bytes, one run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from conftest import ROOT, TINY
+from synthetic import make_images, write_csv
+
+from cgan.files import sha256_of
+
+KILLS = int(os.environ.get("CGAN_KILLS", "40"))
+SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))
+VICTIMS = ("dvc", "group", "stage", "sender", "everything")
+# As `make repro` does it, then the gate.
+WHOLE = "python -m flows.precheck && python -m dvc repro && python -m cgan.cli gate"
+PARAMS: dict[str, dict[str, Any]] = {
+    **TINY,
+    "train": {**TINY["train"], "total_kimg": 0.96, "log_every": 10, "save_every": 20},
+    "gate": {
+        "min_conditional_accuracy": 0.0,
+        "min_worst_class_accuracy": 0.0,
+        "min_judge_accuracy": 0.0,
+        "max_fid_over_floor": 1e6,
+        "min_coverage_of_floor": 0.0,
+        "max_copies_over_floor": 0.99,
+    },
+}
+
+
+def environment() -> dict[str, str]:
+    """`python` is this one, and finds the project's own copy of the code in its working directory."""
+    foreign = ("PYTHONPATH", "DVC_ROOT", "DVC_EXP_NAME")
+    kept = {k: v for k, v in os.environ.items() if k not in foreign and "MLFLOW" not in k}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def run(project: Path, command: str = WHOLE) -> str:
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=project,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    project = tmp_path_factory.mktemp("template")
+    for package in ("cgan", "flows"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, project / package, ignore=ignored)
+    write_csv(project / "inbox/digits.csv", *make_images())
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in PARAMS.items():
+        params[section] |= values
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    run(project, "git init --quiet . && python -m dvc init --quiet")
+    for name in (".dvc/config", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, project / name)
+    run(project, "git add . && git -c user.name=t -c user.email=t@t commit --quiet -m start")
+    shutil.copyfile(empty_store, project / "mlflow.db")
+    return project
+
+
+def results(project: Path) -> dict[str, str]:
+    """What the stages made, but for what names run and time."""
+    found = [
+        p
+        for folder in ("models", "samples", "data", "reports")
+        for p in project.glob(f"{folder}/**/*")
+    ]
+    named = ("mlflow_run.json", "gate.json", "gate.md")
+    files = [path for path in found if path.is_file() and path.name not in named]
+    return {str(path.relative_to(project)): sha256_of(path) for path in sorted(files)}
+
+
+def rows(project: Path, query: str) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(project / "mlflow.db")) as store:
+        return store.execute(query).fetchall()
+
+
+def of_project(project: Path) -> list[psutil.Process]:
+    """Every process that works there."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(project) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def is_running(process: psutil.Process, word: str) -> bool:
+    """`python -m WORD…`, and not the shell around it."""
+    with contextlib.suppress(psutil.Error):
+        return process.name() not in ("sh", "bash") and any(
+            part.startswith(word) for part in process.cmdline()
+        )
+    return False
+
+
+@contextlib.contextmanager
+def started(project: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with (project / "words.log").open("ab") as words:
+        process = subprocess.Popen(
+            ["bash", "-c", WHOLE],
+            cwd=project,
+            env=environment(),
+            stdout=words,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.wait()
+
+
+def strike(project: Path, runner: subprocess.Popen[bytes], victim: str) -> bool:
+    """SIGKILL → was there somebody to kill?"""
+    if victim == "group":
+        if runner.poll() is not None:
+            return False
+        os.killpg(runner.pid, signal.SIGKILL)
+        return True
+    word = {"dvc": "dvc", "stage": "cgan.stages", "sender": "cgan.mlflow_delivery"}.get(victim, "")
+    struck = False
+    for process in of_project(project):
+        if not word or is_running(process, word):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+                struck = True
+    return struck
+
+
+def assert_undisturbed(project: Path, expected: dict[str, str]) -> None:
+    """Every byte, one finished run, no value of a metric twice, one model, one version, one champion."""
+    assert results(project) == expected
+    ((run_id, status),) = rows(project, "select run_uuid, status from runs")
+    assert status == "FINISHED"
+    assert json.loads((project / "models/mlflow_run.json").read_text())["run_id"] == run_id
+    counted = rows(project, "select key, step, count(*) from metrics group by key, step")
+    assert [row for row in counted if row[2] > 1] == []
+    steps = sorted(step for key, step, _ in counted if key == "loss/generator")
+    assert steps == list(range(10, 121, 10))
+    keys = {key.partition("/")[0] for key, _, _ in counted}
+    assert {"loss", "logits", "quality", "quality_floor", "gate", "time"} <= keys
+    assert rows(project, "select count(*) from logged_models") == [(1,)]
+    assert rows(project, "select count(*) from model_versions") == [(1,)]
+    assert rows(project, "select alias, version from registered_model_aliases") == [("champion", 1)]
+    assert "up to date" in run(project, "python -m dvc status")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_f45_f78_f81_f82_f89_killed_at_random_the_pipeline_ends_as_if_nobody_had_disturbed_it(
+    template: Path, tmp_path: Path
+) -> None:
+    dice = random.Random(SEED)
+    clean = tmp_path / "clean"
+    shutil.copytree(template, clean, symlinks=True)
+    began = time.monotonic()
+    run(clean)
+    duration = time.monotonic() - began
+    expected = results(clean)
+    assert_undisturbed(clean, expected)
+
+    struck: Counter[str] = Counter()
+    rounds = 0
+    while struck.total() < KILLS:
+        rounds += 1
+        project = tmp_path / f"round-{rounds}"
+        shutil.copytree(template, project, symlinks=True)
+        finished = False
+        while not finished and struck.total() < KILLS:
+            victim = dice.choice(VICTIMS)
+            end = time.monotonic() + dice.random() * 0.6 * duration
+            with started(project) as runner:
+                while runner.poll() is None and time.monotonic() < end:
+                    time.sleep(0.002)
+                while runner.poll() is None and not strike(project, runner, victim):
+                    time.sleep(0.002)  # until there is such a process
+                if finished := runner.poll() == 0:
+                    break
+                struck[victim] += 1
+                # The next one comes at once: what survives is in its way.
+                if victim in ("dvc", "sender"):
+                    time.sleep(0.1)
+        run(project)
+        assert_undisturbed(project, expected)
+        shutil.rmtree(project)
+    assert set(struck) == set(VICTIMS) or KILLS < 20, struck
