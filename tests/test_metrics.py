@@ -607,7 +607,7 @@ def test_a_manifold_of_more_images_than_a_chunk_is_counted_to_the_last() -> None
     assert found.coverage == pytest.approx(1105 / 2100)  # from 48 to 1152
 
 
-def test_kernel_distance_has_twenty_subsets_and_seed_0_unless_another_is_given(
+def test_kernel_distance_has_twenty_subsets_of_at_most_1000_and_seed_0_unless_another_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from torchmetrics.image import kid
@@ -617,9 +617,14 @@ def test_kernel_distance_has_twenty_subsets_and_seed_0_unless_another_is_given(
 
     def noted(**given: Any) -> Any:
         made.append(given)
+        if given["subset_size"] > 40:
+            raise InterruptedError  # its size is all that is asked
         return original(**given)
 
     monkeypatch.setattr(kid, "KernelInceptionDistance", noted)
     a, b = gaussian(60, 4, seed=0), gaussian(40, 4, seed=1)
     assert kernel_distance(a, b) == kernel_distance(a, b, seed=0)
     assert [(given["subsets"], given["subset_size"]) for given in made] == [(20, 40)] * 2
+    with pytest.raises(InterruptedError):
+        kernel_distance(gaussian(1200, 2, seed=0), gaussian(1100, 2, seed=1))
+    assert made[-1]["subset_size"] == 1000
