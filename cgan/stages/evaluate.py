@@ -103,10 +103,8 @@ def require_one_origin(
     If not, every number is of something else, and none of them shows it. `cgan gate` asks this too.
     Raises DataError or ModelError.
     """
-    digest, again = (
-        training.metadata["digest"],
-        "Run `dvc repro`, or restore all with `dvc checkout`.",
-    )
+    digest = training.metadata["digest"]
+    again = "Run `dvc repro`, or restore all with `dvc checkout`."
     if generator_facts.get("data_digest") != digest:
         raise ModelError(
             f"{GENERATOR}: trained on other data than {TRAIN_DATA} holds: expected the digest "
