@@ -33,6 +33,7 @@ WHOLE = "python -m flows.precheck && python -m dvc repro && python -m cgan.cli g
 PARAMS: dict[str, dict[str, Any]] = {
     **TINY,
     "train": {**TINY["train"], "total_kimg": 0.96, "log_every": 10, "save_every": 20},
+    "evaluate": {"samples": 100, "gan_train_kimg": 0.05},
     "gate": {
         "min_conditional_accuracy": 0.0,
         "min_worst_class_accuracy": 0.0,
