@@ -686,6 +686,7 @@ def flush_one(root: Path, folder: Path) -> str:
             return f"{header.run_name}: a running stage delivers it"
         uri = store_uri(root) if told[STORE] else header.tracking_uri
         delivery = Delivery(folder, uri, root, header)
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # its tracebacks: we tell the reason
         try:
             delivery.deliver()
         except Exception as error:

@@ -596,7 +596,9 @@ def _store(uri: str) -> Iterator[None]:
     os.environ.update(added)
     import mlflow
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # what it downloads isn't worth a line
+    logging.getLogger("mlflow").setLevel(
+        logging.CRITICAL
+    )  # downloads, and tracebacks of what we tell
     is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
     before = mlflow.get_tracking_uri() if is_set else None
     mlflow.set_tracking_uri(uri)
