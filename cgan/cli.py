@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cgan.errors import CganError
+from cgan.errors import CganError, ensure_streams
 
 app = typer.Typer(
     add_completion=False,
@@ -259,11 +259,17 @@ def preset(
 
 def main() -> None:
     """Entry point: a CganError becomes one message and its exit code, never a traceback."""
+    ensure_streams()
     try:
         app()
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         sys.exit(error.exit_code)
+    except MemoryError:
+        sys.stderr.write(
+            "Error: out of memory. End other programs, or raise the limit; try again.\n"
+        )
+        sys.exit(1)
     except OSError as error:  # a place that cannot be read or written, a full disk
         where = f"{str(error.filename)[:300]}: " if error.filename else ""
         sys.stderr.write(f"Error: {where}{error.strerror or error}. Mend that and run again.\n")

@@ -1,7 +1,17 @@
 """What goes wrong on the user's side. Every message says where, what was expected, what was found
 and what to do; `cgan.cli` and the stages print it without a traceback and exit with `exit_code`."""
 
+import os
 import re
+import sys
+from pathlib import Path
+
+
+def ensure_streams() -> None:
+    """Where stdout or stderr is closed, words go nowhere; without this the first one ends the process."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
 class CganError(Exception):

@@ -479,10 +479,8 @@ def kept_file(registry: Registry, version: Version, name: str) -> Iterator[Path]
 def fingerprints(images: Tensor) -> Tensor:
     """64 bits an image: int64 [N]. Equal images have equal ones."""
     hashes = [
-        int.from_bytes(
-            hashlib.blake2b(image.numpy().tobytes(), digest_size=8).digest(), signed=True
-        )
-        for image in images.contiguous()
+        int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), signed=True)
+        for image in images.numpy()
     ]
     return torch.tensor(hashes, dtype=torch.int64)
 

@@ -324,6 +324,14 @@ def delivered_offset(folder: Path) -> int:
         return 0
 
 
+def delivered_run(folder: Path) -> str | None:
+    """The run's id, once something of the journal was delivered."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        run_id = json.loads((folder / CURSOR).read_text())["run_id"]
+        return run_id if isinstance(run_id, str) else None
+    return None
+
+
 def count_waiting(folder: Path) -> int:
     """Records that are not known to be delivered."""
     with contextlib.suppress(OSError), (folder / JOURNAL).open("rb") as file:

@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cgan.errors import TrackingError
-from cgan.files import write_json
+from cgan.files import replacing, write_json
 from cgan.journal import (
     CURSOR,
     JOURNAL,
@@ -54,6 +55,8 @@ HTTP_TIMEOUT_S = 10
 RUN_KEY_TAG = "cgan.run_key"
 MODEL_NAME = "generator"
 STORE = "MLFLOW_TRACKING_URI"
+REJECTED = "rejected.jsonl"
+SQLITE = "sqlite:///"
 FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME")
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
@@ -88,11 +91,17 @@ def store_uri(root: Path) -> str:
     A user and password in the address of a server are moved to where MLflow looks for them too, in the
     environment: its errors quote the address.
 
-    Raises TrackingError for a folder (`file:` or a plain path): MLflow has no file store any more.
+    Raises TrackingError for a folder (`file:` or a plain path): MLflow has no file store any more. And for a
+    project in whose path a database's address would end too early.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    if not uri:
-        return f"sqlite:///{root / 'mlflow.db'}"
+    if not uri or (uri.startswith(SQLITE) and not uri.startswith((SQLITE + "/", SQLITE + ":"))):
+        if "?" in str(root) or unquote(str(root)) != str(root):
+            raise TrackingError(
+                f"{root}: has a `?` or a `%` with two digits in its path, which means something else in the "
+                "address of a database. Rename that folder, or set MLFLOW_TRACKING_URI to a store elsewhere."
+            )
+        return f"{SQLITE}{root / (uri.removeprefix(SQLITE) or 'mlflow.db')}"
     if uri.startswith("file:") or ("://" not in uri and not uri.startswith("databricks")):
         folder = uri.removeprefix("file:").replace("//", "/") or "mlruns"
         raise TrackingError(
@@ -101,9 +110,6 @@ def store_uri(root: Path) -> str:
             f"{folder} --target sqlite:///mlflow.db`, then set MLFLOW_TRACKING_URI to "
             "sqlite:///mlflow.db, or unset it: that is the default."
         )
-    prefix = "sqlite:///"
-    if uri.startswith(prefix) and not uri.startswith((prefix + "/", prefix + ":")):
-        return f"{prefix}{root / uri.removeprefix(prefix)}"
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https") and parts.username and parts.password:
         os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
@@ -128,6 +134,20 @@ def artifact_root(uri: str, root: Path) -> Path:
     if uri.startswith("sqlite:///"):
         return Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts"
     return root / "mlartifacts"
+
+
+def make_store(uri: str) -> None:
+    """A new sqlite store, complete or not at all: half-made tables would be refused for ever."""
+    path = Path(uri.removeprefix(SQLITE))
+    if not uri.startswith(SQLITE) or path.exists():
+        return
+    from mlflow import MlflowClient
+
+    for leftover in path.parent.glob(f".{path.name}.*.tmp*"):  # its maker was killed
+        leftover.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.unlink()  # MLflow takes an empty file for an old store
+        MlflowClient(f"{SQLITE}{temporary}")
 
 
 @contextlib.contextmanager
@@ -183,6 +203,7 @@ class Delivery:
         # The first contact makes the tables of a new sqlite store: two processes at once fail.
         lock = self.root / ".cgan" / "store.lock"
         with _locked(lock) if _is_local(self.uri) else contextlib.nullcontext():
+            make_store(self.uri)
             self._client = MlflowClient(self.uri)
             self.experiment_id = self._experiment()
         run_id = self._find_run() or self._create_run()
@@ -242,30 +263,27 @@ class Delivery:
             if offset == self.offset:
                 return
             self._send(records)
-            self.offset = offset
-            self._write_cursor()
-
-    def _write_cursor(self) -> None:
-        write_json(self.folder / CURSOR, {"offset": self.offset, "run_id": self.run_id})
+            write_json(self.folder / CURSOR, {"offset": offset, "run_id": self.run_id})
+            self.offset = offset  # after the cursor: a full disk must not pass for a delivery
 
     def _send(self, records: list[Record]) -> None:
         try:
             self._send_together(records)
         except Exception as error:
-            if not _is_refusal(error):
+            if not _is_refusal(error, self.folder / "files"):
                 raise
             for record in records:
                 try:
                     self._send_together([record])
                 except Exception as error:
-                    if not _is_refusal(error):
+                    if not _is_refusal(error, self.folder / "files"):
                         raise
                     self._reject(record, error)
 
     def _reject(self, record: Record, error: Exception) -> None:
         log.warning("MLflow refuses a record: %s", error)
         self.rejected += 1
-        with (self.folder / "rejected.jsonl").open("a") as file:
+        with (self.folder / REJECTED).open("a") as file:
             file.write(json.dumps({**record, "refusal": str(error)[:2000]}) + "\n")
 
     def _send_together(self, records: list[Record]) -> None:
@@ -518,17 +536,24 @@ def _requirements() -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
-def _is_refusal(error: Exception) -> bool:
-    """Will the same record fail again tomorrow, or is the store away, busy or full today?"""
+def _is_refusal(error: Exception, files: Path) -> bool:
+    """Will the same record fail again tomorrow, or is the store away, busy or full today?
+
+    Also a machine that has no memory, no threads or no place for temporary files fails today only. Of files
+    only those that lie beside the journal, in `files`, are missing for good.
+    """
     from mlflow.exceptions import MlflowException
     from PIL import UnidentifiedImageError
     from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(error, MlflowException):
         return error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
-    if isinstance(error, FileNotFoundError | UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return True
-    return not isinstance(error, OSError | SQLAlchemyError | json.JSONDecodeError)
+    if isinstance(error, FileNotFoundError):
+        return files in Path(str(error.filename)).parents
+    today = (OSError, SQLAlchemyError, json.JSONDecodeError, MemoryError, ImportError, RuntimeError)
+    return not isinstance(error, today)
 
 
 def _chunks(values: list[Any], size: int) -> Iterator[list[Any]]:
@@ -538,7 +563,10 @@ def _chunks(values: list[Any], size: int) -> Iterator[list[Any]]:
 
 def _reason(error: Exception) -> str:
     """One line; MLflow wraps three exceptions around a refused connection."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = str(error).strip() or type(error).__name__
+    if said := re.search(r"\(sqlite3\.\w+\) (.+)", text):  # in the midst of SQLAlchemy's words
+        return said[1][:200]
+    text = text.splitlines()[0]
     for sign, reason in (
         ("timed out", "no answer in time"),
         ("NewConnectionError", "no connection"),
@@ -615,7 +643,7 @@ def _deliver_until(folder: Path, header: RunHeader, closed: threading.Event) -> 
         gc.enable()
         closed.wait(wait_s)
     delivered = not error
-    if delivered and not delivery.rejected:
+    if delivered:
         _remove_if_finished(folder, delivery.offset)
     return {"delivered": delivered, "rejected": delivery.rejected, "error": error}
 
@@ -658,6 +686,7 @@ def flush_one(root: Path, folder: Path) -> str:
             return f"{header.run_name}: a running stage delivers it"
         uri = store_uri(root) if told[STORE] else header.tracking_uri
         delivery = Delivery(folder, uri, root, header)
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # its tracebacks: we tell the reason
         try:
             delivery.deliver()
         except Exception as error:
@@ -667,14 +696,19 @@ def flush_one(root: Path, folder: Path) -> str:
                 f"for good, {STORE}=… cgan track flush delivers them elsewhere, and rm -r '{folder}' "
                 "drops them."
             ) from None
-        if not delivery.rejected:
-            _remove_if_finished(folder, delivery.offset)
-    return f"{header.run_name}: {waiting} records delivered to {without_credentials(uri)}"
+        _remove_if_finished(folder, delivery.offset)
+    line = f"{header.run_name}: {waiting} records delivered to {without_credentials(uri)}"
+    if delivery.rejected:
+        line += (
+            f"; of these, {delivery.rejected} were refused for good: {folder / REJECTED} says why"
+        )
+    return line
 
 
 def _remove_if_finished(folder: Path, offset: int) -> None:
+    """What was refused stays, with its files, for somebody to look at."""
     with contextlib.suppress(FileNotFoundError):  # somebody else did
-        if is_finished(folder):
+        if not (folder / REJECTED).exists() and is_finished(folder):
             remove_if_unused(folder, offset)
 
 
@@ -685,6 +719,8 @@ def serve_ui(root: Path, port: int) -> None:
         raise TrackingError(
             f"MLFLOW_TRACKING_URI names a server, {without_credentials(uri)}: open that in a browser."
         )
+    with _locked(root / ".cgan" / "store.lock"), _environment(client_settings()):
+        make_store(uri)
     settings = {
         "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: everybody can read those
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifact_root(uri, root).as_uri(),

@@ -35,6 +35,7 @@ from cgan.journal import (
     JournalTracker,
     RunHeader,
     count_waiting,
+    delivered_run,
     is_finished,
     journals,
     project_root,
@@ -422,7 +423,7 @@ class _Sender:
         for line in (self._said + output).splitlines():
             with contextlib.suppress(ValueError):
                 answers |= json.loads(line)
-        run_id: str | None = answers.get("run_id")
+        run_id: str | None = answers.get("run_id") or delivered_run(self.folder)
         if answers.get("rejected"):
             log.warning(
                 "MLflow refused %d records for good; they are in %s/rejected.jsonl",

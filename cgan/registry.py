@@ -265,7 +265,8 @@ class Registry:
             commit=version.tags.get("git.commit", ""),
             data_sha256=version.tags.get("data.sha256", ""),
         )
-        key = f"{HISTORY}{time.time_ns():020d}"
+        # Later than all before, though the clock was set back: the order is the history.
+        key = f"{HISTORY}{max(time.time_ns(), self._last_key() + 1):020d}"
         self.client.set_registered_model_tag(self.model, key, json.dumps(asdict(move)))
         if action == "rollback" and source is not None:
             # Before the alias: after a kill in between, the next gate would promote it again.
@@ -276,6 +277,11 @@ class Registry:
         if action == "promote" and ROLLED_BACK in version.tags:
             self.client.delete_model_version_tag(self.model, str(target), ROLLED_BACK)
         return move
+
+    def _last_key(self) -> int:
+        found = self._registered()
+        keys = [key.removeprefix(HISTORY) for key in found.tags if key.startswith(HISTORY)]
+        return max((int(key) for key in keys if key.isdecimal()), default=0)
 
     def _follow(self) -> None:
         """What follows from the alias `champion`: `previous`, `challenger`, the model's page."""
@@ -590,7 +596,9 @@ def _store(uri: str) -> Iterator[None]:
     os.environ.update(added)
     import mlflow
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # what it downloads isn't worth a line
+    logging.getLogger("mlflow").setLevel(
+        logging.CRITICAL
+    )  # downloads, and tracebacks of what we tell
     is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
     before = mlflow.get_tracking_uri() if is_set else None
     mlflow.set_tracking_uri(uri)

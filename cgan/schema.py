@@ -550,15 +550,18 @@ def _is_scaled(fields: list[bytes]) -> bool:
 # --- the report ---------------------------------------------------------------------------------
 
 
-def first_copies(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """For each image [N, …] the index of the first one that is equal to it; int64 [N]."""
+def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """16 bytes an image, [N]. Equal images have equal ones."""
     digests = bytearray()
     for image in images:
         digests += hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-    # A third of the memory of a dict of them.
-    _, firsts, kinds = np.unique(
-        np.frombuffer(digests, "S16"), return_index=True, return_inverse=True
-    )
+    return np.frombuffer(digests, "S16")
+
+
+def first_copies(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """For each image [N, …] the index of the first one that is equal to it; int64 [N]."""
+    # A third of the memory of a dict of digests.
+    _, firsts, kinds = np.unique(image_digests(images), return_index=True, return_inverse=True)
     found: NDArray[np.int64] = firsts[kinds]
     return found
 

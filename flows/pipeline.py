@@ -17,6 +17,7 @@ import os
 # Read by Prefect when it is imported: nothing leaves this machine.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "60")  # not 20
 # A run that stops sending these was killed: see the deployment `zombie` in prefect.yaml.
 os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
@@ -375,6 +376,11 @@ def _find_server() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             get_client(sync_client=True)
+        except RuntimeError as late:
+            raise CganError(
+                f"Prefect's temporary server did not start ({late}). Try again when the machine is less "
+                "busy, or start a server: `make up`, or `prefect server start` and PREFECT_API_URL."
+            ) from None
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return

@@ -702,6 +702,23 @@ def test_f66_a_configured_server_that_is_away_is_one_clear_message(repo: Path) -
     assert attempts() == []
 
 
+def test_f66_a_temporary_server_that_comes_too_late_is_one_clear_message(
+    repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def late(**_: Any) -> None:
+        raise RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server.")
+
+    monkeypatch.setattr(flow_module, "get_client", late)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert flow_module.main([]) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    said = capsys.readouterr().err
+    assert said.startswith("Error: Prefect's temporary server did not start") and "make up" in said
+    assert attempts() == []
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],

@@ -27,7 +27,7 @@ from cgan.checkpoint import load_generator
 from cgan.dataset import Dataset, load_dataset, save_dataset, split
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.gatekeeper import training_data_of
-from cgan.journal import count_waiting
+from cgan.journal import JOURNAL, JournalTracker, RunHeader, count_waiting, journals
 from cgan.judge import load_judge, save_judge
 from cgan.load_check import drawing_apart, labels_for
 from cgan.params import load_params
@@ -753,10 +753,29 @@ def test_store_that_is_away_is_one_message_and_nothing_is_lost(
     train(root, "first", 30)
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        with pytest.raises(TrackingError, match="MLflow is away"):
+        with pytest.raises(TrackingError, match=r"MLflow at http://127.0.0.1:9 is away"):
             gated()
     assert not Path("reports/gate.json").exists()
     assert gated()[0]["verdict"] == "promoted"
+
+
+def test_f79_f80_other_runs_journals_are_named_and_stop_no_gate(root: Path) -> None:
+    train(root, "first", 30)
+    kept = {}
+    for key, text in (("gone", None), ("damaged", '{"run_key": "dam')):
+        other = JournalTracker(
+            journals(root) / key, RunHeader(key, key, "cgan", "http://127.0.0.1:9"), resume=True
+        )
+        other.write("start")
+        other.close()
+        if text:
+            (other.folder / "run.json").write_text(text)
+        kept[other.folder / JOURNAL] = (other.folder / JOURNAL).read_bytes()
+    report, said = gated()
+    assert report["verdict"] == "promoted"
+    (line,) = [line for line in said if "wait in" in line]
+    assert line.startswith("Records of 2 other runs wait in") and "`cgan track flush`" in line
+    assert {path: path.read_bytes() for path in kept} == kept
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from cgan.journal import (
     all_records,
     count_waiting,
     delivered_offset,
+    delivered_run,
     read_records,
     remove_if_unused,
     run_key_in,
@@ -195,6 +196,15 @@ def test_a_cursor_that_is_damaged_delivers_all_again(tmp_path: Path, cursor: str
     (tmp_path / CURSOR).write_text(cursor)
     assert delivered_offset(tmp_path) == 0
     assert count_waiting(tmp_path) == 1
+
+
+def test_the_run_is_known_once_something_was_delivered(tmp_path: Path) -> None:
+    assert delivered_run(tmp_path) is None
+    write_json(tmp_path / CURSOR, {"offset": 5, "run_id": "ab12"})
+    assert delivered_run(tmp_path) == "ab12"
+    for damaged in ("", "[]", '{"offset": 5}', '{"run_id": 7}'):
+        (tmp_path / CURSOR).write_text(damaged)
+        assert delivered_run(tmp_path) is None
 
 
 def test_f78_a_training_that_logs_its_model_again_after_a_kill_has_one(tmp_path: Path) -> None:

@@ -549,9 +549,10 @@ def test_the_stage_draws_anew_for_each_draw_and_its_passport_names_what_it_measu
     monkeypatch.chdir(tmp_path)
     for path, per_class, seed in ((stage.TRAIN_DATA, 20, 0), (stage.HOLDOUT_DATA, 4, 1)):
         save_dataset(path, *make_images(per_class, seed=seed), {"classes": 3, "csv_sha256": "aa"})
-    save_judge(stage.JUDGE, untrained_judge(), {})
+    made_from = {"data_digest": load_dataset(stage.TRAIN_DATA).metadata["digest"]}
+    save_judge(stage.JUDGE, untrained_judge(), made_from)
     network = build_generator(Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4)).eval()
-    save_network(stage.GENERATOR, network, {"steps": 77})
+    save_network(stage.GENERATOR, network, {"steps": 77, **made_from})
     params = EvaluateParams(samples=100, draws=2, gan_train_kimg=0.0, seed=3)
     seen: list[list[Tensor]] = []
     monkeypatch.setattr(stage, "evaluate", lambda *call: seen.append(call[3]) or evaluate(*call))

@@ -472,6 +472,135 @@ def test_f79_a_journal_for_a_server_that_is_gone_goes_where_the_environment_says
     assert Store(root / "mlflow.db").steps("loss/generator") == STEPS
 
 
+# ------------------------------------------------------------------------- a machine in trouble
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        MemoryError(),
+        ImportError("libXau.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        FileNotFoundError(2, "No usable temporary directory found"),
+        OSError(28, "No space left on device"),
+    ],
+    ids=lambda trouble: type(trouble).__name__,
+)
+@pytest.mark.parametrize("call", ["log_batch", "create_logged_model"])
+def test_f91_what_the_machine_cannot_do_now_is_no_refusal_and_all_arrives_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception, call: str
+) -> None:
+    folder = waiting_journal(root)
+    waiting = count_waiting(folder)
+
+    def starved(*_: Any, **__: Any) -> None:
+        raise trouble
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"mlflow.MlflowClient.{call}", starved)
+        with pytest.raises(TrackingError, match=f"{waiting} records wait in {folder}"):
+            flush(root)
+    assert not (folder / "rejected.jsonl").exists()
+    (line,) = flush(root)
+    assert line.startswith(f"a run: {waiting} records delivered") and "refused" not in line
+    store = Store(root / "mlflow.db")
+    assert store.steps("loss/generator") == STEPS
+    assert store.rows("select count(*) from logged_models where status = 2") == [(1,)]
+    assert not folder.exists()
+
+
+def test_f91_a_cursor_that_could_not_be_written_is_no_delivery(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = waiting_journal(root)
+    delivery = Delivery(folder, store_uri(root), root)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow_delivery, "write_json", full)
+        with pytest.raises(OSError, match="No space left"):
+            delivery.deliver()
+    assert delivery.offset == 0
+    delivery.deliver()
+    assert delivery.offset == (folder / JOURNAL).stat().st_size
+    assert Store(root / "mlflow.db").steps("loss/generator") == STEPS
+
+
+def test_f91_a_journal_with_a_refused_record_stays_with_its_files(root: Path) -> None:
+    folder = waiting_journal(root)
+    (picture,) = folder.glob("files/*.png")
+    picture.unlink()
+    (line,) = flush(root)
+    assert f"1 were refused for good: {folder}/rejected.jsonl says why" in line
+    for _ in range(2):
+        assert "0 records delivered" in flush(root)[0]
+    assert json.loads((folder / "rejected.jsonl").read_text())["kind"] == "image"
+    assert list(folder.glob("files/*generator.safetensors"))
+
+
+MIGRATION = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from cgan.mlflow_delivery import make_store
+
+@event.listens_for(Engine, "after_cursor_execute")
+def die(connection, cursor, statement, *_):
+    if statement.startswith("ALTER TABLE"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+make_store("sqlite:///" + sys.argv[1])
+"""
+
+
+def test_f95_a_kill_within_the_making_of_a_store_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mlflow.db"
+    command = [sys.executable, "-c", MIGRATION, str(path)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert not path.exists() and len(list(tmp_path.glob(".mlflow.db.*"))) >= 1
+    mlflow_delivery.make_store(f"sqlite:///{path}")
+    assert list(tmp_path.iterdir()) == [path]
+    assert Store(path).rows("select count(*) from experiments") == [(1,)]
+    before = path.stat().st_ino
+    mlflow_delivery.make_store(f"sqlite:///{path}")
+    assert path.stat().st_ino == before
+
+
+@pytest.mark.parametrize("name", ["what?", "a%41b"])
+def test_f93_a_path_that_a_database_s_address_cannot_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    odd = tmp_path / name / "project"
+    with pytest.raises(TrackingError, match=r"in its path.*Rename that folder"):
+        store_uri(odd)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    with pytest.raises(TrackingError, match="Rename that folder"):
+        store_uri(odd)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    assert store_uri(odd) == f"sqlite:///{tmp_path}/runs.db"
+
+
+@pytest.mark.parametrize("name", ["a b#c", "100% ä'b\"c&d=e;f"])
+def test_f93_a_store_lies_in_its_project_whatever_the_folder_is_called(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    project = tmp_path / name
+    project.mkdir()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copyfile(empty_store, project / "mlflow.db")
+    folder = waiting_journal(project)
+    (line,) = flush(project)
+    assert "records delivered" in line and not folder.exists()
+    assert Store(project / "mlflow.db").steps("loss/generator") == STEPS
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 # ----------------------------------------------------------------------------- servers in trouble
 
 

@@ -149,6 +149,23 @@ def test_rollback_goes_back_one_champion_a_call_and_then_refuses(registry: Regis
     assert [move.action for move in registry.history()] == ["promote"] * 3 + ["rollback"] * 2
 
 
+def test_f92_a_clock_that_was_set_back_changes_no_order(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_versions(registry, 3)
+    promote_in_turn(registry, 1, 2)
+    hour_ago = time.time_ns() - 3_600_000_000_000
+    monkeypatch.setattr("cgan.registry.time.time_ns", lambda: hour_ago)
+    registry.rollback("2 draws rubbish")
+    assert [(move.action, move.target) for move in registry.history()][-1] == ("rollback", 1)
+    with pytest.raises(ModelError, match="no champion before version 1"):
+        registry.rollback("further back")
+    assert state(registry) == (1, None)
+    promote_in_turn(registry, 3)
+    monkeypatch.undo()
+    assert lineage(registry.history(), 3) == [1, 3]
+
+
 def test_version_rolled_back_comes_back_by_hand_only(registry: Registry) -> None:
     add_versions(registry, 2)
     promote_in_turn(registry, 1, 2)

@@ -57,6 +57,42 @@ def test_a_stage_logs_plain_lines_to_stdout_and_ends_with_0(project: Path) -> No
     assert (done.returncode, done.stdout, done.stderr) == (0, "working\n", "")
 
 
+@pytest.mark.parametrize("command", ["cgan.stages.probe", "cgan.cli report", "cgan.cli --help"])
+@pytest.mark.parametrize("words", [">&- 2>&-", ">&-", "> /dev/full", "| head -c 1"])
+def test_f94_words_that_nobody_can_read_end_nothing_and_no_traceback_is_left(
+    project: Path, command: str, words: str
+) -> None:
+    lines = "".join(f"    logging.info('line %s', {n})\n" for n in range(200))
+    (project / "cgan/stages/probe.py").write_text(HEAD + lines + "    Path('end').touch()\n" + TAIL)
+    environment = {**os.environ, "PYTHONPATH": str(project), "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m {command} {words}"],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr and "Logging error" not in done.stderr, done.stderr
+    assert (project / "end").exists() == (command == "cgan.stages.probe")
+
+
+def test_f94_no_memory_at_the_command_line_is_one_message() -> None:
+    script = """
+import sys
+from cgan import cli, journal
+
+def starve():
+    raise MemoryError
+journal.project_root = starve
+sys.argv = ["cgan", "track", "flush"]
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: out of memory. ")
+
+
 def test_a_python_without_our_packages_says_which_and_what_to_do(project: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", "import sys; sys.path.append('.'); import cgan.stages"],

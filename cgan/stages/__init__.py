@@ -24,7 +24,7 @@ if missing := [name for name in ("yaml", "torch") if importlib.util.find_spec(na
 
 import yaml
 
-from cgan.errors import CganError
+from cgan.errors import CganError, ensure_streams
 from cgan.files import md5_of, replacing, write_bytes
 
 TRAIN_DATA = Path("data/processed/train.safetensors")
@@ -48,6 +48,8 @@ def run_stage(stage: Callable[[], None]) -> None:
     Fails when params.yaml or a module that the stage imported changed while it ran: DVC hashes them
     after the stage, so dvc.lock would pair the new text with results of the old (treeverse/dvc#11058).
     """
+    ensure_streams()
+    logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

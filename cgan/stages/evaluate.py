@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ from cgan.networks import Generator
 from cgan.params import EvaluateParams, JudgeParams, load_params
 from cgan.plots import confusion_matrix_image
 from cgan.sampling import draw, save_png
-from cgan.schema import first_copies
+from cgan.schema import image_digests
 from cgan.stages import GENERATOR, HOLDOUT_DATA, JUDGE, RUN_REFERENCE, TRAIN_DATA, run_stage
 
 REPORT = Path("reports/evaluation.json")
@@ -102,10 +103,8 @@ def require_one_origin(
     If not, every number is of something else, and none of them shows it. `cgan gate` asks this too.
     Raises DataError or ModelError.
     """
-    digest, again = (
-        training.metadata["digest"],
-        "Run `dvc repro`, or restore all with `dvc checkout`.",
-    )
+    digest = training.metadata["digest"]
+    again = "Run `dvc repro`, or restore all with `dvc checkout`."
     if generator_facts.get("data_digest") != digest:
         raise ModelError(
             f"{GENERATOR}: trained on other data than {TRAIN_DATA} holds: expected the digest "
@@ -138,8 +137,8 @@ def require_one_origin(
                 f"{path}: made for another kind of image than {TRAIN_DATA} holds: expected (classes, "
                 f"channels, height, width) {ours}, found {kind}. {again}"
             )
-    firsts = first_copies(torch.cat([training.images, heldout.images]).numpy())
-    known = int((firsts[len(training) :] < len(training)).sum())
+    held, trained = (image_digests(part.images.numpy()) for part in (heldout, training))
+    known = int(np.isin(held, trained).sum())
     if known:
         raise DataError(
             f"{HOLDOUT_DATA}: {known:,} of its {len(heldout):,} images are in {TRAIN_DATA} too, expected "
