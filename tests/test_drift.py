@@ -163,3 +163,26 @@ def test_a_distance_at_its_limit_is_within_it(tmp_path: Path) -> None:
     path.write_text(json.dumps(counted([499, 501])))
     with pytest.raises(DataError, match=r"class_mix 0\.101 \(limit 0\.10\)"):
         drift.check(mine, path, "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (counted([1, 1]) | {"shape": {"channels": 1, "height": 2}}, "shape.width: "),
+        ([], "the whole: "),
+    ],
+)
+def test_a_report_that_cannot_be_read_is_named_with_the_place_of_its_fault(
+    tmp_path: Path, content: Any, place: str
+) -> None:
+    path = tmp_path / "reference.json"
+    path.write_text(json.dumps(content))
+    for given, name in (
+        (("",), str(path)),
+        (("the CSV's report",), "the CSV's report"),
+        ((), str(path)),
+    ):
+        with pytest.raises(DataError) as caught:
+            drift.load_report(path, *given)
+        start = f"{name}: not a validation report of this version ({place}"
+        assert str(caught.value).startswith(start)

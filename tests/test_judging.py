@@ -174,8 +174,10 @@ def test_drawings_are_counted_by_class_and_compared_with_what_real_images_get(
     logits = torch.eye(3)[asked].clone()
     logits[0] = torch.tensor([0.0, 1.0, 0.0])  # the first zero is taken for a one
     seen = Verdict(points(24, 2, mean=0.3), logits)
-    monkeypatch.setattr(judging, "look", lambda *_: seen)
-    judged = ground.judge_drawings(torch.zeros(24, 1, 8, 8, dtype=torch.uint8))
+    drawings = torch.zeros(24, 1, 8, 8, dtype=torch.uint8)
+    looks: dict[tuple[Any, int], Verdict] = {(ground.judge, id(drawings)): seen}
+    monkeypatch.setattr(judging, "look", lambda judge, images: looks[judge, id(images)])
+    judged = ground.judge_drawings(drawings)
     assert (judged.right_by_class, judged.asked_by_class) == ([7, 8, 8], [8, 8, 8])
     metrics: dict[str, Any] = {name: e.value for name, e in judged.metrics.items()}
     assert list(metrics) == list(judging.METRICS)
@@ -186,3 +188,20 @@ def test_drawings_are_counted_by_class_and_compared_with_what_real_images_get(
     assert judged.fid_over_floor.value == pytest.approx(distance - ground.fid_floor.value)
     share = metrics["coverage"] / ground.coverage_floor.value
     assert judged.coverage_of_floor.value == pytest.approx(share)
+
+
+def test_a_ground_depends_on_its_seed_alone() -> None:
+    real, floor, asked = points(20, 0), points(24, 1), torch.arange(24) % 3
+    one, same, other = (ground_of(real, floor, asked, seed) for seed in (1, 1, 2))
+    assert torch.equal(one._real, same._real) and not torch.equal(one._real, other._real)
+    assert torch.equal(one._real.sort(dim=0).values, real.sort(dim=0).values), (
+        "mixed, and all of it"
+    )
+    for kind, weights in one._weights.items():
+        assert torch.equal(weights, same._weights[kind]), kind
+        assert not torch.equal(weights, other._weights[kind]), kind
+
+
+def test_an_interval_leaves_out_a_fortieth_at_each_end() -> None:
+    assert Estimate(0.0, torch.arange(201.0, dtype=torch.float64)).interval == (5.0, 195.0)
+    assert Estimate(0.0, torch.arange(201.0, dtype=torch.float64).flip(0)).interval == (5.0, 195.0)

@@ -629,3 +629,12 @@ def test_kernel_distance_has_twenty_subsets_of_at_most_1000_and_seed_0_unless_an
     with pytest.raises(InterruptedError):
         kernel_distance(gaussian(1200, 2, seed=0), gaussian(1100, 2, seed=1))
     assert made[-1]["subset_size"] == 1000
+
+
+def test_a_ball_does_not_hold_its_own_edge() -> None:
+    """Radii to the 1st neighbour: 2 for the drawings 0 and 2, 5 for the real 4 and 9."""
+    found = manifold(torch.tensor([[4.0], [9.0]]), torch.tensor([[0.0], [2.0]]), k=1)
+    assert found.recall == 0.0, "4 is 2 away from 2"
+    assert (found.precision, found.coverage) == (1.0, 0.5), "0 and 2 are 4 and 2 away from 4"
+    edge = manifold(torch.tensor([[4.0], [9.0]]), torch.tensor([[-1.0], [14.0]]), k=1)
+    assert (edge.precision, edge.coverage, edge.density) == (0, 0, 0), "each is 5 away"
