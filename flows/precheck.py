@@ -83,7 +83,7 @@ def _committed() -> bytes:
 def _is_whole(content: bytes) -> bool:
     """Has it what DVC's schema asks for? A file cut off between two stages passes: they run again."""
     try:
-        document = yaml.load(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        document = yaml.safe_load(content)
         return isinstance(document["schema"], str) and all(
             map(_is_entry, document["stages"].values())
         )
