@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cgan.files import md5_of, replacing, sha256_of, write_bytes, write_json
+from cgan.files import md5_of, replacing, sha256_of, sync_folder, write_bytes, write_json
 from cgan.journal import JOURNAL, JournalTracker, RunHeader
 
 
@@ -112,3 +114,31 @@ def test_hashes_are_those_of_the_whole_content(tmp_path: Path) -> None:
     path.write_bytes(content)
     assert sha256_of(str(path)) == hashlib.sha256(content).hexdigest()
     assert md5_of(str(path)) == hashlib.md5(content).hexdigest()
+
+
+def test_folders_that_are_missing_are_made_and_an_error_s_cause_is_not_hidden(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a" / "b" / "c"
+    write_bytes(path, b"x")
+    assert path.read_bytes() == b"x"
+    with pytest.raises(RuntimeError, match="the cause"), replacing(path) as temporary:
+        temporary.unlink()  # what is to be removed is gone already
+        raise RuntimeError("the cause")
+
+
+@pytest.mark.parametrize(("number", "raised"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_folder_that_cannot_be_flushed_is_left_so_and_a_broken_disk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: bool
+) -> None:
+    def failing(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def opened() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    monkeypatch.setattr(os, "fsync", failing)
+    before = opened()
+    with pytest.raises(OSError, match="Input") if raised else contextlib.nullcontext():
+        sync_folder(tmp_path)
+    assert opened() == before
