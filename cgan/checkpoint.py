@@ -96,7 +96,7 @@ def load_tensors(
     except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's, of open and mmap
         reason = (getattr(error, "strerror", None) or str(error) or "no memory").splitlines()[0]
         raise UnreadableError(
-            f"{path}: cannot be read now ({reason[:200]}). The file is left as it is: give read "
+            f"{str(path)[:300]}: cannot be read now ({reason[:200]}). The file is left as it is: give read "
             "permission, end other programs, or raise the limit (`ulimit -n`, `ulimit -v`), and try again."
         ) from None
     except (SafetensorError, ValueError, OverflowError) as error:

@@ -131,7 +131,7 @@ def load_dataset(path: Path | str) -> Dataset:
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:200]
         raise DataError(
-            f"{path}: cannot be read now ({reason}). The file is left as it is: give read permission, end "
+            f"{str(path)[:300]}: cannot be read now ({reason}). The file is left as it is: give read permission, end "
             "other programs, or raise the limit (`ulimit -n`, `ulimit -v`), and try again."
         ) from None
     except (SafetensorError, ValueError, TypeError, OverflowError) as error:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -709,6 +710,8 @@ def test_f66_a_temporary_server_that_comes_too_late_is_one_clear_message(
         raise RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server.")
 
     monkeypatch.setattr(flow_module, "get_client", late)
+    unset = SimpleNamespace(api=SimpleNamespace(url=None))
+    monkeypatch.setattr(flow_module, "get_current_settings", lambda: unset)
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert flow_module.main([]) == 1

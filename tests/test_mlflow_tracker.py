@@ -255,8 +255,9 @@ def test_f61_delivery_killed_before_its_cursor_moved_repeats_nothing(root: Path)
     script = f"""
 import os, signal
 from pathlib import Path
+from cgan import mlflow_delivery
 from cgan.mlflow_delivery import Delivery, store_uri
-Delivery._write_cursor = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+mlflow_delivery.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Delivery(Path({str(folder)!r}), store_uri(Path({str(root)!r})), Path({str(root)!r})).deliver()
 """
     killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)

@@ -251,6 +251,7 @@ def test_f48_killed_between_the_end_of_the_stage_and_the_write_of_dvc_lock_nothi
     assert statuses(repo) == ["FINISHED", "FINISHED"]
 
 
+@pytest.mark.slow
 def test_f65_a_training_that_goes_on_with_another_parameter_is_another_run(repo: Path) -> None:
     with running(repo, *STAGE) as training:
         until(lambda: checkpoints(repo), training)
@@ -325,7 +326,7 @@ def test_f78_killed_at_any_point_of_its_end_a_training_is_one_run_with_each_reco
     assert ("Resuming at step" in said) is not kept
 
 
-@pytest.mark.parametrize("change", ["other code", "damage"])
+@pytest.mark.parametrize("change", ["damage", pytest.param("other code", marks=pytest.mark.slow)])
 def test_f78_a_finished_result_of_other_code_or_damaged_is_not_taken_over(
     repo: Path, uninterrupted: dict[str, str], change: str
 ) -> None:
