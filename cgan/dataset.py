@@ -131,8 +131,8 @@ def load_dataset(path: Path | str) -> Dataset:
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:200]
         raise DataError(
-            f"{str(path)[:300]}: cannot be read now ({reason}). The file is left as it is: give read permission, end "
-            "other programs, or raise the limit (`ulimit -n`, `ulimit -v`), and try again."
+            f"{str(path)[:300]}: cannot be read now ({reason}). The file is left as it is: give read "
+            "permission, end other programs, or raise the limit (`ulimit -n`, `ulimit -v`), and try again."
         ) from None
     except (SafetensorError, ValueError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0][:200]

