@@ -97,6 +97,8 @@ def test_tensors_that_share_memory_are_saved_whole(tmp_path: Path) -> None:
 )
 def test_digest_changes_with_names_types_shapes_and_values(change: dict[str, torch.Tensor]) -> None:
     assert digest_of({**TENSORS, **change}) != digest_of(TENSORS)
+    renamed = {("counts" if name == "count" else name): t for name, t in TENSORS.items()}
+    assert digest_of(renamed) != digest_of(TENSORS), "in the same order, too"
 
 
 def test_facts_that_are_no_json_are_refused_and_the_old_file_stays(file: Path) -> None:

@@ -108,6 +108,7 @@ def test_equal_seeds_train_equal_judges_and_another_seed_another() -> None:
 
 
 def test_training_leaves_the_global_random_generator_alone() -> None:
+    torch.manual_seed(99)  # a state that no training before this one can have left
     before = torch.get_rng_state()
     train_judge(tiny(), params_of(), CPU, torch.float32)
     assert torch.equal(torch.get_rng_state(), before)
@@ -147,9 +148,11 @@ def test_a_training_may_be_of_any_length(steps: int) -> None:
     assert judge.layers[1].num_batches_tracked == steps
 
 
-def test_bfloat16_trains_float32_weights() -> None:
+def test_bfloat16_trains_float32_weights_and_is_no_float32() -> None:
     judge = train_judge(tiny(), params_of(), CPU, torch.bfloat16)
     assert all(w.dtype == torch.float32 and w.isfinite().all() for w in judge.parameters())
+    exact = weights_of(train_judge(tiny(), params_of(), CPU, torch.float32))
+    assert 1e-3 < (weights_of(judge) - exact).norm() / exact.norm() < 0.2
 
 
 def test_f51_divergence_is_an_error_with_advice() -> None:
@@ -233,7 +236,7 @@ def test_a_judge_trains_as_by_hand() -> None:
         optimizer.step()
         rates.step()
     trained = weights_of(train_judge(data, params, CPU, torch.float32))
-    assert (trained - weights_of(judge)).norm() < 0.005 * (trained - start).norm()
+    assert (trained - weights_of(judge)).norm() < 0.001 * (trained - start).norm()
 
 
 def weights_of(judge: Judge) -> torch.Tensor:

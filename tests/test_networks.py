@@ -152,6 +152,37 @@ def test_the_demo_discriminator_has_the_layers_of_the_demo() -> None:
     assert logits.shape == (2,) and class_logits is None
 
 
+def test_the_demo_s_activations_and_norms_have_the_demo_s_constants() -> None:
+    modules = [*build_generator(DEMO).modules(), *build_discriminator(DEMO).modules()]
+    assert {m.alpha for m in modules if isinstance(m, nn.ELU)} == {0.25}
+    assert {m.eps for m in modules if isinstance(m, nn.BatchNorm2d)} == {1e-5}
+
+
+def test_every_convolution_of_the_discriminator_is_followed_by_a_leak_of_a_fifth() -> None:
+    layers = list(build_discriminator(generator_of("projection", height=64, width=64)).layers)
+    assert [type(layer) for layer in layers] == [nn.Conv2d, nn.LeakyReLU] * 4
+    assert {leak.negative_slope for leak in layers[1::2]} == {0.2}
+
+
+@pytest.mark.parametrize("kind", ["deconv", "upsample", "embed"])
+def test_only_the_generator_s_last_layer_has_a_bias_since_a_norm_follows_the_others(
+    kind: str,
+) -> None:
+    generator = build_generator(generator_of(kind))
+    convs = [m for m in generator.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert [conv.bias is not None for conv in convs] == [False] * (len(convs) - 1) + [True]
+    assert generator.linear.bias is None
+
+
+def test_a_size_that_is_no_multiple_is_the_upper_left_of_a_larger_picture() -> None:
+    generator = build_generator(generator_of(height=30, width=21)).eval()
+    drawn: list[torch.Tensor] = []
+    generator.layers.register_forward_hook(lambda *call: drawn.append(call[2]))
+    images = generator(torch.randn(2, 6), torch.tensor([1, 2]))
+    assert drawn[0].shape[2:] == (32, 24)
+    assert torch.equal(images, drawn[0][:, :, :30, :21])
+
+
 def test_the_demo_discriminator_sees_the_label_as_one_constant_channel_a_class() -> None:
     discriminator = build_discriminator(DEMO)
     given: list[torch.Tensor] = []

@@ -24,6 +24,7 @@ from cgan.checkpoint import digest_of
 from cgan.dataset import Dataset
 from cgan.errors import ParamsError, TrainingError
 from cgan.feed import Feed, average_weight, learning_rate
+from cgan.files import write_bytes
 from cgan.hardware import Hardware, choose_hardware
 from cgan.losses import (
     discriminator_fake_loss,
@@ -32,17 +33,20 @@ from cgan.losses import (
     r1_penalty,
 )
 from cgan.networks import Architecture, build_generator
+from cgan.parallel import parts_on_threads, threads_at_hand
 from cgan.params import TrainParams, load_params
 from cgan.presets import apply, values
-from cgan.previews import preview_steps
+from cgan.previews import Previewer, preview_steps
 from cgan.sampling import image_grid, to_uint8
 from cgan.steps import (
+    STATS,
     UPDATES,
     Part,
     TrainState,
     estimate_batch_norm,
     in_turn,
     one_pass,
+    train_step,
     two_passes,
 )
 from cgan.tracking import RecordingTracker
@@ -218,6 +222,19 @@ def test_a_row_tells_the_adversarial_losses_logits_and_accuracies_of_the_step(
     torch.testing.assert_close(row, torch.stack(expected), rtol=1e-4, atol=1e-5)
 
 
+def test_a_step_fills_its_own_row_with_the_mean_over_all_parts() -> None:
+    state, feed = TrainState(DATA, params_of(), CPU), Feed(DATA, params_of(), CPU.device, 2)
+    old = copy.deepcopy(state.discriminator)
+    feed.seek(1)
+    real, labels, _ = feed.next()
+    train_step(state, feed, penalise=False)
+    with torch.no_grad():
+        logits, _ = old(real, labels)
+    row = state.stats[1, STATS.index("logits/real_mean")]
+    torch.testing.assert_close(row, logits.mean(), rtol=1e-4, atol=1e-6)
+    assert not state.stats[0].any()
+
+
 @pytest.mark.parametrize(("objective", "at"), [("logistic", 0.0), ("least_squares", 0.5)])
 def test_a_logit_at_the_threshold_says_fake(objective: str, at: float) -> None:
     state = TrainState(DATA, params_of(cpu_parts=1), CPU)
@@ -343,6 +360,32 @@ def test_f37_cuda_is_refused_where_it_is_absent_and_auto_takes_the_cpu(
     assert choose_hardware("cpu", "bfloat16").precision == torch.bfloat16
 
 
+@pytest.mark.parametrize("has", [None, "_is_amx_tile_supported", "_is_avx512_bf16_supported"])
+def test_precision_auto_is_bfloat16_where_the_cpu_has_it_and_float32_elsewhere(
+    has: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name == has)
+    expected = torch.bfloat16 if has else torch.float32
+    assert choose_hardware("cpu", "auto").precision == expected
+
+
+def test_threads_at_hand_are_the_caller_s_also_in_the_midst_of_work_in_parts() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with parts_on_threads(2):
+            assert (torch.get_num_threads(), threads_at_hand()) == (1, 3)
+            with parts_on_threads(2):
+                assert threads_at_hand() == 3
+            assert threads_at_hand() == 3
+        assert torch.get_num_threads() == 3
+        torch.set_num_threads(2)
+        assert threads_at_hand() == 2, "nothing of it is left"
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_learning_rate_is_constant_then_falls_linearly() -> None:
     params = params_of(lr=2.0, decay_from=0.5, final_lr_fraction=0.1)  # 10 steps
     rates = [learning_rate(params, step) for step in range(10)]
@@ -405,6 +448,8 @@ def test_batch_norm_estimation_changes_batch_norm_statistics_only() -> None:
     assert all(n.momentum == 0.1 for n in generator.modules() if isinstance(n, nn.BatchNorm2d))
     estimate_batch_norm(generator, seed=1, batches=3, size=64)
     assert digest_of(generator.state_dict()) == digest_of(after), "nothing is left of older ones"
+    estimate_batch_norm(generator, seed=2, batches=3, size=64)
+    assert digest_of(generator.state_dict()) != digest_of(after)
 
 
 def test_estimated_statistics_are_means_over_all_batches_each_with_every_class_alike() -> None:
@@ -578,9 +623,12 @@ def test_digests_are_of_the_last_step_before_statistics_are_estimated_for_the_av
 
 def test_a_training_computes_deterministically_and_leaves_the_global_generator_alone() -> None:
     torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.manual_seed(99)  # a state that no training before this one can have left
     before = torch.get_rng_state()
     train(DATA, params_of(total_kimg=0.016))
     assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory, "costs 5 to 7 % of a training"
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -619,6 +667,30 @@ def test_previews_are_grids_by_the_averaged_generator_at_their_steps() -> None:
     shape = image_grid(to_uint8(torch.zeros(24, 1, 8, 8)).unflatten(0, (8, 3))).shape
     assert all(image.shape == shape for *_, image in tracker.images)
     assert len({image.tobytes() for *_, image in tracker.images}) == len(steps)
+
+
+def test_a_preview_has_a_latent_in_each_row_and_a_class_in_each_column() -> None:
+    params = params_of()
+    average = TrainState(DATA, params, CPU).average
+    state = TrainState(DATA, params, CPU)
+    with torch.no_grad():  # the generator itself is another one by now
+        for weight in state.generator.parameters():
+            weight.add_(1)
+    picture = Previewer(state, None).take(1)
+    latents = torch.randn(8, 4, generator=torch.Generator().manual_seed(params.seed))
+    drawn = torch.stack(
+        [to_uint8(average(latent.expand(3, -1), torch.arange(3))) for latent in latents]
+    )
+    assert len({image.numpy().tobytes() for row in drawn for image in row}) == 24
+    difference = picture.astype(int) - image_grid(drawn).astype(int)
+    assert np.abs(difference).max() <= 1  # other batch sizes round otherwise
+
+
+def test_a_picture_of_a_step_that_is_none_of_the_previews_is_not_taken_over(tmp_path: Path) -> None:
+    for step in (1, 2):
+        write_bytes(tmp_path / f"previews/step-{step:06d}.png", b"png")
+    state = TrainState(DATA, params_of(previews=2), CPU)  # steps 1 and 10
+    assert Previewer(state, tmp_path).taken() == {1: b"png"}
 
 
 # -- Divergence -------------------------------------------------------------------------------------
@@ -862,6 +934,15 @@ def test_in_low_precision_layers_compute_low_and_weights_and_losses_stay_float32
     for part in parts:
         assert part.stats("logistic").dtype == part.fakes.dtype == torch.float32
         assert part.stats("logistic").isfinite().all()
+
+
+def test_the_first_weights_are_a_function_of_the_seed() -> None:
+    first, again, other = (TrainState(DATA, params_of(seed=seed), CPU) for seed in (1, 1, 2))
+    for name in ("generator", "discriminator"):
+        start = weights_of(getattr(first, name))
+        assert torch.equal(weights_of(getattr(again, name)), start)
+        assert not torch.equal(weights_of(getattr(other, name)), start)
+    assert torch.equal(weights_of(first.average), weights_of(first.generator))
 
 
 def test_networks_are_built_as_the_params_say() -> None:
