@@ -39,7 +39,7 @@ test-gpu: $(READY) ## The tests that need a CUDA device
 
 test-all: $(READY) ## With the slow tests (half an hour; some need root); the result stands in .cgan/test-all.json
 	@mkdir -p .cgan; passed=false; commit="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo ', changed')"; \
-	$(MAKE) --no-print-directory test && $(BIN)/python -m pytest -m 'slow and not gpu' && passed=true; \
+	$(MAKE) --no-print-directory test && $(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow and not gpu' && passed=true; \
 	printf '{"commit": "%s", "passed": %s, "date": "%s"}\n' "$$commit" $$passed "$$(date -u +%FT%TZ)" \
 	  > .cgan/test-all.json; cat .cgan/test-all.json; $$passed
 
