@@ -366,9 +366,9 @@ except OSError as error:  # of the folder
 @pytest.mark.parametrize(
     ("fault", "amount", "reason"),
     [
-        ("EMFILE", 0, "Too many open files"),
+        pytest.param("EMFILE", 0, "Too many open files", marks=pytest.mark.slow),
         ("EMFILE", 1, "Too many open files"),
-        ("ENOMEM", 100_000, "annot allocate memory"),
+        pytest.param("ENOMEM", 100_000, "annot allocate memory", marks=pytest.mark.slow),
         ("ENOMEM", 15_000_000, "annot allocate memory"),
         ("EACCES, file", 0, "Permission denied"),
         ("EACCES, folder", 0, "Permission denied"),

@@ -351,6 +351,7 @@ def test_f88_both_parts_are_whole_whichever_is_the_larger(project: Path, fractio
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.slow
 def test_f88_stages_take_at_most_twice_the_memory_of_the_images(tmp_path: Path) -> None:
     count, pixels = 40_000, 784
     random = np.random.default_rng(0)

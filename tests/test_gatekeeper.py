@@ -707,6 +707,7 @@ except CganError as error:
 """
 
 
+@pytest.mark.slow
 def test_f72_of_two_clones_whose_gates_both_would_promote_one_does_and_the_other_says_so(
     champion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,9 +8,7 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ import pytest
 import yaml
 from conftest import ROOT, TINY
 from synthetic import make_images, write_csv
+from test_resume import environment, rows
 
 from cgan.files import sha256_of
 from cgan.mlflow_delivery import RUN_KEY_TAG
@@ -44,13 +43,6 @@ PARAMS: dict[str, dict[str, Any]] = {
         "max_copies_over_floor": 0.99,
     },
 }
-
-
-def environment() -> dict[str, str]:
-    """`python` is this one, and finds the project's own copy of the code in its working directory."""
-    foreign = ("PYTHONPATH", "DVC_ROOT", "DVC_EXP_NAME")
-    kept = {k: v for k, v in os.environ.items() if k not in foreign and "MLFLOW" not in k}
-    return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def run(project: Path, command: str = WHOLE) -> str:
@@ -98,11 +90,6 @@ def results(project: Path) -> dict[str, str]:
     named = ("source.json", "mlflow_run.json", "gate.json", "gate.md")
     files = [path for path in found if path.is_file() and path.name not in named]
     return {str(path.relative_to(project)): sha256_of(path) for path in sorted(files)}
-
-
-def rows(project: Path, query: str) -> list[Any]:
-    with contextlib.closing(sqlite3.connect(project / "mlflow.db")) as store:
-        return store.execute(query).fetchall()
 
 
 def of_project(project: Path) -> list[psutil.Process]:

@@ -113,7 +113,9 @@ def damaged(content: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("way", range(5))
+@pytest.mark.parametrize(
+    "way", [0, 1, *(pytest.param(way, marks=pytest.mark.slow) for way in (2, 3, 4))]
+)
 def test_f90_a_damaged_dvc_lock_is_put_back_from_the_copy_then_from_git_then_removed(
     repo: Path, way: int
 ) -> None:

@@ -326,7 +326,8 @@ def test_f78_killed_at_any_point_of_its_end_a_training_is_one_run_with_each_reco
     assert ("Resuming at step" in said) is not kept
 
 
-@pytest.mark.parametrize("change", ["damage", pytest.param("other code", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["damage", "other code"])
 def test_f78_a_finished_result_of_other_code_or_damaged_is_not_taken_over(
     repo: Path, uninterrupted: dict[str, str], change: str
 ) -> None:
