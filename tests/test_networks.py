@@ -94,7 +94,9 @@ def test_an_architecture_from_before_there_was_a_limit_has_none() -> None:
     assert Architecture.from_json(facts) == generator_of()
 
 
-@pytest.mark.parametrize(("side", "smallest"), [(28, 7), (32, 8), (64, 8), (8, 2), (256, 8)])
+@pytest.mark.parametrize(
+    ("side", "smallest"), [(28, 7), (32, 8), (40, 5), (64, 8), (8, 2), (256, 8)]
+)
 def test_generator_starts_from_a_map_of_at_most_8_pixels(side: int, smallest: int) -> None:
     generator = build_generator(generator_of(height=side, width=side))
     assert generator.linear.out_features == smallest**2 * generator.layers[0].num_features
