@@ -61,9 +61,14 @@ def bring_back(folder: Path, code: str) -> dict[str, Any] | None:
 
 
 def hand_over(folder: Path, reference: Path) -> None:
-    """The stage's last act: note by which file (its hash is in dvc.lock then) DVC will know the result."""
+    """The stage's last act: note by which file (its hash is in dvc.lock then) DVC will know the result.
+
+    The checkpoints go: once there is a mark, nobody goes on from them.
+    """
     if "DVC_STAGE" in os.environ:
         write_text(folder / REFERENCE, md5_of(reference))
+        for path in folder.glob("step-*.safetensors"):
+            path.unlink()
     else:  # nobody else has to know
         remove(folder)
 

@@ -192,8 +192,6 @@ def _chosen(images: Tensor, seen_before: Tensor, count: int, seed: int) -> Tenso
 
 def _record(registry: Registry, champion: Version, report: Report) -> None:
     """On the champion's version and run, where MLflow shows it."""
-    from mlflow.entities import Metric
-
     registry.tag(
         champion.number,
         {
@@ -206,12 +204,9 @@ def _record(registry: Registry, champion: Version, report: Report) -> None:
         write_json(Path(folder) / REPORT.name, report)
         write_text(Path(folder) / REPORT_TEXT.name, to_markdown(report))
         registry.client.log_artifacts(champion.run_id, folder, FOLDER)
-    time_ms = time.time_ns() // 1_000_000
     values = {f"reevaluation/{row['name']}": float(row["value"]) for row in report["drift"]}
     values |= {f"reevaluation/{name}": row["value"] for name, row in report["quality"].items()}
-    days = time_ms // 86_400_000
-    metrics = [Metric(key, value, time_ms, days) for key, value in values.items()]
-    registry.client.log_batch(champion.run_id, metrics)
+    registry.log_once(champion.run_id, values, int(time.time() // 86_400))
 
 
 def to_markdown(report: Report) -> str:

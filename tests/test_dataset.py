@@ -209,7 +209,8 @@ def test_preprocess_without_a_report_says_which_stage_is_missing(project: Path) 
         preprocess.main()
     report = Path("reports/validation.json")
     report.parent.mkdir()
-    for content in ("{", "[]", json.dumps({"format": 99})):
+    foreign = ({"format": 99}, {"format": 1}, {"format": 1, "params": {"classes": "x"}, "csv": {}})
+    for content in ("{", "[]", *map(json.dumps, foreign)):
         report.write_text(content)
         with pytest.raises(DataError, match="Make it with `dvc repro validate`"):
             preprocess.main()

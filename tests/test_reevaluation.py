@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -207,6 +209,16 @@ def test_verdict_is_told_at_the_version_and_the_run(root: Path) -> None:
     assert client.get_run(version.run_id).data.metrics["reevaluation/label_agreement"] > 0.5
     names = [file.path for file in client.list_artifacts(version.run_id, "reevaluation")]
     assert names == ["reevaluation/reevaluation.json", "reevaluation/reevaluation.md"]
+
+
+def test_f89_a_second_look_on_one_day_at_the_same_data_says_its_numbers_once(root: Path) -> None:
+    for _ in range(2):
+        reevaluated(*digits(seed=FRESH))
+    with contextlib.closing(sqlite3.connect("mlflow.db")) as store:
+        counted = store.execute(
+            "select key, count(*) from metrics where key like 'reevaluation/%' group by key, step"
+        ).fetchall()
+    assert len(counted) > 4 and {count for _, count in counted} == {1}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"shape": {}}', None])

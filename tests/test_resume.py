@@ -131,6 +131,7 @@ def assert_one_training(project: Path, uninterrupted: dict[str, str]) -> None:
     again = rows(project, "select key, step from metrics group by key, step having count(*) > 1")
     assert not again
     assert len(rows(project, "select model_id from logged_models")) == 1
+    assert not checkpoints(project)
     assert "didn't change" in run(project, *REPRO).stdout
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +26,9 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params().preprocess
-    report = _read_report()
-    # The report carries the params that the CSV was validated with, so both read it the same way.
-    table = schema.read_csv(CSV, ValidateParams.model_validate(report["params"]))
-    if table.sha256 != report["csv"]["sha256"]:
+    validated, sha256 = _read_report()
+    table = schema.read_csv(CSV, validated)
+    if table.sha256 != sha256:
         raise DataError(
             f"{CSV}: changed since {REPORT} was written. Run `dvc repro`, which validates it again."
         )
@@ -56,12 +54,13 @@ def main() -> None:
     )
 
 
-def _read_report() -> dict[str, Any]:
+def _read_report() -> tuple[ValidateParams, str]:
+    """The params that the CSV was validated with, so that both stages read it the same way, and its sha256."""
     try:
         report = json.loads(Path(REPORT).read_text(encoding="utf-8"))
         if report["format"] == schema.FORMAT:
-            return dict(report)
-    except (OSError, ValueError, KeyError, TypeError):
+            return ValidateParams.model_validate(report["params"]), str(report["csv"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise DataError(f"{REPORT}: missing or not readable. Make it with `dvc repro validate`.")
 
