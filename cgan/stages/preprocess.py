@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _read_report() -> tuple[ValidateParams, str]:
-    """The params that the CSV was validated with, so that both stages read it the same way, and its sha256."""
+    """The params that the CSV was validated with, so that both stages read it alike, and its sha256."""
     try:
         report = json.loads(Path(REPORT).read_text(encoding="utf-8"))
         if report["format"] == schema.FORMAT:
