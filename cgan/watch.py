@@ -36,8 +36,6 @@ class Watch:
         self.judge, self.classes, self.seed = judge, data.classes, seed
         self.real = look(judge, data.images[rows]).features
         self.real_diversity = diversity(self.real, labels, data.classes)
-        # Imports torchmetrics here, not within the training's time: 1.2 s, a third of a preset `fast`.
-        frechet_distance(self.real, self.real)
         self.asked = torch.arange(DRAWINGS) % data.classes
         self._bad = 0
 

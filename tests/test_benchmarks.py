@@ -213,6 +213,7 @@ def test_a_fast_that_never_arrives_breaks_the_promise() -> None:
     assert not check.held
 
 
+@pytest.mark.slow
 def test_real_images_score_near_the_floor_and_noise_does_not(cache: Path) -> None:
     ground = Ground.prepare(limit=1500, judge_kimg=8)
     accuracy, distance = ground.floor
@@ -308,6 +309,7 @@ def test_gpu_command_says_what_is_missing(
         command.gpu("cuda")
 
 
+@pytest.mark.slow
 def test_gpu_command_runs_on_the_cpu_for_a_trial(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

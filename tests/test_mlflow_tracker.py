@@ -314,6 +314,7 @@ def test_refused_record_holds_up_no_other(root: Path) -> None:
     assert '"train.lr": "0.1"' in (folder / "rejected.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_f62_two_first_contacts_at_once_make_one_store(root: Path) -> None:
     (root / "mlflow.db").unlink()
     for key in ("k1", "k2"):
@@ -372,6 +373,7 @@ def wait_until(condition: Any, seconds: float = 30) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_f46_killed_training_is_resumed_in_its_own_run(root: Path) -> None:
     store = Store(root / "mlflow.db")
     journal = journals(root) / "k1"

