@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
-from cgan.dataset import Dataset
-from cgan.feed import Feed
-from cgan.hardware import choose_hardware, compute_deterministically
-from cgan.parallel import keep_freed_memory, parts_on_threads
-from cgan.params import TrainParams
-from cgan.sampling import draw, to_uint8
-from cgan.steps import TrainState, estimate_batch_norm, stepper
-from cgan.training import record
+from cgan.data.dataset import Dataset
+from cgan.model.hardware import choose_hardware, compute_deterministically
+from cgan.model.parallel import keep_freed_memory, parts_on_threads
+from cgan.model.sampling import draw, to_uint8
+from cgan.params.sections import TrainParams
+from cgan.training.batches import Feed
+from cgan.training.loop import record
+from cgan.training.updates import TrainState, estimate_batch_norm, stepper
 
 from .machine import torch_threads
 
@@ -49,7 +49,7 @@ class Contender(Protocol):
 
 
 class Ours:
-    """A preset: the step, feed and records of `cgan.training.train`, without files and previews."""
+    """A preset: the step, feed and records of `cgan.training.loop.train`, without files and previews."""
 
     def __init__(self, name: str, data: Dataset, params: TrainParams) -> None:
         self.name, self.batch, self.params = name, params.batch_size, params

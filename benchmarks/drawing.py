@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cgan.networks import Architecture, Generator, build_generator
-from cgan.sampling import draw
+from cgan.model.networks import Architecture, Generator, build_generator
+from cgan.model.sampling import draw
 
 from .contenders import PEERS, PORT, Malzantot
 from .ground import DRAW_SEED, Ground, preset

@@ -16,14 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgan import presets, schema
-from cgan.dataset import Dataset, split
+from cgan.data import csv_reader
+from cgan.data.dataset import Dataset, split
+from cgan.data.sources import fetch
 from cgan.files import sha256_of
-from cgan.hardware import choose_hardware
-from cgan.judge import Judge, Verdict, load_judge, look, save_judge, train_judge
-from cgan.metrics import frechet_distance
-from cgan.params import DataParams, Params, TrainParams, load_params
-from cgan.sources import fetch
+from cgan.model.hardware import choose_hardware
+from cgan.params import editing
+from cgan.params.sections import DataParams, Params, TrainParams, load_params
+from cgan.quality.judge import Judge, Verdict, load_judge, look, save_judge, train_judge
+from cgan.quality.metrics import frechet_distance
 
 from .machine import ROOT
 
@@ -40,7 +41,7 @@ def all_params() -> Params:
 def preset(name: str, **changes: Any) -> TrainParams:
     """`train` of params.yaml under the preset `name`, with changes, checked."""
     with contextlib.chdir(ROOT):
-        values = all_params().train.model_dump() | presets.values(name) | changes
+        values = all_params().train.model_dump() | editing.values(name) | changes
     return TrainParams.model_validate(values)
 
 
@@ -85,7 +86,7 @@ class Ground:
     def prepare(cls, limit: int | None = None, judge_kimg: float | None = None) -> Ground:
         """`limit` takes the first images only: for a trial of the benchmark itself."""
         path, about = csv_file()
-        table = schema.read_csv(path, all_params().validation)
+        table = csv_reader.read_csv(path, all_params().validation)
         images, labels = table.images[:limit], table.labels[:limit]
         train, held = split(images, labels, HELDOUT_FRACTION, SPLIT_SEED)
         return cls(
@@ -105,7 +106,7 @@ class Ground:
         facts = {
             "params": params.model_dump(),
             "data": self.training.metadata["digest"],
-            "code": sha256_of(ROOT / "cgan/judge.py"),
+            "code": sha256_of(ROOT / "cgan/quality/judge.py"),
             "torch": torch.__version__,
         }
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -11,10 +11,10 @@ import statistics
 import torch
 from torch import Tensor
 
-from cgan.dataset import Dataset
-from cgan.hardware import choose_hardware
-from cgan.judge import accuracy, look, train_judge
-from cgan.metrics import frechet_distance, manifold
+from cgan.data.dataset import Dataset
+from cgan.model.hardware import choose_hardware
+from cgan.quality.judge import accuracy, look, train_judge
+from cgan.quality.metrics import frechet_distance, manifold
 
 from .ground import DRAW_SEED, Ground, all_params
 from .tables import Table

@@ -26,12 +26,12 @@ Read = Callable[[str], tuple[Any, Any]]  # CSV → (labels int64 [N], images uin
 
 
 def _cgan() -> Read:
-    from cgan import schema
+    from cgan.data import csv_reader
 
     params = all_params().validation
 
     def read(path: str) -> tuple[Any, Any]:
-        table = schema.read_csv(path, params)
+        table = csv_reader.read_csv(path, params)
         return table.labels, table.images.reshape(len(table.labels), -1)
 
     return read

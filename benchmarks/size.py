@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from cgan import schema
-from cgan.dataset import Dataset, split
-from cgan.sampling import draw
+from cgan.data import csv_reader
+from cgan.data.dataset import Dataset, split
+from cgan.model.sampling import draw
 
 from .contenders import Ours, timed
 from .ground import CACHE, DRAW_SEED, Ground, all_params, as_dataset, csv_file, preset
@@ -39,7 +39,7 @@ def by_images(scale: Scale) -> tuple[Table, list[dict[str, float]]]:
     for count in scale.sizes:
         path = _csv_of(count)
         began = time.perf_counter()
-        read = schema.read_csv(path, all_params().validation)
+        read = csv_reader.read_csv(path, all_params().validation)
         read_s = time.perf_counter() - began
         began = time.perf_counter()
         train, _ = split(read.images, read.labels, 0.1, 1)

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cgan.mlflow_tracker import training_run
-from cgan.params import Params
-from cgan.training import train
+from cgan.params.sections import Params
+from cgan.tracking.run import training_run
+from cgan.training.loop import train
 
 from .ground import Ground, all_params, preset
 from .scale import Scale
@@ -44,9 +44,7 @@ class Once(NamedTuple):
 
 
 def measure(ground: Ground, scale: Scale) -> Result:
-    logging.getLogger("cgan.mlflow_tracker").setLevel(
-        logging.ERROR
-    )  # it says that servers are away
+    logging.getLogger("cgan.tracking.run").setLevel(logging.ERROR)  # it says that servers are away
     params = _params(scale)
     found: dict[str, list[Once]] = {}
     with (

@@ -29,29 +29,29 @@ def validate(
     ] = None,
 ) -> None:
     """Say whether FILE is a valid CSV of labelled images, and if not, which row and column is wrong."""
-    from cgan import drift, schema, sources
+    from cgan.data import csv_reader, drift, sources
     from cgan.files import write_json, write_text
-    from cgan.params import load_params
+    from cgan.params.sections import load_params
 
     outputs = report or []
     for output in outputs:
         if output.suffix not in (".md", ".json"):
             raise CganError(f"--report {output}: expected a name that ends in .md or .json.")
     here = load_params() if Path("params.yaml").is_file() else None
-    params = here.validation if here else schema.DEFAULTS
+    params = here.validation if here else csv_reader.DEFAULTS
     member, limit = (here.data.member, here.data.max_megabytes) if here else ("train.csv", 2000)
     with sources.plain_csv(file, member, limit) as (csv, name):
-        table = schema.read_csv(csv, params, max_bytes=limit * 1_000_000, name=name)
-    found = schema.report_on(table, params, name)
+        table = csv_reader.read_csv(csv, params, max_bytes=limit * 1_000_000, name=name)
+    found = csv_reader.report_on(table, params, name)
     for output in outputs:
         if output.suffix == ".json":
             write_json(output, found)
         else:
-            write_text(output, schema.to_markdown(found, name))
+            write_text(output, csv_reader.to_markdown(found, name))
     if reference is not None:
         distances = drift.check(found, reference, name)
         typer.echo("Like the reference: " + ", ".join(f"{k} {v:.3f}" for k, v in distances.items()))
-    typer.echo(f"{name} is valid: {schema.summary(found)}")
+    typer.echo(f"{name} is valid: {csv_reader.summary(found)}")
 
 
 @app.command()
@@ -86,8 +86,8 @@ def draw(
     """Draw TEXT digit by digit, a grid, or a whole labelled set."""
     if (text is None and not grid) == (per_class is None):
         raise CganError("say what to draw: TEXT or --grid (or both), or --per-class N.")
-    from cgan.drawing import write_picture, write_set
-    from cgan.generator import Generator
+    from cgan.serving.export import write_picture, write_set
+    from cgan.serving.generator import Generator
 
     generator = Generator.load(model)
     if per_class is not None:
@@ -101,8 +101,8 @@ def draw(
 @app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
-    from cgan.journal import project_root
-    from cgan.mlflow_delivery import serve_ui
+    from cgan.tracking.delivery import serve_ui
+    from cgan.tracking.journal import project_root
 
     serve_ui(project_root(), port)
 
@@ -118,8 +118,8 @@ def _track() -> None: ...
 @track.command()
 def flush() -> None:
     """Deliver what waits because MLflow was away."""
-    from cgan.journal import project_root
-    from cgan.mlflow_delivery import flush
+    from cgan.tracking.delivery import flush
+    from cgan.tracking.journal import project_root
 
     lines = flush(project_root())
     typer.echo("\n".join(lines) if lines else "Nothing waits.")
@@ -134,7 +134,7 @@ def verify_resume(
     seed: Annotated[int, typer.Option(help="Of the moments of the kills.")] = 0,
 ) -> None:
     """Prove that a training killed again and again ends in the same bits as one that is not."""
-    from cgan.resume import verify
+    from cgan.runs.verify_resume import verify
 
     typer.echo(verify(kills, steps, seed, typer.echo))
 
@@ -150,7 +150,7 @@ def reproduce(
 
     Runs the code that the run recorded, in a temporary worktree. Exit code 0: equal, 1: not.
     """
-    from cgan.reproduce import reproduce
+    from cgan.runs.reproduce import reproduce
 
     outcome = reproduce(run, typer.echo, keep=keep)
     typer.echo(outcome.text)
@@ -161,8 +161,8 @@ def reproduce(
 @app.command()
 def gate() -> None:
     """Judge what `dvc repro` trained, beside the champion; promote it, or say why not."""
-    from cgan.gatekeeper import gate
-    from cgan.params import load_params
+    from cgan.params.sections import load_params
+    from cgan.registry.gate import gate
 
     gate(load_params(), typer.echo)
 
@@ -170,8 +170,8 @@ def gate() -> None:
 @app.command()
 def reevaluate() -> None:
     """Is the champion still good on new data, and the data still like its own? Exit code 1 if not."""
-    from cgan.params import load_params
-    from cgan.reevaluation import reevaluate
+    from cgan.params.sections import load_params
+    from cgan.registry.reevaluation import reevaluate
 
     reevaluate(load_params(), typer.echo)
 
@@ -183,7 +183,7 @@ app.add_typer(registry, name="registry")
 @registry.command("list")
 def registry_list() -> None:
     """Every version with its verdict, and who was champion when, why and by whom."""
-    from cgan.registry import listed, model_name, open_registry
+    from cgan.registry.client import listed, model_name, open_registry
 
     with open_registry(model_name()) as found:
         typer.echo(listed(found))
@@ -192,7 +192,7 @@ def registry_list() -> None:
 @registry.command("show")
 def registry_show(version: Annotated[int, typer.Argument(help="Its number.")]) -> None:
     """What is known of one version."""
-    from cgan.registry import model_name, open_registry, shown
+    from cgan.registry.client import model_name, open_registry, shown
 
     with open_registry(model_name()) as found:
         typer.echo(shown(found, version))
@@ -210,7 +210,7 @@ def registry_promote(
     ] = False,
 ) -> None:
     """Make VERSION the champion by a person's decision."""
-    from cgan.registry import model_name, open_registry, promote_by_hand, told
+    from cgan.registry.client import model_name, open_registry, promote_by_hand, told
 
     with open_registry(model_name()) as found:
         typer.echo(told(promote_by_hand(found, version, why, force)))
@@ -219,7 +219,7 @@ def registry_promote(
 @registry.command("rollback")
 def registry_rollback(why: Why) -> None:
     """Bring back the champion before this one; the gate doesn't undo it."""
-    from cgan.registry import model_name, open_registry, told
+    from cgan.registry.client import model_name, open_registry, told
 
     with open_registry(model_name()) as found:
         typer.echo(told(found.rollback(why)))
@@ -228,8 +228,8 @@ def registry_rollback(why: Why) -> None:
 @app.command()
 def status() -> None:
     """Champion, last verdict, last training, data, services and schedule, on one screen."""
-    from cgan.journal import project_root
-    from cgan.status import make_console, status
+    from cgan.runs.status import make_console, status
+    from cgan.tracking.journal import project_root
 
     status(project_root(), make_console())
 
@@ -237,7 +237,7 @@ def status() -> None:
 @app.command()
 def report() -> None:
     """Quality, pictures and run of what `dvc repro` made, on one screen."""
-    from cgan.report import summary
+    from cgan.quality.report import summary
 
     typer.echo(summary())
 
@@ -247,7 +247,7 @@ def preset(
     name: Annotated[str, typer.Argument(help="fast, default, best or seed (the R/MXNet demo).")],
 ) -> None:
     """Write a preset into the section `train` of params.yaml; then `dvc repro`."""
-    from cgan.presets import apply
+    from cgan.params.editing import apply
 
     changed = apply(name)
     for key, (before, after) in changed.items():

@@ -50,3 +50,7 @@ class TrainingError(CganError):
 
 class TrackingError(CganError):
     """The tracking store cannot be used and the params ask to fail then."""
+
+
+class Interrupted(Exception):  # noqa: N818 - no fault: somebody asked the training to stop
+    """The training stopped as asked, with a checkpoint saved. It goes on when it is started again."""

@@ -28,7 +28,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
-from cgan.status import status
+from cgan.runs.status import status
 
 IMAGES = Path(__file__).parent / "images"
 MAX_BYTES = 300_000

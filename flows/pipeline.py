@@ -46,10 +46,9 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 
 from cgan.errors import CganError
-from cgan.params import load_params
-from flows import report
-from flows.notices import tell
-from flows.repro import (
+from cgan.params.sections import load_params
+from flows import artifacts
+from flows.dvc import (
     BusyError,
     Stage,
     check_free,
@@ -59,6 +58,7 @@ from flows.repro import (
     run_cgan,
     set_params,
 )
+from flows.notices import tell
 
 BUSY = "Busy"  # name of the failed state that is worth another try
 BUSY_RETRIES = 60
@@ -135,7 +135,7 @@ def run_gate() -> State[Any]:
     """Is the new generator good enough, and better than the champion? The state's name says it."""
     try:
         run_cgan("gate", _relay, {"MLFLOW_RUN_CONTEXT": _run_context()})
-        verdict = report.verdict()
+        verdict = artifacts.verdict()
     except CganError as error:
         return _failed(error)
     return Completed(name=verdict["verdict"].capitalize(), message=verdict["summary"], data=verdict)
@@ -148,7 +148,7 @@ def run_reevaluation() -> State[Any]:
         run_cgan("reevaluate", _relay, {"MLFLOW_RUN_CONTEXT": _run_context()})
     except CganError as error:
         return _failed(error)
-    return Completed(message=report.reevaluation().get("summary", "the champion is healthy"))
+    return Completed(message=artifacts.reevaluation().get("summary", "the champion is healthy"))
 
 
 def _attempt(job: Task[..., State[Any]], *arguments: Any) -> State[Any]:
@@ -159,7 +159,7 @@ def _attempt(job: Task[..., State[Any]], *arguments: Any) -> State[Any]:
 
 
 def _run_stages(
-    stages: Sequence[Stage], refresh: bool, results: list[report.StageResult]
+    stages: Sequence[Stage], refresh: bool, results: list[artifacts.StageResult]
 ) -> State[Any] | None:
     """Run the stages one after the other; add to `results`. Returns the flow's state if one fails."""
     for stage in stages:
@@ -170,7 +170,7 @@ def _run_stages(
         state = _attempt(job, stage.name, refresh and not stage.upstream)
         seconds = time.monotonic() - started
         outcome = state.result() if state.is_completed() else "failed"
-        results.append(report.StageResult(stage.name, outcome, seconds))
+        results.append(artifacts.StageResult(stage.name, outcome, seconds))
         if not state.is_completed():
             return Failed(message=f"Stage `{stage.name}`: {state.message}")
     return None
@@ -213,8 +213,8 @@ Console.on_broken_pipe = _go_on_unheard  # type: ignore[method-assign,assignment
 def _run_name() -> str:
     asked = runtime.flow_run.parameters
     refresh = bool(asked.get("refresh")) and not runtime.deployment.name  # a schedule is one
-    what = report.run_name(refresh, asked.get("overrides") or {}, asked.get("stages") or ())
-    return report.scheduled_name(what)
+    what = artifacts.run_name(refresh, asked.get("overrides") or {}, asked.get("stages") or ())
+    return artifacts.scheduled_name(what)
 
 
 @flow(
@@ -241,7 +241,7 @@ def pipeline(
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
     """
     _end_with_worker()
-    results: list[report.StageResult] = []
+    results: list[artifacts.StageResult] = []
     try:
         chosen = choose(read_stages(), stages)
         load_params()
@@ -252,25 +252,25 @@ def pipeline(
         if not written.is_completed():
             return Failed(message=written.message)
     if failed := _run_stages(chosen, refresh, results):
-        report.publish(results)
+        artifacts.publish(results)
         return failed
-    words = report.in_words(results)
-    name = "Unchanged" if report.is_unchanged(results) else None
+    words = artifacts.in_words(results)
+    name = "Unchanged" if artifacts.is_unchanged(results) else None
     if not gate or stages:
-        report.publish(results)
+        artifacts.publish(results)
         return Completed(name=name, message=words)
     judged = run_gate(return_state=True)
     if not judged.is_completed():
-        report.publish(results)
+        artifacts.publish(results)
         return Failed(message=f"Gate: {judged.message}")
-    report.publish(results, report.verdict())
+    artifacts.publish(results, artifacts.verdict())
     if judged.name != "Unchanged":
         return Completed(name=judged.name, message=f"{judged.message} ({words})")
     return Completed(name=name, message=f"{words[0].upper()}{words[1:]}. {judged.message}")
 
 
 def _reevaluation_name() -> str:
-    return report.scheduled_name("champion on fresh data")
+    return artifacts.scheduled_name("champion on fresh data")
 
 
 @flow(
@@ -283,7 +283,7 @@ def _reevaluation_name() -> str:
 def reevaluate() -> State[Any]:
     """Judge the champion on data fetched anew: is it still good, are the data still of its kind?"""
     _end_with_worker()
-    results: list[report.StageResult] = []
+    results: list[artifacts.StageResult] = []
     try:
         stages = choose(read_stages(), ["download", "validate"])
         load_params()
@@ -292,7 +292,7 @@ def reevaluate() -> State[Any]:
     if failed := _run_stages(stages, refresh=True, results=results):
         return failed
     judged = run_reevaluation(return_state=True)
-    report.publish_reevaluation()
+    artifacts.publish_reevaluation()
     if not judged.is_completed():
         return Failed(message=judged.message)
     return Completed(name="Healthy", message=judged.message)

@@ -17,7 +17,7 @@ import yaml
 from cgan import git
 from cgan.errors import CganError
 from cgan.files import write_bytes
-from cgan.stages import LOCK, LOCK_COPY
+from cgan.project import LOCK, LOCK_COPY
 
 BROKEN = LOCK_COPY.with_name("dvc.lock.broken")
 

@@ -16,17 +16,18 @@ import yaml
 from conftest import ROOT
 from synthetic import write_csv
 
-from cgan import gatekeeper, schema
-from cgan.checkpoint import load_generator, load_tensors, save_network
-from cgan.dataset import Dataset, load_dataset, save_dataset, split
+from cgan.data import csv_reader
+from cgan.data.dataset import Dataset, load_dataset, save_dataset, split
 from cgan.files import sha256_of, write_json
-from cgan.gatekeeper import gate
-from cgan.journal import JournalTracker, RunHeader, journals
-from cgan.judge import save_judge, train_judge
-from cgan.load_check import labels_for
-from cgan.networks import Architecture, Generator, build_generator
-from cgan.params import JudgeParams, load_params
-from cgan.sampling import draw
+from cgan.model.model_file import load_generator, load_tensors, save_network
+from cgan.model.networks import Architecture, Generator, build_generator
+from cgan.model.sampling import draw
+from cgan.params.sections import JudgeParams, load_params
+from cgan.quality.judge import save_judge, train_judge
+from cgan.registry import gate as gatekeeper
+from cgan.registry.gate import gate
+from cgan.registry.load_check import labels_for
+from cgan.tracking.journal import JournalTracker, RunHeader, journals
 
 CLASSES, SIDE, LATENTS = 3, 8, 4
 PARAMS: dict[str, dict[str, Any]] = {
@@ -61,9 +62,10 @@ def make_project(root: Path) -> None:
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     images, labels = digits()
     csv = write_csv(root / "data/raw/train.csv", images, labels)
-    table = schema.read_csv(csv, schema.DEFAULTS, max_bytes=10**7, name="train.csv")
+    table = csv_reader.read_csv(csv, csv_reader.DEFAULTS, max_bytes=10**7, name="train.csv")
     write_json(
-        root / "reports/validation.json", schema.report_on(table, schema.DEFAULTS, "train.csv")
+        root / "reports/validation.json",
+        csv_reader.report_on(table, csv_reader.DEFAULTS, "train.csv"),
     )
     for part, chosen in zip(("train", "holdout"), split(images, labels, 0.3, 1), strict=True):
         facts = {"classes": CLASSES, "part": part, "csv_sha256": table.sha256}

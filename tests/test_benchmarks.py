@@ -28,12 +28,12 @@ from benchmarks.contenders import (
 )
 from benchmarks.ground import Ground, as_dataset, preset
 from benchmarks.scale import SCALES
-from cgan import training
-from cgan.dataset import Dataset
+from cgan.data.dataset import Dataset
 from cgan.errors import CganError
-from cgan.sampling import draw
-from cgan.steps import estimate_batch_norm
-from cgan.training import train
+from cgan.model.sampling import draw
+from cgan.training import loop as training
+from cgan.training.loop import train
+from cgan.training.updates import estimate_batch_norm
 
 SHORT: dict[str, Any] = {
     "total_kimg": 0.16,

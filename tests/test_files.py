@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cgan.files import md5_of, replacing, sha256_of, sync_folder, write_bytes, write_json
-from cgan.journal import JOURNAL, JournalTracker, RunHeader
+from cgan.tracking.journal import JOURNAL, JournalTracker, RunHeader
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ def run(*arguments: str) -> None:
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A commit of a small project; the working directory."""
     folder = tmp_path / "project"
-    (folder / "cgan").mkdir(parents=True)
+    (folder / "cgan/training").mkdir(parents=True)
     (folder / ".dvc").mkdir()
     monkeypatch.chdir(folder)
     run("init", "--quiet", "-b", "main")
     for name, text in {
-        "cgan/losses.py": "loss = 1\n",
+        "cgan/training/losses.py": "loss = 1\n",
         "params.yaml": "train: 1\n",
         "dvc.lock": "first\n",
         ".dvc/config": "[core]\n",
@@ -45,22 +45,27 @@ def test_a_clean_tree_has_an_empty_patch(repository: Path) -> None:
 
 
 def test_the_patch_brings_a_tree_of_the_commit_to_this_one(repository: Path) -> None:
-    Path("cgan/losses.py").write_text("loss = 2\n")
+    Path("cgan/training/losses.py").write_text("loss = 2\n")
     Path("cgan/new.py").write_text("new = 'ü'\n")
     Path("cgan/staged.py").write_bytes(b"binary = '\x00\xff'\n")
     run("add", "cgan/staged.py")
     run("rm", "--quiet", "README.md")
     index = Path(".git/index").read_bytes()
     found = git.source()
-    assert found.changed == ["README.md", "cgan/losses.py", "cgan/new.py", "cgan/staged.py"]
+    assert found.changed == [
+        "README.md",
+        "cgan/new.py",
+        "cgan/staged.py",
+        "cgan/training/losses.py",
+    ]
     assert Path(".git/index").read_bytes() == index
     assert found.patch
     patch = repository.parent / "patch.diff"
     patch.write_bytes(found.patch)
     with git.worktree(repository, found.commit) as tree:
-        assert (tree / "cgan/losses.py").read_text() == "loss = 1\n"
+        assert (tree / "cgan/training/losses.py").read_text() == "loss = 1\n"
         git.apply(tree, patch)
-        for name in ("cgan/losses.py", "cgan/new.py", "cgan/staged.py"):
+        for name in ("cgan/training/losses.py", "cgan/new.py", "cgan/staged.py"):
             assert (tree / name).read_bytes() == Path(name).read_bytes()
         assert not (tree / "README.md").exists()
         home = tree.parent
@@ -68,7 +73,7 @@ def test_the_patch_brings_a_tree_of_the_commit_to_this_one(repository: Path) -> 
 
 
 def test_settings_of_git_change_no_patch(repository: Path) -> None:
-    Path("cgan/losses.py").write_text("loss = 2\n")
+    Path("cgan/training/losses.py").write_text("loss = 2\n")
     expected = git.source().patch
     for key, value in {
         "diff.noprefix": "true",
@@ -107,7 +112,7 @@ def test_a_patch_that_holds_a_secret_of_the_environment_does_not_travel(
     monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef")
     Path("params.yaml").write_text("train: 2\n")
     assert git.source().patch
-    Path("cgan/losses.py").write_text("key = '0123456789abcdef'\n")
+    Path("cgan/training/losses.py").write_text("key = '0123456789abcdef'\n")
     found = git.source()
     assert found.patch is None
     assert "KAGGLE_KEY" in found.why_no_patch

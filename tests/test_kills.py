@@ -23,7 +23,7 @@ from synthetic import make_images, write_csv
 from test_resume import environment, rows
 
 from cgan.files import sha256_of
-from cgan.mlflow_delivery import RUN_KEY_TAG
+from cgan.tracking.delivery import RUN_KEY_TAG
 
 KILLS = int(os.environ.get("CGAN_KILLS", "40"))
 SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))
@@ -135,7 +135,9 @@ def strike(project: Path, runner: subprocess.Popen[bytes], victim: str) -> bool:
             return False
         os.killpg(runner.pid, signal.SIGKILL)
         return True
-    word = {"dvc": "dvc", "stage": "cgan.stages", "sender": "cgan.mlflow_delivery"}.get(victim, "")
+    word = {"dvc": "dvc", "stage": "cgan.stages", "sender": "cgan.tracking.delivery"}.get(
+        victim, ""
+    )
     struck = False
     for process in of_project(project):
         if not word or is_running(process, word):

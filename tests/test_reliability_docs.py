@@ -18,7 +18,7 @@ CELL = 4  # fault, how, tests, result
 def all_tests() -> dict[str, bool]:
     """Name of each test → is it marked slow."""
     found = {}
-    for path in (ROOT / "tests").glob("test_*.py"):
+    for path in (ROOT / "tests").rglob("test_*.py"):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 marks = [ast.unparse(decorator) for decorator in node.decorator_list]

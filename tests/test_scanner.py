@@ -15,10 +15,10 @@ import torch
 from conftest import ROOT
 
 from cgan import cli
-from cgan.checkpoint import Checkpoints
 from cgan.errors import ModelError
-from cgan.mlflow_delivery import store_uri
-from cgan.registry import generator_file
+from cgan.model.model_file import Checkpoints
+from cgan.registry.client import generator_file
+from cgan.tracking.delivery import store_uri
 
 MODULES = {"pickle", "_pickle", "cPickle", "joblib", "marshal", "dill", "cloudpickle", "shelve"}
 NAMES = {"eval", "exec", "compile", "__import__"}
@@ -173,7 +173,7 @@ def test_f39_hostile_file_in_a_store_is_refused(
 ) -> None:
     from mlflow import MlflowClient
 
-    from cgan.generator import Generator
+    from cgan.serving.generator import Generator
 
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

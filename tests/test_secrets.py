@@ -19,15 +19,15 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from kaggle_server import Answer, serving
-from test_flow import repo, template  # noqa: F401
-from test_mlflow_tracker import Store, a_generator, log_steps, training
-from test_mlflow_tracker import root as root
+from test_pipeline import repo, template  # noqa: F401
+from test_run import Store, a_generator, log_steps, training
+from test_run import root as root
 
-from cgan import sources
+from cgan.data import sources
 from cgan.errors import SourceError
-from cgan.journal import journals
-from cgan.mlflow_delivery import flush
-from cgan.params import DataParams
+from cgan.params.sections import DataParams
+from cgan.tracking.delivery import flush
+from cgan.tracking.journal import journals
 
 MARK = f"planted-{uuid.uuid4().hex}"
 pytestmark = [

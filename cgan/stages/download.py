@@ -6,10 +6,10 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
+from cgan.data.sources import fetch
 from cgan.files import write_json
-from cgan.params import load_params
-from cgan.sources import fetch
-from cgan.stages import run_stage
+from cgan.params.sections import load_params
+from cgan.stages.runner import run_stage
 
 log = logging.getLogger(__name__)
 

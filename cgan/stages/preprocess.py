@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cgan import schema
-from cgan.dataset import move_to_front, save_dataset, split
+from cgan.data import csv_reader
+from cgan.data.dataset import move_to_front, save_dataset, split
 from cgan.errors import DataError
 from cgan.files import replacing
-from cgan.params import ValidateParams, load_params
-from cgan.stages import run_stage
+from cgan.params.sections import ValidateParams, load_params
+from cgan.project import VALIDATION
+from cgan.stages.runner import run_stage
 
 CSV = "data/raw/train.csv"
-REPORT = "reports/validation.json"
 SHEET_COLUMNS = 10
 
 log = logging.getLogger(__name__)
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 def main() -> None:
     params = load_params().preprocess
     validated, sha256 = _read_report()
-    table = schema.read_csv(CSV, validated)
+    table = csv_reader.read_csv(CSV, validated)
     if table.sha256 != sha256:
         raise DataError(
-            f"{CSV}: changed since {REPORT} was written. Run `dvc repro`, which validates it again."
+            f"{CSV}: changed since {VALIDATION} was written. Run `dvc repro`, which validates it again."
         )
     train, holdout = split(table.images, table.labels, params.holdout_fraction, params.seed)
     sheet = _contact_sheet(table.images, table.labels, train, table.classes)
@@ -57,12 +57,12 @@ def main() -> None:
 def _read_report() -> tuple[ValidateParams, str]:
     """The params that the CSV was validated with, so that both stages read it alike, and its sha256."""
     try:
-        report = json.loads(Path(REPORT).read_text(encoding="utf-8"))
-        if report["format"] == schema.FORMAT:
+        report = json.loads(Path(VALIDATION).read_text(encoding="utf-8"))
+        if report["format"] == csv_reader.FORMAT:
             return ValidateParams.model_validate(report["params"]), str(report["csv"]["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
-    raise DataError(f"{REPORT}: missing or not readable. Make it with `dvc repro validate`.")
+    raise DataError(f"{VALIDATION}: missing or not readable. Make it with `dvc repro validate`.")
 
 
 def _contact_sheet(

@@ -10,14 +10,10 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from cgan.canvas import Canvas
-from cgan.checkpoint import load_discriminator, load_generator
-from cgan.diagrams import network_diagram
 from cgan.errors import DataError
-from cgan.mlflow_tracker import reopen
-from cgan.networks import Generator
-from cgan.params import RenderParams, load_params
-from cgan.sampling import (
+from cgan.model.model_file import load_discriminator, load_generator
+from cgan.model.networks import Generator
+from cgan.model.sampling import (
     Picture,
     class_interpolation,
     draw,
@@ -28,7 +24,12 @@ from cgan.sampling import (
     save_gif,
     save_png,
 )
-from cgan.stages import DISCRIMINATOR, GENERATOR, RUN_REFERENCE, run_stage
+from cgan.params.sections import RenderParams, load_params
+from cgan.pictures.canvas import Canvas
+from cgan.pictures.network_diagram import network_diagram
+from cgan.project import DISCRIMINATOR, GENERATOR, RUN_REFERENCE
+from cgan.stages.runner import run_stage
+from cgan.tracking.run import reopen
 
 PREVIEWS = Path("samples/previews")
 FILM = Path("samples/training.gif")

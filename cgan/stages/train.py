@@ -2,7 +2,7 @@
 
 Checkpoints live in `.cgan/checkpoints/<fingerprint>`, outside DVC's outputs (DVC deletes those before
 a stage starts), under a fingerprint of everything that determines the result. The finished result stays
-there until DVC knows it (`cgan.finished`).
+there until DVC knows it (`cgan.training.finished`).
 """
 
 from __future__ import annotations
@@ -25,39 +25,35 @@ from typing import Any
 
 import torch
 
-from cgan import finished
-from cgan.checkpoint import FORMAT, load_tensors, save_network
-from cgan.dataset import Dataset, load_dataset
-from cgan.errors import CganError, TrainingError
+from cgan.data.dataset import Dataset, load_dataset
+from cgan.errors import CganError, Interrupted, TrainingError
 from cgan.files import md5_of, sha256_of, write_bytes, write_text
-from cgan.hardware import Hardware, choose_hardware
-from cgan.journal import project_root, run_key_in
-from cgan.judge import load_judge
-from cgan.mlflow_tracker import deliver_again, training_run
-from cgan.params import Params, load_params
-from cgan.progress import progress
-from cgan.stages import (
-    DISCRIMINATOR,
-    GENERATOR,
-    JUDGE,
-    LOCK,
-    RUN_REFERENCE,
-    TRAIN_DATA,
-    run_stage,
-)
-from cgan.training import (
-    COLUMNS,
-    Diverged,
-    Interrupted,
-    Trained,
-    train,
-)
-from cgan.watch import Watch
+from cgan.model.hardware import Hardware, choose_hardware
+from cgan.model.model_file import FORMAT, load_tensors, save_network
+from cgan.params.sections import Params, load_params
+from cgan.project import DISCRIMINATOR, GENERATOR, JUDGE, LOCK, PACKAGE, RUN_REFERENCE, TRAIN_DATA
+from cgan.quality.judge import load_judge
+from cgan.stages.progress import progress
+from cgan.stages.runner import run_stage
+from cgan.tracking.journal import project_root, run_key_in
+from cgan.tracking.run import deliver_again, training_run
+from cgan.training import finished
+from cgan.training.health import Watch
+from cgan.training.loop import COLUMNS, Diverged, Trained, train
 
 PREVIEWS = Path("samples/previews")
 LOSSES = Path("reports/losses.csv")
 # What a change of can change the result; the rest of the package cannot.
-CODE = ("training", "steps", "feed", "networks", "losses", "parallel", "hardware", "checkpoint")
+CODE = (
+    "training/loop",
+    "training/updates",
+    "training/batches",
+    "training/losses",
+    "model/networks",
+    "model/parallel",
+    "model/hardware",
+    "model/model_file",
+)
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +159,6 @@ def train_here(
 
 def result_facts(params: Params, data: Dataset, hardware: Hardware) -> dict[str, Any]:
     """Everything that determines the trained weights, as plain JSON."""
-    package = Path(__file__).parents[1]
     return {
         "format": FORMAT,
         "params": params.train.model_dump(),
@@ -172,7 +167,7 @@ def result_facts(params: Params, data: Dataset, hardware: Hardware) -> dict[str,
             "data_digest": data.metadata["digest"],
         },
         "classes": data.classes,  # by `validate.classes` there can be more than the data shows
-        "code": {name: sha256_of(package / f"{name}.py") for name in CODE},
+        "code": {name: sha256_of(PACKAGE / f"{name}.py") for name in CODE},
         "torch": torch.__version__,
         "device": str(hardware.device),
         "precision": str(hardware.precision),
@@ -181,7 +176,7 @@ def result_facts(params: Params, data: Dataset, hardware: Hardware) -> dict[str,
 
 def package_digest() -> str:
     """Of the whole package as it is now: a finished result is taken over by the code that made it."""
-    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    files = sorted(PACKAGE.rglob("*.py"))
     return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 

@@ -7,13 +7,14 @@ import time
 
 import torch
 
-from cgan.dataset import load_dataset
+from cgan.data.dataset import load_dataset
 from cgan.files import write_json
-from cgan.hardware import choose_hardware, compute_deterministically
-from cgan.judge import accuracy, save_judge, train_judge
-from cgan.metrics import wilson_interval
-from cgan.params import load_params
-from cgan.stages import HOLDOUT_DATA, JUDGE, TRAIN_DATA, run_stage
+from cgan.model.hardware import choose_hardware, compute_deterministically
+from cgan.params.sections import load_params
+from cgan.project import HOLDOUT_DATA, JUDGE, TRAIN_DATA
+from cgan.quality.judge import accuracy, save_judge, train_judge
+from cgan.quality.metrics import wilson_interval
+from cgan.stages.runner import run_stage
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from cgan import schema
+from cgan.data import csv_reader
 from cgan.files import write_json, write_text
-from cgan.params import load_params
-from cgan.stages import run_stage
+from cgan.params.sections import load_params
+from cgan.project import VALIDATION
+from cgan.stages.runner import run_stage
 
 CSV = "data/raw/train.csv"
 
@@ -16,10 +17,10 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params().validation
-    report = schema.report_on(schema.read_csv(CSV, params), params, CSV)
-    write_json("reports/validation.json", report)
-    write_text("reports/validation.md", schema.to_markdown(report, CSV))
-    log.info("%s is valid: %s", CSV, schema.summary(report))
+    report = csv_reader.report_on(csv_reader.read_csv(CSV, params), params, CSV)
+    write_json(VALIDATION, report)
+    write_text("reports/validation.md", csv_reader.to_markdown(report, CSV))
+    log.info("%s is valid: %s", CSV, csv_reader.summary(report))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,176 @@
+"""Checked images → the files that training reads: uint8 tensors in safetensors, facts in JSON.
+
+The facts are one metadata entry, `cgan`, because safetensors writes several in random order and equal
+content must be equal bytes. Writing needs numpy alone; torch is imported when a file is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from cgan.data.csv_reader import first_copies
+from cgan.errors import DataError
+from cgan.files import replacing
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+MOVED = 1_000_000  # values that `move_to_front` holds beside the array
+AGAIN = (
+    "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force preprocess`."
+)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images uint8 [N, C, H, W] and labels int64 [N] on the CPU.
+
+    `metadata`: `classes` (int), `count` (int), `shape` (C, H, W), `part` (train or holdout),
+    `csv_sha256` (of the CSV), `digest` (sha256 of images and labels; the reference set's hash).
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    metadata: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def classes(self) -> int:
+        return int(self.metadata["classes"])
+
+
+def split(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], holdout_fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the training part and of the hold-out, each ascending; together all images.
+
+    Stratified: each class gives `holdout_fraction` of its images, at least one. Identical images stay
+    on one side, also when their labels differ (they count for the first one's class).
+    """
+    firsts = first_copies(images)
+    order = np.random.default_rng(seed).random(len(labels))
+    held = np.zeros(len(labels), dtype=bool)
+    sizes = np.bincount(firsts, minlength=len(labels))
+    for label in np.unique(labels):
+        mine = np.flatnonzero((labels == label) & (sizes > 0))  # one index a distinct image
+        if len(mine) < 2:
+            raise DataError(
+                f"class {label}: {len(mine)} distinct image{'s' * (len(mine) != 1)}, a hold-out needs at "
+                "least 2. Add images of this class, or remove it."
+            )
+        mine = mine[np.argsort(order[mine], kind="stable")]
+        quota = max(1, round(int(sizes[mine].sum()) * holdout_fraction))
+        fits = int(np.searchsorted(np.cumsum(sizes[mine]), quota, side="right"))
+        held[mine[: min(max(1, fits), len(mine) - 1)]] = True
+    side = held[firsts]
+    return np.flatnonzero(~side), np.flatnonzero(side)
+
+
+def move_to_front(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """→ `array[rows]` for ascending `rows`, in the memory of `array`, whose own rows are lost by it."""
+    step = max(1, MOVED // max(1, array[:1].size))
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        array[start : start + len(some)] = array[some]
+    return array[: len(rows)]
+
+
+def save_dataset(
+    path: Path | str,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    metadata: dict[str, Any],
+) -> None:
+    """Write atomically; equal content gives equal bytes. `metadata` must be plain JSON."""
+    images, labels = np.ascontiguousarray(images), np.ascontiguousarray(labels)
+    facts = {
+        "format": FORMAT,
+        "kind": "dataset",
+        "count": len(labels),
+        "shape": list(images.shape[1:]),
+        "digest": _digest(images, labels),
+        **metadata,
+    }
+    with replacing(path) as temporary:
+        save_file(
+            {"images": images, "labels": labels},
+            temporary,
+            {"cgan": json.dumps(facts, sort_keys=True, allow_nan=False)},
+        )
+
+
+def load_dataset(path: Path | str) -> Dataset:
+    """Read and check a file of `save_dataset`.
+
+    Raises DataError when the file is missing, truncated, damaged, foreign or of another format.
+    """
+    import torch
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(
+            f"{path}: not found. Make it with `dvc repro preprocess`, or bring it with `dvc pull`."
+        )
+    try:
+        path.open("rb").close()  # safetensors calls every file that it cannot open absent
+        with safe_open(path, framework="np") as file:
+            stored = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:200]
+        raise DataError(
+            f"{str(path)[:300]}: cannot be read now ({reason}). The file is left as it is: give read "
+            "permission, end other programs, or raise the limit (`ulimit -n`, `ulimit -v`), and try again."
+        ) from None
+    except (SafetensorError, ValueError, TypeError, OverflowError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise DataError(f"{path}: not a readable safetensors file ({reason}). {AGAIN}") from None
+    try:
+        facts = json.loads(stored["cgan"])
+        version, kind, digest = facts["format"], facts["kind"], facts["digest"]
+        classes = int(facts["classes"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise DataError(f"{path}: not a dataset that cgan wrote. {AGAIN}") from None
+    if version != FORMAT or kind != "dataset":
+        raise DataError(
+            f"{path}: expected a dataset of format {FORMAT}, found {kind!r} of format {version!r}. {AGAIN}"
+        )
+    images, labels = arrays.get("images"), arrays.get("labels")
+    if (
+        images is None
+        or labels is None
+        or images.dtype != np.uint8
+        or labels.dtype != np.int64
+        or images.ndim != 4
+        or labels.shape != images.shape[:1]
+        or len(labels) == 0
+    ):
+        found = {name: f"{array.dtype} {list(array.shape)}" for name, array in arrays.items()}
+        raise DataError(
+            f"{path}: expected `images` uint8 [N, C, H, W] and `labels` int64 [N], found {found}. {AGAIN}"
+        )
+    if labels.min() < 0 or labels.max() >= classes or _digest(images, labels) != digest:
+        raise DataError(
+            f"{path}: the images don't match their digest: damaged. {AGAIN} If it comes back damaged, "
+            "DVC's cache is: `chmod -R u+w .dvc/cache/files` has DVC check it at the next `dvc repro`."
+        )
+    return Dataset(torch.from_numpy(images), torch.from_numpy(labels), facts)
+
+
+def _digest(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+    digest = hashlib.sha256(f"{images.shape}".encode())
+    digest.update(images.data)
+    digest.update(labels.data)
+    return digest.hexdigest()

@@ -1,0 +1,201 @@
+"""A seed and labels → pictures: drawings, grids, interpolations, PNG and GIF.
+
+The network always runs on whole chunks of CHUNK images, the last one padded, and each chunk's latents
+are one call of the random generator. So an image depends on the seed, its position and its label
+alone, not on how many are drawn: float arithmetic and `torch.randn` both change a little with the
+number of rows.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from cgan.errors import CganError
+from cgan.files import replacing
+from cgan.model.networks import Generator
+from cgan.model.parallel import parts_on_threads, threads_at_hand
+
+CHUNK = 64
+Picture = NDArray[np.uint8]
+"""[H, W] grey or [H, W, 3] colour."""
+
+
+def draw(
+    network: Generator, labels: Tensor, seed: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw one image a label: uint8 [N, C, H, W] on the CPU, for labels int64 [N].
+
+    `network` is in eval mode and on `device`. Latents come from a CPU generator whatever the device,
+    so that devices differ by rounding only. On one device equal (seed, position, label) are equal
+    images.
+    """
+    parts = torch.split(labels.to(device), CHUNK)
+    chunks = _latent_chunks(seed, network.architecture.latent_dim)
+    return _render(
+        network,
+        [(chunk[: len(part)], part) for part, chunk in zip(parts, chunks, strict=False)],
+    )
+
+
+def draw_latents(seed: int, count: int, latent_dim: int) -> Tensor:
+    """The latents float32 [count, latent_dim] that `draw` uses for the first `count` positions."""
+    chunks = islice(_latent_chunks(seed, latent_dim), -(-count // CHUNK))
+    return torch.cat(list(chunks))[:count]
+
+
+def _latent_chunks(seed: int, latent_dim: int) -> Iterator[Tensor]:
+    source = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randn(CHUNK, latent_dim, generator=source)
+
+
+def render(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
+    """Images uint8 [N, C, H, W] of given latents and conditions, as `draw` would draw them."""
+    pairs = zip(torch.split(latents, CHUNK), torch.split(condition, CHUNK), strict=True)
+    return _render(network, list(pairs))
+
+
+def _render(network: Generator, chunks: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Pairs of latents and conditions (or labels), at most CHUNK rows each → uint8 [N, C, H, W].
+
+    On the CPU each thread works on a chunk of its own, instead of all on one: that is bit for bit
+    the same, and several times faster when another process takes a core away.
+    """
+    assert not network.training, "drawing needs eval mode: padding would enter the batch statistics"
+    parts = threads_at_hand() if chunks[0][1].device.type == "cpu" else 1
+    exact = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    with exact, parts_on_threads(parts) as parallel:
+        return torch.cat(
+            list(parallel(partial(_render_chunk, network), *zip(*chunks, strict=True)))
+        )
+
+
+@torch.inference_mode()
+def _render_chunk(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
+    count, missing = len(latents), CHUNK - len(latents)
+    if not condition.is_floating_point():
+        condition = network.condition(condition)
+    images: Tensor = network.from_condition(
+        F.pad(latents.to(condition.device), (0, 0, 0, missing)),
+        F.pad(condition, (0, 0, 0, missing)),
+    )
+    return to_uint8(images[:count]).cpu()
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """[-1, 1] → uint8 0–255, to the nearest, contiguous NCHW."""
+    scaled = images.float().add(1).mul(127.5).round().clamp(0, 255)
+    return scaled.to(torch.uint8, memory_format=torch.contiguous_format)
+
+
+def interpolate_latents(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """`steps` latents from `start` to `end` [latent_dim] inclusive, along the great circle.
+
+    Straight lines between Gaussian latents pass too near the origin, where none is ever drawn.
+    """
+    angle = torch.acos(F.cosine_similarity(start, end, dim=0).clamp(-1, 1))
+    parts = torch.linspace(0, 1, steps)[:, None]
+    if angle < 1e-4:
+        return torch.lerp(start, end, parts)
+    return (torch.sin((1 - parts) * angle) * start + torch.sin(parts * angle) * end) / torch.sin(
+        angle
+    )
+
+
+def class_interpolation(
+    network: Generator, latent: Tensor, start: int, end: int, steps: int
+) -> Tensor:
+    """uint8 [steps, C, H, W]: one latent [latent_dim], its class going from `start` to `end`."""
+    ends = network.condition(torch.tensor([start, end], device=latent.device))
+    mixed = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, steps, device=latent.device)[:, None])
+    return render(network, latent.expand(steps, -1), mixed)
+
+
+def image_grid(images: Tensor, padding: int = 1, background: int = 64, scale: int = 1) -> Picture:
+    """uint8 [rows, columns, C, H, W] → one picture with `padding` pixels around and between images.
+
+    `scale` repeats each pixel; the padding is not enlarged.
+    """
+    rows, columns, channels, height, width = images.shape
+    images = images.repeat_interleave(scale, dim=3).repeat_interleave(scale, dim=4)
+    step_y, step_x = height * scale + padding, width * scale + padding
+    grid = torch.full(
+        (rows * step_y + padding, columns * step_x + padding, channels),
+        background,
+        dtype=torch.uint8,
+    )
+    for row in range(rows):
+        for column in range(columns):
+            y, x = row * step_y + padding, column * step_x + padding
+            cell = images[row, column].permute(1, 2, 0)
+            grid[y : y + height * scale, x : x + width * scale] = cell
+    return picture_of(grid)
+
+
+def picture_of(image: Tensor) -> Picture:
+    """uint8 [..., H, W, C] → numpy without the channel where it is grey."""
+    array: Picture = image.cpu().numpy()
+    return array[..., 0] if array.shape[-1] == 1 else array
+
+
+def encode_png(picture: Picture) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def save_png(path: Path | str, picture: Picture) -> None:
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def save_gif(
+    path: Path | str, frames: Sequence[Picture], frame_ms: int = 500, last_ms: int = 3000
+) -> None:
+    """An endless film; its last frame stands longer."""
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    durations = [frame_ms] * len(others) + [last_ms]
+    with replacing(path) as temporary:
+        first.save(
+            temporary, format="GIF", save_all=True, append_images=others, duration=durations, loop=0
+        )
+
+
+def parse_text(text: str, classes: int) -> list[int]:
+    """The labels that a text asks for. Raises CganError that names the first character that is none.
+
+    Up to 10 classes each digit is a label ("2024"); beyond, numbers stand between commas or spaces
+    ("12,3 40").
+    """
+    valid = f"0 to {classes - 1}"
+    if classes > 10:
+        words = text.replace(",", " ").split()
+        valid += ', separated by commas or spaces ("12,3 40")'
+    else:
+        words = list(text)
+    if not words:
+        raise CganError(f"the text to draw is empty. The classes are {valid}.")
+    labels = []
+    for position, word in enumerate(words, start=1):
+        # isdecimal() alone would let other scripts' digits through.
+        if not (word.isascii() and word.isdecimal() and len(word) < 10 and int(word) < classes):
+            part = "number" if classes > 10 else "character"
+            raise CganError(
+                f"{word[:40]!r}, {part} {position} of the text to draw, is not a class. "
+                f"The classes are {valid}."
+            )
+        labels.append(int(word))
+    return labels

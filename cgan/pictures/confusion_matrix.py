@@ -1,0 +1,65 @@
+"""Pictures of figures, on Pillow alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgan.pictures.canvas import FAINT, INK, Canvas, text_width
+
+EMPTY = np.array([247, 247, 247])
+RIGHT = np.array([38, 107, 174])
+WRONG = np.array([197, 48, 48])
+
+
+def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] of counts [classes, classes]: rows the asked class, columns the judged one.
+
+    Shades and numbers are per cent of the row, so that classes of different size compare; a row
+    without a count stays empty. Errors are shaded by their square root: a few per cent must be seen.
+    Numbers are left out where the cells get too small, beyond 24 classes.
+    """
+    counts = np.asarray(matrix, dtype=np.float64)
+    totals = counts.sum(axis=1, keepdims=True)
+    parts = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    classes = len(class_names)
+    cell = min(56.0, max(2.0, 600 / classes))
+    size = min(14.0, max(7.0, cell * 0.28))
+    names = max(text_width(name, 14) for name in class_names)
+    every = next((n for n in (1, 5, 10, 50) if n * cell >= names + 4), 100)  # names must not touch
+    left, top = 52 + names, 112.0
+    side = cell * classes
+    canvas = Canvas(max(left + side + 28, 460), top + side + 28)
+    hits = counts.trace() / max(counts.sum(), 1)
+    canvas.text(24, 28, "Is the class drawn that was asked for?", 18, bold=True)
+    subtitle = f"{hits:.2%} of {int(counts.sum()):,} drawings are; per cent of each row"
+    canvas.text(24, 52, subtitle, 13, FAINT)
+    canvas.text(left + side / 2, top - 32, "judged class", 13, FAINT, anchor="mm")
+    canvas.upright_text(24, top + side / 2, "asked class", 13, FAINT)
+    for index, name in enumerate(class_names):
+        if index % every == 0:
+            middle = (index + 0.5) * cell
+            canvas.text(left + middle, top - 12, name, 14, anchor="mm")
+            canvas.text(left - 10, top + middle, name, 14, anchor="rm")
+    canvas.box(left, top, side, side, EMPTY)
+    for row, column in np.argwhere(parts > 0):
+        part = float(parts[row, column])
+        right = row == column
+        depth = part if right else part**0.5
+        shade = EMPTY + ((RIGHT if right else WRONG) - EMPTY) * depth
+        x, y = left + column * cell, top + row * cell
+        canvas.box(x, y, cell, cell, shade)
+        if part >= 0.0005 and cell >= 24:
+            # 100.0 would be the one number too wide for its cell.
+            words = "100" if part > 0.9995 else f"{part * 100:.1f}"
+            colour = "white" if depth > 0.55 else INK
+            canvas.text(x + cell / 2, y + cell / 2, words, size, colour, anchor="mm")
+    if cell >= 4:
+        for line in range(classes + 1):
+            offset = line * cell
+            canvas.line((left + offset, top), (left + offset, top + side), colour="white", width=1)
+            canvas.line((left, top + offset), (left + side, top + offset), colour="white", width=1)
+    return canvas.picture()

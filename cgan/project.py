@@ -1,0 +1,23 @@
+"""Where things lie: this package, and each artefact that more than one module reads or writes.
+
+Paths are relative to the project's top folder, in which everything runs. dvc.yaml names the stages'
+outputs too; a test compares.
+"""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+PACKAGE_PARENT = str(
+    PACKAGE.parent
+)  # for PYTHONPATH: a child runs this code, whatever is installed
+
+TRAIN_DATA = Path("data/processed/train.safetensors")
+HOLDOUT_DATA = Path("data/processed/holdout.safetensors")
+JUDGE = Path("models/judge.safetensors")
+GENERATOR = Path("models/generator.safetensors")
+DISCRIMINATOR = Path("models/discriminator.safetensors")
+LOCK = Path("dvc.lock")
+LOCK_COPY = Path(".cgan/dvc.lock")
+RUN_REFERENCE = Path("models/mlflow_run.json")
+EVALUATION = Path("reports/evaluation.json")
+VALIDATION = Path("reports/validation.json")

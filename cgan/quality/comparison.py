@@ -1,0 +1,258 @@
+"""Two generators on one ground: the same judge, hold-out, latents and labels, and what noise does to it.
+
+Every metric comes with bootstrap replicates (Efron & Tibshirani, An Introduction to the Bootstrap, 1993):
+the drawings, the held-out and the training images are drawn again with replacement, and the metric is
+taken of each such sample. So an interval covers the noise of *which* latents and *which* real images it
+was measured with. It doesn't cover what another seed of the training would give, nor the judge's errors.
+
+Both generators see the same replicates: position by position the same latents, labels and real images.
+So the noise that they share drops out of a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cgan.model.parallel import parts_on_threads, threads_at_hand
+from cgan.params.sections import EvaluateParams
+from cgan.quality.evaluation import Inputs, classes_asked, shuffled
+from cgan.quality.judge import Judge, Verdict, look
+from cgan.quality.metrics import NEIGHBOURS
+
+REPLICATES = 200
+GROUPS = 200
+MAX_COVERED = 1000  # real images whose surroundings coverage looks at
+MAX_BLOCKS = 20
+METRICS = {  # name → (in words, higher or lower is better)
+    "fid_judge": ("Fréchet distance", "lower"),
+    "conditional_accuracy": ("conditional accuracy", "higher"),
+    "worst_class_accuracy": ("accuracy of the worst class", "higher"),
+    "coverage": ("coverage", "higher"),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, and replicates of it [B] whose mean is the value.
+
+    They are moved there: a sample drawn with replacement holds images twice, which alone adds to a
+    Fréchet distance.
+    """
+
+    value: float
+    replicates: Tensor
+
+    @classmethod
+    def of(cls, value: float, replicates: Tensor) -> Estimate:
+        return cls(value, replicates - replicates.mean() + value)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %: between the 2.5th and 97.5th percentile of the replicates."""
+        low, high = self.replicates.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+        return float(low), float(high)
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        return Estimate(self.value - other.value, self.replicates - other.replicates)
+
+    def __truediv__(self, other: Estimate) -> Estimate:
+        if other.value <= 0:
+            return Estimate(1.0, torch.ones_like(self.replicates))
+        replicates = self.replicates / other.replicates.clamp(min=1e-9)
+        return Estimate.of(self.value / other.value, replicates)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was measured of one generator."""
+
+    metrics: dict[str, Estimate]  # the keys of METRICS
+    fid_over_floor: Estimate
+    coverage_of_floor: Estimate
+    right_by_class: list[int]
+    asked_by_class: list[int]
+
+
+class Ground:
+    """What generators are judged on.
+
+    `real`, `labels`: the hold-out in the judge's eyes. `floor`: features of training images
+    [N, 128], real ones in place of drawings. `asked`: the classes int64 [N] of the drawings.
+    Distances compare the first len(floor) drawings with the hold-out, as the floor does.
+    """
+
+    def __init__(
+        self, judge: Judge, real: Verdict, labels: Tensor, floor: Tensor, asked: Tensor, seed: int
+    ) -> None:
+        self.judge, self.asked, self.seed = judge, asked, seed
+        self.classes = real.logits.shape[1]
+        self.distance_images = min(len(asked), len(floor))
+        random = torch.Generator().manual_seed(seed)
+        # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
+        mixed = torch.randperm(len(real.features), generator=random)
+        self._real, self.floor = real.features[mixed], floor[: self.distance_images]
+        self.agreed = int((real.classes == labels).sum())  # held-out labels that the judge names
+        self._weights = {
+            kind: _resampled(count, random)
+            for kind, count in {
+                "real": min(GROUPS, len(mixed)),
+                "drawn": min(GROUPS, self.distance_images),
+                "asked": min(GROUPS, len(asked)),
+                "floor": min(GROUPS, self.distance_images),
+                "covered": self.covered_images,
+            }.items()
+        }
+
+    @property
+    def covered_images(self) -> int:
+        return min(len(self._real), MAX_COVERED, self.distance_images)
+
+    @cached_property
+    def _real_moments(self) -> _Moments:
+        return _moments(self._real, self._weights["real"])
+
+    @cached_property
+    def _real_roots(self) -> Tensor:
+        return _root(self._real_moments.covariances)
+
+    @cached_property
+    def fid_floor(self) -> Estimate:
+        """The Fréchet distance that real training images get."""
+        return self._distance(self.floor, "floor")
+
+    @cached_property
+    def coverage_floor(self) -> Estimate:
+        return self._coverage(self.floor)
+
+    def judge_drawings(self, images: Tensor) -> Judged:
+        """`images` uint8 [N, C, H, W] show the classes `asked`, in that order."""
+        seen = look(self.judge, images)
+        right = seen.classes == self.asked
+        distance = self._distance(seen.features[: self.distance_images], "drawn")
+        coverage = self._coverage(seen.features)
+        asked_by_class = torch.bincount(self.asked, minlength=self.classes)
+        right_by_class = torch.bincount(self.asked[right], minlength=self.classes)
+        overall, worst = self._accuracies(right)
+        return Judged(
+            metrics={
+                "fid_judge": distance,
+                "conditional_accuracy": overall,
+                "worst_class_accuracy": worst,
+                "coverage": coverage,
+            },
+            fid_over_floor=distance - self.fid_floor,
+            coverage_of_floor=coverage / self.coverage_floor,
+            right_by_class=right_by_class.tolist(),
+            asked_by_class=asked_by_class.tolist(),
+        )
+
+    def _accuracies(self, right: Tensor) -> tuple[Estimate, Estimate]:
+        """Over all drawings, and of the worst class."""
+        weights = self._weights["asked"]
+        asked = _counts(self.asked, self.classes, weights.shape[1])
+        hits = _counts(self.asked, self.classes, weights.shape[1], right)
+        found = (weights @ hits) / (weights @ asked).clamp(min=1)
+        overall = (weights @ hits).sum(dim=1) / (weights @ asked).sum(dim=1)
+        by_class = hits.sum(dim=0) / asked.sum(dim=0).clamp(min=1)
+        return (
+            Estimate.of(right.double().mean().item(), overall),
+            Estimate.of(by_class.min().item(), found.min(dim=1).values),
+        )
+
+    def _distance(self, features: Tensor, kind: str) -> Estimate:
+        """The Fréchet distance to the hold-out (`metrics.frechet_distance`)."""
+        real, other = self._real_moments, _moments(features, self._weights[kind])
+        means = (real.means - other.means).square().sum(dim=1)
+        traces = sum(m.covariances.diagonal(dim1=1, dim2=2).sum(dim=1) for m in (real, other))
+        product = self._real_roots @ other.covariances @ self._real_roots
+        overlap = _a_core_each(torch.linalg.eigvalsh, product).clamp(min=0).sqrt().sum(dim=1)
+        distances = (means + traces - 2 * overlap).clamp(min=0)
+        return Estimate.of(distances[0].item(), distances[1:])
+
+    def _coverage(self, features: Tensor) -> Estimate:
+        """`metrics.manifold`'s, the mean over several blocks of as many drawings as real images."""
+        count = self.covered_images
+        real = self._real[:count]
+        k = min(NEIGHBOURS, count - 1)
+        radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values
+        blocks = [block for block in features.split(count)[:MAX_BLOCKS] if len(block) == count]
+        covered = torch.stack([(torch.cdist(b, real) < radius).any(dim=0) for b in blocks]).double()
+        chosen = _resampled(len(blocks), torch.Generator().manual_seed(self.seed))
+        weights = self._weights["covered"]
+        found = ((chosen @ covered) * weights).sum(dim=1) / (len(blocks) * count)
+        return Estimate.of(covered.mean().item(), found)
+
+
+def ground_of(inputs: Inputs, params: EvaluateParams) -> Ground:
+    """What the gate compares generators on: what the stage evaluate judges them by."""
+    order, _ = shuffled(inputs.training, inputs.heldout, params.seed)
+    real = inputs.training.images[order[: min(params.samples, len(order))]]
+    floor = look(inputs.judge, real).features
+    seen = look(inputs.judge, inputs.heldout.images)
+    asked = classes_asked(inputs, params)
+    return Ground(inputs.judge, seen, inputs.heldout.labels, floor, asked, params.seed)
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Of all images (row 0), then of each replicate: means [1+B, D], covariances [1+B, D, D]."""
+
+    means: Tensor
+    covariances: Tensor
+
+
+def _resampled(count: int, random: torch.Generator) -> Tensor:
+    """How often each of `count` things is drawn in each replicate: float64 [REPLICATES, count]."""
+    picks = torch.randint(count, (REPLICATES, count), generator=random)
+    weights = torch.zeros(REPLICATES, count, dtype=torch.float64)
+    return weights.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.float64))
+
+
+def _counts(labels: Tensor, classes: int, groups: int, marked: Tensor | None = None) -> Tensor:
+    """How many of the labels (of the marked ones) each group has of each class: [groups, classes]."""
+    counts = [
+        torch.bincount(part if mark is None else part[mark], minlength=classes)
+        for part, mark in zip(
+            labels.tensor_split(groups),
+            [None] * groups if marked is None else marked.tensor_split(groups),
+            strict=True,
+        )
+    ]
+    return torch.stack(counts).double()
+
+
+def _moments(features: Tensor, weights: Tensor) -> _Moments:
+    """Resamples groups of neighbours, not single images: their sums are taken once."""
+    weights = torch.cat([torch.ones(1, weights.shape[1], dtype=weights.dtype), weights])
+    parts = features.double().tensor_split(weights.shape[1])
+    counts = torch.tensor([len(part) for part in parts], dtype=torch.float64)
+    sums = torch.stack([part.sum(dim=0) for part in parts])
+    squares = torch.stack([part.T @ part for part in parts])
+    total = (weights @ counts)[:, None]
+    means = weights @ sums / total
+    second = (weights @ squares.flatten(1)).view(-1, *squares.shape[1:])
+    outer = means[:, :, None] * means[:, None, :]
+    total = total[:, :, None]
+    return _Moments(means, (second / total - outer) * (total / (total - 1)))
+
+
+def _root(covariances: Tensor) -> Tensor:
+    def root_of(part: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(part)
+        scaled: Tensor = vectors * values.clamp(min=0).sqrt()[:, None, :]
+        root: Tensor = scaled @ vectors.mT
+        return root
+
+    return _a_core_each(root_of, covariances)
+
+
+def _a_core_each(function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:
+    """LAPACK's own threads, on matrices as small as these, took 20 times as long as one thread."""
+    parts = threads_at_hand()
+    with parts_on_threads(parts) as parallel:
+        return torch.cat(list(parallel(function, matrices.tensor_split(parts))))

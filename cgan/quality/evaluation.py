@@ -1,0 +1,325 @@
+"""A generator judged: one evaluation, for the stage `evaluate` and for `cgan gate`.
+
+Both judge the same drawings (equal latents, classes and counts) by the same judge against the same
+hold-out. The stage measures every metric; the gate takes the four that it decides by, with replicates
+(`quality.comparison`).
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cgan.data.csv_reader import image_digests
+from cgan.data.dataset import Dataset, load_dataset
+from cgan.errors import DataError, ModelError
+from cgan.model.hardware import choose_hardware
+from cgan.model.model_file import Facts, load_generator
+from cgan.model.networks import Generator
+from cgan.model.sampling import draw
+from cgan.params.sections import EvaluateParams, JudgeParams
+from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
+from cgan.quality.judge import Judge, Verdict, accuracy, load_judge, look, train_judge
+from cgan.quality.metrics import (
+    NEIGHBOURS,
+    Copies,
+    Manifold,
+    conditional_accuracy,
+    copies,
+    diversity,
+    frechet_distance,
+    kernel_distance,
+    manifold,
+)
+
+COPIES_SAMPLE = 2000
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stages left in the project: generator, judge and both parts of the data, of one origin."""
+
+    network: Generator
+    facts: Facts
+    judge: Judge
+    judge_digest: str
+    training: Dataset
+    heldout: Dataset
+
+    @classmethod
+    def load(cls) -> Inputs:
+        """Raises DataError or ModelError for a file that is absent, damaged or of another training."""
+        network, facts = load_generator(GENERATOR)
+        judge, judge_facts = load_judge(JUDGE)
+        training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
+        require_one_origin(network, facts, judge, judge_facts, training, heldout)
+        return cls(network, facts, judge, judge_facts["digest"], training, heldout)
+
+
+def passport(inputs: Inputs, params: EvaluateParams) -> dict[str, Any]:
+    """What every number hangs on, whoever measured it. Two numbers compare if these are equal."""
+    return {
+        "extractor": "judge, 128 features after ReLU",
+        "extractor_digest": inputs.judge_digest,
+        "reference": "held-out part of the CSV",
+        "reference_digest": inputs.heldout.metadata["digest"],
+        "reference_images": len(inputs.heldout),
+        "drawn_images": params.samples,
+        "distance_images": min(params.samples, len(inputs.training)),
+        "seed": params.seed,
+        "generator_digest": inputs.facts["digest"],
+        "torch": torch.__version__,
+    }
+
+
+def classes_asked(inputs: Inputs, params: EvaluateParams) -> Tensor:
+    """The class of each drawing, int64 [samples]: in turn."""
+    return torch.arange(params.samples) % inputs.training.classes
+
+
+def judge_generator(inputs: Inputs, params: EvaluateParams) -> dict[str, Any]:
+    """The report on the trained generator, passport included."""
+    device = choose_hardware("auto", "float32").device
+    inputs.network.to(device)
+    inputs.judge.to(device)
+    asked = classes_asked(inputs, params)
+    draws = [draw(inputs.network, asked, params.seed + n, device) for n in range(params.draws)]
+    report = evaluate(inputs.judge, inputs.training, inputs.heldout, draws, asked, params)
+    own = {"draws": params.draws, "neighbours": NEIGHBOURS}
+    return {**report, "passport": passport(inputs, params) | own}
+
+
+def require_one_origin(
+    network: Generator,
+    generator_facts: Facts,
+    judge: Judge,
+    judge_facts: Facts,
+    training: Dataset,
+    heldout: Dataset,
+) -> None:
+    """Were generator, judge and hold-out made from this training part, and from one split?
+
+    If not, every number is of something else, and none of them shows it. `cgan gate` asks this too.
+    Raises DataError or ModelError.
+    """
+    digest = training.metadata["digest"]
+    again = "Run `dvc repro`, or restore all with `dvc checkout`."
+    if generator_facts.get("data_digest") != digest:
+        raise ModelError(
+            f"{GENERATOR}: trained on other data than {TRAIN_DATA} holds: expected the digest "
+            f"{digest[:12]}, found {_short(generator_facts)}. {again}"
+        )
+    if judge_facts.get("data_digest") is None:
+        raise ModelError(
+            f"{JUDGE}: doesn't say which data it learnt from; expected is the digest of {TRAIN_DATA}. "
+            "An older version wrote it. Make it again: `dvc repro --force train_judge`."
+        )
+    if judge_facts["data_digest"] != digest:
+        raise ModelError(
+            f"{JUDGE}: learnt from other data than {TRAIN_DATA} holds: expected the digest "
+            f"{digest[:12]}, found {_short(judge_facts)}. {again}"
+        )
+    origins = [str(part.metadata.get("csv_sha256"))[:12] for part in (training, heldout)]
+    if origins[0] != origins[1]:
+        raise DataError(
+            f"{HOLDOUT_DATA}: made from another CSV than {TRAIN_DATA}: expected sha256 {origins[0]}, "
+            f"found {origins[1]}. {again}"
+        )
+    ours, made = _kind_of(training), network.architecture
+    for path, kind in (
+        (HOLDOUT_DATA, _kind_of(heldout)),
+        (GENERATOR, (made.classes, made.channels, made.height, made.width)),
+        (JUDGE, (judge.facts["classes"], judge.facts["channels"], *ours[2:])),
+    ):
+        if kind != ours:
+            raise DataError(
+                f"{path}: made for another kind of image than {TRAIN_DATA} holds: expected (classes, "
+                f"channels, height, width) {ours}, found {kind}. {again}"
+            )
+    held, trained = (image_digests(part.images.numpy()) for part in (heldout, training))
+    known = int(np.isin(held, trained).sum())
+    if known:
+        raise DataError(
+            f"{HOLDOUT_DATA}: {known:,} of its {len(heldout):,} images are in {TRAIN_DATA} too, expected "
+            "none: the two are of different splits (`preprocess.seed`, `preprocess.holdout_fraction`). "
+            "Make both again: `dvc repro --force preprocess`, then `dvc repro`."
+        )
+
+
+def _short(facts: Facts) -> str:
+    return str(facts.get("data_digest", "none"))[:12]
+
+
+def _kind_of(data: Dataset) -> tuple[int, ...]:
+    return (data.classes, *data.images.shape[1:])
+
+
+def shuffled(training: Dataset, heldout: Dataset, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of both parts in random order. A CSV can be sorted by class: a part of it is picked from
+    all of it."""
+    random = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(training), generator=random)
+    return order, torch.randperm(len(heldout), generator=random)
+
+
+def near_copies(drawn: Tensor, training: Dataset, heldout: Dataset, seed: int) -> Copies:
+    """How near the first drawings come to training images, beside as many held-out ones."""
+    _, mixed = shuffled(training, heldout, seed)
+    some = heldout.images[mixed[:COPIES_SAMPLE]]
+    return copies(drawn[:COPIES_SAMPLE], some, training.images)
+
+
+def evaluate(
+    judge: Judge,
+    training: Dataset,
+    heldout: Dataset,
+    draws: list[Tensor],
+    asked: Tensor,
+    params: EvaluateParams,
+) -> dict[str, Any]:
+    """All metrics of the drawings (uint8 [N, C, H, W] each, of the classes `asked`), with floors.
+
+    Distances compare as many drawings as the floor has training images; precision, recall, density
+    and coverage take equal counts on both sides.
+    """
+    classes, count = training.classes, min(params.samples, len(training))
+    equal = min(len(heldout), count)
+    if equal <= NEIGHBOURS:
+        raise DataError(
+            f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision "
+            f"and recall need more than {NEIGHBOURS}. Raise `preprocess.holdout_fraction`, or add images."
+        )
+    order, mixed = shuffled(training, heldout, params.seed)
+    real, floor = look(judge, heldout.images), look(judge, training.images[order[:count]])
+    seen = [look(judge, drawn) for drawn in draws]
+
+    judged = conditional_accuracy(
+        torch.cat([v.classes for v in seen]), asked.repeat(len(seen)), classes
+    )
+    fids = [frechet_distance(real.features, v.features[:count]) for v in seen]
+    kid, kid_deviation = kernel_distance(real.features, seen[0].features[:count], params.seed)
+    kid_floor, _ = kernel_distance(real.features, floor.features, params.seed)
+    near = near_copies(draws[0], training, heldout, params.seed)
+    spread = diversity(seen[0].features, asked, classes)
+    spread_real = diversity(real.features, heldout.labels, classes)
+    some_real = real.features[mixed[:equal]]
+    drawn_manifold = manifold(some_real, seen[0].features[:equal])
+    floor_manifold = manifold(some_real, floor.features[:equal])
+    report: dict[str, Any] = {
+        "conditional_accuracy": {
+            "value": judged.overall,
+            "interval_95": list(judged.interval),
+            "floor": (real.classes == heldout.labels).double().mean().item(),
+            "by_class": judged.by_class,
+        },
+        "fid_judge": {
+            "value": statistics.fmean(fids),
+            "deviation": statistics.stdev(fids) if len(fids) > 1 else 0.0,
+            "floor": frechet_distance(real.features, floor.features),
+            "by_class": by_class(
+                frechet_distance, real, heldout.labels, seen[0], asked, classes, count
+            ),
+        },
+        "kid_judge": {
+            "value": kid,
+            "deviation": kid_deviation,
+            "floor": kid_floor,
+            "by_class": by_class(
+                lambda a, b: kernel_distance(a, b, params.seed)[0],
+                real,
+                heldout.labels,
+                seen[0],
+                asked,
+                classes,
+                count,
+            ),
+        },
+        "manifold": {"value": vars_of(drawn_manifold), "floor": vars_of(floor_manifold)},
+        "diversity": {"by_class": spread, "floor_by_class": spread_real},
+        "copies": {
+            "drawn_nearest_median": near.drawn_median,
+            "heldout_nearest_median": near.heldout_median,
+            "closer_than_1_percent_of_heldout": near.closer,
+        },
+        "confusion": judged.confusion.tolist(),
+    }
+    if params.gan_train_kimg:
+        report["gan_train"] = gan_train(draws[0], asked, training, heldout, params)
+    return report
+
+
+def by_class(
+    distance: Any,
+    real: Verdict,
+    real_labels: Tensor,
+    drawn: Verdict,
+    asked: Tensor,
+    classes: int,
+    count: int,
+) -> list[float | None]:
+    """A distance for each class; None for a class with a single image, which has no spread."""
+    pairs = [
+        (real.features[real_labels == label], drawn.features[:count][asked[:count] == label])
+        for label in range(classes)
+    ]
+    return [distance(*pair) if min(map(len, pair)) > 1 else None for pair in pairs]
+
+
+def gan_train(
+    drawn: Tensor, asked: Tensor, training: Dataset, heldout: Dataset, params: EvaluateParams
+) -> dict[str, float]:
+    """Hold-out accuracy of a fresh class network that saw drawings only; and one that saw reals."""
+    recipe = JudgeParams(
+        total_kimg=params.gan_train_kimg, batch_size=128, lr=2.0e-3, width=32, seed=params.seed
+    )
+    hardware = choose_hardware("auto", "auto")
+    train = {
+        "value": Dataset(drawn, asked, training.metadata),
+        "floor": training,
+    }
+    return {
+        name: accuracy(train_judge(data, recipe, hardware.device, hardware.precision), heldout)
+        for name, data in train.items()
+    }
+
+
+def vars_of(value: Manifold) -> dict[str, float]:
+    return {name: getattr(value, name) for name in ("precision", "recall", "density", "coverage")}
+
+
+def headline(report: dict[str, Any]) -> dict[str, float]:
+    """The flat numbers that `dvc metrics show` prints; each metric with its floor behind it."""
+    flat = {
+        "conditional_accuracy": report["conditional_accuracy"]["value"],
+        "worst_class_accuracy": min(report["conditional_accuracy"]["by_class"]),
+        "fid_judge": report["fid_judge"]["value"],
+        "fid_judge_floor": report["fid_judge"]["floor"],
+        "kid_judge": report["kid_judge"]["value"],
+    }
+    for name in ("precision", "recall", "density", "coverage"):
+        flat[name] = report["manifold"]["value"][name]
+    if "gan_train" in report:
+        flat["gan_train_accuracy"] = report["gan_train"]["value"]
+    flat["copies"] = report["copies"]["closer_than_1_percent_of_heldout"]
+    return {name: round(value, 5) for name, value in flat.items()}
+
+
+def tracked(report: dict[str, Any]) -> dict[str, float]:
+    """What goes to the run's page: the headline, floors, and values per class."""
+    flat = {f"quality/{name}": value for name, value in headline(report).items()}
+    flat["quality_floor/conditional_accuracy"] = report["conditional_accuracy"]["floor"]
+    flat["quality_floor/kid_judge"] = report["kid_judge"]["floor"]
+    for name, value in report["manifold"]["floor"].items():
+        flat[f"quality_floor/{name}"] = value
+    if "gan_train" in report:
+        flat["quality_floor/gan_train_accuracy"] = report["gan_train"]["floor"]
+    for metric in ("conditional_accuracy", "fid_judge"):
+        for label, value in enumerate(report[metric]["by_class"]):
+            if value is not None:
+                flat[f"quality_by_class/{metric}_{label}"] = value
+    return flat

@@ -1,0 +1,199 @@
+"""The judge: a small class network, trained on the training part. Metrics look through it.
+
+Its class logits say which class an image shows; its penultimate layer (128 features after ReLU) is
+the space in which Fréchet and kernel distances, precision, recall, density and coverage are measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from cgan.data.dataset import Dataset
+from cgan.errors import ModelError, TrainingError
+from cgan.model.model_file import Facts, fill, load_tensors, save_tensors
+from cgan.model.parallel import (
+    keep_freed_memory,
+    parts_on_threads,
+    set_gradients,
+    sharing_weights,
+    threads_at_hand,
+)
+from cgan.params.sections import JudgeParams
+
+FEATURES = 128
+MAX_SHIFT = 2  # pixels
+MAX_TURN = 0.2  # radians
+MAX_ZOOM = 0.1
+PARTS = 2
+
+
+class MaxPool3x3(nn.Module):
+    """Maps of any size → 3×3. nn.AdaptiveMaxPool2d has no deterministic gradient on CUDA."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """`maps` aren't negative, so those below 3×3 are filled up with zeros."""
+        height, width = maps.shape[2:]
+        maps = F.pad(maps, (0, max(0, 3 - width), 0, max(0, 3 - height)))
+        stride = [size // 3 for size in maps.shape[2:]]
+        size = [size - 2 * step for size, step in zip(maps.shape[2:], stride, strict=True)]
+        return F.max_pool2d(maps, size, stride)
+
+
+class Judge(nn.Module):
+    """Images float [N, C, H, W] in [-1, 1] → class logits [N, classes]."""
+
+    def __init__(self, classes: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.facts: Facts = {"classes": classes, "channels": channels, "width": width}
+        w = width
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, w, 5, padding=2, stride=2, bias=False),
+            nn.BatchNorm2d(w),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(w, 2 * w, 3, padding=1, bias=False),
+            nn.BatchNorm2d(2 * w),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(2 * w, 4 * w, 3, padding=1, bias=False),
+            nn.BatchNorm2d(4 * w),
+            nn.ReLU(inplace=True),
+            MaxPool3x3(),
+            nn.Flatten(),
+            nn.Linear(4 * w * 9, FEATURES, bias=False),
+            nn.BatchNorm1d(FEATURES),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(FEATURES, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """→ [N, 128], not negative."""
+        features: Tensor = self.layers(images)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge sees in N images: `features` float32 [N, 128], `logits` float32 [N, classes]."""
+
+    features: Tensor
+    logits: Tensor
+
+    @property
+    def classes(self) -> Tensor:
+        return self.logits.argmax(dim=1)
+
+
+@torch.inference_mode()
+def look(judge: Judge, images: Tensor, batch: int = 250) -> Verdict:
+    """Judge uint8 images [N, C, H, W], in float32 on the judge's own device; results on the CPU."""
+    device = next(judge.parameters()).device
+
+    def see(part: Tensor) -> tuple[Tensor, Tensor]:
+        features = judge.features(_scaled(part.to(device)))
+        return features.cpu(), judge.head(features).cpu()
+
+    with parts_on_threads(threads_at_hand() if device.type == "cpu" else 1) as parallel:
+        seen = list(parallel(see, images.split(batch)))
+    features, logits = (torch.cat(pieces) for pieces in zip(*seen, strict=True))
+    return Verdict(features, logits)
+
+
+def accuracy(judge: Judge, data: Dataset) -> float:
+    """Part of the images whose label the judge names."""
+    return (look(judge, data.images).classes == data.labels).double().mean().item()
+
+
+def _scaled(images: Tensor) -> Tensor:
+    return images.float().mul_(2 / 255).sub_(1).contiguous(memory_format=torch.channels_last)
+
+
+def train_judge(
+    data: Dataset, params: JudgeParams, device: torch.device, precision: torch.dtype
+) -> Judge:
+    """Train on uint8 images with small random shifts, turns and zooms, one-cycle rate, AdamW.
+
+    Length is counted in images, so a small data set is seen more often than a large one.
+    Deterministic for a seed. Raises TrainingError when it diverges.
+    """
+    batch = min(params.batch_size, len(data.labels))
+    steps = max(1, round(params.total_kimg * 1000 / batch))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(params.seed)
+        judge = Judge(data.classes, data.images.shape[1], params.width)
+    judge.to(device=device)
+    judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    random = torch.Generator().manual_seed(params.seed)
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=params.lr, weight_decay=0.01, fused=True)
+    # It cannot rise and fall in less than some ten steps: a shorter training sees its beginning.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, params.lr, total_steps=max(10, steps), pct_start=0.2
+    )
+    images, labels = data.images.to(device), data.labels.to(device)
+    order = torch.empty(0, dtype=torch.int64)
+    # Batch norm needs two images at least.
+    parts = PARTS if device.type == "cpu" and batch >= 2 * PARTS else 1
+    judges = [judge.train(), *(sharing_weights(judge) for _ in range(1, parts))]
+    weights = list(judge.parameters())
+
+    def gradients(judge: Judge, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            logits = judge(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.02)
+        found: tuple[Tensor, ...] = torch.autograd.grad(loss / parts, weights)
+        return found
+
+    keep_freed_memory()
+    with parts_on_threads(parts) as parallel:
+        for _ in range(steps):
+            if len(order) < batch:
+                order = torch.randperm(len(labels), generator=random)
+            rows, order = order[:batch].to(device), order[batch:]
+            real = _augmented(_scaled(images[rows]), random)
+            pieces = (judges, real.chunk(parts), labels[rows].chunk(parts))
+            set_gradients(weights, parallel(gradients, *pieces))
+            optimizer.step()
+            schedule.step()
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        raise TrainingError("the judge's training diverged. Lower `train_judge.lr` in params.yaml.")
+    return judge.eval().requires_grad_(False)
+
+
+def _augmented(images: Tensor, random: torch.Generator) -> Tensor:
+    """Shift, turn and zoom each image a little; outside is -1 (black)."""
+    n, _, height, width = images.shape
+    draw = torch.rand(4, n, generator=random).mul_(2).sub_(1).to(images.device)
+    turn, zoom = draw[0] * MAX_TURN, 1 + draw[1] * MAX_ZOOM
+    shift_x, shift_y = draw[2] * 2 * MAX_SHIFT / width, draw[3] * 2 * MAX_SHIFT / height
+    cos, sin = turn.cos() * zoom, turn.sin() * zoom
+    theta = torch.stack([cos, -sin, shift_x, sin, cos, shift_y], dim=1).view(n, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images + 1, grid, align_corners=False) - 1
+
+
+def save_judge(path: Path | str, judge: Judge, facts: Facts) -> None:
+    save_tensors(path, "judge", judge.state_dict(), {"architecture": judge.facts, **facts})
+
+
+def load_judge(path: Path | str) -> tuple[Judge, Facts]:
+    """A judge in eval mode on the CPU, and its file's facts; `digest` in them names it in passports."""
+    tensors, facts = load_tensors(path, "judge")
+    try:
+        with torch.device("meta"):  # a hostile file's sizes cost no memory
+            judge = Judge(**facts["architecture"])
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError):
+        raise ModelError(
+            f"{path}: the file's architecture is not a judge's. "
+            "Make it again with `dvc repro --force train_judge`."
+        ) from None
+    fill(judge, tensors, path)
+    judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return judge.eval().requires_grad_(False), facts

@@ -1,0 +1,176 @@
+"""What a set of drawings is worth, next to what real images get.
+
+- Fréchet distance: Heusel et al., arXiv:1706.08500 (eq. 6); kernel distance: Bińkowski et al.,
+  arXiv:1801.01401 (eq. 4: unbiased MMD², cubic kernel). Both on the judge's features.
+- Precision, recall: Kynkäänniemi et al., arXiv:1904.06991 (eq. 1, 2); density, coverage: Naeem et
+  al., arXiv:2002.09797 (eq. 3, 4). All four with the same k.
+- Conditional accuracy and GAN-train accuracy: Shmelkov et al., arXiv:1807.09499.
+- Bootstrap and Wilson intervals are at 95 %.
+
+Features are float32 [N, D], labels int64 [N], images uint8 [N, C, H, W]. Every number depends on the
+extractor, the reference and the counts: callers keep them beside it (`quality.evaluation`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NEIGHBOURS = 5
+SUBSETS, SUBSET_SIZE = 20, 1000  # of the kernel distance
+_CHUNK = 1000
+_BLOCK = 8_000_000  # pixels of the reference that are floats at once
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How often the judge names the class that was asked for."""
+
+    overall: float
+    interval: tuple[float, float]
+    by_class: list[float]
+    confusion: Tensor  # int64 [classes, classes]: rows asked for, columns judged
+
+
+def conditional_accuracy(judged: Tensor, asked: Tensor, classes: int) -> Accuracy:
+    """`judged` and `asked` are class indices int64 [N]. A class that was never asked counts as 0."""
+    confusion = torch.bincount(asked * classes + judged, minlength=classes**2).view(classes, -1)
+    right, total = int(confusion.diagonal().sum()), len(asked)
+    by_class = confusion.diagonal().double() / confusion.sum(dim=1).clamp(min=1)
+    return Accuracy(right / total, wilson_interval(right, total), by_class.tolist(), confusion)
+
+
+def wilson_interval(right: int, total: int) -> tuple[float, float]:
+    """95 % interval of a proportion; stays within 0–1 and is honest near both ends."""
+    z = 1.959964
+    centre = (right + z * z / 2) / (total + z * z)
+    half = z / (total + z * z) * math.sqrt(right * (total - right) / total + z * z / 4)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def frechet_distance(real: Tensor, drawn: Tensor) -> float:
+    """‖μ₁-μ₂‖² + tr(Σ₁+Σ₂-2(Σ₁Σ₂)^½), in double precision. 0 for equal sets; biased upwards when
+    the sets are small, so compare it with real against real at the same counts."""
+    real, drawn = real.double(), drawn.double()
+    first, second = (torch.atleast_2d(torch.cov(each.T)) for each in (real, drawn))
+    # The eigenvalues of a product of two covariances are real and not negative, rounding aside, so
+    # the trace of its root is the sum of their roots, and no root of a matrix is needed.
+    root = torch.linalg.eigvals(first @ second).sqrt().real.sum()
+    apart = (real.mean(dim=0) - drawn.mean(dim=0)).square().sum()
+    return max(0.0, float(apart + first.trace() + second.trace() - 2 * root))
+
+
+def kernel_distance(real: Tensor, drawn: Tensor, seed: int = 0) -> tuple[float, float]:
+    """Unbiased MMD² with the kernel (x·y/D + 1)³ → (mean, standard deviation) over 20 subsets of at
+    most 1,000. Around 0 for equal distributions whatever the counts, so it can be a little below."""
+    size = min(SUBSET_SIZE, len(real), len(drawn))
+    real, drawn = real.double(), drawn.double()
+    rng = torch.Generator().manual_seed(seed)
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    found = []
+    for _ in range(SUBSETS):
+        x = real[torch.randperm(len(real), generator=rng)[:size]]
+        y = drawn[torch.randperm(len(drawn), generator=rng)[:size]]
+        xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
+        own = xx.sum() - xx.trace() + yy.sum() - yy.trace()  # no image is compared with itself
+        found.append(own / (size * (size - 1)) - 2 * xy.mean())
+    values = torch.stack(found)
+    return values.mean().item(), values.std(unbiased=False).item()
+
+
+@dataclass(frozen=True)
+class Manifold:
+    """Fidelity (precision, density) and diversity (recall, coverage) by nearest neighbours."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def manifold(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> Manifold:
+    """Precision: drawings within a real image's ball (to its k-th neighbour); recall the reverse.
+    Density: how many real balls hold a drawing, over k; coverage: real balls that hold one.
+
+    Give equal counts: all four move with them. O(N²) time, O(N · chunk) memory.
+    """
+    real_radius, drawn_radius = _radius(real, k), _radius(drawn, k)
+    covered = torch.zeros(len(real), dtype=torch.bool)
+    recalled = torch.zeros(len(real), dtype=torch.bool)
+    balls = 0
+    precise = 0
+    for part in drawn.split(_CHUNK):
+        inside = torch.cdist(part, real) < real_radius
+        balls += int(inside.sum())
+        precise += int(inside.any(dim=1).sum())
+        covered |= inside.any(dim=0)
+    for part, mark in zip(real.split(_CHUNK), recalled.split(_CHUNK), strict=True):
+        mark |= (torch.cdist(part, drawn) < drawn_radius).any(dim=1)
+    return Manifold(
+        precision=precise / len(drawn),
+        recall=recalled.double().mean().item(),
+        density=balls / (k * len(drawn)),
+        coverage=covered.double().mean().item(),
+    )
+
+
+def _radius(points: Tensor, k: int) -> Tensor:
+    """Distance of each point to its k-th neighbour, itself left out → [N]."""
+    return torch.cat(
+        [torch.cdist(part, points).kthvalue(k + 1, dim=1).values for part in points.split(_CHUNK)]
+    )
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Distances (root mean square, in grey levels) to the nearest training image.
+
+    `closer` is the part of the drawings that is nearer to a training image than 99 % of the held-out
+    reals are: .01 is what real images get, a generator that copies is far above it.
+    """
+
+    drawn_median: float
+    heldout_median: float
+    closer: float
+
+
+def copies(drawn: Tensor, heldout: Tensor, training: Tensor) -> Copies:
+    """Compare the drawings' nearest training images with those of held-out reals (uint8 images)."""
+    near, usual = nearest_distance(drawn, training), nearest_distance(heldout, training)
+    return Copies(
+        drawn_median=near.median().item(),
+        heldout_median=usual.median().item(),
+        closer=(near < usual.quantile(0.01)).double().mean().item(),
+    )
+
+
+def nearest_distance(images: Tensor, reference: Tensor) -> Tensor:
+    """Root mean square distance of each image to its nearest one in `reference`, in grey levels.
+
+    Both uint8 [N, C, H, W] → float32 [N]. Memory beside them: floats of a block of each.
+    """
+    pixels = reference[0].numel()
+    nearest = torch.full((len(images),), math.inf, device=images.device)
+    for block in reference.split(max(_CHUNK // 2, _BLOCK // pixels)):
+        others = block.flatten(1).float()
+        for part, known in zip(images.split(_CHUNK // 2), nearest.split(_CHUNK // 2), strict=True):
+            found = torch.cdist(
+                part.flatten(1).float(), others, compute_mode="use_mm_for_euclid_dist"
+            )
+            torch.minimum(known, found.min(dim=1).values, out=known)
+    return nearest / math.sqrt(pixels)
+
+
+def diversity(features: Tensor, labels: Tensor, classes: int) -> list[float]:
+    """Total standard deviation of each class's features, √tr Σ. Near 0: one picture for the class."""
+    spread = []
+    for label in range(classes):
+        own = features[labels == label]
+        spread.append(own.var(dim=0).sum().sqrt().item() if len(own) > 1 else 0.0)
+    return spread

@@ -1,0 +1,215 @@
+"""May this generator be served? Numbers in, a decision with its reasons out; no store, no files.
+
+Bars are checked at the pessimistic end of the number's 95 % interval, so that luck passes nothing:
+shares by Wilson's interval (the bootstrap gives "all right" no width), distances and coverage by the
+bootstrap of `quality.comparison`. Against the champion, a difference counts when its interval is
+clear of 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cgan.params.sections import GateParams
+from cgan.quality.comparison import METRICS, Judged
+from cgan.quality.metrics import wilson_interval
+
+COPIES_FLOOR = 0.01  # by its definition: nearer than 99 % of the held-out reals
+MAIN = "fid_judge"
+AT_MOST = ("fid_over_floor", "copies")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One bar: `value` with its 95 % interval against `limit`, `what` in plain words."""
+
+    name: str
+    what: str
+    value: float
+    limit: float
+    interval: tuple[float, float] | None
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One metric of both generators; `better` is None where noise could make the difference."""
+
+    metric: str
+    challenger: float
+    champion: float
+    difference: float
+    interval: tuple[float, float]
+    better: bool | None
+
+
+@dataclass(frozen=True)
+class Share:
+    """So many of so many."""
+
+    count: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        return self.count / self.total
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The model of the registry in a process of its own: what is wrong with it, or how well it drew."""
+
+    problem: str = ""
+    right: Share = field(default_factory=lambda: Share(0, 1))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`reasons`: why not, when it doesn't pass; else what speaks for it."""
+
+    passed: bool
+    reasons: list[str]
+    checks: list[Check]
+    comparison: list[Compared]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "checks": [asdict(check) for check in self.checks],
+            "comparison": [asdict(row) for row in self.comparison],
+        }
+
+
+def decide(
+    limits: GateParams,
+    challenger: Judged,
+    copies: Share,
+    judge: Share,
+    loaded: Loaded,
+    champion: Judged | None,
+    objections: Sequence[str] = (),
+) -> Decision:
+    """All bars, and the champion when there is one to compare with.
+
+    `copies`: the drawings close to a training image; `judge`: the held-out labels that the judge agrees
+    with; `objections`: what else speaks against it.
+    """
+    checks = [
+        *bars(limits, challenger, copies, judge),
+        _load_check(limits, loaded),
+    ]
+    comparison = compare(challenger, champion) if champion else []
+    against = [_sentence(row) for row in comparison if row.better is False]
+    main = next((row for row in comparison if row.metric == MAIN), None)
+    if main and limits.against_champion == "better" and main.better is None:
+        against.append(f"{_sentence(main)}; asked for is a better one, by more than noise explains")
+    failed = [_refusal(check, loaded) for check in checks if not check.passed]
+    failed += [*against, *objections]
+    praise = [_sentence(row) for row in comparison if row.better]
+    praise += ["every bar is reached, also at the pessimistic end of its interval"]
+    return Decision(not failed, failed or praise, checks, comparison)
+
+
+def compare(challenger: Judged, champion: Judged) -> list[Compared]:
+    """Every metric, judged with the same replicates."""
+    rows = []
+    for name, (_, direction) in METRICS.items():
+        ours, theirs = challenger.metrics[name], champion.metrics[name]
+        difference = ours - theirs
+        low, high = difference.interval
+        clear = (high < 0) or (low > 0)
+        better = (high < 0) == (direction == "lower") if clear else None
+        rows.append(Compared(name, ours.value, theirs.value, difference.value, (low, high), better))
+    return rows
+
+
+def bars(
+    limits: GateParams,
+    judged: Judged,
+    copies: Share | None = None,
+    judge: Share | None = None,
+    *,
+    benefit_of_doubt: bool = False,
+) -> list[Check]:
+    """The absolute bars. Checked at the pessimistic end of the interval, or at the optimistic one."""
+
+    def check(name: str, what: str, value: float, interval: tuple[float, float]) -> Check:
+        low, high = interval[::-1] if benefit_of_doubt else interval
+        limit = limits_of[name]
+        passed = high <= limit if name in AT_MOST else low >= limit
+        return Check(name, what, value, limit, interval, passed)
+
+    limits_of = {
+        "conditional_accuracy": limits.min_conditional_accuracy,
+        "worst_class_accuracy": limits.min_worst_class_accuracy,
+        "fid_over_floor": limits.max_fid_over_floor,
+        "coverage_of_floor": limits.min_coverage_of_floor,
+        "judge_accuracy": limits.min_judge_accuracy,
+        "copies": COPIES_FLOOR + limits.max_copies_over_floor,
+    }
+    right, asked = judged.right_by_class, judged.asked_by_class
+    # There may be more classes than drawings.
+    seen = [label for label, count in enumerate(asked) if count]
+    worst = min(seen, key=lambda label: right[label] / asked[label])
+    shares = {
+        "conditional_accuracy": (
+            "drawings that show the class asked for",
+            Share(sum(right), sum(asked)),
+        ),
+        "worst_class_accuracy": (
+            f"drawings of {worst}, the worst class, that show it",
+            Share(right[worst], asked[worst]),
+        ),
+    }
+    if copies:
+        shares["copies"] = ("drawings closer to a training image than 99 % of reals", copies)
+    if judge:
+        shares["judge_accuracy"] = ("held-out images whose label the judge names", judge)
+    distances = {
+        "fid_over_floor": ("Fréchet distance, less that of real images", judged.fid_over_floor),
+        "coverage_of_floor": (
+            "coverage, as a part of what real images get",
+            judged.coverage_of_floor,
+        ),
+    }
+    return [
+        *(
+            check(name, what, share.value, wilson_interval(share.count, share.total))
+            for name, (what, share) in shares.items()
+        ),
+        *(check(name, what, e.value, e.interval) for name, (what, e) in distances.items()),
+    ]
+
+
+def _load_check(limits: GateParams, loaded: Loaded) -> Check:
+    share = loaded.right.value
+    return Check(
+        "load_check",
+        "the registered model draws every class in a process of its own",
+        0.0 if loaded.problem else share,
+        limits.min_worst_class_accuracy,
+        None,
+        not loaded.problem and share >= limits.min_worst_class_accuracy,
+    )
+
+
+def _refusal(check: Check, loaded: Loaded) -> str:
+    if check.name == "load_check" and loaded.problem:
+        return f"{check.what}: {loaded.problem}"
+    low, high = check.interval or (check.value, check.value)
+    most = check.name in AT_MOST
+    end = f" (95 %: {low:.4f} to {high:.4f})" if check.interval else ""
+    return (
+        f"{check.what}: {check.value:.4f}{end}, {'at most' if most else 'at least'} "
+        f"{check.limit:.4g} is asked{' at the upper end' if most else ' at the lower end'}"
+    )
+
+
+def _sentence(row: Compared) -> str:
+    words = {True: "better than", False: "worse than", None: "not clearly different from"}
+    low, high = row.interval
+    return (
+        f"{METRICS[row.metric][0]} {row.challenger:.4f}, {words[row.better]} the champion's "
+        f"{row.champion:.4f} (difference {row.difference:+.4f}, 95 %: {low:+.4f} to {high:+.4f})"
+    )

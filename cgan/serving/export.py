@@ -1,0 +1,130 @@
+"""What `cgan draw` writes: a text or grid as PNG, sets of drawings as .npz, .csv or a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cgan.errors import CganError
+from cgan.files import replacing
+from cgan.model.sampling import draw, encode_png, image_grid, picture_of, save_png
+from cgan.serving.generator import Generator
+
+MAX_SET_BYTES = 2**30
+MAX_FILES = 100_000
+MAX_PICTURE_BYTES = 200_000_000
+README_WIDTH = 900
+SET_FORMATS = ".npz, .csv, or a folder (a name that ends in / or has no ending)"
+
+
+def write_picture(
+    out: str, generator: Generator, labels: list[int], rows: int, seed: int, scale: int | None
+) -> str:
+    """PNG of `rows` variants of the labels in a row. Returns what was written, in words.
+
+    Digits of a single row touch, so that it reads as one number; several rows are kept apart.
+    Without `scale`, pixels are enlarged up to 4 times while the width stays under 900.
+    """
+    if not out.endswith(".png"):
+        raise CganError(f"--out {out}: a text or a grid is written as .png, name a file like that.")
+    shape = generator.shape
+    width = len(labels) * shape[1]
+    scale = scale or max(1, min(4, README_WIDTH // width))
+    size = rows * len(labels) * int(np.prod(shape)) * scale**2
+    if size > MAX_PICTURE_BYTES:
+        raise CganError(
+            f"{rows} × {len(labels)} drawings at scale {scale} make a picture of {size:,} bytes, at "
+            f"most {MAX_PICTURE_BYTES:,} are drawn. Ask for less, or for a set with `--per-class`."
+        )
+    images = draw(generator.network, torch.tensor(labels * rows), seed)
+    grid = images.view(rows, len(labels), *images.shape[1:])
+    picture = image_grid(grid, padding=int(rows > 1), scale=scale)
+    with _reporting(out):
+        save_png(out, picture)
+    return f"{out}: {picture.shape[1]}×{picture.shape[0]} pixels, seed {seed}"
+
+
+def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
+    """As many drawings of each class, in the order 0, 1, …, 0, 1, …; returns what was written."""
+    classes, shape = generator.classes, generator.shape
+    count = classes * per_class
+    write = _writer(out)
+    size = count * int(np.prod(shape))
+    if size > MAX_SET_BYTES or (write is _write_folder and count > MAX_FILES):
+        most = min(
+            MAX_SET_BYTES // int(np.prod(shape)), MAX_FILES if write is _write_folder else count
+        )
+        raise CganError(
+            f"--per-class {per_class} asks for {count:,} drawings ({size:,} bytes), at most {most:,} "
+            f"fit here. Ask for {most // classes:,} a class, several times with other seeds."
+        )
+    labels = torch.arange(classes).repeat(per_class)
+    images = draw(generator.network, labels, seed)
+    with _reporting(out):
+        write(Path(out), images, labels)
+    return f"{out}: {count:,} drawings, {per_class:,} of each of {classes} classes, seed {seed}"
+
+
+def _writer(out: str) -> Any:
+    if out.endswith("/") or Path(out).is_dir() or not Path(out).suffix:
+        return _write_folder
+    writer = {".npz": _write_npz, ".csv": _write_csv}.get(Path(out).suffix)
+    if writer is None:
+        raise CganError(f"--out {out}: a set of drawings is written as {SET_FORMATS}.")
+    return writer
+
+
+def _write_npz(out: Path, images: Tensor, labels: Tensor) -> None:
+    pictures = picture_of(images.permute(0, 2, 3, 1).contiguous())
+    # A file object keeps numpy from adding an ending of its own to the temporary name.
+    with replacing(out) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, images=pictures, labels=labels.numpy())
+
+
+def _write_csv(out: Path, images: Tensor, labels: Tensor) -> None:
+    """Kaggle's form: label, then the pixels row by row; colours plane by plane."""
+    pixels: NDArray[np.uint8] = images.flatten(1).numpy()
+    texts = [str(value) for value in range(256)]
+    with replacing(out) as temporary, temporary.open("w", newline="") as file:
+        file.write(",".join(["label", *(f"pixel{i}" for i in range(pixels.shape[1]))]) + "\n")
+        for label, row in zip(labels.tolist(), pixels, strict=True):
+            file.write(f"{label},{','.join([texts[value] for value in row.tolist()])}\n")
+
+
+def _write_folder(out: Path, images: Tensor, labels: Tensor) -> None:
+    """`<label>/<label>_<index>.png`, all or nothing."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise CganError(f"{out}: exists and is not empty. Remove it or name another folder.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    try:
+        counts = [0] * (int(labels.max()) + 1)
+        for label, image in zip(labels.tolist(), images, strict=True):
+            folder = temporary / str(label)
+            folder.mkdir(exist_ok=True)
+            png = encode_png(picture_of(image.permute(1, 2, 0).contiguous()))
+            (folder / f"{label}_{counts[label]:05d}.png").write_bytes(png)
+            counts[label] += 1
+        temporary.chmod(0o755)
+        temporary.replace(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _reporting(out: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CganError(
+            f"--out {out}: cannot be written ({error.strerror or error}). Name another place."
+        ) from None

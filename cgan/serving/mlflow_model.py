@@ -1,0 +1,60 @@
+"""The generator as an MLflow model: labels in, PNG pictures out.
+
+MLflow runs this file when the model is loaded ("models from code"): nothing is unpickled.
+`mlflow models serve` answers a question that makes no sense with status 400 and the reason.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from typing import Any
+
+import mlflow.pyfunc
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+MAX_IMAGES = 10_000
+MAX_BYTES = 2**27  # of pixels in one answer
+
+
+class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
+    """`predict(DataFrame({"label": [3, 1]}), params={"seed": 7})` → column `png_base64`."""
+
+    def load_context(self, context: Any) -> None:
+        from cgan.serving.generator import Generator
+
+        self.generator = Generator.load(context.artifacts["generator"])
+
+    def predict(
+        self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        from cgan.errors import CganError
+
+        labels = model_input["label"].tolist()
+        most = min(MAX_IMAGES, MAX_BYTES // math.prod(self.generator.shape))
+        if not 1 <= len(labels) <= most:
+            raise _refused(f"expected 1 to {most:,} labels, got {len(labels):,}.")
+        try:
+            images = self.generator.draw(labels, seed=int((params or {}).get("seed", 0)))
+        except CganError as error:
+            raise _refused(str(error)) from None
+        return pd.DataFrame({"png_base64": [_png(image) for image in images]})
+
+
+def _refused(reason: str) -> MlflowException:
+    """MLflow's own error, since its server sends a traceback along with any other."""
+    error: MlflowException = MlflowException.invalid_parameter_value(reason)
+    return error
+
+
+def _png(image: Any) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+mlflow.models.set_model(GeneratorModel())

@@ -1,0 +1,138 @@
+"""How a stage runs: its errors in words, its former outputs put back, its sources unchanged."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from cgan.errors import CganError, ensure_streams
+from cgan.files import md5_of, replacing, write_bytes
+from cgan.project import LOCK, LOCK_COPY, PACKAGE
+
+CACHE = Path(".dvc/cache/files/md5")
+# As torch says it of the host and of CUDA: RuntimeErrors, both.
+NO_MEMORY = ("can't allocate memory", "out of memory", "can't start new thread")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def run_stage(stage: Callable[[], None]) -> None:
+    """Run a stage's `main`: log lines to stdout; a CganError ends it with its message alone, and so
+    do Ctrl-C, a full disk and exhausted memory. A stage that refuses leaves its last outputs.
+
+    Fails when params.yaml or a module that the stage imported changed while it ran: DVC hashes them
+    after the stage, so dvc.lock would pair the new text with results of the old (treeverse/dvc#11058).
+    """
+    ensure_streams()
+    logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS sums in any order
+    try:
+        _keep_lock()
+        before = _sources()
+        stage()
+        _refuse_changes(before)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        _put_back()
+        message = _in_words(error)
+        if not message:
+            raise
+        sys.stdout.flush()
+        sys.stderr.write(f"Error: {message}\n")
+        sys.exit(getattr(error, "exit_code", 1))
+
+
+def _keep_lock() -> None:
+    """Under `dvc repro`, a copy of dvc.lock, which DVC has just read: one that is killed while it writes
+    leaves an empty file (`flows.precheck` brings the copy back)."""
+    if "DVC_STAGE" in os.environ and LOCK.is_file():
+        with contextlib.suppress(OSError):  # a full disk is told by the stage, where it matters
+            write_bytes(LOCK_COPY, LOCK.read_bytes())
+
+
+def _put_back() -> None:
+    """Under `dvc repro`, the outputs that dvc.lock knows of this stage, from DVC's cache: DVC removed
+    them before the stage began. What the cache hasn't got whole stays away."""
+    try:
+        lock = yaml.safe_load(LOCK.read_text())
+        outs = lock["stages"][os.environ["DVC_STAGE"]]["outs"]
+        files: dict[Path, str] = {}
+        for out in outs:
+            path, md5 = Path(out["path"]), out["md5"]
+            if not md5.endswith(".dir"):
+                files[path] = md5
+                continue
+            parts = json.loads(_cached(md5).read_text())
+            inside = {path / part["relpath"]: part["md5"] for part in parts}
+            for stranger in {f for f in path.rglob("*") if f.is_file()} - inside.keys():
+                stranger.unlink()
+            files |= inside
+        for path, md5 in files.items():
+            if md5_of(_cached(md5)) == md5:
+                with replacing(path) as temporary:
+                    shutil.copyfile(_cached(md5), temporary)
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
+        return  # a first run, or a cache elsewhere: there is nothing to bring back
+
+
+def _cached(md5: str) -> Path:
+    return CACHE / md5[:2] / md5[2:]
+
+
+def _in_words(error: Exception) -> str:
+    """The message for an error that is not ours: of a CganError, or of a machine that is full."""
+    if isinstance(error, CganError):
+        return str(error)
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):
+        return (
+            f"out of memory ({str(error).splitlines()[0][:200] if str(error) else 'no details'}). End "
+            "other programs, or make `batch_size` or the widths in params.yaml smaller. Run `dvc "
+            "repro` again: a training goes on from its last checkpoint if its params are the same."
+        )
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return (
+            f"{error.filename or 'a file'}: cannot be written ({error.strerror}). Free some space "
+            "(`dvc gc --workspace` removes cached results that nothing uses) and run `dvc repro` "
+            "again: complete files are whole, a training goes on from its last checkpoint."
+        )
+    if isinstance(error, OSError) and error.errno and error.filename:
+        return (
+            f"{str(error.filename)[:300]}: {error.strerror}. Mend that and run `dvc repro` again: complete "
+            "files are whole, a training goes on from its last checkpoint."
+        )
+    return ""
+
+
+def _sources() -> dict[Path, str]:
+    """Hashes of params.yaml and of our whole package: a stage may yet import any of it."""
+    files = [Path("params.yaml"), *PACKAGE.rglob("*.py")]
+    return {f: hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
+
+
+def _refuse_changes(before: dict[Path, str]) -> None:
+    # By file, not by name: the stage's own module is called `__main__`.
+    modules = [getattr(module, "__dict__", {}) for module in list(sys.modules.values())]
+    loaded = {Path(module["__file__"]) for module in modules if module.get("__file__")}
+    after = _sources()
+    used = (before.keys() | after.keys()) & (loaded | {Path("params.yaml")})
+    changed = sorted(f.name for f in used if before.get(f) != after.get(f))
+    if changed:
+        raise CganError(
+            f"{', '.join(changed)} changed while the stage ran, so its results belong to the former "
+            "text. Run `dvc repro` again; use a clone of its own to run and edit at once."
+        )

@@ -1,0 +1,442 @@
+"""A stage's way to MLflow, without a server in its way.
+
+A training writes its records into a journal (`cgan.tracking.journal`) and never speaks to a server. A child
+process, the sender (`cgan.tracking.delivery`), reads the journal and delivers it: it runs at low
+priority, knows by its closed stdin when the stage ends, and a server that is dead, slow or hanging
+is its trouble alone. What it cannot deliver waits for `cgan track flush`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from cgan import git
+from cgan.errors import Interrupted, TrackingError
+from cgan.files import md5_of, write_json
+from cgan.params.sections import Params, flatten
+from cgan.project import PACKAGE_PARENT
+from cgan.tracking.delivery import FOREIGN_RUN, client_settings, store_uri, without_credentials
+from cgan.tracking.journal import (
+    JournalTracker,
+    RunHeader,
+    count_waiting,
+    delivered_run,
+    is_finished,
+    journals,
+    project_root,
+)
+from cgan.tracking.tracker import NullTracker, Tracker
+
+log = logging.getLogger(__name__)
+
+FINISH_S = 20.0
+FINISH_AFTER_SIGNAL_S = 5.0
+CONNECT_S = 30.0
+SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
+
+
+@contextlib.contextmanager
+def training_run(
+    params: Params,
+    run_key: str,
+    *,
+    tags: Mapping[str, str],
+    dataset: Mapping[str, Any],
+    reference: Path,
+) -> Iterator[JournalTracker]:
+    """The run of a training: journal open, sender at work; closed with the training's fate.
+
+    `tags`: facts the caller knows (device, data hash). `dataset`: `name`, `path`, `sha256`, `rows`
+    and what else is worth telling of the data. `reference` is written when the training succeeds:
+    a JSON file by which `reopen` finds the run again. Status: FINISHED, FAILED on an exception,
+    KILLED on SIGTERM or Ctrl-C. Raises TrackingError when the store is unusable by configuration,
+    or away and `tracking.on_unreachable` is `fail`.
+    """
+    root = project_root()
+    uri = store_uri(root)
+    header = RunHeader(
+        run_key=run_key,
+        run_name=_run_name(params),
+        experiment=params.tracking.experiment,
+        tracking_uri=without_credentials(uri),
+    )
+    tracker = _open_journal(root, header, resume=True)
+    tracker.write("start", pid=os.getpid())
+    source = _source()
+    tracker.set_tags({**_facts_of_here(source), **_facts_of_csv(dataset), **tags})
+    if tracker.resumed:
+        tracker.set_tags({"cgan.resumed": "true"})
+    _log_source(tracker, source)
+    # What is read after a training may change before it is resumed; MLflow refuses a changed param.
+    later = {"gate", "reevaluate", "tracking"}
+    tracker.log_params(flatten(params.model_dump(by_alias=True, exclude=later)))
+    tracker.log_dataset(dataset)
+    sender = _Sender(tracker.folder, uri)
+    patience_s = FINISH_S
+    try:
+        if params.tracking.on_unreachable == "fail":
+            sender.require_connection(without_credentials(uri))
+        with _sigterm_raises(), _system_metrics(tracker, on=params.tracking.system_metrics):
+            yield tracker
+    except BaseException as error:
+        status = _fate(error)
+        patience_s = FINISH_AFTER_SIGNAL_S if status == "KILLED" else FINISH_S
+        tracker.write("end", status=status, reason=f"{type(error).__name__}: {error}"[:1000])
+        tracker.close()
+        sender.finish(patience_s)
+        raise
+    tracker.write("end", status="FINISHED")
+    tracker.close()
+    run_id = sender.finish(patience_s)
+    write_json(reference, {**asdict(tracker.header), "run_id": run_id})
+
+
+@contextlib.contextmanager
+def reopen(reference: Path) -> Iterator[Tracker]:
+    """The run that `training_run` wrote down in `reference`, to add to it; its status stays.
+
+    Without such a file, or a usable one, the records go nowhere.
+    """
+    try:
+        known = json.loads(reference.read_text())
+        header = RunHeader(**{field.name: known[field.name] for field in fields(RunHeader)})
+    except FileNotFoundError:
+        yield NullTracker()
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s names no MLflow run (%s): nothing is recorded there.", reference, error)
+        yield NullTracker()
+        return
+    tracker = _open_journal(project_root(), header, resume=False)
+    sender = _Sender(tracker.folder, _uri_of(header))
+    try:
+        yield tracker
+    finally:
+        tracker.write("added")
+        tracker.close()
+        sender.finish(FINISH_S)
+
+
+def deliver_again(run: Mapping[str, str], reference: Path) -> None:
+    """End the run of a training that was finished and then killed, and write `reference`.
+
+    `run`: the fields of its RunHeader. What its journal still holds is delivered.
+    """
+    header = RunHeader(**run)
+    tracker = _open_journal(project_root(), header, resume=True)
+    sender = _Sender(tracker.folder, _uri_of(header))
+    if is_finished(tracker.folder):  # or its journal is gone, for all was delivered
+        tracker.write("added")
+    else:
+        tracker.write("end", status="FINISHED")
+    tracker.close()
+    run_id = sender.finish(FINISH_S)
+    write_json(reference, {**asdict(header), "run_id": run_id})
+
+
+def _uri_of(header: RunHeader) -> str:
+    """Where a run's later records go: the store of today's environment, or the server of then."""
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not header.tracking_uri.startswith("sqlite:"):
+        return header.tracking_uri
+    return store_uri(project_root())
+
+
+@contextlib.contextmanager
+def side_run(params: Params, name: str, source: str) -> Iterator[JournalTracker]:
+    """A run that is no training, such as a proof's: FINISHED at the end, whatever it says.
+
+    `source`: the module that makes it. Raises TrackingError when the store is unusable by
+    configuration; where it is only away, the records wait.
+    """
+    root = project_root()
+    uri = store_uri(root)
+    header = RunHeader(
+        run_key=uuid.uuid4().hex,
+        run_name=f"{name} · {time.strftime('%Y-%m-%d %H:%M')}",
+        experiment=params.tracking.experiment,
+        tracking_uri=without_credentials(uri),
+    )
+    tracker = _open_journal(root, header, resume=False)
+    sender = _Sender(tracker.folder, uri)
+    tracker.write("start", pid=os.getpid())
+    tracker.set_tags({**_facts_of_here(_source()), "mlflow.source.name": source})
+    try:
+        yield tracker
+    finally:
+        tracker.write("end", status="FINISHED")
+        tracker.close()
+        sender.finish(FINISH_S)
+
+
+def _open_journal(root: Path, header: RunHeader, *, resume: bool) -> JournalTracker:
+    folder = journals(root) / header.run_key
+    try:
+        return JournalTracker(folder, header, resume=resume)
+    except OSError as error:
+        raise TrackingError(
+            f"{folder}: cannot be written ({error.strerror}). Give the project's folder `.cgan` "
+            "write permission and space."
+        ) from None
+
+
+def _run_name(params: Params) -> str:
+    train = params.train
+    recipe = f"{train.generator}-{train.objective}-{train.total_kimg:g}kimg-seed{train.seed}"
+    name = os.environ.get("DVC_EXP_NAME") or recipe
+    return f"{name} · {time.strftime('%Y-%m-%d %H:%M')}"
+
+
+def _facts_of_here(source: git.Source | None) -> dict[str, str]:
+    """Who runs what, where: git, DVC, Prefect, torch, machine. What cannot be had is left out."""
+    tags = {
+        "mlflow.source.name": "cgan.stages.train",
+        "mlflow.source.type": "LOCAL",
+        "torch.version": importlib.metadata.version("torch"),
+        "python.version": platform.python_version(),
+        "machine.cpu": _cpu(),
+        "machine.cores": str(os.cpu_count()),
+        "machine.omp_num_threads": os.environ.get("OMP_NUM_THREADS", "not set"),
+        **_git_tags(source),
+    }
+    with contextlib.suppress(OSError, KeyError):  # no such user in the container's passwd
+        tags["mlflow.user"] = getpass.getuser()
+    if name := os.environ.get("DVC_EXP_NAME"):
+        tags["dvc.exp_name"] = name
+    with contextlib.suppress(ValueError, AttributeError):
+        context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
+        tags |= {str(key): str(value) for key, value in context.items()}
+    return tags
+
+
+def _cpu() -> str:
+    """The processor's kind: kinds round differently."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _facts_of_csv(dataset: Mapping[str, Any]) -> dict[str, str]:
+    """The CSV's hashes: ours, and the one by which DVC's cache keeps it."""
+    tags = {"cgan.csv_sha256": str(dataset["sha256"])}
+    with contextlib.suppress(OSError):
+        tags["dvc.csv_md5"] = md5_of(str(dataset["path"]))
+    return tags
+
+
+def _source() -> git.Source | None:
+    try:
+        return git.source()
+    except git.GitError:  # no repository, or none that has a commit
+        return None
+
+
+def _git_tags(source: git.Source | None) -> dict[str, str]:
+    if source is None:
+        return {}
+    tags = {
+        "mlflow.source.git.commit": source.commit,
+        "mlflow.source.git.branch": source.branch,
+        "git.dirty": str(bool(source.changed)).lower(),
+    }
+    if source.changed:
+        tags["git.changed_files"] = ", ".join(source.changed)[:1000]
+    return tags
+
+
+def _log_source(tracker: JournalTracker, source: git.Source | None) -> None:
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        if Path(name).is_file():
+            tracker.log_file(Path(name), SOURCE)
+    if source is None or not source.changed:
+        return
+    if source.patch is None:
+        log.warning(
+            "The changes since commit %.10s do not travel with the run, and `cgan reproduce` will not "
+            "repeat it: %s.",
+            source.commit,
+            source.why_no_patch,
+        )
+        tracker.set_tags({"git.no_patch": source.why_no_patch})
+        return
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        patch = Path(folder) / PATCH
+        patch.write_bytes(source.patch)
+        tracker.log_file(patch, SOURCE)
+
+
+def _fate(error: BaseException) -> str:
+    codes = (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    asked_to_stop = (
+        isinstance(error, KeyboardInterrupt)
+        or (isinstance(error, SystemExit) and error.code in codes)
+        or isinstance(error, Interrupted)
+    )
+    return "KILLED" if asked_to_stop else "FAILED"
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM ends the block as SystemExit(143), unless the caller has a handler of its own."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+
+    def leave(number: int, _frame: Any) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _system_metrics(tracker: JournalTracker, *, on: bool) -> Iterator[None]:
+    """The machine's load as `system/…`, every 2 s, after two minutes every 10 s."""
+    if not on:
+        yield
+        return
+    import psutil
+
+    stop = threading.Event()
+    process = psutil.Process()
+
+    def sample() -> None:
+        began, step = time.monotonic(), tracker.last_step("system/")
+        psutil.cpu_percent()
+        process.cpu_percent()
+        while not stop.wait(2.0 if time.monotonic() - began < 120 else 10.0):
+            step += 1
+            memory = psutil.virtual_memory()
+            tracker.log_metrics(
+                {
+                    "system/cpu_utilization_percentage": psutil.cpu_percent(),
+                    "system/system_memory_usage_percentage": memory.percent,
+                    "system/system_memory_usage_megabytes": memory.used / 1e6,
+                    "system/training_cpu_percentage": process.cpu_percent(),
+                    "system/training_memory_megabytes": process.memory_info().rss / 1e6,
+                    **_gpu_metrics(),
+                },
+                step,
+            )
+
+    thread = threading.Thread(target=sample, name="system metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=1)
+
+
+def _gpu_metrics() -> dict[str, float]:
+    """Through NVML and not torch: a CUDA call of another thread would break a graph's capture."""
+    try:
+        import pynvml  # type: ignore[import-not-found]
+    except ImportError:
+        return {}
+    metrics: dict[str, float] = {}
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            device = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(device)
+            load = pynvml.nvmlDeviceGetUtilizationRates(device)
+            metrics[f"system/gpu_{index}_memory_usage_megabytes"] = memory.used / 1e6
+            metrics[f"system/gpu_{index}_memory_usage_percentage"] = (
+                100 * memory.used / memory.total
+            )
+            metrics[f"system/gpu_{index}_utilization_percentage"] = load.gpu
+    return metrics
+
+
+class _Sender:
+    """The child process that delivers a journal, seen from its parent."""
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        self.folder = folder
+        environment = {key: value for key, value in os.environ.items() if key not in FOREIGN_RUN}
+        environment |= {"MLFLOW_TRACKING_URI": uri, **client_settings()}
+        # the code that runs here, not whatever package is installed
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")])
+        )
+        with (folder / "sender.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "cgan.tracking.delivery", str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                bufsize=0,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the training
+            )
+        self._said = b""
+
+    def require_connection(self, shown_uri: str) -> None:
+        """Raises TrackingError unless the run exists in the store within CONNECT_S seconds."""
+        assert self._process.stdout
+        ready, _, _ = select.select([self._process.stdout], [], [], CONNECT_S)
+        if ready:
+            self._said = self._process.stdout.readline()
+        heard = json.loads(self._said or b"{}")
+        if not heard.get("run_id"):
+            raise TrackingError(
+                f"MLflow at {shown_uri} cannot be used: "
+                f"{heard.get('error') or f'no answer within {CONNECT_S:g} s'}. Start it, set "
+                "MLFLOW_TRACKING_URI to another, or set `tracking.on_unreachable: spool` to train "
+                "now and deliver later."
+            )
+
+    def finish(self, patience_s: float) -> str | None:
+        """Let it deliver what is left, for so long; tell what waits. Returns the run id if known."""
+        try:
+            output, _ = self._process.communicate(timeout=patience_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            output, _ = self._process.communicate()
+        answers: dict[str, Any] = {}
+        for line in (self._said + output).splitlines():
+            with contextlib.suppress(ValueError):
+                answers |= json.loads(line)
+        run_id: str | None = answers.get("run_id") or delivered_run(self.folder)
+        if answers.get("rejected"):
+            log.warning(
+                "MLflow refused %d records for good; they are in %s/rejected.jsonl",
+                answers["rejected"],
+                self.folder,
+            )
+        if not answers.get("delivered"):
+            waiting = count_waiting(self.folder)
+            reason = answers.get("error") or f"not done after {patience_s:g} s"
+            log.warning(
+                "MLflow is away (%s): %d records wait in %s; `cgan track flush` delivers them.",
+                reason,
+                waiting,
+                self.folder,
+            )
+        return run_id

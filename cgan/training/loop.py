@@ -1,0 +1,183 @@
+"""The loop: steps, records, previews, probes, checkpoints, and when to stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from cgan.data.dataset import Dataset
+from cgan.errors import Interrupted, TrainingError
+from cgan.model.hardware import choose_hardware, compute_deterministically
+from cgan.model.model_file import Checkpoints
+from cgan.model.networks import Discriminator, Generator
+from cgan.model.parallel import keep_freed_memory, parts_on_threads
+from cgan.params.sections import TrainParams
+from cgan.tracking.tracker import NullTracker, Tracker
+from cgan.training.batches import Feed, learning_rate
+from cgan.training.health import Watch, discriminator_wins
+from cgan.training.previews import Previewer
+from cgan.training.updates import STATS, TrainState, estimate_batch_norm, stepper
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
+
+
+@dataclass
+class Trained:
+    """What a training leaves: networks in eval mode on the CPU, records and previews."""
+
+    generator: Generator
+    discriminator: Discriminator
+    history: list[list[float]]
+    previews: dict[int, bytes] = field(default_factory=dict)
+    wall_time_s: float = 0.0
+    resumed_from: int = 0
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of the last step's state: see TrainState.digests."""
+
+
+def train(
+    data: Dataset,
+    params: TrainParams,
+    tracker: Tracker | None = None,
+    folder: Path | None = None,
+    progress: Callable[[range], Iterator[int]] = iter,
+    stopping: Callable[[], bool] = lambda: False,
+    watch: Watch | None = None,
+) -> Trained:
+    """Train a conditional GAN on `data` (uint8 images, int64 labels).
+
+    `folder` holds checkpoints and previews; a training that finds one there goes on from it, and
+    without a folder it keeps none. `stopping` is asked after every step; `watch` probes quality.
+
+    Raises Interrupted when `stopping` says so (after a checkpoint), ParamsError when params and data
+    don't fit, and Diverged when a loss is no number, the discriminator wins for good or a class
+    collapses; nothing of the interval that showed it is saved.
+    """
+    tracker = tracker or NullTracker()
+    hardware = choose_hardware(params.device, params.precision)
+    compute_deterministically()
+    state = TrainState(data, params, hardware)
+    feed = Feed(data, params, hardware.device, params.log_every)
+    checkpoints = Checkpoints(folder) if folder else None
+    found = checkpoints.load() if checkpoints else None
+    if found:
+        state.restore(*found)
+        log.info("Resuming at step %d of %d.", state.step, params.total_steps)
+    previewer = Previewer(state, folder)
+    probe_steps = spread_steps(params.probes, params.total_steps)
+    run_step = stepper(state, feed)
+    keep_freed_memory()
+    start, started = state.step, time.perf_counter()
+    with parts_on_threads(state.parts) as state.map:
+        for index in progress(range(start, params.total_steps)):
+            if index == start or index % params.log_every == 0:
+                feed.seek(index)
+            run_step(params.r1_gamma > 0 and index % params.r1_every == 0)
+            step = state.step = index + 1
+            last, stop = step == params.total_steps, stopping()
+            if step % params.log_every == 0 or last:
+                tracker.log_metrics(
+                    record(state, time.perf_counter() - started, step - start), step
+                )
+                check_balance(state)
+            if step in previewer.steps:
+                check_finite(state)
+                tracker.log_image("preview", previewer.take(step), step)
+            if watch and step in probe_steps:
+                check_finite(state)
+                tracker.log_metrics(probe(state, watch), step)
+            if checkpoints and (step % params.save_every == 0 or stop) and not last:
+                check_finite(state)
+                checkpoints.save(step, state.tensors())
+            if stop and not last:
+                saved = "the checkpoint is saved" if checkpoints else "nothing is kept"
+                raise Interrupted(f"stopped at step {step} of {params.total_steps}; {saved}")
+        wall_time_s = time.perf_counter() - started
+        digests = state.digests()  # before it changes
+        estimate_batch_norm(state.average, params.seed)
+    return Trained(
+        state.average.cpu(),
+        state.discriminator.cpu().eval().requires_grad_(False),
+        state.history,
+        previewer.taken(),
+        wall_time_s,
+        start,
+        digests,
+    )
+
+
+class Diverged(TrainingError):  # noqa: N818 - reads like what happened
+    """The training went wrong by itself. `step` is where it was seen."""
+
+    def __init__(self, step: int, what: str, advice: str) -> None:
+        super().__init__(
+            f"training stopped at step {step}: {what}. The last good checkpoint is kept, nothing was "
+            f"saved after it. {advice}"
+        )
+        self.step = step
+
+
+def check_finite(state: TrainState) -> None:
+    """Raise Diverged when one of the recent losses, or a weight, is NaN or infinite.
+
+    The weights too: a loss is taken before the update, and a generator that overflows in the last
+    one shows it a step later.
+    """
+    advice = "Lower `train.lr`, raise `train.r1_gamma`, or set `train.precision` to `float32`."
+    done = (state.step - 1) % state.params.log_every + 1
+    bad = (~state.stats[:done].isfinite().all(dim=1)).nonzero()
+    if len(bad):
+        raise Diverged(
+            state.step - done + int(bad[0]) + 1,
+            "a loss is not a finite number",
+            advice,
+        )
+    weights = [*state.generator.parameters(), *state.discriminator.parameters()]
+    if not torch.stack([weight.isfinite().all() for weight in weights]).all():
+        raise Diverged(state.step, "a weight is not a finite number", advice)
+
+
+def check_balance(state: TrainState) -> None:
+    """Raise Diverged when the discriminator has won for good."""
+    column = COLUMNS.index("accuracy/discriminator_real")
+    accuracies = [(row[column], row[column + 1]) for row in state.history]
+    if problem := discriminator_wins(accuracies, state.step * state.params.batch_size / 1000):
+        advice = "Lower `train.lr`, raise `train.r1_gamma`, or look at the data: `cgan validate`."
+        raise Diverged(state.step, problem, advice)
+
+
+def probe(state: TrainState, watch: Watch) -> dict[str, float]:
+    """Quality of the averaged generator now. Raises Diverged when it has collapsed or learns nothing."""
+    found = watch.probe(state.average)
+    p = state.params
+    if problem := watch.problem(found, state.step * p.batch_size / 1000, p.total_kimg):
+        advice = (
+            "Lower `train.lr` or `train.class_logit_weight`, raise `train.r1_gamma`, or, with few images, "
+            "choose `train.updates: two_passes`."
+        )
+        raise Diverged(state.step, problem, advice)
+    return found
+
+
+def spread_steps(count: int, total_steps: int) -> set[int]:
+    """`count` steps at equal distances, the last one included."""
+    return {round(total_steps * (n + 1) / count) for n in range(count)}
+
+
+def record(state: TrainState, seconds: float, steps: int) -> dict[str, float]:
+    """Means over the interval that ends at `state.step`: the one host sync of the loop."""
+    check_finite(state)
+    p, step = state.params, state.step
+    done = (step - 1) % p.log_every + 1
+    means = state.stats[:done].double().mean(dim=0).tolist()
+    values = [step, step * p.batch_size / 1000, learning_rate(p, step - 1), *means]
+    state.history.append(values)
+    rate = steps * p.batch_size / max(seconds, 1e-9)
+    return dict(zip(COLUMNS[1:], values[1:], strict=True)) | {"progress/images_per_s": rate}

@@ -1,0 +1,256 @@
+"""What the reader of a flow run sees: its name, its last words, and its artifacts."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prefect import get_run_logger, runtime
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+
+from cgan.errors import CganError
+from cgan.params.sections import flatten, load_params
+from flows.dvc import Outcome
+
+PLAIN_WORDS = {
+    "quality.conditional_accuracy": "share of drawings that show the class asked for",
+    "quality.worst_class_accuracy": "the same, of the class that fares worst",
+    "quality.fid_judge": "Fréchet distance from held-out real images; smaller is better",
+    "quality.fid_judge_floor": "the same of real training images: what a perfect generator has",
+    "quality.kid_judge": "kernel distance from held-out real images; 0 is like real, chance may put it below",
+    "quality.precision": "share of drawings that look like some real image",
+    "quality.recall": "share of real images that look like some drawing",
+    "quality.density": "how deep among the real images the drawings lie; 1 is like real",
+    "quality.coverage": "share of real images with a drawing near them",
+    "quality.gan_train_accuracy": "of a class network that saw drawings only, on real images",
+    "quality.copies": "share of drawings closer to a training image than 99 % of held-out ones",
+    "judge.accuracy": "share of held-out real images that the judge gets right",
+    "judge.accuracy_low": "lower end of its 95 % interval",
+    "judge.accuracy_high": "upper end of its 95 % interval",
+    "judge.heldout_images": "real images that the judge was tested on",
+}
+
+
+CHANGE = "*change*: against the champion, both drawn and judged anew by one judge on one set. "
+
+
+@dataclass(frozen=True)
+class StageResult:
+    stage: str
+    outcome: str
+    seconds: float
+
+
+def run_name(refresh: bool, overrides: Mapping[str, Any], stages: Sequence[str]) -> str:
+    """`train deconv 160 kimg · train.seed=2 · refresh`, or `evaluate, render`."""
+    changes = flatten(dict(overrides))
+    try:
+        params = flatten(load_params()) | changes
+        what = f"train {params['train.generator']} {params['train.total_kimg']:g} kimg"
+        told = {"train.generator", "train.total_kimg"}
+    except CganError:  # the flow itself says what is wrong with params.yaml
+        what, told = "train", set()
+    if stages:
+        what, told = ", ".join(stages), set()
+    parts = [what, *(f"{key}={value}" for key, value in changes.items() if key not in told)]
+    return " · ".join([*parts, *(["refresh"] if refresh else [])])
+
+
+def scheduled_name(what: str) -> str:
+    """`nightly 25 Nov 02:00 · train …`; a run by hand keeps its name."""
+    deployment = runtime.deployment.name
+    if not deployment:
+        return what
+    return f"{deployment} {runtime.flow_run.scheduled_start_time:%d %b %H:%M} · {what}"
+
+
+def is_unchanged(results: Sequence[StageResult]) -> bool:
+    """Did nothing change, though the data may have been fetched again to find that out?"""
+    after = [r.outcome for r in results if r.stage != "download"]
+    return bool(after) and all(outcome == Outcome.UNCHANGED for outcome in after)
+
+
+def in_words(results: Sequence[StageResult]) -> str:
+    """One sentence for the flow run's final state."""
+    done = {outcome: [r.stage for r in results if r.outcome == outcome] for outcome in Outcome}
+    ran, restored = done[Outcome.RAN], done[Outcome.RESTORED]
+    words = []
+    if "train" in ran:
+        words.append("trained a new generator")
+    elif ran:
+        words.append(f"ran {', '.join(ran)}")
+    if restored:
+        words.append(f"restored {', '.join(restored)} from cache")
+    if not words:
+        words.append("nothing to do, every stage is up to date")
+    elif is_unchanged(results):
+        words = ["the data is unchanged, nothing was trained"]
+    accuracy = _metrics().get("quality.conditional_accuracy")
+    if isinstance(accuracy, float):
+        words.append(f"conditional accuracy {accuracy:.3f}")
+    return "; ".join(words)
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _metrics() -> dict[str, Any]:
+    """Every number of the two metrics files, by dotted name."""
+    return flatten(_read_json("reports/metrics.json")) | flatten(_read_json("reports/judge.json"))
+
+
+def verdict() -> dict[str, Any]:
+    """What `cgan gate` wrote. Raises CganError if it is not what the flow needs."""
+    found = _read_json("reports/gate.json")
+    if not {"verdict", "summary"} <= found.keys():
+        raise CganError("reports/gate.json: no verdict in it, though `cgan gate` ended well.")
+    return found
+
+
+def reevaluation() -> dict[str, Any]:
+    return _read_json("reports/reevaluation.json")
+
+
+def publish(results: Sequence[StageResult], verdict: Mapping[str, Any] | None = None) -> None:
+    """The artifacts of a flow run: what is there now, also when nothing ran.
+
+    A server that is away is a warning: the stages have done their work.
+    """
+    with _server_may_be_away():
+        _stages(results)
+        _sample_grid()
+        _metrics_table(verdict or {})
+        if verdict:
+            _verdict()
+        _mlflow_run()
+
+
+def publish_reevaluation() -> None:
+    with _server_may_be_away():
+        if (path := Path("reports/reevaluation.md")).is_file():
+            create_markdown_artifact(
+                path.read_text(encoding="utf-8"),
+                key="reevaluation",
+                description="The champion on the data of today.",
+            )
+
+
+@contextlib.contextmanager
+def _server_may_be_away() -> Iterator[None]:
+    try:
+        yield
+    except httpx.TransportError as error:
+        get_run_logger().warning(
+            "The Prefect server is away (%s): artifacts are missing from this run.", error
+        )
+
+
+def _stages(results: Sequence[StageResult]) -> None:
+    create_table_artifact(
+        [
+            {"stage": r.stage, "what happened": r.outcome, "seconds": round(r.seconds, 1)}
+            for r in results
+        ],
+        key="stages",
+        description="What DVC did with each stage. *unchanged*: its inputs are those of last time. "
+        "*restored from cache*: it ran with these inputs before.",
+    )
+
+
+def _grid() -> str:
+    """The drawn grid as a URL, which is what a page needs: a file's path would show as broken."""
+    path = Path("samples/grid.png")
+    if not path.is_file():
+        return ""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _sample_grid() -> None:
+    if grid := _grid():
+        create_image_artifact(
+            grid,
+            key="sample-grid",
+            description="Drawn by the generator that is there now, a row for each class.",
+        )
+
+
+def _verdict() -> None:
+    """The gate's report with the drawings and the way to the run: the page to read in the morning."""
+    text = Path("reports/gate.md").read_text(encoding="utf-8")
+    if link := _mlflow_link():
+        text += f"\n[Open the MLflow run]({link})\n"
+    if grid := _grid():
+        text += f"\n## Drawings\n\n![A row for each class]({grid})\n"
+    create_markdown_artifact(text, key="verdict", description="Is it good enough, and better? Why?")
+
+
+def _metrics_table(verdict: Mapping[str, Any]) -> None:
+    compared = {f"quality.{row['metric']}": row for row in verdict.get("comparison") or ()}
+    if metrics := _metrics():
+        create_table_artifact(
+            [
+                {
+                    "metric": name,
+                    "value": round(value, 4) if isinstance(value, float) else value,
+                    **({"change": _change(compared.get(name))} if compared else {}),
+                    "in plain words": PLAIN_WORDS.get(name, ""),
+                }
+                for name, value in metrics.items()
+            ],
+            key="metrics",
+            description="How good the drawings are, through the eyes of the judge: a class network "
+            f"trained on the real images. {CHANGE if compared else ''}"
+            "Sample counts and seeds: reports/evaluation.json.",
+        )
+
+
+def _change(row: Mapping[str, Any] | None) -> str:
+    """`+0.0012 (better)`, `+0.0003 (within chance)`: beyond chance or not is the gate's word."""
+    if row is None:
+        return ""
+    word = {True: "better", False: "worse", None: "within chance"}[row.get("better")]
+    return f"{row['difference']:+.4g} ({word})"
+
+
+def _mlflow_link() -> str:
+    """The page of the run that made the generator, if a server is known that shows it."""
+    run = _read_json("models/mlflow_run.json")
+    # `make up` serves the store that the stages write to as a file.
+    uri = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri") or "")
+    if not uri.startswith("http") or not run.get("run_id"):
+        return ""
+    # The page finds a run by its id, whichever experiment stands there.
+    return f"{uri.rstrip('/')}/#/experiments/0/runs/{run['run_id']}"
+
+
+def _mlflow_run() -> None:
+    run = _read_json("models/mlflow_run.json")
+    text = "The MLflow run that made the generator: losses, previews, parameters, metrics, model."
+    if link := _mlflow_link():
+        create_link_artifact(
+            link, link_text="Open the MLflow run", key="mlflow-run", description=text
+        )
+    elif run.get("run_id"):
+        create_markdown_artifact(
+            f"`make ui` opens MLflow. There it is the run **{run.get('run_name')}** of the "
+            f"experiment **{run.get('experiment')}**, id `{run['run_id']}`.",
+            key="mlflow-run",
+            description=text,
+        )

@@ -1,0 +1,306 @@
+"""One DVC stage, reproduced in a process group of its own. Knows DVC's command line, not Prefect.
+
+DVC is called as a subprocess: its Python API would hide the stage's output from whoever asks, and a
+crash of a stage would be a crash of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import graphlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cgan.errors import CganError, ParamsError
+from cgan.files import write_text
+from cgan.params.sections import flatten, load_params, read_yaml
+from flows import precheck, process_guard
+
+GRACE_S = 20.0  # for a training to write its checkpoint; a Prefect worker kills us after 30
+KEPT_LINES = 20  # of output, for the message of a failure
+BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
+BLOCKER = re.compile(r"\(PID (\d+)\): (.*)")
+
+
+class StageError(CganError):
+    """A stage ended with an error of its own."""
+
+
+class BusyError(CganError):
+    """Another DVC process works in this repository."""
+
+
+class Outcome(StrEnum):
+    """What `dvc repro` did with a stage."""
+
+    RAN = "ran"
+    UNCHANGED = "unchanged"
+    RESTORED = "restored from cache"
+
+
+# DVC's own words, as of 3.67 (dvc/stage/run.py, stage/cache.py and stage/__init__.py).
+WORDS = {
+    "Running stage '{}'": Outcome.RAN,
+    "Stage '{}' is cached - skipping run": Outcome.RESTORED,
+    "Stage '{}' didn't change, skipping": Outcome.UNCHANGED,
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    description: str
+    upstream: frozenset[str]  # the stages whose outputs it reads
+
+
+def read_stages(path: Path | str = "dvc.yaml") -> list[Stage]:
+    """The stages of a dvc.yaml, each after those whose outputs it reads, else in the file's order."""
+    document = read_yaml(path)
+    if not isinstance(document, dict) or not isinstance(document.get("stages"), dict):
+        raise CganError(f"{path}: no stages in it. Restore it from git.")
+    entries: dict[str, dict[str, Any]] = document["stages"]
+    maker = {
+        out: name
+        for name, entry in entries.items()
+        for kind in ("outs", "metrics", "plots")
+        for out in _paths(entry.get(kind))
+    }
+    upstream = {
+        name: frozenset(
+            maker[out]
+            for dep in _paths(entry.get("deps"))
+            for out in maker
+            if dep == out or dep.startswith(f"{out}/") or out.startswith(f"{dep}/")
+        )
+        for name, entry in entries.items()
+    }
+    order = graphlib.TopologicalSorter(upstream).static_order()
+    return [Stage(name, str(entries[name].get("desc", "")), upstream[name]) for name in order]
+
+
+def _paths(items: Sequence[str | dict[str, Any]] | None) -> list[str]:
+    return [item if isinstance(item, str) else next(iter(item)) for item in items or ()]
+
+
+def choose(stages: Sequence[Stage], names: Sequence[str] | None) -> list[Stage]:
+    """The stages named, in the pipeline's order; all of them when `names` is empty or None."""
+    known = [stage.name for stage in stages]
+    if unknown := [name for name in names or () if name not in known]:
+        raise CganError(
+            f"no stage named {', '.join(f'`{name}`' for name in unknown)}. "
+            f"The stages in dvc.yaml are: {', '.join(known)}."
+        )
+    return [stage for stage in stages if not names or stage.name in names]
+
+
+def set_params(changes: Mapping[str, Any], path: Path | str = "params.yaml") -> list[str]:
+    """Write values into params.yaml, as `dvc exp run -S` does, and return the keys that changed.
+
+    `changes` is flat (`{"train.lr": 0.001}`) or nested. Only the values' own characters are replaced:
+    comments and layout stay. Nothing is written unless the result passes every check of
+    `cgan.params.sections`; raises ParamsError that lists all problems.
+    """
+    path = Path(path)
+    before = flatten(load_params(path))
+    wanted = flatten(dict(changes))
+    document = read_yaml(path)
+    for key, value in wanted.items():
+        *sections, name = key.split(".")
+        place = document
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                place[section] = {}
+            place = place[section]
+        place[name] = value
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "params.yaml"
+        trial.write_text(yaml.safe_dump(document), encoding="utf-8")
+        try:
+            load_params(trial)
+        except ParamsError as error:
+            raise ParamsError(str(error).replace(str(trial), "overrides", 1)) from None
+
+    changed = [key for key, value in wanted.items() if value != before[key]]
+    text = path.read_text(encoding="utf-8-sig")
+    tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert tree is not None
+    spans = _spans(tree)
+    for start, end, key in sorted(((*spans[key], key) for key in changed), reverse=True):
+        space = " " if start == end else ""  # `key:` with nothing after it
+        text = text[:start] + space + _scalar(wanted[key]) + text[end:]
+    assert yaml.safe_load(text) == document
+    if changed:
+        write_text(path, text)
+    return changed
+
+
+def _spans(node: yaml.Node, prefix: str = "") -> dict[str, tuple[int, int]]:
+    """Where each value stands in the text, by dotted key."""
+    spans: dict[str, tuple[int, int]] = {}
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        if isinstance(value, yaml.MappingNode):
+            spans |= _spans(value, f"{name}.")
+        else:
+            spans[name] = (value.start_mark.index, value.end_mark.index)
+    return spans
+
+
+def _scalar(value: Any) -> str:
+    return yaml.safe_dump(value, width=10_000).removesuffix("...\n").strip()
+
+
+def reproduce(
+    stage: str,
+    relay: Callable[[str], None],
+    *,
+    force: bool = False,
+    env: Mapping[str, str] | None = None,
+) -> Outcome:
+    """`dvc repro --single-item STAGE` in the working directory; `relay` gets each line as it comes.
+
+    Raises BusyError when another DVC process works here, StageError with the stage's own message when
+    it ends with an error. On any exception, signals turned into one included, the whole process group
+    is ended before it leaves: DVC alone would die and leave the training running.
+    """
+    precheck.check(relay)
+    arguments = ["repro", "--single-item", stage, *(["--force"] if force else [])]
+    code, lines = run_dvc(arguments, relay, env)
+    if code:
+        raise _failure(code, lines)
+    for line in lines:
+        for words, outcome in WORDS.items():
+            if line.startswith(words.format(stage)):
+                return outcome
+    raise StageError(
+        f"`dvc repro {stage}` said neither that it ran nor that it skipped the stage. "
+        f"Is this version of DVC known here? Its output:\n" + "\n".join(lines)
+    )
+
+
+def check_free() -> None:
+    """Raise BusyError while another DVC process runs a stage in this repository."""
+    _, lines = run_dvc(["status"], lambda _: None)
+    if busy := _busy("\n".join(lines)):
+        raise busy
+
+
+def run_dvc(
+    arguments: Sequence[str], relay: Callable[[str], None], env: Mapping[str, str] | None = None
+) -> tuple[int, list[str]]:
+    """Run DVC in this interpreter's environment. Returns its exit code and all lines of output."""
+    return run_module("dvc", arguments, relay, env)
+
+
+def run_cgan(
+    command: str, relay: Callable[[str], None], env: Mapping[str, str] | None = None
+) -> None:
+    """Run `cgan COMMAND` with the code of the working directory.
+
+    Raises StageError with its own message when it ends with an error.
+    """
+    code, lines = run_module("cgan.cli", [command], relay, env)
+    if code:
+        raise _failure(code, lines)
+
+
+def run_module(
+    module: str,
+    arguments: Sequence[str],
+    relay: Callable[[str], None],
+    env: Mapping[str, str] | None = None,
+) -> tuple[int, list[str]]:
+    """Run `python -m MODULE` in a process group that ends with us, however we end."""
+    home = str(Path(sys.executable).parent)  # so that `python` in a stage's command is this one
+    spared = "1" if module == "dvc" else "0"
+    command = [sys.executable, "-m", module, *arguments]
+    process = subprocess.Popen(
+        [sys.executable, process_guard.__file__, str(os.getpid()), str(GRACE_S), spared, *command],
+        env={
+            **os.environ,
+            "PATH": os.pathsep.join([home, os.environ.get("PATH", "")]),
+            "PYTHONUNBUFFERED": "1",
+            **(env or {}),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    try:
+        for line in _said(process):
+            lines.append(line)
+            relay(line)
+        return process.wait(), lines
+    except BaseException:
+        _end(process, relay)
+        raise
+    finally:
+        process.stdout.close()
+
+
+def _said(process: subprocess.Popen[str]) -> Iterator[str]:
+    """Its lines, until the last process of its group has closed the pipe."""
+    for raw in process.stdout or ():
+        if line := raw.rstrip():
+            yield line
+
+
+def _end(process: subprocess.Popen[str], relay: Callable[[str], None]) -> None:
+    """Have the guard end its group, and relay the last words; SIGKILL where even the guard hangs."""
+
+    def kill() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    # The guard isn't waited for before the end: unreaped, it keeps the group's number from being reused.
+    process.terminate()
+    timer = threading.Timer(GRACE_S + 2, kill)
+    timer.start()
+    try:
+        for line in _said(process):
+            with contextlib.suppress(BaseException):  # whoever reads may be what ended the run
+                relay(line)
+    finally:
+        timer.cancel()
+        kill()
+        process.wait()
+
+
+def _busy(output: str) -> BusyError | None:
+    if not BUSY.search(output):
+        return None
+    if not (blocker := BLOCKER.search(output)):
+        return BusyError("another DVC command holds this repository's lock. Wait until it ends.")
+    pid, command = blocker.groups()
+    return BusyError(
+        f"another DVC process is at work in this repository: `{command}`, process {pid}. "
+        "Wait until it ends. If that process is something else, remove .dvc/tmp/rwlock."
+    )
+
+
+def _failure(code: int, lines: Sequence[str]) -> CganError:
+    if busy := _busy("\n".join(lines)):
+        return busy
+    ends = [i for i, line in enumerate(lines) if line.startswith("ERROR: failed to reproduce")]
+    own = list(lines[: ends[-1]] if ends else lines)
+    starts = [i for i, line in enumerate(own) if line.startswith("Error: ")]
+    if starts:
+        return StageError("\n".join(own[starts[-1] :]).removeprefix("Error: "))
+    return StageError(f"ended with exit code {code}:\n" + "\n".join(lines[-KEPT_LINES:]))

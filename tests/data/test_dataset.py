@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT, peak_bytes
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.numpy import save_file
+from synthetic import make_images
+
+from cgan.data import dataset
+from cgan.errors import DataError
+from cgan.files import sha256_of
+from cgan.stages import download, preprocess, validate
+
+IMAGES, LABELS = make_images(per_class=20)
+FACTS = {"part": "train", "classes": 3, "csv_sha256": "ab"}
+
+
+def test_saved_dataset_loads_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "train.safetensors"
+    dataset.save_dataset(path, IMAGES, LABELS, FACTS)
+    loaded = dataset.load_dataset(path)
+    assert loaded.images.dtype == torch.uint8 and loaded.labels.dtype == torch.int64
+    assert np.array_equal(loaded.images.numpy(), IMAGES)
+    assert np.array_equal(loaded.labels.numpy(), LABELS)
+    assert len(loaded) == loaded.metadata["count"] == 60 and loaded.classes == 3
+    assert loaded.metadata["shape"] == [1, 8, 8] and loaded.metadata["csv_sha256"] == "ab"
+
+
+def test_loaded_tensors_do_not_lean_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "train.safetensors"
+    dataset.save_dataset(path, IMAGES, LABELS, FACTS)
+    loaded = dataset.load_dataset(path)
+    path.write_bytes(b"\0" * path.stat().st_size)
+    loaded.images[0] = 7  # writable, too
+    assert np.array_equal(loaded.images.numpy()[1:], IMAGES[1:])
+
+
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        dataset.save_dataset(tmp_path / name, IMAGES[::2], LABELS[::2], FACTS)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[:-10], id="truncated"),
+        pytest.param(lambda content: content[:20], id="header cut"),
+        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda content: b"label,pixel0\n" * 99, id="a CSV"),
+        pytest.param(lambda content: content[:-9] + b"\xff" + content[-8:], id="bit flip"),
+    ],
+)
+def test_damaged_file_is_refused_in_one_line(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "train.safetensors"
+    dataset.save_dataset(path, IMAGES, LABELS, FACTS)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError) as caught:
+        dataset.load_dataset(path)
+    assert str(path) in str(caught.value) and "dvc" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(DataError, match=r"not found. Make it with `dvc repro preprocess`"):
+        dataset.load_dataset(path)
+    save_file({"images": IMAGES, "labels": LABELS}, path)
+    with pytest.raises(DataError, match="not a dataset that cgan wrote"):
+        dataset.load_dataset(path)
+    dataset.save_dataset(path, IMAGES, LABELS, {**FACTS, "format": 99})
+    with pytest.raises(
+        DataError, match="expected a dataset of format 1, found 'dataset' of format 99"
+    ):
+        dataset.load_dataset(path)
+    dataset.save_dataset(path, IMAGES[:, 0], LABELS, FACTS)
+    with pytest.raises(DataError, match="expected `images` uint8"):
+        dataset.load_dataset(path)
+    dataset.save_dataset(path, IMAGES, LABELS, {**FACTS, "classes": 2})
+    with pytest.raises(DataError, match="damaged"):
+        dataset.load_dataset(path)
+
+
+# --- the hold-out -------------------------------------------------------------------------------
+
+
+def test_holdout_is_stratified_and_parts_are_disjoint_and_complete() -> None:
+    images, labels = make_images(per_class=40)
+    keep = (labels != 2) | (np.cumsum(labels == 2) <= 10)
+    images, labels = images[keep], labels[keep]
+    train, holdout = dataset.split(images, labels, 0.1, seed=1)
+    assert np.bincount(labels[holdout]).tolist() == [4, 4, 1]
+    assert sorted([*train, *holdout]) == list(range(len(labels)))
+    assert list(train) == sorted(train) and list(holdout) == sorted(holdout)
+
+
+def test_holdout_depends_on_the_seed_alone() -> None:
+    one, same, other = (dataset.split(IMAGES, LABELS, 0.2, seed)[1] for seed in (1, 1, 2))
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+
+
+@given(
+    kinds=st.lists(st.integers(0, 9), min_size=12, max_size=60),
+    fraction=st.floats(0.02, 0.98),
+    seed=st.integers(0, 99),
+)
+@example(kinds=list(range(10)), fraction=0.98, seed=0)  # the share rounds up to the whole class
+@settings(max_examples=100, deadline=None)
+def test_f15_identical_images_stay_on_one_side(
+    kinds: list[int], fraction: float, seed: int
+) -> None:
+    kinds = [*kinds, 0, 1, 2, 3]
+    images = np.array(kinds, np.uint8).reshape(-1, 1, 1, 1).repeat(8, 2).repeat(8, 3)
+    labels = np.array(kinds, np.int64) % 2
+    train, holdout = dataset.split(images, labels, fraction, seed)
+    assert not {kinds[i] for i in train} & {kinds[i] for i in holdout}
+    assert set(labels[train]) == set(labels[holdout]) == {0, 1}
+    assert len(train) + len(holdout) == len(kinds)
+
+
+def test_f15_copies_with_another_label_stay_on_one_side() -> None:
+    images = np.concatenate([IMAGES, IMAGES[:30]])
+    labels = np.concatenate([LABELS, (LABELS[:30] + 1) % 3])
+    _, holdout = dataset.split(images, labels, 0.3, seed=5)
+    held = {image.tobytes() for image in images[holdout]}
+    assert all((image.tobytes() in held) == (i in holdout) for i, image in enumerate(images))
+
+
+def test_class_of_one_distinct_image_cannot_be_held_out() -> None:
+    images = IMAGES.copy()
+    images[LABELS == 1] = 5
+    with pytest.raises(DataError, match="class 1: 1 distinct image, a hold-out needs at least 2"):
+        dataset.split(images, LABELS, 0.1, seed=1)
+
+
+@given(kept=st.lists(st.booleans(), max_size=50), block=st.integers(1, 20))
+@settings(max_examples=50, deadline=None)
+def test_f88_rows_moved_to_the_front_are_those_that_indexing_gives(
+    kept: list[bool], block: int
+) -> None:
+    rows = np.flatnonzero(kept)
+    array = np.arange(len(kept) * 3, dtype=np.int64).reshape(-1, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "MOVED", 3 * block)
+        expected, moved = array[rows], dataset.move_to_front(array, rows)
+    assert np.array_equal(moved, expected)
+    assert np.shares_memory(moved, array) or not len(rows)
+
+
+# --- the stages ---------------------------------------------------------------------------------
+
+
+def test_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(project: Path) -> None:
+    for stage in (download, validate, preprocess):
+        stage.main()
+    train = dataset.load_dataset("data/processed/train.safetensors")
+    holdout = dataset.load_dataset("data/processed/holdout.safetensors")
+    assert (len(train), len(holdout)) == (27, 9)
+    assert (train.metadata["part"], holdout.metadata["part"]) == ("train", "holdout")
+    assert train.metadata["csv_sha256"] == sha256_of("data/raw/train.csv")
+    with Image.open("reports/real_samples.png") as sheet:
+        assert sheet.size == (80, 24) and sheet.mode == "L"
+        first = np.asarray(sheet)[:8, :8]
+    assert np.array_equal(first, train.images[train.labels == 0][0, 0].numpy())
+    assert "# Validation of `data/raw/train.csv`" in Path("reports/validation.md").read_text()
+
+
+def test_stages_write_the_same_bytes_again(project: Path) -> None:
+    outputs = [
+        "reports/validation.json",
+        "reports/validation.md",
+        "data/processed/train.safetensors",
+        "data/processed/holdout.safetensors",
+        "reports/real_samples.png",
+    ]
+    hashes = []
+    download.main()
+    for _ in range(2):
+        validate.main()
+        preprocess.main()
+        hashes.append([sha256_of(path) for path in outputs])
+    assert hashes[0] == hashes[1]
+
+
+def test_f20_csv_that_changed_after_validation_is_refused(project: Path) -> None:
+    download.main()
+    validate.main()
+    with Path("data/raw/train.csv").open("a") as file:
+        file.write("0," + ",".join(["9"] * 64) + "\n")
+    with pytest.raises(DataError, match=r"changed since reports/validation.json was written"):
+        preprocess.main()
+    assert not Path("data/processed").exists()
+
+
+def test_preprocess_without_a_report_says_which_stage_is_missing(project: Path) -> None:
+    with pytest.raises(DataError, match="Make it with `dvc repro validate`"):
+        preprocess.main()
+    report = Path("reports/validation.json")
+    report.parent.mkdir()
+    foreign = ({"format": 99}, {"format": 1}, {"format": 1, "params": {"classes": "x"}, "csv": {}})
+    for content in ("{", "[]", *map(json.dumps, foreign)):
+        report.write_text(content)
+        with pytest.raises(DataError, match="Make it with `dvc repro validate`"):
+            preprocess.main()
+
+
+# --- each check alone ---------------------------------------------------------------------------
+
+
+def stored(path: Path, images: object, labels: object, **facts: object) -> Path:
+    """A file as `save_dataset` writes it, with arrays or facts that it would not write."""
+    arrays = {"images": np.asarray(images), "labels": np.asarray(labels)}
+    known = {"format": 1, "kind": "dataset", "classes": 3, "digest": dataset._digest(**arrays)}
+    given = {name: fact for name, fact in (known | facts).items() if fact is not None}
+    save_file(arrays, path, {"cgan": json.dumps(given)})
+    return path
+
+
+def test_a_file_made_by_hand_as_it_should_be_is_read(tmp_path: Path) -> None:
+    """So that what the tests below refuse, they refuse for the one thing changed."""
+    assert len(dataset.load_dataset(stored(tmp_path / "x", IMAGES, LABELS))) == 60
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        pytest.param(IMAGES.astype(np.int16), LABELS, id="pixels not uint8"),
+        pytest.param(IMAGES, LABELS.astype(np.int32), id="labels not int64"),
+        pytest.param(IMAGES, LABELS[:-1], id="a label missing"),
+        pytest.param(IMAGES, LABELS[:, None], id="a table of labels"),
+        pytest.param(IMAGES[:, 0], LABELS, id="no channels"),
+        pytest.param(IMAGES[:0], LABELS[:0], id="no images"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(tmp_path: Path, images: object, labels: object) -> None:
+    with pytest.raises(DataError, match="expected `images` uint8"):
+        dataset.load_dataset(stored(tmp_path / "x", images, labels))
+
+
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_a_missing_array_is_refused(tmp_path: Path, name: str) -> None:
+    facts = {"format": 1, "kind": "dataset", "classes": 3, "digest": "0"}
+    arrays = {"images": IMAGES, "labels": LABELS}
+    del arrays[name]
+    save_file(arrays, tmp_path / "x", {"cgan": json.dumps(facts)})
+    with pytest.raises(DataError, match="expected `images` uint8"):
+        dataset.load_dataset(tmp_path / "x")
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_beyond_the_classes_is_refused_though_the_digest_is_right(
+    tmp_path: Path, label: int
+) -> None:
+    labels = LABELS.copy()
+    labels[7] = label
+    with pytest.raises(DataError, match="damaged"):
+        dataset.load_dataset(stored(tmp_path / "x", IMAGES, labels))
+
+
+def test_the_digest_knows_pixels_labels_and_shape(tmp_path: Path) -> None:
+    right = dataset._digest(IMAGES, LABELS)
+    pixels, labels = IMAGES.copy(), LABELS.copy()
+    pixels[0, 0, 0, 0] ^= 1
+    labels[0] = (labels[0] + 1) % 3
+    for images, numbers in (
+        (pixels, LABELS),
+        (IMAGES, labels),
+        (IMAGES.reshape(60, 1, 4, 16), LABELS),
+    ):
+        with pytest.raises(DataError, match="damaged"):
+            dataset.load_dataset(stored(tmp_path / "x", images, numbers, digest=right))
+
+
+@pytest.mark.parametrize("fact", ["format", "kind", "classes", "digest"])
+def test_a_file_without_one_of_its_facts_is_not_ours(tmp_path: Path, fact: str) -> None:
+    with pytest.raises(DataError, match="not a dataset that cgan wrote"):
+        dataset.load_dataset(stored(tmp_path / "x", IMAGES, LABELS, **{fact: None}))
+
+
+def test_another_kind_of_file_of_ours_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found 'judge' of format 1"):
+        dataset.load_dataset(stored(tmp_path / "x", IMAGES, LABELS, kind="judge"))
+
+
+def test_the_order_of_the_facts_does_not_change_the_bytes_and_a_nan_is_no_fact(
+    tmp_path: Path,
+) -> None:
+    dataset.save_dataset(tmp_path / "a", IMAGES, LABELS, FACTS)
+    dataset.save_dataset(tmp_path / "b", IMAGES, LABELS, dict(reversed(FACTS.items())))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dataset.save_dataset(tmp_path / "c", IMAGES, LABELS, FACTS | {"mean": float("nan")})
+
+
+def test_a_hold_out_with_copies_takes_whole_groups_and_no_more_than_its_share() -> None:
+    """Ten images of each class: one of them six times, four once. Half of a class is a single group of
+    six at most when that one is drawn first (nothing smaller is), else as many of the four as fit."""
+    kinds = [0] * 6 + [1, 2, 3, 4] + [5] * 6 + [6, 7, 8, 9]
+    images = np.array(kinds, np.uint8).reshape(-1, 1, 1, 1).repeat(8, 2).repeat(8, 3)
+    labels = np.array([0] * 10 + [1] * 10, np.int64)
+    seen = set()
+    for seed in range(12):
+        _, holdout = dataset.split(images, labels, 0.5, seed)
+        for of_class in (holdout[holdout < 10], holdout[holdout >= 10]):
+            seen.add(len(of_class))
+    assert seen <= {1, 2, 3, 4, 6} and {4, 6} <= seen
+    exact = [len(dataset.split(IMAGES, LABELS, part, 0)[1]) for part in (0.01, 0.1, 0.125, 0.98)]
+    assert exact == [3, 6, 6, 57], "at least one, rounded to even, never all twenty"
+
+
+def test_the_contact_sheet_shows_each_class_s_first_images_in_a_row_of_its_own() -> None:
+    images = np.random.default_rng(0).integers(1, 256, (15, 3, 2, 4), dtype=np.uint8)
+    labels = np.array([1, 2, *[0] * 13])
+    rows = np.delete(np.arange(15), 2)  # image 2 is not among those shown
+    columns = preprocess.SHEET_COLUMNS
+    sheet = preprocess._contact_sheet(images, labels, rows, 4)
+    assert sheet.shape == (4 * 2, columns * 4, 3) and sheet.dtype == np.uint8
+    tiles = sheet.reshape(4, 2, columns, 4, 3).transpose(0, 2, 4, 1, 3)
+    assert np.array_equal(tiles[0], images[3 : 3 + columns]), "as many as fit, in their order"
+    assert np.array_equal(tiles[1, 0], images[0]) and np.array_equal(tiles[2, 0], images[1])
+    assert not tiles[1:, 1:].any() and not tiles[3].any()
+    grey = preprocess._contact_sheet(images[:, :1], labels, rows, 4)
+    assert np.array_equal(grey, sheet[..., 0])
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.75])
+def test_f88_both_parts_are_whole_whichever_is_the_larger(project: Path, fraction: float) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["preprocess"]["holdout_fraction"] = fraction
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    for stage in (download, validate, preprocess):
+        stage.main()
+    images, labels = make_images()
+    parts = dataset.split(images, labels, fraction, params["preprocess"]["seed"])
+    for name, rows in zip(("train", "holdout"), parts, strict=True):
+        loaded = dataset.load_dataset(f"data/processed/{name}.safetensors")
+        assert loaded.metadata["part"] == name
+        assert np.array_equal(loaded.images.numpy(), images[rows])
+        assert np.array_equal(loaded.labels.numpy(), labels[rows])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.slow
+def test_f88_stages_take_at_most_twice_the_memory_of_the_images(tmp_path: Path) -> None:
+    count, pixels = 40_000, 784
+    random = np.random.default_rng(0)
+    # Two digits and a comma a value, whole rows at once: quick to write.
+    rows = np.empty((count, pixels + 1, 3), np.uint8)
+    rows[:, :, :2] = random.integers(48, 58, (count, pixels + 1, 2), dtype=np.uint8)
+    rows[:, 0, 0], rows[:, :, 2], rows[:, -1, 2] = ord("0"), ord(","), ord("\n")
+    (tmp_path / "data/raw").mkdir(parents=True)
+    with (tmp_path / "data/raw/train.csv").open("wb") as file:
+        file.write(",".join(["label", *(f"pixel{i}" for i in range(pixels))]).encode() + b"\n")
+        file.write(rows.data)
+    del rows
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    load = "from cgan.data.dataset import load_dataset; import torch\n"
+    work = {
+        f"import cgan.stages.{stage}": f"import runpy\n"
+        f"runpy.run_module('cgan.stages.{stage}', run_name='__main__')\n"
+        for stage in ("validate", "preprocess")
+    }
+    work[load] = load + (
+        "train = load_dataset('data/processed/train.safetensors')\n"
+        "holdout = load_dataset('data/processed/holdout.safetensors')\n"
+        f"assert len(train) + len(holdout) == {count}\n"
+    )
+    for imports, code in work.items():
+        taken = peak_bytes(code, tmp_path) - peak_bytes(imports, tmp_path)
+        assert taken <= 2 * count * pixels, f"{imports}: {taken / count / pixels:.2f} times"

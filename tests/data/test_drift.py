@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from cgan.cli import app
+from cgan.data import csv_reader, drift
+from cgan.errors import DataError
+
+DEFAULTS = csv_reader.DEFAULTS
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Images, Labels]:
+    """The 5,000 real digits: images [N, 1, 28, 28] and labels, in random order."""
+    from cgan.data.sources import mnist_sample
+
+    images, labels = mnist_sample()
+    order = np.random.default_rng(0).permutation(len(labels))
+    return images[order].reshape(-1, 1, 28, 28), labels[order].astype(np.int64)
+
+
+def report(images: Images, labels: Labels) -> dict[str, Any]:
+    return csv_reader.report_on(csv_reader.Table(images, labels, 10, "0" * 64, 1), DEFAULTS, "x")
+
+
+def test_two_halves_of_the_same_digits_show_no_drift(digits: tuple[Images, Labels]) -> None:
+    images, labels = digits
+    found = drift.distances(
+        report(images[:2500], labels[:2500]), report(images[2500:], labels[2500:])
+    )
+    assert all(0 < value < drift.LIMITS[key] / 2 for key, value in found.items()), found
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        pytest.param(lambda images: 255 - images, "pixel_values", id="inverted"),
+        pytest.param(lambda images: np.roll(images, 2, axis=3), "position", id="moved right"),
+        pytest.param(lambda images: np.roll(images, -2, axis=2), "position", id="moved up"),
+        pytest.param(lambda images: images // 2, "pixel_values", id="rescaled"),
+        pytest.param(lambda images: images // 2 + 60, "pixel_values", id="brighter"),
+        pytest.param(lambda images: images[:, :, ::-1], "position", id="upside down"),
+    ],
+)
+def test_f19_changed_images_fail_the_check_with_the_statistic(
+    digits: tuple[Images, Labels], tmp_path: Path, change: Any, named: str
+) -> None:
+    images, labels = digits
+    reference = tmp_path / "reference.json"
+    reference.write_text(json.dumps(report(images[:2500], labels[:2500])))
+    changed = np.ascontiguousarray(change(images[2500:]))
+    with pytest.raises(DataError, match=rf"mine.csv: differs from the reference:.*{named} 0\.\d+"):
+        drift.check(report(changed, labels[2500:]), reference, "mine.csv")
+
+
+def test_f19_another_mix_of_classes_fails_the_check(
+    digits: tuple[Images, Labels], tmp_path: Path
+) -> None:
+    images, labels = digits
+    reference = tmp_path / "reference.json"
+    reference.write_text(json.dumps(report(images, labels)))
+    keep = (labels > 2) | (np.arange(len(labels)) % 2 == 0)
+    with pytest.raises(DataError, match=r"class_mix 0\.1\d\d \(limit 0\.10\)"):
+        drift.check(report(images[keep], labels[keep]), reference, "mine.csv")
+
+
+def test_other_shapes_and_other_files_are_not_compared(
+    digits: tuple[Images, Labels], tmp_path: Path
+) -> None:
+    images, labels = digits
+    whole, cropped = report(images, labels), report(images[:, :, 2:-2, 2:-2], labels)
+    with pytest.raises(DataError, match="drift: `shape` is"):
+        drift.distances(cropped, whole)
+    path = tmp_path / "reference.json"
+    with pytest.raises(DataError, match="cannot be read"):
+        drift.check(whole, path, "x")
+    for content in ("{", "[]", "{}", json.dumps({**whole, "profile": {}}), "3"):
+        path.write_text(content)
+        with pytest.raises(DataError, match="not a validation report"):
+            drift.check(whole, path, "x")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda r: r["class_counts"].pop(), id="a class less"),
+        pytest.param(lambda r: r["profile"]["rows"].pop(), id="a row less"),
+        pytest.param(lambda r: r["profile"]["columns"].append(1), id="a column more"),
+        pytest.param(lambda r: r["profile"]["brightness"].pop(), id="other steps of brightness"),
+        pytest.param(lambda r: r["profile"].update(rows=[0] * 28), id="nothing but zeros"),
+        pytest.param(lambda r: r["profile"]["columns"].__setitem__(3, -1), id="a negative sum"),
+        pytest.param(lambda r: r["class_counts"].__setitem__(3, float("nan")), id="no number"),
+        pytest.param(lambda r: r["class_counts"].__setitem__(3, float("inf")), id="infinite"),
+    ],
+)
+def test_f85_report_that_cannot_be_compared_is_refused(
+    digits: tuple[Images, Labels], tmp_path: Path, damage: Any
+) -> None:
+    """A distance to no number is within every limit."""
+    whole = report(*digits)
+    spoilt = json.loads(json.dumps(whole))
+    damage(spoilt)
+    path = tmp_path / "reference.json"
+    path.write_text(json.dumps(spoilt))
+    with pytest.raises(DataError, match=r"not a validation report of this version \(.*GOOD.csv"):
+        drift.check(whole, path, "x")
+
+
+def test_command_compares_with_a_reference(
+    digits_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["validate", str(digits_csv)]
+    assert CliRunner().invoke(app, [*command, "--report", "good.json"]).exit_code == 0
+    same = CliRunner().invoke(app, [*command, "--reference", "good.json"])
+    assert same.exit_code == 0
+    assert "Like the reference: class_mix 0.000, pixel_values 0.000, position 0.000" in same.output
+    header, *rows = digits_csv.read_text().splitlines()
+    inverted = [
+        ",".join([label, *(str(255 - int(pixel)) for pixel in pixels)])
+        for label, *pixels in (row.split(",") for row in rows)
+    ]
+    digits_csv.write_text("\n".join([header, *inverted, ""]))
+    drifted = CliRunner().invoke(app, [*command, "--reference", "good.json"])
+    assert "differs from the reference: pixel_values" in str(drifted.exception)
+
+
+def counted(counts: list[int], **profile: list[int]) -> dict[str, Any]:
+    """What is read of a report; histograms that are not given are all in their first bin."""
+    first = {"brightness": [1, *[0] * 31], "rows": [1, 0], "columns": [1, 0]}
+    facts = {"shape": {"channels": 1, "height": 2, "width": 2}, "csv": {"sha256": "0"}}
+    facts |= {"rows": sum(counts), "classes": len(counts), "class_counts": counts}
+    return {**facts, "profile": first | profile}
+
+
+def test_distances_of_hand_made_reports_are_those_worked_out_by_hand() -> None:
+    first = counted([3, 1, 0], brightness=[4, *[0] * 31], columns=[2, 0])
+    second = counted([1, 1, 1], brightness=[*[0] * 24, 9, *[0] * 7], columns=[0, 3])
+    # Mixes 3/4, 1/4, 0 and thirds: 5/12 must move. All brightness goes 24 of 32 bins up, all ink one column
+    # of two to the right, and no ink changes its row.
+    assert drift.distances(first, second) == {
+        "class_mix": 0.4167,
+        "pixel_values": 0.75,
+        "position": 0.5,
+    }
+    third = counted([3, 1, 0], rows=[1, 2])
+    assert drift.distances(first, third)["position"] == 0.3333, "rows count as columns do"
+
+
+def test_a_distance_at_its_limit_is_within_it(tmp_path: Path) -> None:
+    mine, path = counted([6, 4]), tmp_path / "reference.json"
+    path.write_text(json.dumps(counted([5, 5])))
+    assert drift.check(mine, path, "x") == {"class_mix": 0.1, "pixel_values": 0, "position": 0}
+    path.write_text(json.dumps(counted([499, 501])))
+    with pytest.raises(DataError, match=r"class_mix 0\.101 \(limit 0\.10\)"):
+        drift.check(mine, path, "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (counted([1, 1]) | {"shape": {"channels": 1, "height": 2}}, "shape.width: "),
+        ([], "the whole: "),
+    ],
+)
+def test_a_report_that_cannot_be_read_is_named_with_the_place_of_its_fault(
+    tmp_path: Path, content: Any, place: str
+) -> None:
+    path = tmp_path / "reference.json"
+    path.write_text(json.dumps(content))
+    for given, name in (
+        (("",), str(path)),
+        (("the CSV's report",), "the CSV's report"),
+        ((), str(path)),
+    ):
+        with pytest.raises(DataError) as caught:
+            drift.load_report(path, *given)
+        start = f"{name}: not a validation report of this version ({place}"
+        assert str(caught.value).startswith(start)

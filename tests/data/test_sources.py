@@ -1,0 +1,572 @@
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import logging
+import stat
+import struct
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from kaggle_server import Answer, KaggleServer, serving
+from synthetic import csv_lines, make_images
+
+from cgan.data import csv_reader, sources
+from cgan.errors import SourceError
+from cgan.params.sections import DataParams, load_params
+from cgan.stages import download
+
+CSV = ("\n".join(csv_lines(*make_images())) + "\n").encode()
+GOOD = b"label,pixel0\n0,1\n"
+KEY = "5ecre7-5ecre7-5ecre7"
+
+
+def data_params(**changes: Any) -> DataParams:
+    return load_params(ROOT / "params.yaml").data.model_copy(update=changes)
+
+
+def zip_of(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A destination that already holds a good file, in a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "data" / "raw" / "train.csv"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(GOOD)
+    return path
+
+
+def fetch_file(content: bytes, name: str, target: Path, **changes: Any) -> sources.SourceInfo:
+    path = target.parent.parent.parent / name
+    path.write_bytes(content)
+    return sources.fetch(data_params(source="file", path=name, **changes), target)
+
+
+def refuses_file(content: bytes, name: str, target: Path, **changes: Any) -> str:
+    """The message of the refusal; the destination must be as it was, with no litter beside it."""
+    with pytest.raises(SourceError) as caught:
+        fetch_file(content, name, target, **changes)
+    assert target.read_bytes() == GOOD
+    assert list(target.parent.iterdir()) == [target]
+    return str(caught.value)
+
+
+# --- sample and file ----------------------------------------------------------------------------
+
+
+def test_sample_is_a_valid_shuffled_csv_and_always_the_same(target: Path) -> None:
+    info = sources.fetch(data_params(), target)
+    table = csv_reader.read_csv(target, csv_reader.DEFAULTS)
+    assert table.images.shape == (5000, 1, 28, 28)
+    assert np.bincount(table.labels).tolist() == [500] * 10
+    assert (np.diff(table.labels) != 0).mean() > 0.8
+    assert info.rows == 5000 and info.sha256 == table.sha256 and info.source == "sample"
+    assert info.sha256 == sources.fetch(data_params(), target).sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("digits.csv", CSV),
+        ("digits.csv.gz", gzip.compress(CSV)),
+        ("digits.zip", zip_of({"train.csv": CSV, "test.csv": b"x"})),
+        ("digits.zip", zip_of({"digits/train.csv": CSV, "__MACOSX/train.csv": b"x"})),
+        ("no-suffix", zip_of({"train.csv": CSV})),
+        ("stored.zip", zip_of({"train.csv": CSV}, zipfile.ZIP_STORED)),
+        ("lzma.zip", zip_of({"train.csv": CSV}, zipfile.ZIP_LZMA)),
+        ("bzip2.zip", zip_of({"train.csv": CSV}, zipfile.ZIP_BZIP2)),
+    ],
+)
+def test_f10_csv_is_taken_out_of_any_usual_archive(target: Path, name: str, content: bytes) -> None:
+    info = fetch_file(content, name, target)
+    assert target.read_bytes() == CSV
+    assert info.sha256 == hashlib.sha256(CSV).hexdigest()
+    assert (info.source, info.origin, info.rows, info.bytes) == ("file", name, 36, len(CSV))
+
+
+def test_folder_stands_for_the_only_data_file_in_it(target: Path) -> None:
+    inbox = Path("inbox")
+    inbox.mkdir()
+    params = data_params(source="file", path="inbox")
+    (inbox / "README.md").write_text("put it here")
+    with pytest.raises(SourceError, match=r"no .csv, .gz or .zip in the folder inbox"):
+        sources.fetch(params, target)
+    (inbox / "mine.csv").write_bytes(CSV)
+    assert sources.fetch(params, target).origin == "inbox/mine.csv"
+    (inbox / "other.zip").write_bytes(b"")
+    with pytest.raises(SourceError, match=r"2 files in the folder inbox: mine.csv, other.zip"):
+        sources.fetch(params, target)
+
+
+def test_disk_trouble_is_one_message(target: Path) -> None:
+    Path("blocked").write_text("a file where a folder is needed")
+    with pytest.raises(SourceError, match=r"blocked.*(exists|directory).*Mend that and run again"):
+        sources.fetch(data_params(), Path("blocked/train.csv"))
+
+
+def test_missing_path_is_one_message(target: Path) -> None:
+    with pytest.raises(SourceError, match=r"nowhere.csv does not exist"):
+        sources.fetch(data_params(source="file", path="nowhere.csv"), target)
+
+
+def test_stage_writes_csv_and_its_source(project: Path) -> None:
+    download.main()
+    info = json.loads((project / "data/raw/source.json").read_text())
+    assert (project / "data/raw/train.csv").read_bytes() == CSV
+    assert info["sha256"] == hashlib.sha256(CSV).hexdigest()
+    assert info["rows"] == 36 and info["time"].endswith("+00:00")
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [(b"", 0), (b"h", 0), (b"h\n1", 1), (b"h\n\n1\n \n2\n\n", 2), (b"h\r\n1\r\n", 1)],
+)
+def test_rows_are_counted_without_header_and_blank_lines(
+    target: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, rows: int
+) -> None:
+    for chunk in (1, 2, 3, 100):
+        monkeypatch.setattr(sources, "CHUNK", chunk)
+        target.write_bytes(text)
+        assert sources._count_rows(target) == rows
+
+
+# --- hostile and broken files -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["page.csv", "page.csv.gz", "page.zip"])
+def test_f12_web_page_is_recognized_under_any_name(target: Path, name: str) -> None:
+    page = b"\n <!DOCTYPE html><html><title>Sign in</title>"
+    assert "this is a web page" in refuses_file(page, name, target)
+    assert "this is a web page" in refuses_file(gzip.compress(page), name, target)
+    assert "this is a web page" in refuses_file(zip_of({"train.csv": page}), name, target)
+
+
+def test_f17_line_of_megabytes_passes_in_pieces(target: Path) -> None:
+    line = b"label," + b"1" * 20_000_000
+    assert fetch_file(line, "long.csv", target).rows == 0
+
+
+def test_f18_file_above_the_cap_is_refused(target: Path) -> None:
+    message = refuses_file(CSV * 200, "big.csv", target, max_megabytes=1)
+    assert "more than 1 MB" in message and "data.max_megabytes" in message
+
+
+@pytest.mark.parametrize("name", ["digits.zip", "digits.csv.gz"])
+def test_f26_other_bytes_under_an_archives_name_are_refused(target: Path, name: str) -> None:
+    assert "whatever its name says" in refuses_file(CSV, name, target)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_LZMA])
+def test_f26_damaged_member_is_refused(target: Path, method: int) -> None:
+    content = bytearray(zip_of({"train.csv": CSV}, method))
+    content[200] ^= 0xFF
+    assert "damaged or cut off" in refuses_file(bytes(content), "digits.zip", target)
+
+
+def test_f26_damaged_gzip_is_refused(target: Path) -> None:
+    content = bytearray(gzip.compress(CSV))
+    content[-6] ^= 0xFF  # its checksum
+    assert "damaged or cut off" in refuses_file(bytes(content), "digits.gz", target)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.7, 0.99])
+@pytest.mark.parametrize("name", ["digits.zip", "digits.csv.gz"])
+def test_f24_truncated_archive_is_refused(target: Path, name: str, kept: float) -> None:
+    whole = zip_of({"train.csv": CSV}) if name.endswith("zip") else gzip.compress(CSV)
+    message = refuses_file(whole[: int(len(whole) * kept)], name, target)
+    assert "damaged or cut off" in message
+
+
+@pytest.mark.parametrize(
+    "evil",
+    ["../train.csv", "a/../../train.csv", "/etc/train.csv", "C:\\train.csv", "..\\train.csv"],
+)
+def test_f27_member_outside_the_archive_is_refused(target: Path, evil: str) -> None:
+    content = zip_of({"train.csv": CSV, evil: b"evil"})
+    message = refuses_file(content, "digits.zip", target)
+    assert "points outside the archive" in message
+    assert not Path("../train.csv").exists()
+
+
+def test_f27_symbolic_link_is_refused(target: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        link = zipfile.ZipInfo("train.csv")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+    assert "is a symbolic link" in refuses_file(buffer.getvalue(), "digits.zip", target)
+
+
+@pytest.mark.parametrize("name", ["bomb.zip", "bomb.gz"])
+def test_f28_bomb_is_stopped_at_the_cap(target: Path, name: str) -> None:
+    zeros = bytes(50_000_000)
+    content = zip_of({"train.csv": zeros}) if name.endswith("zip") else gzip.compress(zeros)
+    assert len(content) < 100_000
+    assert "more than 2 MB of CSV" in refuses_file(content, name, target, max_megabytes=2)
+
+
+def test_f28_size_stated_in_the_archive_is_not_believed(target: Path) -> None:
+    content = bytearray(zip_of({"train.csv": bytes(5_000_000)}))
+    directory = content.rindex(b"PK\x01\x02")
+    content[directory + 24 : directory + 28] = struct.pack("<I", 10)
+    content[22:26] = struct.pack("<I", 10)
+    refuses_file(bytes(content), "bomb.zip", target, max_megabytes=2)
+
+
+def test_f29_encrypted_member_is_refused(target: Path) -> None:
+    content = bytearray(zip_of({"train.csv": CSV}))
+    content[6] |= 1
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1
+    assert "`train.csv` is encrypted" in refuses_file(bytes(content), "digits.zip", target)
+
+
+def test_f29_missing_member_lists_what_is_there(target: Path) -> None:
+    content = zip_of({"test.csv": b"x", "notes.txt": b"x"})
+    message = refuses_file(content, "digits.zip", target)
+    assert "no member `train.csv`. It holds: test.csv, notes.txt." in message
+    assert "Set `data.member`" in message
+    many = zip_of({f"{i}.txt": b"" for i in range(15)})
+    assert "9.txt and 5 more" in refuses_file(many, "digits.zip", target)
+    assert "It is empty" in refuses_file(zip_of({}), "digits.zip", target)
+
+
+def test_f29_nested_archive_is_refused_with_advice(target: Path) -> None:
+    content = zip_of({"train.csv.zip": zip_of({"train.csv": CSV})})
+    message = refuses_file(content, "digits.zip", target)
+    assert "It holds: train.csv.zip. There are archives in it: unpack it first" in message
+
+
+def test_f29_ambiguous_member_is_refused(target: Path) -> None:
+    content = zip_of({"a/train.csv": CSV, "b/train.csv": CSV})
+    assert "2 members are named `train.csv`" in refuses_file(content, "digits.zip", target)
+    fetch_file(content, "digits.zip", target, member="b/train.csv")
+    assert target.read_bytes() == CSV
+
+
+def test_unreadable_compression_is_one_message(target: Path) -> None:
+    content = bytearray(zip_of({"train.csv": CSV}))
+    content[8] = content[content.rindex(b"PK\x01\x02") + 10] = 97
+    assert "method that Python cannot unpack" in refuses_file(bytes(content), "digits.zip", target)
+
+
+def test_random_damage_to_archives_never_gets_past_with_other_bytes(target: Path) -> None:
+    random = np.random.default_rng(0)
+    for whole, name in ((zip_of({"train.csv": CSV}), "a.zip"), (gzip.compress(CSV), "a.gz")):
+        for _ in range(150):
+            content = bytearray(whole)
+            for at in random.integers(0, len(content), 3):
+                content[at] = random.integers(256)
+            target.write_bytes(GOOD)
+            try:
+                with warnings.catch_warnings():
+                    # zipfile warns of a repeated name in a damaged directory.
+                    warnings.simplefilter("ignore", UserWarning)
+                    fetch_file(bytes(content), name, target)
+            except SourceError:
+                assert target.read_bytes() == GOOD
+            else:
+                assert target.read_bytes() in (CSV, bytes(content))
+
+
+# --- Kaggle -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kaggle(target: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., KaggleServer]]:
+    """Start a server in Kaggle's place with a script of answers; credentials are set, waits short."""
+    env = pytest.importorskip("kagglesdk.kaggle_env", reason="needs the extra `kaggle`")
+    pytest.importorskip("kagglehub")
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "KAGGLE_API_ENVIRONMENT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(target.parent))
+    monkeypatch.setenv("KAGGLE_USERNAME", "someone")
+    monkeypatch.setenv("KAGGLE_KEY", KEY)
+    monkeypatch.setattr(sources, "RETRY_DELAYS_S", (0.01, 0.01, 0.01))
+    running = []
+
+    def start(*script: Answer) -> KaggleServer:
+        context = serving(*script)
+        server = context.__enter__()
+        running.append(context)
+        monkeypatch.setitem(env._env_to_endpoint, env.KaggleEnv.PROD, server.url)
+        return server
+
+    yield start
+    for context in running:
+        context.__exit__(None, None, None)
+
+
+def fetch_kaggle(target: Path, **changes: Any) -> sources.SourceInfo:
+    return sources.fetch(data_params(source="kaggle", **changes), target)
+
+
+def refuses_kaggle(target: Path, **changes: Any) -> str:
+    with pytest.raises(SourceError) as caught:
+        fetch_kaggle(target, **changes)
+    assert target.read_bytes() == GOOD
+    assert not list(Path().rglob("incoming")), "litter"
+    assert KEY not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(CSV),
+        Answer(zip_of({"train.csv": CSV}), name="train.csv.zip"),
+        Answer(gzip.compress(CSV)),
+    ],
+    ids=["plain", "zipped by Kaggle", "gzip"],
+)
+def test_kaggle_competition_is_downloaded(
+    target: Path, kaggle: Callable[..., KaggleServer], answer: Answer
+) -> None:
+    server = kaggle(answer)
+    info = fetch_kaggle(target)
+    assert target.read_bytes() == CSV
+    assert (info.source, info.origin, info.rows) == ("kaggle", "digit-recognizer", 36)
+    assert server.seen[0][0].endswith("CompetitionApiService/DownloadDataFile")
+    basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
+    assert server.seen[0][1] == f"Basic {basic}"
+
+
+def test_kaggle_dataset_is_downloaded(target: Path, kaggle: Callable[..., KaggleServer]) -> None:
+    server = kaggle(Answer(CSV))
+    assert fetch_kaggle(target, kaggle="someone/digits").origin == "someone/digits"
+    assert target.read_bytes() == CSV
+    assert [path.rpartition("/")[2] for path, _ in server.seen] == ["GetDataset", "DownloadDataset"]
+
+
+def test_kaggle_tokens_are_used_before_the_older_pair(
+    target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = kaggle(Answer(CSV))
+    file = target.parent / ".kaggle" / "access_token"
+    file.parent.mkdir()
+    file.write_text("token-in-home\n")
+    file.chmod(0o600)
+    assert sources._find_credentials() == sources._Credentials(str(file), ("token-in-home",))
+    fetch_kaggle(target)
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "token-in-environment")
+    assert sources._find_credentials() == sources._Credentials(
+        "KAGGLE_API_TOKEN", ("token-in-environment",)
+    )
+    fetch_kaggle(target)
+    assert [authorization for _, authorization in server.seen] == [
+        "Bearer token-in-home",
+        "Bearer token-in-environment",
+    ]
+
+
+def test_f21_missing_credentials_name_variables_and_file(
+    target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = kaggle(Answer(CSV))
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    message = refuses_kaggle(target)
+    assert "KAGGLE_KEY is set but KAGGLE_USERNAME is not" in message
+    monkeypatch.delenv("KAGGLE_KEY")
+    message = refuses_kaggle(target)
+    for needed in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", ".kaggle/kaggle.json"):
+        assert needed in message
+    assert server.seen == []
+
+
+def test_f22_401_and_403_differ_give_the_link_and_are_not_retried(
+    target: Path, kaggle: Callable[..., KaggleServer]
+) -> None:
+    server = kaggle(Answer(status=401))
+    message = refuses_kaggle(target)
+    assert "refused the credentials from KAGGLE_USERNAME and KAGGLE_KEY (401)" in message
+    assert "https://www.kaggle.com/settings/api" in message
+    assert server.downloads == 1
+    server = kaggle(Answer(status=403))
+    message = refuses_kaggle(target)
+    assert "rules are not accepted yet" in message
+    assert "https://www.kaggle.com/competitions/digit-recognizer/rules" in message
+    assert server.downloads == 1
+    kaggle(Answer(status=403))
+    assert "private, or asks for consent" in refuses_kaggle(target, kaggle="someone/digits")
+
+
+def test_unknown_competition_is_not_retried(
+    target: Path, kaggle: Callable[..., KaggleServer]
+) -> None:
+    server = kaggle(Answer(status=404))
+    assert "Kaggle has no `train.csv` in `digit-recognizer` (404)" in refuses_kaggle(target)
+    assert server.downloads == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_f23_passing_faults_are_retried(
+    target: Path, kaggle: Callable[..., KaggleServer], status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = kaggle(Answer(status=status), Answer(status=status), Answer(CSV))
+    fetch_kaggle(target)
+    assert target.read_bytes() == CSV and server.downloads == 3
+    assert f"({status}). Try 2 of 4 follows" in caplog.text
+
+
+def test_f23_lasting_faults_end_after_bounded_tries(
+    target: Path, kaggle: Callable[..., KaggleServer]
+) -> None:
+    server = kaggle(Answer(status=503))
+    message = refuses_kaggle(target)
+    assert "has a fault of its own (503). Gave up after 4 tries" in message
+    assert server.downloads == 4
+
+
+def test_f23_server_is_given_the_time_it_asks_for(
+    target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    kaggle(
+        Answer(status=429, headers={"Retry-After": "7"}),
+        Answer(status=429, headers={"Retry-After": "99999"}),
+        Answer(status=429, headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}),
+        Answer(CSV),
+    )
+    fetch_kaggle(target)
+    waits = [wait for wait in waits if wait]
+    assert waits[:2] == [7.0, sources.MAX_RETRY_AFTER_S] and waits[2] < 1
+
+
+def test_f23_silent_server_is_left_after_the_timeout(
+    target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "TIMEOUT_S", (1.0, 0.2))
+    server = kaggle(Answer(status=500, silence_s=30))
+    started = time.monotonic()
+    assert "Kaggle did not answer within" in refuses_kaggle(target)
+    assert time.monotonic() - started < 30, "four tries, and none waited the silence out"
+    assert server.downloads == 4
+
+
+def test_f23_no_network_is_said_plainly(
+    target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kaggle(Answer(CSV)).server_close()
+    assert "Kaggle cannot be reached" in refuses_kaggle(target)
+    import kagglesdk.kaggle_env as env
+
+    monkeypatch.setitem(env._env_to_endpoint, env.KaggleEnv.PROD, "http://kaggle.invalid")
+    assert "address cannot be looked up" in refuses_kaggle(target)
+
+
+def test_f24_truncated_download_is_retried_and_never_replaces_the_old_copy(
+    target: Path, kaggle: Callable[..., KaggleServer]
+) -> None:
+    kaggle(Answer(CSV))
+    fetch_kaggle(target)
+    copy = Path(".cgan/downloads/digit-recognizer/train.csv")
+    assert copy.read_bytes() == CSV
+    target.write_bytes(GOOD)
+    server = kaggle(Answer(CSV, cut=1000))
+    message = refuses_kaggle(target)
+    assert "The download was cut off. Gave up after 4 tries" in message
+    assert f"`data.path: {copy}`" in message
+    assert copy.read_bytes() == CSV and server.downloads == 4
+    kaggle(Answer(CSV, cut=1000), Answer(CSV))
+    fetch_kaggle(target)
+    assert target.read_bytes() == CSV
+
+
+def test_f24_damaged_download_is_found_by_its_checksum(
+    target: Path, kaggle: Callable[..., KaggleServer]
+) -> None:
+    md5 = base64.b64encode(hashlib.md5(CSV).digest()).decode()
+    header = {"x-goog-hash": f"crc32c=AAAAAA==,md5={md5}"}
+    kaggle(Answer(CSV, headers=header))
+    fetch_kaggle(target)
+    target.write_bytes(GOOD)
+    kaggle(Answer(CSV.replace(b"5", b"6"), headers=header))
+    assert "arrived damaged" in refuses_kaggle(target)
+
+
+def test_f12_login_page_from_kaggle_is_recognized(
+    target: Path, kaggle: Callable[..., KaggleServer]
+) -> None:
+    kaggle(Answer(b"<!doctype html><title>Log in</title>"))
+    message = refuses_kaggle(target)
+    assert message.startswith("Kaggle's train.csv of digit-recognizer: this is a web page")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_f28_download_above_the_cap_is_stopped(
+    target: Path, kaggle: Callable[..., KaggleServer], zipped: bool
+) -> None:
+    zeros = bytes(10_000_000)
+    kaggle(Answer(zip_of({"train.csv": zeros}), name="train.csv.zip") if zipped else Answer(zeros))
+    message = refuses_kaggle(target, max_megabytes=2)
+    assert "larger than 2 MB, the limit" in message
+
+
+def test_f30_credentials_file_readable_by_others_is_warned_of(
+    target: Path,
+    kaggle: Callable[..., KaggleServer],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    monkeypatch.delenv("KAGGLE_KEY")
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", "secrets")
+    path = Path("secrets/kaggle.json")
+    path.parent.mkdir()
+    path.write_text(json.dumps({"username": "someone", "key": KEY}))
+    path.chmod(0o644)
+    kaggle(Answer(CSV))
+    fetch_kaggle(target)
+    assert "secrets/kaggle.json can be read by others: `chmod 600" in caplog.text
+    caplog.clear()
+    path.chmod(0o600)
+    fetch_kaggle(target)
+    assert "can be read by others" not in caplog.text
+    target.write_bytes(GOOD)
+    path.write_text("{}")
+    assert "expected JSON with `username` and `key`" in refuses_kaggle(target)
+
+
+def test_f30_key_is_in_no_message_log_or_output(
+    target: Path,
+    kaggle: Callable[..., KaggleServer],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
+    echo = json.dumps({"code": 418, "message": f"bad key {KEY} in Basic {basic}"}).encode()
+    kaggle(
+        Answer(status=503, body=echo, headers={"Content-Type": "application/json"}),
+        Answer(status=418, body=echo, headers={"Content-Type": "application/json"}),
+    )
+    message = refuses_kaggle(target)
+    output = capfd.readouterr()
+    for text in (message, caplog.text, output.out, output.err):
+        assert KEY not in text and basic not in text
+    assert sources._redact(f"{KEY} {basic}", (KEY, basic)) == "*** ***"
+
+
+def test_missing_kagglehub_says_how_to_install_it(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "kagglehub", None)
+    with pytest.raises(SourceError, match=r"pip install -e '\.\[kaggle\]'"):
+        fetch_kaggle(target)

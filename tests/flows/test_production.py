@@ -1,0 +1,320 @@
+"""`make up`, `make deploy`, `make down`: processes, ports, the clone; once with real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import ROOT
+from test_pipeline import CLI, DVC_YAML, TOY
+
+from cgan.errors import CganError
+from flows import production as services
+from flows.production import Process, Production
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with toy stages and a toy gate, but the real flows; the working directory."""
+    folder = tmp_path / "project"
+    (folder / "data/inbox").mkdir(parents=True)
+    (folder / "data/inbox/README.md").write_text("Put your CSV here.")
+    (folder / "toy.py").write_text(TOY)
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    shutil.copytree(ROOT / "cgan", folder / "cgan", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "flows", folder / "flows", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "cgan/cli.py").write_text(CLI)
+    for name in ("params.yaml", "prefect.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    git(folder, "init", "--quiet", "--initial-branch", "main", ".")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "toy")
+    monkeypatch.chdir(folder)
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "DVC_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def known_as(production: Production, name: str, process: Process) -> None:
+    production.home.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"pid": process.pid, "started": process.started, "port": process.port})
+    (production.home / f"{name}.json").write_text(text)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# Processes
+
+
+def test_down_ends_what_up_started(project: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    production = Production(project)
+    started = psutil.Process(sleeper.pid).create_time()
+    known_as(production, "mlflow", Process(sleeper.pid, started, 5000))
+    assert services.down(project) == ["Stopped: mlflow."]
+    assert not psutil.pid_exists(sleeper.pid)
+    assert services.down(project) == ["Nothing was running."]
+
+
+def test_down_spares_a_process_that_only_has_the_number_of_ours(
+    project: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    production = Production(project)
+    started = psutil.Process(sleeper.pid).create_time()
+    known_as(production, "mlflow", Process(sleeper.pid, started - 100, 5000))
+    assert services.down(project) == ["Nothing was running."]
+    assert sleeper.poll() is None
+
+
+def test_what_a_killed_server_left_behind_is_ended_before_its_successor_starts(
+    project: Path,
+) -> None:
+    production = Production(project)
+    leader = subprocess.Popen(
+        ["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert leader.stdout
+    child = psutil.Process(int(leader.stdout.readline()))
+    started = psutil.Process(leader.pid).create_time()
+    known_as(production, "mlflow", Process(leader.pid, started, 5000))
+    leader.kill()
+    leader.wait()
+    leader.stdout.close()
+    assert child.is_running()
+    assert not production.stop("mlflow")
+    assert not child.is_running()
+
+
+def test_a_half_written_state_file_means_nothing_runs(project: Path) -> None:
+    production = Production(project)
+    production.home.mkdir(parents=True)
+    (production.home / "prefect.json").write_text('{"pid": 1')
+    assert production.running("prefect") is None
+
+
+@pytest.mark.parametrize("name", ["prefect", "mlflow"])
+def test_a_port_of_somebody_else_s_is_refused_with_the_way_out(
+    project: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ports = {"prefect": free_port(), "mlflow": free_port()}
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", ports[name]))
+        other.listen()
+        with contextlib.suppress(CganError):
+            arguments = [f"--{server}-port={port}" for server, port in ports.items()]
+            assert services.main(["up", *arguments]) == 1
+        told = capsys.readouterr().err
+        assert re.search(rf"port {ports[name]} for the {name} server .* {name.upper()}_PORT=", told)
+        assert Production(project).running(name) is None
+    services.down(project)
+
+
+def test_deploy_without_servers_says_how_to_start_them(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert services.main(["deploy"]) == 1
+    assert capsys.readouterr().err == (
+        "Error: the prefect server of this project does not run. Start it: make up.\n"
+    )
+
+
+def test_elsewhere_than_in_the_project_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert services.main(["up"]) == 1
+    assert "top folder" in capsys.readouterr().err
+
+
+def test_servers_get_our_settings_whatever_the_shell_has(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "https://elsewhere/api")
+    monkeypatch.setenv("PREFECT_API_KEY", "key")
+    environment = Production(project).environment(4321)
+    assert environment["PREFECT_API_URL"] == "http://127.0.0.1:4321/api"
+    assert "PREFECT_API_KEY" not in environment
+    assert environment["PREFECT_HOME"].startswith(str(project))
+    importlib.import_module(environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"])
+
+
+# The clone
+
+
+def test_the_clone_is_head_and_not_the_engineer_s_edits(project: Path) -> None:
+    production = Production(project)
+    (project / "toy.py").write_text("broken")
+    services._update_clone(production)
+    assert (production.work / "toy.py").read_text() == TOY
+    git(project, "commit", "--quiet", "--all", "-m", "edit")
+    (production.work / "params.yaml").write_text("left by a run's overrides")
+    services._update_clone(production)
+    assert (production.work / "toy.py").read_text() == "broken"
+    assert "overrides" not in (production.work / "params.yaml").read_text().splitlines()[0]
+    assert git(production.work, "rev-parse", "HEAD") == git(project, "rev-parse", "HEAD")
+
+
+def test_a_file_put_into_the_inbox_is_seen_by_the_clone_and_git_calls_it_clean(
+    project: Path,
+) -> None:
+    production = Production(project)
+    for _ in range(2):  # a second deploy finds the link of the first
+        services._update_clone(production)
+        (project / "data/inbox/digits.csv").write_text("label,pixel0\n")
+        assert (production.work / "data/inbox/digits.csv").exists()
+        assert git(production.work, "status", "--porcelain") == ""
+    assert (project / "data/inbox/README.md").exists()
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "repro", "-s", "download"], cwd=production.work, check=True)
+    (project / "data/inbox/digits.csv").write_text("label,pixel0\n1,2\n")
+    status = subprocess.run([*dvc, "status"], cwd=production.work, capture_output=True, text=True)
+    assert re.search(r"modified:\s+data/inbox", status.stdout)
+
+
+def test_another_data_path_is_shared_and_the_former_is_as_git_has_it(project: Path) -> None:
+    production = Production(project)
+    services._update_clone(production)
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("path: data/inbox ", "path: mine/new.csv "))
+    git(project, "commit", "--quiet", "--all", "-m", "path")
+    (project / "mine").mkdir()
+    (project / "mine/new.csv").write_text("label\n")
+    services._update_clone(production)
+    assert (production.work / "mine/new.csv").read_text() == "label\n"
+    assert not (production.work / "data/inbox").is_symlink()
+    assert (production.work / "data/inbox/README.md").exists()
+    assert git(production.work, "status", "--porcelain") == ""
+
+
+def test_the_clone_shares_the_cache(project: Path) -> None:
+    production = Production(project)
+    services._update_clone(production)
+    assert services._dvc(production.work, "cache", "dir") == str(project / ".dvc/cache")
+
+
+# All of it
+
+
+def wait_until(what: Callable[[], Any], seconds: float = 240) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(0.3)
+    raise AssertionError("it did not come to that in time")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers, schedule, a killed worker, an outage, the end; real but for the stages."""
+    production = Production(project)
+    monkeypatch.setenv("SLOW", "train")  # the worker passes it on
+    monkeypatch.setenv("SECONDS", "12")
+    ports: dict[str, int | None] = {"prefect": free_port(), "mlflow": None}
+    # The toy's `cgan` has no `ui`: a tracking server elsewhere is not ours to start.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+    def runs(*states: str) -> list[dict[str, Any]]:
+        question = {"flow_runs": {"state": {"name": {"any_": list(states)}}}}
+        found: list[dict[str, Any]] = production.api("POST", "/flow_runs/filter", question)
+        return found
+
+    def ids(*states: str) -> list[str]:
+        return [run["id"] for run in runs(*states)]
+
+    def every(seconds: float, seed: int = 1) -> None:
+        number = production.deployments()["nightly"]["id"]
+        schedule = {"schedule": {"interval": seconds}, "active": seconds < 1000}
+        parameters = {"refresh": True, "overrides": {"train.seed": seed}}
+        content = {"schedules": [schedule], "parameters": parameters}
+        production.api("PATCH", f"/deployments/{number}", content)
+
+    try:
+        services.up(project, ports)
+        first = {name: production.running(name) for name in ("prefect", "worker")}
+        assert None not in first.values()
+        services.up(project, ports)
+        assert first == {name: production.running(name) for name in first}, "up again: the same"
+
+        told = services.deploy(project, dict.fromkeys(services.CRONS))
+        assert "nightly: 0 2 * * * UTC" in told
+
+        # The schedule fires by itself. While the run is on, the next is cancelled, not queued, and
+        # nothing is deployed.
+        every(8)
+        run = wait_until(lambda: runs("Running"))[0]
+        assert wait_until(lambda: runs("Cancelled"))
+        assert len(runs("Running")) == 1
+        with pytest.raises(CganError, match="a run is at work in the clone"):
+            services.deploy(project, dict.fromkeys(services.CRONS))
+        every(10_000)
+        wait_until(lambda: run["id"] in ids("Promoted"))
+        assert runs("Promoted")[0]["name"].startswith("nightly ")
+
+        # A worker killed in mid-run: the run ends, its stage too, and the next worker takes it up.
+        every(8, seed=2)
+        attempts = production.work / "attempts.log"
+        wait_until(lambda: attempts.read_text().count("\ntrain ") == 2)
+        (run,) = runs("Running")
+        every(10_000, seed=2)
+        worker = production.running("worker")
+        assert worker
+        (engine,) = psutil.Process(worker.pid).children()
+        family = [engine, *engine.children(recursive=True)]
+        os.kill(worker.pid, signal.SIGKILL)
+        assert psutil.wait_procs(family, timeout=60)[1] == []
+        wait_until(lambda: ids("Crashed") == [run["id"]])
+        again = [line for line in services.up(project, ports) if line.startswith("again")]
+        assert len(again) == 1
+        wait_until(lambda: run["id"] in ids("Promoted"))
+        assert runs("Crashed") == []
+
+        # An outage of the worker: of the slots that went by, one is run.
+        before = len(ids("Promoted"))
+        assert production.stop("worker")
+        every(4)
+        cancelled = len(ids("Cancelled"))
+        late = len(wait_until(lambda: len(runs("Late")) >= 4 and runs("Late")))
+        every(10_000)
+        services.up(project, ports)
+        wait_until(lambda: not runs("Late", "Pending", "Submitting", "Running"))
+        assert len(ids("Promoted")) == before + 1
+        assert len(ids("Cancelled")) - cancelled >= late - 1
+    finally:
+        services.down(project)
+    assert production.running("prefect") is None
+    assert not [p for p in psutil.process_iter(["environ"]) if str(project) in str(p.info)]

@@ -1,0 +1,44 @@
+"""prefect.yaml, as `prefect deploy` and the server read it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from prefect.cli.deploy._triggers import DeploymentTriggerAdapter
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.schemas.automations import Posture
+
+from cgan.params.sections import read_yaml
+from flows import production
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx")
+DEPLOYMENTS = {entry["name"]: entry for entry in read_yaml(ROOT / "prefect.yaml")["deployments"]}
+
+
+@pytest.mark.parametrize("entry", DEPLOYMENTS.values(), ids=list(DEPLOYMENTS))
+def test_a_deployment_names_a_flow_with_these_parameters(entry: dict[str, Any]) -> None:
+    file, _, name = entry["entrypoint"].partition(":")
+    flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), name)
+    assert entry.get("parameters", {}).keys() <= flow.parameters.properties.keys()
+    assert entry["work_pool"]["name"] == production.POOL
+
+
+def test_what_works_in_the_clone_has_one_schedule_and_params_of_the_commit() -> None:
+    scheduled = {name: entry for name, entry in DEPLOYMENTS.items() if "schedules" in entry}
+    assert tuple(scheduled) == production.CRONS
+    for entry in scheduled.values():
+        (schedule,) = entry["schedules"]
+        CronSchedule(**schedule)
+        steps = [step for pull in entry["pull"] for step in pull.values()]
+        assert any("checkout" in str(step.get("script")) for step in steps)
+
+
+def test_zombies_are_looked_for_by_heartbeats_and_any_end_counts() -> None:
+    (trigger,) = DEPLOYMENTS["zombie"]["triggers"]
+    event = DeploymentTriggerAdapter.validate_python({"name": "zombie", **trigger})
+    assert event.posture == Posture.Proactive
+    assert event.within.total_seconds() > 15 * 60
+    assert event.expect == {"prefect.flow-run.*"}

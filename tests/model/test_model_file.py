@@ -1,0 +1,464 @@
+"""Model files and checkpoints: what is written, what is refused, what training falls back to."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import resource
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import save_file
+
+from cgan.errors import ModelError
+from cgan.model import model_file
+from cgan.model.model_file import (
+    Checkpoints,
+    digest_of,
+    load_discriminator,
+    load_generator,
+    load_tensors,
+    save_network,
+    save_tensors,
+)
+from cgan.model.networks import Architecture, build_discriminator, build_generator
+
+GENERATOR = Architecture("embed", 3, 3, 12, 8, features=2, latent_dim=4)
+DISCRIMINATOR = Architecture("projection", 3, 3, 12, 8, features=2)
+TENSORS = {
+    "weight": torch.arange(24.0).view(2, 3, 4),
+    "count": torch.tensor(7),
+    "empty": torch.zeros(0, dtype=torch.float64),
+    "low": torch.ones(3, dtype=torch.bfloat16),
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    save_tensors(tmp_path / "x.safetensors", "checkpoint", TENSORS, {"step": 12345})
+    return tmp_path / "x.safetensors"
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    raw = path.read_bytes()
+    (length,) = struct.unpack("<Q", raw[:8])
+    facts: dict[str, Any] = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["cgan"])
+    return facts
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return digest_of(a) == digest_of(b)
+
+
+def test_tensors_and_facts_survive_a_round_trip(file: Path) -> None:
+    tensors, facts = load_tensors(file, "checkpoint")
+    assert facts["step"] == 12345 and facts["digest"] == digest_of(TENSORS)
+    assert tensors.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert tensors[name].dtype == tensor.dtype and torch.equal(tensors[name], tensor)
+
+
+def test_equal_content_gives_equal_bytes_in_whatever_order_and_layout(tmp_path: Path) -> None:
+    image = torch.randn(2, 3, 4, 4)
+    for index, memory in enumerate((torch.contiguous_format, torch.channels_last)):
+        tensors = {"b": image.to(memory_format=memory), "a": torch.ones(3)}
+        facts = {"x": 1, "y": [2.5, None]}
+        if index:
+            tensors, facts = (dict(reversed(d.items())) for d in (tensors, facts))  # type: ignore[assignment]
+        save_tensors(tmp_path / str(index), "k", tensors, facts)
+    assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
+
+
+def test_tensors_that_share_memory_are_saved_whole(tmp_path: Path) -> None:
+    base = torch.arange(6.0)
+    save_tensors(tmp_path / "x", "k", {"all": base, "some": base[2:4]}, {})
+    loaded, _ = load_tensors(tmp_path / "x", "k")
+    assert torch.equal(loaded["all"], base) and torch.equal(loaded["some"], base[2:4])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weight": TENSORS["weight"] + 1},
+        {"weight": TENSORS["weight"].view(3, 2, 4)},
+        {"weight": TENSORS["weight"].view(torch.int32)},
+        {"other": torch.zeros(1)},
+    ],
+)
+def test_digest_changes_with_names_types_shapes_and_values(change: dict[str, torch.Tensor]) -> None:
+    assert digest_of({**TENSORS, **change}) != digest_of(TENSORS)
+    renamed = {("counts" if name == "count" else name): t for name, t in TENSORS.items()}
+    assert digest_of(renamed) != digest_of(TENSORS), "in the same order, too"
+
+
+def test_facts_that_are_no_json_are_refused_and_the_old_file_stays(file: Path) -> None:
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_tensors(file, "checkpoint", TENSORS, {"loss": float("nan")})
+    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("kept", [0, 4, 8, 60, 0.5, 0.99, -1])
+def test_f38_truncated_file_is_refused(file: Path, kept: float) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else int(kept)])
+    with pytest.raises(ModelError, match=r"truncated or something else; make it again") as caught:
+        load_tensors(file, "checkpoint")
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_f38_any_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, "checkpoint", {"w": torch.tensor([1.0, 2.0])}, {"step": 12345})
+    content = path.read_bytes()
+    facts, unnoticed = load_tensors(path, "checkpoint"), []
+    for position in range(len(content)):
+        for bit in (0, 3, 6):
+            damaged = bytearray(content)
+            damaged[position] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                loaded = load_tensors(path, "checkpoint")
+            except ModelError as error:
+                assert "\n" not in str(error)
+            else:
+                # A flip that JSON doesn't notice, in white space: nothing else reads the same.
+                if not same(loaded[0], facts[0]) or loaded[1] != facts[1]:
+                    unnoticed.append((position, bit))
+    assert unnoticed == []
+
+
+def test_f39_pickle_under_a_model_s_name_is_never_executed(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+            return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]
+
+    path = tmp_path / "generator.safetensors"
+    for write in (lambda: path.write_bytes(pickle.dumps(Bomb())), lambda: torch.save(Bomb(), path)):
+        write()
+        for load in (load_generator, load_discriminator):
+            with pytest.raises(ModelError, match="not a readable safetensors file"):
+                load(path)
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    path.rename(folder / "step-000000004.safetensors")
+    assert Checkpoints(folder).load() is None
+    assert not (tmp_path / "ran").exists()
+
+
+def test_f40_file_of_another_kind_is_refused(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"expected a generator, found a checkpoint\. Is it the"):
+        load_generator(file)
+    save_network(tmp_path / "d", build_discriminator(DISCRIMINATOR), {})
+    with pytest.raises(ModelError, match="expected a generator, found a discriminator"):
+        load_generator(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"features": 3}, "`layers.0.bias` should be (6,), is (4,)"),
+        ({"latent_dim": 5}, "`embedding.weight` should be (3, 5), is (3, 4)"),
+        ({"kind": "deconv"}, "`embedding.weight` should be absent, is (3, 4)"),
+        ({"height": 16}, "`linear.weight` should be (32, 8), is (24, 8)"),
+    ],
+)
+def test_f40_weights_of_another_architecture_are_refused_with_the_difference(
+    tmp_path: Path, changes: dict[str, Any], difference: str
+) -> None:
+    tensors = build_generator(GENERATOR).state_dict()
+    path = tmp_path / "g.safetensors"
+    claimed = replace(GENERATOR, **changes).to_json()
+    save_tensors(path, "generator", tensors, {"architecture": claimed})
+    with pytest.raises(
+        ModelError, match="weights and architecture in the file don't match"
+    ) as caught:
+        load_generator(path)
+    assert difference in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "claim", [None, "deconv", {"kind": "deconv"}, {**GENERATOR.to_json(), "kind": "os.system"}]
+)
+def test_f40_foreign_architecture_is_refused(tmp_path: Path, claim: Any) -> None:
+    path = tmp_path / "g.safetensors"
+    save_tensors(path, "generator", {}, {"architecture": claim})
+    with pytest.raises(ModelError) as caught:
+        load_generator(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_f40_huge_architecture_costs_no_memory(tmp_path: Path) -> None:
+    claim = {**GENERATOR.to_json(), "features": 4096, "height": 4096, "width": 4096}
+    path = tmp_path / "g.safetensors"
+    save_tensors(path, "generator", {}, {"architecture": claim})
+    with pytest.raises(ModelError, match="don't match"):  # petabytes, were it built
+        load_generator(path)
+
+
+def test_f41_another_format_is_refused_clearly(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_file, "FORMAT", 2)
+    with pytest.raises(ModelError, match=r"file format 1, this cgan reads format 2\. Use the cgan"):
+        load_tensors(file, "checkpoint")
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {"cgan": "{"}, {"cgan": "[]"}, {"cgan": "{}"}, {"cgan": "[" * 99_999}]
+)
+def test_safetensors_that_cgan_did_not_write_are_refused(
+    tmp_path: Path, metadata: dict[str, str] | None
+) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "x.safetensors", metadata)
+    with pytest.raises(ModelError, match="a safetensors file, but not one that cgan wrote"):
+        load_tensors(tmp_path / "x.safetensors", "checkpoint")
+
+
+def test_f44_a_file_names_no_device_and_loads_to_the_cpu(file: Path) -> None:
+    raw = file.read_bytes()
+    header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
+    for name, entry in header.items():
+        if name != "__metadata__":
+            assert entry.keys() == {"dtype", "shape", "data_offsets"}
+    assert b"cuda" not in raw and b"cpu" not in raw
+    with torch.device("meta"):  # whatever the default is
+        tensors, _ = load_tensors(file, "checkpoint")
+    assert {tensor.device.type for tensor in tensors.values()} == {"cpu"}
+
+
+@pytest.mark.gpu
+def test_f44_a_checkpoint_from_cuda_is_the_same_on_the_cpu(tmp_path: Path) -> None:
+    on_card = {name: tensor.cuda() for name, tensor in TENSORS.items()}
+    Checkpoints(tmp_path).save(3, on_card)
+    loaded = Checkpoints(tmp_path).load()
+    assert loaded is not None and loaded[0] == 3 and same(loaded[1], TENSORS)
+    assert {tensor.device.type for tensor in loaded[1].values()} == {"cpu"}
+
+
+def test_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"not found\. Make it with `dvc repro`"):
+        load_generator(tmp_path / "generator.safetensors")
+    with pytest.raises(ModelError, match="not a file"):
+        load_generator(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["deconv", "upsample", "embed", "seed"])
+def test_loaded_generator_draws_what_the_saved_one_draws(tmp_path: Path, kind: str) -> None:
+    network = build_generator(Architecture(kind, 3, 1, 28, 28, features=4, latent_dim=4)).eval()
+    save_network(tmp_path / "g", network, {"data_digest": "ab", "params": {"lr": 0.1}})
+    loaded, facts = load_generator(tmp_path / "g")
+    latents, labels = torch.randn(4, 4), torch.tensor([0, 1, 2, 0])
+    with torch.no_grad():
+        assert torch.equal(loaded(latents, labels), network(latents, labels))
+    assert not loaded.training and not any(w.requires_grad for w in loaded.parameters())
+    assert loaded.architecture == network.architecture
+    assert facts["torch"] == torch.__version__ and facts["data_digest"] == "ab"
+    convs = [w for w in loaded.parameters() if w.dim() == 4]
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in convs)
+
+
+def test_loaded_discriminator_scores_what_the_saved_one_scores(tmp_path: Path) -> None:
+    network = build_discriminator(DISCRIMINATOR).eval()
+    save_network(tmp_path / "d", network, {})
+    loaded, _ = load_discriminator(tmp_path / "d")
+    images, labels = torch.randn(3, 3, 12, 8), torch.arange(3)
+    for mine, theirs in zip(loaded(images, labels), network(images, labels), strict=True):
+        assert mine is not None and theirs is not None and torch.equal(mine, theirs)
+
+
+def tensors_of(step: int) -> dict[str, torch.Tensor]:
+    return {"w": torch.full((3,), float(step))}
+
+
+def saved(folder: Path, *steps: int) -> Checkpoints:
+    checkpoints = Checkpoints(folder)
+    for step in steps:
+        checkpoints.save(step, tensors_of(step))
+    return checkpoints
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_newest_two_checkpoints_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
+    found = saved(tmp_path, 2, 10, 4, 100).load()
+    assert found is not None and found[0] == 100 and same(found[1], tensors_of(100))
+    assert names_in(tmp_path) == ["step-000000010.safetensors", "step-000000100.safetensors"]
+
+
+def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path / "new").load() is None
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def flip_weight(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+
+
+def change_step(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'step\\": 8', b'step\\": 9'))
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_weight, change_step])
+def test_f38_training_falls_back_to_the_previous_good_checkpoint_and_says_so(
+    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = saved(tmp_path, 4, 8)
+    newest = tmp_path / "step-000000008.safetensors"
+    before = newest.read_bytes()
+    damage(newest)
+    assert newest.read_bytes() != before
+    with caplog.at_level(logging.WARNING):
+        found = checkpoints.load()
+    assert found is not None and found[0] == 4 and same(found[1], tensors_of(4))
+    assert "Checkpoint left out: " in caplog.text and newest.name in caplog.text
+    assert names_in(tmp_path) == ["step-000000004.safetensors"]
+
+
+def test_f38_with_no_good_checkpoint_training_starts_anew(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 4, 8)
+    for path in tmp_path.iterdir():
+        truncate(path)
+    assert checkpoints.load() is None
+
+
+UNREADABLE = """
+import os, resource, sys
+from pathlib import Path
+from cgan.model.model_file import Checkpoints, UnreadableError
+checkpoints = Checkpoints(Path(sys.argv[2]))
+if sys.argv[1] == "EMFILE":
+    try:
+        while True:
+            os.open("/dev/null", os.O_RDONLY)
+    except OSError:
+        os.closerange(1000, 1000 + int(sys.argv[3]))
+elif sys.argv[1] == "ENOMEM":
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+elif os.getuid() == 0:
+    os.setuid(65534)
+try:
+    sys.exit(f"loaded {checkpoints.load()}")
+except UnreadableError as error:
+    sys.stdout.write(str(error))
+except OSError as error:  # of the folder
+    sys.stdout.write(f"{error.filename}: {error.strerror}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "amount", "reason"),
+    [
+        pytest.param("EMFILE", 0, "Too many open files", marks=pytest.mark.slow),
+        ("EMFILE", 1, "Too many open files"),
+        pytest.param("ENOMEM", 100_000, "annot allocate memory", marks=pytest.mark.slow),
+        ("ENOMEM", 15_000_000, "annot allocate memory"),
+        ("EACCES, file", 0, "Permission denied"),
+        ("EACCES, folder", 0, "Permission denied"),
+    ],
+)
+def test_f77_checkpoints_that_cannot_be_read_at_present_are_told_and_left_alone(
+    tmp_path: Path, fault: str, amount: int, reason: str
+) -> None:
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder)
+    for step in (4, 8):
+        checkpoints.save(step, {"w": torch.zeros(3_000_000)})
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for path in [tmp_path, *tmp_path.parents][:-2]:
+        path.chmod(path.stat().st_mode | 0o011)  # to be passed through by another user
+    if fault == "EACCES, file":
+        for path in folder.iterdir():
+            path.chmod(0)
+    if fault == "EACCES, folder":
+        folder.chmod(0)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", UNREADABLE, fault, str(folder), str(amount)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)),
+        )
+    finally:
+        folder.chmod(0o755)
+        for path in folder.iterdir():
+            path.chmod(0o644)
+    assert child.returncode == 0, child.stderr
+    assert reason in child.stdout and str(folder) in child.stdout, child.stdout
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    found = Checkpoints(folder).load()
+    assert found is not None and found[0] == 8
+
+
+def test_f42_the_step_in_the_name_is_the_step_of_the_content(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 4, 8)
+    assert header_of(tmp_path / "step-000000008.safetensors")["step"] == 8
+    (tmp_path / "step-000000008.safetensors").rename(tmp_path / "step-000000009.safetensors")
+    found = checkpoints.load()
+    assert found is not None and found[0] == 8
+
+
+def test_f43_leftover_of_a_killed_save_is_cleaned_and_nothing_else(tmp_path: Path) -> None:
+    saved(tmp_path, 4)
+    (tmp_path / ".step-000000008.safetensors.abc.tmp").write_bytes(b"half")
+    (tmp_path / "mlflow.json").write_text("{}")
+    found = Checkpoints(tmp_path).load()
+    assert found is not None and found[0] == 4
+    assert names_in(tmp_path) == ["mlflow.json", "step-000000004.safetensors"]
+
+
+def test_f54_a_save_that_finds_no_space_leaves_the_former_checkpoints(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 4, 8)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoints.save(12, {"w": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names_in(tmp_path) == ["step-000000004.safetensors", "step-000000008.safetensors"]
+
+
+def test_f87_a_saved_checkpoint_s_name_is_on_the_disk_too_and_the_folders_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[tuple[str, Path]] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        events.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def noted_rename(path: Path, target: Path) -> Path:
+        events.append(("rename", Path(target)))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_rename)
+    target = tmp_path / "a/b/x.safetensors"
+    save_tensors(target, "checkpoint", tensors_of(4), {"step": 4})
+    content, renamed, *folders = events
+    assert content[0] == "fsync" and content[1].name.startswith(".x.safetensors.")
+    assert renamed == ("rename", target)
+    assert folders == [("fsync", tmp_path / "a/b"), ("fsync", tmp_path / "a"), ("fsync", tmp_path)]
+    events.clear()
+    save_tensors(target, "checkpoint", tensors_of(8), {"step": 8})
+    assert events[2:] == [("fsync", tmp_path / "a/b")]

@@ -1,0 +1,369 @@
+"""Generators and discriminators: shapes, the demo's facts, what the label does."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from cgan.errors import ModelError, ParamsError
+from cgan.model.networks import (
+    DISCRIMINATORS,
+    GENERATORS,
+    Architecture,
+    PixelDoubling,
+    ProjectionDiscriminator,
+    build_discriminator,
+    build_generator,
+)
+
+DEMO = Architecture("seed", 10, 1, 28, 28, features=96, latent_dim=96)
+
+
+def generator_of(kind: str = "deconv", **changes: Any) -> Architecture:
+    facts = {"classes": 10, "channels": 1, "height": 28, "width": 28, "features": 4}
+    return Architecture(kind, **{**facts, "latent_dim": 6, **changes})
+
+
+def shapes_through(layers: nn.Module, run: Any) -> list[tuple[str, tuple[int, ...]]]:
+    """Kind and output shape (no batch) of each layer that has weights or changes the size."""
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    hooks = [
+        layer.register_forward_hook(
+            lambda module, _, out: seen.append((type(module).__name__, tuple(out.shape[1:])))
+        )
+        for layer in layers.children()
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("kind", [kind for kind in GENERATORS if kind != "seed"])
+@pytest.mark.parametrize(
+    ("channels", "height", "width"),
+    [(1, 28, 28), (3, 30, 20), (1, 64, 64), (1, 8, 8), (3, 8, 256), (1, 9, 65), (1, 256, 8)],
+)
+def test_generator_and_discriminator_fit_every_image_size(
+    kind: str, channels: int, height: int, width: int
+) -> None:
+    size = {"channels": channels, "height": height, "width": width}
+    generator = build_generator(generator_of(kind, **size))
+    labels = torch.tensor([0, 9, 3])
+    images = generator(torch.randn(3, 6), labels)
+    assert images.shape == (3, channels, height, width) and images.dtype == torch.float32
+    assert -1 <= images.min() < images.max() <= 1
+    discriminator = build_discriminator(generator_of("projection", latent_dim=0, **size))
+    logits, class_logits = discriminator(images, labels)
+    assert logits.shape == (3,) and class_logits is not None and class_logits.shape == (3, 10)
+    (logits.sum() + class_logits.sum()).backward()
+    for network in (generator, discriminator):
+        assert all(w.grad is not None and w.grad.any() for w in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("limit", "generated", "seen"),
+    [(4096, [16, 16, 8, 4], [4, 8, 16]), (8, [8, 8, 8, 4], [4, 8, 8]), (2, [4] * 4, [4] * 3)],
+)
+def test_no_layer_has_more_features_than_the_limit_but_those_of_the_largest_map(
+    limit: int, generated: list[int], seen: list[int]
+) -> None:
+    generator = build_generator(generator_of(height=64, width=64, max_features=limit))
+    norms = [layer for layer in generator.modules() if isinstance(layer, nn.BatchNorm2d)]
+    convs = [m for m in generator.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert [norm.num_features for norm in norms] == generated
+    assert [conv.in_channels for conv in convs] == generated
+    discriminator = build_discriminator(
+        generator_of("projection", height=64, width=64, max_features=limit)
+    )
+    halvings = [
+        m for m in discriminator.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)
+    ]
+    assert [conv.out_channels for conv in halvings] == seen
+    assert generator(torch.randn(2, 6), torch.tensor([1, 2])).shape == (2, 1, 64, 64)
+
+
+def test_an_architecture_from_before_there_was_a_limit_has_none() -> None:
+    facts = generator_of().to_json()
+    del facts["max_features"]
+    assert Architecture.from_json(facts) == generator_of()
+
+
+@pytest.mark.parametrize(
+    ("side", "smallest"), [(28, 7), (32, 8), (40, 5), (64, 8), (8, 2), (256, 8)]
+)
+def test_generator_starts_from_a_map_of_at_most_8_pixels(side: int, smallest: int) -> None:
+    generator = build_generator(generator_of(height=side, width=side))
+    assert generator.linear.out_features == smallest**2 * generator.layers[0].num_features
+
+
+def test_features_double_towards_the_latent_and_towards_the_logits() -> None:
+    generator = build_generator(generator_of(height=64, width=64, features=4))
+    channels = [m.num_features for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert channels == [16, 16, 8, 4]
+    discriminator = build_discriminator(generator_of("projection", height=64, width=64, features=4))
+    convs = [m for m in discriminator.modules() if isinstance(m, nn.Conv2d)]
+    assert [conv.out_channels for conv in convs] == [4, 8, 16, 16]
+
+
+def test_the_demo_generator_has_the_layers_of_the_demo() -> None:
+    generator = build_generator(DEMO)
+    latents, labels = torch.randn(2, 96), torch.tensor([3, 7])
+    seen = shapes_through(generator.layers, lambda: generator(latents, labels))
+    normalised = ["BatchNorm2d", "ReLU"]
+    expected = []
+    for channels, side in ((384, 4), (192, 7), (96, 14)):
+        expected += [(k, (channels, side, side)) for k in ["ConvTranspose2d", *normalised]]
+    assert seen == [*expected, ("ConvTranspose2d", (1, 28, 28)), ("Tanh", (1, 28, 28))]
+    convs = [m for m in generator.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert [conv.in_channels for conv in convs] == [106, 384, 192, 96]
+    assert [conv.kernel_size[0] for conv in convs] == [4, 3, 4, 4]
+    assert [conv.stride[0] for conv in convs] == [1, 2, 2, 2]
+    assert [conv.padding[0] for conv in convs] == [0, 1, 1, 1]
+    assert all(conv.bias is None for conv in convs)
+
+
+def test_the_demo_discriminator_has_the_layers_of_the_demo() -> None:
+    discriminator = build_discriminator(DEMO)
+    images, labels = torch.randn(2, 1, 28, 28), torch.tensor([3, 7])
+    seen = shapes_through(discriminator.layers, lambda: discriminator(images, labels))
+    names = [name for name, _ in seen if name not in ("BatchNorm2d", "ELU", "Flatten")]
+    assert names == ["Conv2d", "MaxPool2d", "Conv2d", "Conv2d", "Conv2d", "Linear", "Linear"]
+    shapes = [shape for name, shape in seen if name in ("Conv2d", "MaxPool2d", "Linear")]
+    assert shapes == [
+        (24, 26, 26),
+        (24, 13, 13),
+        (32, 6, 6),
+        (64, 4, 4),
+        (128, 1, 1),
+        (32,),
+        (1,),
+    ]
+    assert sum(name == "BatchNorm2d" for name, _ in seen) == 3
+    assert sum(name == "ELU" for name, _ in seen) == 4
+    assert discriminator.layers[0].in_channels == 11
+    assert [c.kernel_size[0] for c in discriminator.modules() if isinstance(c, nn.Conv2d)] == [
+        *(3, 3, 3, 4)
+    ]
+    logits, class_logits = discriminator(images, labels)
+    assert logits.shape == (2,) and class_logits is None
+
+
+def test_the_demo_s_activations_and_norms_have_the_demo_s_constants() -> None:
+    modules = [*build_generator(DEMO).modules(), *build_discriminator(DEMO).modules()]
+    assert {m.alpha for m in modules if isinstance(m, nn.ELU)} == {0.25}
+    assert {m.eps for m in modules if isinstance(m, nn.BatchNorm2d)} == {1e-5}
+
+
+def test_every_convolution_of_the_discriminator_is_followed_by_a_leak_of_a_fifth() -> None:
+    layers = list(build_discriminator(generator_of("projection", height=64, width=64)).layers)
+    assert [type(layer) for layer in layers] == [nn.Conv2d, nn.LeakyReLU] * 4
+    assert {leak.negative_slope for leak in layers[1::2]} == {0.2}
+
+
+@pytest.mark.parametrize("kind", ["deconv", "upsample", "embed"])
+def test_only_the_generator_s_last_layer_has_a_bias_since_a_norm_follows_the_others(
+    kind: str,
+) -> None:
+    generator = build_generator(generator_of(kind))
+    convs = [m for m in generator.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert [conv.bias is not None for conv in convs] == [False] * (len(convs) - 1) + [True]
+    assert generator.linear.bias is None
+
+
+def test_a_size_that_is_no_multiple_is_the_upper_left_of_a_larger_picture() -> None:
+    generator = build_generator(generator_of(height=30, width=21)).eval()
+    drawn: list[torch.Tensor] = []
+    generator.layers.register_forward_hook(lambda *call: drawn.append(call[2]))
+    images = generator(torch.randn(2, 6), torch.tensor([1, 2]))
+    assert drawn[0].shape[2:] == (32, 24)
+    assert torch.equal(images, drawn[0][:, :, :30, :21])
+
+
+def test_the_demo_discriminator_sees_the_label_as_one_constant_channel_a_class() -> None:
+    discriminator = build_discriminator(DEMO)
+    given: list[torch.Tensor] = []
+    discriminator.layers[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    images = torch.randn(2, 1, 28, 28)
+    discriminator(images, torch.tensor([3, 7]))
+    assert torch.equal(given[0][:, :1], images)
+    planes = given[0][:, 1:]
+    assert planes[0, 3].eq(1).all() and planes[1, 7].eq(1).all() and planes.sum() == 2 * 28 * 28
+
+
+def test_the_demo_weights_are_xavier_gaussian_of_magnitude_3() -> None:
+    torch.manual_seed(0)
+    weight = build_generator(DEMO).layers[3].weight.detach()  # 384 → 192, 3×3
+    fans = 9 * (384 + 192) / 2
+    assert weight.std().item() == pytest.approx(math.sqrt(3 / fans), rel=0.01)
+    assert weight.mean().item() == pytest.approx(0, abs=1e-3)
+    tail = (weight.abs() > 2 * weight.std()).float().mean().item()
+    assert tail == pytest.approx(0.0455, abs=0.002), "a Gaussian, not a uniform"
+
+
+def test_the_demo_batch_norm_scale_is_fixed() -> None:
+    for network in (build_generator(DEMO), build_discriminator(DEMO)):
+        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert norms and all(not n.weight.requires_grad and n.bias.requires_grad for n in norms)
+        assert all(n.weight.eq(1).all() for n in norms)
+
+
+@pytest.mark.parametrize("build", [build_generator, build_discriminator])
+def test_the_demo_networks_refuse_other_sizes(build: Any) -> None:
+    with pytest.raises(ParamsError, match=r"for 28×28 images, and the data has 32×28\. Choose"):
+        build(generator_of("seed", height=32))
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_the_label_changes_the_picture(kind: str) -> None:
+    torch.manual_seed(0)
+    generator = build_generator(generator_of(kind)).eval()
+    with torch.no_grad():
+        images = generator(torch.randn(1, 6).expand(10, -1), torch.arange(10))
+    assert all(not torch.equal(images[i], images[j]) for i in range(10) for j in range(i))
+
+
+@pytest.mark.parametrize("kind", DISCRIMINATORS)
+def test_the_label_changes_the_logit(kind: str) -> None:
+    torch.manual_seed(0)
+    discriminator = build_discriminator(generator_of(kind)).eval()
+    with torch.no_grad():
+        logits, _ = discriminator(
+            torch.randn(1, 1, 28, 28).expand(10, -1, -1, -1), torch.arange(10)
+        )
+    assert len(set(logits.tolist())) == 10
+
+
+def test_a_logit_depends_on_its_own_image_alone() -> None:
+    discriminator = build_discriminator(generator_of("projection"))
+    images, labels = torch.randn(4, 1, 28, 28, requires_grad=True), torch.arange(4)
+    (gradient,) = torch.autograd.grad(discriminator(images, labels)[0][1], images)
+    assert [bool(g.any()) for g in gradient] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.5])
+def test_projection_and_class_logit_of_the_label_join_the_score(weight: float) -> None:
+    discriminator = build_discriminator(generator_of("projection", class_logit_weight=weight))
+    images = torch.randn(10, 1, 28, 28)
+    maps = discriminator.layers(images).permute(0, 2, 3, 1).flatten(1)
+    out = discriminator.linear(maps)
+    logits, class_logits = discriminator(images, torch.arange(10))
+    joined = out[:, 1:11].diagonal() + weight * out[:, 11:].diagonal()
+    assert torch.allclose(logits, out[:, 0] + joined, atol=1e-5)
+    assert torch.allclose(class_logits, out[:, 11:], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_a_condition_can_be_a_mix_of_classes(kind: str) -> None:
+    generator = build_generator(generator_of(kind)).eval()
+    latents = torch.randn(3, 6)
+    ends = generator.condition(torch.tensor([1, 8]))
+    mixes = torch.stack([ends[0], ends.mean(dim=0), ends[1]])
+    images = generator.from_condition(latents, mixes)
+    assert torch.allclose(images[::2], generator(latents[::2], torch.tensor([1, 8])), atol=1e-5)
+    for label in (1, 8):
+        assert not torch.equal(images[1:2], generator(latents[1:2], torch.tensor([label])))
+
+
+@pytest.mark.parametrize(
+    ("build", "kind"),
+    [(build_generator, kind) for kind in GENERATORS]
+    + [(build_discriminator, kind) for kind in DISCRIMINATORS],
+)
+def test_convolution_weights_are_channels_last(build: Any, kind: str) -> None:
+    weights = [w for w in build(generator_of(kind, channels=3)).parameters() if w.dim() == 4]
+    assert weights
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+
+
+def test_maps_of_the_generator_are_channels_last_from_the_start() -> None:
+    generator = build_generator(generator_of())
+    given: list[torch.Tensor] = []
+    generator.layers.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    generator(torch.randn(2, 6), torch.tensor([0, 1]))
+    assert given[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_architecture_survives_json() -> None:
+    for architecture in (DEMO, generator_of("embed", height=30, width=20, channels=3)):
+        assert Architecture.from_json(architecture.to_json()) == architecture
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        None,
+        7,
+        [],
+        {},
+        {"kind": "deconv"},
+        {**DEMO.to_json(), "code": "import os"},
+        {**DEMO.to_json(), "kind": 7},
+        {**DEMO.to_json(), "classes": 0},
+        {**DEMO.to_json(), "classes": True},
+        {**DEMO.to_json(), "features": 10**9},
+        {**DEMO.to_json(), "features": 96.0},
+        {**DEMO.to_json(), "latent_dim": -1},
+        {**DEMO.to_json(), "height": 1},
+        {**DEMO.to_json(), "width": "28"},
+        {**DEMO.to_json(), "class_logit_weight": -1.0},
+        {**DEMO.to_json(), "class_logit_weight": float("nan")},
+        {**DEMO.to_json(), "class_logit_weight": True},
+    ],
+)
+def test_architecture_from_nonsense_is_refused(facts: Any) -> None:
+    with pytest.raises(ModelError, match="the file's architecture"):
+        Architecture.from_json(facts)
+
+
+@pytest.mark.parametrize("build", [build_generator, build_discriminator])
+def test_unknown_kind_is_refused_with_the_known_ones(build: Any) -> None:
+    with pytest.raises(ModelError, match=r"unknown network `os\.system`, expected one of `"):
+        build(generator_of("os.system"))
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_weights_are_a_function_of_the_seed(kind: str) -> None:
+    first, again, other = (
+        (torch.manual_seed(seed), build_generator(generator_of(kind)))[1] for seed in (5, 5, 6)
+    )
+    pairs = list(zip(first.parameters(), again.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert any(
+        not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_last_doubling_is_a_transposed_convolution_in_values_and_gradients(channels: int) -> None:
+    torch.manual_seed(0)
+    layer = PixelDoubling(6, channels, 4, stride=2, padding=1)
+    maps = torch.randn(3, 6, 5, 7).to(memory_format=torch.channels_last)
+    weights, bias = layer.weight, layer.bias
+    found = layer(maps.requires_grad_())
+    expected = F.conv_transpose2d(maps, weights, bias, stride=2, padding=1)
+    upstream = torch.randn_like(expected)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, (maps, weights, bias), upstream),
+        torch.autograd.grad(expected, (maps, weights, bias), upstream),
+    )
+
+
+@pytest.mark.parametrize("side", [8, 9, 28, 33])
+def test_the_gradient_at_the_first_maps_gives_the_gradient_at_the_images(side: int) -> None:
+    facts = generator_of("projection", height=side, width=side + 2)
+    discriminator = build_discriminator(facts)
+    assert isinstance(discriminator, ProjectionDiscriminator)
+    images = torch.randn(3, 1, side, side + 2, requires_grad=True)
+    maps = discriminator.first_maps(images)
+    upstream = torch.randn_like(maps)
+    found = discriminator.gradient_at_images(upstream)
+    (expected,) = torch.autograd.grad(maps, images, upstream)
+    torch.testing.assert_close(found, expected)
+    assert not found.requires_grad

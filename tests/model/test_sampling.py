@@ -1,0 +1,297 @@
+"""Seed and labels to pictures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from cgan.errors import CganError, ModelError
+from cgan.model.model_file import save_network
+from cgan.model.networks import Architecture, build_generator
+from cgan.model.networks import Generator as Network
+from cgan.model.sampling import (
+    CHUNK,
+    class_interpolation,
+    draw,
+    draw_latents,
+    image_grid,
+    interpolate_latents,
+    parse_text,
+    render,
+    save_gif,
+    to_uint8,
+)
+from cgan.serving.generator import Generator
+
+KINDS = ["deconv", "upsample", "embed", "seed"]
+
+
+def network_of(kind: str, classes: int = 10, channels: int = 1) -> Network:
+    """An untrained generator whose images differ by class and latent, statistics included."""
+    torch.manual_seed(3)
+    network = build_generator(Architecture(kind, classes, channels, 28, 28, 8, 6))
+    latents, labels = torch.randn(200, 6), torch.arange(200) % classes
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        network(latents, labels)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_depends_on_seed_and_position_alone_not_on_how_many_are_drawn(kind: str) -> None:
+    network = network_of(kind)
+    labels = torch.arange(2 * CHUNK + 9) % 10
+    all_of_them = draw(network, labels, seed=7)
+    for count in (1, 2, 5, CHUNK - 1, CHUNK, CHUNK + 1):
+        assert torch.equal(draw(network, labels[:count], seed=7), all_of_them[:count])
+
+
+@pytest.mark.parametrize("count", [1, CHUNK, CHUNK + 1])
+def test_the_network_always_runs_on_whole_chunks(count: int) -> None:
+    """On some machines float arithmetic changes with the number of rows, though not on all."""
+    network, rows = network_of("deconv"), []
+    network.linear.register_forward_hook(lambda *call: rows.append(len(call[2])))
+    assert len(draw(network, torch.zeros(count, dtype=torch.int64), seed=7)) == count
+    assert rows == [CHUNK] * -(-count // CHUNK)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_draws_the_same_images_and_another_seed_others(kind: str) -> None:
+    network, labels = network_of(kind), torch.arange(20) % 10
+    first = draw(network, labels, seed=7)
+    torch.manual_seed(99)
+    torch.randn(1000)
+    assert torch.equal(draw(network, labels, seed=7), first)
+    assert all(not torch.equal(a, b) for a, b in zip(draw(network, labels, 8), first, strict=True))
+
+
+def test_another_label_changes_its_own_image_only() -> None:
+    network, labels = network_of("deconv"), torch.arange(80) % 10
+    changed = labels.clone()
+    changed[33] = (changed[33] + 1) % 10
+    same = (draw(network, labels, 7) == draw(network, changed, 7)).flatten(1).all(dim=1)
+    assert (~same).nonzero().flatten().tolist() == [33]
+
+
+def test_the_number_of_threads_changes_no_image_and_is_left_as_it_was() -> None:
+    network, labels, threads = network_of("deconv"), torch.arange(150) % 10, torch.get_num_threads()
+    try:
+        drawn = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            drawn.append(draw(network, labels, seed=7))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+
+
+def test_drawing_leaves_the_global_random_generator_alone() -> None:
+    network = network_of("deconv")
+    before = torch.get_rng_state()
+    draw(network, torch.tensor([1]), 7)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_draw_latents_gives_the_latents_that_draw_uses() -> None:
+    network, labels = network_of("embed"), torch.arange(CHUNK + 5) % 10
+    latents = draw_latents(7, len(labels), 6)
+    assert torch.equal(
+        render(network, latents, network.condition(labels)), draw(network, labels, 7)
+    )
+
+
+@pytest.mark.parametrize("latent_dim", [1, 5, 64])
+def test_the_first_latents_do_not_depend_on_how_many_follow(latent_dim: int) -> None:
+    many = draw_latents(7, 1000, latent_dim)
+    for count in (1, 3, CHUNK, 999):
+        assert torch.equal(draw_latents(7, count, latent_dim), many[:count])
+    assert not torch.equal(many[:CHUNK], many[CHUNK : 2 * CHUNK])
+
+
+def test_drawing_in_training_mode_is_refused_because_padding_would_enter_the_statistics() -> None:
+    with pytest.raises(AssertionError, match="eval mode"):
+        draw(network_of("deconv").train(), torch.tensor([1]), 7)
+
+
+def test_minus_one_to_one_becomes_0_to_255_to_the_nearest() -> None:
+    images = torch.tensor([-1.0, -1 + 0.49 / 127.5, -1 + 0.51 / 127.5, 0.002, 1.0, 1.5, -7.0])
+    assert to_uint8(images).tolist() == [0, 0, 1, 128, 255, 255, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_class_interpolation_ends_in_the_plain_classes_drawings(kind: str) -> None:
+    network = network_of(kind)
+    latent = draw_latents(7, 1, 6)[0]
+    strip = class_interpolation(network, latent, 3, 8, steps=6)
+    assert torch.equal(strip[0], draw(network, torch.tensor([3]), 7)[0])
+    assert torch.equal(strip[-1], draw(network, torch.tensor([8]), 7)[0])
+    assert len({image.numpy().tobytes() for image in strip}) == 6
+
+
+def test_interpolated_latents_start_and_end_where_asked_and_keep_their_length() -> None:
+    start, end = draw_latents(7, 2, 64)
+    path = interpolate_latents(start, end, 9)
+    torch.testing.assert_close(path[0], start, rtol=0, atol=1e-6)
+    torch.testing.assert_close(path[-1], end, rtol=0, atol=1e-6)
+    unit = interpolate_latents(start / start.norm(), end / end.norm(), 9)
+    torch.testing.assert_close(unit.norm(dim=1), torch.ones(9))
+    angles = (unit[:-1] * unit[1:]).sum(dim=1).acos()
+    torch.testing.assert_close(angles, angles[0].expand(8), rtol=1e-3, atol=0)
+
+
+def test_interpolating_from_a_latent_to_itself_stays_there() -> None:
+    latent = draw_latents(7, 1, 64)[0]
+    torch.testing.assert_close(interpolate_latents(latent, latent, 4), latent.expand(4, -1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_image_grid_puts_each_image_in_its_row_and_column(channels: int) -> None:
+    images = torch.randint(0, 256, (2, 3, channels, 5, 4), dtype=torch.uint8)
+    grid = image_grid(images, padding=2, background=9, scale=3)
+    assert grid.shape[:2] == (2 * (15 + 2) + 2, 3 * (12 + 2) + 2)
+    assert grid.ndim == (2 if channels == 1 else 3)
+    for row in range(2):
+        for column in range(3):
+            y, x = 2 + row * 17, 2 + column * 14
+            cell = grid[y : y + 15, x : x + 12].reshape(15, 12, channels)
+            image = images[row, column].permute(1, 2, 0).numpy()
+            assert np.array_equal(cell, image.repeat(3, axis=0).repeat(3, axis=1))
+            assert np.all(grid[y - 2 : y, x : x + 12] == 9)
+            assert np.all(grid[y : y + 15, x - 2 : x] == 9)
+    assert np.all(grid[-2:] == 9)
+    assert np.all(grid[:, -2:] == 9)
+
+
+def test_a_film_has_every_frame_in_order_loops_and_holds_the_last(tmp_path: Path) -> None:
+    frames = [np.full((6, 8), value, np.uint8) for value in (0, 90, 200)]
+    save_gif(tmp_path / "film.gif", frames, frame_ms=200, last_ms=900)
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.info["loop"] == 0
+        found = []
+        for index in range(film.n_frames):
+            film.seek(index)
+            found.append((film.convert("L").getpixel((3, 3)), film.info["duration"]))
+    assert found == [(0, 200), (90, 200), (200, 900)]
+
+
+def test_a_text_is_read_digit_by_digit_up_to_ten_classes() -> None:
+    assert parse_text("2024", 10) == [2, 0, 2, 4]
+
+
+def test_a_text_is_read_as_numbers_beyond_ten_classes() -> None:
+    assert parse_text("12,3 40", 47) == [12, 3, 40]
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "named"),
+    [
+        ("20x4", 10, "'x', character 3"),
+        ("2 4", 10, "' ', character 2"),
+        ("-1", 10, "'-', character 1"),
+        ("019", 9, "'9', character 3"),
+        ("1٣", 10, "'٣', character 2"),
+        ("²", 10, "'²', character 1"),
+        ("12,47", 47, "'47', number 2"),
+        ("12;3", 47, "'12;3', number 1"),
+        ("9" * 5000, 47, "number 1"),
+        ("", 10, "empty"),
+        (" , ", 47, "empty"),
+    ],
+)
+def test_a_character_that_is_no_class_is_named_with_its_place_and_the_classes(
+    text: str, classes: int, named: str
+) -> None:
+    with pytest.raises(CganError) as error:
+        parse_text(text, classes)
+    assert named in str(error.value)
+    assert f"0 to {classes - 1}" in str(error.value)
+    assert len(str(error.value)) < 200
+
+
+def test_three_lines_of_python_draw(tmp_path: Path) -> None:
+    save_network(tmp_path / "generator.safetensors", network_of("deconv"), {"seed": 5})
+    script = (
+        "from cgan import Generator\n"
+        "generator = Generator.load('generator.safetensors')\n"
+        "images = generator.draw('2024', seed=7)\n"
+        "assert images.shape == (4, 28, 28) and images.dtype == 'uint8' and images.std() > 0\n"
+        "assert generator.classes == 10 and generator.shape == (28, 28)\n"
+        "assert generator.facts['seed'] == 5\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+def test_importing_the_package_loads_neither_torch_nor_numpy() -> None:
+    script = "import cgan, sys; assert not {'torch', 'numpy', 'mlflow'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_generator_draws_texts_and_labels_alike_in_colour_too() -> None:
+    generator = Generator(network_of("embed", channels=3), {})
+    drawn = generator.draw("309", seed=7)
+    assert drawn.shape == (3, *generator.shape) == (3, 28, 28, 3)
+    assert np.array_equal(drawn, generator.draw([3, 0, 9], seed=7))
+    assert np.array_equal(drawn, generator.draw(np.array([3, 0, 9]), seed=7))  # type: ignore[arg-type]
+    expected = draw(generator.network, torch.tensor([3, 0, 9]), 7).permute(0, 2, 3, 1)
+    assert np.array_equal(drawn, expected.numpy())
+
+
+@pytest.mark.parametrize("labels", [[3, 10], [-1], [2.5], ["3"], [float("nan")], []])
+def test_f74_labels_that_are_no_classes_are_refused(labels: list[int]) -> None:
+    with pytest.raises(CganError):
+        Generator(network_of("deconv"), {}).draw(labels)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**30])
+def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(CganError, match="seed"):
+        Generator(network_of("deconv"), {}).draw("1", seed=seed)
+
+
+# MLflow's own use of SQLAlchemy and of its model stages.
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+def test_a_generator_loads_from_a_run_and_from_the_registry_of_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    network = network_of("deconv")
+    save_network(tmp_path / "generator.safetensors", network, {})
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    with pytest.raises(ModelError, match="no MLflow store"):
+        Generator.load("runs:/abc/generator")
+    assert not (tmp_path / "mlflow.db").exists()
+
+    mlflow.set_tracking_uri(store)  # a test before this one may have set another
+    with mlflow.start_run() as run:
+        mlflow.log_artifact(str(tmp_path / "generator.safetensors"), "generator")
+    client = mlflow.MlflowClient()
+    client.create_registered_model("digits")
+    client.create_model_version("digits", f"{run.info.artifact_uri}/generator")
+    client.set_registered_model_alias("digits", "champion", "1")
+
+    expected = draw(network, torch.tensor([3]), 7)[0, 0].numpy()
+    for uri in (
+        f"runs:/{run.info.run_id}/generator",
+        "models:/digits@champion",
+        "models:/digits/1",
+    ):
+        assert np.array_equal(Generator.load(uri).draw("3", seed=7)[0], expected)
+    for uri in ("models:/digits@nobody", "runs:/abc/generator", "models:/../x"):
+        with pytest.raises(ModelError, match=r"MLFLOW_TRACKING_URI") as error:
+            Generator.load(uri)
+        assert str(error.value).startswith(uri)
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]

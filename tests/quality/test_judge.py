@@ -1,0 +1,281 @@
+"""The judge: learns classes, comes back from its file as it was, and is refused when it doesn't fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from synthetic import make_images
+from torch.nn import functional as F  # noqa: N812
+
+from cgan.data.dataset import Dataset
+from cgan.data.sources import mnist_sample
+from cgan.errors import ModelError, TrainingError
+from cgan.model.model_file import digest_of, save_tensors
+from cgan.params.sections import JudgeParams
+from cgan.quality.judge import (
+    FEATURES,
+    Judge,
+    MaxPool3x3,
+    _augmented,
+    accuracy,
+    load_judge,
+    look,
+    save_judge,
+    train_judge,
+)
+
+CPU = torch.device("cpu")
+
+
+def params_of(**changes: Any) -> JudgeParams:
+    tiny = {"total_kimg": 0.2, "batch_size": 16, "lr": 2.0e-3, "width": 4, "seed": 1}
+    return JudgeParams(**{**tiny, **changes})
+
+
+def dataset(images: Any, labels: Any, classes: int) -> Dataset:
+    return Dataset(torch.as_tensor(images), torch.as_tensor(labels), {"classes": classes})
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    """The 5,000 digits of the embedded sample, mixed."""
+    pixels, labels = mnist_sample()
+    order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
+    images = torch.from_numpy(pixels).view(-1, 1, 28, 28)
+    return dataset(images[order], torch.from_numpy(labels).long()[order], 10)
+
+
+@pytest.fixture(scope="module")
+def judge(digits: Dataset) -> Judge:
+    seen = dataset(digits.images[:1500], digits.labels[:1500], 10)
+    recipe = params_of(total_kimg=10.0, batch_size=64, lr=4.0e-3, width=8)
+    return train_judge(seen, recipe, CPU, torch.float32)
+
+
+def tiny(side: int = 8, channels: int = 1) -> Dataset:
+    return dataset(*make_images(side=side, channels=channels), 3)
+
+
+def test_judge_names_digits_that_it_never_saw(judge: Judge, digits: Dataset) -> None:
+    others = dataset(digits.images[3000:], digits.labels[3000:], 10)
+    assert accuracy(judge, others) > 0.9
+    wrong = dataset(others.images, (others.labels + 1) % 10, 10)
+    assert accuracy(judge, wrong) < 0.05
+
+
+def test_judge_learnt_from_moved_images_and_so_names_digits_in_another_place(
+    judge: Judge, digits: Dataset
+) -> None:
+    """Three pixels down and right: without the moves in its training 59 % are named, with them 86 %."""
+    moved = dataset(digits.images[3000:].roll((3, 3), dims=(2, 3)), digits.labels[3000:], 10)
+    assert accuracy(judge, moved) > 0.75
+
+
+def test_features_are_what_the_head_reads_and_are_not_negative(
+    judge: Judge, digits: Dataset
+) -> None:
+    verdict = look(judge, digits.images[:300])
+    assert verdict.features.shape == (300, FEATURES) and verdict.logits.shape == (300, 10)
+    assert verdict.features.min() >= 0 and verdict.features.dtype == torch.float32
+    with torch.no_grad():
+        assert torch.allclose(judge.head(verdict.features), verdict.logits, atol=1e-4)
+    assert torch.equal(verdict.classes, verdict.logits.argmax(dim=1))
+
+
+def test_a_verdict_does_not_depend_on_the_company(judge: Judge, digits: Dataset) -> None:
+    together = look(judge, digits.images[:70])
+    apart = look(judge, digits.images[:70], batch=9)
+    assert torch.allclose(together.logits, apart.logits, atol=1e-4)
+
+
+def test_looking_changes_neither_images_nor_judge(judge: Judge, digits: Dataset) -> None:
+    images, weights = digits.images[:50].clone(), digest_of(judge.state_dict())
+    look(judge, images)
+    assert torch.equal(images, digits.images[:50]) and digest_of(judge.state_dict()) == weights
+
+
+def test_equal_seeds_train_equal_judges_and_another_seed_another() -> None:
+    def trained(**changes: Any) -> str:
+        judge = train_judge(tiny(), params_of(**changes), CPU, torch.float32)
+        return digest_of(judge.state_dict())
+
+    first = trained()
+    torch.manual_seed(99)
+    assert trained() == first != trained(seed=2)
+
+
+def test_training_leaves_the_global_random_generator_alone() -> None:
+    torch.manual_seed(99)  # a state that no training before this one can have left
+    before = torch.get_rng_state()
+    train_judge(tiny(), params_of(), CPU, torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_judge_does_not_depend_on_the_number_of_threads() -> None:
+    threads, digests = torch.get_num_threads(), set()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            judge = train_judge(tiny(28), params_of(width=16), CPU, torch.float32)
+            digests.add(digest_of(judge.state_dict()))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(("side", "channels"), [(8, 1), (9, 3), (11, 1), (33, 3), (64, 1)])
+def test_every_image_size_can_be_judged(side: int, channels: int) -> None:
+    data = tiny(side, channels)
+    judge = train_judge(data, params_of(total_kimg=0.032), CPU, torch.float32)
+    assert look(judge, data.images).logits.shape == (36, 3)
+
+
+@pytest.mark.parametrize("images", [2, 3, 5, 17])
+def test_few_images_and_odd_batches_can_be_learnt(images: int) -> None:
+    data = tiny()
+    few = dataset(data.images[:images], data.labels[:images], 3)
+    judge = train_judge(few, params_of(), CPU, torch.float32)
+    assert look(judge, few.images).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 6, 10, 11])
+def test_a_training_may_be_of_any_length(steps: int) -> None:
+    recipe = params_of(total_kimg=steps * 0.016)
+    judge = train_judge(tiny(), recipe, CPU, torch.float32)
+    assert judge.layers[1].num_batches_tracked == steps
+
+
+def test_bfloat16_trains_float32_weights_and_is_no_float32() -> None:
+    judge = train_judge(tiny(), params_of(), CPU, torch.bfloat16)
+    assert all(w.dtype == torch.float32 and w.isfinite().all() for w in judge.parameters())
+    exact = weights_of(train_judge(tiny(), params_of(), CPU, torch.float32))
+    assert 1e-3 < (weights_of(judge) - exact).norm() / exact.norm() < 0.2
+
+
+def test_f51_divergence_is_an_error_with_advice() -> None:
+    recipe = params_of().model_copy(update={"lr": 1e38})
+    with pytest.raises(TrainingError, match=r"Lower `train_judge\.lr`"):
+        train_judge(tiny(), recipe, CPU, torch.float32)
+
+
+def test_pooling_of_7x7_is_adaptive_max_pooling() -> None:
+    maps = torch.rand(4, 5, 7, 7)
+    assert torch.equal(MaxPool3x3()(maps), F.adaptive_max_pool2d(maps, 3))
+
+
+@pytest.mark.parametrize("size", [(1, 2), (2, 2), (3, 5), (4, 16), (64, 3)])
+def test_pooling_covers_maps_of_every_size(size: tuple[int, int]) -> None:
+    maps = torch.rand(1, 1, *size, requires_grad=True)
+    pooled = MaxPool3x3()(maps)
+    assert pooled.shape == (1, 1, 3, 3)
+    assert pooled.max() == maps.max()
+    for place in range(maps.numel()):  # each pixel is seen
+        lit = torch.zeros(maps.numel())
+        lit[place] = 1
+        assert MaxPool3x3()(lit.view(1, 1, *size)).max() == 1
+
+
+def test_augmentation_moves_little_and_fills_with_black() -> None:
+    images = torch.full((200, 1, 28, 28), -1.0)
+    images[:, :, 12:16, 12:16] = 1
+    moved = _augmented(images, torch.Generator().manual_seed(0))
+    assert moved.shape == images.shape and moved.min() >= -1 and moved.max() <= 1
+    assert moved[:, :, :8].max() == -1 and moved[:, :, :, 20:].max() == -1
+    light = (moved + 1).sum(dim=(1, 2, 3)) / (images + 1).sum(dim=(1, 2, 3))
+    assert light.min() > 0.75 and light.max() < 1.3
+    assert len({image.numpy().tobytes() for image in moved}) == 200
+
+
+def test_augmentation_shifts_both_ways_turns_and_zooms_by_what_it_says_and_does_not_skew() -> None:
+    """By the moments of a bar: its light, its centre, its direction and how slim it is."""
+    side = 48
+    images = torch.full((400, 1, side, side), -1.0)
+    images[:, :, 20:28, 12:36] = 1
+    moved = (_augmented(images, torch.Generator().manual_seed(0)) + 1)[:, 0] / 2
+    places = torch.arange(side) - (side - 1) / 2
+    light = moved.sum(dim=(1, 2))
+    x = (moved.sum(dim=1) * places).sum(dim=1) / light
+    y = (moved.sum(dim=2) * places).sum(dim=1) / light
+    from_x, from_y = places - x[:, None], places - y[:, None]
+    xx = (moved.sum(dim=1) * from_x**2).sum(dim=1) / light
+    yy = (moved.sum(dim=2) * from_y**2).sum(dim=1) / light
+    xy = torch.einsum("nyx,nx,ny->n", moved, from_x, from_y) / light
+    turn = 0.5 * torch.atan2(2 * xy, xx - yy)
+    apart = ((xx - yy) ** 2 + 4 * xy**2).sqrt()
+    slimness = ((xx + yy + apart) / (xx + yy - apart)).sqrt()
+    # The grid says where a pixel is taken from: the picture goes the other way, by shift over zoom.
+    for shift in (x, y):
+        assert -2.4 < shift.min() < -1.6 and 1.6 < shift.max() < 2.4
+    assert -0.21 < turn.min() < -0.18 and 0.18 < turn.max() < 0.21
+    zoom = (8 * 24 / light).sqrt()
+    assert 0.89 < zoom.min() < 0.92 and 1.08 < zoom.max() < 1.11
+    assert slimness.min() == pytest.approx(3, abs=0.15)
+    assert slimness.max() == pytest.approx(3, abs=0.15)
+
+
+def test_a_judge_trains_as_by_hand() -> None:
+    """In plain PyTorch: AdamW, a one-cycle rate, smoothed labels, each epoch in an order of its own."""
+    data, params = tiny(), params_of(total_kimg=0.24, batch_size=16)  # 15 steps
+    torch.manual_seed(params.seed)
+    judge = Judge(3, 1, params.width)
+    start = weights_of(judge)
+    optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.01)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=15, pct_start=0.2)
+    random = torch.Generator().manual_seed(params.seed)
+    for step in range(15):
+        if step % 2 == 0:  # 36 images give two batches of 16
+            order = torch.randperm(36, generator=random)
+        rows = order[step % 2 * 16 :][:16]
+        moved = _augmented(data.images[rows].float() / 127.5 - 1, random)
+        logits = torch.cat([judge(half) for half in moved.chunk(2)])  # two halves, two batch norms
+        optimizer.zero_grad()
+        F.cross_entropy(logits, data.labels[rows], label_smoothing=0.02).backward()
+        optimizer.step()
+        rates.step()
+    trained = weights_of(train_judge(data, params, CPU, torch.float32))
+    assert (trained - weights_of(judge)).norm() < 0.001 * (trained - start).norm()
+
+
+def weights_of(judge: Judge) -> torch.Tensor:
+    return torch.cat([weight.detach().flatten() for weight in judge.parameters()])
+
+
+def test_loaded_judge_sees_what_the_saved_one_sees(
+    judge: Judge, digits: Dataset, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        save_judge(tmp_path / name, judge, {"data_digest": "ab"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    loaded, facts = load_judge(tmp_path / "a")
+    assert torch.equal(
+        look(loaded, digits.images[:99]).logits, look(judge, digits.images[:99]).logits
+    )
+    assert facts["data_digest"] == "ab" and facts["digest"] == digest_of(judge.state_dict())
+    assert not loaded.training and not any(w.requires_grad for w in loaded.parameters())
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        None,
+        {},
+        {"classes": 3, "channels": 1, "width": 4, "code": 1},
+        {"classes": 3, "channels": 1, "width": "4"},
+        {"classes": 3, "channels": 1, "width": -4},
+        {"classes": 3, "channels": 1, "width": 10**40},
+        {"classes": 3, "channels": 1, "width": 10**6},
+        {"classes": 4, "channels": 1, "width": 4},
+        {"classes": 3, "channels": 3, "width": 4},
+    ],
+)
+def test_f40_file_with_another_or_a_hostile_architecture_is_refused(
+    tmp_path: Path, claim: Any
+) -> None:
+    path = tmp_path / "judge.safetensors"
+    save_tensors(path, "judge", Judge(3, 1, 4).state_dict(), {"architecture": claim})
+    with pytest.raises(ModelError) as caught:
+        load_judge(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)

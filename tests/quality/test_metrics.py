@@ -1,0 +1,662 @@
+"""Metrics against closed forms, worked examples, and generators whose faults are known."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import peak_bytes
+from synthetic import make_images
+from torch import Tensor
+
+from cgan import project
+from cgan.data.dataset import Dataset, load_dataset, save_dataset
+from cgan.data.sources import mnist_sample
+from cgan.errors import DataError
+from cgan.model.model_file import digest_of, save_network
+from cgan.model.networks import Architecture, build_generator
+from cgan.model.sampling import draw
+from cgan.params.sections import EvaluateParams, JudgeParams
+from cgan.quality import evaluation, metrics
+from cgan.quality.evaluation import evaluate, gan_train, headline, tracked
+from cgan.quality.judge import Judge, accuracy, look, save_judge, train_judge
+from cgan.quality.metrics import (
+    NEIGHBOURS,
+    conditional_accuracy,
+    copies,
+    diversity,
+    frechet_distance,
+    kernel_distance,
+    manifold,
+    nearest_distance,
+    wilson_interval,
+)
+
+
+def gaussian(
+    count: int, dimension: int, seed: int, mean: float = 0.0, scale: float = 1.0
+) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(count, dimension, generator=random) * scale + mean
+
+
+def exact(points: Tensor) -> Tensor:
+    """The same points with mean 0 and covariance 1 to the last digits."""
+    centred = points.double() - points.double().mean(dim=0)
+    root = torch.linalg.cholesky(centred.T @ centred / (len(points) - 1))
+    return torch.linalg.solve_triangular(root, centred.T, upper=False).T.contiguous()
+
+
+# -- Conditional accuracy -----------------------------------------------------------------------------
+
+
+def test_confusion_has_a_row_for_each_class_asked_and_a_column_for_each_judged() -> None:
+    asked = torch.tensor([0, 0, 0, 1, 1, 2])
+    judged = torch.tensor([0, 0, 2, 1, 0, 2])
+    found = conditional_accuracy(judged, asked, 4)
+    assert found.confusion.tolist() == [[2, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert found.by_class == [2 / 3, 0.5, 1.0, 0.0]
+    assert found.overall == 4 / 6
+    assert found.interval == wilson_interval(4, 6)
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "low", "high"),
+    [
+        # Newcombe 1998 (Statistics in Medicine 17), table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_interval_has_published_values(
+    right: int, total: int, low: float, high: float
+) -> None:
+    assert wilson_interval(right, total) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 10), (10, 10), (1, 3), (990, 1000)])
+def test_wilson_ends_are_where_the_proportion_found_is_196_deviations_away(
+    right: int, total: int
+) -> None:
+    for end in wilson_interval(right, total):
+        if 0 < end < 1:
+            deviations = abs(right / total - end) / math.sqrt(end * (1 - end) / total)
+            assert deviations == pytest.approx(1.959964, rel=1e-6)
+        else:
+            assert end == right / total
+
+
+# -- Fréchet and kernel distance ----------------------------------------------------------------------
+
+
+def test_frechet_distance_of_equal_sets_is_zero() -> None:
+    points = gaussian(500, 16, seed=0)
+    assert frechet_distance(points, points) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (0.5, 1.0), (0.0, 3.0), (2.0, 0.5)])
+def test_frechet_distance_matches_the_closed_form_for_gaussians(shift: float, scale: float) -> None:
+    """‖μ₁-μ₂‖² + Σ(σ₁-σ₂)²: for covariances 1 and s²·1 in D dimensions, D·(shift² + (1-s)²)."""
+    points, others = exact(gaussian(400, 8, seed=0)), exact(gaussian(500, 8, seed=1))
+    expected = 8 * (shift**2 + (1 - scale) ** 2)
+    distance = frechet_distance(points, others * scale + shift)
+    assert distance == pytest.approx(expected, abs=1e-6)
+
+
+def test_frechet_distance_matches_the_closed_form_for_rotated_covariances() -> None:
+    """tr(A + B - 2(AB)^½) with A = diag(4, 1), B = diag(1, 9): 5 + 10 - 2·(2 + 3)."""
+    points, others = exact(gaussian(400, 2, seed=0)), exact(gaussian(400, 2, seed=1))
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+    first = points * torch.tensor([2.0, 1.0]) @ turn
+    second = others * torch.tensor([1.0, 3.0]) @ turn
+    assert frechet_distance(first, second) == pytest.approx(5, abs=1e-6)
+
+
+def test_frechet_distance_is_symmetric_and_biased_upwards_for_small_sets() -> None:
+    a, b = gaussian(2000, 8, seed=0), gaussian(2000, 8, seed=1)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-4)
+    assert frechet_distance(a[:50], b[:50]) > 5 * frechet_distance(a, b) > 0
+
+
+def test_kernel_distance_matches_the_sum_over_pairs() -> None:
+    a, b = gaussian(30, 4, seed=0).double(), gaussian(30, 4, seed=1, mean=0.5).double()
+
+    def kernel(x: Tensor, y: Tensor) -> float:
+        return float((x @ y / 4 + 1) ** 3)
+
+    pairs = [(i, j) for i in range(30) for j in range(30) if i != j]
+    within = sum(kernel(a[i], a[j]) + kernel(b[i], b[j]) for i, j in pairs) / (30 * 29)
+    between = sum(kernel(x, y) for x in a for y in b) / 900
+    mean, deviation = kernel_distance(a, b)
+    assert mean == pytest.approx(within - 2 * between, rel=1e-9)
+    assert deviation == pytest.approx(0, abs=1e-9), "every subset is the whole set"
+
+
+def test_kernel_distance_is_around_zero_for_one_distribution_and_grows_with_a_shift() -> None:
+    a, b = gaussian(400, 8, seed=0), gaussian(400, 8, seed=1)
+    mean = kernel_distance(a, b)[0]
+    assert abs(mean) < 0.1
+    distances = [kernel_distance(a, b + shift)[0] for shift in (0.0, 0.3, 0.6)]
+    assert distances == sorted(distances) and distances[1] > 10 * abs(mean)
+
+
+def test_kernel_distance_depends_on_its_seed_alone() -> None:
+    a, b = gaussian(400, 4, seed=0), gaussian(200, 4, seed=1)
+    state = torch.get_rng_state()
+    first = kernel_distance(a, b, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert kernel_distance(a, b, seed=3) == first != kernel_distance(a, b, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "counts"), [(1, (50, 70)), (12, (300, 40)), (6, (1300, 1200))]
+)
+def test_both_distances_are_those_of_torchmetrics(dimension: int, counts: tuple[int, int]) -> None:
+    """Fréchet's, and the kernel's with its 20 subsets of at most 1,000, of the same random numbers."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    class Features(torch.nn.Module):
+        num_features = dimension
+
+        def forward(self, features: Tensor) -> Tensor:
+            return features
+
+    sets = gaussian(counts[0], dimension, seed=0), gaussian(counts[1], dimension, seed=1, mean=0.5)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*save all extracted features")
+        kernel = KernelInceptionDistance(Features(), subsets=20, subset_size=min(1000, *counts))
+    frechet = FrechetInceptionDistance(Features())
+    for metric in (frechet, kernel):
+        metric.update(sets[0].double(), real=True)
+        metric.update(sets[1].double(), real=False)
+    assert frechet_distance(*sets) == pytest.approx(float(frechet.compute()), rel=1e-10)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        expected = tuple(map(float, kernel.compute()))
+    assert kernel_distance(*sets) == pytest.approx(expected, rel=1e-10)
+
+
+# -- Precision, recall, density, coverage --------------------------------------------------------------
+
+
+def test_manifold_of_equal_sets_is_full() -> None:
+    points = gaussian(600, 16, seed=0)
+    found = manifold(points, points.clone())
+    assert found.precision == found.recall == found.coverage == 1.0
+    assert found.density == pytest.approx(1, abs=0.01)
+
+
+def test_manifold_of_far_sets_is_empty() -> None:
+    found = manifold(gaussian(100, 4, seed=0), gaussian(100, 4, seed=1, mean=99.0))
+    assert (found.precision, found.recall, found.density, found.coverage) == (0, 0, 0, 0)
+
+
+def test_manifold_of_a_line_counts_as_worked_out_by_hand() -> None:
+    """Real 0 1 2 3 (radii to the 1st neighbour: 1 each), drawn 0.5 1.5 9 (radii 1 1 7.5)."""
+    real = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+    drawn = torch.tensor([[0.5], [1.5], [9.0]])
+    found = manifold(real, drawn, k=1)
+    assert found.precision == 2 / 3  # 9 is in no real ball
+    assert found.density == pytest.approx((2 + 2) / 3)  # 0.5 in those of 0 1; 1.5 in those of 1 2
+    assert found.coverage == 3 / 4  # the ball of 3 is empty
+    assert found.recall == 1.0  # 0 and 1 near 0.5, 2 near 1.5, and 3 within 7.5 of 9
+
+
+def test_the_kth_neighbour_leaves_the_point_itself_out() -> None:
+    real = torch.tensor([[0.0], [1.0], [3.0]])
+    # Radii to the 2nd neighbour: 3, 2, 3.
+    assert manifold(real, torch.tensor([[-2.9], [-2.9], [-2.9]]), k=2).coverage == 1 / 3
+    assert manifold(real, torch.tensor([[-3.1], [-3.1], [-3.1]]), k=2).coverage == 0
+
+
+def test_an_outlier_inflates_precision_but_neither_density_nor_coverage() -> None:
+    """Naeem et al., figure 1 and section 3: one far real image has a huge ball."""
+    real = torch.cat([gaussian(200, 2, seed=0), torch.full((1, 2), 40.0)])
+    drawn = gaussian(201, 2, seed=1, mean=25.0)
+    found = manifold(real, drawn)
+    assert found.precision == 1.0
+    assert found.density < 0.3 and found.coverage == 1 / 201
+
+
+def test_drawings_of_half_the_modes_are_precise_but_recall_and_coverage_halve() -> None:
+    left, right = gaussian(300, 2, seed=0, mean=-50.0), gaussian(300, 2, seed=1, mean=50.0)
+    found = manifold(torch.cat([left, right]), gaussian(600, 2, seed=2, mean=-50.0))
+    assert found.precision > 0.95
+    assert found.recall == pytest.approx(0.5, abs=0.05)
+    assert found.coverage == pytest.approx(0.5, abs=0.05)
+
+
+def test_manifold_does_not_depend_on_the_chunks() -> None:
+    real, drawn = gaussian(2300, 3, seed=0), gaussian(2300, 3, seed=1, mean=0.5)
+    found = manifold(real, drawn)
+    pairs = torch.cdist(drawn, real)
+    near = pairs < torch.cdist(real, real).kthvalue(6, dim=1).values
+    assert found.precision == pytest.approx(near.any(dim=1).double().mean().item(), abs=2e-3)
+    assert found.coverage == pytest.approx(near.any(dim=0).double().mean().item(), abs=2e-3)
+    radius = torch.cdist(drawn, drawn).kthvalue(6, dim=1).values
+    back = (pairs < radius[:, None]).any(dim=0)
+    assert found.recall == pytest.approx(back.double().mean().item(), abs=2e-3)
+
+
+# -- Copies and diversity -----------------------------------------------------------------------------
+
+
+def test_nearest_distance_is_root_mean_square_in_grey_levels() -> None:
+    reference = torch.zeros(2, 3, 5, 4, dtype=torch.uint8)
+    reference[1] = 255
+    images = torch.zeros(3, 3, 5, 4, dtype=torch.uint8)
+    images[0] += 10  # 10 levels everywhere
+    images[1, :, 0, 0] = 200  # 200 levels at one of 20 places
+    images[2] += 250  # nearer to white
+    found = nearest_distance(images, reference)
+    assert found.tolist() == pytest.approx([10, 200 / math.sqrt(20), 5], abs=0.1)
+
+
+def test_nearest_distance_of_a_copy_is_below_a_tenth_of_a_level() -> None:
+    images = torch.randint(0, 256, (900, 1, 28, 28), dtype=torch.uint8)
+    assert nearest_distance(images, images.flip(0)).max() < 0.1
+
+
+def test_f88_nearest_distance_does_not_depend_on_the_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (1100, 1, 8, 8), dtype=torch.uint8, generator=random)
+    reference = torch.randint(0, 256, (2300, 1, 8, 8), dtype=torch.uint8, generator=random)
+    whole = torch.cdist(images.flatten(1).double(), reference.flatten(1).double()).min(dim=1).values
+    for block in (1, 70_000, 10**9):
+        monkeypatch.setattr(metrics, "_BLOCK", block)
+        found = nearest_distance(images, reference)
+        assert found.dtype == torch.float32
+        assert torch.allclose(found.double(), whole / 8, atol=1e-3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_f88_nearest_distance_takes_at_most_twice_the_memory_of_the_images(tmp_path: Path) -> None:
+    code = (
+        "import torch; from cgan.quality.metrics import nearest_distance\n"
+        "reference = torch.randint(0, 256, ({}, 1, 28, 28), dtype=torch.uint8)\n"
+        "print(nearest_distance(reference[:100], reference).max())\n"
+    )
+    # 12,000 of them fill a block.
+    taken = peak_bytes(code.format(112_000), tmp_path) - peak_bytes(code.format(12_000), tmp_path)
+    assert taken <= 2 * 100_000 * 784, f"{taken / 100_000 / 784:.2f} times"
+
+
+def test_diversity_is_the_total_deviation_of_each_class() -> None:
+    features = torch.tensor([[0.0, 0.0], [2.0, 4.0], [7.0, 7.0], [7.0, 7.0], [5.0, 5.0]])
+    labels = torch.tensor([0, 0, 1, 1, 2])
+    # Class 0: variances 2 and 8. Class 2 has one image, class 3 none.
+    assert diversity(features, labels, 4) == pytest.approx([math.sqrt(10), 0, 0, 0])
+
+
+# -- Generators with known faults, through a judge of real digits ------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Dataset, Dataset]:
+    """Training part and hold-out, 1,500 and 500 digits, both sorted by class as CSVs can be."""
+    pixels, labels = mnist_sample()
+    images = torch.from_numpy(pixels).view(-1, 1, 28, 28)
+    place = torch.arange(5000) % 500  # within the class
+    parts = (place < 150, (place >= 150) & (place < 200))
+    classes = torch.from_numpy(labels).long()
+    train, held = (Dataset(images[part], classes[part], {"classes": 10}) for part in parts)
+    return train, held
+
+
+@pytest.fixture(scope="module")
+def judge(digits: tuple[Dataset, Dataset]) -> Judge:
+    recipe = JudgeParams(total_kimg=6.0, batch_size=64, lr=4.0e-3, width=8, seed=1)
+    return train_judge(digits[0], recipe, torch.device("cpu"), torch.float32)
+
+
+PARAMS = EvaluateParams(samples=500, draws=1, gan_train_kimg=0.0, seed=1)
+ASKED = torch.arange(500) % 10
+
+
+def report_on(drawn: Tensor, judge: Judge, digits: tuple[Dataset, Dataset]) -> dict[str, Any]:
+    report = evaluate(judge, *digits, [drawn], ASKED, PARAMS)
+    json.dumps(report, allow_nan=False)
+    return report
+
+
+def taken_from(data: Dataset, per_class: int) -> Tensor:
+    """Images of the classes ASKED, the first `per_class` of each class in turn."""
+    by_class = [data.images[data.labels == label][:per_class] for label in range(10)]
+    return torch.stack([by_class[i % 10][i // 10 % per_class] for i in range(len(ASKED))])
+
+
+def test_a_generator_that_copies_is_good_at_everything_but_is_found_out(
+    judge: Judge, digits: tuple[Dataset, Dataset]
+) -> None:
+    report = report_on(taken_from(digits[0], 50), judge, digits)
+    assert report["conditional_accuracy"]["value"] > 0.9
+    assert report["fid_judge"]["value"] < 2 * report["fid_judge"]["floor"]
+    assert abs(report["kid_judge"]["value"]) < 4 * report["kid_judge"]["deviation"] + 0.1
+    assert report["manifold"]["value"]["recall"] > 0.7
+    assert report["copies"]["closer_than_1_percent_of_heldout"] == 1.0
+    assert report["copies"]["drawn_nearest_median"] < 0.1
+
+
+def test_real_images_are_no_copies(judge: Judge, digits: tuple[Dataset, Dataset]) -> None:
+    report = report_on(taken_from(digits[1], 50), judge, digits)
+    assert report["copies"]["closer_than_1_percent_of_heldout"] <= 0.01
+    assert report["fid_judge"]["value"] == pytest.approx(0, abs=1e-3)
+    assert report["conditional_accuracy"]["value"] == report["conditional_accuracy"]["floor"]
+    assert report["diversity"]["by_class"] == pytest.approx(report["diversity"]["floor_by_class"])
+
+
+def test_one_picture_a_class_is_accurate_but_has_no_diversity(
+    judge: Judge, digits: tuple[Dataset, Dataset]
+) -> None:
+    seen = look(judge, digits[0].images)
+    right = seen.classes == digits[0].labels
+    known = Dataset(digits[0].images[right], digits[0].labels[right], {"classes": 10})
+    report = report_on(taken_from(known, 1), judge, digits)
+    assert report["conditional_accuracy"]["value"] == 1.0
+    assert report["diversity"]["by_class"] == pytest.approx([0] * 10, abs=1e-3)
+    assert report["manifold"]["value"]["recall"] < 0.01
+    assert report["manifold"]["value"]["coverage"] < 0.2
+    assert report["fid_judge"]["value"] > 5 * report["fid_judge"]["floor"]
+
+
+def test_noise_and_swapped_classes_are_inaccurate(
+    judge: Judge, digits: tuple[Dataset, Dataset]
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (500, 1, 28, 28), dtype=torch.uint8, generator=random)
+    report = report_on(noise, judge, digits)
+    assert report["conditional_accuracy"]["value"] < 0.3
+    assert report["manifold"]["value"]["coverage"] < 0.05
+    assert report["fid_judge"]["value"] > 10 * report["fid_judge"]["floor"]
+    swapped = report_on(taken_from(digits[1], 50).roll(1, dims=0), judge, digits)
+    assert swapped["conditional_accuracy"]["value"] < 0.1
+    # Without regard to the class they are perfect; class by class they aren't.
+    assert swapped["fid_judge"]["value"] == pytest.approx(0, abs=1e-3)
+    assert min(swapped["fid_judge"]["by_class"]) > 10
+
+
+def test_fewer_samples_than_held_out_images_meet_images_of_all_classes(
+    judge: Judge, digits: tuple[Dataset, Dataset]
+) -> None:
+    """The hold-out is sorted by class here: its first 100 images are zeros and ones."""
+    few = EvaluateParams(samples=100, draws=1, gan_train_kimg=0.0, seed=1)
+    drawn = taken_from(digits[0], 10)[:100]
+    report = evaluate(judge, *digits, [drawn], ASKED[:100], few)
+    for found in report["manifold"].values():
+        assert found["precision"] > 0.5 and found["recall"] > 0.5
+
+
+def test_gan_train_accuracy_is_that_of_a_network_which_saw_drawings_only(
+    digits: tuple[Dataset, Dataset],
+) -> None:
+    params = PARAMS.model_copy(update={"gan_train_kimg": 5.0})
+    small = [Dataset(d.images[:, :, ::2, ::2], d.labels, d.metadata) for d in digits]  # faster
+    drawn = taken_from(small[0], 50)
+    training, heldout = small
+    good = gan_train(drawn, ASKED, training, heldout, params)
+    assert good["value"] > 0.7 and good["floor"] > 0.7
+    # Whoever saw each class under the next one's name is right about a hold-out named alike.
+    renamed = Dataset(heldout.images, (heldout.labels + 1) % 10, heldout.metadata)
+    swapped = gan_train(drawn.roll(1, 0), ASKED, training, renamed, params)
+    assert swapped["value"] > 0.7 and swapped["floor"] < 0.1
+
+
+def tiny_report(per_class: int, held_per_class: int) -> dict[str, Any]:
+    parts = [
+        make_images(count, seed=seed) for seed, count in enumerate((per_class, held_per_class))
+    ]
+    data = [Dataset(torch.from_numpy(i), torch.from_numpy(n), {"classes": 3}) for i, n in parts]
+    recipe = JudgeParams(total_kimg=0.2, batch_size=8, lr=2.0e-3, width=4, seed=1)
+    judge = train_judge(data[0], recipe, torch.device("cpu"), torch.float32)
+    asked = torch.arange(100) % 3
+    drawn = [torch.from_numpy(make_images(40, seed=s)[0])[:100] for s in (5, 6)]
+    return evaluate(
+        judge, data[0], data[1], drawn, asked, PARAMS.model_copy(update={"samples": 100})
+    )
+
+
+def test_a_class_with_one_held_out_image_has_no_distance_of_its_own() -> None:
+    parts = tiny_report(12, 2)
+    assert all(value is not None for value in parts["fid_judge"]["by_class"])
+    images, labels = make_images(4, seed=9)
+    keep = torch.ones(12, dtype=torch.bool)
+    keep[torch.from_numpy(labels == 1).nonzero().flatten()[1:]] = False
+    heldout = Dataset(
+        torch.from_numpy(images)[keep], torch.from_numpy(labels)[keep], {"classes": 3}
+    )
+    train = Dataset(*map(torch.from_numpy, make_images(12)), {"classes": 3})  # type: ignore[arg-type]
+    recipe = JudgeParams(total_kimg=0.2, batch_size=8, lr=2.0e-3, width=4, seed=1)
+    judge = train_judge(train, recipe, torch.device("cpu"), torch.float32)
+    asked = torch.arange(100) % 3
+    drawn = [torch.from_numpy(make_images(40, seed=5)[0])[:100]]
+    report = evaluate(judge, train, heldout, drawn, asked, PARAMS)
+    for name in ("fid_judge", "kid_judge"):
+        assert [value is None for value in report[name]["by_class"]] == [False, True, False]
+    json.dumps(report, allow_nan=False)
+    names = tracked(report)
+    assert "quality_by_class/fid_judge_0" in names and "quality_by_class/fid_judge_1" not in names
+
+
+@pytest.mark.parametrize("held", [3, NEIGHBOURS])
+def test_a_hold_out_too_small_for_neighbours_is_refused_with_advice(held: int) -> None:
+    training, few = tiny_data(12, 0), tiny_data(4, 1)
+    few = Dataset(few.images[:held], few.labels[:held], few.metadata)
+    drawn, asked = training.images.repeat(3, 1, 1, 1)[:100], torch.arange(100) % 3
+    advice = rf"hold-out has {held} images .* Raise `preprocess.holdout_fra"
+    with pytest.raises(DataError, match=advice):
+        evaluate(untrained_judge(), training, few, [drawn], asked, PARAMS)
+
+
+def untrained_judge() -> Judge:
+    torch.manual_seed(0)
+    return Judge(3, 1, 4).eval().requires_grad_(False)
+
+
+def tiny_data(per_class: int, seed: int) -> Dataset:
+    """Sorted by class, as a CSV can be."""
+    images, labels = (torch.from_numpy(array) for array in make_images(per_class, seed=seed))
+    order = labels.argsort(stable=True)
+    return Dataset(images[order], labels[order], {"classes": 3})
+
+
+@pytest.mark.parametrize(
+    ("per_class", "held"),
+    [(12, 4), (40, 40)],
+    ids=["more drawn than real", "fewer drawn than held out"],
+)
+def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
+    per_class: int, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "COPIES_SAMPLE", 8)
+    training, heldout, judge = tiny_data(per_class, 0), tiny_data(held, 1), untrained_judge()
+    params, asked = PARAMS.model_copy(update={"samples": 100}), torch.arange(100) % 3
+    draws = [torch.from_numpy(make_images(40, seed=seed)[0])[:100] for seed in (5, 6)]
+    count = min(100, len(training))
+    report = evaluate(judge, training, heldout, draws, asked, params)
+
+    random = torch.Generator().manual_seed(params.seed)
+    some = torch.randperm(len(training), generator=random)[:count]
+    mixed = torch.randperm(len(heldout), generator=random)
+    real, floor = look(judge, heldout.images), look(judge, training.images[some])
+    first, second = (look(judge, drawn) for drawn in draws)
+
+    right = torch.cat([first.classes == asked, second.classes == asked])
+    assert report["conditional_accuracy"]["value"] == right.double().mean().item()
+    assert report["conditional_accuracy"]["floor"] == accuracy(judge, heldout)
+    distances = [frechet_distance(real.features, v.features[:count]) for v in (first, second)]
+    fid = report["fid_judge"]
+    assert fid["value"] == pytest.approx(sum(distances) / 2)
+    assert fid["deviation"] == pytest.approx(abs(distances[0] - distances[1]) / math.sqrt(2))
+    assert fid["floor"] == pytest.approx(frechet_distance(real.features, floor.features))
+    kid = report["kid_judge"]
+    assert (kid["value"], kid["deviation"]) == pytest.approx(
+        kernel_distance(real.features, first.features[:count], params.seed)
+    )
+    assert kid["floor"] == pytest.approx(
+        kernel_distance(real.features, floor.features, params.seed)[0]
+    )
+    for label in range(3):
+        mine = first.features[:count][asked[:count] == label]
+        theirs = real.features[heldout.labels == label]
+        assert fid["by_class"][label] == pytest.approx(frechet_distance(theirs, mine))
+        assert kid["by_class"][label] == pytest.approx(
+            kernel_distance(theirs, mine, params.seed)[0]
+        )
+    for part, features in (("value", first.features), ("floor", floor.features)):
+        equal = min(count, len(heldout))
+        expected = manifold(real.features[mixed[:equal]], features[:equal])
+        assert report["manifold"][part] == vars(expected)
+    assert report["diversity"] == {
+        "by_class": diversity(first.features, asked, 3),
+        "floor_by_class": diversity(real.features, heldout.labels, 3),
+    }
+    assert list(report["copies"].values()) == list(
+        vars(copies(draws[0][:8], heldout.images[mixed[:8]], training.images)).values()
+    )
+
+
+def test_copies_are_drawings_nearer_than_99_percent_of_the_held_out_are() -> None:
+    """Flat grey images: a distance is a difference of grey levels."""
+
+    def grey(*levels: int) -> Tensor:
+        return torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 8, 8)
+
+    found = copies(grey(100, 103, 110, 120), grey(*[105] * 3, *[130] * 4), grey(100, 0))
+    assert found.drawn_median == pytest.approx(3, abs=0.1)
+    assert found.heldout_median == pytest.approx(30, abs=0.1)
+    assert found.closer == 0.5, "100 and 103; 110 is farther than the nearest of the held-out"
+
+
+def test_headline_and_run_page_take_each_number_from_its_place() -> None:
+    names = ("precision", "recall", "density", "coverage")
+    report = {
+        "conditional_accuracy": {"value": 0.91, "floor": 0.92, "by_class": [0.93, 0.61, 0.94]},
+        "fid_judge": {"value": 11.0, "floor": 1.5, "by_class": [12.0, None, 13.0]},
+        "kid_judge": {"value": 0.21, "floor": 0.02},
+        "manifold": {
+            "value": dict(zip(names, (0.31, 0.32, 0.33, 0.34), strict=True)),
+            "floor": dict(zip(names, (0.41, 0.42, 0.43, 0.44), strict=True)),
+        },
+        "gan_train": {"value": 0.71, "floor": 0.72},
+        "copies": {
+            "drawn_nearest_median": 30.0,
+            "heldout_nearest_median": 31.0,
+            "closer_than_1_percent_of_heldout": 0.015,
+        },
+    }
+    flat = {
+        "conditional_accuracy": 0.91,
+        "worst_class_accuracy": 0.61,
+        "fid_judge": 11.0,
+        "fid_judge_floor": 1.5,
+        "kid_judge": 0.21,
+        "precision": 0.31,
+        "recall": 0.32,
+        "density": 0.33,
+        "coverage": 0.34,
+        "gan_train_accuracy": 0.71,
+        "copies": 0.015,
+    }
+    assert headline(report) == flat
+    assert tracked(report) == {
+        **{f"quality/{name}": value for name, value in flat.items()},
+        "quality_floor/conditional_accuracy": 0.92,
+        "quality_floor/kid_judge": 0.02,
+        "quality_floor/precision": 0.41,
+        "quality_floor/recall": 0.42,
+        "quality_floor/density": 0.43,
+        "quality_floor/coverage": 0.44,
+        "quality_floor/gan_train_accuracy": 0.72,
+        "quality_by_class/conditional_accuracy_0": 0.93,
+        "quality_by_class/conditional_accuracy_1": 0.61,
+        "quality_by_class/conditional_accuracy_2": 0.94,
+        "quality_by_class/fid_judge_0": 12.0,
+        "quality_by_class/fid_judge_2": 13.0,
+    }
+
+
+def test_the_stage_draws_anew_for_each_draw_and_its_passport_names_what_it_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path, per_class, seed in ((project.TRAIN_DATA, 20, 0), (project.HOLDOUT_DATA, 4, 1)):
+        save_dataset(path, *make_images(per_class, seed=seed), {"classes": 3, "csv_sha256": "aa"})
+    made_from = {"data_digest": load_dataset(project.TRAIN_DATA).metadata["digest"]}
+    save_judge(project.JUDGE, untrained_judge(), made_from)
+    network = build_generator(Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4)).eval()
+    save_network(project.GENERATOR, network, {"steps": 77, **made_from})
+    params = EvaluateParams(samples=100, draws=2, gan_train_kimg=0.0, seed=3)
+    seen: list[list[Tensor]] = []
+    monkeypatch.setattr(
+        evaluation, "evaluate", lambda *call: seen.append(call[3]) or evaluate(*call)
+    )
+    report = evaluation.judge_generator(evaluation.Inputs.load(), params)
+    assert evaluation.Inputs.load().facts["steps"] == 77
+    assert all(
+        torch.equal(drawn, draw(network, torch.arange(100) % 3, seed))
+        for drawn, seed in zip(seen[0], (3, 4), strict=True)
+    )
+    passport = report["passport"]
+    assert passport["generator_digest"] == digest_of(network.state_dict())
+    assert passport["extractor_digest"] == digest_of(untrained_judge().state_dict())
+    assert passport["reference_digest"] == load_dataset(project.HOLDOUT_DATA).metadata["digest"]
+    counts = ("reference_images", "drawn_images", "distance_images", "draws", "seed")
+    assert [passport[name] for name in counts] == [12, 100, 60, 2, 3]
+
+
+def test_the_spread_of_draws_is_reported_and_the_headline_is_flat() -> None:
+    report = tiny_report(12, 4)
+    assert report["fid_judge"]["deviation"] > 0
+    flat = headline(report)
+    assert flat["fid_judge"] == round(report["fid_judge"]["value"], 5)
+    assert flat["worst_class_accuracy"] == round(min(report["conditional_accuracy"]["by_class"]), 5)
+    assert sum(map(sum, report["confusion"])) == 200, "both draws are judged"
+    assert {name.split("/")[0] for name in tracked(report)} == {
+        "quality",
+        "quality_floor",
+        "quality_by_class",
+    }
+
+
+# -- By hand -------------------------------------------------------------------------------------------
+
+
+def test_copies_are_the_drawings_nearer_than_the_first_percentile_of_held_out_images() -> None:
+    def grey(*levels: int) -> Tensor:
+        return torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+
+    # Held-out images are 10 to 110 levels away, so their first percentile is 11.
+    found = copies(grey(5, 9, 14, 40, 60), grey(*range(10, 111)), grey(0, 250))
+    assert found.closer == pytest.approx(2 / 5)
+    assert found.drawn_median == pytest.approx(14, abs=0.1)
+    assert found.heldout_median == pytest.approx(60, abs=0.1)
+
+
+def test_a_manifold_of_more_images_than_a_chunk_is_counted_to_the_last() -> None:
+    """On a line, each point's fifth neighbour is three steps away. So a drawing just to the right of a
+    point is in the balls of that point, of two to its left and of three to its right."""
+    line = torch.arange(2100.0)[:, None] * 10
+    found = manifold(line, line[50:1150] + 0.5)
+    assert found.precision == 1.0
+    assert found.density == pytest.approx(6 / 5)
+    assert found.coverage == pytest.approx(1105 / 2100)  # from 48 to 1152
+
+
+def test_a_ball_does_not_hold_its_own_edge() -> None:
+    """Radii to the 1st neighbour: 2 for the drawings 0 and 2, 5 for the real 4 and 9."""
+    found = manifold(torch.tensor([[4.0], [9.0]]), torch.tensor([[0.0], [2.0]]), k=1)
+    assert found.recall == 0.0, "4 is 2 away from 2"
+    assert (found.precision, found.coverage) == (1.0, 0.5), "0 and 2 are 4 and 2 away from 4"
+    edge = manifold(torch.tensor([[4.0], [9.0]]), torch.tensor([[-1.0], [14.0]]), k=1)
+    assert (edge.precision, edge.coverage, edge.density) == (0, 0, 0), "each is 5 away"

@@ -1,0 +1,453 @@
+"""The registry in a real MLflow store: who is champion, who brings whom back, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from typer.testing import CliRunner, Result
+
+from cgan.cli import app
+from cgan.errors import CganError, ModelError, TrackingError
+from cgan.model.model_file import load_generator, save_network
+from cgan.model.networks import Architecture, build_generator
+from cgan.registry.client import (
+    CHAMPION,
+    PREVIOUS,
+    VERDICT,
+    Move,
+    PromotionConflictError,
+    Registry,
+    described,
+    generator_file,
+    lineage,
+    open_registry,
+)
+from cgan.serving.generator import Generator
+
+pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_RUN_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture
+def registry(root: Path) -> Iterator[Registry]:
+    with open_registry("cgan") as found:
+        yield found
+
+
+def add_versions(registry: Registry, count: int, verdict: str = "passed") -> None:
+    """Versions with a generator each, which draws differently from the others."""
+    client, folder = registry.client, Path("artifacts")
+    experiment = client.get_experiment_by_name("cgan")
+    experiment_id = (
+        experiment.experiment_id
+        if experiment
+        else client.create_experiment("cgan", folder.resolve().as_uri())
+    )
+    if not registry.versions():
+        client.create_registered_model("cgan")
+    for number in range(len(registry.versions()) + 1, len(registry.versions()) + 1 + count):
+        torch.manual_seed(number)
+        network = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 6))
+        save_network("generator.safetensors", network, {"seed": number})
+        run_id = client.create_run(experiment_id).info.run_id
+        client.log_artifact(run_id, "generator.safetensors", "generator")
+        tags = {VERDICT: verdict, "git.commit": f"commit{number}", "data.sha256": f"data{number}"}
+        client.create_model_version("cgan", f"runs:/{run_id}/generator", run_id, tags=tags)
+
+
+def files_of(registry: Registry, number: int) -> Path:
+    [path] = Path("artifacts", registry.version(number).run_id).rglob("generator.safetensors")
+    return path
+
+
+def state(registry: Registry) -> tuple[int | None, int | None]:
+    """Who is champion, who was it before."""
+    aliases = registry.aliases()
+    return aliases.get(CHAMPION), aliases.get(PREVIOUS)
+
+
+def promote_in_turn(registry: Registry, *numbers: int) -> None:
+    for number in numbers:
+        registry.promote(number, instead_of=registry.champion(), why=f"{number} is good")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def refusal(*arguments: str) -> str:
+    result = run(*arguments)
+    assert isinstance(result.exception, CganError), result.output
+    return str(result.exception)
+
+
+# ------------------------------------------------------------------------- promotion and rollback
+
+
+def test_promotion_moves_champion_and_previous_and_is_written_down(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_versions(registry, 2)
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", json.dumps({"prefect.flow_run_id": "flow-7"}))
+    promote_in_turn(registry, 1)
+    assert state(registry) == (1, None)
+    promote_in_turn(registry, 2)
+    assert state(registry) == (2, 1)
+    first, second = registry.history()
+    assert (first.source, first.target, second.source, second.target) == (None, 1, 1, 2)
+    assert second.why == "2 is good"
+    assert (second.commit, second.data_sha256) == ("commit2", "data2")
+    assert second.flow_run_id == "flow-7"
+    assert second.when.endswith("Z")
+    page = registry.client.get_registered_model("cgan").description
+    assert "Champions so far, latest last: 1 → 2." in page
+
+
+def test_challenger_alias_goes_when_the_challenger_is_champion(registry: Registry) -> None:
+    add_versions(registry, 1)
+    registry.client.set_registered_model_alias("cgan", "challenger", "1")
+    promote_in_turn(registry, 1)
+    assert registry.aliases() == {"champion": 1}
+
+
+def test_rollback_goes_back_one_champion_a_call_and_then_refuses(registry: Registry) -> None:
+    add_versions(registry, 3)
+    promote_in_turn(registry, 1, 2, 3)
+    registry.rollback("3 draws badly")
+    assert state(registry) == (2, 1)
+    assert "3 draws badly" in registry.version(3).tags["registry.rolled_back"]
+    registry.rollback("2 as well")
+    assert state(registry) == (1, None)
+    with pytest.raises(ModelError, match="no champion before version 1 to go back to"):
+        registry.rollback("1 too")
+    assert state(registry) == (1, None)
+    assert [move.action for move in registry.history()] == ["promote"] * 3 + ["rollback"] * 2
+
+
+def test_f92_a_clock_that_was_set_back_changes_no_order(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_versions(registry, 3)
+    promote_in_turn(registry, 1, 2)
+    hour_ago = time.time_ns() - 3_600_000_000_000
+    monkeypatch.setattr("cgan.registry.client.time.time_ns", lambda: hour_ago)
+    registry.rollback("2 draws rubbish")
+    assert [(move.action, move.target) for move in registry.history()][-1] == ("rollback", 1)
+    with pytest.raises(ModelError, match="no champion before version 1"):
+        registry.rollback("further back")
+    assert state(registry) == (1, None)
+    promote_in_turn(registry, 3)
+    monkeypatch.undo()
+    assert lineage(registry.history(), 3) == [1, 3]
+
+
+def test_version_rolled_back_comes_back_by_hand_only(registry: Registry) -> None:
+    add_versions(registry, 2)
+    promote_in_turn(registry, 1, 2)
+    registry.rollback("too grey")
+    promote_in_turn(registry, 2)
+    assert state(registry) == (2, 1)
+    assert "registry.rolled_back" not in registry.version(2).tags
+
+
+@pytest.mark.parametrize(
+    ("moves", "champion", "line"),
+    [
+        ([], 4, [4]),  # set by hand in MLflow
+        ([(None, 1), (1, 2)], 2, [1, 2]),
+        ([(None, 1), (1, 2)], 1, [1]),  # killed before the alias call of the second
+        ([(None, 1), (1, 2), (1, 3)], 3, [1, 3]),  # the same, then another promotion
+        ([(2, 3)], 3, [2, 3]),
+        ([(None, 1), (1, 2), (2, 1, "rollback")], 1, [1]),
+        ([(None, 1), (1, 2), (2, 1, "rollback"), (1, 3)], 3, [1, 3]),
+        ([(None, 1), (1, 2), (2, 1)], 1, [1, 2, 1]),  # by hand, not a rollback
+        ([(None, 1), (1, 2)], 5, [5]),
+        ([(None, 1)], None, []),
+    ],
+)
+def test_lineage_is_told_from_what_was_carried_out(
+    moves: list[tuple[int | None, int]], champion: int | None, line: list[int]
+) -> None:
+    history = [
+        Move(move[2] if len(move) > 2 else "promote", move[0], move[1], "", "")  # type: ignore[misc]
+        for move in moves
+    ]
+    assert lineage(history, champion) == line
+
+
+# ---------------------------------------------------------------------------- two at once, and kills
+
+PROMOTER = """
+import sys, time
+from pathlib import Path
+from cgan.registry.client import open_registry, PromotionConflictError
+number = int(sys.argv[1])
+with open_registry("cgan") as registry:
+    Path(f"ready{number}").touch()
+    while not Path("go").exists():
+        time.sleep(0.001)
+    try:
+        registry.promote(number, instead_of=1, why=f"{number} beat 1")
+    except PromotionConflictError as error:
+        print(error)
+        sys.exit(3)
+"""
+
+
+def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_f72_of_two_promoters_one_wins_and_the_other_says_so(registry: Registry) -> None:
+    add_versions(registry, 3)
+    promote_in_turn(registry, 1)
+    promoters = [start(PROMOTER, str(number)) for number in (2, 3)]
+    while not (Path("ready2").exists() and Path("ready3").exists()):
+        assert all(promoter.poll() is None for promoter in promoters)
+        time.sleep(0.02)
+    Path("go").touch()
+    outputs = [promoter.communicate(timeout=60) for promoter in promoters]
+    codes = [promoter.returncode for promoter in promoters]
+    assert sorted(codes) == [0, 3], outputs
+    winner, loser = (2, 3) if codes[0] == 0 else (3, 2)
+    assert state(registry) == (winner, 1)
+    said = outputs[loser - 2][0]
+    assert f"version {loser} of `cgan` is not the champion: another promotion came first" in said
+    assert f"The champion is version {winner} now, and was version 1" in said
+    assert [move.target for move in registry.history()] == [1, winner]
+
+
+def test_f72_verdict_against_a_former_champion_promotes_nobody(registry: Registry) -> None:
+    add_versions(registry, 3)
+    promote_in_turn(registry, 1, 2)
+    with pytest.raises(PromotionConflictError, match="The champion is version 2 now"):
+        registry.promote(3, instead_of=1, why="it beat 1")
+    assert state(registry) == (2, 1)
+    assert len(registry.history()) == 2
+
+
+KILLED = """
+import os, signal, sys
+from cgan.registry.client import open_registry
+with open_registry("cgan") as registry:
+    name, nth = sys.argv[1], int(sys.argv[2])
+    real, calls = getattr(registry.client, name), []
+    def dying(*arguments):
+        calls.append(arguments)
+        if len(calls) == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+    setattr(registry.client, name, dying)
+    registry.promote(3, instead_of=2, why="then the power went")
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "nth", "champion"),
+    [
+        pytest.param("set_registered_model_tag", 1, 2, id="before all"),
+        pytest.param("set_registered_model_alias", 1, 2, id="written down, not champion yet"),
+        pytest.param("set_registered_model_alias", 2, 3, id="champion, previous not set"),
+        pytest.param("update_registered_model", 1, 3, id="page not written"),
+    ],
+)
+def test_f72_promoter_killed_in_between_leaves_a_registry_that_makes_sense(
+    registry: Registry, call: str, nth: int, champion: int
+) -> None:
+    add_versions(registry, 4)
+    promote_in_turn(registry, 1, 2)
+    killed = start(KILLED, call, str(nth))
+    _, errors = killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL, errors
+    assert registry.champion() == champion
+    before = {2: 1, 3: 2}[champion]
+    assert lineage(registry.history(), champion)[-2:] == [before, champion]
+    promote_in_turn(registry, 4)  # the lock is free, and `previous` right again
+    assert state(registry) == (4, champion)
+    registry.rollback("back")
+    assert state(registry) == (champion, before)
+
+
+# ------------------------------------------------------------------------------- who can be drawn with
+
+
+def pixels(model: str) -> bytes:
+    return Generator.load(model).draw("2024", seed=7).tobytes()
+
+
+def drawn_by(registry: Registry, number: int) -> bytes:
+    return pixels(str(files_of(registry, number)))
+
+
+def test_draw_follows_the_aliases(registry: Registry) -> None:
+    add_versions(registry, 3)
+    promote_in_turn(registry, 1, 2)
+    registry.client.set_registered_model_alias("cgan", "challenger", "3")
+    for alias, number in (("champion", 2), ("previous", 1), ("challenger", 3)):
+        assert pixels(alias) == drawn_by(registry, number)
+        assert pixels(f"models:/cgan@{alias}") == drawn_by(registry, number)
+    result = run("draw", "2024", "--seed", "7", "--model", "champion", "--out", "year.png")
+    assert result.exit_code == 0, result.output
+
+
+def test_f73_deleted_or_damaged_champion_gives_way_to_the_one_before_loudly(
+    registry: Registry,
+) -> None:
+    add_versions(registry, 3)
+    promote_in_turn(registry, 1, 2, 3)
+    expected = drawn_by(registry, 1)
+    files_of(registry, 3).unlink()
+    files_of(registry, 2).write_bytes(b"damaged")
+    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
+    drawn = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "cgan.cli", "draw", "2024", "--seed", "7",
+         "--model", "champion", "--out", "drawn.png", "--scale", "1"],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert drawn.returncode == 0, drawn.stderr
+    assert drawn.stderr.startswith("WARNING: the champion cannot be read; version 1 of `cgan`")
+    assert "version 3:" in drawn.stderr
+    assert "version 2:" in drawn.stderr
+    assert "Traceback" not in drawn.stderr
+    from PIL import Image
+
+    with Image.open("drawn.png") as picture:
+        columns = [picture.crop((x, 0, x + 28, 28)).tobytes() for x in range(0, 112, 28)]
+    assert b"".join(columns) == expected
+
+
+def test_f73_no_champion_that_can_be_read_is_refused(registry: Registry) -> None:
+    add_versions(registry, 2)
+    promote_in_turn(registry, 1, 2)
+    shutil.rmtree("artifacts")
+    message = refusal("draw", "1", "--model", "champion")
+    assert message.startswith("no champion of `cgan` can be read:")
+    assert "version 2:" in message
+    assert "version 1:" in message
+    assert "Train again" in message
+
+
+def test_f73_previous_and_challenger_are_not_replaced(registry: Registry) -> None:
+    add_versions(registry, 3)
+    promote_in_turn(registry, 1, 2, 3)
+    files_of(registry, 2).unlink()
+    assert "no previous of `cgan` can be read" in refusal("draw", "1", "--model", "previous")
+    assert "has no challenger" in refusal("draw", "1", "--model", "challenger")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "models:/../../etc@champion",
+        "models:/cgan/../../../etc/passwd",
+        "models:/cgan%2f..%2f..@champion",
+        "runs:/../../../../etc/generator",
+        "runs:/0123456789abcdef0123456789abcdef/../../secret",
+        "runs:/0123456789abcdef0123456789abcdef/%252e%252e/secret",
+        "runs:/x/..\\..\\secret",
+        "mlflow-artifacts:/../../secret",
+    ],
+)
+def test_f75_names_that_lead_outside_are_refused(registry: Registry, root: Path, uri: str) -> None:
+    (root.parent / "secret").mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    save_network(
+        root.parent / "secret" / "generator.safetensors",
+        build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 6)),
+        {},
+    )
+    with pytest.raises(ModelError, match="leads outside"), generator_file(uri) as path:
+        load_generator(path)
+
+
+@pytest.mark.parametrize("name", ["../cgan", "a/b", "", "x" * 101, "a b", "<b>", ".."])
+def test_f75_names_of_models_are_checked(root: Path, name: str) -> None:
+    with pytest.raises(ModelError, match="no model's name"), open_registry(name):
+        pass
+
+
+# ------------------------------------------------------------------------------------- the commands
+
+
+def test_commands_list_show_promote_and_roll_back(registry: Registry) -> None:
+    add_versions(registry, 2)
+    assert run("registry", "promote", "1", "--why", "the first").output == (
+        "Version 1 is champion in place of none: the first\n"
+    )
+    assert run("registry", "promote", "2", "--why", "sharper").exit_code == 0
+    listed = run("registry", "list").output
+    assert "Champions, latest last: 1 → 2" in listed
+    rows = [line.split()[:3] for line in listed.splitlines() if line.startswith("  ")]
+    assert ["2", "champion", "passed"] in rows
+    assert ["1", "previous", "passed"] in rows
+    assert "sharper" in listed
+    assert "commit2" in run("registry", "show", "2").output
+    assert run("registry", "rollback", "--why", "blurred").output == (
+        "Version 1 is brought back in place of version 2: blurred\n"
+    )
+    assert state(registry) == (1, None)
+
+
+def test_commands_refuse_in_one_message(registry: Registry) -> None:
+    assert "has no versions yet" in run("registry", "list").output
+    assert "no champion before this one" in refusal("registry", "rollback", "--why", "x")
+    add_versions(registry, 1, verdict="blocked")
+    assert "has no version 9" in refusal("registry", "show", "9")
+    assert "has not passed the gate" in refusal("registry", "promote", "1", "--why", "x")
+    assert "say in a few words" in refusal("registry", "promote", "1", "--why", " ")
+    assert state(registry) == (None, None)
+    assert run("registry", "promote", "1", "--why", "I know", "--force").exit_code == 0
+    assert "the champion already" in refusal("registry", "promote", "1", "--why", "x")
+
+
+def test_store_that_is_absent_or_away_is_one_message(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "mlflow.db").unlink()
+    assert "there is no MLflow store" in refusal("registry", "list")
+    assert not (root / "mlflow.db").exists()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with (
+        pytest.raises(TrackingError, match="cannot be used: no connection"),
+        open_registry("cgan") as registry,
+    ):
+        registry.versions()
+
+
+def test_f76_reasons_with_html_are_text_on_the_models_page() -> None:
+    evil = "<script>alert(1)</script> | [x](javascript:y)"
+    page = described([Move("promote", 1, 2, "2026", evil, evil, commit="<b>")], [1, 2])
+    assert "<script" not in page
+    assert "<b>" not in page
+    assert "\\| \\[x\\](javascript" in page

@@ -1,0 +1,256 @@
+"""`cgan reevaluate`: the champion on the data of today, in a real MLflow store."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gated import change_params, digits, gated, make_project, settled, train
+from mlflow import MlflowClient
+from synthetic import write_csv
+from typer.testing import CliRunner
+
+from cgan.cli import app
+from cgan.errors import CganError
+from cgan.params.sections import load_params
+from cgan.quality.judge import look
+from cgan.quality.metrics import frechet_distance
+from cgan.registry.client import open_registry
+from cgan.registry.gate import fingerprints
+from cgan.registry.reevaluation import WORDS, _chosen, _judge_of
+
+pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
+]
+FRESH = 7  # seed of images that the champion never saw
+Labelled = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def blessed(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A project whose version 1 is champion."""
+    root = tmp_path_factory.mktemp("blessed") / "project"
+    root.mkdir()
+    make_project(root)
+    shutil.copyfile(empty_store, root / "mlflow.db")
+    with settled(root):
+        train(root, "first", 60)
+        assert gated()[0]["verdict"] == "promoted"
+    return root
+
+
+@pytest.fixture
+def root(blessed: Path, tmp_path: Path) -> Iterator[Path]:
+    target = tmp_path / "project"
+    shutil.copytree(blessed, target)
+    with settled(target):
+        # The distance is judged by features of 54 blobs: far noisier than with real data.
+        change_params(target, "reevaluate", max_feature_distance=25.0)
+        yield target
+
+
+def reevaluated(images: np.ndarray, labels: np.ndarray) -> tuple[dict[str, Any], int, str]:
+    """Report, exit code and what was said, with these images as the data of today."""
+    write_csv(Path("data/raw/train.csv"), images, labels)
+    result = CliRunner().invoke(app, ["reevaluate"])
+    if result.exception is not None:
+        assert isinstance(result.exception, CganError), result.exception
+    report = json.loads(Path("reports/reevaluation.json").read_text())
+    assert (
+        Path("reports/reevaluation.md")
+        .read_text()
+        .startswith(f"# Re-evaluation: {report['verdict']}\n")
+    )
+    return report, result.exit_code, result.output
+
+
+def failed(report: dict[str, Any]) -> list[str]:
+    return [row["name"] for row in report["drift"] if not row["passed"]]
+
+
+@pytest.mark.parametrize("seed", [0, FRESH])
+def test_champion_is_healthy_on_its_own_data_and_on_new_data_like_it(root: Path, seed: int) -> None:
+    report, code, output = reevaluated(*digits(seed=seed))
+    assert (report["verdict"], code) == ("healthy", 0), report
+    assert "HEALTHY: Version 1, the champion, is as good as the gate asks" in output
+    assert [row["name"] for row in report["drift"]] == list(WORDS)[1:]
+    assert report["quality"]["conditional_accuracy"]["value"] > 0.95
+    assert report["champion"]["version"] == 1
+
+
+def inverted(images: np.ndarray, labels: np.ndarray) -> Labelled:
+    return 255 - images, labels
+
+
+def moved(images: np.ndarray, labels: np.ndarray) -> Labelled:
+    return np.roll(images, 2, axis=3), labels
+
+
+def rescaled(images: np.ndarray, labels: np.ndarray) -> Labelled:
+    return images // 3, labels
+
+
+def other_mix(images: np.ndarray, labels: np.ndarray) -> Labelled:
+    keep = (labels > 0) | (np.arange(len(labels)) % 6 == 0)
+    return images[keep], labels[keep]
+
+
+def shuffled(images: np.ndarray, labels: np.ndarray) -> Labelled:
+    return images, np.roll(labels, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (inverted, "pixel_values"),
+        (moved, "position"),
+        (rescaled, "pixel_values"),
+        (other_mix, "class_mix"),
+        (shuffled, "label_agreement"),
+    ],
+)
+def test_f19_drifted_data_is_named_with_its_statistic(
+    root: Path, change: Callable[..., Labelled], named: str
+) -> None:
+    report, code, _ = reevaluated(*change(*digits(seed=FRESH)))
+    assert (report["verdict"], code) == ("drifted", 1)
+    assert named in failed(report), report["drift"]
+    row = next(row for row in report["drift"] if row["name"] == named)
+    assert row["value"] > row["limit"]
+    reason = f"{WORDS[named]}: {row['value']:.3f}, at most {row['limit']:.3g} is usual"
+    assert reason in report["reasons"]
+
+
+def test_f19_pictures_of_another_kind_are_far_away_in_the_judges_features(root: Path) -> None:
+    images, labels = digits(seed=FRESH)
+    near = reevaluated(images, labels)[0]
+    rng = np.random.default_rng(0)
+    pixels = images.reshape(len(images), -1)[:, rng.permutation(64)].reshape(images.shape)
+    far = reevaluated(pixels, labels)[0]
+    distance = [
+        next(row["value"] for row in report["drift"] if row["name"] == "judge_features")
+        for report in (near, far)
+    ]
+    assert distance[1] > 2 * max(distance[0], 1.0)
+
+
+def test_images_of_another_shape_are_drift_and_nothing_is_judged_on_them(root: Path) -> None:
+    images, labels = digits(seed=FRESH)
+    report, code, _ = reevaluated(np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2))), labels)
+    assert (report["verdict"], code) == ("drifted", 1)
+    assert failed(report) == ["shape_and_classes"]
+    assert report["quality"] == {}
+    assert "`shape` is" in report["summary"]
+
+
+def test_distance_is_told_over_what_the_held_out_images_had(root: Path) -> None:
+    report, _, _ = reevaluated(*digits(seed=FRESH))
+    [row] = [row for row in report["drift"] if row["name"] == "judge_features"]
+    with open_registry("cgan") as registry:
+        judge, features, facts, seen = _judge_of(registry, registry.version(1))
+    images = torch.from_numpy(digits(seed=FRESH)[0])
+    chosen = _chosen(images, seen, facts["heldout_images"], load_params().evaluate.seed)
+    found = frechet_distance(look(judge, images[chosen]).features, features)
+    assert facts["fid_floor"] > 0
+    assert row["value"] == pytest.approx(found - facts["fid_floor"])
+
+
+def test_images_that_the_champion_learnt_from_are_left_out_while_the_others_suffice() -> None:
+    images = torch.from_numpy(digits()[0])[:40]
+    seen = fingerprints(images[:25])
+    assert min(_chosen(images, seen, 15, seed=1)) >= 25
+    assert len(_chosen(images, seen, 15, seed=1)) == 15
+    mixed = _chosen(images, seen, 16, seed=1).tolist()
+    assert len(set(mixed)) == 16
+    assert min(mixed) < 25
+
+
+def test_bar_within_the_noise_is_no_alarm(root: Path) -> None:
+    quality = reevaluated(*digits(seed=FRESH))[0]["quality"]["fid_over_floor"]
+    low, high = quality["interval"]
+    assert low < quality["value"] < high
+    change_params(root, "gate", max_fid_over_floor=(low + quality["value"]) / 2)
+    assert reevaluated(*digits(seed=FRESH))[0]["verdict"] == "healthy"
+
+
+def test_drift_is_told_before_a_bar_that_is_missed_too(root: Path) -> None:
+    change_params(root, "gate", max_fid_over_floor=0.001)
+    report, _, _ = reevaluated(*shuffled(*digits(seed=FRESH)))
+    assert report["verdict"] == "drifted"
+    assert not report["quality"]["fid_over_floor"]["passed"]
+
+
+def test_champion_that_misses_a_bar_is_degraded(root: Path) -> None:
+    change_params(root, "gate", max_fid_over_floor=0.001)
+    report, code, output = reevaluated(*digits(seed=FRESH))
+    assert (report["verdict"], code) == ("degraded", 1)
+    assert not report["quality"]["fid_over_floor"]["passed"]
+    assert "misses a bar on new data" in output
+
+
+def test_verdict_is_told_at_the_version_and_the_run(root: Path) -> None:
+    reevaluated(*shuffled(*digits(seed=FRESH)))
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    version = client.get_model_version_by_alias("cgan", "champion")
+    assert version.tags["reevaluation.verdict"] == "drifted"
+    assert "labels that the judge no longer agrees with" in version.tags["reevaluation.summary"]
+    assert client.get_run(version.run_id).data.metrics["reevaluation/label_agreement"] > 0.5
+    names = [file.path for file in client.list_artifacts(version.run_id, "reevaluation")]
+    assert names == ["reevaluation/reevaluation.json", "reevaluation/reevaluation.md"]
+
+
+def test_f89_a_second_look_on_one_day_at_the_same_data_says_its_numbers_once(root: Path) -> None:
+    for _ in range(2):
+        reevaluated(*digits(seed=FRESH))
+    with contextlib.closing(sqlite3.connect("mlflow.db")) as store:
+        counted = store.execute(
+            "select key, count(*) from metrics where key like 'reevaluation/%' group by key, step"
+        ).fetchall()
+    assert len(counted) > 4 and {count for _, count in counted} == {1}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"shape": {}}', None])
+def test_f85_damaged_profile_of_the_champion_is_refused_in_words(
+    root: Path, content: str | None
+) -> None:
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    run_id = client.get_model_version_by_alias("cgan", "champion").run_id
+    folder = client.get_run(run_id).info.artifact_uri.removeprefix("file://")
+    kept = Path(folder) / "gate/validation.json"
+    whole = kept.read_text()  # the store's files are those of all tests here
+    profile = json.loads(whole)
+    profile["profile"]["rows"][0] = float("nan")
+    kept.write_text(json.dumps(profile) if content is None else content)
+    write_csv(Path("data/raw/train.csv"), *digits(seed=FRESH))
+    try:
+        result = CliRunner().invoke(app, ["reevaluate"])
+    finally:
+        kept.write_text(whole)
+    assert isinstance(result.exception, CganError), result.exception
+    assert f"gate/validation.json of run {run_id} is damaged (validation.json: not a " in str(
+        result.exception
+    )
+    assert "from a backup, or train again" in str(result.exception)
+    assert not Path("reports/reevaluation.json").exists()
+
+
+def test_without_data_or_champion_it_says_what_to_do(root: Path) -> None:
+    Path("data/raw/train.csv").unlink()
+    result = CliRunner().invoke(app, ["reevaluate"])
+    assert "Fetch the data first" in str(result.exception)
+    write_csv(Path("data/raw/train.csv"), *digits())
+    change_params(root, "gate", model="another")
+    result = CliRunner().invoke(app, ["reevaluate"])
+    assert "`another` has no champion yet" in str(result.exception)

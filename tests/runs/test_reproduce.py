@@ -1,0 +1,375 @@
+"""Runs of a real project (git, DVC, sqlite store) repeated: equal bytes, or plain words why not."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, TINY
+from synthetic import make_images, write_csv
+
+from cgan import git
+from cgan.errors import CganError
+from cgan.runs.reproduce import Run, _bring_csv, _repository_with, _restore
+
+SECRET = "planted-secret-0123456789"
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "DVC_", "GIT_"))}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**kept, "PATH": path, "PYTHONPATH": ".", "SOME_TOKEN": SECRET, **more}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A clone-like folder with its own package, repository, cache and store."""
+
+    folder: Path
+
+    def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.folder, env=environment(**more), capture_output=True, text=True
+        )
+
+    def succeed(self, *command: str) -> str:
+        done = self.run(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def train(self) -> str:
+        """The run id of what `dvc repro train` made."""
+        self.succeed(sys.executable, "-m", "dvc", "repro", "train")
+        run_id = json.loads((self.folder / "models/mlflow_run.json").read_text())["run_id"]
+        assert run_id, "MLflow has it"
+        return str(run_id)
+
+    def reproduce(self, what: str, **more: str) -> subprocess.CompletedProcess[str]:
+        done = self.run(sys.executable, "-m", "cgan.cli", "reproduce", what, **more)
+        assert "Traceback" not in done.stdout + done.stderr
+        return done
+
+    def query(self, question: str, *values: str) -> list[tuple[str, ...]]:
+        with contextlib.closing(sqlite3.connect(self.folder / "mlflow.db")) as store, store:
+            return store.execute(question, values).fetchall()
+
+    def tag(self, run_id: str, key: str) -> str | None:
+        found = self.query("select value from tags where run_uuid = ? and key = ?", run_id, key)
+        return found[0][0] if found else None
+
+    def set_tag(self, run_id: str, key: str, value: str) -> None:
+        self.query("delete from tags where run_uuid = ? and key = ?", run_id, key)
+        self.query("insert into tags (run_uuid, key, value) values (?, ?, ?)", run_id, key, value)
+
+    def artifact(self, run_id: str, name: str) -> Path:
+        return next((self.folder / "mlartifacts").glob(f"{run_id}/artifacts/source/{name}"))
+
+    def state(self) -> dict[str, str]:
+        """Hashes of all that a repeat must leave alone; the store aside, which takes the tag."""
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        ignored = ("mlflow.db", "__pycache__", ".cgan/store.lock", ".dvc/tmp")
+        kept = [p for p in files if not any(part in str(p) for part in ignored)]
+        hashes = {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in kept}
+        runs = self.query("select run_uuid, status, end_time from runs")
+        return {**hashes, "runs": str(sorted(runs))}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[Project, str]:
+    """A project with a run from a changed tree: its code, its params, a new file."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "cgan", folder / "cgan", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    shutil.copy(ROOT / ".gitignore", folder)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in TINY.items():
+        params[section] |= values
+    params["tracking"]["system_metrics"] = False
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    write_csv(folder / "inbox/digits.csv", *make_images())
+    shutil.copyfile(empty_store, folder / "mlflow.db")
+    project = Project(folder)
+    project.succeed("git", "init", "--quiet", "-b", "main")
+    project.succeed(sys.executable, "-m", "dvc", "init", "--quiet")
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    project.succeed("git", "add", ".")
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
+    project.succeed("git", *identity, "commit", "--quiet", "-m", "first")
+
+    params["train"]["seed"] = 5
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (folder / "cgan/shift.py").write_text("SHIFT = 0.01\n")
+    losses = folder / "cgan/training/losses.py"
+    code = losses.read_text().replace(
+        "from __future__ import annotations\n",
+        "from __future__ import annotations\n\nfrom cgan.shift import SHIFT  # noqa: F401\n",
+        1,
+    )
+    losses.write_text(code)
+    (folder / ".env").write_text(f"TOKEN={SECRET}\n")
+    return project, project.train()
+
+
+@pytest.fixture
+def project(trained: tuple[Project, str], tmp_path: Path) -> Iterator[Project]:
+    """The project, as it was afterwards; temporary files of its commands under `tmp_path`."""
+    store = trained[0].folder / "mlflow.db"
+    before = store.read_bytes()
+    yield trained[0]
+    store.write_bytes(before)
+
+
+def test_what_a_run_was_made_from_is_at_the_run_and_no_secret_is(
+    project: Project, trained: tuple[Project, str]
+) -> None:
+    dirty = trained[1]
+    assert project.tag(dirty, "git.dirty") == "true"
+    changed = project.tag(dirty, "git.changed_files")
+    assert changed == "cgan/shift.py, cgan/training/losses.py, params.yaml"
+    patch = project.artifact(dirty, "patch.diff").read_text()
+    assert "+SHIFT = 0.01" in patch
+    assert "+  seed: 5" in patch
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        assert project.artifact(dirty, name).is_file()
+    csv = project.folder / "data/raw/train.csv"
+    assert project.tag(dirty, "dvc.csv_md5") == hashlib.md5(csv.read_bytes()).hexdigest()
+    assert project.tag(dirty, "cgan.csv_sha256") == hashlib.sha256(csv.read_bytes()).hexdigest()
+    for key in ("torch.version", "machine.cpu", "machine.cores", "cgan.device", "cgan.precision"):
+        assert project.tag(dirty, key)
+    for path in (project.folder / "mlartifacts").rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes()
+    assert SECRET.encode() not in (project.folder / "mlflow.db").read_bytes()
+
+
+def test_a_run_from_a_changed_tree_is_repeated_in_the_same_bytes_and_nothing_else_changes(
+    project: Project, trained: tuple[Project, str], tmp_path: Path
+) -> None:
+    dirty = trained[1]
+    # Neither the changes nor the outputs are at hand any more: only git, DVC's cache and MLflow.
+    before = project.state()
+    done = project.reproduce(dirty, TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    sha256 = project.tag(dirty, "cgan.generator_sha256")
+    assert f"the same bytes: {sha256}" in done.stdout
+    assert project.state() == before
+    assert "the same bytes" in (project.tag(dirty, "cgan.reproduced") or "")
+    assert not list(tmp_path.glob("cgan-*")), "the worktree is gone"
+    assert len(project.succeed("git", "worktree", "list").splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_run_from_a_clean_tree_is_repeated_though_tree_and_data_went_on(
+    trained: tuple[Project, str], tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "copy")
+    shutil.copytree(trained[0].folder, project.folder, symlinks=True)
+    (project.folder / "mlflow.db").unlink()
+    project.succeed("git", "checkout", "--quiet", ".")
+    (project.folder / "cgan/shift.py").unlink()
+    clean = project.train()
+    assert project.tag(clean, "git.dirty") == "false", "dvc.lock, written by DVC, does not count"
+    with pytest.raises(StopIteration):
+        project.artifact(clean, "patch.diff")
+    csv = project.folder / "data/raw/train.csv"
+    csv.unlink()  # DVC's cache has it
+    csv.write_bytes(b"label,pixel0\n")
+    (project.folder / "params.yaml").write_text("broken: [\n")
+    done = project.reproduce(clean)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the same bytes" in done.stdout
+    assert f"data from {project.folder}/.dvc/cache/files/md5/" in done.stdout
+
+
+def test_data_that_is_nowhere_is_told_with_all_places(
+    project: Project, trained: tuple[Project, str], tmp_path: Path
+) -> None:
+    project.set_tag(trained[1], "dvc.csv_md5", "0" * 32)
+    done = project.reproduce(trained[1], TMPDIR=str(tmp_path))
+    assert done.returncode == 1
+    for words in (
+        "is nowhere",
+        "md5 " + "0" * 32,
+        "data/raw/train.csv: other content",
+        "files/md5/00/" + "0" * 30 + ": not there",
+        "inbox/digits.csv: other content",
+        "DVC's remote: none is configured",
+    ):
+        assert words in done.stderr
+    assert not list(tmp_path.glob("cgan-*"))
+
+
+def test_a_commit_that_is_gone_is_told(project: Project, trained: tuple[Project, str]) -> None:
+    project.set_tag(trained[1], "mlflow.source.git.commit", "0" * 40)
+    done = project.reproduce(trained[1])
+    assert done.returncode == 1
+    assert f"commit {'0' * 40} is gone: looked in {project.folder}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [
+        ("it has 12.0 MB", "its patch is not in MLflow: it has 12.0 MB"),
+        (None, "it was made before runs carried their patch"),
+    ],
+)
+def test_a_changed_tree_without_its_patch_is_told(
+    project: Project, trained: tuple[Project, str], tag: str | None, words: str
+) -> None:
+    patch = project.artifact(trained[1], "patch.diff")
+    if tag:
+        project.set_tag(trained[1], "git.no_patch", tag)
+    hidden = patch.rename(project.folder / "hidden.diff")
+    try:
+        done = project.reproduce(trained[1])
+    finally:
+        hidden.rename(patch)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "cgan/shift.py, cgan/training/losses.py, params.yaml" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("0" * 32, "0" * 32),
+        ("last one", "names no run: expected a run id"),
+        ("champion", "champion"),
+        ("models:/../etc@champion", "names no run"),
+    ],
+)
+def test_what_names_no_run_is_told(project: Project, what: str, words: str) -> None:
+    done = project.reproduce(what)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_without_a_store_none_is_made(project: Project, tmp_path: Path) -> None:
+    store = tmp_path / "away.db"
+    done = project.reproduce("0" * 32, MLFLOW_TRACKING_URI=f"sqlite:///{store}")
+    assert done.returncode == 1
+    assert "no MLflow store" in done.stderr
+    assert not store.exists()
+
+
+@pytest.mark.slow
+def test_bytes_that_differ_are_told_with_what_differs(
+    project: Project, trained: tuple[Project, str]
+) -> None:
+    """As if the run had been made on another machine, and its judge had come out otherwise there."""
+    run_id = trained[1]
+    project.set_tag(run_id, "cgan.generator_sha256", "0" * 64)
+    project.set_tag(run_id, "torch.version", "2.0.0")
+    project.set_tag(run_id, "machine.cpu", "Zilog Z80")
+    lock = project.artifact(run_id, "dvc.lock")
+    before = lock.read_text()
+    document = yaml.safe_load(before)
+    out = next(o for o in document["stages"]["train_judge"]["outs"] if "judge.s" in o["path"])
+    lock.write_text(before.replace(out["md5"], "f" * 32))
+    try:
+        done = project.reproduce(run_id)
+    finally:
+        lock.write_text(before)
+    assert done.returncode == 1
+    for words in (
+        "NOT the same bytes",
+        "0" * 64,
+        "torch: 2.0.0 then, ",
+        "CPU: Zilog Z80 then, ",
+        f"judge (models/judge.safetensors): md5 {'f' * 32} then, {out['md5']} now",
+        "weights: equal to the last bit",
+    ):
+        assert words in done.stdout
+    assert "CSV" not in done.stdout.partition("What differs")[2]
+    assert "device" not in done.stdout.partition("What differs")[2]
+    assert "NOT the same" in (project.tag(run_id, "cgan.reproduced") or "")
+
+
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
+def test_a_signal_leaves_no_worktree_and_no_process(
+    project: Project, trained: tuple[Project, str], tmp_path: Path, number: int
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cgan.cli", "reproduce", trained[1]],
+        cwd=project.folder,
+        env=environment(TMPDIR=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("validate"):
+            break
+    time.sleep(0.5)
+    process.send_signal(number)
+    rest = process.stdout.read()
+    process.stdout.close()
+    assert process.wait() == 128 + number
+    assert "Traceback" not in rest
+    assert not list(tmp_path.glob("cgan-*"))
+    assert len(project.succeed("git", "worktree", "list").splitlines()) == 1
+    import psutil
+
+    left = [p for p in psutil.process_iter(["cwd"]) if str(tmp_path) in (p.info["cwd"] or "")]
+    assert not left
+
+
+def test_a_commit_that_only_the_clone_of_scheduled_runs_has_is_found_there(
+    project: Project, tmp_path: Path
+) -> None:
+    root, work = tmp_path / "root", tmp_path / "root/.cgan/production/work"
+    for folder in (root, work):
+        project.succeed("git", "init", "--quiet", str(folder))
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
+    project.succeed(
+        "git", "-C", str(work), *identity, "commit", "--quiet", "--allow-empty", "-m", "deployed"
+    )
+    commit = project.succeed("git", "-C", str(work), "rev-parse", "HEAD").strip()
+    assert _repository_with(root, commit) == work
+    with pytest.raises(CganError, match=r"is gone: looked in .*root and .*work"):
+        _repository_with(root, "0" * 40)
+
+
+def test_data_that_only_dvcs_remote_has_is_pulled_and_the_cache_stays_as_it_was(
+    trained: tuple[Project, str], tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "copy")
+    shutil.copytree(trained[0].folder, project.folder)
+    dvc = (sys.executable, "-m", "dvc")
+    remote = ("--local", "--default", "there", str(tmp_path / "remote"))
+    project.succeed(*dvc, "remote", "add", "--quiet", *remote)
+    project.succeed(*dvc, "push", "--quiet", "data/raw/train.csv")
+    csv = project.folder / "data/raw/train.csv"
+    content = csv.read_bytes()
+    shutil.rmtree(project.folder / ".dvc/cache")
+    shutil.rmtree(project.folder / "inbox")
+    csv.unlink()
+    source = project.artifact(trained[1], "params.yaml").parent
+    tags = {
+        "git.dirty": "true",
+        "mlflow.source.git.commit": project.succeed("git", "rev-parse", "HEAD").strip(),
+        "dvc.csv_md5": hashlib.md5(content).hexdigest(),
+    }
+    run = Run(trained[1], "a run", tags, {}, None, source)
+    said: list[str] = []
+    with git.worktree(project.folder, run.commit) as tree:
+        _restore(run, tree, said.append)
+        _bring_csv(run, project.folder, tree, said.append)
+        assert (tree / "data/raw/train.csv").read_bytes() == content
+    assert said[-1] == "data from DVC's remote"
+    assert not (project.folder / ".dvc/cache").exists()

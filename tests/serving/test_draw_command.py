@@ -1,0 +1,391 @@
+"""`cgan draw`: every form that it writes, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from cgan.cli import app
+from cgan.errors import CganError
+from cgan.model.model_file import load_generator, save_network, save_tensors
+from cgan.model.networks import Architecture, build_generator
+from cgan.model.sampling import draw
+
+GREY = Architecture("deconv", 10, 1, 28, 28, 4, 6)
+COLOUR = Architecture("embed", 12, 3, 10, 14, 4, 6)
+MODEL = Path("models/generator.safetensors")
+
+
+def save(architecture: Architecture) -> None:
+    torch.manual_seed(5)
+    save_network(MODEL, build_generator(architecture), {"seed": 5})
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with an untrained grey generator where `dvc repro` puts it."""
+    monkeypatch.chdir(tmp_path)
+    save(GREY)
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["draw", *arguments])
+
+
+def refusal(*arguments: str) -> str:
+    """The message of a draw that must fail, as the entry point prints it."""
+    result = run(*arguments)
+    assert isinstance(result.exception, CganError), result.output
+    return str(result.exception)
+
+
+def files() -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in Path().rglob("*") if p.is_file()}
+
+
+def expected(labels: list[int], seed: int) -> np.ndarray:
+    """What the generator draws: uint8 [N, C, H, W]."""
+    return draw(load_generator(MODEL)[0], torch.tensor(labels), seed).numpy()
+
+
+def test_a_text_is_drawn_digit_by_digit_with_nothing_between() -> None:
+    result = run("2024", "--seed", "7", "--out", "out/year.png", "--scale", "3")
+    assert result.exit_code == 0, result.output
+    assert result.output == "out/year.png: 336×84 pixels, seed 7\n"
+    with Image.open("out/year.png") as picture:
+        pixels = np.asarray(picture)[::3, ::3]
+    assert np.array_equal(pixels, np.concatenate(list(expected([2, 0, 2, 4], 7)[:, 0]), axis=1))
+
+
+def test_the_same_seed_writes_the_same_bytes_and_another_seed_others() -> None:
+    for out, seed in (("a.png", "7"), ("b.png", "7"), ("c.png", "8")):
+        assert run("31415", "--seed", seed, "--out", out).exit_code == 0
+    a, b, c = (Path(f"{name}.png").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_without_a_name_the_picture_is_named_after_its_text() -> None:
+    assert run("31415").exit_code == 0
+    with Image.open("31415.png") as picture:
+        assert picture.size == (4 * 5 * 28, 4 * 28)
+
+
+def test_a_long_text_is_enlarged_less_so_that_it_fits_a_page() -> None:
+    assert run("1234567890" * 3, "--out", "long.png").exit_code == 0
+    with Image.open("long.png") as picture:
+        assert picture.size == (30 * 28, 28)
+
+
+def test_a_grid_has_rows_of_variants_of_the_text() -> None:
+    assert run("407", "--grid", "--rows", "3", "--scale", "1", "--out", "grid.png").exit_code == 0
+    images = expected([4, 0, 7] * 3, 0)[:, 0]
+    with Image.open("grid.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (3 * 29 + 1, 3 * 29 + 1)
+    for index, image in enumerate(images):
+        y, x = 1 + index // 3 * 29, 1 + index % 3 * 29
+        assert np.array_equal(pixels[y : y + 28, x : x + 28], image)
+
+
+def test_a_grid_alone_draws_every_class() -> None:
+    assert run("--grid", "--rows", "2", "--scale", "1").exit_code == 0
+    with Image.open("grid.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (2 * 29 + 1, 10 * 29 + 1)
+    assert np.array_equal(pixels[1:29, -29:-1], expected(list(range(10)), 0)[9, 0])
+
+
+def test_a_set_as_npz_has_images_and_labels_and_needs_no_pickle() -> None:
+    result = run("--per-class", "7", "--seed", "3", "--out", "drawn.npz")
+    assert result.output == "drawn.npz: 70 drawings, 7 of each of 10 classes, seed 3\n"
+    with np.load("drawn.npz", allow_pickle=False) as drawn:
+        images, labels = drawn["images"], drawn["labels"]
+    assert images.shape == (70, 28, 28)
+    assert images.dtype == np.uint8
+    assert labels.dtype == np.int64
+    assert np.bincount(labels).tolist() == [7] * 10
+    assert np.array_equal(images, expected(labels.tolist(), 3)[:, 0])
+
+
+def test_a_set_as_csv_is_in_kaggles_form() -> None:
+    assert run("--per-class", "2", "--seed", "3", "--out", "drawn.csv").exit_code == 0
+    table = pd.read_csv("drawn.csv")
+    assert list(table.columns) == ["label", *(f"pixel{i}" for i in range(784))]
+    images = expected(table["label"].tolist(), 3)
+    assert np.array_equal(table.drop(columns="label").to_numpy(), images.reshape(20, 784))
+
+
+@pytest.mark.parametrize("out", ["drawn/", "drawn", "deep/drawn"])
+def test_a_set_as_a_folder_has_a_png_for_each_drawing(out: str) -> None:
+    assert run("--per-class", "2", "--seed", "3", "--out", out).exit_code == 0
+    names = sorted(str(path.relative_to(out)) for path in Path(out).rglob("*.png"))
+    assert names == [f"{label}/{label}_{index:05d}.png" for label in range(10) for index in (0, 1)]
+    images = expected(list(range(10)) * 2, 3)[:, 0]
+    for index, image in enumerate(images):
+        with Image.open(f"{out}/{index % 10}/{index % 10}_{index // 10:05d}.png") as picture:
+            assert np.array_equal(np.asarray(picture), image)
+    assert not list(Path(out).parent.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("out", ["a.npz", "a.csv", "a"])
+def test_a_smaller_set_is_the_beginning_of_a_larger_one(out: str) -> None:
+    for count, folder in (("3", "few"), ("20", "many")):
+        assert run("--per-class", count, "--seed", "3", "--out", f"{folder}/{out}").exit_code == 0
+    if out == "a.npz":
+        with np.load("few/a.npz") as few, np.load("many/a.npz") as many:
+            assert np.array_equal(few["images"], many["images"][:30])
+    elif out == "a.csv":
+        assert Path("many/a.csv").read_text().startswith(Path("few/a.csv").read_text())
+    else:
+        for path in Path("few").rglob("*.png"):
+            assert path.read_bytes() == (Path("many") / path.relative_to("few")).read_bytes()
+
+
+def test_colour_and_more_than_ten_classes_work_in_every_form() -> None:
+    save(COLOUR)
+    assert run("11,0 3", "--out", "text.png", "--scale", "1").exit_code == 0
+    with Image.open("text.png") as picture:
+        pixels = np.asarray(picture)
+    images = expected([11, 0, 3], 0).transpose(0, 2, 3, 1)
+    assert np.array_equal(pixels, np.concatenate(list(images), axis=1))
+
+    for out in ("set.npz", "set.csv", "set"):
+        assert run("--per-class", "1", "--out", out).exit_code == 0
+    images = expected(list(range(12)), 0)
+    with np.load("set.npz") as drawn:
+        assert np.array_equal(drawn["images"], images.transpose(0, 2, 3, 1))
+    planes = pd.read_csv("set.csv").drop(columns="label").to_numpy()
+    assert np.array_equal(planes, images.reshape(12, -1)), "R, G, B planes one after the other"
+    with Image.open("set/11/11_00000.png") as picture:
+        assert np.array_equal(np.asarray(picture), images[11].transpose(1, 2, 0))
+
+
+def test_another_model_file_can_be_named() -> None:
+    Path("elsewhere").mkdir()
+    shutil.move(MODEL, "elsewhere/g.safetensors")
+    assert run("1", "--model", "elsewhere/g.safetensors").exit_code == 0
+
+
+def test_without_a_model_the_message_says_how_to_make_one() -> None:
+    MODEL.unlink()
+    message = refusal("1")
+    assert message.startswith("models/generator.safetensors: not found.")
+    assert "dvc repro" in message
+
+
+def test_a_character_that_is_no_class_is_named() -> None:
+    message = refusal("20x4", "--out", "year.png")
+    assert (
+        message == "'x', character 3 of the text to draw, is not a class. The classes are 0 to 9."
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["2", "--per-class", "3"], ["--grid", "--per-class", "3"]]
+)
+def test_nothing_or_two_things_to_draw_is_refused(arguments: list[str]) -> None:
+    assert "TEXT or --grid (or both), or --per-class" in refusal(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["2", "--out", "year.jpg"], ".png"),
+        (["2", "--out", "drawn.npz"], ".png"),
+        (["--per-class", "2", "--out", "drawn.png"], ".npz, .csv"),
+        (["--per-class", "2", "--out", "drawn.parquet"], ".npz, .csv"),
+    ],
+)
+def test_an_ending_that_does_not_fit_is_refused_with_those_that_do(
+    arguments: list[str], words: str
+) -> None:
+    before = files()
+    message = refusal(*arguments)
+    assert arguments[-1] in message
+    assert words in message
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--per-class", "1000000000", "--out", "drawn.npz"],
+        ["--per-class", "20000", "--out", "drawn/"],
+        ["1" * 5000, "--scale", "64", "--out", "long.png"],
+        ["12" * 500, "--grid", "--rows", "100", "--scale", "8", "--out", "grid.png"],
+    ],
+)
+def test_f74_absurd_counts_are_refused_at_once_with_the_most_that_is_possible(
+    arguments: list[str],
+) -> None:
+    before = files()
+    message = refusal(*arguments)
+    assert "at most" in message
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["1", "--seed", "-1"],
+        ["1", "--seed", "9" * 30],
+        ["--per-class", "0"],
+        ["--grid", "--rows", "0"],
+        ["--grid", "--rows", "101"],
+        ["1", "--scale", "0"],
+        ["1", "--scale", "nan"],
+    ],
+)
+def test_a_number_out_of_range_is_a_usage_error(arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+FORMS = [["2", "--out", "old.png"], ["--per-class", "1", "--out", "old.npz"]]
+FORMS += [["--per-class", "1", "--out", "old.csv"], ["--per-class", "1", "--out", "old/"]]
+
+
+def damage_truncated() -> None:
+    MODEL.write_bytes(MODEL.read_bytes()[:-100])
+
+
+def damage_flipped() -> None:
+    content = bytearray(MODEL.read_bytes())
+    content[-7] ^= 16
+    MODEL.write_bytes(content)
+
+
+def damage_empty() -> None:
+    MODEL.write_bytes(b"")
+
+
+def damage_pickle() -> None:
+    MODEL.write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR.")
+
+
+def damage_torch_archive() -> None:
+    torch.save({"weights": torch.zeros(3)}, MODEL)
+
+
+def damage_header_of_petabytes() -> None:
+    MODEL.write_bytes((2**50).to_bytes(8, "little") + b"{" * 100)
+
+
+def damage_architecture_of_terabytes() -> None:
+    huge = Architecture("deconv", 4096, 4096, 4096, 4096, 4096, 4096)
+    facts = {"architecture": huge.to_json()}
+    save_tensors(MODEL, "generator", {"linear.weight": torch.zeros(2)}, facts)
+
+
+def damage_architecture_of_zero() -> None:
+    facts = {"architecture": {**GREY.to_json(), "height": 0}}
+    save_tensors(MODEL, "generator", load_generator(MODEL)[0].state_dict(), facts)
+
+
+def damage_other_numbers() -> None:
+    doubles = {name: t.double() for name, t in load_generator(MODEL)[0].state_dict().items()}
+    save_tensors(MODEL, "generator", doubles, {"architecture": GREY.to_json()})
+
+
+def damage_folder() -> None:
+    MODEL.unlink()
+    MODEL.mkdir()
+
+
+@pytest.mark.parametrize("arguments", FORMS, ids=lambda a: a[-1])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_truncated,
+        damage_flipped,
+        damage_empty,
+        damage_pickle,
+        damage_torch_archive,
+        damage_header_of_petabytes,
+        damage_architecture_of_terabytes,
+        damage_architecture_of_zero,
+        damage_other_numbers,
+        damage_folder,
+    ],
+)
+def test_f38_f39_a_damaged_or_hostile_model_is_refused_in_a_line_and_no_file_is_touched(
+    damage: object, arguments: list[str]
+) -> None:
+    for name in ("old.png", "old.npz", "old.csv"):
+        Path(name).write_text("kept")
+    assert callable(damage)
+    damage()
+    before = files()
+    message = refusal(*arguments)
+    assert "\n" not in message
+    assert message.startswith("models/generator.safetensors: ")
+    assert files() == before
+
+
+def test_f38_the_command_itself_ends_with_one_line_and_exit_code_1() -> None:
+    damage_truncated()
+    done = subprocess.run(
+        [sys.executable, "-m", "cgan.cli", "draw", "1"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: models/generator.safetensors: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not shutil.which("setpriv"), reason="root writes anywhere"
+)
+@pytest.mark.parametrize("arguments", FORMS, ids=lambda a: a[-1])
+def test_f55_a_read_only_folder_is_refused_with_the_reason(arguments: list[str]) -> None:
+    folder = Path("locked")
+    folder.mkdir()
+    (folder / "old.png").write_text("kept")
+    folder.chmod(0o555)
+    command = [sys.executable, "-m", "cgan.cli", "draw", *arguments[:-1], f"locked/{arguments[-1]}"]
+    if os.geteuid() == 0:
+        # Root without this capability is bound by permissions like everybody.
+        drop = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
+        command = [*drop, *command]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"Error: --out locked/{arguments[-1]}: cannot be written (Permission denied). "
+        "Name another place.\n"
+    )
+    assert [path.name for path in folder.iterdir()] == ["old.png"]
+    assert (folder / "old.png").read_text() == "kept"
+
+
+def test_a_folder_with_something_in_it_is_not_written_into() -> None:
+    Path("drawn").mkdir()
+    Path("drawn/mine.txt").write_text("kept")
+    before = files()
+    assert "not empty" in refusal("--per-class", "1", "--out", "drawn")
+    assert files() == before
+
+
+def test_an_existing_empty_folder_is_filled() -> None:
+    Path("drawn.v2").mkdir()
+    assert run("--per-class", "1", "--out", "drawn.v2").exit_code == 0
+    assert len(list(Path("drawn.v2").rglob("*.png"))) == 10
+
+
+def test_an_existing_picture_is_replaced_not_written_through() -> None:
+    Path("cache").write_text("linked from elsewhere")
+    os.link("cache", "year.png")
+    assert run("1", "--out", "year.png").exit_code == 0
+    assert Path("cache").read_text() == "linked from elsewhere"
+    with Image.open("year.png") as picture:
+        assert picture.size == (112, 112)

@@ -1,0 +1,114 @@
+"""dvc.yaml says of each stage what it really reads: its code, its params, its files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+from imports import imports_of, source_of
+
+from flows.dvc import read_stages
+
+DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES: dict[str, dict[str, Any]] = DVC["stages"]
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+CHANGES_NO_RESULT = {
+    # Tracking: tells of a result, and may change at any time without a new training.
+    "cgan.tracking.tracker",
+    "cgan.tracking.journal",
+    "cgan.stages.progress",
+    "cgan.tracking.run",
+    "cgan.tracking.delivery",
+    "cgan.serving.mlflow_model",
+    # Starts the stage; holds the paths, which dvc.yaml holds too.
+    "cgan.stages.runner",
+    "cgan.project",
+    # Words for the user.
+    "cgan.errors",
+    # Knows no defaults: params.yaml holds each value, and those are under `params`. A check of it
+    # refuses a value or lets it pass. As a dependency, each new knob would repeat every stage.
+    "cgan.params.sections",
+    # How bytes get to the disk, not which.
+    "cgan.files",
+}
+
+
+def closure(module: str) -> set[str]:
+    """`module` and all that it imports, except what changes no result."""
+    seen: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        waiting |= imports_of(name) - seen - CHANGES_NO_RESULT
+    return seen
+
+
+def entries(stage: str, kind: str) -> list[str | dict[str, Any]]:
+    return STAGES[stage].get(kind, [])
+
+
+def test_read_stages_orders_the_pipeline_by_what_reads_what() -> None:
+    names = [stage.name for stage in read_stages(ROOT / "dvc.yaml")]
+    assert sorted(names) == sorted(STAGES)
+    wanted = ["download", "validate", "preprocess", "train_judge", "evaluate"]
+    assert [name for name in names if name in wanted] == wanted
+    assert names.index("preprocess") < names.index("train") < names.index("render")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage: str) -> None:
+    module = STAGES[stage]["cmd"].removeprefix("python -m ")
+    needed = {str(source_of(name)) for name in closure(module)}
+    declared = {dep for dep in entries(stage, "deps") if str(dep).endswith(".py")}
+    assert declared == needed
+
+
+def test_each_section_of_params_belongs_to_one_stage_and_each_stage_has_one() -> None:
+    owned = [section for stage in STAGES for section in entries(stage, "params")]
+    assert len(owned) == len(STAGES)
+    assert sorted(map(str, owned)) == sorted(set(PARAMS) - {"gate", "reevaluate", "tracking"})
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_output_stays_in_the_cache_so_that_a_stage_can_be_restored(stage: str) -> None:
+    outputs = [out for kind in ("outs", "metrics", "plots") for out in entries(stage, kind)]
+    options = [option for out in outputs if isinstance(out, dict) for option in out.values()]
+    assert outputs
+    assert not [o for o in options if o.get("cache") is False or o.get("persist")]
+
+
+def test_no_stage_is_frozen_or_always_changed() -> None:
+    assert not [name for name, s in STAGES.items() if s.get("frozen") or s.get("always_changed")]
+
+
+def test_dvc_finds_every_file_of_the_plots_and_artifacts_among_the_outputs() -> None:
+    outputs = {
+        out if isinstance(out, str) else next(iter(out))
+        for stage in STAGES
+        for kind in ("outs", "metrics", "plots")
+        for out in entries(stage, kind)
+    }
+    sources = {artifact["path"] for artifact in DVC["artifacts"].values()}
+    for plot in DVC["plots"]:
+        if isinstance(plot, str):
+            sources.add(plot)
+        else:
+            sources |= {source for options in plot.values() for source in options["y"]}
+    assert sources <= outputs
+
+
+def test_dvc_reads_dvc_yaml() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--name-only"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.split() == list(STAGES)

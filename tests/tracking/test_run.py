@@ -1,0 +1,877 @@
+"""Runs in a real MLflow store: what arrives, that it arrives once, and that nobody waits for it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY
+from synthetic import make_images
+
+from cgan.data.dataset import Dataset
+from cgan.errors import TrackingError
+from cgan.model.model_file import save_network
+from cgan.model.networks import Architecture, build_generator
+from cgan.params.sections import Params, load_params
+from cgan.tracking import delivery as mlflow_delivery
+from cgan.tracking import run as mlflow_tracker
+from cgan.tracking.delivery import Delivery, flush, store_uri, without_credentials
+from cgan.tracking.journal import JOURNAL, JournalTracker, RunHeader, count_waiting, journals
+from cgan.tracking.tracker import NullTracker
+from cgan.training.loop import train
+
+PARAMS = load_params(ROOT / "params.yaml")
+DATASET = {"name": "sample", "path": "data/raw/train.csv", "sha256": "ab" * 32, "rows": 36}
+STEPS = list(range(50, 501, 50))
+pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
+]
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_EXP_NAME", "MLFLOW_RUN_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+def params(**tracking: Any) -> Params:
+    return PARAMS.model_copy(update={"tracking": PARAMS.tracking.model_copy(update=tracking)})
+
+
+@contextlib.contextmanager
+def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[JournalTracker]:
+    with mlflow_tracker.training_run(
+        params(**tracking),
+        key,
+        tags={"cgan.device": "cpu"},
+        dataset=DATASET,
+        reference=root / "models/mlflow_run.json",
+    ) as tracker:
+        yield tracker
+
+
+def log_steps(tracker: JournalTracker, steps: list[int] = STEPS) -> None:
+    for step in steps:
+        tracker.log_metrics({"loss/generator": 1 / step, "progress/kimg": step * 0.064}, step)
+    tracker.log_image("previews", np.full((28, 56), 9, np.uint8), steps[-1])
+
+
+def a_generator(path: Path) -> Path:
+    torch.manual_seed(0)
+    network = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 8))
+    save_network(path, network, {"seed": 0})
+    return path
+
+
+class Store:
+    """What the database holds, past MLflow's own code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self, query: str, *values: str) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def steps(self, key: str) -> list[int]:
+        query = "select step from metrics where key = ? order by step"
+        return [step for (step,) in self.rows(query, key)]
+
+    def runs(self) -> list[tuple[str, str, str]]:
+        return self.rows("select run_uuid, name, status from runs order by start_time")
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        return dict(self.rows("select key, value from tags where run_uuid = ?", run_id))
+
+    def params(self, run_id: str) -> dict[str, str]:
+        return dict(self.rows("select key, value from params where run_uuid = ?", run_id))
+
+
+def waiting_journal(root: Path, key: str = "k1", uri: str | None = None) -> Path:
+    """A finished training's journal that nobody delivered yet."""
+    folder = journals(root) / key
+    header = RunHeader(key, "a run", "cgan", uri or store_uri(root))
+    tracker = JournalTracker(folder, header, resume=True)
+    tracker.write("start")
+    tracker.log_params({"train.lr": 0.003})
+    tracker.log_dataset(DATASET)
+    log_steps(tracker)
+    tracker.log_model(a_generator(root / "generator.safetensors"), STEPS[-1], {"digest": "d"})
+    tracker.write("end", status="FINISHED")
+    tracker.close()
+    return folder
+
+
+# ------------------------------------------------------------------------------ what a run holds
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Store, str]]:
+    """One training and its evaluation on sqlite: (root, store, run id)."""
+    root = tmp_path_factory.mktemp("recorded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("DVC_ROOT", str(root))
+        patch.setenv("DVC_EXP_NAME", "tasty-bole")
+        patch.setenv("MLFLOW_RUN_CONTEXT", '{"prefect.flow_run_id": "f-1"}')
+        patch.setenv("MLFLOW_RUN_ID", "0" * 32)
+        patch.chdir(root)
+        reference = root / "models/mlflow_run.json"
+        with training(root) as tracker:
+            time.sleep(2.5)  # the first sample of the machine's load
+            log_steps(tracker)
+            tracker.log_file(Path(__file__), "reports")
+            tracker.log_model(a_generator(root / "g.safetensors"), STEPS[-1], {"digest": "d"})
+        with mlflow_tracker.reopen(reference) as later:
+            later.log_metrics({"quality/conditional_accuracy": 0.99}, STEPS[-1])
+        yield root, Store(root / "mlflow.db"), json.loads(reference.read_text())["run_id"]
+
+
+def test_run_is_one_finished_and_holds_each_step_once(recorded: tuple[Path, Store, str]) -> None:
+    _, store, run_id = recorded
+    ((found, name, status),) = store.runs()
+    assert (found, status) == (run_id, "FINISHED")
+    assert name.startswith("tasty-bole · ")
+    for key in ("loss/generator", "progress/kimg"):
+        assert store.steps(key) == STEPS
+    assert store.steps("quality/conditional_accuracy") == [STEPS[-1]]
+    assert store.steps("system/cpu_utilization_percentage")[0] == 0
+
+
+def test_run_says_what_made_it(recorded: tuple[Path, Store, str]) -> None:
+    _, store, run_id = recorded
+    tags, logged = store.tags(run_id), store.params(run_id)
+    assert logged["train.lr"] == str(PARAMS.train.lr)
+    assert "tracking.experiment" not in logged
+    assert tags["cgan.run_key"] == "k1"
+    assert tags["cgan.device"] == "cpu"
+    assert tags["dvc.exp_name"] == "tasty-bole"
+    assert tags["prefect.flow_run_id"] == "f-1"
+    assert tags["torch.version"] == torch.__version__
+    assert "conditional accuracy **0.99**" in tags["mlflow.note.content"]
+    ((name, digest),) = store.rows("select name, digest from datasets")
+    assert (name, digest) == ("sample", "ab" * 6)
+
+
+def test_f64_stale_run_id_in_the_environment_is_ignored(recorded: tuple[Path, Store, str]) -> None:
+    _, store, run_id = recorded
+    assert run_id != "0" * 32
+    assert [run for run, _, _ in store.runs()] == [run_id]
+
+
+def test_delivered_journal_of_a_finished_run_is_removed(recorded: tuple[Path, Store, str]) -> None:
+    root, _, _ = recorded
+    assert list(journals(root).iterdir()) == []
+
+
+def test_picture_lies_where_mlflow_itself_would_put_it(
+    recorded: tuple[Path, Store, str], tmp_path: Path
+) -> None:
+    import re
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.create_experiment("e", (tmp_path / "artifacts").as_uri())
+    run = client.create_run(experiment).info
+    client.log_image(run.run_id, np.zeros((4, 4), np.uint8), key="previews", step=500, timestamp=7)
+
+    def shapes(folder: Path) -> list[str]:
+        found = (path.name for path in folder.rglob("images/*"))
+        return sorted(
+            re.sub(
+                "[0-9a-f]{8}-[0-9a-f-]{27}", "ID", re.sub(r"timestamp\+\d+", "timestamp+T", name)
+            )
+            for name in found
+        )
+
+    assert shapes(tmp_path / "artifacts") == shapes(recorded[0] / "mlartifacts")
+    own = Store(tmp_path / "mlflow.db").tags(run.run_id)["mlflow.loggedImages"]
+    assert recorded[1].tags(recorded[2])["mlflow.loggedImages"] == own
+
+
+def test_model_draws_in_a_process_that_has_no_cgan(recorded: tuple[Path, Store, str]) -> None:
+    root, _, run_id = recorded
+    script = f"""
+import base64, io, sys
+import mlflow, pandas as pd
+from PIL import Image
+sys.path[:] = [entry for entry in sys.path if "finder" not in entry]
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in str(f).lower()]
+mlflow.set_tracking_uri("sqlite:///{root / "mlflow.db"}")
+model = mlflow.pyfunc.load_model("runs:/{run_id}/generator")
+labels = pd.DataFrame({{"label": [1, 2, 3]}})
+ask = lambda seed: list(model.predict(labels, params={{"seed": seed}})["png_base64"])
+assert ask(7) == ask(7) != ask(8)
+picture = Image.open(io.BytesIO(base64.b64decode(ask(7)[0])))
+assert (picture.size, picture.mode) == ((28, 28), "L"), picture
+assert "mlartifacts" in sys.modules["cgan"].__file__ or "/tmp" in sys.modules["cgan"].__file__
+try:
+    model.predict(pd.DataFrame({{"label": [10]}}))
+except Exception as error:
+    print(error)
+"""
+    environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-P", "-c", script],
+        capture_output=True, text=True, env=environment, cwd=root, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "classes are 0 to 9" in done.stdout
+
+
+# ------------------------------------------------------------------------------ once, and only once
+
+
+def test_f61_delivery_killed_before_its_cursor_moved_repeats_nothing(root: Path) -> None:
+    folder = waiting_journal(root)
+    script = f"""
+import os, signal
+from pathlib import Path
+from cgan.tracking import delivery as mlflow_delivery
+from cgan.tracking.delivery import Delivery, store_uri
+mlflow_delivery.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+Delivery(Path({str(folder)!r}), store_uri(Path({str(root)!r})), Path({str(root)!r})).deliver()
+"""
+    killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    store = Store(root / "mlflow.db")
+    assert store.steps("loss/generator") == STEPS
+    assert count_waiting(folder) > 0
+
+    (line,) = flush(root)
+    assert line.startswith("a run: ")
+    ((run_id, _, status),) = store.runs()
+    assert status == "FINISHED"
+    assert store.steps("loss/generator") == STEPS
+    pictures = [path.suffix for path in (root / "mlartifacts" / run_id).rglob("images/*")]
+    assert sorted(pictures) == [".png", ".webp"]
+    assert store.rows("select name, status from logged_models") == [("generator", 2)]
+    assert store.rows("select count(*) from inputs where destination_id = ?", run_id)[0][0] >= 1
+    assert not folder.exists()
+
+
+def test_model_upload_that_was_cut_off_is_completed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    folder = waiting_journal(root)
+
+    def cut_off(*_: Any, **__: Any) -> None:
+        raise ConnectionError("reset by peer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_model_artifacts", cut_off)
+        with pytest.raises(ConnectionError):
+            Delivery(folder, store_uri(root), root).deliver()
+    flush(root)
+    store = Store(root / "mlflow.db")
+    assert store.rows("select name, status from logged_models") == [("generator", 2)]
+    assert len(list((root / "mlartifacts/models").rglob("generator.safetensors"))) == 1
+
+
+def test_refused_record_holds_up_no_other(root: Path) -> None:
+    folder = waiting_journal(root)
+    tracker = JournalTracker(folder, RunHeader.load(folder), resume=False)
+    tracker.log_params({"train.lr": 0.1})
+    tracker.log_metrics({"quality/fid_judge": 0.5}, 500)
+    tracker.close()
+    delivery = Delivery(folder, store_uri(root), root)
+    delivery.deliver()
+    store = Store(root / "mlflow.db")
+    assert delivery.rejected == 1
+    assert store.steps("quality/fid_judge") == [500]
+    assert store.steps("loss/generator") == STEPS
+    assert store.params(store.runs()[0][0])["train.lr"] == "0.003"
+    assert '"train.lr": "0.1"' in (folder / "rejected.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_f62_two_first_contacts_at_once_make_one_store(root: Path) -> None:
+    (root / "mlflow.db").unlink()
+    for key in ("k1", "k2"):
+        waiting_journal(root, key)
+    script = """
+import sys; from pathlib import Path
+from cgan.tracking.delivery import Delivery, store_uri
+root = Path(sys.argv[1])
+Delivery(root / ".cgan/tracking" / sys.argv[2], store_uri(root), root).deliver()
+"""
+    both = [
+        subprocess.Popen([sys.executable, "-c", script, root, key], stderr=subprocess.PIPE)
+        for key in ("k1", "k2")
+    ]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    store = Store(root / "mlflow.db")
+    assert len(store.runs()) == 2
+    assert store.rows("select name from experiments where name = 'cgan'") == [("cgan",)]
+    assert store.steps("loss/generator") == sorted(2 * STEPS)
+
+
+TESTS = [str(ROOT / "tests"), str(Path(__file__).parent)]
+TRAINING = """
+import os, sys, time; sys.path[:0] = {tests}
+from pathlib import Path
+from test_run import training
+with training(Path.cwd()) as tracker:
+    for step in range(int(sys.argv[1]), 1000):
+        tracker.log_metrics({{"loss/generator": 1.0}}, step)
+        print(step, flush=True)
+        time.sleep(0.05)
+        if step == int(sys.argv[2]): break
+"""
+
+
+def start_training(root: Path, first: int, last: int) -> subprocess.Popen[str]:
+    script = TRAINING.format(tests=TESTS)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(first), str(last)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def read_to(process: subprocess.Popen[str], step: int) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        if line.strip() == str(step):
+            return
+    raise AssertionError(f"the training ended before step {step}")
+
+
+def wait_until(condition: Any, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_f46_killed_training_is_resumed_in_its_own_run(root: Path) -> None:
+    store = Store(root / "mlflow.db")
+    journal = journals(root) / "k1"
+
+    with start_training(root, 0, 999) as process:
+        read_to(process, 80)
+        process.terminate()
+        assert process.wait(timeout=30) == 143
+    flush(root)  # on a busy machine the sender's last seconds are too few
+    ((run_id, _, status),) = store.runs()
+    assert status == "KILLED"
+
+    with start_training(root, 60, 999) as process:  # its checkpoint is older than its death
+        read_to(process, 160)
+        process.kill()
+    wait_until(lambda: count_waiting(journal) == 0)  # the sender outlives it, and ends by itself
+    assert store.runs()[0][2] == "RUNNING"
+
+    with start_training(root, 150, 200) as process:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert [(run, status) for run, _, status in store.runs()] == [(run_id, "FINISHED")]
+    assert store.steps("loss/generator") == list(range(201))
+    assert store.tags(run_id)["cgan.resumed"] == "true"
+    assert not journal.exists()
+
+
+def test_failed_training_ends_as_failed_with_its_reason(root: Path) -> None:
+    with pytest.raises(ZeroDivisionError), training(root) as tracker:
+        log_steps(tracker)
+        raise ZeroDivisionError("loss at step 500")
+    store = Store(root / "mlflow.db")
+    ((run_id, _, status),) = store.runs()
+    assert status == "FAILED"
+    assert store.tags(run_id)["cgan.ended_by"] == "ZeroDivisionError: loss at step 500"
+    assert not (root / "models/mlflow_run.json").exists()
+
+
+# ------------------------------------------------------------------------- evaluations, and once
+
+
+def quality(root: Path) -> list[tuple[float, int]]:
+    store = Store(root / "mlflow.db")
+    query = "select value, step from metrics where key = 'quality/fid_judge' order by timestamp"
+    return [(value, step) for value, step in store.rows(query)]
+
+
+def evaluated(root: Path, value: float) -> None:
+    """As the stage evaluate, but for the sender's process."""
+    header = RunHeader(**json.loads((root / "models/mlflow_run.json").read_text()))
+    tracker = JournalTracker(journals(root) / header.run_key, header, resume=False)
+    tracker.log_metrics({"quality/fid_judge": value, "quality/recall": 0.8}, STEPS[-1])
+    tracker.write("added")
+    tracker.close()
+    flush(root)
+
+
+def test_f81_an_evaluation_that_is_repeated_says_its_numbers_once(root: Path) -> None:
+    with training(root) as tracker:
+        log_steps(tracker)
+    evaluated(root, 0.7)
+    evaluated(root, 0.7)
+    assert quality(root) == [(0.7, STEPS[-1])]
+    # Killed before its numbers were delivered, and begun again: both lie in one journal.
+    header = json.loads((root / "models/mlflow_run.json").read_text())
+    for _ in range(2):
+        killed = JournalTracker(journals(root) / "k1", RunHeader(**header), resume=False)
+        killed.log_metrics({"quality/fid_judge": 0.6}, STEPS[-1])
+        killed.close()
+    evaluated(root, 0.6)
+    assert quality(root) == [(0.7, STEPS[-1]), (0.6, STEPS[-1])]
+    evaluated(root, 0.7)  # other params, then the former ones: the last one is what it says now
+    assert [value for value, _ in quality(root)] == [0.7, 0.6, 0.7]
+    assert Store(root / "mlflow.db").steps("quality/recall") == [STEPS[-1]]
+
+
+def test_f79_f80_each_journal_that_cannot_be_delivered_is_told_and_kept_and_the_others_arrive(
+    root: Path,
+) -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    damaged, foreign, own = (
+        waiting_journal(root, key, uri) for key, uri in (("a", None), ("b", gone), ("c", None))
+    )
+    (damaged / "run.json").write_text('{"run_key": "a", "run_na')
+    kept = {path: path.read_bytes() for path in (damaged / JOURNAL, foreign / JOURNAL)}
+    with pytest.raises(TrackingError) as told:
+        flush(root)
+    lines = str(told.value).splitlines()
+    assert len(lines) == 3
+    assert "records delivered to sqlite" in lines[0] and not own.exists()
+    assert f"{damaged}/run.json" in lines[1] and f"rm -r '{damaged}'" in lines[1]
+    assert f"MLflow at {gone} is away" in lines[2] and str(foreign) in lines[2]
+    assert "MLFLOW_TRACKING_URI=… cgan track flush" in lines[2]
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_f79_a_journal_for_a_server_that_is_gone_goes_where_the_environment_says(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = waiting_journal(root, "b", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    (line,) = flush(root)
+    assert "records delivered" in line and not folder.exists()
+    assert Store(root / "mlflow.db").steps("loss/generator") == STEPS
+
+
+# ------------------------------------------------------------------------- a machine in trouble
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        MemoryError(),
+        ImportError("libXau.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        FileNotFoundError(2, "No usable temporary directory found"),
+        OSError(28, "No space left on device"),
+    ],
+    ids=lambda trouble: type(trouble).__name__,
+)
+@pytest.mark.parametrize(
+    "call", ["create_logged_model", pytest.param("log_batch", marks=pytest.mark.slow)]
+)
+def test_f91_what_the_machine_cannot_do_now_is_no_refusal_and_all_arrives_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception, call: str
+) -> None:
+    folder = waiting_journal(root)
+    waiting = count_waiting(folder)
+
+    def starved(*_: Any, **__: Any) -> None:
+        raise trouble
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"mlflow.MlflowClient.{call}", starved)
+        with pytest.raises(TrackingError, match=f"{waiting} records wait in {folder}"):
+            flush(root)
+    assert not (folder / "rejected.jsonl").exists()
+    (line,) = flush(root)
+    assert line.startswith(f"a run: {waiting} records delivered") and "refused" not in line
+    store = Store(root / "mlflow.db")
+    assert store.steps("loss/generator") == STEPS
+    assert store.rows("select count(*) from logged_models where status = 2") == [(1,)]
+    assert not folder.exists()
+
+
+def test_f91_a_cursor_that_could_not_be_written_is_no_delivery(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = waiting_journal(root)
+    delivery = Delivery(folder, store_uri(root), root)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow_delivery, "write_json", full)
+        with pytest.raises(OSError, match="No space left"):
+            delivery.deliver()
+    assert delivery.offset == 0
+    delivery.deliver()
+    assert delivery.offset == (folder / JOURNAL).stat().st_size
+    assert Store(root / "mlflow.db").steps("loss/generator") == STEPS
+
+
+def test_f91_a_journal_with_a_refused_record_stays_with_its_files(root: Path) -> None:
+    folder = waiting_journal(root)
+    (picture,) = folder.glob("files/*.png")
+    picture.unlink()
+    (line,) = flush(root)
+    assert f"1 were refused for good: {folder}/rejected.jsonl says why" in line
+    for _ in range(2):
+        assert "0 records delivered" in flush(root)[0]
+    assert json.loads((folder / "rejected.jsonl").read_text())["kind"] == "image"
+    assert list(folder.glob("files/*generator.safetensors"))
+
+
+MIGRATION = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from cgan.tracking.delivery import make_store
+
+@event.listens_for(Engine, "after_cursor_execute")
+def die(connection, cursor, statement, *_):
+    if statement.startswith("ALTER TABLE"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+make_store("sqlite:///" + sys.argv[1])
+"""
+
+
+def test_f95_a_kill_within_the_making_of_a_store_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mlflow.db"
+    command = [sys.executable, "-c", MIGRATION, str(path)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert not path.exists() and len(list(tmp_path.glob(".mlflow.db.*"))) >= 1
+    mlflow_delivery.make_store(f"sqlite:///{path}")
+    assert list(tmp_path.iterdir()) == [path]
+    assert Store(path).rows("select count(*) from experiments") == [(1,)]
+    before = path.stat().st_ino
+    mlflow_delivery.make_store(f"sqlite:///{path}")
+    assert path.stat().st_ino == before
+
+
+@pytest.mark.parametrize("name", ["what?", "a%41b"])
+def test_f93_a_path_that_a_database_s_address_cannot_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    odd = tmp_path / name / "project"
+    with pytest.raises(TrackingError, match=r"in its path.*Rename that folder"):
+        store_uri(odd)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    with pytest.raises(TrackingError, match="Rename that folder"):
+        store_uri(odd)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    assert store_uri(odd) == f"sqlite:///{tmp_path}/runs.db"
+
+
+@pytest.mark.parametrize("name", ["a b#c", "100% ä'b\"c&d=e;f"])
+def test_f93_a_store_lies_in_its_project_whatever_the_folder_is_called(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    project = tmp_path / name
+    project.mkdir()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copyfile(empty_store, project / "mlflow.db")
+    folder = waiting_journal(project)
+    (line,) = flush(project)
+    assert "records delivered" in line and not folder.exists()
+    assert Store(project / "mlflow.db").steps("loss/generator") == STEPS
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+# ----------------------------------------------------------------------------- servers in trouble
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def hanging() -> Iterator[str]:
+    """A server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def failing() -> Iterator[str]:
+    """A server that answers 500 to everything."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(500)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("trouble", ["refused", "hanging", "failing"])
+def test_f60_training_without_a_usable_server_ends_well_and_is_delivered_later(
+    trouble: str,
+    root: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    if trouble != "refused":
+        uri = request.getfixturevalue(trouble)
+    monkeypatch.setattr(mlflow_delivery, "HTTP_TIMEOUT_S", 1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("http://", "http://me:secret@"))
+    caplog.set_level(logging.INFO)
+
+    began = time.monotonic()
+    with training(root) as tracker:
+        log_steps(tracker)
+        assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < mlflow_tracker.FINISH_S + 3
+
+    folder = journals(root) / "k1"
+    (message,) = [text for text in caplog.messages if "MLflow is away" in text]
+    assert f"{count_waiting(folder)} records wait in {folder}" in message
+    reference = json.loads((root / "models/mlflow_run.json").read_text())
+    assert reference["run_id"] is None
+    assert reference["tracking_uri"] == uri
+    for path in [root / "models/mlflow_run.json", *folder.glob("*.json*")]:
+        assert "secret" not in path.read_text()
+
+    with pytest.raises(TrackingError, match="away"):
+        flush(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    flush(root)
+    store = Store(root / "mlflow.db")
+    assert store.steps("loss/generator") == STEPS
+    assert store.runs()[0][2] == "FINISHED"
+    assert flush(root) == []
+
+
+def test_f60_training_fails_at_once_where_params_ask_for_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    with (
+        pytest.raises(TrackingError, match=r"cannot be used: .*tracking.on_unreachable: spool"),
+        training(root, on_unreachable="fail"),
+    ):
+        raise AssertionError("the training started")
+
+
+@contextlib.contextmanager
+def mlflow_server(root: Path, port: int) -> Iterator[None]:
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    store, artifacts = f"sqlite:///{root / 'server.db'}", str(root / "server-artifacts")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port),
+         "--backend-store-uri", store, "--artifacts-destination", artifacts],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+
+    def is_up() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    try:
+        wait_until(is_up, 60)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_f61_server_killed_and_restarted_in_mid_run_ends_up_with_each_step_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(mlflow_delivery, "HTTP_TIMEOUT_S", 2)
+    store = Store(root / "server.db")
+    times = []
+
+    def log(tracker: JournalTracker, steps: range) -> None:
+        for step in steps:
+            began = time.monotonic()
+            tracker.log_metrics({"loss/generator": 1 / (step + 1)}, step)
+            if step % 20 == 0:
+                tracker.log_image("previews", np.full((28, 28), step % 256, np.uint8), step)
+            times.append(time.monotonic() - began)
+            time.sleep(0.05)
+
+    with training(root) as tracker:
+        with mlflow_server(root, port):
+            log(tracker, range(100))
+            wait_until(lambda: store.steps("loss/generator"))
+        log(tracker, range(100, 200))
+        with mlflow_server(root, port):
+            log(tracker, range(200, 300))
+            tracker.log_model(a_generator(root / "g.safetensors"), 300, {"digest": "d"})
+            time.sleep(1)
+            wait_until(lambda: count_waiting(journals(root) / "k1") == 0, 60)
+    with mlflow_server(root, port):
+        flush(root)
+    assert store.steps("loss/generator") == list(range(300))
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    steps = Counter(
+        path.name.split("+")[2] for path in (root / "server-artifacts").rglob("images/*.png")
+    )
+    assert steps == {str(step): 1 for step in range(0, 300, 20)}
+    assert store.rows("select name, status from logged_models") == [("generator", 2)]
+    assert max(times) < 0.5
+
+
+@pytest.mark.slow
+def test_f61_a_minute_of_training_with_the_server_killed_twice_ends_up_with_each_step_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, pause_s = 1200, 0.05
+    small = {**TINY["train"], "total_kimg": steps * TINY["train"]["batch_size"] / 1000}
+    small |= {"log_every": 1, "save_every": 1, "previews": 5, "probes": 0}
+    train_params = PARAMS.train.model_copy(update=small)
+    images, labels = make_images()
+    data = Dataset(torch.from_numpy(images), torch.from_numpy(labels), {"classes": 3})
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(mlflow_delivery, "HTTP_TIMEOUT_S", 2)
+    store = Store(root / "server.db")
+    seen: list[int] = []
+    done = threading.Event()
+
+    def kill_twice() -> None:
+        for _ in range(2):
+            with mlflow_server(root, port):  # SIGKILL at its end
+                known = len(seen) and seen[-1]
+                wait_until(lambda known=known: len(store.steps("loss/generator")) > known, 60)
+                done.wait(8)
+            seen.append(len(store.steps("loss/generator")))
+            done.wait(6)
+        with mlflow_server(root, port):
+            done.wait(300)
+
+    killer = threading.Thread(target=kill_twice)
+    began = time.monotonic()
+    with training(root) as tracker:
+        killer.start()
+        train(data, train_params, tracker, stopping=lambda: bool(time.sleep(pause_s)))
+        took_s = time.monotonic() - began
+    flush(root)
+    done.set()
+    killer.join(60)
+    logging.getLogger(__name__).info("%.0f s, in the store at each kill: %s", took_s, seen)
+    assert took_s >= steps * pause_s == 60
+    assert len(seen) == 2 and 0 < seen[0] < seen[1] < steps, "killed in mid-run, twice"
+    for key in ("loss/generator", "loss/discriminator", "progress/kimg"):
+        assert store.steps(key) == list(range(1, steps + 1))
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    assert count_waiting(journals(root) / "k1") == 0
+
+
+# ------------------------------------------------------------------------------ without a store
+
+
+def test_f63_folder_as_store_is_refused_with_the_migration_command(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for uri in ("file:///data/mlruns", "file:mlruns", "./mlruns"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(TrackingError, match=r"mlflow migrate-filestore --source \S*mlruns "):
+            store_uri(root)
+
+
+def test_store_is_in_the_project_unless_the_environment_names_another(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store_uri(root) == f"sqlite:///{root}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    assert store_uri(root) == f"sqlite:///{root}/runs.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////data/runs.db")
+    assert store_uri(root) == "sqlite:////data/runs.db"
+    assert without_credentials("https://me:secret@host:5/x") == "https://host:5/x"
+
+
+def test_reopening_without_a_usable_reference_records_nowhere(root: Path) -> None:
+    with mlflow_tracker.reopen(root / "missing.json") as tracker:
+        assert isinstance(tracker, NullTracker)
+    (root / "broken.json").write_text("{")
+    with mlflow_tracker.reopen(root / "broken.json") as tracker:
+        assert isinstance(tracker, NullTracker)
+    assert not journals(root).exists()
+
+
+def test_changed_dvc_lock_alone_is_not_dirty(root: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
+        subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+
+    def tags() -> dict[str, str]:
+        return mlflow_tracker._git_tags(mlflow_tracker._source())
+
+    assert tags() == {}
+    git("init", "-b", "main")
+    for name in ("dvc.lock", "params.yaml"):
+        (root / name).write_text("a")
+    git("add", ".")
+    git("commit", "-m", "first")
+    (root / "dvc.lock").write_text("b")
+    assert (tags()["git.dirty"], tags()["mlflow.source.git.branch"]) == ("false", "main")
+    (root / "params.yaml").write_text("b")
+    assert (tags()["git.dirty"], tags()["git.changed_files"]) == ("true", "params.yaml")
+
+
+def test_recording_loads_no_mlflow_into_the_training(root: Path) -> None:
+    script = f"""
+import sys; sys.path[:0] = {TESTS}
+from pathlib import Path
+from test_run import training, log_steps
+with training(Path.cwd()) as tracker:
+    log_steps(tracker)
+assert "mlflow" not in sys.modules and "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert (journals(root) / "k1" / JOURNAL).exists() or Store(root / "mlflow.db").runs()

@@ -1,0 +1,146 @@
+"""The fingerprint under which a training keeps its checkpoints: it tells apart whatever trains other bits."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from conftest import ROOT
+from imports import imports_of
+
+from cgan.data.dataset import Dataset
+from cgan.model.hardware import Hardware
+from cgan.params.sections import Params, TrainParams, load_params
+from cgan.stages import train as stage
+
+PARAMS = load_params(ROOT / "params.yaml")
+CPU = Hardware(torch.device("cpu"), torch.float32)
+METADATA: dict[str, Any] = {"classes": 3, "csv_sha256": "aa", "digest": "bb"}
+
+CHANGES_NO_WEIGHT = {
+    # What it reads is compared with its digest, and the digest is in the fingerprint.
+    "cgan.data.dataset",
+    "cgan.data.csv_reader",
+    # Probes look at the averaged generator; `test_probes_change_no_bit` in test_health.py.
+    "cgan.training.health",
+    "cgan.quality.judge",
+    "cgan.quality.metrics",
+    # Pictures are drawn by the averaged generator, without a say in its weights.
+    "cgan.training.previews",
+    "cgan.model.sampling",
+    # The values are in the fingerprint. What is computed from them there, `total_steps`, has a test
+    # in test_params.py that another formula would fail.
+    "cgan.params.sections",
+    # Tells of the training.
+    "cgan.tracking.tracker",
+    # How bytes get to the disk, not which; words for the user.
+    "cgan.files",
+    "cgan.errors",
+}
+
+
+def fingerprint_of(
+    params: Params = PARAMS, hardware: Hardware = CPU, **metadata: Any
+) -> tuple[str, dict[str, Any]]:
+    images, labels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 3
+    facts = stage.result_facts(params, Dataset(images, labels, METADATA | metadata), hardware)
+    return stage.fingerprint(facts), facts
+
+
+FINGERPRINT, FACTS = fingerprint_of()
+
+
+def other(value: Any, kind: Any) -> Any:
+    """Another value of the same kind."""
+    if choices := get_args(kind):
+        return next(choice for choice in choices if choice != value)
+    return value + 1
+
+
+@pytest.mark.parametrize("name", TrainParams.model_fields)
+def test_every_param_of_the_training_changes_the_fingerprint(name: str) -> None:
+    value = other(getattr(PARAMS.train, name), TrainParams.model_fields[name].annotation)
+    train = PARAMS.train.model_copy(update={name: value})
+    changed, facts = fingerprint_of(PARAMS.model_copy(update={"train": train}))
+    assert changed != FINGERPRINT
+    assert differing(facts) == {"params"}
+
+
+def differing(facts: dict[str, Any]) -> set[str]:
+    assert facts.keys() == FACTS.keys()
+    return {key for key in facts if facts[key] != FACTS[key]}
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("data", {"csv_sha256": "cc"}),
+        ("data", {"digest": "cc"}),
+        # `validate.classes: 4` makes a class that has no image yet: same data, larger networks.
+        ("classes", {"classes": 4}),
+    ],
+)
+def test_other_data_change_the_fingerprint(key: str, changes: dict[str, Any]) -> None:
+    changed, facts = fingerprint_of(**changes)
+    assert changed != FINGERPRINT
+    assert differing(facts) == {key}
+
+
+@pytest.mark.parametrize(
+    ("key", "hardware"),
+    [
+        ("device", Hardware(torch.device("cuda"), torch.float32)),
+        ("precision", Hardware(torch.device("cpu"), torch.bfloat16)),
+    ],
+)
+def test_other_hardware_changes_the_fingerprint(key: str, hardware: Hardware) -> None:
+    changed, facts = fingerprint_of(hardware=hardware)
+    assert changed != FINGERPRINT
+    assert differing(facts) == {key}
+
+
+def test_another_torch_or_file_format_changes_the_fingerprint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "__version__", "9.9")
+        changed, facts = fingerprint_of()
+        assert changed != FINGERPRINT and differing(facts) == {"torch"}
+    monkeypatch.setattr(stage, "FORMAT", stage.FORMAT + 1)
+    changed, facts = fingerprint_of()
+    assert changed != FINGERPRINT and differing(facts) == {"format"}
+
+
+@pytest.mark.parametrize("name", stage.CODE)
+def test_a_change_of_each_module_that_computes_changes_the_fingerprint(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = shutil.copytree(
+        ROOT / "cgan", tmp_path / "cgan", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    monkeypatch.setattr(stage, "PACKAGE", package)
+    assert fingerprint_of()[0] == FINGERPRINT, "the same text, elsewhere"
+    with (package / f"{name}.py").open("a") as source:
+        source.write("# a comment included\n")
+    changed, facts = fingerprint_of()
+    assert changed != FINGERPRINT and differing(facts) == {"code"}
+
+
+def test_every_key_of_the_facts_has_a_test_here() -> None:
+    told = {"format", "params", "data", "classes", "code", "torch", "device", "precision"}
+    assert set(FACTS) == told
+
+
+def test_every_module_that_a_training_imports_is_in_the_fingerprint_or_has_a_reason_not_to_be() -> (
+    None
+):
+    seen, waiting = set(), {"cgan.training.loop"}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        waiting |= imports_of(name) - seen
+    assert seen - CHANGES_NO_WEIGHT == {f"cgan.{name.replace('/', '.')}" for name in stage.CODE}
+    assert seen >= CHANGES_NO_WEIGHT, "a reason that nothing needs"

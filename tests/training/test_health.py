@@ -1,0 +1,229 @@
+"""Sabotaged trainings: the watch stops them, or the metrics show it, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gated import CLASSES, digits
+from test_training import DATA, digest, params_of, straight
+from torch import Tensor
+
+from cgan.data.dataset import Dataset
+from cgan.model.networks import Generator
+from cgan.model.sampling import draw
+from cgan.params.sections import JudgeParams
+from cgan.quality.judge import Judge, look, train_judge
+from cgan.quality.metrics import conditional_accuracy
+from cgan.tracking.tracker import RecordingTracker
+from cgan.training import updates as steps
+from cgan.training.health import BAD_PROBES, WARM_UP_KIMG, Watch
+from cgan.training.loop import Diverged, Trained, train
+
+# One pass drew a class of these 300 images all alike with one seed in three, and was stopped for it.
+STRONG = {
+    "generator_width": 8,
+    "discriminator_width": 8,
+    "batch_size": 64,
+    "lr": 3.0e-3,
+    "updates": "two_passes",
+    "auxiliary_discriminator": 1.0,
+    "auxiliary_generator": 0.2,
+    "class_logit_weight": 0.0,
+    "adam_beta1": 0.3,
+}
+ONE_PASS = {"updates": "one_pass", "auxiliary_generator": 0.0, "class_logit_weight": 1.25}
+LENGTH = {
+    "total_kimg": 51.2,
+    "log_every": 50,
+    "save_every": 200,
+    "previews": 0,
+    "ema_half_life_kimg": 2.0,
+    "r1_every": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    images, labels = digits(per_class=100)
+    return Dataset(torch.from_numpy(images), torch.from_numpy(labels), {"classes": CLASSES})
+
+
+@pytest.fixture(scope="module")
+def judge(data: Dataset) -> Judge:
+    recipe = JudgeParams(total_kimg=9.0, batch_size=32, lr=3.0e-3, width=4, seed=0)
+    return train_judge(data, recipe, torch.device("cpu"), torch.float32)
+
+
+def trained(data: Dataset, judge: Judge, **changes: Any) -> Trained:
+    params = params_of(**{**STRONG, **LENGTH, "probes": 8, **changes})
+    return train(data, params, watch=Watch(judge, data, 1))
+
+
+def accuracy_by_class(judge: Judge, generator: Generator) -> list[float]:
+    asked = torch.arange(600) % CLASSES
+    seen = look(judge, draw(generator, asked, 5))
+    return list(conditional_accuracy(seen.classes, asked, CLASSES).by_class)
+
+
+def test_a_training_as_it_should_be_is_left_alone(data: Dataset, judge: Judge) -> None:
+    assert min(accuracy_by_class(judge, trained(data, judge).generator)) > 0.9
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="two_passes", marks=pytest.mark.slow),
+        pytest.param(ONE_PASS, id="one_pass"),
+    ],
+)
+def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
+    data: Dataset, judge: Judge, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    apply = steps.TrainState.apply
+
+    def discriminator_only(state: steps.TrainState, optimizer: Any, by_part: Any) -> None:
+        gradients = list(by_part)  # computed all the same, and with them the losses
+        if optimizer is state.discriminator_optimizer:
+            apply(state, optimizer, gradients)
+
+    monkeypatch.setattr(steps.TrainState, "apply", discriminator_only)
+    with pytest.raises(Diverged, match=r"chance alone gives 33|tells fakes from reals") as caught:
+        trained(data, judge, **changes)
+    assert caught.value.step > 500, "young generators are given time"
+
+
+def test_f52_a_rate_a_hundred_times_too_high_stops_the_training_in_words(
+    data: Dataset, judge: Judge
+) -> None:
+    words = r"chance alone gives 33|tells fakes from reals|mode collapse|not a finite number"
+    with pytest.raises(Diverged, match=words):
+        # With thirty times the rate it depends on the machine: some learn to draw the classes all the same.
+        trained(data, judge, lr=100 * STRONG["lr"])
+
+
+def test_a_class_of_noise_in_the_data_is_named_by_a_judge_of_good_data(
+    data: Dataset, judge: Judge
+) -> None:
+    images = data.images.clone()
+    noise = np.random.default_rng(0).integers(0, 256, images[data.labels == 1].shape)
+    images[data.labels == 1] = torch.from_numpy(noise.astype(np.uint8))
+    spoilt = Dataset(images, data.labels, data.metadata)
+    by_class = accuracy_by_class(judge, trained(spoilt, judge, probes=0).generator)
+    assert by_class[1] < 0.6 < 0.9 < min(by_class[0], by_class[2])
+
+
+def test_f51_no_probe_looks_at_a_network_that_diverged() -> None:
+    tracker, judge = RecordingTracker(), Judge(3, 1, 4).eval()
+    params = params_of(lr=1e30, log_every=10, save_every=10, previews=0, probes=5)
+    with pytest.raises(Diverged, match="not a finite number"):
+        train(DATA, params, tracker, watch=Watch(judge, DATA, 1))
+    assert tracker.metrics == []
+
+
+class OnePicture(Generator):
+    """Draws the mean image of the class, whatever the latents are."""
+
+    def __init__(self, like: Generator, data: Dataset) -> None:
+        super().__init__(like.architecture)
+        means = [data.images[data.labels == label].float().mean(0) for label in range(CLASSES)]
+        self.means = torch.nn.Parameter(torch.stack(means) / 127.5 - 1)
+
+    def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
+        return torch.einsum("nk,kchw->nchw", condition, self.means)
+
+
+class Copier(Generator):
+    """Draws the images of the data, any of the class that is asked for; of `one` always the same."""
+
+    def __init__(self, like: Generator, data: Dataset, one: int | None = None) -> None:
+        super().__init__(like.architecture)
+        self.one, images = one, data.images.float() / 127.5 - 1
+        self.images = torch.nn.Parameter(images, requires_grad=False)
+        self.rows = [(data.labels == label).nonzero().flatten() for label in range(CLASSES)]
+
+    def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
+        labels = condition.argmax(dim=1).tolist()
+        picks = (latents[:, 0].abs() * 1e4).long().tolist()
+        rows = [
+            self.rows[label][0 if label == self.one else pick % len(self.rows[label])]
+            for label, pick in zip(labels, picks, strict=True)
+        ]
+        return self.images[torch.stack(rows)]
+
+
+def test_a_probe_compares_drawings_with_the_real_images_class_by_class(
+    data: Dataset, judge: Judge
+) -> None:
+    like = steps.TrainState(
+        data, params_of(**STRONG), steps.Hardware(torch.device("cpu"), torch.float32)
+    ).generator
+    watch = Watch(judge, data, 1)
+    faithful = watch.probe(Copier(like, data).eval())
+    assert faithful["probe/conditional_accuracy"] > 0.95
+    assert faithful["probe/diversity_mean"] == pytest.approx(1, abs=0.1)
+    assert faithful["probe/diversity_worst_class"] == pytest.approx(1, abs=0.15)
+    narrow = watch.probe(Copier(like, data, one=2).eval())
+    assert narrow["probe/worst_class"] == 2.0
+    assert narrow["probe/diversity_worst_class"] == pytest.approx(0, abs=1e-3)
+    assert narrow["probe/diversity_mean"] == pytest.approx(2 / 3, abs=0.1)
+    assert faithful["probe/fid_judge"] < 0.1 * narrow["probe/fid_judge"]
+
+
+def test_f52_one_picture_a_class_is_seen_by_the_second_probe_after_the_warm_up(
+    data: Dataset, judge: Judge
+) -> None:
+    state = steps.TrainState(
+        data, params_of(**STRONG), steps.Hardware(torch.device("cpu"), torch.float32)
+    )
+    watch = Watch(judge, data, 1)
+    found = watch.probe(OnePicture(state.generator, data).eval())
+    assert found["probe/conditional_accuracy"] == 1.0, "accuracy alone does not see it"
+    assert watch.problem(found, WARM_UP_KIMG, 160.0) is None
+    said = [watch.problem(found, WARM_UP_KIMG + 1, 160.0) for _ in range(BAD_PROBES)]
+    assert said[:-1] == [None] * (BAD_PROBES - 1)
+    assert "mode collapse: drawings of class" in str(said[-1])
+
+
+def test_bad_probes_must_follow_one_another(data: Dataset, judge: Judge) -> None:
+    watch = Watch(judge, data, 1)
+    good = {
+        "probe/conditional_accuracy": 1.0,
+        "probe/diversity_worst_class": 1.0,
+        "probe/worst_class": 2.0,
+    }
+    bad = good | {"probe/diversity_worst_class": 0.1}
+    said = [watch.problem(probe, 100.0, 160.0) for probe in (bad, good, bad, good, bad)]
+    assert said == [None] * 5
+    assert "class 2 vary 0.10 times" in str(watch.problem(bad, 100.0, 160.0))
+
+
+def test_probes_come_at_their_steps_and_change_no_bit_of_the_training() -> None:
+    """So that the judge and the metrics have no part in a training's fingerprint."""
+    judge = train_judge(
+        DATA,
+        JudgeParams(total_kimg=0.1, batch_size=16, lr=1.0e-3, width=4, seed=1),
+        torch.device("cpu"),
+        torch.float32,
+    )
+    params, tracker = params_of(probes=3), RecordingTracker()
+    trained = train(DATA, params, tracker, watch=Watch(judge, DATA, 1))
+    probed = [step for step, logged in tracker.metrics if "probe/fid_judge" in logged]
+    assert probed == [3, 7, 10]
+    assert digest(trained) == straight(params)
+
+
+def test_chance_is_a_sign_in_the_second_half_of_a_training_only(
+    data: Dataset, judge: Judge
+) -> None:
+    state = steps.TrainState(
+        data, params_of(**STRONG), steps.Hardware(torch.device("cpu"), torch.float32)
+    )
+    watch = Watch(judge, data, 1)
+    found = watch.probe(state.generator.eval()) | {"probe/diversity_worst_class": 1.0}
+    assert found["probe/conditional_accuracy"] < 0.5
+    assert [watch.problem(found, 79.0, 160.0) for _ in range(3)] == [None] * 3
+    assert watch.problem(found, 81.0, 160.0) is None
+    assert "chance alone gives 33" in str(watch.problem(found, 82.0, 160.0))

@@ -1,0 +1,116 @@
+"""The adversarial maths against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from cgan.model.networks import Architecture, build_discriminator
+from cgan.training.losses import (
+    decision_threshold,
+    discriminator_fake_loss,
+    discriminator_real_loss,
+    generator_loss,
+    r1_penalty,
+    slope_ratio,
+)
+
+LOGITS = [-3.0, 0.0, 0.5, 2.0]
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def test_logistic_is_cross_entropy_of_the_sigmoid() -> None:
+    logits = torch.tensor(LOGITS)
+    on_reals = sum(-math.log(sigmoid(x)) for x in LOGITS) / 4
+    on_fakes = sum(-math.log(1 - sigmoid(x)) for x in LOGITS) / 4
+    assert discriminator_real_loss("logistic", logits).item() == pytest.approx(on_reals, rel=1e-6)
+    assert discriminator_fake_loss("logistic", logits).item() == pytest.approx(on_fakes, rel=1e-6)
+    # Non-saturating: -log D(fake), not log(1 - D(fake)).
+    assert generator_loss("logistic", logits).item() == pytest.approx(on_reals, rel=1e-6)
+
+
+def test_least_squares_aims_at_1_for_reals_and_0_for_fakes() -> None:
+    logits = torch.tensor(LOGITS)
+    to_one = sum((x - 1) ** 2 for x in LOGITS) / 8
+    to_zero = sum(x**2 for x in LOGITS) / 8
+    assert discriminator_real_loss("least_squares", logits).item() == pytest.approx(to_one)
+    assert discriminator_fake_loss("least_squares", logits).item() == pytest.approx(to_zero)
+    assert generator_loss("least_squares", logits).item() == pytest.approx(to_one)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_logistic_stays_finite_at_extreme_logits(sign: int) -> None:
+    logits = torch.tensor([sign * 1e4], requires_grad=True)
+    loss = discriminator_real_loss("logistic", logits) + discriminator_fake_loss("logistic", logits)
+    loss.backward()
+    assert loss.item() == pytest.approx(1e4)
+    assert logits.grad is not None and logits.grad.item() == pytest.approx(sign)
+
+
+@pytest.mark.parametrize("objective", ["logistic", "least_squares"])
+@pytest.mark.parametrize("logit", [-40.0, -3.0, 1e-3, 0.5, 2.0, 30.0])
+def test_slope_ratio_turns_one_loss_s_gradient_into_the_other_s(
+    objective: str, logit: float
+) -> None:
+    fake = torch.tensor([logit], requires_grad=True)
+    (of_discriminator,) = torch.autograd.grad(discriminator_fake_loss(objective, fake), fake)
+    (of_generator,) = torch.autograd.grad(generator_loss(objective, fake), fake)
+    turned = of_discriminator * slope_ratio(objective, fake.detach())
+    torch.testing.assert_close(turned, of_generator, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("objective", ["logistic", "least_squares"])
+def test_slope_ratio_is_finite_where_the_discriminator_s_slope_vanishes(objective: str) -> None:
+    fake = torch.tensor([0.0, 1e-30, -1e-30, -1e4, 1e4])
+    assert slope_ratio(objective, fake).isfinite().all()
+
+
+@pytest.mark.parametrize("objective", ["logistic", "least_squares"])
+def test_at_the_threshold_real_and_fake_are_equally_likely(objective: str) -> None:
+    at = torch.tensor([decision_threshold(objective)])
+    on_real, on_fake = (
+        loss(objective, at).item() for loss in (discriminator_real_loss, discriminator_fake_loss)
+    )
+    assert on_real == pytest.approx(on_fake)
+
+
+def test_r1_of_a_linear_logit_is_half_its_squared_weights() -> None:
+    weight = torch.randn(1, 4, 4)
+    images = torch.randn(5, 1, 4, 4, requires_grad=True)
+    penalty = r1_penalty((images * weight).flatten(1).sum(1), images)
+    assert penalty.item() == pytest.approx(0.5 * weight.square().sum().item(), rel=1e-5)
+
+
+def test_r1_equals_the_gradient_of_each_image_alone() -> None:
+    torch.manual_seed(0)
+    discriminator = build_discriminator(Architecture("projection", 3, 3, 8, 8, features=4)).double()
+    images, labels = torch.randn(6, 3, 8, 8, dtype=torch.float64), torch.arange(6) % 3
+    squares = []
+    for image, label in zip(images, labels, strict=True):
+        image = image[None].requires_grad_()
+        (gradient,) = torch.autograd.grad(discriminator(image, label[None])[0].sum(), image)
+        squares.append(gradient.square().sum().item())
+    images.requires_grad_()
+    penalty = r1_penalty(discriminator(images, labels)[0], images)
+    assert penalty.item() == pytest.approx(0.5 * sum(squares) / 6, rel=1e-5)
+
+
+def test_r1_has_a_gradient_for_the_weights() -> None:
+    discriminator = build_discriminator(Architecture("projection", 3, 1, 8, 8, features=4))
+    images = torch.randn(4, 1, 8, 8, requires_grad=True)
+    penalty = r1_penalty(discriminator(images, torch.arange(4) % 3)[0], images)
+    weights = [
+        w for name, w in discriminator.named_parameters() if "layers" in name and w.dim() > 1
+    ]
+    assert all(g.any() for g in torch.autograd.grad(penalty, weights))
+
+
+def test_the_least_squares_ratio_grows_up_to_a_logit_near_zero_and_does_not_jump_there() -> None:
+    """It is 1 - 1/f; closer to 0 than 10⁻⁶ it is held."""
+    held, beside = slope_ratio("least_squares", torch.tensor([0.0, 1.01e-6])).tolist()
+    assert held == pytest.approx(-1e6, rel=1e-5) and beside == pytest.approx(-1e6, rel=0.02)

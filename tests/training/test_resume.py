@@ -1,0 +1,637 @@
+"""Processes that are killed, stopped, starved of memory and disk: real ones, in a real DVC repository."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from conftest import ROOT, TINY
+from synthetic import make_images, write_csv
+
+from cgan.files import sha256_of
+from cgan.runs.verify_resume import SAVE_EVERY, plan
+from cgan.training.updates import TrainState
+
+STEPS = 120
+TRAIN = {
+    **TINY["train"],
+    "total_kimg": STEPS * TINY["train"]["batch_size"] / 1000,
+    "log_every": 10,
+    "save_every": 20,
+}
+JUDGE = {**TINY["train_judge"], "total_kimg": 0.08}
+RESULTS = ("models/generator.safetensors", "models/discriminator.safetensors", "reports/losses.csv")
+STAGE = (sys.executable, "-m", "cgan.stages.train")
+REPRO = (sys.executable, "-m", "dvc", "repro", "train")
+DATA = "data/processed/train.safetensors"
+
+
+def run(project: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run to the end; stdout holds stderr too."""
+    done = subprocess.run(
+        command,
+        cwd=project,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert not check or done.returncode == 0, done.stdout
+    return done
+
+
+def environment() -> dict[str, str]:
+    """`python` is this one, and finds the project's own copy of the package in its working directory."""
+    foreign = ("PYTHONPATH", "DVC_ROOT", "DVC_EXP_NAME")
+    kept = {k: v for k, v in os.environ.items() if k not in foreign and "MLFLOW" not in k}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@contextlib.contextmanager
+def running(project: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """A process in a group of its own, as a terminal starts it; its words go to `words.log`."""
+    with (project / "words.log").open("a") as words:
+        process = subprocess.Popen(
+            command,
+            cwd=project,
+            env=environment(),
+            stdout=words,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def words(project: Path) -> str:
+    return (project / "words.log").read_text()
+
+
+def until(true: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until it is true; the process must be alive till then."""
+    end = time.monotonic() + 60
+    while not true():
+        assert process is None or process.poll() is None, "ended too early"
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.001)
+
+
+def checkpoints(project: Path) -> list[Path]:
+    return sorted(project.glob(".cgan/checkpoints/*/step-*.safetensors"))
+
+
+def results(project: Path) -> dict[str, str]:
+    previews = sorted(project.glob("samples/previews/*"))
+    files = [*(project / name for name in RESULTS), *previews]
+    return {str(path.relative_to(project)): sha256_of(path) for path in files}
+
+
+def rows(project: Path, query: str) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(project / "mlflow.db")) as store:
+        return store.execute(query).fetchall()
+
+
+def statuses(project: Path) -> list[str]:
+    return [status for (status,) in rows(project, "select status from runs")]
+
+
+def locked(project: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((project / "dvc.lock").read_text())["stages"])
+
+
+def assert_one_training(project: Path, uninterrupted: dict[str, str]) -> None:
+    """The bytes of one that nobody disturbed, one finished run that the project points to, each record
+    of it once, and DVC with nothing left to do."""
+    assert results(project) == uninterrupted
+    ((run_id, status),) = rows(project, "select run_uuid, status from runs")
+    assert status == "FINISHED"
+    assert json.loads((project / "models/mlflow_run.json").read_text())["run_id"] == run_id
+    steps = [s for (s,) in rows(project, "select step from metrics where key = 'loss/generator'")]
+    assert sorted(steps) == list(range(10, STEPS + 1, 10))
+    again = rows(project, "select key, step from metrics group by key, step having count(*) > 1")
+    assert not again
+    assert len(rows(project, "select model_id from logged_models")) == 1
+    assert not checkpoints(project)
+    assert "didn't change" in run(project, *REPRO).stdout
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A DVC repository with the pipeline's own code, reproduced up to the training."""
+    project = tmp_path_factory.mktemp("template")
+    shutil.copytree(ROOT / "cgan", project / "cgan", ignore=shutil.ignore_patterns("__pycache__"))
+    write_csv(project / "inbox/digits.csv", *make_images())
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in {**TINY, "train": TRAIN, "train_judge": JUDGE}.items():
+        params[section] |= values
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    ours = ("download", "validate", "preprocess", "train_judge", "train")
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {n: stages[n] for n in ours}}))
+    run(project, "git", "init", "--quiet", ".")
+    run(project, sys.executable, "-m", "dvc", "init", "--quiet")
+    for name in (".dvc/config", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, project / name)
+    run(project, *REPRO[:-1], "train_judge")
+    shutil.copyfile(empty_store, project / "mlflow.db")
+    return project
+
+
+@pytest.fixture
+def repo(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "repo", symlinks=True))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The results of a training that nobody disturbs."""
+    project = tmp_path_factory.mktemp("uninterrupted") / "repo"
+    shutil.copytree(template, project, symlinks=True)
+    run(project, *STAGE)
+    return results(project)
+
+
+def test_f45_f59_after_sigkill_of_dvc_and_training_repro_resumes_to_the_same_bits_in_one_run(
+    repo: Path, uninterrupted: dict[str, str]
+) -> None:
+    with running(repo, *REPRO) as dvc:
+        until(lambda: checkpoints(repo), dvc)
+        os.killpg(dvc.pid, signal.SIGKILL)
+    assert not (repo / RESULTS[0]).exists()
+
+    resumed = run(repo, *REPRO).stdout
+
+    assert "Resuming at step" in resumed
+    assert_one_training(repo, uninterrupted)
+    assert "train" in locked(repo)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_f46_f47_a_signal_and_more_of_them_during_the_save_leave_a_checkpoint_that_resumes(
+    repo: Path, uninterrupted: dict[str, str], number: signal.Signals
+) -> None:
+    with running(repo, *STAGE) as training:
+        until(lambda: checkpoints(repo), training)
+        while training.poll() is None:  # every millisecond: some fall into the save
+            training.send_signal(number)
+            time.sleep(0.001)
+    assert training.returncode == 128 + number
+    assert "the checkpoint is saved" in words(repo)
+    assert "Traceback" not in words(repo)
+    run(
+        repo, sys.executable, "-m", "cgan.cli", "track", "flush"
+    )  # on a busy machine something waits
+    assert statuses(repo) == ["KILLED"]
+    assert not list(repo.glob(".cgan/checkpoints/*/.*.tmp"))
+
+    resumed = run(repo, *STAGE).stdout
+
+    assert "Resuming at step" in resumed
+    assert results(repo) == uninterrupted
+    assert statuses(repo) == ["FINISHED"]
+
+
+@pytest.mark.slow
+def test_f46_ctrl_c_at_dvc_repro_saves_and_the_next_repro_resumes(
+    repo: Path, uninterrupted: dict[str, str]
+) -> None:
+    with running(repo, *REPRO) as dvc:
+        until(lambda: checkpoints(repo), dvc)
+        os.killpg(dvc.pid, signal.SIGINT)
+        assert dvc.wait(60) != 0
+    assert "the checkpoint is saved" in words(repo)
+    assert "train" not in locked(repo)
+    assert "Resuming at step" in run(repo, *REPRO).stdout
+    assert results(repo) == uninterrupted
+
+
+@pytest.mark.slow
+def test_f48_killed_between_the_end_of_the_stage_and_the_write_of_dvc_lock_nothing_is_trained_again(
+    repo: Path, uninterrupted: dict[str, str]
+) -> None:
+    with running(repo, *REPRO) as dvc:
+        until(lambda: checkpoints(repo), dvc)
+        stage = next(
+            p for p in psutil.Process(dvc.pid).children(True) if "train" in p.cmdline()[-1]
+        )
+        dvc.send_signal(signal.SIGSTOP)  # it doesn't see the end of its stage
+        until(lambda: stage.status() == psutil.STATUS_ZOMBIE)
+        os.killpg(dvc.pid, signal.SIGKILL)
+    assert results(repo) == uninterrupted
+    assert "train" not in locked(repo)
+
+    again = run(repo, *REPRO).stdout
+
+    assert "the finished result is taken over" in again and "Training deconv" not in again
+    assert_one_training(repo, uninterrupted)
+    # DVC knows the result now: who asks for a training all the same gets one, and a run of its own.
+    assert "Training deconv" in run(repo, *REPRO, "--force").stdout
+    assert results(repo) == uninterrupted
+    assert statuses(repo) == ["FINISHED", "FINISHED"]
+
+
+@pytest.mark.slow
+def test_f65_a_training_that_goes_on_with_another_parameter_is_another_run(repo: Path) -> None:
+    with running(repo, *STAGE) as training:
+        until(lambda: checkpoints(repo), training)
+    params = yaml.safe_load((repo / "params.yaml").read_text())
+    before, params["train"]["lr"] = params["train"]["lr"], 1e-5
+    (repo / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    assert "Resuming" not in run(repo, *STAGE).stdout
+
+    run(repo, sys.executable, "-m", "cgan.cli", "track", "flush")
+    query = "select status, value from runs join params using (run_uuid) where key = 'train.lr'"
+    assert sorted(rows(repo, query)) == [("FINISHED", "1e-05"), ("RUNNING", str(before))]
+
+
+KILLED_AT = """
+import os, signal, sys
+from cgan.training import finished
+from cgan.tracking import journal, run as mlflow_tracker
+from cgan.stages.runner import run_stage
+from cgan.stages import train
+
+owner, name, when, word = sys.argv[1:]
+owner = {"finished": finished, "tracker": journal.JournalTracker, "mlflow_tracker": mlflow_tracker,
+         "sender": mlflow_tracker._Sender}[owner]
+plain = getattr(owner, name)
+
+def dying(*args, **kwargs):
+    if when == "after":
+        plain(*args, **kwargs)
+    if word in map(str, args) or word == "any":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if when == "before":
+        return plain(*args, **kwargs)
+
+setattr(owner, name, dying)
+run_stage(train.main)
+"""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ("finished", "hand_over", "before", "any"),  # all is delivered, its journal is gone
+        *(
+            pytest.param(moment, marks=pytest.mark.slow)
+            for moment in [
+                ("tracker", "log_model", "after", "any"),
+                ("finished", "keep", "before", "any"),
+                ("finished", "write_json", "before", "any"),  # copied, not yet marked
+                ("tracker", "write", "before", "end"),
+                ("tracker", "write", "after", "end"),
+                ("sender", "finish", "before", "any"),
+                ("sender", "finish", "after", "any"),
+                ("mlflow_tracker", "write_json", "before", "any"),
+                ("finished", "hand_over", "after", "any"),
+            ]
+        ),
+    ],
+    ids="-".join,
+)
+def test_f78_killed_at_any_point_of_its_end_a_training_is_one_run_with_each_record_once(
+    repo: Path, uninterrupted: dict[str, str], moment: tuple[str, ...]
+) -> None:
+    stage = [sys.executable, "-c", KILLED_AT, *moment]
+    done = subprocess.run(stage, cwd=repo, env={**environment(), "DVC_STAGE": "train"}, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+    said = run(repo, *REPRO).stdout
+
+    assert_one_training(repo, uninterrupted)
+    kept = moment[0] != "tracker" or moment[1] == "write"
+    kept &= moment[:3] not in (("finished", "keep", "before"), ("finished", "write_json", "before"))
+    assert ("is taken over" in said) is kept
+    assert ("Resuming at step" in said) is not kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["damage", "other code"])
+def test_f78_a_finished_result_of_other_code_or_damaged_is_not_taken_over(
+    repo: Path, uninterrupted: dict[str, str], change: str
+) -> None:
+    stage = [sys.executable, "-c", KILLED_AT, "finished", "hand_over", "before", "any"]
+    subprocess.run(stage, cwd=repo, env={**environment(), "DVC_STAGE": "train"}, check=False)
+    if change == "damage":
+        (path,) = repo.glob(".cgan/checkpoints/*/finished/models/generator.safetensors")
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        (repo / "cgan/training/previews.py").write_text(
+            (repo / "cgan/training/previews.py").read_text() + "# new\n"
+        )
+    said = run(repo, *REPRO).stdout
+    assert "is not taken over" in said and "Training deconv" in said
+    assert results(repo) == uninterrupted
+    assert statuses(repo) == ["FINISHED", "FINISHED"], "another training, another run"
+    steps = rows(
+        repo, "select count(*) from metrics where key = 'loss/generator' group by run_uuid"
+    )
+    assert steps == [(STEPS // 10,), (STEPS // 10,)]
+
+
+@pytest.mark.parametrize("file", ["params.yaml", "cgan/errors.py"])
+def test_f49_params_or_a_used_module_edited_while_a_stage_runs_is_refused_in_words(
+    repo: Path, file: str
+) -> None:
+    edit = f"Path('{file}').open('a').write('# a thought')"
+    code = f"from pathlib import Path; from cgan.stages.runner import run_stage; run_stage(lambda: {edit})"
+    done = run(repo, sys.executable, "-W", "ignore", "-c", code, check=False)
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"Error: {Path(file).name} changed while the stage ran")
+
+
+@pytest.mark.slow
+def test_f49_a_training_whose_source_was_edited_in_its_time_does_not_get_into_dvc_lock(
+    repo: Path,
+) -> None:
+    with running(repo, *REPRO) as dvc:
+        until(lambda: checkpoints(repo), dvc)
+        with (repo / "cgan/training/losses.py").open("a") as source:
+            source.write("# a thought\n")
+        assert dvc.wait(60) != 0
+    assert "losses.py changed while the stage ran" in words(repo)
+    assert "train" not in locked(repo)
+
+
+STARVED = """
+import resource, sys
+from pathlib import Path
+from cgan.data.dataset import load_dataset
+from cgan.params.sections import load_params
+from cgan.project import TRAIN_DATA
+from cgan.stages.runner import run_stage
+from cgan.training.loop import train
+
+def starve(steps):
+    for step in steps:
+        if step == {step}:
+            {limit}
+        yield step
+
+def main():
+    params = load_params().train.model_copy(update={update})
+    train(load_dataset(TRAIN_DATA), params, None, Path("checkpoints"), starve)
+
+run_stage(main)
+"""
+
+
+def starved(
+    project: Path, limit: str, step: int, **update: Any
+) -> subprocess.CompletedProcess[str]:
+    code = STARVED.format(limit=limit, step=step, update=update)
+    return run(project, sys.executable, "-c", code, check=False)
+
+
+def test_f50_no_memory_is_told_with_advice_and_the_training_can_be_resumed(repo: Path) -> None:
+    kept = int(TRAIN["save_every"]) * 2
+    hungry = (
+        "import torch\n"
+        "            pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
+        "            size = pages * resource.getpagesize() + 50_000_000\n"
+        "            resource.setrlimit(resource.RLIMIT_AS, (size, size))\n"
+        "            torch.zeros(10**9)"
+    )
+    done = starved(repo, hungry, kept + 5)
+    assert done.returncode == 1
+    assert "Error: out of memory" in done.stdout
+    assert "goes on from its last checkpoint" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert f"Resuming at step {kept} of {STEPS}" in starved(repo, "sys.exit()", kept).stdout
+
+
+def test_f54_a_full_disk_at_a_checkpoint_is_told_and_the_last_good_one_is_whole(repo: Path) -> None:
+    kept = int(TRAIN["save_every"]) * 2
+    full = "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))"
+    done = starved(repo, full, kept + 5)
+    assert done.returncode == 1
+    assert f"Error: checkpoints/step-{kept + 20:09d}.safetensors: cannot be written" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not list((repo / "checkpoints").glob(".*.tmp"))
+    assert f"Resuming at step {kept} of {STEPS}" in starved(repo, "sys.exit()", kept).stdout
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """A small disk. Skips where this user may not mount."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_f54_a_disk_that_is_really_full_ends_the_stage_in_words_and_with_room_it_resumes(
+    repo: Path, uninterrupted: dict[str, str]
+) -> None:
+    with mounted(repo / ".cgan/checkpoints", "size=512k"):
+        with running(repo, *STAGE) as training:
+            until(lambda: checkpoints(repo), training)
+            (repo / ".cgan/checkpoints/ballast").write_bytes(b"")
+            with contextlib.suppress(OSError), (repo / ".cgan/checkpoints/ballast").open("wb") as f:
+                while True:
+                    f.write(bytes(1024))
+            assert training.wait(60) == 1
+        assert "cannot be written (No space left on device)" in words(repo)
+        assert "Traceback" not in words(repo)
+        (repo / ".cgan/checkpoints/ballast").unlink()
+        assert "Resuming at step" in run(repo, *STAGE).stdout
+    assert results(repo) == uninterrupted
+
+
+def test_f55_a_place_for_results_that_cannot_be_written_is_refused_before_training(
+    repo: Path,
+) -> None:
+    (repo / "samples").write_text("a file where a folder should be")
+    done = run(repo, *STAGE, check=False)
+    assert done.returncode == 1
+    assert "Error: samples: cannot be written" in done.stdout
+    assert "nothing was trained" in done.stdout
+    assert not (repo / ".cgan/checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_f55_a_read_only_folder_is_refused_before_training(repo: Path) -> None:
+    with mounted(repo / "samples", "ro"):
+        done = run(repo, *STAGE, check=False)
+    assert done.returncode == 1
+    assert "Error: samples: cannot be written (Read-only file system)" in done.stdout
+    assert not (repo / ".cgan/checkpoints").exists()
+
+
+def cached(project: Path, name: str = "") -> dict[Path, str]:
+    """The objects of DVC's cache that are whole, by path; those of output `name` only."""
+    hashes = [
+        str(out["md5"])
+        for stage in locked(project).values()
+        for out in stage["outs"]
+        if name in out["path"]
+    ]
+    paths = [project / ".dvc/cache/files/md5" / md5[:2] / md5[2:] for md5 in hashes]
+    return {path: sha256_of(path) for path in paths}
+
+
+@pytest.mark.parametrize("link", ["hardlink", "symlink"])
+def test_f57_an_output_that_dvc_linked_from_its_cache_is_never_written_through(
+    repo: Path, link: str
+) -> None:
+    run(repo, sys.executable, "-m", "dvc", "config", "cache.type", link)
+    run(repo, sys.executable, "-m", "dvc", "checkout", "--relink", "train_judge", "--with-deps")
+    before = cached(repo)
+    output, (original,) = repo / DATA, cached(repo, DATA)
+    assert output.samefile(original)
+    params = (repo / "params.yaml").read_text()
+    (repo / "params.yaml").write_text(
+        params.replace("holdout_fraction: 0.25", "holdout_fraction: 0.5")
+    )
+    run(repo, sys.executable, "-m", "cgan.stages.preprocess")
+    assert sha256_of(output) != before[original]
+    assert cached(repo) == before
+
+
+def damage(project: Path, *, keep_read_only: bool) -> Path:
+    """Flip a byte in the cached training data, as a bad disk or a careless script does."""
+    (path,) = cached(project, DATA)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    if keep_read_only:
+        path.chmod(0o444)
+    (project / DATA).unlink()
+    shutil.rmtree(project / ".dvc/tmp")
+    return path
+
+
+def test_f58_a_writable_object_that_changed_in_the_cache_is_found_by_repro_and_made_again(
+    repo: Path,
+) -> None:
+    good = sha256_of(repo / DATA)
+    damage(repo, keep_read_only=False)
+    assert "Running stage 'preprocess'" in run(repo, *REPRO[:-1], "preprocess").stdout
+    assert sha256_of(repo / DATA) == good
+
+
+def test_f58_a_read_only_damaged_object_passes_dvc_and_is_found_by_us_and_healed_by_chmod(
+    repo: Path,
+) -> None:
+    good = sha256_of(repo / DATA)
+    damage(repo, keep_read_only=True)
+    run(repo, sys.executable, "-m", "dvc", "checkout", DATA)  # DVC trusts what is read-only
+    assert sha256_of(repo / DATA) != good
+    refused = run(repo, *STAGE, check=False)
+    assert refused.returncode == 1
+    assert "train.safetensors" in refused.stdout
+    assert "damaged" in refused.stdout
+    assert "`chmod -R u+w .dvc/cache/files`" in refused.stdout
+    run(repo, "chmod", "-R", "u+w", ".dvc/cache/files")
+    run(repo, *REPRO[:-1], "preprocess")
+    assert sha256_of(repo / DATA) == good
+
+
+@pytest.mark.slow
+def test_f59_f71_f82_a_training_left_over_by_a_killed_dvc_is_waited_for_and_taken_over(
+    repo: Path, uninterrupted: dict[str, str]
+) -> None:
+    with running(repo, *REPRO) as dvc:
+        until(lambda: checkpoints(repo), dvc)
+        stage = next(
+            p for p in psutil.Process(dvc.pid).children(True) if "train" in p.cmdline()[-1]
+        )
+        stage.suspend()  # so that it is there when the next one comes
+        dvc.kill()
+        dvc.wait()
+        with running(repo, *REPRO) as second:
+            until(lambda: "Another training runs here" in words(repo), second)
+            assert f"process {stage.pid}" in words(repo)
+            stage.resume()
+            assert second.wait(60) == 0, words(repo)
+    assert "the finished result is taken over" in words(repo)
+    assert words(repo).count("Training deconv") == 1
+    assert_one_training(repo, uninterrupted)
+
+
+@pytest.mark.slow
+def test_f71_a_second_repro_is_refused_while_one_runs(
+    repo: Path, uninterrupted: dict[str, str]
+) -> None:
+    with running(repo, *REPRO) as first:
+        until(lambda: checkpoints(repo), first)
+        second = run(repo, *REPRO, check=False)
+        assert second.returncode != 0
+        assert "is busy" in second.stdout
+        assert first.wait(60) == 0
+    assert results(repo) == uninterrupted
+
+
+def test_kills_are_spread_over_the_training_and_every_second_one_waits_for_a_save() -> None:
+    kills = plan(200, 400, seed=1)
+    assert plan(200, 400, seed=1) == kills != plan(200, 400, seed=2)
+    assert [kill.step for kill in kills] == sorted(kill.step for kill in kills)
+    assert kills[0].step < 20 < 360 < kills[-1].step < 400
+    aimed = [kill for kill in kills if kill.in_save]
+    assert len(aimed) == 100
+    assert max(kill.step for kill in aimed) < 400 - SAVE_EVERY
+
+
+def verify_resume(project: Path) -> subprocess.CompletedProcess[str]:
+    options = ("--kills", "4", "--steps", "100")
+    return run(project, sys.executable, "-m", "cgan.cli", "verify-resume", *options, check=False)
+
+
+@pytest.mark.slow
+def test_verify_resume_certifies_and_records_it(repo: Path) -> None:
+    done = verify_resume(repo)
+    assert done.returncode == 0, done.stdout
+    assert "Resume is exact: 100 steps of 8, 4 SIGKILLs" in done.stdout
+    assert statuses(repo) == ["FINISHED"]
+    tags = dict(rows(repo, "select key, value from tags"))
+    assert (tags["cgan.resume"], tags["cgan.resume.kills"]) == ("exact", "4")
+    assert not list((repo / ".cgan/verify-resume").iterdir())
+    assert not (repo / RESULTS[0]).exists()
+
+
+@pytest.mark.slow
+def test_verify_resume_names_what_differs_when_a_checkpoint_forgets_something(repo: Path) -> None:
+    # Whatever the module that restores looks like: its last lines undo a part of it.
+    source = Path(inspect.getfile(TrainState)).relative_to(ROOT)
+    with (repo / source).open("a") as file:
+        file.write(
+            "_whole = TrainState.restore\n"
+            "def _forgetful(self, *checkpoint):\n"
+            "    _whole(self, *checkpoint)\n"
+            "    self.generator_optimizer.state.clear()\n"
+            "TrainState.restore = _forgetful\n"
+        )
+    done = verify_resume(repo)
+    assert done.returncode == 1
+    assert "Resume is NOT exact" in done.stdout
+    assert "generator_optimizer" in done.stdout.rpartition("\n\n")[2]

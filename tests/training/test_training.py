@@ -1,0 +1,1039 @@
+"""The training loop, on tiny networks: what a step changes, and that a resumed training is the same."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+from synthetic import make_images
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cgan.data.dataset import Dataset
+from cgan.errors import ParamsError, TrainingError
+from cgan.files import write_bytes
+from cgan.model.hardware import Hardware, choose_hardware
+from cgan.model.model_file import digest_of
+from cgan.model.networks import Architecture, build_generator
+from cgan.model.parallel import parts_on_threads, threads_at_hand
+from cgan.model.sampling import image_grid, to_uint8
+from cgan.params.editing import apply, values
+from cgan.params.sections import TrainParams, load_params
+from cgan.tracking.tracker import RecordingTracker
+from cgan.training import health
+from cgan.training import loop as training
+from cgan.training.batches import Feed, average_weight, learning_rate
+from cgan.training.health import PINNED_RECORDS, WARM_UP_KIMG
+from cgan.training.loop import (
+    COLUMNS,
+    Diverged,
+    Interrupted,
+    Trained,
+    check_balance,
+    check_finite,
+    record,
+    train,
+)
+from cgan.training.losses import (
+    discriminator_fake_loss,
+    discriminator_real_loss,
+    generator_loss,
+    r1_penalty,
+)
+from cgan.training.previews import Previewer, preview_steps
+from cgan.training.updates import (
+    STATS,
+    UPDATES,
+    Part,
+    TrainState,
+    estimate_batch_norm,
+    in_turn,
+    one_pass,
+    train_step,
+    two_passes,
+)
+
+CPU = Hardware(torch.device("cpu"), torch.float32)
+TINY = {
+    "latent_dim": 4,
+    "generator_width": 4,
+    "discriminator_width": 4,
+    "batch_size": 8,
+    "cpu_parts": 2,
+    "total_kimg": 0.08,  # 10 steps
+    "ema_half_life_kimg": 0.02,
+    "r1_every": 3,
+    "log_every": 2,
+    "save_every": 4,
+    "previews": 3,
+    "device": "cpu",
+    "precision": "float32",
+}
+DEFAULTS = load_params(ROOT / "params.yaml").train.model_dump()
+
+
+def params_of(**changes: Any) -> TrainParams:
+    return TrainParams(**{**DEFAULTS, **TINY, **changes})
+
+
+def data_of(side: int = 8, channels: int = 1, per_class: int = 12) -> Dataset:
+    images, labels = make_images(per_class, side=side, channels=channels)
+    return Dataset(torch.from_numpy(images), torch.from_numpy(labels), {"classes": 3})
+
+
+DATA = data_of()
+
+
+def digest(trained: Trained) -> str:
+    """Of everything that a training leaves, times aside."""
+    tensors = {"history": torch.tensor(trained.history, dtype=torch.float64)}
+    for name in ("generator", "discriminator"):
+        network: nn.Module = getattr(trained, name)
+        tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
+    for step, png in trained.previews.items():
+        tensors[f"preview/{step}"] = torch.frombuffer(bytearray(png), dtype=torch.uint8)
+    return digest_of(tensors)
+
+
+@functools.cache
+def straight(params: TrainParams) -> str:
+    """Digest of a training without a folder or a stop."""
+    return digest(train(DATA, params))
+
+
+class StopAfter:
+    """Asked after every step; says stop after the `count`-th."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+# -- One step ---------------------------------------------------------------------------------------
+
+
+def parts_of(state: TrainState, penalise: bool = True) -> list[Part]:
+    feed = Feed(DATA, state.params, CPU.device, 2)
+    feed.seek(0)
+    parts = state.split(*feed.next())
+    for part in parts:
+        part.penalise = penalise
+    return parts
+
+
+@pytest.mark.parametrize("penalise", [True, False])
+@pytest.mark.parametrize("objective", ["logistic", "least_squares"])
+@pytest.mark.parametrize("changes", [{}, {"generator": "upsample", "class_logit_weight": 0.0}])
+def test_one_pass_has_the_gradients_of_both_losses(
+    changes: dict[str, Any], objective: str, penalise: bool
+) -> None:
+    """Against autograd's own gradients of the two losses, each through a pass of its own."""
+    params = params_of(cpu_parts=1, objective=objective, lr=1e-9, **changes)
+    data = data_of(side=13, channels=3)  # no power of two: maps of 6, their images 13
+    state = TrainState(data, params, CPU)
+    feed = Feed(data, params, CPU.device, 2)
+    feed.seek(0)
+    (part,) = state.split(*feed.next())
+    part.penalise = penalise
+    generator, discriminator = list(state.generator.parameters()), state.discriminator
+    fakes = state.generator(part.latents, part.labels)
+    fake, _ = discriminator(fakes, part.labels)
+    real, class_logits = discriminator(part.real.requires_grad_(), part.labels)
+    loss = discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real)
+    loss = loss + params.auxiliary_discriminator * cross_entropy(class_logits, part.labels)
+    if penalise:
+        loss = loss + params.r1_gamma * params.r1_every * r1_penalty(real, part.real)
+    weights = [*discriminator.parameters()]
+    expected = torch.autograd.grad(loss, weights, retain_graph=True)
+    expected += torch.autograd.grad(generator_loss(objective, fake), generator)
+
+    one_pass(state, [part])
+
+    for weight, gradient in zip([*weights, *generator], expected, strict=True):
+        assert weight.grad is not None and gradient.abs().max() > 0
+        assert torch.allclose(weight.grad, gradient, rtol=1e-3, atol=1e-6)
+    assert part.generator_loss == pytest.approx(generator_loss(objective, fake).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("updates", [one_pass, two_passes, in_turn])
+def test_each_update_changes_both_networks(updates: Callable[..., None]) -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    start = state.digests()
+    updates(state, parts_of(state))
+    end = state.digests()
+    changed = {name for name in start if start[name] != end[name]}
+    assert changed >= {"generator", "discriminator"} and "average" not in changed
+
+
+def test_in_turn_the_generator_is_updated_on_the_fakes_of_the_discriminator_s_updates() -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    parts = parts_of(state)
+    seen: list[int] = []
+    state.networks[0][1].register_forward_hook(
+        lambda _, given, __: seen.append(given[0].sum().item())
+    )
+    in_turn(state, parts)
+    fakes, reals, again = seen
+    assert fakes == again != reals
+
+
+@pytest.mark.parametrize("objective", ["logistic", "least_squares"])
+@pytest.mark.parametrize("updates", [one_pass, two_passes, in_turn])
+def test_a_row_tells_the_adversarial_losses_logits_and_accuracies_of_the_step(
+    updates: Callable[..., None], objective: str
+) -> None:
+    """Without class losses and penalties: those would hide who is ahead."""
+    state = TrainState(DATA, params_of(objective=objective, cpu_parts=1), CPU)
+    (part,) = parts_of(state)
+    old = copy.deepcopy(state.discriminator)
+    scores: list[Tensor] = []
+    state.discriminator.register_forward_hook(lambda *call: scores.append(call[2][0].detach()))
+    updates(state, [part])
+    with torch.no_grad():
+        fake, real = (old(images, part.labels)[0] for images in (part.fakes, part.real))
+    again = fake
+    if updates is two_passes:
+        (again,) = scores
+    if updates is in_turn:
+        _, real, again = scores  # the reals meet a discriminator that has learnt from the fakes
+    half = 0.0 if objective == "logistic" else 0.5
+    expected = [
+        discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real),
+        generator_loss(objective, again),
+        real.mean(),
+        fake.mean(),
+        (real > half).float().mean(),
+        (fake <= half).float().mean(),
+    ]
+    row = part.stats(objective)
+    assert not row.requires_grad
+    torch.testing.assert_close(row, torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_fills_its_own_row_with_the_mean_over_all_parts() -> None:
+    state, feed = TrainState(DATA, params_of(), CPU), Feed(DATA, params_of(), CPU.device, 2)
+    old = copy.deepcopy(state.discriminator)
+    feed.seek(1)
+    real, labels, _ = feed.next()
+    train_step(state, feed, penalise=False)
+    with torch.no_grad():
+        logits, _ = old(real, labels)
+    row = state.stats[1, STATS.index("logits/real_mean")]
+    torch.testing.assert_close(row, logits.mean(), rtol=1e-4, atol=1e-6)
+    assert not state.stats[0].any()
+
+
+@pytest.mark.parametrize(("objective", "at"), [("logistic", 0.0), ("least_squares", 0.5)])
+def test_a_logit_at_the_threshold_says_fake(objective: str, at: float) -> None:
+    state = TrainState(DATA, params_of(cpu_parts=1), CPU)
+    (part,) = parts_of(state)
+    part.note(torch.tensor(1.0), torch.tensor([at, at + 1, at - 1]), torch.tensor([at, at, at + 1]))
+    part.generator_loss = torch.tensor(2.0)
+    *_, on_reals, on_fakes = part.stats(objective).tolist()
+    assert (on_reals, on_fakes) == pytest.approx((1 / 3, 2 / 3))
+
+
+def test_every_weight_is_trained() -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    before = [w.clone() for w in state.generator.parameters()]
+    before += [w.clone() for w in state.discriminator.parameters()]
+    trained = train(DATA, params_of(ema_half_life_kimg=0.0))
+    after = [*trained.generator.parameters(), *trained.discriminator.parameters()]
+    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("updates", [one_pass, two_passes, in_turn])
+def test_parts_of_a_batch_give_the_gradient_of_the_whole_batch(
+    updates: Callable[..., None],
+) -> None:
+    """Batch norm aside: the discriminator has none, so its parts add up to the whole exactly."""
+    weights = []
+    for parts in (1, 4):
+        state = TrainState(DATA, params_of(cpu_parts=parts, optimizer="adadelta", lr=1.0), CPU)
+        for generator, _ in state.networks:
+            generator.eval()
+        updates(state, parts_of(state))
+        trained = [*state.discriminator.parameters(), *state.generator.parameters()]
+        weights.append([w.grad.clone() for w in trained if w.grad is not None])
+    assert len(weights[0]) == len(trained)
+    for whole, added in zip(*weights, strict=True):
+        assert torch.allclose(whole, added, atol=1e-5)
+
+
+def test_gradients_are_clipped_by_value() -> None:
+    clipped, free = (
+        TrainState(DATA, params_of(gradient_clip=clip, lr=0.0001), CPU) for clip in (0.01, 0.0)
+    )
+    for state in (clipped, free):
+        one_pass(state, parts_of(state, penalise=False))
+    for network in ("generator", "discriminator"):
+        mine, theirs = (
+            [w.grad for w in getattr(state, network).parameters()] for state in (clipped, free)
+        )
+        for a, b in zip(mine, theirs, strict=True):
+            assert torch.equal(a, b.clamp(-0.01, 0.01))
+        assert max(g.abs().max().item() for g in theirs) > 0.01, "nothing was there to clip"
+
+
+# -- The feed and the schedules ---------------------------------------------------------------------
+
+
+def batches(params: TrainParams, chunk: int, steps: range) -> list[tuple[Tensor, ...]]:
+    feed, out = Feed(DATA, params, CPU.device, chunk), []
+    for step in steps:
+        if step == steps.start or step % chunk == 0:
+            feed.seek(step)
+        out.append((*feed.next(), *feed.advance()))
+    return out
+
+
+def test_an_epoch_shows_each_image_at_most_once_and_the_next_one_in_another_order() -> None:
+    size, per_epoch = 8, 36 // 8
+    seen = [
+        [image.numpy().tobytes() for image in real]
+        for real, *_ in batches(params_of(), 5, range(2 * per_epoch))
+    ]
+    first = [image for batch in seen[:per_epoch] for image in batch]
+    second = [image for batch in seen[per_epoch:] for image in batch]
+    assert len(set(first)) == len(set(second)) == size * per_epoch
+    assert first != second
+
+
+def test_batches_are_scaled_images_with_their_own_labels() -> None:
+    for real, labels, latents, *_ in batches(params_of(), 2, range(4)):
+        assert real.shape == (8, 1, 8, 8) and latents.shape == (8, 4)
+        assert real.min() >= -1 and real.max() == 1
+        # make_images() paints the column of the class white.
+        assert all(
+            (image[0, :, label] == 1).all() for image, label in zip(real, labels, strict=True)
+        )
+
+
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    straight = batches(params_of(), 2, range(9))
+    for start in (1, 4, 7):
+        for mine, theirs in zip(
+            batches(params_of(), 2, range(start, 9)), straight[start:], strict=True
+        ):
+            assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    other = batches(params_of(seed=2), 2, range(1))[0]
+    assert not torch.equal(other[0], straight[0][0]) and not torch.equal(other[2], straight[0][2])
+
+
+def test_no_latent_comes_twice() -> None:
+    latents = [
+        latent for _, _, latents, *_ in batches(params_of(), 2, range(6)) for latent in latents
+    ]
+    assert len({tuple(latent.tolist()) for latent in latents}) == 6 * 8
+
+
+def test_f34_batch_larger_than_the_data_is_refused() -> None:
+    with pytest.raises(
+        ParamsError, match=r"`train.batch_size` is 38, and the training part has 36 im"
+    ):
+        train(DATA, params_of(batch_size=38))
+    ((real, *_),) = batches(params_of(batch_size=36), 2, range(1))
+    assert len({image.numpy().tobytes() for image in real}) == 36, (
+        "as large as the data is no fault"
+    )
+
+
+def test_f37_cuda_is_refused_where_it_is_absent_and_auto_takes_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ParamsError, match=r"`train.device` is `cuda`, and torch finds no CUDA"):
+        choose_hardware("cuda", "auto")
+    assert choose_hardware("auto", "float32") == CPU
+    assert choose_hardware("cpu", "bfloat16").precision == torch.bfloat16
+
+
+@pytest.mark.parametrize("has", [None, "_is_amx_tile_supported", "_is_avx512_bf16_supported"])
+def test_precision_auto_is_bfloat16_where_the_cpu_has_it_and_float32_elsewhere(
+    has: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name == has)
+    expected = torch.bfloat16 if has else torch.float32
+    assert choose_hardware("cpu", "auto").precision == expected
+
+
+def test_threads_at_hand_are_the_caller_s_also_in_the_midst_of_work_in_parts() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with parts_on_threads(2):
+            assert (torch.get_num_threads(), threads_at_hand()) == (1, 3)
+            with parts_on_threads(2):
+                assert threads_at_hand() == 3
+            assert threads_at_hand() == 3
+        assert torch.get_num_threads() == 3
+        torch.set_num_threads(2)
+        assert threads_at_hand() == 2, "nothing of it is left"
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_learning_rate_is_constant_then_falls_linearly() -> None:
+    params = params_of(lr=2.0, decay_from=0.5, final_lr_fraction=0.1)  # 10 steps
+    rates = [learning_rate(params, step) for step in range(10)]
+    assert rates[:5] == [2.0] * 5
+    assert rates[5:] == pytest.approx([1.64, 1.28, 0.92, 0.56, 0.2])
+    for constant in (params_of(lr=2.0, decay_from=1.0), params_of(lr=2.0, final_lr_fraction=1.0)):
+        assert [learning_rate(constant, step) for step in range(10)] == pytest.approx([2.0] * 10)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adadelta"])
+def test_the_scheduled_rate_reaches_both_optimizers(optimizer: str) -> None:
+    state = TrainState(DATA, params_of(optimizer=optimizer), CPU)
+    state.set_learning_rate(torch.tensor(0.125))
+    for used in (state.generator_optimizer, state.discriminator_optimizer):
+        assert float(used.param_groups[0]["lr"]) == 0.125
+
+
+def test_average_halves_an_old_weight_s_share_in_its_half_life() -> None:
+    params = params_of(ema_half_life_kimg=0.8)  # 100 steps of 8 images
+    late = range(10_000, 10_100)
+    kept = np.prod([1 - average_weight(params, step) for step in late])
+    assert kept == pytest.approx(0.5, rel=1e-6)
+    assert average_weight(params, 0) == pytest.approx(0.9), "short-sighted at the start"
+    assert average_weight(params_of(ema_half_life_kimg=0.0), 5) == 1.0
+
+
+def test_update_average_moves_weights_and_statistics_by_the_given_share() -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    old = {name: t.clone() for name, t in state.average.state_dict().items()}
+    with torch.no_grad():
+        for tensor in state.generator.state_dict().values():
+            tensor.add_(1)
+    new = {name: t.clone() for name, t in state.generator.state_dict().items()}
+    state.update_average(torch.tensor(0.25))
+    floats = [name for name in old if old[name].is_floating_point()]
+    assert any("running_mean" in name for name in floats)
+    for name in floats:
+        expected = 0.75 * old[name] + 0.25 * new[name]
+        assert torch.allclose(state.average.state_dict()[name], expected, atol=1e-6)
+        assert torch.equal(state.generator.state_dict()[name], new[name])
+
+
+def test_without_an_average_the_generator_itself_is_kept() -> None:
+    params = params_of(ema_half_life_kimg=0.0)
+    state = TrainState(DATA, params, CPU)
+    state.update_average(torch.tensor(average_weight(params, 0)))
+    pairs = zip(state.average.parameters(), state.generator.parameters(), strict=True)
+    assert all(torch.allclose(a, b) for a, b in pairs)
+
+
+def test_batch_norm_estimation_changes_batch_norm_statistics_only() -> None:
+    torch.manual_seed(0)
+    generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
+    before = {name: t.clone() for name, t in generator.state_dict().items()}
+    estimate_batch_norm(generator, seed=1, batches=3, size=64)
+    after = {name: t.clone() for name, t in generator.state_dict().items()}
+    changed = {n for n, t in after.items() if not torch.equal(t, before[n])}
+    assert changed == {n for n in before if n.rsplit(".")[-1].startswith(("running", "num"))}
+    assert not generator.training
+    assert all(n.momentum == 0.1 for n in generator.modules() if isinstance(n, nn.BatchNorm2d))
+    estimate_batch_norm(generator, seed=1, batches=3, size=64)
+    assert digest_of(generator.state_dict()) == digest_of(after), "nothing is left of older ones"
+    estimate_batch_norm(generator, seed=2, batches=3, size=64)
+    assert digest_of(generator.state_dict()) != digest_of(after)
+
+
+def test_estimated_statistics_are_means_over_all_batches_each_with_every_class_alike() -> None:
+    generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
+    conditions: list[Tensor] = []
+    given: list[Tensor] = []
+    generator.linear.register_forward_pre_hook(lambda _, inputs: conditions.append(inputs[0]))
+    generator.layers[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    estimate_batch_norm(generator, seed=1, batches=5, size=60)
+    norm = generator.layers[0]
+    means = torch.stack([maps.mean(dim=(0, 2, 3)) for maps in given])
+    variances = torch.stack([maps.var(dim=(0, 2, 3)) for maps in given])
+    assert torch.allclose(norm.running_mean, means.mean(dim=0), atol=1e-6)
+    assert torch.allclose(norm.running_var, variances.mean(dim=0), atol=1e-6)
+    assert all(condition[:, 4:].sum(dim=0).tolist() == [20, 20, 20] for condition in conditions)
+    latents = torch.cat([condition[:, :4] for condition in conditions])
+    assert len({tuple(latent.tolist()) for latent in latents}) == 5 * 60
+
+
+def test_statistics_of_a_trained_generator_are_those_of_its_drawings() -> None:
+    generator = train(DATA, params_of()).generator
+    given: list[Tensor] = []
+    generator.layers[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    with torch.no_grad():
+        generator(torch.randn(3000, 4), torch.arange(3000) % 3)
+    norm = generator.layers[0]
+    assert torch.allclose(given[0].mean(dim=(0, 2, 3)), norm.running_mean, atol=0.05)
+    assert torch.allclose(given[0].var(dim=(0, 2, 3)), norm.running_var, rtol=0.1)
+
+
+# -- Whole trainings --------------------------------------------------------------------------------
+
+
+def test_equal_seeds_train_equal_networks_and_another_seed_others() -> None:
+    first = straight(params_of())
+    torch.manual_seed(99)  # the global generator has no say
+    assert digest(train(DATA, params_of())) == first
+    assert digest(train(DATA, params_of(seed=2))) != first
+
+
+@pytest.mark.parametrize("generator", ["deconv", "upsample"])
+def test_the_result_does_not_depend_on_the_number_of_threads(generator: str) -> None:
+    data, threads, digests = data_of(side=16), torch.get_num_threads(), []
+    params = params_of(generator=generator, generator_width=8, total_kimg=0.032, batch_size=16)
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            digests.append(digest(train(data, params)))
+            assert torch.get_num_threads() == count, "left as it was"
+    finally:
+        torch.set_num_threads(threads)
+    assert len(set(digests)) == 1
+
+
+IN_TURN = {"updates": "in_turn", "optimizer": "adadelta"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stops"),
+    [
+        ({}, [1]),
+        ({}, [2]),
+        ({}, [3]),
+        ({}, [4]),
+        ({}, [9]),
+        ({}, [3, 4, 1]),
+        (IN_TURN, [5]),
+        ({"updates": "two_passes"}, [5]),
+        ({"generator": "embed", "log_every": 4}, [3, 2]),
+    ],
+)
+def test_resumed_training_equals_uninterrupted_training(
+    tmp_path: Path, changes: dict[str, Any], stops: list[int]
+) -> None:
+    params, done = params_of(**changes), 0
+    for stop in stops:
+        with pytest.raises(Interrupted, match=f"stopped at step {done + stop} of 10"):
+            train(DATA, params, folder=tmp_path, stopping=StopAfter(stop))
+        done += stop
+    resumed = train(DATA, params, folder=tmp_path)
+    assert resumed.resumed_from == done
+    assert digest(resumed) == straight(params)
+
+
+def test_resumed_training_draws_the_same_records_and_images_for_the_tracker(tmp_path: Path) -> None:
+    def timeless(*trackers: RecordingTracker) -> list[Any]:
+        metrics = [
+            (step, {k: v for k, v in logged.items() if k != "progress/images_per_s"})
+            for tracker in trackers
+            for step, logged in tracker.metrics
+        ]
+        return metrics + [(s, i.tobytes()) for tracker in trackers for s, _, i in tracker.images]
+
+    whole, first, second = RecordingTracker(), RecordingTracker(), RecordingTracker()
+    train(DATA, params_of(), whole)
+    with pytest.raises(Interrupted):
+        train(DATA, params_of(), first, tmp_path, stopping=StopAfter(5))
+    train(DATA, params_of(), second, tmp_path)
+    assert timeless(first, second) == timeless(whole)
+
+
+def test_f38_resuming_from_the_checkpoint_before_a_damaged_one_ends_the_same(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(Interrupted):
+        train(DATA, params_of(), folder=tmp_path, stopping=StopAfter(9))
+    newest = sorted(tmp_path.glob("step-*"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    resumed = train(DATA, params_of(), folder=tmp_path)
+    assert resumed.resumed_from == 8 and digest(resumed) == straight(params_of())
+
+
+def test_asked_to_stop_at_the_last_step_the_training_is_done(tmp_path: Path) -> None:
+    assert len(train(DATA, params_of(), folder=tmp_path, stopping=StopAfter(10)).history) == 5
+
+
+def test_checkpoints_are_saved_at_their_interval(tmp_path: Path) -> None:
+    train(DATA, params_of(), folder=tmp_path)
+    assert sorted(path.stem for path in tmp_path.glob("step-*")) == [
+        "step-000000004",
+        "step-000000008",
+    ]
+
+
+def test_records_go_to_the_tracker_at_each_interval_and_at_the_end() -> None:
+    tracker = RecordingTracker()
+    params = params_of(total_kimg=0.072)  # 9 steps
+    trained = train(DATA, params, tracker)
+    assert [step for step, _ in tracker.metrics] == [2, 4, 6, 8, 9]
+    for (step, logged), row in zip(tracker.metrics, trained.history, strict=True):
+        assert list(logged) == [*COLUMNS[1:], "progress/images_per_s"]
+        assert row == [step, *(logged[name] for name in COLUMNS[1:])]
+        assert logged["progress/kimg"] == step * 8 / 1000
+        assert logged["progress/learning_rate"] == learning_rate(params, step - 1)
+        assert 0 <= logged["accuracy/discriminator_real"] <= 1
+
+
+def test_a_record_is_the_mean_of_its_interval_and_of_no_row_left_over_from_another() -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    state.stats.copy_(torch.tensor([[1.0, 2, 3, 4, 0, 1], [3.0, 2, 5, 0, 1, 1]]))
+    state.step = 2
+    whole = record(state, 2.0, 2)
+    state.step = 3  # the training ends here; its second row is still that of step 2
+    partial = record(state, 2.0, 3)
+    assert list(whole.values())[2:8] == [2, 2, 4, 2, 0.5, 1]
+    assert list(partial.values())[2:8] == [1, 2, 3, 4, 0, 1]
+    assert [row[3:] for row in state.history] == [[2, 2, 4, 2, 0.5, 1], [1, 2, 3, 4, 0, 1]]
+    assert (whole["progress/images_per_s"], partial["progress/images_per_s"]) == (8, 12)
+
+
+def test_the_speed_told_is_that_of_this_process_s_own_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Interrupted):
+        train(DATA, params_of(), folder=tmp_path, stopping=StopAfter(5))
+    ticks = itertools.count()  # a second passes from record to record
+    monkeypatch.setattr(training.time, "perf_counter", lambda: float(next(ticks)))
+    tracker = RecordingTracker()
+    train(DATA, params_of(), tracker, tmp_path)
+    speeds = [logged["progress/images_per_s"] for _, logged in tracker.metrics]
+    assert speeds == [1 * 8 / 1, 3 * 8 / 2, 5 * 8 / 3]
+
+
+def test_digests_are_of_the_last_step_before_statistics_are_estimated_for_the_average() -> None:
+    trained = train(DATA, params_of())
+    assert trained.digests["discriminator"] == digest_of(trained.discriminator.state_dict())
+    assert trained.digests["average"] != digest_of(trained.generator.state_dict())
+    names = {"generator", "discriminator", "average", "history"}
+    assert trained.digests.keys() == names | {"generator_optimizer", "discriminator_optimizer"}
+
+
+def test_a_training_computes_deterministically_and_leaves_the_global_generator_alone() -> None:
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.manual_seed(99)  # a state that no training before this one can have left
+    before = torch.get_rng_state()
+    train(DATA, params_of(total_kimg=0.016))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory, "costs 5 to 7 % of a training"
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_preview_steps_are_1_and_200_and_then_ever_further_apart() -> None:
+    steps = preview_steps(12, 2500)
+    assert steps[:2] == [1, 200] and steps[-1] == 2500 and len(steps) == 12
+    gaps = np.diff(steps[1:])
+    assert (np.diff(gaps) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "steps"),
+    [
+        (0, 100, []),
+        (1, 100, [1]),
+        (2, 100, [1, 100]),
+        (2, 900, [1, 200]),
+        (3, 200, [1, 200]),
+        (5, 1, [1]),
+    ],
+)
+def test_preview_steps_at_the_edges(count: int, total: int, steps: list[int]) -> None:
+    assert preview_steps(count, total) == steps
+
+
+def test_previews_are_grids_by_the_averaged_generator_at_their_steps() -> None:
+    tracker = RecordingTracker()
+    params = params_of()
+    trained = train(DATA, params, tracker)
+    steps = preview_steps(3, 10)
+    assert list(trained.previews) == [step for step, name, _ in tracker.images] == steps
+    assert steps[0] == 1 and steps[-1] == 10
+    for step, name, image in tracker.images:
+        png = np.asarray(Image.open(io.BytesIO(trained.previews[step])))
+        assert name == "preview" and np.array_equal(png, image) and image.dtype == np.uint8
+    shape = image_grid(to_uint8(torch.zeros(24, 1, 8, 8)).unflatten(0, (8, 3))).shape
+    assert all(image.shape == shape for *_, image in tracker.images)
+    assert len({image.tobytes() for *_, image in tracker.images}) == len(steps)
+
+
+def test_a_preview_has_a_latent_in_each_row_and_a_class_in_each_column() -> None:
+    params = params_of()
+    average = TrainState(DATA, params, CPU).average
+    state = TrainState(DATA, params, CPU)
+    with torch.no_grad():  # the generator itself is another one by now
+        for weight in state.generator.parameters():
+            weight.add_(1)
+    picture = Previewer(state, None).take(1)
+    latents = torch.randn(8, 4, generator=torch.Generator().manual_seed(params.seed))
+    drawn = torch.stack(
+        [to_uint8(average(latent.expand(3, -1), torch.arange(3))) for latent in latents]
+    )
+    assert len({image.numpy().tobytes() for row in drawn for image in row}) == 24
+    difference = picture.astype(int) - image_grid(drawn).astype(int)
+    assert np.abs(difference).max() <= 1  # other batch sizes round otherwise
+
+
+def test_a_picture_of_a_step_that_is_none_of_the_previews_is_not_taken_over(tmp_path: Path) -> None:
+    for step in (1, 2):
+        write_bytes(tmp_path / f"previews/step-{step:06d}.png", b"png")
+    state = TrainState(DATA, params_of(previews=2), CPU)  # steps 1 and 10
+    assert Previewer(state, tmp_path).taken() == {1: b"png"}
+
+
+# -- Divergence -------------------------------------------------------------------------------------
+
+
+def test_f51_divergence_stops_before_anything_of_its_interval_is_saved(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(DATA, params_of(), folder=tmp_path, stopping=StopAfter(4))
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    tracker = RecordingTracker()
+    with pytest.raises(
+        TrainingError, match=r"stopped at step 6: a loss is not a finite number.*Lower"
+    ):
+        train(DATA, params_of(lr=1e30), tracker, tmp_path)
+    assert tracker.metrics == [] and tracker.images == []
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
+
+
+def test_f51_no_picture_of_a_diverged_network_is_kept(tmp_path: Path) -> None:
+    tracker = RecordingTracker()
+    with pytest.raises(TrainingError):
+        train(DATA, params_of(lr=1e39, log_every=20, save_every=20, previews=2), tracker, tmp_path)
+    assert tracker.images == [] and not (tmp_path / "previews").exists()
+
+
+def test_f51_asked_to_stop_in_an_interval_that_diverged_it_saves_nothing(tmp_path: Path) -> None:
+    params = params_of(lr=1e30, log_every=4, previews=0)
+    with pytest.raises(Diverged, match="stopped at step 2: a loss is not a finite number"):
+        train(DATA, params, folder=tmp_path, stopping=StopAfter(3))
+    assert not list(tmp_path.glob("step-*"))
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_were(
+    network: str, value: float
+) -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    state.step = 2
+    check_finite(state)
+    with torch.no_grad():
+        next(getattr(state, network).parameters()).view(-1)[3] = value
+    with pytest.raises(Diverged, match="stopped at step 2: a weight is not a finite number"):
+        check_finite(state)
+
+
+def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
+    state = TrainState(DATA, params_of(), CPU)
+    last_of_warm_up = round(1000 * WARM_UP_KIMG / state.params.batch_size)
+    won = dict.fromkeys(COLUMNS, 0.0) | {
+        "accuracy/discriminator_real": 1.0,
+        "accuracy/discriminator_fake": 1.0,
+    }
+    state.history = [list(won.values())] * 200
+    state.step = last_of_warm_up
+    check_balance(state)
+    state.step += 1
+    with pytest.raises(Diverged, match="discriminator"):
+        check_balance(state)
+    state.history = state.history[:PINNED_RECORDS]
+    with pytest.raises(Diverged, match="discriminator"):
+        check_balance(state)
+    wins = state.history
+    state.history = wins[1:]
+    check_balance(state)
+    for name in ("accuracy/discriminator_real", "accuracy/discriminator_fake"):
+        undecided = list((won | {name: 0.5}).values())
+        state.history = [*wins, undecided]
+        check_balance(state)
+        state.history = [undecided, *wins]
+        with pytest.raises(Diverged, match="discriminator"):
+            check_balance(state)
+
+
+def test_f52_a_training_looks_at_the_balance_of_its_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health, "WARM_UP_KIMG", 0.0)
+    monkeypatch.setattr(health, "PINNED", 0.0)  # whatever it tells apart is enough
+    with pytest.raises(Diverged, match="stopped at step 20: the discriminator tells"):
+        train(DATA, params_of(total_kimg=0.2))
+
+
+# -- Every variant ----------------------------------------------------------------------------------
+
+SHORT = {"total_kimg": 0.048}  # 6 steps
+
+
+def losses_by_hand(
+    params: TrainParams,
+    generator: nn.Module,
+    discriminator: nn.Module,
+    penalise: bool,
+    batch: tuple[Tensor, ...],
+) -> Iterator[tuple[nn.Module, Tensor]]:
+    """The updates of one step in turn: the network and its loss, asked for when the one before is done."""
+    real, labels, latents = batch
+    parts = zip(latents.chunk(params.cpu_parts), labels.chunk(params.cpu_parts), strict=True)
+    fakes = torch.cat([generator(*part) for part in parts])  # each part with its own batch norm
+
+    def on_fakes() -> Tensor:
+        return discriminator_fake_loss(params.objective, discriminator(fakes.detach(), labels)[0])
+
+    def on_reals() -> Tensor:
+        logits, class_logits = discriminator(real.requires_grad_(), labels)
+        loss = discriminator_real_loss(params.objective, logits)
+        loss = loss + params.auxiliary_discriminator * cross_entropy(class_logits, labels)
+        if penalise:
+            loss = loss + params.r1_gamma * params.r1_every * r1_penalty(logits, real)
+        return loss
+
+    def of_generator() -> Tensor:
+        logits, class_logits = discriminator(fakes, labels)
+        loss = generator_loss(params.objective, logits)
+        return loss + params.auxiliary_generator * cross_entropy(class_logits, labels)
+
+    if params.updates == "one_pass":  # the generator first, while the discriminator is the old one
+        yield generator, of_generator()
+        yield discriminator, on_fakes() + on_reals()
+        return
+    if params.updates == "two_passes":
+        yield discriminator, on_fakes() + on_reals()
+    else:
+        yield discriminator, on_fakes()
+        yield discriminator, on_reals()
+    yield generator, of_generator()
+
+
+@functools.cache
+def by_hand(params: TrainParams) -> dict[str, Tensor]:
+    """All weights of each network in a row, after a training in plain PyTorch.
+
+    Taken from the product: first weights, batches, schedules and losses, which have tests of their own.
+    """
+    state = TrainState(DATA, params, CPU)
+    networks = (state.generator, state.discriminator)
+    average = weights_of(state.generator)
+    if params.optimizer == "adam":
+        betas = (params.adam_beta1, params.adam_beta2)
+        optimizers = [torch.optim.Adam(net.parameters(), betas=betas) for net in networks]
+    else:
+        rho, eps = params.adadelta_rho, params.adadelta_eps
+        optimizers = [torch.optim.Adadelta(n.parameters(), rho=rho, eps=eps) for n in networks]
+    of = dict(zip(networks, optimizers, strict=True))
+    steps = batches(params, params.log_every, range(params.total_steps))
+    for step, (*batch, _, _) in enumerate(steps):
+        penalise = step % params.r1_every == 0
+        for network, loss in losses_by_hand(params, *networks, penalise, tuple(batch)):
+            weights = list(network.parameters())
+            for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                limit = params.gradient_clip or float("inf")
+                weight.grad = gradient.clamp(-limit, limit)
+            of[network].param_groups[0]["lr"] = learning_rate(params, step)
+            of[network].step()
+        average = average.lerp(weights_of(state.generator), average_weight(params, step))
+    return {"generator": average, "discriminator": weights_of(state.discriminator)}
+
+
+def weights_of(network: nn.Module) -> Tensor:
+    return torch.cat([weight.detach().flatten() for weight in network.parameters()])
+
+
+def apart(found: Tensor, expected: Tensor, start: Tensor) -> float:
+    """Length of the difference, as a part of the way from the start."""
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((found - expected).norm() / (expected - start).norm())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"generator": "upsample"},
+        {"generator": "embed"},
+        {"objective": "least_squares"},
+        {"objective": "least_squares", "updates": "in_turn"},
+        {"auxiliary_discriminator": 0.0},
+        {"class_logit_weight": 0.0},
+        {"r1_gamma": 0.0},
+        {"r1_gamma": 30.0, "r1_every": 1},
+        {"r1_gamma": 30.0, "updates": "two_passes"},
+        {"r1_gamma": 30.0, "updates": "in_turn"},
+        {"updates": "two_passes"},
+        {"updates": "two_passes", "auxiliary_generator": 1.0},
+        {"updates": "in_turn"},
+        {"updates": "in_turn", "auxiliary_generator": 1.0},
+        {"adam_beta1": 0.5},
+        {"adam_beta2": 0.5},
+        {"lr": 1.0, "optimizer": "adadelta"},
+        {"lr": 1.0, "optimizer": "adadelta", "adadelta_rho": 0.5},
+        {"lr": 1.0, "optimizer": "adadelta", "adadelta_eps": 1.0e-2},
+        {"gradient_clip": 1.0e-3},
+        {"decay_from": 0.0},
+        {"final_lr_fraction": 1.0},
+        {"ema_half_life_kimg": 0.0},
+        {"cpu_parts": 1},
+        {"cpu_parts": 4},
+        {"seed": 2},
+    ],
+    ids=lambda changes: "-".join(f"{k}={v}" for k, v in changes.items()) or "default",
+)
+def test_every_variant_trains_as_by_hand_and_not_as_if_it_were_ignored(
+    changes: dict[str, Any],
+) -> None:
+    params = params_of(**SHORT, **changes)
+    trained, expected = train(DATA, params), by_hand(params)
+    # Without the last change: what the product would be if it did not care.
+    ignored = by_hand(params_of(**SHORT, **dict(list(changes.items())[:-1])))
+    state = TrainState(DATA, params, CPU)
+    differences = []
+    for name, weights in expected.items():
+        start = weights_of(getattr(state, name))
+        assert apart(weights_of(getattr(trained, name)), weights, start) < 0.001
+        differences.append(apart(ignored[name], weights, start))
+    assert not changes or max(differences) > 0.02, "this test would not see it"
+
+
+@pytest.mark.parametrize("updates", ["one_pass", "two_passes", "in_turn"])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)]
+)
+def test_in_low_precision_layers_compute_low_and_weights_and_losses_stay_float32(
+    precision: str, dtype: torch.dtype, updates: str
+) -> None:
+    state = TrainState(DATA, params_of(updates=updates), choose_hardware("cpu", precision))
+    seen: dict[str, set[torch.dtype]] = {"generator": set(), "discriminator": set()}
+    for generator, discriminator in state.networks:
+        for name, layer in (
+            ("generator", generator.linear),
+            ("generator", generator.layers[2]),
+            ("discriminator", discriminator.layers[0]),
+            ("discriminator", discriminator.linear),
+        ):
+            layer.register_forward_hook(lambda *call, name=name: seen[name].add(call[2].dtype))
+    parts = parts_of(state)
+    UPDATES[updates](state, parts)
+    assert seen == {"generator": {dtype}, "discriminator": {dtype}}
+    weights = [*state.generator.parameters(), *state.discriminator.parameters()]
+    assert all(w.dtype == w.grad.dtype == torch.float32 for w in weights if w.grad is not None)
+    for part in parts:
+        assert part.stats("logistic").dtype == part.fakes.dtype == torch.float32
+        assert part.stats("logistic").isfinite().all()
+
+
+def test_the_first_weights_are_a_function_of_the_seed() -> None:
+    first, again, other = (TrainState(DATA, params_of(seed=seed), CPU) for seed in (1, 1, 2))
+    for name in ("generator", "discriminator"):
+        start = weights_of(getattr(first, name))
+        assert torch.equal(weights_of(getattr(again, name)), start)
+        assert not torch.equal(weights_of(getattr(other, name)), start)
+    assert torch.equal(weights_of(first.average), weights_of(first.generator))
+
+
+def test_networks_are_built_as_the_params_say() -> None:
+    params = params_of(
+        generator="embed",
+        latent_dim=5,
+        generator_width=3,
+        discriminator_width=6,
+        max_width=11,
+        class_logit_weight=0.75,
+    )
+    state = TrainState(data_of(side=16, channels=3), params, CPU)
+    assert state.generator.architecture == Architecture("embed", 3, 3, 16, 16, 3, 5, 11)
+    assert state.discriminator.architecture == Architecture(
+        "projection", 3, 3, 16, 16, 6, max_features=11, class_logit_weight=0.75
+    )
+    demo = params_of(
+        generator="seed",
+        discriminator="seed",
+        updates="in_turn",
+        auxiliary_discriminator=0.0,
+        class_logit_weight=0.0,
+    )
+    state = TrainState(data_of(side=28), demo, CPU)
+    assert state.generator.architecture.kind == state.discriminator.architecture.kind == "seed"
+
+
+@pytest.mark.parametrize("changes", [{"channels": 3}, {"side": 28}], ids=["colour", "28"])
+def test_other_images_train(changes: dict[str, Any]) -> None:
+    data = data_of(**changes)
+    trained = train(data, params_of(total_kimg=0.016))
+    with torch.no_grad():
+        drawn = trained.generator(torch.randn(2, 4), torch.tensor([0, 2]))
+    assert drawn.shape[1:] == data.images.shape[1:]
+    assert not trained.generator.training and not trained.discriminator.training
+
+
+@pytest.mark.parametrize("name", ["seed", "fast", "best"])
+def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    if not Path(f"presets/{name}.yaml").exists():
+        pytest.skip(f"no preset {name}")
+    sizes = {"batch_size": 8, "total_kimg": 0.016, "log_every": 2, "save_every": 2}
+    sizes |= {"generator_width": 4, "discriminator_width": 4}
+    params = TrainParams(**{**DEFAULTS, "device": "cpu", **values(name), **sizes})
+    assert np.isfinite(train(data_of(side=28), params).history).all()
+
+
+@pytest.mark.parametrize("name", ["seed", "fast", "best"])
+def test_preset_default_takes_back_all_that_another_preset_changed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "params.yaml"
+    path.write_bytes((ROOT / "params.yaml").read_bytes())
+    assert apply(name, path)
+    apply("default", path)
+    assert load_params(path) == load_params(ROOT / "params.yaml")
+
+
+def test_training_learns_the_classes_of_simple_images() -> None:
+    """White column i is class i: after a few hundred steps the drawings show it."""
+    params = params_of(
+        generator_width=8,
+        discriminator_width=8,
+        latent_dim=8,
+        batch_size=32,
+        total_kimg=5.0,
+        ema_half_life_kimg=0.5,
+        log_every=50,
+        save_every=50,
+        previews=0,
+    )
+    trained = train(DATA, params)
+    labels = torch.arange(60) % 3
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        drawn = trained.generator(torch.randn(60, 8, generator=generator), labels)
+    brightest = drawn[:, 0].mean(dim=1)[:, :3].argmax(dim=1)
+    assert (brightest == labels).float().mean() > 0.9
+
+
+def test_progress_is_told_every_step_and_the_callback_can_be_a_bar() -> None:
+    steps: list[range] = []
+
+    def bar(of: range) -> Any:
+        steps.append(of)
+        return iter(of)
+
+    called: list[int] = []
+    stopping: Callable[[], bool] = lambda: bool(called.append(1))  # noqa: E731
+    train(DATA, params_of(), progress=bar, stopping=stopping)
+    assert steps == [range(10)] and len(called) == 10
