@@ -179,8 +179,12 @@ def run_one(module: str, sample: int, jobs: int) -> None:
 def tests_changed(data: Any) -> None:
     """Forget the survivors, and which tests reach what, when the tests are not those of last time."""
     wanted = CONFIG["tests"][data.path.relative_to("cgan").with_suffix("").as_posix()]
-    files = sorted(Path("tests").glob("*.py"))
-    files = [f for f in files if f.stem in wanted or not f.stem.startswith("test_")]
+    files = [
+        file
+        for file in sorted(Path("tests").rglob("*.py"))
+        if not file.stem.startswith("test_")
+        or file.relative_to("tests").with_suffix("").as_posix() in wanted
+    ]
     now = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
     known = Path("tests.sha256")
     if known.exists() and known.read_text() != now:
