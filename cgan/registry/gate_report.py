@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cgan.markdown import in_markdown, spaced
-from cgan.quality.comparison import METRICS
+from cgan.quality.table import METRICS
 from cgan.registry.decision import AT_MOST, MAIN
 
 Report = dict[str, Any]
@@ -64,7 +64,7 @@ def _body(report: Report) -> str:
             f"| | version {challenger['version']} | champion | difference | 95 % interval | |",
             "|---|---:|---:|---:|---:|---|",
             *[
-                f"| {METRICS[row['metric']][0]} ({METRICS[row['metric']][1]} is better) | "
+                f"| {METRICS[row['metric']].name} ({METRICS[row['metric']].better} is better) | "
                 f"{row['challenger']:.4f} | {row['champion']:.4f} | {row['difference']:+.4f} | "
                 f"{row['interval'][0]:+.4f} to {row['interval'][1]:+.4f} | {MARKS[row['better']]} |"
                 for row in report["comparison"]

@@ -29,7 +29,7 @@ from rich.text import Text
 from cgan import git
 from cgan.errors import CganError
 from cgan.params.sections import Params, load_params
-from cgan.quality.report import LINES
+from cgan.quality.table import METRICS
 from cgan.registry.client import SUMMARY, VERDICT, Version, open_registry
 from cgan.tracking.delivery import store_uri, without_credentials
 from cgan.tracking.journal import JOURNAL, count_waiting, journals
@@ -43,7 +43,6 @@ PRODUCTION = Path(".cgan/production")
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
 EVALUATED = "metrics.`quality/conditional_accuracy` >= 0"
 SHOWN_RUNS, ASKED_RUNS = 3, 30
-NAMES = {"fid_judge": "Fréchet distance", "gan_train_accuracy": "GAN-train accuracy"}
 GOOD, BAD, QUIET = "green", "bold red", "dim"
 STATES = {
     **dict.fromkeys(("promoted", "passed", "healthy", "completed", "finished"), GOOD),
@@ -412,8 +411,9 @@ def _quality(root: Path, stored: Stored) -> Group | Text:
     """
     run, champion = stored.evaluated, stored.champion_run
     last = run.get("metrics", {})
-    values = {key: last[f"quality/{key}"] for key in LINES if f"quality/{key}" in last}
-    floors = {key: last.get(f"quality_floor/{key}") for key in LINES}
+    shown = [key for key, metric in METRICS.items() if metric.on_screen]
+    values = {key: last[f"quality/{key}"] for key in shown if f"quality/{key}" in last}
+    floors = {key: last.get(f"quality_floor/{key}") for key in shown}
     floors["fid_judge"] = last.get("quality/fid_judge_floor")
     if not values:
         values = _read(root / "reports/metrics.json").get("quality", {})
@@ -432,10 +432,8 @@ def _quality(root: Path, stored: Stored) -> Group | Text:
     table.add_column("", no_wrap=True)
     for name in (*columns, "real"):
         table.add_column(name, justify="right", no_wrap=True)
-    for key, (_, better) in LINES.items():
-        if key not in values:
-            continue
-        words = f"{NAMES.get(key, key.replace('_', ' '))} {'↑' if better == 'higher' else '↓'}"
+    for key in (key for key in shown if key in values):
+        words = f"{METRICS[key].name} {'↑' if METRICS[key].better == 'higher' else '↓'}"
         row = compared.get(key) or {}
         cells = [Text(words), Text(f"{row.get('challenger', values[key]):.4g}", "bold")]
         if len(columns) > 1:
