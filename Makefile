@@ -11,7 +11,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all check audit bench bench-all bench-gpu test-gpu mutants format ui up deploy down clean
+.PHONY: help env repro test test-all test-lowest check audit bench bench-all bench-gpu test-gpu mutants format ui up deploy down clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,11 +43,12 @@ test-all: $(READY) ## With the slow tests (half an hour; some need root); the re
 	printf '{"commit": "%s", "passed": %s, "date": "%s"}\n' "$$commit" $$passed "$$(date -u +%FT%TZ)" \
 	  > .cgan/test-all.json; cat .cgan/test-all.json; $$passed
 
-check: $(READY) ## Format, lint, types, import contracts, security lint
+check: $(READY) ## Format, lint, types, import contracts, declared dependencies, security lint
 	ruff format --check .
 	ruff check .
 	mypy
 	lint-imports
+	deptry .
 	bandit --quiet --severity-level medium --recursive --configfile pyproject.toml cgan flows
 
 audit: $(READY) ## Known holes in the installed packages (asks the package index)
@@ -64,6 +65,13 @@ bench-all: $(READY) ## The same with more rounds, 3 seeds, all peers, every metr
 
 bench-gpu: $(READY) ## Training speed and time to quality on a CUDA device
 	python -m benchmarks gpu
+
+# torch stays as it is: its oldest wheels bring gigabytes for CUDA.
+test-lowest: ## The quick tests with the oldest versions that pyproject.toml allows, in an environment of their own
+	$(PYTHON) -m venv .cgan/lowest
+	.cgan/lowest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[kaggle,dev]' \
+	  $$($(PYTHON) tools/lowest.py)
+	PATH="$(CURDIR)/.cgan/lowest/bin:$$PATH" .cgan/lowest/bin/python -m pytest -n 2 --dist worksteal
 
 mutants: $(VENV)/.mutants ## Change the code in small ways, list the changes that no test notices (MODULE=feed SAMPLE=40)
 	python tools/mutants $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JOBS),--jobs $(JOBS)) \

@@ -1,0 +1,44 @@
+"""The sizes that the README promises, through all seven stages."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from synthetic import make_images, write_csv
+
+from cgan.serving.generator import Generator
+
+STAGES = ("download", "validate", "preprocess", "train_judge", "train", "evaluate", "render")
+
+
+@pytest.mark.parametrize(
+    ("classes", "side", "channels"),
+    [
+        (2, 9, 3),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1000, 8, 1), (2, 256, 3)]),
+    ],
+)
+def test_smallest_and_largest_images_and_many_classes_go_through_all_stages(
+    project: Path, empty_store: Path, classes: int, side: int, channels: int
+) -> None:
+    shutil.copyfile(empty_store, project / "mlflow.db")
+    write_csv(project / "inbox/digits.csv", *make_images(12, classes, side, channels))
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["validate"] |= {"channels": channels}
+    params["evaluate"] |= {"samples": max(100, classes * 4), "gan_train_kimg": 0.0, "draws": 1}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    for name in STAGES:
+        importlib.import_module(f"cgan.stages.{name}").main()
+    drawn = Generator.load("models/generator.safetensors").draw([0, classes - 1])
+    assert drawn.shape == (2, side, side, *([3] if channels == 3 else []))
+    report = json.loads(Path("reports/evaluation.json").read_text())
+    assert len(report["conditional_accuracy"]["by_class"]) == classes
+    for picture in ("samples/grid.png", "reports/confusion_matrix.png"):
+        with Image.open(picture) as image:
+            image.load()

@@ -1,0 +1,26 @@
+"""The map of the code in docs/architecture.md."""
+
+from __future__ import annotations
+
+from conftest import ROOT
+
+from tools import code_map
+
+
+def test_the_map_has_each_file_with_its_docstring() -> None:
+    page = code_map.PAGE.read_text()
+    assert code_map.replaced(page) == page, "`python tools/code_map.py` writes it anew"
+
+
+def test_each_file_says_in_a_few_words_what_it_is() -> None:
+    for folder in ("cgan", "flows"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert 10 < len(code_map.first_paragraph(path)) < 400, path
+
+
+def test_the_house_has_the_size_that_a_newcomer_can_survey() -> None:
+    files = [path for folder in ("cgan", "flows") for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) < 75
+    assert len(list((ROOT / "cgan").glob("*.py"))) <= 9, "eight, and the package's own"
+    longest = max(files, key=lambda path: path.read_text().count("\n"))
+    assert longest.read_text().count("\n") <= 450, longest
