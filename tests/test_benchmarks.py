@@ -33,7 +33,7 @@ from cgan.errors import CganError
 from cgan.model.sampling import draw
 from cgan.training import loop as training
 from cgan.training.loop import train
-from cgan.training.updates import estimate_batch_norm
+from cgan.training.state import estimate_batch_norm
 
 SHORT: dict[str, Any] = {
     "total_kimg": 0.16,

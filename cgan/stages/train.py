@@ -2,7 +2,7 @@
 
 Checkpoints live in `.cgan/checkpoints/<fingerprint>`, outside DVC's outputs (DVC deletes those before
 a stage starts), under a fingerprint of everything that determines the result. The finished result stays
-there until DVC knows it (`cgan.training.finished`).
+there until DVC knows it (`cgan.training.checkpoints`).
 """
 
 from __future__ import annotations
@@ -33,24 +33,26 @@ from cgan.model.model_file import FORMAT, load_tensors, save_network
 from cgan.params.sections import Params, load_params
 from cgan.project import DISCRIMINATOR, GENERATOR, JUDGE, LOCK, PACKAGE, RUN_REFERENCE, TRAIN_DATA
 from cgan.quality.judge import load_judge
-from cgan.stages.progress import progress
-from cgan.stages.runner import run_stage
+from cgan.stages.runner import progress, run_stage
 from cgan.tracking.journal import project_root, run_key_in
 from cgan.tracking.run import deliver_again, training_run
-from cgan.training import finished
-from cgan.training.health import Watch
-from cgan.training.loop import COLUMNS, Diverged, Trained, train
+from cgan.training import checkpoints
+from cgan.training.loop import Diverged, Trained, train
+from cgan.training.monitoring import Watch
+from cgan.training.state import COLUMNS
 
 PREVIEWS = Path("samples/previews")
 LOSSES = Path("reports/losses.csv")
-# What a change of can change the result; the rest of the package cannot.
+# A change of these modules can change the result; a change of the rest cannot.
 CODE = (
     "training/loop",
+    "training/state",
     "training/updates",
+    "training/cuda_graph",
     "training/batches",
     "training/losses",
+    "training/checkpoints",
     "model/networks",
-    "model/parallel",
     "model/hardware",
     "model/model_file",
 )
@@ -67,8 +69,8 @@ def main() -> None:
     require_writable(GENERATOR.parent, PREVIEWS.parent, LOSSES.parent)
     folder = project_root() / ".cgan" / "checkpoints" / fingerprint(facts)
     with only_training(), asked_to_stop() as stop:
-        finished.remove_known(folder.parent, LOCK)
-        if known := finished.bring_back(folder, code):
+        checkpoints.remove_known(folder.parent, LOCK)
+        if known := checkpoints.take_over(folder, code):
             deliver_again(known["run"], RUN_REFERENCE)
             log.info(
                 "Trained before, and DVC did not hear of it: the finished result is taken over (run %s).",
@@ -77,7 +79,7 @@ def main() -> None:
         else:
             train_here(params, data, hardware, facts, code, folder, stop)
         # Under the lock: a training that waits for it must not find what is about to go.
-        finished.hand_over(folder, RUN_REFERENCE)
+        checkpoints.hand_over(folder, RUN_REFERENCE)
 
 
 def train_here(
@@ -146,7 +148,7 @@ def train_here(
         )
         tracker.log_model(GENERATOR, params.train.total_steps, {"digest": digest})
         tracker.log_metrics({"time/training_s": trained.wall_time_s}, params.train.total_steps)
-        finished.keep(folder, outputs, {"code": code, "run": asdict(tracker.header)})
+        checkpoints.keep_result(folder, outputs, {"code": code, "run": asdict(tracker.header)})
     done = params.train.total_steps - trained.resumed_from
     log.info(
         "Trained %s steps in %.1f s, %s images/s → %s",
@@ -239,8 +241,10 @@ def write_outputs(trained: Trained, facts: dict[str, Any]) -> list[Path]:
     lines = io.StringIO()
     lines.write(",".join(name.removeprefix("progress/") for name in COLUMNS) + "\n")
     for row in trained.history:
-        cells = [f"{row[0]:.0f}", *(f"{value:.6g}" for value in row[1:])]
-        lines.write(",".join(cells) + "\n")
+        cells = zip(COLUMNS, row, strict=True)
+        lines.write(
+            ",".join(f"{v:.0f}" if name == "step" else f"{v:.6g}" for name, v in cells) + "\n"
+        )
     write_text(LOSSES, lines.getvalue())
     previews = [PREVIEWS / f"step-{step:06d}.png" for step in trained.previews]
     return [GENERATOR, DISCRIMINATOR, LOSSES, *previews]

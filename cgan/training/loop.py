@@ -12,20 +12,22 @@ import torch
 
 from cgan.data.dataset import Dataset
 from cgan.errors import Interrupted, TrainingError
-from cgan.model.hardware import choose_hardware, compute_deterministically
-from cgan.model.model_file import Checkpoints
+from cgan.model.hardware import (
+    choose_hardware,
+    compute_deterministically,
+    keep_freed_memory,
+    parts_on_threads,
+)
 from cgan.model.networks import Discriminator, Generator
-from cgan.model.parallel import keep_freed_memory, parts_on_threads
 from cgan.params.sections import TrainParams
 from cgan.tracking.tracker import NullTracker, Tracker
 from cgan.training.batches import Feed, learning_rate
-from cgan.training.health import Watch, discriminator_wins
-from cgan.training.previews import Previewer
-from cgan.training.updates import STATS, TrainState, estimate_batch_norm, stepper
+from cgan.training.checkpoints import Checkpoints
+from cgan.training.cuda_graph import stepper
+from cgan.training.monitoring import Previewer, Watch, discriminator_wins
+from cgan.training.state import COLUMNS, STATS, TrainState, estimate_batch_norm
 
 log = logging.getLogger(__name__)
-
-COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
 
 
 @dataclass
@@ -77,9 +79,7 @@ def train(
     start, started = state.step, time.perf_counter()
     with parts_on_threads(state.parts) as state.map:
         for index in progress(range(start, params.total_steps)):
-            if index == start or index % params.log_every == 0:
-                feed.seek(index)
-            run_step(params.r1_gamma > 0 and index % params.r1_every == 0)
+            run_step(index)
             step = state.step = index + 1
             last, stop = step == params.total_steps, stopping()
             if step % params.log_every == 0 or last:
@@ -146,8 +146,9 @@ def check_finite(state: TrainState) -> None:
 
 def check_balance(state: TrainState) -> None:
     """Raise Diverged when the discriminator has won for good."""
-    column = COLUMNS.index("accuracy/discriminator_real")
-    accuracies = [(row[column], row[column + 1]) for row in state.history]
+    real = state.recorded("accuracy/discriminator_real")
+    fake = state.recorded("accuracy/discriminator_fake")
+    accuracies = list(zip(real, fake, strict=True))
     if problem := discriminator_wins(accuracies, state.step * state.params.batch_size / 1000):
         advice = "Lower `train.lr`, raise `train.r1_gamma`, or look at the data: `cgan validate`."
         raise Diverged(state.step, problem, advice)
@@ -177,7 +178,12 @@ def record(state: TrainState, seconds: float, steps: int) -> dict[str, float]:
     p, step = state.params, state.step
     done = (step - 1) % p.log_every + 1
     means = state.stats[:done].double().mean(dim=0).tolist()
-    values = [step, step * p.batch_size / 1000, learning_rate(p, step - 1), *means]
-    state.history.append(values)
-    rate = steps * p.batch_size / max(seconds, 1e-9)
-    return dict(zip(COLUMNS[1:], values[1:], strict=True)) | {"progress/images_per_s": rate}
+    values = {
+        "step": step,
+        "progress/kimg": step * p.batch_size / 1000,
+        "progress/learning_rate": learning_rate(p, step - 1),
+        **dict(zip(STATS, means, strict=True)),
+    }
+    state.history.append([values[name] for name in COLUMNS])
+    del values["step"]
+    return values | {"progress/images_per_s": steps * p.batch_size / max(seconds, 1e-9)}

@@ -1,7 +1,8 @@
-"""A finished training's result, kept beside its checkpoints until DVC knows it.
+"""A training's folder: its checkpoints, and then its result, until DVC knows it.
 
-DVC learns of a result after the stage has ended. Whatever is killed before that, DVC starts the stage
-again; the stage then takes over what lies here. It does not train a second time, and there is one run.
+DVC learns of a result after the stage has ended. If anything is killed before that, DVC starts the stage
+again; the stage then takes over the result that lies here. So it does not train twice, and there is one
+run.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import Tensor
 
+from cgan.errors import ModelError
 from cgan.files import md5_of, sha256_of, write_bytes, write_json, write_text
+from cgan.model.model_file import UnreadableError, load_tensors, save_tensors
 
 MARK = "finished.json"
 COPIES = "finished"
@@ -26,7 +30,54 @@ REMOVED = ".removed-"
 log = logging.getLogger(__name__)
 
 
-def keep(folder: Path, outputs: Iterable[Path], facts: dict[str, Any]) -> None:
+class Checkpoints:
+    """The checkpoints of one training, newest two kept, in a folder of their own.
+
+    One atomic file holds everything of one step, so parts of different steps never meet. Where the
+    newest file is damaged, the one before it is taken.
+    """
+
+    KEEP = 2
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".*.tmp"):  # a save that was killed
+            leftover.unlink()
+
+    def _files(self) -> list[Path]:
+        """Newest first. Raises OSError for a folder that cannot be read, where a glob finds nothing."""
+        found = [path for path in self.folder.iterdir() if path.match("step-*.safetensors")]
+        return sorted(found, reverse=True)
+
+    def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        path = self.folder / f"step-{step:09d}.safetensors"
+        save_tensors(path, "checkpoint", tensors, {"step": step})
+        for old in self._files()[self.KEEP :]:
+            old.unlink()
+
+    def load(self) -> tuple[int, dict[str, Tensor]] | None:
+        """The newest good checkpoint as (step, tensors), or None. Damaged ones are removed.
+
+        Raises UnreadableError, and removes nothing, when the machine cannot read one at present.
+        """
+        for path in self._files():
+            try:
+                tensors, facts = load_tensors(path, "checkpoint")
+            except UnreadableError:
+                raise
+            except ModelError as error:
+                log.warning("Checkpoint left out: %s", error)
+                path.unlink(missing_ok=True)
+                continue
+            return int(facts["step"]), tensors
+        return None
+
+
+# -- The finished result ----------------------------------------------------------------------------
+
+
+def keep_result(folder: Path, outputs: Iterable[Path], facts: dict[str, Any]) -> None:
     """Copy the outputs (paths in the project) there. The mark, written last, says that all is there."""
     digests = {}
     for path in outputs:
@@ -35,7 +86,7 @@ def keep(folder: Path, outputs: Iterable[Path], facts: dict[str, Any]) -> None:
     write_json(folder / MARK, {"files": digests, "facts": facts})
 
 
-def bring_back(folder: Path, code: str) -> dict[str, Any] | None:
+def take_over(folder: Path, code: str) -> dict[str, Any] | None:
     """Put the outputs where they belong and return their facts, if `code` is the facts' own.
 
     None when nothing is finished there. What is, and is damaged or of other code, is removed with the
