@@ -408,7 +408,7 @@ class Malzantot(Peer):
 
 
 PEERS: tuple[type[Peer], ...] = (PytorchGan, KerasExample, Malzantot)
-PORT = "the demo's port (preset `seed`)"
+PORT = "the demo's port (preset `demo`)"
 
 
 def flop_per_image(contender: Contender) -> float:

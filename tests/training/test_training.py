@@ -971,14 +971,14 @@ def test_networks_are_built_as_the_params_say() -> None:
         "projection", 3, 3, 16, 16, 6, max_features=11, class_logit_weight=0.75
     )
     demo = params_of(
-        generator="seed",
-        discriminator="seed",
+        generator="demo",
+        discriminator="demo",
         updates="in_turn",
         auxiliary_discriminator=0.0,
         class_logit_weight=0.0,
     )
     state = TrainState(data_of(side=28), demo, CPU)
-    assert state.generator.architecture.kind == state.discriminator.architecture.kind == "seed"
+    assert state.generator.architecture.kind == state.discriminator.architecture.kind == "demo"
 
 
 @pytest.mark.parametrize("changes", [{"channels": 3}, {"side": 28}], ids=["colour", "28"])
@@ -991,7 +991,7 @@ def test_other_images_train(changes: dict[str, Any]) -> None:
     assert not trained.generator.training and not trained.discriminator.training
 
 
-@pytest.mark.parametrize("name", ["seed", "fast", "best"])
+@pytest.mark.parametrize("name", ["demo", "fast", "best"])
 def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     if not Path(f"presets/{name}.yaml").exists():
@@ -1002,7 +1002,7 @@ def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.isfinite(train(data_of(side=28), params).history).all()
 
 
-@pytest.mark.parametrize("name", ["seed", "fast", "best"])
+@pytest.mark.parametrize("name", ["demo", "fast", "best"])
 def test_preset_default_takes_back_all_that_another_preset_changed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
