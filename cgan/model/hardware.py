@@ -55,16 +55,16 @@ def choose_hardware(device: str, precision: str) -> Hardware:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Without these instructions bfloat16 is emulated, and far slower than float32."""
+    """Without these instructions bfloat16 is emulated, and much slower than float32."""
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
 
 
 def compute_deterministically() -> None:
-    """Same inputs, same bits, on one kind of machine; operators that cannot raise.
+    """Same inputs, same bits, on one kind of machine. Operators that cannot do that raise an error.
 
-    Without torch's filling of fresh memory, which is there to find reads of it: our networks have
-    none, and it costs 5 to 7 % of a training.
+    Torch's filling of fresh memory is switched off. It serves to find reads of memory that was never
+    written; our networks have none, and it costs 5 to 7 % of a training.
     """
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -88,16 +88,16 @@ def parts_on_threads(parts: int) -> Iterator[Map]:
             yield pool.map
     finally:
         _outside = outer
-        torch.set_num_threads(before)  # partly global, so that the threads' setting leaks
+        torch.set_num_threads(before)  # the pool's setting is partly global
 
 
 def threads_at_hand() -> int:
-    """Threads for work of its own, also between the steps of work in parts."""
+    """How many threads the process may use, also when asked during work in parts."""
     return _outside or torch.get_num_threads()
 
 
 def sharing_weights(network: _Network) -> _Network:
-    """A copy with the same weights, not equal ones, and buffers (batch-norm state) of its own."""
+    """A copy that shares the weights themselves, and has its own buffers (batch-norm state)."""
     return copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})
 
 
@@ -122,8 +122,8 @@ def set_gradients(weights: Sequence[Tensor], by_part: Iterable[tuple[Tensor, ...
 def keep_freed_memory() -> None:
     """Have glibc keep the memory of freed tensors instead of giving it back to the kernel.
 
-    Activations of a step are freed and asked for again a step later; each return trip costs a page
-    fault for every 4 KiB. Elsewhere than on glibc this does nothing.
+    The activations of a step are freed, and needed again a step later. Giving them back in between would
+    cost a page fault for every 4 KiB. With another C library this does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         glibc = ctypes.CDLL("libc.so.6")

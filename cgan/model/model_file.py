@@ -1,9 +1,9 @@
 """Model files and training checkpoints: tensors in safetensors, facts in JSON, no pickle anywhere.
 
-One format for both. The metadata has one entry, `cgan`, a JSON object with the format number, the
-kind of file, a digest of the tensors and whatever facts the writer adds; one entry, because
-safetensors writes several in random order and equal content must be equal bytes. `seal` is a digest of
-the other facts: a damaged step or architecture is found like a damaged weight.
+Both have one format. The metadata has a single entry, `cgan`: a JSON object with the format number, the
+kind of file, a digest of the tensors and the facts that the writer adds. A single one, because
+safetensors writes several in random order, and equal content must give equal bytes. `seal` is a digest
+of the other facts, so that a damaged step or architecture is found like a damaged weight.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def load_tensors(
 
 
 def _facts(metadata: Mapping[str, str], kind: str, path: Path) -> Facts:
-    """What the file says of itself, checked but for its digest of the tensors."""
+    """What the file says of itself. All of it is checked here, except the digest of the tensors."""
     try:
         facts: Facts = json.loads(metadata["cgan"])
         version, found_kind, _ = facts["format"], facts["kind"], facts["digest"]
@@ -157,7 +157,7 @@ def load_discriminator(path: Path | str) -> tuple[Discriminator, Facts]:
 def _load_network(
     build: Callable[[Architecture], _Network], kind: str, path: Path | str
 ) -> tuple[_Network, Facts]:
-    """Build without weights, so that a hostile file's sizes cost no memory, then take the tensors."""
+    """Build the network without memory for weights, in case the file lies about sizes; then fill it."""
 
     def empty(facts: Facts) -> _Network:
         try:

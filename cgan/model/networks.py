@@ -69,7 +69,7 @@ class Architecture:
 def _halvings(height: int, width: int) -> int:
     """Stride-2 layers between the image and its smallest map (28 → 7: two; at most 8 pixels wide).
 
-    A picture far longer than high stops where one pixel of its short side is left.
+    A very long picture is halved until its short side has one pixel left.
     """
     wanted = max(2, math.ceil(math.log2(max(height, width) / 8)))
     return min(wanted, int(math.log2(min(height, width))))
@@ -117,9 +117,9 @@ def _normalised(features: int) -> list[nn.Module]:
 def spread(maps: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
     """Maps [N, F, h, w] times `weight` [F, C, 4, 4], stride 2 → the few channels of images, float32.
 
-    A transposed convolution, and so the gradient of a convolution at its input. oneDNN's kernels are
-    made for many output channels: the CPU multiplies each pixel by all taps and adds up what overlaps,
-    the same sums in half the time, 4 to 5 % of a training (docs/log.md).
+    This is a transposed convolution, and so the gradient of a convolution at its input. oneDNN's kernels
+    are made for many output channels. So on the CPU each pixel is multiplied by all taps, and what overlaps
+    is added up: the same sums in half the time, which saves 4 to 5 % of a training (docs/log.md).
     """
     count, features, rows, columns = maps.shape
     if maps.device.type != "cpu":
@@ -187,9 +187,9 @@ class ConvGenerator(Generator):
 class ProjectionDiscriminator(Discriminator):
     """Halvings → 3×3 conv → one linear layer for the score, its projection on the label, and classes.
 
-    The logit of an image's class joins its score, times `class_logit_weight`: that is how the generator
-    learns to draw classes that can be told apart. There is no batch norm: fakes and reals can share a
-    batch, both networks one pass, and R1 is exact per image.
+    The logit of an image's class, times `class_logit_weight`, is added to its score. From that the
+    generator learns to draw classes that can be told apart. There is no batch norm, so fakes and reals can
+    share a batch, both networks can learn from one pass, and R1 is exact for each image.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -340,6 +340,6 @@ def _build(kinds: dict[str, type[_Network]], architecture: Architecture) -> _Net
         known = ", ".join(f"`{kind}`" for kind in kinds)
         raise ModelError(f"unknown network `{architecture.kind}`, expected one of {known}")
     network = kinds[architecture.kind](architecture)
-    # Channels-last is what the CPU's and the GPU's convolutions like best.
+    # Convolutions are fastest on channels-last memory, on the CPU and on the GPU.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

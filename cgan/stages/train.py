@@ -1,8 +1,8 @@
 """Stage train: the conditional DCGAN. An interrupted training goes on where its checkpoint is.
 
-Checkpoints live in `.cgan/checkpoints/<fingerprint>`, outside DVC's outputs (DVC deletes those before
-a stage starts), under a fingerprint of everything that determines the result. The finished result stays
-there until DVC knows it (`cgan.training.checkpoints`).
+Checkpoints lie in `.cgan/checkpoints/<fingerprint>`; the fingerprint is a hash of everything that
+determines the result. They are no outputs of DVC's, because DVC deletes those before a stage starts. The
+finished result stays there, too, until DVC knows it (`cgan.training.checkpoints`).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> None:
             )
         else:
             train_here(params, data, hardware, facts, code, folder, stop)
-        # Under the lock: a training that waits for it must not find what is about to go.
+        # Still under the lock: a training that waits for it must not find what is about to be removed.
         checkpoints.hand_over(folder, RUN_REFERENCE)
 
 
@@ -93,8 +93,8 @@ def train_here(
 ) -> None:
     """Train, write the outputs, tell the run.
 
-    The result is kept in `folder` before the run ends: whoever finds the run ended finds the result, and
-    whoever finds none goes on in the same run, whose journal knows what was recorded.
+    The result is kept in `folder` before the run ends. So where the run has ended there is a result; where
+    there is no result, the training goes on in the same run, whose journal knows what was recorded.
     """
     tags = {
         "cgan.device": str(hardware.device),
@@ -177,7 +177,7 @@ def result_facts(params: Params, data: Dataset, hardware: Hardware) -> dict[str,
 
 
 def package_digest() -> str:
-    """Of the whole package as it is now: a finished result is taken over by the code that made it."""
+    """A digest of the whole package: only the code that made a finished result takes it over."""
     files = sorted(PACKAGE.rglob("*.py"))
     return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
@@ -252,7 +252,7 @@ def write_outputs(trained: Trained, facts: dict[str, Any]) -> list[Path]:
 
 @contextlib.contextmanager
 def only_training() -> Iterator[None]:
-    """Wait for another training of this project: killing `dvc` can leave one alive."""
+    """Wait until no other training of this project runs: killing `dvc` can leave one alive."""
     path = project_root() / ".cgan" / "train.lock"
     path.parent.mkdir(exist_ok=True)
     with path.open("a+") as lock:
@@ -276,7 +276,7 @@ class _Stop:
 
 @contextlib.contextmanager
 def asked_to_stop() -> Iterator[_Stop]:
-    """SIGTERM and Ctrl-C ask the training to save and stop; a second one changes nothing."""
+    """Have SIGTERM and Ctrl-C ask the training to save and stop; a second signal changes nothing."""
     stop = _Stop()
 
     def ask(number: int, _frame: FrameType | None) -> None:
@@ -291,7 +291,7 @@ def asked_to_stop() -> Iterator[_Stop]:
         sys.exit(128 + stop.signal)
     finally:
         for number, handler in before.items():
-            # An impatient one while the process ends must not change its exit code.
+            # Another signal while the process ends must not change its exit code.
             signal.signal(number, signal.SIG_IGN if stop.signal else handler)
 
 

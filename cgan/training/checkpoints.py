@@ -46,7 +46,7 @@ class Checkpoints:
             leftover.unlink()
 
     def _files(self) -> list[Path]:
-        """Newest first. Raises OSError for a folder that cannot be read, where a glob finds nothing."""
+        """Newest first. Raises OSError if the folder cannot be read (a glob would just find nothing)."""
         found = [path for path in self.folder.iterdir() if path.match("step-*.safetensors")]
         return sorted(found, reverse=True)
 
@@ -78,7 +78,7 @@ class Checkpoints:
 
 
 def keep_result(folder: Path, outputs: Iterable[Path], facts: dict[str, Any]) -> None:
-    """Copy the outputs (paths in the project) there. The mark, written last, says that all is there."""
+    """Copy the outputs (paths in the project) to `folder`. The mark is written last: then all is there."""
     digests = {}
     for path in outputs:
         write_bytes(folder / COPIES / path, path.read_bytes())
@@ -87,11 +87,11 @@ def keep_result(folder: Path, outputs: Iterable[Path], facts: dict[str, Any]) ->
 
 
 def take_over(folder: Path, code: str) -> dict[str, Any] | None:
-    """Put the outputs where they belong and return their facts, if `code` is the facts' own.
+    """Copy a finished result back into the project and return its facts. None if there is none to use.
 
-    None when nothing is finished there. What is, and is damaged or of other code, is removed with the
-    whole folder, run key included: its run has ended, a new training is a new run. Raises OSError when
-    it cannot be read at present.
+    A result that is damaged, or that other code than `code` made, is removed with the whole folder, run
+    key included: its run has ended, and a new training is a new run. Raises OSError when the result
+    cannot be read at present.
     """
     if not (folder / MARK).is_file():
         return None
@@ -112,20 +112,20 @@ def take_over(folder: Path, code: str) -> dict[str, Any] | None:
 
 
 def hand_over(folder: Path, reference: Path) -> None:
-    """The stage's last act: note by which file (its hash is in dvc.lock then) DVC will know the result.
+    """The stage's last act: note the hash of `reference`, which dvc.lock will hold once DVC knows the result.
 
-    The checkpoints go: once there is a mark, nobody goes on from them.
+    The checkpoints are removed: with a finished result, no training goes on from them.
     """
     if "DVC_STAGE" in os.environ:
         write_text(folder / REFERENCE, md5_of(reference))
         for path in folder.glob("step-*.safetensors"):
             path.unlink()
-    else:  # nobody else has to know
+    else:  # DVC did not start this stage, so it will not ask for the result
         remove(folder)
 
 
 def remove_known(checkpoints: Path, lock: Path) -> None:
-    """Remove the results that dvc.lock knows. A stage that is started all the same has to train again."""
+    """Remove the results that dvc.lock knows. If the stage is started all the same, it must train again."""
     known: set[str] = set()
     try:
         stages = yaml.safe_load(lock.read_text())["stages"]
@@ -140,7 +140,7 @@ def remove_known(checkpoints: Path, lock: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """At once: a kill in the middle must not leave checkpoints without their mark."""
+    """Remove a folder in one step: a kill in the middle must not leave checkpoints without their mark."""
     gone = folder.with_name(f"{REMOVED}{folder.name}")
     shutil.rmtree(gone, ignore_errors=True)
     folder.rename(gone)

@@ -15,7 +15,7 @@ from cgan.training.updates import train_step
 def stepper(state: TrainState, feed: Feed) -> Callable[[int], None]:
     """→ a function that runs the step of a given number, counted from 0."""
     run: Callable[[bool], None] = functools.partial(train_step, state, feed)
-    # Adadelta takes its rate as a number of the host's, which a graph would freeze.
+    # Adadelta takes its rate as a Python number, which a graph would freeze.
     if state.hardware.device.type == "cuda" and state.params.optimizer == "adam":
         run = Graphs(run, state.hardware.device)
 
@@ -27,10 +27,11 @@ def stepper(state: TrainState, feed: Feed) -> Callable[[int], None]:
 
 
 class Graphs:
-    """A step as one CUDA graph a variant: its 200 kernels are launched at once, not one by one.
+    """A step as a CUDA graph, one with R1 and one without: 200 kernels are launched at once.
 
-    The first calls of a variant run plainly on a side stream (they are steps like any other, and
-    warm up what a capture must not do), the next one captures; from then on the graph is replayed.
+    The first calls of each run plainly, on a side stream: they are steps like any other, and they do the
+    set-up work that is not allowed during a capture. The next call captures the graph and replays it; so
+    do all later ones.
     """
 
     WARM_UP = 3

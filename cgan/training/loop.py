@@ -55,12 +55,12 @@ def train(
 ) -> Trained:
     """Train a conditional GAN on `data` (uint8 images, int64 labels).
 
-    `folder` holds checkpoints and previews; a training that finds one there goes on from it, and
-    without a folder it keeps none. `stopping` is asked after every step; `watch` probes quality.
+    `folder` holds checkpoints and previews. A training goes on from the checkpoint that it finds there;
+    without a folder it saves none. `stopping` is asked after every step; `watch` probes quality.
 
     Raises Interrupted when `stopping` says so (after a checkpoint), ParamsError when params and data
-    don't fit, and Diverged when a loss is no number, the discriminator wins for good or a class
-    collapses; nothing of the interval that showed it is saved.
+    don't fit, and Diverged when a loss is not a finite number, the discriminator wins for good or a
+    class collapses; then nothing of that interval is saved.
     """
     tracker = tracker or NullTracker()
     hardware = choose_hardware(params.device, params.precision)
@@ -127,8 +127,8 @@ class Diverged(TrainingError):  # noqa: N818 - reads like what happened
 def check_finite(state: TrainState) -> None:
     """Raise Diverged when one of the recent losses, or a weight, is NaN or infinite.
 
-    The weights too: a loss is taken before the update, and a generator that overflows in the last
-    one shows it a step later.
+    Weights are checked too, because a loss is taken before its update: a generator that overflows in
+    the last update would show it a step later.
     """
     advice = "Lower `train.lr`, raise `train.r1_gamma`, or set `train.precision` to `float32`."
     done = (state.step - 1) % state.params.log_every + 1
@@ -173,7 +173,7 @@ def spread_steps(count: int, total_steps: int) -> set[int]:
 
 
 def record(state: TrainState, seconds: float, steps: int) -> dict[str, float]:
-    """Means over the interval that ends at `state.step`: the one host sync of the loop."""
+    """Means over the interval that ends at `state.step`. Only here does the loop wait for the device."""
     check_finite(state)
     p, step = state.params, state.step
     done = (step - 1) % p.log_every + 1

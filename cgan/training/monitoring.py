@@ -27,13 +27,13 @@ DRAWINGS = 1000
 PINNED = 0.995  # of both the reals and the fakes told apart, in every record
 PINNED_RECORDS = 10
 LEAST_DIVERSITY = 0.25  # of what real images of the class have
-CHANCE = 1.5  # times the share that chance has: no better in the second half, it learnt nothing
+CHANCE = 1.5  # times the share of chance; no better in the second half: it learnt nothing
 BAD_PROBES = 2  # in a row
 WARM_UP_KIMG = 32.0  # a young generator draws one blob a class, and its discriminator knows it
 
 
 class Watch:
-    """Probes of one training. `judge` and `data` are those of the training; nothing is held out."""
+    """Probes of one training, with its own judge and training images; nothing is held out."""
 
     def __init__(self, judge: Judge, data: Dataset, seed: int) -> None:
         count = min(2 * DRAWINGS, len(data))
@@ -46,7 +46,7 @@ class Watch:
         self._bad = 0
 
     def probe(self, generator: Generator) -> dict[str, float]:
-        """Quality of a generator in eval mode, against training images: for trends, not to quote."""
+        """Quality of a generator in eval mode, against training images. It shows trends; don't quote it."""
         device = next(generator.parameters()).device
         seen = look(self.judge, draw(generator, self.asked, self.seed, device))
         spread = diversity(seen.features, self.asked, self.classes)
@@ -62,7 +62,7 @@ class Watch:
         }
 
     def problem(self, probe: dict[str, float], kimg: float, total_kimg: float) -> str | None:
-        """What is wrong after `kimg` of `total_kimg`, in words, once probes in a row have seen it."""
+        """What is wrong after `kimg` of `total_kimg`, in words, once BAD_PROBES in a row show it."""
         wrong = None if kimg <= WARM_UP_KIMG else self._sign(probe, kimg / total_kimg)
         self._bad = self._bad + 1 if wrong else 0
         return wrong if self._bad >= BAD_PROBES else None
@@ -83,7 +83,7 @@ class Watch:
 
 
 def discriminator_wins(accuracies: Sequence[tuple[float, float]], kimg: float) -> str | None:
-    """What is wrong, in words, when the last records (reals right, fakes right) leave no doubt."""
+    """What is wrong, in words, if the last records (reals right, fakes right) leave no doubt; or None."""
     last = accuracies[-PINNED_RECORDS:]
     if (
         kimg <= WARM_UP_KIMG
@@ -134,7 +134,7 @@ class Previewer:
         return grid
 
     def taken(self) -> dict[int, bytes]:
-        """Step → PNG, those of an earlier, interrupted process included."""
+        """Step → PNG, including those that an earlier, interrupted process took."""
         files = sorted(self.folder.glob("step-*.png")) if self.folder else []
         kept = {int(path.stem.removeprefix("step-")): path.read_bytes() for path in files}
         return {

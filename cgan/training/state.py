@@ -40,6 +40,9 @@ STATS = (
     "accuracy/discriminator_fake",
 )
 COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
+# The attributes of a state that a checkpoint holds, the records aside.
+NETWORKS = ("generator", "discriminator", "average")
+OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 Optimizer = torch.optim.Adam | torch.optim.Adadelta
 
 
@@ -137,15 +140,14 @@ class TrainState:
     def _optimizer(self, network: nn.Module) -> Optimizer:
         p = self.params
         weights = [w for w in network.parameters() if w.requires_grad]
+        on_cuda = self.hardware.device.type == "cuda"
         # A tensor, so that the rate can change inside a captured graph.
         rate = torch.tensor(p.lr, device=self.hardware.device)
         if p.optimizer == "adam":
             betas = (p.adam_beta1, p.adam_beta2)
-            on_cuda = self.hardware.device.type == "cuda"
             return torch.optim.Adam(weights, rate, betas, fused=True, capturable=on_cuda)
-        capturable = self.hardware.device.type == "cuda"
         return torch.optim.Adadelta(
-            weights, lr=p.lr, rho=p.adadelta_rho, eps=p.adadelta_eps, capturable=capturable
+            weights, lr=p.lr, rho=p.adadelta_rho, eps=p.adadelta_eps, capturable=on_cuda
         )
 
     def split(self, batch: Batch, penalise: bool) -> list[Part]:
@@ -189,12 +191,12 @@ class TrainState:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a resumed training needs, by name."""
         tensors = {"stats": self.stats, "history": torch.tensor(self.history, dtype=torch.float64)}
-        for name in ("generator", "discriminator", "average"):
+        for name in NETWORKS:
             network: nn.Module = getattr(self, name)
             tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
-        for name in ("generator_optimizer", "discriminator_optimizer"):
+        for name in OPTIMIZERS:
             optimizer: Optimizer = getattr(self, name)
-            for index, weight in enumerate(optimizer.param_groups[0]["params"]):
+            for index, weight in enumerate(weights_of(optimizer)):
                 for key, value in optimizer.state[weight].items():
                     tensors[f"{name}/{index}/{key}"] = torch.as_tensor(value)
         return tensors
@@ -202,9 +204,7 @@ class TrainState:
     def digests(self) -> dict[str, str]:
         """sha256 of each part of the state, to compare two trainings bit for bit."""
         tensors = self.tensors()
-        networks = ("generator", "discriminator", "average")
-        optimizers = ("generator_optimizer", "discriminator_optimizer")
-        parts = {name: _below(tensors, f"{name}/") for name in (*networks, *optimizers)}
+        parts = {name: _below(tensors, f"{name}/") for name in (*NETWORKS, *OPTIMIZERS)}
         parts["history"] = {"history": tensors["history"]}
         return {name: digest_of(part) for name, part in parts.items()}
 
@@ -213,12 +213,12 @@ class TrainState:
         self.step = step
         self.stats.copy_(tensors["stats"])
         self.history = tensors["history"].tolist()
-        for name in ("generator", "discriminator", "average"):
+        for name in NETWORKS:
             network: nn.Module = getattr(self, name)
             network.load_state_dict(_below(tensors, f"{name}/"))
-        for name in ("generator_optimizer", "discriminator_optimizer"):
+        for name in OPTIMIZERS:
             optimizer: Optimizer = getattr(self, name)
-            for index, weight in enumerate(optimizer.param_groups[0]["params"]):
+            for index, weight in enumerate(weights_of(optimizer)):
                 # Fused optimizers walk the memory of weights and moments side by side, so the
                 # moments must get the weights' strides (channels-last) back.
                 optimizer.state[weight] = {
@@ -237,9 +237,9 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def estimate_batch_norm(
     generator: Generator, seed: int, batches: int = 40, size: int = 256
 ) -> None:
-    """Give the averaged generator batch-norm statistics of its own: averaged weights never saw any.
+    """Measure batch-norm statistics for the averaged generator: no batch ever went through its weights.
 
-    Cumulative over `batches` × `size` drawings with balanced labels.
+    They are means over `batches` batches of `size` drawings with balanced labels.
     """
     norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

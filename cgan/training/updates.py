@@ -1,6 +1,6 @@
-"""What one update is: three ways to train both networks on a batch. All of them end in `update`.
+"""What one update is: three ways to train both networks on a batch. Each ends in `apply`.
 
-A batch comes in parts, each on a thread of its own. A network is updated on the mean of their losses.
+A batch comes in parts, each on its own thread. A network is updated on the mean of the parts' losses.
 Nothing here waits for the device, so that CUDA can replay a step as one graph.
 """
 
@@ -143,7 +143,7 @@ def with_class_loss_and_r1(
     real: Tensor,
     class_logits: Tensor | None,
 ) -> Tensor:
-    """`loss` and what else the discriminator learns from reals: their classes, and to be flat there."""
+    """`loss` plus what the discriminator learns from reals alone: their class loss, and R1 if penalised."""
     p = state.params
     if class_logits is not None and p.auxiliary_discriminator:
         loss = loss + p.auxiliary_discriminator * cross_entropy(class_logits, part.labels)
