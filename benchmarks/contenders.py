@@ -20,13 +20,18 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
 from cgan.data.dataset import Dataset
-from cgan.model.hardware import choose_hardware, compute_deterministically
-from cgan.model.parallel import keep_freed_memory, parts_on_threads
+from cgan.model.hardware import (
+    choose_hardware,
+    compute_deterministically,
+    keep_freed_memory,
+    parts_on_threads,
+)
 from cgan.model.sampling import draw, to_uint8
 from cgan.params.sections import TrainParams
 from cgan.training.batches import Feed
+from cgan.training.cuda_graph import stepper
 from cgan.training.loop import record
-from cgan.training.updates import TrainState, estimate_batch_norm, stepper
+from cgan.training.state import TrainState, estimate_batch_norm
 
 from .machine import torch_threads
 
@@ -57,7 +62,7 @@ class Ours:
         hardware = choose_hardware(params.device, params.precision)
         self.state = TrainState(data, params, hardware)
         self.feed = Feed(data, params, hardware.device, params.log_every)
-        self._step: Callable[[bool], None] | None = None
+        self._step: Callable[[int], None] | None = None
         keep_freed_memory()
 
     @property
@@ -69,9 +74,7 @@ class Ours:
         with self._computing(threads):
             self._step = run_step = self._step or stepper(state, self.feed)
             for index in range(state.step, state.step + steps):
-                if index % p.log_every == 0:
-                    self.feed.seek(index)
-                run_step(p.r1_gamma > 0 and index % p.r1_every == 0)
+                run_step(index)
                 state.step = index + 1
                 if state.step % p.log_every == 0:
                     record(state, 1.0, p.log_every)
@@ -405,7 +408,7 @@ class Malzantot(Peer):
 
 
 PEERS: tuple[type[Peer], ...] = (PytorchGan, KerasExample, Malzantot)
-PORT = "the demo's port (preset `seed`)"
+PORT = "the demo's port (preset `demo`)"
 
 
 def flop_per_image(contender: Contender) -> float:

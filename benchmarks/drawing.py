@@ -23,7 +23,7 @@ from .tables import Result, Table
 def painters(ground: Ground, scale: Scale) -> dict[str, Callable[[Tensor], Tensor]]:
     """Speed does not depend on the weights, so they are fresh ones."""
     found: dict[str, Callable[[Tensor], Tensor]] = {}
-    for name in ("fast", "default", "seed"):
+    for name in ("fast", "default", "demo"):
         p = preset(name)
         network = build_generator(
             Architecture(
@@ -37,7 +37,7 @@ def painters(ground: Ground, scale: Scale) -> dict[str, Callable[[Tensor], Tenso
                 latent_dim=p.latent_dim,
             )
         ).eval()
-        who = PORT if name == "seed" else f"preset `{name}`"
+        who = PORT if name == "demo" else f"preset `{name}`"
         found[who] = functools.partial(_paint, network)
     for peer in PEERS:
         if scale.name == "tiny" and peer is Malzantot:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 OURS = {"fast": "#0b7285", "default": "#1971c2", "best": "#5f3dc4"}
 THEIRS = {
-    "seed": ("the demo's port", "#c92a2a"),
+    "demo": ("the demo's port", "#c92a2a"),
     "PyTorch-GAN cgan (MLP)": ("PyTorch-GAN (MLP)", "#e8590c"),
     "Keras example's networks": ("Keras example", "#b08900"),
     "malzantot's (conv)": ("malzantot (conv)", "#868e96"),

@@ -154,7 +154,7 @@ def tell(ground: Ground, curves: list[Curve], floor: tuple[float, float]) -> Res
         mine = [curve for curve in curves if curve.who == who]
         ends = [curve.probes[-1] for curve in mine]
         bars.add(
-            PORT if who == "seed" else f"preset `{who}`" if _is_ours(who) else who,
+            PORT if who == "demo" else f"preset `{who}`" if _is_ours(who) else who,
             *(_spread([curve.time_to(bar) for curve in mine], "not reached") for bar in BARS),
             _spread([end.seconds for end in ends]),
             _spread([end.accuracy for end in ends]),
@@ -217,7 +217,7 @@ def compare_with_port(throughput: dict[str, Any], quality: dict[str, Any]) -> Re
     rate times the steps that it was known to need.
     """
     fast = [curve for curve in read_curves(quality) if curve.who == "fast"]
-    port = [curve for curve in read_curves(quality) if curve.who == "seed"]
+    port = [curve for curve in read_curves(quality) if curve.who == "demo"]
     ours = [t for curve in fast if (t := curve.time_to(PORT_TARGET)) is not None]
     if len(ours) < len(fast) or not fast:
         return Result(checks=[Check("`fast` reaches the port's quality", "it does not", False)])

@@ -54,7 +54,7 @@ SCALES = {
         runs=(
             Run("fast", probes=7),
             Run("default", probes=6),
-            Run("seed", seconds=25, probes=2),
+            Run("demo", seconds=25, probes=2),
             Run("PyTorch-GAN cgan (MLP)", seconds=10, probes=2),
         ),
         gan_train_kimg=0,
@@ -77,7 +77,7 @@ SCALES = {
             Run("fast", SEEDS, probes=14),
             Run("default", SEEDS, probes=12),
             Run("best", SEEDS, probes=12),
-            Run("seed", SEEDS, seconds=300, probes=24, until=PORT_TARGET),
+            Run("demo", SEEDS, seconds=300, probes=24, until=PORT_TARGET),
             *(Run(name, seconds=seconds, probes=8) for name, seconds in LONG.items()),
         ),
         gan_train_kimg=120,

@@ -23,7 +23,7 @@ def contenders(ground: Ground, small: bool) -> list[Contender]:
         Ours(f"preset `{name}`", data, preset(name, **ENDLESS, device="cpu"))
         for name in ("fast", "default")
     ]
-    port = Ours(PORT, data, preset("seed", **ENDLESS, device="cpu"))
+    port = Ours(PORT, data, preset("demo", **ENDLESS, device="cpu"))
     # its 100 million weights are no trial for a test machine
     return [*ours, port, *(peer(data) for peer in PEERS if not (small and peer is Malzantot))]
 

@@ -33,7 +33,7 @@ from cgan.errors import CganError
 from cgan.model.sampling import draw
 from cgan.training import loop as training
 from cgan.training.loop import train
-from cgan.training.updates import estimate_batch_norm
+from cgan.training.state import estimate_batch_norm
 
 SHORT: dict[str, Any] = {
     "total_kimg": 0.16,
@@ -67,7 +67,7 @@ def weights(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
 
-@pytest.mark.parametrize("name", ["fast", "default", "seed"])
+@pytest.mark.parametrize("name", ["fast", "default", "demo"])
 def test_what_is_timed_is_the_training_that_the_pipeline_runs(
     name: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +180,7 @@ def figures(
     curves = [
         {"who": "fast", "seed": 1, "threads": 2,
          "probes": [probe(1, 0.5, 20), probe(3, 0.95, 6), probe(6, 0.99, 2)]},
-        {"who": "seed", "seed": 1, "threads": 2, "probes": [probe(90, *port_ends_at)]},
+        {"who": "demo", "seed": 1, "threads": 2, "probes": [probe(90, *port_ends_at)]},
     ]  # fmt: skip
     rates = {PORT: [320.0], "preset `fast`": [3000.0]}
     return {"images_per_s": {"1": rates, "2": rates}}, {"curves": curves}
@@ -271,7 +271,7 @@ def test_docs_page_has_a_place_for_every_command() -> None:
 
 
 def test_every_run_names_a_preset_or_a_peer() -> None:
-    known = {"fast", "default", "best", "seed", *(peer.name for peer in PEERS)}
+    known = {"fast", "default", "best", "demo", *(peer.name for peer in PEERS)}
     assert {run.who for scale in SCALES.values() for run in scale.runs} <= known
 
 

@@ -16,9 +16,9 @@ from conftest import ROOT
 
 from cgan import cli
 from cgan.errors import ModelError
-from cgan.model.model_file import Checkpoints
 from cgan.registry.client import generator_file
 from cgan.tracking.delivery import store_uri
+from cgan.training.checkpoints import Checkpoints
 
 MODULES = {"pickle", "_pickle", "cPickle", "joblib", "marshal", "dill", "cloudpickle", "shelve"}
 NAMES = {"eval", "exec", "compile", "__import__"}

@@ -1,6 +1,6 @@
 """Writes the map of the code into docs/architecture.md: a line a file, from its docstring.
 
-    python tools/code_map.py    (a test says when it is due)
+python tools/code_map.py    (a test says when it is due)
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
 """Model files and training checkpoints: tensors in safetensors, facts in JSON, no pickle anywhere.
 
-One format for both. The metadata has one entry, `cgan`, a JSON object with the format number, the
-kind of file, a digest of the tensors and whatever facts the writer adds; one entry, because
-safetensors writes several in random order and equal content must be equal bytes. `seal` is a digest of
-the other facts: a damaged step or architecture is found like a damaged weight.
+Both have one format. The metadata has a single entry, `cgan`: a JSON object with the format number, the
+kind of file, a digest of the tensors and the facts that the writer adds. A single one, because
+safetensors writes several in random order, and equal content must give equal bytes. `seal` is a digest
+of the other facts, so that a damaged step or architecture is found like a damaged weight.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,8 +28,6 @@ from cgan.model.networks import (
     build_discriminator,
     build_generator,
 )
-
-log = logging.getLogger(__name__)
 
 
 class UnreadableError(ModelError):
@@ -111,7 +108,7 @@ def load_tensors(
 
 
 def _facts(metadata: Mapping[str, str], kind: str, path: Path) -> Facts:
-    """What the file says of itself, checked but for its digest of the tensors."""
+    """What the file says of itself. All of it is checked here, except the digest of the tensors."""
     try:
         facts: Facts = json.loads(metadata["cgan"])
         version, found_kind, _ = facts["format"], facts["kind"], facts["digest"]
@@ -160,7 +157,7 @@ def load_discriminator(path: Path | str) -> tuple[Discriminator, Facts]:
 def _load_network(
     build: Callable[[Architecture], _Network], kind: str, path: Path | str
 ) -> tuple[_Network, Facts]:
-    """Build without weights, so that a hostile file's sizes cost no memory, then take the tensors."""
+    """Build the network without memory for weights, in case the file lies about sizes; then fill it."""
 
     def empty(facts: Facts) -> _Network:
         try:
@@ -202,47 +199,3 @@ def _refuse_difference(expected: Shapes, found: Shapes, path: Path | str) -> Non
             f"{found.get(name, 'absent')}: weights and architecture in the file don't match. Make the "
             "model again with `dvc repro --force`, or use another."
         )
-
-
-class Checkpoints:
-    """The checkpoints of one training, newest two kept, in a folder of their own.
-
-    One atomic file holds everything of one step, so parts of different steps never meet. Where the
-    newest file is damaged, the one before it is taken.
-    """
-
-    KEEP = 2
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".*.tmp"):  # a save that was killed
-            leftover.unlink()
-
-    def _files(self) -> list[Path]:
-        """Newest first. Raises OSError for a folder that cannot be read, where a glob finds nothing."""
-        found = [path for path in self.folder.iterdir() if path.match("step-*.safetensors")]
-        return sorted(found, reverse=True)
-
-    def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        path = self.folder / f"step-{step:09d}.safetensors"
-        save_tensors(path, "checkpoint", tensors, {"step": step})
-        for old in self._files()[self.KEEP :]:
-            old.unlink()
-
-    def load(self) -> tuple[int, dict[str, Tensor]] | None:
-        """The newest good checkpoint as (step, tensors), or None. Damaged ones are removed.
-
-        Raises UnreadableError, and removes nothing, when the machine cannot read one at present.
-        """
-        for path in self._files():
-            try:
-                tensors, facts = load_tensors(path, "checkpoint")
-            except UnreadableError:
-                raise
-            except ModelError as error:
-                log.warning("Checkpoint left out: %s", error)
-                path.unlink(missing_ok=True)
-                continue
-            return int(facts["step"]), tensors
-        return None

@@ -4,7 +4,7 @@ The default pair is a small conditional DCGAN (Radford et al., arXiv:1511.06434)
 from a linear layer, the discriminator has no normalisation and looks at the label by projection
 (Miyato & Koyama, arXiv:1802.05637, with the label's weights tied to one linear layer) and by auxiliary
 classes (Odena et al., arXiv:1610.09585), whose logits join the score (Chen et al., *A Unified View of
-cGANs with and without Classifiers*, NeurIPS 2021). `SeedGenerator` and `SeedDiscriminator` are the
+cGANs with and without Classifiers*, NeurIPS 2021). `DemoGenerator` and `DemoDiscriminator` are the
 networks of the R/MXNet demo that this project replaces (jeremiedb/gan_example).
 
 Images are [N, C, H, W] in [-1, 1], latents [N, latent_dim] from a standard normal, labels int64 [N].
@@ -13,7 +13,7 @@ Images are [N, C, H, W] in [-1, 1], latents [N, latent_dim] from a standard norm
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice, pairwise
 from typing import Any, TypeVar
 
@@ -51,6 +51,8 @@ class Architecture:
             architecture = cls(**facts)
         except TypeError as error:
             raise ModelError(f"the file's architecture is not one of ours ({error})") from None
+        if architecture.kind == "seed":  # what `demo` was called in files of before
+            architecture = replace(architecture, kind="demo")
         for name, value in asdict(architecture).items():
             if name == "kind":
                 valid = isinstance(value, str)
@@ -67,7 +69,7 @@ class Architecture:
 def _halvings(height: int, width: int) -> int:
     """Stride-2 layers between the image and its smallest map (28 → 7: two; at most 8 pixels wide).
 
-    A picture far longer than high stops where one pixel of its short side is left.
+    A very long picture is halved until its short side has one pixel left.
     """
     wanted = max(2, math.ceil(math.log2(max(height, width) / 8)))
     return min(wanted, int(math.log2(min(height, width))))
@@ -115,9 +117,9 @@ def _normalised(features: int) -> list[nn.Module]:
 def spread(maps: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
     """Maps [N, F, h, w] times `weight` [F, C, 4, 4], stride 2 → the few channels of images, float32.
 
-    A transposed convolution, and so the gradient of a convolution at its input. oneDNN's kernels are
-    made for many output channels: the CPU multiplies each pixel by all taps and adds up what overlaps,
-    the same sums in half the time, 4 to 5 % of a training (docs/log.md).
+    This is a transposed convolution, and so the gradient of a convolution at its input. oneDNN's kernels
+    are made for many output channels. So on the CPU each pixel is multiplied by all taps, and what overlaps
+    is added up: the same sums in half the time, which saves 4 to 5 % of a training (docs/log.md).
     """
     count, features, rows, columns = maps.shape
     if maps.device.type != "cpu":
@@ -185,9 +187,9 @@ class ConvGenerator(Generator):
 class ProjectionDiscriminator(Discriminator):
     """Halvings → 3×3 conv → one linear layer for the score, its projection on the label, and classes.
 
-    The logit of an image's class joins its score, times `class_logit_weight`: that is how the generator
-    learns to draw classes that can be told apart. There is no batch norm: fakes and reals can share a
-    batch, both networks one pass, and R1 is exact per image.
+    The logit of an image's class, times `class_logit_weight`, is added to its score. From that the
+    generator learns to draw classes that can be told apart. There is no batch norm, so fakes and reals can
+    share a batch, both networks can learn from one pass, and R1 is exact for each image.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -227,14 +229,14 @@ class ProjectionDiscriminator(Discriminator):
         return score.squeeze(1) + of_class.gather(1, labels[:, None]).squeeze(1), class_logits
 
 
-def _seed_norm(features: int) -> nn.BatchNorm2d:
+def _demo_norm(features: int) -> nn.BatchNorm2d:
     """MXNet's BatchNorm with `fix_gamma`: the scale stays 1, the shift is learnt."""
     norm = nn.BatchNorm2d(features, eps=1e-5)
     norm.weight.requires_grad_(False)
     return norm
 
 
-def _seed_init(module: nn.Module) -> None:
+def _demo_init(module: nn.Module) -> None:
     """MXNet's Xavier(rnd_type="gaussian", factor_type="avg", magnitude=3): σ = √(3 / mean fan)."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.xavier_normal_(module.weight, gain=math.sqrt(3))
@@ -242,7 +244,7 @@ def _seed_init(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-class SeedGenerator(Generator):
+class DemoGenerator(Generator):
     """The demo's generator: four transposed convolutions from the joined label and noise at 1×1."""
 
     def __init__(self, architecture: Architecture) -> None:
@@ -252,18 +254,18 @@ class SeedGenerator(Generator):
         f = a.features
         self.layers = nn.Sequential(
             nn.ConvTranspose2d(a.classes + a.latent_dim, 4 * f, 4, bias=False),
-            _seed_norm(4 * f),
+            _demo_norm(4 * f),
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(4 * f, 2 * f, 3, stride=2, padding=1, bias=False),
-            _seed_norm(2 * f),
+            _demo_norm(2 * f),
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(2 * f, f, 4, stride=2, padding=1, bias=False),
-            _seed_norm(f),
+            _demo_norm(f),
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(f, a.channels, 4, stride=2, padding=1, bias=False),
             nn.Tanh(),
         )
-        self.apply(_seed_init)
+        self.apply(_demo_init)
 
     def from_condition(self, latents: Tensor, condition: Tensor) -> Tensor:
         joined = torch.cat([condition.to(latents.dtype), latents], dim=1)
@@ -271,7 +273,7 @@ class SeedGenerator(Generator):
         return images
 
 
-class SeedDiscriminator(Discriminator):
+class DemoDiscriminator(Discriminator):
     """The demo's discriminator: the label joins the image as one constant channel a class."""
 
     def __init__(self, architecture: Architecture) -> None:
@@ -280,14 +282,14 @@ class SeedDiscriminator(Discriminator):
         a = architecture
         self.layers = nn.Sequential(
             nn.Conv2d(a.channels + a.classes, 24, 3, bias=False),  # 28 → 26
-            _seed_norm(24),
+            _demo_norm(24),
             nn.ELU(alpha=0.25),
             nn.MaxPool2d(2),  # → 13
             nn.Conv2d(24, 32, 3, stride=2, bias=False),  # → 6
-            _seed_norm(32),
+            _demo_norm(32),
             nn.ELU(alpha=0.25),
             nn.Conv2d(32, 64, 3, bias=False),  # → 4
-            _seed_norm(64),
+            _demo_norm(64),
             nn.ELU(alpha=0.25),
             nn.Conv2d(64, 128, 4, bias=False),  # → 1
             nn.Flatten(),
@@ -295,7 +297,7 @@ class SeedDiscriminator(Discriminator):
             nn.ELU(alpha=0.25),
             nn.Linear(32, 1),
         )
-        self.apply(_seed_init)
+        self.apply(_demo_init)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         planes = F.one_hot(labels, self.architecture.classes).to(images.dtype)[:, :, None, None]
@@ -306,7 +308,7 @@ class SeedDiscriminator(Discriminator):
 def _require_demo_size(a: Architecture) -> None:
     if (a.height, a.width) != (28, 28):
         raise ParamsError(
-            f"params.yaml: the network `seed` is the demo's, for 28×28 images, and the data has "
+            f"params.yaml: the network `demo` is for 28×28 images, and the data has "
             f"{a.height}×{a.width}. Choose `deconv` and `projection`."
         )
 
@@ -315,11 +317,11 @@ GENERATORS: dict[str, type[Generator]] = {
     "deconv": ConvGenerator,
     "upsample": ConvGenerator,
     "embed": ConvGenerator,
-    "seed": SeedGenerator,
+    "demo": DemoGenerator,
 }
 DISCRIMINATORS: dict[str, type[Discriminator]] = {
     "projection": ProjectionDiscriminator,
-    "seed": SeedDiscriminator,
+    "demo": DemoDiscriminator,
 }
 
 
@@ -338,6 +340,6 @@ def _build(kinds: dict[str, type[_Network]], architecture: Architecture) -> _Net
         known = ", ".join(f"`{kind}`" for kind in kinds)
         raise ModelError(f"unknown network `{architecture.kind}`, expected one of {known}")
     network = kinds[architecture.kind](architecture)
-    # Channels-last is what the CPU's and the GPU's convolutions like best.
+    # Convolutions are fastest on channels-last memory, on the CPU and on the GPU.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

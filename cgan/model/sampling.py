@@ -23,8 +23,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.errors import CganError
 from cgan.files import replacing
+from cgan.model.hardware import parts_on_threads, threads_at_hand
 from cgan.model.networks import Generator
-from cgan.model.parallel import parts_on_threads, threads_at_hand
 
 CHUNK = 64
 Picture = NDArray[np.uint8]

@@ -108,8 +108,8 @@ class JudgeParams(Section):
 
 
 class TrainParams(Section):
-    generator: Literal["deconv", "upsample", "embed", "seed"]
-    discriminator: Literal["projection", "seed"]
+    generator: Literal["deconv", "upsample", "embed", "demo"]
+    discriminator: Literal["projection", "demo"]
     latent_dim: int = Field(gt=0, le=4096)
     generator_width: int = Field(gt=0, le=1024)
     discriminator_width: int = Field(gt=0, le=1024)
@@ -158,13 +158,13 @@ class TrainParams(Section):
                 f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` "
                 f"({self.cpu_parts})"
             )
-        if self.discriminator == "seed" and self.updates != "in_turn":
-            raise ValueError("`discriminator: seed` has batch norm and needs `updates: in_turn`")
-        if self.discriminator == "seed" and (
+        if self.discriminator == "demo" and self.updates != "in_turn":
+            raise ValueError("`discriminator: demo` has batch norm and needs `updates: in_turn`")
+        if self.discriminator == "demo" and (
             self.auxiliary_discriminator or self.auxiliary_generator or self.class_logit_weight
         ):
             raise ValueError(
-                "`discriminator: seed` has no auxiliary classes: set `auxiliary_discriminator`, "
+                "`discriminator: demo` has no auxiliary classes: set `auxiliary_discriminator`, "
                 "`auxiliary_generator` and `class_logit_weight` to 0.0"
             )
         if self.updates == "one_pass" and self.auxiliary_generator:
@@ -480,6 +480,8 @@ def _explain(problem: dict[str, Any]) -> str:
     if field is None:
         return f"`{name}`: {problem['msg']}, got {_show(found)}."
     text = f"`{name}` must be {_expected(field.annotation, field.metadata)}, got {_show(found)}."
+    if found == "seed" and name in ("train.generator", "train.discriminator"):
+        text += " The demo's network is called `demo` now."
     if isinstance(found, str) and _reads_as_number(found):
         text += _as_yaml_number(found.strip().lower(), whole=field.annotation is int)
     if name == "gate.model" and kind == "string_pattern_mismatch":

@@ -18,7 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cgan.model.parallel import parts_on_threads, threads_at_hand
+from cgan.model.hardware import parts_on_threads, threads_at_hand
 from cgan.params.sections import EvaluateParams
 from cgan.quality.evaluation import Inputs, classes_asked, shuffled
 from cgan.quality.judge import Judge, Verdict, look

@@ -15,14 +15,14 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.dataset import Dataset
 from cgan.errors import ModelError, TrainingError
-from cgan.model.model_file import Facts, fill, load_tensors, save_tensors
-from cgan.model.parallel import (
+from cgan.model.hardware import (
     keep_freed_memory,
     parts_on_threads,
     set_gradients,
     sharing_weights,
     threads_at_hand,
 )
+from cgan.model.model_file import Facts, fill, load_tensors, save_tensors
 from cgan.params.sections import JudgeParams
 
 FEATURES = 128

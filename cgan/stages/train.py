@@ -1,8 +1,8 @@
 """Stage train: the conditional DCGAN. An interrupted training goes on where its checkpoint is.
 
-Checkpoints live in `.cgan/checkpoints/<fingerprint>`, outside DVC's outputs (DVC deletes those before
-a stage starts), under a fingerprint of everything that determines the result. The finished result stays
-there until DVC knows it (`cgan.training.finished`).
+Checkpoints lie in `.cgan/checkpoints/<fingerprint>`; the fingerprint is a hash of everything that
+determines the result. They are no outputs of DVC's, because DVC deletes those before a stage starts. The
+finished result stays there, too, until DVC knows it (`cgan.training.checkpoints`).
 """
 
 from __future__ import annotations
@@ -33,24 +33,26 @@ from cgan.model.model_file import FORMAT, load_tensors, save_network
 from cgan.params.sections import Params, load_params
 from cgan.project import DISCRIMINATOR, GENERATOR, JUDGE, LOCK, PACKAGE, RUN_REFERENCE, TRAIN_DATA
 from cgan.quality.judge import load_judge
-from cgan.stages.progress import progress
-from cgan.stages.runner import run_stage
+from cgan.stages.runner import progress, run_stage
 from cgan.tracking.journal import project_root, run_key_in
 from cgan.tracking.run import deliver_again, training_run
-from cgan.training import finished
-from cgan.training.health import Watch
-from cgan.training.loop import COLUMNS, Diverged, Trained, train
+from cgan.training import checkpoints
+from cgan.training.loop import Diverged, Trained, train
+from cgan.training.monitoring import Watch
+from cgan.training.state import COLUMNS
 
 PREVIEWS = Path("samples/previews")
 LOSSES = Path("reports/losses.csv")
-# What a change of can change the result; the rest of the package cannot.
+# A change of these modules can change the result; a change of the rest cannot.
 CODE = (
     "training/loop",
+    "training/state",
     "training/updates",
+    "training/cuda_graph",
     "training/batches",
     "training/losses",
+    "training/checkpoints",
     "model/networks",
-    "model/parallel",
     "model/hardware",
     "model/model_file",
 )
@@ -67,8 +69,8 @@ def main() -> None:
     require_writable(GENERATOR.parent, PREVIEWS.parent, LOSSES.parent)
     folder = project_root() / ".cgan" / "checkpoints" / fingerprint(facts)
     with only_training(), asked_to_stop() as stop:
-        finished.remove_known(folder.parent, LOCK)
-        if known := finished.bring_back(folder, code):
+        checkpoints.remove_known(folder.parent, LOCK)
+        if known := checkpoints.take_over(folder, code):
             deliver_again(known["run"], RUN_REFERENCE)
             log.info(
                 "Trained before, and DVC did not hear of it: the finished result is taken over (run %s).",
@@ -76,8 +78,8 @@ def main() -> None:
             )
         else:
             train_here(params, data, hardware, facts, code, folder, stop)
-        # Under the lock: a training that waits for it must not find what is about to go.
-        finished.hand_over(folder, RUN_REFERENCE)
+        # Still under the lock: a training that waits for it must not find what is about to be removed.
+        checkpoints.hand_over(folder, RUN_REFERENCE)
 
 
 def train_here(
@@ -91,8 +93,8 @@ def train_here(
 ) -> None:
     """Train, write the outputs, tell the run.
 
-    The result is kept in `folder` before the run ends: whoever finds the run ended finds the result, and
-    whoever finds none goes on in the same run, whose journal knows what was recorded.
+    The result is kept in `folder` before the run ends. So where the run has ended there is a result; where
+    there is no result, the training goes on in the same run, whose journal knows what was recorded.
     """
     tags = {
         "cgan.device": str(hardware.device),
@@ -146,7 +148,7 @@ def train_here(
         )
         tracker.log_model(GENERATOR, params.train.total_steps, {"digest": digest})
         tracker.log_metrics({"time/training_s": trained.wall_time_s}, params.train.total_steps)
-        finished.keep(folder, outputs, {"code": code, "run": asdict(tracker.header)})
+        checkpoints.keep_result(folder, outputs, {"code": code, "run": asdict(tracker.header)})
     done = params.train.total_steps - trained.resumed_from
     log.info(
         "Trained %s steps in %.1f s, %s images/s → %s",
@@ -175,7 +177,7 @@ def result_facts(params: Params, data: Dataset, hardware: Hardware) -> dict[str,
 
 
 def package_digest() -> str:
-    """Of the whole package as it is now: a finished result is taken over by the code that made it."""
+    """A digest of the whole package: only the code that made a finished result takes it over."""
     files = sorted(PACKAGE.rglob("*.py"))
     return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
@@ -239,8 +241,10 @@ def write_outputs(trained: Trained, facts: dict[str, Any]) -> list[Path]:
     lines = io.StringIO()
     lines.write(",".join(name.removeprefix("progress/") for name in COLUMNS) + "\n")
     for row in trained.history:
-        cells = [f"{row[0]:.0f}", *(f"{value:.6g}" for value in row[1:])]
-        lines.write(",".join(cells) + "\n")
+        cells = zip(COLUMNS, row, strict=True)
+        lines.write(
+            ",".join(f"{v:.0f}" if name == "step" else f"{v:.6g}" for name, v in cells) + "\n"
+        )
     write_text(LOSSES, lines.getvalue())
     previews = [PREVIEWS / f"step-{step:06d}.png" for step in trained.previews]
     return [GENERATOR, DISCRIMINATOR, LOSSES, *previews]
@@ -248,7 +252,7 @@ def write_outputs(trained: Trained, facts: dict[str, Any]) -> list[Path]:
 
 @contextlib.contextmanager
 def only_training() -> Iterator[None]:
-    """Wait for another training of this project: killing `dvc` can leave one alive."""
+    """Wait until no other training of this project runs: killing `dvc` can leave one alive."""
     path = project_root() / ".cgan" / "train.lock"
     path.parent.mkdir(exist_ok=True)
     with path.open("a+") as lock:
@@ -272,7 +276,7 @@ class _Stop:
 
 @contextlib.contextmanager
 def asked_to_stop() -> Iterator[_Stop]:
-    """SIGTERM and Ctrl-C ask the training to save and stop; a second one changes nothing."""
+    """Have SIGTERM and Ctrl-C ask the training to save and stop; a second signal changes nothing."""
     stop = _Stop()
 
     def ask(number: int, _frame: FrameType | None) -> None:
@@ -287,7 +291,7 @@ def asked_to_stop() -> Iterator[_Stop]:
         sys.exit(128 + stop.signal)
     finally:
         for number, handler in before.items():
-            # An impatient one while the process ends must not change its exit code.
+            # Another signal while the process ends must not change its exit code.
             signal.signal(number, signal.SIG_IGN if stop.signal else handler)
 
 

@@ -1,4 +1,4 @@
-"""The adversarial training: the loop, what one update is, the losses, checkpoints, signs of failure.
+"""The adversarial training: the loop, its state, what one update is, the losses, checkpoints, monitoring.
 
-May import: params, data, model, quality (its probes look through the judge) and the tracker's protocol.
+May import: params, data, model, quality (probes look through the judge) and the tracker's protocol.
 """

@@ -1,11 +1,12 @@
-"""What a step is fed with: a batch by index, latents, the learning rate, the weight of the average.
+"""What a step is fed with: images, labels and latents, and the schedules: learning rate, average, R1.
 
-All of it is a function of the seed, the step and `train.log_every` (latents are drawn for that many
-steps at once), and of nothing that ran before. So a checkpoint holds no RNG state, and a resumed
-training is the uninterrupted one.
+All of it depends on the seed, the step and `train.log_every` alone (latents are drawn for that many
+steps at once). So a checkpoint needs no RNG state, and a resumed training equals an uninterrupted one.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +16,25 @@ from cgan.errors import ParamsError
 from cgan.params.sections import TrainParams
 
 
-class Feed:
-    """Batches by index from images that live on the device, with latents and schedules.
+class Batch(NamedTuple):
+    """What one step is fed with, all of it on the device."""
 
-    `next()` gives step after step; `seek(step)` goes anywhere. One call of `_fill` prepares `chunk`
-    steps; within them the position is a tensor on the device, so that a captured CUDA graph can move.
+    real: Tensor
+    """float32 [B, C, H, W] in [-1, 1]."""
+    labels: Tensor
+    """int64 [B]."""
+    latents: Tensor
+    """float32 [B, latent_dim]."""
+    learning_rate: Tensor
+    average_weight: Tensor
+    """Of the new generator in the average."""
+
+
+class Feed:
+    """Batches from images that live on the device. `seek(step)` goes to a step, `batch()` reads there.
+
+    `seek` prepares `chunk` steps at once. Within them the position is a tensor on the device, so that
+    a captured CUDA graph reads the batch of another step each time it is replayed.
     """
 
     def __init__(
@@ -41,36 +56,32 @@ class Feed:
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def seek(self, step: int) -> None:
-        """The next batch is the one of `step` (counted from 0)."""
+        """Go to a step, counted from 0."""
         if step // self.chunk != self._loaded:
             self._fill(step // self.chunk)
         self.position.fill_(step % self.chunk)
 
-    def next(self) -> tuple[Tensor, Tensor, Tensor]:
-        """→ (real float32 [B, C, H, W] in [-1, 1], labels int64 [B], latents [B, latent_dim])."""
-        rows = self.rows.index_select(0, self.position).squeeze(0)
-        latents = self.latents.index_select(0, self.position).squeeze(0)
+    def batch(self) -> Batch:
+        """The batch of the step that was sought."""
+        rows, latents, schedule = (
+            prepared.index_select(0, self.position).squeeze(0)
+            for prepared in (self.rows, self.latents, self.schedule)
+        )
         real = self.images.index_select(0, rows).float().mul_(2 / 255).sub_(1)
-        return real, self.labels.index_select(0, rows), latents
-
-    def advance(self) -> tuple[Tensor, Tensor]:
-        """→ (learning rate, weight of the new generator in the average) of this step; go on."""
-        rate, weight = self.schedule.index_select(0, self.position).squeeze(0).unbind()
-        self.position += 1
-        return rate, weight
+        return Batch(real, self.labels.index_select(0, rows), latents, *schedule.unbind())
 
     def _fill(self, chunk: int) -> None:
         first, p = chunk * self.chunk, self.params
         steps = range(first, first + self.chunk)
         generator = torch.Generator().manual_seed(p.seed * 1_000_003 + chunk)
         self.latents.copy_(torch.randn(self.latents.shape, generator=generator))
-        self.rows.copy_(torch.stack([self._batch(step) for step in steps]))
+        self.rows.copy_(torch.stack([self._rows_of(step) for step in steps]))
         self.schedule.copy_(
             torch.tensor([[learning_rate(p, s), average_weight(p, s)] for s in steps])
         )
         self._loaded = chunk
 
-    def _batch(self, step: int) -> Tensor:
+    def _rows_of(self, step: int) -> Tensor:
         size = self.params.batch_size
         epoch, batch = divmod(step, len(self.labels) // size)
         if epoch != self._epoch:
@@ -93,3 +104,8 @@ def average_weight(params: TrainParams, step: int) -> float:
         return 1.0
     decay: float = 0.5 ** (params.batch_size / 1000 / params.ema_half_life_kimg)
     return 1 - min(decay, (1 + step) / (10 + step))
+
+
+def penalised(params: TrainParams, step: int) -> bool:
+    """Whether R1 joins the discriminator's loss at this step: once in `r1_every`."""
+    return params.r1_gamma > 0 and step % params.r1_every == 0

@@ -12,20 +12,22 @@ import torch
 
 from cgan.data.dataset import Dataset
 from cgan.errors import Interrupted, TrainingError
-from cgan.model.hardware import choose_hardware, compute_deterministically
-from cgan.model.model_file import Checkpoints
+from cgan.model.hardware import (
+    choose_hardware,
+    compute_deterministically,
+    keep_freed_memory,
+    parts_on_threads,
+)
 from cgan.model.networks import Discriminator, Generator
-from cgan.model.parallel import keep_freed_memory, parts_on_threads
 from cgan.params.sections import TrainParams
 from cgan.tracking.tracker import NullTracker, Tracker
 from cgan.training.batches import Feed, learning_rate
-from cgan.training.health import Watch, discriminator_wins
-from cgan.training.previews import Previewer
-from cgan.training.updates import STATS, TrainState, estimate_batch_norm, stepper
+from cgan.training.checkpoints import Checkpoints
+from cgan.training.cuda_graph import stepper
+from cgan.training.monitoring import Previewer, Watch, discriminator_wins
+from cgan.training.state import COLUMNS, STATS, TrainState, estimate_batch_norm
 
 log = logging.getLogger(__name__)
-
-COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
 
 
 @dataclass
@@ -53,12 +55,12 @@ def train(
 ) -> Trained:
     """Train a conditional GAN on `data` (uint8 images, int64 labels).
 
-    `folder` holds checkpoints and previews; a training that finds one there goes on from it, and
-    without a folder it keeps none. `stopping` is asked after every step; `watch` probes quality.
+    `folder` holds checkpoints and previews. A training goes on from the checkpoint that it finds there;
+    without a folder it saves none. `stopping` is asked after every step; `watch` probes quality.
 
     Raises Interrupted when `stopping` says so (after a checkpoint), ParamsError when params and data
-    don't fit, and Diverged when a loss is no number, the discriminator wins for good or a class
-    collapses; nothing of the interval that showed it is saved.
+    don't fit, and Diverged when a loss is not a finite number, the discriminator wins for good or a
+    class collapses; then nothing of that interval is saved.
     """
     tracker = tracker or NullTracker()
     hardware = choose_hardware(params.device, params.precision)
@@ -77,9 +79,7 @@ def train(
     start, started = state.step, time.perf_counter()
     with parts_on_threads(state.parts) as state.map:
         for index in progress(range(start, params.total_steps)):
-            if index == start or index % params.log_every == 0:
-                feed.seek(index)
-            run_step(params.r1_gamma > 0 and index % params.r1_every == 0)
+            run_step(index)
             step = state.step = index + 1
             last, stop = step == params.total_steps, stopping()
             if step % params.log_every == 0 or last:
@@ -127,8 +127,8 @@ class Diverged(TrainingError):  # noqa: N818 - reads like what happened
 def check_finite(state: TrainState) -> None:
     """Raise Diverged when one of the recent losses, or a weight, is NaN or infinite.
 
-    The weights too: a loss is taken before the update, and a generator that overflows in the last
-    one shows it a step later.
+    Weights are checked too, because a loss is taken before its update: a generator that overflows in
+    the last update would show it a step later.
     """
     advice = "Lower `train.lr`, raise `train.r1_gamma`, or set `train.precision` to `float32`."
     done = (state.step - 1) % state.params.log_every + 1
@@ -146,8 +146,9 @@ def check_finite(state: TrainState) -> None:
 
 def check_balance(state: TrainState) -> None:
     """Raise Diverged when the discriminator has won for good."""
-    column = COLUMNS.index("accuracy/discriminator_real")
-    accuracies = [(row[column], row[column + 1]) for row in state.history]
+    real = state.recorded("accuracy/discriminator_real")
+    fake = state.recorded("accuracy/discriminator_fake")
+    accuracies = list(zip(real, fake, strict=True))
     if problem := discriminator_wins(accuracies, state.step * state.params.batch_size / 1000):
         advice = "Lower `train.lr`, raise `train.r1_gamma`, or look at the data: `cgan validate`."
         raise Diverged(state.step, problem, advice)
@@ -172,12 +173,17 @@ def spread_steps(count: int, total_steps: int) -> set[int]:
 
 
 def record(state: TrainState, seconds: float, steps: int) -> dict[str, float]:
-    """Means over the interval that ends at `state.step`: the one host sync of the loop."""
+    """Means over the interval that ends at `state.step`. Only here does the loop wait for the device."""
     check_finite(state)
     p, step = state.params, state.step
     done = (step - 1) % p.log_every + 1
     means = state.stats[:done].double().mean(dim=0).tolist()
-    values = [step, step * p.batch_size / 1000, learning_rate(p, step - 1), *means]
-    state.history.append(values)
-    rate = steps * p.batch_size / max(seconds, 1e-9)
-    return dict(zip(COLUMNS[1:], values[1:], strict=True)) | {"progress/images_per_s": rate}
+    values = {
+        "step": step,
+        "progress/kimg": step * p.batch_size / 1000,
+        "progress/learning_rate": learning_rate(p, step - 1),
+        **dict(zip(STATS, means, strict=True)),
+    }
+    state.history.append([values[name] for name in COLUMNS])
+    del values["step"]
+    return values | {"progress/images_per_s": steps * p.batch_size / max(seconds, 1e-9)}

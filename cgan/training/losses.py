@@ -35,9 +35,10 @@ def generator_loss(objective: str, fake: Tensor) -> Tensor:
 def slope_ratio(objective: str, fake: Tensor) -> Tensor:
     """Slope of the generator's loss over slope of the discriminator's, at each fake's logit [N].
 
-    Times this, a fake's gradient for the discriminator is its gradient for the generator: its logit
-    depends on no other image. -exp(-f) for the logistic pair, (f-1)/f for least squares; held finite
-    where the discriminator's slope vanishes, so that such a fake teaches nothing instead of NaN.
+    A fake's gradient for the discriminator, times this ratio, is its gradient for the generator, because
+    its logit depends on no other image. The ratio is -exp(-f) for the logistic pair and (f-1)/f for least
+    squares. It stays finite where the discriminator's slope vanishes: such a fake then teaches nothing,
+    where it would otherwise give NaN.
     """
     if objective == "logistic":
         return -torch.exp(-fake.clamp(min=-60.0))

@@ -289,7 +289,7 @@ BAD_PARAMS: dict[str, str | bytes] = {
 }
 
 
-@pytest.mark.parametrize("command", [("validate", "train.csv"), ("preset", "seed")])
+@pytest.mark.parametrize("command", [("validate", "train.csv"), ("preset", "demo")])
 @pytest.mark.parametrize("name", BAD_PARAMS)
 def test_bad_params_are_refused_in_words(
     refused: Refused, tmp_path: Path, name: str, command: tuple[str, ...]

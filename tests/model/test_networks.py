@@ -21,7 +21,7 @@ from cgan.model.networks import (
     build_generator,
 )
 
-DEMO = Architecture("seed", 10, 1, 28, 28, features=96, latent_dim=96)
+DEMO = Architecture("demo", 10, 1, 28, 28, features=96, latent_dim=96)
 
 
 def generator_of(kind: str = "deconv", **changes: Any) -> Architecture:
@@ -44,7 +44,7 @@ def shapes_through(layers: nn.Module, run: Any) -> list[tuple[str, tuple[int, ..
     return seen
 
 
-@pytest.mark.parametrize("kind", [kind for kind in GENERATORS if kind != "seed"])
+@pytest.mark.parametrize("kind", [kind for kind in GENERATORS if kind != "demo"])
 @pytest.mark.parametrize(
     ("channels", "height", "width"),
     [(1, 28, 28), (3, 30, 20), (1, 64, 64), (1, 8, 8), (3, 8, 256), (1, 9, 65), (1, 256, 8)],
@@ -216,7 +216,7 @@ def test_the_demo_batch_norm_scale_is_fixed() -> None:
 @pytest.mark.parametrize("build", [build_generator, build_discriminator])
 def test_the_demo_networks_refuse_other_sizes(build: Any) -> None:
     with pytest.raises(ParamsError, match=r"for 28×28 images, and the data has 32×28\. Choose"):
-        build(generator_of("seed", height=32))
+        build(generator_of("demo", height=32))
 
 
 @pytest.mark.parametrize("kind", GENERATORS)

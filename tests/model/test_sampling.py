@@ -30,7 +30,7 @@ from cgan.model.sampling import (
 )
 from cgan.serving.generator import Generator
 
-KINDS = ["deconv", "upsample", "embed", "seed"]
+KINDS = ["deconv", "upsample", "embed", "demo"]
 
 
 def network_of(kind: str, classes: int = 10, channels: int = 1) -> Network:

@@ -209,7 +209,7 @@ def test_f32_line_end_of_yaml_1_1_alone_is_refused(load: Load, end: str) -> None
         ("train.batch_size", 64.0, "must be a whole number at least 2, got 64.0"),
         ("train.seed", -1, "must be a whole number at least 0 and below 2147483648, got -1"),
         ("train.log_every", 10**9, "must be a whole number above 0 and at most 10000"),
-        ("train.generator", "dcgan", "must be one of `deconv`, `upsample`, `embed`, `seed`, got"),
+        ("train.generator", "dcgan", "must be one of `deconv`, `upsample`, `embed`, `demo`, got"),
         ("validate.channels", 2, "must be one of `1`, `3`, got 2"),
         (
             "validate.classes",
@@ -229,6 +229,13 @@ def test_f33_value_outside_the_range_is_refused_with_the_range(
     message = refusal(load, {name: value})
     assert f"params.yaml: `{name}` " in message
     assert words in message and "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["train.generator", "train.discriminator"])
+def test_the_demo_s_former_name_is_answered_with_the_present_one(load: Load, name: str) -> None:
+    message = refusal(load, {name: "seed"})
+    assert "got the text 'seed'. The demo's network is called `demo` now." in message
+    assert "`demo` now" not in refusal(load, {name: "sead"})
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\0b", "\x1b[2J", "\u202e"])
@@ -309,9 +316,9 @@ def test_f36_data_path_may_be_anywhere_and_members_may_be_in_folders(load: Load)
     [
         ({"save_every": 70}, "`save_every` (70) must be a multiple of `log_every` (50)"),
         ({"batch_size": 65}, "`batch_size` (65) must be a multiple of `cpu_parts` (2)"),
-        ({"discriminator": "seed"}, "needs `updates: in_turn`"),
+        ({"discriminator": "demo"}, "needs `updates: in_turn`"),
         (
-            {"discriminator": "seed", "updates": "in_turn"},
+            {"discriminator": "demo", "updates": "in_turn"},
             "set `auxiliary_discriminator`, `auxiliary_generator` and `class_logit_weight` to 0.0",
         ),
         ({"auxiliary_generator": 0.2}, "has no loss of the generator's own"),

@@ -16,7 +16,7 @@ from cgan.model.networks import (
 )
 from cgan.pictures.network_diagram import WIDTH, network_diagram, trace
 
-DEMO = Architecture("seed", 10, 1, 28, 28, 96, 96)
+DEMO = Architecture("demo", 10, 1, 28, 28, 96, 96)
 GENERATORS = [
     Architecture("deconv", 10, 1, 28, 28, 8, 16),
     Architecture("upsample", 3, 3, 32, 64, 4, 5),

@@ -21,7 +21,6 @@ CHANGES_NO_RESULT = {
     # Tracking: tells of a result, and may change at any time without a new training.
     "cgan.tracking.tracker",
     "cgan.tracking.journal",
-    "cgan.stages.progress",
     "cgan.tracking.run",
     "cgan.tracking.delivery",
     "cgan.serving.mlflow_model",

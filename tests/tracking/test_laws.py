@@ -120,7 +120,7 @@ class Deliveries(RuleBasedStateMachine):
         self.model.write_bytes(b"weights")
         self.store = Store()
         self.checkpoint = self.done = 0
-        self.finished = False  # the mark that `cgan.training.finished` keeps
+        self.finished = False  # the mark that `cgan.training.checkpoints` keeps
         self.said: list[float] = []
         self.clock = 0
         self.patch = pytest.MonkeyPatch()

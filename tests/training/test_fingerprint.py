@@ -24,12 +24,11 @@ CHANGES_NO_WEIGHT = {
     # What it reads is compared with its digest, and the digest is in the fingerprint.
     "cgan.data.dataset",
     "cgan.data.csv_reader",
-    # Probes look at the averaged generator; `test_probes_change_no_bit` in test_health.py.
-    "cgan.training.health",
+    # Probes look at the averaged generator; `test_probes_change_no_bit` in test_monitoring.py.
+    "cgan.training.monitoring",
     "cgan.quality.judge",
     "cgan.quality.metrics",
-    # Pictures are drawn by the averaged generator, without a say in its weights.
-    "cgan.training.previews",
+    # Previews are drawn by the averaged generator, without a say in its weights.
     "cgan.model.sampling",
     # The values are in the fingerprint. What is computed from them there, `total_steps`, has a test
     # in test_params.py that another formula would fail.

@@ -24,7 +24,7 @@ from synthetic import make_images, write_csv
 
 from cgan.files import sha256_of
 from cgan.runs.verify_resume import SAVE_EVERY, plan
-from cgan.training.updates import TrainState
+from cgan.training.state import TrainState
 
 STEPS = 120
 TRAIN = {
@@ -269,13 +269,13 @@ def test_f65_a_training_that_goes_on_with_another_parameter_is_another_run(repo:
 
 KILLED_AT = """
 import os, signal, sys
-from cgan.training import finished
+from cgan.training import checkpoints
 from cgan.tracking import journal, run as mlflow_tracker
 from cgan.stages.runner import run_stage
 from cgan.stages import train
 
 owner, name, when, word = sys.argv[1:]
-owner = {"finished": finished, "tracker": journal.JournalTracker, "mlflow_tracker": mlflow_tracker,
+owner = {"checkpoints": checkpoints, "tracker": journal.JournalTracker, "mlflow_tracker": mlflow_tracker,
          "sender": mlflow_tracker._Sender}[owner]
 plain = getattr(owner, name)
 
@@ -295,19 +295,19 @@ run_stage(train.main)
 @pytest.mark.parametrize(
     "moment",
     [
-        ("finished", "hand_over", "before", "any"),  # all is delivered, its journal is gone
+        ("checkpoints", "hand_over", "before", "any"),  # all is delivered, its journal is gone
         *(
             pytest.param(moment, marks=pytest.mark.slow)
             for moment in [
                 ("tracker", "log_model", "after", "any"),
-                ("finished", "keep", "before", "any"),
-                ("finished", "write_json", "before", "any"),  # copied, not yet marked
+                ("checkpoints", "keep_result", "before", "any"),
+                ("checkpoints", "write_json", "before", "any"),  # copied, not yet marked
                 ("tracker", "write", "before", "end"),
                 ("tracker", "write", "after", "end"),
                 ("sender", "finish", "before", "any"),
                 ("sender", "finish", "after", "any"),
                 ("mlflow_tracker", "write_json", "before", "any"),
-                ("finished", "hand_over", "after", "any"),
+                ("checkpoints", "hand_over", "after", "any"),
             ]
         ),
     ],
@@ -324,7 +324,10 @@ def test_f78_killed_at_any_point_of_its_end_a_training_is_one_run_with_each_reco
 
     assert_one_training(repo, uninterrupted)
     kept = moment[0] != "tracker" or moment[1] == "write"
-    kept &= moment[:3] not in (("finished", "keep", "before"), ("finished", "write_json", "before"))
+    kept &= moment[:3] not in (
+        ("checkpoints", "keep_result", "before"),
+        ("checkpoints", "write_json", "before"),
+    )
     assert ("is taken over" in said) is kept
     assert ("Resuming at step" in said) is not kept
 
@@ -334,14 +337,14 @@ def test_f78_killed_at_any_point_of_its_end_a_training_is_one_run_with_each_reco
 def test_f78_a_finished_result_of_other_code_or_damaged_is_not_taken_over(
     repo: Path, uninterrupted: dict[str, str], change: str
 ) -> None:
-    stage = [sys.executable, "-c", KILLED_AT, "finished", "hand_over", "before", "any"]
+    stage = [sys.executable, "-c", KILLED_AT, "checkpoints", "hand_over", "before", "any"]
     subprocess.run(stage, cwd=repo, env={**environment(), "DVC_STAGE": "train"}, check=False)
     if change == "damage":
         (path,) = repo.glob(".cgan/checkpoints/*/finished/models/generator.safetensors")
         path.write_bytes(path.read_bytes()[:-1])
     else:
-        (repo / "cgan/training/previews.py").write_text(
-            (repo / "cgan/training/previews.py").read_text() + "# new\n"
+        (repo / "cgan/training/monitoring.py").write_text(
+            (repo / "cgan/training/monitoring.py").read_text() + "# new\n"
         )
     said = run(repo, *REPRO).stdout
     assert "is not taken over" in said and "Training deconv" in said

@@ -22,20 +22,18 @@ from torch.nn.functional import cross_entropy
 from cgan.data.dataset import Dataset
 from cgan.errors import ParamsError, TrainingError
 from cgan.files import write_bytes
-from cgan.model.hardware import Hardware, choose_hardware
+from cgan.model.hardware import Hardware, choose_hardware, parts_on_threads, threads_at_hand
 from cgan.model.model_file import digest_of
 from cgan.model.networks import Architecture, build_generator
-from cgan.model.parallel import parts_on_threads, threads_at_hand
 from cgan.model.sampling import image_grid, to_uint8
 from cgan.params.editing import apply, values
 from cgan.params.sections import TrainParams, load_params
 from cgan.tracking.tracker import RecordingTracker
-from cgan.training import health
 from cgan.training import loop as training
-from cgan.training.batches import Feed, average_weight, learning_rate
-from cgan.training.health import PINNED_RECORDS, WARM_UP_KIMG
+from cgan.training import monitoring
+from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
+from cgan.training.cuda_graph import stepper
 from cgan.training.loop import (
-    COLUMNS,
     Diverged,
     Interrupted,
     Trained,
@@ -50,18 +48,9 @@ from cgan.training.losses import (
     generator_loss,
     r1_penalty,
 )
-from cgan.training.previews import Previewer, preview_steps
-from cgan.training.updates import (
-    STATS,
-    UPDATES,
-    Part,
-    TrainState,
-    estimate_batch_norm,
-    in_turn,
-    one_pass,
-    train_step,
-    two_passes,
-)
+from cgan.training.monitoring import PINNED_RECORDS, WARM_UP_KIMG, Previewer, preview_steps
+from cgan.training.state import COLUMNS, STATS, Logits, Part, TrainState, estimate_batch_norm
+from cgan.training.updates import UPDATES, draw_fakes, in_turn, one_pass, train_step, two_passes
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
 TINY = {
@@ -128,10 +117,7 @@ class StopAfter:
 def parts_of(state: TrainState, penalise: bool = True) -> list[Part]:
     feed = Feed(DATA, state.params, CPU.device, 2)
     feed.seek(0)
-    parts = state.split(*feed.next())
-    for part in parts:
-        part.penalise = penalise
-    return parts
+    return state.split(feed.batch(), penalise)
 
 
 @pytest.mark.parametrize("penalise", [True, False])
@@ -146,26 +132,28 @@ def test_one_pass_has_the_gradients_of_both_losses(
     state = TrainState(data, params, CPU)
     feed = Feed(data, params, CPU.device, 2)
     feed.seek(0)
-    (part,) = state.split(*feed.next())
-    part.penalise = penalise
+    (part,) = state.split(feed.batch(), penalise)
     generator, discriminator = list(state.generator.parameters()), state.discriminator
     fakes = state.generator(part.latents, part.labels)
     fake, _ = discriminator(fakes, part.labels)
-    real, class_logits = discriminator(part.real.requires_grad_(), part.labels)
+    images = part.real.clone().requires_grad_()
+    real, class_logits = discriminator(images, part.labels)
     loss = discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real)
     loss = loss + params.auxiliary_discriminator * cross_entropy(class_logits, part.labels)
     if penalise:
-        loss = loss + params.r1_gamma * params.r1_every * r1_penalty(real, part.real)
+        loss = loss + params.r1_gamma * params.r1_every * r1_penalty(real, images)
     weights = [*discriminator.parameters()]
     expected = torch.autograd.grad(loss, weights, retain_graph=True)
     expected += torch.autograd.grad(generator_loss(objective, fake), generator)
 
-    one_pass(state, [part])
+    (logits,) = one_pass(state, [part])
 
     for weight, gradient in zip([*weights, *generator], expected, strict=True):
         assert weight.grad is not None and gradient.abs().max() > 0
         assert torch.allclose(weight.grad, gradient, rtol=1e-3, atol=1e-6)
-    assert part.generator_loss == pytest.approx(generator_loss(objective, fake).item(), rel=1e-4)
+    told = logits.stats(objective)["loss/generator"].item()
+    assert told == pytest.approx(generator_loss(objective, fake).item(), rel=1e-4)
+    assert not part.real.requires_grad, "the part is left as it was"
 
 
 @pytest.mark.parametrize("updates", [one_pass, two_passes, in_turn])
@@ -200,10 +188,13 @@ def test_a_row_tells_the_adversarial_losses_logits_and_accuracies_of_the_step(
     (part,) = parts_of(state)
     old = copy.deepcopy(state.discriminator)
     scores: list[Tensor] = []
+    drawn: list[Tensor] = []
     state.discriminator.register_forward_hook(lambda *call: scores.append(call[2][0].detach()))
-    updates(state, [part])
+    state.generator.register_forward_hook(lambda *call: drawn.append(call[2].detach()))
+    (logits,) = updates(state, [part])
+    (fakes,) = drawn
     with torch.no_grad():
-        fake, real = (old(images, part.labels)[0] for images in (part.fakes, part.real))
+        fake, real = (old(images, part.labels)[0] for images in (fakes, part.real))
     again = fake
     if updates is two_passes:
         (again,) = scores
@@ -218,7 +209,7 @@ def test_a_row_tells_the_adversarial_losses_logits_and_accuracies_of_the_step(
         (real > half).float().mean(),
         (fake <= half).float().mean(),
     ]
-    row = part.stats(objective)
+    row = torch.stack([logits.stats(objective)[name] for name in STATS])
     assert not row.requires_grad
     torch.testing.assert_close(row, torch.stack(expected), rtol=1e-4, atol=1e-5)
 
@@ -227,7 +218,7 @@ def test_a_step_fills_its_own_row_with_the_mean_over_all_parts() -> None:
     state, feed = TrainState(DATA, params_of(), CPU), Feed(DATA, params_of(), CPU.device, 2)
     old = copy.deepcopy(state.discriminator)
     feed.seek(1)
-    real, labels, _ = feed.next()
+    real, labels, *_ = feed.batch()
     train_step(state, feed, penalise=False)
     with torch.no_grad():
         logits, _ = old(real, labels)
@@ -238,12 +229,10 @@ def test_a_step_fills_its_own_row_with_the_mean_over_all_parts() -> None:
 
 @pytest.mark.parametrize(("objective", "at"), [("logistic", 0.0), ("least_squares", 0.5)])
 def test_a_logit_at_the_threshold_says_fake(objective: str, at: float) -> None:
-    state = TrainState(DATA, params_of(cpu_parts=1), CPU)
-    (part,) = parts_of(state)
-    part.note(torch.tensor(1.0), torch.tensor([at, at + 1, at - 1]), torch.tensor([at, at, at + 1]))
-    part.generator_loss = torch.tensor(2.0)
-    *_, on_reals, on_fakes = part.stats(objective).tolist()
-    assert (on_reals, on_fakes) == pytest.approx((1 / 3, 2 / 3))
+    fake = torch.tensor([at, at, at + 1])
+    stats = Logits(torch.tensor([at, at + 1, at - 1]), fake, fake).stats(objective)
+    assert stats["accuracy/discriminator_real"].item() == pytest.approx(1 / 3)
+    assert stats["accuracy/discriminator_fake"].item() == pytest.approx(2 / 3)
 
 
 def test_every_weight_is_trained() -> None:
@@ -291,12 +280,11 @@ def test_gradients_are_clipped_by_value() -> None:
 # -- The feed and the schedules ---------------------------------------------------------------------
 
 
-def batches(params: TrainParams, chunk: int, steps: range) -> list[tuple[Tensor, ...]]:
+def batches(params: TrainParams, chunk: int, steps: range) -> list[Batch]:
     feed, out = Feed(DATA, params, CPU.device, chunk), []
     for step in steps:
-        if step == steps.start or step % chunk == 0:
-            feed.seek(step)
-        out.append((*feed.next(), *feed.advance()))
+        feed.seek(step)
+        out.append(feed.batch())
     return out
 
 
@@ -331,6 +319,28 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
             assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
     other = batches(params_of(seed=2), 2, range(1))[0]
     assert not torch.equal(other[0], straight[0][0]) and not torch.equal(other[2], straight[0][2])
+
+
+def test_reading_a_batch_twice_gives_the_same_one() -> None:
+    feed = Feed(DATA, params_of(), CPU.device, 2)
+    feed.seek(3)
+    assert all(map(torch.equal, feed.batch(), feed.batch()))
+
+
+def test_a_step_runs_with_its_own_batch_whichever_step_ran_before() -> None:
+    params = params_of(decay_from=0.0)
+    state = TrainState(DATA, params, CPU)
+    run_step = stepper(state, Feed(DATA, params, CPU.device, 2))
+    for step in (5, 0, 1, 9):
+        run_step(step)
+        rate = float(state.generator_optimizer.param_groups[0]["lr"])
+        assert rate == pytest.approx(learning_rate(params, step))
+
+
+def test_r1_joins_once_in_r1_every_steps() -> None:
+    params = params_of(r1_every=3)
+    assert [step for step in range(7) if penalised(params, step)] == [0, 3, 6]
+    assert not penalised(params_of(r1_gamma=0.0), 0)
 
 
 def test_no_latent_comes_twice() -> None:
@@ -769,8 +779,8 @@ def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
 def test_f52_a_training_looks_at_the_balance_of_its_records(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(health, "WARM_UP_KIMG", 0.0)
-    monkeypatch.setattr(health, "PINNED", 0.0)  # whatever it tells apart is enough
+    monkeypatch.setattr(monitoring, "WARM_UP_KIMG", 0.0)
+    monkeypatch.setattr(monitoring, "PINNED", 0.0)  # whatever it tells apart is enough
     with pytest.raises(Diverged, match="stopped at step 20: the discriminator tells"):
         train(DATA, params_of(total_kimg=0.2))
 
@@ -928,13 +938,13 @@ def test_in_low_precision_layers_compute_low_and_weights_and_losses_stay_float32
         ):
             layer.register_forward_hook(lambda *call, name=name: seen[name].add(call[2].dtype))
     parts = parts_of(state)
-    UPDATES[updates](state, parts)
+    logits = UPDATES[updates](state, parts)
     assert seen == {"generator": {dtype}, "discriminator": {dtype}}
     weights = [*state.generator.parameters(), *state.discriminator.parameters()]
     assert all(w.dtype == w.grad.dtype == torch.float32 for w in weights if w.grad is not None)
-    for part in parts:
-        assert part.stats("logistic").dtype == part.fakes.dtype == torch.float32
-        assert part.stats("logistic").isfinite().all()
+    assert all(draw_fakes(state, part).dtype == torch.float32 for part in parts)
+    for stats in (part.stats("logistic") for part in logits):
+        assert all(value.dtype == torch.float32 and value.isfinite() for value in stats.values())
 
 
 def test_the_first_weights_are_a_function_of_the_seed() -> None:
@@ -961,14 +971,14 @@ def test_networks_are_built_as_the_params_say() -> None:
         "projection", 3, 3, 16, 16, 6, max_features=11, class_logit_weight=0.75
     )
     demo = params_of(
-        generator="seed",
-        discriminator="seed",
+        generator="demo",
+        discriminator="demo",
         updates="in_turn",
         auxiliary_discriminator=0.0,
         class_logit_weight=0.0,
     )
     state = TrainState(data_of(side=28), demo, CPU)
-    assert state.generator.architecture.kind == state.discriminator.architecture.kind == "seed"
+    assert state.generator.architecture.kind == state.discriminator.architecture.kind == "demo"
 
 
 @pytest.mark.parametrize("changes", [{"channels": 3}, {"side": 28}], ids=["colour", "28"])
@@ -981,7 +991,7 @@ def test_other_images_train(changes: dict[str, Any]) -> None:
     assert not trained.generator.training and not trained.discriminator.training
 
 
-@pytest.mark.parametrize("name", ["seed", "fast", "best"])
+@pytest.mark.parametrize("name", ["demo", "fast", "best"])
 def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     if not Path(f"presets/{name}.yaml").exists():
@@ -992,7 +1002,7 @@ def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.isfinite(train(data_of(side=28), params).history).all()
 
 
-@pytest.mark.parametrize("name", ["seed", "fast", "best"])
+@pytest.mark.parametrize("name", ["demo", "fast", "best"])
 def test_preset_default_takes_back_all_that_another_preset_changed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

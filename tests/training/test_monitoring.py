@@ -12,16 +12,17 @@ from test_training import DATA, digest, params_of, straight
 from torch import Tensor
 
 from cgan.data.dataset import Dataset
+from cgan.model.hardware import Hardware
 from cgan.model.networks import Generator
 from cgan.model.sampling import draw
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, look, train_judge
 from cgan.quality.metrics import conditional_accuracy
 from cgan.tracking.tracker import RecordingTracker
-from cgan.training import health
-from cgan.training import updates as steps
-from cgan.training.health import BAD_PROBES, WARM_UP_KIMG, Watch
+from cgan.training import monitoring, updates
 from cgan.training.loop import Diverged, Trained, train
+from cgan.training.monitoring import BAD_PROBES, WARM_UP_KIMG, Watch
+from cgan.training.state import TrainState
 
 # One pass drew a class of these 300 images all alike with one seed in three, and was stopped for it.
 STRONG = {
@@ -72,7 +73,7 @@ def accuracy_by_class(judge: Judge, generator: Generator) -> list[float]:
 def test_a_probe_compares_with_twice_as_many_training_images_as_it_draws(
     data: Dataset, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "DRAWINGS", 40)
+    monkeypatch.setattr(monitoring, "DRAWINGS", 40)
     assert len(Watch(judge, data, 1).real) == 80 < len(data)
 
 
@@ -90,14 +91,14 @@ def test_a_training_as_it_should_be_is_left_alone(data: Dataset, judge: Judge) -
 def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
     data: Dataset, judge: Judge, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    apply = steps.TrainState.apply
+    apply = updates.apply
 
-    def discriminator_only(state: steps.TrainState, optimizer: Any, by_part: Any) -> None:
+    def discriminator_only(state: TrainState, optimizer: Any, by_part: Any) -> None:
         gradients = list(by_part)  # computed all the same, and with them the losses
         if optimizer is state.discriminator_optimizer:
             apply(state, optimizer, gradients)
 
-    monkeypatch.setattr(steps.TrainState, "apply", discriminator_only)
+    monkeypatch.setattr(updates, "apply", discriminator_only)
     with pytest.raises(Diverged, match=r"chance alone gives 33|tells fakes from reals") as caught:
         trained(data, judge, **changes)
     assert caught.value.step > 500, "young generators are given time"
@@ -165,8 +166,8 @@ class Copier(Generator):
 def test_a_probe_compares_drawings_with_the_real_images_class_by_class(
     data: Dataset, judge: Judge
 ) -> None:
-    like = steps.TrainState(
-        data, params_of(**STRONG), steps.Hardware(torch.device("cpu"), torch.float32)
+    like = TrainState(
+        data, params_of(**STRONG), Hardware(torch.device("cpu"), torch.float32)
     ).generator
     watch = Watch(judge, data, 1)
     faithful = watch.probe(Copier(like, data).eval())
@@ -183,9 +184,7 @@ def test_a_probe_compares_drawings_with_the_real_images_class_by_class(
 def test_f52_one_picture_a_class_is_seen_by_the_second_probe_after_the_warm_up(
     data: Dataset, judge: Judge
 ) -> None:
-    state = steps.TrainState(
-        data, params_of(**STRONG), steps.Hardware(torch.device("cpu"), torch.float32)
-    )
+    state = TrainState(data, params_of(**STRONG), Hardware(torch.device("cpu"), torch.float32))
     watch = Watch(judge, data, 1)
     found = watch.probe(OnePicture(state.generator, data).eval())
     assert found["probe/conditional_accuracy"] == 1.0, "accuracy alone does not see it"
@@ -226,9 +225,7 @@ def test_probes_come_at_their_steps_and_change_no_bit_of_the_training() -> None:
 def test_chance_is_a_sign_in_the_second_half_of_a_training_only(
     data: Dataset, judge: Judge
 ) -> None:
-    state = steps.TrainState(
-        data, params_of(**STRONG), steps.Hardware(torch.device("cpu"), torch.float32)
-    )
+    state = TrainState(data, params_of(**STRONG), Hardware(torch.device("cpu"), torch.float32))
     watch = Watch(judge, data, 1)
     found = watch.probe(state.generator.eval()) | {"probe/diversity_worst_class": 1.0}
     assert found["probe/conditional_accuracy"] < 0.5

@@ -1,33 +1,39 @@
-"""Watching a training: light probes of quality, and the signs that it has gone wrong.
+"""What is looked at between the steps: previews, light probes of quality, signs of failure.
 
-A probe draws 1,000 images and looks at them through the judge, as `evaluate` does with ten times as
-many; it changes nothing about the training. Signs that end one: the discriminator wins for good, a
+None of it changes the training. A probe draws 1,000 images and looks at them through the judge, as
+`evaluate` does with ten times as many. Three signs end a training: the discriminator wins for good, a
 class is drawn as one and the same picture, or the drawings show the class asked for by chance alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cgan.data.dataset import Dataset
+from cgan.files import write_bytes
 from cgan.model.networks import Generator
-from cgan.model.sampling import draw
+from cgan.model.sampling import draw, encode_png, image_grid, to_uint8
 from cgan.quality.judge import Judge, look
 from cgan.quality.metrics import diversity, frechet_distance
+from cgan.training.state import TrainState
 
+PREVIEW_ROWS = 8
 DRAWINGS = 1000
 PINNED = 0.995  # of both the reals and the fakes told apart, in every record
 PINNED_RECORDS = 10
 LEAST_DIVERSITY = 0.25  # of what real images of the class have
-CHANCE = 1.5  # times the share that chance has: no better in the second half, it learnt nothing
+CHANCE = 1.5  # times the share of chance; no better in the second half: it learnt nothing
 BAD_PROBES = 2  # in a row
 WARM_UP_KIMG = 32.0  # a young generator draws one blob a class, and its discriminator knows it
 
 
 class Watch:
-    """Probes of one training. `judge` and `data` are those of the training; nothing is held out."""
+    """Probes of one training, with its own judge and training images; nothing is held out."""
 
     def __init__(self, judge: Judge, data: Dataset, seed: int) -> None:
         count = min(2 * DRAWINGS, len(data))
@@ -40,7 +46,7 @@ class Watch:
         self._bad = 0
 
     def probe(self, generator: Generator) -> dict[str, float]:
-        """Quality of a generator in eval mode, against training images: for trends, not to quote."""
+        """Quality of a generator in eval mode, against training images. It shows trends; don't quote it."""
         device = next(generator.parameters()).device
         seen = look(self.judge, draw(generator, self.asked, self.seed, device))
         spread = diversity(seen.features, self.asked, self.classes)
@@ -56,7 +62,7 @@ class Watch:
         }
 
     def problem(self, probe: dict[str, float], kimg: float, total_kimg: float) -> str | None:
-        """What is wrong after `kimg` of `total_kimg`, in words, once probes in a row have seen it."""
+        """What is wrong after `kimg` of `total_kimg`, in words, once BAD_PROBES in a row show it."""
         wrong = None if kimg <= WARM_UP_KIMG else self._sign(probe, kimg / total_kimg)
         self._bad = self._bad + 1 if wrong else 0
         return wrong if self._bad >= BAD_PROBES else None
@@ -77,7 +83,7 @@ class Watch:
 
 
 def discriminator_wins(accuracies: Sequence[tuple[float, float]], kimg: float) -> str | None:
-    """What is wrong, in words, when the last records (reals right, fakes right) leave no doubt."""
+    """What is wrong, in words, if the last records (reals right, fakes right) leave no doubt; or None."""
     last = accuracies[-PINNED_RECORDS:]
     if (
         kimg <= WARM_UP_KIMG
@@ -89,3 +95,48 @@ def discriminator_wins(accuracies: Sequence[tuple[float, float]], kimg: float) -
         f"the discriminator tells fakes from reals in more than {PINNED:.1%} of all cases for "
         f"{PINNED_RECORDS} records: the generator learns nothing more"
     )
+
+
+def preview_steps(count: int, total_steps: int) -> list[int]:
+    """Steps 1 and 200, then ever further apart, up to the last step; at most `count` of them."""
+    first = [step for step in (1, 200) if step <= total_steps][:count]
+    if count > len(first):
+        rest = np.geomspace(first[-1], total_steps, count - len(first) + 1)[1:]
+        first += [round(step) for step in rest]
+    return sorted(set(first))
+
+
+class Previewer:
+    """Pictures of fixed latents × classes, drawn by the averaged generator during training.
+
+    They are kept as files beside the checkpoints, so that a resumed training still has them all.
+    """
+
+    def __init__(self, state: TrainState, folder: Path | None) -> None:
+        p, classes = state.params, state.generator.architecture.classes
+        self.state, self.folder = state, folder / "previews" if folder else None
+        self.steps = set(preview_steps(p.previews, p.total_steps))
+        generator = torch.Generator().manual_seed(p.seed)
+        latents = torch.randn(PREVIEW_ROWS, p.latent_dim, generator=generator)
+        device = state.hardware.device
+        self.latents = latents.repeat_interleave(classes, dim=0).to(device)
+        self.labels = torch.arange(classes, device=device).repeat(PREVIEW_ROWS)
+        self._taken: dict[int, bytes] = {}
+
+    @torch.no_grad()
+    def take(self, step: int) -> NDArray[np.uint8]:
+        """Draw → uint8 [H, W] or [H, W, 3]: one row a latent, one column a class."""
+        images = to_uint8(self.state.average(self.latents, self.labels))
+        grid = image_grid(images.unflatten(0, (PREVIEW_ROWS, -1)))
+        self._taken[step] = encode_png(grid)
+        if self.folder:
+            write_bytes(self.folder / f"step-{step:06d}.png", self._taken[step])
+        return grid
+
+    def taken(self) -> dict[int, bytes]:
+        """Step → PNG, including those that an earlier, interrupted process took."""
+        files = sorted(self.folder.glob("step-*.png")) if self.folder else []
+        kept = {int(path.stem.removeprefix("step-")): path.read_bytes() for path in files}
+        return {
+            step: png for step, png in sorted((kept | self._taken).items()) if step in self.steps
+        }

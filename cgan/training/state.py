@@ -1,0 +1,258 @@
+"""All that a training changes: networks, optimizers, the averaged generator, and its records."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cgan.data.dataset import Dataset
+from cgan.model.hardware import Hardware, Map, sharing_weights
+from cgan.model.model_file import digest_of
+from cgan.model.networks import (
+    Architecture,
+    Discriminator,
+    Generator,
+    ProjectionDiscriminator,
+    build_discriminator,
+    build_generator,
+)
+from cgan.params.sections import TrainParams
+from cgan.training.batches import Batch
+from cgan.training.losses import (
+    decision_threshold,
+    discriminator_fake_loss,
+    discriminator_real_loss,
+    generator_loss,
+)
+
+# What is measured in every step, and the columns of a record: means of these over an interval.
+STATS = (
+    "loss/discriminator",
+    "loss/generator",
+    "logits/real_mean",
+    "logits/fake_mean",
+    "accuracy/discriminator_real",
+    "accuracy/discriminator_fake",
+)
+COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
+# The attributes of a state that a checkpoint holds, the records aside.
+NETWORKS = ("generator", "discriminator", "average")
+OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
+Optimizer = torch.optim.Adam | torch.optim.Adadelta
+
+
+def weights_of(optimizer: Optimizer) -> list[Tensor]:
+    """The weights that the optimizer updates."""
+    weights: list[Tensor] = optimizer.param_groups[0]["params"]
+    return weights
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a batch, with networks that share the weights and have batch-norm state of their own."""
+
+    generator: Generator
+    discriminator: Discriminator
+    real: Tensor
+    labels: Tensor
+    latents: Tensor
+    penalise: bool
+
+    @property
+    def projection(self) -> ProjectionDiscriminator:
+        """The discriminator, for updates that TrainParams allows with this kind only."""
+        assert isinstance(self.discriminator, ProjectionDiscriminator)
+        return self.discriminator
+
+
+class Logits(NamedTuple):
+    """What the discriminator said of one part in one step: float32 [N] each, without a graph."""
+
+    real: Tensor
+    fake: Tensor
+    fake_in_generator_update: Tensor
+
+    def stats(self, objective: str) -> dict[str, Tensor]:
+        """STATS by name. The losses are the adversarial ones: class losses would hide who is ahead."""
+        real, fake, threshold = self.real, self.fake, decision_threshold(objective)
+        return {
+            "loss/discriminator": discriminator_fake_loss(objective, fake)
+            + discriminator_real_loss(objective, real),
+            "loss/generator": generator_loss(objective, self.fake_in_generator_update),
+            "logits/real_mean": real.mean(),
+            "logits/fake_mean": fake.mean(),
+            "accuracy/discriminator_real": (real > threshold).float().mean(),
+            "accuracy/discriminator_fake": (fake <= threshold).float().mean(),
+        }
+
+
+class TrainState:
+    """Both networks, the averaged generator, both optimizers, and what was recorded so far."""
+
+    def __init__(self, data: Dataset, params: TrainParams, hardware: Hardware) -> None:
+        _, channels, height, width = data.images.shape
+        image = {"channels": channels, "height": height, "width": width, "classes": data.classes}
+        image["max_features"] = params.max_width
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(params.seed)
+            generator = build_generator(
+                Architecture(
+                    kind=params.generator,
+                    features=params.generator_width,
+                    latent_dim=params.latent_dim,
+                    **image,
+                )
+            )
+            discriminator = build_discriminator(
+                Architecture(
+                    kind=params.discriminator,
+                    features=params.discriminator_width,
+                    class_logit_weight=params.class_logit_weight,
+                    **image,
+                )
+            )
+        self.params, self.hardware = params, hardware
+        self.generator: Generator = generator.to(hardware.device).train()
+        self.discriminator: Discriminator = discriminator.to(hardware.device).train()
+        self.average: Generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.generator_optimizer = self._optimizer(self.generator)
+        self.discriminator_optimizer = self._optimizer(self.discriminator)
+        # On CUDA one stream computes all of a batch faster than its parts.
+        self.parts = params.cpu_parts if hardware.device.type == "cpu" else 1
+        self.networks = [(self.generator, self.discriminator)] + [
+            (sharing_weights(self.generator), sharing_weights(self.discriminator))
+            for _ in range(1, self.parts)
+        ]
+        self.map: Map = map
+        self.step = 0
+        self.stats = torch.zeros(params.log_every, len(STATS), device=hardware.device)
+        self.history: list[list[float]] = []
+        self._pairs = [
+            [t for t in net.state_dict().values() if t.is_floating_point()]
+            for net in (self.average, self.generator)
+        ]
+
+    def _optimizer(self, network: nn.Module) -> Optimizer:
+        p = self.params
+        weights = [w for w in network.parameters() if w.requires_grad]
+        on_cuda = self.hardware.device.type == "cuda"
+        # A tensor, so that the rate can change inside a captured graph.
+        rate = torch.tensor(p.lr, device=self.hardware.device)
+        if p.optimizer == "adam":
+            betas = (p.adam_beta1, p.adam_beta2)
+            return torch.optim.Adam(weights, rate, betas, fused=True, capturable=on_cuda)
+        return torch.optim.Adadelta(
+            weights, lr=p.lr, rho=p.adadelta_rho, eps=p.adadelta_eps, capturable=on_cuda
+        )
+
+    def split(self, batch: Batch, penalise: bool) -> list[Part]:
+        """A batch → its parts, each with networks that share the weights."""
+        tensors = (batch.real, batch.labels, batch.latents)
+        pieces = zip(*(tensor.chunk(self.parts) for tensor in tensors), strict=True)
+        return [
+            Part(generator, discriminator, real, labels, latents, penalise)
+            for (generator, discriminator), (real, labels, latents) in zip(
+                self.networks, pieces, strict=True
+            )
+        ]
+
+    def write_stats(self, row: Tensor, logits: list[Logits]) -> None:
+        """Write STATS of a step, as means over its parts, into a row of `stats` (int64 [1])."""
+        by_part = [part.stats(self.params.objective) for part in logits]
+        stats = [torch.stack([part[name] for name in STATS]) for part in by_part]
+        self.stats.index_copy_(0, row, torch.stack(stats).mean(dim=0)[None])
+
+    def recorded(self, column: str) -> list[float]:
+        """One of COLUMNS in every record so far."""
+        index = COLUMNS.index(column)
+        return [row[index] for row in self.history]
+
+    def set_learning_rate(self, rate: Tensor) -> None:
+        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+            group = optimizer.param_groups[0]
+            if isinstance(group["lr"], Tensor):
+                group["lr"].copy_(rate)
+            else:
+                group["lr"] = float(rate)
+
+    @torch.no_grad()
+    def update_average(self, weight: Tensor) -> None:
+        """average += weight · (generator - average), over weights and batch-norm statistics."""
+        average, newest = self._pairs
+        change = torch._foreach_sub(newest, average)
+        torch._foreach_mul_(change, weight)
+        torch._foreach_add_(average, change)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a resumed training needs, by name."""
+        tensors = {"stats": self.stats, "history": torch.tensor(self.history, dtype=torch.float64)}
+        for name in NETWORKS:
+            network: nn.Module = getattr(self, name)
+            tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
+        for name in OPTIMIZERS:
+            optimizer: Optimizer = getattr(self, name)
+            for index, weight in enumerate(weights_of(optimizer)):
+                for key, value in optimizer.state[weight].items():
+                    tensors[f"{name}/{index}/{key}"] = torch.as_tensor(value)
+        return tensors
+
+    def digests(self) -> dict[str, str]:
+        """sha256 of each part of the state, to compare two trainings bit for bit."""
+        tensors = self.tensors()
+        parts = {name: _below(tensors, f"{name}/") for name in (*NETWORKS, *OPTIMIZERS)}
+        parts["history"] = {"history": tensors["history"]}
+        return {name: digest_of(part) for name, part in parts.items()}
+
+    def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Go back to a checkpoint of a training with the same fingerprint."""
+        self.step = step
+        self.stats.copy_(tensors["stats"])
+        self.history = tensors["history"].tolist()
+        for name in NETWORKS:
+            network: nn.Module = getattr(self, name)
+            network.load_state_dict(_below(tensors, f"{name}/"))
+        for name in OPTIMIZERS:
+            optimizer: Optimizer = getattr(self, name)
+            for index, weight in enumerate(weights_of(optimizer)):
+                # Fused optimizers walk the memory of weights and moments side by side, so the
+                # moments must get the weights' strides (channels-last) back.
+                optimizer.state[weight] = {
+                    key: torch.empty_like(weight).copy_(value)
+                    if value.shape == weight.shape
+                    else value.to(weight.device)
+                    for key, value in _below(tensors, f"{name}/{index}/").items()
+                }
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+@torch.no_grad()
+def estimate_batch_norm(
+    generator: Generator, seed: int, batches: int = 40, size: int = 256
+) -> None:
+    """Measure batch-norm statistics for the averaged generator: no batch ever went through its weights.
+
+    They are means over `batches` batches of `size` drawings with balanced labels.
+    """
+    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative mean
+    device = next(generator.parameters()).device
+    random = torch.Generator().manual_seed(seed)
+    labels = (torch.arange(size) % generator.architecture.classes).to(device)
+    generator.train()
+    for _ in range(batches):
+        latents = torch.randn(size, generator.architecture.latent_dim, generator=random)
+        generator(latents.to(device), labels)
+    generator.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

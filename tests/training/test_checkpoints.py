@@ -1,0 +1,185 @@
+"""Checkpoints: which are kept, and what a training falls back to."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+from cgan.model.model_file import digest_of, load_tensors
+from cgan.training.checkpoints import Checkpoints
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return digest_of(a) == digest_of(b)
+
+
+def tensors_of(step: int) -> dict[str, torch.Tensor]:
+    return {"w": torch.full((3,), float(step))}
+
+
+def saved(folder: Path, *steps: int) -> Checkpoints:
+    checkpoints = Checkpoints(folder)
+    for step in steps:
+        checkpoints.save(step, tensors_of(step))
+    return checkpoints
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_newest_two_checkpoints_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
+    found = saved(tmp_path, 2, 10, 4, 100).load()
+    assert found is not None and found[0] == 100 and same(found[1], tensors_of(100))
+    assert names_in(tmp_path) == ["step-000000010.safetensors", "step-000000100.safetensors"]
+
+
+def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path / "new").load() is None
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def flip_weight(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+
+
+def change_step(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'step\\": 8', b'step\\": 9'))
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_weight, change_step])
+def test_f38_training_falls_back_to_the_previous_good_checkpoint_and_says_so(
+    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = saved(tmp_path, 4, 8)
+    newest = tmp_path / "step-000000008.safetensors"
+    before = newest.read_bytes()
+    damage(newest)
+    assert newest.read_bytes() != before
+    with caplog.at_level(logging.WARNING):
+        found = checkpoints.load()
+    assert found is not None and found[0] == 4 and same(found[1], tensors_of(4))
+    assert "Checkpoint left out: " in caplog.text and newest.name in caplog.text
+    assert names_in(tmp_path) == ["step-000000004.safetensors"]
+
+
+def test_f38_with_no_good_checkpoint_training_starts_anew(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 4, 8)
+    for path in tmp_path.iterdir():
+        truncate(path)
+    assert checkpoints.load() is None
+
+
+UNREADABLE = """
+import os, resource, sys
+from pathlib import Path
+from cgan.model.model_file import UnreadableError
+from cgan.training.checkpoints import Checkpoints
+checkpoints = Checkpoints(Path(sys.argv[2]))
+if sys.argv[1] == "EMFILE":
+    try:
+        while True:
+            os.open("/dev/null", os.O_RDONLY)
+    except OSError:
+        os.closerange(1000, 1000 + int(sys.argv[3]))
+elif sys.argv[1] == "ENOMEM":
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+elif os.getuid() == 0:
+    os.setuid(65534)
+try:
+    sys.exit(f"loaded {checkpoints.load()}")
+except UnreadableError as error:
+    sys.stdout.write(str(error))
+except OSError as error:  # of the folder
+    sys.stdout.write(f"{error.filename}: {error.strerror}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "amount", "reason"),
+    [
+        pytest.param("EMFILE", 0, "Too many open files", marks=pytest.mark.slow),
+        ("EMFILE", 1, "Too many open files"),
+        pytest.param("ENOMEM", 100_000, "annot allocate memory", marks=pytest.mark.slow),
+        ("ENOMEM", 15_000_000, "annot allocate memory"),
+        ("EACCES, file", 0, "Permission denied"),
+        ("EACCES, folder", 0, "Permission denied"),
+    ],
+)
+def test_f77_checkpoints_that_cannot_be_read_at_present_are_told_and_left_alone(
+    tmp_path: Path, fault: str, amount: int, reason: str
+) -> None:
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder)
+    for step in (4, 8):
+        checkpoints.save(step, {"w": torch.zeros(3_000_000)})
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for path in [tmp_path, *tmp_path.parents][:-2]:
+        path.chmod(path.stat().st_mode | 0o011)  # to be passed through by another user
+    if fault == "EACCES, file":
+        for path in folder.iterdir():
+            path.chmod(0)
+    if fault == "EACCES, folder":
+        folder.chmod(0)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", UNREADABLE, fault, str(folder), str(amount)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)),
+        )
+    finally:
+        folder.chmod(0o755)
+        for path in folder.iterdir():
+            path.chmod(0o644)
+    assert child.returncode == 0, child.stderr
+    assert reason in child.stdout and str(folder) in child.stdout, child.stdout
+    assert "Errno" not in child.stdout, "the system's words, without its number"
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    found = Checkpoints(folder).load()
+    assert found is not None and found[0] == 8
+
+
+def test_f42_the_step_in_the_name_is_the_step_of_the_content(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 4, 8)
+    assert load_tensors(tmp_path / "step-000000008.safetensors", "checkpoint")[1]["step"] == 8
+    (tmp_path / "step-000000008.safetensors").rename(tmp_path / "step-000000009.safetensors")
+    found = checkpoints.load()
+    assert found is not None and found[0] == 8
+
+
+def test_f43_leftover_of_a_killed_save_is_cleaned_and_nothing_else(tmp_path: Path) -> None:
+    saved(tmp_path, 4)
+    (tmp_path / ".step-000000008.safetensors.abc.tmp").write_bytes(b"half")
+    (tmp_path / "mlflow.json").write_text("{}")
+    found = Checkpoints(tmp_path).load()
+    assert found is not None and found[0] == 4
+    assert names_in(tmp_path) == ["mlflow.json", "step-000000004.safetensors"]
+
+
+def test_f54_a_save_that_finds_no_space_leaves_the_former_checkpoints(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 4, 8)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoints.save(12, {"w": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names_in(tmp_path) == ["step-000000004.safetensors", "step-000000008.safetensors"]
