@@ -101,8 +101,8 @@ def draw(
 @app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
-    from cgan.tracking.delivery import serve_ui
     from cgan.tracking.journal import project_root
+    from cgan.tracking.store import serve_ui
 
     serve_ui(project_root(), port)
 
@@ -118,8 +118,8 @@ def _track() -> None: ...
 @track.command()
 def flush() -> None:
     """Deliver what waits because MLflow was away."""
-    from cgan.tracking.delivery import flush
     from cgan.tracking.journal import project_root
+    from cgan.tracking.sender import flush
 
     lines = flush(project_root())
     typer.echo("\n".join(lines) if lines else "Nothing waits.")

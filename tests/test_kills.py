@@ -135,9 +135,7 @@ def strike(project: Path, runner: subprocess.Popen[bytes], victim: str) -> bool:
             return False
         os.killpg(runner.pid, signal.SIGKILL)
         return True
-    word = {"dvc": "dvc", "stage": "cgan.stages", "sender": "cgan.tracking.delivery"}.get(
-        victim, ""
-    )
+    word = {"dvc": "dvc", "stage": "cgan.stages", "sender": "cgan.tracking.sender"}.get(victim, "")
     struck = False
     for process in of_project(project):
         if not word or is_running(process, word):

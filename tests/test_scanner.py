@@ -18,7 +18,7 @@ from cgan import cli
 from cgan.errors import ModelError
 from cgan.model.model_file import Checkpoints
 from cgan.registry.client import generator_file
-from cgan.tracking.delivery import store_uri
+from cgan.tracking.store import store_uri
 
 MODULES = {"pickle", "_pickle", "cPickle", "joblib", "marshal", "dill", "cloudpickle", "shelve"}
 NAMES = {"eval", "exec", "compile", "__import__"}

@@ -26,8 +26,8 @@ from test_run import root as root
 from cgan.data import sources
 from cgan.errors import SourceError
 from cgan.params.sections import DataParams
-from cgan.tracking.delivery import flush
 from cgan.tracking.journal import journals
+from cgan.tracking.sender import flush
 
 MARK = f"planted-{uuid.uuid4().hex}"
 pytestmark = [

@@ -28,8 +28,9 @@ from urllib.parse import unquote
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.markdown import in_markdown, spaced
-from cgan.tracking.delivery import MODEL_NAME, client_settings, store_uri, without_credentials
+from cgan.tracking.delivery import MODEL_NAME
 from cgan.tracking.journal import project_root
+from cgan.tracking.store import client_settings, store_uri, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -52,8 +52,9 @@ from cgan.registry.client import (
 from cgan.registry.decision import Loaded, Share, decide
 from cgan.registry.gate_report import headline, history_reason, to_markdown, version_note
 from cgan.registry.load_check import drawing_apart, labels_for
-from cgan.tracking.delivery import RUN_KEY_TAG, flush_one, waiting_journals
+from cgan.tracking.delivery import RUN_KEY_TAG
 from cgan.tracking.journal import count_waiting, journals, project_root
+from cgan.tracking.sender import flush_one, waiting_journals
 
 REPORT, REPORT_TEXT = Path("reports/gate.json"), Path("reports/gate.md")
 FOLDER = "gate"  # of the run's artifacts

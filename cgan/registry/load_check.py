@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from cgan.errors import ModelError
-from cgan.tracking.delivery import client_settings
+from cgan.tracking.store import client_settings
 
 TIME_LIMIT_S = 180.0
 PER_CLASS = 10

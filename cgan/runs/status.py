@@ -31,8 +31,8 @@ from cgan.errors import CganError
 from cgan.params.sections import Params, load_params
 from cgan.quality.report import LINES
 from cgan.registry.client import SUMMARY, VERDICT, Version, open_registry
-from cgan.tracking.delivery import store_uri, without_credentials
 from cgan.tracking.journal import JOURNAL, count_waiting, journals
+from cgan.tracking.store import store_uri, without_credentials
 
 STORE_S = 30.0  # for importing MLflow, too: a second, on a busy machine ten; REQUEST_S holds before
 REQUEST_S = 3

@@ -1,7 +1,7 @@
 """A stage's way to MLflow, without a server in its way.
 
 A training writes its records into a journal (`cgan.tracking.journal`) and never speaks to a server. A child
-process, the sender (`cgan.tracking.delivery`), reads the journal and delivers it: it runs at low
+process, the sender (`cgan.tracking.sender`), reads the journal and delivers it: it runs at low
 priority, knows by its closed stdin when the stage ends, and a server that is dead, slow or hanging
 is its trouble alone. What it cannot deliver waits for `cgan track flush`.
 """
@@ -15,9 +15,7 @@ import json
 import logging
 import os
 import platform
-import select
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -32,24 +30,21 @@ from cgan import git
 from cgan.errors import Interrupted, TrackingError
 from cgan.files import md5_of, write_json
 from cgan.params.sections import Params, flatten
-from cgan.project import PACKAGE_PARENT
-from cgan.tracking.delivery import FOREIGN_RUN, client_settings, store_uri, without_credentials
 from cgan.tracking.journal import (
     JournalTracker,
     RunHeader,
-    count_waiting,
-    delivered_run,
     is_finished,
     journals,
     project_root,
 )
+from cgan.tracking.sender import Sender
+from cgan.tracking.store import store_uri, without_credentials
 from cgan.tracking.tracker import NullTracker, Tracker
 
 log = logging.getLogger(__name__)
 
 FINISH_S = 20.0
 FINISH_AFTER_SIGNAL_S = 5.0
-CONNECT_S = 30.0
 SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
 
 
@@ -89,7 +84,7 @@ def training_run(
     later = {"gate", "reevaluate", "tracking"}
     tracker.log_params(flatten(params.model_dump(by_alias=True, exclude=later)))
     tracker.log_dataset(dataset)
-    sender = _Sender(tracker.folder, uri)
+    sender = Sender(tracker.folder, uri)
     patience_s = FINISH_S
     try:
         if params.tracking.on_unreachable == "fail":
@@ -126,7 +121,7 @@ def reopen(reference: Path) -> Iterator[Tracker]:
         yield NullTracker()
         return
     tracker = _open_journal(project_root(), header, resume=False)
-    sender = _Sender(tracker.folder, _uri_of(header))
+    sender = Sender(tracker.folder, _uri_of(header))
     try:
         yield tracker
     finally:
@@ -142,7 +137,7 @@ def deliver_again(run: Mapping[str, str], reference: Path) -> None:
     """
     header = RunHeader(**run)
     tracker = _open_journal(project_root(), header, resume=True)
-    sender = _Sender(tracker.folder, _uri_of(header))
+    sender = Sender(tracker.folder, _uri_of(header))
     if is_finished(tracker.folder):  # or its journal is gone, for all was delivered
         tracker.write("added")
     else:
@@ -175,7 +170,7 @@ def side_run(params: Params, name: str, source: str) -> Iterator[JournalTracker]
         tracking_uri=without_credentials(uri),
     )
     tracker = _open_journal(root, header, resume=False)
-    sender = _Sender(tracker.folder, uri)
+    sender = Sender(tracker.folder, uri)
     tracker.write("start", pid=os.getpid())
     tracker.set_tags({**_facts_of_here(_source()), "mlflow.source.name": source})
     try:
@@ -372,71 +367,3 @@ def _gpu_metrics() -> dict[str, float]:
             )
             metrics[f"system/gpu_{index}_utilization_percentage"] = load.gpu
     return metrics
-
-
-class _Sender:
-    """The child process that delivers a journal, seen from its parent."""
-
-    def __init__(self, folder: Path, uri: str) -> None:
-        self.folder = folder
-        environment = {key: value for key, value in os.environ.items() if key not in FOREIGN_RUN}
-        environment |= {"MLFLOW_TRACKING_URI": uri, **client_settings()}
-        # the code that runs here, not whatever package is installed
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")])
-        )
-        with (folder / "sender.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "cgan.tracking.delivery", str(folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                bufsize=0,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for the training
-            )
-        self._said = b""
-
-    def require_connection(self, shown_uri: str) -> None:
-        """Raises TrackingError unless the run exists in the store within CONNECT_S seconds."""
-        assert self._process.stdout
-        ready, _, _ = select.select([self._process.stdout], [], [], CONNECT_S)
-        if ready:
-            self._said = self._process.stdout.readline()
-        heard = json.loads(self._said or b"{}")
-        if not heard.get("run_id"):
-            raise TrackingError(
-                f"MLflow at {shown_uri} cannot be used: "
-                f"{heard.get('error') or f'no answer within {CONNECT_S:g} s'}. Start it, set "
-                "MLFLOW_TRACKING_URI to another, or set `tracking.on_unreachable: spool` to train "
-                "now and deliver later."
-            )
-
-    def finish(self, patience_s: float) -> str | None:
-        """Let it deliver what is left, for so long; tell what waits. Returns the run id if known."""
-        try:
-            output, _ = self._process.communicate(timeout=patience_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            output, _ = self._process.communicate()
-        answers: dict[str, Any] = {}
-        for line in (self._said + output).splitlines():
-            with contextlib.suppress(ValueError):
-                answers |= json.loads(line)
-        run_id: str | None = answers.get("run_id") or delivered_run(self.folder)
-        if answers.get("rejected"):
-            log.warning(
-                "MLflow refused %d records for good; they are in %s/rejected.jsonl",
-                answers["rejected"],
-                self.folder,
-            )
-        if not answers.get("delivered"):
-            waiting = count_waiting(self.folder)
-            reason = answers.get("error") or f"not done after {patience_s:g} s"
-            log.warning(
-                "MLflow is away (%s): %d records wait in %s; `cgan track flush` delivers them.",
-                reason,
-                waiting,
-                self.folder,
-            )
-        return run_id

@@ -32,10 +32,11 @@ from cgan.errors import TrackingError
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.sections import Params, load_params
-from cgan.tracking import delivery as mlflow_delivery
-from cgan.tracking import run as mlflow_tracker
-from cgan.tracking.delivery import Delivery, flush, store_uri, without_credentials
+from cgan.tracking import run as tracked_run
+from cgan.tracking.delivery import Delivery
 from cgan.tracking.journal import JOURNAL, JournalTracker, RunHeader, count_waiting, journals
+from cgan.tracking.sender import flush
+from cgan.tracking.store import make_store, store_uri, without_credentials
 from cgan.tracking.tracker import NullTracker
 from cgan.training.loop import train
 
@@ -67,7 +68,7 @@ def params(**tracking: Any) -> Params:
 
 @contextlib.contextmanager
 def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[JournalTracker]:
-    with mlflow_tracker.training_run(
+    with tracked_run.training_run(
         params(**tracking),
         key,
         tags={"cgan.device": "cpu"},
@@ -149,7 +150,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, S
             log_steps(tracker)
             tracker.log_file(Path(__file__), "reports")
             tracker.log_model(a_generator(root / "g.safetensors"), STEPS[-1], {"digest": "d"})
-        with mlflow_tracker.reopen(reference) as later:
+        with tracked_run.reopen(reference) as later:
             later.log_metrics({"quality/conditional_accuracy": 0.99}, STEPS[-1])
         yield root, Store(root / "mlflow.db"), json.loads(reference.read_text())["run_id"]
 
@@ -256,9 +257,10 @@ def test_f61_delivery_killed_before_its_cursor_moved_repeats_nothing(root: Path)
     script = f"""
 import os, signal
 from pathlib import Path
-from cgan.tracking import delivery as mlflow_delivery
-from cgan.tracking.delivery import Delivery, store_uri
-mlflow_delivery.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from cgan.tracking import delivery
+from cgan.tracking.delivery import Delivery
+from cgan.tracking.store import store_uri
+delivery.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Delivery(Path({str(folder)!r}), store_uri(Path({str(root)!r})), Path({str(root)!r})).deliver()
 """
     killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
@@ -322,7 +324,8 @@ def test_f62_two_first_contacts_at_once_make_one_store(root: Path) -> None:
         waiting_journal(root, key)
     script = """
 import sys; from pathlib import Path
-from cgan.tracking.delivery import Delivery, store_uri
+from cgan.tracking.delivery import Delivery
+from cgan.tracking.store import store_uri
 root = Path(sys.argv[1])
 Delivery(root / ".cgan/tracking" / sys.argv[2], store_uri(root), root).deliver()
 """
@@ -531,7 +534,7 @@ def test_f91_a_cursor_that_could_not_be_written_is_no_delivery(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(mlflow_delivery, "write_json", full)
+        patch.setattr("cgan.tracking.delivery.write_json", full)
         with pytest.raises(OSError, match="No space left"):
             delivery.deliver()
     assert delivery.offset == 0
@@ -557,7 +560,7 @@ import os, signal, sys
 from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from cgan.tracking.delivery import make_store
+from cgan.tracking.store import make_store
 
 @event.listens_for(Engine, "after_cursor_execute")
 def die(connection, cursor, statement, *_):
@@ -575,11 +578,11 @@ def test_f95_a_kill_within_the_making_of_a_store_leaves_none(
     command = [sys.executable, "-c", MIGRATION, str(path)]
     assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
     assert not path.exists() and len(list(tmp_path.glob(".mlflow.db.*"))) >= 1
-    mlflow_delivery.make_store(f"sqlite:///{path}")
+    make_store(f"sqlite:///{path}")
     assert list(tmp_path.iterdir()) == [path]
     assert Store(path).rows("select count(*) from experiments") == [(1,)]
     before = path.stat().st_ino
-    mlflow_delivery.make_store(f"sqlite:///{path}")
+    make_store(f"sqlite:///{path}")
     assert path.stat().st_ino == before
 
 
@@ -658,7 +661,7 @@ def test_f60_training_without_a_usable_server_ends_well_and_is_delivered_later(
     uri = f"http://127.0.0.1:{free_port()}"
     if trouble != "refused":
         uri = request.getfixturevalue(trouble)
-    monkeypatch.setattr(mlflow_delivery, "HTTP_TIMEOUT_S", 1)
+    monkeypatch.setattr("cgan.tracking.store.HTTP_TIMEOUT_S", 1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("http://", "http://me:secret@"))
     caplog.set_level(logging.INFO)
 
@@ -666,7 +669,7 @@ def test_f60_training_without_a_usable_server_ends_well_and_is_delivered_later(
     with training(root) as tracker:
         log_steps(tracker)
         assert time.monotonic() - began < 1.5
-    assert time.monotonic() - began < mlflow_tracker.FINISH_S + 3
+    assert time.monotonic() - began < tracked_run.FINISH_S + 3
 
     folder = journals(root) / "k1"
     (message,) = [text for text in caplog.messages if "MLflow is away" in text]
@@ -731,7 +734,7 @@ def test_f61_server_killed_and_restarted_in_mid_run_ends_up_with_each_step_once(
 ) -> None:
     port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(mlflow_delivery, "HTTP_TIMEOUT_S", 2)
+    monkeypatch.setattr("cgan.tracking.store.HTTP_TIMEOUT_S", 2)
     store = Store(root / "server.db")
     times = []
 
@@ -778,7 +781,7 @@ def test_f61_a_minute_of_training_with_the_server_killed_twice_ends_up_with_each
     data = Dataset(torch.from_numpy(images), torch.from_numpy(labels), {"classes": 3})
     port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(mlflow_delivery, "HTTP_TIMEOUT_S", 2)
+    monkeypatch.setattr("cgan.tracking.store.HTTP_TIMEOUT_S", 2)
     store = Store(root / "server.db")
     seen: list[int] = []
     done = threading.Event()
@@ -836,10 +839,10 @@ def test_store_is_in_the_project_unless_the_environment_names_another(
 
 
 def test_reopening_without_a_usable_reference_records_nowhere(root: Path) -> None:
-    with mlflow_tracker.reopen(root / "missing.json") as tracker:
+    with tracked_run.reopen(root / "missing.json") as tracker:
         assert isinstance(tracker, NullTracker)
     (root / "broken.json").write_text("{")
-    with mlflow_tracker.reopen(root / "broken.json") as tracker:
+    with tracked_run.reopen(root / "broken.json") as tracker:
         assert isinstance(tracker, NullTracker)
     assert not journals(root).exists()
 
@@ -850,7 +853,7 @@ def test_changed_dvc_lock_alone_is_not_dirty(root: Path) -> None:
         subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
 
     def tags() -> dict[str, str]:
-        return mlflow_tracker._git_tags(mlflow_tracker._source())
+        return tracked_run._git_tags(tracked_run._source())
 
     assert tags() == {}
     git("init", "-b", "main")
