@@ -38,7 +38,7 @@ from cgan.tracking.journal import (
     project_root,
 )
 from cgan.tracking.sender import Sender
-from cgan.tracking.store import store_uri, without_credentials
+from cgan.tracking.store import experiment_name, store_uri, without_credentials
 from cgan.tracking.tracker import NullTracker, Tracker
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def training_run(
     header = RunHeader(
         run_key=run_key,
         run_name=_run_name(params),
-        experiment=params.tracking.experiment,
+        experiment=experiment_name(params.tracking.experiment),
         tracking_uri=without_credentials(uri),
     )
     tracker = _open_journal(root, header, resume=True)
@@ -166,7 +166,7 @@ def side_run(params: Params, name: str, source: str) -> Iterator[JournalTracker]
     header = RunHeader(
         run_key=uuid.uuid4().hex,
         run_name=f"{name} · {time.strftime('%Y-%m-%d %H:%M')}",
-        experiment=params.tracking.experiment,
+        experiment=experiment_name(params.tracking.experiment),
         tracking_uri=without_credentials(uri),
     )
     tracker = _open_journal(root, header, resume=False)

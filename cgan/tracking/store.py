@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 HTTP_TIMEOUT_S = 10
 STORE = "MLFLOW_TRACKING_URI"
 SQLITE = "sqlite:///"
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+NAMED_SERVERS = ("databricks", "databricks-uc", "uc")  # the address is in a configuration of theirs
 # Settings of MLflow that would send our records to somebody else's run.
 FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME")
 EXPERIMENT_TAGS = {
@@ -47,8 +50,8 @@ def store_uri(root: Path) -> str:
     A user and password in the address of a server are moved to where MLflow looks for them too, in the
     environment: its errors quote the address.
 
-    Raises TrackingError for a folder (`file:` or a plain path): MLflow has no file store any more. And for a
-    project in whose path a database's address would end too early.
+    Raises TrackingError for a folder (`file:` or a plain path), for MLflow has no file store any more; for
+    `host:port` without a scheme; and for a project in whose path a database's address would end too early.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not uri or (uri.startswith(SQLITE) and not uri.startswith((SQLITE + "/", SQLITE + ":"))):
@@ -58,7 +61,11 @@ def store_uri(root: Path) -> str:
                 "address of a database. Rename that folder, or set MLFLOW_TRACKING_URI to a store elsewhere."
             )
         return f"{SQLITE}{root / (uri.removeprefix(SQLITE) or 'mlflow.db')}"
-    if uri.startswith("file:") or ("://" not in uri and not uri.startswith("databricks")):
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is {uri!r}, without a scheme. Set it to http://{uri}, or https."
+        )
+    if urlsplit(uri).scheme in ("", "file") and uri not in NAMED_SERVERS:
         folder = uri.removeprefix("file:").replace("//", "/") or "mlruns"
         raise TrackingError(
             f"MLFLOW_TRACKING_URI is {uri!r}, a folder; MLflow keeps runs in a database or a server "
@@ -82,13 +89,24 @@ def without_credentials(uri: str) -> str:
 
 
 def is_server(uri: str) -> bool:
-    return uri.startswith(("http://", "https://", "databricks"))
+    """Does a server keep the runs? What is no database is one, such as `azureml://…` or `arn:aws:…`."""
+    return urlsplit(uri).scheme.partition("+")[0] not in DATABASES
+
+
+def experiment_name(configured: str) -> str:
+    """The experiment of new runs: MLFLOW_EXPERIMENT_NAME, else `tracking.experiment` of params.yaml."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or configured
+
+
+def is_absent(uri: str) -> bool:
+    """Is it a sqlite file that is not there? MLflow would make an empty one."""
+    return uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file()
 
 
 def artifact_root(uri: str, root: Path) -> Path:
     """Where the artifacts of a local store lie: beside the sqlite file."""
-    if uri.startswith("sqlite:///"):
-        return Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts"
+    if uri.startswith(SQLITE):
+        return Path(uri.removeprefix(SQLITE)).parent / "mlartifacts"
     return root / "mlartifacts"
 
 
@@ -121,7 +139,8 @@ def _experiment_id(client: MlflowClient, uri: str, root: Path, name: str) -> str
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"the MLflow experiment `{name}` is deleted: bring it back with `mlflow experiments "
-            f"restore --experiment-id {found.experiment_id}`, or set `tracking.experiment`"
+            f"restore --experiment-id {found.experiment_id}`, or set `tracking.experiment` or "
+            "MLFLOW_EXPERIMENT_NAME to another"
         )
     return str(found.experiment_id)
 

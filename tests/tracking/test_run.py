@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -26,23 +25,19 @@ import pytest
 import torch
 from conftest import ROOT, TINY
 from synthetic import make_images
+from tracked import DATASET, PARAMS, STEPS, Store, a_generator, log_steps, training
+from tracked import root as root
 
 from cgan.data.dataset import Dataset
 from cgan.errors import TrackingError
-from cgan.model.model_file import save_network
-from cgan.model.networks import Architecture, build_generator
-from cgan.params.sections import Params, load_params
 from cgan.tracking import run as tracked_run
 from cgan.tracking.delivery import Delivery
 from cgan.tracking.journal import JOURNAL, JournalTracker, RunHeader, count_waiting, journals
 from cgan.tracking.sender import flush
-from cgan.tracking.store import make_store, store_uri, without_credentials
+from cgan.tracking.store import is_server, make_store, serve_ui, store_uri, without_credentials
 from cgan.tracking.tracker import NullTracker
 from cgan.training.loop import train
 
-PARAMS = load_params(ROOT / "params.yaml")
-DATASET = {"name": "sample", "path": "data/raw/train.csv", "sha256": "ab" * 32, "rows": 36}
-STEPS = list(range(50, 501, 50))
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -50,69 +45,6 @@ pytestmark = [  # MLflow's own: connections left to the garbage collector, hints
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
 ]
-
-
-@pytest.fixture
-def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_EXP_NAME", "MLFLOW_RUN_CONTEXT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
-    return tmp_path
-
-
-def params(**tracking: Any) -> Params:
-    return PARAMS.model_copy(update={"tracking": PARAMS.tracking.model_copy(update=tracking)})
-
-
-@contextlib.contextmanager
-def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[JournalTracker]:
-    with tracked_run.training_run(
-        params(**tracking),
-        key,
-        tags={"cgan.device": "cpu"},
-        dataset=DATASET,
-        reference=root / "models/mlflow_run.json",
-    ) as tracker:
-        yield tracker
-
-
-def log_steps(tracker: JournalTracker, steps: list[int] = STEPS) -> None:
-    for step in steps:
-        tracker.log_metrics({"loss/generator": 1 / step, "progress/kimg": step * 0.064}, step)
-    tracker.log_image("previews", np.full((28, 56), 9, np.uint8), steps[-1])
-
-
-def a_generator(path: Path) -> Path:
-    torch.manual_seed(0)
-    network = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 8))
-    save_network(path, network, {"seed": 0})
-    return path
-
-
-class Store:
-    """What the database holds, past MLflow's own code."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def rows(self, query: str, *values: str) -> list[Any]:
-        with contextlib.closing(sqlite3.connect(self.path)) as connection:
-            return connection.execute(query, values).fetchall()
-
-    def steps(self, key: str) -> list[int]:
-        query = "select step from metrics where key = ? order by step"
-        return [step for (step,) in self.rows(query, key)]
-
-    def runs(self) -> list[tuple[str, str, str]]:
-        return self.rows("select run_uuid, name, status from runs order by start_time")
-
-    def tags(self, run_id: str) -> dict[str, str]:
-        return dict(self.rows("select key, value from tags where run_uuid = ?", run_id))
-
-    def params(self, run_id: str) -> dict[str, str]:
-        return dict(self.rows("select key, value from params where run_uuid = ?", run_id))
 
 
 def waiting_journal(root: Path, key: str = "k1", uri: str | None = None) -> Path:
@@ -342,11 +274,11 @@ Delivery(root / ".cgan/tracking" / sys.argv[2], store_uri(root), root).deliver()
     assert store.steps("loss/generator") == sorted(2 * STEPS)
 
 
-TESTS = [str(ROOT / "tests"), str(Path(__file__).parent)]
+TESTS = [str(ROOT / "tests")]
 TRAINING = """
 import os, sys, time; sys.path[:0] = {tests}
 from pathlib import Path
-from test_run import training
+from tracked import training
 with training(Path.cwd()) as tracker:
     for step in range(int(sys.argv[1]), 1000):
         tracker.log_metrics({{"loss/generator": 1.0}}, step)
@@ -838,6 +770,66 @@ def test_store_is_in_the_project_unless_the_environment_names_another(
     assert without_credentials("https://me:secret@host:5/x") == "https://host:5/x"
 
 
+@pytest.mark.parametrize(
+    ("uri", "server"),
+    [
+        ("sqlite:////data/runs.db", False),
+        ("postgresql://db/runs", False),
+        ("postgresql+psycopg2://me:pw@db:5432/runs", False),
+        ("mysql+pymysql://db/runs", False),
+        ("mssql+pyodbc://db/runs", False),
+        ("http://127.0.0.1:5000", True),
+        ("https://runs.example.org/mlflow", True),
+        ("databricks", True),
+        ("databricks://profile", True),
+        ("databricks-uc", True),
+        ("uc:http://127.0.0.1:8080", True),
+        ("azureml://eastus.api.azureml.ms/mlflow/v1.0/subscriptions/s", True),
+        ("arn:aws:sagemaker:eu-west-1:1234:mlflow-tracking-server/runs", True),
+    ],
+)
+def test_a_store_is_a_database_or_a_server_by_its_scheme(
+    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str, server: bool
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert store_uri(root) == uri
+    assert is_server(uri) is server
+    if server:
+        with pytest.raises(TrackingError, match="names a server, .*: open that in a browser"):
+            serve_ui(root, 5000)
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("localhost:5000", r"without a scheme\. Set it to http://localhost:5000, or https"),
+        ("127.0.0.1:5000/mlflow", r"Set it to http://127\.0\.0\.1:5000/mlflow"),
+    ],
+)
+def test_an_address_without_a_scheme_is_refused_in_words(
+    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str, words: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError, match=words):
+        store_uri(root)
+
+
+def test_mlflow_experiment_name_names_the_experiment_of_new_runs(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    with training(root) as tracker:
+        log_steps(tracker)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")  # later records stay with their run
+    with tracked_run.reopen(root / "models/mlflow_run.json") as later:
+        later.log_metrics({"quality/fid_judge": 0.5}, STEPS[-1])
+    flush(root)
+    store = Store(root / "mlflow.db")
+    query = "select e.name, r.status from runs r join experiments e using (experiment_id)"
+    assert store.rows(query) == [("mine", "FINISHED")]
+    assert store.steps("quality/fid_judge") == [STEPS[-1]]
+
+
 def test_reopening_without_a_usable_reference_records_nowhere(root: Path) -> None:
     with tracked_run.reopen(root / "missing.json") as tracker:
         assert isinstance(tracker, NullTracker)
@@ -871,7 +863,7 @@ def test_recording_loads_no_mlflow_into_the_training(root: Path) -> None:
     script = f"""
 import sys; sys.path[:0] = {TESTS}
 from pathlib import Path
-from test_run import training, log_steps
+from tracked import training, log_steps
 with training(Path.cwd()) as tracker:
     log_steps(tracker)
 assert "mlflow" not in sys.modules and "pandas" not in sys.modules
