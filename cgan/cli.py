@@ -150,9 +150,9 @@ def reproduce(
 
     Runs the code that the run recorded, in a temporary worktree. Exit code 0: equal, 1: not.
     """
-    from cgan.runs.reproduce import reproduce
+    from cgan.runs.reproduce import reproduce_run
 
-    outcome = reproduce(run, typer.echo, keep=keep)
+    outcome = reproduce_run(run, typer.echo, keep=keep)
     typer.echo(outcome.text)
     if not outcome.equal:
         raise typer.Exit(1)
@@ -183,19 +183,21 @@ app.add_typer(registry, name="registry")
 @registry.command("list")
 def registry_list() -> None:
     """Every version with its verdict, and who was champion when, why and by whom."""
-    from cgan.registry.client import listed, model_name, open_registry
+    from cgan.registry.client import model_name, open_registry
+    from cgan.registry.history import listed
 
     with open_registry(model_name()) as found:
-        typer.echo(listed(found))
+        typer.echo(listed(found.model, found.shown, found.versions(), found.history()))
 
 
 @registry.command("show")
 def registry_show(version: Annotated[int, typer.Argument(help="Its number.")]) -> None:
     """What is known of one version."""
-    from cgan.registry.client import model_name, open_registry, shown
+    from cgan.registry.client import model_name, open_registry
+    from cgan.registry.history import shown
 
     with open_registry(model_name()) as found:
-        typer.echo(shown(found, version))
+        typer.echo(shown(found.model, found.version(version)))
 
 
 Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]
@@ -210,7 +212,8 @@ def registry_promote(
     ] = False,
 ) -> None:
     """Make VERSION the champion by a person's decision."""
-    from cgan.registry.client import model_name, open_registry, promote_by_hand, told
+    from cgan.registry.client import model_name, open_registry, promote_by_hand
+    from cgan.registry.history import told
 
     with open_registry(model_name()) as found:
         typer.echo(told(promote_by_hand(found, version, why, force)))
@@ -219,7 +222,8 @@ def registry_promote(
 @registry.command("rollback")
 def registry_rollback(why: Why) -> None:
     """Bring back the champion before this one; the gate doesn't undo it."""
-    from cgan.registry.client import model_name, open_registry, told
+    from cgan.registry.client import model_name, open_registry
+    from cgan.registry.history import told
 
     with open_registry(model_name()) as found:
         typer.echo(told(found.rollback(why)))

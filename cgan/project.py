@@ -11,6 +11,7 @@ PACKAGE_PARENT = str(
     PACKAGE.parent
 )  # for PYTHONPATH: a child runs this code, whatever is installed
 
+CSV = Path("data/raw/train.csv")
 TRAIN_DATA = Path("data/processed/train.safetensors")
 HOLDOUT_DATA = Path("data/processed/holdout.safetensors")
 JUDGE = Path("models/judge.safetensors")
@@ -21,3 +22,5 @@ LOCK_COPY = Path(".cgan/dvc.lock")
 RUN_REFERENCE = Path("models/mlflow_run.json")
 EVALUATION = Path("reports/evaluation.json")
 VALIDATION = Path("reports/validation.json")
+PRODUCTION = Path(".cgan/production")  # of `make up` and `make deploy`
+SCHEDULED_WORK = PRODUCTION / "work"  # the clone in which scheduled runs work

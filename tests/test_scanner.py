@@ -17,7 +17,7 @@ from conftest import ROOT
 from cgan import cli
 from cgan.errors import ModelError
 from cgan.model.model_file import Checkpoints
-from cgan.registry.client import generator_file
+from cgan.registry.archive import generator_file
 from cgan.tracking.store import store_uri
 
 MODULES = {"pickle", "_pickle", "cPickle", "joblib", "marshal", "dill", "cloudpickle", "shelve"}

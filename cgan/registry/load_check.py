@@ -39,33 +39,7 @@ PASSED_ON = (
     "REQUESTS_",
 )
 ALSO = ("PATH", "LANG", "LC_ALL", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "OMP_NUM_THREADS")
-
-SCRIPT = """
-import json, logging, sys, warnings
-warnings.simplefilter("ignore")
-logging.disable(logging.WARNING)
-asked = json.load(sys.stdin)
-def answer(**facts):
-    with open(asked["answer"], "w") as file:
-        json.dump(facts, file)
-import mlflow, pandas
-mlflow.set_tracking_uri(asked["store"])
-try:
-    folder = mlflow.artifacts.download_artifacts(artifact_uri=asked["model"], dst_path="model")
-except Exception as error:
-    answer(away=f"{type(error).__name__}: {error}"[:500])
-    sys.exit()
-try:
-    model = mlflow.pyfunc.load_model(folder)
-    drawn = model.predict(
-        pandas.DataFrame({"label": asked["labels"]}), params={"seed": asked["seed"]}
-    )
-    import cgan, os
-    own = os.path.realpath(cgan.__file__).startswith(os.path.realpath(folder))
-    answer(pictures=list(drawn["png_base64"]), own=own)
-except Exception as error:
-    answer(problem=f"{type(error).__name__}: {error}"[:500])
-"""
+PROGRAM = Path(__file__).with_name("load_check_program.py")
 
 
 def labels_for(classes: int) -> list[int]:
@@ -94,7 +68,7 @@ class ApartProcess:
         kept = {k: v for k, v in os.environ.items() if k in ALSO or k.startswith(PASSED_ON)}
         self._errors = (folder / "errors.txt").open("w+b")
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", "-c", SCRIPT],
+            [sys.executable, "-I", "-B", str(PROGRAM)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,

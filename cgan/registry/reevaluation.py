@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,16 @@ from cgan.params.sections import Params
 from cgan.quality.comparison import Ground
 from cgan.quality.judge import Judge, load_judge, look
 from cgan.quality.metrics import frechet_distance
-from cgan.registry.client import Registry, Version, generator_file, open_registry
+from cgan.registry.archive import (
+    TRAINING_DATA,
+    fingerprints,
+    generator_file,
+    kept_file,
+    kept_profile,
+)
+from cgan.registry.client import Registry, open_registry
 from cgan.registry.decision import Check, bars
-from cgan.registry.gate import TRAINING_DATA, Say, fingerprints, kept_file, kept_profile, named, now
+from cgan.registry.history import Version, now
 
 CSV = Path("data/raw/train.csv")
 REPORT, REPORT_TEXT = Path("reports/reevaluation.json"), Path("reports/reevaluation.md")
@@ -45,7 +53,7 @@ WORDS = {
 Report = dict[str, Any]
 
 
-def reevaluate(params: Params, say: Say) -> Report:
+def reevaluate(params: Params, say: Callable[[str], None]) -> Report:
     """Judge the champion on data/raw/train.csv; the report, also in reports/reevaluation.json and .md.
 
     Raises CganError with the summary, when all is written, unless the champion is healthy; and when
@@ -58,13 +66,14 @@ def reevaluate(params: Params, say: Say) -> Report:
     table = csv_reader.read_csv(CSV, params.validation, max_bytes=limit, name=str(CSV))
     found = csv_reader.report_on(table, params.validation, str(CSV))
     with open_registry(params.gate.model) as registry:
-        number = registry.champion()
-        if number is None:
+        champion = registry.champion_version()
+        if champion is None:
             raise ModelError(
                 f"`{registry.model}` has no champion yet: `cgan gate` makes the first."
             )
-        champion = registry.version(number)
-        say(f"Judging version {number} of `{registry.model}` on {found['rows']:,} images of {CSV}.")
+        say(
+            f"Judging version {champion.number} of `{registry.model}` on {found['rows']:,} images of {CSV}."
+        )
         report = _report(registry, champion, table, found, params)
         write_json(REPORT, report)
         write_text(REPORT_TEXT, to_markdown(report))
@@ -122,7 +131,7 @@ def _report(
             }
             for check in checks
         },
-        "champion": named(champion),
+        "champion": champion.for_report(),
         "data": {"path": str(CSV), "sha256": table.sha256, "images": len(table.labels)},
         "time": now(),
     }

@@ -21,18 +21,9 @@ from cgan.cli import app
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
-from cgan.registry.client import (
-    CHAMPION,
-    PREVIOUS,
-    VERDICT,
-    Move,
-    PromotionConflictError,
-    Registry,
-    described,
-    generator_file,
-    lineage,
-    open_registry,
-)
+from cgan.registry.archive import generator_file
+from cgan.registry.client import PromotionConflictError, Registry, open_registry
+from cgan.registry.history import CHAMPION, PREVIOUS, VERDICT, Move, described, lineage
 from cgan.serving.generator import Generator
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
