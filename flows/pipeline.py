@@ -54,7 +54,7 @@ from flows.dvc import (
     check_free,
     choose,
     read_stages,
-    reproduce,
+    repro_stage,
     run_cgan,
     set_params,
 )
@@ -103,10 +103,12 @@ def _run_context() -> str:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_busy)
-def run_stage(stage: str, force: bool) -> State[Any]:
+def run_dvc_stage(stage: str, force: bool) -> State[Any]:
     """Reproduce one DVC stage. The state's name says what happened: Ran, Unchanged or Restored."""
     try:
-        outcome = reproduce(stage, _relay, force=force, env={"MLFLOW_RUN_CONTEXT": _run_context()})
+        outcome = repro_stage(
+            stage, _relay, force=force, env={"MLFLOW_RUN_CONTEXT": _run_context()}
+        )
     except CganError as error:
         return _failed(error)
     return Completed(name=outcome.name.capitalize(), message=f"{stage}: {outcome}", data=outcome)
@@ -163,7 +165,7 @@ def _run_stages(
 ) -> State[Any] | None:
     """Run the stages one after the other; add to `results`. Returns the flow's state if one fails."""
     for stage in stages:
-        job = run_stage.with_options(
+        job = run_dvc_stage.with_options(
             name=stage.name, task_run_name=stage.name, description=stage.description
         )
         started = time.monotonic()

@@ -20,11 +20,11 @@ from typing import Any
 import psutil
 import pytest
 from conftest import ROOT
-from test_pipeline import CLI, DVC_YAML, TOY
+from toy_project import CLI, DVC_YAML, TOY
 
 from cgan.errors import CganError
 from flows import production as services
-from flows.production import Process, Production
+from flows.servers import Process, Production
 
 
 def git(folder: Path, *arguments: str) -> str:
