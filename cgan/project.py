@@ -21,6 +21,7 @@ LOCK = Path("dvc.lock")
 LOCK_COPY = Path(".cgan/dvc.lock")
 RUN_REFERENCE = Path("models/mlflow_run.json")
 EVALUATION = Path("reports/evaluation.json")
+METRICS = Path("reports/metrics.json")
 VALIDATION = Path("reports/validation.json")
 PRODUCTION = Path(".cgan/production")  # of `make up` and `make deploy`
 SCHEDULED_WORK = PRODUCTION / "work"  # the clone in which scheduled runs work

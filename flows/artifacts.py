@@ -22,20 +22,15 @@ from prefect.artifacts import (
 
 from cgan.errors import CganError
 from cgan.params.sections import flatten, load_params
+from cgan.quality.table import METRICS
 from flows.dvc import Outcome
 
 PLAIN_WORDS = {
-    "quality.conditional_accuracy": "share of drawings that show the class asked for",
-    "quality.worst_class_accuracy": "the same, of the class that fares worst",
-    "quality.fid_judge": "Fréchet distance from held-out real images; smaller is better",
+    **{
+        f"quality.{key}": f"{metric.name}: {metric.meaning}; {metric.better} is better"
+        for key, metric in METRICS.items()
+    },
     "quality.fid_judge_floor": "the same of real training images: what a perfect generator has",
-    "quality.kid_judge": "kernel distance from held-out real images; 0 is like real, chance may put it below",
-    "quality.precision": "share of drawings that look like some real image",
-    "quality.recall": "share of real images that look like some drawing",
-    "quality.density": "how deep among the real images the drawings lie; 1 is like real",
-    "quality.coverage": "share of real images with a drawing near them",
-    "quality.gan_train_accuracy": "of a class network that saw drawings only, on real images",
-    "quality.copies": "share of drawings closer to a training image than 99 % of held-out ones",
     "judge.accuracy": "share of held-out real images that the judge gets right",
     "judge.accuracy_low": "lower end of its 95 % interval",
     "judge.accuracy_high": "upper end of its 95 % interval",

@@ -28,12 +28,8 @@ REPLICATES = 200
 GROUPS = 200
 MAX_COVERED = 1000  # real images whose surroundings coverage looks at
 MAX_BLOCKS = 20
-METRICS = {  # name → (in words, higher or lower is better)
-    "fid_judge": ("Fréchet distance", "lower"),
-    "conditional_accuracy": ("conditional accuracy", "higher"),
-    "worst_class_accuracy": ("accuracy of the worst class", "higher"),
-    "coverage": ("coverage", "higher"),
-}
+# What is measured of both generators, by the keys of `quality.table`.
+COMPARED = ("fid_judge", "conditional_accuracy", "worst_class_accuracy", "coverage")
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class Estimate:
 class Judged:
     """What was measured of one generator."""
 
-    metrics: dict[str, Estimate]  # the keys of METRICS
+    metrics: dict[str, Estimate]  # the keys COMPARED
     fid_over_floor: Estimate
     coverage_of_floor: Estimate
     right_by_class: list[int]

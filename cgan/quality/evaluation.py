@@ -290,36 +290,3 @@ def gan_train(
 
 def vars_of(value: Manifold) -> dict[str, float]:
     return {name: getattr(value, name) for name in ("precision", "recall", "density", "coverage")}
-
-
-def headline(report: dict[str, Any]) -> dict[str, float]:
-    """The flat numbers that `dvc metrics show` prints; each metric with its floor behind it."""
-    flat = {
-        "conditional_accuracy": report["conditional_accuracy"]["value"],
-        "worst_class_accuracy": min(report["conditional_accuracy"]["by_class"]),
-        "fid_judge": report["fid_judge"]["value"],
-        "fid_judge_floor": report["fid_judge"]["floor"],
-        "kid_judge": report["kid_judge"]["value"],
-    }
-    for name in ("precision", "recall", "density", "coverage"):
-        flat[name] = report["manifold"]["value"][name]
-    if "gan_train" in report:
-        flat["gan_train_accuracy"] = report["gan_train"]["value"]
-    flat["copies"] = report["copies"]["closer_than_1_percent_of_heldout"]
-    return {name: round(value, 5) for name, value in flat.items()}
-
-
-def tracked(report: dict[str, Any]) -> dict[str, float]:
-    """What goes to the run's page: the headline, floors, and values per class."""
-    flat = {f"quality/{name}": value for name, value in headline(report).items()}
-    flat["quality_floor/conditional_accuracy"] = report["conditional_accuracy"]["floor"]
-    flat["quality_floor/kid_judge"] = report["kid_judge"]["floor"]
-    for name, value in report["manifold"]["floor"].items():
-        flat[f"quality_floor/{name}"] = value
-    if "gan_train" in report:
-        flat["quality_floor/gan_train_accuracy"] = report["gan_train"]["floor"]
-    for metric in ("conditional_accuracy", "fid_judge"):
-        for label, value in enumerate(report[metric]["by_class"]):
-            if value is not None:
-                flat[f"quality_by_class/{metric}_{label}"] = value
-    return flat

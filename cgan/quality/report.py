@@ -7,23 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError
-from cgan.project import EVALUATION
+from cgan.project import EVALUATION, RUN_REFERENCE
+from cgan.project import METRICS as NUMBERS
+from cgan.quality.table import METRICS, floors
 
-METRICS = Path("reports/metrics.json")
 JUDGE = Path("reports/judge.json")
 GRID = Path("samples/grid.png")
-RUN = Path("models/mlflow_run.json")
-
-# key of metrics.json → (words, what real images get: key of evaluation.json, better is)
-LINES = {
-    "conditional_accuracy": ("drawn digits show the class asked for", "higher"),
-    "worst_class_accuracy": ("… of the worst class", "higher"),
-    "fid_judge": ("Fréchet distance in the judge's features", "lower"),
-    "recall": ("recall: part of the real variety that is drawn", "higher"),
-    "coverage": ("coverage: real images with a drawing nearby", "higher"),
-    "gan_train_accuracy": ("a class network that saw drawings only is right on reals", "higher"),
-    "copies": ("drawings closer to a training image than 99 % of reals", "lower"),
-}
 
 
 def summary() -> str:
@@ -32,20 +21,22 @@ def summary() -> str:
         return _summary()
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CganError(
-            f"{METRICS}, {EVALUATION} or {JUDGE}: not what this version writes. Make them again: "
+            f"{NUMBERS}, {EVALUATION} or {JUDGE}: not what this version writes. Make them again: "
             "`dvc repro --force train_judge evaluate`."
         ) from None
 
 
 def _summary() -> str:
-    quality = _read(METRICS)["quality"]
-    floors = _floors(_read(EVALUATION))
-    passport = _read(EVALUATION)["passport"]
+    quality = _read(NUMBERS)["quality"]
+    evaluation = _read(EVALUATION)
+    real, passport = floors(evaluation), evaluation["passport"]
     judge = _read(JUDGE)["judge"]
     rows = [("metric", "drawn", "real", "")]
-    for key, (words, better) in LINES.items():
-        if key in quality:
-            rows.append((words, f"{quality[key]:.4g}", floors.get(key, ""), f"{better} is better"))
+    for key, metric in METRICS.items():
+        if metric.on_screen and key in quality:
+            floor = f"{real[key]:.4g}" if key in real else ""
+            what = f"{metric.name}: {metric.meaning}"
+            rows.append((what, f"{quality[key]:.4g}", floor, f"{metric.better} is better"))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     table = "\n".join(
         f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip()
@@ -69,22 +60,9 @@ def _summary() -> str:
     )
 
 
-def _floors(report: dict[str, Any]) -> dict[str, str]:
-    floors = {
-        "conditional_accuracy": report["conditional_accuracy"]["floor"],
-        "fid_judge": report["fid_judge"]["floor"],
-        "recall": report["manifold"]["floor"]["recall"],
-        "coverage": report["manifold"]["floor"]["coverage"],
-        "copies": 0.01,
-    }
-    if "gan_train" in report:
-        floors["gan_train_accuracy"] = report["gan_train"]["floor"]
-    return {key: f"{value:.4g}" for key, value in floors.items()}
-
-
 def _run() -> str:
     try:
-        run = json.loads(RUN.read_text())
+        run = json.loads(RUN_REFERENCE.read_text())
         return f"{run['run_name']} ({run['run_id'] or 'not delivered yet: cgan track flush'})"
     except (OSError, ValueError, KeyError, TypeError):
         return "none"

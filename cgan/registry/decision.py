@@ -14,8 +14,9 @@ from typing import Any
 
 from cgan.markdown import in_markdown, spaced
 from cgan.params.sections import GateParams
-from cgan.quality.comparison import METRICS, Judged
+from cgan.quality.comparison import COMPARED, Judged
 from cgan.quality.metrics import wilson_interval
+from cgan.quality.table import METRICS
 
 COPIES_FLOOR = 0.01  # by its definition: nearer than 99 % of the held-out reals
 MAIN = "fid_judge"
@@ -118,12 +119,12 @@ def decide(
 def compare(challenger: Judged, champion: Judged) -> list[Compared]:
     """Every metric, judged with the same replicates."""
     rows = []
-    for name, (_, direction) in METRICS.items():
+    for name in COMPARED:
         ours, theirs = challenger.metrics[name], champion.metrics[name]
         difference = ours - theirs
         low, high = difference.interval
         clear = (high < 0) or (low > 0)
-        better = (high < 0) == (direction == "lower") if clear else None
+        better = (high < 0) == (METRICS[name].better == "lower") if clear else None
         rows.append(Compared(name, ours.value, theirs.value, difference.value, (low, high), better))
     return rows
 
@@ -214,7 +215,7 @@ def _sentence(row: Compared) -> str:
     words = {True: "better than", False: "worse than", None: "not clearly different from"}
     low, high = row.interval
     return (
-        f"{METRICS[row.metric][0]} {row.challenger:.4f}, {words[row.better]} the champion's "
+        f"{METRICS[row.metric].name} {row.challenger:.4f}, {words[row.better]} the champion's "
         f"{row.champion:.4f} (difference {row.difference:+.4f}, 95 %: {low:+.4f} to {high:+.4f})"
     )
 
@@ -274,7 +275,7 @@ def _body(report: Report) -> str:
             f"| | version {challenger['version']} | champion | difference | 95 % interval | |",
             "|---|---:|---:|---:|---:|---|",
             *[
-                f"| {METRICS[row['metric']][0]} ({METRICS[row['metric']][1]} is better) | "
+                f"| {METRICS[row['metric']].name} ({METRICS[row['metric']].better} is better) | "
                 f"{row['challenger']:.4f} | {row['champion']:.4f} | {row['difference']:+.4f} | "
                 f"{row['interval'][0]:+.4f} to {row['interval'][1]:+.4f} | {MARKS[row['better']]} |"
                 for row in report["comparison"]

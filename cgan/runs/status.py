@@ -21,7 +21,7 @@ from rich.text import Text
 from cgan import git
 from cgan.errors import CganError
 from cgan.project import SCHEDULED_WORK
-from cgan.quality.report import LINES
+from cgan.quality.table import METRICS
 from cgan.registry.history import SUMMARY, VERDICT
 from cgan.runs.status_sources import (
     PREFECT_S,
@@ -40,7 +40,6 @@ from cgan.tracking.store import is_server, store_uri, without_credentials
 STORE_S = 30.0  # for importing MLflow, too: a second, on a busy machine ten; REQUEST_S holds before
 PLAIN_WIDTH = 110
 SHOWN_RUNS = 3
-NAMES = {"fid_judge": "Fréchet distance", "gan_train_accuracy": "GAN-train accuracy"}
 GOOD, BAD, QUIET = "green", "bold red", "dim"
 STATES = {
     **dict.fromkeys(("promoted", "passed", "healthy", "completed", "finished"), GOOD),
@@ -252,8 +251,9 @@ def _quality(root: Path, stored: Stored) -> Group | Text:
     """
     run, champion = stored.evaluated, stored.champion_run
     last = run.get("metrics", {})
-    values = {key: last[f"quality/{key}"] for key in LINES if f"quality/{key}" in last}
-    floors = {key: last.get(f"quality_floor/{key}") for key in LINES}
+    shown = [key for key, metric in METRICS.items() if metric.on_screen]
+    values = {key: last[f"quality/{key}"] for key in shown if f"quality/{key}" in last}
+    floors = {key: last.get(f"quality_floor/{key}") for key in shown}
     floors["fid_judge"] = last.get("quality/fid_judge_floor")
     if not values:
         values = read_newest(root / "reports/metrics.json").get("quality", {})
@@ -272,10 +272,8 @@ def _quality(root: Path, stored: Stored) -> Group | Text:
     table.add_column("", no_wrap=True)
     for name in (*columns, "real"):
         table.add_column(name, justify="right", no_wrap=True)
-    for key, (_, better) in LINES.items():
-        if key not in values:
-            continue
-        words = f"{NAMES.get(key, key.replace('_', ' '))} {'↑' if better == 'higher' else '↓'}"
+    for key in (key for key in shown if key in values):
+        words = f"{METRICS[key].name} {'↑' if METRICS[key].better == 'higher' else '↓'}"
         row = compared.get(key) or {}
         cells = [Text(words), Text(f"{row.get('challenger', values[key]):.4g}", "bold")]
         if len(columns) > 1:

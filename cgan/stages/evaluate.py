@@ -12,12 +12,12 @@ from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import save_png
 from cgan.params.sections import load_params
 from cgan.pictures.confusion_matrix import confusion_matrix_image
-from cgan.project import EVALUATION, RUN_REFERENCE
-from cgan.quality.evaluation import Inputs, headline, judge_generator, tracked
+from cgan.project import EVALUATION, METRICS, RUN_REFERENCE
+from cgan.quality.evaluation import Inputs, judge_generator
+from cgan.quality.table import headline, tracked
 from cgan.stages.runner import run_stage
 from cgan.tracking.run import reopen
 
-METRICS = Path("reports/metrics.json")
 CONFUSION = Path("reports/confusion_matrix.png")
 
 log = logging.getLogger(__name__)

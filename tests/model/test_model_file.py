@@ -184,7 +184,7 @@ def test_f40_weights_of_another_architecture_are_refused_with_the_difference(
         ModelError, match="weights and architecture in the file don't match"
     ) as caught:
         load_generator(path)
-    assert difference in str(caught.value)
+    assert difference in str(caught.value) and str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +264,19 @@ def test_loaded_generator_draws_what_the_saved_one_draws(tmp_path: Path, kind: s
     assert facts["torch"] == torch.__version__ and facts["data_digest"] == "ab"
     convs = [w for w in loaded.parameters() if w.dim() == 4]
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in convs)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("running_var", -1.0), ("running_var", float("nan")), ("bias", float("inf"))],
+)
+def test_values_that_no_training_gives_are_refused(tmp_path: Path, name: str, value: float) -> None:
+    network = build_generator(GENERATOR).eval()
+    some = next(key for key in network.state_dict() if key.endswith(name))
+    network.state_dict()[some].fill_(value)
+    save_network(tmp_path / "g", network, {})
+    with pytest.raises(ModelError, match=f"tensor `{some}` holds values that no training gives"):
+        load_generator(tmp_path / "g")
 
 
 def test_loaded_discriminator_scores_what_the_saved_one_scores(tmp_path: Path) -> None:
@@ -403,6 +416,7 @@ def test_f77_checkpoints_that_cannot_be_read_at_present_are_told_and_left_alone(
             path.chmod(0o644)
     assert child.returncode == 0, child.stderr
     assert reason in child.stdout and str(folder) in child.stdout, child.stdout
+    assert "Errno" not in child.stdout, "the system's words, without its number"
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     found = Checkpoints(folder).load()
     assert found is not None and found[0] == 8

@@ -180,7 +180,7 @@ def test_drawings_are_counted_by_class_and_compared_with_what_real_images_get(
     judged = ground.judge_drawings(drawings)
     assert (judged.right_by_class, judged.asked_by_class) == ([7, 8, 8], [8, 8, 8])
     metrics: dict[str, Any] = {name: e.value for name, e in judged.metrics.items()}
-    assert list(metrics) == list(comparison.METRICS)
+    assert list(metrics) == list(comparison.COMPARED)
     assert metrics["conditional_accuracy"] == pytest.approx(23 / 24)
     assert metrics["worst_class_accuracy"] == pytest.approx(7 / 8)
     distance = ground._distance(seen.features, "drawn").value

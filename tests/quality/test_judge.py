@@ -55,6 +55,12 @@ def judge(digits: Dataset) -> Judge:
     return train_judge(seen, recipe, CPU, torch.float32)
 
 
+def test_the_judge_halves_the_image_twice_before_its_last_convolution() -> None:
+    layers = Judge(10, 1, 4).eval().layers
+    sizes = [tuple(layers[:end](torch.zeros(2, 1, 28, 28)).shape[1:]) for end in (3, 6, 7, 10, 11)]
+    assert sizes == [(4, 14, 14), (8, 14, 14), (8, 7, 7), (16, 7, 7), (16, 3, 3)]
+
+
 def tiny(side: int = 8, channels: int = 1) -> Dataset:
     return dataset(*make_images(side=side, channels=channels), 3)
 

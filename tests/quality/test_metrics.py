@@ -23,7 +23,7 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality import evaluation, metrics
-from cgan.quality.evaluation import evaluate, gan_train, headline, tracked
+from cgan.quality.evaluation import evaluate, gan_train
 from cgan.quality.judge import Judge, accuracy, look, save_judge, train_judge
 from cgan.quality.metrics import (
     NEIGHBOURS,
@@ -36,6 +36,7 @@ from cgan.quality.metrics import (
     nearest_distance,
     wilson_interval,
 )
+from cgan.quality.table import headline, tracked
 
 
 def gaussian(
@@ -578,6 +579,7 @@ def test_headline_and_run_page_take_each_number_from_its_place() -> None:
         "quality_floor/density": 0.43,
         "quality_floor/coverage": 0.44,
         "quality_floor/gan_train_accuracy": 0.72,
+        "quality_floor/copies": 0.01,
         "quality_by_class/conditional_accuracy_0": 0.93,
         "quality_by_class/conditional_accuracy_1": 0.61,
         "quality_by_class/conditional_accuracy_2": 0.94,

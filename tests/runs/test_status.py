@@ -333,7 +333,10 @@ def test_f85_report_over_damaged_files_is_one_message(
     }
     for each, report in reports.items():
         write_json(Path(f"reports/{each}.json"), report)
-    assert "drawn digits show the class asked for" in CliRunner().invoke(app, ["report"]).output
+    assert (
+        "share of drawings that show the class asked for"
+        in CliRunner().invoke(app, ["report"]).output
+    )
     Path(f"reports/{name}.json").write_text(content)
     refused = CliRunner().invoke(app, ["report"]).exception
     assert isinstance(refused, CganError), refused

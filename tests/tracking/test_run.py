@@ -795,7 +795,7 @@ def test_a_store_is_a_database_or_a_server_by_its_scheme(
     assert store_uri(root) == uri
     assert is_server(uri) is server
     if server:
-        with pytest.raises(TrackingError, match="names a server, .*: open that in a browser"):
+        with pytest.raises(TrackingError, match=r"names a server, .*: open that in a browser"):
             serve_ui(root, 5000)
 
 

@@ -18,6 +18,7 @@ from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, look, train_judge
 from cgan.quality.metrics import conditional_accuracy
 from cgan.tracking.tracker import RecordingTracker
+from cgan.training import health
 from cgan.training import updates as steps
 from cgan.training.health import BAD_PROBES, WARM_UP_KIMG, Watch
 from cgan.training.loop import Diverged, Trained, train
@@ -66,6 +67,13 @@ def accuracy_by_class(judge: Judge, generator: Generator) -> list[float]:
     asked = torch.arange(600) % CLASSES
     seen = look(judge, draw(generator, asked, 5))
     return list(conditional_accuracy(seen.classes, asked, CLASSES).by_class)
+
+
+def test_a_probe_compares_with_twice_as_many_training_images_as_it_draws(
+    data: Dataset, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "DRAWINGS", 40)
+    assert len(Watch(judge, data, 1).real) == 80 < len(data)
 
 
 def test_a_training_as_it_should_be_is_left_alone(data: Dataset, judge: Judge) -> None:

@@ -89,6 +89,7 @@ def pytest_unconfigure(config: Any) -> None:
 
 @hook(trylast=True)
 def pytest_collection_modifyitems(items: list[Any]) -> None:
+    items[:] = [item for item in items if "memory" not in item.name]  # mutants take some themselves
     seconds = state().duration_by_test
     of_file: dict[str, float] = {}
     for item in items:

@@ -1,0 +1,128 @@
+"""The metrics, once: each one's key, name, meaning, direction, and where the evaluation's report has it.
+
+To add a metric, measure it in `evaluation.evaluate` and give it a row here: `dvc metrics`, MLflow,
+`cgan report`, `cgan status`, the gate's report and Prefect's table follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`value` and `floor` (what real images get in place of drawings) are read from the report; None
+    where it has none. `on_screen`: told where there is room for a few only."""
+
+    name: str
+    meaning: str
+    better: str  # "higher" or "lower"
+    value: Callable[[Report], float | None]
+    floor: Callable[[Report], float | None]
+    on_screen: bool = True
+
+
+def _at(*keys: str) -> Callable[[Report], float | None]:
+    """Reads the number there, or None: a report of before a metric hasn't got it."""
+
+    def read(report: Report) -> float | None:
+        found: Any = report
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        number: float | None = found
+        return number
+
+    return read
+
+
+def _manifold(name: str, meaning: str, on_screen: bool) -> Metric:
+    value, floor = _at("manifold", "value", name), _at("manifold", "floor", name)
+    return Metric(name, meaning, "higher", value, floor, on_screen)
+
+
+# Key, of metrics.json and of MLflow after `quality/` → the metric. In the order in which they are told.
+METRICS = {
+    "conditional_accuracy": Metric(
+        "conditional accuracy",
+        "share of drawings that show the class asked for",
+        "higher",
+        _at("conditional_accuracy", "value"),
+        _at("conditional_accuracy", "floor"),
+    ),
+    "worst_class_accuracy": Metric(
+        "accuracy of the worst class",
+        "the same, of the class that fares worst",
+        "higher",
+        lambda report: min(report["conditional_accuracy"]["by_class"]),
+        lambda _: None,
+    ),
+    "fid_judge": Metric(
+        "Fréchet distance",
+        "distance of drawings from held-out real images, in the judge's features",
+        "lower",
+        _at("fid_judge", "value"),
+        _at("fid_judge", "floor"),
+    ),
+    "kid_judge": Metric(
+        "kernel distance",
+        "the same by another formula; 0 is like real, and chance may put it below",
+        "lower",
+        _at("kid_judge", "value"),
+        _at("kid_judge", "floor"),
+        on_screen=False,
+    ),
+    "precision": _manifold("precision", "share of drawings that look like some real image", False),
+    "recall": _manifold("recall", "share of real images that look like some drawing", True),
+    "density": _manifold(
+        "density", "how deep among the real images the drawings lie; 1 is like real", False
+    ),
+    "coverage": _manifold("coverage", "share of real images with a drawing near them", True),
+    "gan_train_accuracy": Metric(
+        "GAN-train accuracy",
+        "of a class network that saw drawings only, on held-out real images",
+        "higher",
+        _at("gan_train", "value"),
+        _at("gan_train", "floor"),
+    ),
+    "copies": Metric(
+        "copies",
+        "share of drawings closer to a training image than 99 % of held-out images are",
+        "lower",
+        _at("copies", "closer_than_1_percent_of_heldout"),
+        lambda _: 0.01,  # by its definition
+    ),
+}
+
+
+def headline(report: Report) -> dict[str, float]:
+    """The flat numbers that `dvc metrics show` prints; the distance has its floor behind it."""
+    flat: dict[str, float] = {}
+    for key, metric in METRICS.items():
+        if (value := metric.value(report)) is not None:
+            flat[key] = value
+        if key == "fid_judge":
+            flat["fid_judge_floor"] = report["fid_judge"]["floor"]
+    return {name: round(value, 5) for name, value in flat.items()}
+
+
+def floors(report: Report) -> dict[str, float]:
+    """What real images get, by the metric's key."""
+    found = {key: metric.floor(report) for key, metric in METRICS.items()}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def tracked(report: Report) -> dict[str, float]:
+    """What goes to the run's page: the headline, floors, and values per class."""
+    flat = {f"quality/{name}": value for name, value in headline(report).items()}
+    for key, value in floors(report).items():
+        if f"quality/{key}_floor" not in flat:  # it is told already
+            flat[f"quality_floor/{key}"] = value
+    for metric in ("conditional_accuracy", "fid_judge"):
+        for label, value in enumerate(report[metric]["by_class"]):
+            if value is not None:
+                flat[f"quality_by_class/{metric}_{label}"] = value
+    return flat
