@@ -150,7 +150,7 @@ def run_reevaluation() -> State[Any]:
         run_cgan("reevaluate", _relay, {"MLFLOW_RUN_CONTEXT": _run_context()})
     except CganError as error:
         return _failed(error)
-    return Completed(message=artifacts.reevaluation().get("summary", "the champion is healthy"))
+    return Completed(message=artifacts.reevaluation())
 
 
 def _attempt(job: Task[..., State[Any]], *arguments: Any) -> State[Any]:

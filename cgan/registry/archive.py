@@ -10,31 +10,32 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 import torch
 from torch import Tensor
 
 from cgan.data import drift
-from cgan.data.dataset import Dataset
 from cgan.errors import CganError, ModelError
 from cgan.files import sha256_of
 from cgan.model.model_file import load_tensors, save_tensors
 from cgan.project import GENERATOR, JUDGE, RUN_REFERENCE, VALIDATION
-from cgan.quality.comparison import Ground
-from cgan.quality.evaluation import Inputs
 from cgan.registry.client import Registry, mlflow_set_to, model_name, open_registry
-from cgan.registry.history import CHAMPION, Version, lineage
+from cgan.registry.history import CHAMPION, GATE_FOLDER, Version, lineage
 from cgan.tracking.delivery import RUN_KEY_TAG
 from cgan.tracking.journal import project_root
 from cgan.tracking.store import is_absent, store_uri, without_credentials
+
+if TYPE_CHECKING:
+    from cgan.data.dataset import Dataset
+    from cgan.quality.comparison import Ground
+    from cgan.quality.evaluation import Inputs
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-GATE_FOLDER = "gate"  # of the run's artifacts
 TRAINING_DATA = "training_data.safetensors"
 
 

@@ -30,6 +30,8 @@ from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import (
     EVALUATION,
+    GATE_REPORT,
+    GATE_TEXT,
     GENERATOR,
     HOLDOUT_DATA,
     TRAIN_DATA,
@@ -39,7 +41,6 @@ from cgan.quality.comparison import REPLICATES, Ground, Judged, ground_of
 from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, near_copies, passport
 from cgan.quality.judge import look
 from cgan.registry.archive import (
-    GATE_FOLDER,
     generator_file,
     images_seen_by,
     keep_at_run,
@@ -58,12 +59,21 @@ from cgan.registry.decision import (
     to_markdown,
     version_note,
 )
-from cgan.registry.history import COMMIT, DATA, DIGEST, ROLLED_BACK, SUMMARY, VERDICT, Version, now
+from cgan.registry.history import (
+    COMMIT,
+    DATA,
+    DIGEST,
+    GATE_FOLDER,
+    ROLLED_BACK,
+    SUMMARY,
+    VERDICT,
+    Version,
+    now,
+)
 from cgan.registry.load_check import drawing_apart, labels_for
 from cgan.tracking.journal import count_waiting, journals, project_root
 from cgan.tracking.sender import flush_one, waiting_journals
 
-REPORT, REPORT_TEXT = Path("reports/gate.json"), Path("reports/gate.md")
 DELIVERY_S = 60
 AGAINST = "gate.against"
 
@@ -135,13 +145,13 @@ def gate(params: Params, say: Say) -> Report:
 
 
 def _publish(report: Report, say: Say) -> Report:
-    write_json(REPORT, report)
-    write_text(REPORT_TEXT, to_markdown(report))
+    write_json(GATE_REPORT, report)
+    write_text(GATE_TEXT, to_markdown(report))
     say("")
     say(f"{report['verdict'].upper()}: {report['summary']}")
     for reason in report["reasons"]:
         say(f"  - {reason}")
-    say(f"  {REPORT_TEXT} has every number.")
+    say(f"  {GATE_TEXT} has every number.")
     return report
 
 
@@ -233,7 +243,7 @@ def _standing_report(registry: Registry, version: Version, why: str) -> Report:
     }
     with contextlib.suppress(Exception), tempfile.TemporaryDirectory() as folder:
         path = registry.client.download_artifacts(
-            version.run_id, f"{GATE_FOLDER}/{REPORT.name}", folder
+            version.run_id, f"{GATE_FOLDER}/{GATE_REPORT.name}", folder
         )
         kept = json.loads(Path(path).read_text())
         to_markdown(report | kept | {"measured": dict(kept["measured"])})  # can it be told?
@@ -434,8 +444,8 @@ def _record(registry: Registry, version: Version, report: Report, tags: dict[str
     own = {VERDICT: report["verdict"], SUMMARY: report["summary"]}
     run_id, champion = report["challenger"]["run_id"], report["champion"]
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        write_json(Path(folder) / REPORT.name, report)
-        write_text(Path(folder) / REPORT_TEXT.name, to_markdown(report))
+        write_json(Path(folder) / GATE_REPORT.name, report)
+        write_text(Path(folder) / GATE_TEXT.name, to_markdown(report))
         registry.client.log_artifacts(run_id, folder, GATE_FOLDER)
     measured = {f"gate/{name}": value for name, value in report["measured"].items()}
     registry.log_once(run_id, measured, version.number)

@@ -13,6 +13,7 @@ CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 HISTORY = "history."
 VERDICT, SUMMARY = "gate.verdict", "gate.summary"
+GATE_FOLDER = "gate"  # of the run's artifacts
 ROLLED_BACK = "registry.rolled_back"
 DIGEST, DATA, COMMIT = "generator.digest", "data.sha256", "git.commit"
 

@@ -24,6 +24,7 @@ from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_generator, load_tensors
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
+from cgan.project import CSV, REEVALUATION_REPORT, REEVALUATION_TEXT
 from cgan.quality.comparison import Ground
 from cgan.quality.judge import Judge, load_judge, look
 from cgan.quality.metrics import frechet_distance
@@ -38,8 +39,6 @@ from cgan.registry.client import Registry, open_registry
 from cgan.registry.decision import Check, bars
 from cgan.registry.history import Version, now
 
-CSV = Path("data/raw/train.csv")
-REPORT, REPORT_TEXT = Path("reports/reevaluation.json"), Path("reports/reevaluation.md")
 FOLDER = "reevaluation"  # of the run's artifacts
 KIND = "shape_and_classes"
 WORDS = {
@@ -75,14 +74,14 @@ def reevaluate(params: Params, say: Callable[[str], None]) -> Report:
             f"Judging version {champion.number} of `{registry.model}` on {found['rows']:,} images of {CSV}."
         )
         report = _report(registry, champion, table, found, params)
-        write_json(REPORT, report)
-        write_text(REPORT_TEXT, to_markdown(report))
+        write_json(REEVALUATION_REPORT, report)
+        write_text(REEVALUATION_TEXT, to_markdown(report))
         _record(registry, champion, report)
     say(f"{report['verdict'].upper()}: {report['summary']}")
     for reason in report["reasons"]:
         say(f"  - {reason}")
     if report["verdict"] != "healthy":
-        raise CganError(f"{report['summary']} {REPORT_TEXT} has every number.")
+        raise CganError(f"{report['summary']} {REEVALUATION_TEXT} has every number.")
     return report
 
 
@@ -210,8 +209,8 @@ def _record(registry: Registry, champion: Version, report: Report) -> None:
         },
     )
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        write_json(Path(folder) / REPORT.name, report)
-        write_text(Path(folder) / REPORT_TEXT.name, to_markdown(report))
+        write_json(Path(folder) / REEVALUATION_REPORT.name, report)
+        write_text(Path(folder) / REEVALUATION_TEXT.name, to_markdown(report))
         registry.client.log_artifacts(champion.run_id, folder, FOLDER)
     values = {f"reevaluation/{row['name']}": float(row["value"]) for row in report["drift"]}
     values |= {f"reevaluation/{name}": row["value"] for name, row in report["quality"].items()}

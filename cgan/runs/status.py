@@ -20,7 +20,8 @@ from rich.text import Text
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.project import SCHEDULED_WORK
+from cgan.project import CSV_SOURCE, GATE_REPORT, REEVALUATION_REPORT, SCHEDULED_WORK
+from cgan.project import METRICS as METRICS_FILE
 from cgan.quality.table import METRICS
 from cgan.registry.history import SUMMARY, VERDICT
 from cgan.runs.status_sources import (
@@ -202,7 +203,7 @@ def _champion(stored: Stored) -> Group | Text:
 
 def _verdict(root: Path, stored: Stored) -> Group | Text:
     newest = stored.newest
-    files = [folder / "reports/gate.json" for folder in (root, root / SCHEDULED_WORK)]
+    files = [folder / GATE_REPORT for folder in (root, root / SCHEDULED_WORK)]
     report = stored.report or (read_newest(*files) if stored.problem else {})
     if newest and newest.verdict and not report:
         return Group(
@@ -256,7 +257,7 @@ def _quality(root: Path, stored: Stored) -> Group | Text:
     floors = {key: last.get(f"quality_floor/{key}") for key in shown}
     floors["fid_judge"] = last.get("quality/fid_judge_floor")
     if not values:
-        values = read_newest(root / "reports/metrics.json").get("quality", {})
+        values = read_newest(root / METRICS_FILE).get("quality", {})
     if not values:
         return _missing("nothing was evaluated yet: `make repro`")
     is_champion = bool(run) and champion.get("id") == run["id"]
@@ -300,7 +301,7 @@ def _beside(row: Json, champion: float | None) -> list[Text]:
 def _data(root: Path, stored: Stored) -> Group | Text:
     lines = []
     places = {"": root, "scheduled runs: ": root / SCHEDULED_WORK}
-    known = {name: read_newest(folder / "data/raw/source.json") for name, folder in places.items()}
+    known = {name: read_newest(folder / CSV_SOURCE) for name, folder in places.items()}
     for name, data in known.items():
         if not data or (name and data.get("sha256") == known[""].get("sha256")):
             continue
@@ -332,9 +333,7 @@ def _drift(root: Path, stored: Stored) -> Json:
         return {key: tags.get(f"reevaluation.{key}") for key in ("verdict", "summary", "time")}
     if not stored.problem:
         return {}
-    return read_newest(
-        *(folder / "reports/reevaluation.json" for folder in (root, root / SCHEDULED_WORK))
-    )
+    return read_newest(*(folder / REEVALUATION_REPORT for folder in (root, root / SCHEDULED_WORK)))
 
 
 def _waiting(root: Path) -> Text:

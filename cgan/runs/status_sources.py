@@ -14,9 +14,9 @@ from typing import Any
 
 from cgan.errors import CganError
 from cgan.params.sections import Params, load_params
-from cgan.project import PRODUCTION
+from cgan.project import GATE_REPORT, PRODUCTION
 from cgan.registry.client import open_registry
-from cgan.registry.history import Version
+from cgan.registry.history import GATE_FOLDER, Version
 from cgan.tracking.store import experiment_name, without_credentials
 
 REQUEST_S = 3
@@ -92,7 +92,7 @@ def ask_store(params: Params | None, stored: Stored) -> None:
                 # Without it only the reasons are missing.
                 with contextlib.suppress(Exception):
                     path = registry.client.download_artifacts(
-                        stored.newest.run_id, "gate/gate.json"
+                        stored.newest.run_id, f"{GATE_FOLDER}/{GATE_REPORT.name}"
                     )
                     stored.report = json.loads(Path(path).read_text())
     except CganError as error:
