@@ -272,6 +272,9 @@ def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.Monk
 
         told = services.deploy(project, dict.fromkeys(services.CRONS))
         assert "nightly: 0 2 * * * UTC" in told
+        commit = git(production.work, "rev-parse", "--short", "HEAD").strip()
+        for deployment in production.deployments().values():
+            assert (deployment["version"], deployment["tags"]) == (commit, ["cgan"])
 
         # The schedule fires by itself. While the run is on, the next is cancelled, not queued, and
         # nothing is deployed.

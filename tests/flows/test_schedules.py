@@ -15,7 +15,8 @@ from cgan.params.sections import read_yaml
 from flows import production, servers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx")
-DEPLOYMENTS = {entry["name"]: entry for entry in read_yaml(ROOT / "prefect.yaml")["deployments"]}
+FILE = read_yaml(ROOT / "prefect.yaml")
+DEPLOYMENTS = {entry["name"]: entry for entry in FILE["deployments"]}
 
 
 @pytest.mark.parametrize("entry", DEPLOYMENTS.values(), ids=list(DEPLOYMENTS))
@@ -24,6 +25,12 @@ def test_a_deployment_names_a_flow_with_these_parameters(entry: dict[str, Any]) 
     flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), name)
     assert entry.get("parameters", {}).keys() <= flow.parameters.properties.keys()
     assert entry["work_pool"]["name"] == servers.POOL
+    assert entry["tags"] == ["cgan"]
+    (build,) = (s for step in FILE["build"] for s in step.values() if s["id"] == "commit")
+    assert (entry["version"], build["script"].split()[:2]) == (
+        "{{ commit.stdout }}",
+        ["git", "describe"],
+    )
 
 
 def test_what_works_in_the_clone_has_one_schedule_and_params_of_the_commit() -> None:

@@ -7,6 +7,7 @@ import http.server
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -150,8 +151,7 @@ def test_picture_lies_where_mlflow_itself_would_put_it(
     assert recorded[1].tags(recorded[2])["mlflow.loggedImages"] == own
 
 
-def test_model_draws_in_a_process_that_has_no_cgan(recorded: tuple[Path, Store, str]) -> None:
-    root, _, run_id = recorded
+def assert_draws_in_a_process_that_has_no_cgan(root: Path, run_id: str) -> None:
     script = f"""
 import base64, io, sys
 import mlflow, pandas as pd
@@ -179,6 +179,29 @@ except Exception as error:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "classes are 0 to 9" in done.stdout
+
+
+def test_model_draws_in_a_process_that_has_no_cgan(recorded: tuple[Path, Store, str]) -> None:
+    root, _, run_id = recorded
+    assert_draws_in_a_process_that_has_no_cgan(root, run_id)
+
+
+def test_a_journal_from_before_the_packages_is_delivered_and_its_model_draws(root: Path) -> None:
+    folder = waiting_journal(root)
+    (code,) = folder.glob("files/*-code/cgan")
+    for path in list(code.rglob("*.py")):  # then all modules lay in one folder
+        text = re.sub(r"cgan\.(model|serving)(?=[. ])", "cgan", path.read_text())
+        if path.name != "__init__.py":
+            (code / path.name).write_text(text)
+    shutil.rmtree(code / "model")
+    shutil.rmtree(code / "serving")
+
+    flush(root)
+
+    ((run_id, _, status),) = Store(root / "mlflow.db").runs()
+    assert status == "FINISHED"
+    assert not folder.exists()
+    assert_draws_in_a_process_that_has_no_cgan(root, run_id)
 
 
 # ------------------------------------------------------------------------------ once, and only once
