@@ -184,20 +184,20 @@ app.add_typer(registry, name="registry")
 def registry_list() -> None:
     """Every version with its verdict, and who was champion when, why and by whom."""
     from cgan.registry.client import model_name, open_registry
-    from cgan.registry.history import listed
+    from cgan.registry.history import list_versions
 
     with open_registry(model_name()) as found:
-        typer.echo(listed(found.model, found.shown, found.versions(), found.history()))
+        typer.echo(list_versions(found.model, found.shown, found.versions(), found.history()))
 
 
 @registry.command("show")
 def registry_show(version: Annotated[int, typer.Argument(help="Its number.")]) -> None:
     """What is known of one version."""
     from cgan.registry.client import model_name, open_registry
-    from cgan.registry.history import shown
+    from cgan.registry.history import describe_version
 
     with open_registry(model_name()) as found:
-        typer.echo(shown(found.model, found.version(version)))
+        typer.echo(describe_version(found.model, found.version(version)))
 
 
 Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]
@@ -213,20 +213,20 @@ def registry_promote(
 ) -> None:
     """Make VERSION the champion by a person's decision."""
     from cgan.registry.client import model_name, open_registry, promote_by_hand
-    from cgan.registry.history import told
+    from cgan.registry.history import move_in_words
 
     with open_registry(model_name()) as found:
-        typer.echo(told(promote_by_hand(found, version, why, force)))
+        typer.echo(move_in_words(promote_by_hand(found, version, why, force)))
 
 
 @registry.command("rollback")
 def registry_rollback(why: Why) -> None:
     """Bring back the champion before this one; the gate doesn't undo it."""
     from cgan.registry.client import model_name, open_registry
-    from cgan.registry.history import told
+    from cgan.registry.history import move_in_words
 
     with open_registry(model_name()) as found:
-        typer.echo(told(found.rollback(why)))
+        typer.echo(move_in_words(found.rollback(why)))
 
 
 @app.command()

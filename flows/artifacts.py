@@ -126,7 +126,7 @@ def _metrics() -> dict[str, Any]:
     return found
 
 
-def verdict() -> dict[str, Any]:
+def read_verdict() -> dict[str, Any]:
     """What `cgan gate` wrote. Raises CganError if it is not what the flow needs."""
     found = _read_json(project.GATE_REPORT)
     if not all(isinstance(found.get(key), str) for key in ("verdict", "summary")):
@@ -134,7 +134,7 @@ def verdict() -> dict[str, Any]:
     return found
 
 
-def reevaluation() -> str:
+def reevaluation_summary() -> str:
     """What `cgan reevaluate` found, in a sentence, when it ended well."""
     return str(_read_json(project.REEVALUATION_REPORT).get("summary", "the champion is healthy"))
 
@@ -149,7 +149,7 @@ def publish(results: Sequence[StageResult], verdict: Mapping[str, Any] | None = 
         _sample_grid()
         _metrics_table(verdict or {})
         if verdict:
-            _verdict(verdict)
+            _verdict_page(verdict)
         _mlflow_run()
 
 
@@ -201,7 +201,7 @@ def _sample_grid() -> None:
         )
 
 
-def _verdict(verdict: Mapping[str, Any]) -> None:
+def _verdict_page(verdict: Mapping[str, Any]) -> None:
     """The gate's report with the drawings and the way to the run: the page to read in the morning."""
     text = _read_text(project.GATE_TEXT) or str(verdict.get("summary", ""))
     if link := _mlflow_link():

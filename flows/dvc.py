@@ -252,25 +252,25 @@ def run_module(
     assert process.stdout is not None
     lines: list[str] = []
     try:
-        for line in _said(process):
+        for line in _lines_of(process):
             lines.append(line)
             relay(line)
         return process.wait(), lines
     except BaseException:
-        _end(process, relay)
+        _end_group(process, relay)
         raise
     finally:
         process.stdout.close()
 
 
-def _said(process: subprocess.Popen[str]) -> Iterator[str]:
+def _lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
     """Its lines, until the last process of its group has closed the pipe."""
     for raw in process.stdout or ():
         if line := raw.rstrip():
             yield line
 
 
-def _end(process: subprocess.Popen[str], relay: Callable[[str], None]) -> None:
+def _end_group(process: subprocess.Popen[str], relay: Callable[[str], None]) -> None:
     """Have the guard end its group, and relay the last words; SIGKILL where even the guard hangs."""
 
     def kill() -> None:
@@ -282,7 +282,7 @@ def _end(process: subprocess.Popen[str], relay: Callable[[str], None]) -> None:
     timer = threading.Timer(GRACE_S + 2, kill)
     timer.start()
     try:
-        for line in _said(process):
+        for line in _lines_of(process):
             with contextlib.suppress(BaseException):  # whoever reads may be what ended the run
                 relay(line)
     finally:

@@ -36,7 +36,7 @@ ZOMBIE = "No sign of life for minutes: its process is gone."
 log = logging.getLogger(__name__)
 
 
-def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """State hook: a notice of a run that ended, if anybody wants to know."""
     headline, message = HEADLINES.get(str(state.name)), state.message or ""
     if state.is_failed():
@@ -93,4 +93,4 @@ def zombie(flow_run_id: UUID) -> None:
             return
         state: State[Any] = Crashed(message=ZOMBIE)
         client.set_flow_run_state(flow_run_id, state, force=True)
-    tell(zombie, run, state)
+    notify(zombie, run, state)

@@ -58,7 +58,7 @@ from flows.dvc import (
     run_cgan,
     set_params,
 )
-from flows.notices import tell
+from flows.notices import notify
 
 BUSY = "Busy"  # name of the failed state that is worth another try
 BUSY_RETRIES = 60
@@ -137,7 +137,7 @@ def run_gate() -> State[Any]:
     """Is the new generator good enough, and better than the champion? The state's name says it."""
     try:
         run_cgan("gate", _relay, {"MLFLOW_RUN_CONTEXT": _run_context()})
-        verdict = artifacts.verdict()
+        verdict = artifacts.read_verdict()
     except CganError as error:
         return _failed(error)
     return Completed(name=verdict["verdict"].capitalize(), message=verdict["summary"], data=verdict)
@@ -150,7 +150,7 @@ def run_reevaluation() -> State[Any]:
         run_cgan("reevaluate", _relay, {"MLFLOW_RUN_CONTEXT": _run_context()})
     except CganError as error:
         return _failed(error)
-    return Completed(message=artifacts.reevaluation())
+    return Completed(message=artifacts.reevaluation_summary())
 
 
 def _attempt(job: Task[..., State[Any]], *arguments: Any) -> State[Any]:
@@ -223,9 +223,9 @@ def _run_name() -> str:
     name="cgan",
     flow_run_name=_run_name,
     persist_result=False,
-    on_completion=[tell],
-    on_failure=[tell],
-    on_crashed=[tell],
+    on_completion=[notify],
+    on_failure=[notify],
+    on_crashed=[notify],
 )
 def pipeline(
     refresh: bool = False,
@@ -265,7 +265,7 @@ def pipeline(
     if not judged.is_completed():
         artifacts.publish(results)
         return Failed(message=f"Gate: {judged.message}")
-    artifacts.publish(results, artifacts.verdict())
+    artifacts.publish(results, artifacts.read_verdict())
     if judged.name != "Unchanged":
         return Completed(name=judged.name, message=f"{judged.message} ({words})")
     return Completed(name=name, message=f"{words[0].upper()}{words[1:]}. {judged.message}")
@@ -279,8 +279,8 @@ def _reevaluation_name() -> str:
     name="reevaluate",
     flow_run_name=_reevaluation_name,
     persist_result=False,
-    on_failure=[tell],
-    on_crashed=[tell],
+    on_failure=[notify],
+    on_crashed=[notify],
 )
 def reevaluate() -> State[Any]:
     """Judge the champion on data fetched anew: is it still good, are the data still of its kind?"""

@@ -41,7 +41,7 @@ AGAIN = "It was cut off with its worker; the new worker takes it up."
 
 
 @contextlib.contextmanager
-def _alone(home: Path) -> Iterator[None]:
+def _one_at_a_time(home: Path) -> Iterator[None]:
     """One `up`, `deploy` or `down` at a time."""
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o700)  # flow parameters, and logs
@@ -53,7 +53,7 @@ def _alone(home: Path) -> Iterator[None]:
 def up(root: Path, ports: dict[str, int | None]) -> list[str]:
     """Start what does not run yet, and say what runs where."""
     production = Production(root)
-    with _alone(production.home):
+    with _one_at_a_time(production.home):
         wanted = {
             # A killed server comes back where its worker looks for it.
             name: getattr(production.known(name), "port", None) or ports[name] or default
@@ -157,7 +157,7 @@ def _engine_of(run: dict[str, Any]) -> list[psutil.Process]:
 def down(root: Path) -> list[str]:
     """Stop what `up` started, the worker first: its run saves a checkpoint and ends as Crashed."""
     production = Production(root)
-    with _alone(production.home):
+    with _one_at_a_time(production.home):
         # Prefect's worker kills its runs when it is told to stop. Told themselves, they end in order.
         worker = production.running("worker")
         if found := worker.find() if worker else None:
@@ -169,7 +169,7 @@ def down(root: Path) -> list[str]:
 def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
     """Bring the clone to the commit of HEAD, and register the deployments of its prefect.yaml."""
     production = Production(root)
-    with _alone(production.home):
+    with _one_at_a_time(production.home):
         site = production.url("prefect")
         if not production.has_pool:
             raise CganError("the worker has never run. Start it: make up.")

@@ -39,8 +39,8 @@ from cgan.registry.history import (
     SUMMARY,
     Move,
     Version,
-    described,
     lineage,
+    model_page,
     now,
 )
 from cgan.tracking.delivery import MODEL_NAME
@@ -137,7 +137,7 @@ class Registry:
         """
         import mlflow
 
-        with self._alone():
+        with self._locked():
             for version in self.versions():
                 if version.run_id == run_id:
                     return version, False
@@ -173,7 +173,7 @@ class Registry:
         """
         from mlflow.entities import Metric
 
-        with self._alone():
+        with self._locked():
             now_ms = time.time_ns() // 1_000_000
             new = []
             for key, value in values.items():
@@ -192,7 +192,7 @@ class Registry:
         Returns None when it is champion already. Raises PromotionConflictError when another promotion
         came first; then nothing is changed.
         """
-        with self._alone():
+        with self._locked():
             if self.champion() == number:
                 return None
             self._require_champion(instead_of, number)
@@ -203,7 +203,7 @@ class Registry:
 
         Raises ModelError when there is none before.
         """
-        with self._alone():
+        with self._locked():
             champion = self.champion()
             line = lineage(self.history(), champion)
             if champion is None or len(line) < 2:
@@ -235,7 +235,7 @@ class Registry:
             self.tag(source, {ROLLED_BACK: f"{move.when}: {move.why}"})
         self.client.set_registered_model_alias(self.model, CHAMPION, str(target))
         self._require_champion(target, target)
-        self._follow()
+        self._update_what_follows()
         if action == "promote" and ROLLED_BACK in version.tags:
             self.client.delete_model_version_tag(self.model, str(target), ROLLED_BACK)
         return move
@@ -245,7 +245,7 @@ class Registry:
         keys = [key.removeprefix(HISTORY) for key in found.tags if key.startswith(HISTORY)]
         return max((int(key) for key in keys if key.isdecimal()), default=0)
 
-    def _follow(self) -> None:
+    def _update_what_follows(self) -> None:
         """What follows from the alias `champion`: `previous`, `challenger`, the model's page."""
         aliases, moves = self.aliases(), self.history()
         line = lineage(moves, aliases.get(CHAMPION))
@@ -255,7 +255,7 @@ class Registry:
             self.client.delete_registered_model_alias(self.model, PREVIOUS)
         if aliases.get(CHALLENGER) == aliases.get(CHAMPION) is not None:
             self.client.delete_registered_model_alias(self.model, CHALLENGER)
-        page = spaced(described(moves, line))
+        page = spaced(model_page(moves, line))
         self.client.update_registered_model(self.model, page)
 
     def _require_champion(self, expected: int | None, wanted: int) -> None:
@@ -278,7 +278,7 @@ class Registry:
             raise
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         """One promoter at a time on this machine; on others, `_require_champion` notices."""
         if self.uri.startswith("sqlite:///"):
             path = Path(self.uri.removeprefix("sqlite:///") + ".registry-lock")

@@ -230,16 +230,16 @@ def headline(report: Report) -> str:
         return f"Version {version} is blocked: {report['reasons'][0].rstrip('.')}."
     if report["verdict"] == "promoted":
         which = "new" if report["champion"] else "first"
-        return f"Version {version} is the {which} champion{_beside(report)}."
-    return f"Version {version} is good enough to be champion{_beside(report)}."
+        return f"Version {version} is the {which} champion{_beside_champion(report)}."
+    return f"Version {version} is good enough to be champion{_beside_champion(report)}."
 
 
 def history_reason(report: Report) -> str:
     """Why it was promoted, for the registry's history."""
-    return f"passed the gate{_beside(report)}"
+    return f"passed the gate{_beside_champion(report)}"
 
 
-def _beside(report: Report) -> str:
+def _beside_champion(report: Report) -> str:
     """The main metric beside the champion's; empty where there is none to compare with."""
     main = next((row for row in report["comparison"] if row["metric"] == MAIN), None)
     if main is None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cgan.data import drift
 from cgan.data.dataset import Dataset
@@ -32,14 +31,12 @@ from cgan.project import (
     EVALUATION,
     GATE_REPORT,
     GATE_TEXT,
-    GENERATOR,
     HOLDOUT_DATA,
     TRAIN_DATA,
     VALIDATION,
 )
 from cgan.quality.comparison import REPLICATES, Ground, Judged, ground_of
 from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, near_copies, passport
-from cgan.quality.judge import look
 from cgan.registry.archive import (
     generator_file,
     images_seen_by,
@@ -50,7 +47,6 @@ from cgan.registry.archive import (
 )
 from cgan.registry.client import Registry, open_registry
 from cgan.registry.decision import (
-    Loaded,
     Report,
     Share,
     decide,
@@ -70,7 +66,7 @@ from cgan.registry.history import (
     Version,
     now,
 )
-from cgan.registry.load_check import drawing_apart, labels_for
+from cgan.registry.load_check import drawing_apart, labels_for, load_result
 from cgan.tracking.journal import count_waiting, journals, project_root
 from cgan.tracking.sender import flush_one, waiting_journals
 
@@ -284,11 +280,12 @@ def _judge(
         say(f"Drawing {samples:,} images, {samples // inputs.training.classes:,} of each class.")
         challenger = ground.judge_drawings(draw(inputs.network, ground.asked, seed))
         near = _copies(inputs, params, say)
-        former = _Former()
+        former = _ChampionToday()
         if champion:
             say(f"The same with the champion, version {champion.number}.")
             former = _judge_champion(registry, champion, ground, inputs, params.gate.on_drift)
-        loaded = _loaded(apart.drawings(), inputs, labels, seed)
+        drawn = apart.drawings()
+        loaded = load_result(drawn, inputs.network, inputs.judge, labels, seed)
     decision = decide(
         params.gate,
         challenger,
@@ -315,7 +312,7 @@ def _judge(
 
 
 @dataclass(frozen=True)
-class _Former:
+class _ChampionToday:
     """What the champion gets today; `notes` to know, `objections` that stand in the way."""
 
     judged: Judged | None = None
@@ -325,13 +322,13 @@ class _Former:
 
 def _judge_champion(
     registry: Registry, champion: Version, ground: Ground, inputs: _Inputs, on_drift: str
-) -> _Former:
+) -> _ChampionToday:
     name = f"the champion, version {champion.number},"
     try:
         with generator_file(f"models:/{registry.model}/{champion.number}") as path:
             network, facts = load_generator(path)
     except CganError as error:
-        return _Former(notes=(f"{name} cannot be read, so the bars alone decided: {error}",))
+        return _ChampionToday(notes=(f"{name} cannot be read, so the bars alone decided: {error}",))
     ours, theirs = inputs.network.architecture, network.architecture
     kinds = [(a.classes, a.channels, a.height, a.width) for a in (ours, theirs)]
     if kinds[0] != kinds[1]:
@@ -339,7 +336,7 @@ def _judge_champion(
             f"{name} draws {_kind(kinds[1])}, this one {_kind(kinds[0])}: they cannot be compared. "
             "If that is meant, promote it by hand with cgan registry promote"
         )
-        return _Former(objections=(objection,))
+        return _ChampionToday(objections=(objection,))
     judged = ground.judge_drawings(draw(network, ground.asked, ground.seed))
     notes: list[str] = []
     objections: list[str] = []
@@ -353,7 +350,7 @@ def _judge_champion(
         )
         moved = _drift_from(registry, champion, inputs.validation)
         (objections if on_drift == "block" else notes).extend(moved)
-    return _Former(judged, tuple(notes), tuple(objections))
+    return _ChampionToday(judged, tuple(notes), tuple(objections))
 
 
 def _drift_from(registry: Registry, champion: Version, validation: Report) -> list[str]:
@@ -409,18 +406,6 @@ def _copies(inputs: _Inputs, params: Params, say: Say) -> Share:
     drawn = draw(inputs.network, asked, seed)
     found = near_copies(drawn, inputs.training, inputs.heldout, seed)
     return Share(round(found.closer * count), count)
-
-
-def _loaded(drawn: Tensor | str, inputs: _Inputs, labels: list[int], seed: int) -> Loaded:
-    """Was it what the file draws, and of the classes asked for?"""
-    if isinstance(drawn, str):
-        return Loaded(problem=drawn)
-    asked = torch.tensor(labels)
-    expected = draw(inputs.network, asked, seed)
-    if drawn.shape != expected.shape or not torch.equal(drawn, expected):
-        return Loaded(problem=f"its drawings are not those of {GENERATOR}")
-    right = look(inputs.judge, drawn).classes == asked
-    return Loaded(right=Share(int(right.sum()), len(labels)))
 
 
 def _passport(ground: Ground, inputs: _Inputs, params: Params) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _carried_out(moves: list[Move], champion: int) -> list[Move]:
     return real[::-1]
 
 
-def listed(model: str, store: str, versions: Sequence[Version], moves: list[Move]) -> str:
+def list_versions(model: str, store: str, versions: Sequence[Version], moves: list[Move]) -> str:
     """All versions and moves as text for a terminal."""
     if not versions:
         return f"`{model}` has no versions yet: `dvc repro`, then `cgan gate`."
@@ -124,7 +124,7 @@ def listed(model: str, store: str, versions: Sequence[Version], moves: list[Move
     return "\n".join(lines)
 
 
-def shown(model: str, version: Version) -> str:
+def describe_version(model: str, version: Version) -> str:
     """One version as text for a terminal."""
     rows = [
         ("aliases", ", ".join(version.aliases) or "none"),
@@ -148,14 +148,14 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def told(move: Move) -> str:
+def move_in_words(move: Move) -> str:
     """A move in a sentence."""
     words = "brought back in place of" if move.action == "rollback" else "champion in place of"
     instead = "none" if move.source is None else f"version {move.source}"
     return f"Version {move.target} is {words} {instead}: {move.why}"
 
 
-def described(moves: list[Move], line: list[int]) -> str:
+def model_page(moves: list[Move], line: list[int]) -> str:
     """The registered model's page: how to draw with it, who was champion when and why."""
     rows = [
         f"| {move.when.replace('T', ' ')} | {move.action} | {_number(move.source)} → **{move.target}** | "

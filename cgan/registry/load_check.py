@@ -23,6 +23,11 @@ import torch
 from torch import Tensor
 
 from cgan.errors import ModelError
+from cgan.model.networks import Generator
+from cgan.model.sampling import draw
+from cgan.project import GENERATOR
+from cgan.quality.judge import Judge, look
+from cgan.registry.decision import Loaded, Share
 from cgan.tracking.store import client_settings
 
 TIME_LIMIT_S = 180.0
@@ -129,6 +134,20 @@ class ApartProcess:
             self._process.kill()
             self._process.wait()
         self._errors.close()
+
+
+def load_result(
+    drawn: Tensor | str, network: Generator, judge: Judge, labels: list[int], seed: int
+) -> Loaded:
+    """Was it what the generator's file draws, and of the classes asked for?"""
+    if isinstance(drawn, str):
+        return Loaded(problem=drawn)
+    asked = torch.tensor(labels)
+    expected = draw(network, asked, seed)
+    if drawn.shape != expected.shape or not torch.equal(drawn, expected):
+        return Loaded(problem=f"its drawings are not those of {GENERATOR}")
+    right = look(judge, drawn).classes == asked
+    return Loaded(right=Share(int(right.sum()), len(labels)))
 
 
 def _decoded(text: str) -> np.ndarray[Any, np.dtype[np.uint8]]:

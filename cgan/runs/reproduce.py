@@ -72,12 +72,12 @@ LAST_LINES = 15
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Comparison:
     equal: bool
     text: str
 
 
-def reproduce_run(what: str, say: Say, *, keep: bool = False) -> Outcome:
+def reproduce_run(what: str, say: Say, *, keep: bool = False) -> Comparison:
     """Repeat the training of a run id, an alias (`champion`) or `models:/NAME@ALIAS`, and compare.
 
     Raises CganError when it cannot be repeated: no such run, its commit, patch or data is nowhere, a
@@ -105,7 +105,7 @@ def reproduce_run(what: str, say: Say, *, keep: bool = False) -> Outcome:
             outcome = _compare(run, tree, Path(temporary))
             if keep:
                 say(f"kept: {tree}")
-        _write_down(run, outcome)
+        _tag_run(run, outcome)
     return outcome
 
 
@@ -168,7 +168,7 @@ def _require_params(run: RecordedRun, tree: Path) -> None:
         f"`{section}.{key}` is {value}, MLflow says {run.params[f'{section}.{key}']}"
         for section in sections
         for key, value in document.get(section, {}).items()
-        if not _same(value, run.params.get(f"{section}.{key}"))
+        if not _is_same_value(value, run.params.get(f"{section}.{key}"))
     ]
     if differing:
         raise CganError(
@@ -177,7 +177,7 @@ def _require_params(run: RecordedRun, tree: Path) -> None:
         )
 
 
-def _same(value: Any, logged: str | None) -> bool:
+def _is_same_value(value: Any, logged: str | None) -> bool:
     if logged is None or logged == str(value):
         return True
     with contextlib.suppress(TypeError, ValueError):
@@ -349,10 +349,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _compare(run: RecordedRun, tree: Path, folder: Path) -> Outcome:
+def _compare(run: RecordedRun, tree: Path, folder: Path) -> Comparison:
     found, expected = sha256_of(tree / GENERATOR), run.tags[SHA_TAG]
     if found == expected:
-        return Outcome(True, f"the same bytes: {found}")
+        return Comparison(True, f"the same bytes: {found}")
     here = _tags_of_repeat(tree)
     differing = [
         f"{words}: {run.tags[tag]} then, {here[tag]} now"
@@ -377,7 +377,7 @@ def _compare(run: RecordedRun, tree: Path, folder: Path) -> Outcome:
         lines.append(f"Not recorded, so not compared: {', '.join(unknown)}.")
     if not differing and not unknown:
         lines.append("So the code itself does not give the same twice, or files changed under it.")
-    return Outcome(False, "\n".join(lines))
+    return Comparison(False, "\n".join(lines))
 
 
 def _tags_of_repeat(tree: Path) -> dict[str, str]:
@@ -413,7 +413,7 @@ def _distance(run: RecordedRun, tree: Path, folder: Path) -> str:
     return f"at most {furthest:.2g} apart"
 
 
-def _write_down(run: RecordedRun, outcome: Outcome) -> None:
+def _tag_run(run: RecordedRun, outcome: Comparison) -> None:
     """The outcome as a tag of the run; a store that went away meanwhile costs no more than that."""
     words = "the same bytes" if outcome.equal else outcome.text
     with contextlib.suppress(CganError), open_registry(ANY) as registry:

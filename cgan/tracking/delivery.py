@@ -143,8 +143,10 @@ class Delivery:
         from mlflow.entities import Metric, RunTag
 
         metrics = [
-            Metric(key, value, record["time_ms"], record["step"], model_id=self._judged(key))
-            for record, key, value in self._fresh(records)
+            Metric(
+                key, value, record["time_ms"], record["step"], model_id=self._model_of_metric(key)
+            )
+            for record, key, value in self._values_not_stored(records)
         ]
         tags = {
             key: value
@@ -171,7 +173,7 @@ class Delivery:
             if record["kind"] in others:
                 others[record["kind"]](record)
 
-    def _fresh(self, records: list[Record]) -> Iterator[tuple[Record, str, float]]:
+    def _values_not_stored(self, records: list[Record]) -> Iterator[tuple[Record, str, float]]:
         """The values of metrics records that the store lacks.
 
         An evaluation that was killed and repeated says the same numbers again, at another time, which
@@ -190,7 +192,7 @@ class Delivery:
                     last[key] = value
                 yield record, key, value
 
-    def _judged(self, key: str) -> str | None:
+    def _model_of_metric(self, key: str) -> str | None:
         """The run's model, for a metric that judges it: shown on the model's page too."""
         if not key.startswith("quality/"):
             return None
@@ -257,11 +259,11 @@ class Delivery:
         self.client.set_tag(run_id, "mlflow.loggedImages", "True")
 
     def _send_file(self, record: Record) -> None:
-        with self._named(record, record["name"]) as path:
+        with self._file_as(record, record["name"]) as path:
             self.client.log_artifact(self.connect(), str(path), record["folder"] or None)
 
     @contextlib.contextmanager
-    def _named(self, record: Record, name: str) -> Iterator[Path]:
+    def _file_as(self, record: Record, name: str) -> Iterator[Path]:
         """A journal's file under the name that it had."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
@@ -299,7 +301,7 @@ class Delivery:
         code = self.folder / "files" / record["code"] / "cgan"
         # In a journal of before 2026-12 the package was one folder without subfolders.
         entries = code / "serving/mlflow_model.py", code / "mlflow_model.py"
-        with self._named(record, "generator.safetensors") as path:
+        with self._file_as(record, "generator.safetensors") as path:
             Model.log(
                 artifact_path=None,
                 flavor=_Pyfunc,

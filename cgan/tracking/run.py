@@ -92,7 +92,7 @@ def training_run(
         with _sigterm_raises(), _system_metrics(tracker, on=params.tracking.system_metrics):
             yield tracker
     except BaseException as error:
-        status = _fate(error)
+        status = _status_after(error)
         patience_s = FINISH_AFTER_SIGNAL_S if status == "KILLED" else FINISH_S
         tracker.write("end", status=status, reason=f"{type(error).__name__}: {error}"[:1000])
         tracker.close()
@@ -279,7 +279,7 @@ def _log_source(tracker: JournalTracker, source: git.Source | None) -> None:
         tracker.log_file(patch, SOURCE)
 
 
-def _fate(error: BaseException) -> str:
+def _status_after(error: BaseException) -> str:
     codes = (128 + signal.SIGTERM, 128 + signal.SIGINT)
     asked_to_stop = (
         isinstance(error, KeyboardInterrupt)

@@ -59,6 +59,6 @@ def test_metrics_that_are_nested_too_deeply_are_left_out(depth: int) -> None:
 def test_a_gate_report_without_a_verdict_is_an_error_in_words(text: str) -> None:
     GATE_REPORT.write_text(text)
     with pytest.raises(CganError, match="no verdict in it, though `cgan gate` ended well"):
-        artifacts.verdict()
+        artifacts.read_verdict()
     GATE_REPORT.write_text(json.dumps({"verdict": "passed", "summary": "It is good."}))
-    assert artifacts.verdict()["summary"] == "It is good."
+    assert artifacts.read_verdict()["summary"] == "It is good."
