@@ -86,7 +86,7 @@ up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4
 deploy: $(READY) ## Schedule the commit of HEAD in a clone of its own (NIGHTLY="0 2 * * *" WEEKLY="0 5 * * 1")
 	@python -m flows.production deploy $(if $(NIGHTLY),--nightly "$(NIGHTLY)") $(if $(WEEKLY),--weekly "$(WEEKLY)")
 
-down: $(READY) ## Stop what `make up` started; `make up` takes up a run that this cuts off
+down: $(READY) ## Stop what `make up` started; the next `make up` runs again what was cut off
 	@python -m flows.production down
 
 clean: ## Remove caches and build leftovers; data, models and runs stay

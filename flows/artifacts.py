@@ -1,4 +1,4 @@
-"""What the reader of a flow run sees: its name, its last words, and its artifacts."""
+"""What a flow run shows in Prefect: its name, its final message, and its artifacts."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def _sample_grid() -> None:
 
 
 def _verdict_page(verdict: Mapping[str, Any]) -> None:
-    """The gate's report with the drawings and the way to the run: the page to read in the morning."""
+    """The gate's report with the drawings and a link to the run."""
     text = _read_text(project.GATE_TEXT) or str(verdict.get("summary", ""))
     if link := _mlflow_link():
         text += f"\n[Open the MLflow run]({link})\n"

@@ -195,7 +195,7 @@ def _end_with_worker() -> None:
 
 
 def _is_worker(pid: int) -> bool:
-    """Asked once: a process that has just died answers nothing, and that would end the watch."""
+    """Asked once, at the start: of a process that died meanwhile nothing can be asked."""
     try:
         return "worker" in psutil.Process(pid).cmdline()
     except psutil.AccessDenied:
@@ -205,7 +205,7 @@ def _is_worker(pid: int) -> bool:
 
 
 def _go_on_unheard(console: Console) -> None:
-    """In place of rich's answer to a log that nobody reads any more, which is to end the process."""
+    """When nobody reads the log any more, go on silently; rich would end the process."""
     console.quiet = True
 
 
@@ -302,8 +302,8 @@ def reevaluate() -> State[Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
-    # Prefect ends its own handling of SIGTERM with our handler: leave by the door, so that a temporary
-    # server is stopped too.
+    # Prefect handles SIGTERM and then calls this: exit in the normal way, so that a temporary server is
+    # stopped too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parser = argparse.ArgumentParser(
         prog="python -m flows.pipeline",

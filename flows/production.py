@@ -5,8 +5,8 @@
     python -m flows.production down
 
 Prefect's server and worker and MLflow's server run on loopback, in sessions of their own, with all their
-state under `.cgan/production`: what is there may be deleted when they are down, and all but the
-history of Prefect's runs comes back. Scheduled runs work in a clone there, never in your tree. All three
+state under `.cgan/production`: that folder may be deleted when they are down, and only the
+history of Prefect's runs is lost. Scheduled runs work in a clone there, never in your tree. All three
 commands may be repeated, also when a former one was cut off. See docs/production.md.
 """
 

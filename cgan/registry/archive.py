@@ -1,4 +1,4 @@
-"""What the store keeps of a training, as files here: its generator, and what the gate put at its run."""
+"""Files that MLflow keeps of a training: its generator, and what the gate stored at its run."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def kept_file(registry: Registry, version: Version, name: str) -> Iterator[Path]
             yield Path(
                 registry.client.download_artifacts(version.run_id, f"{GATE_FOLDER}/{name}", folder)
             )
-        except CganError as error:  # of the reader, whose advice is for a file of the project
+        except CganError as error:  # of the reader; its advice fits a file of the project only
             reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
             raise ModelError(
                 f"{shown} is damaged ({reason}). Restore the store's files from a backup, or train again: "
@@ -215,9 +215,9 @@ def fingerprints(images: Tensor) -> Tensor:
 def keep_at_run(
     registry: Registry, version: Version, ground: Ground, inputs: Inputs, say: Callable[[str], None]
 ) -> None:
-    """What a later re-evaluation needs, at the run: judge, data profile, features of the training data."""
+    """Store at the run what a re-evaluation needs: judge, data profile, features of the training data."""
     kept = {file.path for file in registry.client.list_artifacts(version.run_id, GATE_FOLDER)}
-    if f"{GATE_FOLDER}/{TRAINING_DATA}" in kept:  # the last one of them; a kill may have cut it off
+    if f"{GATE_FOLDER}/{TRAINING_DATA}" in kept:  # written last; a kill may have cut it off
         with contextlib.suppress(CganError):
             training_data_of(registry, version)
             return

@@ -1,10 +1,9 @@
-"""Versions of the generator in MLflow's registry, and who of them is served.
+"""Versions of the generator in MLflow's registry, and which of them is served.
 
-The alias `champion` is the whole truth of who is served, and one call sets it: a promotion has happened
-or it hasn't. `previous` follows, and can be told from the history: a promotion first writes down what it
-is about to do, as a tag of its own at the registered model, so that two writers overwrite nothing of each
-other. An entry whose alias call never came is passed over. See
-docs/adr/0015-one-alias-says-who-is-served.md.
+The alias `champion` alone says which one is served, and one call sets it: a promotion has happened or it has
+not. `previous` is derived from the history: before it sets the alias, a promotion writes down what it is
+about to do, in a tag of its own at the registered model, so that two writers do not overwrite each other. An
+entry whose alias call never came is skipped. See docs/adr/0015-one-alias-says-who-is-served.md.
 """
 
 from __future__ import annotations
@@ -166,10 +165,10 @@ class Registry:
             self.client.set_model_version_tag(self.model, str(number), key, value[:5000])
 
     def log_once(self, run_id: str, values: dict[str, float], step: int) -> None:
-        """A run's metrics, but for those whose last value at this step is the same: they stand there.
+        """Log a run's metrics, except those whose last value at this step is the same.
 
-        So a judgement that is told again, by the next process after a kill too, stands once; one that
-        comes to other numbers stands after it, and MLflow shows the last.
+        A judgement that is repeated, also after a kill, is so logged once. One with other numbers is
+        logged after it, and MLflow shows the last.
         """
         from mlflow.entities import Metric
 
@@ -227,7 +226,7 @@ class Registry:
             commit=version.tags.get(COMMIT, ""),
             data_sha256=version.tags.get(DATA, ""),
         )
-        # Later than all before, though the clock was set back: the order is the history.
+        # Later than all before, even if the clock was set back: this order is the history.
         key = f"{HISTORY}{max(time.time_ns(), self._last_key() + 1):020d}"
         self.client.set_registered_model_tag(self.model, key, json.dumps(asdict(move)))
         if action == "rollback" and source is not None:
@@ -279,7 +278,7 @@ class Registry:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One promoter at a time on this machine; on others, `_require_champion` notices."""
+        """One promotion at a time on this machine; `_require_champion` notices those of others."""
         if self.uri.startswith("sqlite:///"):
             path = Path(self.uri.removeprefix("sqlite:///") + ".registry-lock")
         else:

@@ -1,6 +1,6 @@
 """May this generator be served? Numbers in, a decision with reasons and a report out; no store, no files.
 
-Bars are checked at the pessimistic end of the number's 95 % interval, so that luck passes nothing:
+Bars are checked at the pessimistic end of the number's 95 % interval, so that none passes by luck:
 shares by Wilson's interval (the bootstrap gives "all right" no width), distances and coverage by the
 bootstrap of `quality.comparison`. Against the champion, a difference counts when its interval is
 clear of 0.

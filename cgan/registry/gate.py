@@ -1,8 +1,8 @@
 """`cgan gate`: register the trained generator, judge it beside the champion, promote or block it.
 
-No DVC stage: the answer depends on who is champion, which no file of the project says. It can be killed at
-any moment and started again: one run has one version, one version is promoted once, and a verdict
-that stands is told again ("unchanged").
+It is not a DVC stage: the answer depends on the champion, which no file of the project names. It can be
+killed at any moment and started again: a run has one version, a version is promoted once, and a verdict
+that still holds is repeated ("unchanged").
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _publish(report: Report, say: Say) -> Report:
 
 
 def _deliver(reference: dict[str, str], say: Say) -> None:
-    """This training's journal, also while another process is at it. Others' are named, and no matter."""
+    """Deliver this training's journal, or wait while another process does. Others are only mentioned."""
     root = project_root()
     own = journals(root) / reference["run_key"]
     for _ in range(DELIVERY_S):
@@ -171,7 +171,7 @@ def _deliver(reference: dict[str, str], say: Say) -> None:
 
 
 def _facts_of(run: Any, inputs: _Inputs) -> dict[str, str]:
-    """What a version says of its making."""
+    """Tags that say how a version was made."""
     tags = {
         DIGEST: inputs.facts["digest"],
         DATA: str(inputs.facts["data_sha256"]),
@@ -203,14 +203,14 @@ def _circumstances(params: Params, inputs: _Inputs) -> str:
 
 
 def _against(champion: Version | None, circumstances: str) -> str:
-    """What a verdict holds for: this champion, this ground."""
+    """What a verdict holds for: this champion, these circumstances."""
     return f"{'none' if champion is None else f'version {champion.number}'} · {circumstances}"
 
 
 def _why_it_stands(
     version: Version, champion: Version | None, circumstances: str, params: Params
 ) -> str:
-    """Why the verdict of before stands; empty when the version has to be judged."""
+    """Why an earlier verdict still holds; empty when the version has to be judged."""
     if champion and champion.number == version.number:
         return "it is the champion already"
     if ROLLED_BACK in version.tags:
@@ -228,7 +228,7 @@ def _why_it_stands(
 
 
 def _standing_report(registry: Registry, version: Version, why: str) -> Report:
-    """The report of a verdict that stands, with the numbers of then where the store has them."""
+    """The report of a verdict that still holds, with its numbers where the store has them."""
     report: Report = {
         "checks": [],
         "comparison": [],
@@ -242,9 +242,13 @@ def _standing_report(registry: Registry, version: Version, why: str) -> Report:
             version.run_id, f"{GATE_FOLDER}/{GATE_REPORT.name}", folder
         )
         kept = json.loads(Path(path).read_text())
-        to_markdown(report | kept | {"measured": dict(kept["measured"])})  # can it be told?
+        to_markdown(
+            report | kept | {"measured": dict(kept["measured"])}
+        )  # raises if it cannot be shown
         report |= kept
-    if version.verdict == "passed" and "champion" in version.aliases:  # killed before it was told
+    if (
+        version.verdict == "passed" and "champion" in version.aliases
+    ):  # killed before that was recorded
         if "measured" in report:
             moves = [move for move in registry.history() if move.target == version.number]
             before = moves[-1].source if moves else None
@@ -269,7 +273,7 @@ def _judge(
     params: Params,
     say: Say,
 ) -> Report:
-    """Both generators on one ground, the load check beside it, the decision."""
+    """Judge both generators with one judge on the same images, check the load meanwhile, decide."""
     seed, samples = params.evaluate.seed, params.evaluate.samples
     labels = labels_for(inputs.training.classes)
     address = f"models:/{registry.model}/{version.number}"
@@ -313,7 +317,7 @@ def _judge(
 
 @dataclass(frozen=True)
 class _ChampionToday:
-    """What the champion gets today; `notes` to know, `objections` that stand in the way."""
+    """The champion as judged today; `notes` for the report, `objections` that block the promotion."""
 
     judged: Judged | None = None
     notes: tuple[str, ...] = ()

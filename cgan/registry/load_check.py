@@ -1,4 +1,4 @@
-"""Does a registered model load and draw where nothing of this project is at hand?
+"""Does a registered model load and draw without anything of this project?
 
 A fresh interpreter in isolated mode, an empty working directory, an environment with little more than
 PATH and the store's address, pickle off, and a time limit. The package that draws comes with the model.

@@ -1,8 +1,8 @@
-"""Time travel: repeat a run of MLflow from its commit, changes, params and data, and compare the bytes.
+"""Repeat a training that MLflow knows from its commit, changes, params and data, and compare the bytes.
 
-All happens in a worktree in a temporary folder, with a store, checkpoints and outputs of its own: the
-engineer's tree, DVC's cache, the registry and the run stay as they are, but for the tag `cgan.reproduced`.
-The stages run for real; nothing is restored from a cache. A repeat runs the code of the run's commit, and
+This happens in a worktree in a temporary folder, with a store, checkpoints and outputs of its own. Your
+tree, DVC's cache and the registry stay as they are; the run gets the tag `cgan.reproduced`. The stages
+run for real; nothing is restored from a cache. A repeat runs the code of the run's commit, and
 of the patch that its store holds: reproduce runs of stores that you trust.
 """
 
@@ -288,7 +288,7 @@ def _from_remote(run: RecordedRun, root: Path, tree: Path) -> str:
 
 
 def _environment(tree: Path, run: RecordedRun | None) -> dict[str, str]:
-    """For a stage in `tree`: nothing leads out of it, and the machine is as much the run's as may be."""
+    """For a stage in `tree`: it writes nowhere else, on a machine set up like the run's where possible."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(NOT_OURS)}
     kept |= {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),

@@ -1,7 +1,8 @@
 """`cgan status`: who is served, what was trained and judged last, and what runs, on one screen.
 
-Three sources, asked at once: the project's files, its MLflow store, Prefect's API if `make up` runs it. A
-server that is away or hangs costs seconds. What is missing is said in words. Nothing is written.
+Three sources are asked at once: the project's files, its MLflow store, Prefect's API if `make up` runs it.
+A server that is away or hangs delays the screen by seconds. What is missing is said in words. Nothing is
+written.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A journal → MLflow: what each record becomes there.
 
-Each record arrives once, whatever is killed when: the cursor moves after a delivery, and delivering
-again changes nothing. The store's key of a metric is (key, step, time, value), all four from the
-journal; files and pictures have names derived from the record; a model is looked up first.
+Each record arrives once, whichever process is killed at whatever moment: the cursor moves after a
+delivery, and delivering again changes nothing. The store's key of a metric is (key, step, time, value),
+all four from the journal; files and pictures have names derived from the record; a model is looked up
+first.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ Column `png_base64` holds a PNG a row. Same labels and seed: same pictures.
 class Delivery:
     """Delivers one journal to the store at `uri`; the caller holds the journal's `sender.lock`.
 
-    A journal that is gone has been delivered by somebody else.
+    A journal that is gone has been delivered by another process.
     """
 
     def __init__(self, folder: Path, uri: str, root: Path, header: RunHeader | None = None) -> None:
@@ -176,8 +177,8 @@ class Delivery:
     def _values_not_stored(self, records: list[Record]) -> Iterator[tuple[Record, str, float]]:
         """The values of metrics records that the store lacks.
 
-        An evaluation that was killed and repeated says the same numbers again, at another time, which
-        would be another point to the store. Only a number that differs from the last one is told.
+        An evaluation that was killed and repeated logs the same numbers again at another time, and the
+        store would keep both points. Only a number that differs from the last one is sent.
         """
         last: dict[str, float] | None = None
         for record in records:
@@ -230,7 +231,7 @@ class Delivery:
         self._describe()
 
     def _send_added(self, record: Record) -> None:
-        """Evaluation or pictures came: an ended run stays ended, one made here for them ends."""
+        """An evaluation or pictures came: a run that had ended stays so, one made for them ends."""
         run_id = self.connect()
         run = self.client.get_run(run_id)
         if run.info.status == "RUNNING" and "mlflow.source.name" not in run.data.tags:
@@ -376,7 +377,7 @@ def describe(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
 
 
 class _Pyfunc:
-    """MLflow's pyfunc flavour, less the trial run of the example: that would load torch here."""
+    """MLflow's pyfunc flavour without the trial run of the example, which would load torch here."""
 
     __name__ = "mlflow.pyfunc"
 
@@ -393,10 +394,10 @@ def _requirements() -> list[str]:
 
 
 def _is_refusal(error: Exception, files: Path) -> bool:
-    """Will the same record fail again tomorrow, or is the store away, busy or full today?
+    """Would the store refuse the same record again later?
 
-    Also a machine that has no memory, no threads or no place for temporary files fails today only. Of files
-    only those that lie beside the journal, in `files`, are missing for good.
+    No, where the store is away, busy or full, or this machine lacks memory, threads or temporary space. A
+    missing file is a refusal only if it belongs to the journal, in `files`.
     """
     from mlflow.exceptions import MlflowException
     from PIL import UnidentifiedImageError

@@ -1,9 +1,9 @@
-"""A stage's way to MLflow, without a server in its way.
+"""The MLflow run of a stage: how it is opened, reopened and ended.
 
-A training writes its records into a journal (`cgan.tracking.journal`) and never speaks to a server. A child
-process, the sender (`cgan.tracking.sender`), reads the journal and delivers it: it runs at low
-priority, knows by its closed stdin when the stage ends, and a server that is dead, slow or hanging
-is its trouble alone. What it cannot deliver waits for `cgan track flush`.
+A training writes its records into a journal (`cgan.tracking.journal`) and never talks to a server. A
+child process, the sender (`cgan.tracking.sender`), delivers the journal. It runs at low priority, and a
+server that is dead, slow or hanging delays nobody but the sender. What it cannot deliver waits for
+`cgan track flush`.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def training_run(
     dataset: Mapping[str, Any],
     reference: Path,
 ) -> Iterator[JournalTracker]:
-    """The run of a training: journal open, sender at work; closed with the training's fate.
+    """The run of a training: its journal is open and its sender runs until the training ends.
 
     `tags`: facts the caller knows (device, data hash). `dataset`: `name`, `path`, `sha256`, `rows`
-    and what else is worth telling of the data. `reference` is written when the training succeeds:
+    and other facts about the data. `reference` is written when the training succeeds:
     a JSON file by which `reopen` finds the run again. Status: FINISHED, FAILED on an exception,
     KILLED on SIGTERM or Ctrl-C. Raises TrackingError when the store is unusable by configuration,
     or away and `tracking.on_unreachable` is `fail`.
@@ -80,7 +80,7 @@ def training_run(
     if tracker.resumed:
         tracker.set_tags({"cgan.resumed": "true"})
     _log_source(tracker, source)
-    # What is read after a training may change before it is resumed; MLflow refuses a changed param.
+    # These are read after the training and may change before it is resumed; MLflow refuses that.
     later = {"gate", "reevaluate", "tracking"}
     tracker.log_params(flatten(params.model_dump(by_alias=True, exclude=later)))
     tracker.log_dataset(dataset)
@@ -108,7 +108,7 @@ def training_run(
 def reopen(reference: Path) -> Iterator[Tracker]:
     """The run that `training_run` wrote down in `reference`, to add to it; its status stays.
 
-    Without such a file, or a usable one, the records go nowhere.
+    Without a usable file the records are dropped.
     """
     try:
         known = json.loads(reference.read_text())
@@ -156,7 +156,7 @@ def _uri_of(header: RunHeader) -> str:
 
 @contextlib.contextmanager
 def side_run(params: Params, name: str, source: str) -> Iterator[JournalTracker]:
-    """A run that is no training, such as a proof's: FINISHED at the end, whatever it says.
+    """A run that is not a training, such as a proof of resume. It ends as FINISHED.
 
     `source`: the module that makes it. Raises TrackingError when the store is unusable by
     configuration; where it is only away, the records wait.
@@ -200,7 +200,7 @@ def _run_name(params: Params) -> str:
 
 
 def _facts_of_here(source: git.Source | None) -> dict[str, str]:
-    """Who runs what, where: git, DVC, Prefect, torch, machine. What cannot be had is left out."""
+    """User, git, DVC, Prefect, torch and machine, as tags. What is unknown is left out."""
     tags = {
         "mlflow.source.name": "cgan.stages.train",
         "mlflow.source.type": "LOCAL",
@@ -222,7 +222,7 @@ def _facts_of_here(source: git.Source | None) -> dict[str, str]:
 
 
 def _cpu() -> str:
-    """The processor's kind: kinds round differently."""
+    """The processor's model name: different models round differently."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

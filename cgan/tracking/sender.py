@@ -121,7 +121,7 @@ class Sender:
 
 
 def send(folder: Path) -> None:
-    """The sender's life: deliver every few seconds, once more when stdin closes, then leave."""
+    """The process: deliver every few seconds, once more when stdin closes, then end."""
     os.nice(10)
     closed = threading.Event()
 
@@ -130,19 +130,19 @@ def send(folder: Path) -> None:
         closed.set()
 
     threading.Thread(target=watch, daemon=True).start()
-    header = RunHeader.load(folder)  # now: the journal is held by our parent
+    header = RunHeader.load(folder)  # now, while our parent keeps the journal
     while True:
         with _sole_sender(folder) as alone:
             if alone:
                 _answer(**_deliver_until(folder, header, closed))
                 return
-        # The sender of a process that was killed, or `cgan track flush`, is at it.
+        # The sender of a process that was killed, or `cgan track flush`, delivers it.
         closed.wait(0.5)
         time.sleep(0.2)
 
 
 def _deliver_until(folder: Path, header: RunHeader, closed: threading.Event) -> dict[str, Any]:
-    gc.disable()  # until it waits: a tenth of what MLflow's import takes is looking for garbage
+    gc.disable()  # until it waits: collecting garbage is a tenth of the time of MLflow's import
     delivery = Delivery(folder, os.environ[STORE], project_root(), header)
     wait_s, told = POLL_S, False
     while True:
@@ -210,7 +210,7 @@ def flush_one(root: Path, folder: Path) -> str:
             return f"{header.run_name}: a running stage delivers it"
         uri = store_uri(root) if told[STORE] else header.tracking_uri
         delivery = Delivery(folder, uri, root, header)
-        logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # its tracebacks: we tell the reason
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # no tracebacks: we give the reason
         try:
             delivery.deliver()
         except Exception as error:
@@ -230,7 +230,7 @@ def flush_one(root: Path, folder: Path) -> str:
 
 
 def remove_if_finished(folder: Path, offset: int) -> None:
-    """What was refused stays, with its files, for somebody to look at."""
+    """A delivered journal whose run has ended goes; one with refused records stays, to be looked at."""
     with contextlib.suppress(FileNotFoundError):  # somebody else did
         if not (folder / REJECTED).exists() and is_finished(folder):
             remove_if_unused(folder, offset)

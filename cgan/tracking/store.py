@@ -190,7 +190,7 @@ def serve_ui(root: Path, port: int) -> None:
     with _store_locked(root), environment_set(client_settings()):
         make_store(uri)
     settings = {
-        "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: everybody can read those
+        "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: every user can read those
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifact_root(uri, root).as_uri(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
