@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import getpass
 import hashlib
 import io
 import json
@@ -22,7 +21,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.markdown import spaced
@@ -44,7 +43,9 @@ from cgan.registry.history import (
 )
 from cgan.tracking.delivery import MODEL_NAME
 from cgan.tracking.journal import project_root
+from cgan.tracking.run import run_context, user
 from cgan.tracking.store import (
+    SQLITE,
     STORE,
     client_settings,
     environment_set,
@@ -56,9 +57,6 @@ from cgan.tracking.store import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 MAX_WHY = 500
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
@@ -221,8 +219,8 @@ class Registry:
             target=target,
             when=now(),
             why=" ".join(why.split())[:MAX_WHY],
-            user=_user(),
-            flow_run_id=_flow_run_id(),
+            user=user(),
+            flow_run_id=run_context().get("prefect.flow_run_id", ""),
             commit=version.tags.get(COMMIT, ""),
             data_sha256=version.tags.get(DATA, ""),
         )
@@ -279,8 +277,8 @@ class Registry:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """One promotion at a time on this machine; `_require_champion` notices those of others."""
-        if self.uri.startswith("sqlite:///"):
-            path = Path(self.uri.removeprefix("sqlite:///") + ".registry-lock")
+        if self.uri.startswith(SQLITE):
+            path = Path(self.uri.removeprefix(SQLITE) + ".registry-lock")
         else:
             name = hashlib.sha256(f"{os.getuid()} {self.uri}".encode()).hexdigest()[:16]
             path = Path(tempfile.gettempdir()) / f"cgan-registry-{name}.lock"
@@ -316,19 +314,6 @@ def promote_by_hand(registry: Registry, number: int, why: str, force: bool) -> M
 
 def _numbered(number: int | None) -> str:
     return "none" if number is None else f"version {number}"
-
-
-def _user() -> str:
-    with contextlib.suppress(OSError, KeyError):  # no such user in the container's passwd
-        return getpass.getuser()
-    return ""
-
-
-def _flow_run_id() -> str:
-    with contextlib.suppress(ValueError, AttributeError):
-        context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
-        return str(context.get("prefect.flow_run_id", ""))
-    return ""
 
 
 @contextlib.contextmanager

@@ -211,14 +211,26 @@ def _facts_of_here(source: git.Source | None) -> dict[str, str]:
         "machine.omp_num_threads": os.environ.get("OMP_NUM_THREADS", "not set"),
         **_git_tags(source),
     }
-    with contextlib.suppress(OSError, KeyError):  # no such user in the container's passwd
-        tags["mlflow.user"] = getpass.getuser()
+    if who := user():
+        tags["mlflow.user"] = who
     if name := os.environ.get("DVC_EXP_NAME"):
         tags["dvc.exp_name"] = name
+    return tags | run_context()
+
+
+def user() -> str:
+    """Who runs this; empty for a user that the container's passwd does not know."""
+    with contextlib.suppress(OSError, KeyError):
+        return getpass.getuser()
+    return ""
+
+
+def run_context() -> dict[str, str]:
+    """MLFLOW_RUN_CONTEXT, in which the flow names itself (`prefect.flow_run_id` and others)."""
     with contextlib.suppress(ValueError, AttributeError):
         context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
-        tags |= {str(key): str(value) for key, value in context.items()}
-    return tags
+        return {str(key): str(value) for key, value in context.items()}
+    return {}
 
 
 def _cpu() -> str:
