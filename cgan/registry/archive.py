@@ -25,7 +25,7 @@ from cgan.registry.client import Registry, mlflow_set_to, model_name, open_regis
 from cgan.registry.history import CHAMPION, GATE_FOLDER, Version, lineage
 from cgan.tracking.delivery import RUN_KEY_TAG
 from cgan.tracking.journal import project_root
-from cgan.tracking.store import is_absent, store_uri, without_credentials
+from cgan.tracking.store import is_absent, reason_of, store_uri, without_credentials
 
 if TYPE_CHECKING:
     from cgan.data.dataset import Dataset
@@ -113,9 +113,8 @@ def generator_file(uri: str) -> Iterator[Path]:
             found = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
         except Exception as error:
             # Besides MlflowException the stores let through what their clients raise.
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ModelError(
-                f"{uri}: the MLflow store {shown} cannot give it ({reason}). {advice}"
+                f"{uri}: the MLflow store {shown} cannot give it ({reason_of(error)}). {advice}"
             ) from None
         files = [found] if found.is_file() else sorted(found.rglob("generator.safetensors"))
         if not files:
@@ -196,9 +195,8 @@ def kept_file(registry: Registry, version: Version, name: str) -> Iterator[Path]
                 "`dvc repro --force train`, `cgan gate`."
             ) from None
         except Exception as error:  # the stores let through what their clients raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ModelError(
-                f"{shown} cannot be read ({reason}): version {version.number} was registered "
+                f"{shown} cannot be read ({reason_of(error)}): version {version.number} was registered "
                 "without `cgan gate`, or its files are gone."
             ) from None
 

@@ -50,6 +50,8 @@ from cgan.tracking.store import (
     client_settings,
     environment_set,
     is_absent,
+    is_server,
+    reason_of,
     store_uri,
     without_credentials,
 )
@@ -335,16 +337,14 @@ def open_registry(model: str) -> Iterator[Registry]:
         try:
             yield Registry(model, uri)
         except (MlflowException, SQLAlchemyError) as error:
+            advice = (
+                ". Start it, or set MLFLOW_TRACKING_URI to another; then try again."
+                if is_server(uri)
+                else ""
+            )
             raise TrackingError(
-                f"the MLflow store {shown} cannot be used: {_reason(error)}"
+                f"the MLflow store {shown} cannot be used: {reason_of(error)}{advice}"
             ) from None
-
-
-def _reason(error: Exception) -> str:
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if "Max retries exceeded" in text or "NewConnectionError" in text:
-        return "no connection. Start it, or set MLFLOW_TRACKING_URI to another; then try again."
-    return text[:300]
 
 
 @contextlib.contextmanager

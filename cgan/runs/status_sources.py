@@ -17,7 +17,7 @@ from cgan.params.sections import Params, load_params
 from cgan.project import GATE_REPORT, PRODUCTION
 from cgan.registry.client import open_registry
 from cgan.registry.history import GATE_FOLDER, Version
-from cgan.tracking.store import experiment_name, without_credentials
+from cgan.tracking.store import experiment_name, reason_of, without_credentials
 
 REQUEST_S = 3
 PREFECT_S = 1.0
@@ -98,7 +98,7 @@ def ask_store(params: Params | None, stored: Stored) -> None:
     except CganError as error:
         stored.problem = str(error)
     except Exception as error:  # whatever a store's client raises: the screen says it in words
-        stored.problem = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        stored.problem = f"{type(error).__name__}: {reason_of(error)}"
 
 
 def _run(run: Any) -> Json:

@@ -13,7 +13,6 @@ import gc
 import json
 import logging
 import os
-import re
 import select
 import subprocess
 import sys
@@ -41,6 +40,7 @@ from cgan.tracking.store import (
     STORE,
     client_settings,
     environment_set,
+    reason_of,
     store_uri,
     without_credentials,
 )
@@ -157,7 +157,7 @@ def _deliver_until(folder: Path, header: RunHeader, closed: threading.Event) -> 
             wait_s = POLL_S
         except Exception as caught:
             log.warning("not delivered: %s", caught)
-            error = _reason(caught)
+            error = reason_of(caught)
             if not told:
                 _answer(error=error)
             wait_s = min(2 * wait_s, MAX_BACKOFF_S)
@@ -215,7 +215,7 @@ def flush_one(root: Path, folder: Path) -> str:
             delivery.deliver()
         except Exception as error:
             raise TrackingError(
-                f"{header.run_name}: MLflow at {without_credentials(uri)} is away ({_reason(error)}); "
+                f"{header.run_name}: MLflow at {without_credentials(uri)} is away ({reason_of(error)}); "
                 f"{waiting} records wait in {folder}. Start it and run `cgan track flush`. If it is gone "
                 f"for good, {STORE}=… cgan track flush delivers them elsewhere, and rm -r '{folder}' "
                 "drops them."
@@ -254,21 +254,6 @@ def _sole_sender(folder: Path) -> Iterator[bool]:
             if os.fstat(lock.fileno()).st_nlink:  # else: removed, with its journal, in between
                 yield True
                 return
-
-
-def _reason(error: Exception) -> str:
-    """One line; MLflow wraps three exceptions around a refused connection."""
-    text = str(error).strip() or type(error).__name__
-    if said := re.search(r"\(sqlite3\.\w+\) (.+)", text):  # in the midst of SQLAlchemy's words
-        return said[1][:200]
-    text = text.splitlines()[0]
-    for sign, reason in (
-        ("timed out", "no answer in time"),
-        ("NewConnectionError", "no connection"),
-    ):
-        if sign in text:
-            return reason
-    return text[:200]
 
 
 if __name__ == "__main__":

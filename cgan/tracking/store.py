@@ -180,6 +180,22 @@ def client_settings() -> dict[str, str]:
     }
 
 
+def reason_of(error: Exception) -> str:
+    """Why a store failed, in a line; MLflow wraps three exceptions around a refused connection."""
+    text = str(error).strip() or type(error).__name__
+    if said := re.search(r"\(sqlite3\.\w+\) (.+)", text):  # in the midst of SQLAlchemy's words
+        return said[1][:200]
+    text = text.splitlines()[0]
+    for sign, reason in (
+        ("timed out", "no answer in time"),
+        ("NewConnectionError", "no connection"),
+        ("Max retries exceeded", "no connection"),
+    ):
+        if sign in text:
+            return reason
+    return text[:200]
+
+
 def serve_ui(root: Path, port: int) -> None:
     """Become `mlflow ui` on the project's store. Raises TrackingError where a server keeps it."""
     uri = store_uri(root)
