@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -223,6 +224,12 @@ def test_the_clone_shares_the_cache(project: Path) -> None:
     production = Production(project)
     services._update_clone(production)
     assert services._dvc(production.work, "cache", "dir") == str(project / ".dvc/cache")
+
+
+def test_make_runs_modules_that_exist() -> None:
+    modules = set(re.findall(r"-m (flows\.\w+)", (ROOT / "Makefile").read_text()))
+    assert modules == {"flows.dvc", "flows.production"}
+    assert all(importlib.util.find_spec(module) for module in modules)
 
 
 # All of it
