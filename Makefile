@@ -26,7 +26,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 repro: $(READY) ## Run what is stale of the pipeline; print metrics, the grid's path and how to open the UI
-	@python -m flows.precheck
+	@python -m flows.dvc
 	dvc repro
 	@cgan report
 
@@ -89,13 +89,13 @@ ui: $(READY) ## Browse the runs in the MLflow UI, http://127.0.0.1:5000
 	cgan ui
 
 up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4200 MLFLOW_PORT=5000)
-	@python -m flows.services up $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT))
+	@python -m flows.production up $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT))
 
 deploy: $(READY) ## Schedule the commit of HEAD in a clone of its own (NIGHTLY="0 2 * * *" WEEKLY="0 5 * * 1")
-	@python -m flows.services deploy $(if $(NIGHTLY),--nightly "$(NIGHTLY)") $(if $(WEEKLY),--weekly "$(WEEKLY)")
+	@python -m flows.production deploy $(if $(NIGHTLY),--nightly "$(NIGHTLY)") $(if $(WEEKLY),--weekly "$(WEEKLY)")
 
-down: $(READY) ## Stop what `make up` started; `make up` takes up a run that this cuts off
-	@python -m flows.services down
+down: $(READY) ## Stop what `make up` started; the next `make up` runs again what was cut off
+	@python -m flows.production down
 
 clean: ## Remove caches and build leftovers; data, models and runs stay
 	rm -rf build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

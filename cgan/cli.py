@@ -101,8 +101,8 @@ def draw(
 @app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
-    from cgan.tracking.delivery import serve_ui
     from cgan.tracking.journal import project_root
+    from cgan.tracking.store import serve_ui
 
     serve_ui(project_root(), port)
 
@@ -118,8 +118,8 @@ def _track() -> None: ...
 @track.command()
 def flush() -> None:
     """Deliver what waits because MLflow was away."""
-    from cgan.tracking.delivery import flush
     from cgan.tracking.journal import project_root
+    from cgan.tracking.sender import flush
 
     lines = flush(project_root())
     typer.echo("\n".join(lines) if lines else "Nothing waits.")
@@ -150,9 +150,9 @@ def reproduce(
 
     Runs the code that the run recorded, in a temporary worktree. Exit code 0: equal, 1: not.
     """
-    from cgan.runs.reproduce import reproduce
+    from cgan.runs.reproduce import reproduce_run
 
-    outcome = reproduce(run, typer.echo, keep=keep)
+    outcome = reproduce_run(run, typer.echo, keep=keep)
     typer.echo(outcome.text)
     if not outcome.equal:
         raise typer.Exit(1)
@@ -183,19 +183,21 @@ app.add_typer(registry, name="registry")
 @registry.command("list")
 def registry_list() -> None:
     """Every version with its verdict, and who was champion when, why and by whom."""
-    from cgan.registry.client import listed, model_name, open_registry
+    from cgan.registry.client import model_name, open_registry
+    from cgan.registry.history import list_versions
 
     with open_registry(model_name()) as found:
-        typer.echo(listed(found))
+        typer.echo(list_versions(found.model, found.shown, found.versions(), found.history()))
 
 
 @registry.command("show")
 def registry_show(version: Annotated[int, typer.Argument(help="Its number.")]) -> None:
     """What is known of one version."""
-    from cgan.registry.client import model_name, open_registry, shown
+    from cgan.registry.client import model_name, open_registry
+    from cgan.registry.history import describe_version
 
     with open_registry(model_name()) as found:
-        typer.echo(shown(found, version))
+        typer.echo(describe_version(found.model, found.version(version)))
 
 
 Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]
@@ -210,19 +212,21 @@ def registry_promote(
     ] = False,
 ) -> None:
     """Make VERSION the champion by a person's decision."""
-    from cgan.registry.client import model_name, open_registry, promote_by_hand, told
+    from cgan.registry.client import model_name, open_registry, promote_by_hand
+    from cgan.registry.history import move_in_words
 
     with open_registry(model_name()) as found:
-        typer.echo(told(promote_by_hand(found, version, why, force)))
+        typer.echo(move_in_words(promote_by_hand(found, version, why, force)))
 
 
 @registry.command("rollback")
 def registry_rollback(why: Why) -> None:
     """Bring back the champion before this one; the gate doesn't undo it."""
-    from cgan.registry.client import model_name, open_registry, told
+    from cgan.registry.client import model_name, open_registry
+    from cgan.registry.history import move_in_words
 
     with open_registry(model_name()) as found:
-        typer.echo(told(found.rollback(why)))
+        typer.echo(move_in_words(found.rollback(why)))
 
 
 @app.command()

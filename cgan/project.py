@@ -11,6 +11,8 @@ PACKAGE_PARENT = str(
     PACKAGE.parent
 )  # for PYTHONPATH: a child runs this code, whatever is installed
 
+CSV = Path("data/raw/train.csv")
+CSV_SOURCE = Path("data/raw/source.json")  # where the CSV came from
 TRAIN_DATA = Path("data/processed/train.safetensors")
 HOLDOUT_DATA = Path("data/processed/holdout.safetensors")
 JUDGE = Path("models/judge.safetensors")
@@ -21,4 +23,11 @@ LOCK_COPY = Path(".cgan/dvc.lock")
 RUN_REFERENCE = Path("models/mlflow_run.json")
 EVALUATION = Path("reports/evaluation.json")
 METRICS = Path("reports/metrics.json")
+JUDGE_METRICS = Path("reports/judge.json")
 VALIDATION = Path("reports/validation.json")
+GATE_REPORT, GATE_TEXT = Path("reports/gate.json"), Path("reports/gate.md")
+REEVALUATION_REPORT = Path("reports/reevaluation.json")
+REEVALUATION_TEXT = Path("reports/reevaluation.md")
+GRID = Path("samples/grid.png")
+PRODUCTION = Path(".cgan/production")  # of `make up` and `make deploy`
+SCHEDULED_WORK = PRODUCTION / "work"  # the clone in which scheduled runs work

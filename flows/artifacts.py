@@ -1,4 +1,4 @@
-"""What the reader of a flow run sees: its name, its last words, and its artifacts."""
+"""What a flow run shows in Prefect: its name, its final message, and its artifacts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
+from cgan import project
 from cgan.errors import CganError
 from cgan.params.sections import flatten, load_params
 from cgan.quality.table import METRICS
@@ -98,29 +99,44 @@ def in_words(results: Sequence[StageResult]) -> str:
     return "; ".join(words)
 
 
-def _read_json(path: str) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
+    """Empty where there is none, or it is damaged, or nested too deeply to be read."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
 def _metrics() -> dict[str, Any]:
     """Every number of the two metrics files, by dotted name."""
-    return flatten(_read_json("reports/metrics.json")) | flatten(_read_json("reports/judge.json"))
-
-
-def verdict() -> dict[str, Any]:
-    """What `cgan gate` wrote. Raises CganError if it is not what the flow needs."""
-    found = _read_json("reports/gate.json")
-    if not {"verdict", "summary"} <= found.keys():
-        raise CganError("reports/gate.json: no verdict in it, though `cgan gate` ended well.")
+    found: dict[str, Any] = {}
+    for path in (project.METRICS, project.JUDGE_METRICS):
+        with contextlib.suppress(
+            RecursionError
+        ):  # of flatten: nested more deeply than JSON's limit
+            found |= flatten(_read_json(path))
     return found
 
 
-def reevaluation() -> dict[str, Any]:
-    return _read_json("reports/reevaluation.json")
+def read_verdict() -> dict[str, Any]:
+    """What `cgan gate` wrote. Raises CganError if it is not what the flow needs."""
+    found = _read_json(project.GATE_REPORT)
+    if not all(isinstance(found.get(key), str) for key in ("verdict", "summary")):
+        raise CganError(f"{project.GATE_REPORT}: no verdict in it, though `cgan gate` ended well.")
+    return found
+
+
+def reevaluation_summary() -> str:
+    """What `cgan reevaluate` found, in a sentence, when it ended well."""
+    return str(_read_json(project.REEVALUATION_REPORT).get("summary", "the champion is healthy"))
 
 
 def publish(results: Sequence[StageResult], verdict: Mapping[str, Any] | None = None) -> None:
@@ -133,15 +149,15 @@ def publish(results: Sequence[StageResult], verdict: Mapping[str, Any] | None = 
         _sample_grid()
         _metrics_table(verdict or {})
         if verdict:
-            _verdict()
+            _verdict_page(verdict)
         _mlflow_run()
 
 
 def publish_reevaluation() -> None:
     with _server_may_be_away():
-        if (path := Path("reports/reevaluation.md")).is_file():
+        if text := _read_text(project.REEVALUATION_TEXT):
             create_markdown_artifact(
-                path.read_text(encoding="utf-8"),
+                text,
                 key="reevaluation",
                 description="The champion on the data of today.",
             )
@@ -171,10 +187,9 @@ def _stages(results: Sequence[StageResult]) -> None:
 
 def _grid() -> str:
     """The drawn grid as a URL, which is what a page needs: a file's path would show as broken."""
-    path = Path("samples/grid.png")
-    if not path.is_file():
+    if not project.GRID.is_file():
         return ""
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(project.GRID.read_bytes()).decode()}"
 
 
 def _sample_grid() -> None:
@@ -186,9 +201,9 @@ def _sample_grid() -> None:
         )
 
 
-def _verdict() -> None:
-    """The gate's report with the drawings and the way to the run: the page to read in the morning."""
-    text = Path("reports/gate.md").read_text(encoding="utf-8")
+def _verdict_page(verdict: Mapping[str, Any]) -> None:
+    """The gate's report with the drawings and a link to the run."""
+    text = _read_text(project.GATE_TEXT) or str(verdict.get("summary", ""))
     if link := _mlflow_link():
         text += f"\n[Open the MLflow run]({link})\n"
     if grid := _grid():
@@ -197,36 +212,42 @@ def _verdict() -> None:
 
 
 def _metrics_table(verdict: Mapping[str, Any]) -> None:
-    compared = {f"quality.{row['metric']}": row for row in verdict.get("comparison") or ()}
+    changes = _changes(verdict.get("comparison"))
     if metrics := _metrics():
         create_table_artifact(
             [
                 {
                     "metric": name,
                     "value": round(value, 4) if isinstance(value, float) else value,
-                    **({"change": _change(compared.get(name))} if compared else {}),
+                    **({"change": changes.get(name, "")} if changes else {}),
                     "in plain words": PLAIN_WORDS.get(name, ""),
                 }
                 for name, value in metrics.items()
             ],
             key="metrics",
             description="How good the drawings are, through the eyes of the judge: a class network "
-            f"trained on the real images. {CHANGE if compared else ''}"
+            f"trained on the real images. {CHANGE if changes else ''}"
             "Sample counts and seeds: reports/evaluation.json.",
         )
 
 
-def _change(row: Mapping[str, Any] | None) -> str:
-    """`+0.0012 (better)`, `+0.0003 (within chance)`: beyond chance or not is the gate's word."""
-    if row is None:
-        return ""
-    word = {True: "better", False: "worse", None: "within chance"}[row.get("better")]
-    return f"{row['difference']:+.4g} ({word})"
+def _changes(rows: Any) -> dict[str, str]:
+    """`+0.0012 (better)`, `+0.0003 (within chance)` by metric: beyond chance or not is the gate's word.
+
+    A row of gate.json that is not as this version of the gate writes it is left out.
+    """
+    words = {True: "better", False: "worse", None: "within chance"}
+    changes = {}
+    for row in rows if isinstance(rows, list) else ():
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            word = words[row.get("better")]
+            changes[f"quality.{row['metric']}"] = f"{row['difference']:+.4g} ({word})"
+    return changes
 
 
 def _mlflow_link() -> str:
     """The page of the run that made the generator, if a server is known that shows it."""
-    run = _read_json("models/mlflow_run.json")
+    run = _read_json(project.RUN_REFERENCE)
     # `make up` serves the store that the stages write to as a file.
     uri = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri") or "")
     if not uri.startswith("http") or not run.get("run_id"):
@@ -236,7 +257,7 @@ def _mlflow_link() -> str:
 
 
 def _mlflow_run() -> None:
-    run = _read_json("models/mlflow_run.json")
+    run = _read_json(project.RUN_REFERENCE)
     text = "The MLflow run that made the generator: losses, previews, parameters, metrics, model."
     if link := _mlflow_link():
         create_link_artifact(

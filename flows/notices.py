@@ -1,8 +1,7 @@
-"""Notices of what somebody should know by the morning, as Slack takes them, to CGAN_WEBHOOK_URL.
+"""Notices to a Slack webhook, CGAN_WEBHOOK_URL: failed, crashed, blocked by the gate, new champion.
 
-Failed, crashed, blocked by the gate, new champion. The address is read from the environment where the
-notice is sent, and goes nowhere else: whoever has it can write into your channel. A notice never fails
-or holds up a run.
+The address is read from the environment where the notice is sent, and is stored nowhere: whoever has it
+can write into your channel. A notice never fails or delays a run.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ ZOMBIE = "No sign of life for minutes: its process is gone."
 log = logging.getLogger(__name__)
 
 
-def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """State hook: a notice of a run that ended, if anybody wants to know."""
+def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """State hook: a notice of how a run ended, if that is worth one."""
     headline, message = HEADLINES.get(str(state.name)), state.message or ""
     if state.is_failed():
         headline = FAILED
@@ -80,17 +79,17 @@ def post(headline: str, name: str, message: str, link: str | None) -> None:
 
 
 def _escaped(text: str) -> str:
-    """As Slack wants it: what a run says of itself is text, not markup."""
+    """Slack's escapes: names and messages of a run are text, not markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 @flow(name="zombie", flow_run_name="zombie {flow_run_id}", persist_result=False)
 def zombie(flow_run_id: UUID) -> None:
-    """Call a run Crashed whose heartbeats stopped, and tell. Its trigger is in prefect.yaml."""
+    """Mark a run whose heartbeats stopped as Crashed, with a notice. Its trigger is in prefect.yaml."""
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run_id)
         if run.state and run.state.is_final():
             return
         state: State[Any] = Crashed(message=ZOMBIE)
         client.set_flow_run_state(flow_run_id, state, force=True)
-    tell(zombie, run, state)
+    notify(zombie, run, state)

@@ -54,11 +54,11 @@ from flows.dvc import (
     check_free,
     choose,
     read_stages,
-    reproduce,
+    repro_stage,
     run_cgan,
     set_params,
 )
-from flows.notices import tell
+from flows.notices import notify
 
 BUSY = "Busy"  # name of the failed state that is worth another try
 BUSY_RETRIES = 60
@@ -103,10 +103,12 @@ def _run_context() -> str:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_busy)
-def run_stage(stage: str, force: bool) -> State[Any]:
+def run_dvc_stage(stage: str, force: bool) -> State[Any]:
     """Reproduce one DVC stage. The state's name says what happened: Ran, Unchanged or Restored."""
     try:
-        outcome = reproduce(stage, _relay, force=force, env={"MLFLOW_RUN_CONTEXT": _run_context()})
+        outcome = repro_stage(
+            stage, _relay, force=force, env={"MLFLOW_RUN_CONTEXT": _run_context()}
+        )
     except CganError as error:
         return _failed(error)
     return Completed(name=outcome.name.capitalize(), message=f"{stage}: {outcome}", data=outcome)
@@ -135,7 +137,7 @@ def run_gate() -> State[Any]:
     """Is the new generator good enough, and better than the champion? The state's name says it."""
     try:
         run_cgan("gate", _relay, {"MLFLOW_RUN_CONTEXT": _run_context()})
-        verdict = artifacts.verdict()
+        verdict = artifacts.read_verdict()
     except CganError as error:
         return _failed(error)
     return Completed(name=verdict["verdict"].capitalize(), message=verdict["summary"], data=verdict)
@@ -148,7 +150,7 @@ def run_reevaluation() -> State[Any]:
         run_cgan("reevaluate", _relay, {"MLFLOW_RUN_CONTEXT": _run_context()})
     except CganError as error:
         return _failed(error)
-    return Completed(message=artifacts.reevaluation().get("summary", "the champion is healthy"))
+    return Completed(message=artifacts.reevaluation_summary())
 
 
 def _attempt(job: Task[..., State[Any]], *arguments: Any) -> State[Any]:
@@ -163,7 +165,7 @@ def _run_stages(
 ) -> State[Any] | None:
     """Run the stages one after the other; add to `results`. Returns the flow's state if one fails."""
     for stage in stages:
-        job = run_stage.with_options(
+        job = run_dvc_stage.with_options(
             name=stage.name, task_run_name=stage.name, description=stage.description
         )
         started = time.monotonic()
@@ -193,7 +195,7 @@ def _end_with_worker() -> None:
 
 
 def _is_worker(pid: int) -> bool:
-    """Asked once: a process that has just died answers nothing, and that would end the watch."""
+    """Asked once, at the start: of a process that died meanwhile nothing can be asked."""
     try:
         return "worker" in psutil.Process(pid).cmdline()
     except psutil.AccessDenied:
@@ -203,7 +205,7 @@ def _is_worker(pid: int) -> bool:
 
 
 def _go_on_unheard(console: Console) -> None:
-    """In place of rich's answer to a log that nobody reads any more, which is to end the process."""
+    """When nobody reads the log any more, go on silently; rich would end the process."""
     console.quiet = True
 
 
@@ -221,9 +223,9 @@ def _run_name() -> str:
     name="cgan",
     flow_run_name=_run_name,
     persist_result=False,
-    on_completion=[tell],
-    on_failure=[tell],
-    on_crashed=[tell],
+    on_completion=[notify],
+    on_failure=[notify],
+    on_crashed=[notify],
 )
 def pipeline(
     refresh: bool = False,
@@ -263,7 +265,7 @@ def pipeline(
     if not judged.is_completed():
         artifacts.publish(results)
         return Failed(message=f"Gate: {judged.message}")
-    artifacts.publish(results, artifacts.verdict())
+    artifacts.publish(results, artifacts.read_verdict())
     if judged.name != "Unchanged":
         return Completed(name=judged.name, message=f"{judged.message} ({words})")
     return Completed(name=name, message=f"{words[0].upper()}{words[1:]}. {judged.message}")
@@ -277,8 +279,8 @@ def _reevaluation_name() -> str:
     name="reevaluate",
     flow_run_name=_reevaluation_name,
     persist_result=False,
-    on_failure=[tell],
-    on_crashed=[tell],
+    on_failure=[notify],
+    on_crashed=[notify],
 )
 def reevaluate() -> State[Any]:
     """Judge the champion on data fetched anew: is it still good, are the data still of its kind?"""
@@ -300,8 +302,8 @@ def reevaluate() -> State[Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
-    # Prefect ends its own handling of SIGTERM with our handler: leave by the door, so that a temporary
-    # server is stopped too.
+    # Prefect handles SIGTERM and then calls this: exit in the normal way, so that a temporary server is
+    # stopped too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parser = argparse.ArgumentParser(
         prog="python -m flows.pipeline",

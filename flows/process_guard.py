@@ -2,14 +2,14 @@
 
     python guard.py PARENT_PID GRACE_S SPARED COMMAND…
 
-A flow that dies by SIGKILL can end nothing: its training would go on alone, next to the one that the
-next run starts. This process is the leader of the group. SIGTERM tells it to end the group; once a second
+A flow that dies by SIGKILL cannot end its children: its training would go on, beside the one that the next
+run starts. This process is the leader of the group. SIGTERM tells it to end the group; once a second
 it looks whether its parent is still there.
 
-What the command prints goes through here, and comes to nothing where nobody reads it any more: a line
-that meets a broken pipe would end DVC or a stage at any moment. SPARED is 1 for DVC, which gets no
-SIGTERM: it would die between truncating dvc.lock and writing it, a moment that comes just when its stage
-has ended. It ends by itself when its stage does.
+The command's output passes through this process, and is dropped when nobody reads it any more: otherwise a
+broken pipe could end DVC or a stage at any moment. SPARED is 1 for DVC, which gets no SIGTERM: it could
+die between truncating dvc.lock and writing it, just when its stage has ended. It ends by itself when its
+stage does.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ KILLS = int(os.environ.get("CGAN_KILLS", "40"))
 SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))
 VICTIMS = ("dvc", "group", "stage", "sender", "everything")
 # As `make repro` does it, then the gate.
-WHOLE = "python -m flows.precheck && python -m dvc repro && python -m cgan.cli gate"
+WHOLE = "python -m flows.dvc && python -m dvc repro && python -m cgan.cli gate"
 PARAMS: dict[str, dict[str, Any]] = {
     **TINY,
     "train": {**TINY["train"], "total_kimg": 0.96, "log_every": 10, "save_every": 20},
@@ -135,9 +135,7 @@ def strike(project: Path, runner: subprocess.Popen[bytes], victim: str) -> bool:
             return False
         os.killpg(runner.pid, signal.SIGKILL)
         return True
-    word = {"dvc": "dvc", "stage": "cgan.stages", "sender": "cgan.tracking.delivery"}.get(
-        victim, ""
-    )
+    word = {"dvc": "dvc", "stage": "cgan.stages", "sender": "cgan.tracking.sender"}.get(victim, "")
     struck = False
     for process in of_project(project):
         if not word or is_running(process, word):

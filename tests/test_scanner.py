@@ -16,8 +16,8 @@ from conftest import ROOT
 
 from cgan import cli
 from cgan.errors import ModelError
-from cgan.registry.client import generator_file
-from cgan.tracking.delivery import store_uri
+from cgan.registry.archive import generator_file
+from cgan.tracking.store import store_uri
 from cgan.training.checkpoints import Checkpoints
 
 MODULES = {"pickle", "_pickle", "cPickle", "joblib", "marshal", "dill", "cloudpickle", "shelve"}

@@ -19,15 +19,16 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from kaggle_server import Answer, serving
-from test_pipeline import repo, template  # noqa: F401
-from test_run import Store, a_generator, log_steps, training
-from test_run import root as root
+from toy_project import repo as repo
+from toy_project import template as template
+from tracked import Store, a_generator, log_steps, training
+from tracked import root as root
 
 from cgan.data import sources
 from cgan.errors import SourceError
 from cgan.params.sections import DataParams
-from cgan.tracking.delivery import flush
 from cgan.tracking.journal import journals
+from cgan.tracking.sender import flush
 
 MARK = f"planted-{uuid.uuid4().hex}"
 pytestmark = [
@@ -185,7 +186,7 @@ def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
 @pytest.mark.slow
 def test_f30_keys_are_nowhere_after_flows(
     said: Callable[[], str],
-    repo: Path,  # noqa: F811
+    repo: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

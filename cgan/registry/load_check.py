@@ -1,4 +1,4 @@
-"""Does a registered model load and draw where nothing of this project is at hand?
+"""Does a registered model load and draw without anything of this project?
 
 A fresh interpreter in isolated mode, an empty working directory, an environment with little more than
 PATH and the store's address, pickle off, and a time limit. The package that draws comes with the model.
@@ -23,7 +23,12 @@ import torch
 from torch import Tensor
 
 from cgan.errors import ModelError
-from cgan.tracking.delivery import client_settings
+from cgan.model.networks import Generator
+from cgan.model.sampling import draw
+from cgan.project import GENERATOR
+from cgan.quality.judge import Judge, look
+from cgan.registry.decision import Loaded, Share
+from cgan.tracking.store import client_settings
 
 TIME_LIMIT_S = 180.0
 PER_CLASS = 10
@@ -39,33 +44,7 @@ PASSED_ON = (
     "REQUESTS_",
 )
 ALSO = ("PATH", "LANG", "LC_ALL", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "OMP_NUM_THREADS")
-
-SCRIPT = """
-import json, logging, sys, warnings
-warnings.simplefilter("ignore")
-logging.disable(logging.WARNING)
-asked = json.load(sys.stdin)
-def answer(**facts):
-    with open(asked["answer"], "w") as file:
-        json.dump(facts, file)
-import mlflow, pandas
-mlflow.set_tracking_uri(asked["store"])
-try:
-    folder = mlflow.artifacts.download_artifacts(artifact_uri=asked["model"], dst_path="model")
-except Exception as error:
-    answer(away=f"{type(error).__name__}: {error}"[:500])
-    sys.exit()
-try:
-    model = mlflow.pyfunc.load_model(folder)
-    drawn = model.predict(
-        pandas.DataFrame({"label": asked["labels"]}), params={"seed": asked["seed"]}
-    )
-    import cgan, os
-    own = os.path.realpath(cgan.__file__).startswith(os.path.realpath(folder))
-    answer(pictures=list(drawn["png_base64"]), own=own)
-except Exception as error:
-    answer(problem=f"{type(error).__name__}: {error}"[:500])
-"""
+PROGRAM = Path(__file__).with_name("load_check_program.py")
 
 
 def labels_for(classes: int) -> list[int]:
@@ -94,7 +73,7 @@ class ApartProcess:
         kept = {k: v for k, v in os.environ.items() if k in ALSO or k.startswith(PASSED_ON)}
         self._errors = (folder / "errors.txt").open("w+b")
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", "-c", SCRIPT],
+            [sys.executable, "-I", "-B", str(PROGRAM)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
@@ -155,6 +134,20 @@ class ApartProcess:
             self._process.kill()
             self._process.wait()
         self._errors.close()
+
+
+def load_result(
+    drawn: Tensor | str, network: Generator, judge: Judge, labels: list[int], seed: int
+) -> Loaded:
+    """Was it what the generator's file draws, and of the classes asked for?"""
+    if isinstance(drawn, str):
+        return Loaded(problem=drawn)
+    asked = torch.tensor(labels)
+    expected = draw(network, asked, seed)
+    if drawn.shape != expected.shape or not torch.equal(drawn, expected):
+        return Loaded(problem=f"its drawings are not those of {GENERATOR}")
+    right = look(judge, drawn).classes == asked
+    return Loaded(right=Share(int(right.sum()), len(labels)))
 
 
 def _decoded(text: str) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,21 @@ from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_generator, load_tensors
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
+from cgan.project import CSV, REEVALUATION_REPORT, REEVALUATION_TEXT
 from cgan.quality.comparison import Ground
 from cgan.quality.judge import Judge, load_judge, look
 from cgan.quality.metrics import frechet_distance
-from cgan.registry.client import Registry, Version, generator_file, open_registry
+from cgan.registry.archive import (
+    TRAINING_DATA,
+    fingerprints,
+    generator_file,
+    kept_file,
+    kept_profile,
+)
+from cgan.registry.client import Registry, open_registry
 from cgan.registry.decision import Check, bars
-from cgan.registry.gate import TRAINING_DATA, Say, fingerprints, kept_file, kept_profile, named, now
+from cgan.registry.history import Version, now
 
-CSV = Path("data/raw/train.csv")
-REPORT, REPORT_TEXT = Path("reports/reevaluation.json"), Path("reports/reevaluation.md")
 FOLDER = "reevaluation"  # of the run's artifacts
 KIND = "shape_and_classes"
 WORDS = {
@@ -45,7 +52,7 @@ WORDS = {
 Report = dict[str, Any]
 
 
-def reevaluate(params: Params, say: Say) -> Report:
+def reevaluate(params: Params, say: Callable[[str], None]) -> Report:
     """Judge the champion on data/raw/train.csv; the report, also in reports/reevaluation.json and .md.
 
     Raises CganError with the summary, when all is written, unless the champion is healthy; and when
@@ -58,22 +65,23 @@ def reevaluate(params: Params, say: Say) -> Report:
     table = csv_reader.read_csv(CSV, params.validation, max_bytes=limit, name=str(CSV))
     found = csv_reader.report_on(table, params.validation, str(CSV))
     with open_registry(params.gate.model) as registry:
-        number = registry.champion()
-        if number is None:
+        champion = registry.champion_version()
+        if champion is None:
             raise ModelError(
                 f"`{registry.model}` has no champion yet: `cgan gate` makes the first."
             )
-        champion = registry.version(number)
-        say(f"Judging version {number} of `{registry.model}` on {found['rows']:,} images of {CSV}.")
+        say(
+            f"Judging version {champion.number} of `{registry.model}` on {found['rows']:,} images of {CSV}."
+        )
         report = _report(registry, champion, table, found, params)
-        write_json(REPORT, report)
-        write_text(REPORT_TEXT, to_markdown(report))
+        write_json(REEVALUATION_REPORT, report)
+        write_text(REEVALUATION_TEXT, to_markdown(report))
         _record(registry, champion, report)
     say(f"{report['verdict'].upper()}: {report['summary']}")
     for reason in report["reasons"]:
         say(f"  - {reason}")
     if report["verdict"] != "healthy":
-        raise CganError(f"{report['summary']} {REPORT_TEXT} has every number.")
+        raise CganError(f"{report['summary']} {REEVALUATION_TEXT} has every number.")
     return report
 
 
@@ -122,7 +130,7 @@ def _report(
             }
             for check in checks
         },
-        "champion": named(champion),
+        "champion": champion.for_report(),
         "data": {"path": str(CSV), "sha256": table.sha256, "images": len(table.labels)},
         "time": now(),
     }
@@ -201,8 +209,8 @@ def _record(registry: Registry, champion: Version, report: Report) -> None:
         },
     )
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        write_json(Path(folder) / REPORT.name, report)
-        write_text(Path(folder) / REPORT_TEXT.name, to_markdown(report))
+        write_json(Path(folder) / REEVALUATION_REPORT.name, report)
+        write_text(Path(folder) / REEVALUATION_TEXT.name, to_markdown(report))
         registry.client.log_artifacts(champion.run_id, folder, FOLDER)
     values = {f"reevaluation/{row['name']}": float(row["value"]) for row in report["drift"]}
     values |= {f"reevaluation/{name}": row["value"] for name, row in report["quality"].items()}

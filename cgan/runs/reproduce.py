@@ -1,8 +1,8 @@
-"""Time travel: repeat a run of MLflow from its commit, changes, params and data, and compare the bytes.
+"""Repeat a training that MLflow knows from its commit, changes, params and data, and compare the bytes.
 
-All happens in a worktree in a temporary folder, with a store, checkpoints and outputs of its own: the
-engineer's tree, DVC's cache, the registry and the run stay as they are, but for the tag `cgan.reproduced`.
-The stages run for real; nothing is restored from a cache. A repeat runs the code of the run's commit, and
+This happens in a worktree in a temporary folder, with a store, checkpoints and outputs of its own. Your
+tree, DVC's cache and the registry stay as they are; the run gets the tag `cgan.reproduced`. The stages
+run for real; nothing is restored from a cache. A repeat runs the code of the run's commit, and
 of the patch that its store holds: reproduce runs of stores that you trust.
 """
 
@@ -12,7 +12,6 @@ import contextlib
 import importlib.metadata
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -22,28 +21,40 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from cgan import git
 from cgan.data.sources import find_file, unpack
 from cgan.errors import CganError, SourceError, TrainingError
 from cgan.files import md5_of, sha256_of
-from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
-from cgan.registry.client import Registry, model_name, open_registry
+from cgan.project import (
+    CSV,
+    GENERATOR,
+    HOLDOUT_DATA,
+    JUDGE,
+    RUN_REFERENCE,
+    SCHEDULED_WORK,
+    TRAIN_DATA,
+)
+from cgan.registry.client import open_registry
+from cgan.runs.recorded_run import (
+    ANY,
+    FILES,
+    SHA_TAG,
+    RecordedRun,
+    find_run,
+    hashes_in,
+    require_repeatable,
+    yaml_of_then,
+)
 from cgan.tracking.journal import project_root
-from cgan.tracking.run import PATCH, SOURCE
+from cgan.tracking.run import PATCH
 
 Say = Callable[[str], None]
-CSV = Path("data/raw/train.csv")
 STAGES = ("validate", "preprocess", "train_judge", "train")
-FILES = ("params.yaml", "dvc.yaml", "dvc.lock")
 OUTCOME_TAG = "cgan.reproduced"
-COMMIT_TAG = "mlflow.source.git.commit"
-SHA_TAG = "cgan.generator_sha256"
 # What can round otherwise: tag of a run → words.
 MACHINE = {
     "torch.version": "torch",
@@ -58,33 +69,15 @@ INPUTS = {CSV: "CSV", TRAIN_DATA: "training part", HOLDOUT_DATA: "hold-out", JUD
 NOT_OURS = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")
 GRACE_S = 20.0  # for a stage to end after SIGTERM: a training writes a checkpoint first
 LAST_LINES = 15
-ANY = "cgan"  # for questions about runs, which no registered model is part of
 
 
 @dataclass(frozen=True)
-class Run:
-    """What MLflow remembers of a training. `source`: its recorded files, where it has any."""
-
-    id: str
-    name: str
-    tags: dict[str, str]
-    params: dict[str, str]
-    training_s: float | None
-    source: Path
-    lock: dict[str, str] = field(default_factory=dict)  # path → md5, of the run's dvc.lock
-
-    @property
-    def commit(self) -> str:
-        return self.tags[COMMIT_TAG]
-
-
-@dataclass(frozen=True)
-class Outcome:
+class Comparison:
     equal: bool
     text: str
 
 
-def reproduce(what: str, say: Say, *, keep: bool = False) -> Outcome:
+def reproduce_run(what: str, say: Say, *, keep: bool = False) -> Comparison:
     """Repeat the training of a run id, an alias (`champion`) or `models:/NAME@ALIAS`, and compare.
 
     Raises CganError when it cannot be repeated: no such run, its commit, patch or data is nowhere, a
@@ -92,8 +85,8 @@ def reproduce(what: str, say: Say, *, keep: bool = False) -> Outcome:
     """
     root = project_root()
     with _stoppable(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-        run = _find_run(what, Path(temporary))
-        _require_repeatable(run)
+        run = find_run(what, Path(temporary))
+        require_repeatable(run)
         repository = _repository_with(root, run.commit)
         say(f"run {run.id} · {run.name}")
         then, now = run.tags.get("torch.version"), importlib.metadata.version("torch")
@@ -108,11 +101,11 @@ def reproduce(what: str, say: Say, *, keep: bool = False) -> Outcome:
                     f" (took {run.training_s:.0f} s)" if stage == "train" and run.training_s else ""
                 )
                 say(f"{stage}{told} …")
-                _run_stage(tree, stage, run)
+                _repeat_stage(tree, stage, run)
             outcome = _compare(run, tree, Path(temporary))
             if keep:
                 say(f"kept: {tree}")
-        _write_down(run, outcome)
+        _tag_run(run, outcome)
     return outcome
 
 
@@ -137,91 +130,12 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-# --- the run ------------------------------------------------------------------------------------
-
-
-def _find_run(what: str, folder: Path) -> Run:
-    from mlflow.exceptions import MlflowException
-
-    run_id, model, name = _address(what)
-    with open_registry(model or ANY) as registry:
-        client = registry.client
-        run_id = run_id or _run_of(registry, name)
-        try:
-            found = client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            raise CganError(
-                f"the MLflow store {registry.shown} has no run {run_id}. Set MLFLOW_TRACKING_URI if the "
-                "store is another."
-            ) from None
-        source = folder / SOURCE
-        source.mkdir()
-        there = {file.path for file in client.list_artifacts(run_id, SOURCE)}
-        for name in {*FILES, PATCH}:
-            if f"{SOURCE}/{name}" in there:
-                path = client.download_artifacts(run_id, f"{SOURCE}/{name}", str(folder))
-                Path(path).replace(source / name)
-    lock = source / "dvc.lock"
-    return Run(
-        id=run_id,
-        name=str(found.info.run_name),
-        tags=dict(found.data.tags),
-        params=dict(found.data.params),
-        training_s=found.data.metrics.get("time/training_s"),
-        source=source,
-        lock=_hashes_in(lock) if lock.is_file() else {},
-    )
-
-
-def _address(what: str) -> tuple[str, str, str]:
-    """(run id, "", "") or ("", registered model, alias or version number). Raises CganError."""
-    if match := re.fullmatch(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?", what):
-        return match[1], "", ""
-    if match := re.fullmatch(r"models:/([^@/]+)(?:@([^@/]+)|/(\d+))", what):
-        return "", match[1], match[2] or match[3]
-    if re.fullmatch(r"[a-z]+", what):
-        return "", model_name(), what
-    raise CganError(
-        f"{what!r} names no run: expected a run id (32 hexadecimal digits, on the run's page in MLflow and "
-        "in models/mlflow_run.json), an alias such as `champion`, or `models:/NAME@ALIAS`."
-    )
-
-
-def _run_of(registry: Registry, name: str) -> str:
-    """The run of the version with this alias or number."""
-    number = int(name) if name.isdecimal() else registry.aliases().get(name)
-    if number is None:
-        raise CganError(
-            f"`{registry.model}` has no version called `{name}`. `cgan registry list` shows what there is."
-        )
-    return registry.version(number).run_id
-
-
-def _require_repeatable(run: Run) -> None:
-    if SHA_TAG not in run.tags:
-        raise CganError(
-            f"run {run.id} ({run.name}) made no generator: there is nothing to compare with. Choose a "
-            "run that has the tag `cgan.generator_sha256`."
-        )
-    if COMMIT_TAG not in run.tags:
-        raise CganError(
-            f"run {run.id} was made outside of git: nobody knows with which code. Train in a git "
-            "repository, and the next run can be repeated."
-        )
-    if run.tags.get("git.dirty") == "true" and not (run.source / PATCH).is_file():
-        why = run.tags.get("git.no_patch", "it was made before runs carried their patch")
-        raise CganError(
-            f"run {run.id} was made from a tree with changes after commit {run.commit[:10]} "
-            f"({run.tags.get('git.changed_files', 'unknown files')}), and its patch is not in MLflow: "
-            f"{why}. Commit, and train again."
-        )
+# --- the tree -----------------------------------------------------------------------------------
 
 
 def _repository_with(root: Path, commit: str) -> Path:
     """Where the commit is: the project, or the clone in which scheduled runs work."""
-    places = [root, root / ".cgan/production/work"]
+    places = [root, root / SCHEDULED_WORK]
     for place in places:
         if (place / ".git").exists() and git.has_commit(place, commit):
             return place
@@ -233,30 +147,7 @@ def _repository_with(root: Path, commit: str) -> Path:
     )
 
 
-def _yaml(path: Path) -> dict[str, Any]:
-    """A file of then, by no rules of today: the stages of then check their params themselves."""
-    try:
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise CganError(f"{path.name} of the run cannot be read: {reason}") from None
-
-
-def _hashes_in(lock: Path) -> dict[str, str]:
-    """path → md5 of all that the stages in a dvc.lock made."""
-    stages: dict[str, Any] = _yaml(lock).get("stages") or {}
-    return {
-        out["path"]: out["md5"]
-        for stage in stages.values()
-        for out in stage.get("outs") or ()
-        if "md5" in out
-    }
-
-
-# --- the tree -----------------------------------------------------------------------------------
-
-
-def _restore(run: Run, tree: Path, say: Say) -> None:
+def _restore(run: RecordedRun, tree: Path, say: Say) -> None:
     say(f"commit {run.commit[:10]}")
     if run.tags.get("git.dirty") == "true":
         try:
@@ -269,15 +160,15 @@ def _restore(run: Run, tree: Path, say: Say) -> None:
             shutil.copyfile(run.source / name, tree / name)
 
 
-def _require_params(run: Run, tree: Path) -> None:
+def _require_params(run: RecordedRun, tree: Path) -> None:
     """The params that MLflow shows must be those of params.yaml; older runs have only the former."""
-    document = _yaml(tree / "params.yaml")
+    document = yaml_of_then(tree / "params.yaml")
     sections = ("data", "validate", "preprocess", "train_judge", "train")
     differing = [
         f"`{section}.{key}` is {value}, MLflow says {run.params[f'{section}.{key}']}"
         for section in sections
         for key, value in document.get(section, {}).items()
-        if not _same(value, run.params.get(f"{section}.{key}"))
+        if not _is_same_value(value, run.params.get(f"{section}.{key}"))
     ]
     if differing:
         raise CganError(
@@ -286,7 +177,7 @@ def _require_params(run: Run, tree: Path) -> None:
         )
 
 
-def _same(value: Any, logged: str | None) -> bool:
+def _is_same_value(value: Any, logged: str | None) -> bool:
     if logged is None or logged == str(value):
         return True
     with contextlib.suppress(TypeError, ValueError):
@@ -294,7 +185,7 @@ def _same(value: Any, logged: str | None) -> bool:
     return False
 
 
-def _bring_csv(run: Run, root: Path, tree: Path, say: Say) -> None:
+def _bring_csv(run: RecordedRun, root: Path, tree: Path, say: Say) -> None:
     """The run's CSV, from wherever it still is, checked by its hashes."""
     md5 = run.tags.get("dvc.csv_md5") or run.lock.get(str(CSV)) or _md5_in_commit(tree)
     sha256 = run.tags.get("cgan.csv_sha256")
@@ -339,11 +230,11 @@ def _bring_csv(run: Run, root: Path, tree: Path, say: Say) -> None:
 
 
 def _md5_in_commit(tree: Path) -> str | None:
-    return _hashes_in(tree / "dvc.lock").get(str(CSV)) if (tree / "dvc.lock").is_file() else None
+    return hashes_in(tree / "dvc.lock").get(str(CSV)) if (tree / "dvc.lock").is_file() else None
 
 
 def _places_of(root: Path, md5: str | None) -> list[Path]:
-    work = root / ".cgan/production/work"
+    work = root / SCHEDULED_WORK
     places = [folder / CSV for folder in (root, work) if folder.is_dir()]
     if md5:
         places.append(_dvc_cache(root) / "files" / "md5" / md5[:2] / md5[2:])
@@ -369,11 +260,11 @@ def _dvc_cache(root: Path) -> Path:
     return root / ".dvc" / "cache"
 
 
-def _from_source(run: Run, root: Path, tree: Path) -> str:
+def _from_source(run: RecordedRun, root: Path, tree: Path) -> str:
     """Where `params.yaml` of then took it from, without credentials; how it came, or nothing."""
-    data = _yaml(tree / "params.yaml")["data"]
+    data = yaml_of_then(tree / "params.yaml")["data"]
     if data["source"] == "sample":
-        _run_stage(tree, "download", run)
+        _repeat_stage(tree, "download", run)
         return "the embedded sample"
     if data["source"] == "file":
         file = find_file(root / data["path"])
@@ -382,7 +273,7 @@ def _from_source(run: Run, root: Path, tree: Path) -> str:
     raise SourceError("Kaggle is not asked: put its train.csv into data/raw, if it is the same")
 
 
-def _from_remote(run: Run, root: Path, tree: Path) -> str:
+def _from_remote(run: RecordedRun, root: Path, tree: Path) -> str:
     for name in ("config", "config.local"):  # the remote's address and credentials of today
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(root / ".dvc" / name, tree / ".dvc" / name)
@@ -396,8 +287,8 @@ def _from_remote(run: Run, root: Path, tree: Path) -> str:
 # --- the repeat ---------------------------------------------------------------------------------
 
 
-def _environment(tree: Path, run: Run | None) -> dict[str, str]:
-    """For a stage in `tree`: nothing leads out of it, and the machine is as much the run's as may be."""
+def _environment(tree: Path, run: RecordedRun | None) -> dict[str, str]:
+    """For a stage in `tree`: it writes nowhere else, on a machine set up like the run's where possible."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(NOT_OURS)}
     kept |= {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
@@ -417,9 +308,9 @@ def _environment(tree: Path, run: Run | None) -> dict[str, str]:
     return kept
 
 
-def _run_stage(tree: Path, stage: str, run: Run) -> None:
+def _repeat_stage(tree: Path, stage: str, run: RecordedRun) -> None:
     """Run a stage's command as it stands in the tree's dvc.yaml. Raises TrainingError if it fails."""
-    stages = _yaml(tree / "dvc.yaml").get("stages") or {}
+    stages = yaml_of_then(tree / "dvc.yaml").get("stages") or {}
     if stage not in stages:
         raise CganError(f"dvc.yaml at commit {run.commit[:10]} has no stage `{stage}`.")
     output = tree / ".cgan" / f"{stage}.log"
@@ -458,10 +349,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _compare(run: Run, tree: Path, folder: Path) -> Outcome:
+def _compare(run: RecordedRun, tree: Path, folder: Path) -> Comparison:
     found, expected = sha256_of(tree / GENERATOR), run.tags[SHA_TAG]
     if found == expected:
-        return Outcome(True, f"the same bytes: {found}")
+        return Comparison(True, f"the same bytes: {found}")
     here = _tags_of_repeat(tree)
     differing = [
         f"{words}: {run.tags[tag]} then, {here[tag]} now"
@@ -486,7 +377,7 @@ def _compare(run: Run, tree: Path, folder: Path) -> Outcome:
         lines.append(f"Not recorded, so not compared: {', '.join(unknown)}.")
     if not differing and not unknown:
         lines.append("So the code itself does not give the same twice, or files changed under it.")
-    return Outcome(False, "\n".join(lines))
+    return Comparison(False, "\n".join(lines))
 
 
 def _tags_of_repeat(tree: Path) -> dict[str, str]:
@@ -495,12 +386,12 @@ def _tags_of_repeat(tree: Path) -> dict[str, str]:
 
     with contextlib.suppress(Exception):  # it only explains: the comparison stands without it
         client = MlflowClient(f"sqlite:///{tree / 'mlflow.db'}")
-        reference = json.loads((tree / "models/mlflow_run.json").read_text())
+        reference = json.loads((tree / RUN_REFERENCE).read_text())
         return dict(client.get_run(reference["run_id"]).data.tags)
     return {}
 
 
-def _distance(run: Run, tree: Path, folder: Path) -> str:
+def _distance(run: RecordedRun, tree: Path, folder: Path) -> str:
     """How far apart the two generators are, in words; nothing when the run's is not to be had."""
     from cgan.model.model_file import load_tensors
 
@@ -522,7 +413,7 @@ def _distance(run: Run, tree: Path, folder: Path) -> str:
     return f"at most {furthest:.2g} apart"
 
 
-def _write_down(run: Run, outcome: Outcome) -> None:
+def _tag_run(run: RecordedRun, outcome: Comparison) -> None:
     """The outcome as a tag of the run; a store that went away meanwhile costs no more than that."""
     words = "the same bytes" if outcome.equal else outcome.text
     with contextlib.suppress(CganError), open_registry(ANY) as registry:

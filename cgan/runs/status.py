@@ -1,26 +1,19 @@
 """`cgan status`: who is served, what was trained and judged last, and what runs, on one screen.
 
-Three sources, asked at once: the project's files, its MLflow store, Prefect's API if `make up` runs it. A
-server that is away or hangs costs seconds. What is missing is said in words. Nothing is written.
+Three sources are asked at once: the project's files, its MLflow store, Prefect's API if `make up` runs it.
+A server that is away or hangs delays the screen by seconds. What is missing is said in words. Nothing is
+written.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
-import logging
-import os
 import textwrap
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -28,51 +21,32 @@ from rich.text import Text
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.params.sections import Params, load_params
+from cgan.project import CSV_SOURCE, GATE_REPORT, REEVALUATION_REPORT, SCHEDULED_WORK
+from cgan.project import METRICS as METRICS_FILE
 from cgan.quality.table import METRICS
-from cgan.registry.client import SUMMARY, VERDICT, Version, open_registry
-from cgan.tracking.delivery import store_uri, without_credentials
+from cgan.registry.history import SUMMARY, VERDICT
+from cgan.runs.status_sources import (
+    PREFECT_S,
+    Json,
+    Scheduled,
+    Stored,
+    ask_prefect,
+    ask_store,
+    find_process,
+    read_newest,
+    read_params,
+)
 from cgan.tracking.journal import JOURNAL, count_waiting, journals
+from cgan.tracking.store import is_server, store_uri, without_credentials
 
 STORE_S = 30.0  # for importing MLflow, too: a second, on a busy machine ten; REQUEST_S holds before
-REQUEST_S = 3
-PREFECT_S = 1.0
 PLAIN_WIDTH = 110
-WORK = Path(".cgan/production/work")  # the clone in which scheduled runs work
-PRODUCTION = Path(".cgan/production")
-TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
-EVALUATED = "metrics.`quality/conditional_accuracy` >= 0"
-SHOWN_RUNS, ASKED_RUNS = 3, 30
+SHOWN_RUNS = 3
 GOOD, BAD, QUIET = "green", "bold red", "dim"
 STATES = {
     **dict.fromkeys(("promoted", "passed", "healthy", "completed", "finished"), GOOD),
     **dict.fromkeys(("blocked", "drifted", "degraded", "failed", "crashed", "killed"), BAD),
 }
-
-Json = dict[str, Any]
-
-
-@dataclass
-class Stored:
-    """What the MLflow store says; `problem` instead when it could not be asked."""
-
-    problem: str = "it gives no answer"
-    champion: Version | None = None
-    since: Json = field(default_factory=dict)  # the history's line that made it champion
-    champion_run: Json = field(default_factory=dict)
-    newest: Version | None = None
-    report: Json = field(default_factory=dict)  # of the gate, on the newest version
-    last_run: Json = field(default_factory=dict)
-    evaluated: Json = field(default_factory=dict)  # the last run that has numbers on its quality
-
-
-@dataclass
-class Scheduled:
-    """What Prefect's API says; `problem` instead when it could not be asked."""
-
-    problem: str = "it gives no answer"
-    runs: list[Json] = field(default_factory=list)
-    following: Json = field(default_factory=dict)
 
 
 def status(root: Path, console: Console) -> None:
@@ -81,11 +55,11 @@ def status(root: Path, console: Console) -> None:
         raise CganError(
             f"{root} is no cgan project: there is no dvc.yaml. Go to the project's top folder first."
         )
-    params, problem = _params(root)
+    params, problem = read_params(root)
     stored, scheduled = Stored(), Scheduled()
     asking = [
-        (_in_background(lambda: _ask_store(params, stored)), STORE_S),
-        (_in_background(lambda: _ask_prefect(root, scheduled)), 3 * PREFECT_S),
+        (_in_background(lambda: ask_store(params, stored)), STORE_S),
+        (_in_background(lambda: ask_prefect(root, scheduled)), 3 * PREFECT_S),
     ]
     began = time.monotonic()
     title = _title(root)
@@ -124,138 +98,6 @@ def _in_background(work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
-
-
-# --- asking -------------------------------------------------------------------------------------
-
-
-def _params(root: Path) -> tuple[Params | None, str]:
-    try:
-        return load_params(root / "params.yaml"), ""
-    except CganError as error:
-        return None, str(error)
-
-
-def _ask_store(params: Params | None, stored: Stored) -> None:
-    model = params.gate.model if params else "cgan"
-    experiment = params.tracking.experiment if params else "cgan"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_S))
-    for talkative in ("mlflow", "alembic"):
-        logging.getLogger(talkative).setLevel(logging.ERROR)
-    try:
-        with open_registry(model) as registry:
-            versions = registry.versions()
-            stored.newest = versions[0] if versions else None
-            stored.champion = next((v for v in versions if "champion" in v.aliases), None)
-            if stored.champion:
-                number = stored.champion.number
-                moves = [move for move in registry.history() if move.target == number]
-                stored.since = vars(moves[-1]) if moves else {}
-                stored.champion_run = _run(registry.client.get_run(stored.champion.run_id))
-            if found := registry.client.get_experiment_by_name(experiment):
-
-                def latest(condition: str) -> Json:
-                    runs = registry.client.search_runs(
-                        [found.experiment_id],
-                        condition,
-                        max_results=1,
-                        order_by=["attributes.start_time DESC"],
-                    )
-                    return _run(runs[0]) if runs else {}
-
-                stored.last_run = latest(TRAINING)
-                stored.evaluated = latest(f"{TRAINING} and {EVALUATED}")
-            stored.problem = ""
-            if stored.newest and stored.newest.verdict:
-                # Without it only the reasons are missing.
-                with contextlib.suppress(Exception):
-                    path = registry.client.download_artifacts(
-                        stored.newest.run_id, "gate/gate.json"
-                    )
-                    stored.report = json.loads(Path(path).read_text())
-    except CganError as error:
-        stored.problem = str(error)
-    except Exception as error:  # whatever a store's client raises: the screen says it in words
-        stored.problem = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-
-
-def _run(run: Any) -> Json:
-    return {
-        "id": run.info.run_id,
-        "name": run.info.run_name,
-        "status": run.info.status,
-        "start_s": run.info.start_time / 1000,
-        "metrics": dict(run.data.metrics),
-        "tags": dict(run.data.tags),
-    }
-
-
-def _ask_prefect(root: Path, scheduled: Scheduled) -> None:
-    url = os.environ.get("PREFECT_API_URL", "")
-    if not url:
-        server = _process(root, "prefect")
-        if server is None:
-            scheduled.problem = "Prefect does not run here: `make up` starts it"
-            return
-        url = f"http://127.0.0.1:{server['port']}/api"
-    try:
-        began = {"flow_runs": {"start_time": {"is_null_": False}}}
-        scheduled.runs = _post(
-            f"{url}/flow_runs/filter", {**began, "sort": "START_TIME_DESC", "limit": ASKED_RUNS}
-        )
-        waiting = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-        following = _post(
-            f"{url}/flow_runs/filter",
-            {**waiting, "sort": "EXPECTED_START_TIME_ASC", "limit": 1},
-        )
-        if following:
-            scheduled.following = following[0]
-            id_ = scheduled.following.get("deployment_id")
-            question = {"deployments": {"id": {"any_": [id_]}}, "limit": 1}
-            for deployment in _post(f"{url}/deployments/filter", question):
-                scheduled.following["name"] = deployment["name"]
-        scheduled.problem = ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = getattr(error, "reason", None) or error
-        scheduled.problem = f"Prefect at {without_credentials(url)} gives no answer ({reason})"
-
-
-def _post(url: str, question: Json) -> list[Json]:
-    if not url.startswith(("http://", "https://")):  # urlopen also opens files
-        raise ValueError("not an http address")
-    headers = {"Content-Type": "application/json"}
-    if user := os.environ.get("PREFECT_API_AUTH_STRING"):
-        headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
-    if key := os.environ.get("PREFECT_API_KEY"):
-        headers["Authorization"] = f"Bearer {key}"
-    request = urllib.request.Request(url, json.dumps(question).encode(), headers)
-    with urllib.request.urlopen(request, timeout=PREFECT_S) as answer:  # nosec B310
-        return list(json.load(answer))
-
-
-def _process(root: Path, name: str) -> Json | None:
-    """What `make up` started under this name and still runs: its `pid` and `port`."""
-    import psutil
-
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
-        known = json.loads((root / PRODUCTION / f"{name}.json").read_text())
-        process = psutil.Process(int(known["pid"]))
-        alive = process.status() != psutil.STATUS_ZOMBIE
-        if alive and abs(process.create_time() - float(known["started"])) < 0.01:
-            return dict(known)
-    return None
-
-
-def _read(*paths: Path) -> Json:
-    """The newest readable JSON object of these files, by its own `time`."""
-    found = []
-    for path in paths:
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            found.append(dict(json.loads(path.read_text(encoding="utf-8"))))
-    return max(found, key=lambda document: str(document.get("time", "")), default={})
-
-
-# --- showing ------------------------------------------------------------------------------------
 
 
 def _clean(text: object) -> str:
@@ -362,8 +204,8 @@ def _champion(stored: Stored) -> Group | Text:
 
 def _verdict(root: Path, stored: Stored) -> Group | Text:
     newest = stored.newest
-    files = [folder / "reports/gate.json" for folder in (root, root / WORK)]
-    report = stored.report or (_read(*files) if stored.problem else {})
+    files = [folder / GATE_REPORT for folder in (root, root / SCHEDULED_WORK)]
+    report = stored.report or (read_newest(*files) if stored.problem else {})
     if newest and newest.verdict and not report:
         return Group(
             _line(f"version {newest.number}", _state(newest.verdict)),
@@ -416,7 +258,7 @@ def _quality(root: Path, stored: Stored) -> Group | Text:
     floors = {key: last.get(f"quality_floor/{key}") for key in shown}
     floors["fid_judge"] = last.get("quality/fid_judge_floor")
     if not values:
-        values = _read(root / "reports/metrics.json").get("quality", {})
+        values = read_newest(root / METRICS_FILE).get("quality", {})
     if not values:
         return _missing("nothing was evaluated yet: `make repro`")
     is_champion = bool(run) and champion.get("id") == run["id"]
@@ -459,8 +301,8 @@ def _beside(row: Json, champion: float | None) -> list[Text]:
 
 def _data(root: Path, stored: Stored) -> Group | Text:
     lines = []
-    places = {"": root, "scheduled runs: ": root / WORK}
-    known = {name: _read(folder / "data/raw/source.json") for name, folder in places.items()}
+    places = {"": root, "scheduled runs: ": root / SCHEDULED_WORK}
+    known = {name: read_newest(folder / CSV_SOURCE) for name, folder in places.items()}
     for name, data in known.items():
         if not data or (name and data.get("sha256") == known[""].get("sha256")):
             continue
@@ -492,7 +334,7 @@ def _drift(root: Path, stored: Stored) -> Json:
         return {key: tags.get(f"reevaluation.{key}") for key in ("verdict", "summary", "time")}
     if not stored.problem:
         return {}
-    return _read(*(folder / "reports/reevaluation.json" for folder in (root, root / WORK)))
+    return read_newest(*(folder / REEVALUATION_REPORT for folder in (root, root / SCHEDULED_WORK)))
 
 
 def _waiting(root: Path) -> Text:
@@ -507,7 +349,7 @@ def _waiting(root: Path) -> Text:
 
 def _services(root: Path) -> Group | Text:
     names = {"prefect": "Prefect", "worker": "worker", "mlflow": "MLflow"}
-    found = {name: _process(root, name) for name in names}
+    found = {name: find_process(root, name) for name in names}
     if not any(found.values()):
         return _missing("none runs: `make up` starts Prefect, a worker and MLflow")
     lines = []
@@ -560,7 +402,7 @@ def _more(stored: Stored) -> Text:
         uri = without_credentials(store_uri(Path()))
     except CganError:
         uri = ""
-    browse = f"runs: {uri}" if urlsplit(uri).scheme.startswith("http") else "runs: `make ui`"
+    browse = f"runs: {uri}" if uri and is_server(uri) else "runs: `make ui`"
     parts = [browse, "versions: `cgan registry list`"]
     if stored.champion:
         parts.append("draw: `cgan draw 2024 --model champion`")

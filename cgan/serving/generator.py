@@ -41,11 +41,11 @@ class Generator:
         is no usable generator.
         """
         if source in ("champion", "challenger", "previous"):
-            from cgan.registry.client import served
+            from cgan.registry.archive import served
 
             return cls(*served(str(source), load_generator))
         if isinstance(source, str) and _URI.match(source):
-            from cgan.registry.client import generator_file
+            from cgan.registry.archive import generator_file
 
             with generator_file(source) as path:
                 return cls(*load_generator(path))

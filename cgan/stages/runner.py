@@ -63,7 +63,7 @@ def run_stage(stage: Callable[[], None]) -> None:
 
 def _keep_lock() -> None:
     """Under `dvc repro`, a copy of dvc.lock, which DVC has just read: one that is killed while it writes
-    leaves an empty file (`flows.precheck` brings the copy back)."""
+    leaves an empty file (`flows.dvc` brings the copy back)."""
     if "DVC_STAGE" in os.environ and LOCK.is_file():
         with contextlib.suppress(OSError):  # a full disk is told by the stage, where it matters
             write_bytes(LOCK_COPY, LOCK.read_bytes())

@@ -1,4 +1,5 @@
-"""A run's way to MLflow: the protocol that the training speaks, the journal, the process that delivers it.
+"""How a run gets to MLflow: the tracker's protocol, the journal, the sender, the delivery, the store.
 
-May import: params, and `mlflow`, in what delivers. The core sees `tracking.tracker` alone.
+May import: params; delivery and store import `mlflow` too, inside functions. The core may import
+`tracking.tracker` and `tracking.journal` only.
 """

@@ -1,4 +1,4 @@
-"""A run's records on disk: what a training tells of itself outlives a tracking server that is away.
+"""A run's records on disk, so that none is lost while the tracking server is away.
 
 One folder a run, `.cgan/tracking/<run key>/`: `run.json` (where the records should go),
 `journal.jsonl` (append only, one record a line), `files/` (copies of pictures and files) and
@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 Record = dict[str, Any]
 JOURNAL = "journal.jsonl"
 CURSOR = "cursor.json"
-# What a model of the registry draws with: `serving.mlflow_model` and all that it imports, the
-# registry aside. A test compares.
+# The code that a logged model carries: `serving.mlflow_model` and all that it imports, except the
+# registry. A test compares.
 DRAWING_CODE = (
     "__init__.py",
     "errors.py",
@@ -137,11 +137,11 @@ def all_records(path: Path) -> Iterator[Record]:
 
 
 class JournalTracker:
-    """A Tracker that appends to a run's journal. It never raises: a full disk costs records only.
+    """A Tracker that appends to a run's journal. It never raises: on a full disk records are lost, no more.
 
     `resume`: a step already in the journal is dropped, since a resumed training repeats the steps
-    after its checkpoint. Without it the records are of an evaluation: the same numbers again, after a
-    kill, are told to the store once.
+    after its checkpoint. Without it the records are of an evaluation: numbers that are the same
+    again, after a kill, reach the store once.
 
     `header` is the one that the journal began with, where it has one.
     """
@@ -231,7 +231,7 @@ class JournalTracker:
         self.write("tags", tags=dict(tags))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """A value that is not finite becomes a tag: charts choke on it, and it must not hide."""
+        """A value that is not finite becomes a tag, since charts cannot show it."""
         values = {key: float(value) for key, value in metrics.items()}
         finite = {key: value for key, value in values.items() if math.isfinite(value)}
         if len(finite) < len(values):
@@ -260,7 +260,7 @@ class JournalTracker:
             self.write("file", file=target.name, name=path.name, folder=folder)
 
     def log_dataset(self, facts: Mapping[str, Any]) -> None:
-        """The data of the run: `name`, `path`, `sha256`, `rows`, and what else is worth telling."""
+        """The data of the run: `name`, `path`, `sha256`, `rows`, and other facts."""
         self.write("dataset", facts=dict(facts))
 
     def log_model(self, path: Path, step: int, facts: Mapping[str, Any]) -> None:
@@ -294,7 +294,7 @@ class JournalTracker:
         return target
 
     def close(self) -> None:
-        """Flush to the disk and let go. Later calls do nothing."""
+        """Flush to the disk and close. Later calls do nothing."""
         with self._lock:
             if self._descriptor < 0:
                 return

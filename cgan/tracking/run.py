@@ -1,9 +1,9 @@
-"""A stage's way to MLflow, without a server in its way.
+"""The MLflow run of a stage: how it is opened, reopened and ended.
 
-A training writes its records into a journal (`cgan.tracking.journal`) and never speaks to a server. A child
-process, the sender (`cgan.tracking.delivery`), reads the journal and delivers it: it runs at low
-priority, knows by its closed stdin when the stage ends, and a server that is dead, slow or hanging
-is its trouble alone. What it cannot deliver waits for `cgan track flush`.
+A training writes its records into a journal (`cgan.tracking.journal`) and never talks to a server. A
+child process, the sender (`cgan.tracking.sender`), delivers the journal. It runs at low priority, and a
+server that is dead, slow or hanging delays nobody but the sender. What it cannot deliver waits for
+`cgan track flush`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import json
 import logging
 import os
 import platform
-import select
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -32,24 +30,21 @@ from cgan import git
 from cgan.errors import Interrupted, TrackingError
 from cgan.files import md5_of, write_json
 from cgan.params.sections import Params, flatten
-from cgan.project import PACKAGE_PARENT
-from cgan.tracking.delivery import FOREIGN_RUN, client_settings, store_uri, without_credentials
 from cgan.tracking.journal import (
     JournalTracker,
     RunHeader,
-    count_waiting,
-    delivered_run,
     is_finished,
     journals,
     project_root,
 )
+from cgan.tracking.sender import Sender
+from cgan.tracking.store import experiment_name, store_uri, without_credentials
 from cgan.tracking.tracker import NullTracker, Tracker
 
 log = logging.getLogger(__name__)
 
 FINISH_S = 20.0
 FINISH_AFTER_SIGNAL_S = 5.0
-CONNECT_S = 30.0
 SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
 
 
@@ -62,10 +57,10 @@ def training_run(
     dataset: Mapping[str, Any],
     reference: Path,
 ) -> Iterator[JournalTracker]:
-    """The run of a training: journal open, sender at work; closed with the training's fate.
+    """The run of a training: its journal is open and its sender runs until the training ends.
 
     `tags`: facts the caller knows (device, data hash). `dataset`: `name`, `path`, `sha256`, `rows`
-    and what else is worth telling of the data. `reference` is written when the training succeeds:
+    and other facts about the data. `reference` is written when the training succeeds:
     a JSON file by which `reopen` finds the run again. Status: FINISHED, FAILED on an exception,
     KILLED on SIGTERM or Ctrl-C. Raises TrackingError when the store is unusable by configuration,
     or away and `tracking.on_unreachable` is `fail`.
@@ -75,7 +70,7 @@ def training_run(
     header = RunHeader(
         run_key=run_key,
         run_name=_run_name(params),
-        experiment=params.tracking.experiment,
+        experiment=experiment_name(params.tracking.experiment),
         tracking_uri=without_credentials(uri),
     )
     tracker = _open_journal(root, header, resume=True)
@@ -85,11 +80,11 @@ def training_run(
     if tracker.resumed:
         tracker.set_tags({"cgan.resumed": "true"})
     _log_source(tracker, source)
-    # What is read after a training may change before it is resumed; MLflow refuses a changed param.
+    # These are read after the training and may change before it is resumed; MLflow refuses that.
     later = {"gate", "reevaluate", "tracking"}
     tracker.log_params(flatten(params.model_dump(by_alias=True, exclude=later)))
     tracker.log_dataset(dataset)
-    sender = _Sender(tracker.folder, uri)
+    sender = Sender(tracker.folder, uri)
     patience_s = FINISH_S
     try:
         if params.tracking.on_unreachable == "fail":
@@ -97,7 +92,7 @@ def training_run(
         with _sigterm_raises(), _system_metrics(tracker, on=params.tracking.system_metrics):
             yield tracker
     except BaseException as error:
-        status = _fate(error)
+        status = _status_after(error)
         patience_s = FINISH_AFTER_SIGNAL_S if status == "KILLED" else FINISH_S
         tracker.write("end", status=status, reason=f"{type(error).__name__}: {error}"[:1000])
         tracker.close()
@@ -113,7 +108,7 @@ def training_run(
 def reopen(reference: Path) -> Iterator[Tracker]:
     """The run that `training_run` wrote down in `reference`, to add to it; its status stays.
 
-    Without such a file, or a usable one, the records go nowhere.
+    Without a usable file the records are dropped.
     """
     try:
         known = json.loads(reference.read_text())
@@ -126,7 +121,7 @@ def reopen(reference: Path) -> Iterator[Tracker]:
         yield NullTracker()
         return
     tracker = _open_journal(project_root(), header, resume=False)
-    sender = _Sender(tracker.folder, _uri_of(header))
+    sender = Sender(tracker.folder, _uri_of(header))
     try:
         yield tracker
     finally:
@@ -142,7 +137,7 @@ def deliver_again(run: Mapping[str, str], reference: Path) -> None:
     """
     header = RunHeader(**run)
     tracker = _open_journal(project_root(), header, resume=True)
-    sender = _Sender(tracker.folder, _uri_of(header))
+    sender = Sender(tracker.folder, _uri_of(header))
     if is_finished(tracker.folder):  # or its journal is gone, for all was delivered
         tracker.write("added")
     else:
@@ -161,7 +156,7 @@ def _uri_of(header: RunHeader) -> str:
 
 @contextlib.contextmanager
 def side_run(params: Params, name: str, source: str) -> Iterator[JournalTracker]:
-    """A run that is no training, such as a proof's: FINISHED at the end, whatever it says.
+    """A run that is not a training, such as a proof of resume. It ends as FINISHED.
 
     `source`: the module that makes it. Raises TrackingError when the store is unusable by
     configuration; where it is only away, the records wait.
@@ -171,11 +166,11 @@ def side_run(params: Params, name: str, source: str) -> Iterator[JournalTracker]
     header = RunHeader(
         run_key=uuid.uuid4().hex,
         run_name=f"{name} · {time.strftime('%Y-%m-%d %H:%M')}",
-        experiment=params.tracking.experiment,
+        experiment=experiment_name(params.tracking.experiment),
         tracking_uri=without_credentials(uri),
     )
     tracker = _open_journal(root, header, resume=False)
-    sender = _Sender(tracker.folder, uri)
+    sender = Sender(tracker.folder, uri)
     tracker.write("start", pid=os.getpid())
     tracker.set_tags({**_facts_of_here(_source()), "mlflow.source.name": source})
     try:
@@ -205,7 +200,7 @@ def _run_name(params: Params) -> str:
 
 
 def _facts_of_here(source: git.Source | None) -> dict[str, str]:
-    """Who runs what, where: git, DVC, Prefect, torch, machine. What cannot be had is left out."""
+    """User, git, DVC, Prefect, torch and machine, as tags. What is unknown is left out."""
     tags = {
         "mlflow.source.name": "cgan.stages.train",
         "mlflow.source.type": "LOCAL",
@@ -216,18 +211,30 @@ def _facts_of_here(source: git.Source | None) -> dict[str, str]:
         "machine.omp_num_threads": os.environ.get("OMP_NUM_THREADS", "not set"),
         **_git_tags(source),
     }
-    with contextlib.suppress(OSError, KeyError):  # no such user in the container's passwd
-        tags["mlflow.user"] = getpass.getuser()
+    if who := user():
+        tags["mlflow.user"] = who
     if name := os.environ.get("DVC_EXP_NAME"):
         tags["dvc.exp_name"] = name
+    return tags | run_context()
+
+
+def user() -> str:
+    """Who runs this; empty for a user that the container's passwd does not know."""
+    with contextlib.suppress(OSError, KeyError):
+        return getpass.getuser()
+    return ""
+
+
+def run_context() -> dict[str, str]:
+    """MLFLOW_RUN_CONTEXT, in which the flow names itself (`prefect.flow_run_id` and others)."""
     with contextlib.suppress(ValueError, AttributeError):
         context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
-        tags |= {str(key): str(value) for key, value in context.items()}
-    return tags
+        return {str(key): str(value) for key, value in context.items()}
+    return {}
 
 
 def _cpu() -> str:
-    """The processor's kind: kinds round differently."""
+    """The processor's model name: different models round differently."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -284,7 +291,7 @@ def _log_source(tracker: JournalTracker, source: git.Source | None) -> None:
         tracker.log_file(patch, SOURCE)
 
 
-def _fate(error: BaseException) -> str:
+def _status_after(error: BaseException) -> str:
     codes = (128 + signal.SIGTERM, 128 + signal.SIGINT)
     asked_to_stop = (
         isinstance(error, KeyboardInterrupt)
@@ -372,71 +379,3 @@ def _gpu_metrics() -> dict[str, float]:
             )
             metrics[f"system/gpu_{index}_utilization_percentage"] = load.gpu
     return metrics
-
-
-class _Sender:
-    """The child process that delivers a journal, seen from its parent."""
-
-    def __init__(self, folder: Path, uri: str) -> None:
-        self.folder = folder
-        environment = {key: value for key, value in os.environ.items() if key not in FOREIGN_RUN}
-        environment |= {"MLFLOW_TRACKING_URI": uri, **client_settings()}
-        # the code that runs here, not whatever package is installed
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")])
-        )
-        with (folder / "sender.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "cgan.tracking.delivery", str(folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                bufsize=0,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for the training
-            )
-        self._said = b""
-
-    def require_connection(self, shown_uri: str) -> None:
-        """Raises TrackingError unless the run exists in the store within CONNECT_S seconds."""
-        assert self._process.stdout
-        ready, _, _ = select.select([self._process.stdout], [], [], CONNECT_S)
-        if ready:
-            self._said = self._process.stdout.readline()
-        heard = json.loads(self._said or b"{}")
-        if not heard.get("run_id"):
-            raise TrackingError(
-                f"MLflow at {shown_uri} cannot be used: "
-                f"{heard.get('error') or f'no answer within {CONNECT_S:g} s'}. Start it, set "
-                "MLFLOW_TRACKING_URI to another, or set `tracking.on_unreachable: spool` to train "
-                "now and deliver later."
-            )
-
-    def finish(self, patience_s: float) -> str | None:
-        """Let it deliver what is left, for so long; tell what waits. Returns the run id if known."""
-        try:
-            output, _ = self._process.communicate(timeout=patience_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            output, _ = self._process.communicate()
-        answers: dict[str, Any] = {}
-        for line in (self._said + output).splitlines():
-            with contextlib.suppress(ValueError):
-                answers |= json.loads(line)
-        run_id: str | None = answers.get("run_id") or delivered_run(self.folder)
-        if answers.get("rejected"):
-            log.warning(
-                "MLflow refused %d records for good; they are in %s/rejected.jsonl",
-                answers["rejected"],
-                self.folder,
-            )
-        if not answers.get("delivered"):
-            waiting = count_waiting(self.folder)
-            reason = answers.get("error") or f"not done after {patience_s:g} s"
-            log.warning(
-                "MLflow is away (%s): %d records wait in %s; `cgan track flush` delivers them.",
-                reason,
-                waiting,
-                self.folder,
-            )
-        return run_id

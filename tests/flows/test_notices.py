@@ -67,7 +67,7 @@ def run_named(name: str) -> FlowRun:
 
 
 def tell(state: State[None], name: str = "nightly 25 Nov 02:00") -> None:
-    notices.tell(nothing, run_named(name), state)
+    notices.notify(nothing, run_named(name), state)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,12 +22,14 @@ from conftest import ROOT
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter
 from prefect.testing.utilities import prefect_test_harness
+from toy_project import repo as repo
+from toy_project import template as template
 
 from cgan.errors import CganError, ParamsError
 from flows import artifacts as report
 from flows import dvc as repro
 from flows import pipeline as flow_module
-from flows.dvc import BusyError, Outcome, StageError, read_stages, reproduce, set_params
+from flows.dvc import BusyError, Outcome, StageError, read_stages, repro_stage, set_params
 from flows.pipeline import pipeline, reevaluate
 
 pytestmark = [
@@ -37,88 +38,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx"),
 ]
-
-TOY = '''
-"""A stage: says some lines, writes its outputs. The environment makes it slow or fail."""
-import json, os, signal, sys, time
-from pathlib import Path
-
-stage, *outs = sys.argv[1:]
-if os.environ.get("DEAF"):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-else:
-    def last_words(*_):
-        Path("saved").touch()
-        print(f"{stage}: saved a checkpoint", flush=True)
-        sys.exit(143)
-    signal.signal(signal.SIGTERM, last_words)
-with open("attempts.log", "a") as log:
-    print(stage, os.environ.get("MLFLOW_RUN_CONTEXT", "{}"), file=log)
-print(f"{stage}: process {os.getpid()} of {sys.executable}")
-if os.environ.get("SLOW") == stage:
-    for second in range(int(os.environ.get("SECONDS", 30)) * 10):
-        print(f"{stage}: step {second}")
-        time.sleep(0.1)
-if signal_file := os.environ.get("WAIT_FOR"):
-    deadline = time.monotonic() + 20
-    while not Path(signal_file).exists():
-        if time.monotonic() > deadline:
-            sys.exit("Error: nobody heard")
-        time.sleep(0.02)
-if os.environ.get("FAIL") == stage:
-    sys.exit("Error: data/raw/train.csv, row 17, column pixel12: 256 is outside 0–255.")
-for out in outs:
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"quality": {"conditional_accuracy": 0.9941}}))
-'''
-# What stands in the place of `cgan gate`: the flow runs the code of the working directory.
-CLI = '''
-"""The verdict that the environment names."""
-import json, os, sys
-from pathlib import Path
-
-verdict = os.environ.get("VERDICT", "promoted")
-if verdict == "away":
-    sys.exit("Error: the store is away. Start it.")
-print(f"{sys.argv[1]}: {verdict}, for {os.environ['MLFLOW_RUN_CONTEXT']}")
-comparison = [
-    {"metric": "conditional_accuracy", "difference": 0.0123, "better": True},
-    {"metric": "fid_judge", "difference": 0.01, "better": None},
-]
-summary = f"version 3 is {verdict}: accuracy is 99.4 %"
-Path("reports").mkdir(exist_ok=True)
-Path("reports/gate.json").write_text(
-    json.dumps({"verdict": verdict, "summary": summary, "comparison": comparison})
-)
-Path("reports/gate.md").write_text(f"# {summary}")
-Path("reports/reevaluation.json").write_text(json.dumps({"summary": "version 3 is healthy"}))
-Path("reports/reevaluation.md").write_text("# version 3")
-if verdict == "drifted":
-    sys.exit("Error: the pixel mean moved by 0.31, at most 0.1 is allowed.")
-'''
-DVC_YAML = """
-stages:
-  evaluate:
-    desc: The last one stands first, as order in the file means nothing
-    cmd: python toy.py evaluate reports/metrics.json samples/grid.png
-    deps: [models]
-    params: [evaluate]
-    outs: [samples/grid.png]
-    metrics: [reports/metrics.json]
-  download:
-    desc: The CSV
-    cmd: python toy.py download data/raw/train.csv
-    deps: ["${data.path}"]
-    params: [data]
-    outs: [data/raw/train.csv]
-  train:
-    desc: The training
-    cmd: python toy.py train models/generator.safetensors
-    deps: [data/raw/train.csv]
-    params: [train]
-    outs: [models/generator.safetensors]
-"""
 
 
 def with_python() -> str:
@@ -145,39 +64,6 @@ def is_gone(process: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("template")
-    (folder / "data/inbox").mkdir(parents=True)
-    (folder / "data/inbox/digits.csv").write_text("label,pixel0\n")
-    (folder / "toy.py").write_text(TOY)
-    (folder / "dvc.yaml").write_text(DVC_YAML)
-    (folder / "cgan").mkdir()
-    (folder / "cgan/__init__.py").touch()
-    (folder / "cgan/cli.py").write_text(CLI)
-    shutil.copy(ROOT / "params.yaml", folder)
-    for command in (
-        ["git", "init", "--quiet", "."],
-        [sys.executable, "-m", "dvc", "init", "--quiet"],
-        ["git", "add", "."],
-        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "toy"],
-    ):
-        subprocess.run(command, cwd=folder, check=True)
-    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
-    return folder
-
-
-@pytest.fixture
-def repo(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A DVC repository with the stages download → train → evaluate; the working directory."""
-    folder = tmp_path / "repo"
-    shutil.copytree(template, folder)
-    monkeypatch.chdir(folder)
-    # DVC finds `python` for the stages by PATH: the flow has to put its own in front.
-    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def prefect() -> Iterator[None]:
     with prefect_test_harness(server_startup_timeout=60):
         yield
@@ -187,7 +73,7 @@ def quiet(_: str) -> None: ...
 
 
 def run_all() -> list[Outcome]:
-    return [reproduce(stage.name, quiet) for stage in read_stages()]
+    return [repro_stage(stage.name, quiet) for stage in read_stages()]
 
 
 def attempts() -> list[str]:
@@ -209,10 +95,10 @@ def test_a_stage_is_ran_then_unchanged_then_restored(repo: Path) -> None:
     assert run_all() == [Outcome.RAN] * 3
     assert run_all() == [Outcome.UNCHANGED] * 3
     set_params({"train.seed": 2})
-    assert reproduce("train", quiet) == Outcome.RAN
+    assert repro_stage("train", quiet) == Outcome.RAN
     set_params({"train.seed": 1})
-    assert reproduce("train", quiet) == Outcome.RESTORED
-    assert reproduce("download", quiet, force=True) == Outcome.RAN
+    assert repro_stage("train", quiet) == Outcome.RESTORED
+    assert repro_stage("download", quiet, force=True) == Outcome.RAN
 
 
 def test_lines_arrive_while_the_stage_runs(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +110,7 @@ def test_lines_arrive_while_the_stage_runs(repo: Path, monkeypatch: pytest.Monke
         if "process" in line:
             Path("heard").touch()
 
-    assert reproduce("download", answer) == Outcome.RAN
+    assert repro_stage("download", answer) == Outcome.RAN
     assert f" of {Path(sys.executable).parent}/" in "".join(lines), (
         "a stage's `python` is the flow's interpreter"
     )
@@ -235,14 +121,14 @@ def test_a_failed_stage_raises_its_own_message_alone(
 ) -> None:
     monkeypatch.setenv("FAIL", "download")
     with pytest.raises(StageError) as error:
-        reproduce("download", quiet)
+        repro_stage("download", quiet)
     assert str(error.value) == "data/raw/train.csv, row 17, column pixel12: 256 is outside 0–255."
 
 
 def test_a_stage_that_dies_without_a_message_shows_its_last_lines(repo: Path) -> None:
     Path("toy.py").write_text("print('last words')\n1 / 0")
     with pytest.raises(StageError, match=r"(?s)last words.*ZeroDivisionError"):
-        reproduce("download", quiet)
+        repro_stage("download", quiet)
 
 
 @contextlib.contextmanager
@@ -270,7 +156,7 @@ def slow_repro(stage: str, seconds: int = 30) -> Iterator[subprocess.Popen[bytes
 
 def test_f71_a_second_repro_names_the_process_in_its_way(repo: Path) -> None:
     with slow_repro("download") as process:
-        for attempt in (lambda: reproduce("train", quiet), repro.check_free):
+        for attempt in (lambda: repro_stage("train", quiet), repro.check_free):
             with pytest.raises(BusyError, match=rf"dvc.* repro.*process {process.pid}"):
                 attempt()
     repro.check_free()
@@ -293,7 +179,7 @@ def test_cancelling_ends_the_whole_process_group(
 
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        reproduce("download", cancel_at_step_2)
+        repro_stage("download", cancel_at_step_2)
     assert time.monotonic() - started < 10
     child = re.search(r"process (\d+)", "\n".join(lines))
     assert child
@@ -306,7 +192,7 @@ def test_f67_a_stage_ends_with_a_flow_that_was_killed(
 ) -> None:
     monkeypatch.setenv("SLOW", "download")
     flow = subprocess.Popen(
-        [sys.executable, "-c", "from flows import dvc; dvc.reproduce('download', print)"],
+        [sys.executable, "-c", "from flows import dvc; dvc.repro_stage('download', print)"],
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         text=True,
@@ -351,10 +237,10 @@ def test_f90_a_run_that_is_ended_while_dvc_writes_dvc_lock_leaves_it_whole(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        reproduce("download", end_at_the_update)
+        repro_stage("download", end_at_the_update)
     assert sizes[0] == 0, "it was ended in the middle of the write"
     assert set(yaml.safe_load(Path("dvc.lock").read_text())["stages"]) == {"download"}
-    assert reproduce("download", quiet) == Outcome.UNCHANGED
+    assert repro_stage("download", quiet) == Outcome.UNCHANGED
 
 
 def test_f90_a_stage_finds_dvc_lock_put_back_and_says_so(repo: Path) -> None:
@@ -364,7 +250,7 @@ def test_f90_a_stage_finds_dvc_lock_put_back_and_says_so(repo: Path) -> None:
     Path(".cgan/dvc.lock").write_text(whole)
     Path("dvc.lock").write_text("")
     lines: list[str] = []
-    assert reproduce("download", lines.append) == Outcome.UNCHANGED
+    assert repro_stage("download", lines.append) == Outcome.UNCHANGED
     assert lines[0].startswith("WARNING: dvc.lock was damaged, and is its last good copy again")
     assert Path("dvc.lock").read_text() == whole
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -20,11 +21,11 @@ from typing import Any
 import psutil
 import pytest
 from conftest import ROOT
-from test_pipeline import CLI, DVC_YAML, TOY
+from toy_project import CLI, DVC_YAML, TOY
 
 from cgan.errors import CganError
 from flows import production as services
-from flows.production import Process, Production
+from flows.servers import Process, Production
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -225,6 +226,12 @@ def test_the_clone_shares_the_cache(project: Path) -> None:
     assert services._dvc(production.work, "cache", "dir") == str(project / ".dvc/cache")
 
 
+def test_make_runs_modules_that_exist() -> None:
+    modules = set(re.findall(r"-m (flows\.\w+)", (ROOT / "Makefile").read_text()))
+    assert modules == {"flows.dvc", "flows.production"}
+    assert all(importlib.util.find_spec(module) for module in modules)
+
+
 # All of it
 
 
@@ -272,6 +279,9 @@ def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.Monk
 
         told = services.deploy(project, dict.fromkeys(services.CRONS))
         assert "nightly: 0 2 * * * UTC" in told
+        commit = git(production.work, "rev-parse", "--short", "HEAD").strip()
+        for deployment in production.deployments().values():
+            assert (deployment["version"], deployment["tags"]) == (commit, ["cgan"])
 
         # The schedule fires by itself. While the run is on, the next is cancelled, not queued, and
         # nothing is deployed.

@@ -12,10 +12,11 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import Posture
 
 from cgan.params.sections import read_yaml
-from flows import production
+from flows import production, servers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx")
-DEPLOYMENTS = {entry["name"]: entry for entry in read_yaml(ROOT / "prefect.yaml")["deployments"]}
+FILE = read_yaml(ROOT / "prefect.yaml")
+DEPLOYMENTS = {entry["name"]: entry for entry in FILE["deployments"]}
 
 
 @pytest.mark.parametrize("entry", DEPLOYMENTS.values(), ids=list(DEPLOYMENTS))
@@ -23,7 +24,13 @@ def test_a_deployment_names_a_flow_with_these_parameters(entry: dict[str, Any]) 
     file, _, name = entry["entrypoint"].partition(":")
     flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), name)
     assert entry.get("parameters", {}).keys() <= flow.parameters.properties.keys()
-    assert entry["work_pool"]["name"] == production.POOL
+    assert entry["work_pool"]["name"] == servers.POOL
+    assert entry["tags"] == ["cgan"]
+    (build,) = (s for step in FILE["build"] for s in step.values() if s["id"] == "commit")
+    assert (entry["version"], build["script"].split()[:2]) == (
+        "{{ commit.stdout }}",
+        ["git", "describe"],
+    )
 
 
 def test_what_works_in_the_clone_has_one_schedule_and_params_of_the_commit() -> None:

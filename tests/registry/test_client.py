@@ -21,18 +21,9 @@ from cgan.cli import app
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
-from cgan.registry.client import (
-    CHAMPION,
-    PREVIOUS,
-    VERDICT,
-    Move,
-    PromotionConflictError,
-    Registry,
-    described,
-    generator_file,
-    lineage,
-    open_registry,
-)
+from cgan.registry.archive import generator_file
+from cgan.registry.client import PromotionConflictError, Registry, open_registry
+from cgan.registry.history import CHAMPION, PREVIOUS, VERDICT, Move, lineage, model_page
 from cgan.serving.generator import Generator
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
@@ -447,7 +438,7 @@ def test_store_that_is_absent_or_away_is_one_message(
 
 def test_f76_reasons_with_html_are_text_on_the_models_page() -> None:
     evil = "<script>alert(1)</script> | [x](javascript:y)"
-    page = described([Move("promote", 1, 2, "2026", evil, evil, commit="<b>")], [1, 2])
+    page = model_page([Move("promote", 1, 2, "2026", evil, evil, commit="<b>")], [1, 2])
     assert "<script" not in page
     assert "<b>" not in page
     assert "\\| \\[x\\](javascript" in page

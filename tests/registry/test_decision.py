@@ -22,8 +22,17 @@ from cgan.quality import comparison as judging
 from cgan.quality.comparison import Estimate, Ground, Judged
 from cgan.quality.judge import Judge, look, train_judge
 from cgan.quality.metrics import copies, frechet_distance, manifold
-from cgan.registry.decision import AT_MOST, Decision, Loaded, Share, bars, compare, decide
-from cgan.registry.gate_report import headline, to_markdown
+from cgan.registry.decision import (
+    AT_MOST,
+    Decision,
+    Loaded,
+    Share,
+    bars,
+    compare,
+    decide,
+    headline,
+    to_markdown,
+)
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 NOT_WORSE = LIMITS.model_copy(update={"against_champion": "not_worse"})

@@ -32,9 +32,9 @@ from cgan.quality import evaluation
 from cgan.quality.judge import load_judge, look, save_judge
 from cgan.registry import gate as gatekeeper
 from cgan.registry import load_check
+from cgan.registry.archive import training_data_of
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.decision import Loaded, Share
-from cgan.registry.gate import training_data_of
 from cgan.registry.load_check import drawing_apart, labels_for
 from cgan.tracking.journal import JOURNAL, JournalTracker, RunHeader, count_waiting, journals
 

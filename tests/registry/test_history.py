@@ -14,15 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cgan.errors import ModelError
-from cgan.registry.client import (
-    CHALLENGER,
-    CHAMPION,
-    PREVIOUS,
-    ROLLED_BACK,
-    PromotionConflictError,
-    Registry,
-    lineage,
-)
+from cgan.registry.client import PromotionConflictError, Registry
+from cgan.registry.history import CHALLENGER, CHAMPION, PREVIOUS, ROLLED_BACK, lineage
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

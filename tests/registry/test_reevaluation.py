@@ -23,8 +23,8 @@ from cgan.errors import CganError
 from cgan.params.sections import load_params
 from cgan.quality.judge import look
 from cgan.quality.metrics import frechet_distance
+from cgan.registry.archive import fingerprints
 from cgan.registry.client import open_registry
-from cgan.registry.gate import fingerprints
 from cgan.registry.reevaluation import WORDS, _chosen, _judge_of
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes

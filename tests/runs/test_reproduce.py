@@ -23,7 +23,8 @@ from synthetic import make_images, write_csv
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.runs.reproduce import Run, _bring_csv, _repository_with, _restore
+from cgan.runs.recorded_run import RecordedRun
+from cgan.runs.reproduce import _bring_csv, _repository_with, _restore
 
 SECRET = "planted-secret-0123456789"
 
@@ -365,7 +366,7 @@ def test_data_that_only_dvcs_remote_has_is_pulled_and_the_cache_stays_as_it_was(
         "mlflow.source.git.commit": project.succeed("git", "rev-parse", "HEAD").strip(),
         "dvc.csv_md5": hashlib.md5(content).hexdigest(),
     }
-    run = Run(trained[1], "a run", tags, {}, None, source)
+    run = RecordedRun(trained[1], "a run", tags, {}, None, source)
     said: list[str] = []
     with git.worktree(project.folder, run.commit) as tree:
         _restore(run, tree, said.append)

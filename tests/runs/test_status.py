@@ -30,8 +30,9 @@ from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.registry.client import open_registry
 from cgan.runs.status import status
-from cgan.tracking.delivery import flush, store_uri
 from cgan.tracking.journal import JournalTracker, RunHeader, journals
+from cgan.tracking.sender import flush
+from cgan.tracking.store import store_uri
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

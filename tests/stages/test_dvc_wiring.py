@@ -22,7 +22,9 @@ CHANGES_NO_RESULT = {
     "cgan.tracking.tracker",
     "cgan.tracking.journal",
     "cgan.tracking.run",
+    "cgan.tracking.sender",
     "cgan.tracking.delivery",
+    "cgan.tracking.store",
     "cgan.serving.mlflow_model",
     # Starts the stage; holds the paths, which dvc.yaml holds too.
     "cgan.stages.runner",

@@ -20,8 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from test_training import DATA, digest, params_of, straight
 
 from cgan.tracking import journal
-from cgan.tracking.delivery import RUN_KEY_TAG, Delivery, _remove_if_finished
+from cgan.tracking.delivery import RUN_KEY_TAG, Delivery
 from cgan.tracking.journal import JournalTracker, RunHeader, count_waiting
+from cgan.tracking.sender import remove_if_finished
 from cgan.training.loop import train
 
 LAST_STEP = 12
@@ -210,7 +211,7 @@ class Deliveries(RuleBasedStateMachine):
         delivery = Delivery(self.folder, HEADER.tracking_uri, self.folder.parent)
         delivery.deliver()
         assert delivery.rejected == 0
-        _remove_if_finished(self.folder, delivery.offset)
+        remove_if_finished(self.folder, delivery.offset)
 
     @rule(steps=st.integers(0, 2))
     def remove_in_part(self, steps: int) -> None:
@@ -232,7 +233,7 @@ class Deliveries(RuleBasedStateMachine):
             patch.setattr(shutil, "rmtree", dying(shutil.rmtree))
             offset = (self.folder / journal.JOURNAL).stat().st_size
             with contextlib.suppress(Killed):
-                _remove_if_finished(self.folder, offset)
+                remove_if_finished(self.folder, offset)
 
     def teardown(self) -> None:
         """In peace, all that was said arrives, each once."""

@@ -7,10 +7,10 @@ import http.server
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -26,22 +26,19 @@ import pytest
 import torch
 from conftest import ROOT, TINY
 from synthetic import make_images
+from tracked import DATASET, PARAMS, STEPS, Store, a_generator, log_steps, training
+from tracked import root as root
 
 from cgan.data.dataset import Dataset
 from cgan.errors import TrackingError
-from cgan.model.model_file import save_network
-from cgan.model.networks import Architecture, build_generator
-from cgan.params.sections import Params, load_params
-from cgan.tracking import delivery as mlflow_delivery
-from cgan.tracking import run as mlflow_tracker
-from cgan.tracking.delivery import Delivery, flush, store_uri, without_credentials
+from cgan.tracking import run as tracked_run
+from cgan.tracking.delivery import Delivery
 from cgan.tracking.journal import JOURNAL, JournalTracker, RunHeader, count_waiting, journals
+from cgan.tracking.sender import flush
+from cgan.tracking.store import is_server, make_store, serve_ui, store_uri, without_credentials
 from cgan.tracking.tracker import NullTracker
 from cgan.training.loop import train
 
-PARAMS = load_params(ROOT / "params.yaml")
-DATASET = {"name": "sample", "path": "data/raw/train.csv", "sha256": "ab" * 32, "rows": 36}
-STEPS = list(range(50, 501, 50))
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -49,69 +46,6 @@ pytestmark = [  # MLflow's own: connections left to the garbage collector, hints
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
 ]
-
-
-@pytest.fixture
-def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_EXP_NAME", "MLFLOW_RUN_CONTEXT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
-    return tmp_path
-
-
-def params(**tracking: Any) -> Params:
-    return PARAMS.model_copy(update={"tracking": PARAMS.tracking.model_copy(update=tracking)})
-
-
-@contextlib.contextmanager
-def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[JournalTracker]:
-    with mlflow_tracker.training_run(
-        params(**tracking),
-        key,
-        tags={"cgan.device": "cpu"},
-        dataset=DATASET,
-        reference=root / "models/mlflow_run.json",
-    ) as tracker:
-        yield tracker
-
-
-def log_steps(tracker: JournalTracker, steps: list[int] = STEPS) -> None:
-    for step in steps:
-        tracker.log_metrics({"loss/generator": 1 / step, "progress/kimg": step * 0.064}, step)
-    tracker.log_image("previews", np.full((28, 56), 9, np.uint8), steps[-1])
-
-
-def a_generator(path: Path) -> Path:
-    torch.manual_seed(0)
-    network = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 8))
-    save_network(path, network, {"seed": 0})
-    return path
-
-
-class Store:
-    """What the database holds, past MLflow's own code."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def rows(self, query: str, *values: str) -> list[Any]:
-        with contextlib.closing(sqlite3.connect(self.path)) as connection:
-            return connection.execute(query, values).fetchall()
-
-    def steps(self, key: str) -> list[int]:
-        query = "select step from metrics where key = ? order by step"
-        return [step for (step,) in self.rows(query, key)]
-
-    def runs(self) -> list[tuple[str, str, str]]:
-        return self.rows("select run_uuid, name, status from runs order by start_time")
-
-    def tags(self, run_id: str) -> dict[str, str]:
-        return dict(self.rows("select key, value from tags where run_uuid = ?", run_id))
-
-    def params(self, run_id: str) -> dict[str, str]:
-        return dict(self.rows("select key, value from params where run_uuid = ?", run_id))
 
 
 def waiting_journal(root: Path, key: str = "k1", uri: str | None = None) -> Path:
@@ -149,7 +83,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, S
             log_steps(tracker)
             tracker.log_file(Path(__file__), "reports")
             tracker.log_model(a_generator(root / "g.safetensors"), STEPS[-1], {"digest": "d"})
-        with mlflow_tracker.reopen(reference) as later:
+        with tracked_run.reopen(reference) as later:
             later.log_metrics({"quality/conditional_accuracy": 0.99}, STEPS[-1])
         yield root, Store(root / "mlflow.db"), json.loads(reference.read_text())["run_id"]
 
@@ -217,8 +151,7 @@ def test_picture_lies_where_mlflow_itself_would_put_it(
     assert recorded[1].tags(recorded[2])["mlflow.loggedImages"] == own
 
 
-def test_model_draws_in_a_process_that_has_no_cgan(recorded: tuple[Path, Store, str]) -> None:
-    root, _, run_id = recorded
+def assert_draws_in_a_process_that_has_no_cgan(root: Path, run_id: str) -> None:
     script = f"""
 import base64, io, sys
 import mlflow, pandas as pd
@@ -248,6 +181,29 @@ except Exception as error:
     assert "classes are 0 to 9" in done.stdout
 
 
+def test_model_draws_in_a_process_that_has_no_cgan(recorded: tuple[Path, Store, str]) -> None:
+    root, _, run_id = recorded
+    assert_draws_in_a_process_that_has_no_cgan(root, run_id)
+
+
+def test_a_journal_from_before_the_packages_is_delivered_and_its_model_draws(root: Path) -> None:
+    folder = waiting_journal(root)
+    (code,) = folder.glob("files/*-code/cgan")
+    for path in list(code.rglob("*.py")):  # then all modules lay in one folder
+        text = re.sub(r"cgan\.(model|serving)(?=[. ])", "cgan", path.read_text())
+        if path.name != "__init__.py":
+            (code / path.name).write_text(text)
+    shutil.rmtree(code / "model")
+    shutil.rmtree(code / "serving")
+
+    flush(root)
+
+    ((run_id, _, status),) = Store(root / "mlflow.db").runs()
+    assert status == "FINISHED"
+    assert not folder.exists()
+    assert_draws_in_a_process_that_has_no_cgan(root, run_id)
+
+
 # ------------------------------------------------------------------------------ once, and only once
 
 
@@ -256,9 +212,10 @@ def test_f61_delivery_killed_before_its_cursor_moved_repeats_nothing(root: Path)
     script = f"""
 import os, signal
 from pathlib import Path
-from cgan.tracking import delivery as mlflow_delivery
-from cgan.tracking.delivery import Delivery, store_uri
-mlflow_delivery.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from cgan.tracking import delivery
+from cgan.tracking.delivery import Delivery
+from cgan.tracking.store import store_uri
+delivery.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Delivery(Path({str(folder)!r}), store_uri(Path({str(root)!r})), Path({str(root)!r})).deliver()
 """
     killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
@@ -322,7 +279,8 @@ def test_f62_two_first_contacts_at_once_make_one_store(root: Path) -> None:
         waiting_journal(root, key)
     script = """
 import sys; from pathlib import Path
-from cgan.tracking.delivery import Delivery, store_uri
+from cgan.tracking.delivery import Delivery
+from cgan.tracking.store import store_uri
 root = Path(sys.argv[1])
 Delivery(root / ".cgan/tracking" / sys.argv[2], store_uri(root), root).deliver()
 """
@@ -339,11 +297,11 @@ Delivery(root / ".cgan/tracking" / sys.argv[2], store_uri(root), root).deliver()
     assert store.steps("loss/generator") == sorted(2 * STEPS)
 
 
-TESTS = [str(ROOT / "tests"), str(Path(__file__).parent)]
+TESTS = [str(ROOT / "tests")]
 TRAINING = """
 import os, sys, time; sys.path[:0] = {tests}
 from pathlib import Path
-from test_run import training
+from tracked import training
 with training(Path.cwd()) as tracker:
     for step in range(int(sys.argv[1]), 1000):
         tracker.log_metrics({{"loss/generator": 1.0}}, step)
@@ -531,7 +489,7 @@ def test_f91_a_cursor_that_could_not_be_written_is_no_delivery(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(mlflow_delivery, "write_json", full)
+        patch.setattr("cgan.tracking.delivery.write_json", full)
         with pytest.raises(OSError, match="No space left"):
             delivery.deliver()
     assert delivery.offset == 0
@@ -557,7 +515,7 @@ import os, signal, sys
 from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from cgan.tracking.delivery import make_store
+from cgan.tracking.store import make_store
 
 @event.listens_for(Engine, "after_cursor_execute")
 def die(connection, cursor, statement, *_):
@@ -575,11 +533,11 @@ def test_f95_a_kill_within_the_making_of_a_store_leaves_none(
     command = [sys.executable, "-c", MIGRATION, str(path)]
     assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
     assert not path.exists() and len(list(tmp_path.glob(".mlflow.db.*"))) >= 1
-    mlflow_delivery.make_store(f"sqlite:///{path}")
+    make_store(f"sqlite:///{path}")
     assert list(tmp_path.iterdir()) == [path]
     assert Store(path).rows("select count(*) from experiments") == [(1,)]
     before = path.stat().st_ino
-    mlflow_delivery.make_store(f"sqlite:///{path}")
+    make_store(f"sqlite:///{path}")
     assert path.stat().st_ino == before
 
 
@@ -658,7 +616,7 @@ def test_f60_training_without_a_usable_server_ends_well_and_is_delivered_later(
     uri = f"http://127.0.0.1:{free_port()}"
     if trouble != "refused":
         uri = request.getfixturevalue(trouble)
-    monkeypatch.setattr(mlflow_delivery, "HTTP_TIMEOUT_S", 1)
+    monkeypatch.setattr("cgan.tracking.store.HTTP_TIMEOUT_S", 1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("http://", "http://me:secret@"))
     caplog.set_level(logging.INFO)
 
@@ -666,7 +624,7 @@ def test_f60_training_without_a_usable_server_ends_well_and_is_delivered_later(
     with training(root) as tracker:
         log_steps(tracker)
         assert time.monotonic() - began < 1.5
-    assert time.monotonic() - began < mlflow_tracker.FINISH_S + 3
+    assert time.monotonic() - began < tracked_run.FINISH_S + 3
 
     folder = journals(root) / "k1"
     (message,) = [text for text in caplog.messages if "MLflow is away" in text]
@@ -731,7 +689,7 @@ def test_f61_server_killed_and_restarted_in_mid_run_ends_up_with_each_step_once(
 ) -> None:
     port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(mlflow_delivery, "HTTP_TIMEOUT_S", 2)
+    monkeypatch.setattr("cgan.tracking.store.HTTP_TIMEOUT_S", 2)
     store = Store(root / "server.db")
     times = []
 
@@ -778,7 +736,7 @@ def test_f61_a_minute_of_training_with_the_server_killed_twice_ends_up_with_each
     data = Dataset(torch.from_numpy(images), torch.from_numpy(labels), {"classes": 3})
     port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(mlflow_delivery, "HTTP_TIMEOUT_S", 2)
+    monkeypatch.setattr("cgan.tracking.store.HTTP_TIMEOUT_S", 2)
     store = Store(root / "server.db")
     seen: list[int] = []
     done = threading.Event()
@@ -835,11 +793,71 @@ def test_store_is_in_the_project_unless_the_environment_names_another(
     assert without_credentials("https://me:secret@host:5/x") == "https://host:5/x"
 
 
+@pytest.mark.parametrize(
+    ("uri", "server"),
+    [
+        ("sqlite:////data/runs.db", False),
+        ("postgresql://db/runs", False),
+        ("postgresql+psycopg2://me:pw@db:5432/runs", False),
+        ("mysql+pymysql://db/runs", False),
+        ("mssql+pyodbc://db/runs", False),
+        ("http://127.0.0.1:5000", True),
+        ("https://runs.example.org/mlflow", True),
+        ("databricks", True),
+        ("databricks://profile", True),
+        ("databricks-uc", True),
+        ("uc:http://127.0.0.1:8080", True),
+        ("azureml://eastus.api.azureml.ms/mlflow/v1.0/subscriptions/s", True),
+        ("arn:aws:sagemaker:eu-west-1:1234:mlflow-tracking-server/runs", True),
+    ],
+)
+def test_a_store_is_a_database_or_a_server_by_its_scheme(
+    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str, server: bool
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert store_uri(root) == uri
+    assert is_server(uri) is server
+    if server:
+        with pytest.raises(TrackingError, match=r"names a server, .*: open that in a browser"):
+            serve_ui(root, 5000)
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("localhost:5000", r"without a scheme\. Set it to http://localhost:5000, or https"),
+        ("127.0.0.1:5000/mlflow", r"Set it to http://127\.0\.0\.1:5000/mlflow"),
+    ],
+)
+def test_an_address_without_a_scheme_is_refused_in_words(
+    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str, words: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError, match=words):
+        store_uri(root)
+
+
+def test_mlflow_experiment_name_names_the_experiment_of_new_runs(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    with training(root) as tracker:
+        log_steps(tracker)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")  # later records stay with their run
+    with tracked_run.reopen(root / "models/mlflow_run.json") as later:
+        later.log_metrics({"quality/fid_judge": 0.5}, STEPS[-1])
+    flush(root)
+    store = Store(root / "mlflow.db")
+    query = "select e.name, r.status from runs r join experiments e using (experiment_id)"
+    assert store.rows(query) == [("mine", "FINISHED")]
+    assert store.steps("quality/fid_judge") == [STEPS[-1]]
+
+
 def test_reopening_without_a_usable_reference_records_nowhere(root: Path) -> None:
-    with mlflow_tracker.reopen(root / "missing.json") as tracker:
+    with tracked_run.reopen(root / "missing.json") as tracker:
         assert isinstance(tracker, NullTracker)
     (root / "broken.json").write_text("{")
-    with mlflow_tracker.reopen(root / "broken.json") as tracker:
+    with tracked_run.reopen(root / "broken.json") as tracker:
         assert isinstance(tracker, NullTracker)
     assert not journals(root).exists()
 
@@ -850,7 +868,7 @@ def test_changed_dvc_lock_alone_is_not_dirty(root: Path) -> None:
         subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
 
     def tags() -> dict[str, str]:
-        return mlflow_tracker._git_tags(mlflow_tracker._source())
+        return tracked_run._git_tags(tracked_run._source())
 
     assert tags() == {}
     git("init", "-b", "main")
@@ -868,7 +886,7 @@ def test_recording_loads_no_mlflow_into_the_training(root: Path) -> None:
     script = f"""
 import sys; sys.path[:0] = {TESTS}
 from pathlib import Path
-from test_run import training, log_steps
+from tracked import training, log_steps
 with training(Path.cwd()) as tracker:
     log_steps(tracker)
 assert "mlflow" not in sys.modules and "pandas" not in sys.modules

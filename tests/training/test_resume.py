@@ -270,13 +270,13 @@ def test_f65_a_training_that_goes_on_with_another_parameter_is_another_run(repo:
 KILLED_AT = """
 import os, signal, sys
 from cgan.training import checkpoints
-from cgan.tracking import journal, run as mlflow_tracker
+from cgan.tracking import journal, run
 from cgan.stages.runner import run_stage
 from cgan.stages import train
 
 owner, name, when, word = sys.argv[1:]
-owner = {"checkpoints": checkpoints, "tracker": journal.JournalTracker, "mlflow_tracker": mlflow_tracker,
-         "sender": mlflow_tracker._Sender}[owner]
+owner = {"checkpoints": checkpoints, "tracker": journal.JournalTracker, "run": run,
+         "sender": run.Sender}[owner]
 plain = getattr(owner, name)
 
 def dying(*args, **kwargs):
@@ -306,7 +306,7 @@ run_stage(train.main)
                 ("tracker", "write", "after", "end"),
                 ("sender", "finish", "before", "any"),
                 ("sender", "finish", "after", "any"),
-                ("mlflow_tracker", "write_json", "before", "any"),
+                ("run", "write_json", "before", "any"),
                 ("checkpoints", "hand_over", "after", "any"),
             ]
         ),

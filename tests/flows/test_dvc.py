@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 from cgan.errors import CganError
-from flows import precheck
+from flows.dvc import BROKEN_LOCK, LOCK_COPY, check_repository
 
 PIPELINE = "stages:\n  greet:\n    cmd: echo hello > out.txt\n    outs: [out.txt]\n"
 GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
@@ -53,7 +53,7 @@ def repo(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def checked() -> list[str]:
     said: list[str] = []
-    precheck.check(said.append)
+    check_repository(said.append)
     return said
 
 
@@ -91,7 +91,7 @@ def test_f84_make_repro_says_it_before_dvc_does(tmp_path: Path) -> None:
         "PYTHONPATH": str(ROOT),
         "GIT_CEILING_DIRECTORIES": str(tmp_path.parent),
     }
-    command = [sys.executable, "-m", "flows.precheck"]
+    command = [sys.executable, "-m", "flows.dvc"]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
@@ -99,7 +99,7 @@ def test_f84_make_repro_says_it_before_dvc_does(tmp_path: Path) -> None:
     assert done.stderr.startswith("Error: ") and "git init" in done.stderr
     assert "Traceback" not in done.stderr
     recipe = (ROOT / "Makefile").read_text().partition("\nrepro:")[2].splitlines()[1:3]
-    assert [line.strip("\t@") for line in recipe] == ["python -m flows.precheck", "dvc repro"]
+    assert [line.strip("\t@") for line in recipe] == ["python -m flows.dvc", "dvc repro"]
 
 
 def damaged(content: str) -> list[str]:
@@ -124,15 +124,15 @@ def test_f90_a_damaged_dvc_lock_is_put_back_from_the_copy_then_from_git_then_rem
     bad = damaged(whole)[way]
 
     newer = whole.replace("greet", "greet_again")
-    precheck.LOCK_COPY.parent.mkdir()
-    precheck.LOCK_COPY.write_text(newer)
+    LOCK_COPY.parent.mkdir()
+    LOCK_COPY.write_text(newer)
     Path("dvc.lock").write_text(bad)
     (said,) = checked()
     assert "its last good copy again" in said
     assert Path("dvc.lock").read_text() == newer
-    assert precheck.BROKEN.read_text() == bad
+    assert BROKEN_LOCK.read_text() == bad
 
-    precheck.LOCK_COPY.write_text(bad)
+    LOCK_COPY.write_text(bad)
     Path("dvc.lock").write_text(bad)
     (said,) = checked()
     assert "git's again" in said

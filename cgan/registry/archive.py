@@ -1,0 +1,246 @@
+"""Files that MLflow keeps of a training: its generator, and what the gate stored at its run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
+
+import torch
+from torch import Tensor
+
+from cgan.data import drift
+from cgan.errors import CganError, ModelError
+from cgan.files import sha256_of
+from cgan.model.model_file import load_tensors, save_tensors
+from cgan.project import GENERATOR, JUDGE, RUN_REFERENCE, VALIDATION
+from cgan.registry.client import Registry, mlflow_set_to, model_name, open_registry
+from cgan.registry.history import CHAMPION, GATE_FOLDER, Version, lineage
+from cgan.tracking.delivery import RUN_KEY_TAG
+from cgan.tracking.journal import project_root
+from cgan.tracking.store import is_absent, reason_of, store_uri, without_credentials
+
+if TYPE_CHECKING:
+    from cgan.data.dataset import Dataset
+    from cgan.quality.comparison import Ground
+    from cgan.quality.evaluation import Inputs
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TRAINING_DATA = "training_data.safetensors"
+
+
+# --- generators ---------------------------------------------------------------------------------
+
+
+def served(alias: str, load: Callable[[Path], T]) -> T:
+    """What `load` makes of the generator that is champion, challenger or previous.
+
+    When the champion's file is gone or damaged, the last champion that can be read is taken, with a
+    warning. Raises ModelError when none can.
+    """
+    failures: list[str] = []
+    with open_registry(model_name()) as registry:
+        for number in _candidates(registry, alias):
+            try:
+                with generator_file(f"models:/{registry.model}/{number}") as path:
+                    loaded = load(path)
+            except ModelError as error:
+                failures.append(f"version {number}: {error}")
+                continue
+            if failures:
+                log.warning(
+                    "WARNING: the champion cannot be read; version %d of `%s`, which was champion before "
+                    "it, is served instead.\n  %s\n  `cgan registry rollback --why …` makes that lasting.",
+                    number,
+                    registry.model,
+                    "\n  ".join(failures),
+                )
+            return loaded
+    raise ModelError(
+        f"no {alias} of `{registry.model}` can be read:\n  "
+        + "\n  ".join(failures)
+        + "\nTrain again "
+        "(`dvc repro --force train`, `cgan gate`), or promote a version whose files are whole."
+    )
+
+
+def _candidates(registry: Registry, alias: str) -> list[int]:
+    """The version with the alias; for the champion, also those before it, latest first."""
+    number = registry.aliases().get(alias)
+    if number is None:
+        raise ModelError(
+            f"`{registry.model}` has no {alias} in {registry.shown}. `cgan registry list` shows its "
+            "versions; `cgan gate` makes the first champion."
+        )
+    if alias != CHAMPION:
+        return [number]
+    line = lineage(registry.history(), number)
+    return list(dict.fromkeys(reversed(line)))
+
+
+@contextlib.contextmanager
+def generator_file(uri: str) -> Iterator[Path]:
+    """A local copy, while the context lasts, of the generator that an MLflow URI leads to.
+
+    `runs:/<run id>/generator`, `models:/<name>@champion`, `models:/<name>/3`, or an artifact's URI.
+    The store is MLFLOW_TRACKING_URI, else the project's. Raises ModelError when the store has no such
+    thing, it holds no generator, or the store is away.
+    """
+    store = store_uri(project_root())
+    shown = without_credentials(store)
+    advice = (
+        "Expected `runs:/<run id>/generator` or `models:/<name>@<alias>`; set MLFLOW_TRACKING_URI if "
+        "the store is another."
+    )
+    if ".." in re.split(r"[\\/]", unquote(unquote(uri))):
+        raise ModelError(f"{uri[:200]}: leads outside. {advice}")
+    if is_absent(store):
+        raise ModelError(f"{uri}: there is no MLflow store {shown}. {advice}")
+    with mlflow_set_to(store), tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        from mlflow.artifacts import download_artifacts
+
+        try:
+            found = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
+        except Exception as error:
+            # Besides MlflowException the stores let through what their clients raise.
+            raise ModelError(
+                f"{uri}: the MLflow store {shown} cannot give it ({reason_of(error)}). {advice}"
+            ) from None
+        files = [found] if found.is_file() else sorted(found.rglob("generator.safetensors"))
+        if not files:
+            raise ModelError(f"{uri}: holds no generator.safetensors. {advice}")
+        yield files[0]
+
+
+# --- the run of the generator at hand -----------------------------------------------------------
+
+
+def last_training() -> dict[str, str]:
+    """What the stage train wrote down of its run."""
+    try:
+        known = json.loads(RUN_REFERENCE.read_text())
+        reference = {key: str(known[key]) for key in ("run_key", "experiment", "tracking_uri")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ModelError(
+            f"{RUN_REFERENCE}: names no MLflow run. Train first: `dvc repro`."
+        ) from None
+    if not reference["run_key"].isalnum():
+        raise ModelError(f"{RUN_REFERENCE}: its run key leads outside. Restore it: `dvc checkout`.")
+    return reference
+
+
+def run_of(registry: Registry, reference: dict[str, str]) -> Any:
+    """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
+    run_key, experiment = reference["run_key"], reference["experiment"]
+    found = registry.client.get_experiment_by_name(experiment)
+    runs: list[Any] = []
+    if found:
+        runs = registry.client.search_runs(
+            [found.experiment_id], f"tags.`{RUN_KEY_TAG}` = '{run_key}'", max_results=1
+        )
+    if not runs:
+        raise ModelError(
+            f"the store {registry.shown} has no run with the key {run_key}, which trained "
+            f"{GENERATOR}; it was recorded in {reference['tracking_uri']}. Set MLFLOW_TRACKING_URI to "
+            "that store, or train again: `dvc repro --force train`."
+        )
+    [run] = runs
+    if run.data.tags.get("cgan.generator_sha256") != sha256_of(GENERATOR):
+        raise ModelError(
+            f"{GENERATOR} is not what run {run.info.run_id} trained. Restore both with `dvc checkout`, "
+            "or train again: `dvc repro --force train`."
+        )
+    return run
+
+
+# --- what the gate keeps at a run ---------------------------------------------------------------
+
+
+def training_data_of(registry: Registry, version: Version) -> tuple[Tensor, Tensor]:
+    """What was kept of a version's training data: features float32 [N, 128], fingerprints int64 [M]."""
+    with kept_file(registry, version, TRAINING_DATA) as path:
+        tensors, _ = load_tensors(path, "training_data")
+    return tensors["features"], tensors["fingerprints"]
+
+
+def kept_profile(registry: Registry, version: Version) -> dict[str, Any]:
+    """The validation report of a version's data, as it was kept."""
+    with kept_file(registry, version, VALIDATION.name) as path:
+        return drift.load_report(path)
+
+
+@contextlib.contextmanager
+def kept_file(registry: Registry, version: Version, name: str) -> Iterator[Path]:
+    """A file that `cgan gate` kept at the version's run. Raises ModelError when it is gone or damaged."""
+    shown = f"{GATE_FOLDER}/{name} of run {version.run_id}"
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        try:
+            yield Path(
+                registry.client.download_artifacts(version.run_id, f"{GATE_FOLDER}/{name}", folder)
+            )
+        except CganError as error:  # of the reader; its advice fits a file of the project only
+            reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
+            raise ModelError(
+                f"{shown} is damaged ({reason}). Restore the store's files from a backup, or train again: "
+                "`dvc repro --force train`, `cgan gate`."
+            ) from None
+        except Exception as error:  # the stores let through what their clients raise
+            raise ModelError(
+                f"{shown} cannot be read ({reason_of(error)}): version {version.number} was registered "
+                "without `cgan gate`, or its files are gone."
+            ) from None
+
+
+def fingerprints(images: Tensor) -> Tensor:
+    """64 bits an image: int64 [N]. Equal images have equal ones."""
+    hashes = [
+        int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), signed=True)
+        for image in images.numpy()
+    ]
+    return torch.tensor(hashes, dtype=torch.int64)
+
+
+def keep_at_run(
+    registry: Registry, version: Version, ground: Ground, inputs: Inputs, say: Callable[[str], None]
+) -> None:
+    """Store at the run what a re-evaluation needs: judge, data profile, features of the training data."""
+    kept = {file.path for file in registry.client.list_artifacts(version.run_id, GATE_FOLDER)}
+    if f"{GATE_FOLDER}/{TRAINING_DATA}" in kept:  # written last; a kill may have cut it off
+        with contextlib.suppress(CganError):
+            training_data_of(registry, version)
+            return
+    say("Keeping the judge and a profile of the training data at the run.")
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        tensors = {
+            "features": ground.floor,
+            "fingerprints": fingerprints(inputs.training.images),
+        }
+        facts = {
+            "judge_digest": inputs.judge_digest,
+            "data_digest": inputs.training.metadata["digest"],
+            "agreement": ground.agreed / len(inputs.heldout),
+            "fid_floor": ground.fid_floor.value,
+            "heldout_images": len(inputs.heldout),
+        }
+        save_tensors(Path(folder) / TRAINING_DATA, "training_data", tensors, facts)
+        for path in (JUDGE, VALIDATION, Path(folder) / TRAINING_DATA):
+            registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
+
+
+def images_seen_by(registry: Registry, champion: Version, heldout: Dataset) -> int | None:
+    """How many of the held-out images the champion was trained with; None where its run doesn't say."""
+    try:
+        _, known = training_data_of(registry, champion)
+    except CganError:
+        return None
+    return int(torch.isin(fingerprints(heldout.images), known).sum())

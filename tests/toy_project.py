@@ -1,0 +1,126 @@
+"""A DVC project with stages of a moment, and what stands there in the place of `cgan gate`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+TOY = '''
+"""A stage: says some lines, writes its outputs. The environment makes it slow or fail."""
+import json, os, signal, sys, time
+from pathlib import Path
+
+stage, *outs = sys.argv[1:]
+if os.environ.get("DEAF"):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+else:
+    def last_words(*_):
+        Path("saved").touch()
+        print(f"{stage}: saved a checkpoint", flush=True)
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, last_words)
+with open("attempts.log", "a") as log:
+    print(stage, os.environ.get("MLFLOW_RUN_CONTEXT", "{}"), file=log)
+print(f"{stage}: process {os.getpid()} of {sys.executable}")
+if os.environ.get("SLOW") == stage:
+    for second in range(int(os.environ.get("SECONDS", 30)) * 10):
+        print(f"{stage}: step {second}")
+        time.sleep(0.1)
+if signal_file := os.environ.get("WAIT_FOR"):
+    deadline = time.monotonic() + 20
+    while not Path(signal_file).exists():
+        if time.monotonic() > deadline:
+            sys.exit("Error: nobody heard")
+        time.sleep(0.02)
+if os.environ.get("FAIL") == stage:
+    sys.exit("Error: data/raw/train.csv, row 17, column pixel12: 256 is outside 0–255.")
+for out in outs:
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"quality": {"conditional_accuracy": 0.9941}}))
+'''
+# What stands in the place of `cgan gate`: the flow runs the code of the working directory.
+CLI = '''
+"""The verdict that the environment names."""
+import json, os, sys
+from pathlib import Path
+
+verdict = os.environ.get("VERDICT", "promoted")
+if verdict == "away":
+    sys.exit("Error: the store is away. Start it.")
+print(f"{sys.argv[1]}: {verdict}, for {os.environ['MLFLOW_RUN_CONTEXT']}")
+comparison = [
+    {"metric": "conditional_accuracy", "difference": 0.0123, "better": True},
+    {"metric": "fid_judge", "difference": 0.01, "better": None},
+]
+summary = f"version 3 is {verdict}: accuracy is 99.4 %"
+Path("reports").mkdir(exist_ok=True)
+Path("reports/gate.json").write_text(
+    json.dumps({"verdict": verdict, "summary": summary, "comparison": comparison})
+)
+Path("reports/gate.md").write_text(f"# {summary}")
+Path("reports/reevaluation.json").write_text(json.dumps({"summary": "version 3 is healthy"}))
+Path("reports/reevaluation.md").write_text("# version 3")
+if verdict == "drifted":
+    sys.exit("Error: the pixel mean moved by 0.31, at most 0.1 is allowed.")
+'''
+DVC_YAML = """
+stages:
+  evaluate:
+    desc: The last one stands first, as order in the file means nothing
+    cmd: python toy.py evaluate reports/metrics.json samples/grid.png
+    deps: [models]
+    params: [evaluate]
+    outs: [samples/grid.png]
+    metrics: [reports/metrics.json]
+  download:
+    desc: The CSV
+    cmd: python toy.py download data/raw/train.csv
+    deps: ["${data.path}"]
+    params: [data]
+    outs: [data/raw/train.csv]
+  train:
+    desc: The training
+    cmd: python toy.py train models/generator.safetensors
+    deps: [data/raw/train.csv]
+    params: [train]
+    outs: [models/generator.safetensors]
+"""
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
+    (folder / "data/inbox").mkdir(parents=True)
+    (folder / "data/inbox/digits.csv").write_text("label,pixel0\n")
+    (folder / "toy.py").write_text(TOY)
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    (folder / "cgan").mkdir()
+    (folder / "cgan/__init__.py").touch()
+    (folder / "cgan/cli.py").write_text(CLI)
+    shutil.copy(ROOT / "params.yaml", folder)
+    for command in (
+        ["git", "init", "--quiet", "."],
+        [sys.executable, "-m", "dvc", "init", "--quiet"],
+        ["git", "add", "."],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "toy"],
+    ):
+        subprocess.run(command, cwd=folder, check=True)
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    return folder
+
+
+@pytest.fixture
+def repo(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A DVC repository with the stages download → train → evaluate; the working directory."""
+    folder = tmp_path / "repo"
+    shutil.copytree(template, folder)
+    monkeypatch.chdir(folder)
+    # DVC finds `python` for the stages by PATH: the flow has to put its own in front.
+    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
+    return folder

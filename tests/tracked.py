@@ -1,0 +1,88 @@
+"""A small training that is recorded, and a look into the database at what arrived."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from cgan.model.model_file import save_network
+from cgan.model.networks import Architecture, build_generator
+from cgan.params.sections import Params, load_params
+from cgan.tracking import run as tracked_run
+from cgan.tracking.journal import JournalTracker
+
+PARAMS = load_params(ROOT / "params.yaml")
+DATASET = {"name": "sample", "path": "data/raw/train.csv", "sha256": "ab" * 32, "rows": 36}
+STEPS = list(range(50, 501, 50))
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_EXP_NAME", "MLFLOW_RUN_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+def params(**tracking: Any) -> Params:
+    return PARAMS.model_copy(update={"tracking": PARAMS.tracking.model_copy(update=tracking)})
+
+
+@contextlib.contextmanager
+def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[JournalTracker]:
+    with tracked_run.training_run(
+        params(**tracking),
+        key,
+        tags={"cgan.device": "cpu"},
+        dataset=DATASET,
+        reference=root / "models/mlflow_run.json",
+    ) as tracker:
+        yield tracker
+
+
+def log_steps(tracker: JournalTracker, steps: list[int] = STEPS) -> None:
+    for step in steps:
+        tracker.log_metrics({"loss/generator": 1 / step, "progress/kimg": step * 0.064}, step)
+    tracker.log_image("previews", np.full((28, 56), 9, np.uint8), steps[-1])
+
+
+def a_generator(path: Path) -> Path:
+    torch.manual_seed(0)
+    network = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 8))
+    save_network(path, network, {"seed": 0})
+    return path
+
+
+class Store:
+    """What the database holds, past MLflow's own code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self, query: str, *values: str) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def steps(self, key: str) -> list[int]:
+        query = "select step from metrics where key = ? order by step"
+        return [step for (step,) in self.rows(query, key)]
+
+    def runs(self) -> list[tuple[str, str, str]]:
+        return self.rows("select run_uuid, name, status from runs order by start_time")
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        return dict(self.rows("select key, value from tags where run_uuid = ?", run_id))
+
+    def params(self, run_id: str) -> dict[str, str]:
+        return dict(self.rows("select key, value from params where run_uuid = ?", run_id))
