@@ -31,7 +31,7 @@ def validate(
     """Say whether FILE is a valid CSV of labelled images, and if not, which row and column is wrong."""
     from cgan.data import csv_reader, drift, sources
     from cgan.files import write_json, write_text
-    from cgan.params.sections import load_params
+    from cgan.params.reading import load_params
 
     outputs = report or []
     for output in outputs:
@@ -161,7 +161,7 @@ def reproduce(
 @app.command()
 def gate() -> None:
     """Judge what `dvc repro` trained, beside the champion; promote it, or say why not."""
-    from cgan.params.sections import load_params
+    from cgan.params.reading import load_params
     from cgan.registry.gate import gate
 
     gate(load_params(), typer.echo)
@@ -170,7 +170,7 @@ def gate() -> None:
 @app.command()
 def reevaluate() -> None:
     """Is the champion still good on new data, and the data still like its own? Exit code 1 if not."""
-    from cgan.params.sections import load_params
+    from cgan.params.reading import load_params
     from cgan.registry.reevaluation import reevaluate
 
     reevaluate(load_params(), typer.echo)
@@ -247,11 +247,11 @@ def preset(
     name: Annotated[str, typer.Argument(help="fast, default, best or seed (the R/MXNet demo).")],
 ) -> None:
     """Write a preset into the section `train` of params.yaml; then `dvc repro`."""
-    from cgan.params.editing import apply
+    from cgan.params.editing import apply_preset
 
-    changed = apply(name)
+    changed = apply_preset(name)
     for key, (before, after) in changed.items():
-        typer.echo(f"train.{key}: {before} → {after}")
+        typer.echo(f"{key}: {before} → {after}")
     typer.echo(
         f"params.yaml holds preset {name}." if changed else f"params.yaml held {name} already."
     )

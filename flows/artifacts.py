@@ -21,7 +21,8 @@ from prefect.artifacts import (
 )
 
 from cgan.errors import CganError
-from cgan.params.sections import flatten, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import flatten
 from flows.dvc import Outcome
 
 PLAIN_WORDS = {

@@ -46,7 +46,8 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 
 from cgan.errors import CganError
-from cgan.params.sections import load_params
+from cgan.params.editing import set_params
+from cgan.params.reading import load_params
 from flows import artifacts
 from flows.dvc import (
     BusyError,
@@ -56,7 +57,6 @@ from flows.dvc import (
     read_stages,
     reproduce,
     run_cgan,
-    set_params,
 )
 from flows.notices import tell
 
@@ -123,7 +123,7 @@ def write_overrides(overrides: dict[str, Any]) -> State[Any]:
     """Write the overrides into params.yaml, but never under a running stage (it would poison dvc.lock)."""
     try:
         check_free()
-        changed = set_params(overrides)
+        changed = list(set_params(overrides))
     except CganError as error:
         return _failed(error)
     words = ", ".join(changed) or "nothing: the values are there already"

@@ -33,7 +33,7 @@ import yaml
 
 from cgan.errors import CganError
 from cgan.files import write_json, write_text
-from cgan.params.sections import load_params, read_yaml
+from cgan.params.reading import load_params, read_yaml
 from cgan.tracking.delivery import store_uri, without_credentials
 
 POOL = "cgan"  # of the process worker

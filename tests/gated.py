@@ -22,7 +22,8 @@ from cgan.files import sha256_of, write_json
 from cgan.model.model_file import load_generator, load_tensors, save_network
 from cgan.model.networks import Architecture, Generator, build_generator
 from cgan.model.sampling import draw
-from cgan.params.sections import JudgeParams, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import JudgeParams
 from cgan.quality.judge import save_judge, train_judge
 from cgan.registry import gate as gatekeeper
 from cgan.registry.gate import gate

@@ -376,7 +376,7 @@ def _candidates(registry: Registry, alias: str) -> list[int]:
 
 def model_name() -> str:
     """`gate.model` of params.yaml; outside a project `cgan`."""
-    from cgan.params.sections import load_params
+    from cgan.params.reading import load_params
 
     return load_params().gate.model if Path("params.yaml").is_file() else "cgan"
 

@@ -28,7 +28,8 @@ from rich.text import Text
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.params.sections import Params, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import Params
 from cgan.quality.report import LINES
 from cgan.registry.client import SUMMARY, VERDICT, Version, open_registry
 from cgan.tracking.delivery import store_uri, without_credentials

@@ -30,7 +30,8 @@ from cgan.data.dataset import load_dataset
 from cgan.errors import ParamsError, TrackingError, TrainingError
 from cgan.files import sha256_of, write_json, write_text
 from cgan.model.hardware import choose_hardware
-from cgan.params.sections import Params, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import Params
 from cgan.project import DISCRIMINATOR, GENERATOR, PACKAGE_PARENT, TRAIN_DATA
 from cgan.stages.runner import run_stage
 from cgan.stages.train import LOSSES, PREVIEWS, write_outputs

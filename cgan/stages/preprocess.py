@@ -14,7 +14,8 @@ from cgan.data import csv_reader
 from cgan.data.dataset import move_to_front, save_dataset, split
 from cgan.errors import DataError
 from cgan.files import replacing
-from cgan.params.sections import ValidateParams, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import ValidateParams
 from cgan.project import VALIDATION
 from cgan.stages.runner import run_stage
 

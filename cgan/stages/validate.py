@@ -6,7 +6,7 @@ import logging
 
 from cgan.data import csv_reader
 from cgan.files import write_json, write_text
-from cgan.params.sections import load_params
+from cgan.params.reading import load_params
 from cgan.project import VALIDATION
 from cgan.stages.runner import run_stage
 

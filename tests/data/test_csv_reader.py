@@ -27,7 +27,7 @@ from cgan.cli import app
 from cgan.data import csv_reader
 from cgan.data.sources import mnist_sample
 from cgan.errors import DataError
-from cgan.params.sections import load_params
+from cgan.params.reading import load_params
 
 IMAGES, LABELS = make_images()
 LINES = csv_lines(IMAGES, LABELS)

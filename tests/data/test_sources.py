@@ -23,7 +23,8 @@ from synthetic import csv_lines, make_images
 
 from cgan.data import csv_reader, sources
 from cgan.errors import SourceError
-from cgan.params.sections import DataParams, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import DataParams
 from cgan.stages import download
 
 CSV = ("\n".join(csv_lines(*make_images())) + "\n").encode()

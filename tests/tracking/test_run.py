@@ -31,7 +31,8 @@ from cgan.data.dataset import Dataset
 from cgan.errors import TrackingError
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
-from cgan.params.sections import Params, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import Params
 from cgan.tracking import delivery as mlflow_delivery
 from cgan.tracking import run as mlflow_tracker
 from cgan.tracking.delivery import Delivery, flush, store_uri, without_credentials

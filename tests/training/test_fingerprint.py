@@ -13,7 +13,8 @@ from imports import imports_of
 
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import Hardware
-from cgan.params.sections import Params, TrainParams, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import Params, TrainParams
 from cgan.stages import train as stage
 
 PARAMS = load_params(ROOT / "params.yaml")
