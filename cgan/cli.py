@@ -29,7 +29,7 @@ def validate(
     ] = None,
 ) -> None:
     """Say whether FILE is a valid CSV of labelled images, and if not, which row and column is wrong."""
-    from cgan.data import csv_reader, drift, sources
+    from cgan.data import csv_reader, csv_report, sources
     from cgan.files import write_json, write_text
     from cgan.params.reading import load_params
 
@@ -42,16 +42,16 @@ def validate(
     member, limit = (here.data.member, here.data.max_megabytes) if here else ("train.csv", 2000)
     with sources.plain_csv(file, member, limit) as (csv, name):
         table = csv_reader.read_csv(csv, params, max_bytes=limit * 1_000_000, name=name)
-    found = csv_reader.report_on(table, params, name)
+    found = csv_report.report_on(table, params, name)
     for output in outputs:
         if output.suffix == ".json":
             write_json(output, found)
         else:
-            write_text(output, csv_reader.to_markdown(found, name))
+            write_text(output, csv_report.to_markdown(found, name))
     if reference is not None:
-        distances = drift.check(found, reference, name)
+        distances = csv_report.check_drift(found, reference, name)
         typer.echo("Like the reference: " + ", ".join(f"{k} {v:.3f}" for k, v in distances.items()))
-    typer.echo(f"{name} is valid: {csv_reader.summary(found)}")
+    typer.echo(f"{name} is valid: {csv_report.summary(found)}")
 
 
 @app.command()

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgan.data import drift
+from cgan.data import csv_report
 from cgan.data.dataset import Dataset
 from cgan.errors import CganError, DataError, ModelError
 from cgan.files import sha256_of, write_json, write_text
@@ -82,7 +82,7 @@ def _validation(training: Dataset, heldout: Dataset) -> Report:
     """The stage validate's report. Raises DataError when it is damaged or of another CSV."""
     again = "Restore it with `dvc checkout`, or make it again: `dvc repro --force validate`."
     try:
-        report = drift.load_report(VALIDATION)
+        report = csv_report.load_report(VALIDATION)
     except DataError as error:
         raise DataError(f"{error} {again}") from None
     expected = str(training.metadata.get("csv_sha256")), len(training) + len(heldout)
@@ -396,16 +396,16 @@ def _drift_from(registry: Registry, champion: Version, validation: Report) -> li
     champion's poor.
     """
     try:
-        found = drift.distances(validation, kept_profile(registry, champion))
+        found = csv_report.distances(validation, kept_profile(registry, champion))
     except CganError as error:
         return [
             f"whether the data are like the champion's is not known: {error} If they are right, "
             "`cgan registry promote`, or set `gate.on_drift: note`"
         ]
     moved = [
-        f"{name} {value:.3f}, at most {drift.LIMITS[name]:.3g} is usual"
+        f"{name} {value:.3f}, at most {csv_report.DRIFT_LIMITS[name]:.3g} is usual"
         for name, value in found.items()
-        if value > drift.LIMITS[name]
+        if value > csv_report.DRIFT_LIMITS[name]
     ]
     if not moved:
         return []
@@ -439,7 +439,7 @@ def training_data_of(registry: Registry, version: Version) -> tuple[Tensor, Tens
 def kept_profile(registry: Registry, version: Version) -> Report:
     """The validation report of a version's data, as it was kept."""
     with kept_file(registry, version, VALIDATION.name) as path:
-        return drift.load_report(path)
+        return csv_report.load_report(path)
 
 
 @contextlib.contextmanager

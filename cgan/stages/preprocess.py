@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cgan.data import csv_reader
+from cgan.data import csv_reader, csv_report
 from cgan.data.dataset import move_to_front, save_dataset, split
 from cgan.errors import DataError
 from cgan.files import replacing
@@ -59,7 +59,7 @@ def _read_report() -> tuple[ValidateParams, str]:
     """The params that the CSV was validated with, so that both stages read it alike, and its sha256."""
     try:
         report = json.loads(Path(VALIDATION).read_text(encoding="utf-8"))
-        if report["format"] == csv_reader.FORMAT:
+        if report["format"] == csv_report.FORMAT:
             return ValidateParams.model_validate(report["params"]), str(report["csv"]["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
