@@ -8,14 +8,29 @@ from typing import Annotated
 
 import typer
 
+from cgan import __version__
 from cgan.errors import CganError, ensure_streams
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Train, judge and draw with a class-conditional DCGAN.",
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"cgan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _cgan(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show it and exit."),
+    ] = False,
+) -> None: ...
 
 
 @app.command()

@@ -129,7 +129,7 @@ def _report(
 
 
 def _profile_drift(found: dict[str, Any], known: dict[str, Any]) -> list[dict[str, Any]]:
-    """Pixel statistics and class mix, `cgan.data.drift`."""
+    """Pixel statistics and class mix, `cgan.data.csv_report`."""
     try:
         distances = csv_report.distances(found, known)
     except DataError as error:
