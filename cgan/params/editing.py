@@ -78,9 +78,9 @@ def set_params(
     changed = {key: (before[key], value) for key, value in wanted.items() if value != before[key]}
     if not changed:
         return {}
-    spans = _spans(text, yaml_reader().compose(text))
+    spans = _value_spans(text, yaml_reader().compose(text))
     for start, end, key in sorted(((*spans[key], key) for key in changed), reverse=True):
-        text = text[:start] + _replaced(text[start:end], _written(wanted[key]), text[end:])
+        text = text[:start] + _with_value(text[start:end], _in_yaml(wanted[key]), text[end:])
     try:
         only_these = check_params(parse_yaml(text, path), path) == after
     except ParamsError:
@@ -94,14 +94,14 @@ def set_params(
     return changed
 
 
-def _spans(text: str, node: Node, prefix: str = "") -> dict[str, tuple[int, int]]:
+def _value_spans(text: str, node: Node, prefix: str = "") -> dict[str, tuple[int, int]]:
     """Where each value stands in the text, by dotted key; after the colon where there is none."""
     spans: dict[str, tuple[int, int]] = {}
     for key, value in node.value:
         name = f"{prefix}{key.value}"
         start, end = value.start_mark.index, value.end_mark.index
         if isinstance(value, MappingNode):
-            spans |= _spans(text, value, f"{name}.")
+            spans |= _value_spans(text, value, f"{name}.")
         elif start == end:
             colon = text.index(":", key.end_mark.index) + 1
             spans[name] = (colon, colon)
@@ -110,7 +110,7 @@ def _spans(text: str, node: Node, prefix: str = "") -> dict[str, tuple[int, int]
     return spans
 
 
-def _replaced(old: str, new: str, rest: str) -> str:
+def _with_value(old: str, new: str, rest: str) -> str:
     """`rest` of the file with `new` before it in the place of `old`; a comment stays in its column."""
     space = "" if old else " "  # `key:` with nothing after it
     after = rest.lstrip(" ")
@@ -120,7 +120,7 @@ def _replaced(old: str, new: str, rest: str) -> str:
     return space + new + rest
 
 
-def _written(value: Any) -> str:
+def _in_yaml(value: Any) -> str:
     """The value in YAML, on one line: a text as it is where that is plainly a text, else JSON."""
     plain = isinstance(value, str) and re.fullmatch(r"[\w./][\w./-]*", value)
     if plain and parse_yaml(value, "") == value:

@@ -23,7 +23,7 @@ from cgan.params.sections import Params, flatten_names
 
 MAX_BYTES = 1_000_000
 MAX_ALIASES = 20
-SHOWN = 20  # problems told at once
+MAX_SHOWN = 20  # problems told at once
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
@@ -99,25 +99,25 @@ def check_params(document: Any, name: Path | str) -> Params:
     """The params in a YAML document. Raises ParamsError that lists all problems at once."""
     if not isinstance(document, dict):
         raise ParamsError(
-            f"{name}: expected sections with keys, found {_show(document)}. Restore it from git: "
+            f"{name}: expected sections with keys, found {_value_in_words(document)}. Restore it from git: "
             f"`git checkout {name}`."
         )
     try:
         return Params.model_validate(document)
     except ValidationError as error:
         problems = error.errors()
-    told = [_explain(problem) for problem in problems[:SHOWN]]  # type: ignore[arg-type]
+    told = [_problem_in_words(problem) for problem in problems[:MAX_SHOWN]]  # type: ignore[arg-type]
     if len(problems) == 1:
         raise ParamsError(f"{name}: {told[0]}")
     lines = "\n".join(f"  - {problem}" for problem in told)
-    first = f", the first {SHOWN} of them" if len(problems) > SHOWN else ""
+    first = f", the first {MAX_SHOWN} of them" if len(problems) > MAX_SHOWN else ""
     raise ParamsError(f"{name}: {len(problems):,} problems{first}:\n{lines}")
 
 
 # --- the words for a problem --------------------------------------------------------------------
 
 
-def _explain(problem: dict[str, Any]) -> str:
+def _problem_in_words(problem: dict[str, Any]) -> str:
     location = problem["loc"]
     name = ".".join(map(str, location))
     kind, found = problem["type"], problem["input"]
@@ -127,7 +127,7 @@ def _explain(problem: dict[str, Any]) -> str:
     prefix = name.rpartition(".")[0]
     prefix = f"{prefix}." if prefix else ""
     if kind == "extra_forbidden":
-        return f"unknown key `{name}`; {_nearest(str(location[-1]), parent, prefix)}"
+        return f"unknown key `{name}`; {_suggestion(str(location[-1]), parent, prefix)}"
     if kind == "missing":
         return f"`{name}` is missing. Add it, or restore params.yaml from git."
     if kind == "value_error":
@@ -137,8 +137,9 @@ def _explain(problem: dict[str, Any]) -> str:
         (fields[str(part)] for part in reversed(location) if str(part) in fields), None
     )
     if field is None:
-        return f"`{name}`: {problem['msg']}, got {_show(found)}."
-    text = f"`{name}` must be {_expected(field.annotation, field.metadata)}, got {_show(found)}."
+        return f"`{name}`: {problem['msg']}, got {_value_in_words(found)}."
+    expected = _type_in_words(field.annotation, field.metadata)
+    text = f"`{name}` must be {expected}, got {_value_in_words(found)}."
     if field.annotation in (int, float):
         text += _number_meant(found, whole=field.annotation is int)
     if name == "gate.model" and kind == "string_pattern_mismatch":
@@ -159,7 +160,7 @@ def _model_at(location: tuple[Any, ...]) -> type[BaseModel]:
     return model
 
 
-def _nearest(key: str, model: type[BaseModel], prefix: str) -> str:
+def _suggestion(key: str, model: type[BaseModel], prefix: str) -> str:
     keys = [field.alias or name for name, field in model.model_fields.items()]
     close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     if close:
@@ -170,11 +171,11 @@ def _nearest(key: str, model: type[BaseModel], prefix: str) -> str:
     return "valid here: " + ", ".join(f"`{name}`" for name in keys) + "."
 
 
-def _expected(annotation: Any, metadata: list[Any]) -> str:
+def _type_in_words(annotation: Any, metadata: list[Any]) -> str:
     """The field's type and range in words: `a number above 0`."""
     if get_origin(annotation) is types.UnionType:
         options = [option for option in get_args(annotation) if option is not type(None)]
-        return f"{_expected(options[0], metadata)} or null"
+        return f"{_type_in_words(options[0], metadata)} or null"
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(f"`{option}`" for option in get_args(annotation))
     kind = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(
@@ -190,7 +191,7 @@ def _expected(annotation: Any, metadata: list[Any]) -> str:
     return " ".join([kind, " and ".join(limits)]).strip()
 
 
-def _show(value: Any) -> str:
+def _value_in_words(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, bool):

@@ -16,7 +16,7 @@ from cgan.model.model_file import load_generator
 from cgan.model.sampling import Picture, draw, picture_of
 
 MAX_SEED = 2**63 - 1
-_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
+_MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
 
 
 class Generator:
@@ -44,7 +44,7 @@ class Generator:
             from cgan.registry.client import served
 
             return cls(*served(str(source), load_generator))
-        if isinstance(source, str) and _URI.match(source):
+        if isinstance(source, str) and _MLFLOW_URI.match(source):
             from cgan.registry.client import generator_file
 
             with generator_file(source) as path:

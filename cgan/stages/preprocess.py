@@ -43,7 +43,7 @@ def main() -> None:
 
     part, rows = smaller
     save(part, table.images[rows], table.labels[rows])
-    part, rows = larger  # a copy of it would need the memory of the table again
+    part, rows = larger  # a copy of this part would need the table's memory once more
     save(part, move_to_front(table.images, rows), move_to_front(table.labels, rows))
     with replacing("reports/real_samples.png") as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _read_report() -> tuple[ValidateParams, str]:
-    """The params that the CSV was validated with, so that both stages read it alike, and its sha256."""
+    """The params that the CSV was validated with, so that both stages read it alike; the CSV's sha256."""
     try:
         report = json.loads(Path(VALIDATION).read_text(encoding="utf-8"))
         if report["format"] == csv_report.FORMAT:

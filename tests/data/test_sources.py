@@ -175,17 +175,21 @@ def test_f26_other_bytes_under_an_archives_name_are_refused(target: Path, name: 
     assert "whatever its name says" in refuses_file(CSV, name, target)
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_LZMA])
-def test_f26_damaged_member_is_refused(target: Path, method: int) -> None:
-    content = bytearray(zip_of({"train.csv": CSV}, method))
-    content[200] ^= 0xFF
-    assert "damaged or cut off" in refuses_file(bytes(content), "digits.zip", target)
-
-
-def test_f26_damaged_gzip_is_refused(target: Path) -> None:
-    content = bytearray(gzip.compress(CSV))
-    content[-6] ^= 0xFF  # its checksum
-    assert "damaged or cut off" in refuses_file(bytes(content), "digits.gz", target)
+@pytest.mark.parametrize(
+    ("name", "content", "at"),
+    [
+        *(
+            ("digits.zip", zip_of({"train.csv": CSV}, method), 200)
+            for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_LZMA)
+        ),
+        ("digits.gz", gzip.compress(CSV), -6),  # its checksum
+    ],
+    ids=["deflated", "stored", "lzma", "gzip"],
+)
+def test_f26_damaged_archive_is_refused(target: Path, name: str, content: bytes, at: int) -> None:
+    damaged = bytearray(content)
+    damaged[at] ^= 0xFF
+    assert "damaged or cut off" in refuses_file(bytes(damaged), name, target)
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.7, 0.99])
