@@ -79,7 +79,8 @@ def set_params(
     if not changed:
         return {}
     spans = _value_spans(text, yaml_reader().compose(text))
-    for start, end, key in sorted(((*spans[key], key) for key in changed), reverse=True):
+    known = [(*spans[key], key) for key in changed if key in spans]
+    for start, end, key in sorted(known, reverse=True):
         text = text[:start] + _with_value(text[start:end], _in_yaml(wanted[key]), text[end:])
     try:
         only_these = check_params(parse_yaml(text, path), path) == after
@@ -87,8 +88,8 @@ def set_params(
         only_these = False
     if not only_these:
         raise ParamsError(
-            f"{path}: cannot be changed without changing other values, because of its YAML anchors, "
-            "aliases or directives. Write the values out instead."
+            f"{path}: {', '.join(changed)} cannot be changed alone, because of YAML anchors, aliases, merge "
+            "keys or directives. Write the values out instead."
         )
     write_text(path, text)
     return changed

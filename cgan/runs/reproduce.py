@@ -26,12 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cgan import git
 from cgan.data.sources import find_file, unpack
-from cgan.errors import CganError, SourceError, TrainingError
+from cgan.errors import CganError, ParamsError, SourceError, TrainingError
 from cgan.files import md5_of, sha256_of
+from cgan.params.reading import parse_yaml
 from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
 from cgan.registry.client import Registry, model_name, open_registry
 from cgan.tracking.journal import project_root
@@ -236,8 +235,8 @@ def _repository_with(root: Path, commit: str) -> Path:
 def _yaml(path: Path) -> dict[str, Any]:
     """A file of then, by no rules of today: the stages of then check their params themselves."""
     try:
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        return dict(parse_yaml(path.read_text(encoding="utf-8"), path.name))
+    except (OSError, ParamsError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise CganError(f"{path.name} of the run cannot be read: {reason}") from None
 

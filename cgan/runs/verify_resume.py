@@ -24,7 +24,6 @@ from typing import Any
 
 import safetensors
 import torch
-import yaml
 
 from cgan.data.dataset import load_dataset
 from cgan.errors import ParamsError, TrackingError, TrainingError
@@ -157,7 +156,7 @@ def _prepare(folder: Path, params: Params) -> None:
     """A folder in which a child finds its params and data where a stage finds them."""
     (folder / TRAIN_DATA).parent.mkdir(parents=True)
     (folder / TRAIN_DATA).symlink_to(TRAIN_DATA.resolve())
-    write_text(folder / "params.yaml", yaml.safe_dump(params.model_dump(by_alias=True)))
+    write_text(folder / "params.yaml", json.dumps(params.model_dump(by_alias=True)))
 
 
 def _live(folder: Path, kill: Kill | None = None) -> bool:

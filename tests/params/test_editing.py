@@ -92,13 +92,21 @@ def test_any_text_is_written_so_that_it_reads_back(text: str) -> None:
         assert len(differing(path)) == 1
 
 
-@pytest.mark.parametrize("key", ["train.lr", "train.ema_half_life_kimg"])
-def test_values_that_share_an_anchor_are_not_changed_apart(path: Path, key: str) -> None:
-    text = TEXT.replace("  lr: 4.5e-3", "  lr: &x 4.5e-3").replace("kimg: 10.0", "kimg: *x")
-    assert text.count("*x") == 1
+ALIAS = TEXT.replace("  lr: 4.5e-3", "  lr: &x 4.5e-3").replace("kimg: 10.0", "kimg: *x")
+MERGE = TEXT.replace("  steps: 10   ", "  <<: {steps: 10}")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [(ALIAS, "train.lr"), (ALIAS, "train.ema_half_life_kimg"), (MERGE, "render.steps")],
+)
+def test_a_value_that_cannot_be_changed_alone_is_not_changed(
+    path: Path, text: str, key: str
+) -> None:
+    assert load_params(path) and text != TEXT
     path.write_text(text)
-    with pytest.raises(ParamsError, match="cannot be changed without changing other values"):
-        set_params({key: 0.5}, path)
+    with pytest.raises(ParamsError, match=rf"params.yaml: {key} cannot be changed alone"):
+        set_params({key: 5}, path)
     assert path.read_text() == text
 
 
