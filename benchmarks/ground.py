@@ -21,8 +21,9 @@ from cgan.data.dataset import Dataset, split
 from cgan.data.sources import fetch
 from cgan.files import sha256_of
 from cgan.model.hardware import choose_hardware
-from cgan.params import editing
-from cgan.params.sections import DataParams, Params, TrainParams, load_params
+from cgan.params.editing import preset_params
+from cgan.params.reading import load_params
+from cgan.params.sections import DataParams, Params, TrainParams
 from cgan.quality.judge import Judge, Verdict, load_judge, look, save_judge, train_judge
 from cgan.quality.metrics import frechet_distance
 
@@ -41,7 +42,7 @@ def all_params() -> Params:
 def preset(name: str, **changes: Any) -> TrainParams:
     """`train` of params.yaml under the preset `name`, with changes, checked."""
     with contextlib.chdir(ROOT):
-        values = all_params().train.model_dump() | editing.values(name) | changes
+        values = all_params().train.model_dump() | preset_params(name) | changes
     return TrainParams.model_validate(values)
 
 

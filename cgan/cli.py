@@ -8,14 +8,29 @@ from typing import Annotated
 
 import typer
 
+from cgan import __version__
 from cgan.errors import CganError, ensure_streams
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Train, judge and draw with a class-conditional DCGAN.",
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"cgan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _cgan(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show it and exit."),
+    ] = False,
+) -> None: ...
 
 
 @app.command()
@@ -29,9 +44,9 @@ def validate(
     ] = None,
 ) -> None:
     """Say whether FILE is a valid CSV of labelled images, and if not, which row and column is wrong."""
-    from cgan.data import csv_reader, drift, sources
+    from cgan.data import csv_reader, csv_report, sources
     from cgan.files import write_json, write_text
-    from cgan.params.sections import load_params
+    from cgan.params.reading import load_params
 
     outputs = report or []
     for output in outputs:
@@ -42,16 +57,16 @@ def validate(
     member, limit = (here.data.member, here.data.max_megabytes) if here else ("train.csv", 2000)
     with sources.plain_csv(file, member, limit) as (csv, name):
         table = csv_reader.read_csv(csv, params, max_bytes=limit * 1_000_000, name=name)
-    found = csv_reader.report_on(table, params, name)
+    found = csv_report.report_on(table, params, name)
     for output in outputs:
         if output.suffix == ".json":
             write_json(output, found)
         else:
-            write_text(output, csv_reader.to_markdown(found, name))
+            write_text(output, csv_report.to_markdown(found, name))
     if reference is not None:
-        distances = drift.check(found, reference, name)
+        distances = csv_report.check_drift(found, reference, name)
         typer.echo("Like the reference: " + ", ".join(f"{k} {v:.3f}" for k, v in distances.items()))
-    typer.echo(f"{name} is valid: {csv_reader.summary(found)}")
+    typer.echo(f"{name} is valid: {csv_report.summary(found)}")
 
 
 @app.command()
@@ -161,7 +176,7 @@ def reproduce(
 @app.command()
 def gate() -> None:
     """Judge what `dvc repro` trained, beside the champion; promote it, or say why not."""
-    from cgan.params.sections import load_params
+    from cgan.params.reading import load_params
     from cgan.registry.gate import gate
 
     gate(load_params(), typer.echo)
@@ -170,7 +185,7 @@ def gate() -> None:
 @app.command()
 def reevaluate() -> None:
     """Is the champion still good on new data, and the data still like its own? Exit code 1 if not."""
-    from cgan.params.sections import load_params
+    from cgan.params.reading import load_params
     from cgan.registry.reevaluation import reevaluate
 
     reevaluate(load_params(), typer.echo)
@@ -251,11 +266,11 @@ def preset(
     name: Annotated[str, typer.Argument(help="fast, default, best or seed (the R/MXNet demo).")],
 ) -> None:
     """Write a preset into the section `train` of params.yaml; then `dvc repro`."""
-    from cgan.params.editing import apply
+    from cgan.params.editing import apply_preset
 
-    changed = apply(name)
+    changed = apply_preset(name)
     for key, (before, after) in changed.items():
-        typer.echo(f"train.{key}: {before} → {after}")
+        typer.echo(f"{key}: {before} → {after}")
     typer.echo(
         f"params.yaml holds preset {name}." if changed else f"params.yaml held {name} already."
     )

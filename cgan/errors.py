@@ -1,5 +1,5 @@
-"""What goes wrong on the user's side. Every message says where, what was expected, what was found
-and what to do; `cgan.cli` and the stages print it without a traceback and exit with `exit_code`."""
+"""Errors of the user's side. Every message says where, what was expected, what was found and what to do;
+`cgan.cli` and the stages print it without a traceback and exit with `exit_code`."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def ensure_streams() -> None:
-    """Where stdout or stderr is closed, words go nowhere; without this the first one ends the process."""
+    """Send what is written to a closed stdout or stderr nowhere: else the first word ends the process."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
@@ -20,8 +20,8 @@ class CganError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        """One paragraph, and what cannot be shown is escaped: messages quote files, and a terminal obeys
-        what it is sent."""
+        """One paragraph. Characters that cannot be shown are escaped: messages quote files, and control
+        characters would command the terminal."""
         text = re.sub(r"\n{2,}", "\n", super().__str__())
         return "".join(
             c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
@@ -37,7 +37,7 @@ class DataError(CganError):
 
 
 class SourceError(CganError):
-    """The data could not be had: download, credentials, archive."""
+    """The data could not be obtained: download, credentials, archive."""
 
 
 class ModelError(CganError):

@@ -17,8 +17,8 @@ from typing import Any
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the same folder; flush it and rename it to `path` on success.
 
-    When the block has ended, the file is there after a power cut too: its folder is flushed as well, and
-    the folders above that were made for it. The new name always gets a new inode, so a file that DVC
+    After the block the file survives a power cut: its folder is flushed as well, and the folders above
+    that were made for it. The new name always gets a new inode, so a file that DVC
     linked from its cache is never written through. On an error the temporary file is removed and `path`
     is left as it was.
     """
@@ -46,7 +46,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the folder's names on the disk, as os.fsync has a file's content."""
+    """Flush the folder's list of names to the disk, as os.fsync flushes a file's content."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -72,7 +72,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def md5_of(path: Path | str) -> str:
-    """The hash by which dvc.lock and DVC's cache know a file; no protection against anybody."""
+    """The hash by which dvc.lock and DVC's cache know a file. It is no protection against forgery."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, _md5).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Foreign text in Markdown: names, reasons and tags that a person or a file brought along."""
+"""Text of people and files in Markdown: names, reasons and tags, which may hold anything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def in_markdown(text: object) -> str:
 
 
 def spaced(markdown: str) -> str:
-    """Air between the columns of tables: MLflow's pages set them without any."""
+    """Space between the columns of tables, which MLflow's pages show without any."""
     lines = [
         line.replace("| ", "| &ensp;") if line.startswith("| ") else line
         for line in markdown.split("\n")

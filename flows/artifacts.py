@@ -22,7 +22,8 @@ from prefect.artifacts import (
 
 from cgan import project
 from cgan.errors import CganError
-from cgan.params.sections import flatten, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import flatten
 from cgan.quality.table import METRICS
 from flows.dvc import Outcome
 

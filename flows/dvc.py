@@ -18,7 +18,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +28,9 @@ from typing import Any
 import yaml
 
 from cgan import git
-from cgan.errors import CganError, ParamsError
-from cgan.files import write_bytes, write_text
-from cgan.params.sections import flatten, load_params, read_yaml
+from cgan.errors import CganError
+from cgan.files import write_bytes
+from cgan.params.reading import read_yaml
 from cgan.project import LOCK, LOCK_COPY
 from flows import process_guard
 
@@ -111,63 +110,6 @@ def choose(stages: Sequence[Stage], names: Sequence[str] | None) -> list[Stage]:
             f"The stages in dvc.yaml are: {', '.join(known)}."
         )
     return [stage for stage in stages if not names or stage.name in names]
-
-
-def set_params(changes: Mapping[str, Any], path: Path | str = "params.yaml") -> list[str]:
-    """Write values into params.yaml, as `dvc exp run -S` does, and return the keys that changed.
-
-    `changes` is flat (`{"train.lr": 0.001}`) or nested. Only the values' own characters are replaced:
-    comments and layout stay. Nothing is written unless the result passes every check of
-    `cgan.params.sections`; raises ParamsError that lists all problems.
-    """
-    path = Path(path)
-    before = flatten(load_params(path))
-    wanted = flatten(dict(changes))
-    document = read_yaml(path)
-    for key, value in wanted.items():
-        *sections, name = key.split(".")
-        place = document
-        for section in sections:
-            if not isinstance(place.get(section), dict):
-                place[section] = {}
-            place = place[section]
-        place[name] = value
-    with tempfile.TemporaryDirectory() as folder:
-        trial = Path(folder) / "params.yaml"
-        trial.write_text(yaml.safe_dump(document), encoding="utf-8")
-        try:
-            load_params(trial)
-        except ParamsError as error:
-            raise ParamsError(str(error).replace(str(trial), "overrides", 1)) from None
-
-    changed = [key for key, value in wanted.items() if value != before[key]]
-    text = path.read_text(encoding="utf-8-sig")
-    tree = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert tree is not None
-    spans = _spans(tree)
-    for start, end, key in sorted(((*spans[key], key) for key in changed), reverse=True):
-        space = " " if start == end else ""  # `key:` with nothing after it
-        text = text[:start] + space + _scalar(wanted[key]) + text[end:]
-    assert yaml.safe_load(text) == document
-    if changed:
-        write_text(path, text)
-    return changed
-
-
-def _spans(node: yaml.Node, prefix: str = "") -> dict[str, tuple[int, int]]:
-    """Where each value stands in the text, by dotted key."""
-    spans: dict[str, tuple[int, int]] = {}
-    for key, value in node.value:
-        name = f"{prefix}{key.value}"
-        if isinstance(value, yaml.MappingNode):
-            spans |= _spans(value, f"{name}.")
-        else:
-            spans[name] = (value.start_mark.index, value.end_mark.index)
-    return spans
-
-
-def _scalar(value: Any) -> str:
-    return yaml.safe_dump(value, width=10_000).removesuffix("...\n").strip()
 
 
 def repro_stage(

@@ -22,7 +22,6 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "60") 
 os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
 import argparse
-import contextlib
 import json
 import logging
 import signal
@@ -34,7 +33,6 @@ from typing import Any
 
 import httpx
 import psutil
-import yaml
 from prefect import State, Task, flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
@@ -46,7 +44,8 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 
 from cgan.errors import CganError
-from cgan.params.sections import load_params
+from cgan.params.editing import set_params
+from cgan.params.reading import load_params, parse_yaml
 from flows import artifacts
 from flows.dvc import (
     BusyError,
@@ -56,7 +55,6 @@ from flows.dvc import (
     read_stages,
     repro_stage,
     run_cgan,
-    set_params,
 )
 from flows.notices import notify
 
@@ -125,7 +123,7 @@ def write_overrides(overrides: dict[str, Any]) -> State[Any]:
     """Write the overrides into params.yaml, but never under a running stage (it would poison dvc.lock)."""
     try:
         check_free()
-        changed = set_params(overrides)
+        changed = list(set_params(overrides))
     except CganError as error:
         return _failed(error)
     words = ", ".join(changed) or "nothing: the values are there already"
@@ -352,18 +350,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse_override(text: str) -> tuple[str, Any]:
-    """`train.lr=1e-3` → ("train.lr", 0.001): YAML's values, and `1e-3` is a number as it is for DVC."""
+    """`train.lr=1e-3` → ("train.lr", 0.001): the value is read as in params.yaml."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise CganError(f"--set: expected KEY=VALUE such as train.lr=1e-3, got {text!r}.")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise CganError(f"--set {key}: {value!r} is not a YAML value.") from None
-    if isinstance(parsed, str):
-        with contextlib.suppress(ValueError):
-            parsed = float(parsed)
-    return key, parsed
+    return key, parse_yaml(value, f"--set {key}")
 
 
 def _find_server() -> None:

@@ -28,7 +28,7 @@ import yaml
 
 from cgan.errors import CganError
 from cgan.files import write_text
-from cgan.params.sections import load_params, read_yaml
+from cgan.params.reading import load_params, read_yaml
 from cgan.tracking.store import is_server, without_credentials
 from flows.servers import POOL, START_S, Production, end_family
 

@@ -16,13 +16,14 @@ import yaml
 from conftest import ROOT
 from synthetic import write_csv
 
-from cgan.data import csv_reader
+from cgan.data import csv_reader, csv_report
 from cgan.data.dataset import Dataset, load_dataset, save_dataset, split
 from cgan.files import sha256_of, write_json
 from cgan.model.model_file import load_generator, load_tensors, save_network
 from cgan.model.networks import Architecture, Generator, build_generator
 from cgan.model.sampling import draw
-from cgan.params.sections import JudgeParams, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import JudgeParams
 from cgan.quality.judge import save_judge, train_judge
 from cgan.registry import gate as gatekeeper
 from cgan.registry.gate import gate
@@ -65,7 +66,7 @@ def make_project(root: Path) -> None:
     table = csv_reader.read_csv(csv, csv_reader.DEFAULTS, max_bytes=10**7, name="train.csv")
     write_json(
         root / "reports/validation.json",
-        csv_reader.report_on(table, csv_reader.DEFAULTS, "train.csv"),
+        csv_report.report_on(table, csv_reader.DEFAULTS, "train.csv"),
     )
     for part, chosen in zip(("train", "holdout"), split(images, labels, 0.3, 1), strict=True):
         facts = {"classes": CLASSES, "part": part, "csv_sha256": table.sha256}

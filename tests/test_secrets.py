@@ -24,7 +24,7 @@ from toy_project import template as template
 from tracked import Store, a_generator, log_steps, training
 from tracked import root as root
 
-from cgan.data import sources
+from cgan.data import kaggle, sources
 from cgan.errors import SourceError
 from cgan.params.sections import DataParams
 from cgan.tracking.journal import journals
@@ -101,7 +101,7 @@ def test_f30_key_is_nowhere_after_downloads_that_fail(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KAGGLE_API_TOKEN", raising=False)
     monkeypatch.setenv(variable, MARK)
-    monkeypatch.setattr(sources, "RETRY_DELAYS_S", (0.01,))
+    monkeypatch.setattr(kaggle, "RETRY_DELAYS_S", (0.01,))
     echo = json.dumps({"code": 1, "message": f"{MARK} and {FORMS[1].decode()}"}).encode()
     headers = {"Content-Type": "application/json"}
     params = DataParams(

@@ -16,7 +16,8 @@ from conftest import ROOT
 
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
-from cgan.params.sections import Params, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import Params
 from cgan.tracking import run as tracked_run
 from cgan.tracking.journal import JournalTracker
 

@@ -1,4 +1,5 @@
-"""From wherever the images come to checked tensors: sources, the CSV reader, datasets, drift.
+"""From wherever the images come to checked tensors: sources, the CSV reader and its report,
+datasets.
 
-May import: params. The only package that reaches the network.
+May import: params. The only package that reaches the network (`kaggle`).
 """

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cgan.data.csv_reader import first_copies
 from cgan.errors import DataError
 from cgan.files import replacing
 
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
-MOVED = 1_000_000  # values that `move_to_front` holds beside the array
-AGAIN = (
+MOVED_VALUES = 1_000_000  # values that `move_to_front` holds beside the array
+RESTORE = (
     "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force preprocess`."
 )
 
@@ -49,6 +48,22 @@ class Dataset:
     @property
     def classes(self) -> int:
         return int(self.metadata["classes"])
+
+
+def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """16 bytes an image, [N]. Equal images have equal ones."""
+    digests = bytearray()
+    for image in images:
+        digests += hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    return np.frombuffer(digests, "S16")
+
+
+def first_copies(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """For each image [N, …] the index of the first one that is equal to it; int64 [N]."""
+    # A third of the memory of a dict of digests.
+    _, firsts, kinds = np.unique(image_digests(images), return_index=True, return_inverse=True)
+    found: NDArray[np.int64] = firsts[kinds]
+    return found
 
 
 def split(
@@ -80,7 +95,7 @@ def split(
 
 def move_to_front(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     """→ `array[rows]` for ascending `rows`, in the memory of `array`, whose own rows are lost by it."""
-    step = max(1, MOVED // max(1, array[:1].size))
+    step = max(1, MOVED_VALUES // max(1, array[:1].size))
     for start in range(0, len(rows), step):
         some = rows[start : start + step]
         array[start : start + len(some)] = array[some]
@@ -136,16 +151,16 @@ def load_dataset(path: Path | str) -> Dataset:
         ) from None
     except (SafetensorError, ValueError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise DataError(f"{path}: not a readable safetensors file ({reason}). {AGAIN}") from None
+        raise DataError(f"{path}: not a readable safetensors file ({reason}). {RESTORE}") from None
     try:
         facts = json.loads(stored["cgan"])
         version, kind, digest = facts["format"], facts["kind"], facts["digest"]
         classes = int(facts["classes"])
     except (KeyError, TypeError, ValueError, RecursionError):
-        raise DataError(f"{path}: not a dataset that cgan wrote. {AGAIN}") from None
+        raise DataError(f"{path}: not a dataset that cgan wrote. {RESTORE}") from None
     if version != FORMAT or kind != "dataset":
         raise DataError(
-            f"{path}: expected a dataset of format {FORMAT}, found {kind!r} of format {version!r}. {AGAIN}"
+            f"{path}: expected a dataset of format {FORMAT}, found {kind!r} of format {version!r}. {RESTORE}"
         )
     images, labels = arrays.get("images"), arrays.get("labels")
     if (
@@ -159,11 +174,11 @@ def load_dataset(path: Path | str) -> Dataset:
     ):
         found = {name: f"{array.dtype} {list(array.shape)}" for name, array in arrays.items()}
         raise DataError(
-            f"{path}: expected `images` uint8 [N, C, H, W] and `labels` int64 [N], found {found}. {AGAIN}"
+            f"{path}: expected `images` uint8 [N, C, H, W] and `labels` int64 [N], found {found}. {RESTORE}"
         )
     if labels.min() < 0 or labels.max() >= classes or _digest(images, labels) != digest:
         raise DataError(
-            f"{path}: the images don't match their digest: damaged. {AGAIN} If it comes back damaged, "
+            f"{path}: the images don't match their digest: damaged. {RESTORE} If it comes back damaged, "
             "DVC's cache is: `chmod -R u+w .dvc/cache/files` has DVC check it at the next `dvc repro`."
         )
     return Dataset(torch.from_numpy(images), torch.from_numpy(labels), facts)

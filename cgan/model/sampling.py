@@ -21,7 +21,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.errors import CganError
 from cgan.files import replacing
 from cgan.model.hardware import parts_on_threads, threads_at_hand
 from cgan.model.networks import Generator
@@ -172,30 +171,3 @@ def save_gif(
         first.save(
             temporary, format="GIF", save_all=True, append_images=others, duration=durations, loop=0
         )
-
-
-def parse_text(text: str, classes: int) -> list[int]:
-    """The labels that a text asks for. Raises CganError that names the first character that is none.
-
-    Up to 10 classes each digit is a label ("2024"); beyond, numbers stand between commas or spaces
-    ("12,3 40").
-    """
-    valid = f"0 to {classes - 1}"
-    if classes > 10:
-        words = text.replace(",", " ").split()
-        valid += ', separated by commas or spaces ("12,3 40")'
-    else:
-        words = list(text)
-    if not words:
-        raise CganError(f"the text to draw is empty. The classes are {valid}.")
-    labels = []
-    for position, word in enumerate(words, start=1):
-        # isdecimal() alone would let other scripts' digits through.
-        if not (word.isascii() and word.isdecimal() and len(word) < 10 and int(word) < classes):
-            part = "number" if classes > 10 else "character"
-            raise CganError(
-                f"{word[:40]!r}, {part} {position} of the text to draw, is not a class. "
-                f"The classes are {valid}."
-            )
-        labels.append(int(word))
-    return labels

@@ -1,4 +1,4 @@
-"""Presets: files of `train` params under presets/, written into params.yaml on request.
+"""The one writer of params.yaml: single values, and presets, which are files of `train` params.
 
 params.yaml stays the only truth: after `cgan preset fast` it holds every value in clear, git and DVC
 show what changed, and nothing is looked up at run time.
@@ -6,51 +6,124 @@ show what changed, and nothing is looked up at run time.
 
 from __future__ import annotations
 
-import io
+import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml.nodes import MappingNode, Node
+
 from cgan.errors import ParamsError
 from cgan.files import write_text
-from cgan.params.sections import TrainParams, load_params, read_yaml
+from cgan.params.reading import (
+    check_params,
+    load_params,
+    parse_yaml,
+    read_text,
+    read_yaml,
+    yaml_reader,
+)
+from cgan.params.sections import TrainParams, flatten
 
-FOLDER = Path("presets")
+PRESETS = Path("presets")
 
 
-def names() -> list[str]:
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def values(name: str) -> dict[str, Any]:
+def preset_params(name: str) -> dict[str, Any]:
     """All `train` params that presets govern, as preset `name` sets them.
 
     Raises ParamsError on an unknown preset, or on a key that `train` doesn't have.
     """
-    if name not in names():
-        raise ParamsError(f"no preset `{name}` under {FOLDER}/. There are: {', '.join(names())}.")
-    chosen = {**read_yaml(FOLDER / "default.yaml"), **read_yaml(FOLDER / f"{name}.yaml")}
+    if name not in preset_names():
+        there = ", ".join(preset_names())
+        raise ParamsError(f"no preset `{name}` under {PRESETS}/. There are: {there}.")
+    chosen = {**read_yaml(PRESETS / "default.yaml"), **read_yaml(PRESETS / f"{name}.yaml")}
     if unknown := chosen.keys() - TrainParams.model_fields.keys():
-        raise ParamsError(f"{FOLDER}/{name}.yaml: `train` has no key `{min(unknown)}`.")
+        raise ParamsError(f"{PRESETS}/{name}.yaml: `train` has no key `{min(unknown)}`.")
     return chosen
 
 
-def apply(name: str, path: Path = Path("params.yaml")) -> dict[str, tuple[Any, Any]]:
-    """Write the preset into `path`, comments kept → {key: (before, after)} of what changed."""
-    from ruamel.yaml import YAML
+def apply_preset(name: str, path: Path | str = "params.yaml") -> dict[str, tuple[Any, Any]]:
+    """Write preset `name` into `path` as `set_params` does → {"train.lr": (before, after)}."""
+    return set_params({"train": preset_params(name)}, path, f"preset {name}")
 
-    chosen = values(name)
-    load_params(path)  # say what is wrong with it before it is rewritten
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 200
-    document = yaml.load(path.read_text())
-    train = document["train"]
-    changed = {key: (train[key], new) for key, new in chosen.items() if train[key] != new}
-    for key, (_, new) in changed.items():
-        train[key] = new
-    text = io.StringIO()
-    yaml.dump(document, text)
-    if changed:
-        write_text(path, text.getvalue())
-        load_params(path)
+
+def set_params(
+    changes: Mapping[str, Any], path: Path | str = "params.yaml", source: str = "overrides"
+) -> dict[str, tuple[Any, Any]]:
+    """Write values into params.yaml, atomically → {"train.lr": (before, after)} of what changed.
+
+    `changes` is flat (`{"train.lr": 0.001}`) or nested. Only the values' own characters are replaced:
+    comments and layout stay. Nothing is written unless the result passes every check of
+    `cgan.params.reading`; raises ParamsError that lists all problems, of `source`.
+    """
+    before = flatten(load_params(path))
+    wanted = flatten(dict(changes))
+    text = read_text(path)
+    document = parse_yaml(text, path)
+    for key, value in wanted.items():
+        *sections, name = key.split(".")
+        place = document
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                place[section] = {}
+            place = place[section]
+        place[name] = value
+    after = check_params(document, source)
+
+    changed = {key: (before[key], value) for key, value in wanted.items() if value != before[key]}
+    if not changed:
+        return {}
+    spans = _value_spans(text, yaml_reader().compose(text))
+    known = [(*spans[key], key) for key in changed if key in spans]
+    for start, end, key in sorted(known, reverse=True):
+        text = text[:start] + _with_value(text[start:end], _in_yaml(wanted[key]), text[end:])
+    try:
+        only_these = check_params(parse_yaml(text, path), path) == after
+    except ParamsError:
+        only_these = False
+    if not only_these:
+        raise ParamsError(
+            f"{path}: {', '.join(changed)} cannot be changed alone, because of YAML anchors, aliases, merge "
+            "keys or directives. Write the values out instead."
+        )
+    write_text(path, text)
     return changed
+
+
+def _value_spans(text: str, node: Node, prefix: str = "") -> dict[str, tuple[int, int]]:
+    """Where each value stands in the text, by dotted key; after the colon where there is none."""
+    spans: dict[str, tuple[int, int]] = {}
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        start, end = value.start_mark.index, value.end_mark.index
+        if isinstance(value, MappingNode):
+            spans |= _value_spans(text, value, f"{name}.")
+        elif start == end:
+            colon = text.index(":", key.end_mark.index) + 1
+            spans[name] = (colon, colon)
+        else:
+            spans[name] = (start, end)
+    return spans
+
+
+def _with_value(old: str, new: str, rest: str) -> str:
+    """`rest` of the file with `new` before it in the place of `old`; a comment stays in its column."""
+    space = "" if old else " "  # `key:` with nothing after it
+    after = rest.lstrip(" ")
+    if after.startswith("#"):
+        gap = len(old) + len(rest) - len(after) - len(space + new)
+        return space + new + " " * max(1, gap) + after
+    return space + new + rest
+
+
+def _in_yaml(value: Any) -> str:
+    """The value in YAML, on one line: a text as it is where that is plainly a text, else JSON."""
+    plain = isinstance(value, str) and re.fullmatch(r"[\w./][\w./-]*", value)
+    if plain and parse_yaml(value, "") == value:
+        return str(value)
+    return json.dumps(value, ensure_ascii=False)

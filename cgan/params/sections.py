@@ -1,85 +1,57 @@
-"""params.yaml → frozen models. Every check of a parameter is here, and all faults are told at once.
+"""The sections of params.yaml as frozen models: every key, its type and its limits.
 
-Only DVC overrides a value (`dvc exp run -S`): it rewrites params.yaml before a stage reads it.
+There are no defaults: each value stands in params.yaml. `cgan.params.reading` reads the file.
 """
 
 from __future__ import annotations
 
-import datetime
-import difflib
-import math
 import re
-import types
-from collections.abc import Hashable, Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
-
-from cgan.errors import ParamsError
-
-MAX_BYTES = 1_000_000
-MAX_ALIASES = 20
-SHOWN = 20  # problems told at once
-
-# Spellings of a number, truth value or nothing in which YAML 1.1, by which we read, and YAML 1.2, by
-# which DVC reads, agree; and what looks like a number to the latter alone.
-_ALIKE = re.compile(
-    r"[-+]?(0|[1-9]\d*)|[-+]?\d+\.\d*([eE][-+]\d+)?|\.\d+([eE][-+]\d+)?"
-    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)|true|True|TRUE|false|False|FALSE|~|null|Null|NULL|"
-    r"|\d{4}-\d\d-\d\d.*",
-    re.ASCII,
-)
-_NUMBER_12 = re.compile(
-    r"[-+]?(0o?[0-7_]+|0x[\da-fA-F_]+|\d[\d_]*\.?[\d_]*([eE][-+]?\d+)?|\.\d[\d_]*([eE][-+]?\d+)?)",
-    re.ASCII,
-)
-_LINE_ENDS_11 = re.compile("[\x85\u2028\u2029]")
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
+    """Strict: no text becomes a number and no `true` a 1. Unknown keys, inf and nan are refused."""
+
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
-def _one_line(text: str) -> str:
+def _check_printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError(f"{text[:80]!r} holds characters that cannot be shown. Remove them")
     return text
 
 
-Line = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
-"""A text without line ends and control characters."""
+PrintableText = Annotated[str, Field(min_length=1), AfterValidator(_check_printable)]
+"""A text on one line, without control characters."""
 
 
-def _inside(name: str) -> str:
+def _check_relative(name: str) -> str:
     parts = re.split(r"[\\/]", name)
     if not parts[0] or ".." in parts or ":" in parts[0]:
         raise ValueError(f"{name[:80]!r} leads outside. Give a relative name without `..`")
     return name
 
 
-Inside = Annotated[Line, AfterValidator(_inside)]
-"""A name or relative path that stays where it is looked up."""
+RelativeName = Annotated[PrintableText, AfterValidator(_check_relative)]
+"""A name or relative path that stays inside the folder where it is looked up."""
 
 
 class DataParams(Section):
+    """Stage download: where the CSV comes from, and how large it may be."""
+
     source: Literal["sample", "file", "kaggle"]
-    path: Line
+    path: PrintableText
     kaggle: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
-    member: Inside
+    member: RelativeName
     max_megabytes: int = Field(gt=0)
 
 
 class ValidateParams(Section):
-    label_column: Line
+    """Stages validate and preprocess: what the CSV's columns hold, and how many images a class needs."""
+
+    label_column: PrintableText
     classes: int | None = Field(ge=2, le=1000)
     channels: Literal[1, 3]
     height: int | None = Field(ge=8, le=256)
@@ -95,11 +67,15 @@ class ValidateParams(Section):
 
 
 class PreprocessParams(Section):
+    """Stage preprocess: the part of the images that is held out of the training."""
+
     holdout_fraction: float = Field(gt=0, lt=1)
     seed: int = Field(ge=0, lt=2**31)
 
 
 class JudgeParams(Section):
+    """Stage train_judge: the class network behind the metrics."""
+
     total_kimg: float = Field(gt=0, le=1_000_000)
     batch_size: int = Field(ge=2)
     lr: float = Field(gt=0, le=1)
@@ -108,6 +84,8 @@ class JudgeParams(Section):
 
 
 class TrainParams(Section):
+    """Stage train: networks, losses, optimizers, length and records of the training."""
+
     generator: Literal["deconv", "upsample", "embed", "demo"]
     discriminator: Literal["projection", "demo"]
     latent_dim: int = Field(gt=0, le=4096)
@@ -176,6 +154,8 @@ class TrainParams(Section):
 
 
 class EvaluateParams(Section):
+    """Stage evaluate, and the gate: how many drawings are judged, and how often."""
+
     samples: int = Field(ge=100, le=1_000_000)
     draws: int = Field(ge=1, le=100)
     gan_train_kimg: float = Field(ge=0, le=1_000_000)
@@ -183,12 +163,16 @@ class EvaluateParams(Section):
 
 
 class RenderParams(Section):
+    """Stage render: sizes of the pictures."""
+
     columns: int = Field(gt=0, le=100)
     steps: int = Field(ge=2, le=100)
     seed: int = Field(ge=0, lt=2**31)
 
 
 class GateParams(Section):
+    """`cgan gate`: the limits that a generator must keep to be promoted."""
+
     model: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][\w.-]*$")
     promote: bool
     against_champion: Literal["better", "not_worse"]
@@ -202,17 +186,23 @@ class GateParams(Section):
 
 
 class ReevaluateParams(Section):
+    """`cgan reevaluate`: how far new data may differ from the champion's training data."""
+
     max_feature_distance: float = Field(gt=0)
     max_agreement_drop: float = Field(ge=0, le=1)
 
 
 class TrackingParams(Section):
-    experiment: Inside
+    """What is sent to MLflow, and what happens when it cannot be reached."""
+
+    experiment: RelativeName
     on_unreachable: Literal["spool", "fail"]
     system_metrics: bool
 
 
 class Params(Section):
+    """The whole file, a field a section."""
+
     data: DataParams
     validation: ValidateParams = Field(alias="validate")
     preprocess: PreprocessParams
@@ -225,153 +215,6 @@ class Params(Section):
     tracking: TrackingParams
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and alias bombs."""
-
-    aliases = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.events.AliasEvent):
-            self.aliases += 1
-            if self.aliases > MAX_ALIASES:
-                raise ParamsError(
-                    f"more than {MAX_ALIASES} YAML aliases. Write the values out instead."
-                )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: dict[str, int] = {}
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise ParamsError(
-                    f"key `{name}` stands twice, in lines {seen[name]} and "
-                    f"{key.start_mark.line + 1}. Keep one of them."
-                )
-            seen[name] = key.start_mark.line + 1
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path | str) -> Any:
-    """The YAML document in `path`. Raises ParamsError with line and column where it is not valid."""
-    document, doubts = _parse(path)
-    if doubts:
-        raise ParamsError(_listed(path, list(doubts.values())))
-    return document
-
-
-def load_params(path: Path | str = "params.yaml") -> Params:
-    """Read and check every parameter. Raises ParamsError that lists all problems at once."""
-    document, problems = _parse(path)
-    if not isinstance(document, dict):
-        raise ParamsError(
-            f"{path}: expected sections with keys, found {_show(document)}. Restore it from git: "
-            f"`git checkout {path}`."
-        )
-    try:
-        params = Params.model_validate(document)
-    except ValidationError as error:
-        for problem in error.errors():
-            name = _name(problem["loc"])
-            if name not in problems or _is_exponential(problem["input"]):
-                explain = len(problems) < SHOWN
-                problems[name] = _explain(problem) if explain else ""  # type: ignore[arg-type]
-    if problems:
-        raise ParamsError(_listed(path, list(problems.values())))
-    return params
-
-
-def _listed(path: Path | str, problems: list[str]) -> str:
-    if len(problems) == 1:
-        return f"{path}: {problems[0]}"
-    lines = "\n".join(f"  - {problem}" for problem in problems[:SHOWN])
-    first = f", the first {SHOWN} of them" if len(problems) > SHOWN else ""
-    return f"{path}: {len(problems):,} problems{first}:\n{lines}"
-
-
-def _parse(path: Path | str) -> tuple[Any, dict[str, str]]:
-    """The document, and what is wrong with the spelling of its values, by dotted name."""
-    path = Path(path)
-    raw = _read(path)
-    try:
-        text = raw.decode("utf-8-sig")
-        if found := _LINE_ENDS_11.search(text):
-            raise ParamsError(
-                f"an invisible character U+{ord(found[0]):04X} in line "
-                f"{text.count(chr(10), 0, found.start()) + 1} ends the line for some YAML readers and "
-                "not for others. Remove it."
-            )
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None, {}
-        return loader.construct_document(node), dict(_doubts(loader, node))
-    except ParamsError as error:
-        raise ParamsError(f"{path}: {error}") from None
-    except UnicodeDecodeError:
-        raise ParamsError(f"{path}: not UTF-8 text. Save it as UTF-8.") from None
-    except RecursionError:
-        raise ParamsError(f"{path}: nested too deeply. Two levels are enough.") from None
-    # PyYAML's constructors let through what they stumble over.
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or (str(error).splitlines() or ["?"])[0]
-        raise ParamsError(f"{path}{where}: not valid YAML: {problem}.") from None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise ParamsError(f"{path}: not a file. Restore it from git: `git checkout {path}`.")
-        if size > MAX_BYTES:
-            raise ParamsError(f"{path}: {size:,} bytes, expected at most {MAX_BYTES:,}.")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ParamsError(
-            f"{path}: not found in {Path.cwd()}. Run from the project's top folder."
-        ) from None
-    except OSError as error:
-        raise ParamsError(f"{path}: cannot be read ({error.strerror}).") from None
-
-
-def _doubts(loader: _Loader, top: yaml.Node) -> Iterator[tuple[str, str]]:
-    """(dotted name, problem) of each value that YAML 1.1 and 1.2 read differently, or that has a tag."""
-    seen: set[int] = set()
-
-    def walk(node: yaml.Node, name: str) -> Iterator[tuple[str, str]]:
-        if id(node) in seen:  # an alias, perhaps of what it stands in
-            return
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                yield from walk(value, f"{name}.{key.value}".lstrip("."))
-        elif isinstance(node, yaml.SequenceNode):
-            for value in node.value:
-                yield from walk(value, name)
-        elif isinstance(node, yaml.ScalarNode) and (problem := _doubt(loader, node)):
-            yield name, f"`{name}`: {problem}"
-
-    yield from walk(top, "")
-
-
-def _doubt(loader: _Loader, node: yaml.ScalarNode) -> str:
-    text = node.value
-    plain = node.style is None
-    resolved = loader.resolve(yaml.ScalarNode, text, (plain, not plain))  # type: ignore[no-untyped-call]
-    if node.tag != resolved:
-        return f"{text[:40]!r} has a YAML tag. Write the value plainly."
-    if not plain or _ALIKE.fullmatch(text):
-        return ""
-    if node.tag.endswith(":str") and not _NUMBER_12.fullmatch(text):
-        return ""
-    return (
-        f"YAML readers differ on what `{text[:40]}` means, DVC's and ours among them. Write a number "
-        "in plain decimals (12, 0.5, 1.0e-4), a truth value as true or false, a text in quotes."
-    )
-
-
 def flatten(value: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested params → {"train.lr": 0.003, …}, in the order of the file."""
     items = value.model_dump(by_alias=True) if isinstance(value, BaseModel) else value
@@ -380,65 +223,6 @@ def flatten(value: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, An
         name = f"{prefix}{key}"
         flat.update(flatten(item, f"{name}.") if isinstance(item, dict) else {name: item})
     return flat
-
-
-def _model_at(location: tuple[Any, ...]) -> type[BaseModel]:
-    model: type[BaseModel] = Params
-    for part in location:
-        for name, field in model.model_fields.items():
-            if part in (name, field.alias) and isinstance(field.annotation, type):
-                if issubclass(field.annotation, BaseModel):
-                    model = field.annotation
-                break
-    return model
-
-
-def _keys(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return f"the truth value {str(value).lower()}"
-    if isinstance(value, str):
-        return f"the text {value[:80]!r}" if value else "an empty text"
-    if isinstance(value, dict | list):
-        return f"a {'mapping' if isinstance(value, dict) else 'list'}"
-    if isinstance(value, datetime.date):
-        return f"the date {value}"
-    return f"{str(value)[:80]}"
-
-
-def _expected(annotation: Any, metadata: list[Any]) -> str:
-    """The field's type and range in words: `a number above 0`."""
-    if get_origin(annotation) is types.UnionType:
-        options = [option for option in get_args(annotation) if option is not type(None)]
-        return f"{_expected(options[0], metadata)} or null"
-    if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(f"`{option}`" for option in get_args(annotation))
-    kind = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(
-        annotation, "a section with keys"
-    )
-    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-    limits = [
-        f"{words[name]} {getattr(rule, name)}"
-        for rule in metadata
-        for name in words
-        if getattr(rule, name, None) is not None
-    ]
-    return " ".join([kind, " and ".join(limits)]).strip()
-
-
-def _nearest(key: str, model: type[BaseModel], prefix: str) -> str:
-    close = difflib.get_close_matches(key, _keys(model), n=1, cutoff=0.5)
-    if close:
-        return f"did you mean `{prefix}{close[0]}`?"
-    elsewhere = [name for name in flatten_names(Params) if name.split(".")[-1] == key]
-    if elsewhere:
-        return f"did you mean `{elsewhere[0]}`?"
-    return "valid here: " + ", ".join(f"`{name}`" for name in _keys(model)) + "."
 
 
 def flatten_names(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -452,71 +236,3 @@ def flatten_names(model: type[BaseModel], prefix: str = "") -> list[str]:
         else:
             names.append(key)
     return names
-
-
-def _name(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location if part not in ("int", "float", "str"))
-
-
-def _explain(problem: dict[str, Any]) -> str:
-    location = problem["loc"]
-    name = _name(location)
-    kind, found = problem["type"], problem["input"]
-    if not location:
-        return str(problem["ctx"]["error"] if "ctx" in problem else problem["msg"])
-    parent = _model_at(location[:-1])
-    prefix = name.rpartition(".")[0]
-    prefix = f"{prefix}." if prefix else ""
-    if kind == "extra_forbidden":
-        return f"unknown key `{name}`; {_nearest(str(location[-1]), parent, prefix)}"
-    if kind == "missing":
-        return f"`{name}` is missing. Add it, or restore params.yaml from git."
-    if kind == "value_error":
-        return f"`{name}`: {problem['ctx']['error']}."
-    fields = {field.alias or key: field for key, field in parent.model_fields.items()}
-    field = fields.get(str(location[-1])) or next(
-        (fields[str(part)] for part in reversed(location) if str(part) in fields), None
-    )
-    if field is None:
-        return f"`{name}`: {problem['msg']}, got {_show(found)}."
-    text = f"`{name}` must be {_expected(field.annotation, field.metadata)}, got {_show(found)}."
-    if found == "seed" and name in ("train.generator", "train.discriminator"):
-        text += " The demo's network is called `demo` now."
-    if isinstance(found, str) and _reads_as_number(found):
-        text += _as_yaml_number(found.strip().lower(), whole=field.annotation is int)
-    if name == "gate.model" and kind == "string_pattern_mismatch":
-        text += " Expected letters, digits, `.`, `_` and `-`, such as `cgan`."
-    elif kind == "string_pattern_mismatch":
-        text += " Expected a competition such as `digit-recognizer`, or `owner/dataset`."
-    return text
-
-
-def _as_yaml_number(text: str, whole: bool) -> str:
-    """What to write for a number that YAML 1.1 took for a text: `1e-4` and `1.0e4` are texts to it."""
-    mantissa, e, exponent = text.partition("e")
-    if not e:
-        return f" Remove the quotes: write {text}."
-    if whole and float(text).is_integer():
-        return f" Write {float(text):.0f}."
-    missing = [
-        word
-        for word, has in (("a dot", "." in mantissa), ("a sign", exponent[0] in "+-"))
-        if not has
-    ]
-    why = f"YAML needs {' and '.join(missing)}" if missing else "Remove the quotes"
-    mantissa += "" if "." in mantissa else ".0"
-    return f" {why}: write {mantissa}e{'' if exponent[0] in '+-' else '+'}{exponent}."
-
-
-def _is_exponential(value: Any) -> bool:
-    """A number with an exponent that YAML 1.1 took for a text; `_as_yaml_number` has the cure."""
-    return isinstance(value, str) and "e" in value.lower() and _reads_as_number(value)
-
-
-def _reads_as_number(text: str) -> bool:
-    if not text.isascii():
-        return False
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

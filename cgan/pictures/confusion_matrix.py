@@ -1,4 +1,4 @@
-"""Pictures of figures, on Pillow alone."""
+"""The confusion matrix as a picture, on Pillow alone."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> NDArray[n
     classes = len(class_names)
     cell = min(56.0, max(2.0, 600 / classes))
     size = min(14.0, max(7.0, cell * 0.28))
-    names = max(text_width(name, 14) for name in class_names)
-    every = next((n for n in (1, 5, 10, 50) if n * cell >= names + 4), 100)  # names must not touch
-    left, top = 52 + names, 112.0
+    widest = max(text_width(name, 14) for name in class_names)
+    name_step = next(
+        (n for n in (1, 5, 10, 50) if n * cell >= widest + 4), 100
+    )  # names must not touch
+    left, top = 52 + widest, 112.0
     side = cell * classes
     canvas = Canvas(max(left + side + 28, 460), top + side + 28)
     hits = counts.trace() / max(counts.sum(), 1)
@@ -40,7 +42,7 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> NDArray[n
     canvas.text(left + side / 2, top - 32, "judged class", 13, FAINT, anchor="mm")
     canvas.upright_text(24, top + side / 2, "asked class", 13, FAINT)
     for index, name in enumerate(class_names):
-        if index % every == 0:
+        if index % name_step == 0:
             middle = (index + 0.5) * cell
             canvas.text(left + middle, top - 12, name, 14, anchor="mm")
             canvas.text(left - 10, top + middle, name, 14, anchor="rm")

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.data.csv_reader import image_digests
-from cgan.data.dataset import Dataset, load_dataset
+from cgan.data.dataset import Dataset, image_digests, load_dataset
 from cgan.errors import DataError, ModelError
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import Facts, load_generator

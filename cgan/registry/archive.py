@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import torch
 from torch import Tensor
 
-from cgan.data import drift
+from cgan.data import csv_report
 from cgan.errors import CganError, ModelError
 from cgan.files import sha256_of
 from cgan.model.model_file import load_tensors, save_tensors
@@ -176,7 +176,7 @@ def training_data_of(registry: Registry, version: Version) -> tuple[Tensor, Tens
 def kept_profile(registry: Registry, version: Version) -> dict[str, Any]:
     """The validation report of a version's data, as it was kept."""
     with kept_file(registry, version, VALIDATION.name) as path:
-        return drift.load_report(path)
+        return csv_report.load_report(path)
 
 
 @contextlib.contextmanager

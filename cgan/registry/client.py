@@ -291,7 +291,7 @@ class Registry:
 
 def model_name() -> str:
     """`gate.model` of params.yaml; outside a project `cgan`."""
-    from cgan.params.sections import load_params
+    from cgan.params.reading import load_params
 
     return load_params().gate.model if Path("params.yaml").is_file() else "cgan"
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from cgan.data import drift
+from cgan.data import csv_report
 from cgan.data.dataset import Dataset
 from cgan.errors import CganError, DataError
 from cgan.files import write_json, write_text
@@ -92,7 +92,7 @@ def _validation(training: Dataset, heldout: Dataset) -> Report:
     """The stage validate's report. Raises DataError when it is damaged or of another CSV."""
     again = "Restore it with `dvc checkout`, or make it again: `dvc repro --force validate`."
     try:
-        report = drift.load_report(VALIDATION)
+        report = csv_report.load_report(VALIDATION)
     except DataError as error:
         raise DataError(f"{error} {again}") from None
     expected = str(training.metadata.get("csv_sha256")), len(training) + len(heldout)
@@ -364,16 +364,16 @@ def _drift_from(registry: Registry, champion: Version, validation: Report) -> li
     champion's poor.
     """
     try:
-        found = drift.distances(validation, kept_profile(registry, champion))
+        found = csv_report.distances(validation, kept_profile(registry, champion))
     except CganError as error:
         return [
             f"whether the data are like the champion's is not known: {error} If they are right, "
             "`cgan registry promote`, or set `gate.on_drift: note`"
         ]
     moved = [
-        f"{name} {value:.3f}, at most {drift.LIMITS[name]:.3g} is usual"
+        f"{name} {value:.3f}, at most {csv_report.DRIFT_LIMITS[name]:.3g} is usual"
         for name, value in found.items()
-        if value > drift.LIMITS[name]
+        if value > csv_report.DRIFT_LIMITS[name]
     ]
     if not moved:
         return []

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgan.data import csv_reader, drift
+from cgan.data import csv_reader, csv_report
 from cgan.errors import CganError, DataError, ModelError
 from cgan.files import write_json, write_text
 from cgan.markdown import in_markdown
@@ -63,7 +63,7 @@ def reevaluate(params: Params, say: Callable[[str], None]) -> Report:
         raise DataError(f"{CSV}: not found. Fetch the data first: `dvc repro validate`.")
     limit = params.data.max_megabytes * 1_000_000
     table = csv_reader.read_csv(CSV, params.validation, max_bytes=limit, name=str(CSV))
-    found = csv_reader.report_on(table, params.validation, str(CSV))
+    found = csv_report.report_on(table, params.validation, str(CSV))
     with open_registry(params.gate.model) as registry:
         champion = registry.champion_version()
         if champion is None:
@@ -137,9 +137,9 @@ def _report(
 
 
 def _profile_drift(found: dict[str, Any], known: dict[str, Any]) -> list[dict[str, Any]]:
-    """Pixel statistics and class mix, `cgan.data.drift`."""
+    """Pixel statistics and class mix, `cgan.data.csv_report`."""
     try:
-        distances = drift.distances(found, known)
+        distances = csv_report.distances(found, known)
     except DataError as error:
         return [
             {
@@ -150,7 +150,7 @@ def _profile_drift(found: dict[str, Any], known: dict[str, Any]) -> list[dict[st
                 "why": str(error),
             }
         ]
-    return [_row(name, value, drift.LIMITS[name]) for name, value in distances.items()]
+    return [_row(name, value, csv_report.DRIFT_LIMITS[name]) for name, value in distances.items()]
 
 
 def _row(name: str, value: float, limit: float) -> dict[str, Any]:

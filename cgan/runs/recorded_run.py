@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cgan.errors import CganError
+from cgan.errors import CganError, ParamsError
+from cgan.params.reading import parse_yaml
 from cgan.registry.client import Registry, model_name, open_registry
 from cgan.tracking.run import PATCH, SOURCE
 
@@ -118,8 +117,8 @@ def require_repeatable(run: RecordedRun) -> None:
 def yaml_of_then(path: Path) -> dict[str, Any]:
     """A file of then, by no rules of today: the stages of then check their params themselves."""
     try:
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        return dict(parse_yaml(path.read_text(encoding="utf-8"), path.name))
+    except (OSError, ParamsError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise CganError(f"{path.name} of the run cannot be read: {reason}") from None
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError
-from cgan.params.sections import Params, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import Params
 from cgan.project import GATE_REPORT, PRODUCTION
 from cgan.registry.client import open_registry
 from cgan.registry.history import GATE_FOLDER, Version

@@ -24,13 +24,13 @@ from typing import Any
 
 import safetensors
 import torch
-import yaml
 
 from cgan.data.dataset import load_dataset
 from cgan.errors import ParamsError, TrackingError, TrainingError
 from cgan.files import sha256_of, write_json, write_text
 from cgan.model.hardware import choose_hardware
-from cgan.params.sections import Params, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import Params
 from cgan.project import DISCRIMINATOR, GENERATOR, PACKAGE_PARENT, TRAIN_DATA
 from cgan.stages.runner import run_stage
 from cgan.stages.train import LOSSES, PREVIEWS, write_outputs
@@ -156,7 +156,7 @@ def _prepare(folder: Path, params: Params) -> None:
     """A folder in which a child finds its params and data where a stage finds them."""
     (folder / TRAIN_DATA).parent.mkdir(parents=True)
     (folder / TRAIN_DATA).symlink_to(TRAIN_DATA.resolve())
-    write_text(folder / "params.yaml", yaml.safe_dump(params.model_dump(by_alias=True)))
+    write_text(folder / "params.yaml", json.dumps(params.model_dump(by_alias=True)))
 
 
 def _live(folder: Path, kill: Kill | None = None) -> bool:

@@ -22,7 +22,7 @@ from cgan.serving.generator import Generator
 MAX_SET_BYTES = 2**30
 MAX_FILES = 100_000
 MAX_PICTURE_BYTES = 200_000_000
-README_WIDTH = 900
+MAX_SCALED_WIDTH = 900
 SET_FORMATS = ".npz, .csv, or a folder (a name that ends in / or has no ending)"
 
 
@@ -38,7 +38,7 @@ def write_picture(
         raise CganError(f"--out {out}: a text or a grid is written as .png, name a file like that.")
     shape = generator.shape
     width = len(labels) * shape[1]
-    scale = scale or max(1, min(4, README_WIDTH // width))
+    scale = scale or max(1, min(4, MAX_SCALED_WIDTH // width))
     size = rows * len(labels) * int(np.prod(shape)) * scale**2
     if size > MAX_PICTURE_BYTES:
         raise CganError(
@@ -48,7 +48,7 @@ def write_picture(
     images = draw(generator.network, torch.tensor(labels * rows), seed)
     grid = images.view(rows, len(labels), *images.shape[1:])
     picture = image_grid(grid, padding=int(rows > 1), scale=scale)
-    with _reporting(out):
+    with _write_errors(out):
         save_png(out, picture)
     return f"{out}: {picture.shape[1]}×{picture.shape[0]} pixels, seed {seed}"
 
@@ -69,7 +69,7 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
         )
     labels = torch.arange(classes).repeat(per_class)
     images = draw(generator.network, labels, seed)
-    with _reporting(out):
+    with _write_errors(out):
         write(Path(out), images, labels)
     return f"{out}: {count:,} drawings, {per_class:,} of each of {classes} classes, seed {seed}"
 
@@ -121,7 +121,7 @@ def _write_folder(out: Path, images: Tensor, labels: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def _reporting(out: str) -> Iterator[None]:
+def _write_errors(out: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -13,10 +13,10 @@ import torch
 from cgan.errors import CganError
 from cgan.model import networks
 from cgan.model.model_file import load_generator
-from cgan.model.sampling import Picture, draw, parse_text, picture_of
+from cgan.model.sampling import Picture, draw, picture_of
 
 MAX_SEED = 2**63 - 1
-_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
+_MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
 
 
 class Generator:
@@ -44,7 +44,7 @@ class Generator:
             from cgan.registry.archive import served
 
             return cls(*served(str(source), load_generator))
-        if isinstance(source, str) and _URI.match(source):
+        if isinstance(source, str) and _MLFLOW_URI.match(source):
             from cgan.registry.archive import generator_file
 
             with generator_file(source) as path:
@@ -87,3 +87,30 @@ class Generator:
         if not len(what):
             raise CganError("no labels to draw. Give at least one.")
         return [operator.index(label) for label in what]
+
+
+def parse_text(text: str, classes: int) -> list[int]:
+    """The labels that a text asks for. Raises CganError that names the first character that is none.
+
+    Up to 10 classes each digit is a label ("2024"); beyond, numbers stand between commas or spaces
+    ("12,3 40").
+    """
+    valid = f"0 to {classes - 1}"
+    if classes > 10:
+        words = text.replace(",", " ").split()
+        valid += ', separated by commas or spaces ("12,3 40")'
+    else:
+        words = list(text)
+    if not words:
+        raise CganError(f"the text to draw is empty. The classes are {valid}.")
+    labels = []
+    for position, word in enumerate(words, start=1):
+        # isdecimal() alone would let other scripts' digits through.
+        if not (word.isascii() and word.isdecimal() and len(word) < 10 and int(word) < classes):
+            part = "number" if classes > 10 else "character"
+            raise CganError(
+                f"{word[:40]!r}, {part} {position} of the text to draw, is not a class. "
+                f"The classes are {valid}."
+            )
+        labels.append(int(word))
+    return labels

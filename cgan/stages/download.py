@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cgan.data.sources import fetch
 from cgan.files import write_json
-from cgan.params.sections import load_params
+from cgan.params.reading import load_params
 from cgan.stages.runner import run_stage
 
 log = logging.getLogger(__name__)

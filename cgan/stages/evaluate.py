@@ -10,7 +10,7 @@ import torch
 from cgan.files import write_json
 from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import save_png
-from cgan.params.sections import load_params
+from cgan.params.reading import load_params
 from cgan.pictures.confusion_matrix import confusion_matrix_image
 from cgan.project import EVALUATION, METRICS, RUN_REFERENCE
 from cgan.quality.evaluation import Inputs, judge_generator

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cgan.data import csv_reader
+from cgan.data import csv_reader, csv_report
 from cgan.data.dataset import move_to_front, save_dataset, split
 from cgan.errors import DataError
 from cgan.files import replacing
-from cgan.params.sections import ValidateParams, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import ValidateParams
 from cgan.project import VALIDATION
 from cgan.stages.runner import run_stage
 
@@ -42,7 +43,7 @@ def main() -> None:
 
     part, rows = smaller
     save(part, table.images[rows], table.labels[rows])
-    part, rows = larger  # a copy of it would need the memory of the table again
+    part, rows = larger  # a copy of this part would need the table's memory once more
     save(part, move_to_front(table.images, rows), move_to_front(table.labels, rows))
     with replacing("reports/real_samples.png") as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
@@ -55,10 +56,10 @@ def main() -> None:
 
 
 def _read_report() -> tuple[ValidateParams, str]:
-    """The params that the CSV was validated with, so that both stages read it alike, and its sha256."""
+    """The params that the CSV was validated with, so that both stages read it alike; the CSV's sha256."""
     try:
         report = json.loads(Path(VALIDATION).read_text(encoding="utf-8"))
-        if report["format"] == csv_reader.FORMAT:
+        if report["format"] == csv_report.FORMAT:
             return ValidateParams.model_validate(report["params"]), str(report["csv"]["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass

@@ -24,7 +24,8 @@ from cgan.model.sampling import (
     save_gif,
     save_png,
 )
-from cgan.params.sections import RenderParams, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import RenderParams
 from cgan.pictures.canvas import Canvas
 from cgan.pictures.network_diagram import network_diagram
 from cgan.project import DISCRIMINATOR, GENERATOR, RUN_REFERENCE

@@ -30,7 +30,8 @@ from cgan.errors import CganError, Interrupted, TrainingError
 from cgan.files import md5_of, sha256_of, write_bytes, write_text
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import FORMAT, load_tensors, save_network
-from cgan.params.sections import Params, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import Params
 from cgan.project import DISCRIMINATOR, GENERATOR, JUDGE, LOCK, PACKAGE, RUN_REFERENCE, TRAIN_DATA
 from cgan.quality.judge import load_judge
 from cgan.stages.runner import progress, run_stage

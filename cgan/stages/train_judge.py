@@ -10,7 +10,7 @@ import torch
 from cgan.data.dataset import load_dataset
 from cgan.files import write_json
 from cgan.model.hardware import choose_hardware, compute_deterministically
-from cgan.params.sections import load_params
+from cgan.params.reading import load_params
 from cgan.project import HOLDOUT_DATA, JUDGE, TRAIN_DATA
 from cgan.quality.judge import accuracy, save_judge, train_judge
 from cgan.quality.metrics import wilson_interval

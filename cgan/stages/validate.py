@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from cgan.data import csv_reader
+from cgan.data import csv_reader, csv_report
 from cgan.files import write_json, write_text
-from cgan.params.sections import load_params
+from cgan.params.reading import load_params
 from cgan.project import VALIDATION
 from cgan.stages.runner import run_stage
 
@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params().validation
-    report = csv_reader.report_on(csv_reader.read_csv(CSV, params), params, CSV)
+    report = csv_report.report_on(csv_reader.read_csv(CSV, params), params, CSV)
     write_json(VALIDATION, report)
-    write_text("reports/validation.md", csv_reader.to_markdown(report, CSV))
-    log.info("%s is valid: %s", CSV, csv_reader.summary(report))
+    write_text("reports/validation.md", csv_report.to_markdown(report, CSV))
+    log.info("%s is valid: %s", CSV, csv_report.summary(report))
 
 
 if __name__ == "__main__":

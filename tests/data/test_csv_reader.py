@@ -24,10 +24,10 @@ from synthetic import csv_lines, make_images, write_csv
 from typer.testing import CliRunner
 
 from cgan.cli import app
-from cgan.data import csv_reader
+from cgan.data import csv_faults, csv_reader, csv_report
 from cgan.data.sources import mnist_sample
 from cgan.errors import DataError
-from cgan.params.sections import load_params
+from cgan.params.reading import load_params
 
 IMAGES, LABELS = make_images()
 LINES = csv_lines(IMAGES, LABELS)
@@ -42,7 +42,7 @@ def refuses(tmp_path: Path, content: str | bytes | list[str], **params: Any) -> 
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     chosen = DEFAULTS.model_copy(update=params)
     with pytest.raises(DataError) as caught:
-        csv_reader.report_on(
+        csv_report.report_on(
             csv_reader.read_csv(path, chosen, name="train.csv"), chosen, "train.csv"
         )
     return str(caught.value)
@@ -151,24 +151,30 @@ def test_f03_missing_pixel_column_is_named(tmp_path: Path) -> None:
     assert "63 pixel columns make no square" in refuses(tmp_path, without_column(LINES, 64))
 
 
-def test_f03_renamed_pixel_column_is_named(tmp_path: Path) -> None:
-    lines = [LINES[0].replace("pixel12,", "pixl12,"), *LINES[1:]]
-    assert "column 14 should be `pixel12`, it is `pixl12`" in refuses(tmp_path, lines)
+HEADER = LINES[0]
 
 
-def test_f03_permuted_pixel_columns_are_refused(tmp_path: Path) -> None:
-    header = LINES[0].replace("pixel3,pixel4,", "pixel4,pixel3,")
-    message = refuses(tmp_path, [header, *LINES[1:]])
-    assert "column 5 should be `pixel3`, it is `pixel4`: `pixel3` is out of order" in message
-
-
-def test_f03_pixel_columns_that_start_late_are_refused(tmp_path: Path) -> None:
-    names = ",".join(["label", *(f"pixel{i}" for i in range(5, 69))])
-    assert "expected a count from 0 or 1" in refuses(tmp_path, [names, *LINES[1:]])
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (HEADER.replace("pixel12,", "pixl12,"), "column 14 should be `pixel12`, it is `pixl12`"),
+        (
+            HEADER.replace("pixel3,pixel4,", "pixel4,pixel3,"),
+            "column 5 should be `pixel3`, it is `pixel4`: `pixel3` is out of order",
+        ),
+        (
+            ",".join(["label", *(f"pixel{i}" for i in range(5, 69))]),
+            "expected a count from 0 or 1",
+        ),
+    ],
+    ids=["renamed", "permuted", "starts late"],
+)
+def test_f03_wrong_pixel_column_is_named(tmp_path: Path, header: str, words: str) -> None:
+    assert words in refuses(tmp_path, [header, *LINES[1:]])
 
 
 def test_f04_duplicate_column_is_named(tmp_path: Path) -> None:
-    lines = [LINES[0].replace("pixel12,", "pixel11,"), *LINES[1:]]
+    lines = [HEADER.replace("pixel12,", "pixel11,"), *LINES[1:]]
     assert "column `pixel11` stands 2 times" in refuses(tmp_path, lines)
 
 
@@ -208,7 +214,7 @@ def test_f06_wrong_labels_are_counted_and_the_first_shown(tmp_path: Path) -> Non
     lines = [LINES[0], *(f"7{line[1:]}" if i % 2 else line for i, line in enumerate(LINES[1:]))]
     message = refuses(tmp_path, lines, classes=3)
     assert "18 faults in 18 rows, the first of them" in message
-    assert message.count("column label: 7 is outside") == csv_reader.SHOWN
+    assert message.count("column label: 7 is outside") == csv_faults.SHOWN
     assert "row 2 (line 3)" in message
 
 
@@ -353,7 +359,7 @@ def test_f83_gap_in_the_labels_is_told_with_advice_that_makes_the_csv_valid(
     assert "min_per_class" not in message and "add images" not in message.lower()
     if min_per_class == 10:
         table = csv_reader.read_csv(renumbered(tmp_path, message), DEFAULTS)
-        assert csv_reader.report_on(table, DEFAULTS, "new.csv")["class_counts"] == [12, 12, 12]
+        assert csv_report.report_on(table, DEFAULTS, "new.csv")["class_counts"] == [12, 12, 12]
         assert np.array_equal(table.labels, LABELS) and np.array_equal(table.images, IMAGES)
 
 
@@ -391,7 +397,7 @@ def test_f83_gap_below_the_classes_set_may_be_missing_images_or_missing_numbers(
     ) in message
     set_anew = DEFAULTS.model_copy(update={"classes": 3})
     table = csv_reader.read_csv(renumbered(tmp_path, message), set_anew)
-    assert csv_reader.report_on(table, set_anew, "new.csv")["class_counts"] == [12, 12, 12]
+    assert csv_report.report_on(table, set_anew, "new.csv")["class_counts"] == [12, 12, 12]
 
 
 def test_f83_gap_and_classes_that_are_too_small_are_both_told(tmp_path: Path) -> None:
@@ -403,7 +409,7 @@ def test_f83_gap_and_classes_that_are_too_small_are_both_told(tmp_path: Path) ->
     assert "lower `validate.min_per_class` to 8" in message
     lower = DEFAULTS.model_copy(update={"min_per_class": 8})
     table = csv_reader.read_csv(renumbered(tmp_path, message), lower)
-    assert csv_reader.report_on(table, lower, "new.csv")["class_counts"] == [12, 8, 12]
+    assert csv_report.report_on(table, lower, "new.csv")["class_counts"] == [12, 8, 12]
 
 
 def test_f83_min_per_class_is_not_lowered_below_what_params_allow(tmp_path: Path) -> None:
@@ -453,16 +459,16 @@ def test_f14_imbalance_is_a_warning(tmp_path: Path) -> None:
     images, labels = make_images(per_class=40)
     keep = (labels != 1) | (np.cumsum(labels == 1) <= 10)
     table = accepts(tmp_path, csv_lines(images[keep], labels[keep]))
-    report = csv_reader.report_on(table, DEFAULTS.model_copy(update={"max_imbalance": 3.0}), "x")
+    report = csv_report.report_on(table, DEFAULTS.model_copy(update={"max_imbalance": 3.0}), "x")
     assert report["imbalance"] == 4.0
     assert any("class 1 has 10, 4.0 times fewer" in text for text in report["warnings"])
-    assert not csv_reader.report_on(table, DEFAULTS, "x")["warnings"]
+    assert not csv_report.report_on(table, DEFAULTS, "x")["warnings"]
 
 
 def test_f15_duplicates_and_conflicting_labels_are_counted(tmp_path: Path) -> None:
     other = (LABELS[5] + 1) % 3
     relabelled = f"{other},{LINES[6].partition(',')[2]}"
-    report = csv_reader.report_on(
+    report = csv_report.report_on(
         accepts(tmp_path, [*LINES, LINES[3], LINES[3], relabelled]), DEFAULTS, "x"
     )
     assert report["duplicates"] == 3 and report["conflicting_labels"] == 1
@@ -472,7 +478,7 @@ def test_f15_duplicates_and_conflicting_labels_are_counted(tmp_path: Path) -> No
 def test_f16_blank_and_constant_images_are_counted(tmp_path: Path) -> None:
     images = IMAGES.copy()
     images[3], images[4] = 0, 9
-    report = csv_reader.report_on(accepts(tmp_path, csv_lines(images, LABELS)), DEFAULTS, "x")
+    report = csv_report.report_on(accepts(tmp_path, csv_lines(images, LABELS)), DEFAULTS, "x")
     assert report["blank_images"] == 1 and report["constant_images"] == 2
     assert "Constant images: 2 have one value everywhere (1 blank)." in report["warnings"]
 
@@ -553,7 +559,7 @@ def test_f88_rows_are_parsed_in_blocks_and_it_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
 ) -> None:
     fault = refuses(tmp_path, with_field(36, 64, "256"))
-    monkeypatch.setattr(csv_reader, "BLOCK", 65 * rows_at_once)
+    monkeypatch.setattr(csv_reader, "BLOCK_VALUES", 65 * rows_at_once)
     table = accepts(tmp_path, LINES)
     assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
     assert table.images.flags.c_contiguous and table.images.flags.writeable
@@ -571,10 +577,10 @@ def test_f88_shortest_rows_find_room(tmp_path: Path, end: str) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_f88_report_on_large_images_takes_at_most_twice_their_memory(tmp_path: Path) -> None:
     code = (
-        "import numpy as np; from cgan.data import csv_reader\n"
+        "import numpy as np; from cgan.data import csv_reader, csv_report\n"
         "images = np.random.default_rng(0).integers(0, 256, ({}, 3, 256, 256), np.uint8)\n"
         "table = csv_reader.Table(images, np.arange(len(images)) % 2, 2, '', 0)\n"
-        "print(csv_reader.report_on(table, csv_reader.DEFAULTS, 'x')['rows'])\n"
+        "print(csv_report.report_on(table, csv_reader.DEFAULTS, 'x')['rows'])\n"
     )
     taken = peak_bytes(code.format(400), tmp_path) - peak_bytes(code.format(20), tmp_path)
     assert taken <= 2 * 380 * 3 * 256 * 256
@@ -641,20 +647,20 @@ def test_report_is_a_function_of_csv_and_params_alone(tmp_path: Path) -> None:
     first = write_csv(tmp_path / "a" / "one.csv", IMAGES, LABELS)
     second = write_csv(tmp_path / "b" / "two.csv", IMAGES, LABELS)
     reports = [
-        csv_reader.report_on(csv_reader.read_csv(path, DEFAULTS), DEFAULTS, str(path))
+        csv_report.report_on(csv_reader.read_csv(path, DEFAULTS), DEFAULTS, str(path))
         for path in (first, second)
     ]
     assert json.dumps(reports[0]) == json.dumps(reports[1])
 
 
 def test_report_states_what_numpy_finds(digits_csv: Path) -> None:
-    report = csv_reader.report_on(csv_reader.read_csv(digits_csv, DEFAULTS), DEFAULTS, "x")
+    report = csv_report.report_on(csv_reader.read_csv(digits_csv, DEFAULTS), DEFAULTS, "x")
     assert report["rows"] == 36 and report["class_counts"] == [12, 12, 12]
     assert report["shape"] == {"channels": 1, "height": 8, "width": 8}
     assert report["pixels"]["mean"] == pytest.approx(IMAGES.mean(), abs=1e-3)
     assert report["pixels"]["std"] == pytest.approx(IMAGES.std(), abs=1e-3)
     assert report["duplicates"] == report["blank_images"] == 0
-    page = csv_reader.to_markdown(report, "my | data.csv")
+    page = csv_report.to_markdown(report, "my | data.csv")
     assert "| 2 | 12 |" in page and report["csv"]["sha256"] in page
 
 
@@ -735,7 +741,7 @@ def test_a_class_of_noise_or_of_permuted_pixels_is_a_warning_that_names_it(
     random = np.random.default_rng(0)
     csv = write_csv(tmp_path / "good.csv", images, labels)
     table = csv_reader.read_csv(csv, DEFAULTS, max_bytes=10**8, name="good.csv")
-    good = csv_reader.report_on(table, DEFAULTS, "good.csv")
+    good = csv_report.report_on(table, DEFAULTS, "good.csv")
     assert good["warnings"] == [] and max(good["roughness"]) < 0.5
     third = images[labels == 3]
     images[labels == 3] = (
@@ -746,5 +752,5 @@ def test_a_class_of_noise_or_of_permuted_pixels_is_a_warning_that_names_it(
     table = csv_reader.read_csv(
         write_csv(csv, images, labels), DEFAULTS, max_bytes=10**8, name="bad.csv"
     )
-    (warning,) = csv_reader.report_on(table, DEFAULTS, "bad.csv")["warnings"]
+    (warning,) = csv_report.report_on(table, DEFAULTS, "bad.csv")["warnings"]
     assert warning.startswith("Class 3: neighbouring pixels have little to do with each other")

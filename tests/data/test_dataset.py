@@ -153,7 +153,7 @@ def test_f88_rows_moved_to_the_front_are_those_that_indexing_gives(
     rows = np.flatnonzero(kept)
     array = np.arange(len(kept) * 3, dtype=np.int64).reshape(-1, 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset, "MOVED", 3 * block)
+        patch.setattr(dataset, "MOVED_VALUES", 3 * block)
         expected, moved = array[rows], dataset.move_to_front(array, rows)
     assert np.array_equal(moved, expected)
     assert np.shares_memory(moved, array) or not len(rows)

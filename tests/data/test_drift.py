@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from cgan.cli import app
-from cgan.data import csv_reader, drift
+from cgan.data import csv_reader, csv_report
 from cgan.errors import DataError
 
 DEFAULTS = csv_reader.DEFAULTS
@@ -29,15 +29,15 @@ def digits() -> tuple[Images, Labels]:
 
 
 def report(images: Images, labels: Labels) -> dict[str, Any]:
-    return csv_reader.report_on(csv_reader.Table(images, labels, 10, "0" * 64, 1), DEFAULTS, "x")
+    return csv_report.report_on(csv_reader.Table(images, labels, 10, "0" * 64, 1), DEFAULTS, "x")
 
 
 def test_two_halves_of_the_same_digits_show_no_drift(digits: tuple[Images, Labels]) -> None:
     images, labels = digits
-    found = drift.distances(
+    found = csv_report.distances(
         report(images[:2500], labels[:2500]), report(images[2500:], labels[2500:])
     )
-    assert all(0 < value < drift.LIMITS[key] / 2 for key, value in found.items()), found
+    assert all(0 < value < csv_report.DRIFT_LIMITS[key] / 2 for key, value in found.items()), found
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_f19_changed_images_fail_the_check_with_the_statistic(
     reference.write_text(json.dumps(report(images[:2500], labels[:2500])))
     changed = np.ascontiguousarray(change(images[2500:]))
     with pytest.raises(DataError, match=rf"mine.csv: differs from the reference:.*{named} 0\.\d+"):
-        drift.check(report(changed, labels[2500:]), reference, "mine.csv")
+        csv_report.check_drift(report(changed, labels[2500:]), reference, "mine.csv")
 
 
 def test_f19_another_mix_of_classes_fails_the_check(
@@ -70,7 +70,7 @@ def test_f19_another_mix_of_classes_fails_the_check(
     reference.write_text(json.dumps(report(images, labels)))
     keep = (labels > 2) | (np.arange(len(labels)) % 2 == 0)
     with pytest.raises(DataError, match=r"class_mix 0\.1\d\d \(limit 0\.10\)"):
-        drift.check(report(images[keep], labels[keep]), reference, "mine.csv")
+        csv_report.check_drift(report(images[keep], labels[keep]), reference, "mine.csv")
 
 
 def test_other_shapes_and_other_files_are_not_compared(
@@ -79,14 +79,14 @@ def test_other_shapes_and_other_files_are_not_compared(
     images, labels = digits
     whole, cropped = report(images, labels), report(images[:, :, 2:-2, 2:-2], labels)
     with pytest.raises(DataError, match="drift: `shape` is"):
-        drift.distances(cropped, whole)
+        csv_report.distances(cropped, whole)
     path = tmp_path / "reference.json"
     with pytest.raises(DataError, match="cannot be read"):
-        drift.check(whole, path, "x")
+        csv_report.check_drift(whole, path, "x")
     for content in ("{", "[]", "{}", json.dumps({**whole, "profile": {}}), "3"):
         path.write_text(content)
         with pytest.raises(DataError, match="not a validation report"):
-            drift.check(whole, path, "x")
+            csv_report.check_drift(whole, path, "x")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_f85_report_that_cannot_be_compared_is_refused(
     path = tmp_path / "reference.json"
     path.write_text(json.dumps(spoilt))
     with pytest.raises(DataError, match=r"not a validation report of this version \(.*GOOD.csv"):
-        drift.check(whole, path, "x")
+        csv_report.check_drift(whole, path, "x")
 
 
 def test_command_compares_with_a_reference(
@@ -147,22 +147,26 @@ def test_distances_of_hand_made_reports_are_those_worked_out_by_hand() -> None:
     second = counted([1, 1, 1], brightness=[*[0] * 24, 9, *[0] * 7], columns=[0, 3])
     # Mixes 3/4, 1/4, 0 and thirds: 5/12 must move. All brightness goes 24 of 32 bins up, all ink one column
     # of two to the right, and no ink changes its row.
-    assert drift.distances(first, second) == {
+    assert csv_report.distances(first, second) == {
         "class_mix": 0.4167,
         "pixel_values": 0.75,
         "position": 0.5,
     }
     third = counted([3, 1, 0], rows=[1, 2])
-    assert drift.distances(first, third)["position"] == 0.3333, "rows count as columns do"
+    assert csv_report.distances(first, third)["position"] == 0.3333, "rows count as columns do"
 
 
 def test_a_distance_at_its_limit_is_within_it(tmp_path: Path) -> None:
     mine, path = counted([6, 4]), tmp_path / "reference.json"
     path.write_text(json.dumps(counted([5, 5])))
-    assert drift.check(mine, path, "x") == {"class_mix": 0.1, "pixel_values": 0, "position": 0}
+    assert csv_report.check_drift(mine, path, "x") == {
+        "class_mix": 0.1,
+        "pixel_values": 0,
+        "position": 0,
+    }
     path.write_text(json.dumps(counted([499, 501])))
     with pytest.raises(DataError, match=r"class_mix 0\.101 \(limit 0\.10\)"):
-        drift.check(mine, path, "x")
+        csv_report.check_drift(mine, path, "x")
 
 
 @pytest.mark.parametrize(
@@ -183,6 +187,6 @@ def test_a_report_that_cannot_be_read_is_named_with_the_place_of_its_fault(
         ((), str(path)),
     ):
         with pytest.raises(DataError) as caught:
-            drift.load_report(path, *given)
+            csv_report.load_report(path, *given)
         start = f"{name}: not a validation report of this version ({place}"
         assert str(caught.value).startswith(start)

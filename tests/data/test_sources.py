@@ -22,8 +22,10 @@ from kaggle_server import Answer, KaggleServer, serving
 from synthetic import csv_lines, make_images
 
 from cgan.data import csv_reader, sources
+from cgan.data import kaggle as kaggle_module
 from cgan.errors import SourceError
-from cgan.params.sections import DataParams, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import DataParams
 from cgan.stages import download
 
 CSV = ("\n".join(csv_lines(*make_images())) + "\n").encode()
@@ -142,7 +144,7 @@ def test_rows_are_counted_without_header_and_blank_lines(
     target: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, rows: int
 ) -> None:
     for chunk in (1, 2, 3, 100):
-        monkeypatch.setattr(sources, "CHUNK", chunk)
+        monkeypatch.setattr(sources, "CHUNK_BYTES", chunk)
         target.write_bytes(text)
         assert sources._count_rows(target) == rows
 
@@ -173,17 +175,21 @@ def test_f26_other_bytes_under_an_archives_name_are_refused(target: Path, name: 
     assert "whatever its name says" in refuses_file(CSV, name, target)
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_LZMA])
-def test_f26_damaged_member_is_refused(target: Path, method: int) -> None:
-    content = bytearray(zip_of({"train.csv": CSV}, method))
-    content[200] ^= 0xFF
-    assert "damaged or cut off" in refuses_file(bytes(content), "digits.zip", target)
-
-
-def test_f26_damaged_gzip_is_refused(target: Path) -> None:
-    content = bytearray(gzip.compress(CSV))
-    content[-6] ^= 0xFF  # its checksum
-    assert "damaged or cut off" in refuses_file(bytes(content), "digits.gz", target)
+@pytest.mark.parametrize(
+    ("name", "content", "at"),
+    [
+        *(
+            ("digits.zip", zip_of({"train.csv": CSV}, method), 200)
+            for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_LZMA)
+        ),
+        ("digits.gz", gzip.compress(CSV), -6),  # its checksum
+    ],
+    ids=["deflated", "stored", "lzma", "gzip"],
+)
+def test_f26_damaged_archive_is_refused(target: Path, name: str, content: bytes, at: int) -> None:
+    damaged = bytearray(content)
+    damaged[at] ^= 0xFF
+    assert "damaged or cut off" in refuses_file(bytes(damaged), name, target)
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.7, 0.99])
@@ -298,7 +304,7 @@ def kaggle(target: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     monkeypatch.setenv("HOME", str(target.parent))
     monkeypatch.setenv("KAGGLE_USERNAME", "someone")
     monkeypatch.setenv("KAGGLE_KEY", KEY)
-    monkeypatch.setattr(sources, "RETRY_DELAYS_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(kaggle_module, "RETRY_DELAYS_S", (0.01, 0.01, 0.01))
     running = []
 
     def start(*script: Answer) -> KaggleServer:
@@ -362,10 +368,12 @@ def test_kaggle_tokens_are_used_before_the_older_pair(
     file.parent.mkdir()
     file.write_text("token-in-home\n")
     file.chmod(0o600)
-    assert sources._find_credentials() == sources._Credentials(str(file), ("token-in-home",))
+    assert kaggle_module._find_credentials() == kaggle_module._Credentials(
+        str(file), ("token-in-home",)
+    )
     fetch_kaggle(target)
     monkeypatch.setenv("KAGGLE_API_TOKEN", "token-in-environment")
-    assert sources._find_credentials() == sources._Credentials(
+    assert kaggle_module._find_credentials() == kaggle_module._Credentials(
         "KAGGLE_API_TOKEN", ("token-in-environment",)
     )
     fetch_kaggle(target)
@@ -446,13 +454,13 @@ def test_f23_server_is_given_the_time_it_asks_for(
     )
     fetch_kaggle(target)
     waits = [wait for wait in waits if wait]
-    assert waits[:2] == [7.0, sources.MAX_RETRY_AFTER_S] and waits[2] < 1
+    assert waits[:2] == [7.0, kaggle_module.MAX_RETRY_AFTER_S] and waits[2] < 1
 
 
 def test_f23_silent_server_is_left_after_the_timeout(
     target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "TIMEOUT_S", (1.0, 0.2))
+    monkeypatch.setattr(kaggle_module, "TIMEOUT_S", (1.0, 0.2))
     server = kaggle(Answer(status=500, silence_s=30))
     started = time.monotonic()
     assert "Kaggle did not answer within" in refuses_kaggle(target)
@@ -561,7 +569,10 @@ def test_f30_key_is_in_no_message_log_or_output(
     output = capfd.readouterr()
     for text in (message, caplog.text, output.out, output.err):
         assert KEY not in text and basic not in text
-    assert sources._redact(f"{KEY} {basic}", (KEY, basic)) == "*** ***"
+    assert (
+        kaggle_module._redact(f"{KEY} {basic}", kaggle_module._Credentials("x", (KEY, "", basic)))
+        == "*** ***"
+    )
 
 
 def test_missing_kagglehub_says_how_to_install_it(

@@ -25,11 +25,12 @@ from prefect.testing.utilities import prefect_test_harness
 from toy_project import repo as repo
 from toy_project import template as template
 
-from cgan.errors import CganError, ParamsError
+from cgan.errors import CganError
+from cgan.params.editing import set_params
 from flows import artifacts as report
 from flows import dvc as repro
 from flows import pipeline as flow_module
-from flows.dvc import BusyError, Outcome, StageError, read_stages, repro_stage, set_params
+from flows.dvc import BusyError, Outcome, StageError, read_stages, repro_stage
 from flows.pipeline import pipeline, reevaluate
 
 pytestmark = [
@@ -305,40 +306,6 @@ Path("done").touch()
 
 
 # params.yaml
-
-
-def test_overrides_change_the_values_characters_only(repo: Path) -> None:
-    before = Path("params.yaml").read_text()
-    changed = set_params({"train.lr": 1e-5, "train": {"seed": 7}, "validate.classes": 10})
-    assert changed == ["train.lr", "train.seed", "validate.classes"]
-    after = Path("params.yaml").read_text()
-    assert yaml.safe_load(after)["train"]["lr"] == 1e-5  # a text to YAML 1.1 if written as 1e-05
-    different = [
-        (old, new)
-        for old, new in zip(before.splitlines(), after.splitlines(), strict=True)
-        if old != new
-    ]
-    assert len(different) == 3
-    assert all(old.partition("#")[2] == new.partition("#")[2] for old, new in different)
-    assert set_params({"train.lr": 1e-5}) == []
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ({"train.lrr": 1.0}, r"overrides: unknown key `train.lrr`; did you mean `train.lr`"),
-        ({"train.lr": "fast"}, r"overrides: `train.lr` must be a number"),
-        ({"train": 3}, r"overrides: `train` must be"),
-        ({"train.lr.x": 3}, r"overrides: `train.lr`"),
-    ],
-)
-def test_f31_a_wrong_override_changes_nothing(
-    repo: Path, override: dict[str, Any], message: str
-) -> None:
-    before = Path("params.yaml").read_bytes()
-    with pytest.raises(ParamsError, match=message):
-        set_params(override)
-    assert Path("params.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from prefect.cli.deploy._triggers import DeploymentTriggerAdapter
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import Posture
 
-from cgan.params.sections import read_yaml
+from cgan.params.reading import read_yaml
 from flows import production, servers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx")

@@ -23,7 +23,6 @@ from cgan.model.sampling import (
     draw_latents,
     image_grid,
     interpolate_latents,
-    parse_text,
     render,
     save_gif,
     to_uint8,
@@ -183,40 +182,6 @@ def test_a_film_has_every_frame_in_order_loops_and_holds_the_last(tmp_path: Path
             film.seek(index)
             found.append((film.convert("L").getpixel((3, 3)), film.info["duration"]))
     assert found == [(0, 200), (90, 200), (200, 900)]
-
-
-def test_a_text_is_read_digit_by_digit_up_to_ten_classes() -> None:
-    assert parse_text("2024", 10) == [2, 0, 2, 4]
-
-
-def test_a_text_is_read_as_numbers_beyond_ten_classes() -> None:
-    assert parse_text("12,3 40", 47) == [12, 3, 40]
-
-
-@pytest.mark.parametrize(
-    ("text", "classes", "named"),
-    [
-        ("20x4", 10, "'x', character 3"),
-        ("2 4", 10, "' ', character 2"),
-        ("-1", 10, "'-', character 1"),
-        ("019", 9, "'9', character 3"),
-        ("1٣", 10, "'٣', character 2"),
-        ("²", 10, "'²', character 1"),
-        ("12,47", 47, "'47', number 2"),
-        ("12;3", 47, "'12;3', number 1"),
-        ("9" * 5000, 47, "number 1"),
-        ("", 10, "empty"),
-        (" , ", 47, "empty"),
-    ],
-)
-def test_a_character_that_is_no_class_is_named_with_its_place_and_the_classes(
-    text: str, classes: int, named: str
-) -> None:
-    with pytest.raises(CganError) as error:
-        parse_text(text, classes)
-    assert named in str(error.value)
-    assert f"0 to {classes - 1}" in str(error.value)
-    assert len(str(error.value)) < 200
 
 
 def test_three_lines_of_python_draw(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from cgan.data.dataset import Dataset
 from cgan.data.sources import mnist_sample
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
-from cgan.params.sections import GateParams, JudgeParams, load_params
+from cgan.params.reading import load_params
+from cgan.params.sections import GateParams, JudgeParams
 from cgan.quality import comparison as judging
 from cgan.quality.comparison import Estimate, Ground, Judged
 from cgan.quality.judge import Judge, look, train_judge

@@ -27,7 +27,7 @@ from cgan.errors import CganError, ModelError, TrackingError
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
-from cgan.params.sections import load_params
+from cgan.params.reading import load_params
 from cgan.quality import evaluation
 from cgan.quality.judge import load_judge, look, save_judge
 from cgan.registry import gate as gatekeeper

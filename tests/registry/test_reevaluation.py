@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from cgan.cli import app
 from cgan.errors import CganError
-from cgan.params.sections import load_params
+from cgan.params.reading import load_params
 from cgan.quality.judge import look
 from cgan.quality.metrics import frechet_distance
 from cgan.registry.archive import fingerprints

@@ -34,6 +34,7 @@ CHANGES_NO_RESULT = {
     # Knows no defaults: params.yaml holds each value, and those are under `params`. A check of it
     # refuses a value or lets it pass. As a dependency, each new knob would repeat every stage.
     "cgan.params.sections",
+    "cgan.params.reading",
     # How bytes get to the disk, not which.
     "cgan.files",
 }

@@ -384,7 +384,7 @@ STARVED = """
 import resource, sys
 from pathlib import Path
 from cgan.data.dataset import load_dataset
-from cgan.params.sections import load_params
+from cgan.params.reading import load_params
 from cgan.project import TRAIN_DATA
 from cgan.stages.runner import run_stage
 from cgan.training.loop import train

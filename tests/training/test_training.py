@@ -26,8 +26,9 @@ from cgan.model.hardware import Hardware, choose_hardware, parts_on_threads, thr
 from cgan.model.model_file import digest_of
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import image_grid, to_uint8
-from cgan.params.editing import apply, values
-from cgan.params.sections import TrainParams, load_params
+from cgan.params.editing import apply_preset, preset_params
+from cgan.params.reading import load_params
+from cgan.params.sections import TrainParams
 from cgan.tracking.tracker import RecordingTracker
 from cgan.training import loop as training
 from cgan.training import monitoring
@@ -998,7 +999,7 @@ def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip(f"no preset {name}")
     sizes = {"batch_size": 8, "total_kimg": 0.016, "log_every": 2, "save_every": 2}
     sizes |= {"generator_width": 4, "discriminator_width": 4}
-    params = TrainParams(**{**DEFAULTS, "device": "cpu", **values(name), **sizes})
+    params = TrainParams(**{**DEFAULTS, "device": "cpu", **preset_params(name), **sizes})
     assert np.isfinite(train(data_of(side=28), params).history).all()
 
 
@@ -1009,8 +1010,8 @@ def test_preset_default_takes_back_all_that_another_preset_changed(
     monkeypatch.chdir(ROOT)
     path = tmp_path / "params.yaml"
     path.write_bytes((ROOT / "params.yaml").read_bytes())
-    assert apply(name, path)
-    apply("default", path)
+    assert apply_preset(name, path)
+    apply_preset("default", path)
     assert load_params(path) == load_params(ROOT / "params.yaml")
 
 

@@ -1,0 +1,366 @@
+"""What a valid CSV is like: the validation report, and whether two reports are of like data.
+
+`distances` compares two reports. Each distance is 0 for equal data and has a unit that can be pictured;
+the limits are far above what two random halves of MNIST differ by (a few tenths of a per cent each).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from cgan.data.csv_faults import SHOWN, renumbering_advice
+from cgan.data.csv_reader import Table
+from cgan.data.dataset import first_copies
+from cgan.errors import DataError
+from cgan.params.sections import ValidateParams
+
+FORMAT = 1
+NOISE_ROUGHNESS = 0.8  # above it, a class is not made of pictures
+BLOCK_VALUES = 100_000  # pixels that are looked at at once: they stay in the cache
+DRIFT_LIMITS = {
+    "class_mix": 0.10,  # share of the images that would need another class
+    "pixel_values": 0.03,  # mean change of brightness that is needed, as a part of 0–255
+    "position": 0.02,  # distance that the ink must move, as a part of the image's side
+}
+BINS = 32  # of brightness, in a profile
+
+
+def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]:
+    """The validation report: plain JSON, a function of the CSV's bytes and `params` alone.
+
+    Raises DataError when the values are valid but no training set: a class too small, a wrong scale.
+    """
+    images, labels = table.images, table.labels
+    counts = np.bincount(labels, minlength=table.classes)
+    _check_counts(counts, params, name)
+    histogram = np.zeros(256, np.int64)
+    ink = np.zeros(images.shape[2:], np.int64)
+    darkest, brightest, roughness = [], [], []
+    step = max(1, BLOCK_VALUES // images[0].size)
+    for start in range(0, len(images), step):
+        part = images[start : start + step]
+        flat = part.reshape(len(part), -1)
+        histogram += np.bincount(flat.ravel(), minlength=256)
+        ink += part.sum(axis=(0, 1), dtype=np.int64)
+        darkest.append(flat.min(axis=1))
+        brightest.append(flat.max(axis=1))
+        roughness.append(_roughness(part))
+    darkest_of, brightest_of = np.concatenate(darkest), np.concatenate(brightest)
+    if brightest_of.max() <= 1:
+        raise DataError(
+            f"{name}: no pixel is above 1, expected values from 0 to 255. The pixels are already scaled "
+            "to 0–1 (multiply them by 255), or all images are blank."
+        )
+    values = np.arange(256)
+    mean = float((histogram * values).sum() / histogram.sum())
+    variance = float((histogram * (values - mean) ** 2).sum() / histogram.sum())
+    firsts = first_copies(images)
+    copies = int((firsts != np.arange(len(firsts))).sum())
+    conflicts = int((labels != labels[firsts]).sum())
+    constant = int((darkest_of == brightest_of).sum())
+    blank = int((brightest_of == 0).sum())
+
+    warnings = list(table.warnings)
+    ratio = float(counts.max() / counts.min())
+    if ratio > params.max_imbalance:
+        warnings.append(
+            f"Imbalance: class {counts.argmax()} has {counts.max():,} images, class {counts.argmin()} "
+            f"has {counts.min():,}, {ratio:.1f} times fewer (`validate.max_imbalance`: "
+            f"{params.max_imbalance:g}). Rare classes will be drawn worse."
+        )
+    if copies:
+        warnings.append(
+            f"Duplicates: {copies:,} images repeat an earlier one; all copies of an image stay on one "
+            "side of the hold-out."
+        )
+    if conflicts:
+        warnings.append(f"Conflicting labels: {conflicts:,} images repeat one of another class.")
+    if constant:
+        warnings.append(
+            f"Constant images: {constant:,} have one value everywhere ({blank:,} blank)."
+        )
+    rough = np.bincount(labels, np.concatenate(roughness), minlength=table.classes) / counts
+    warnings += [
+        f"Class {label}: neighbouring pixels have little to do with each other ({rough[label]:.2f}; "
+        "noise has 1, digits 0.3). Noise, or pixels in a wrong order?"
+        for label in np.flatnonzero(rough > NOISE_ROUGHNESS)
+    ]
+    _, *size = images.shape
+    return {
+        "format": FORMAT,
+        "csv": {"sha256": table.sha256, "bytes": table.size_bytes},
+        "rows": len(labels),
+        "classes": table.classes,
+        "class_counts": [int(count) for count in counts],
+        "shape": dict(zip(("channels", "height", "width"), size, strict=True)),
+        "duplicates": copies,
+        "conflicting_labels": conflicts,
+        "blank_images": blank,
+        "constant_images": constant,
+        "roughness": [round(float(value), 4) for value in rough],  # by class
+        "pixels": {
+            "min": int(darkest_of.min()),
+            "max": int(brightest_of.max()),
+            "mean": round(mean, 4),
+            "std": round(math.sqrt(variance), 4),
+        },
+        "imbalance": round(ratio, 4),
+        "profile": {  # what `distances` compares: sums over all images
+            "brightness": histogram.reshape(BINS, -1).sum(axis=1).tolist(),
+            "rows": ink.sum(axis=1).tolist(),
+            "columns": ink.sum(axis=0).tolist(),
+        },
+        "checks": [
+            "the header has the label first, then every pixel once and in order",
+            "every row has as many values as the header",
+            f"labels are whole numbers from 0 to {table.classes - 1}",
+            "pixels are whole numbers from 0 to 255, not scaled",
+            f"every class has at least {params.min_per_class} images",
+            "the file did not change while it was read",
+        ],
+        "warnings": warnings,
+        "params": params.model_dump(),
+    }
+
+
+def _roughness(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """How little neighbours tell of each other, by image: 1 for noise, towards 0 for smooth ones.
+
+    Von Neumann's ratio (Ann. Math. Stat. 12, 1941), halved: the mean squared difference of neighbours by
+    twice the variance. Of rows and columns the smoother, for a pattern may run along one of them.
+    """
+    values = images.astype(np.float32)
+    across, down = (np.square(np.diff(values, axis=axis)).mean(axis=(1, 2, 3)) for axis in (3, 2))
+    ratio: NDArray[np.float32] = np.minimum(across, down) / (
+        2 * values.var(axis=(1, 2, 3)) + np.float32(1e-6)
+    )
+    return ratio
+
+
+def _check_counts(counts: NDArray[np.int64], params: ValidateParams, name: str) -> None:
+    """Raises DataError when a class has no image or too few. No image is too few for any params."""
+    found, missing = np.flatnonzero(counts), np.flatnonzero(counts == 0)
+    if len(found) < 2:
+        raise DataError(
+            f"{name}: all labels are {found[0]}. A conditional generator needs at least 2 classes."
+        )
+    few = found[counts[found] < params.min_per_class]
+    problems = []
+    if len(missing):
+        problems.append(
+            f"no image of class {_label_list(missing)}; the labels found are {_label_list(found)}."
+        )
+    if len(few):
+        shown = ", ".join(f"class {label} has {counts[label]:,}" for label in few[:SHOWN])
+        problems.append(
+            f"{len(few):,} of {len(found):,} classes {'have' if len(few) > 1 else 'has'} fewer than "
+            f"{params.min_per_class} images: {shown}{', …' * (len(few) > SHOWN)}."
+        )
+    if params.classes is None and found[-1] in few and len(few) < len(found):
+        problems.append(
+            f"If {found[-1]} is no class but a slip, set `validate.classes` and validate again: the rows "
+            "are named then."
+        )
+    if len(missing):
+        problems.append(_gap_advice(found, missing, params))
+    if len(few):
+        least = counts[few].min()
+        problems.append(
+            f"Add images, or lower `validate.min_per_class` to {least} in params.yaml."
+            if least >= 2
+            else "Add images: `validate.min_per_class` cannot be below 2."
+        )
+    if problems:
+        raise DataError(f"{name}: {' '.join(problems)}")
+
+
+def _gap_advice(
+    found: NDArray[np.int64], missing: NDArray[np.int64], params: ValidateParams
+) -> str:
+    """What to do about labels with a gap: they are wrong, or `validate.classes` is, or images lack."""
+    renumber = f"Labels must count from 0 without a gap: {renumbering_advice(params)}"
+    if params.classes is None:
+        return renumber
+    them, such = (
+        ("it", "is no such class") if len(missing) == 1 else ("them", "are no such classes")
+    )
+    return (
+        f"`validate.classes` is {params.classes}: add images of {them} or, if there {such}, set it to "
+        f"{len(found)}.{f' {renumber}' * bool(missing[0] < len(found))}"
+    )
+
+
+def _label_list(labels: NDArray[np.int64]) -> str:
+    return ", ".join(map(str, labels[:SHOWN])) + ", …" * (len(labels) > SHOWN)
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The report in a few lines, for a terminal."""
+    shape = report["shape"]
+    counts = report["class_counts"]
+    lines = [
+        f"{report['rows']:,} images of {shape['height']} × {shape['width']} pixels"
+        f"{' in colour' * (shape['channels'] == 3)}, {report['classes']} classes with "
+        f"{min(counts):,} to {max(counts):,} images each",
+        f"duplicates: {report['duplicates']:,}, constant images: {report['constant_images']:,}, "
+        f"pixel mean {report['pixels']['mean']:.1f} ± {report['pixels']['std']:.1f}",
+    ]
+    return "\n".join(lines + [f"Warning: {warning}" for warning in report["warnings"]])
+
+
+def to_markdown(report: dict[str, Any], name: str) -> str:
+    """The report as a page for a reader."""
+    shape = report["shape"]
+    title = name.replace("\n", " ").replace("`", "'")
+    facts = {
+        "images": f"{report['rows']:,}",
+        "image": f"{shape['height']} × {shape['width']}, {shape['channels']} channel"
+        f"{'s' * (shape['channels'] > 1)}",
+        "classes": str(report["classes"]),
+        "duplicates": f"{report['duplicates']:,}",
+        "conflicting labels": f"{report['conflicting_labels']:,}",
+        "blank images": f"{report['blank_images']:,}",
+        "constant images": f"{report['constant_images']:,}",
+        "pixel values": f"{report['pixels']['min']} to {report['pixels']['max']}, mean "
+        f"{report['pixels']['mean']:.2f}, standard deviation {report['pixels']['std']:.2f}",
+        "sha256 of the CSV": f"`{report['csv']['sha256']}`",
+    }
+    most = max(report["class_counts"])
+    lines = [f"# Validation of `{title}`", "", "| | |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in facts.items()]
+    lines += ["", "## Images per class", "", "| class | images | |", "|---:|---:|---|"]
+    lines += [
+        f"| {label} | {count:,} | {'█' * max(1, round(20 * count / most))} |"
+        for label, count in enumerate(report["class_counts"])
+    ]
+    lines += ["", "## Checks passed", ""] + [f"- {check}" for check in report["checks"]]
+    lines += ["", "## Warnings", ""] + [f"- {text}" for text in report["warnings"] or ["none"]]
+    return "\n".join(lines) + "\n"
+
+
+# --- drift --------------------------------------------------------------------------------------
+
+_Sums = Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
+
+
+class _Csv(BaseModel):
+    sha256: str
+
+
+class _Shape(BaseModel):
+    channels: int
+    height: int
+    width: int
+
+
+class _Profile(BaseModel):
+    brightness: Annotated[_Sums, Field(min_length=BINS, max_length=BINS)]
+    rows: _Sums
+    columns: _Sums
+
+
+class _Report(BaseModel):
+    """What is read of a validation report (`report_on`)."""
+
+    csv: _Csv
+    rows: int
+    classes: int
+    class_counts: _Sums
+    shape: _Shape
+    profile: _Profile
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> _Report:
+        found = [len(self.class_counts), len(self.profile.rows), len(self.profile.columns)]
+        if found != [self.classes, self.shape.height, self.shape.width]:
+            raise ValueError("as many counts and sums as classes, rows and columns are expected")
+        profile = self.profile
+        if (
+            min(map(sum, (self.class_counts, profile.brightness, profile.rows, profile.columns)))
+            <= 0
+        ):
+            raise ValueError("sums above 0 are expected")
+        return self
+
+
+def load_report(path: Path, name: str = "") -> dict[str, Any]:
+    """A validation report that `distances` takes; `name` stands for it in messages.
+
+    Raises DataError that says what is wrong with it; what to do, the caller knows.
+    """
+    name = name or str(path)
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        _Report.model_validate(report)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror}).") from None
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, fault["loc"])) or "the whole"
+        raise DataError(
+            f"{name}: not a validation report of this version ({place}: {fault['msg']})."
+        ) from None
+    except (ValueError, RecursionError):
+        raise DataError(
+            f"{name}: not a validation report, not even JSON. Was it cut off?"
+        ) from None
+    return dict(report)
+
+
+def distances(report: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
+    """Distances by the names of DRIFT_LIMITS. Raises DataError when shapes or classes differ."""
+    for key in ("shape", "classes"):  # so the profiles have equal lengths, too
+        if report[key] != reference[key]:
+            raise DataError(
+                f"drift: `{key}` is {report[key]}, the reference has {reference[key]}. "
+                "Compare files of one kind of image."
+            )
+    found, expected = report["profile"], reference["profile"]
+    counts = [np.asarray(each["class_counts"], float) for each in (report, reference)]
+    mixes = [count / count.sum() for count in counts]
+    return {
+        "class_mix": round(float(np.abs(mixes[0] - mixes[1]).sum() / 2), 4),
+        "pixel_values": _earth_movers_distance(found["brightness"], expected["brightness"]),
+        "position": max(
+            _earth_movers_distance(found[axis], expected[axis]) for axis in ("rows", "columns")
+        ),
+    }
+
+
+def check_drift(report: dict[str, Any], reference: Path, name: str) -> dict[str, float]:
+    """The distances to the report in the file `reference`, if all are within DRIFT_LIMITS.
+
+    Raises DataError that gives those which are not, and when the file is no such report.
+    """
+    try:
+        known = load_report(reference)
+    except DataError as error:
+        raise DataError(
+            f"{error} Make it from good data: `cgan validate GOOD.csv --report {reference}`."
+        ) from None
+    found = distances(report, known)
+    over = [
+        f"{key} {value:.3f} (limit {DRIFT_LIMITS[key]:.2f})"
+        for key, value in found.items()
+        if value > DRIFT_LIMITS[key]
+    ]
+    if over:
+        raise DataError(
+            f"{name}: differs from the reference: {', '.join(over)}. Inverted, moved or rescaled "
+            "images, or another mix of classes? If it is meant so, make a new reference from this file."
+        )
+    return found
+
+
+def _earth_movers_distance(first: Sequence[float], second: Sequence[float]) -> float:
+    """Earth mover's distance of two histograms on 0–1, each scaled to the sum 1."""
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    return round(float(np.abs(np.cumsum(a / a.sum() - b / b.sum())).sum() / len(a)), 4)

@@ -1,0 +1,221 @@
+"""params.yaml → `Params`, or one message that names every problem in it.
+
+YAML is read as DVC reads it: version 1.2, by ruamel.yaml. Only DVC overrides a value
+(`dvc exp run -S`): it rewrites params.yaml before a stage reads it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import types
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
+from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.nodes import Node
+
+from cgan.errors import ParamsError
+from cgan.params.sections import Params, flatten_names
+
+MAX_BYTES = 1_000_000
+MAX_ALIASES = 20
+MAX_SHOWN = 20  # problems told at once
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Read and check every parameter. Raises ParamsError that lists all problems at once."""
+    return check_params(read_yaml(path), path)
+
+
+def read_yaml(path: Path | str) -> Any:
+    """The YAML document in `path`. Raises ParamsError with line and column where it is not valid."""
+    return parse_yaml(read_text(path), path)
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a small file. Raises ParamsError when it is missing, too large or not UTF-8."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise ParamsError(f"{path}: not a file. Restore it from git: `git checkout {path}`.")
+        if size > MAX_BYTES:
+            raise ParamsError(f"{path}: {size:,} bytes, expected at most {MAX_BYTES:,}.")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path}: not found in {Path.cwd()}. Run from the project's top folder."
+        ) from None
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise ParamsError(f"{path}: not UTF-8 text. Save it as UTF-8.") from None
+
+
+class _BoundedComposer(Composer):
+    """Refuses a flood of aliases: a few lines of them can stand for gigabytes of values."""
+
+    aliases = 0
+    warn_double_anchors = False
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        if self.parser.check_event(AliasEvent):
+            self.aliases += 1
+            if self.aliases > MAX_ALIASES:
+                raise ParamsError(
+                    f"more than {MAX_ALIASES} YAML aliases. Write the values out instead."
+                )
+        node: Node | None = super().compose_node(parent, index)
+        return node
+
+
+def yaml_reader() -> YAML:
+    """ruamel.yaml's safe reader of plain values. It refuses tags of other types and duplicate keys."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _BoundedComposer
+    return yaml
+
+
+def parse_yaml(text: str, name: Path | str) -> Any:
+    """The YAML document in `text`; `name` stands for the file in the message of a ParamsError."""
+    try:
+        return yaml_reader().load(text)
+    except ParamsError as error:
+        raise ParamsError(f"{name}: {error}") from None
+    except RecursionError:
+        raise ParamsError(f"{name}: nested too deeply. Two levels are enough.") from None
+    except Exception as error:  # ruamel.yaml lets through whatever it stumbles over
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
+        raise ParamsError(f"{name}{where}: not valid YAML: {problem}.") from None
+
+
+def check_params(document: Any, name: Path | str) -> Params:
+    """The params in a YAML document. Raises ParamsError that lists all problems at once."""
+    if not isinstance(document, dict):
+        raise ParamsError(
+            f"{name}: expected sections with keys, found {_value_in_words(document)}. Restore it from git: "
+            f"`git checkout {name}`."
+        )
+    try:
+        return Params.model_validate(document)
+    except ValidationError as error:
+        problems = error.errors()
+    told = [_problem_in_words(problem) for problem in problems[:MAX_SHOWN]]  # type: ignore[arg-type]
+    if len(problems) == 1:
+        raise ParamsError(f"{name}: {told[0]}")
+    lines = "\n".join(f"  - {problem}" for problem in told)
+    first = f", the first {MAX_SHOWN} of them" if len(problems) > MAX_SHOWN else ""
+    raise ParamsError(f"{name}: {len(problems):,} problems{first}:\n{lines}")
+
+
+# --- the words for a problem --------------------------------------------------------------------
+
+
+def _problem_in_words(problem: dict[str, Any]) -> str:
+    location = problem["loc"]
+    name = ".".join(map(str, location))
+    kind, found = problem["type"], problem["input"]
+    if not location:
+        return str(problem["ctx"]["error"] if "ctx" in problem else problem["msg"])
+    parent = _model_at(location[:-1])
+    prefix = name.rpartition(".")[0]
+    prefix = f"{prefix}." if prefix else ""
+    if kind == "extra_forbidden":
+        return f"unknown key `{name}`; {_suggestion(str(location[-1]), parent, prefix)}"
+    if kind == "missing":
+        return f"`{name}` is missing. Add it, or restore params.yaml from git."
+    if kind == "value_error":
+        return f"`{name}`: {problem['ctx']['error']}."
+    fields = {field.alias or key: field for key, field in parent.model_fields.items()}
+    field = fields.get(str(location[-1])) or next(
+        (fields[str(part)] for part in reversed(location) if str(part) in fields), None
+    )
+    if field is None:
+        return f"`{name}`: {problem['msg']}, got {_value_in_words(found)}."
+    expected = _type_in_words(field.annotation, field.metadata)
+    text = f"`{name}` must be {expected}, got {_value_in_words(found)}."
+    if found == "seed" and name in ("train.generator", "train.discriminator"):
+        text += " The demo's network is called `demo` now."
+    if field.annotation in (int, float):
+        text += _number_meant(found, whole=field.annotation is int)
+    if name == "gate.model" and kind == "string_pattern_mismatch":
+        text += " Expected letters, digits, `.`, `_` and `-`, such as `cgan`."
+    elif kind == "string_pattern_mismatch":
+        text += " Expected a competition such as `digit-recognizer`, or `owner/dataset`."
+    return text
+
+
+def _model_at(location: tuple[Any, ...]) -> type[BaseModel]:
+    model: type[BaseModel] = Params
+    for part in location:
+        for name, field in model.model_fields.items():
+            if part in (name, field.alias) and isinstance(field.annotation, type):
+                if issubclass(field.annotation, BaseModel):
+                    model = field.annotation
+                break
+    return model
+
+
+def _suggestion(key: str, model: type[BaseModel], prefix: str) -> str:
+    keys = [field.alias or name for name, field in model.model_fields.items()]
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean `{prefix}{close[0]}`?"
+    elsewhere = [name for name in flatten_names(Params) if name.split(".")[-1] == key]
+    if elsewhere:
+        return f"did you mean `{elsewhere[0]}`?"
+    return "valid here: " + ", ".join(f"`{name}`" for name in keys) + "."
+
+
+def _type_in_words(annotation: Any, metadata: list[Any]) -> str:
+    """The field's type and range in words: `a number above 0`."""
+    if get_origin(annotation) is types.UnionType:
+        options = [option for option in get_args(annotation) if option is not type(None)]
+        return f"{_type_in_words(options[0], metadata)} or null"
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(f"`{option}`" for option in get_args(annotation))
+    kind = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(
+        annotation, "a section with keys"
+    )
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    limits = [
+        f"{words[name]} {getattr(rule, name)}"
+        for rule in metadata
+        for name in words
+        if getattr(rule, name, None) is not None
+    ]
+    return " ".join([kind, " and ".join(limits)]).strip()
+
+
+def _value_in_words(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"the truth value {str(value).lower()}"
+    if isinstance(value, str):
+        return f"the text {value[:80]!r}" if value else "an empty text"
+    if isinstance(value, dict | list):
+        return f"a {'mapping' if isinstance(value, dict) else 'list'}"
+    if isinstance(value, datetime.date):
+        return f"the date {value}"
+    return f"{str(value)[:80]}"
+
+
+def _number_meant(found: Any, whole: bool) -> str:
+    """What to write for a number in quotes, and for `1e6` where a whole number is expected."""
+    if not isinstance(found, str) and not (whole and isinstance(found, float)):
+        return ""
+    try:
+        number = float(found)
+    except ValueError:
+        return ""
+    if not abs(number) < 1e15 or (whole and not number.is_integer()):
+        return ""
+    quotes = ", without quotes" if isinstance(found, str) else ""
+    return f" Write {f'{number:.0f}' if whole else number}{quotes}."

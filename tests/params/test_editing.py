@@ -1,0 +1,126 @@
+"""What writes into params.yaml: single values and presets."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cgan.errors import ParamsError
+from cgan.params.editing import apply_preset, set_params
+from cgan.params.reading import load_params
+
+TEXT = (ROOT / "params.yaml").read_text()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+def differing(path: Path) -> list[tuple[str, str]]:
+    lines = zip(TEXT.splitlines(), path.read_text().splitlines(), strict=True)
+    return [(old, new) for old, new in lines if old != new]
+
+
+def test_overrides_change_the_values_characters_only(path: Path) -> None:
+    changed = set_params({"train.lr": 1e-5, "train": {"seed": 7}, "validate.classes": 10}, path)
+    assert changed == {
+        "train.lr": (0.0045, 1e-5),
+        "train.seed": (1, 7),
+        "validate.classes": (None, 10),
+    }
+    params = load_params(path)
+    assert (params.train.lr, params.train.seed, params.validation.classes) == (1e-5, 7, 10)
+    different = differing(path)
+    assert len(different) == 3
+    assert all(old.partition("#")[2] == new.partition("#")[2] for old, new in different)
+    assert all(old.find("#") == new.find("#") for old, new in different), "the comments' columns"
+    assert set_params({"train.lr": 1e-5}, path) == {}
+
+
+def test_a_value_longer_than_its_column_keeps_its_comment(path: Path) -> None:
+    set_params({"data.member": "a/rather/long/name/of/a/member.csv"}, path)
+    [(_, new)] = differing(path)
+    assert new.startswith("  member: a/rather/long/name/of/a/member.csv # the CSV to take out of")
+
+
+def test_a_value_is_written_where_none_was(path: Path) -> None:
+    path.write_text(TEXT.replace("classes: null  ", "classes:").replace("width: null", "width:"))
+    set_params({"validate": {"classes": 12, "height": 30, "width": 20}}, path)
+    found = load_params(path).validation
+    assert (found.classes, found.height, found.width) == (12, 30, 20)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"train.lrr": 1.0}, r"overrides: unknown key `train.lrr`; did you mean `train.lr`"),
+        ({"train.lr": "fast"}, r"overrides: `train.lr` must be a number"),
+        ({"train.lr": [1.0]}, r"overrides: `train.lr` must be a number"),
+        ({"train": 3}, r"overrides: `train` must be"),
+        ({"train.lr.x": 3}, r"overrides: `train.lr`"),
+        ({"data.path": "a\nb"}, r"overrides: `data.path`"),
+        ({"train.lr": 0, "train.seed": -1}, r"overrides: 2 problems"),
+    ],
+)
+def test_f31_a_wrong_override_changes_nothing(
+    path: Path, override: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ParamsError, match=message):
+        set_params(override, path)
+    assert path.read_text() == TEXT
+
+
+@given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_any_text_is_written_so_that_it_reads_back(text: str) -> None:
+    if not text.isprintable():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "params.yaml")
+        path.write_text(TEXT)
+        set_params({"data.path": text}, path)
+        assert load_params(path).data.path == text
+        assert len(differing(path)) == 1
+
+
+ALIAS = TEXT.replace("  lr: 4.5e-3", "  lr: &x 4.5e-3").replace("kimg: 10.0", "kimg: *x")
+MERGE = TEXT.replace("  steps: 10   ", "  <<: {steps: 10}")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [(ALIAS, "train.lr"), (ALIAS, "train.ema_half_life_kimg"), (MERGE, "render.steps")],
+)
+def test_a_value_that_cannot_be_changed_alone_is_not_changed(
+    path: Path, text: str, key: str
+) -> None:
+    assert load_params(path) and text != TEXT
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=rf"params.yaml: {key} cannot be changed alone"):
+        set_params({key: 5}, path)
+    assert path.read_text() == text
+
+
+def test_a_preset_is_written_and_says_what_it_changed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    changed = apply_preset("fast", path)
+    assert changed and all(key.startswith("train.") for key in changed)
+    assert len(differing(path)) == len(changed)
+    assert apply_preset("fast", path) == {}
+
+
+def test_an_unknown_preset_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ParamsError, match=r"no preset `quick` under presets/\. There are: .*fast"):
+        apply_preset("quick", path)

@@ -1,0 +1,89 @@
+"""The `cgan` command as a program: version, completion, colours, and how fast its help comes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import cgan
+from cgan.runs.status import make_console
+
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:[349][0-7]|[34]8)(?:;\d+)*m")
+
+
+def run_cgan(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """`cgan ARGUMENTS` as the installed command runs it."""
+    code = "import sys; from cgan.cli import main; sys.argv[0] = 'cgan'; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_version_is_that_of_the_package() -> None:
+    run = run_cgan("--version")
+    assert (run.returncode, run.stdout) == (0, f"cgan {cgan.__version__}\n")
+    assert importlib.metadata.version("cgan") == cgan.__version__
+
+
+def test_the_package_is_typed_for_its_users() -> None:
+    assert (Path(cgan.__file__).parent / "py.typed").is_file()
+
+
+def test_completion_knows_the_commands() -> None:
+    run = run_cgan(_CGAN_COMPLETE="complete_bash", COMP_WORDS="cgan re", COMP_CWORD="1")
+    assert run.stdout.split() == ["reproduce", "reevaluate", "report", "registry"]
+
+
+def test_completion_is_installed_for_a_shell(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    run = run_cgan("--install-completion", "bash", **env)
+    assert run.returncode == 0, run.stderr
+    assert "_CGAN_COMPLETE=complete_bash" in (tmp_path / ".bash_completions/cgan.sh").read_text()
+    assert ".bash_completions/cgan.sh" in (tmp_path / ".bashrc").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["draw", "--help"], ["draw", "--no-such-option"], ["draw"]]
+)
+def test_no_color_is_respected_by_help_and_errors(arguments: list[str], tmp_path: Path) -> None:
+    run = run_cgan(*arguments, FORCE_COLOR="1", NO_COLOR="1")
+    assert run.stdout + run.stderr and not COLOUR.search(run.stdout + run.stderr)
+
+
+def test_help_is_coloured_on_a_terminal_otherwise() -> None:
+    assert COLOUR.search(run_cgan("--help", FORCE_COLOR="1").stdout)
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_no_color_is_respected_by_status(
+    no_color: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    make_console().print("[green]promoted[/green]")
+    assert bool(COLOUR.search(capsys.readouterr().out)) == (not no_color)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from cgan.cli import main\n"
+        "sys.argv = ['cgan', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = ('torch', 'numpy', 'mlflow', 'pydantic', 'ruamel', 'yaml', 'pandas', 'PIL')\n"
+        "assert not [name for name in heavy if name in sys.modules]\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
