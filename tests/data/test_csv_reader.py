@@ -461,6 +461,11 @@ def test_f14_imbalance_is_a_warning(tmp_path: Path) -> None:
     table = accepts(tmp_path, csv_lines(images[keep], labels[keep]))
     report = csv_report.report_on(table, DEFAULTS.model_copy(update={"max_imbalance": 3.0}), "x")
     assert report["imbalance"] == 4.0
+    uneven = np.repeat([0, 1, 2], [30, 16, 17])
+    csv = write_csv(tmp_path / "uneven.csv", make_images(21)[0][: len(uneven)], uneven)
+    assert (
+        csv_report.report_on(csv_reader.read_csv(csv, DEFAULTS), DEFAULTS, "x")["imbalance"] == 1.875
+    )
     assert any("class 1 has 10, 4.0 times fewer" in text for text in report["warnings"])
     assert not csv_report.report_on(table, DEFAULTS, "x")["warnings"]
 
@@ -661,6 +666,7 @@ def test_report_states_what_numpy_finds(digits_csv: Path) -> None:
     assert report["pixels"]["std"] == pytest.approx(IMAGES.std(), abs=1e-3)
     assert report["duplicates"] == report["blank_images"] == 0
     page = csv_report.to_markdown(report, "my | data.csv")
+    assert page.splitlines()[1:4] == ["", "| | |", "|---|---|"]
     assert "| 2 | 12 |" in page and report["csv"]["sha256"] in page
 
 
