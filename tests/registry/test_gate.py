@@ -35,7 +35,7 @@ from cgan.registry import load_check
 from cgan.registry.archive import training_data_of
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.decision import Loaded, Share
-from cgan.registry.load_check import drawing_apart, labels_for
+from cgan.registry.load_check import drawing_apart, labels_for, load_result
 from cgan.tracking.journal import JOURNAL, JournalTracker, RunHeader, count_waiting, journals
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
@@ -669,7 +669,7 @@ def test_f72_rollback_killed_halfway_is_not_undone_by_the_next_gate(
         open_registry("cgan") as registry,
         pytest.raises(KeyboardInterrupt),
     ):
-        patch.setattr(Registry, "_follow", dying)
+        patch.setattr(Registry, "_update_what_follows", dying)
         registry.rollback("it draws badly on the wall")
     report, _ = gated()
     assert report["verdict"] == "unchanged"
@@ -889,12 +889,14 @@ def test_drawings_from_apart_are_compared_pixel_for_pixel_and_by_class(root: Pat
     named = look(inputs.judge, drawn).classes
     right = int((named == torch.tensor(labels)).sum())
     assert right < len(labels)
-    assert gatekeeper._loaded(drawn, inputs, labels, 7) == Loaded(right=Share(right, len(labels)))
+    assert load_result(drawn, inputs.network, inputs.judge, labels, 7) == Loaded(
+        right=Share(right, len(labels))
+    )
     drawn[-1, 0, 0, 0] ^= 1
     words = "its drawings are not those of models/generator.safetensors"
-    assert gatekeeper._loaded(drawn, inputs, labels, 7).problem == words
-    assert gatekeeper._loaded(drawn[:-1], inputs, labels, 7).problem == words
-    assert gatekeeper._loaded("no module", inputs, labels, 7).problem == "no module"
+    assert load_result(drawn, inputs.network, inputs.judge, labels, 7).problem == words
+    assert load_result(drawn[:-1], inputs.network, inputs.judge, labels, 7).problem == words
+    assert load_result("no module", inputs.network, inputs.judge, labels, 7).problem == "no module"
 
 
 def registered_model(root: Path) -> Path:
