@@ -59,8 +59,10 @@ def read_text(path: Path | str) -> str:
 class _BoundedComposer(Composer):
     """Refuses a flood of aliases: a few lines of them can stand for gigabytes of values."""
 
-    aliases = 0
-    warn_double_anchors = False
+    def __init__(self, loader: Any = None) -> None:
+        super().__init__(loader)
+        self.aliases = 0
+        self.warn_double_anchors = False  # YAML allows an anchor to be used again
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         if self.parser.check_event(AliasEvent):

@@ -274,6 +274,12 @@ def test_f35_yaml_bomb_is_refused(load: Load) -> None:
     assert "YAML aliases. Write the values out instead." in refusal(load, text="\n".join(lines))
 
 
+def test_an_anchor_may_be_used_again_without_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("a: &x 1\nb: &x 2\nc: *x\n")
+    assert read_yaml(path) == {"a": 1, "b": 2, "c": 2}
+
+
 def test_f35_deep_huge_and_circular_yaml_are_refused(load: Load) -> None:
     assert "nested too deeply" in refusal(load, text="[" * 10_000)
     assert "1,000,012 bytes, expected at most" in refusal(load, text="a: " + "x" * 1_000_009)
