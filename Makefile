@@ -73,7 +73,7 @@ test-lowest: ## The quick tests with the oldest versions that pyproject.toml all
 	  $$($(PYTHON) tools/lowest.py)
 	PATH="$(CURDIR)/.cgan/lowest/bin:$$PATH" .cgan/lowest/bin/python -m pytest -n 2 --dist worksteal
 
-mutants: $(VENV)/.mutants ## Change the code in small ways, list the changes that no test notices (MODULE=feed SAMPLE=40)
+mutants: $(VENV)/.mutants ## Change the code in small ways, list the changes that no test notices (MODULE=training/losses SAMPLE=40)
 	python tools/mutants $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JOBS),--jobs $(JOBS)) \
 	  $(if $(FRESH),--fresh) $(if $(REPORT),--report)
 

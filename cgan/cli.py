@@ -263,7 +263,7 @@ def report() -> None:
 
 @app.command()
 def preset(
-    name: Annotated[str, typer.Argument(help="fast, default, best or seed (the R/MXNet demo).")],
+    name: Annotated[str, typer.Argument(help="fast, default, best or demo (the R/MXNet demo).")],
 ) -> None:
     """Write a preset into the section `train` of params.yaml; then `dvc repro`."""
     from cgan.params.editing import apply_preset

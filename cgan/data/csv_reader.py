@@ -1,4 +1,4 @@
-"""What a valid CSV is: one reader for every stage.
+"""What a valid CSV is: one reader for every stage. It refuses; `csv_faults` finds the words.
 
 A valid CSV has a header (the label column first, then the pixels in order) and one image a row, all
 values whole numbers. The file is read once, line by line, and parsed in blocks of rows: memory is that of

@@ -1,9 +1,12 @@
-"""Two generators on one ground: the same judge, hold-out, latents and labels, and what noise does to it.
+"""Two generators compared under equal conditions, and how much of a difference is noise.
+
+Equal are the judge, the hold-out, the latents and the labels.
 
 Every metric comes with bootstrap replicates (Efron & Tibshirani, An Introduction to the Bootstrap, 1993):
-the drawings, the held-out and the training images are drawn again with replacement, and the metric is
-taken of each such sample. So an interval covers the noise of *which* latents and *which* real images it
-was measured with. It doesn't cover what another seed of the training would give, nor the judge's errors.
+drawings, held-out and training images are resampled with replacement, in up to 200 groups of neighbours,
+not image by image (coverage: real images singly, drawings in blocks), and the metric is taken of each
+sample. So an interval covers the noise of *which* latents and *which* real images it was measured with.
+It doesn't cover what another seed of the training would give, nor the judge's errors.
 
 Both generators see the same replicates: position by position the same latents, labels and real images.
 So the noise that they share drops out of a difference.
@@ -34,10 +37,8 @@ COMPARED = ("fid_judge", "conditional_accuracy", "worst_class_accuracy", "covera
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, and replicates of it [B] whose mean is the value.
-
-    They are moved there: a sample drawn with replacement holds images twice, which alone adds to a
-    Fréchet distance.
+    """A value and its bootstrap replicates [B]. `of` shifts them so that their mean is the value: a
+    sample drawn with replacement holds some images twice, and that alone raises a Fréchet distance.
     """
 
     value: float
@@ -185,7 +186,7 @@ class Ground:
 
 
 def ground_of(inputs: Inputs, params: EvaluateParams) -> Ground:
-    """What the gate compares generators on: what the stage evaluate judges them by."""
+    """The conditions under which the gate compares generators; those of the stage evaluate."""
     order, _ = shuffled(inputs.training, inputs.heldout, params.seed)
     real = inputs.training.images[order[: min(params.samples, len(order))]]
     floor = look(inputs.judge, real).features

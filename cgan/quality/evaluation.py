@@ -1,8 +1,8 @@
 """A generator judged: one evaluation, for the stage `evaluate` and for `cgan gate`.
 
-Both judge the same drawings (equal latents, classes and counts) by the same judge against the same
-hold-out. The stage measures every metric; the gate takes the four that it decides by, with replicates
-(`quality.comparison`).
+The gate judges the first of the stage's sets of drawings (equal latents, classes and counts), with the
+same judge and hold-out. The stage measures every metric; the gate takes the four that it decides by,
+with replicates (`quality.comparison`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Inputs:
 
 
 def passport(inputs: Inputs, params: EvaluateParams) -> dict[str, Any]:
-    """What every number hangs on, whoever measured it. Two numbers compare if these are equal."""
+    """What every number depends on, whoever measured it. Two generators' numbers can be compared if
+    all of this but `generator_digest` is equal."""
     return {
         "extractor": "judge, 128 features after ReLU",
         "extractor_digest": inputs.judge_digest,

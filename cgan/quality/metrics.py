@@ -153,7 +153,7 @@ def copies(drawn: Tensor, heldout: Tensor, training: Tensor) -> Copies:
 def nearest_distance(images: Tensor, reference: Tensor) -> Tensor:
     """Root mean square distance of each image to its nearest one in `reference`, in grey levels.
 
-    Both uint8 [N, C, H, W] → float32 [N]. Memory beside them: floats of a block of each.
+    Both uint8 [N, C, H, W] → float32 [N]. Extra memory: one block of each set, as floats.
     """
     pixels = reference[0].numel()
     nearest = torch.full((len(images),), math.inf, device=images.device)

@@ -1,7 +1,8 @@
 """The metrics, once: each one's key, name, meaning, direction, and where the evaluation's report has it.
 
 To add a metric, measure it in `evaluation.evaluate` and give it a row here: `dvc metrics`, MLflow,
-`cgan report`, `cgan status`, the gate's report and Prefect's table follow.
+`cgan report`, `cgan status` and Prefect's table then show it. The gate takes its names from here, and
+compares only the metrics in `comparison.COMPARED`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Metric:
 
 
 def _at(*keys: str) -> Callable[[Report], float | None]:
-    """Reads the number there, or None: a report of before a metric hasn't got it."""
+    """Reads the number there, or None: a report written before the metric existed does not have it."""
 
     def read(report: Report) -> float | None:
         found: Any = report

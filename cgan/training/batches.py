@@ -1,7 +1,8 @@
 """What a step is fed with: images, labels and latents, and the schedules: learning rate, average, R1.
 
-All of it depends on the seed, the step and `train.log_every` alone (latents are drawn for that many
-steps at once). So a checkpoint needs no RNG state, and a resumed training equals an uninterrupted one.
+For given data and params, everything random here depends only on the seed, the step and
+`train.log_every` (latents are drawn for that many steps at once). So a checkpoint needs no RNG state,
+and a resumed training equals an uninterrupted one.
 """
 
 from __future__ import annotations

@@ -125,7 +125,8 @@ def hand_over(folder: Path, reference: Path) -> None:
 
 
 def remove_known(checkpoints: Path, lock: Path) -> None:
-    """Remove the results that dvc.lock knows. If the stage is started all the same, it must train again."""
+    """Remove kept results whose hash is in dvc.lock. If the stage is started although DVC has its
+    result, it must train again, not take over the old one."""
     known: set[str] = set()
     try:
         stages = yaml.safe_load(lock.read_text())["stages"]

@@ -173,7 +173,8 @@ def spread_steps(count: int, total_steps: int) -> set[int]:
 
 
 def record(state: TrainState, seconds: float, steps: int) -> dict[str, float]:
-    """Means over the interval that ends at `state.step`. Only here does the loop wait for the device."""
+    """Means over the interval that ends at `state.step`. Besides previews, probes and checkpoints, only
+    this makes the loop wait for the device."""
     check_finite(state)
     p, step = state.params, state.step
     done = (step - 1) % p.log_every + 1

@@ -2,7 +2,8 @@
 
 - logistic: the non-saturating loss of Goodfellow et al. (arXiv:1406.2661, section 3).
 - least_squares: Mao et al. (arXiv:1611.04076, eq. 9 with a=0, b=c=1); the demo's squared error.
-- One pass for both networks: Shen et al. (arXiv:2103.00430), by the ratio of the slopes.
+- One pass for both networks: Shen et al. (arXiv:2103.00430), the generator's gradient is the
+  discriminator's, times the ratio of the losses' slopes (`slope_ratio`).
 - R1: Mescheder et al. (arXiv:1801.04406, eq. 9), penalised lazily (Karras et al., arXiv:1912.04958).
 
 `real` and `fake` are the discriminator's logits, float32 [N]; losses and penalty are scalars.

@@ -464,7 +464,8 @@ def test_f14_imbalance_is_a_warning(tmp_path: Path) -> None:
     uneven = np.repeat([0, 1, 2], [30, 16, 17])
     csv = write_csv(tmp_path / "uneven.csv", make_images(21)[0][: len(uneven)], uneven)
     assert (
-        csv_report.report_on(csv_reader.read_csv(csv, DEFAULTS), DEFAULTS, "x")["imbalance"] == 1.875
+        csv_report.report_on(csv_reader.read_csv(csv, DEFAULTS), DEFAULTS, "x")["imbalance"]
+        == 1.875
     )
     assert any("class 1 has 10, 4.0 times fewer" in text for text in report["warnings"])
     assert not csv_report.report_on(table, DEFAULTS, "x")["warnings"]

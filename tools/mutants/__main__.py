@@ -1,7 +1,7 @@
 """Mutation tests: changes the code in thousands of small ways; each change ought to fail a test.
 
     make mutants                        every module, 40 mutants of each, drawn by a seed
-    make mutants MODULE=feed SAMPLE=0   every mutant of one module (several: MODULE="feed losses")
+    make mutants MODULE=training/losses SAMPLE=0   every mutant of one module (or of several)
     make mutants FRESH=1                forgets earlier results, of these modules
     make mutants REPORT=1               prints the table of what is known, runs nothing
 
