@@ -25,6 +25,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from cgan import git
@@ -38,6 +39,7 @@ GRACE_S = 20.0  # for a training to write its checkpoint; a Prefect worker kills
 KEPT_LINES = 20  # of output, for the message of a failure
 BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
 BROKEN_LOCK = LOCK_COPY.with_name("dvc.lock.broken")
+RWLOCK = Path(".dvc/tmp/rwlock")
 BLOCKER = re.compile(r"\(PID (\d+)\): (.*)")
 
 
@@ -260,8 +262,9 @@ def _failure(code: int, lines: Sequence[str]) -> CganError:
 
 
 def check_repository(say: Callable[[str], None]) -> None:
-    """Put dvc.lock right if it is broken, and say so. Raises CganError where DVC could not start."""
+    """Put right what a killed DVC left broken, and say so. Raises CganError where DVC could not start."""
     _require_git()
+    _forget_dead_holders(say)
     if not LOCK.is_file():
         return  # everything is stale then
     content = LOCK.read_bytes()
@@ -301,6 +304,34 @@ def _require_git() -> None:
             "--all && git commit --message start`. Or do without: `dvc config --local core.no_scm true`. "
             "`cgan validate` and `cgan draw` need neither."
         ) from None
+
+
+def _forget_dead_holders(say: Callable[[str], None]) -> None:
+    """Remove DVC's list of files in use when nobody lives who is on it.
+
+    DVC itself forgets those whose number no process has. A killed one keeps its number until its
+    parent has asked how it ended, and in many a container nobody asks.
+    """
+    try:
+        content = RWLOCK.read_text()
+        holders = set(map(int, re.findall(r'"pid": *"?(\d+)', content)))
+        if not holders or any(map(_lives, holders)) or RWLOCK.read_text() != content:
+            return
+        RWLOCK.unlink()
+    except OSError:
+        return  # there is none, or it is gone meanwhile
+    say(
+        f"WARNING: the DVC that used files here (process {min(holders)}) is dead: {RWLOCK} is removed."
+    )
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True  # somebody else's, whom we may not ask
 
 
 def _last_good_copy() -> bytes:

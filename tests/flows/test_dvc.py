@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import ROOT
 
@@ -161,3 +164,30 @@ def test_f90_without_a_dvc_lock_there_is_nothing_to_put_back(repo: Path) -> None
     Path("dvc.lock").unlink()
     assert checked() == []
     assert not Path("dvc.lock").exists()
+
+
+def test_f96_files_that_a_dead_process_holds_are_free_again(repo: Path) -> None:
+    """DVC's list of files in use, with the number of a killed process whose parent has not asked for it."""
+    lock = Path(".dvc/tmp/rwlock")
+    lock.parent.mkdir(exist_ok=True)
+
+    def held_by(*pids: int) -> None:
+        out = str(Path("out.txt").resolve())
+        holders = [{"pid": pid, "cmd": "dvc repro"} for pid in pids]
+        lock.write_text(json.dumps({"write": {out: holders[0]}, "read": {out + "x": holders[1:]}}))
+
+    with subprocess.Popen(["sleep", "60"]) as dead, subprocess.Popen(["sleep", "60"]) as living:
+        dead.kill()
+        while psutil.Process(dead.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        held_by(dead.pid, living.pid)
+        assert checked() == [] and lock.exists(), "one of them may still write"
+        held_by(dead.pid)
+        refused = subprocess.run(
+            [sys.executable, "-m", "dvc", "repro", "--force"], capture_output=True
+        )
+        assert b"is busy, it is being blocked by" in refused.stderr
+        (said,) = checked()
+        assert f"process {dead.pid}) is dead" in said and not lock.exists()
+        dvc("repro", "--force")
+        living.kill()
