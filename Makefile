@@ -11,7 +11,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all test-lowest check audit bench bench-all bench-gpu test-gpu mutants format ui up deploy down clean
+.PHONY: help env repro test test-all test-lowest check types lint audit bench bench-all bench-gpu test-gpu mutants format ui up deploy down clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,22 +31,28 @@ repro: $(READY) ## Run what is stale of the pipeline; print metrics, the grid's 
 	@cgan report
 
 # Two processes, for many tests wait for a server, a lock or a signal; more would share the cores that others time.
+# A file stays in one of them, so that what its tests share is made once.
 test: check ## All checks and the quick tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-gpu: $(READY) ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
 test-all: $(READY) ## With the slow tests (half an hour; some need root); the result stands in .cgan/test-all.json
 	@mkdir -p .cgan; passed=false; commit="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo ', changed')"; \
-	$(MAKE) --no-print-directory test && $(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow and not gpu' && passed=true; \
+	$(MAKE) --no-print-directory test && $(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not gpu' && passed=true; \
 	printf '{"commit": "%s", "passed": %s, "date": "%s"}\n' "$$commit" $$passed "$$(date -u +%FT%TZ)" \
 	  > .cgan/test-all.json; cat .cgan/test-all.json; $$passed
 
 check: $(READY) ## Format, lint, types, import contracts, declared dependencies, security lint
+	@$(MAKE) --no-print-directory -j2 --output-sync types lint
+
+types: $(READY)
+	mypy
+
+lint: $(READY)
 	ruff format --check .
 	ruff check .
-	mypy
 	lint-imports
 	deptry .
 	bandit --quiet --severity-level medium --recursive --configfile pyproject.toml cgan flows
@@ -71,7 +77,7 @@ test-lowest: ## The quick tests with the oldest versions that pyproject.toml all
 	$(PYTHON) -m venv .cgan/lowest
 	.cgan/lowest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[kaggle,dev]' \
 	  $$($(PYTHON) tools/lowest.py)
-	PATH="$(CURDIR)/.cgan/lowest/bin:$$PATH" .cgan/lowest/bin/python -m pytest -n 2 --dist worksteal
+	PATH="$(CURDIR)/.cgan/lowest/bin:$$PATH" .cgan/lowest/bin/python -m pytest -n 2 --dist loadfile
 
 mutants: $(VENV)/.mutants ## Change the code in small ways, list the changes that no test notices (MODULE=training/losses SAMPLE=40)
 	python tools/mutants $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JOBS),--jobs $(JOBS)) \

@@ -420,7 +420,7 @@ def test_after_all_stages_the_gate_s_verdict_names_the_run_s_state(
     assert row["change"] == "+0.0123 (better)"
 
 
-@pytest.mark.parametrize("verdict", ["unchanged", "promoted"])
+@pytest.mark.parametrize("verdict", [pytest.param("unchanged", marks=pytest.mark.slow), "promoted"])
 def test_a_refresh_that_finds_the_same_data_ends_unchanged_unless_the_gate_promotes_late(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch, verdict: str
 ) -> None:

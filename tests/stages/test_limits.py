@@ -17,13 +17,9 @@ from cgan.serving.generator import Generator
 STAGES = ("download", "validate", "preprocess", "train_judge", "train", "evaluate", "render")
 
 
-@pytest.mark.parametrize(
-    ("classes", "side", "channels"),
-    [
-        (2, 9, 3),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1000, 8, 1), (2, 256, 3)]),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("classes", "side", "channels"), [(2, 9, 3), (1000, 8, 1), (2, 256, 3)])
 def test_smallest_and_largest_images_and_many_classes_go_through_all_stages(
     project: Path, empty_store: Path, classes: int, side: int, channels: int
 ) -> None:

@@ -128,7 +128,6 @@ def test_delivered_journal_of_a_finished_run_is_removed(recorded: tuple[Path, St
 def test_picture_lies_where_mlflow_itself_would_put_it(
     recorded: tuple[Path, Store, str], tmp_path: Path
 ) -> None:
-    import re
 
     from mlflow import MlflowClient
 
@@ -183,24 +182,6 @@ except Exception as error:
 
 def test_model_draws_in_a_process_that_has_no_cgan(recorded: tuple[Path, Store, str]) -> None:
     root, _, run_id = recorded
-    assert_draws_in_a_process_that_has_no_cgan(root, run_id)
-
-
-def test_a_journal_from_before_the_packages_is_delivered_and_its_model_draws(root: Path) -> None:
-    folder = waiting_journal(root)
-    (code,) = folder.glob("files/*-code/cgan")
-    for path in list(code.rglob("*.py")):  # then all modules lay in one folder
-        text = re.sub(r"cgan\.(model|serving)(?=[. ])", "cgan", path.read_text())
-        if path.name != "__init__.py":
-            (code / path.name).write_text(text)
-    shutil.rmtree(code / "model")
-    shutil.rmtree(code / "serving")
-
-    flush(root)
-
-    ((run_id, _, status),) = Store(root / "mlflow.db").runs()
-    assert status == "FINISHED"
-    assert not folder.exists()
     assert_draws_in_a_process_that_has_no_cgan(root, run_id)
 
 
