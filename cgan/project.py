@@ -7,9 +7,8 @@ outputs too; a test compares.
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-PACKAGE_PARENT = str(
-    PACKAGE.parent
-)  # for PYTHONPATH: a child runs this code, whatever is installed
+# For PYTHONPATH: a child runs this code, whatever package is installed.
+PACKAGE_PARENT = str(PACKAGE.parent)
 
 CSV = Path("data/raw/train.csv")
 CSV_SOURCE = Path("data/raw/source.json")  # where the CSV came from
@@ -29,5 +28,6 @@ GATE_REPORT, GATE_TEXT = Path("reports/gate.json"), Path("reports/gate.md")
 REEVALUATION_REPORT = Path("reports/reevaluation.json")
 REEVALUATION_TEXT = Path("reports/reevaluation.md")
 GRID = Path("samples/grid.png")
+PREVIEWS = Path("samples/previews")  # of a training
 PRODUCTION = Path(".cgan/production")  # of `make up` and `make deploy`
 SCHEDULED_WORK = PRODUCTION / "work"  # the clone in which scheduled runs work

@@ -201,7 +201,7 @@ def unpack(
         raise SourceError(f"{error.filename or shown}: permission denied.") from None
     except IsADirectoryError:
         raise SourceError(f"{shown}: a folder, expected a .csv, .csv.gz or .zip.") from None
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # zipfile's word for a method of compression it hasn't got
         raise SourceError(
             f"{shown}: the archive uses a method that Python cannot unpack ({error}). "
             "Pack it again as a plain .zip, or unpack it first."

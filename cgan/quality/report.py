@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError
-from cgan.project import EVALUATION, RUN_REFERENCE
+from cgan.project import EVALUATION, GRID, JUDGE_METRICS, RUN_REFERENCE
 from cgan.project import METRICS as NUMBERS
 from cgan.quality.table import METRICS, floors
-
-JUDGE = Path("reports/judge.json")
-GRID = Path("samples/grid.png")
 
 
 def summary() -> str:
@@ -21,7 +18,7 @@ def summary() -> str:
         return _summary()
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CganError(
-            f"{NUMBERS}, {EVALUATION} or {JUDGE}: not what this version writes. Make them again: "
+            f"{NUMBERS}, {EVALUATION} or {JUDGE_METRICS}: not what this version writes. Make them again: "
             "`dvc repro --force train_judge evaluate`."
         ) from None
 
@@ -30,17 +27,16 @@ def _summary() -> str:
     quality = _read(NUMBERS)["quality"]
     evaluation = _read(EVALUATION)
     real, passport = floors(evaluation), evaluation["passport"]
-    judge = _read(JUDGE)["judge"]
-    rows = [("metric", "drawn", "real", "")]
+    judge = _read(JUDGE_METRICS)["judge"]
+    rows = [("metric", "drawn", "real", "better", "meaning")]
     for key, metric in METRICS.items():
         if metric.on_screen and key in quality:
             floor = f"{real[key]:.4g}" if key in real else ""
-            what = f"{metric.name}: {metric.meaning}"
-            rows.append((what, f"{quality[key]:.4g}", floor, f"{metric.better} is better"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+            rows.append((metric.name, f"{quality[key]:.4g}", floor, metric.better, metric.meaning))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
     table = "\n".join(
-        f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip()
-        for a, b, c, d in rows
+        f"  {name:<{widths[0]}}  {drawn:>{widths[1]}}  {floor:>{widths[2]}}  {better:<{widths[3]}}  {meaning}"
+        for name, drawn, floor, better, meaning in rows
     )
     note = (
         f"  {passport['drawn_images']:,} drawings × {passport['draws']}, judged by a class network "

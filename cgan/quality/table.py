@@ -63,7 +63,7 @@ METRICS = {
     ),
     "fid_judge": Metric(
         "Fréchet distance",
-        "distance of drawings from held-out real images, in the judge's features",
+        "from held-out real images, in the judge's features",
         "lower",
         _at("fid_judge", "value"),
         _at("fid_judge", "floor"),
@@ -84,14 +84,14 @@ METRICS = {
     "coverage": _manifold("coverage", "share of real images with a drawing near them", True),
     "gan_train_accuracy": Metric(
         "GAN-train accuracy",
-        "of a class network that saw drawings only, on held-out real images",
+        "of a class network that saw drawings only, on real images",
         "higher",
         _at("gan_train", "value"),
         _at("gan_train", "floor"),
     ),
     "copies": Metric(
         "copies",
-        "share of drawings closer to a training image than 99 % of held-out images are",
+        "share of drawings closer to a training image than 99 % of reals",
         "lower",
         _at("copies", "closer_than_1_percent_of_heldout"),
         lambda _: 0.01,  # by its definition

@@ -16,10 +16,9 @@ from cgan.errors import DataError
 from cgan.files import replacing
 from cgan.params.reading import load_params
 from cgan.params.sections import ValidateParams
-from cgan.project import VALIDATION
+from cgan.project import CSV, VALIDATION
 from cgan.stages.runner import run_stage
 
-CSV = "data/raw/train.csv"
 SHEET_COLUMNS = 10
 
 log = logging.getLogger(__name__)

@@ -28,11 +28,10 @@ from cgan.params.reading import load_params
 from cgan.params.sections import RenderParams
 from cgan.pictures.canvas import Canvas
 from cgan.pictures.network_diagram import network_diagram
-from cgan.project import DISCRIMINATOR, GENERATOR, RUN_REFERENCE
+from cgan.project import DISCRIMINATOR, GENERATOR, GRID, PREVIEWS, RUN_REFERENCE
 from cgan.stages.runner import run_stage
 from cgan.tracking.run import reopen
 
-PREVIEWS = Path("samples/previews")
 FILM = Path("samples/training.gif")
 WIDTH = 880  # pixels that a README shows
 GRID_CLASSES = 50
@@ -49,7 +48,7 @@ def main() -> None:
     network, _ = load_generator(GENERATOR)
     discriminator, _ = load_discriminator(DISCRIMINATOR)
     pictures = {
-        Path("samples/grid.png"): class_grid(network, params),
+        GRID: class_grid(network, params),
         Path("samples/grid_3x3.png"): nine(network, params.seed),
         Path("samples/latent_interpolation.png"): latent_strips(network, params),
         Path("samples/class_interpolation.png"): class_strips(network, params),
@@ -60,7 +59,7 @@ def main() -> None:
         save_png(path, picture)
         log.info("%s: %d × %d pixels", path, picture.shape[1], picture.shape[0])
     # Without previews the film is the trained generator's picture alone.
-    frames = film(PREVIEWS) or [pictures[Path("samples/grid.png")]]
+    frames = film(PREVIEWS) or [pictures[GRID]]
     save_gif(FILM, frames)
     log.info("%s: %d pictures", FILM, len(frames))
     with reopen(RUN_REFERENCE) as tracker:

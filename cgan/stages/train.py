@@ -32,7 +32,18 @@ from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import FORMAT, load_tensors, save_network
 from cgan.params.reading import load_params
 from cgan.params.sections import Params
-from cgan.project import DISCRIMINATOR, GENERATOR, JUDGE, LOCK, PACKAGE, RUN_REFERENCE, TRAIN_DATA
+from cgan.project import (
+    CSV,
+    CSV_SOURCE,
+    DISCRIMINATOR,
+    GENERATOR,
+    JUDGE,
+    LOCK,
+    PACKAGE,
+    PREVIEWS,
+    RUN_REFERENCE,
+    TRAIN_DATA,
+)
 from cgan.quality.judge import load_judge
 from cgan.stages.runner import progress, run_stage
 from cgan.tracking.journal import project_root, run_key_in
@@ -42,7 +53,6 @@ from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import Watch
 from cgan.training.state import COLUMNS
 
-PREVIEWS = Path("samples/previews")
 LOSSES = Path("reports/losses.csv")
 # A change of these modules can change the result; a change of the rest cannot.
 CODE = (
@@ -190,10 +200,10 @@ def fingerprint(facts: dict[str, Any]) -> str:
 def dataset_facts(data: Dataset) -> dict[str, Any]:
     source: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
-        source = json.loads(Path("data/raw/source.json").read_text())
+        source = json.loads(CSV_SOURCE.read_text())
     return {
         "name": f"{source.get('source', 'csv')}: {Path(str(source.get('origin', 'train.csv'))).name}",
-        "path": "data/raw/train.csv",
+        "path": str(CSV),
         "sha256": data.metadata["csv_sha256"],
         "rows": source.get("rows", len(data)),
         "training_images": len(data),

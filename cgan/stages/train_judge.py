@@ -11,7 +11,7 @@ from cgan.data.dataset import load_dataset
 from cgan.files import write_json
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.params.reading import load_params
-from cgan.project import HOLDOUT_DATA, JUDGE, TRAIN_DATA
+from cgan.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
 from cgan.quality.judge import accuracy, save_judge, train_judge
 from cgan.quality.metrics import wilson_interval
 from cgan.stages.runner import run_stage
@@ -44,7 +44,7 @@ def main() -> None:
         },
     )
     write_json(
-        "reports/judge.json",
+        JUDGE_METRICS,
         {
             "judge": {
                 "accuracy": round(right, 5),

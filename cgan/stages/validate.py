@@ -7,19 +7,17 @@ import logging
 from cgan.data import csv_reader, csv_report
 from cgan.files import write_json, write_text
 from cgan.params.reading import load_params
-from cgan.project import VALIDATION
+from cgan.project import CSV, VALIDATION
 from cgan.stages.runner import run_stage
-
-CSV = "data/raw/train.csv"
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     params = load_params().validation
-    report = csv_report.report_on(csv_reader.read_csv(CSV, params), params, CSV)
+    report = csv_report.report_on(csv_reader.read_csv(CSV, params), params, str(CSV))
     write_json(VALIDATION, report)
-    write_text("reports/validation.md", csv_report.to_markdown(report, CSV))
+    write_text("reports/validation.md", csv_report.to_markdown(report, str(CSV)))
     log.info("%s is valid: %s", CSV, csv_report.summary(report))
 
 

@@ -59,7 +59,6 @@ class Sender:
         self.folder = folder
         environment = {key: value for key, value in os.environ.items() if key not in FOREIGN_RUN}
         environment |= {STORE: uri, **client_settings()}
-        # the code that runs here, not whatever package is installed
         environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")])
         )
