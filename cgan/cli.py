@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -116,10 +117,14 @@ def draw(
 @app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
+    from cgan.params.reading import load_params
     from cgan.tracking.journal import project_root
-    from cgan.tracking.store import serve_ui
+    from cgan.tracking.store import experiment_name, serve_ui
 
-    serve_ui(project_root(), port)
+    experiment = "cgan"
+    with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml
+        experiment = load_params().tracking.experiment
+    serve_ui(project_root(), port, experiment_name(experiment))
 
 
 track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")

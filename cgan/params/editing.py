@@ -6,6 +6,7 @@ show what changed, and nothing is looked up at run time.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -45,6 +46,22 @@ def preset_params(name: str) -> dict[str, Any]:
     if unknown := chosen.keys() - TrainParams.model_fields.keys():
         raise ParamsError(f"{PRESETS}/{name}.yaml: `train` has no key `{min(unknown)}`.")
     return chosen
+
+
+def recipe_in_words(train: TrainParams) -> str:
+    """The preset that `train` holds, such as `fast`; in front of it the first values that differ from the
+    most similar one, such as `lr 0.001 · default`."""
+    differing: dict[str, list[str]] = {}
+    for name in preset_names():
+        with contextlib.suppress(ParamsError):
+            wanted = preset_params(name).items()
+            differing[name] = [key for key, value in wanted if getattr(train, key) != value]
+    if not differing:  # outside of a project
+        return f"{train.generator} {train.total_kimg:g} kimg"
+    nearest = min(differing, key=lambda name: (len(differing[name]), name != "default"))
+    changed = [f"{key} {getattr(train, key)}" for key in differing[nearest]]
+    more = [f"{len(changed) - 2} more"] if len(changed) > 2 else []
+    return " · ".join(filter(None, [", ".join(changed[:2] + more), nearest]))
 
 
 def apply_preset(name: str, path: Path | str = "params.yaml") -> dict[str, tuple[Any, Any]]:

@@ -111,19 +111,31 @@ def headline(report: Report) -> dict[str, float]:
 
 
 def floors(report: Report) -> dict[str, float]:
-    """What real images get, by the metric's key."""
+    """What real images get in place of drawings, by the metric's key."""
     found = {key: metric.floor(report) for key, metric in METRICS.items()}
     return {key: value for key, value in found.items() if value is not None}
 
 
 def tracked(report: Report) -> dict[str, float]:
-    """What goes to the run's page: the headline, floors, and values per class."""
-    flat = {f"quality/{name}": value for name, value in headline(report).items()}
-    for key, value in floors(report).items():
-        if f"quality/{key}_floor" not in flat:  # it is told already
-            flat[f"quality_floor/{key}"] = value
-    for metric in ("conditional_accuracy", "fid_judge"):
-        for label, value in enumerate(report[metric]["by_class"]):
-            if value is not None:
-                flat[f"quality_by_class/{metric}_{label}"] = value
-    return flat
+    """The metrics of the run's page, `quality/…`: one number each. The rest is in the tables."""
+    return {f"quality/{key}": value for key, value in headline(report).items() if key in METRICS}
+
+
+def quality_table(report: Report) -> list[list[Any]]:
+    """Each metric with what real images get and what it means, a header first."""
+    numbers, real = headline(report), floors(report)
+    rows: list[list[Any]] = [["metric", "drawn", "real images", "better", "meaning"]]
+    for key, metric in METRICS.items():
+        if key in numbers:
+            floor = round(real[key], 5) if key in real else ""
+            rows.append([metric.name, numbers[key], floor, metric.better, metric.meaning])
+    return rows
+
+
+def class_table(report: Report) -> list[list[Any]]:
+    """Accuracy and distance of each class, a header first; no distance where one image was held out."""
+    columns = [report[metric]["by_class"] for metric in ("conditional_accuracy", "fid_judge")]
+    rows: list[list[Any]] = [["class", "accuracy", "Fréchet distance"]]
+    for label, values in enumerate(zip(*columns, strict=True)):
+        rows.append([label, *("" if value is None else round(value, 5) for value in values)])
+    return rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import torch
 
@@ -12,31 +11,22 @@ from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import save_png
 from cgan.params.reading import load_params
 from cgan.pictures.confusion_matrix import confusion_matrix_image
-from cgan.project import EVALUATION, METRICS, RUN_REFERENCE
+from cgan.project import CONFUSION, EVALUATION, METRICS
 from cgan.quality.evaluation import Inputs, judge_generator
-from cgan.quality.table import headline, tracked
+from cgan.quality.table import headline
 from cgan.stages.runner import run_stage
-from cgan.tracking.run import reopen
-
-CONFUSION = Path("reports/confusion_matrix.png")
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    # Opened first: the run's page is reached while the metrics are computed, not after.
-    with reopen(RUN_REFERENCE) as tracker:
-        compute_deterministically()
-        inputs = Inputs.load()
-        report = judge_generator(inputs, load_params().evaluate)
-        write_json(EVALUATION, report)
-        write_json(METRICS, {"quality": headline(report)})
-        confusion = torch.tensor(report["confusion"])
-        names = [str(label) for label in range(len(confusion))]
-        save_png(CONFUSION, confusion_matrix_image(confusion, names))
-        tracker.log_metrics(tracked(report), int(inputs.facts.get("steps", 0)))
-        for path in (EVALUATION, METRICS, CONFUSION):
-            tracker.log_file(path, "reports")
+    compute_deterministically()
+    report = judge_generator(Inputs.load(), load_params().evaluate)
+    write_json(EVALUATION, report)
+    write_json(METRICS, {"quality": headline(report)})
+    confusion = torch.tensor(report["confusion"])
+    names = [str(label) for label in range(len(confusion))]
+    save_png(CONFUSION, confusion_matrix_image(confusion, names))
     for name, value in headline(report).items():
         log.info("%-24s %s", name, value)
 

@@ -28,11 +28,19 @@ from cgan.params.reading import load_params
 from cgan.params.sections import RenderParams
 from cgan.pictures.canvas import Canvas
 from cgan.pictures.network_diagram import network_diagram
-from cgan.project import DISCRIMINATOR, GENERATOR, GRID, PREVIEWS, RUN_REFERENCE
+from cgan.project import (
+    CLASS_INTERPOLATION,
+    DIAGRAMS,
+    DISCRIMINATOR,
+    FILM,
+    GENERATOR,
+    GRID,
+    LATENT_INTERPOLATION,
+    NINE,
+    PREVIEWS,
+)
 from cgan.stages.runner import run_stage
-from cgan.tracking.run import reopen
 
-FILM = Path("samples/training.gif")
 WIDTH = 880  # pixels that a README shows
 GRID_CLASSES = 50
 STRIPS = 10
@@ -49,11 +57,11 @@ def main() -> None:
     discriminator, _ = load_discriminator(DISCRIMINATOR)
     pictures = {
         GRID: class_grid(network, params),
-        Path("samples/grid_3x3.png"): nine(network, params.seed),
-        Path("samples/latent_interpolation.png"): latent_strips(network, params),
-        Path("samples/class_interpolation.png"): class_strips(network, params),
-        Path("reports/generator.png"): network_diagram(network),
-        Path("reports/discriminator.png"): network_diagram(discriminator),
+        NINE: nine(network, params.seed),
+        LATENT_INTERPOLATION: latent_strips(network, params),
+        CLASS_INTERPOLATION: class_strips(network, params),
+        DIAGRAMS[0]: network_diagram(network),
+        DIAGRAMS[1]: network_diagram(discriminator),
     }
     for path, picture in pictures.items():
         save_png(path, picture)
@@ -62,9 +70,6 @@ def main() -> None:
     frames = film(PREVIEWS) or [pictures[GRID]]
     save_gif(FILM, frames)
     log.info("%s: %d pictures", FILM, len(frames))
-    with reopen(RUN_REFERENCE) as tracker:
-        for path in (*pictures, FILM):
-            tracker.log_file(path, path.parent.name)
 
 
 def class_grid(network: Generator, params: RenderParams) -> Picture:

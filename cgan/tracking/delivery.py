@@ -40,6 +40,14 @@ log = logging.getLogger(__name__)
 RUN_KEY_TAG = "cgan.run_key"
 MODEL_NAME = "generator"
 REJECTED = "rejected.jsonl"
+HEADLINE = {
+    "conditional_accuracy": "accuracy (higher is better)",
+    "fid_judge": "Fréchet distance (lower is better)",
+    "recall": "recall (higher)",
+    "coverage": "coverage (higher)",
+    "gan_train_accuracy": "GAN-train accuracy (higher)",
+}
+THUMBNAIL = 1024, 1024  # pixels
 MODEL_NOTE = """\
 The trained generator. It draws the classes that it is asked for:
 
@@ -116,7 +124,8 @@ class Delivery:
             if offset == self.offset:
                 return
             self._send(records)
-            write_json(self.folder / CURSOR, {"offset": offset, "run_id": self.run_id})
+            where = {"run_id": self.run_id, "experiment_id": self.experiment_id}
+            write_json(self.folder / CURSOR, {"offset": offset, **where})
             self.offset = offset  # after the cursor: a full disk must not pass for a delivery
 
     def _send(self, records: list[Record]) -> None:
@@ -239,7 +248,8 @@ class Delivery:
         self._describe()
 
     def _send_images(self, records: list[Record]) -> None:
-        """As `MlflowClient.log_image` does, but under a name that is the same at a second try."""
+        """As `MlflowClient.log_image` does, but under a name that is the same at a second try, and larger:
+        the thumbnail is what MLflow enlarges to the full screen."""
         if not records:
             return
         from PIL import Image
@@ -254,7 +264,7 @@ class Delivery:
                 source = self.folder / "files" / record["file"]
                 shutil.copyfile(source, folder / f"{stem}.png")
                 with Image.open(source) as image:
-                    image.thumbnail((256, 256))
+                    image.thumbnail(THUMBNAIL)
                     image.save(folder / f"{stem}+compressed.webp", format="WEBP")
             self.client.log_artifacts(run_id, name, "images")
         self.client.set_tag(run_id, "mlflow.loggedImages", "True")
@@ -359,19 +369,16 @@ def describe(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
             f"{params['train.total_kimg']} thousand images shown, seed {params['train.seed']}."
         )
     headline = [
-        f"{key.removeprefix('quality/').replace('_', ' ')} **{value:.4g}**"
-        for key, value in sorted(metrics.items())
-        if key.startswith("quality/") and "class_" not in key
+        f"{words} **{metrics[f'quality/{key}']:.4g}**"
+        for key, words in HEADLINE.items()
+        if f"quality/{key}" in metrics
     ]
     if headline:
         lines += ["", " · ".join(headline)]
     lines += [
         "",
-        "- **Model metrics**: losses and logits by step; at the end, the drawings over the training "
-        "(open the panel full screen, move its slider).",
-        "- **Artifacts**: `samples/` grids, interpolations and the film of the training, `reports/` "
-        "evaluation and diagrams.",
-        "- **Logged models**: the generator; `mlflow.pyfunc.load_model(…).predict(…)` draws.",
+        "*Model metrics* shows the drawings over the training, losses and logits; *Artifacts* the grid, the "
+        "film, and quality as tables; *Logged models* the generator, ready to draw.",
     ]
     return "\n".join(lines)
 

@@ -340,12 +340,13 @@ def delivered_offset(folder: Path) -> int:
         return 0
 
 
-def delivered_run(folder: Path) -> str | None:
-    """The run's id, once something of the journal was delivered."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        run_id = json.loads((folder / CURSOR).read_text())["run_id"]
-        return run_id if isinstance(run_id, str) else None
-    return None
+def delivered_run(folder: Path) -> dict[str, str]:
+    """Where the run is, `run_id` and `experiment_id`, once something of the journal was delivered."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        known = json.loads((folder / CURSOR).read_text())
+        found = {key: known.get(key) for key in ("run_id", "experiment_id")}
+        return {key: value for key, value in found.items() if isinstance(value, str)}
+    return {}
 
 
 def count_waiting(folder: Path) -> int:

@@ -29,6 +29,7 @@ from typing import Any
 from cgan import git
 from cgan.errors import Interrupted, TrackingError
 from cgan.files import md5_of, write_json
+from cgan.params.editing import recipe_in_words
 from cgan.params.sections import Params, flatten
 from cgan.tracking.journal import (
     JournalTracker,
@@ -100,8 +101,7 @@ def training_run(
         raise
     tracker.write("end", status="FINISHED")
     tracker.close()
-    run_id = sender.finish(patience_s)
-    write_json(reference, {**asdict(tracker.header), "run_id": run_id})
+    write_json(reference, {**asdict(tracker.header), **sender.finish(patience_s)})
 
 
 @contextlib.contextmanager
@@ -143,8 +143,7 @@ def deliver_again(run: Mapping[str, str], reference: Path) -> None:
     else:
         tracker.write("end", status="FINISHED")
     tracker.close()
-    run_id = sender.finish(FINISH_S)
-    write_json(reference, {**asdict(header), "run_id": run_id})
+    write_json(reference, {**asdict(header), **sender.finish(FINISH_S)})
 
 
 def _uri_of(header: RunHeader) -> str:
@@ -193,10 +192,10 @@ def _open_journal(root: Path, header: RunHeader, *, resume: bool) -> JournalTrac
 
 
 def _run_name(params: Params) -> str:
-    train = params.train
-    recipe = f"{train.generator}-{train.objective}-{train.total_kimg:g}kimg-seed{train.seed}"
-    name = os.environ.get("DVC_EXP_NAME") or recipe
-    return f"{name} · {time.strftime('%Y-%m-%d %H:%M')}"
+    """`lr 0.001 · default · seed 1 · 26 Nov 17:30`: what tells it from others stands in front, for tables
+    cut names short."""
+    what = os.environ.get("DVC_EXP_NAME") or recipe_in_words(params.train)
+    return f"{what} · seed {params.train.seed} · {time.strftime('%d %b %H:%M')}"
 
 
 def _facts_of_here(source: git.Source | None) -> dict[str, str]:

@@ -89,8 +89,9 @@ class Sender:
                 "now and deliver later."
             )
 
-    def finish(self, patience_s: float) -> str | None:
-        """Let it deliver what is left, for so long; tell what waits. Returns the run id if known."""
+    def finish(self, patience_s: float) -> dict[str, str | None]:
+        """Let it deliver what is left, for so long; tell what waits. Returns where the run is, as far as
+        that is known: `run_id` and `experiment_id`."""
         try:
             output, _ = self._process.communicate(timeout=patience_s)
         except subprocess.TimeoutExpired:
@@ -100,7 +101,7 @@ class Sender:
         for line in (self._said + output).splitlines():
             with contextlib.suppress(ValueError):
                 answers |= json.loads(line)
-        run_id: str | None = answers.get("run_id") or delivered_run(self.folder)
+        known = {**delivered_run(self.folder), **answers}
         if answers.get("rejected"):
             log.warning(
                 "MLflow refused %d records for good; they are in %s/rejected.jsonl",
@@ -116,7 +117,7 @@ class Sender:
                 waiting,
                 self.folder,
             )
-        return run_id
+        return {key: known.get(key) for key in ("run_id", "experiment_id")}
 
 
 def send(folder: Path) -> None:
@@ -150,7 +151,7 @@ def _deliver_until(folder: Path, header: RunHeader, closed: threading.Event) -> 
         try:
             run_id = delivery.connect()
             if not told:
-                _answer(run_id=run_id)
+                _answer(run_id=run_id, experiment_id=delivery.experiment_id)
                 told = True
             delivery.deliver()
             wait_s = POLL_S

@@ -17,6 +17,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cgan.errors import TrackingError
 from cgan.files import replacing
+from cgan.tracking.mlflow_app import EXPERIMENT
+from cgan.tracking.pages import EXPERIMENT_TAGS, VIEW_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,20 +30,6 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 NAMED_SERVERS = ("databricks", "databricks-uc", "uc")  # the address is in a configuration of theirs
 # Settings of MLflow that would send our records to somebody else's run.
 FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME")
-EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",
-    "mlflow.note.content": """\
-Trainings of a class-conditional DCGAN: see *Training runs* on the left (this browser shows *GenAI* \
-pages? Choose *Model training* above it). A run is one training, its evaluation and its pictures.
-
-- **Compare** runs by `quality/conditional_accuracy` (higher is better) and `quality/fid_judge` (lower
-  is better): choose them under *Columns*, or open the chart view.
-- **In a run**: losses and logits by step under *Model metrics*, and there, at the end, the drawings
-  over the training (open the panel full screen and move its slider; as a film: `samples/training.gif`
-  under *Artifacts*); samples, reports and diagrams under *Artifacts*; the machine's load under
-  *System metrics*; the generator, ready to load, under *Logged models*.
-""",
-}
 
 
 def store_uri(root: Path) -> str:
@@ -142,6 +130,9 @@ def _experiment_id(client: MlflowClient, uri: str, root: Path, name: str) -> str
             f"restore --experiment-id {found.experiment_id}`, or set `tracking.experiment` or "
             "MLFLOW_EXPERIMENT_NAME to another"
         )
+    if found.tags.get(VIEW_TAG) != EXPERIMENT_TAGS[VIEW_TAG]:  # an older version made it
+        for key, value in EXPERIMENT_TAGS.items():
+            client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
 
 
@@ -196,8 +187,11 @@ def reason_of(error: Exception) -> str:
     return text[:200]
 
 
-def serve_ui(root: Path, port: int) -> None:
-    """Become `mlflow ui` on the project's store. Raises TrackingError where a server keeps it."""
+def serve_ui(root: Path, port: int, experiment: str) -> None:
+    """Become MLflow's server on the project's store; it opens on the runs of `experiment`.
+
+    Raises TrackingError where a server keeps the runs.
+    """
     uri = store_uri(root)
     if is_server(uri):
         raise TrackingError(
@@ -206,13 +200,16 @@ def serve_ui(root: Path, port: int) -> None:
     with _store_locked(root), environment_set(client_settings()):
         make_store(uri)
     settings = {
+        EXPERIMENT: experiment,
         "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: every user can read those
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifact_root(uri, root).as_uri(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
     }
-    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "cgan", "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
+    sys.stdout.write(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)\n")
+    sys.stdout.flush()
     os.execve(command[0], command, {**os.environ, **settings})
 
 

@@ -29,6 +29,8 @@ from cgan.training.state import COLUMNS, STATS, TrainState, estimate_batch_norm
 
 log = logging.getLogger(__name__)
 
+PREVIEW = "Drawings/by step"  # MLflow sorts its panels by this name: the pictures come first
+
 
 @dataclass
 class Trained:
@@ -76,6 +78,8 @@ def train(
     probe_steps = spread_steps(params.probes, params.total_steps)
     run_step = stepper(state, feed)
     keep_freed_memory()
+    if state.step == 0 and 0 in previewer.steps:
+        tracker.log_image(PREVIEW, previewer.take(0), 0)
     start, started = state.step, time.perf_counter()
     with parts_on_threads(state.parts) as state.map:
         for index in progress(range(start, params.total_steps)):
@@ -89,7 +93,7 @@ def train(
                 check_balance(state)
             if step in previewer.steps:
                 check_finite(state)
-                tracker.log_image("preview", previewer.take(step), step)
+                tracker.log_image(PREVIEW, previewer.take(step), step)
             if watch and step in probe_steps:
                 check_finite(state)
                 tracker.log_metrics(probe(state, watch), step)

@@ -98,10 +98,11 @@ def discriminator_wins(accuracies: Sequence[tuple[float, float]], kimg: float) -
 
 
 def preview_steps(count: int, total_steps: int) -> list[int]:
-    """Steps 1 and 200, then ever further apart, up to the last step; at most `count` of them."""
-    first = [step for step in (1, 200) if step <= total_steps][:count]
+    """Step 0, before the first update, and 200, then ever further apart, up to the last step; at most
+    `count` of them."""
+    first = [step for step in (0, 200) if step <= total_steps][:count]
     if count > len(first):
-        rest = np.geomspace(first[-1], total_steps, count - len(first) + 1)[1:]
+        rest = np.geomspace(max(first[-1], 1), total_steps, count - len(first) + 1)[1:]
         first += [round(step) for step in rest]
     return sorted(set(first))
 

@@ -800,7 +800,7 @@ def test_a_store_is_a_database_or_a_server_by_its_scheme(
     assert is_server(uri) is server
     if server:
         with pytest.raises(TrackingError, match=r"names a server, .*: open that in a browser"):
-            serve_ui(root, 5000)
+            serve_ui(root, 5000, "cgan")
 
 
 @pytest.mark.parametrize(

@@ -644,9 +644,9 @@ def test_a_training_computes_deterministically_and_leaves_the_global_generator_a
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_preview_steps_are_1_and_200_and_then_ever_further_apart() -> None:
+def test_preview_steps_are_0_and_200_and_then_ever_further_apart() -> None:
     steps = preview_steps(12, 2500)
-    assert steps[:2] == [1, 200] and steps[-1] == 2500 and len(steps) == 12
+    assert steps[:2] == [0, 200] and steps[-1] == 2500 and len(steps) == 12
     gaps = np.diff(steps[1:])
     assert (np.diff(gaps) > 0).all()
 
@@ -655,11 +655,11 @@ def test_preview_steps_are_1_and_200_and_then_ever_further_apart() -> None:
     ("count", "total", "steps"),
     [
         (0, 100, []),
-        (1, 100, [1]),
-        (2, 100, [1, 100]),
-        (2, 900, [1, 200]),
-        (3, 200, [1, 200]),
-        (5, 1, [1]),
+        (1, 100, [0]),
+        (2, 100, [0, 100]),
+        (2, 900, [0, 200]),
+        (3, 200, [0, 200]),
+        (5, 1, [0, 1]),
     ],
 )
 def test_preview_steps_at_the_edges(count: int, total: int, steps: list[int]) -> None:
@@ -701,7 +701,7 @@ def test_a_preview_has_a_latent_in_each_row_and_a_class_in_each_column() -> None
 def test_a_picture_of_a_step_that_is_none_of_the_previews_is_not_taken_over(tmp_path: Path) -> None:
     for step in (1, 2):
         write_bytes(tmp_path / f"previews/step-{step:06d}.png", b"png")
-    state = TrainState(DATA, params_of(previews=2), CPU)  # steps 1 and 10
+    state = TrainState(DATA, params_of(previews=2), CPU)  # steps 0 and 10
     assert Previewer(state, tmp_path).taken() == {1: b"png"}
 
 

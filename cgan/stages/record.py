@@ -1,0 +1,85 @@
+"""Stage record: what the stages made of a training, on the page of its MLflow run.
+
+It depends on the file that names the run. So a new run gets numbers and pictures also where DVC restored
+them from its cache, and neither evaluate nor render ran.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import tempfile
+from pathlib import Path
+
+from cgan.errors import ModelError
+from cgan.model.model_file import load_tensors
+from cgan.project import (
+    CLASS_INTERPOLATION,
+    CONFUSION,
+    DIAGRAMS,
+    EVALUATION,
+    FILM,
+    GENERATOR,
+    GRID,
+    LATENT_INTERPOLATION,
+    METRICS,
+    NINE,
+    RUN_REFERENCE,
+)
+from cgan.quality.table import Report, class_table, floors, quality_table, tracked
+from cgan.stages.runner import run_stage
+from cgan.tracking.pages import REAL_IMAGES
+from cgan.tracking.run import reopen
+
+# MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
+FILES = {
+    "": (GRID, FILM, CONFUSION),
+    "samples": (NINE, LATENT_INTERPOLATION, CLASS_INTERPOLATION),
+    "reports": (EVALUATION, METRICS, *DIAGRAMS),
+}
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    report = _evaluation()
+    with reopen(RUN_REFERENCE) as tracker, tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
+        tracker.log_metrics(tracked(report), 0)
+        real = ", ".join(f"{key}={value:.5g}" for key, value in floors(report).items())
+        tracker.set_tags({REAL_IMAGES: real})
+        for name, rows in {"quality": quality_table, "quality_by_class": class_table}.items():
+            table = Path(folder) / f"{name}.csv"
+            with table.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(rows(report))
+            tracker.log_file(table)
+        for place, paths in FILES.items():
+            for path in paths:
+                tracker.log_file(path, place)
+    log.info("%d numbers and %d files are on the run's page.", len(tracked(report)), _files() + 2)
+
+
+def _files() -> int:
+    return sum(map(len, FILES.values()))
+
+
+def _evaluation() -> Report:
+    """The report on the generator at hand. Raises ModelError for one of another generator."""
+    try:
+        report = dict(json.loads(EVALUATION.read_text()))
+        judged = report["passport"]["generator_digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ModelError(
+            f"{EVALUATION}: no readable report. Make it again: `dvc repro --force evaluate`."
+        ) from None
+    if judged != load_tensors(GENERATOR, "generator")[1]["digest"]:
+        raise ModelError(
+            f"{EVALUATION}: of another generator than {GENERATOR}. Restore both with `dvc checkout`, or run "
+            "`dvc repro`."
+        )
+    return report
+
+
+if __name__ == "__main__":
+    run_stage(main)
