@@ -26,6 +26,7 @@ from cgan.project import (
     METRICS,
     NINE,
     RUN_REFERENCE,
+    STRIP,
 )
 from cgan.quality.table import Report, class_table, floors, quality_table, tracked
 from cgan.stages.runner import run_stage
@@ -34,7 +35,7 @@ from cgan.tracking.run import reopen
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {
-    "": (GRID, FILM, CONFUSION),
+    "": (STRIP, GRID, FILM, CONFUSION),
     "samples": (NINE, LATENT_INTERPOLATION, CLASS_INTERPOLATION),
     "reports": (EVALUATION, METRICS, *DIAGRAMS),
 }

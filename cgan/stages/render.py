@@ -38,6 +38,7 @@ from cgan.project import (
     LATENT_INTERPOLATION,
     NINE,
     PREVIEWS,
+    STRIP,
 )
 from cgan.stages.runner import run_stage
 
@@ -57,6 +58,7 @@ def main() -> None:
     discriminator, _ = load_discriminator(DISCRIMINATOR)
     pictures = {
         GRID: class_grid(network, params),
+        STRIP: strip(network, params),
         NINE: nine(network, params.seed),
         LATENT_INTERPOLATION: latent_strips(network, params),
         CLASS_INTERPOLATION: class_strips(network, params),
@@ -77,6 +79,12 @@ def class_grid(network: Generator, params: RenderParams) -> Picture:
     rows = min(network.architecture.classes, GRID_CLASSES)
     images = draw(network, torch.arange(rows).repeat_interleave(params.columns), params.seed)
     return _framed(images, rows)
+
+
+def strip(network: Generator, params: RenderParams) -> Picture:
+    """One row: a drawing of each of the first 10 classes."""
+    labels = torch.arange(min(network.architecture.classes, STRIPS))
+    return _framed(draw(network, labels, params.seed), 1, width=600)
 
 
 def nine(network: Generator, seed: int) -> Picture:

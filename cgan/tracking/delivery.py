@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 RUN_KEY_TAG = "cgan.run_key"
 MODEL_NAME = "generator"
 REJECTED = "rejected.jsonl"
+STRIP = "strip.png"  # at the top of a run's artifacts
 HEADLINE = {
     "conditional_accuracy": "accuracy (higher is better)",
     "fid_judge": "Fréchet distance (lower is better)",
@@ -355,32 +356,33 @@ class Delivery:
         run_id = self.connect()
         run = self.client.get_run(run_id)
         self.client.set_tag(
-            run_id, "mlflow.note.content", describe(run.data.params, run.data.metrics)
+            run_id, "mlflow.note.content", describe(run_id, run.data.params, run.data.metrics)
         )
 
 
-def describe(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
-    """What a run is, its headline numbers and where to look, in Markdown."""
-    lines = ["A class-conditional generator, trained, judged and drawn with."]
-    if "train.generator" in params:
-        lines[0] = (
-            f"A `{params['train.generator']}` generator against a `{params['train.discriminator']}` "
-            f"discriminator, {params['train.objective']} objective, "
-            f"{params['train.total_kimg']} thousand images shown, seed {params['train.seed']}."
-        )
+def describe(run_id: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    """A run in Markdown: a drawing of each class, its headline numbers, what it is, where to look."""
     headline = [
         f"{words} **{metrics[f'quality/{key}']:.4g}**"
         for key, words in HEADLINE.items()
         if f"quality/{key}" in metrics
     ]
-    if headline:
-        lines += ["", " · ".join(headline)]
-    lines += [
-        "",
+    lines = []
+    if headline:  # then the pictures are there too
+        strip = f"get-artifact?path={STRIP}&run_uuid={run_id}"
+        lines += [f"![A drawing of each class]({strip})", "", " · ".join(headline), ""]
+    recipe = "A class-conditional generator, trained, judged and drawn with."
+    if "train.generator" in params:
+        recipe = (
+            f"A `{params['train.generator']}` generator against a `{params['train.discriminator']}` "
+            f"discriminator, {params['train.objective']} objective, "
+            f"{params['train.total_kimg']} thousand images shown, seed {params['train.seed']}."
+        )
+    where = (
         "*Model metrics* shows the drawings over the training, losses and logits; *Artifacts* the grid, the "
-        "film, and quality as tables; *Logged models* the generator, ready to draw.",
-    ]
-    return "\n".join(lines)
+        "film, and quality as tables; *Logged models* the generator, ready to draw."
+    )
+    return "\n".join([*lines, recipe, "", where])
 
 
 class _Pyfunc:

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 Record = dict[str, Any]
 JOURNAL = "journal.jsonl"
 CURSOR = "cursor.json"
+DIGITS = 6  # of a metric: what float32 has, and a page can show
 # The code that a logged model carries: `serving.mlflow_model` and all that it imports, except the
 # registry. A test compares.
 DRAWING_CODE = (
@@ -231,8 +232,8 @@ class JournalTracker:
         self.write("tags", tags=dict(tags))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """A value that is not finite becomes a tag, since charts cannot show it."""
-        values = {key: float(value) for key, value in metrics.items()}
+        """Values are rounded to DIGITS. One that is not finite becomes a tag, since charts cannot show it."""
+        values = {key: float(f"{value:.{DIGITS}g}") for key, value in metrics.items()}
         finite = {key: value for key, value in values.items() if math.isfinite(value)}
         if len(finite) < len(values):
             lost = values.keys() - finite.keys()

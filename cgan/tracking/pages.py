@@ -6,36 +6,79 @@ A new browser gets MLflow's pages for GenAI, unless the address says otherwise.
 from __future__ import annotations
 
 import json
+from typing import Any
+
+from cgan.tracking.tracker import AT_THE_END, BY_STEP, FIRST_LOOK
 
 REAL_IMAGES = "quality.real_images"  # tag of a run: what they get in place of drawings, by metric
 TRAINING = "workflowType=machine_learning"
+
+# What a browser that has never been here shows: the pages for training, no assistant that opens by itself,
+# no notice about data on the use of the pages, of which none is collected.
+CHOICES: dict[str, Any] = {
+    "mlflow.workflowType_v1": "machine_learning",
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,
+    "mlflow.assistant.panelOpen_v1": False,
+    "mlflow.telemetry.info.alert.dismissed_v1": True,
+    "mlflow.settings.telemetry.enabled_v1": False,
+}
+COLUMNS = {  # of the table of runs, with their widths in pixels
+    "metrics.`quality/conditional_accuracy`": 210,
+    "metrics.`quality/fid_judge`": 140,
+    "metrics.`quality/recall`": 120,
+    "metrics.`quality/coverage`": 140,
+    "metrics.`time/training_s`": 140,
+    "attributes.`Dataset`": 200,
+}
+TABLE: dict[str, Any] = {
+    "searchFilter": "",
+    "orderByKey": "attributes.start_time",
+    "orderByAsc": False,
+    "startTime": "ALL",
+    "lifecycleFilter": "Active",
+    "modelVersionFilter": "All Runs",
+    "datasetsFilter": [],
+    "selectedColumns": list(COLUMNS),
+    "columnWidths": COLUMNS,
+    "runsHiddenMode": "FIRST_10_RUNS",
+    "hideEmptyCharts": True,
+    "autoRefreshEnabled": True,
+}
+CHARTS: dict[str, Any] = {  # of a run: the pictures; MLflow adds all others
+    "isAccordionReordered": False,
+    "autoRefreshEnabled": True,
+    "compareRunSections": [
+        {
+            "uuid": "first-look",
+            "name": FIRST_LOOK,
+            "display": True,
+            "isReordered": False,
+            "deleted": False,
+            "isGenerated": True,
+            "columns": 2,
+            "cardHeight": 560,
+        }
+    ],
+    "compareRunCharts": [
+        {
+            "uuid": f"first-look-{number}",
+            "type": "IMAGE",
+            "metricSectionId": "first-look",
+            "deleted": False,
+            "isGenerated": True,
+            "imageKeys": [key],
+            "step": 0,
+            "showRunParams": False,
+        }
+        for number, key in enumerate((AT_THE_END, BY_STEP))
+    ],
+}
+# MLflow calls it a shared view: on a server of others, an address brings the columns along.
 VIEW = "cgan"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-COLUMNS = (
-    "metrics.`quality/conditional_accuracy`",
-    "metrics.`quality/fid_judge`",
-    "metrics.`quality/recall`",
-    "metrics.`quality/coverage`",
-    "metrics.`time/training_s`",
-    "attributes.`Dataset`",
-)
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
-    VIEW_TAG: json.dumps(
-        {
-            "searchFilter": "",
-            "orderByKey": "attributes.start_time",
-            "orderByAsc": False,
-            "startTime": "ALL",
-            "lifecycleFilter": "Active",
-            "modelVersionFilter": "All Runs",
-            "datasetsFilter": [],
-            "selectedColumns": COLUMNS,
-            "viewMaximized": False,
-            "runListHidden": False,
-            "hideEmptyCharts": True,
-        }
-    ),
+    VIEW_TAG: json.dumps(TABLE),
     "mlflow.note.content": """\
 Trainings of a class-conditional DCGAN: *Training runs* on the left (this browser shows *GenAI* \
 pages? Choose *Model training* above it). A run is one training, its evaluation and its pictures.
@@ -49,9 +92,9 @@ pages? Choose *Model training* above it). A run is one training, its evaluation 
 }
 
 
-def runs_page(site: str, experiment_id: str) -> str:
-    """The table of the experiment's runs, with COLUMNS."""
-    view = f"&viewStateShareKey={VIEW}"
+def runs_page(site: str, experiment_id: str, *, shared: bool = True) -> str:
+    """The table of the experiment's runs; `shared` brings COLUMNS along."""
+    view = f"&viewStateShareKey={VIEW}" if shared else ""
     return f"{site.rstrip('/')}/#/experiments/{experiment_id}/runs?{TRAINING}{view}"
 
 

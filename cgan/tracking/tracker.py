@@ -10,6 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+FIRST_LOOK = "A first look"  # MLflow sorts a run's panels by name: this one comes first
+AT_THE_END, BY_STEP = f"{FIRST_LOOK}/at the end", f"{FIRST_LOOK}/by step"
+
 
 class Tracker(Protocol):
     """Receives records. No call may block on a network or raise because a server is away."""

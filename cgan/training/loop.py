@@ -20,7 +20,7 @@ from cgan.model.hardware import (
 )
 from cgan.model.networks import Discriminator, Generator
 from cgan.params.sections import TrainParams
-from cgan.tracking.tracker import NullTracker, Tracker
+from cgan.tracking.tracker import AT_THE_END, BY_STEP, NullTracker, Tracker
 from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import Checkpoints
 from cgan.training.cuda_graph import stepper
@@ -28,8 +28,6 @@ from cgan.training.monitoring import Previewer, Watch, discriminator_wins
 from cgan.training.state import COLUMNS, STATS, TrainState, estimate_batch_norm
 
 log = logging.getLogger(__name__)
-
-PREVIEW = "Drawings/by step"  # MLflow sorts its panels by this name: the pictures come first
 
 
 @dataclass
@@ -79,7 +77,7 @@ def train(
     run_step = stepper(state, feed)
     keep_freed_memory()
     if state.step == 0 and 0 in previewer.steps:
-        tracker.log_image(PREVIEW, previewer.take(0), 0)
+        tracker.log_image(BY_STEP, previewer.take(0), 0)
     start, started = state.step, time.perf_counter()
     with parts_on_threads(state.parts) as state.map:
         for index in progress(range(start, params.total_steps)):
@@ -93,7 +91,10 @@ def train(
                 check_balance(state)
             if step in previewer.steps:
                 check_finite(state)
-                tracker.log_image(PREVIEW, previewer.take(step), step)
+                picture = previewer.take(step)
+                tracker.log_image(BY_STEP, picture, step)
+                if last:
+                    tracker.log_image(AT_THE_END, picture, step)
             if watch and step in probe_steps:
                 check_finite(state)
                 tracker.log_metrics(probe(state, watch), step)
