@@ -34,6 +34,7 @@ from cgan.tracking.store import open_store
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +43,13 @@ MODEL_NAME = "generator"
 REJECTED = "rejected.jsonl"
 STRIP = "strip.png"  # at the top of a run's artifacts
 HEADLINE = {
-    "conditional_accuracy": "accuracy (higher is better)",
-    "fid_judge": "Fréchet distance (lower is better)",
-    "recall": "recall (higher)",
-    "coverage": "coverage (higher)",
-    "gan_train_accuracy": "GAN-train accuracy (higher)",
+    "conditional_accuracy": "accuracy ↑",
+    "fid_judge": "Fréchet distance ↓",
+    "recall": "recall ↑",
+    "coverage": "coverage ↑",
+    "gan_train_accuracy": "GAN-train ↑",
 }
-THUMBNAIL = 1024, 1024  # pixels
+LARGE = 1024  # pixels
 MODEL_NOTE = """\
 The trained generator. It draws the classes that it is asked for:
 
@@ -250,7 +251,7 @@ class Delivery:
 
     def _send_images(self, records: list[Record]) -> None:
         """As `MlflowClient.log_image` does, but under a name that is the same at a second try, and larger:
-        the thumbnail is what MLflow enlarges to the full screen."""
+        MLflow shows a picture with as many pixels as it has, and of 256 at most."""
         if not records:
             return
         from PIL import Image
@@ -263,10 +264,11 @@ class Delivery:
                 identity = uuid.uuid5(uuid.NAMESPACE_OID, record["file"])
                 stem = f"{key}+step+{record['step']}+timestamp+{record['time_ms']}+{identity}"
                 source = self.folder / "files" / record["file"]
-                shutil.copyfile(source, folder / f"{stem}.png")
                 with Image.open(source) as image:
-                    image.thumbnail(THUMBNAIL)
-                    image.save(folder / f"{stem}+compressed.webp", format="WEBP")
+                    image = enlarged(image)
+                    image.save(folder / f"{stem}.png")
+                    image.thumbnail((LARGE, LARGE))
+                    image.save(folder / f"{stem}+compressed.webp", format="WEBP", lossless=True)
             self.client.log_artifacts(run_id, name, "images")
         self.client.set_tag(run_id, "mlflow.loggedImages", "True")
 
@@ -370,7 +372,7 @@ def describe(run_id: str, params: Mapping[str, str], metrics: Mapping[str, float
     lines = []
     if headline:  # then the pictures are there too
         strip = f"get-artifact?path={STRIP}&run_uuid={run_id}"
-        lines += [f"![A drawing of each class]({strip})", "", " · ".join(headline), ""]
+        lines += [" · ".join(headline), "", f"![A drawing of each class]({strip})", ""]
     recipe = "A class-conditional generator, trained, judged and drawn with."
     if "train.generator" in params:
         recipe = (
@@ -383,6 +385,12 @@ def describe(run_id: str, params: Mapping[str, str], metrics: Mapping[str, float
         "film, and quality as tables; *Logged models* the generator, ready to draw."
     )
     return "\n".join([*lines, recipe, "", where])
+
+
+def enlarged(image: Image.Image) -> Image.Image:
+    """Each pixel as many times as there is room for within half of LARGE."""
+    scale = max(1, LARGE // 2 // max(image.size))
+    return image.resize((scale * image.width, scale * image.height), 0)  # 0: nearest
 
 
 class _Pyfunc:

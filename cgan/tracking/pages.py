@@ -28,8 +28,8 @@ COLUMNS = {  # of the table of runs, with their widths in pixels
     "metrics.`quality/recall`": 120,
     "metrics.`quality/coverage`": 140,
     "metrics.`time/training_s`": 140,
-    "attributes.`Dataset`": 200,
 }
+ALWAYS = {"attributes.`Run Name`": 300, "runDateAndNestInfo": 150, "duration": 90}
 TABLE: dict[str, Any] = {
     "searchFilter": "",
     "orderByKey": "attributes.start_time",
@@ -39,7 +39,8 @@ TABLE: dict[str, Any] = {
     "modelVersionFilter": "All Runs",
     "datasetsFilter": [],
     "selectedColumns": list(COLUMNS),
-    "columnWidths": COLUMNS,
+    "columnOrder": [*ALWAYS, *COLUMNS],
+    "columnWidths": {**ALWAYS, **COLUMNS},
     "runsHiddenMode": "FIRST_10_RUNS",
     "hideEmptyCharts": True,
     "autoRefreshEnabled": True,
