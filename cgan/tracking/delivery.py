@@ -264,8 +264,8 @@ class Delivery:
                 identity = uuid.uuid5(uuid.NAMESPACE_OID, record["file"])
                 stem = f"{key}+step+{record['step']}+timestamp+{record['time_ms']}+{identity}"
                 source = self.folder / "files" / record["file"]
-                with Image.open(source) as image:
-                    image = enlarged(image)
+                with Image.open(source) as file:
+                    image = enlarged(file)
                     image.save(folder / f"{stem}.png")
                     image.thumbnail((LARGE, LARGE))
                     image.save(folder / f"{stem}+compressed.webp", format="WEBP", lossless=True)
