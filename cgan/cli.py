@@ -261,7 +261,7 @@ def status() -> None:
 @app.command()
 def report() -> None:
     """Quality, pictures and run of what `dvc repro` made, on one screen."""
-    from cgan.quality.report import summary
+    from cgan.runs.report import summary
 
     typer.echo(summary())
 

@@ -33,11 +33,12 @@ from cgan.runs.status_sources import (
     ask_prefect,
     ask_store,
     find_process,
+    mlflow_site,
     read_newest,
     read_params,
 )
 from cgan.tracking.journal import JOURNAL, count_waiting, journals
-from cgan.tracking.store import is_server, store_uri, without_credentials
+from cgan.tracking.pages import real_images, run_page, runs_page
 
 STORE_S = 30.0  # for importing MLflow, too: a second, on a busy machine ten; REQUEST_S holds before
 PLAIN_WIDTH = 110
@@ -73,13 +74,13 @@ def status(root: Path, console: Console) -> None:
     for name, show in {
         "Champion": lambda: _champion(stored),
         "Verdict": lambda: _verdict(root, stored),
-        "Last training": lambda: _last_training(stored),
+        "Last training": lambda: _last_training(root, stored),
         "Quality": lambda: _quality(root, stored),
         "Data": lambda: _data(root, stored),
         "Waiting": lambda: _waiting(root),
         "Services": lambda: _services(root),
         "Scheduled": lambda: _scheduled(scheduled),
-        "More": lambda: _more(stored),
+        "More": lambda: _more(root, stored),
     }.items():
         screen.add_row(name, _or_why_not(show))
     console.print(title)
@@ -226,8 +227,8 @@ def _verdict(root: Path, stored: Stored) -> Group | Text:
     return Group(head, *lines)
 
 
-def _last_training(stored: Stored) -> Group | Text:
-    run = stored.last_run
+def _last_training(root: Path, stored: Stored) -> Group | Text:
+    run, site = stored.last_run, mlflow_site(root)
     if not run:
         return _missing(
             "none in MLflow yet: `make repro` trains" if not stored.problem else "unknown"
@@ -241,24 +242,27 @@ def _last_training(stored: Stored) -> Group | Text:
             _when(run["start_s"]),
             f"{seconds:.0f} s" if seconds else "",
             f"commit {commit}{' with changes' if dirty else ''}" if commit else "",
-            f"run {run['id']}",
+            "" if site else f"run {run['id']}",
         ),
+        *([Text(run_page(site, run["experiment_id"], run["id"]), QUIET)] if site else []),
     )
 
 
 def _quality(root: Path, stored: Stored) -> Group | Text:
-    """The last evaluated run's numbers; beside them the champion's, and the change if that was judged.
+    """The last training's numbers, from its own run; beside them the champion's, and the change if that was
+    judged.
 
     The arrow says where better is; `cgan report` has each in plain words.
     """
-    run, champion = stored.evaluated, stored.champion_run
+    run, champion = stored.last_run, stored.champion_run
     last = run.get("metrics", {})
     shown = [key for key, metric in METRICS.items() if metric.on_screen]
     values = {key: last[f"quality/{key}"] for key in shown if f"quality/{key}" in last}
-    floors = {key: last.get(f"quality_floor/{key}") for key in shown}
-    floors["fid_judge"] = last.get("quality/fid_judge_floor")
-    if not values:
+    floors = real_images(run.get("tags", {}))
+    if stored.problem:
         values = read_newest(root / METRICS_FILE).get("quality", {})
+    if run and not values:
+        return _missing("the last training is not evaluated yet: `dvc repro` does it")
     if not values:
         return _missing("nothing was evaluated yet: `make repro`")
     is_champion = bool(run) and champion.get("id") == run["id"]
@@ -397,13 +401,11 @@ def _never_began(run: Json) -> bool:
     return run.get("state_type") == "CANCELLED" and not run.get("run_count")
 
 
-def _more(stored: Stored) -> Text:
-    try:
-        uri = without_credentials(store_uri(Path()))
-    except CganError:
-        uri = ""
-    browse = f"runs: {uri}" if uri and is_server(uri) else "runs: `make ui`"
-    parts = [browse, "versions: `cgan registry list`"]
+def _more(root: Path, stored: Stored) -> Text:
+    site = mlflow_site(root)
+    if site and stored.last_run:
+        site = runs_page(site, stored.last_run["experiment_id"])
+    parts = [f"runs: {site or '`make ui`'}", "versions: `cgan registry list`"]
     if stored.champion:
         parts.append("draw: `cgan draw 2024 --model champion`")
         parts.append("repeat: `cgan reproduce champion`")

@@ -18,12 +18,17 @@ from cgan.params.sections import Params
 from cgan.project import GATE_REPORT, PRODUCTION
 from cgan.registry.client import open_registry
 from cgan.registry.history import GATE_FOLDER, Version
-from cgan.tracking.store import experiment_name, reason_of, without_credentials
+from cgan.tracking.store import (
+    experiment_name,
+    is_server,
+    reason_of,
+    store_uri,
+    without_credentials,
+)
 
 REQUEST_S = 3
 PREFECT_S = 1.0
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
-EVALUATED = "metrics.`quality/conditional_accuracy` >= 0"
 ASKED_RUNS = 30
 
 Json = dict[str, Any]
@@ -40,7 +45,6 @@ class Stored:
     newest: Version | None = None
     report: Json = field(default_factory=dict)  # of the gate, on the newest version
     last_run: Json = field(default_factory=dict)
-    evaluated: Json = field(default_factory=dict)  # the last run that has numbers on its quality
 
 
 @dataclass
@@ -76,18 +80,13 @@ def ask_store(params: Params | None, stored: Stored) -> None:
                 stored.since = vars(moves[-1]) if moves else {}
                 stored.champion_run = _run(registry.client.get_run(stored.champion.run_id))
             if found := registry.client.get_experiment_by_name(experiment):
-
-                def latest(condition: str) -> Json:
-                    runs = registry.client.search_runs(
-                        [found.experiment_id],
-                        condition,
-                        max_results=1,
-                        order_by=["attributes.start_time DESC"],
-                    )
-                    return _run(runs[0]) if runs else {}
-
-                stored.last_run = latest(TRAINING)
-                stored.evaluated = latest(f"{TRAINING} and {EVALUATED}")
+                for run in registry.client.search_runs(
+                    [found.experiment_id],
+                    TRAINING,
+                    max_results=1,
+                    order_by=["attributes.start_time DESC"],
+                ):
+                    stored.last_run = _run(run)
             stored.problem = ""
             if stored.newest and stored.newest.verdict:
                 # Without it only the reasons are missing.
@@ -105,6 +104,7 @@ def ask_store(params: Params | None, stored: Stored) -> None:
 def _run(run: Any) -> Json:
     return {
         "id": run.info.run_id,
+        "experiment_id": run.info.experiment_id,
         "name": run.info.run_name,
         "status": run.info.status,
         "start_s": run.info.start_time / 1000,
@@ -154,6 +154,20 @@ def _post(url: str, question: Json) -> list[Json]:
     request = urllib.request.Request(url, json.dumps(question).encode(), headers)
     with urllib.request.urlopen(request, timeout=PREFECT_S) as answer:  # nosec B310
         return list(json.load(answer))
+
+
+def mlflow_site(root: Path) -> str:
+    """The address at which a browser finds MLflow's pages now: of the team's server, or of `make up`'s.
+
+    Empty where neither is there.
+    """
+    with contextlib.suppress(CganError):
+        uri = without_credentials(store_uri(root))
+        if uri.startswith(("http://", "https://")):
+            return uri
+        if not is_server(uri) and (process := find_process(root, "mlflow")):
+            return f"http://127.0.0.1:{process['port']}"
+    return ""
 
 
 def find_process(root: Path, name: str) -> Json | None:

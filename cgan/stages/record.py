@@ -30,7 +30,7 @@ from cgan.project import (
 )
 from cgan.quality.table import Report, class_table, floors, quality_table, tracked
 from cgan.stages.runner import run_stage
-from cgan.tracking.pages import REAL_IMAGES
+from cgan.tracking.pages import REAL_IMAGES, real_images_tag
 from cgan.tracking.run import reopen
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
@@ -48,8 +48,7 @@ def main() -> None:
     with reopen(RUN_REFERENCE) as tracker, tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
         tracker.log_metrics(tracked(report), 0)
-        real = ", ".join(f"{key}={value:.5g}" for key, value in floors(report).items())
-        tracker.set_tags({REAL_IMAGES: real})
+        tracker.set_tags({REAL_IMAGES: real_images_tag(floors(report))})
         for name, rows in {"quality": quality_table, "quality_by_class": class_table}.items():
             table = Path(folder) / f"{name}.csv"
             with table.open("w", newline="", encoding="utf-8") as file:

@@ -44,7 +44,7 @@ REJECTED = "rejected.jsonl"
 STRIP = "strip.png"  # at the top of a run's artifacts
 HEADLINE = {
     "conditional_accuracy": "accuracy ↑",
-    "fid_judge": "Fréchet distance ↓",
+    "fid_judge": "distance ↓",
     "recall": "recall ↑",
     "coverage": "coverage ↑",
     "gan_train_accuracy": "GAN-train ↑",
@@ -388,8 +388,8 @@ def describe(run_id: str, params: Mapping[str, str], metrics: Mapping[str, float
 
 
 def enlarged(image: Image.Image) -> Image.Image:
-    """Each pixel as many times as there is room for within half of LARGE."""
-    scale = max(1, LARGE // 2 // max(image.size))
+    """Each pixel as many times as there is room for within LARGE."""
+    scale = max(1, LARGE // max(image.size))
     return image.resize((scale * image.width, scale * image.height), 0)  # 0: nearest
 
 

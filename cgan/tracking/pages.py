@@ -6,6 +6,7 @@ A new browser gets MLflow's pages for GenAI, unless the address says otherwise.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from cgan.tracking.tracker import AT_THE_END, BY_STEP, FIRST_LOOK
@@ -91,6 +92,17 @@ pages? Choose *Model training* above it). A run is one training, its evaluation 
   under *Logged models*.
 """,
 }
+
+
+def real_images_tag(floors: Mapping[str, float]) -> str:
+    """What real images get, as the value of the tag REAL_IMAGES: `recall=0.95, coverage=0.93`."""
+    return ", ".join(f"{key}={value:.5g}" for key, value in floors.items())
+
+
+def real_images(tags: Mapping[str, str]) -> dict[str, float]:
+    """The tag read; empty where a run of before has none."""
+    pairs = (part.partition("=") for part in tags.get(REAL_IMAGES, "").split(", ") if part)
+    return {key: float(value) for key, _, value in pairs}
 
 
 def runs_page(site: str, experiment_id: str, *, shared: bool = True) -> str:

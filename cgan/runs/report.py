@@ -10,6 +10,11 @@ from cgan.errors import CganError
 from cgan.project import EVALUATION, GRID, JUDGE_METRICS, RUN_REFERENCE
 from cgan.project import METRICS as NUMBERS
 from cgan.quality.table import METRICS, floors
+from cgan.runs.status_sources import mlflow_site
+from cgan.tracking.journal import project_root
+from cgan.tracking.pages import run_page
+
+UI = "http://127.0.0.1:5000"  # of `make ui`
 
 
 def summary() -> str:
@@ -49,19 +54,24 @@ def _summary() -> str:
             note,
             "",
             f"  sample grid   {GRID}",
-            f"  MLflow run    {_run()}",
-            "  browse runs   make ui, then open http://127.0.0.1:5000",
+            *_run(),
             "  draw digits   .venv/bin/cgan draw 2024 --seed 7 --out year.png",
         ]
     )
 
 
-def _run() -> str:
+def _run() -> list[str]:
+    """The run's name, and where a browser finds its page."""
     try:
         run = json.loads(RUN_REFERENCE.read_text())
-        return f"{run['run_name']} ({run['run_id'] or 'not delivered yet: cgan track flush'})"
+        name, run_id = run["run_name"], run["run_id"]
     except (OSError, ValueError, KeyError, TypeError):
-        return "none"
+        return ["  MLflow run    none"]
+    if not run_id:
+        return [f"  MLflow run    {name}, not delivered yet: cgan track flush"]
+    site = mlflow_site(project_root())
+    page = run_page(site or UI, str(run.get("experiment_id") or 0), run_id)
+    return [f"  MLflow run    {name}", f"  its page      {'' if site else 'make ui, then '}{page}"]
 
 
 def _read(path: Path) -> dict[str, Any]:
