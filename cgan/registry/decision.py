@@ -17,6 +17,7 @@ from cgan.params.sections import GateParams
 from cgan.quality.comparison import COMPARED, Judged
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import METRICS
+from cgan.tracking.pages import STRIP, artifact
 
 COPIES_FLOOR = 0.01  # by its definition: nearer than 99 % of the held-out reals
 MAIN = "fid_judge"
@@ -258,8 +259,10 @@ def to_markdown(report: Report) -> str:
 
 
 def version_note(report: Report) -> str:
-    """The version's page in MLflow, which has a title already."""
-    return spaced(_body(report))
+    """The version's page in MLflow: the verdict, a drawing of each class, what was measured."""
+    said, _, rest = _body(report).partition("\n")
+    drawings = f"![A drawing of each class]({artifact(report['challenger']['run_id'], STRIP)})"
+    return spaced(f"{said}\n\n{drawings}\n{rest}")
 
 
 def _body(report: Report) -> str:

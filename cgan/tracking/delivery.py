@@ -29,6 +29,7 @@ from cgan.tracking.journal import (
     delivered_offset,
     read_records,
 )
+from cgan.tracking.pages import STRIP, artifact
 from cgan.tracking.store import open_store
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ log = logging.getLogger(__name__)
 RUN_KEY_TAG = "cgan.run_key"
 MODEL_NAME = "generator"
 REJECTED = "rejected.jsonl"
-STRIP = "strip.png"  # at the top of a run's artifacts
 HEADLINE = {
     "conditional_accuracy": "accuracy ↑",
     "fid_judge": "distance ↓",
@@ -371,8 +371,8 @@ def describe(run_id: str, params: Mapping[str, str], metrics: Mapping[str, float
     ]
     lines = []
     if headline:  # then the pictures are there too
-        strip = f"get-artifact?path={STRIP}&run_uuid={run_id}"
-        lines += [" · ".join(headline), "", f"![A drawing of each class]({strip})", ""]
+        strip = f"![A drawing of each class]({artifact(run_id, STRIP)})"
+        lines += [" · ".join(headline), "", strip, ""]
     recipe = "A class-conditional generator, trained, judged and drawn with."
     if "train.generator" in params:
         recipe = (

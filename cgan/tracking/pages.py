@@ -11,6 +11,7 @@ from typing import Any
 
 from cgan.tracking.tracker import AT_THE_END, BY_STEP, FIRST_LOOK
 
+STRIP = "strip.png"  # at the top of a run's artifacts: a drawing of each class
 REAL_IMAGES = "quality.real_images"  # tag of a run: what they get in place of drawings, by metric
 TRAINING = "workflowType=machine_learning"
 
@@ -58,7 +59,7 @@ CHARTS: dict[str, Any] = {  # of a run: the pictures; MLflow adds all others
             "deleted": False,
             "isGenerated": True,
             "columns": 2,
-            "cardHeight": 560,
+            "cardHeight": 680,
         }
     ],
     "compareRunCharts": [
@@ -103,6 +104,11 @@ def real_images(tags: Mapping[str, str]) -> dict[str, float]:
     """The tag read; empty where a run of before has none."""
     pairs = (part.partition("=") for part in tags.get(REAL_IMAGES, "").split(", ") if part)
     return {key: float(value) for key, _, value in pairs}
+
+
+def artifact(run_id: str, path: str) -> str:
+    """A run's file, as an address that MLflow's pages understand in their texts."""
+    return f"get-artifact?path={path}&run_uuid={run_id}"
 
 
 def runs_page(site: str, experiment_id: str, *, shared: bool = True) -> str:

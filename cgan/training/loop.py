@@ -76,8 +76,11 @@ def train(
     probe_steps = spread_steps(params.probes, params.total_steps)
     run_step = stepper(state, feed)
     keep_freed_memory()
-    if state.step == 0 and 0 in previewer.steps:
-        tracker.log_image(BY_STEP, previewer.take(0), 0)
+    if state.step == 0:
+        if previewer.steps:
+            tracker.log_image(BY_STEP, previewer.take(0), 0)
+        if watch and probe_steps:  # logged first, it is also what MLflow compares two runs by first
+            tracker.log_metrics(probe(state, watch), 0)
     start, started = state.step, time.perf_counter()
     with parts_on_threads(state.parts) as state.map:
         for index in progress(range(start, params.total_steps)):
