@@ -161,7 +161,7 @@ def assert_undisturbed(project: Path, expected: dict[str, str]) -> None:
     steps = sorted(step for key, step, _ in counted if key == "loss/generator")
     assert steps == list(range(10, 121, 10))
     keys = {key.partition("/")[0] for key, _, _ in counted}
-    assert {"loss", "logits", "quality", "quality_floor", "gate", "time"} <= keys
+    assert {"loss", "logits", "quality", "gate", "time"} <= keys
     assert rows(project, "select count(*) from logged_models") == [(1,)]
     assert rows(project, "select count(*) from model_versions") == [(1,)]
     assert rows(project, "select alias, version from registered_model_aliases") == [("champion", 1)]

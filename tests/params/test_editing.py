@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgan.errors import ParamsError
-from cgan.params.editing import apply_preset, set_params
+from cgan.params.editing import apply_preset, preset_params, recipe_in_words, set_params
 from cgan.params.reading import load_params
 
 TEXT = (ROOT / "params.yaml").read_text()
@@ -124,3 +124,34 @@ def test_an_unknown_preset_is_refused(path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(ROOT)
     with pytest.raises(ParamsError, match=r"no preset `quick` under presets/\. There are: .*fast"):
         apply_preset("quick", path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "default"),
+        ({"lr": 0.001}, "lr 0.001 · default"),
+        ({"seed": 5, "log_every": 7}, "default"),
+        (
+            {"lr": 0.001, "adam_beta2": 0.9, "batch_size": 64, "r1_gamma": 1.0},
+            "r1_gamma 1.0, lr 0.001, 2 more · default",
+        ),
+    ],
+)
+def test_a_recipe_is_named_by_its_preset_and_what_differs(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    train = load_params().train.model_copy(update=changes)
+    assert recipe_in_words(train) == words
+
+
+def test_each_preset_is_named_and_outside_of_a_project_the_network_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    train = load_params().train
+    for name in ("fast", "best", "demo"):
+        assert recipe_in_words(train.model_copy(update=preset_params(name))) == name
+    monkeypatch.chdir(tmp_path)
+    assert recipe_in_words(train) == f"{train.generator} {train.total_kimg:g} kimg"

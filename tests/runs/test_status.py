@@ -175,6 +175,19 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(ro
     assert "drift was never checked" in text
 
 
+def test_numbers_of_a_run_are_never_those_of_another(root: Path) -> None:
+    """After an experiment that was not evaluated: its own run has none, and the files are of the one before."""
+    first = trained(root, "k1", "first run", conditional_accuracy=0.991, fid_judge=1.25)
+    judged(first, "promoted", {"summary": "Version 1 is the first champion.", "reasons": []})
+    write(root / "reports/metrics.json", {"quality": {"conditional_accuracy": 0.77}})
+    trained(root, "k2", "second run")
+    text = screen(root)
+    assert "second run · FINISHED" in text
+    assert "the last training is not evaluated yet: `dvc repro` does it" in text
+    assert "0.77" not in text and "0.991" not in text
+    assert "accuracy 99.1 %" in text, "the champion's, in its own place"
+
+
 def test_foreign_text_reaches_no_terminal_as_commands_or_markup(root: Path) -> None:
     run_id = trained(root, "k1", f"{EVIL} run", conditional_accuracy=0.9)
     judged(run_id, "blocked", {"summary": f"blocked {EVIL}", "reasons": [EVIL]})

@@ -11,10 +11,12 @@ import yaml
 from conftest import ROOT
 from imports import imports_of, source_of
 
+from cgan.stages import record
 from flows.dvc import read_stages
 
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, dict[str, Any]] = DVC["stages"]
+MAKING = [stage for stage in STAGES if stage != "record"]  # that one tells of what they made
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 CHANGES_NO_RESULT = {
@@ -25,6 +27,7 @@ CHANGES_NO_RESULT = {
     "cgan.tracking.sender",
     "cgan.tracking.delivery",
     "cgan.tracking.store",
+    "cgan.tracking.pages",
     "cgan.serving.mlflow_model",
     # Starts the stage; holds the paths, which dvc.yaml holds too.
     "cgan.stages.runner",
@@ -71,13 +74,23 @@ def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage: str) -> None
     assert declared == needed
 
 
-def test_each_section_of_params_belongs_to_one_stage_and_each_stage_has_one() -> None:
-    owned = [section for stage in STAGES for section in entries(stage, "params")]
-    assert len(owned) == len(STAGES)
+def test_each_section_of_params_belongs_to_one_stage_and_each_that_makes_something_has_one() -> (
+    None
+):
+    owned = [section for stage in MAKING for section in entries(stage, "params")]
+    assert len(owned) == len(MAKING) and not entries("record", "params")
     assert sorted(map(str, owned)) == sorted(set(PARAMS) - {"gate", "reevaluate", "tracking"})
 
 
-@pytest.mark.parametrize("stage", STAGES)
+def test_a_new_run_is_always_recorded_whatever_the_cache_restores() -> None:
+    """Without outputs DVC has nothing to restore, and so runs the stage for each new name of a run."""
+    assert not [kind for kind in ("outs", "metrics", "plots") if entries("record", kind)]
+    recorded = {str(path) for paths in record.FILES.values() for path in paths}
+    inputs = {str(dep) for dep in entries("record", "deps") if not str(dep).endswith(".py")}
+    assert inputs == recorded | {"models/mlflow_run.json", "models/generator.safetensors"}
+
+
+@pytest.mark.parametrize("stage", MAKING)
 def test_every_output_stays_in_the_cache_so_that_a_stage_can_be_restored(stage: str) -> None:
     outputs = [out for kind in ("outs", "metrics", "plots") for out in entries(stage, kind)]
     options = [option for out in outputs if isinstance(out, dict) for option in out.values()]

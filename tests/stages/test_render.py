@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from cgan.model.sampling import draw, encode_png
 from cgan.params.sections import RenderParams
 from cgan.project import DISCRIMINATOR, GENERATOR
 from cgan.stages import render
-from cgan.tracking.tracker import RecordingTracker
 
 OUTPUTS = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["render"]["plots"]
 PARAMS = RenderParams(columns=3, steps=4, seed=7)
@@ -71,21 +69,6 @@ def test_render_writes_the_same_bytes_each_time(trained: Path) -> None:
     torch.randn(10)
     render.main()
     assert {path: Path(path).read_bytes() for path in OUTPUTS} == first
-
-
-def test_render_adds_every_picture_to_the_run(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tracker = RecordingTracker()
-
-    @contextlib.contextmanager
-    def recording(reference: Path) -> Iterator[RecordingTracker]:
-        assert reference == Path("models/mlflow_run.json")
-        yield tracker
-
-    monkeypatch.setattr(render, "reopen", recording)
-    render.main()
-    assert sorted(f"{folder}/{name}" for folder, name in tracker.files) == sorted(OUTPUTS)
 
 
 def test_the_film_shows_the_previews_in_the_order_of_their_steps(trained: Path) -> None:

@@ -199,12 +199,14 @@ def test_a_cursor_that_is_damaged_delivers_all_again(tmp_path: Path, cursor: str
 
 
 def test_the_run_is_known_once_something_was_delivered(tmp_path: Path) -> None:
-    assert delivered_run(tmp_path) is None
-    write_json(tmp_path / CURSOR, {"offset": 5, "run_id": "ab12"})
-    assert delivered_run(tmp_path) == "ab12"
+    assert delivered_run(tmp_path) == {}
+    write_json(tmp_path / CURSOR, {"offset": 5, "run_id": "ab12", "experiment_id": "3"})
+    assert delivered_run(tmp_path) == {"run_id": "ab12", "experiment_id": "3"}
+    write_json(tmp_path / CURSOR, {"offset": 5, "run_id": "ab12"})  # as it was before
+    assert delivered_run(tmp_path) == {"run_id": "ab12"}
     for damaged in ("", "[]", '{"offset": 5}', '{"run_id": 7}'):
         (tmp_path / CURSOR).write_text(damaged)
-        assert delivered_run(tmp_path) is None
+        assert delivered_run(tmp_path) == {}
 
 
 def test_f78_a_training_that_logs_its_model_again_after_a_kill_has_one(tmp_path: Path) -> None:

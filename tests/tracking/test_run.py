@@ -109,7 +109,9 @@ def test_run_says_what_made_it(recorded: tuple[Path, Store, str]) -> None:
     assert tags["dvc.exp_name"] == "tasty-bole"
     assert tags["prefect.flow_run_id"] == "f-1"
     assert tags["torch.version"] == torch.__version__
-    assert "conditional accuracy **0.99**" in tags["mlflow.note.content"]
+    note = tags["mlflow.note.content"]
+    assert note.startswith("accuracy ↑ **0.99**\n")
+    assert f"(get-artifact?path=strip.png&run_uuid={run_id})" in note
     ((name, digest),) = store.rows("select name, digest from datasets")
     assert (name, digest) == ("sample", "ab" * 6)
 

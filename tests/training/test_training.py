@@ -29,7 +29,7 @@ from cgan.model.sampling import image_grid, to_uint8
 from cgan.params.editing import apply_preset, preset_params
 from cgan.params.reading import load_params
 from cgan.params.sections import TrainParams
-from cgan.tracking.tracker import RecordingTracker
+from cgan.tracking.tracker import AT_THE_END, BY_STEP, RecordingTracker
 from cgan.training import loop as training
 from cgan.training import monitoring
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
@@ -671,7 +671,9 @@ def test_previews_are_grids_by_the_averaged_generator_at_their_steps() -> None:
     params = params_of()
     trained = train(DATA, params, tracker)
     steps = preview_steps(3, 10)
-    assert list(trained.previews) == [step for step, name, _ in tracker.images] == steps
+    by_step = [(step, BY_STEP) for step in steps]
+    assert [(s, name) for s, name, _ in tracker.images] == [*by_step, (10, AT_THE_END)]
+    assert list(trained.previews) == steps
     assert steps[0] == 1 and steps[-1] == 10
     for step, name, image in tracker.images:
         png = np.asarray(Image.open(io.BytesIO(trained.previews[step])))
@@ -699,10 +701,10 @@ def test_a_preview_has_a_latent_in_each_row_and_a_class_in_each_column() -> None
 
 
 def test_a_picture_of_a_step_that_is_none_of_the_previews_is_not_taken_over(tmp_path: Path) -> None:
-    for step in (1, 2):
+    for step in (0, 2):
         write_bytes(tmp_path / f"previews/step-{step:06d}.png", b"png")
     state = TrainState(DATA, params_of(previews=2), CPU)  # steps 0 and 10
-    assert Previewer(state, tmp_path).taken() == {1: b"png"}
+    assert Previewer(state, tmp_path).taken() == {0: b"png"}
 
 
 # -- Divergence -------------------------------------------------------------------------------------
@@ -725,7 +727,8 @@ def test_f51_no_picture_of_a_diverged_network_is_kept(tmp_path: Path) -> None:
     tracker = RecordingTracker()
     with pytest.raises(TrainingError):
         train(DATA, params_of(lr=1e39, log_every=20, save_every=20, previews=2), tracker, tmp_path)
-    assert tracker.images == [] and not (tmp_path / "previews").exists()
+    assert [step for step, _, _ in tracker.images] == [0]
+    assert [path.name for path in (tmp_path / "previews").iterdir()] == ["step-000000.png"]
 
 
 def test_f51_asked_to_stop_in_an_interval_that_diverged_it_saves_nothing(tmp_path: Path) -> None:

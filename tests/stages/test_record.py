@@ -1,0 +1,106 @@
+"""Stage record: numbers, tables and pictures of a generator on the page of the run that trained it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgan.errors import ModelError
+from cgan.files import write_json
+from cgan.model.model_file import load_generator, save_network
+from cgan.model.networks import Architecture, build_generator
+from cgan.project import EVALUATION, GENERATOR
+from cgan.stages import record
+from cgan.tracking.pages import REAL_IMAGES, real_images
+from cgan.tracking.tracker import RecordingTracker
+
+REPORT: dict[str, Any] = {
+    "conditional_accuracy": {"value": 0.91, "floor": 0.92, "by_class": [0.93, 0.61]},
+    "fid_judge": {"value": 11.0, "floor": 1.5, "by_class": [12.0, None]},
+}
+
+
+class _Tracker(RecordingTracker):
+    """Keeps what the tables hold too: they are gone when the stage ends."""
+
+    tables: dict[str, list[list[str]]]
+
+    def log_file(self, path: Path, folder: str = "") -> None:
+        super().log_file(path, folder)
+        if path.suffix == ".csv":
+            self.tables[path.name] = list(csv.reader(path.read_text().splitlines()))
+
+
+@pytest.fixture
+def tracker(project: Path, monkeypatch: pytest.MonkeyPatch) -> _Tracker:
+    """A project after the stages before, whose run is this tracker."""
+    save_network(GENERATOR, build_generator(Architecture("deconv", 2, 1, 8, 8, 4, 6)), {})
+    digest = load_generator(GENERATOR)[1]["digest"]
+    write_json(EVALUATION, {**REPORT, "passport": {"generator_digest": digest}})
+    for paths in record.FILES.values():
+        for path in paths:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    recording = _Tracker()
+    recording.tables = {}
+
+    @contextlib.contextmanager
+    def reopen(reference: Path) -> Iterator[_Tracker]:
+        assert reference == Path("models/mlflow_run.json")
+        yield recording
+
+    monkeypatch.setattr(record, "reopen", reopen)
+    return recording
+
+
+def test_numbers_tables_and_pictures_are_recorded(tracker: _Tracker) -> None:
+    record.main()
+    numbers = {
+        "quality/conditional_accuracy": 0.91,
+        "quality/worst_class_accuracy": 0.61,
+        "quality/fid_judge": 11.0,
+    }
+    assert tracker.metrics == [(0, numbers)], "a later step would be drawn as a chart of one dot"
+    assert real_images(tracker.tags) == {
+        "conditional_accuracy": 0.92,
+        "fid_judge": 1.5,
+        "copies": 0.01,
+    }
+    top = {name for folder, name in tracker.files if not folder}
+    assert {"strip.png", "grid.png", "training.gif", "quality.csv"} < top
+    assert tracker.tables["quality.csv"][1][:4] == [
+        "conditional accuracy",
+        "0.91",
+        "0.92",
+        "higher",
+    ]
+    assert tracker.tables["quality_by_class.csv"][2] == ["1", "0.61", ""]
+    assert ("reports", "generator.png") in tracker.files
+
+
+def test_numbers_of_another_generator_are_refused(tracker: _Tracker) -> None:
+    save_network(GENERATOR, build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 6)), {})
+    with pytest.raises(
+        ModelError, match=r"of another generator than models/generator\.safetensors"
+    ):
+        record.main()
+    assert tracker.metrics == [] and tracker.files == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"passport": 3}', '{"passport": {}}'])
+def test_a_damaged_report_is_one_message(tracker: _Tracker, content: str) -> None:
+    EVALUATION.write_text(content)
+    with pytest.raises(
+        ModelError, match=r"no readable report\. Make it again: `dvc repro --force e"
+    ):
+        record.main()
+    assert tracker.metrics == []
+
+
+def test_a_run_of_before_says_nothing_of_real_images() -> None:
+    assert real_images({}) == {} == real_images({REAL_IMAGES: ""})
