@@ -176,7 +176,7 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(ro
 
 
 def test_numbers_of_a_run_are_never_those_of_another(root: Path) -> None:
-    """After an experiment that was not evaluated: its own run has none, and the files are of the one before."""
+    """An experiment that was not evaluated has none; the files are of the run before."""
     first = trained(root, "k1", "first run", conditional_accuracy=0.991, fid_judge=1.25)
     judged(first, "promoted", {"summary": "Version 1 is the first champion.", "reasons": []})
     write(root / "reports/metrics.json", {"quality": {"conditional_accuracy": 0.77}})

@@ -1,4 +1,4 @@
-"""The sizes that the README promises, through all seven stages."""
+"""The sizes that the README promises, through all stages that make something."""
 
 from __future__ import annotations
 

@@ -674,10 +674,10 @@ def test_previews_are_grids_by_the_averaged_generator_at_their_steps() -> None:
     by_step = [(step, BY_STEP) for step in steps]
     assert [(s, name) for s, name, _ in tracker.images] == [*by_step, (10, AT_THE_END)]
     assert list(trained.previews) == steps
-    assert steps[0] == 1 and steps[-1] == 10
-    for step, name, image in tracker.images:
+    assert steps[0] == 0 and steps[-1] == 10
+    for step, _, image in tracker.images:
         png = np.asarray(Image.open(io.BytesIO(trained.previews[step])))
-        assert name == "preview" and np.array_equal(png, image) and image.dtype == np.uint8
+        assert np.array_equal(png, image) and image.dtype == np.uint8
     shape = image_grid(to_uint8(torch.zeros(24, 1, 8, 8)).unflatten(0, (8, 3))).shape
     assert all(image.shape == shape for *_, image in tracker.images)
     assert len({image.tobytes() for *_, image in tracker.images}) == len(steps)
