@@ -22,6 +22,7 @@ from test_training import DATA, digest, params_of, straight
 from cgan.tracking import journal
 from cgan.tracking.delivery import RUN_KEY_TAG, Delivery
 from cgan.tracking.journal import JournalTracker, RunHeader, count_waiting
+from cgan.tracking.pages import EXPERIMENT_TAGS
 from cgan.tracking.sender import remove_if_finished
 from cgan.training.loop import train
 
@@ -44,7 +45,9 @@ class Store:
         self.files: set[str] = set()
         self.models: list[SimpleNamespace] = []
         self.trouble: Callable[[], None] = lambda: None
-        self.experiment = SimpleNamespace(experiment_id="1", lifecycle_stage="active")
+        self.experiment = SimpleNamespace(
+            experiment_id="1", lifecycle_stage="active", tags=EXPERIMENT_TAGS
+        )
 
     def __getattribute__(self, name: str) -> Any:
         method = object.__getattribute__(self, name)

@@ -364,9 +364,15 @@ def quality(root: Path) -> list[tuple[float, int]]:
     return [(value, step) for value, step in store.rows(query)]
 
 
+def header_of(root: Path) -> RunHeader:
+    known = json.loads((root / "models/mlflow_run.json").read_text())
+    assert known.pop("experiment_id")
+    return RunHeader(**known)
+
+
 def evaluated(root: Path, value: float) -> None:
-    """As the stage evaluate, but for the sender's process."""
-    header = RunHeader(**json.loads((root / "models/mlflow_run.json").read_text()))
+    """As the stage record, but for the sender's process."""
+    header = header_of(root)
     tracker = JournalTracker(journals(root) / header.run_key, header, resume=False)
     tracker.log_metrics({"quality/fid_judge": value, "quality/recall": 0.8}, STEPS[-1])
     tracker.write("added")
@@ -381,9 +387,8 @@ def test_f81_an_evaluation_that_is_repeated_says_its_numbers_once(root: Path) ->
     evaluated(root, 0.7)
     assert quality(root) == [(0.7, STEPS[-1])]
     # Killed before its numbers were delivered, and begun again: both lie in one journal.
-    header = json.loads((root / "models/mlflow_run.json").read_text())
     for _ in range(2):
-        killed = JournalTracker(journals(root) / "k1", RunHeader(**header), resume=False)
+        killed = JournalTracker(journals(root) / "k1", header_of(root), resume=False)
         killed.log_metrics({"quality/fid_judge": 0.6}, STEPS[-1])
         killed.close()
     evaluated(root, 0.6)
