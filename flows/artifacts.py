@@ -1,4 +1,4 @@
-"""What a flow run shows in Prefect: its name, its final message, and its artifacts."""
+"""What a flow run shows in Prefect: its final message, and its artifacts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
-from prefect import get_run_logger, runtime
+from prefect import get_run_logger
 from prefect.artifacts import (
     create_image_artifact,
     create_link_artifact,
@@ -22,7 +23,6 @@ from prefect.artifacts import (
 
 from cgan import project
 from cgan.errors import CganError
-from cgan.params.reading import load_params
 from cgan.params.sections import flatten
 from cgan.quality.table import METRICS
 from flows.dvc import Outcome
@@ -48,29 +48,6 @@ class StageResult:
     stage: str
     outcome: str
     seconds: float
-
-
-def run_name(refresh: bool, overrides: Mapping[str, Any], stages: Sequence[str]) -> str:
-    """`train deconv 160 kimg · train.seed=2 · refresh`, or `evaluate, render`."""
-    changes = flatten(dict(overrides))
-    try:
-        params = flatten(load_params()) | changes
-        what = f"train {params['train.generator']} {params['train.total_kimg']:g} kimg"
-        told = {"train.generator", "train.total_kimg"}
-    except CganError:  # the flow itself says what is wrong with params.yaml
-        what, told = "train", set()
-    if stages:
-        what, told = ", ".join(stages), set()
-    parts = [what, *(f"{key}={value}" for key, value in changes.items() if key not in told)]
-    return " · ".join([*parts, *(["refresh"] if refresh else [])])
-
-
-def scheduled_name(what: str) -> str:
-    """`nightly 25 Nov 02:00 · train …`; a run by hand keeps its name."""
-    deployment = runtime.deployment.name
-    if not deployment:
-        return what
-    return f"{deployment} {runtime.flow_run.scheduled_start_time:%d %b %H:%M} · {what}"
 
 
 def is_unchanged(results: Sequence[StageResult]) -> bool:
@@ -253,8 +230,10 @@ def _mlflow_link() -> str:
     uri = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri") or "")
     if not uri.startswith("http") or not run.get("run_id"):
         return ""
-    # The page finds a run by its id, whichever experiment stands there.
-    return f"{uri.rstrip('/')}/#/experiments/0/runs/{run['run_id']}"
+    # The page finds a run by its id, whichever experiment stands there; its way back needs the right one.
+    experiment = quote(str(run.get("experiment_id") or 0), safe="")
+    page = f"experiments/{experiment}/runs/{quote(str(run['run_id']), safe='')}"
+    return f"{uri.rstrip('/')}/#/{page}?workflowType=machine_learning"
 
 
 def _mlflow_run() -> None:
