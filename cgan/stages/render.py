@@ -1,4 +1,4 @@
-"""Stage render: grids, interpolations, the film of the training, a diagram of each network."""
+"""Stage render: grids, interpolations, curves and the film of the training, a diagram of each network."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ from cgan.model.sampling import (
 from cgan.params.reading import load_params
 from cgan.params.sections import RenderParams
 from cgan.pictures.canvas import Canvas
+from cgan.pictures.curves import training_curves
 from cgan.pictures.network_diagram import network_diagram
 from cgan.project import DISCRIMINATOR, GENERATOR, GRID, PREVIEWS, RUN_REFERENCE
 from cgan.stages.runner import run_stage
 from cgan.tracking.run import reopen
 
 FILM = Path("samples/training.gif")
+LOSSES = Path("reports/losses.csv")
 WIDTH = 880  # pixels that a README shows
 GRID_CLASSES = 50
 STRIPS = 10
@@ -47,11 +49,14 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     network, _ = load_generator(GENERATOR)
     discriminator, _ = load_discriminator(DISCRIMINATOR)
+    losses, logits = training_curves(LOSSES)
     pictures = {
         GRID: class_grid(network, params),
         Path("samples/grid_3x3.png"): nine(network, params.seed),
         Path("samples/latent_interpolation.png"): latent_strips(network, params),
         Path("samples/class_interpolation.png"): class_strips(network, params),
+        LOSSES.with_suffix(".png"): losses,
+        Path("reports/logits.png"): logits,
         Path("reports/generator.png"): network_diagram(network),
         Path("reports/discriminator.png"): network_diagram(discriminator),
     }

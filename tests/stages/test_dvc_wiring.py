@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -97,12 +98,20 @@ def test_dvc_finds_every_file_of_the_plots_and_artifacts_among_the_outputs() -> 
         for out in entries(stage, kind)
     }
     sources = {artifact["path"] for artifact in DVC["artifacts"].values()}
-    for plot in DVC["plots"]:
-        if isinstance(plot, str):
-            sources.add(plot)
-        else:
-            sources |= {source for options in plot.values() for source in options["y"]}
+    sources |= set(DVC["plots"])
     assert sources <= outputs
+
+
+def test_every_plot_is_a_picture_so_that_the_page_loads_nothing_and_has_its_place_there() -> None:
+    """What is not a picture, DVC draws with a library that the page takes from the internet."""
+    plots = [plot for stage in STAGES for plot in entries(stage, "plots")]
+    assert {str(plot).rpartition(".")[2] for plot in plots} == {"png", "gif"}
+    assert DVC["plots"] == ["samples/previews"]  # a folder of them
+    page = (ROOT / ".dvc/plots.html").read_text()
+    assert "html_template = plots.html" in (ROOT / ".dvc/config").read_text()
+    placed = set(re.findall(r"#(\w+) \{ order|#(\w+), #(\w+) \{ order", page))
+    known = {str(plot).replace("/", "_").replace(".", "_") for plot in plots}
+    assert {name for names in placed for name in names if name} <= known
 
 
 def test_dvc_reads_dvc_yaml() -> None:
