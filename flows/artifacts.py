@@ -15,7 +15,6 @@ from urllib.parse import quote
 import httpx
 from prefect import get_run_logger
 from prefect.artifacts import (
-    create_image_artifact,
     create_link_artifact,
     create_markdown_artifact,
     create_table_artifact,
@@ -164,15 +163,19 @@ def _stages(results: Sequence[StageResult]) -> None:
 
 
 def _grid() -> str:
-    """The drawn grid as a URL, which is what a page needs: a file's path would show as broken."""
+    """The drawn grid as Markdown, with its bytes in it: a page would not find a file.
+
+    Prefect's image artifact would have all these bytes as a link's text below it.
+    """
     if not project.GRID.is_file():
         return ""
-    return f"data:image/png;base64,{base64.b64encode(project.GRID.read_bytes()).decode()}"
+    content = base64.b64encode(project.GRID.read_bytes()).decode()
+    return f"![A row for each class](data:image/png;base64,{content})"
 
 
 def _sample_grid() -> None:
     if grid := _grid():
-        create_image_artifact(
+        create_markdown_artifact(
             grid,
             key="sample-grid",
             description="Drawn by the generator that is there now, a row for each class.",
@@ -185,7 +188,7 @@ def _verdict_page(verdict: Mapping[str, Any]) -> None:
     if link := _mlflow_link():
         text += f"\n[Open the MLflow run]({link})\n"
     if grid := _grid():
-        text += f"\n## Drawings\n\n![A row for each class]({grid})\n"
+        text += f"\n## Drawings\n\n{grid}\n"
     create_markdown_artifact(text, key="verdict", description="Is it good enough, and better? Why?")
 
 

@@ -46,6 +46,7 @@ class Page:
         self._socket = socket
         self._numbers = itertools.count(1)
         self.requests: list[str] = []
+        self._attach_to_children()  # of the browser: shared and service workers
         target = self._ask("Target.createTarget", url="about:blank")["targetId"]
         attached = self._ask("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
@@ -54,7 +55,11 @@ class Page:
 
     def _follow(self, session: str) -> None:
         self._send("Network.enable", session)
-        settings = {"autoAttach": True, "waitForDebuggerOnStart": False, "flatten": True}
+        self._attach_to_children(session)
+        self._send("Runtime.runIfWaitingForDebugger", session)
+
+    def _attach_to_children(self, session: str | None = None) -> None:
+        settings = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True}
         self._send("Target.setAutoAttach", session, **settings)
 
     def _send(self, method: str, session: str | None = None, **params: Any) -> int:
@@ -107,8 +112,9 @@ class Page:
 
     def elsewhere(self) -> list[str]:
         """What was asked of other hosts than this machine."""
-        at_home = ("127.0.0.1", None)  # None: data, blob, file
-        return [url for url in self.requests if urlsplit(url).hostname not in at_home]
+        network = ("http", "https", "ws", "wss")  # and not data, blob, file, the browser's own
+        asked = [(urlsplit(url), url) for url in self.requests]
+        return [url for at, url in asked if at.scheme in network and at.hostname != "127.0.0.1"]
 
     def shoot(self, path: Path, whole: bool = False) -> None:
         picture = self._ask("Page.captureScreenshot", captureBeyondViewport=whole)
