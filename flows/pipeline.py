@@ -392,7 +392,7 @@ def _find_server() -> None:
         except RuntimeError as late:
             raise CganError(
                 f"Prefect's temporary server did not start ({late}). Try again when the machine is less "
-                "busy, or start a server: `make up`, or `prefect server start` and PREFECT_API_URL."
+                "busy, or start a server, `make up`, and export the PREFECT_API_URL that it prints."
             ) from None
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -401,7 +401,7 @@ def _find_server() -> None:
         if error := client.api_healthcheck():
             raise CganError(
                 f"no Prefect server answers at {url} ({type(error).__name__}). Start one with "
-                "`prefect server start`, or unset PREFECT_API_URL to run without a server."
+                "`make up`, or unset PREFECT_API_URL to run without a server."
             )
 
 

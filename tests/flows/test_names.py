@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 
+from flows import pipeline
 from flows.names import name_slots, run_name
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx")
 DUE = datetime(2026, 11, 25, 2, tzinfo=UTC)
 
 
@@ -61,3 +65,20 @@ def test_slots_are_named_ahead_and_runs_by_hand_keep_theirs() -> None:
         "/flow_runs/a": "nightly 25 Nov 02:00",
         "/flow_runs/b": "nightly 26 Nov 02:00",
     }
+
+
+def test_a_server_that_is_away_leaves_slots_without_names_and_the_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(**_: Any) -> None:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(pipeline, "get_client", away)
+    monkeypatch.setattr(pipeline, "get_run_logger", logging.getLogger)
+    pipeline._name_slots()  # of no deployment: nobody is asked
+    assert caplog.text == ""
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "d")
+    pipeline._name_slots()
+    assert (
+        "The Prefect server is away (refused): the next scheduled runs have no names" in caplog.text
+    )
