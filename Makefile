@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 # Everything stays at home: no tool reports its use.
 export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export PREFECT_SERVER_UI_V2_ENABLED = false
+export PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT = false
 export MLFLOW_DISABLE_TELEMETRY = true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)

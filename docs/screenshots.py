@@ -29,14 +29,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
 from cgan.runs.status import status
+from flows.servers import AT_HOME
 
 IMAGES = Path(__file__).parent / "images"
 MAX_BYTES = 300_000
-HOME = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
 def free_port() -> int:
@@ -113,7 +109,7 @@ def production_pages(page: Page) -> None:
 def mlflow_pages(page: Page) -> None:
     port = free_port()
     site = f"http://127.0.0.1:{port}"
-    environment = {**os.environ, **HOME}
+    environment = {**os.environ, **AT_HOME}
     command = [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)]
     with serving(command, f"{site}/health", environment):
         run_id = json.loads(Path("models/mlflow_run.json").read_text())["run_id"]

@@ -1,4 +1,4 @@
-"""What a flow run shows in Prefect: its name, its final message, and its artifacts."""
+"""What a flow run shows in Prefect: its final message, and its artifacts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
-from prefect import get_run_logger, runtime
+from prefect import get_run_logger
 from prefect.artifacts import (
-    create_image_artifact,
     create_link_artifact,
     create_markdown_artifact,
     create_table_artifact,
@@ -22,7 +22,6 @@ from prefect.artifacts import (
 
 from cgan import project
 from cgan.errors import CganError
-from cgan.params.reading import load_params
 from cgan.params.sections import flatten
 from cgan.quality.table import METRICS
 from flows.dvc import Outcome
@@ -48,29 +47,6 @@ class StageResult:
     stage: str
     outcome: str
     seconds: float
-
-
-def run_name(refresh: bool, overrides: Mapping[str, Any], stages: Sequence[str]) -> str:
-    """`train deconv 160 kimg · train.seed=2 · refresh`, or `evaluate, render`."""
-    changes = flatten(dict(overrides))
-    try:
-        params = flatten(load_params()) | changes
-        what = f"train {params['train.generator']} {params['train.total_kimg']:g} kimg"
-        told = {"train.generator", "train.total_kimg"}
-    except CganError:  # the flow itself says what is wrong with params.yaml
-        what, told = "train", set()
-    if stages:
-        what, told = ", ".join(stages), set()
-    parts = [what, *(f"{key}={value}" for key, value in changes.items() if key not in told)]
-    return " · ".join([*parts, *(["refresh"] if refresh else [])])
-
-
-def scheduled_name(what: str) -> str:
-    """`nightly 25 Nov 02:00 · train …`; a run by hand keeps its name."""
-    deployment = runtime.deployment.name
-    if not deployment:
-        return what
-    return f"{deployment} {runtime.flow_run.scheduled_start_time:%d %b %H:%M} · {what}"
 
 
 def is_unchanged(results: Sequence[StageResult]) -> bool:
@@ -187,15 +163,19 @@ def _stages(results: Sequence[StageResult]) -> None:
 
 
 def _grid() -> str:
-    """The drawn grid as a URL, which is what a page needs: a file's path would show as broken."""
+    """The drawn grid as Markdown, with its bytes in it: a page would not find a file.
+
+    Prefect's image artifact would have all these bytes as a link's text below it.
+    """
     if not project.GRID.is_file():
         return ""
-    return f"data:image/png;base64,{base64.b64encode(project.GRID.read_bytes()).decode()}"
+    content = base64.b64encode(project.GRID.read_bytes()).decode()
+    return f"![A row for each class](data:image/png;base64,{content})"
 
 
 def _sample_grid() -> None:
     if grid := _grid():
-        create_image_artifact(
+        create_markdown_artifact(
             grid,
             key="sample-grid",
             description="Drawn by the generator that is there now, a row for each class.",
@@ -208,7 +188,7 @@ def _verdict_page(verdict: Mapping[str, Any]) -> None:
     if link := _mlflow_link():
         text += f"\n[Open the MLflow run]({link})\n"
     if grid := _grid():
-        text += f"\n## Drawings\n\n![A row for each class]({grid})\n"
+        text += f"\n## Drawings\n\n{grid}\n"
     create_markdown_artifact(text, key="verdict", description="Is it good enough, and better? Why?")
 
 
@@ -253,8 +233,10 @@ def _mlflow_link() -> str:
     uri = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri") or "")
     if not uri.startswith("http") or not run.get("run_id"):
         return ""
-    # The page finds a run by its id, whichever experiment stands there.
-    return f"{uri.rstrip('/')}/#/experiments/0/runs/{run['run_id']}"
+    # The page finds a run by its id, whichever experiment stands there; its way back needs the right one.
+    experiment = quote(str(run.get("experiment_id") or 0), safe="")
+    page = f"experiments/{experiment}/runs/{quote(str(run['run_id']), safe='')}"
+    return f"{uri.rstrip('/')}/#/{page}?workflowType=machine_learning"
 
 
 def _mlflow_run() -> None:

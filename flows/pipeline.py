@@ -46,7 +46,7 @@ from rich.console import Console
 from cgan.errors import CganError
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
-from flows import artifacts
+from flows import artifacts, names
 from flows.dvc import (
     BusyError,
     Stage,
@@ -211,10 +211,26 @@ Console.on_broken_pipe = _go_on_unheard  # type: ignore[method-assign,assignment
 
 
 def _run_name() -> str:
-    asked = runtime.flow_run.parameters
-    refresh = bool(asked.get("refresh")) and not runtime.deployment.name  # a schedule is one
-    what = artifacts.run_name(refresh, asked.get("overrides") or {}, asked.get("stages") or ())
-    return artifacts.scheduled_name(what)
+    run = runtime.flow_run
+    return names.run_name(runtime.deployment.name, run.scheduled_start_time, run.parameters)
+
+
+def _name_slots() -> None:
+    """Name this deployment's next slots: while this run is on, the limit may cancel them."""
+    if not runtime.deployment.id:
+        return
+
+    def api(method: Any, path: Any, content: Any) -> Any:
+        answer = client.request(method, path, json=content)
+        return answer.json() if answer.content else None
+
+    try:
+        with get_client(sync_client=True) as client:
+            names.name_slots(api, str(runtime.deployment.id), str(runtime.deployment.name))
+    except httpx.HTTPError as error:
+        get_run_logger().warning(
+            "The Prefect server is away (%s): the next scheduled runs have no names yet.", error
+        )
 
 
 @flow(
@@ -235,12 +251,14 @@ def pipeline(
 
     Args:
         refresh: Fetch the data again. When it comes back unchanged, nothing after it runs.
-        overrides: Values to write into params.yaml first, such as {"train.lr": 0.001}. They stay
-            there, as after `dvc exp run -S`: `git diff params.yaml` shows them.
+        overrides: Values to write into params.yaml first, such as {"train.lr": 0.001}. In your own
+            tree they stay there, as after `dvc exp run -S`: `git diff params.yaml` shows them. A run of
+            a deployment starts from the committed params.yaml, so there they last for one run.
         stages: Only these stages of dvc.yaml, on the inputs that are there. Default: all.
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
     """
     _end_with_worker()
+    _name_slots()
     results: list[artifacts.StageResult] = []
     try:
         chosen = choose(read_stages(), stages)
@@ -270,7 +288,8 @@ def pipeline(
 
 
 def _reevaluation_name() -> str:
-    return artifacts.scheduled_name("champion on fresh data")
+    name = _run_name()
+    return name if runtime.deployment.name else f"{name} · reevaluate"
 
 
 @flow(
@@ -283,6 +302,7 @@ def _reevaluation_name() -> str:
 def reevaluate() -> State[Any]:
     """Judge the champion on data fetched anew: is it still good, are the data still of its kind?"""
     _end_with_worker()
+    _name_slots()
     results: list[artifacts.StageResult] = []
     try:
         stages = choose(read_stages(), ["download", "validate"])
@@ -372,7 +392,7 @@ def _find_server() -> None:
         except RuntimeError as late:
             raise CganError(
                 f"Prefect's temporary server did not start ({late}). Try again when the machine is less "
-                "busy, or start a server: `make up`, or `prefect server start` and PREFECT_API_URL."
+                "busy, or start a server, `make up`, and export the PREFECT_API_URL that it prints."
             ) from None
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -381,7 +401,7 @@ def _find_server() -> None:
         if error := client.api_healthcheck():
             raise CganError(
                 f"no Prefect server answers at {url} ({type(error).__name__}). Start one with "
-                "`prefect server start`, or unset PREFECT_API_URL to run without a server."
+                "`make up`, or unset PREFECT_API_URL to run without a server."
             )
 
 

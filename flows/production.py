@@ -30,6 +30,7 @@ from cgan.errors import CganError
 from cgan.files import write_text
 from cgan.params.reading import load_params, read_yaml
 from cgan.tracking.store import is_server, without_credentials
+from flows.names import name_slots
 from flows.servers import POOL, START_S, Production, end_family
 
 LIMIT = "cgan"  # one run at a time in the clone, whichever deployment
@@ -185,6 +186,7 @@ def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
                 )
             commit = _update_clone(production)
             _register(production, crons)
+            _schedule(production)
         finally:
             production.api("PATCH", f"/work_pools/{POOL}", {"is_paused": was_paused})
         lines = [f"Deployed {commit} to {production.work}."]
@@ -282,6 +284,14 @@ def _register(production: Production, crons: dict[str, str | None]) -> None:
                 "concurrency_options": {"collision_strategy": "CANCEL_NEW"},
             }
             production.api("PATCH", f"/deployments/{deployment['id']}", shared)
+
+
+def _schedule(production: Production) -> None:
+    """Plan the next runs now, and name them. The server would do so within a minute, and by its own names."""
+    for name, deployment in production.deployments().items():
+        if name in CRONS:
+            production.api("POST", f"/deployments/{deployment['id']}/schedule", {})
+            name_slots(production.api, deployment["id"], name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

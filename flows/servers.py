@@ -29,6 +29,9 @@ ON = ["PENDING", "RUNNING", "CANCELLING"]  # states of a run that may be at work
 AT_HOME = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # The pages of Prefect's new UI ask a host of Amplitude's for settings, analytics or not.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }

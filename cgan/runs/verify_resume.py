@@ -31,9 +31,9 @@ from cgan.files import sha256_of, write_json, write_text
 from cgan.model.hardware import choose_hardware
 from cgan.params.reading import load_params
 from cgan.params.sections import Params
-from cgan.project import DISCRIMINATOR, GENERATOR, PACKAGE_PARENT, PREVIEWS, TRAIN_DATA
+from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PACKAGE_PARENT, PREVIEWS, TRAIN_DATA
 from cgan.stages.runner import run_stage
-from cgan.stages.train import LOSSES, write_outputs
+from cgan.stages.train import write_outputs
 from cgan.tracking.journal import project_root
 from cgan.tracking.run import side_run
 from cgan.training.loop import train

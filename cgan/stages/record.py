@@ -17,6 +17,7 @@ from cgan.model.model_file import load_tensors
 from cgan.project import (
     CLASS_INTERPOLATION,
     CONFUSION,
+    CURVES,
     DIAGRAMS,
     EVALUATION,
     FILM,
@@ -37,7 +38,7 @@ from cgan.tracking.run import reopen
 FILES = {
     "": (STRIP, GRID, FILM, CONFUSION),
     "samples": (NINE, LATENT_INTERPOLATION, CLASS_INTERPOLATION),
-    "reports": (EVALUATION, METRICS, *DIAGRAMS),
+    "reports": (EVALUATION, METRICS, *CURVES, *DIAGRAMS),
 }
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Stage render: grids, interpolations, the film of the training, a diagram of each network."""
+"""Stage render: grids, interpolations, curves and the film of the training, a diagram of each network."""
 
 from __future__ import annotations
 
@@ -27,15 +27,18 @@ from cgan.model.sampling import (
 from cgan.params.reading import load_params
 from cgan.params.sections import RenderParams
 from cgan.pictures.canvas import Canvas
+from cgan.pictures.curves import training_curves
 from cgan.pictures.network_diagram import network_diagram
 from cgan.project import (
     CLASS_INTERPOLATION,
+    CURVES,
     DIAGRAMS,
     DISCRIMINATOR,
     FILM,
     GENERATOR,
     GRID,
     LATENT_INTERPOLATION,
+    LOSSES,
     NINE,
     PREVIEWS,
     STRIP,
@@ -56,12 +59,15 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     network, _ = load_generator(GENERATOR)
     discriminator, _ = load_discriminator(DISCRIMINATOR)
+    losses, logits = training_curves(LOSSES)
     pictures = {
         GRID: class_grid(network, params),
         STRIP: strip(network, params),
         NINE: nine(network, params.seed),
         LATENT_INTERPOLATION: latent_strips(network, params),
         CLASS_INTERPOLATION: class_strips(network, params),
+        CURVES[0]: losses,
+        CURVES[1]: logits,
         DIAGRAMS[0]: network_diagram(network),
         DIAGRAMS[1]: network_diagram(discriminator),
     }

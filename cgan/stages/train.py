@@ -39,6 +39,7 @@ from cgan.project import (
     GENERATOR,
     JUDGE,
     LOCK,
+    LOSSES,
     PACKAGE,
     PREVIEWS,
     RUN_REFERENCE,
@@ -53,7 +54,6 @@ from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import Watch
 from cgan.training.state import COLUMNS
 
-LOSSES = Path("reports/losses.csv")
 # A change of these modules can change the result; a change of the rest cannot.
 CODE = (
     "training/loop",

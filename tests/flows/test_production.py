@@ -25,7 +25,7 @@ from toy_project import CLI, DVC_YAML, TOY
 
 from cgan.errors import CganError
 from flows import production as services
-from flows.servers import Process, Production
+from flows.servers import AT_HOME, Process, Production
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -169,6 +169,9 @@ def test_servers_get_our_settings_whatever_the_shell_has(
     assert environment["PREFECT_API_URL"] == "http://127.0.0.1:4321/api"
     assert "PREFECT_API_KEY" not in environment
     assert environment["PREFECT_HOME"].startswith(str(project))
+    # The pages that look elsewhere, and what they would show of Prefect's offers.
+    assert environment["PREFECT_SERVER_UI_V2_ENABLED"] == "false"
+    assert environment["PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT"] == "false"
     importlib.import_module(environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"])
 
 
@@ -226,6 +229,12 @@ def test_the_clone_shares_the_cache(project: Path) -> None:
     assert services._dvc(production.work, "cache", "dir") == str(project / ".dvc/cache")
 
 
+def test_make_keeps_everything_at_home_as_the_servers_do() -> None:
+    text = (ROOT / "Makefile").read_text()
+    exported = dict(re.findall(r"^export ([A-Z0-9_]+) = (\w+)$", text, re.MULTILINE))
+    assert exported == AT_HOME
+
+
 def test_make_runs_modules_that_exist() -> None:
     modules = set(re.findall(r"-m (flows\.\w+)", (ROOT / "Makefile").read_text()))
     assert modules == {"flows.dvc", "flows.production"}
@@ -279,6 +288,10 @@ def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.Monk
 
         told = services.deploy(project, dict.fromkeys(services.CRONS))
         assert "nightly: 0 2 * * * UTC" in told
+        for name in services.CRONS:  # planned at once, by names of ours
+            planned = [run for run in runs("Scheduled") if run["name"].startswith(f"{name} ")]
+            assert len(planned) >= 3
+        assert len({run["name"] for run in runs("Scheduled")}) == len(runs("Scheduled"))
         commit = git(production.work, "rev-parse", "--short", "HEAD").strip()
         for deployment in production.deployments().values():
             assert (deployment["version"], deployment["tags"]) == (commit, ["cgan"])
@@ -289,6 +302,8 @@ def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.Monk
         run = wait_until(lambda: runs("Running"))[0]
         assert wait_until(lambda: runs("Cancelled"))
         assert len(runs("Running")) == 1
+        # The run has named them ahead, those that the server planned since the deploy too.
+        wait_until(lambda: any(run["name"].startswith("nightly ") for run in runs("Cancelled")))
         with pytest.raises(CganError, match="a run is at work in the clone"):
             services.deploy(project, dict.fromkeys(services.CRONS))
         every(10_000)

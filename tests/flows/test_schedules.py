@@ -45,7 +45,8 @@ def test_what_works_in_the_clone_has_one_schedule_and_params_of_the_commit() -> 
 
 def test_zombies_are_looked_for_by_heartbeats_and_any_end_counts() -> None:
     (trigger,) = DEPLOYMENTS["zombie"]["triggers"]
-    event = DeploymentTriggerAdapter.validate_python({"name": "zombie", **trigger})
+    event = DeploymentTriggerAdapter.validate_python(trigger)
+    assert event.name == "zombie: a run whose heartbeats stopped"
     assert event.posture == Posture.Proactive
     assert event.within.total_seconds() > 15 * 60
     assert event.expect == {"prefect.flow-run.*"}

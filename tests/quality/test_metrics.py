@@ -586,7 +586,7 @@ def test_headline_and_run_page_take_each_number_from_its_place() -> None:
     table = quality_table(report)
     assert table[0][:3] == ["metric", "drawn", "real images"] and len(table) == 11
     assert table[1][:4] == ["conditional accuracy", 0.91, 0.92, "higher"]
-    assert table[2][:4] == ["accuracy of the worst class", 0.61, "", "higher"]
+    assert ["accuracy of the worst class", 0.61, "", "higher"] in [row[:4] for row in table]
     assert class_table(report) == [
         ["class", "accuracy", "Fréchet distance"],
         [0, 0.93, 12.0],

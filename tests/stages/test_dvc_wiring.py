@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from conftest import ROOT
 from imports import imports_of, source_of
 
+from cgan.quality.table import METRICS
 from cgan.stages import record
 from flows.dvc import read_stages
 
@@ -110,12 +112,31 @@ def test_dvc_finds_every_file_of_the_plots_and_artifacts_among_the_outputs() -> 
         for out in entries(stage, kind)
     }
     sources = {artifact["path"] for artifact in DVC["artifacts"].values()}
-    for plot in DVC["plots"]:
-        if isinstance(plot, str):
-            sources.add(plot)
-        else:
-            sources |= {source for options in plot.values() for source in options["y"]}
+    sources |= set(DVC["plots"])
     assert sources <= outputs
+
+
+def test_every_plot_is_a_picture_so_that_the_page_loads_nothing_and_has_its_place_there() -> None:
+    """What is not a picture, DVC draws with a library that the page takes from the internet."""
+    plots = [plot for stage in STAGES for plot in entries(stage, "plots")]
+    assert {str(plot).rpartition(".")[2] for plot in plots} == {"png", "gif"}
+    assert DVC["plots"] == ["samples/previews"]  # a folder of them
+    page = (ROOT / ".dvc/plots.html").read_text()
+    assert "html_template = plots.html" in (ROOT / ".dvc/config").read_text()
+    placed = set(re.findall(r"#(\w+) \{ order|#(\w+), #(\w+) \{ order", page))
+    known = {str(plot).replace("/", "_").replace(".", "_") for plot in plots}
+    assert {name for names in placed for name in names if name} <= known
+
+
+def test_the_most_telling_metrics_fit_on_a_terminal_beside_each_other() -> None:
+    """`dvc exp show` has a column each, as wide as the name, in the file's order; 120 are a terminal's."""
+    shown = [metric for stage in STAGES for metric in entries(stage, "metrics")]
+    assert shown == ["reports/metrics.json"]
+    first = ["conditional_accuracy", "fid_judge", "coverage"]
+    assert list(METRICS)[:3] == first
+    experiment, created, border, gap = 24, 8, 6, 3
+    columns = sum(len(f"quality.{key}") + gap for key in first)
+    assert experiment + gap + created + gap + columns + border <= 120
 
 
 def test_dvc_reads_dvc_yaml() -> None:

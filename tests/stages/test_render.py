@@ -32,7 +32,11 @@ def deterministic_only_here() -> Iterator[None]:
 
 @pytest.fixture
 def trained(project: Path) -> Path:
-    """A project after the stage train, with untrained networks and three previews."""
+    """A project after the stage train, with untrained networks, three previews and losses."""
+    columns = ("step", *(f"loss/{who}" for who in ("discriminator", "generator")))
+    columns += ("logits/real_mean", "logits/fake_mean")
+    render.LOSSES.parent.mkdir()
+    render.LOSSES.write_text(f"{','.join(columns)}\n50,1.5,2.5,3,-1\n100,1.25,2,2,-0.5\n")
     torch.manual_seed(5)
     save_network(GENERATOR, build_generator(Architecture("deconv", 4, 1, 8, 8, 4, 6)), {})
     save_network(DISCRIMINATOR, build_discriminator(Architecture("projection", 4, 1, 8, 8, 4)), {})

@@ -1,0 +1,155 @@
+"""The pages that people open, in a real browser: they ask this machine alone, and fit on its screen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import yaml
+from browser import Page, browsing
+from conftest import ROOT
+from PIL import Image
+
+from flows import production as services
+from flows.servers import Production
+
+pytestmark = pytest.mark.slow
+PATIENCE_S = 3.0  # for what a page asks for after it is there
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def post(url: str, content: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        url, json.dumps(content).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_the_browser_sees_what_a_page_asks_of_other_hosts(tmp_path: Path) -> None:
+    """A page whose script, picture and workers ask elsewhere: the other tests are able to fail."""
+    worker = "data:text/javascript,fetch('https://worker.example/')"
+    (tmp_path / "page.html").write_text(
+        f"""<p>There</p><img src="https://picture.example/">
+        <script>
+            new Worker("{worker}"); new SharedWorker("{worker.replace("worker.", "shared.")}");
+            fetch("https://text.example/"); new WebSocket("wss://socket.example/");
+        </script>"""
+    )
+    with browsing(tmp_path / "profile") as page:
+        page.open(f"file://{tmp_path}/page.html", "There")
+        page.look(PATIENCE_S)
+        hosts = {str(urlsplit(url).hostname).partition(".")[0] for url in page.elsewhere()}
+    assert hosts == {"picture", "worker", "shared", "text", "socket"}
+
+
+def test_the_pages_of_our_servers_ask_no_other_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect and MLflow as `make up` starts them; MLflow's is `cgan ui`."""
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "dvc.yaml").touch()
+    monkeypatch.chdir(root)
+    try:
+        services.up(root, {"prefect": free_port(), "mlflow": free_port()})
+        production = Production(root)
+        prefect, mlflow = production.url("prefect"), production.url("mlflow")
+        picture = {"type": "markdown", "key": "grid", "data": "![Nine](data:image/png;base64,AAAA)"}
+        artifact = post(f"{prefect}/api/artifacts/", picture)["id"]
+        run = post(
+            f"{mlflow}/api/2.0/mlflow/runs/create", {"experiment_id": "0", "run_name": "best"}
+        )
+        pages = {
+            f"{prefect}/": "Dashboard",
+            f"{prefect}/runs": "Runs",
+            f"{prefect}/deployments": "Deployments",
+            f"{prefect}/work-pools": "Work Pools",
+            f"{prefect}/artifacts/artifact/{artifact}": "grid",
+            f"{mlflow}/": "Experiments",
+            f"{mlflow}/#/experiments/0": "Default",
+            f"{mlflow}/#/experiments/0/runs/{run['run']['info']['run_id']}": "best",
+            f"{mlflow}/#/models": "Models",
+        }
+        with browsing(tmp_path / "profile") as page:
+            for address, words in pages.items():
+                page.open(address, words)
+                page.look(PATIENCE_S)
+                assert page.elsewhere() == [], address
+            assert len(page.requests) > 10 * len(pages)
+    finally:
+        services.down(root)
+
+
+def plots_page(folder: Path, *command: str) -> Path:
+    dvc = [sys.executable, "-m", "dvc", "plots", *command]
+    subprocess.run(dvc, cwd=folder, check=True, capture_output=True)
+    return folder / "dvc_plots/index.html"
+
+
+def check(page: Page, html: Path, width: int) -> list[str]:
+    """The pictures of the page from top to bottom, each once."""
+    page.open(html.as_uri())
+    page.look(PATIENCE_S / 3)
+    assert page.elsewhere() == []
+    assert page.run("[...document.images].filter(image => !image.naturalWidth).length") == 0
+    assert page.run("document.documentElement.scrollWidth") <= width
+    rights = "Math.max(...[...document.images].map(i => i.getBoundingClientRect().right))"
+    assert page.run(rights) <= width, "no picture is cut off"
+    boxes: list[str] = page.run(
+        """[...document.querySelectorAll("body > div")]
+        .sort((a, b) => a.getBoundingClientRect().top - b.getBoundingClientRect().top)
+        .map(box => box.id)"""
+    )
+    return boxes
+
+
+def test_plots_show_and_diff_are_pages_of_pictures_in_a_reader_s_order_that_need_no_network(
+    tmp_path: Path,
+) -> None:
+    project = tmp_path / "project"
+    (project / ".dvc").mkdir(parents=True)
+    for name in ("config", "plots.html"):
+        shutil.copy(ROOT / ".dvc" / name, project / ".dvc")
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    pictures = [plot for stage in stages.values() for plot in stage.get("plots", [])]
+    pictures += [f"samples/previews/step-{step:06d}.png" for step in (1, 20)]
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"plots": pictures}))
+
+    def draw(brightness: int) -> None:
+        for name in pictures:
+            (project / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((60, 880, 3), brightness, np.uint8)).save(project / name)
+
+    draw(200)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "one"]):
+        subprocess.run([*git, *command], cwd=project, check=True)
+    draw(90)
+    with browsing(tmp_path / "profile", width=1280) as page:
+        boxes = check(page, plots_page(project, "show"), 1280)
+        first = ["samples_grid_png", "reports_losses_png", "reports_logits_png"]
+        assert boxes[:4] == [*first, "reports_confusion_matrix_png"]
+        assert set(boxes[-2:]) == {"reports_generator_png", "reports_discriminator_png"}
+        assert check(page, plots_page(project, "diff"), 1280) == boxes
+        beside = page.run(
+            """[...document.querySelectorAll("#samples_grid_png img")]
+            .map(image => image.getBoundingClientRect().top)"""
+        )
+        assert len(beside) == 2 and beside[0] == beside[1]
