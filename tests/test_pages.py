@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +22,12 @@ import yaml
 from browser import Page, browsing
 from conftest import ROOT
 from PIL import Image
+from tracked import log_steps, training
+from tracked import root as root
 
+from cgan.tracking.pages import STRIP
+from cgan.tracking.run import reopen
+from cgan.tracking.tracker import AT_THE_END, BY_STEP
 from flows import production as services
 from flows.servers import Production
 
@@ -95,6 +104,64 @@ def test_the_pages_of_our_servers_ask_no_other_host(
             assert len(page.requests) > 10 * len(pages)
     finally:
         services.down(root)
+
+
+@contextlib.contextmanager
+def ui(root: Path) -> Iterator[str]:
+    """`cgan ui` on the project's store → its bare address."""
+    port = free_port()
+    command = [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with (root / "ui.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log)
+    site = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{site}/health", timeout=5):
+                break
+            time.sleep(0.2)
+        yield site
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+def test_a_browser_that_has_never_been_here_sees_runs_numbers_and_pictures_at_once(
+    root: Path,
+) -> None:
+    """From the address that `make ui` prints, with no click but on the run."""
+    with training(root) as tracker:
+        log_steps(tracker)
+        for step in (0, 500):
+            tracker.log_image(BY_STEP, np.full((240, 300), step % 251, np.uint8), step)
+        tracker.log_image(AT_THE_END, np.full((240, 300), 200, np.uint8), 500)
+    with reopen(root / "models/mlflow_run.json") as later:
+        later.log_metrics({"quality/conditional_accuracy": 0.98765, "quality/fid_judge": 1.5}, 0)
+        Image.fromarray(np.full((58, 580), 90, np.uint8)).save(root / STRIP)
+        later.log_file(root / STRIP)
+    known = json.loads((root / "models/mlflow_run.json").read_text())
+    pictures = """[...document.images].filter(i => i.src.includes("get-artifact") && i.naturalWidth > 256)
+        .filter(i => i.getBoundingClientRect().top < innerHeight - 200).length"""
+    with ui(root) as site, browsing(root / "profile", 1400, 900) as page:
+        page.open(f"{site}/", "0.98765")
+        text = page.run("document.body.innerText")
+        assert "quality/conditional_accuracy" in text and "quality/fid_judge" in text
+        assert known["run_name"] in text, "whole: what tells it from others stands in front"
+        for genai in ("Prompts", "shared view", "usage data", "Evaluation runs"):
+            assert genai not in text
+        page.open(f"{site}/#/experiments/{known['experiment_id']}/runs/{known['run_id']}", "0.9877")
+        page.look(PATIENCE_S)
+        assert page.run(pictures) == 1, "a drawing of each class, in the description"
+        assert page.run("location.hash").startswith("#/experiments/1/runs/")
+        page.open("about:blank")
+        metrics = f"{site}/#/experiments/1/runs/{known['run_id']}/model-metrics"
+        page.open(metrics, "A first look")
+        page.look(2 * PATIENCE_S)
+        assert page.run(pictures) == 2, "at the end, and by step"
+        assert "train.lr" not in page.run("document.body.innerText"), "no params in their place"
+        assert page.elsewhere() == []
 
 
 def plots_page(folder: Path, *command: str) -> Path:
