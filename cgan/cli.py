@@ -77,7 +77,10 @@ def draw(
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option(help="Text or grid: .png. With --per-class: .npz, .csv, or a folder."),
+        typer.Option(
+            help="Text or grid: .png. With --per-class: .npz, .csv, or a folder.  "
+            "\\[default: a name in drawn/]"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same picture.")] = 0,
     grid: Annotated[
@@ -90,6 +93,20 @@ def draw(
     scale: Annotated[
         int | None, typer.Option(min=1, max=64, help="Enlarge each pixel so many times.")
     ] = None,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Enlarge without visible pixels (Lanczos).")
+    ] = False,
+    ink: Annotated[
+        str | None,
+        typer.Option(help="For white in grey drawings: a name such as navy, or #RRGGBB."),
+    ] = None,
+    paper: Annotated[str | None, typer.Option(help="The same for black.")] = None,
+    show: Annotated[
+        bool | None, typer.Option(help="Show the picture here.  \\[default: in a terminal]")
+    ] = None,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Show the picture in the system's viewer.")
+    ] = False,
     model: Annotated[
         str,
         typer.Option(
@@ -101,16 +118,32 @@ def draw(
     """Draw TEXT digit by digit, a grid, or a whole labelled set."""
     if (text is None and not grid) == (per_class is None):
         raise CganError("say what to draw: TEXT or --grid (or both), or --per-class N.")
-    from cgan.serving.export import write_picture, write_set
-    from cgan.serving.generator import Generator
+    if per_class is not None and (smooth or ink or paper or show or open_):
+        raise CganError(
+            "--per-class makes data: --smooth, --ink, --paper, --show and --open are of pictures."
+        )
+    from cgan.serving.generator import Generator, check_text
 
+    if text is not None:
+        check_text(text, model)
+    # torch comes with these: a typing error is told without waiting for it.
+    from cgan.serving.export import Style, open_picture, write_picture, write_set
+    from cgan.serving.screen import Inks, Terminal, on_screen
+
+    inks = Inks.named(ink, paper)
     generator = Generator.load(model)
     if per_class is not None:
-        typer.echo(write_set(out or "drawn.npz", generator, per_class, seed))
+        typer.echo(write_set(out or "drawn/set.npz", generator, per_class, seed))
         return
     labels = list(range(generator.classes)) if text is None else generator.labels(text)
-    name = out or ("grid.png" if text is None else f"{'-'.join(text.split())[:40]}.png")
-    typer.echo(write_picture(name, generator, labels, rows if grid else 1, seed, scale))
+    name = "grid" if text is None else "-".join(text.split())[:40]
+    out, rows = out or f"drawn/{name}.png", rows if grid else 1
+    images, words = write_picture(out, generator, labels, rows, seed, Style(scale, smooth, inks))
+    if sys.stdout.isatty() if show is None else show:
+        typer.echo(on_screen(images, rows, inks, Terminal.here()), color=True)
+    typer.echo(words)
+    if open_:
+        open_picture(out)
 
 
 @app.command()
