@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -211,8 +212,9 @@ def gate() -> None:
     """Judge what `dvc repro` trained, beside the champion; promote it, or say why not."""
     from cgan.params.reading import load_params
     from cgan.registry.gate import gate
+    from cgan.stages.runner import progress
 
-    gate(load_params(), typer.echo)
+    gate(load_params(), typer.echo, functools.partial(progress, say=typer.echo))
 
 
 @app.command()
@@ -220,8 +222,9 @@ def reevaluate() -> None:
     """Is the champion still good on new data, and the data still like its own? Exit code 1 if not."""
     from cgan.params.reading import load_params
     from cgan.registry.reevaluation import reevaluate
+    from cgan.stages.runner import progress
 
-    reevaluate(load_params(), typer.echo)
+    reevaluate(load_params(), typer.echo, functools.partial(progress, say=typer.echo))
 
 
 registry = typer.Typer(no_args_is_help=True, help="Versions of the generator; who is served.")
@@ -240,12 +243,13 @@ def registry_list() -> None:
 
 @registry.command("show")
 def registry_show(version: Annotated[int, typer.Argument(help="Its number.")]) -> None:
-    """What is known of one version."""
+    """What is known of one version: what became of it, how good it is, what it was made from."""
     from cgan.registry.client import model_name, open_registry
     from cgan.registry.history import describe_version
 
     with open_registry(model_name()) as found:
-        typer.echo(describe_version(found.model, found.version(version)))
+        known = found.version(version)
+        typer.echo(describe_version(found.model, known, found.measured(known)))
 
 
 Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]

@@ -15,7 +15,7 @@ from cgan.pictures.confusion_matrix import confusion_matrix_image
 from cgan.project import EVALUATION, METRICS, RUN_REFERENCE
 from cgan.quality.evaluation import Inputs, judge_generator
 from cgan.quality.table import headline, tracked
-from cgan.stages.runner import run_stage
+from cgan.stages.runner import progress, run_stage
 from cgan.tracking.run import reopen
 
 CONFUSION = Path("reports/confusion_matrix.png")
@@ -28,7 +28,7 @@ def main() -> None:
     with reopen(RUN_REFERENCE) as tracker:
         compute_deterministically()
         inputs = Inputs.load()
-        report = judge_generator(inputs, load_params().evaluate)
+        report = judge_generator(inputs, load_params().evaluate, progress)
         write_json(EVALUATION, report)
         write_json(METRICS, {"quality": headline(report)})
         confusion = torch.tensor(report["confusion"])
