@@ -102,7 +102,7 @@ def open_picture(path: str) -> None:
             f"--open: this system has no `{name}` to find a viewer with. The picture is written: {path}"
         )
     viewer = subprocess.Popen(
-        [program, path],
+        [program, str(Path(path).resolve())],  # absolute: never an option
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -265,7 +265,9 @@ def viewer(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_open_hands_the_picture_to_the_systems_viewer(viewer: Path) -> None:
     assert run("2024", "--open").exit_code == 0
-    assert Path("opened").read_text() == "drawn/2024.png\n"
+    assert Path("opened").read_text() == f"{Path.cwd()}/drawn/2024.png\n"
+    assert run("2", "--open", "--out=-x.png").exit_code == 0
+    assert Path("opened").read_text() == f"{Path.cwd()}/-x.png\n", "not an option"
 
 
 def test_open_says_so_where_no_viewer_opens_it_and_the_picture_is_there(

@@ -89,6 +89,16 @@ def test_a_narrow_terminal_shrinks_a_text_and_then_breaks_it() -> None:
     assert wide == [(28, 112, 3), (20, 80, 3), (2 * 16, 2 * 15, 3)]
 
 
+def test_a_low_terminal_shrinks_a_drawing_in_its_proportions() -> None:
+    shown = pixels_of(on_screen(drawings(1, 1, 28, 56), 1, None, Terminal(400, 10)))
+    assert shown.shape == (14, 28, 3)
+
+
+def test_a_wide_terminal_has_no_more_than_twenty_in_a_line() -> None:
+    shown = pixels_of(on_screen(drawings(40, 1, 8, 8), 1, None, LARGE))
+    assert shown.shape == (2 * 8, 20 * 8, 3)
+
+
 def test_a_shrunken_drawing_is_the_mean_of_its_pixels() -> None:
     shown = pixels_of(on_screen(drawings(1), 1, None, Terminal(14, 40)))
     mean = drawings(1)[0, 0].double().view(14, 2, 14, 2).mean(dim=(1, 3)).numpy()
@@ -199,3 +209,5 @@ def test_show_and_no_show_are_heeded(model: Path, monkeypatch: pytest.MonkeyPatc
     assert CliRunner().invoke(app, ["draw", "2"]).output == words
     shown = CliRunner().invoke(app, ["draw", "2", "--show"]).output
     assert pixels_of(shown).shape == (28, 28, 3) and shown.endswith(words)
+    inverted = CliRunner().invoke(app, ["draw", "2", "--show", "--paper", "white"]).output
+    assert np.array_equal(pixels_of(inverted), 255 - pixels_of(shown))
