@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -78,7 +79,10 @@ def draw(
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option(help="Text or grid: .png. With --per-class: .npz, .csv, or a folder."),
+        typer.Option(
+            help="Text or grid: .png. With --per-class: .npz, .csv, or a folder.  "
+            "\\[default: a name in drawn/]"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same picture.")] = 0,
     grid: Annotated[
@@ -91,6 +95,20 @@ def draw(
     scale: Annotated[
         int | None, typer.Option(min=1, max=64, help="Enlarge each pixel so many times.")
     ] = None,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Enlarge without visible pixels (Lanczos).")
+    ] = False,
+    ink: Annotated[
+        str | None,
+        typer.Option(help="For white in grey drawings: a name such as navy, or #RRGGBB."),
+    ] = None,
+    paper: Annotated[str | None, typer.Option(help="The same for black.")] = None,
+    show: Annotated[
+        bool | None, typer.Option(help="Show the picture here.  \\[default: in a terminal]")
+    ] = None,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Show the picture in the system's viewer.")
+    ] = False,
     model: Annotated[
         str,
         typer.Option(
@@ -102,16 +120,32 @@ def draw(
     """Draw TEXT digit by digit, a grid, or a whole labelled set."""
     if (text is None and not grid) == (per_class is None):
         raise CganError("say what to draw: TEXT or --grid (or both), or --per-class N.")
-    from cgan.serving.export import write_picture, write_set
-    from cgan.serving.generator import Generator
+    if per_class is not None and (smooth or ink or paper or show or open_):
+        raise CganError(
+            "--per-class makes data: --smooth, --ink, --paper, --show and --open are of pictures."
+        )
+    from cgan.serving.generator import Generator, check_text
 
+    if text is not None:
+        check_text(text, model)
+    # torch comes with these: a typing error is told without waiting for it.
+    from cgan.serving.export import Style, open_picture, write_picture, write_set
+    from cgan.serving.screen import Inks, Terminal, on_screen
+
+    inks = Inks.named(ink, paper)
     generator = Generator.load(model)
     if per_class is not None:
-        typer.echo(write_set(out or "drawn.npz", generator, per_class, seed))
+        typer.echo(write_set(out or "drawn/set.npz", generator, per_class, seed))
         return
     labels = list(range(generator.classes)) if text is None else generator.labels(text)
-    name = out or ("grid.png" if text is None else f"{'-'.join(text.split())[:40]}.png")
-    typer.echo(write_picture(name, generator, labels, rows if grid else 1, seed, scale))
+    name = "grid" if text is None else "-".join(text.split())[:40]
+    out, rows = out or f"drawn/{name}.png", rows if grid else 1
+    images, words = write_picture(out, generator, labels, rows, seed, Style(scale, smooth, inks))
+    if sys.stdout.isatty() if show is None else show:
+        typer.echo(on_screen(images, rows, inks, Terminal.here()), color=True)
+    typer.echo(words)
+    if open_:
+        open_picture(out)
 
 
 @app.command()
@@ -183,8 +217,9 @@ def gate() -> None:
     """Judge what `dvc repro` trained, beside the champion; promote it, or say why not."""
     from cgan.params.reading import load_params
     from cgan.registry.gate import gate
+    from cgan.stages.runner import progress
 
-    gate(load_params(), typer.echo)
+    gate(load_params(), typer.echo, functools.partial(progress, say=typer.echo))
 
 
 @app.command()
@@ -192,8 +227,9 @@ def reevaluate() -> None:
     """Is the champion still good on new data, and the data still like its own? Exit code 1 if not."""
     from cgan.params.reading import load_params
     from cgan.registry.reevaluation import reevaluate
+    from cgan.stages.runner import progress
 
-    reevaluate(load_params(), typer.echo)
+    reevaluate(load_params(), typer.echo, functools.partial(progress, say=typer.echo))
 
 
 registry = typer.Typer(no_args_is_help=True, help="Versions of the generator; who is served.")
@@ -212,12 +248,13 @@ def registry_list() -> None:
 
 @registry.command("show")
 def registry_show(version: Annotated[int, typer.Argument(help="Its number.")]) -> None:
-    """What is known of one version."""
+    """What is known of one version: what became of it, how good it is, what it was made from."""
     from cgan.registry.client import model_name, open_registry
     from cgan.registry.history import describe_version
 
     with open_registry(model_name()) as found:
-        typer.echo(describe_version(found.model, found.version(version)))
+        known = found.version(version)
+        typer.echo(describe_version(found.model, known, found.measured(known)))
 
 
 Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]

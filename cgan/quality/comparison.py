@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -24,13 +24,14 @@ from torch import Tensor
 from cgan.model.hardware import parts_on_threads, threads_at_hand
 from cgan.params.sections import EvaluateParams
 from cgan.quality.evaluation import Inputs, classes_asked, shuffled
-from cgan.quality.judge import Judge, Verdict, look
+from cgan.quality.judge import LOOK_AT, Judge, Progress, Steps, Verdict, look, silent
 from cgan.quality.metrics import NEIGHBOURS
 
 REPLICATES = 200
 GROUPS = 200
 MAX_COVERED = 1000  # real images whose surroundings coverage looks at
 MAX_BLOCKS = 20
+PIECES = 20  # of a core's work, to see how far it is
 # What is measured of both generators, by the keys of `quality.table`.
 COMPARED = ("fid_judge", "conditional_accuracy", "worst_class_accuracy", "coverage")
 
@@ -84,9 +85,16 @@ class Ground:
     """
 
     def __init__(
-        self, judge: Judge, real: Verdict, labels: Tensor, floor: Tensor, asked: Tensor, seed: int
+        self,
+        judge: Judge,
+        real: Verdict,
+        labels: Tensor,
+        floor: Tensor,
+        asked: Tensor,
+        seed: int,
+        progress: Progress = silent,
     ) -> None:
-        self.judge, self.asked, self.seed = judge, asked, seed
+        self.judge, self.asked, self.seed, self._progress = judge, asked, seed, progress
         self.classes = real.logits.shape[1]
         self.distance_images = min(len(asked), len(floor))
         random = torch.Generator().manual_seed(seed)
@@ -115,7 +123,8 @@ class Ground:
 
     @cached_property
     def _real_roots(self) -> Tensor:
-        return _root(self._real_moments.covariances)
+        bar = partial(self._progress, "roots of covariances")
+        return _root(self._real_moments.covariances, bar)
 
     @cached_property
     def fid_floor(self) -> Estimate:
@@ -128,7 +137,8 @@ class Ground:
 
     def judge_drawings(self, images: Tensor) -> Judged:
         """`images` uint8 [N, C, H, W] show the classes `asked`, in that order."""
-        seen = look(self.judge, images)
+        bar = partial(self._progress, "judging", images_a_step=LOOK_AT)
+        seen = look(self.judge, images, progress=bar)
         right = seen.classes == self.asked
         distance = self._distance(seen.features[: self.distance_images], "drawn")
         coverage = self._coverage(seen.features)
@@ -167,7 +177,9 @@ class Ground:
         means = (real.means - other.means).square().sum(dim=1)
         traces = sum(m.covariances.diagonal(dim1=1, dim2=2).sum(dim=1) for m in (real, other))
         product = self._real_roots @ other.covariances @ self._real_roots
-        overlap = _a_core_each(torch.linalg.eigvalsh, product).clamp(min=0).sqrt().sum(dim=1)
+        bar = partial(self._progress, "resampling the distance")
+        values = _a_core_each(torch.linalg.eigvalsh, product, bar)
+        overlap = values.clamp(min=0).sqrt().sum(dim=1)
         distances = (means + traces - 2 * overlap).clamp(min=0)
         return Estimate.of(distances[0].item(), distances[1:])
 
@@ -185,14 +197,15 @@ class Ground:
         return Estimate.of(covered.mean().item(), found)
 
 
-def ground_of(inputs: Inputs, params: EvaluateParams) -> Ground:
+def ground_of(inputs: Inputs, params: EvaluateParams, progress: Progress = silent) -> Ground:
     """The conditions under which the gate compares generators; those of the stage evaluate."""
     order, _ = shuffled(inputs.training, inputs.heldout, params.seed)
     real = inputs.training.images[order[: min(params.samples, len(order))]]
-    floor = look(inputs.judge, real).features
+    bar = partial(progress, "judging real images", images_a_step=LOOK_AT)
+    floor = look(inputs.judge, real, progress=bar).features
     seen = look(inputs.judge, inputs.heldout.images)
     asked = classes_asked(inputs, params)
-    return Ground(inputs.judge, seen, inputs.heldout.labels, floor, asked, params.seed)
+    return Ground(inputs.judge, seen, inputs.heldout.labels, floor, asked, params.seed, progress)
 
 
 @dataclass(frozen=True)
@@ -238,18 +251,20 @@ def _moments(features: Tensor, weights: Tensor) -> _Moments:
     return _Moments(means, (second / total - outer) * (total / (total - 1)))
 
 
-def _root(covariances: Tensor) -> Tensor:
+def _root(covariances: Tensor, progress: Steps) -> Tensor:
     def root_of(part: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(part)
         scaled: Tensor = vectors * values.clamp(min=0).sqrt()[:, None, :]
         root: Tensor = scaled @ vectors.mT
         return root
 
-    return _a_core_each(root_of, covariances)
+    return _a_core_each(root_of, covariances, progress)
 
 
-def _a_core_each(function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:
+def _a_core_each(function: Callable[[Tensor], Tensor], matrices: Tensor, progress: Steps) -> Tensor:
     """LAPACK's own threads, on matrices as small as these, took 20 times as long as one thread."""
     parts = threads_at_hand()
+    pieces = matrices.tensor_split(min(len(matrices), parts * PIECES))
     with parts_on_threads(parts) as parallel:
-        return torch.cat(list(parallel(function, matrices.tensor_split(parts))))
+        found = parallel(function, pieces)
+        return torch.cat([next(found) for _ in progress(range(len(pieces)))])

@@ -7,6 +7,7 @@ with replicates (`quality.comparison`).
 
 from __future__ import annotations
 
+import functools
 import statistics
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,16 @@ from cgan.model.networks import Generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
-from cgan.quality.judge import Judge, Verdict, accuracy, load_judge, look, train_judge
+from cgan.quality.judge import (
+    Judge,
+    Progress,
+    Verdict,
+    accuracy,
+    load_judge,
+    look,
+    silent,
+    train_judge,
+)
 from cgan.quality.metrics import (
     NEIGHBOURS,
     Copies,
@@ -82,14 +92,19 @@ def classes_asked(inputs: Inputs, params: EvaluateParams) -> Tensor:
     return torch.arange(params.samples) % inputs.training.classes
 
 
-def judge_generator(inputs: Inputs, params: EvaluateParams) -> dict[str, Any]:
+def judge_generator(
+    inputs: Inputs, params: EvaluateParams, progress: Progress = silent
+) -> dict[str, Any]:
     """The report on the trained generator, passport included."""
     device = choose_hardware("auto", "float32").device
     inputs.network.to(device)
     inputs.judge.to(device)
     asked = classes_asked(inputs, params)
-    draws = [draw(inputs.network, asked, params.seed + n, device) for n in range(params.draws)]
-    report = evaluate(inputs.judge, inputs.training, inputs.heldout, draws, asked, params)
+    draws = [
+        draw(inputs.network, asked, params.seed + n, device)
+        for n in progress("drawing", range(params.draws), len(asked))
+    ]
+    report = evaluate(inputs.judge, inputs.training, inputs.heldout, draws, asked, params, progress)
     own = {"draws": params.draws, "neighbours": NEIGHBOURS}
     return {**report, "passport": passport(inputs, params) | own}
 
@@ -181,6 +196,7 @@ def evaluate(
     draws: list[Tensor],
     asked: Tensor,
     params: EvaluateParams,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """All metrics of the drawings (uint8 [N, C, H, W] each, of the classes `asked`), with floors.
 
@@ -196,7 +212,7 @@ def evaluate(
         )
     order, mixed = shuffled(training, heldout, params.seed)
     real, floor = look(judge, heldout.images), look(judge, training.images[order[:count]])
-    seen = [look(judge, drawn) for drawn in draws]
+    seen = [look(judge, draws[n]) for n in progress("judging", range(len(draws)), len(asked))]
 
     judged = conditional_accuracy(
         torch.cat([v.classes for v in seen]), asked.repeat(len(seen)), classes
@@ -249,7 +265,7 @@ def evaluate(
         "confusion": judged.confusion.tolist(),
     }
     if params.gan_train_kimg:
-        report["gan_train"] = gan_train(draws[0], asked, training, heldout, params)
+        report["gan_train"] = gan_train(draws[0], asked, training, heldout, params, progress)
     return report
 
 
@@ -271,7 +287,12 @@ def by_class(
 
 
 def gan_train(
-    drawn: Tensor, asked: Tensor, training: Dataset, heldout: Dataset, params: EvaluateParams
+    drawn: Tensor,
+    asked: Tensor,
+    training: Dataset,
+    heldout: Dataset,
+    params: EvaluateParams,
+    progress: Progress = silent,
 ) -> dict[str, float]:
     """Hold-out accuracy of a fresh class network that saw drawings only; and one that saw reals."""
     recipe = JudgeParams(
@@ -279,13 +300,15 @@ def gan_train(
     )
     hardware = choose_hardware("auto", "auto")
     train = {
-        "value": Dataset(drawn, asked, training.metadata),
-        "floor": training,
+        "value": ("GAN-train, on drawings", Dataset(drawn, asked, training.metadata)),
+        "floor": ("GAN-train, on reals", training),
     }
-    return {
-        name: accuracy(train_judge(data, recipe, hardware.device, hardware.precision), heldout)
-        for name, data in train.items()
-    }
+    found = {}
+    for name, (what, data) in train.items():
+        bar = functools.partial(progress, what, images_a_step=min(recipe.batch_size, len(data)))
+        pupil = train_judge(data, recipe, hardware.device, hardware.precision, bar)
+        found[name] = accuracy(pupil, heldout)
+    return found
 
 
 def vars_of(value: Manifold) -> dict[str, float]:

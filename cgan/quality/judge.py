@@ -6,8 +6,10 @@ the space in which Fréchet and kernel distances, precision, recall, density and
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,20 @@ MAX_SHIFT = 2  # pixels
 MAX_TURN = 0.2  # radians
 MAX_ZOOM = 0.1
 PARTS = 2
+LOOK_AT = 250  # images at once
+Steps = Callable[[range], Iterator[int]]
+"""Yields the steps, and may show how far they are: `iter` shows nothing."""
+
+
+class Progress(Protocol):
+    """The same, told what is done: `functools.partial(progress, what)` is Steps."""
+
+    def __call__(self, what: str, steps: range, images_a_step: int = 0) -> Iterator[int]: ...
+
+
+def silent(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
+    """The Progress that shows nothing."""
+    return iter(steps)
 
 
 class MaxPool3x3(nn.Module):
@@ -93,7 +109,7 @@ class Verdict:
 
 
 @torch.inference_mode()
-def look(judge: Judge, images: Tensor, batch: int = 250) -> Verdict:
+def look(judge: Judge, images: Tensor, batch: int = LOOK_AT, progress: Steps = iter) -> Verdict:
     """Judge uint8 images [N, C, H, W], in float32 on the judge's own device; results on the CPU."""
     device = next(judge.parameters()).device
 
@@ -101,8 +117,10 @@ def look(judge: Judge, images: Tensor, batch: int = 250) -> Verdict:
         features = judge.features(_scaled(part.to(device)))
         return features.cpu(), judge.head(features).cpu()
 
+    parts = images.split(batch)
     with parts_on_threads(threads_at_hand() if device.type == "cpu" else 1) as parallel:
-        seen = list(parallel(see, images.split(batch)))
+        found = parallel(see, parts)
+        seen = [next(found) for _ in progress(range(len(parts)))]
     features, logits = (torch.cat(pieces) for pieces in zip(*seen, strict=True))
     return Verdict(features, logits)
 
@@ -117,7 +135,11 @@ def _scaled(images: Tensor) -> Tensor:
 
 
 def train_judge(
-    data: Dataset, params: JudgeParams, device: torch.device, precision: torch.dtype
+    data: Dataset,
+    params: JudgeParams,
+    device: torch.device,
+    precision: torch.dtype,
+    progress: Steps = iter,
 ) -> Judge:
     """Train on uint8 images with small random shifts, turns and zooms, one-cycle rate, AdamW.
 
@@ -153,7 +175,7 @@ def train_judge(
 
     keep_freed_memory()
     with parts_on_threads(parts) as parallel:
-        for _ in range(steps):
+        for _ in progress(range(steps)):
             if len(order) < batch:
                 order = torch.randperm(len(labels), generator=random)
             rows, order = order[:batch].to(device), order[batch:]

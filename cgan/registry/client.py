@@ -108,6 +108,15 @@ class Registry:
             f"`{self.model}` has no version {number}. `cgan registry list` shows which there are."
         )
 
+    def measured(self, version: Version) -> dict[str, float]:
+        """The metrics of the version's run; none if the run is gone."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return dict(self.client.get_run(version.run_id).data.metrics)
+        except MlflowException:
+            return {}
+
     def aliases(self) -> dict[str, int]:
         found = self._registered()
         return {alias: int(number) for alias, number in found.aliases.items()} if found else {}

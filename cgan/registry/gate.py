@@ -37,6 +37,7 @@ from cgan.project import (
 )
 from cgan.quality.comparison import REPLICATES, Ground, Judged, ground_of
 from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, near_copies, passport
+from cgan.quality.judge import Progress, silent
 from cgan.registry.archive import (
     generator_file,
     images_seen_by,
@@ -106,7 +107,7 @@ def _validation(training: Dataset, heldout: Dataset) -> Report:
     return report
 
 
-def gate(params: Params, say: Say) -> Report:
+def gate(params: Params, say: Say, progress: Progress = silent) -> Report:
     """Judge what the stages made; returns the report, also in reports/gate.json and .md.
 
     Raises CganError when nothing could be decided: nothing trained, the store away, another promotion
@@ -128,7 +129,7 @@ def gate(params: Params, say: Say) -> Report:
         circumstances = _circumstances(params, inputs)
         if why := _why_it_stands(version, champion, circumstances, params):
             return _publish(_standing_report(registry, version, why), say)
-        report = _judge(registry, version, run, champion, inputs, params, say)
+        report = _judge(registry, version, run, champion, inputs, params, say, progress)
         tags = {AGAINST: _against(champion, circumstances)}
         _record(registry, version, report, tags)
         if report["verdict"] == "passed" and params.gate.promote:
@@ -272,6 +273,7 @@ def _judge(
     inputs: _Inputs,
     params: Params,
     say: Say,
+    progress: Progress,
 ) -> Report:
     """Judge both generators with one judge on the same images, check the load meanwhile, decide."""
     seed, samples = params.evaluate.seed, params.evaluate.samples
@@ -279,7 +281,7 @@ def _judge(
     address = f"models:/{registry.model}/{version.number}"
     say(f"Loading {address} in a process of its own, which has to draw {len(labels)} images.")
     with drawing_apart(registry.uri, address, labels, seed) as apart:
-        ground = ground_of(inputs, params.evaluate)
+        ground = ground_of(inputs, params.evaluate, progress)
         keep_at_run(registry, version, ground, inputs, say)
         say(f"Drawing {samples:,} images, {samples // inputs.training.classes:,} of each class.")
         challenger = ground.judge_drawings(draw(inputs.network, ground.asked, seed))

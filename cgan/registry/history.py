@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cgan.markdown import in_markdown
+from cgan.quality.table import METRICS
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
@@ -16,6 +17,8 @@ VERDICT, SUMMARY = "gate.verdict", "gate.summary"
 GATE_FOLDER = "gate"  # of the run's artifacts
 ROLLED_BACK = "registry.rolled_back"
 DIGEST, DATA, COMMIT = "generator.digest", "data.sha256", "git.commit"
+RUN_NAME, FLOW_RUN = "run.name", "prefect.flow_run_id"
+REEVALUATION = "reevaluation."
 
 
 @dataclass(frozen=True)
@@ -124,15 +127,57 @@ def list_versions(model: str, store: str, versions: Sequence[Version], moves: li
     return "\n".join(lines)
 
 
-def describe_version(model: str, version: Version) -> str:
-    """One version as text for a terminal."""
-    rows = [
-        ("aliases", ", ".join(version.aliases) or "none"),
-        ("registered", _minute(version.created_ms)),
-        ("run", version.run_id),
-        *sorted((key, value) for key, value in version.tags.items()),
-    ]
-    return "\n".join([f"Version {version.number} of `{model}`:", *_table(rows)])
+def describe_version(model: str, version: Version, measured: dict[str, float]) -> str:
+    """One version as text for a terminal: what became of it, how good it is, what it was made from.
+
+    `measured` are the metrics of its run. Tags that no group knows come last, all of them.
+    """
+    tags = dict(version.tags)
+    verdict = "rolled back" if ROLLED_BACK in tags else tags.get(VERDICT) or "not judged"
+    tags.pop(VERDICT, None)
+    name = tags.pop(RUN_NAME, "")
+
+    def taken(names: dict[str, str]) -> list[tuple[str, ...]]:
+        return [(words, tags.pop(tag)) for tag, words in names.items() if tags.get(tag)]
+
+    reevaluated = {
+        tag: tag.removeprefix(REEVALUATION) for tag in tags if tag.startswith(REEVALUATION)
+    }
+    groups: dict[str, list[tuple[str, ...]]] = {
+        "": [
+            ("aliases", ", ".join(version.aliases) or "none"),
+            ("verdict", verdict),
+            *taken({SUMMARY: "why", ROLLED_BACK: "rolled back"}),
+            ("registered", _minute(version.created_ms)),
+        ],
+        "Quality": _quality(measured),
+        "Re-evaluated": taken(dict(sorted(reevaluated.items()))),
+        "Made from": [
+            ("run", f"{name} ({version.run_id})" if name else version.run_id),
+            *taken({FLOW_RUN: "flow run", COMMIT: "commit", DATA: "data", DIGEST: "weights"}),
+        ],
+        "Other tags": sorted(tags.items()),
+    }
+    lines = [f"Version {version.number} of `{model}`:"]
+    for title, rows in groups.items():
+        if rows:
+            lines += [*(["", f"{title}:"] if title else []), *_table(rows)]
+    return "\n".join(lines)
+
+
+def _quality(measured: dict[str, float]) -> list[tuple[str, ...]]:
+    """What the run's metrics say of each metric: by the stage evaluate, by the last gate, of real images."""
+    rows = []
+    for key, metric in METRICS.items():
+        found = [
+            measured.get(f"quality/{key}"),
+            measured.get(f"gate/{key}"),
+            measured.get(f"quality_floor/{key}", measured.get(f"quality/{key}_floor")),
+        ]
+        if found[:2] != [None, None]:
+            cells = ["" if value is None else f"{value:.4g}" for value in found]
+            rows.append((metric.name, *cells, f"{metric.better} is better"))
+    return [("", "evaluated", "at the gate", "real images", ""), *rows] if rows else []
 
 
 def _minute(time_ms: int) -> str:

@@ -7,6 +7,7 @@ reverse), and the limits of drift are far above what two halves of one data set 
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import CSV, REEVALUATION_REPORT, REEVALUATION_TEXT
 from cgan.quality.comparison import Ground
-from cgan.quality.judge import Judge, load_judge, look
+from cgan.quality.judge import LOOK_AT, Judge, Progress, load_judge, look, silent
 from cgan.quality.metrics import frechet_distance
 from cgan.registry.archive import (
     TRAINING_DATA,
@@ -52,7 +53,7 @@ WORDS = {
 Report = dict[str, Any]
 
 
-def reevaluate(params: Params, say: Callable[[str], None]) -> Report:
+def reevaluate(params: Params, say: Callable[[str], None], progress: Progress = silent) -> Report:
     """Judge the champion on data/raw/train.csv; the report, also in reports/reevaluation.json and .md.
 
     Raises CganError with the summary, when all is written, unless the champion is healthy; and when
@@ -73,7 +74,7 @@ def reevaluate(params: Params, say: Callable[[str], None]) -> Report:
         say(
             f"Judging version {champion.number} of `{registry.model}` on {found['rows']:,} images of {CSV}."
         )
-        report = _report(registry, champion, table, found, params)
+        report = _report(registry, champion, table, found, params, progress)
         write_json(REEVALUATION_REPORT, report)
         write_text(REEVALUATION_TEXT, to_markdown(report))
         _record(registry, champion, report)
@@ -91,11 +92,12 @@ def _report(
     table: csv_reader.Table,
     found: dict[str, Any],
     params: Params,
+    progress: Progress,
 ) -> Report:
     rows = _profile_drift(found, kept_profile(registry, champion))
     checks: list[Check] = []
     if rows[0]["name"] != KIND:
-        more, checks = _through_the_judge(registry, champion, table, params)
+        more, checks = _through_the_judge(registry, champion, table, params, progress)
         rows += more
     moved = [row for row in rows if not row["passed"]]
     missed = [check for check in checks if not check.passed]
@@ -158,15 +160,21 @@ def _row(name: str, value: float, limit: float) -> dict[str, Any]:
 
 
 def _through_the_judge(
-    registry: Registry, champion: Version, table: csv_reader.Table, params: Params
+    registry: Registry,
+    champion: Version,
+    table: csv_reader.Table,
+    params: Params,
+    progress: Progress,
 ) -> tuple[list[dict[str, Any]], list[Check]]:
     """What the champion's judge sees in the data, and in what the champion draws."""
     judge, features, facts, seen_before = _judge_of(registry, champion)
     images, labels = torch.from_numpy(table.images), torch.from_numpy(table.labels)
     chosen = _chosen(images, seen_before, int(facts["heldout_images"]), params.evaluate.seed)
-    real = look(judge, images[chosen])
+    bar = functools.partial(progress, "judging the data", images_a_step=LOOK_AT)
+    real = look(judge, images[chosen], progress=bar)
     asked = torch.arange(params.evaluate.samples) % len(real.logits[0])
-    ground = Ground(judge, real, labels[chosen], features, asked, params.evaluate.seed)
+    seed = params.evaluate.seed
+    ground = Ground(judge, real, labels[chosen], features, asked, seed, progress)
     moved = frechet_distance(real.features, features) - float(facts["fid_floor"])
     drop = float(facts["agreement"]) - ground.agreed / len(chosen)
     rows = [

@@ -49,6 +49,7 @@ from cgan.runs.recorded_run import (
     require_repeatable,
     yaml_of_then,
 )
+from cgan.stages.runner import last_line
 from cgan.tracking.journal import project_root
 from cgan.tracking.run import PATCH
 
@@ -69,6 +70,7 @@ INPUTS = {CSV: "CSV", TRAIN_DATA: "training part", HOLDOUT_DATA: "hold-out", JUD
 NOT_OURS = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")
 GRACE_S = 20.0  # for a stage to end after SIGTERM: a training writes a checkpoint first
 LAST_LINES = 15
+LOOK_EVERY_S = 1.0  # into what a stage says
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def reproduce_run(what: str, say: Say, *, keep: bool = False) -> Comparison:
                     f" (took {run.training_s:.0f} s)" if stage == "train" and run.training_s else ""
                 )
                 say(f"{stage}{told} …")
-                _repeat_stage(tree, stage, run)
+                _repeat_stage(tree, stage, run, say)
             outcome = _compare(run, tree, Path(temporary))
             if keep:
                 say(f"kept: {tree}")
@@ -213,7 +215,7 @@ def _bring_csv(run: RecordedRun, root: Path, tree: Path, say: Say) -> None:
         looked.append(f"{place}: other content")
     for name, fetch in (("the data source", _from_source), ("DVC's remote", _from_remote)):
         try:
-            how = fetch(run, root, tree)
+            how = fetch(run, root, tree, say)
         except CganError as error:
             how = ""
             looked.append(f"{name}: {error}")
@@ -260,11 +262,11 @@ def _dvc_cache(root: Path) -> Path:
     return root / ".dvc" / "cache"
 
 
-def _from_source(run: RecordedRun, root: Path, tree: Path) -> str:
+def _from_source(run: RecordedRun, root: Path, tree: Path, say: Say) -> str:
     """Where `params.yaml` of then took it from, without credentials; how it came, or nothing."""
     data = yaml_of_then(tree / "params.yaml")["data"]
     if data["source"] == "sample":
-        _repeat_stage(tree, "download", run)
+        _repeat_stage(tree, "download", run, say)
         return "the embedded sample"
     if data["source"] == "file":
         file = find_file(root / data["path"])
@@ -273,7 +275,7 @@ def _from_source(run: RecordedRun, root: Path, tree: Path) -> str:
     raise SourceError("Kaggle is not asked: put its train.csv into data/raw, if it is the same")
 
 
-def _from_remote(run: RecordedRun, root: Path, tree: Path) -> str:
+def _from_remote(run: RecordedRun, root: Path, tree: Path, _: Say) -> str:
     for name in ("config", "config.local"):  # the remote's address and credentials of today
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(root / ".dvc" / name, tree / ".dvc" / name)
@@ -308,8 +310,11 @@ def _environment(tree: Path, run: RecordedRun | None) -> dict[str, str]:
     return kept
 
 
-def _repeat_stage(tree: Path, stage: str, run: RecordedRun) -> None:
-    """Run a stage's command as it stands in the tree's dvc.yaml. Raises TrainingError if it fails."""
+def _repeat_stage(tree: Path, stage: str, run: RecordedRun, say: Say) -> None:
+    """Run a stage's command as it stands in the tree's dvc.yaml, and pass on how far it says it is.
+
+    Raises TrainingError if it fails.
+    """
     stages = yaml_of_then(tree / "dvc.yaml").get("stages") or {}
     if stage not in stages:
         raise CganError(f"dvc.yaml at commit {run.commit[:10]} has no stage `{stage}`.")
@@ -326,7 +331,13 @@ def _repeat_stage(tree: Path, stage: str, run: RecordedRun) -> None:
             start_new_session=True,
         )
         try:
-            code = process.wait()
+            with output.open(errors="replace") as said, last_line(say) as tell:
+                while process.poll() is None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(LOOK_EVERY_S)
+                    if far := [line for line in said.readlines() if line.endswith(" left\n")]:
+                        tell(f"  {far[-1].strip()}")
+            code = process.returncode
         except BaseException:
             _end(process)
             raise

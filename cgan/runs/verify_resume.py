@@ -7,6 +7,8 @@ fell into the save.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -32,7 +34,7 @@ from cgan.model.hardware import choose_hardware
 from cgan.params.reading import load_params
 from cgan.params.sections import Params
 from cgan.project import DISCRIMINATOR, GENERATOR, LOSSES, PACKAGE_PARENT, PREVIEWS, TRAIN_DATA
-from cgan.stages.runner import run_stage
+from cgan.stages.runner import progress, run_stage
 from cgan.stages.train import write_outputs
 from cgan.tracking.journal import project_root
 from cgan.tracking.run import side_run
@@ -84,15 +86,20 @@ def verify(
     _prepare(folder / "killed", params)
     say(f"training {steps:,} steps without a kill …")
     began = time.perf_counter()
-    _live(folder / "uninterrupted")
+    follow = functools.partial(
+        _follow, steps=range(steps), images_a_step=params.train.batch_size, say=say
+    )
+    with follow("without a kill") as reached:
+        _live(folder / "uninterrupted", reached)
     say(f"{time.perf_counter() - began:.1f} s; now with {kills} kills …")
     hits = done = 0
-    for kill in plan(kills, steps, seed):
-        if _live(folder / "killed", kill):
-            break
-        done += 1
-        hits += any((folder / "killed" / CHECKPOINTS).glob(".*.tmp"))
-    _live(folder / "killed")
+    with follow("with kills") as reached:
+        for kill in plan(kills, steps, seed):
+            if _live(folder / "killed", reached, kill):
+                break
+            done += 1
+            hits += any((folder / "killed" / CHECKPOINTS).glob(".*.tmp"))
+        _live(folder / "killed", reached)
     left, right = (
         json.loads((folder / name / RESULT).read_text()) for name in ("uninterrupted", "killed")
     )
@@ -159,7 +166,25 @@ def _prepare(folder: Path, params: Params) -> None:
     write_text(folder / "params.yaml", json.dumps(params.model_dump(by_alias=True)))
 
 
-def _live(folder: Path, kill: Kill | None = None) -> bool:
+@contextlib.contextmanager
+def _follow(
+    what: str, steps: range, images_a_step: int, say: Callable[[str], None]
+) -> Iterator[Callable[[int], None]]:
+    """Show the furthest step that was reached: after a kill some come again."""
+    bar = progress(what, steps, images_a_step, say)
+    last = next(bar)
+
+    def reached(step: int) -> None:
+        nonlocal last
+        while last < step:
+            last = next(bar)
+
+    with contextlib.closing(bar):
+        yield reached
+        next(bar, None)
+
+
+def _live(folder: Path, reached: Callable[[int], None], kill: Kill | None = None) -> bool:
     """One life of the child. → did it end by itself? Raises TrainingError where it failed."""
     search = os.pathsep.join(filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")]))
     with (folder / "errors.log").open("ab") as errors:
@@ -175,11 +200,14 @@ def _live(folder: Path, kill: Kill | None = None) -> bool:
     with process, process.stdout:
         try:
             for line in process.stdout:
-                if kill and line.strip().isdigit() and int(line) >= kill.step:
+                if not line.strip().isdigit():
+                    continue
+                if kill and int(line) >= kill.step:
                     if kill.in_save:
                         _wait_for_save(folder / CHECKPOINTS, process)
                     time.sleep(kill.delay_s)
                     break
+                reached(int(line))
             else:
                 kill = None  # it ended before its time had come
         finally:

@@ -1,56 +1,119 @@
-"""What `cgan draw` writes: a text or grid as PNG, sets of drawings as .npz, .csv or a folder."""
+"""What `cgan draw` makes: a text or grid as PNG, sets of drawings as .npz, .csv or a folder."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from cgan.errors import CganError
 from cgan.files import replacing
 from cgan.model.sampling import draw, encode_png, image_grid, picture_of, save_png
 from cgan.serving.generator import Generator
+from cgan.serving.screen import PER_LINE, Inks, balanced
 
 MAX_SET_BYTES = 2**30
 MAX_FILES = 100_000
 MAX_PICTURE_BYTES = 200_000_000
 MAX_SCALED_WIDTH = 900
+OPEN_S = 3.0
 SET_FORMATS = ".npz, .csv, or a folder (a name that ends in / or has no ending)"
 
 
-def write_picture(
-    out: str, generator: Generator, labels: list[int], rows: int, seed: int, scale: int | None
-) -> str:
-    """PNG of `rows` variants of the labels in a row. Returns what was written, in words.
+@dataclass(frozen=True)
+class Style:
+    """How a picture is made of drawings. `smooth` enlarges by Lanczos' filter, not pixel by pixel."""
 
-    Digits of a single row touch, so that it reads as one number; several rows are kept apart.
-    Without `scale`, pixels are enlarged up to 4 times while the width stays under 900.
+    scale: int | None = None
+    smooth: bool = False
+    inks: Inks | None = None
+
+
+def write_picture(
+    out: str, generator: Generator, labels: list[int], rows: int, seed: int, style: Style
+) -> tuple[Tensor, str]:
+    """PNG of `rows` variants of the labels in a row, or of one variant in lines of at most PER_LINE.
+
+    Returns the drawings, uint8 [N, C, H, W], and what was written, in words.
+
+    Digits of a single variant touch, so that they read as one number; several are kept apart.
+    Without a scale, pixels are enlarged up to 4 times while the width stays under 900.
     """
     if not out.endswith(".png"):
         raise CganError(f"--out {out}: a text or a grid is written as .png, name a file like that.")
     shape = generator.shape
-    width = len(labels) * shape[1]
-    scale = scale or max(1, min(4, MAX_SCALED_WIDTH // width))
-    size = rows * len(labels) * int(np.prod(shape)) * scale**2
+    if style.inks and len(shape) == 3:
+        raise CganError(
+            "--ink and --paper are for drawings in grey, and this model draws in colour. Leave them out."
+        )
+    columns = len(labels) if rows > 1 else balanced(len(labels), PER_LINE)
+    lines = -(-len(labels) * rows // columns)
+    scale = style.scale or max(1, min(4, MAX_SCALED_WIDTH // (columns * shape[1])))
+    size = lines * columns * int(np.prod(shape)) * scale**2 * (3 if style.inks else 1)
     if size > MAX_PICTURE_BYTES:
         raise CganError(
             f"{rows} × {len(labels)} drawings at scale {scale} make a picture of {size:,} bytes, at "
             f"most {MAX_PICTURE_BYTES:,} are drawn. Ask for less, or for a set with `--per-class`."
         )
     images = draw(generator.network, torch.tensor(labels * rows), seed)
-    grid = images.view(rows, len(labels), *images.shape[1:])
-    picture = image_grid(grid, padding=int(rows > 1), scale=scale)
+    large = _smoothly(images, scale) if style.smooth else images
+    filled = torch.cat([large, large.new_zeros(lines * columns - len(large), *large.shape[1:])])
+    grid = filled.view(lines, columns, *large.shape[1:])
+    picture = image_grid(grid, padding=int(rows > 1), scale=1 if style.smooth else scale)
     with _write_errors(out):
-        save_png(out, picture)
-    return f"{out}: {picture.shape[1]}×{picture.shape[0]} pixels, seed {seed}"
+        save_png(out, style.inks.apply(picture) if style.inks else picture)
+    return images, f"{out}: {picture.shape[1]}×{picture.shape[0]} pixels, seed {seed}"
+
+
+def _smoothly(images: Tensor, scale: int) -> Tensor:
+    """Each image enlarged on its own, so that none shines into its neighbour."""
+    height, width = images.shape[2] * scale, images.shape[3] * scale
+    large = [
+        np.asarray(
+            Image.fromarray(picture_of(image.permute(1, 2, 0).contiguous())).resize(
+                (width, height), Image.Resampling.LANCZOS
+            )
+        )
+        for image in images
+    ]
+    return (
+        torch.from_numpy(np.stack(large)).view(len(images), height, width, -1).permute(0, 3, 1, 2)
+    )
+
+
+def open_picture(path: str) -> None:
+    """Show a file in the system's viewer. Raises CganError where there is none."""
+    name = "open" if sys.platform == "darwin" else "xdg-open"
+    program = shutil.which(name)
+    if program is None:
+        raise CganError(
+            f"--open: this system has no `{name}` to find a viewer with. The picture is written: {path}"
+        )
+    viewer = subprocess.Popen(
+        [program, str(Path(path).resolve())],  # absolute: never an option
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    # It may be the viewer itself, which stays: then there is nothing to wait for.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        if code := viewer.wait(OPEN_S):
+            raise CganError(
+                f"--open: `{name}` found no viewer (exit code {code}). The picture is written: {path}"
+            )
 
 
 def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:

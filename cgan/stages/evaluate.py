@@ -14,14 +14,14 @@ from cgan.pictures.confusion_matrix import confusion_matrix_image
 from cgan.project import CONFUSION, EVALUATION, METRICS
 from cgan.quality.evaluation import Inputs, judge_generator
 from cgan.quality.table import headline
-from cgan.stages.runner import run_stage
+from cgan.stages.runner import progress, run_stage
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     compute_deterministically()
-    report = judge_generator(Inputs.load(), load_params().evaluate)
+    report = judge_generator(Inputs.load(), load_params().evaluate, progress)
     write_json(EVALUATION, report)
     write_json(METRICS, {"quality": headline(report)})
     confusion = torch.tensor(report["confusion"])

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import yaml
@@ -26,6 +26,7 @@ CACHE = Path(".dvc/cache/files/md5")
 NO_MEMORY = ("can't allocate memory", "out of memory", "can't start new thread")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LINE_EVERY_S = 10.0
+TRAINING = "training"
 
 log = logging.getLogger(__name__)
 
@@ -142,53 +143,67 @@ def _refuse_changes(before: dict[Path, str]) -> None:
         )
 
 
-# -- Progress of a training -------------------------------------------------------------------------
+# -- Progress -------------------------------------------------------------------------------------
 
 
-def progress(steps: range, images_a_step: int) -> Iterator[int]:
+def progress(
+    what: str, steps: range, images_a_step: int = 0, say: Callable[[str], None] = log.info
+) -> Generator[int, None, None]:
     """Yield the steps; show a bar on a terminal, plain lines elsewhere, with rate and time left.
 
-    The rate is of the last seconds, not of the whole training.
+    The rate is of the last seconds, not of the whole. A training's bar stays, others vanish at their end.
     """
-    return _bar(steps, images_a_step) if sys.stdout.isatty() else _lines(steps, images_a_step)
+    if sys.stdout.isatty():
+        return _bar(what, steps, images_a_step)
+    return _lines(what, steps, images_a_step, say)
 
 
-def _lines(steps: range, images_a_step: int) -> Iterator[int]:
+def _lines(
+    what: str, steps: range, images_a_step: int, say: Callable[[str], None]
+) -> Generator[int, None, None]:
     shown, shown_at = steps.start, time.perf_counter()
     for step in steps:
         yield step
         now = time.perf_counter()
         if now - shown_at >= LINE_EVERY_S:
-            rate = (step - shown) / (now - shown_at)
-            shown, shown_at = step, now
-            log.info(
-                "step %s of %s · %s images/s · %s left",
-                f"{step + 1:,}",
-                f"{steps.stop:,}",
-                f"{rate * images_a_step:,.0f}",
-                _duration((steps.stop - step - 1) / max(rate, 1e-9)),
-            )
+            rate = (step + 1 - shown) / (now - shown_at)
+            shown, shown_at = step + 1, now
+            speed = f"{rate * images_a_step:,.0f} images/s · " if images_a_step else ""
+            left = _duration((steps.stop - step - 1) / rate)
+            say(f"{what}: step {step + 1:,} of {steps.stop:,} · {speed}{left} left")
 
 
-def _bar(steps: range, images_a_step: int) -> Iterator[int]:
+def _bar(what: str, steps: range, images_a_step: int) -> Generator[int, None, None]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("training"),
+        TextColumn(what),
         BarColumn(),
-        TextColumn(
-            "step {task.completed:,.0f} of {task.total:,.0f} · {task.fields[rate]} images/s ·"
-        ),
+        TextColumn("step {task.completed:,.0f} of {task.total:,.0f} ·{task.fields[rate]}"),
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    with Progress(*columns, refresh_per_second=2) as bar:
-        task = bar.add_task("", total=steps.stop, completed=steps.start, rate="…")
+    with Progress(*columns, refresh_per_second=2, transient=what != TRAINING) as bar:
+        task = bar.add_task("", total=steps.stop, completed=steps.start, rate="")
         for step in steps:
             yield step
             speed = bar.tasks[task].speed
-            rate = f"{speed * images_a_step:,.0f}" if speed else "…"
+            rate = f" {speed * images_a_step:,.0f} images/s ·" if images_a_step and speed else ""
             bar.update(task, completed=step + 1, rate=rate)
+
+
+@contextlib.contextmanager
+def last_line(say: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """For lines of another process's progress: each takes the last one's place on a terminal, and is
+    said elsewhere."""
+    if not sys.stdout.isatty():
+        yield say
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console().status("…") as status:
+        yield lambda line: status.update(escape(line))
 
 
 def _duration(seconds: float) -> str:

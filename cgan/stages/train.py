@@ -46,7 +46,7 @@ from cgan.project import (
     TRAIN_DATA,
 )
 from cgan.quality.judge import load_judge
-from cgan.stages.runner import progress, run_stage
+from cgan.stages.runner import TRAINING, progress, run_stage
 from cgan.tracking.journal import project_root, run_key_in
 from cgan.tracking.run import deliver_again, training_run
 from cgan.training import checkpoints
@@ -130,7 +130,7 @@ def train_here(
             f"{params.train.total_steps:,}",
             params.train.batch_size,
         )
-        bar = functools.partial(progress, images_a_step=params.train.batch_size)
+        bar = functools.partial(progress, TRAINING, images_a_step=params.train.batch_size)
         watch = Watch(load_judge(JUDGE)[0], data, params.train.seed)
         try:
             trained = train(

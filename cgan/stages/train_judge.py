@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 
@@ -14,7 +15,7 @@ from cgan.params.reading import load_params
 from cgan.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
 from cgan.quality.judge import accuracy, save_judge, train_judge
 from cgan.quality.metrics import wilson_interval
-from cgan.stages.runner import run_stage
+from cgan.stages.runner import progress, run_stage
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,9 @@ def main() -> None:
         hardware.precision,
     )
     started = time.perf_counter()
-    judge = train_judge(data, params.train_judge, hardware.device, hardware.precision).cpu()
+    batch = min(params.train_judge.batch_size, len(data))
+    bar = functools.partial(progress, "judge", images_a_step=batch)
+    judge = train_judge(data, params.train_judge, hardware.device, hardware.precision, bar).cpu()
     right = accuracy(judge, holdout)
     low, high = wilson_interval(round(right * len(holdout)), len(holdout))
     save_judge(

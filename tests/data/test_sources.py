@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 import stat
 import struct
 import time
@@ -351,6 +352,25 @@ def test_kaggle_competition_is_downloaded(
     assert server.seen[0][0].endswith("CompetitionApiService/DownloadDataFile")
     basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
     assert server.seen[0][1] == f"Basic {basic}"
+
+
+def test_a_download_into_a_pipe_says_in_lines_how_far_it_is(
+    target: Path,
+    kaggle: Callable[..., KaggleServer],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(kaggle_module, "LINE_EVERY_S", 0.0)
+    large = CSV + b"0," * 1_500_000
+    kaggle(Answer(large))
+    with caplog.at_level("INFO", "cgan.data.kaggle"):
+        fetch_kaggle(target)
+    assert target.read_bytes() == large
+    lines = [line for line in caplog.messages if line.startswith("download: ")]
+    assert re.fullmatch(r"download: 1\.0 of 3\.0 MB · [\d.]+ MB/s · \d+ s left", lines[0])
+    assert lines[-1].startswith("download: 3.0 of 3.0 MB · ") and lines[-1].endswith(" 0 s left")
+    assert "\r" not in capfd.readouterr().err, "no bar of kagglehub's"
 
 
 def test_kaggle_dataset_is_downloaded(target: Path, kaggle: Callable[..., KaggleServer]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from cgan.quality import comparison
 from cgan.quality.comparison import REPLICATES, Estimate, Ground
-from cgan.quality.judge import Judge, Verdict
+from cgan.quality.judge import Judge, Verdict, look
 from cgan.quality.metrics import frechet_distance, manifold
 
 
@@ -176,7 +177,7 @@ def test_drawings_are_counted_by_class_and_compared_with_what_real_images_get(
     seen = Verdict(points(24, 2, mean=0.3), logits)
     drawings = torch.zeros(24, 1, 8, 8, dtype=torch.uint8)
     looks: dict[tuple[Any, int], Verdict] = {(ground.judge, id(drawings)): seen}
-    monkeypatch.setattr(comparison, "look", lambda judge, images: looks[judge, id(images)])
+    monkeypatch.setattr(comparison, "look", lambda judge, images, **_: looks[judge, id(images)])
     judged = ground.judge_drawings(drawings)
     assert (judged.right_by_class, judged.asked_by_class) == ([7, 8, 8], [8, 8, 8])
     metrics: dict[str, Any] = {name: e.value for name, e in judged.metrics.items()}
@@ -188,6 +189,34 @@ def test_drawings_are_counted_by_class_and_compared_with_what_real_images_get(
     assert judged.fid_over_floor.value == pytest.approx(distance - ground.fid_floor.value)
     share = metrics["coverage"] / ground.coverage_floor.value
     assert judged.coverage_of_floor.value == pytest.approx(share)
+
+
+def test_progress_is_told_all_that_a_ground_does_and_changes_no_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(comparison, "REPLICATES", 30)  # faster
+    told: list[tuple[str, int, int]] = []
+
+    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
+        told.append((what, len(steps), images_a_step))
+        return iter(steps)
+
+    judge = Judge(3, 1, 4).eval()
+    drawings = torch.randint(256, (300, 1, 8, 8), dtype=torch.uint8)
+    real = look(judge, drawings.flip(0))
+    rest = (judge, real, torch.arange(300) % 3, real.features, torch.arange(300) % 3, 1)
+    watched = Ground(*rest, progress).judge_drawings(drawings)
+    assert [(what, images) for what, _, images in told] == [
+        ("judging", 250),
+        ("roots of covariances", 0),
+        ("resampling the distance", 0),  # of the drawings,
+        ("resampling the distance", 0),  # and of real images in their place
+    ]
+    assert told[0][1] == 2, "batches"
+    assert all(steps >= comparison.PIECES for _, steps, _ in told[1:])
+    alone = Ground(*rest).judge_drawings(drawings)
+    for name, estimate in watched.metrics.items():
+        assert torch.equal(estimate.replicates, alone.metrics[name].replicates), name
 
 
 def test_a_ground_depends_on_its_seed_alone() -> None:

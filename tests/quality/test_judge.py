@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +286,22 @@ def test_f40_file_with_another_or_a_hostile_architecture_is_refused(
     with pytest.raises(ModelError) as caught:
         load_judge(path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_progress_is_told_each_step_of_the_judges_training_and_changes_no_bit() -> None:
+    seen: list[int] = []
+
+    def bar(steps: range) -> Iterator[int]:
+        for step in steps:
+            seen.append(step)
+            yield step
+
+    watched = train_judge(tiny(), params_of(), CPU, torch.float32, bar)
+    assert seen == list(range(12)), "0.2 kimg in batches of 16"
+    alone = train_judge(tiny(), params_of(), CPU, torch.float32)
+    assert digest_of(watched.state_dict()) == digest_of(alone.state_dict())
+    del seen[:]
+    images = tiny().images
+    looked = look(alone, images, 10, bar)
+    assert seen == list(range(-(-len(images) // 10)))
+    assert torch.equal(looked.features, look(alone, images, 10).features)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -411,6 +412,26 @@ def test_gan_train_accuracy_is_that_of_a_network_which_saw_drawings_only(
     renamed = Dataset(heldout.images, (heldout.labels + 1) % 10, heldout.metadata)
     swapped = gan_train(drawn.roll(1, 0), ASKED, training, renamed, params)
     assert swapped["value"] > 0.7 and swapped["floor"] < 0.1
+
+
+def test_progress_is_told_what_an_evaluation_does_and_changes_no_number(
+    judge: Judge, digits: tuple[Dataset, Dataset]
+) -> None:
+    told: list[tuple[str, int]] = []
+
+    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
+        told.append((what, len(steps) * images_a_step))
+        return iter(steps)
+
+    drawn = [taken_from(digits[0], count)[:100] for count in (10, 5)]
+    params = PARAMS.model_copy(update={"gan_train_kimg": 0.256, "samples": 100})
+    watched = evaluate(judge, *digits, drawn, ASKED[:100], params, progress)
+    assert told == [
+        ("judging", 200),
+        ("GAN-train, on drawings", 300),
+        ("GAN-train, on reals", 256),
+    ]
+    assert watched == evaluate(judge, *digits, drawn, ASKED[:100], params)
 
 
 def tiny_report(per_class: int, held_per_class: int) -> dict[str, Any]:

@@ -403,7 +403,9 @@ def test_commands_list_show_promote_and_roll_back(registry: Registry) -> None:
     assert ["2", "champion", "passed"] in rows
     assert ["1", "previous", "passed"] in rows
     assert "sharper" in listed
-    assert "commit2" in run("registry", "show", "2").output
+    registry.client.log_metric(registry.version(2).run_id, "quality/fid_judge", 0.7945)
+    shown = run("registry", "show", "2").output
+    assert shown.index("0.7945") < shown.index("commit2")
     assert run("registry", "rollback", "--why", "blurred").output == (
         "Version 1 is brought back in place of version 2: blurred\n"
     )

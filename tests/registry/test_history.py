@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from cgan.errors import ModelError
 from cgan.registry.client import PromotionConflictError, Registry
-from cgan.registry.history import CHALLENGER, CHAMPION, PREVIOUS, ROLLED_BACK, lineage
+from cgan.registry.history import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    ROLLED_BACK,
+    Version,
+    describe_version,
+    lineage,
+)
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -265,3 +273,60 @@ def test_f72_history_is_a_stack_of_champions_in_a_real_store(
     acts: list[Act], new_model: Callable[[], Registry]
 ) -> None:
     play(new_model(), acts)
+
+
+def test_a_version_is_described_by_its_quality_before_its_hashes() -> None:
+    tags = {
+        "data.sha256": "d" * 64,
+        "gate.against": "none · 0ab9",
+        "gate.summary": "Version 3 is the first champion.",
+        "gate.verdict": "promoted",
+        "generator.digest": "b" * 64,
+        "git.commit": "c" * 40,
+        "mine": "kept",
+        "reevaluation.verdict": "healthy",
+        "run.name": "fit",
+    }
+    measured = {
+        "gate/conditional_accuracy": 0.97,
+        "quality/fid_judge": 0.7945,
+        "quality/fid_judge_floor": 0.73,
+        "quality/conditional_accuracy": 0.9935,
+        "quality_floor/conditional_accuracy": 0.984,
+        "quality/worst_class_accuracy": 0.9,
+        "loss/generator": 1.0,
+    }
+    version = Version(3, "run7", 0, tags, ("champion",))
+    assert describe_version("cgan", version, measured).splitlines() == [
+        "Version 3 of `cgan`:",
+        "  aliases     champion",
+        "  verdict     promoted",
+        "  why         Version 3 is the first champion.",
+        "  registered  1970-01-01 00:00",
+        "",
+        "Quality:",
+        "                               evaluated  at the gate  real images",
+        "  conditional accuracy         0.9935     0.97         0.984        higher is better",
+        "  accuracy of the worst class  0.9                                  higher is better",
+        "  Fréchet distance             0.7945                  0.73         lower is better",
+        "",
+        "Re-evaluated:",
+        "  verdict  healthy",
+        "",
+        "Made from:",
+        "  run      fit (run7)",
+        f"  commit   {'c' * 40}",
+        f"  data     {'d' * 64}",
+        f"  weights  {'b' * 64}",
+        "",
+        "Other tags:",
+        "  gate.against  none · 0ab9",
+        "  mine          kept",
+    ]
+    bare = Version(4, "run8", 0, {ROLLED_BACK: "2026: too grey", "gate.verdict": "promoted"}, ())
+    assert describe_version("cgan", bare, {}).splitlines()[1:5] == [
+        "  aliases      none",
+        "  verdict      rolled back",
+        "  rolled back  2026: too grey",
+        "  registered   1970-01-01 00:00",
+    ]

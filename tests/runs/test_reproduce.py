@@ -24,7 +24,7 @@ from synthetic import make_images, write_csv
 from cgan import git
 from cgan.errors import CganError
 from cgan.runs.recorded_run import RecordedRun
-from cgan.runs.reproduce import _bring_csv, _repository_with, _restore
+from cgan.runs.reproduce import _bring_csv, _repeat_stage, _repository_with, _restore
 
 SECRET = "planted-secret-0123456789"
 
@@ -192,6 +192,18 @@ def test_a_run_from_a_clean_tree_is_repeated_though_tree_and_data_went_on(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the same bytes" in done.stdout
     assert f"data from {project.folder}/.dvc/cache/files/md5/" in done.stdout
+
+
+def test_how_far_a_repeated_stage_is_is_passed_on(tmp_path: Path) -> None:
+    lines = ["Training the judge …", "judge: step 9 of 12 · 3 s left", "Judge: done"]
+    program = f"import time\nfor line in {lines}: print(line, flush=True); time.sleep(0.1)"
+    (tmp_path / "stage.py").write_text(program)
+    (tmp_path / "dvc.yaml").write_text("stages: {train_judge: {cmd: python stage.py}}")
+    (tmp_path / ".cgan").mkdir()
+    run = RecordedRun("0", "", {}, {}, None, tmp_path)
+    said: list[str] = []
+    _repeat_stage(tmp_path, "train_judge", run, said.append)
+    assert said == ["  judge: step 9 of 12 · 3 s left"]
 
 
 def test_data_that_is_nowhere_is_told_with_all_places(

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -78,14 +79,35 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_others() -> None:
 
 def test_without_a_name_the_picture_is_named_after_its_text() -> None:
     assert run("31415").exit_code == 0
-    with Image.open("31415.png") as picture:
+    with Image.open("drawn/31415.png") as picture:
         assert picture.size == (4 * 5 * 28, 4 * 28)
 
 
-def test_a_long_text_is_enlarged_less_so_that_it_fits_a_page() -> None:
-    assert run("1234567890" * 3, "--out", "long.png").exit_code == 0
+def test_what_gets_no_name_goes_where_git_does_not_look() -> None:
+    for arguments in (["31415"], ["--grid", "--rows", "1"], ["--per-class", "1"]):
+        assert run(*arguments).exit_code == 0
+    assert sorted(files()) == [
+        *("drawn/31415.png", "drawn/grid.png", "drawn/set.npz"),
+        str(MODEL),
+    ]
+    assert "/drawn/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_a_long_text_is_drawn_in_lines_and_enlarged_less_so_that_it_fits_a_page() -> None:
+    assert run("1234567890" * 5, "--out", "long.png").exit_code == 0
     with Image.open("long.png") as picture:
-        assert picture.size == (30 * 28, 28)
+        pixels = np.asarray(picture)
+    assert pixels.shape == (3 * 28, 17 * 28), "lines of 17, 17 and 16, and no more than 20"
+    digits = expected([int(digit) for digit in "1234567890" * 5], 0)[:, 0]
+    assert np.array_equal(pixels[:28], np.concatenate(list(digits[:17]), axis=1))
+    assert np.array_equal(pixels[56:, : 16 * 28], np.concatenate(list(digits[34:]), axis=1))
+    assert not pixels[56:, 16 * 28 :].any()
+
+
+def test_twenty_digits_still_stand_in_one_line() -> None:
+    assert run("7" * 20, "--scale", "1", "--out", "line.png").exit_code == 0
+    with Image.open("line.png") as picture:
+        assert picture.size == (20 * 28, 28)
 
 
 def test_a_grid_has_rows_of_variants_of_the_text() -> None:
@@ -101,7 +123,7 @@ def test_a_grid_has_rows_of_variants_of_the_text() -> None:
 
 def test_a_grid_alone_draws_every_class() -> None:
     assert run("--grid", "--rows", "2", "--scale", "1").exit_code == 0
-    with Image.open("grid.png") as picture:
+    with Image.open("drawn/grid.png") as picture:
         pixels = np.asarray(picture)
     assert pixels.shape == (2 * 29 + 1, 10 * 29 + 1)
     assert np.array_equal(pixels[1:29, -29:-1], expected(list(range(10)), 0)[9, 0])
@@ -172,6 +194,94 @@ def test_colour_and_more_than_ten_classes_work_in_every_form() -> None:
         assert np.array_equal(np.asarray(picture), images[11].transpose(1, 2, 0))
 
 
+def test_ink_and_paper_take_the_place_of_white_and_black() -> None:
+    arguments = ("2024", "--scale", "1", "--out", "x.png")
+    grey = np.concatenate(list(expected([2, 0, 2, 4], 0)[:, 0]), axis=1)
+    for colours in (
+        ["--ink", "black", "--paper", "white"],
+        ["--ink", "#000"],
+        ["--paper", "white"],
+    ):
+        assert run(*arguments, *colours).exit_code == 0
+        with Image.open("x.png") as picture:
+            assert np.array_equal(np.asarray(picture)[..., 1], 255 - grey), colours
+    assert run(*arguments, "--ink", "navy", "--paper", "#fffff0").exit_code == 0
+    with Image.open("x.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels[grey == 0].tolist() == [[255, 255, 240]] * int((grey == 0).sum())
+    assert pixels[grey == 255].tolist() == [[0, 0, 128]] * int((grey == 255).sum())
+
+
+@pytest.mark.parametrize(
+    ("colours", "words"),
+    [
+        (["--ink", "blak"], "--ink blak: not a colour. Give a name, such as navy, or #RRGGBB."),
+        (["--paper", ""], "--paper : not a colour"),
+        (["--ink", "red", "--paper", "#f00"], "the same colour shows nothing"),
+    ],
+)
+def test_a_colour_that_is_none_or_shows_nothing_is_refused(colours: list[str], words: str) -> None:
+    before = files()
+    assert words in refusal("2", *colours)
+    assert files() == before
+
+
+def test_a_model_that_draws_in_colour_takes_no_ink() -> None:
+    save(COLOUR)
+    before = files()
+    assert "this model draws in colour" in refusal("2", "--ink", "black")
+    assert files() == before
+
+
+def test_smooth_enlarges_each_drawing_by_lanczos() -> None:
+    for model, labels in ((GREY, [2, 0]), (COLOUR, [11, 3])):
+        save(model)
+        text = " ".join(map(str, labels)) if model is COLOUR else "20"
+        assert run(text, "--scale", "3", "--smooth", "--out", "x.png").exit_code == 0
+        large = [
+            np.asarray(
+                Image.fromarray(image.transpose(1, 2, 0).squeeze()).resize(
+                    (model.width * 3, model.height * 3), Image.Resampling.LANCZOS
+                )
+            )
+            for image in expected(labels, 0)
+        ]
+        with Image.open("x.png") as picture:
+            assert np.array_equal(np.asarray(picture), np.concatenate(large, axis=1))
+
+
+@pytest.fixture
+def viewer(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only program on the PATH: the system's opener, which writes down what it is to open."""
+    folder = Path("programs").resolve()
+    folder.mkdir()
+    for name in ("xdg-open", "open"):
+        (folder / name).write_text('#!/bin/sh\necho "$@" > opened\nexit $CODE\n')
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("CODE", "0")
+    return folder
+
+
+def test_open_hands_the_picture_to_the_systems_viewer(viewer: Path) -> None:
+    assert run("2024", "--open").exit_code == 0
+    assert Path("opened").read_text() == f"{Path.cwd()}/drawn/2024.png\n"
+    assert run("2", "--open", "--out=-x.png").exit_code == 0
+    assert Path("opened").read_text() == f"{Path.cwd()}/-x.png\n", "not an option"
+
+
+def test_open_says_so_where_no_viewer_opens_it_and_the_picture_is_there(
+    viewer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CODE", "3")
+    assert "found no viewer (exit code 3). The picture is written: drawn/2.png" in refusal(
+        "2", "--open"
+    )
+    shutil.rmtree(viewer)
+    assert "to find a viewer with. The picture is written: drawn/2.png" in refusal("2", "--open")
+    assert Path("drawn/2.png").is_file()
+
+
 def test_another_model_file_can_be_named() -> None:
     Path("elsewhere").mkdir()
     shutil.move(MODEL, "elsewhere/g.safetensors")
@@ -190,6 +300,44 @@ def test_a_character_that_is_no_class_is_named() -> None:
     assert (
         message == "'x', character 3 of the text to draw, is not a class. The classes are 0 to 9."
     )
+
+
+def test_a_typing_error_is_told_before_torch_is_imported() -> None:
+    told = {
+        ("20a4",): "'a', character 3 of the text to draw, is not a class. The classes are 0 to 9.",
+        ("",): "the text to draw is empty. The classes are 0 to 9.",
+        ("20a4", "--model", "champion"): "'a', character 3 of the text to draw, is not a class.",
+        ("2-4", "--model", "models:/m@champion"): "'-', character 2 of the text to draw",
+    }
+    code = f"""
+import sys
+from cgan.cli import main
+for arguments in {list(told)}:
+    sys.argv = ["cgan", "draw", *arguments]
+    try: main()
+    except SystemExit as end: assert end.code == 1
+    assert not {{"torch", "numpy", "mlflow"}} & set(sys.modules), "that takes seconds"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    lines = done.stderr.splitlines()
+    for line, words in zip(lines, told.values(), strict=True):
+        assert line.startswith(f"Error: {words}")
+
+
+@pytest.mark.parametrize("text", ["12;3", "1²", "٣"])
+def test_what_no_model_has_for_a_class_is_told_of_a_model_that_is_elsewhere(text: str) -> None:
+    stranger = next(c for c in text if c not in "123")
+    assert refusal(text, "--model", "champion").startswith(f"{stranger!r}, character ")
+
+
+def test_a_text_for_many_classes_is_let_pass_to_a_model_that_is_elsewhere() -> None:
+    assert "there is no MLflow store" in refusal("12,3 40", "--model", "runs:/0/generator")
+
+
+@pytest.mark.parametrize("option", ["--show", "--open", "--smooth", "--ink=red", "--paper=red"])
+def test_a_set_of_drawings_is_no_picture(option: str) -> None:
+    assert "--per-class makes data" in refusal("--per-class", "2", option)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
-"""Which classes a text asks for."""
+"""Which classes a text asks for, and what a generator says of itself."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from cgan.errors import CganError
-from cgan.serving.generator import parse_text
+from cgan.model.model_file import save_network
+from cgan.model.networks import Architecture, build_generator
+from cgan.serving.generator import Generator, parse_text
 
 
 def test_a_text_is_read_digit_by_digit_up_to_ten_classes() -> None:
@@ -40,3 +44,14 @@ def test_a_character_that_is_no_class_is_named_with_its_place_and_the_classes(
     assert named in str(error.value)
     assert f"0 to {classes - 1}" in str(error.value)
     assert len(str(error.value)) < 200
+
+
+def test_a_generator_says_what_it_draws_and_where_it_is_from(tmp_path: Path) -> None:
+    network = build_generator(Architecture("embed", 12, 3, 10, 14, 4, 6))
+    save_network(tmp_path / "g.safetensors", network, {})
+    loaded = Generator.load(tmp_path / "g.safetensors")
+    assert repr(loaded) == (
+        "<Generator: 12 classes, 14×10 pixels, colour, network embed, latents of 6, "
+        f"from {tmp_path}/g.safetensors>"
+    )
+    assert repr(Generator(network.eval(), {})).endswith(", from memory>")

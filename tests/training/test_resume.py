@@ -23,7 +23,7 @@ from conftest import ROOT, TINY
 from synthetic import make_images, write_csv
 
 from cgan.files import sha256_of
-from cgan.runs.verify_resume import SAVE_EVERY, plan
+from cgan.runs.verify_resume import SAVE_EVERY, _follow, plan
 from cgan.training.state import TrainState
 
 STEPS = 120
@@ -603,6 +603,27 @@ def test_kills_are_spread_over_the_training_and_every_second_one_waits_for_a_sav
     aimed = [kill for kill in kills if kill.in_save]
     assert len(aimed) == 100
     assert max(kill.step for kill in aimed) < 400 - SAVE_EVERY
+
+
+def test_progress_of_a_killed_training_is_its_furthest_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[int] = []
+
+    def progress(what: str, steps: range, *_: Any) -> Iterator[int]:
+        for step in steps:
+            shown.append(step)
+            yield step
+        shown.append(-1)
+
+    monkeypatch.setattr("cgan.runs.verify_resume.progress", progress)
+    with _follow("with kills", range(6), 10, print) as reached:
+        furthest = []
+        for step in (0, 1, 2, 3, 2, 3, 4, 5):  # killed after 3, and resumed at 2
+            reached(step)
+            furthest.append(shown[-1])
+    assert furthest == [0, 1, 2, 3, 3, 3, 4, 5]
+    assert shown == [0, 1, 2, 3, 4, 5, -1], "and the bar is closed"
 
 
 def verify_resume(project: Path) -> subprocess.CompletedProcess[str]:
