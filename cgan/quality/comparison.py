@@ -251,7 +251,7 @@ def _moments(features: Tensor, weights: Tensor) -> _Moments:
     return _Moments(means, (second / total - outer) * (total / (total - 1)))
 
 
-def _root(covariances: Tensor, progress: Steps) -> Tensor:
+def _root(covariances: Tensor, progress: Steps = iter) -> Tensor:
     def root_of(part: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(part)
         scaled: Tensor = vectors * values.clamp(min=0).sqrt()[:, None, :]
