@@ -254,7 +254,7 @@ def registry_show(version: Annotated[int, typer.Argument(help="Its number.")]) -
 
     with open_registry(model_name()) as found:
         known = found.version(version)
-        typer.echo(describe_version(found.model, known, found.measured(known)))
+        typer.echo(describe_version(found.model, known, *found.measured(known)))
 
 
 Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]

@@ -43,6 +43,7 @@ from cgan.registry.history import (
 )
 from cgan.tracking.delivery import MODEL_NAME
 from cgan.tracking.journal import project_root
+from cgan.tracking.pages import real_images
 from cgan.tracking.run import run_context, user
 from cgan.tracking.store import (
     SQLITE,
@@ -108,14 +109,15 @@ class Registry:
             f"`{self.model}` has no version {number}. `cgan registry list` shows which there are."
         )
 
-    def measured(self, version: Version) -> dict[str, float]:
-        """The metrics of the version's run; none if the run is gone."""
+    def measured(self, version: Version) -> tuple[dict[str, float], dict[str, float]]:
+        """The metrics of the version's run, and what real images get; none if the run is gone."""
         from mlflow.exceptions import MlflowException
 
         try:
-            return dict(self.client.get_run(version.run_id).data.metrics)
+            run = self.client.get_run(version.run_id).data
         except MlflowException:
-            return {}
+            return {}, {}
+        return dict(run.metrics), real_images(run.tags)
 
     def aliases(self) -> dict[str, int]:
         found = self._registered()

@@ -127,10 +127,12 @@ def list_versions(model: str, store: str, versions: Sequence[Version], moves: li
     return "\n".join(lines)
 
 
-def describe_version(model: str, version: Version, measured: dict[str, float]) -> str:
+def describe_version(
+    model: str, version: Version, measured: dict[str, float], real: dict[str, float]
+) -> str:
     """One version as text for a terminal: what became of it, how good it is, what it was made from.
 
-    `measured` are the metrics of its run. Tags that no group knows come last, all of them.
+    `measured` are the metrics of its run, `real` is what real images get. Tags that no group knows come last, all of them.
     """
     tags = dict(version.tags)
     verdict = "rolled back" if ROLLED_BACK in tags else tags.get(VERDICT) or "not judged"
@@ -150,7 +152,7 @@ def describe_version(model: str, version: Version, measured: dict[str, float]) -
             *taken({SUMMARY: "why", ROLLED_BACK: "rolled back"}),
             ("registered", _minute(version.created_ms)),
         ],
-        "Quality": _quality(measured),
+        "Quality": _quality(measured, real),
         "Re-evaluated": taken(dict(sorted(reevaluated.items()))),
         "Made from": [
             ("run", f"{name} ({version.run_id})" if name else version.run_id),
@@ -165,14 +167,14 @@ def describe_version(model: str, version: Version, measured: dict[str, float]) -
     return "\n".join(lines)
 
 
-def _quality(measured: dict[str, float]) -> list[tuple[str, ...]]:
+def _quality(measured: dict[str, float], real: dict[str, float]) -> list[tuple[str, ...]]:
     """What the run's metrics say of each metric: by the stage evaluate, by the last gate, of real images."""
     rows = []
     for key, metric in METRICS.items():
         found = [
             measured.get(f"quality/{key}"),
             measured.get(f"gate/{key}"),
-            measured.get(f"quality_floor/{key}", measured.get(f"quality/{key}_floor")),
+            real.get(key),
         ]
         if found[:2] != [None, None]:
             cells = ["" if value is None else f"{value:.4g}" for value in found]

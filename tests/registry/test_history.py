@@ -290,14 +290,13 @@ def test_a_version_is_described_by_its_quality_before_its_hashes() -> None:
     measured = {
         "gate/conditional_accuracy": 0.97,
         "quality/fid_judge": 0.7945,
-        "quality/fid_judge_floor": 0.73,
         "quality/conditional_accuracy": 0.9935,
-        "quality_floor/conditional_accuracy": 0.984,
         "quality/worst_class_accuracy": 0.9,
         "loss/generator": 1.0,
     }
+    real = {"conditional_accuracy": 0.984, "fid_judge": 0.73}
     version = Version(3, "run7", 0, tags, ("champion",))
-    assert describe_version("cgan", version, measured).splitlines() == [
+    assert describe_version("cgan", version, measured, real).splitlines() == [
         "Version 3 of `cgan`:",
         "  aliases     champion",
         "  verdict     promoted",
@@ -307,8 +306,8 @@ def test_a_version_is_described_by_its_quality_before_its_hashes() -> None:
         "Quality:",
         "                               evaluated  at the gate  real images",
         "  conditional accuracy         0.9935     0.97         0.984        higher is better",
-        "  accuracy of the worst class  0.9                                  higher is better",
         "  Fréchet distance             0.7945                  0.73         lower is better",
+        "  accuracy of the worst class  0.9                                  higher is better",
         "",
         "Re-evaluated:",
         "  verdict  healthy",
@@ -324,7 +323,7 @@ def test_a_version_is_described_by_its_quality_before_its_hashes() -> None:
         "  mine          kept",
     ]
     bare = Version(4, "run8", 0, {ROLLED_BACK: "2026: too grey", "gate.verdict": "promoted"}, ())
-    assert describe_version("cgan", bare, {}).splitlines()[1:5] == [
+    assert describe_version("cgan", bare, {}, {}).splitlines()[1:5] == [
         "  aliases      none",
         "  verdict      rolled back",
         "  rolled back  2026: too grey",
