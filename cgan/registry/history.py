@@ -132,7 +132,8 @@ def describe_version(
 ) -> str:
     """One version as text for a terminal: what became of it, how good it is, what it was made from.
 
-    `measured` are the metrics of its run, `real` is what real images get. Tags that no group knows come last, all of them.
+    `measured` are the metrics of its run, `real` is what real images get. Tags that no group knows come
+    last, all of them.
     """
     tags = dict(version.tags)
     verdict = "rolled back" if ROLLED_BACK in tags else tags.get(VERDICT) or "not judged"
