@@ -90,9 +90,8 @@ def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
     assert len(holding(tmp_path)) == 2
 
 
-@pytest.mark.parametrize(
-    "variable", ["KAGGLE_KEY", pytest.param("KAGGLE_API_TOKEN", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("variable", ["KAGGLE_KEY", "KAGGLE_API_TOKEN"])
 def test_f30_key_is_nowhere_after_downloads_that_fail(
     said: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:

@@ -417,7 +417,7 @@ def test_model_that_was_not_damaged_is_drawn(tmp_path: Path, monkeypatch: Any) -
     monkeypatch.setattr(sys, "argv", ["cgan", "draw", "1", "--model", "g.safetensors"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert ended.value.code == 0 and (tmp_path / "1.png").is_file()
+    assert ended.value.code == 0 and (tmp_path / "drawn/1.png").is_file()
 
 
 def test_discriminator_is_refused_as_a_generator(refused: Refused, tmp_path: Path) -> None:

@@ -825,6 +825,7 @@ def test_an_address_without_a_scheme_is_refused_in_words(
         store_uri(root)
 
 
+@pytest.mark.slow
 def test_mlflow_experiment_name_names_the_experiment_of_new_runs(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,7 @@ def test_f52_a_rate_a_hundred_times_too_high_stops_the_training_in_words(
         trained(data, judge, lr=100 * STRONG["lr"])
 
 
+@pytest.mark.slow
 def test_a_class_of_noise_in_the_data_is_named_by_a_judge_of_good_data(
     data: Dataset, judge: Judge
 ) -> None:

@@ -186,9 +186,8 @@ def test_f45_f59_after_sigkill_of_dvc_and_training_repro_resumes_to_the_same_bit
     assert "train" in locked(repo)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_f46_f47_a_signal_and_more_of_them_during_the_save_leave_a_checkpoint_that_resumes(
     repo: Path, uninterrupted: dict[str, str], number: signal.Signals
 ) -> None:
