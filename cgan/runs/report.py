@@ -55,7 +55,7 @@ def _summary() -> str:
             "",
             f"  sample grid   {GRID}",
             *_run(),
-            "  draw digits   .venv/bin/cgan draw 2024 --seed 7 --out year.png",
+            "  draw digits   .venv/bin/cgan draw 2024 --seed 7",
         ]
     )
 

@@ -68,7 +68,7 @@ def status(root: Path, console: Console) -> None:
         thread.join(max(0.0, patience_s - (time.monotonic() - began)))
     screen = Table.grid(padding=(0, 2))
     screen.add_column(style="bold cyan", no_wrap=True)
-    screen.add_column()
+    screen.add_column(overflow="fold")  # an address that is cut leads nowhere
     if problem:
         screen.add_row("Params", Text(problem, BAD))
     for name, show in {
@@ -404,7 +404,8 @@ def _never_began(run: Json) -> bool:
 def _more(root: Path, stored: Stored) -> Text:
     site = mlflow_site(root)
     if site and stored.last_run:
-        site = runs_page(site, stored.last_run["experiment_id"])
+        ours = find_process(root, "mlflow") is not None
+        site = runs_page(site, stored.last_run["experiment_id"], shared=not ours)
     parts = [f"runs: {site or '`make ui`'}", "versions: `cgan registry list`"]
     if stored.champion:
         parts.append("draw: `cgan draw 2024 --model champion`")
