@@ -46,7 +46,6 @@ HEADLINE = {
     "conditional_accuracy": "accuracy ↑",
     "fid_judge": "distance ↓",
     "recall": "recall ↑",
-    "coverage": "coverage ↑",
     "gan_train_accuracy": "GAN-train ↑",
 }
 LARGE = 1024  # pixels

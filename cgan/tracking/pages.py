@@ -15,6 +15,40 @@ STRIP = "strip.png"  # at the top of a run's artifacts: a drawing of each class
 REAL_IMAGES = "quality.real_images"  # tag of a run: what they get in place of drawings, by metric
 TRAINING = "workflowType=machine_learning"
 
+
+def _first_look(columns: int) -> dict[str, Any]:
+    """A section of charts with the pictures, without the params that MLflow would write over them. MLflow
+    adds all other sections."""
+    section = {
+        "uuid": "first-look",
+        "name": FIRST_LOOK,
+        "display": True,
+        "isReordered": False,
+        "deleted": False,
+        "isGenerated": True,
+        "columns": columns,
+        "cardHeight": 680,
+    }
+    pictures = [
+        {
+            "uuid": f"first-look-{number}",
+            "type": "IMAGE",
+            "metricSectionId": section["uuid"],
+            "deleted": False,
+            "isGenerated": True,
+            "imageKeys": [key],
+            "step": 0,
+            "showRunParams": False,
+        }
+        for number, key in enumerate((AT_THE_END, BY_STEP))
+    ]
+    return {
+        "isAccordionReordered": False,
+        "compareRunSections": [section],
+        "compareRunCharts": pictures,
+    }
+
+
 # What a browser that has never been here shows: the pages for training, no assistant that opens by itself,
 # no notice about data on the use of the pages, of which none is collected.
 CHOICES: dict[str, Any] = {
@@ -46,36 +80,9 @@ TABLE: dict[str, Any] = {
     "runsHiddenMode": "FIRST_10_RUNS",
     "hideEmptyCharts": True,
     "autoRefreshEnabled": True,
+    **_first_look(columns=1),  # of the view of charts: the runs' pictures side by side
 }
-CHARTS: dict[str, Any] = {  # of a run: the pictures; MLflow adds all others
-    "isAccordionReordered": False,
-    "autoRefreshEnabled": True,
-    "compareRunSections": [
-        {
-            "uuid": "first-look",
-            "name": FIRST_LOOK,
-            "display": True,
-            "isReordered": False,
-            "deleted": False,
-            "isGenerated": True,
-            "columns": 2,
-            "cardHeight": 680,
-        }
-    ],
-    "compareRunCharts": [
-        {
-            "uuid": f"first-look-{number}",
-            "type": "IMAGE",
-            "metricSectionId": "first-look",
-            "deleted": False,
-            "isGenerated": True,
-            "imageKeys": [key],
-            "step": 0,
-            "showRunParams": False,
-        }
-        for number, key in enumerate((AT_THE_END, BY_STEP))
-    ],
-}
+CHARTS = {"autoRefreshEnabled": True, **_first_look(columns=2)}  # of one run
 # MLflow calls it a shared view: on a server of others, an address brings the columns along.
 VIEW = "cgan"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
