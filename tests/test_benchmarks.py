@@ -280,6 +280,7 @@ def test_unknown_part_is_named_with_those_that_exist() -> None:
         command.run(SCALES["tiny"], ["speed"], write=False)
 
 
+@pytest.mark.slow
 def test_a_trial_of_time_to_quality_leaves_curves_and_a_picture(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

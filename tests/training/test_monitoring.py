@@ -77,6 +77,7 @@ def test_a_probe_compares_with_twice_as_many_training_images_as_it_draws(
     assert len(Watch(judge, data, 1).real) == 80 < len(data)
 
 
+@pytest.mark.slow
 def test_a_training_as_it_should_be_is_left_alone(data: Dataset, judge: Judge) -> None:
     assert min(accuracy_by_class(judge, trained(data, judge).generator)) > 0.9
 
