@@ -1,7 +1,7 @@
-"""Retake the screenshots of the docs from real servers: MLflow's pages, `cgan status`; Prefect's pages.
+"""Retake the screenshots of the docs: the pages of MLflow and `dvc plots`, `cgan status`; Prefect's pages.
 
     pip install playwright && playwright install chromium
-    python docs/screenshots.py              # of the last `dvc repro` here
+    python docs/screenshots.py              # of what was trained and registered here, two runs at least
     python docs/screenshots.py production   # of the servers of `make up`: the latest run with a verdict
 
 A browser that is installed already can be named: `CHROMIUM=/usr/bin/chromium`.
@@ -28,11 +28,13 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
+from cgan.params.reading import load_params
 from cgan.runs.status import status
 from flows.servers import AT_HOME
 
 IMAGES = Path(__file__).parent / "images"
 MAX_BYTES = 300_000
+RUNS = "api/2.0/mlflow/runs/search"
 
 
 def free_port() -> int:
@@ -125,6 +127,27 @@ def mlflow_pages(page: Page) -> None:
         shoot(page, "mlflow-metrics")
         visit(page, f"{run}/artifacts/grid.png")
         shoot(page, "mlflow-artifacts")
+        visit(page, f"{site}/#/models/{load_params().gate.model}/versions/1")
+        shoot(page, "mlflow-version")
+        asked = {"experiment_ids": [experiment], "max_results": 2}
+        two = [found["info"]["run_id"] for found in post(f"{site}/{RUNS}", asked)["runs"]]
+        compared = f"runs={json.dumps(two)}&experiments={json.dumps([experiment])}"
+        visit(page, f"{site}/#/compare-runs?{compared}")
+        grids = page.get_by_text("grid.png").last
+        grids.scroll_into_view_if_needed()
+        grids.dispatch_event("click")
+        page.wait_for_timeout(3000)
+        page.get_by_text("Artifacts", exact=True).last.scroll_into_view_if_needed()
+        page.mouse.move(800, 400)
+        page.mouse.wheel(0, 500)
+        page.wait_for_timeout(1000)
+        shoot(page, "mlflow-compare")
+
+
+def plots_page(page: Page) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "plots", "show"], check=True)
+    visit(page, Path("dvc_plots/index.html").resolve().as_uri(), 1000)
+    shoot(page, "dvc-plots")
 
 
 def status_screen(browser: Browser) -> None:
@@ -157,6 +180,7 @@ def main() -> None:
             production_pages(page)
         else:
             mlflow_pages(page)
+            plots_page(page)
             status_screen(browser)
         browser.close()
 
