@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -190,12 +191,17 @@ def reason_of(error: Exception) -> str:
 def serve_ui(root: Path, port: int, experiment: str) -> None:
     """Become MLflow's server on the project's store; it opens on the runs of `experiment`.
 
-    Raises TrackingError where a server keeps the runs.
+    Raises TrackingError where a server keeps the runs, or the package has to be installed again.
     """
     uri = store_uri(root)
     if is_server(uri):
         raise TrackingError(
             f"MLFLOW_TRACKING_URI names a server, {without_credentials(uri)}: open that in a browser."
+        )
+    if not entry_points(group="mlflow.app", name="cgan"):  # an update brought it
+        raise TrackingError(
+            "MLflow does not know our pages: the package was installed before it had them. Install it again: "
+            "`make env`, or `pip install -e .`."
         )
     with _store_locked(root), environment_set(client_settings()):
         make_store(uri)

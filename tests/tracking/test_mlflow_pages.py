@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
+from cgan.errors import TrackingError
+from cgan.tracking import store
 from cgan.tracking.pages import COLUMNS, EXPERIMENT_TAGS, TABLE, VIEW_TAG, run_page, runs_page
-from cgan.tracking.store import open_store
+from cgan.tracking.store import open_store, serve_ui
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -73,6 +76,18 @@ def test_an_experiment_of_before_gets_the_columns_and_keeps_its_id(tmp_path: Pat
     tags = client.get_experiment(experiment).tags
     assert {key: tags[key] for key in EXPERIMENT_TAGS} == EXPERIMENT_TAGS
     assert json.loads(tags[VIEW_TAG])["selectedColumns"] == list(COLUMNS)
+
+
+def test_an_installation_of_before_is_told_to_install_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(store, "entry_points", lambda **_: ())
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("the server was started"))
+    with pytest.raises(
+        TrackingError, match=r"Install it again: `make env`, or `pip install -e \.`"
+    ):
+        serve_ui(tmp_path, 5000, "cgan")
 
 
 @pytest.mark.parametrize("site", ["http://mlflow.example", "http://mlflow.example/"])
