@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import re
 import types
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -84,6 +85,14 @@ def yaml_reader() -> YAML:
 
 def parse_yaml(text: str, name: Path | str) -> Any:
     """The YAML document in `text`; `name` stands for the file in the message of a ParamsError."""
+    # DVC ends a line there where ruamel.yaml.clib is installed, and not elsewhere.
+    if end := re.search("[\x85\u2028\u2029]", text):
+        before = text[: end.start()].rpartition("\n")
+        line, column = before[0].count("\n") + bool(before[1]) + 1, len(before[2]) + 1
+        raise ParamsError(
+            f"{name}, line {line}, column {column}: not valid YAML: the invisible U+{ord(end[0]):04X} ends a "
+            "line for some readers only. Remove it."
+        )
     try:
         return yaml_reader().load(text)
     except ParamsError as error:
