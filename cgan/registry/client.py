@@ -255,6 +255,11 @@ class Registry:
         keys = [key.removeprefix(HISTORY) for key in found.tags if key.startswith(HISTORY)]
         return max((int(key) for key in keys if key.isdecimal()), default=0)
 
+    def settle(self) -> None:
+        """Finish what a promotion that was killed left open."""
+        with self._locked():
+            self._update_what_follows()
+
     def _update_what_follows(self) -> None:
         """What follows from the alias `champion`: `previous`, `challenger`, the model's page."""
         aliases, moves = self.aliases(), self.history()

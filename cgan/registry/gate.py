@@ -110,19 +110,19 @@ def _validation(training: Dataset, heldout: Dataset) -> Report:
 def gate(params: Params, say: Say, progress: Progress = silent) -> Report:
     """Judge what the stages made; returns the report, also in reports/gate.json and .md.
 
-    Raises CganError when nothing could be decided: nothing trained, the store away, another promotion
-    in between. Then nothing is promoted, and a second call goes on from there.
+    Raises CganError when nothing could be decided: nothing trained, the store away, another promotion in
+    between. Then nothing is promoted, and a second call goes on from there.
     """
     compute_deterministically()
-    inputs = _Inputs.load()
-    reference = last_training()
+    inputs, reference = _Inputs.load(), last_training()
     _deliver(reference, say)
     with open_registry(params.gate.model) as registry:
         run = run_of(registry, reference)
-        champion = registry.champion_version()
-        if champion and _has_same_weights(champion, run, inputs):
-            why = "the weights are the champion's, bit by bit"
-            return _publish(_standing_report(registry, champion, why), say)
+        if champion := registry.champion_version():
+            registry.settle()
+            if _has_same_weights(champion, run, inputs):
+                why = "the weights are the champion's, bit by bit"
+                return _publish(_standing_report(registry, champion, why), say)
         version, new = registry.register(run.info.run_id, _facts_of(run, inputs))
         state = "registered" if new else "is registered"
         say(f"Version {version.number} of `{registry.model}` {state}: {run.info.run_name}.")

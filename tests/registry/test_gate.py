@@ -250,24 +250,29 @@ def test_without_promotion_a_good_one_waits_for_a_person(second: Path) -> None:
     assert aliases(second) == {"champion": 2, "previous": 1}
 
 
-@pytest.mark.parametrize("moment", ["before the promotion", "after the promotion"])
-def test_gate_killed_around_the_promotion_is_finished_by_the_next(
+@pytest.mark.parametrize(
+    "moment", ["before the promotion", "before what follows from it", "after the promotion"]
+)
+def test_f97_gate_killed_around_the_promotion_is_finished_by_the_next(
     second: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     train(second, "second", 60)
-    real = Registry.promote
+    name = "_update_what_follows" if moment == "before what follows from it" else "promote"
+    real = getattr(Registry, name)
 
-    def killed(*arguments: Any, **named: Any) -> Any:
+    def killed(registry: Registry, *arguments: Any, **named: Any) -> Any:
+        if moment == "before what follows from it" and registry.champion() == 1:
+            return real(registry)
         if moment == "after the promotion":
-            real(*arguments, **named)
+            real(registry, *arguments, **named)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Registry, "promote", killed)
+        patch.setattr(Registry, name, killed)
         with pytest.raises(KeyboardInterrupt):
             gated()
     report, _ = gated()
-    assert report["verdict"] == ("unchanged" if moment == "after the promotion" else "promoted")
+    assert report["verdict"] == ("promoted" if moment == "before the promotion" else "unchanged")
     assert versions(second) == [(2, "promoted"), (1, "promoted")]
     assert aliases(second) == {"champion": 2, "previous": 1}
     with open_registry("cgan") as registry:
