@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 from prefect import get_run_logger
@@ -24,6 +23,7 @@ from cgan import project
 from cgan.errors import CganError
 from cgan.params.sections import flatten
 from cgan.quality.table import METRICS
+from cgan.tracking.pages import run_page
 from flows.dvc import Outcome
 
 PLAIN_WORDS = {
@@ -234,9 +234,7 @@ def _mlflow_link() -> str:
     if not uri.startswith("http") or not run.get("run_id"):
         return ""
     # The page finds a run by its id, whichever experiment stands there; its way back needs the right one.
-    experiment = quote(str(run.get("experiment_id") or 0), safe="")
-    page = f"experiments/{experiment}/runs/{quote(str(run['run_id']), safe='')}"
-    return f"{uri.rstrip('/')}/#/{page}?workflowType=machine_learning"
+    return run_page(uri, str(run.get("experiment_id") or 0), str(run["run_id"]))
 
 
 def _mlflow_run() -> None:

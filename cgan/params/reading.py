@@ -87,8 +87,8 @@ def parse_yaml(text: str, name: Path | str) -> Any:
     """The YAML document in `text`; `name` stands for the file in the message of a ParamsError."""
     # DVC ends a line there where ruamel.yaml.clib is installed, and not elsewhere.
     if end := re.search("[\x85\u2028\u2029]", text):
-        before = text[: end.start()].rpartition("\n")
-        line, column = before[0].count("\n") + bool(before[1]) + 1, len(before[2]) + 1
+        line = text.count("\n", 0, end.start()) + 1
+        column = end.start() - text.rfind("\n", 0, end.start())
         raise ParamsError(
             f"{name}, line {line}, column {column}: not valid YAML: the invisible U+{ord(end[0]):04X} ends a "
             "line for some readers only. Remove it."

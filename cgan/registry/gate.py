@@ -439,7 +439,7 @@ def _record(registry: Registry, version: Version, report: Report, tags: dict[str
         write_text(Path(folder) / GATE_TEXT.name, to_markdown(report))
         registry.client.log_artifacts(run_id, folder, GATE_FOLDER)
     measured = {f"gate/{name}": value for name, value in report["measured"].items()}
-    registry.log_once(run_id, measured, version.number)
+    registry.log_once(run_id, measured, 0)  # and beside later versions at their numbers
     if champion:
         theirs = {f"gate/{row['metric']}": row["champion"] for row in report["comparison"]}
         registry.log_once(champion["run_id"], theirs, version.number)

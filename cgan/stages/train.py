@@ -158,7 +158,8 @@ def train_here(
             }
         )
         tracker.log_model(GENERATOR, params.train.total_steps, {"digest": digest})
-        tracker.log_metrics({"time/training_s": trained.wall_time_s}, params.train.total_steps)
+        # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
+        tracker.log_metrics({"time/training_s": trained.wall_time_s}, 0)
         checkpoints.keep_result(folder, outputs, {"code": code, "run": asdict(tracker.header)})
     done = params.train.total_steps - trained.resumed_from
     log.info(

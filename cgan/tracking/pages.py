@@ -5,9 +5,11 @@ A new browser gets MLflow's pages for GenAI, unless the address says otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from cgan.tracking.tracker import AT_THE_END, BY_STEP, FIRST_LOOK
 
@@ -80,7 +82,7 @@ TABLE: dict[str, Any] = {
     "runsHiddenMode": "FIRST_10_RUNS",
     "hideEmptyCharts": True,
     "autoRefreshEnabled": True,
-    **_first_look(columns=1),  # of the view of charts: the runs' pictures side by side
+    **_first_look(columns=1),  # of the view of charts: a picture a run, as wide as there is room
 }
 CHARTS = {"autoRefreshEnabled": True, **_first_look(columns=2)}  # of one run
 # MLflow calls it a shared view: on a server of others, an address brings the columns along.
@@ -108,9 +110,11 @@ def real_images_tag(floors: Mapping[str, float]) -> str:
 
 
 def real_images(tags: Mapping[str, str]) -> dict[str, float]:
-    """The tag read; empty where a run of before has none."""
+    """The tag read; empty where a run of before has none, or somebody wrote something else into it."""
     pairs = (part.partition("=") for part in tags.get(REAL_IMAGES, "").split(", ") if part)
-    return {key: float(value) for key, _, value in pairs}
+    with contextlib.suppress(ValueError):
+        return {key: float(value) for key, _, value in pairs}
+    return {}
 
 
 def artifact(run_id: str, path: str) -> str:
@@ -125,4 +129,5 @@ def runs_page(site: str, experiment_id: str, *, shared: bool = True) -> str:
 
 
 def run_page(site: str, experiment_id: str, run_id: str) -> str:
-    return f"{site.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{TRAINING}"
+    run = f"experiments/{quote(experiment_id, safe='')}/runs/{quote(run_id, safe='')}"
+    return f"{site.rstrip('/')}/#/{run}?{TRAINING}"

@@ -575,7 +575,7 @@ def test_f89_judgement_stands_once_in_the_numbers_of_both_runs(second: Path) -> 
     own = {key: value for run, key, _, value in numbers if run == report["challenger"]["run_id"]}
     assert own == {f"gate/{name}": value for name, value in report["measured"].items()}
     theirs = [n[1:3] for n in numbers if n[0] == report["champion"]["run_id"]]
-    assert sorted(theirs) == sorted((key, step) for key in own for step in (1, 2))
+    assert sorted(theirs) == sorted((key, step) for key in own for step in (0, 2))
 
 
 @pytest.mark.parametrize(
@@ -626,7 +626,7 @@ def test_f89_other_circumstances_give_a_second_row_which_is_the_last(second: Pat
     assert (first["verdict"], again["verdict"]) == ("blocked", "blocked")
     run_id = first["challenger"]["run_id"]
     numbers = gate_numbers(second)
-    distances = [n[3] for n in numbers if n[:3] == (run_id, "gate/fid_judge", 2)]
+    distances = [n[3] for n in numbers if n[:3] == (run_id, "gate/fid_judge", 0)]
     assert distances == [each["measured"]["fid_judge"] for each in (first, again)]
     assert distances[0] != distances[1]
     shown = client_of(second).get_run(run_id).data.metrics

@@ -104,3 +104,4 @@ def test_a_damaged_report_is_one_message(tracker: _Tracker, content: str) -> Non
 
 def test_a_run_of_before_says_nothing_of_real_images() -> None:
     assert real_images({}) == {} == real_images({REAL_IMAGES: ""})
+    assert real_images({REAL_IMAGES: "recall=much, mine"}) == {}
