@@ -67,7 +67,7 @@ COLUMNS = {  # of the table of runs, with their widths in pixels
     "metrics.`quality/coverage`": 140,
     "metrics.`time/training_s`": 140,
 }
-ALWAYS = {"attributes.`Run Name`": 300, "runDateAndNestInfo": 150, "duration": 90}
+ALWAYS = {"attributes.`Run Name`": 260, "runDateAndNestInfo": 125, "duration": 80}
 TABLE: dict[str, Any] = {
     "searchFilter": "",
     "orderByKey": "attributes.start_time",

@@ -194,8 +194,12 @@ def _open_journal(root: Path, header: RunHeader, *, resume: bool) -> JournalTrac
 def _run_name(params: Params) -> str:
     """`lr 0.001 · default · seed 1 · 26 Nov 17:30`: what tells it from others stands in front, for tables
     cut names short."""
-    what = os.environ.get("DVC_EXP_NAME") or recipe_in_words(params.train)
-    return f"{what} · seed {params.train.seed} · {time.strftime('%d %b %H:%M')}"
+    parts = [
+        recipe_in_words(params.train),
+        f"seed {params.train.seed}",
+        os.environ.get("DVC_EXP_NAME"),
+    ]
+    return " · ".join([*filter(None, parts), time.strftime("%d %b %H:%M")])
 
 
 def _facts_of_here(source: git.Source | None) -> dict[str, str]:

@@ -92,7 +92,7 @@ def test_run_is_one_finished_and_holds_each_step_once(recorded: tuple[Path, Stor
     _, store, run_id = recorded
     ((found, name, status),) = store.runs()
     assert (found, status) == (run_id, "FINISHED")
-    assert name.startswith("tasty-bole · ")
+    assert f" · seed {PARAMS.train.seed} · tasty-bole · " in name
     for key in ("loss/generator", "progress/kimg"):
         assert store.steps(key) == STEPS
     assert store.steps("quality/conditional_accuracy") == [STEPS[-1]]
