@@ -22,7 +22,7 @@ from .tables import Result, replace_between_markers
 
 PAGE = ROOT / "docs/benchmarks.md"
 PICTURE = ROOT / "docs/images/quality_over_time.png"
-PARTS = ("throughput", "quality", "reading", "drawing", "tracking", "size")
+PARTS = ("throughput", "quality", "reading", "drawing", "tracking", "size", "pipeline")
 Measure = Callable[[], Result]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -73,7 +73,15 @@ def measures(scale: Scale) -> dict[str, Measure]:
 
         return size.measure(common(), scale)
 
-    return dict(zip(PARTS, (throughput, quality, reading, drawing, tracking, size), strict=True))
+    def pipeline() -> Result:
+        from . import pipeline
+
+        if scale.name == "tiny":
+            return pipeline.measure(1, settings=["sample"], short=True, say=say)
+        return pipeline.measure(scale.pipeline_rounds, say=say)
+
+    parts = (throughput, quality, reading, drawing, tracking, size, pipeline)
+    return dict(zip(PARTS, parts, strict=True))
 
 
 def run(scale: Scale, only: list[str] | None, write: bool) -> None:
@@ -184,6 +192,25 @@ def gpu(device: str = "cuda", write: Write = True) -> None:
     _keep(name, "gpu", facts, result)
     _print(result)
     finish(name, facts, {"gpu": result}, write and not trial, time.perf_counter() - began)
+
+
+@app.command()
+def pipeline(
+    against: Annotated[str, typer.Option(help="A commit that takes turns with HEAD.")] = "",
+    rounds: int = 2,
+) -> None:
+    """The seconds of each stage of `dvc repro`, as committed; nothing is written into the docs."""
+    from . import pipeline
+
+    facts = machine.facts()
+    say(machine.sentence(facts))
+    began = time.perf_counter()
+    result = pipeline.measure(rounds, against or None, say=say)
+    _keep("pipeline", "pipeline", facts, result)
+    _print(result)
+    finish(
+        "pipeline", facts, {"pipeline": result}, write=False, seconds=time.perf_counter() - began
+    )
 
 
 @app.command()

@@ -35,6 +35,7 @@ class Scale:
     size_s: float  # of one training in the table of sizes
     sizes: tuple[int, ...]
     classes: tuple[int, ...]
+    pipeline_rounds: int
     limit: int | None = None
     judge_kimg: float | None = None
 
@@ -67,6 +68,7 @@ SCALES = {
         size_s=2,
         sizes=(5_000, 20_000, 42_000, 84_000),
         classes=(10, 100, 1000),
+        pipeline_rounds=1,
     ),
     "all": Scale(
         name="all",
@@ -90,6 +92,7 @@ SCALES = {
         size_s=8,
         sizes=(5_000, 10_000, 20_000, 42_000, 84_000),
         classes=(10, 26, 47, 100, 1000),
+        pipeline_rounds=3,
     ),
     "tiny": Scale(
         name="tiny",
@@ -114,6 +117,7 @@ SCALES = {
         size_s=0.05,
         sizes=(300, 600),
         classes=(10, 20),
+        pipeline_rounds=1,
         limit=600,
         judge_kimg=1.0,
     ),

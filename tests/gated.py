@@ -72,7 +72,7 @@ def make_project(root: Path) -> None:
         facts = {"classes": CLASSES, "part": part, "csv_sha256": table.sha256}
         path = root / f"data/processed/{part}.safetensors"
         save_dataset(path, images[chosen], labels[chosen], facts)
-    recipe = JudgeParams(total_kimg=6.0, batch_size=32, lr=3.0e-3, width=4, seed=0)
+    recipe = JudgeParams(total_kimg=6.0, batch_size=32, peak_lr=0.1, width=4, seed=0)
     training = load_dataset(root / "data/processed/train.safetensors")
     judge = train_judge(training, recipe, torch.device("cpu"), torch.float32)
     save_judge(

@@ -1,26 +1,22 @@
 """Model files and training checkpoints: tensors in safetensors, facts in JSON, no pickle anywhere.
 
-Both have one format. The metadata has a single entry, `cgan`: a JSON object with the format number, the
-kind of file, a digest of the tensors and the facts that the writer adds. A single one, because
-safetensors writes several in random order, and equal content must give equal bytes. `seal` is a digest
-of the other facts, so that a damaged step or architecture is found like a damaged weight.
+Both have one format; `cgan.model.file_facts` says what the facts are.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from cgan.errors import CganError, ModelError
 from cgan.files import replacing
+from cgan.model.file_facts import Facts, damaged, metadata_of, opened
 from cgan.model.networks import (
     Architecture,
     Discriminator,
@@ -29,13 +25,6 @@ from cgan.model.networks import (
     build_generator,
 )
 
-
-class UnreadableError(ModelError):
-    """The file cannot be read at present. Nothing says that it is damaged."""
-
-
-FORMAT = 1
-Facts = dict[str, Any]
 Shapes = dict[str, tuple[Any, ...]]
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -50,16 +39,10 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _seal_of(facts: Facts) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
 def save_tensors(path: Path | str, kind: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
     """Write atomically; `facts` must be plain JSON."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    header = {"format": FORMAT, "kind": kind, "digest": digest_of(plain), **facts}
-    header["seal"] = _seal_of(header)
-    metadata = {"cgan": json.dumps(header, sort_keys=True, allow_nan=False)}
+    metadata = metadata_of({"kind": kind, "digest": digest_of(plain), **facts})
     with replacing(path) as temporary:
         # Not safetensors' `save_file`: its error isn't an OSError when the disk is full.
         temporary.write_bytes(serialized(plain, metadata))
@@ -71,70 +54,17 @@ def load_tensors(
     """Read and check a file of ours. Tensors are on the CPU whatever device wrote them.
 
     `shapes` says from the facts which shapes the tensors must have, by name; a file with others is
-    refused before its tensors are read. Raises ModelError when the file is missing, truncated, damaged,
-    foreign or of another format, and its subclass UnreadableError when the machine cannot read it now:
-    no permission, too many open files, no memory.
+    refused before its tensors are read. Raises as `cgan.model.file_facts.opened` does.
     """
     path = Path(path)
-    try:
-        if not path.exists():
-            raise ModelError(
-                f"{path}: not found. Make it with `dvc repro`, or bring it with `dvc pull`."
-            )
-        if not path.is_file():
-            raise ModelError(f"{path}: not a file. Give the path of a .safetensors file.")
-        path.open("rb").close()  # safetensors calls every file that it cannot open absent
-        with safe_open(path, framework="pt", device="cpu") as file:
-            facts = _facts(file.metadata() or {}, kind, path)
-            if shapes is not None:
-                found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-                _refuse_difference(shapes(facts), found, path)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's, of open and mmap
-        reason = (getattr(error, "strerror", None) or str(error) or "no memory").splitlines()[0]
-        raise UnreadableError(
-            f"{str(path)[:300]}: cannot be read now ({reason[:200]}). The file is left as it is: give read "
-            "permission, end other programs, or raise the limit (`ulimit -n`, `ulimit -v`), and try again."
-        ) from None
-    except (SafetensorError, ValueError, OverflowError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise ModelError(
-            f"{path}: not a readable safetensors file ({reason}). It is truncated or something else; "
-            "make it again with `dvc repro --force` or restore it with `dvc checkout --force`."
-        ) from None
+    with opened(path, kind, "pt") as (file, facts):
+        if shapes is not None:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            _refuse_difference(shapes(facts), found, path)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if digest_of(tensors) != facts["digest"]:
-        raise _damaged(path)
+        raise damaged(path)
     return tensors, facts
-
-
-def _facts(metadata: Mapping[str, str], kind: str, path: Path) -> Facts:
-    """What the file says of itself. All of it is checked here, except the digest of the tensors."""
-    try:
-        facts: Facts = json.loads(metadata["cgan"])
-        version, found_kind, _ = facts["format"], facts["kind"], facts["digest"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        raise ModelError(
-            f"{path}: a safetensors file, but not one that cgan wrote. Give a model that `dvc repro` made."
-        ) from None
-    if version != FORMAT:
-        raise ModelError(
-            f"{path}: file format {version!r}, this cgan reads format {FORMAT}. "
-            "Use the cgan version that wrote it, or make it again with `dvc repro`."
-        )
-    if facts.pop("seal", None) != _seal_of(facts):
-        raise _damaged(path)
-    if found_kind != kind:
-        raise ModelError(f"{path}: expected a {kind}, found a {found_kind}. Is it the right file?")
-    return facts
-
-
-def _damaged(path: Path) -> ModelError:
-    return ModelError(
-        f"{path}: facts or tensors don't match their digests, the file is damaged. "
-        "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force`. If it "
-        "comes back damaged, DVC's cache is: `chmod -R u+w .dvc/cache/files` has DVC check it at "
-        "the next `dvc repro`."
-    )
 
 
 def save_network(path: Path | str, network: Generator | Discriminator, facts: Facts) -> None:

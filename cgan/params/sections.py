@@ -78,7 +78,7 @@ class JudgeParams(Section):
 
     total_kimg: float = Field(gt=0, le=1_000_000)
     batch_size: int = Field(ge=2)
-    lr: float = Field(gt=0, le=1)
+    peak_lr: float = Field(gt=0, le=10)
     width: int = Field(ge=4, le=512)
     seed: int = Field(ge=0, lt=2**31)
 
@@ -96,6 +96,7 @@ class TrainParams(Section):
     auxiliary_discriminator: float = Field(ge=0)
     auxiliary_generator: float = Field(ge=0)
     class_logit_weight: float = Field(ge=0)
+    max_shift: int = Field(ge=0, le=64)
     r1_gamma: float = Field(ge=0)
     r1_every: int = Field(gt=0)
     updates: Literal["one_pass", "two_passes", "in_turn"]
@@ -158,7 +159,7 @@ class EvaluateParams(Section):
 
     samples: int = Field(ge=100, le=1_000_000)
     draws: int = Field(ge=1, le=100)
-    gan_train_kimg: float = Field(ge=0, le=1_000_000)
+    gan_train_kimg: float | None = Field(ge=0, le=1_000_000)
     seed: int = Field(ge=0, lt=2**31)
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.dataset import Dataset
 from cgan.errors import ModelError, TrainingError
+from cgan.model.file_facts import Facts
 from cgan.model.hardware import (
     keep_freed_memory,
     parts_on_threads,
@@ -24,10 +25,11 @@ from cgan.model.hardware import (
     sharing_weights,
     threads_at_hand,
 )
-from cgan.model.model_file import Facts, fill, load_tensors, save_tensors
+from cgan.model.model_file import fill, load_tensors, save_tensors
 from cgan.params.sections import JudgeParams
 
 FEATURES = 128
+VERSION = 2  # of the network; see Judge
 MAX_SHIFT = 2  # pixels
 MAX_TURN = 0.2  # radians
 MAX_ZOOM = 0.1
@@ -60,24 +62,40 @@ class MaxPool3x3(nn.Module):
         return F.max_pool2d(maps, size, stride)
 
 
-class Judge(nn.Module):
-    """Images float [N, C, H, W] in [-1, 1] → class logits [N, classes]."""
+class HalveLarge(nn.Module):
+    """Maps of 7 × 7 or more are halved: those of an image of 8 × 8 are small enough."""
 
-    def __init__(self, classes: int, channels: int, width: int) -> None:
+    def forward(self, maps: Tensor) -> Tensor:
+        return F.max_pool2d(maps, 2) if min(maps.shape[2:]) > 6 else maps
+
+
+def _convolution(before: int, after: int, size: int, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(before, after, size, stride, padding=size // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+
+
+class Judge(nn.Module):
+    """Images float [N, C, H, W] in [-1, 1] → class logits [N, classes].
+
+    `version` 1 has no second convolution at half the image's size. It is twice as slow to train for the
+    same accuracy, and read for the champions that were judged by it.
+    """
+
+    def __init__(self, classes: int, channels: int, width: int, version: int = 1) -> None:
         super().__init__()
-        self.facts: Facts = {"classes": classes, "channels": channels, "width": width}
+        if version not in (1, VERSION):
+            raise ValueError(f"a judge of version {version}")
+        facts = {"classes": classes, "channels": channels, "width": width, "version": version}
+        self.facts: Facts = facts if version > 1 else {k: facts[k] for k in list(facts)[:3]}
         w = width
+        if version == 1:
+            half = [*_convolution(w, 2 * w, 3), nn.MaxPool2d(2)]
+        else:
+            half = [*_convolution(w, w, 3), HalveLarge(), *_convolution(w, 2 * w, 3)]
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, w, 5, padding=2, stride=2, bias=False),
-            nn.BatchNorm2d(w),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(w, 2 * w, 3, padding=1, bias=False),
-            nn.BatchNorm2d(2 * w),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-            nn.Conv2d(2 * w, 4 * w, 3, padding=1, bias=False),
-            nn.BatchNorm2d(4 * w),
-            nn.ReLU(inplace=True),
+            *_convolution(channels, w, 5, stride=2),
+            *half,
+            *_convolution(2 * w, 4 * w, 3),
             MaxPool3x3(),
             nn.Flatten(),
             nn.Linear(4 * w * 9, FEATURES, bias=False),
@@ -141,7 +159,7 @@ def train_judge(
     precision: torch.dtype,
     progress: Steps = iter,
 ) -> Judge:
-    """Train on uint8 images with small random shifts, turns and zooms, one-cycle rate, AdamW.
+    """Train on uint8 images with small random shifts, turns and zooms: SGD with momentum, one-cycle rate.
 
     Length is counted in images, so a small data set is seen more often than a large one.
     Deterministic for a seed. Raises TrainingError when it diverges.
@@ -150,14 +168,25 @@ def train_judge(
     steps = max(1, round(params.total_kimg * 1000 / batch))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
-        judge = Judge(data.classes, data.images.shape[1], params.width)
+        judge = Judge(data.classes, data.images.shape[1], params.width, VERSION)
     judge.to(device=device)
     judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     random = torch.Generator().manual_seed(params.seed)
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=params.lr, weight_decay=0.01, fused=True)
+    optimizer = torch.optim.SGD(
+        judge.parameters(),
+        lr=params.peak_lr,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        fused=True,
+    )
     # It cannot rise and fall in less than some ten steps: a shorter training sees its beginning.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, params.lr, total_steps=max(10, steps), pct_start=0.2
+        optimizer,
+        params.peak_lr,
+        total_steps=max(10, steps),
+        pct_start=0.2,
+        cycle_momentum=False,
     )
     images, labels = data.images.to(device), data.labels.to(device)
     order = torch.empty(0, dtype=torch.int64)
@@ -169,7 +198,7 @@ def train_judge(
     def gradients(judge: Judge, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             logits = judge(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.02)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.1)
         found: tuple[Tensor, ...] = torch.autograd.grad(loss / parts, weights)
         return found
 
@@ -185,7 +214,9 @@ def train_judge(
             optimizer.step()
             schedule.step()
     if not all(bool(weight.isfinite().all()) for weight in weights):
-        raise TrainingError("the judge's training diverged. Lower `train_judge.lr` in params.yaml.")
+        raise TrainingError(
+            "the judge's training diverged. Lower `train_judge.peak_lr` in params.yaml."
+        )
     return judge.eval().requires_grad_(False)
 
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from cgan.errors import ModelError
-from cgan.model.model_file import load_tensors
+from cgan.model.file_facts import read_facts
 from cgan.project import (
     CLASS_INTERPOLATION,
     CONFUSION,
@@ -32,7 +32,7 @@ from cgan.project import (
 from cgan.quality.table import Report, class_table, floors, quality_table, tracked
 from cgan.stages.runner import run_stage
 from cgan.tracking.pages import REAL_IMAGES, real_images_tag
-from cgan.tracking.run import reopen
+from cgan.tracking.run import reopen, start_sender
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {
@@ -45,8 +45,12 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
+    early = start_sender()
     report = _evaluation()
-    with reopen(RUN_REFERENCE) as tracker, tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+    with (
+        reopen(RUN_REFERENCE, early) as tracker,
+        tempfile.TemporaryDirectory(prefix="cgan-") as folder,
+    ):
         # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
         tracker.log_metrics(tracked(report), 0)
         tracker.set_tags({REAL_IMAGES: real_images_tag(floors(report))})
@@ -70,7 +74,7 @@ def _evaluation() -> Report:
         raise ModelError(
             f"{EVALUATION}: no readable report. Make it again: `dvc repro --force evaluate`."
         ) from None
-    if judged != load_tensors(GENERATOR, "generator")[1]["digest"]:
+    if judged != read_facts(GENERATOR, "generator")["digest"]:
         raise ModelError(
             f"{EVALUATION}: of another generator than {GENERATOR}. Restore both with `dvc checkout`, or run "
             "`dvc repro`."

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from cgan.errors import DataError
+from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator, load_generator
 from cgan.model.networks import Generator
 from cgan.model.sampling import (
@@ -56,7 +57,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params().render
-    torch.use_deterministic_algorithms(True)
+    compute_deterministically()
     network, _ = load_generator(GENERATOR)
     discriminator, _ = load_discriminator(DISCRIMINATOR)
     losses, logits = training_curves(LOSSES)

@@ -23,13 +23,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cgan.tracking.run import deliver_again, start_sender, training_run
+
+# Before torch is imported: see there.
+EARLY = start_sender() if __name__ == "__main__" else None
+
 import torch
 
 from cgan.data.dataset import Dataset, load_dataset
 from cgan.errors import CganError, Interrupted, TrainingError
 from cgan.files import md5_of, sha256_of, write_bytes, write_text
+from cgan.model.file_facts import FORMAT, read_facts
 from cgan.model.hardware import Hardware, choose_hardware
-from cgan.model.model_file import FORMAT, load_tensors, save_network
+from cgan.model.model_file import save_network
 from cgan.params.reading import load_params
 from cgan.params.sections import Params
 from cgan.project import (
@@ -48,7 +54,6 @@ from cgan.project import (
 from cgan.quality.judge import load_judge
 from cgan.stages.runner import TRAINING, progress, run_stage
 from cgan.tracking.journal import project_root, run_key_in
-from cgan.tracking.run import deliver_again, training_run
 from cgan.training import checkpoints
 from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import Watch
@@ -60,10 +65,12 @@ CODE = (
     "training/state",
     "training/updates",
     "training/cuda_graph",
+    "training/augmentation",
     "training/batches",
     "training/losses",
     "training/checkpoints",
     "model/networks",
+    "model/file_facts",
     "model/hardware",
     "model/model_file",
 )
@@ -82,7 +89,7 @@ def main() -> None:
     with only_training(), asked_to_stop() as stop:
         checkpoints.remove_known(folder.parent, LOCK)
         if known := checkpoints.take_over(folder, code):
-            deliver_again(known["run"], RUN_REFERENCE)
+            deliver_again(known["run"], RUN_REFERENCE, EARLY)
             log.info(
                 "Trained before, and DVC did not hear of it: the finished result is taken over (run %s).",
                 known["run"]["run_name"],
@@ -119,6 +126,7 @@ def train_here(
         tags=tags,
         dataset=dataset_facts(data),
         reference=RUN_REFERENCE,
+        early=EARLY,
     ) as tracker:
         log.info(
             "Training %s against %s on %s images (%s, %s): %s steps of %d",
@@ -150,7 +158,7 @@ def train_here(
         outputs = write_outputs(trained, made_by)
         for path in (LOSSES, GENERATOR, DISCRIMINATOR):
             tracker.log_file(path, "reports" if path == LOSSES else "networks")
-        digest = load_tensors(GENERATOR, "generator")[1]["digest"]
+        digest = read_facts(GENERATOR, "generator")["digest"]
         tracker.set_tags(
             {
                 "dvc.generator_md5": md5_of(GENERATOR),

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from cgan import git
-from cgan.errors import Interrupted, TrackingError
+from cgan.errors import CganError, Interrupted, TrackingError
 from cgan.files import md5_of, write_json
 from cgan.params.editing import recipe_in_words
 from cgan.params.sections import Params, flatten
@@ -57,14 +57,15 @@ def training_run(
     tags: Mapping[str, str],
     dataset: Mapping[str, Any],
     reference: Path,
+    early: Sender | None = None,
 ) -> Iterator[JournalTracker]:
     """The run of a training: its journal is open and its sender runs until the training ends.
 
     `tags`: facts the caller knows (device, data hash). `dataset`: `name`, `path`, `sha256`, `rows`
     and other facts about the data. `reference` is written when the training succeeds:
-    a JSON file by which `reopen` finds the run again. Status: FINISHED, FAILED on an exception,
-    KILLED on SIGTERM or Ctrl-C. Raises TrackingError when the store is unusable by configuration,
-    or away and `tracking.on_unreachable` is `fail`.
+    a JSON file by which `reopen` finds the run again. `early`: what `start_sender` returned. Status:
+    FINISHED, FAILED on an exception, KILLED on SIGTERM or Ctrl-C. Raises TrackingError when the store is
+    unusable by configuration, or away and `tracking.on_unreachable` is `fail`.
     """
     root = project_root()
     uri = store_uri(root)
@@ -85,7 +86,7 @@ def training_run(
     later = {"gate", "reevaluate", "tracking"}
     tracker.log_params(flatten(params.model_dump(by_alias=True, exclude=later)))
     tracker.log_dataset(dataset)
-    sender = Sender(tracker.folder, uri)
+    sender = _sender(tracker.folder, uri, early)
     patience_s = FINISH_S
     try:
         if params.tracking.on_unreachable == "fail":
@@ -105,7 +106,7 @@ def training_run(
 
 
 @contextlib.contextmanager
-def reopen(reference: Path) -> Iterator[Tracker]:
+def reopen(reference: Path, early: Sender | None = None) -> Iterator[Tracker]:
     """The run that `training_run` wrote down in `reference`, to add to it; its status stays.
 
     Without a usable file the records are dropped.
@@ -121,7 +122,7 @@ def reopen(reference: Path) -> Iterator[Tracker]:
         yield NullTracker()
         return
     tracker = _open_journal(project_root(), header, resume=False)
-    sender = Sender(tracker.folder, _uri_of(header))
+    sender = _sender(tracker.folder, _uri_of(header), early)
     try:
         yield tracker
     finally:
@@ -130,20 +131,37 @@ def reopen(reference: Path) -> Iterator[Tracker]:
         sender.finish(FINISH_S)
 
 
-def deliver_again(run: Mapping[str, str], reference: Path) -> None:
+def deliver_again(run: Mapping[str, str], reference: Path, early: Sender | None = None) -> None:
     """End the run of a training that was finished and then killed, and write `reference`.
 
     `run`: the fields of its RunHeader. What its journal still holds is delivered.
     """
     header = RunHeader(**run)
     tracker = _open_journal(project_root(), header, resume=True)
-    sender = Sender(tracker.folder, _uri_of(header))
+    sender = _sender(tracker.folder, _uri_of(header), early)
     if is_finished(tracker.folder):  # or its journal is gone, for all was delivered
         tracker.write("added")
     else:
         tracker.write("end", status="FINISHED")
     tracker.close()
     write_json(reference, {**asdict(header), **sender.finish(FINISH_S)})
+
+
+def start_sender() -> Sender | None:
+    """The sender of a run that will be opened soon. It imports MLflow while the caller imports torch: each
+    takes a core for more than a second, and the training needs both. None where the store is unusable by
+    configuration, which whoever opens the run says."""
+    try:
+        return Sender(store_uri(project_root()))
+    except CganError:
+        return None
+
+
+def _sender(folder: Path, uri: str, early: Sender | None = None) -> Sender:
+    """The one that was started early, if it was started for this store; or one of now."""
+    sender = early if early and early.uri == uri else Sender(uri)
+    sender.deliver(folder)
+    return sender
 
 
 def _uri_of(header: RunHeader) -> str:
@@ -169,7 +187,7 @@ def side_run(params: Params, name: str, source: str) -> Iterator[JournalTracker]
         tracking_uri=without_credentials(uri),
     )
     tracker = _open_journal(root, header, resume=False)
-    sender = Sender(tracker.folder, uri)
+    sender = _sender(tracker.folder, uri)
     tracker.write("start", pid=os.getpid())
     tracker.set_tags({**_facts_of_here(_source()), "mlflow.source.name": source})
     try:

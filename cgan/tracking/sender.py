@@ -1,8 +1,9 @@
 """Who delivers a journal: a child process while a stage writes it, or `cgan track flush` later.
 
-The stage holds a `Sender`, and ends it by closing its stdin. The process itself,
-`python -m cgan.tracking.sender FOLDER`, answers on stdout in JSON lines: `run_id` once the run exists
-in the store; at the end `delivered`, `rejected` and `error`. One process at a time delivers a journal.
+The stage holds a `Sender`, tells it its folder, and ends it by closing its stdin. The process itself,
+`python -m cgan.tracking.sender`, reads the folder from stdin and answers on stdout in JSON lines: `run_id`
+once the run exists in the store; at the end `delivered`, `rejected` and `error`. One process at a time
+delivers a journal.
 """
 
 from __future__ import annotations
@@ -53,26 +54,36 @@ CONNECT_S = 30.0
 
 
 class Sender:
-    """The child process that delivers a journal, seen from its parent."""
+    """The child process that delivers a journal, seen from its parent.
 
-    def __init__(self, folder: Path, uri: str) -> None:
-        self.folder = folder
+    It may be started before its journal is known: it imports MLflow meanwhile. One that is told no
+    journal ends with its parent, and has done nothing.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
         environment = {key: value for key, value in os.environ.items() if key not in FOREIGN_RUN}
         environment |= {STORE: uri, **client_settings()}
         environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")])
         )
-        with (folder / "sender.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "cgan.tracking.sender", str(folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                bufsize=0,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for the training
-            )
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "cgan.tracking.sender"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # until it knows its folder, which has a log
+            bufsize=0,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the training
+        )
         self._said = b""
+
+    def deliver(self, folder: Path) -> None:
+        """Tell it its journal. That it has died meanwhile is told by `finish`."""
+        self.folder = folder
+        assert self._process.stdin
+        with contextlib.suppress(OSError):
+            self._process.stdin.write(os.fsencode(folder) + b"\n")
 
     def require_connection(self, shown_uri: str) -> None:
         """Raises TrackingError unless the run exists in the store within CONNECT_S seconds."""
@@ -120,9 +131,17 @@ class Sender:
         return {key: known.get(key) for key in ("run_id", "experiment_id")}
 
 
-def send(folder: Path) -> None:
+def send() -> None:
     """The process: deliver every few seconds, once more when stdin closes, then end."""
     os.nice(10)
+    gc.disable()  # until it waits: collecting garbage is a tenth of the time of MLflow's import
+    with contextlib.suppress(Exception):  # told when it delivers
+        import mlflow.tracking  # noqa: F401
+    folder = Path(os.fsdecode(sys.stdin.buffer.readline().removesuffix(b"\n")))
+    if folder == Path():
+        return
+    with (folder / "sender.log").open("ab") as log_file:
+        os.dup2(log_file.fileno(), sys.stderr.fileno())
     closed = threading.Event()
 
     def watch() -> None:
@@ -142,7 +161,6 @@ def send(folder: Path) -> None:
 
 
 def _deliver_until(folder: Path, header: RunHeader, closed: threading.Event) -> dict[str, Any]:
-    gc.disable()  # until it waits: collecting garbage is a tenth of the time of MLflow's import
     delivery = Delivery(folder, os.environ[STORE], project_root(), header)
     wait_s, told = POLL_S, False
     while True:
@@ -259,4 +277,4 @@ def _sole_sender(folder: Path) -> Iterator[bool]:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    send(Path(sys.argv[1]))
+    send()

@@ -15,13 +15,14 @@ from torch import Tensor
 from cgan.data.dataset import Dataset
 from cgan.errors import ParamsError
 from cgan.params.sections import TrainParams
+from cgan.training.augmentation import draw_shifts, shift
 
 
 class Batch(NamedTuple):
     """What one step is fed with, all of it on the device."""
 
     real: Tensor
-    """float32 [B, C, H, W] in [-1, 1]."""
+    """float32 [B, C, H, W] in [-1, 1], as the discriminator sees it."""
     labels: Tensor
     """int64 [B]."""
     latents: Tensor
@@ -29,6 +30,8 @@ class Batch(NamedTuple):
     learning_rate: Tensor
     average_weight: Tensor
     """Of the new generator in the average."""
+    fake_shifts: Tensor | None
+    """int64 [B, 2]: how the discriminator sees each fake shifted; `real` is shifted already. None: not."""
 
 
 class Feed:
@@ -52,6 +55,11 @@ class Feed:
         self.rows = torch.zeros(chunk, params.batch_size, dtype=torch.int64, device=device)
         self.latents = torch.zeros(chunk, params.batch_size, params.latent_dim, device=device)
         self.schedule = torch.zeros(chunk, 2, device=device)
+        self.shifts = (
+            torch.zeros(chunk, 2, params.batch_size, 2, dtype=torch.int64, device=device)
+            if params.max_shift
+            else None
+        )
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self._loaded = -1
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
@@ -69,7 +77,12 @@ class Feed:
             for prepared in (self.rows, self.latents, self.schedule)
         )
         real = self.images.index_select(0, rows).float().mul_(2 / 255).sub_(1)
-        return Batch(real, self.labels.index_select(0, rows), latents, *schedule.unbind())
+        labels = self.labels.index_select(0, rows)
+        rate, average = schedule.unbind()
+        if self.shifts is None:
+            return Batch(real, labels, latents, rate, average, None)
+        of_reals, of_fakes = self.shifts.index_select(0, self.position).squeeze(0)
+        return Batch(shift(real, of_reals), labels, latents, rate, average, of_fakes)
 
     def _fill(self, chunk: int) -> None:
         first, p = chunk * self.chunk, self.params
@@ -80,6 +93,10 @@ class Feed:
         self.schedule.copy_(
             torch.tensor([[learning_rate(p, s), average_weight(p, s)] for s in steps])
         )
+        if self.shifts is not None:
+            # After the latents and by the same generator: theirs are the same with and without.
+            shifts = draw_shifts(p.max_shift, 2 * self.chunk * p.batch_size, generator)
+            self.shifts.copy_(shifts.view(self.shifts.shape))
         self._loaded = chunk
 
     def _rows_of(self, step: int) -> Tensor:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from cgan.errors import ModelError
 from cgan.files import md5_of, sha256_of, write_bytes, write_json, write_text
-from cgan.model.model_file import UnreadableError, load_tensors, save_tensors
+from cgan.model.file_facts import UnreadableError
+from cgan.model.model_file import load_tensors, save_tensors
 
 MARK = "finished.json"
 COPIES = "finished"

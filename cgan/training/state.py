@@ -61,6 +61,7 @@ class Part:
     real: Tensor
     labels: Tensor
     latents: Tensor
+    fake_shifts: Tensor | None
     penalise: bool
 
     @property
@@ -152,12 +153,14 @@ class TrainState:
 
     def split(self, batch: Batch, penalise: bool) -> list[Part]:
         """A batch → its parts, each with networks that share the weights."""
-        tensors = (batch.real, batch.labels, batch.latents)
-        pieces = zip(*(tensor.chunk(self.parts) for tensor in tensors), strict=True)
+        whole = (batch.real, batch.labels, batch.latents)
+        pieces = zip(*(tensor.chunk(self.parts) for tensor in whole), strict=True)
+        moved = batch.fake_shifts
+        shifts = [None] * self.parts if moved is None else moved.chunk(self.parts)
         return [
-            Part(generator, discriminator, real, labels, latents, penalise)
-            for (generator, discriminator), (real, labels, latents) in zip(
-                self.networks, pieces, strict=True
+            Part(generator, discriminator, real, labels, latents, of_fakes, penalise)
+            for (generator, discriminator), (real, labels, latents), of_fakes in zip(
+                self.networks, pieces, shifts, strict=True
             )
         ]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cgan.model.hardware import set_gradients
+from cgan.training.augmentation import shift
 from cgan.training.batches import Feed
 from cgan.training.losses import (
     discriminator_fake_loss,
@@ -114,6 +115,11 @@ def draw_fakes(state: TrainState, part: Part) -> Tensor:
     return fakes.float()
 
 
+def as_seen(part: Part, fakes: Tensor) -> Tensor:
+    """The fakes as the discriminator sees them: shifted, where `train.max_shift` says so."""
+    return fakes if part.fake_shifts is None else shift(fakes, part.fake_shifts)
+
+
 def score(state: TrainState, part: Part, images: Tensor) -> tuple[Tensor, Tensor | None]:
     """Logits float32 [N] and class logits [N, classes], or None where the network has none."""
     with state.hardware.autocast():
@@ -123,7 +129,7 @@ def score(state: TrainState, part: Part, images: Tensor) -> tuple[Tensor, Tensor
 
 def loss_on_fakes(state: TrainState, part: Part, fakes: Tensor) -> tuple[Tensor, Tensor]:
     """The discriminator's loss on fakes alone, and their logits."""
-    fake, _ = score(state, part, fakes.detach())
+    fake, _ = score(state, part, as_seen(part, fakes.detach()))
     return discriminator_fake_loss(state.params.objective, fake), fake
 
 
@@ -159,7 +165,7 @@ def pass_of_both(state: TrainState, part: Part, fakes: Tensor) -> tuple[Tensor, 
     """
     images = part.real.detach().requires_grad_(part.penalise)
     with state.hardware.autocast():
-        maps = part.projection.first_maps(torch.cat([fakes.detach(), images]))
+        maps = part.projection.first_maps(torch.cat([as_seen(part, fakes.detach()), images]))
         scores, class_logits = part.projection.from_first_maps(maps, part.labels.repeat(2))
     (fake, real), objective = scores.chunk(2), state.params.objective
     loss = discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real)
@@ -176,7 +182,7 @@ def loss_on_both(state: TrainState, part: Part, fakes: Tensor) -> tuple[Tensor, 
 def loss_of_generator(state: TrainState, part: Part, fakes: Tensor) -> tuple[Tensor, Tensor]:
     """The generator's loss through the discriminator as it is now, and the logits of its fakes."""
     p = state.params
-    fake, class_logits = score(state, part, fakes)
+    fake, class_logits = score(state, part, as_seen(part, fakes))
     loss = generator_loss(p.objective, fake)
     if class_logits is not None and p.auxiliary_generator:
         loss = loss + p.auxiliary_generator * cross_entropy(class_logits, part.labels)
@@ -200,5 +206,7 @@ def gradients_of_both(state: TrainState, part: Part) -> tuple[Gradients, Gradien
     at_maps = at_maps.chunk(2)[0] * slopes[:, None, None, None]
     with state.hardware.autocast():
         at_fakes = part.projection.gradient_at_images(at_maps)
+    if part.fake_shifts is not None:
+        at_fakes = shift(at_fakes, -part.fake_shifts)
     for_generator = torch.autograd.grad(fakes, weights_of(state.generator_optimizer), at_fakes)
     return tuple(for_discriminator), for_generator, Logits(real, fake, fake)

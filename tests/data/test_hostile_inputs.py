@@ -26,7 +26,7 @@ from safetensors.torch import save
 from synthetic import csv_lines, make_images
 
 from cgan import cli
-from cgan.model import model_file
+from cgan.model import file_facts, model_file
 from cgan.model.networks import Architecture, build_discriminator, build_generator
 
 LINES = csv_lines(*make_images())
@@ -315,14 +315,14 @@ def model(change: Callable[[dict[str, Any]], Any] | None = None, **tensors: torc
     """A file that is right in all but what was changed: digest and seal fit."""
     content = {**WEIGHTS, **tensors}
     facts: dict[str, Any] = {
-        "format": model_file.FORMAT,
+        "format": file_facts.FORMAT,
         "kind": "generator",
         "architecture": NETWORK.architecture.to_json(),
     }
     facts["digest"] = model_file.digest_of(content)
     if change:
         change(facts)
-    facts["seal"] = model_file._seal_of(facts)
+    facts["seal"] = file_facts._seal_of(facts)
     return save(content, {"cgan": json.dumps(facts)})
 
 

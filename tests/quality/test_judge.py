@@ -18,6 +18,7 @@ from cgan.model.model_file import digest_of, save_tensors
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import (
     FEATURES,
+    VERSION,
     Judge,
     MaxPool3x3,
     _augmented,
@@ -32,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 def params_of(**changes: Any) -> JudgeParams:
-    tiny = {"total_kimg": 0.2, "batch_size": 16, "lr": 2.0e-3, "width": 4, "seed": 1}
+    tiny = {"total_kimg": 0.2, "batch_size": 16, "peak_lr": 0.1, "width": 4, "seed": 1}
     return JudgeParams(**{**tiny, **changes})
 
 
@@ -52,14 +53,23 @@ def digits() -> Dataset:
 @pytest.fixture(scope="module")
 def judge(digits: Dataset) -> Judge:
     seen = dataset(digits.images[:1500], digits.labels[:1500], 10)
-    recipe = params_of(total_kimg=10.0, batch_size=64, lr=4.0e-3, width=8)
+    recipe = params_of(total_kimg=10.0, batch_size=64, peak_lr=0.1, width=8)
     return train_judge(seen, recipe, CPU, torch.float32)
 
 
 def test_the_judge_halves_the_image_twice_before_its_last_convolution() -> None:
-    layers = Judge(10, 1, 4).eval().layers
-    sizes = [tuple(layers[:end](torch.zeros(2, 1, 28, 28)).shape[1:]) for end in (3, 6, 7, 10, 11)]
-    assert sizes == [(4, 14, 14), (8, 14, 14), (8, 7, 7), (16, 7, 7), (16, 3, 3)]
+    def sizes(version: int, side: int) -> list[tuple[int, int]]:
+        """Features and width of each map."""
+        maps, found = torch.zeros(2, 1, side, side), []
+        for layer in Judge(10, 1, 4, version).eval().layers:
+            maps = layer(maps)
+            if maps.dim() == 4 and tuple(maps.shape[1:3]) not in found:
+                found.append(tuple(maps.shape[1:3]))
+        return found
+
+    assert sizes(2, 28) == [(4, 14), (4, 7), (8, 7), (16, 7), (16, 3)]
+    assert sizes(2, 8) == [(4, 4), (8, 4), (16, 4), (16, 3)]
+    assert sizes(1, 28) == [(4, 14), (8, 14), (8, 7), (16, 7), (16, 3)], "of former champions"
 
 
 def tiny(side: int = 8, channels: int = 1) -> Dataset:
@@ -163,8 +173,8 @@ def test_bfloat16_trains_float32_weights_and_is_no_float32() -> None:
 
 
 def test_f51_divergence_is_an_error_with_advice() -> None:
-    recipe = params_of().model_copy(update={"lr": 1e38})
-    with pytest.raises(TrainingError, match=r"Lower `train_judge\.lr`"):
+    recipe = params_of().model_copy(update={"peak_lr": 1e38})
+    with pytest.raises(TrainingError, match=r"Lower `train_judge\.peak_lr`"):
         train_judge(tiny(), recipe, CPU, torch.float32)
 
 
@@ -224,13 +234,17 @@ def test_augmentation_shifts_both_ways_turns_and_zooms_by_what_it_says_and_does_
 
 
 def test_a_judge_trains_as_by_hand() -> None:
-    """In plain PyTorch: AdamW, a one-cycle rate, smoothed labels, each epoch in an order of its own."""
+    """In plain PyTorch: SGD, a one-cycle rate, smoothed labels, each epoch in an order of its own."""
     data, params = tiny(), params_of(total_kimg=0.24, batch_size=16)  # 15 steps
     torch.manual_seed(params.seed)
-    judge = Judge(3, 1, params.width)
+    judge = Judge(3, 1, params.width, VERSION)
     start = weights_of(judge)
-    optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.01)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=15, pct_start=0.2)
+    optimizer = torch.optim.SGD(
+        judge.parameters(), lr=1.0, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    rates = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, params.peak_lr, total_steps=15, pct_start=0.2, cycle_momentum=False
+    )
     random = torch.Generator().manual_seed(params.seed)
     for step in range(15):
         if step % 2 == 0:  # 36 images give two batches of 16
@@ -239,7 +253,7 @@ def test_a_judge_trains_as_by_hand() -> None:
         moved = _augmented(data.images[rows].float() / 127.5 - 1, random)
         logits = torch.cat([judge(half) for half in moved.chunk(2)])  # two halves, two batch norms
         optimizer.zero_grad()
-        F.cross_entropy(logits, data.labels[rows], label_smoothing=0.02).backward()
+        F.cross_entropy(logits, data.labels[rows], label_smoothing=0.1).backward()
         optimizer.step()
         rates.step()
     trained = weights_of(train_judge(data, params, CPU, torch.float32))
@@ -270,6 +284,9 @@ def test_loaded_judge_sees_what_the_saved_one_sees(
         None,
         {},
         {"classes": 3, "channels": 1, "width": 4, "code": 1},
+        {"classes": 3, "channels": 1, "width": 4, "version": 2},
+        {"classes": 3, "channels": 1, "width": 4, "version": 3},
+        {"classes": 3, "channels": 1, "width": 4, "version": None},
         {"classes": 3, "channels": 1, "width": "4"},
         {"classes": 3, "channels": 1, "width": -4},
         {"classes": 3, "channels": 1, "width": 10**40},

@@ -6,6 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from cgan import project
 from cgan.data.dataset import Dataset, load_dataset, save_dataset
 from cgan.data.sources import mnist_sample
 from cgan.errors import DataError
+from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import digest_of, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality import evaluation, metrics
-from cgan.quality.evaluation import evaluate, gan_train
+from cgan.quality.evaluation import Inputs, evaluate, gan_train, judge_generator
 from cgan.quality.judge import Judge, accuracy, look, save_judge, train_judge
 from cgan.quality.metrics import (
     NEIGHBOURS,
@@ -318,8 +320,10 @@ def digits() -> tuple[Dataset, Dataset]:
 
 @pytest.fixture(scope="module")
 def judge(digits: tuple[Dataset, Dataset]) -> Judge:
-    recipe = JudgeParams(total_kimg=6.0, batch_size=64, lr=4.0e-3, width=8, seed=1)
-    return train_judge(digits[0], recipe, torch.device("cpu"), torch.float32)
+    return train_judge(digits[0], RECIPE, torch.device("cpu"), torch.float32)
+
+
+RECIPE = JudgeParams(total_kimg=6.0, batch_size=64, peak_lr=0.1, width=8, seed=1)
 
 
 PARAMS = EvaluateParams(samples=500, draws=1, gan_train_kimg=0.0, seed=1)
@@ -399,19 +403,42 @@ def test_fewer_samples_than_held_out_images_meet_images_of_all_classes(
         assert found["precision"] > 0.5 and found["recall"] > 0.5
 
 
+def inputs_of(judge: Judge, training: Dataset, heldout: Dataset) -> Inputs:
+    """What the stage would load, with a short recipe of the judge's; a generator is not asked."""
+    architecture = Architecture("deconv", 10, 1, 28, 28, features=4, latent_dim=4)
+    generator = build_generator(architecture).eval()
+    training, heldout = (  # a file of each would name its content
+        replace(part, metadata={**part.metadata, "digest": "0"}) for part in (training, heldout)
+    )
+    facts = {"params": RECIPE.model_dump(), "digest": "0"}
+    return Inputs(generator, {"digest": "0"}, judge, facts, training, heldout)
+
+
 def test_gan_train_accuracy_is_that_of_a_network_which_saw_drawings_only(
-    digits: tuple[Dataset, Dataset],
+    judge: Judge, digits: tuple[Dataset, Dataset]
 ) -> None:
-    params = PARAMS.model_copy(update={"gan_train_kimg": 5.0})
-    small = [Dataset(d.images[:, :, ::2, ::2], d.labels, d.metadata) for d in digits]  # faster
-    drawn = taken_from(small[0], 50)
-    training, heldout = small
-    good = gan_train(drawn, ASKED, training, heldout, params)
-    assert good["value"] > 0.7 and good["floor"] > 0.7
+    training, heldout = (
+        Dataset(d.images[:, :, ::2, ::2], d.labels, d.metadata)
+        for d in digits  # faster
+    )
+    drawn = taken_from(training, 50)
+    assert gan_train(drawn, ASKED, inputs_of(judge, training, heldout), 5.0) > 0.7
     # Whoever saw each class under the next one's name is right about a hold-out named alike.
     renamed = Dataset(heldout.images, (heldout.labels + 1) % 10, heldout.metadata)
-    swapped = gan_train(drawn.roll(1, 0), ASKED, training, renamed, params)
-    assert swapped["value"] > 0.7 and swapped["floor"] < 0.1
+    assert gan_train(drawn.roll(1, 0), ASKED, inputs_of(judge, training, renamed), 5.0) > 0.7
+
+
+def test_gan_train_is_the_judges_own_recipe_on_drawings(
+    judge: Judge, digits: tuple[Dataset, Dataset]
+) -> None:
+    training, heldout = digits
+    inputs = inputs_of(judge, training, heldout)
+    hardware = choose_hardware("auto", "auto")
+    first = train_judge(training, RECIPE, hardware.device, hardware.precision)
+    # The training images in the drawings' place: the second judge is the first.
+    found = gan_train(training.images, training.labels, inputs, None)
+    assert found == accuracy(first, heldout)
+    assert found != gan_train(training.images, training.labels, inputs, 1.0)
 
 
 def test_progress_is_told_what_an_evaluation_does_and_changes_no_number(
@@ -423,15 +450,12 @@ def test_progress_is_told_what_an_evaluation_does_and_changes_no_number(
         told.append((what, len(steps) * images_a_step))
         return iter(steps)
 
-    drawn = [taken_from(digits[0], count)[:100] for count in (10, 5)]
-    params = PARAMS.model_copy(update={"gan_train_kimg": 0.256, "samples": 100})
-    watched = evaluate(judge, *digits, drawn, ASKED[:100], params, progress)
-    assert told == [
-        ("judging", 200),
-        ("GAN-train, on drawings", 300),
-        ("GAN-train, on reals", 256),
-    ]
-    assert watched == evaluate(judge, *digits, drawn, ASKED[:100], params)
+    params = PARAMS.model_copy(update={"gan_train_kimg": 0.256, "samples": 100, "draws": 2})
+    inputs = inputs_of(judge, *digits)
+    watched = judge_generator(inputs, params, progress)
+    assert told == [("drawing", 200), ("judging", 200), ("GAN-train, on drawings", 256)]
+    assert watched["gan_train"]["floor"] == accuracy(judge, digits[1])
+    assert watched == judge_generator(inputs, params)
 
 
 def tiny_report(per_class: int, held_per_class: int) -> dict[str, Any]:
@@ -439,7 +463,7 @@ def tiny_report(per_class: int, held_per_class: int) -> dict[str, Any]:
         make_images(count, seed=seed) for seed, count in enumerate((per_class, held_per_class))
     ]
     data = [Dataset(torch.from_numpy(i), torch.from_numpy(n), {"classes": 3}) for i, n in parts]
-    recipe = JudgeParams(total_kimg=0.2, batch_size=8, lr=2.0e-3, width=4, seed=1)
+    recipe = JudgeParams(total_kimg=0.2, batch_size=8, peak_lr=0.1, width=4, seed=1)
     judge = train_judge(data[0], recipe, torch.device("cpu"), torch.float32)
     asked = torch.arange(100) % 3
     drawn = [torch.from_numpy(make_images(40, seed=s)[0])[:100] for s in (5, 6)]
@@ -458,7 +482,7 @@ def test_a_class_with_one_held_out_image_has_no_distance_of_its_own() -> None:
         torch.from_numpy(images)[keep], torch.from_numpy(labels)[keep], {"classes": 3}
     )
     train = Dataset(*map(torch.from_numpy, make_images(12)), {"classes": 3})  # type: ignore[arg-type]
-    recipe = JudgeParams(total_kimg=0.2, batch_size=8, lr=2.0e-3, width=4, seed=1)
+    recipe = JudgeParams(total_kimg=0.2, batch_size=8, peak_lr=0.1, width=4, seed=1)
     judge = train_judge(train, recipe, torch.device("cpu"), torch.float32)
     asked = torch.arange(100) % 3
     drawn = [torch.from_numpy(make_images(40, seed=5)[0])[:100]]

@@ -61,7 +61,7 @@ class Digits:
         # Trained on all of them: what is tested is the decision, which must not hang on how a kind of CPU
         # rounds. A judge of the 1,500 gets real eights right in 93 to 97 % of cases, and the bar is 90 at
         # the lower end.
-        recipe = JudgeParams(total_kimg=24.0, batch_size=64, lr=3.0e-3, width=8, seed=0)
+        recipe = JudgeParams(total_kimg=24.0, batch_size=64, peak_lr=0.1, width=8, seed=0)
         device = torch.device("cpu")
         self.judge: Judge = train_judge(self.part(slice(None)), recipe, device, torch.float32)
         self.ground = self.ground_with(seed=1)

@@ -645,7 +645,11 @@ def test_whatever_a_verdict_depends_on_makes_another_judgement_and_nothing_else(
         data: Dataset = getattr(inputs, part)
         return replace(inputs, **{part: replace(data, metadata={**data.metadata, "digest": "0"})})
 
-    others = [replace(inputs, judge_digest="0"), with_digest("training"), with_digest("heldout")]
+    others = [
+        replace(inputs, judge_facts={"digest": "0"}),
+        with_digest("training"),
+        with_digest("heldout"),
+    ]
     assert all(gatekeeper._circumstances(params, other) != one for other in others)
     for section, key, value, counts in (
         ("evaluate", "seed", 99, True),

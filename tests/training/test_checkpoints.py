@@ -86,7 +86,7 @@ def test_f38_with_no_good_checkpoint_training_starts_anew(tmp_path: Path) -> Non
 UNREADABLE = """
 import os, resource, sys
 from pathlib import Path
-from cgan.model.model_file import UnreadableError
+from cgan.model.file_facts import UnreadableError
 from cgan.training.checkpoints import Checkpoints
 checkpoints = Checkpoints(Path(sys.argv[2]))
 if sys.argv[1] == "EMFILE":

@@ -55,7 +55,7 @@ def data() -> Dataset:
 
 @pytest.fixture(scope="module")
 def judge(data: Dataset) -> Judge:
-    recipe = JudgeParams(total_kimg=9.0, batch_size=32, lr=3.0e-3, width=4, seed=0)
+    recipe = JudgeParams(total_kimg=9.0, batch_size=32, peak_lr=0.1, width=4, seed=0)
     return train_judge(data, recipe, torch.device("cpu"), torch.float32)
 
 
@@ -213,7 +213,7 @@ def test_probes_come_at_their_steps_and_change_no_bit_of_the_training() -> None:
     """So that the judge and the metrics have no part in a training's fingerprint."""
     judge = train_judge(
         DATA,
-        JudgeParams(total_kimg=0.1, batch_size=16, lr=1.0e-3, width=4, seed=1),
+        JudgeParams(total_kimg=0.1, batch_size=16, peak_lr=0.1, width=4, seed=1),
         torch.device("cpu"),
         torch.float32,
     )

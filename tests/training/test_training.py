@@ -32,6 +32,7 @@ from cgan.params.sections import TrainParams
 from cgan.tracking.tracker import AT_THE_END, BY_STEP, RecordingTracker
 from cgan.training import loop as training
 from cgan.training import monitoring
+from cgan.training.augmentation import shift
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
 from cgan.training.cuda_graph import stepper
 from cgan.training.loop import (
@@ -121,9 +122,16 @@ def parts_of(state: TrainState, penalise: bool = True) -> list[Part]:
     return state.split(feed.batch(), penalise)
 
 
+def rolled(images: Tensor, shifts: Tensor) -> Tensor:
+    pairs = zip(images, shifts.tolist(), strict=True)
+    return torch.stack([image.roll(by, (1, 2)) for image, by in pairs])
+
+
 @pytest.mark.parametrize("penalise", [True, False])
 @pytest.mark.parametrize("objective", ["logistic", "least_squares"])
-@pytest.mark.parametrize("changes", [{}, {"generator": "upsample", "class_logit_weight": 0.0}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"generator": "upsample", "class_logit_weight": 0.0}, {"max_shift": 3}]
+)
 def test_one_pass_has_the_gradients_of_both_losses(
     changes: dict[str, Any], objective: str, penalise: bool
 ) -> None:
@@ -136,7 +144,8 @@ def test_one_pass_has_the_gradients_of_both_losses(
     (part,) = state.split(feed.batch(), penalise)
     generator, discriminator = list(state.generator.parameters()), state.discriminator
     fakes = state.generator(part.latents, part.labels)
-    fake, _ = discriminator(fakes, part.labels)
+    seen = fakes if part.fake_shifts is None else rolled(fakes, part.fake_shifts)
+    fake, _ = discriminator(seen, part.labels)
     images = part.real.clone().requires_grad_()
     real, class_logits = discriminator(images, part.labels)
     loss = discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real)
@@ -167,16 +176,34 @@ def test_each_update_changes_both_networks(updates: Callable[..., None]) -> None
     assert changed >= {"generator", "discriminator"} and "average" not in changed
 
 
-def test_in_turn_the_generator_is_updated_on_the_fakes_of_the_discriminator_s_updates() -> None:
-    state = TrainState(DATA, params_of(), CPU)
+@pytest.mark.parametrize("max_shift", [0, 2])
+def test_in_turn_the_generator_is_updated_on_the_fakes_of_the_discriminator_s_updates(
+    max_shift: int,
+) -> None:
+    state = TrainState(DATA, params_of(max_shift=max_shift), CPU)
     parts = parts_of(state)
-    seen: list[int] = []
-    state.networks[0][1].register_forward_hook(
-        lambda _, given, __: seen.append(given[0].sum().item())
-    )
+    seen: list[Tensor] = []
+    drawn: list[Tensor] = []
+    state.networks[0][1].register_forward_hook(lambda _, given, __: seen.append(given[0].detach()))
+    state.networks[0][0].register_forward_hook(lambda *call: drawn.append(call[2].detach()))
     in_turn(state, parts)
     fakes, reals, again = seen
-    assert fakes == again != reals
+    assert torch.equal(fakes, again) and not torch.equal(fakes, reals)
+    shifts = parts[0].fake_shifts
+    assert torch.equal(fakes, drawn[0] if shifts is None else shift(drawn[0], shifts))
+    assert torch.equal(fakes, drawn[0]) is (max_shift == 0)
+
+
+def test_with_two_passes_both_updates_see_the_same_shifted_fakes() -> None:
+    state = TrainState(DATA, params_of(max_shift=2, cpu_parts=1), CPU)
+    (part,) = parts_of(state)
+    seen: list[Tensor] = []
+    first = next(iter(state.discriminator.layers))
+    first.register_forward_hook(lambda _, given, __: seen.append(given[0].detach()))
+    two_passes(state, [part])
+    both, again = seen
+    assert torch.equal(both[: len(again)], again)
+    assert torch.equal(both[len(again) :], part.real)
 
 
 @pytest.mark.parametrize("objective", ["logistic", "least_squares"])
@@ -311,21 +338,54 @@ def test_batches_are_scaled_images_with_their_own_labels() -> None:
         )
 
 
-def test_a_batch_depends_on_seed_and_step_alone() -> None:
-    straight = batches(params_of(), 2, range(9))
+def same(mine: Batch, theirs: Batch) -> bool:
+    pairs = zip(mine, theirs, strict=True)
+    return all(a is b is None or torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("max_shift", [0, 2])
+def test_a_batch_depends_on_seed_and_step_alone(max_shift: int) -> None:
+    params = params_of(max_shift=max_shift)
+    straight = batches(params, 2, range(9))
     for start in (1, 4, 7):
-        for mine, theirs in zip(
-            batches(params_of(), 2, range(start, 9)), straight[start:], strict=True
-        ):
-            assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
-    other = batches(params_of(seed=2), 2, range(1))[0]
-    assert not torch.equal(other[0], straight[0][0]) and not torch.equal(other[2], straight[0][2])
+        assert all(map(same, batches(params, 2, range(start, 9)), straight[start:]))
+    other = batches(params_of(max_shift=max_shift, seed=2), 2, range(1))[0]
+    assert not torch.equal(other.real, straight[0].real)
+    assert not torch.equal(other.latents, straight[0].latents)
+
+
+def test_shifts_move_reals_and_fakes_each_by_its_own_and_change_nothing_else() -> None:
+    plain, shifted = (batches(params_of(max_shift=n), 2, range(9)) for n in (0, 2))
+    moves = set()
+    for before, after in zip(plain, shifted, strict=True):
+        assert before.fake_shifts is None and after.fake_shifts is not None
+        assert torch.equal(before.labels, after.labels)
+        assert torch.equal(before.latents, after.latents)
+        for was, now in zip(before.real, after.real, strict=True):
+            (move,) = (
+                (down, right)
+                for down, right in itertools.product(range(-2, 3), repeat=2)
+                if torch.equal(was.roll((down, right), (1, 2)), now)
+            )
+            moves.add(move)
+        assert after.fake_shifts.shape == (8, 2) and after.fake_shifts.abs().max() <= 2
+    of_fakes = torch.cat([b.fake_shifts for b in shifted if b.fake_shifts is not None]).tolist()
+    assert len(moves) > 15 and len(set(map(tuple, of_fakes))) > 15
+
+
+def test_a_shift_runs_round_the_edge_and_the_opposite_one_brings_all_back() -> None:
+    images = torch.randn(3, 2, 5, 7)
+    shifts = torch.tensor([[1, -2], [0, 0], [-64, 9]])
+    moved = shift(images, shifts)
+    for image, found, by in zip(images, moved, shifts.tolist(), strict=True):
+        assert torch.equal(found, image.roll(by, (1, 2)))
+    assert torch.equal(shift(moved, -shifts), images)
 
 
 def test_reading_a_batch_twice_gives_the_same_one() -> None:
     feed = Feed(DATA, params_of(), CPU.device, 2)
     feed.seek(3)
-    assert all(map(torch.equal, feed.batch(), feed.batch()))
+    assert same(feed.batch(), feed.batch())
 
 
 def test_a_step_runs_with_its_own_batch_whichever_step_ran_before() -> None:
@@ -528,6 +588,7 @@ IN_TURN = {"updates": "in_turn", "optimizer": "adadelta"}
         ({}, [4]),
         ({}, [9]),
         ({}, [3, 4, 1]),
+        ({"max_shift": 3}, [3, 4]),
         (IN_TURN, [5]),
         ({"updates": "two_passes"}, [5]),
         ({"generator": "embed", "log_every": 4}, [3, 2]),
@@ -799,12 +860,14 @@ def losses_by_hand(
     generator: nn.Module,
     discriminator: nn.Module,
     penalise: bool,
-    batch: tuple[Tensor, ...],
+    batch: Batch,
 ) -> Iterator[tuple[nn.Module, Tensor]]:
     """The updates of one step in turn: the network and its loss, asked for when the one before is done."""
-    real, labels, latents = batch
+    real, labels, latents = batch.real, batch.labels, batch.latents
     parts = zip(latents.chunk(params.cpu_parts), labels.chunk(params.cpu_parts), strict=True)
     fakes = torch.cat([generator(*part) for part in parts])  # each part with its own batch norm
+    if batch.fake_shifts is not None:
+        fakes = rolled(fakes, batch.fake_shifts)
 
     def on_fakes() -> Tensor:
         return discriminator_fake_loss(params.objective, discriminator(fakes.detach(), labels)[0])
@@ -851,9 +914,9 @@ def by_hand(params: TrainParams) -> dict[str, Tensor]:
         optimizers = [torch.optim.Adadelta(n.parameters(), rho=rho, eps=eps) for n in networks]
     of = dict(zip(networks, optimizers, strict=True))
     steps = batches(params, params.log_every, range(params.total_steps))
-    for step, (*batch, _, _) in enumerate(steps):
+    for step, batch in enumerate(steps):
         penalise = step % params.r1_every == 0
-        for network, loss in losses_by_hand(params, *networks, penalise, tuple(batch)):
+        for network, loss in losses_by_hand(params, *networks, penalise, batch):
             weights = list(network.parameters())
             for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
                 limit = params.gradient_clip or float("inf")
@@ -885,6 +948,9 @@ def apart(found: Tensor, expected: Tensor, start: Tensor) -> float:
         {"objective": "least_squares", "updates": "in_turn"},
         {"auxiliary_discriminator": 0.0},
         {"class_logit_weight": 0.0},
+        {"max_shift": 3},
+        {"max_shift": 3, "updates": "two_passes"},
+        {"max_shift": 3, "updates": "in_turn"},
         {"r1_gamma": 0.0},
         {"r1_gamma": 30.0, "r1_every": 1},
         {"r1_gamma": 30.0, "updates": "two_passes"},

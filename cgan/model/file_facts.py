@@ -1,0 +1,107 @@
+"""What a file of ours says of itself: one format for model files and training checkpoints. No torch here.
+
+The metadata of the safetensors file has a single entry, `cgan`: a JSON object with the format number, the
+kind of file, a digest of the tensors and the facts that the writer adds. A single one, because
+safetensors writes several in random order, and equal content must give equal bytes. `seal` is a digest
+of the other facts, so that a damaged step or architecture is found like a damaged weight.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from cgan.errors import ModelError
+
+FORMAT = 1
+Facts = dict[str, Any]
+
+
+class UnreadableError(ModelError):
+    """The file cannot be read at present. Nothing says that it is damaged."""
+
+
+def read_facts(path: Path | str, kind: str) -> Facts:
+    """The facts alone; the tensors aren't read, so they may be damaged. Raises as `opened` does."""
+    with opened(Path(path), kind, "np") as (_, facts):
+        return facts
+
+
+@contextlib.contextmanager
+def opened(path: Path, kind: str, framework: str) -> Iterator[tuple[Any, Facts]]:
+    """safetensors' open file, and its facts.
+
+    Raises ModelError when the file is missing, truncated, damaged, foreign or of another format, and its
+    subclass UnreadableError when the machine cannot read it now: no permission, too many open files, no
+    memory.
+    """
+    try:
+        if not path.exists():
+            raise ModelError(
+                f"{path}: not found. Make it with `dvc repro`, or bring it with `dvc pull`."
+            )
+        if not path.is_file():
+            raise ModelError(f"{path}: not a file. Give the path of a .safetensors file.")
+        path.open("rb").close()  # safetensors calls every file that it cannot open absent
+        with safe_open(path, framework=framework, device="cpu") as file:
+            yield file, _checked(file.metadata() or {}, kind, path)
+    except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's, of open and mmap
+        reason = (getattr(error, "strerror", None) or str(error) or "no memory").splitlines()[0]
+        raise UnreadableError(
+            f"{str(path)[:300]}: cannot be read now ({reason[:200]}). The file is left as it is: give read "
+            "permission, end other programs, or raise the limit (`ulimit -n`, `ulimit -v`), and try again."
+        ) from None
+    except (SafetensorError, ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise ModelError(
+            f"{path}: not a readable safetensors file ({reason}). It is truncated or something else; "
+            "make it again with `dvc repro --force` or restore it with `dvc checkout --force`."
+        ) from None
+
+
+def metadata_of(facts: Facts) -> dict[str, str]:
+    """The facts, sealed, as a file's metadata. They must be plain JSON."""
+    sealed = {"format": FORMAT, **facts}
+    sealed["seal"] = _seal_of(sealed)
+    return {"cgan": json.dumps(sealed, sort_keys=True, allow_nan=False)}
+
+
+def _seal_of(facts: Facts) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _checked(metadata: Mapping[str, str], kind: str, path: Path) -> Facts:
+    """What the file says of itself. All of it is checked here, except the digest of the tensors."""
+    try:
+        facts: Facts = json.loads(metadata["cgan"])
+        version, found_kind, _ = facts["format"], facts["kind"], facts["digest"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise ModelError(
+            f"{path}: a safetensors file, but not one that cgan wrote. Give a model that `dvc repro` made."
+        ) from None
+    if version != FORMAT:
+        raise ModelError(
+            f"{path}: file format {version!r}, this cgan reads format {FORMAT}. "
+            "Use the cgan version that wrote it, or make it again with `dvc repro`."
+        )
+    if facts.pop("seal", None) != _seal_of(facts):
+        raise damaged(path)
+    if found_kind != kind:
+        raise ModelError(f"{path}: expected a {kind}, found a {found_kind}. Is it the right file?")
+    return facts
+
+
+def damaged(path: Path) -> ModelError:
+    """The error to raise for facts or tensors that differ from their digests."""
+    return ModelError(
+        f"{path}: facts or tensors don't match their digests, the file is damaged. "
+        "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force`. If it "
+        "comes back damaged, DVC's cache is: `chmod -R u+w .dvc/cache/files` has DVC check it at "
+        "the next `dvc repro`."
+    )
