@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from cgan.errors import ParamsError
 
 _Network = TypeVar("_Network", bound=nn.Module)
+_Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
 Map = Callable[..., Iterator[Any]]
 _outside: int | None = None
 
@@ -71,6 +72,22 @@ def compute_deterministically() -> None:
     """
     torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def without_compiler(optimizer: type[_Optimizer]) -> type[_Optimizer]:
+    """The same optimizer, which does not import torch's compiler to keep out of its way: 1.2 CPU seconds a
+    process, and nothing here is compiled.
+
+    torch keeps the plain functions under `__wrapped__`; where it does not, its own are used.
+    """
+
+    def plain(name: str) -> Callable[..., Any]:
+        method = getattr(optimizer, name)
+        function: Callable[..., Any] = getattr(method, "__wrapped__", method)
+        return function
+
+    methods = {"add_param_group": plain("add_param_group"), "step": torch.no_grad()(plain("step"))}
+    return type(optimizer.__name__, (optimizer,), methods)
 
 
 # -- Work in parts ----------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from cgan.model.hardware import (
     set_gradients,
     sharing_weights,
     threads_at_hand,
+    without_compiler,
 )
 from cgan.model.model_file import fill, load_tensors, save_tensors
 from cgan.params.sections import JudgeParams
@@ -56,7 +57,8 @@ class MaxPool3x3(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """`maps` aren't negative, so those below 3×3 are filled up with zeros."""
         height, width = maps.shape[2:]
-        maps = F.pad(maps, (0, max(0, 3 - width), 0, max(0, 3 - height)))
+        if min(height, width) < 3:  # a copy, also where it adds nothing
+            maps = F.pad(maps, (0, max(0, 3 - width), 0, max(0, 3 - height)))
         stride = [size // 3 for size in maps.shape[2:]]
         size = [size - 2 * step for size, step in zip(maps.shape[2:], stride, strict=True)]
         return F.max_pool2d(maps, size, stride)
@@ -172,7 +174,7 @@ def train_judge(
     judge.to(device=device)
     judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     random = torch.Generator().manual_seed(params.seed)
-    optimizer = torch.optim.SGD(
+    optimizer = without_compiler(torch.optim.SGD)(
         judge.parameters(),
         lr=params.peak_lr,
         momentum=0.9,
@@ -195,9 +197,12 @@ def train_judge(
     judges = [judge.train(), *(sharing_weights(judge) for _ in range(1, parts))]
     weights = list(judge.parameters())
 
-    def gradients(judge: Judge, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    def gradients(
+        judge: Judge, images: Tensor, labels: Tensor, moves: Tensor
+    ) -> tuple[Tensor, ...]:
+        moved = _augmented(_scaled(images), moves)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            logits = judge(images)
+            logits = judge(moved)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.1)
         found: tuple[Tensor, ...] = torch.autograd.grad(loss / parts, weights)
         return found
@@ -208,9 +213,9 @@ def train_judge(
             if len(order) < batch:
                 order = torch.randperm(len(labels), generator=random)
             rows, order = order[:batch].to(device), order[batch:]
-            real = _augmented(_scaled(images[rows]), random)
-            pieces = (judges, real.chunk(parts), labels[rows].chunk(parts))
-            set_gradients(weights, parallel(gradients, *pieces))
+            moves = torch.rand(batch, 4, generator=random).mul_(2).sub_(1).to(device)
+            pieces = (part.chunk(parts) for part in (images[rows], labels[rows], moves))
+            set_gradients(weights, parallel(gradients, judges, *pieces))
             optimizer.step()
             schedule.step()
     if not all(bool(weight.isfinite().all()) for weight in weights):
@@ -220,12 +225,11 @@ def train_judge(
     return judge.eval().requires_grad_(False)
 
 
-def _augmented(images: Tensor, random: torch.Generator) -> Tensor:
-    """Shift, turn and zoom each image a little; outside is -1 (black)."""
+def _augmented(images: Tensor, moves: Tensor) -> Tensor:
+    """Turn, zoom and shift each image by its row of `moves` [N, 4] in [-1, 1]; outside is -1 (black)."""
     n, _, height, width = images.shape
-    draw = torch.rand(4, n, generator=random).mul_(2).sub_(1).to(images.device)
-    turn, zoom = draw[0] * MAX_TURN, 1 + draw[1] * MAX_ZOOM
-    shift_x, shift_y = draw[2] * 2 * MAX_SHIFT / width, draw[3] * 2 * MAX_SHIFT / height
+    turn, zoom = moves[:, 0] * MAX_TURN, 1 + moves[:, 1] * MAX_ZOOM
+    shift_x, shift_y = moves[:, 2] * 2 * MAX_SHIFT / width, moves[:, 3] * 2 * MAX_SHIFT / height
     cos, sin = turn.cos() * zoom, turn.sin() * zoom
     theta = torch.stack([cos, -sin, shift_x, sin, cos, shift_y], dim=1).view(n, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)

@@ -41,6 +41,7 @@ from cgan.tracking.store import (
     STORE,
     client_settings,
     environment_set,
+    is_server,
     reason_of,
     store_uri,
     without_credentials,
@@ -136,7 +137,10 @@ def send() -> None:
     os.nice(10)
     gc.disable()  # until it waits: collecting garbage is a tenth of the time of MLflow's import
     with contextlib.suppress(Exception):  # told when it delivers
-        import mlflow.tracking  # noqa: F401
+        import mlflow.tracking
+
+        if not is_server(os.environ[STORE]):
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     folder = Path(os.fsdecode(sys.stdin.buffer.readline().removesuffix(b"\n")))
     if folder == Path():
         return

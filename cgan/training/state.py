@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cgan.data.dataset import Dataset
-from cgan.model.hardware import Hardware, Map, sharing_weights
+from cgan.model.hardware import Hardware, Map, sharing_weights, without_compiler
 from cgan.model.model_file import digest_of
 from cgan.model.networks import (
     Architecture,
@@ -146,8 +146,10 @@ class TrainState:
         rate = torch.tensor(p.lr, device=self.hardware.device)
         if p.optimizer == "adam":
             betas = (p.adam_beta1, p.adam_beta2)
-            return torch.optim.Adam(weights, rate, betas, fused=True, capturable=on_cuda)
-        return torch.optim.Adadelta(
+            return without_compiler(torch.optim.Adam)(
+                weights, rate, betas, fused=True, capturable=on_cuda
+            )
+        return without_compiler(torch.optim.Adadelta)(
             weights, lr=p.lr, rho=p.adadelta_rho, eps=p.adadelta_eps, capturable=on_cuda
         )
 

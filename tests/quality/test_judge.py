@@ -195,10 +195,14 @@ def test_pooling_covers_maps_of_every_size(size: tuple[int, int]) -> None:
         assert MaxPool3x3()(lit.view(1, 1, *size)).max() == 1
 
 
+def moves(count: int, random: torch.Generator) -> torch.Tensor:
+    return torch.rand(count, 4, generator=random) * 2 - 1
+
+
 def test_augmentation_moves_little_and_fills_with_black() -> None:
     images = torch.full((200, 1, 28, 28), -1.0)
     images[:, :, 12:16, 12:16] = 1
-    moved = _augmented(images, torch.Generator().manual_seed(0))
+    moved = _augmented(images, moves(len(images), torch.Generator().manual_seed(0)))
     assert moved.shape == images.shape and moved.min() >= -1 and moved.max() <= 1
     assert moved[:, :, :8].max() == -1 and moved[:, :, :, 20:].max() == -1
     light = (moved + 1).sum(dim=(1, 2, 3)) / (images + 1).sum(dim=(1, 2, 3))
@@ -211,7 +215,8 @@ def test_augmentation_shifts_both_ways_turns_and_zooms_by_what_it_says_and_does_
     side = 48
     images = torch.full((400, 1, side, side), -1.0)
     images[:, :, 20:28, 12:36] = 1
-    moved = (_augmented(images, torch.Generator().manual_seed(0)) + 1)[:, 0] / 2
+    drawn = moves(len(images), torch.Generator().manual_seed(1))
+    moved = (_augmented(images, drawn) + 1)[:, 0] / 2
     places = torch.arange(side) - (side - 1) / 2
     light = moved.sum(dim=(1, 2))
     x = (moved.sum(dim=1) * places).sum(dim=1) / light
@@ -250,7 +255,7 @@ def test_a_judge_trains_as_by_hand() -> None:
         if step % 2 == 0:  # 36 images give two batches of 16
             order = torch.randperm(36, generator=random)
         rows = order[step % 2 * 16 :][:16]
-        moved = _augmented(data.images[rows].float() / 127.5 - 1, random)
+        moved = _augmented(data.images[rows].float() / 127.5 - 1, moves(16, random))
         logits = torch.cat([judge(half) for half in moved.chunk(2)])  # two halves, two batch norms
         optimizer.zero_grad()
         F.cross_entropy(logits, data.labels[rows], label_smoothing=0.1).backward()
