@@ -23,9 +23,10 @@ from cgan.files import sha256_of
 from cgan.model.hardware import choose_hardware
 from cgan.params.editing import preset_params
 from cgan.params.reading import load_params
-from cgan.params.sections import DataParams, Params, TrainParams
+from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
 from cgan.quality.judge import Judge, Verdict, load_judge, look, save_judge, train_judge
 from cgan.quality.metrics import frechet_distance
+from cgan.training.fitting import filled
 
 from .machine import ROOT
 
@@ -40,10 +41,10 @@ def all_params() -> Params:
 
 
 def preset(name: str, **changes: Any) -> TrainParams:
-    """`train` of params.yaml under the preset `name`, with changes, checked."""
+    """`train` of params.yaml under the preset `name`, with changes, as it is for many images."""
     with contextlib.chdir(ROOT):
         values = all_params().train.model_dump() | preset_params(name) | changes
-    return TrainParams.model_validate(values)
+    return filled(TrainChoices.model_validate(values))
 
 
 def kaggle_zip() -> Path:

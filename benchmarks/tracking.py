@@ -108,7 +108,12 @@ def _once(ground: Ground, params: Params, root: Path, uri: str | None) -> Once:
     with (
         _environment(DVC_ROOT=str(root), MLFLOW_TRACKING_URI=uri),
         training_run(
-            params, uuid.uuid4().hex, tags={}, dataset=facts, reference=root / "run.json"
+            params,
+            params.train,
+            uuid.uuid4().hex,
+            tags={},
+            dataset=facts,
+            reference=root / "run.json",
         ) as tracker,
     ):
         inside = time.perf_counter()

@@ -20,8 +20,10 @@ from cgan.params.reading import load_params
 from cgan.params.sections import Params
 from cgan.tracking import run as tracked_run
 from cgan.tracking.journal import JournalTracker
+from cgan.training.fitting import filled
 
 PARAMS = load_params(ROOT / "params.yaml")
+FITTED = filled(PARAMS.train)
 DATASET = {"name": "sample", "path": "data/raw/train.csv", "sha256": "ab" * 32, "rows": 36}
 STEPS = list(range(50, 501, 50))
 
@@ -44,6 +46,7 @@ def params(**tracking: Any) -> Params:
 def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[JournalTracker]:
     with tracked_run.training_run(
         params(**tracking),
+        FITTED,
         key,
         tags={"cgan.device": "cpu"},
         dataset=DATASET,

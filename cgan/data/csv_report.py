@@ -23,6 +23,7 @@ from cgan.errors import DataError
 from cgan.params.sections import ValidateParams
 
 FORMAT = 1
+FEW = 50  # images of a class: warn
 NOISE_ROUGHNESS = 0.8  # above it, a class is not made of pictures
 BLOCK_VALUES = 100_000  # pixels that are looked at at once: they stay in the cache
 DRIFT_LIMITS = {
@@ -75,6 +76,11 @@ def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]
             f"Imbalance: class {counts.argmax()} has {counts.max():,} images, class {counts.argmin()} "
             f"has {counts.min():,}, {ratio:.1f} times fewer (`validate.max_imbalance`: "
             f"{params.max_imbalance:g}). Rare classes will be drawn worse."
+        )
+    if counts.min() < FEW:
+        warnings.append(
+            f"Few images: class {counts.argmin()} has {counts.min():,}. With fewer than {FEW} the drawings of a "
+            "class repeat a few forms, and some of them copy. More images help more than any parameter."
         )
     if copies:
         warnings.append(

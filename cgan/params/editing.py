@@ -25,7 +25,7 @@ from cgan.params.reading import (
     read_yaml,
     yaml_reader,
 )
-from cgan.params.sections import TrainParams, flatten
+from cgan.params.sections import TrainChoices, flatten
 
 PRESETS = Path("presets")
 
@@ -43,12 +43,12 @@ def preset_params(name: str) -> dict[str, Any]:
         there = ", ".join(preset_names())
         raise ParamsError(f"no preset `{name}` under {PRESETS}/. There are: {there}.")
     chosen = {**read_yaml(PRESETS / "default.yaml"), **read_yaml(PRESETS / f"{name}.yaml")}
-    if unknown := chosen.keys() - TrainParams.model_fields.keys():
+    if unknown := chosen.keys() - TrainChoices.model_fields.keys():
         raise ParamsError(f"{PRESETS}/{name}.yaml: `train` has no key `{min(unknown)}`.")
     return chosen
 
 
-def recipe_in_words(train: TrainParams) -> str:
+def recipe_in_words(train: TrainChoices) -> str:
     """The preset that `train` holds, such as `fast`; in front of it the first values that differ from the
     most similar one, such as `lr 0.001 · default`."""
     differing: dict[str, list[str]] = {}
@@ -57,7 +57,7 @@ def recipe_in_words(train: TrainParams) -> str:
             wanted = preset_params(name).items()
             differing[name] = [key for key, value in wanted if getattr(train, key) != value]
     if not differing:  # outside of a project
-        return f"{train.generator} {train.total_kimg:g} kimg"
+        return f"{train.generator} {train.total_kimg} kimg"
     nearest = min(differing, key=lambda name: (len(differing[name]), name != "default"))
     changed = [f"{key} {getattr(train, key)}" for key in differing[nearest]]
     more = [f"{len(changed) - 2} more"] if len(changed) > 2 else []

@@ -11,7 +11,7 @@ import difflib
 import re
 import types
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -116,8 +116,10 @@ def check_params(document: Any, name: Path | str) -> Params:
     try:
         return Params.model_validate(document)
     except ValidationError as error:
-        problems = error.errors()
-    told = [_problem_in_words(problem) for problem in problems[:MAX_SHOWN]]  # type: ignore[arg-type]
+        # A number or `auto` has a problem with each; the place is told once.
+        places = {problem["loc"][:2]: dict(problem) for problem in reversed(error.errors())}
+        problems = [found | {"loc": place} for place, found in reversed(places.items())]
+    told = [_problem_in_words(problem) for problem in problems[:MAX_SHOWN]]
     if len(problems) == 1:
         raise ParamsError(f"{name}: {told[0]}")
     lines = "\n".join(f"  - {problem}" for problem in told)
@@ -153,8 +155,8 @@ def _problem_in_words(problem: dict[str, Any]) -> str:
     text = f"`{name}` must be {expected}, got {_value_in_words(found)}."
     if found == "seed" and name in ("train.generator", "train.discriminator"):
         text += " The demo's network is called `demo` now."
-    if field.annotation in (int, float):
-        text += _number_meant(found, whole=field.annotation is int)
+    if wanted := {int, float} & _types_in(field.annotation):
+        text += _number_meant(found, whole=wanted == {int})
     if name == "gate.model" and kind == "string_pattern_mismatch":
         text += " Expected letters, digits, `.`, `_` and `-`, such as `cgan`."
     elif kind == "string_pattern_mismatch":
@@ -184,13 +186,25 @@ def _suggestion(key: str, model: type[BaseModel], prefix: str) -> str:
     return "valid here: " + ", ".join(f"`{name}`" for name in keys) + "."
 
 
+def _types_in(annotation: Any) -> set[Any]:
+    """`float | Literal["auto"]`, with limits or without → {float, Literal["auto"]}."""
+    if get_origin(annotation) in (types.UnionType, Union):
+        return set().union(*map(_types_in, get_args(annotation)))
+    return {get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation}
+
+
 def _type_in_words(annotation: Any, metadata: list[Any]) -> str:
     """The field's type and range in words: `a number above 0`."""
-    if get_origin(annotation) is types.UnionType:
+    if get_origin(annotation) in (types.UnionType, Union):
         options = [option for option in get_args(annotation) if option is not type(None)]
-        return f"{_type_in_words(options[0], metadata)} or null"
+        told = " or ".join(_type_in_words(option, metadata) for option in options)
+        return told if len(options) > 1 else f"{told} or null"
+    if get_origin(annotation) is Annotated:
+        inner, rule = get_args(annotation)
+        return _type_in_words(inner, rule.metadata)
     if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(f"`{option}`" for option in get_args(annotation))
+        texts = [f"`{option}`" for option in get_args(annotation)]
+        return texts[0] if len(texts) == 1 else "one of " + ", ".join(texts)
     kind = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(
         annotation, "a section with keys"
     )

@@ -83,8 +83,14 @@ class JudgeParams(Section):
     seed: int = Field(ge=0, lt=2**31)
 
 
-class TrainParams(Section):
-    """Stage train: networks, losses, optimizers, length and records of the training."""
+Auto = Literal["auto"]
+
+
+class TrainChoices(Section):
+    """Stage train: networks, losses, optimizers, length and records of the training.
+
+    What is `auto` depends on the data: `cgan.training.fitting` says what it is there.
+    """
 
     generator: Literal["deconv", "upsample", "embed", "demo"]
     discriminator: Literal["projection", "demo"]
@@ -95,8 +101,8 @@ class TrainParams(Section):
     objective: Literal["logistic", "least_squares"]
     auxiliary_discriminator: float = Field(ge=0)
     auxiliary_generator: float = Field(ge=0)
-    class_logit_weight: float = Field(ge=0)
-    max_shift: int = Field(ge=0, le=64)
+    class_logit_weight: Annotated[float, Field(ge=0)] | Auto
+    max_shift: Annotated[int, Field(ge=0, le=64)] | Auto
     r1_gamma: float = Field(ge=0)
     r1_every: int = Field(gt=0)
     updates: Literal["one_pass", "two_passes", "in_turn"]
@@ -111,7 +117,7 @@ class TrainParams(Section):
     final_lr_fraction: float = Field(ge=0, le=1)
     batch_size: int = Field(ge=2)
     cpu_parts: int = Field(ge=1, le=64)
-    total_kimg: float = Field(gt=0, le=1_000_000)
+    total_kimg: Annotated[float, Field(gt=0, le=1_000_000)] | Auto
     ema_half_life_kimg: float = Field(ge=0)
     seed: int = Field(ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"]
@@ -120,10 +126,6 @@ class TrainParams(Section):
     save_every: int = Field(gt=0)
     probes: int = Field(ge=0, le=1000)
     previews: int = Field(ge=0, le=1000)
-
-    @property
-    def total_steps(self) -> int:
-        return max(1, round(self.total_kimg * 1000 / self.batch_size))
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
@@ -140,7 +142,9 @@ class TrainParams(Section):
         if self.discriminator == "demo" and self.updates != "in_turn":
             raise ValueError("`discriminator: demo` has batch norm and needs `updates: in_turn`")
         if self.discriminator == "demo" and (
-            self.auxiliary_discriminator or self.auxiliary_generator or self.class_logit_weight
+            self.auxiliary_discriminator
+            or self.auxiliary_generator
+            or self.class_logit_weight not in (0, "auto")
         ):
             raise ValueError(
                 "`discriminator: demo` has no auxiliary classes: set `auxiliary_discriminator`, "
@@ -152,6 +156,18 @@ class TrainParams(Section):
                 "0.0 and raise `class_logit_weight`, or choose `updates: two_passes`"
             )
         return self
+
+
+class TrainParams(TrainChoices):
+    """The same with a number for each `auto`: what a training is run with."""
+
+    class_logit_weight: float = Field(ge=0)
+    max_shift: int = Field(ge=0, le=64)
+    total_kimg: float = Field(gt=0, le=1_000_000)
+
+    @property
+    def total_steps(self) -> int:
+        return max(1, round(self.total_kimg * 1000 / self.batch_size))
 
 
 class EvaluateParams(Section):
@@ -208,7 +224,7 @@ class Params(Section):
     validation: ValidateParams = Field(alias="validate")
     preprocess: PreprocessParams
     train_judge: JudgeParams
-    train: TrainParams
+    train: TrainChoices
     evaluate: EvaluateParams
     render: RenderParams
     gate: GateParams

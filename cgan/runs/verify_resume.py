@@ -38,6 +38,7 @@ from cgan.stages.runner import progress, run_stage
 from cgan.stages.train import write_outputs
 from cgan.tracking.journal import project_root
 from cgan.tracking.run import side_run
+from cgan.training.fitting import fit
 from cgan.training.loop import train
 
 LOG_EVERY, SAVE_EVERY = 10, 20  # steps: many saves in a short training
@@ -253,8 +254,9 @@ def _record(params: Params, folder: Path, certificate: str, facts: dict[str, Any
 
 def child() -> None:
     """Train in the working directory, saying each step; leave digests of everything."""
-    params = load_params().train
-    trained = train(load_dataset(TRAIN_DATA), params, None, CHECKPOINTS, _told)
+    data = load_dataset(TRAIN_DATA)
+    params = fit(load_params().train, data).params
+    trained = train(data, params, None, CHECKPOINTS, _told)
     write_outputs(trained, {"params": params.model_dump()})
     digests = trained.digests | {str(file): sha256_of(file) for file in FILES}
     previews = "".join(f"{path.name} {sha256_of(path)}\n" for path in sorted(PREVIEWS.iterdir()))

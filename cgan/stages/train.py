@@ -37,7 +37,7 @@ from cgan.model.file_facts import FORMAT, read_facts
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_network
 from cgan.params.reading import load_params
-from cgan.params.sections import Params
+from cgan.params.sections import Params, TrainParams
 from cgan.project import (
     CSV,
     CSV_SOURCE,
@@ -55,6 +55,7 @@ from cgan.quality.judge import load_judge
 from cgan.stages.runner import TRAINING, progress, run_stage
 from cgan.tracking.journal import project_root, run_key_in
 from cgan.training import checkpoints
+from cgan.training.fitting import Fit, fit
 from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import Watch
 from cgan.training.state import COLUMNS
@@ -82,7 +83,8 @@ def main() -> None:
     params = load_params()
     data = load_dataset(TRAIN_DATA)
     hardware = choose_hardware(params.train.device, params.train.precision)
-    facts = result_facts(params, data, hardware)
+    fitted = fit(params.train, data)
+    facts = result_facts(fitted.params, data, hardware)
     code = package_digest()
     require_writable(GENERATOR.parent, PREVIEWS.parent, LOSSES.parent)
     folder = project_root() / ".cgan" / "checkpoints" / fingerprint(facts)
@@ -95,13 +97,14 @@ def main() -> None:
                 known["run"]["run_name"],
             )
         else:
-            train_here(params, data, hardware, facts, code, folder, stop)
+            train_here(params, fitted, data, hardware, facts, code, folder, stop)
         # Still under the lock: a training that waits for it must not find what is about to be removed.
         checkpoints.hand_over(folder, RUN_REFERENCE)
 
 
 def train_here(
     params: Params,
+    fitting: Fit,
     data: Dataset,
     hardware: Hardware,
     facts: dict[str, Any],
@@ -114,7 +117,9 @@ def train_here(
     The result is kept in `folder` before the run ends. So where the run has ended there is a result; where
     there is no result, the training goes on in the same run, whose journal knows what was recorded.
     """
+    fitted = fitting.params
     tags = {
+        "cgan.chosen_for_the_data": fitting.choice or "nothing",
         "cgan.device": str(hardware.device),
         "cgan.precision": str(hardware.precision).removeprefix("torch."),
         "cgan.fingerprint": folder.name,
@@ -122,6 +127,7 @@ def train_here(
     }
     with training_run(
         params,
+        fitted,
         run_key_in(folder),
         tags=tags,
         dataset=dataset_facts(data),
@@ -130,29 +136,29 @@ def train_here(
     ) as tracker:
         log.info(
             "Training %s against %s on %s images (%s, %s): %s steps of %d",
-            params.train.generator,
-            params.train.discriminator,
+            fitted.generator,
+            fitted.discriminator,
             f"{len(data):,}",
             hardware.device,
             tags["cgan.precision"],
-            f"{params.train.total_steps:,}",
-            params.train.batch_size,
+            f"{fitted.total_steps:,}",
+            fitted.batch_size,
         )
-        bar = functools.partial(progress, TRAINING, images_a_step=params.train.batch_size)
-        watch = Watch(load_judge(JUDGE)[0], data, params.train.seed)
+        if fitting.choice:
+            log.info("Chosen for these images: %s", fitting.choice)
+        bar = functools.partial(progress, TRAINING, images_a_step=fitted.batch_size)
+        watch = Watch(load_judge(JUDGE)[0], data, fitted.seed)
         try:
-            trained = train(
-                data, params.train, tracker, folder, bar, lambda: stop.signal > 0, watch
-            )
+            trained = train(data, fitted, tracker, folder, bar, lambda: stop.signal > 0, watch)
         except Interrupted as interruption:
             raise Interrupted(f"{interruption}. Start it again to go on.") from None
         except Diverged as error:
-            report = write_incident(error, folder, params)
+            report = write_incident(error, folder, fitted)
             tracker.log_file(report, "incident")
             raise TrainingError(f"{error} Report with pictures: {report}") from None
         made_by = {
-            "params": params.train.model_dump(),
-            "steps": params.train.total_steps,
+            "params": fitted.model_dump(),
+            "steps": fitted.total_steps,
             **facts["data"],
         }
         outputs = write_outputs(trained, made_by)
@@ -165,25 +171,25 @@ def train_here(
                 "cgan.generator_sha256": sha256_of(GENERATOR),
             }
         )
-        tracker.log_model(GENERATOR, params.train.total_steps, {"digest": digest})
+        tracker.log_model(GENERATOR, fitted.total_steps, {"digest": digest})
         # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
         tracker.log_metrics({"time/training_s": trained.wall_time_s}, 0)
         checkpoints.keep_result(folder, outputs, {"code": code, "run": asdict(tracker.header)})
-    done = params.train.total_steps - trained.resumed_from
+    done = fitted.total_steps - trained.resumed_from
     log.info(
         "Trained %s steps in %.1f s, %s images/s → %s",
         f"{done:,}",
         trained.wall_time_s,
-        f"{done * params.train.batch_size / max(trained.wall_time_s, 1e-9):,.0f}",
+        f"{done * fitted.batch_size / max(trained.wall_time_s, 1e-9):,.0f}",
         GENERATOR,
     )
 
 
-def result_facts(params: Params, data: Dataset, hardware: Hardware) -> dict[str, Any]:
+def result_facts(params: TrainParams, data: Dataset, hardware: Hardware) -> dict[str, Any]:
     """Everything that determines the trained weights, as plain JSON."""
     return {
         "format": FORMAT,
-        "params": params.train.model_dump(),
+        "params": params.model_dump(),
         "data": {
             "data_sha256": data.metadata["csv_sha256"],
             "data_digest": data.metadata["digest"],
@@ -234,14 +240,14 @@ def require_writable(*folders: Path) -> None:
             ) from None
 
 
-def write_incident(error: Diverged, folder: Path, params: Params) -> Path:
+def write_incident(error: Diverged, folder: Path, params: TrainParams) -> Path:
     """A short report with the previews so far, in `.cgan/incidents` → its path."""
     target = project_root() / ".cgan" / "incidents" / f"{folder.name}-step-{error.step}"
     pictures = []
     for path in sorted((folder / "previews").glob("*.png")):
         write_bytes(target / path.name, path.read_bytes())
         pictures.append(f"![{path.stem}]({path.name})")
-    recipe = "\n".join(f"- `train.{name}`: {value}" for name, value in params.train)
+    recipe = "\n".join(f"- `train.{name}`: {value}" for name, value in params)
     write_text(
         target / "report.md",
         f"# Training stopped at step {error.step}\n\n{error}\n\n## Previews\n\n"

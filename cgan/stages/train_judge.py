@@ -65,6 +65,21 @@ def main() -> None:
         100 * high,
         time.perf_counter() - started,
     )
+    if warning := cannot_judge(right, low, high, params.gate.min_judge_accuracy):
+        log.warning(warning)
+
+
+def cannot_judge(accuracy: float, low: float, high: float, needed: float) -> str:
+    """What to do about a judge that the gate will not believe; empty for one that it may believe."""
+    if low >= needed:
+        return ""
+    doubt = "will" if high < needed else "may"
+    return (
+        f"Warning: the judge is right on {accuracy:.1%} of the held-out images ({low:.1%} to {high:.1%}), and "
+        f"the gate {doubt} promote nothing below {needed:.0%} (`gate.min_judge_accuracy`). Numbers that come "
+        "from its features say less. Look at the labels (`cgan validate`, reports/real_samples.png), add "
+        "images, raise `train_judge.total_kimg` or `train_judge.width`, or merge classes that look alike."
+    )
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ DRAWING_CODE = (
     "errors.py",
     "files.py",
     "model/__init__.py",
+    "model/file_facts.py",
     "model/hardware.py",
     "model/model_file.py",
     "model/networks.py",

@@ -30,7 +30,7 @@ from cgan import git
 from cgan.errors import CganError, Interrupted, TrackingError
 from cgan.files import md5_of, write_json
 from cgan.params.editing import recipe_in_words
-from cgan.params.sections import Params, flatten
+from cgan.params.sections import Params, TrainParams, flatten
 from cgan.tracking.journal import (
     JournalTracker,
     RunHeader,
@@ -52,6 +52,7 @@ SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made fro
 @contextlib.contextmanager
 def training_run(
     params: Params,
+    fitted: TrainParams,
     run_key: str,
     *,
     tags: Mapping[str, str],
@@ -61,11 +62,12 @@ def training_run(
 ) -> Iterator[JournalTracker]:
     """The run of a training: its journal is open and its sender runs until the training ends.
 
-    `tags`: facts the caller knows (device, data hash). `dataset`: `name`, `path`, `sha256`, `rows`
-    and other facts about the data. `reference` is written when the training succeeds:
-    a JSON file by which `reopen` finds the run again. `early`: what `start_sender` returned. Status:
-    FINISHED, FAILED on an exception, KILLED on SIGTERM or Ctrl-C. Raises TrackingError when the store is
-    unusable by configuration, or away and `tracking.on_unreachable` is `fail`.
+    `fitted`: `params.train` with a number for each `auto`. `tags`: facts the caller knows (device, data
+    hash). `dataset`: `name`, `path`, `sha256`, `rows` and other facts about the data. `reference` is written
+    when the training succeeds: a JSON file by which `reopen` finds the run again. `early`: what
+    `start_sender` returned. Status: FINISHED, FAILED on an exception, KILLED on SIGTERM or Ctrl-C. Raises
+    TrackingError when the store is unusable by configuration, or away and `tracking.on_unreachable` is
+    `fail`.
     """
     root = project_root()
     uri = store_uri(root)
@@ -84,7 +86,8 @@ def training_run(
     _log_source(tracker, source)
     # These are read after the training and may change before it is resumed; MLflow refuses that.
     later = {"gate", "reevaluate", "tracking"}
-    tracker.log_params(flatten(params.model_dump(by_alias=True, exclude=later)))
+    as_run = params.model_dump(by_alias=True, exclude=later) | {"train": fitted.model_dump()}
+    tracker.log_params(flatten(as_run))
     tracker.log_dataset(dataset)
     sender = _sender(tracker.folder, uri, early)
     patience_s = FINISH_S

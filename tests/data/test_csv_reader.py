@@ -468,7 +468,19 @@ def test_f14_imbalance_is_a_warning(tmp_path: Path) -> None:
         == 1.875
     )
     assert any("class 1 has 10, 4.0 times fewer" in text for text in report["warnings"])
-    assert not csv_report.report_on(table, DEFAULTS, "x")["warnings"]
+    lenient = csv_report.report_on(table, DEFAULTS, "x")["warnings"]
+    assert not any("times fewer" in text for text in lenient)
+
+
+def test_few_images_of_a_class_are_a_warning_with_advice(tmp_path: Path) -> None:
+    def warnings(per_class: int) -> list[str]:
+        csv = write_csv(tmp_path / f"{per_class}.csv", *make_images(per_class))
+        found = csv_report.report_on(csv_reader.read_csv(csv, DEFAULTS), DEFAULTS, "x")
+        return list(found["warnings"])
+
+    (few,) = warnings(csv_report.FEW - 1)
+    assert few.startswith("Few images: class 0 has 49. With fewer than 50 ") and "More" in few
+    assert not warnings(csv_report.FEW)
 
 
 def test_f15_duplicates_and_conflicting_labels_are_counted(tmp_path: Path) -> None:
@@ -743,7 +755,7 @@ def test_a_class_of_noise_or_of_permuted_pixels_is_a_warning_that_names_it(
     tmp_path: Path, spoil: str
 ) -> None:
     pixels, labels = mnist_sample()
-    chosen = np.concatenate([np.flatnonzero(labels == label)[:30] for label in range(10)])
+    chosen = np.concatenate([np.flatnonzero(labels == label)[:50] for label in range(10)])
     images, labels = pixels[chosen].reshape(-1, 1, 28, 28), labels[chosen]
     random = np.random.default_rng(0)
     csv = write_csv(tmp_path / "good.csv", images, labels)
@@ -754,7 +766,7 @@ def test_a_class_of_noise_or_of_permuted_pixels_is_a_warning_that_names_it(
     images[labels == 3] = (
         random.integers(0, 256, third.shape)
         if spoil == "noise"
-        else third.reshape(30, -1)[:, random.permutation(784)].reshape(third.shape)
+        else third.reshape(50, -1)[:, random.permutation(784)].reshape(third.shape)
     )
     table = csv_reader.read_csv(
         write_csv(csv, images, labels), DEFAULTS, max_bytes=10**8, name="bad.csv"

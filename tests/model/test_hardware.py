@@ -43,6 +43,7 @@ def test_no_stage_that_trains_imports_torchs_compiler() -> None:
 import sys, torch
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import choose_hardware, compute_deterministically
+from cgan.training.fitting import filled
 from cgan.params.reading import load_params
 from cgan.quality.judge import train_judge
 from cgan.training.loop import train
@@ -53,7 +54,8 @@ cpu = choose_hardware("cpu", "auto")
 compute_deterministically()
 recipe = params.train_judge.model_copy(update={"total_kimg": 0.3})
 train_judge(data, recipe, cpu.device, cpu.precision)
-train(data, params.train.model_copy(update={"total_kimg": 0.3, "device": "cpu"}))
+short = params.train.model_copy(update={"total_kimg": 0.3, "device": "cpu"})
+train(data, filled(short))
 assert torch.are_deterministic_algorithms_enabled()
 print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
 """

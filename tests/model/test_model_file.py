@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from cgan.errors import ModelError
-from cgan.model import model_file
+from cgan.model import file_facts
 from cgan.model.model_file import (
     digest_of,
     load_discriminator,
@@ -203,7 +203,7 @@ def test_f40_huge_architecture_costs_no_memory(tmp_path: Path) -> None:
 
 
 def test_f41_another_format_is_refused_clearly(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_file, "FORMAT", 2)
+    monkeypatch.setattr(file_facts, "FORMAT", 2)
     with pytest.raises(ModelError, match=r"file format 1, this cgan reads format 2\. Use the cgan"):
         load_tensors(file, "checkpoint")
 

@@ -154,4 +154,4 @@ def test_each_preset_is_named_and_outside_of_a_project_the_network_is(
     for name in ("fast", "best", "demo"):
         assert recipe_in_words(train.model_copy(update=preset_params(name))) == name
     monkeypatch.chdir(tmp_path)
-    assert recipe_in_words(train) == f"{train.generator} {train.total_kimg:g} kimg"
+    assert recipe_in_words(train) == f"{train.generator} {train.total_kimg} kimg"

@@ -21,7 +21,8 @@ from pydantic import ValidationError
 
 from cgan.errors import ParamsError
 from cgan.params.reading import load_params, read_yaml
-from cgan.params.sections import Params, TrainParams, flatten, flatten_names
+from cgan.params.sections import Params, TrainChoices, flatten, flatten_names
+from cgan.training.fitting import filled
 
 Load = Callable[..., Params]
 TEXT = (ROOT / "params.yaml").read_text()
@@ -82,7 +83,7 @@ def test_length_is_counted_in_images_and_is_at_least_a_step(
     load: Load, batch_size: int, total_kimg: float, steps: int
 ) -> None:
     train = load({"train.batch_size": batch_size, "train.total_kimg": total_kimg}).train
-    assert train.total_steps == steps
+    assert filled(train).total_steps == steps
 
 
 def test_a_whole_number_is_accepted_where_a_number_is_expected(load: Load) -> None:
@@ -415,4 +416,4 @@ def test_utf8_byte_order_mark_is_accepted(load: Load) -> None:
 
 def test_train_section_can_be_built_without_a_file() -> None:
     train = load_params(ROOT / "params.yaml").train
-    assert TrainParams(**train.model_dump()) == train
+    assert TrainChoices(**train.model_dump()) == train

@@ -26,7 +26,7 @@ import pytest
 import torch
 from conftest import ROOT, TINY
 from synthetic import make_images
-from tracked import DATASET, PARAMS, STEPS, Store, a_generator, log_steps, training
+from tracked import DATASET, FITTED, PARAMS, STEPS, Store, a_generator, log_steps, training
 from tracked import root as root
 
 from cgan.data.dataset import Dataset
@@ -719,7 +719,7 @@ def test_f61_a_minute_of_training_with_the_server_killed_twice_ends_up_with_each
     steps, pause_s = 1200, 0.05
     small = {**TINY["train"], "total_kimg": steps * TINY["train"]["batch_size"] / 1000}
     small |= {"log_every": 1, "save_every": 1, "previews": 5, "probes": 0}
-    train_params = PARAMS.train.model_copy(update=small)
+    train_params = FITTED.model_copy(update=small)
     images, labels = make_images()
     data = Dataset(torch.from_numpy(images), torch.from_numpy(labels), {"classes": 3})
     port = free_port()

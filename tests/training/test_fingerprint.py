@@ -14,10 +14,11 @@ from imports import imports_of
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import Hardware
 from cgan.params.reading import load_params
-from cgan.params.sections import Params, TrainParams
+from cgan.params.sections import TrainParams
 from cgan.stages import train as stage
+from cgan.training.fitting import filled
 
-PARAMS = load_params(ROOT / "params.yaml")
+TRAIN = filled(load_params(ROOT / "params.yaml").train)
 CPU = Hardware(torch.device("cpu"), torch.float32)
 METADATA: dict[str, Any] = {"classes": 3, "csv_sha256": "aa", "digest": "bb"}
 
@@ -42,7 +43,7 @@ CHANGES_NO_WEIGHT = {
 
 
 def fingerprint_of(
-    params: Params = PARAMS, hardware: Hardware = CPU, **metadata: Any
+    params: TrainParams = TRAIN, hardware: Hardware = CPU, **metadata: Any
 ) -> tuple[str, dict[str, Any]]:
     images, labels = torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 3
     facts = stage.result_facts(params, Dataset(images, labels, METADATA | metadata), hardware)
@@ -61,9 +62,8 @@ def other(value: Any, kind: Any) -> Any:
 
 @pytest.mark.parametrize("name", TrainParams.model_fields)
 def test_every_param_of_the_training_changes_the_fingerprint(name: str) -> None:
-    value = other(getattr(PARAMS.train, name), TrainParams.model_fields[name].annotation)
-    train = PARAMS.train.model_copy(update={name: value})
-    changed, facts = fingerprint_of(PARAMS.model_copy(update={"train": train}))
+    value = other(getattr(TRAIN, name), TrainParams.model_fields[name].annotation)
+    changed, facts = fingerprint_of(TRAIN.model_copy(update={name: value}))
     assert changed != FINGERPRINT
     assert differing(facts) == {"params"}
 

@@ -383,6 +383,7 @@ STARVED = """
 import resource, sys
 from pathlib import Path
 from cgan.data.dataset import load_dataset
+from cgan.training.fitting import filled
 from cgan.params.reading import load_params
 from cgan.project import TRAIN_DATA
 from cgan.stages.runner import run_stage
@@ -395,8 +396,9 @@ def starve(steps):
         yield step
 
 def main():
-    params = load_params().train.model_copy(update={update})
-    train(load_dataset(TRAIN_DATA), params, None, Path("checkpoints"), starve)
+    data = load_dataset(TRAIN_DATA)
+    params = filled(load_params().train.model_copy(update={update}))
+    train(data, params, None, Path("checkpoints"), starve)
 
 run_stage(main)
 """

@@ -35,6 +35,7 @@ from cgan.training import monitoring
 from cgan.training.augmentation import shift
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
 from cgan.training.cuda_graph import stepper
+from cgan.training.fitting import filled
 from cgan.training.loop import (
     Diverged,
     Interrupted,
@@ -70,7 +71,7 @@ TINY = {
     "device": "cpu",
     "precision": "float32",
 }
-DEFAULTS = load_params(ROOT / "params.yaml").train.model_dump()
+DEFAULTS = filled(load_params(ROOT / "params.yaml").train).model_dump()
 
 
 def params_of(**changes: Any) -> TrainParams:
