@@ -20,7 +20,7 @@ from cgan.data.dataset import Dataset
 from cgan.params.sections import TrainChoices, TrainParams
 
 NEAR = {"class_logit_weight": 1.25, "max_shift": 0, "total_kimg": 160.0}
-FAR = {"class_logit_weight": 2.5, "total_kimg": 320.0}
+FAR = {"class_logit_weight": 2.5, "total_kimg": 240.0}
 SHIFT = 0.07  # of the side, where images lie far apart
 FAR_APART = 0.53
 LOOKED_AT, COMPARED = 1000, 4000  # images, at most

@@ -39,7 +39,7 @@ def chosen(data: Dataset) -> tuple[float, ...]:
 
 def test_many_digits_are_trained_as_before_and_few_with_help() -> None:
     assert chosen(digits(5000)) == (1.25, 0, 160.0)
-    assert chosen(digits(1000)) == (2.5, 2, 320.0)
+    assert chosen(digits(1000)) == (2.5, 2, 240.0)
     assert sparsity(digits(5000)) < FAR_APART - 0.01 < FAR_APART + 0.01 < sparsity(digits(1000))
 
 
@@ -47,7 +47,7 @@ def test_many_digits_are_trained_as_before_and_few_with_help() -> None:
 def test_a_shift_goes_with_the_side_and_small_images_stay_where_they_are(
     side: int, shift: int
 ) -> None:
-    assert chosen(noise(side)) == (2.5, shift, 320.0)
+    assert chosen(noise(side)) == (2.5, shift, 240.0)
 
 
 def test_sparsity_is_0_of_copies_and_1_of_noise_whatever_the_contrast() -> None:
