@@ -20,6 +20,7 @@ from cgan.params.reading import load_params
 from cgan.params.sections import Params
 from cgan.tracking import run as tracked_run
 from cgan.tracking.journal import JournalTracker
+from cgan.tracking.sender import Sender
 from cgan.training.fitting import filled
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -43,7 +44,9 @@ def params(**tracking: Any) -> Params:
 
 
 @contextlib.contextmanager
-def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[JournalTracker]:
+def training(
+    root: Path, key: str = "k1", early: Sender | None = None, **tracking: Any
+) -> Iterator[JournalTracker]:
     with tracked_run.training_run(
         params(**tracking),
         FITTED,
@@ -51,6 +54,7 @@ def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[JournalTr
         tags={"cgan.device": "cpu"},
         dataset=DATASET,
         reference=root / "models/mlflow_run.json",
+        early=early,
     ) as tracker:
         yield tracker
 

@@ -79,8 +79,8 @@ def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]
         )
     if counts.min() < FEW:
         warnings.append(
-            f"Few images: class {counts.argmin()} has {counts.min():,}. With fewer than {FEW} the drawings of a "
-            "class repeat a few forms, and some of them copy. More images help more than any parameter."
+            f"Few images: class {counts.argmin()} has {counts.min():,}. With fewer than {FEW} the drawings "
+            "of a class repeat a few forms, and some copy. More images help more than any parameter."
         )
     if copies:
         warnings.append(

@@ -170,7 +170,8 @@ def _require_params(run: RecordedRun, tree: Path) -> None:
         f"`{section}.{key}` is {value}, MLflow says {run.params[f'{section}.{key}']}"
         for section in sections
         for key, value in document.get(section, {}).items()
-        if not _is_same_value(value, run.params.get(f"{section}.{key}"))
+        if value != "auto"  # what that became, the data say
+        and not _is_same_value(value, run.params.get(f"{section}.{key}"))
     ]
     if differing:
         raise CganError(

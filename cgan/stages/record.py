@@ -32,7 +32,7 @@ from cgan.project import (
 from cgan.quality.table import Report, class_table, floors, quality_table, tracked
 from cgan.stages.runner import run_stage
 from cgan.tracking.pages import REAL_IMAGES, real_images_tag
-from cgan.tracking.run import reopen, start_sender
+from cgan.tracking.run import reopen
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {
@@ -45,10 +45,9 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    early = start_sender()
     report = _evaluation()
     with (
-        reopen(RUN_REFERENCE, early) as tracker,
+        reopen(RUN_REFERENCE) as tracker,
         tempfile.TemporaryDirectory(prefix="cgan-") as folder,
     ):
         # At step 0: MLflow draws a single number of a later step as a line chart of one dot.

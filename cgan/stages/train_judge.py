@@ -75,10 +75,11 @@ def cannot_judge(accuracy: float, low: float, high: float, needed: float) -> str
         return ""
     doubt = "will" if high < needed else "may"
     return (
-        f"Warning: the judge is right on {accuracy:.1%} of the held-out images ({low:.1%} to {high:.1%}), and "
-        f"the gate {doubt} promote nothing below {needed:.0%} (`gate.min_judge_accuracy`). Numbers that come "
-        "from its features say less. Look at the labels (`cgan validate`, reports/real_samples.png), add "
-        "images, raise `train_judge.total_kimg` or `train_judge.width`, or merge classes that look alike."
+        f"Warning: the judge is right on {accuracy:.1%} of the held-out images ({low:.1%} to {high:.1%}), "
+        f"and the gate {doubt} promote nothing below {needed:.0%} (`gate.min_judge_accuracy`). What its "
+        "features say of drawings is worth less. Look at the labels (`cgan validate`, "
+        "reports/real_samples.png), add images, raise `train_judge.total_kimg` or `train_judge.width`, or "
+        "merge classes that look alike."
     )
 
 

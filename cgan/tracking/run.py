@@ -109,7 +109,7 @@ def training_run(
 
 
 @contextlib.contextmanager
-def reopen(reference: Path, early: Sender | None = None) -> Iterator[Tracker]:
+def reopen(reference: Path) -> Iterator[Tracker]:
     """The run that `training_run` wrote down in `reference`, to add to it; its status stays.
 
     Without a usable file the records are dropped.
@@ -125,7 +125,7 @@ def reopen(reference: Path, early: Sender | None = None) -> Iterator[Tracker]:
         yield NullTracker()
         return
     tracker = _open_journal(project_root(), header, resume=False)
-    sender = _sender(tracker.folder, _uri_of(header), early)
+    sender = _sender(tracker.folder, _uri_of(header))
     try:
         yield tracker
     finally:

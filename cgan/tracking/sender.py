@@ -144,8 +144,12 @@ def send() -> None:
     folder = Path(os.fsdecode(sys.stdin.buffer.readline().removesuffix(b"\n")))
     if folder == Path():
         return
-    with (folder / "sender.log").open("ab") as log_file:
-        os.dup2(log_file.fileno(), sys.stderr.fileno())
+    try:
+        with (folder / "sender.log").open("ab") as log_file:
+            os.dup2(log_file.fileno(), sys.stderr.fileno())
+        header = RunHeader.load(folder)  # now, while our parent keeps the journal
+    except FileNotFoundError:
+        return  # our parent was killed, and another process has delivered it meanwhile
     closed = threading.Event()
 
     def watch() -> None:
@@ -153,7 +157,6 @@ def send() -> None:
         closed.set()
 
     threading.Thread(target=watch, daemon=True).start()
-    header = RunHeader.load(folder)  # now, while our parent keeps the journal
     while True:
         with _sole_sender(folder) as alone:
             if alone:

@@ -186,17 +186,17 @@ def test_bar_within_the_noise_is_no_alarm(root: Path) -> None:
 
 
 def test_drift_is_told_before_a_bar_that_is_missed_too(root: Path) -> None:
-    change_params(root, "gate", max_fid_over_floor=0.001)
+    change_params(root, "gate", min_coverage_of_floor=1.0)
     report, _, _ = reevaluated(*shuffled(*digits(seed=FRESH)))
     assert report["verdict"] == "drifted"
-    assert not report["quality"]["fid_over_floor"]["passed"]
+    assert not report["quality"]["coverage_of_floor"]["passed"]
 
 
 def test_champion_that_misses_a_bar_is_degraded(root: Path) -> None:
-    change_params(root, "gate", max_fid_over_floor=0.001)
+    change_params(root, "gate", min_coverage_of_floor=1.0)
     report, code, output = reevaluated(*digits(seed=FRESH))
     assert (report["verdict"], code) == ("degraded", 1)
-    assert not report["quality"]["fid_over_floor"]["passed"]
+    assert not report["quality"]["coverage_of_floor"]["passed"]
     assert "misses a bar on new data" in output
 
 

@@ -34,6 +34,7 @@ from cgan.errors import TrackingError
 from cgan.tracking import run as tracked_run
 from cgan.tracking.delivery import Delivery
 from cgan.tracking.journal import JOURNAL, JournalTracker, RunHeader, count_waiting, journals
+from cgan.tracking.run import start_sender
 from cgan.tracking.sender import flush
 from cgan.tracking.store import is_server, make_store, serve_ui, store_uri, without_credentials
 from cgan.tracking.tracker import NullTracker
@@ -710,6 +711,51 @@ def test_f61_server_killed_and_restarted_in_mid_run_ends_up_with_each_step_once(
     assert steps == {str(step): 1 for step in range(0, 300, 20)}
     assert store.rows("select name, status from logged_models") == [("generator", 2)]
     assert max(times) < 0.5
+
+
+def test_a_sender_that_was_started_early_delivers_the_run(root: Path) -> None:
+    early = start_sender()
+    assert early
+    with training(root, early=early) as tracker:
+        log_steps(tracker)
+    assert early._process.returncode == 0
+    store = Store(root / "mlflow.db")
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    assert store.steps("loss/generator") == STEPS
+
+
+def test_a_sender_that_is_told_no_journal_ends_with_its_parent_and_leaves_nothing(
+    root: Path,
+) -> None:
+    before = (root / "mlflow.db").read_bytes()
+    early = start_sender()
+    assert early and early._process.stdin and early._process.stdout
+    early._process.stdin.close()
+    assert early._process.wait(30) == 0 and early._process.stdout.read() == b""
+    early._process.stdout.close()
+    assert [path.name for path in root.iterdir()] == ["mlflow.db"]
+    assert (root / "mlflow.db").read_bytes() == before
+
+
+def test_a_sender_that_was_started_for_another_store_is_not_told_this_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/other.db")
+    early = start_sender()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with training(root, early=early) as tracker:
+        log_steps(tracker)
+    assert early and early._process.stdin and early._process.poll() is None
+    early._process.communicate(timeout=30)
+    assert Store(root / "mlflow.db").steps("loss/generator") == STEPS
+    assert not (root / "other.db").exists()
+
+
+def test_no_sender_is_started_for_a_store_that_cannot_be_used(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
+    assert start_sender() is None
 
 
 @pytest.mark.slow

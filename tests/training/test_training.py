@@ -28,7 +28,7 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import image_grid, to_uint8
 from cgan.params.editing import apply_preset, preset_params
 from cgan.params.reading import load_params
-from cgan.params.sections import TrainParams
+from cgan.params.sections import TrainChoices, TrainParams
 from cgan.tracking.tracker import AT_THE_END, BY_STEP, RecordingTracker
 from cgan.training import loop as training
 from cgan.training import monitoring
@@ -1069,7 +1069,8 @@ def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip(f"no preset {name}")
     sizes = {"batch_size": 8, "total_kimg": 0.016, "log_every": 2, "save_every": 2}
     sizes |= {"generator_width": 4, "discriminator_width": 4}
-    params = TrainParams(**{**DEFAULTS, "device": "cpu", **preset_params(name), **sizes})
+    choices = TrainChoices(**{**DEFAULTS, "device": "cpu", **preset_params(name), **sizes})
+    params = filled(choices)
     assert np.isfinite(train(data_of(side=28), params).history).all()
 
 
