@@ -23,7 +23,7 @@ from .presets import PRESETS, real_scores, scores, table
 from .scale import PORT_TARGET, Run, Scale
 from .tables import Check, Result, Table, times
 
-BARS = (PORT_TARGET, (0.98, 3.0), (0.98, 1.0), (0.98, 0.5))  # (accuracy, distance)
+BARS = (PORT_TARGET, (0.98, 1.5), (0.98, 0.6), (0.98, 0.3))  # (accuracy, distance)
 PORT_STEPS, PORT_SECONDS, PORT_BATCH = 870, 170.0, 64
 CHUNK = 10
 

@@ -153,10 +153,10 @@ def deliver_again(run: Mapping[str, str], reference: Path, early: Sender | None 
 def start_sender() -> Sender | None:
     """The sender of a run that will be opened soon. It imports MLflow while the caller imports torch: each
     takes a core for more than a second, and the training needs both. None where the store is unusable by
-    configuration, which whoever opens the run says."""
+    configuration or the machine is full, which whoever opens the run says."""
     try:
         return Sender(store_uri(project_root()))
-    except CganError:
+    except (CganError, OSError):
         return None
 
 

@@ -1,7 +1,7 @@
 """Who delivers a journal: a child process while a stage writes it, or `cgan track flush` later.
 
 The stage holds a `Sender`, tells it its folder, and ends it by closing its stdin. The process itself,
-`python -m cgan.tracking.sender`, reads the folder from stdin and answers on stdout in JSON lines: `run_id`
+`python -m cgan.tracking.sender`, is told the folder on stdin and answers on stdout, in JSON lines: `run_id`
 once the run exists in the store; at the end `delivered`, `rejected` and `error`. One process at a time
 delivers a journal.
 """
@@ -84,7 +84,7 @@ class Sender:
         self.folder = folder
         assert self._process.stdin
         with contextlib.suppress(OSError):
-            self._process.stdin.write(os.fsencode(folder) + b"\n")
+            self._process.stdin.write(json.dumps(str(folder)).encode() + b"\n")
 
     def require_connection(self, shown_uri: str) -> None:
         """Raises TrackingError unless the run exists in the store within CONNECT_S seconds."""
@@ -141,9 +141,10 @@ def send() -> None:
 
         if not is_server(os.environ[STORE]):
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-    folder = Path(os.fsdecode(sys.stdin.buffer.readline().removesuffix(b"\n")))
-    if folder == Path():
+    told = sys.stdin.buffer.readline()
+    if not told:
         return
+    folder = Path(json.loads(told))
     try:
         with (folder / "sender.log").open("ab") as log_file:
             os.dup2(log_file.fileno(), sys.stderr.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.server
 import json
 import logging
@@ -751,11 +752,31 @@ def test_a_sender_that_was_started_for_another_store_is_not_told_this_run(
     assert not (root / "other.db").exists()
 
 
-def test_no_sender_is_started_for_a_store_that_cannot_be_used(
+def test_no_sender_is_started_for_a_store_that_cannot_be_used_or_on_a_full_machine(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "mlruns")
+        assert start_sender() is None
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", full)
     assert start_sender() is None
+
+
+def test_a_sender_finds_a_folder_with_any_name(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / os.fsdecode(b"a \xff b\nc")
+    odd.mkdir()
+    shutil.copyfile(root / "mlflow.db", odd / "mlflow.db")
+    monkeypatch.setenv("DVC_ROOT", str(odd))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+    with training(root) as tracker:
+        log_steps(tracker)
+    assert Store(root / "mlflow.db").steps("loss/generator") == STEPS
 
 
 @pytest.mark.slow
