@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -20,14 +21,18 @@ def replacing(path: Path | str) -> Iterator[Path]:
     After the block the file survives a power cut: its folder is flushed as well, and the folders above
     that were made for it. The new name always gets a new inode, so a file that DVC
     linked from its cache is never written through. On an error the temporary file is removed and `path`
-    is left as it was.
+    is left as it was; what a process that was killed left goes at the next try.
     """
     path = Path(path)
     changed = [path.parent]
     while not changed[-1].exists():
         changed.append(changed[-1].parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*-*.tmp"):
+        if not _lives(leftover.name.removeprefix(f".{path.name}.").partition("-")[0]):
+            leftover.unlink(missing_ok=True)
+    prefix = f".{path.name}.{os.getpid()}-"
+    descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -43,6 +48,17 @@ def replacing(path: Path | str) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # a full disk doesn't say for which file
         raise
+
+
+def _lives(pid: str) -> bool:
+    """Is there a process of that number? What is no number is not ours to judge."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OverflowError, OSError):
+        return True
+    return True
 
 
 def sync_folder(folder: Path) -> None:

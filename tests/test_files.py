@@ -6,6 +6,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,3 +144,34 @@ def test_a_folder_that_cannot_be_flushed_is_left_so_and_a_broken_disk_is_told(
     with pytest.raises(OSError, match="Input") if raised else contextlib.nullcontext():
         sync_folder(tmp_path)
     assert opened() == before
+
+
+def test_f98_what_a_killed_process_left_goes_when_the_file_is_written_again(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from cgan.files import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    path = tmp_path / "training [1].gif"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".training [1].gif.") and left.read_bytes() == b"half"
+    write_bytes(tmp_path / "training 1.gif", b"another file")
+    assert left.exists()
+    write_bytes(path, b"whole")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["training 1.gif", path.name]
+
+
+def test_f98_what_a_living_process_writes_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+    path = tmp_path / "grid.png"
+    others = [tmp_path / f".grid.png.{who}.tmp" for who in ("old", "my-own", "1-init", "-", "0-x")]
+    for other in others:
+        other.write_bytes(b"")
+    with replacing(path) as mine:
+        mine.write_bytes(b"first")
+        write_bytes(path, b"second, while the first is written")
+        assert mine.exists()
+    assert path.read_bytes() == b"first"
+    assert all(other.exists() for other in others)

@@ -89,7 +89,7 @@ def training_run(
     as_run = params.model_dump(by_alias=True, exclude=later) | {"train": fitted.model_dump()}
     tracker.log_params(flatten(as_run))
     tracker.log_dataset(dataset)
-    sender = _sender(tracker.folder, uri, early)
+    sender = _sender(tracker, uri, early)
     patience_s = FINISH_S
     try:
         if params.tracking.on_unreachable == "fail":
@@ -125,7 +125,7 @@ def reopen(reference: Path) -> Iterator[Tracker]:
         yield NullTracker()
         return
     tracker = _open_journal(project_root(), header, resume=False)
-    sender = _sender(tracker.folder, _uri_of(header))
+    sender = _sender(tracker, _uri_of(header))
     try:
         yield tracker
     finally:
@@ -141,7 +141,7 @@ def deliver_again(run: Mapping[str, str], reference: Path, early: Sender | None 
     """
     header = RunHeader(**run)
     tracker = _open_journal(project_root(), header, resume=True)
-    sender = _sender(tracker.folder, _uri_of(header), early)
+    sender = _sender(tracker, _uri_of(header), early)
     if is_finished(tracker.folder):  # or its journal is gone, for all was delivered
         tracker.write("added")
     else:
@@ -160,10 +160,10 @@ def start_sender() -> Sender | None:
         return None
 
 
-def _sender(folder: Path, uri: str, early: Sender | None = None) -> Sender:
+def _sender(tracker: JournalTracker, uri: str, early: Sender | None = None) -> Sender:
     """The one that was started early, if it was started for this store; or one of now."""
     sender = early if early and early.uri == uri else Sender(uri)
-    sender.deliver(folder)
+    sender.deliver(tracker.folder, tracker.header)
     return sender
 
 
@@ -190,7 +190,7 @@ def side_run(params: Params, name: str, source: str) -> Iterator[JournalTracker]
         tracking_uri=without_credentials(uri),
     )
     tracker = _open_journal(root, header, resume=False)
-    sender = _sender(tracker.folder, uri)
+    sender = _sender(tracker, uri)
     tracker.write("start", pid=os.getpid())
     tracker.set_tags({**_facts_of_here(_source()), "mlflow.source.name": source})
     try:

@@ -1,7 +1,7 @@
 """Who delivers a journal: a child process while a stage writes it, or `cgan track flush` later.
 
-The stage holds a `Sender`, tells it its folder, and ends it by closing its stdin. The process itself,
-`python -m cgan.tracking.sender`, is told the folder on stdin and answers on stdout, in JSON lines: `run_id`
+The stage holds a `Sender`, tells it folder and header, and ends it by closing its stdin. The process itself,
+`python -m cgan.tracking.sender`, is told both on stdin and answers on stdout, in JSON lines: `run_id`
 once the run exists in the store; at the end `delivered`, `rejected` and `error`. One process at a time
 delivers a journal.
 """
@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,17 @@ class Sender:
         )
         self._said = b""
 
-    def deliver(self, folder: Path) -> None:
-        """Tell it its journal. That it has died meanwhile is told by `finish`."""
+    def deliver(self, folder: Path, header: RunHeader) -> None:
+        """Tell it its journal. That it has died meanwhile is told by `finish`.
+
+        The header too: by the time it has imported MLflow, the sender of a process that was killed may have
+        delivered the journal, and removed it.
+        """
         self.folder = folder
         assert self._process.stdin
+        told = json.dumps({"folder": str(folder), "header": asdict(header)})
         with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps(str(folder)).encode() + b"\n")
+            self._process.stdin.write(told.encode() + b"\n")
 
     def require_connection(self, shown_uri: str) -> None:
         """Raises TrackingError unless the run exists in the store within CONNECT_S seconds."""
@@ -141,16 +147,13 @@ def send() -> None:
 
         if not is_server(os.environ[STORE]):
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-    told = sys.stdin.buffer.readline()
-    if not told:
+    line = sys.stdin.buffer.readline()
+    if not line:
         return
-    folder = Path(json.loads(told))
-    try:
-        with (folder / "sender.log").open("ab") as log_file:
-            os.dup2(log_file.fileno(), sys.stderr.fileno())
-        header = RunHeader.load(folder)  # now, while our parent keeps the journal
-    except FileNotFoundError:
-        return  # our parent was killed, and another process has delivered it meanwhile
+    told = json.loads(line)
+    folder, header = Path(told["folder"]), RunHeader(**told["header"])
+    with contextlib.suppress(FileNotFoundError), (folder / "sender.log").open("ab") as log_file:
+        os.dup2(log_file.fileno(), sys.stderr.fileno())
     closed = threading.Event()
 
     def watch() -> None:

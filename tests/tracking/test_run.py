@@ -738,6 +738,21 @@ def test_a_sender_that_is_told_no_journal_ends_with_its_parent_and_leaves_nothin
     assert (root / "mlflow.db").read_bytes() == before
 
 
+def test_f78_a_journal_that_another_sender_has_delivered_and_removed_still_has_its_run(
+    root: Path,
+) -> None:
+    """By the time that this one has imported MLflow."""
+    with training(root) as tracker:
+        log_steps(tracker)
+    ((run_id, _, _),) = Store(root / "mlflow.db").runs()
+    assert not tracker.folder.exists()
+    sender = start_sender()
+    assert sender
+    sender.deliver(tracker.folder, tracker.header)
+    assert sender.finish(30)["run_id"] == run_id
+    assert not tracker.folder.exists() and len(Store(root / "mlflow.db").runs()) == 1
+
+
 def test_a_sender_that_was_started_for_another_store_is_not_told_this_run(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
