@@ -139,6 +139,11 @@ def _problem_in_words(problem: dict[str, Any]) -> str:
     parent = _model_at(location[:-1])
     prefix = name.rpartition(".")[0]
     prefix = f"{prefix}." if prefix else ""
+    if name == "train_judge.lr":
+        return (
+            "`train_judge.lr` is `train_judge.peak_lr` now, of another optimizer: write 0.2 where it "
+            "was 2.0e-3."
+        )
     if kind == "extra_forbidden":
         return f"unknown key `{name}`; {_suggestion(str(location[-1]), parent, prefix)}"
     if kind == "missing":

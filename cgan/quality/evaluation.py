@@ -302,7 +302,13 @@ def gan_train(
     It is trained as the judge was, seed included, for `kimg` or as long: so what the judge itself, which
     saw reals, gets on the hold-out is what this can be at best.
     """
-    recipe = JudgeParams(**inputs.judge_facts["params"])
+    try:
+        recipe = JudgeParams(**inputs.judge_facts["params"])
+    except (KeyError, TypeError, ValueError):
+        raise ModelError(
+            f"{JUDGE}: its recipe is not one of this cgan's, so no second judge can be trained by it. Make "
+            "it again: `dvc repro --force train_judge`; or leave GAN-train out: `evaluate.gan_train_kimg: 0.0`."
+        ) from None
     if kimg is not None:
         recipe = recipe.model_copy(update={"total_kimg": kimg})
     hardware = choose_hardware("auto", "auto")

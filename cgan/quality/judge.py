@@ -87,8 +87,9 @@ class Judge(nn.Module):
         super().__init__()
         if version not in (1, VERSION):
             raise ValueError(f"a judge of version {version}")
-        facts = {"classes": classes, "channels": channels, "width": width, "version": version}
-        self.facts: Facts = facts if version > 1 else {k: facts[k] for k in list(facts)[:3]}
+        self.facts: Facts = {"classes": classes, "channels": channels, "width": width}
+        if version > 1:
+            self.facts["version"] = version
         w = width
         if version == 1:
             half = [*_convolution(w, 2 * w, 3), nn.MaxPool2d(2)]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
 from cgan.data.dataset import Dataset
 from cgan.params.sections import TrainChoices, TrainParams
@@ -23,7 +24,10 @@ NEAR = {"class_logit_weight": 1.25, "max_shift": 0, "total_kimg": 160.0}
 FAR = {"class_logit_weight": 2.5, "total_kimg": 240.0}
 SHIFT = 0.07  # of the side, where images lie far apart
 FAR_APART = 0.53
-LOOKED_AT, COMPARED = 1000, 4000  # images, at most
+LOOKED_AT, COMPARED, AT_ONCE = 1000, 4000, 100  # images, at most
+COMPARED_SIDE = (
+    32  # pixels: larger images are made smaller, so that 4,000 of any size fit into memory
+)
 LEAST_SIDE = 16  # pixels: in smaller images the moved edge is too much of the whole
 
 
@@ -45,15 +49,18 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
             "far apart",
             FAR | {"max_shift": round(SHIFT * side) if side >= LEAST_SIDE else 0},
         )
+    params = filled(choices, rules)
     words = ", ".join(
-        f"{name} {rule:g}" for name, rule in rules.items() if getattr(choices, name) == "auto"
+        f"{name} {getattr(params, name):g}" for name in rules if getattr(choices, name) == "auto"
     )
-    return Fit(filled(choices, rules), f"{words} (images {where}: {apart:.2f})" if words else "")
+    return Fit(params, f"{words} (images {where}: {apart:.2f})" if words else "")
 
 
 def filled(choices: TrainChoices, rules: Mapping[str, Any] = NEAR) -> TrainParams:
     """The choices, with one of the rules in the place of each `auto`."""
     values = choices.model_dump()
+    if choices.discriminator == "demo":  # it has no class logits
+        rules = {**rules, "class_logit_weight": 0.0}
     return TrainParams(**values | {n: rule for n, rule in rules.items() if values[n] == "auto"})
 
 
@@ -64,7 +71,13 @@ def sparsity(data: Dataset) -> float:
     Distances are between pixels. A large set is judged by a sample, drawn by a seed of its own.
     """
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:COMPARED]
-    pixels = data.images[order].flatten(1).float()
+    height, width = (min(side, COMPARED_SIDE) for side in data.images.shape[2:])
+    pixels = torch.cat(
+        [
+            adaptive_avg_pool2d(data.images[rows].float(), (height, width)).flatten(1)
+            for rows in order.split(AT_ONCE)
+        ]
+    )
     some = pixels[:LOOKED_AT]
     distances = torch.cdist(some, pixels)
     distances.fill_diagonal_(math.inf)

@@ -417,3 +417,28 @@ def test_utf8_byte_order_mark_is_accepted(load: Load) -> None:
 def test_train_section_can_be_built_without_a_file() -> None:
     train = load_params(ROOT / "params.yaml").train
     assert TrainChoices(**train.model_dump()) == train
+
+
+def test_an_old_name_of_the_judges_rate_is_told_with_its_new_value(load: Load) -> None:
+    with pytest.raises(
+        ParamsError, match=r"is `train_judge\.peak_lr` now.* write 0\.2 where it was"
+    ):
+        load({"train_judge.lr": 2.0e-3})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("train.total_kimg", -1, "a number above 0 and at most 1000000 or `auto`, got -1"),
+        ("train.max_shift", 1.5, "a whole number at least 0 and at most 64 or `auto`, got 1.5"),
+        ("train.class_logit_weight", "4", "`auto`, got the text '4'. Write 4.0, without quotes"),
+        ("train.max_shift", "many", "or `auto`, got the text 'many'"),
+    ],
+)
+def test_a_number_or_auto_is_refused_once_and_in_words(
+    load: Load, key: str, value: Any, told: str
+) -> None:
+    with pytest.raises(ParamsError) as caught:
+        load({key: value})
+    assert f"`{key}` must be " in str(caught.value) and told in str(caught.value)
+    assert "\n" not in str(caught.value)

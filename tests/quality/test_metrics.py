@@ -19,7 +19,7 @@ from torch import Tensor
 from cgan import project
 from cgan.data.dataset import Dataset, load_dataset, save_dataset
 from cgan.data.sources import mnist_sample
-from cgan.errors import DataError
+from cgan.errors import DataError, ModelError
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import digest_of, save_network
 from cgan.model.networks import Architecture, build_generator
@@ -439,6 +439,18 @@ def test_gan_train_is_the_judges_own_recipe_on_drawings(
     found = gan_train(training.images, training.labels, inputs, None)
     assert found == accuracy(first, heldout)
     assert found != gan_train(training.images, training.labels, inputs, 1.0)
+
+
+@pytest.mark.parametrize("params", [None, {"lr": 0.002}, 3])
+def test_a_judge_of_another_recipe_trains_no_second_one_and_is_one_message(
+    judge: Judge, digits: tuple[Dataset, Dataset], params: Any
+) -> None:
+    facts = {"digest": "0"} if params is None else {"digest": "0", "params": params}
+    inputs = replace(inputs_of(judge, *digits), judge_facts=facts)
+    with pytest.raises(
+        ModelError, match=r"its recipe is not one of this cgan's.*--force train_judge"
+    ):
+        gan_train(digits[0].images, digits[0].labels, inputs, None)
 
 
 def test_progress_is_told_what_an_evaluation_does_and_changes_no_number(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, peak_bytes
 
 from cgan.data.dataset import Dataset
 from cgan.data.sources import mnist_sample
@@ -90,3 +90,30 @@ def test_a_preset_with_numbers_keeps_them_on_far_images(
     found = fit(CHOICES.model_copy(update=wanted), noise(32)).params.model_dump()
     numbers = {key: value for key, value in wanted.items() if value != "auto"}
     assert {key: found[key] for key in numbers} == numbers
+
+
+def test_the_demos_discriminator_gets_no_class_weight() -> None:
+    changes = {"discriminator": "demo", "updates": "in_turn", "auxiliary_discriminator": 0.0}
+    found = fit(CHOICES.model_copy(update=changes), noise(28))
+    assert found.params.class_logit_weight == 0
+    assert found.choice.startswith("class_logit_weight 0, ")
+
+
+LARGE = """
+import torch
+from cgan.data.dataset import Dataset
+from cgan.training.fitting import sparsity
+images = torch.zeros(1000, 3, 256, 256, dtype=torch.uint8)  # 0.2 GB, as floats 0.8
+assert sparsity(Dataset(images, torch.arange(1000) % 3, {"classes": 3})) == 0
+"""
+
+
+def test_large_images_are_compared_in_bounded_memory(tmp_path: Path) -> None:
+    assert peak_bytes(LARGE, tmp_path) < 0.9e9
+
+
+def test_large_images_lie_as_far_apart_as_they_do_made_smaller() -> None:
+    data = noise(32)
+    large = data.images.repeat_interleave(3, 2).repeat_interleave(3, 3)
+    found = sparsity(Dataset(large, data.labels, data.metadata))
+    assert found == pytest.approx(sparsity(data)) and found > FAR_APART
