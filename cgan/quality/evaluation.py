@@ -306,8 +306,9 @@ def gan_train(
         recipe = JudgeParams(**inputs.judge_facts["params"])
     except (KeyError, TypeError, ValueError):
         raise ModelError(
-            f"{JUDGE}: its recipe is not one of this cgan's, so no second judge can be trained by it. Make "
-            "it again: `dvc repro --force train_judge`; or leave GAN-train out: `evaluate.gan_train_kimg: 0.0`."
+            f"{JUDGE}: its recipe is not one of this cgan's, so no second judge can be trained by it. "
+            "Make it again: `dvc repro --force train_judge`; or leave GAN-train out: "
+            "`evaluate.gan_train_kimg: 0.0`."
         ) from None
     if kimg is not None:
         recipe = recipe.model_copy(update={"total_kimg": kimg})
