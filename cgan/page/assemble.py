@@ -1,0 +1,72 @@
+"""One HTML file out of its parts: template, style, sections, data, weights, scripts. It requests nothing."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from collections.abc import Iterable, Mapping
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from cgan.page.weights import packed
+from cgan.project import PACKAGE
+
+if TYPE_CHECKING:
+    from cgan.serving.generator import Generator
+
+FOLDER = PACKAGE / "page"
+# In the order in which they are evaluated: a file imports only from those before it.
+PLAY = ("generator.js", "play.js")
+
+
+def play_page(generator: Generator) -> str:
+    """A page of the first half alone: the generator, to play with."""
+    return document("cgan", ["play"], PLAY, play_data(generator), packed(generator))
+
+
+def play_data(generator: Generator) -> dict[str, Any]:
+    """What the first half knows of its generator."""
+    return {
+        "architecture": generator.network.architecture.to_json(),
+        "digest": generator.facts["digest"],
+        "class_names": generator.facts.get("class_names"),
+    }
+
+
+def document(
+    title: str,
+    sections: Iterable[str],
+    scripts: Iterable[str],
+    data: Mapping[str, Any],
+    weights: bytes | None = None,
+) -> str:
+    """The file. `sections` are names of .html files here, `data` is what the scripts read as JSON.
+
+    Whatever stands in `title` and `data` is text: it cannot become markup or script.
+    """
+    return Template(_asset("template.html")).substitute(
+        title=html.escape(title),
+        style=_asset("page.css"),
+        body="\n".join(_asset(f"{name}.html") for name in sections),
+        data=as_script_text(data),
+        weights=base64.b64encode(weights or b"").decode(),
+        script=joined(scripts),
+    )
+
+
+def as_script_text(data: Any) -> str:
+    """JSON that cannot end the <script> that it stands in."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def joined(scripts: Iterable[str]) -> str:
+    """Modules → one: they share a scope, so imports between them fall away."""
+    text = "\n".join(_asset(name) for name in scripts)
+    return re.sub(r"^(import .*\n|export )", "", text, flags=re.MULTILINE)
+
+
+def _asset(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
