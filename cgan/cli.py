@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -75,7 +76,10 @@ def validate(
 def draw(
     text: Annotated[
         str | None,
-        typer.Argument(help='The classes to draw, such as 2024; more than 10 classes: "12,3 40".'),
+        typer.Argument(
+            help='The classes to draw, such as 2024; more than 10 classes: "12,3 40"; or their names: '
+            '"cat,dog".'
+        ),
     ] = None,
     out: Annotated[
         str | None,
@@ -138,7 +142,8 @@ def draw(
         typer.echo(write_set(out or "drawn/set.npz", generator, per_class, seed))
         return
     labels = list(range(generator.classes)) if text is None else generator.labels(text)
-    name = "grid" if text is None else "-".join(text.split())[:40]
+    # A class name may hold a slash.
+    name = "grid" if text is None else re.sub(r"[^\w,.-]+", "-", text)[:40].strip("-.") or "text"
     out, rows = out or f"drawn/{name}.png", rows if grid else 1
     images, words = write_picture(out, generator, labels, rows, seed, Style(scale, smooth, inks))
     if sys.stdout.isatty() if show is None else show:

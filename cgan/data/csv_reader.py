@@ -43,6 +43,7 @@ BLOCK_VALUES = 100_000  # parsed at once: they stay in the cache
 DEFAULTS = ValidateParams(
     label_column="label",
     classes=None,
+    class_names=None,
     channels=1,
     height=None,
     width=None,

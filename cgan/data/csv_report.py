@@ -20,6 +20,7 @@ from cgan.data.csv_faults import SHOWN, renumbering_advice
 from cgan.data.csv_reader import Table
 from cgan.data.dataset import first_copies
 from cgan.errors import DataError
+from cgan.markdown import in_markdown
 from cgan.params.sections import ValidateParams
 
 FORMAT = 1
@@ -42,6 +43,7 @@ def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]
     images, labels = table.images, table.labels
     counts = np.bincount(labels, minlength=table.classes)
     _check_counts(counts, params, name)
+    named = _named(table.classes, params, name)
     histogram = np.zeros(256, np.int64)
     ink = np.zeros(images.shape[2:], np.int64)
     darkest, brightest, roughness = [], [], []
@@ -105,6 +107,7 @@ def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]
         "csv": {"sha256": table.sha256, "bytes": table.size_bytes},
         "rows": len(labels),
         "classes": table.classes,
+        **named,
         "class_counts": [int(count) for count in counts],
         "shape": dict(zip(("channels", "height", "width"), size, strict=True)),
         "duplicates": copies,
@@ -133,7 +136,8 @@ def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]
             "the file did not change while it was read",
         ],
         "warnings": warnings,
-        "params": params.model_dump(),
+        # A report on classes without names is, byte for byte, what it was before there were names.
+        "params": params.model_dump(exclude=set() if named else {"class_names"}),
     }
 
 
@@ -186,6 +190,18 @@ def _check_counts(counts: NDArray[np.int64], params: ValidateParams, name: str) 
         )
     if problems:
         raise DataError(f"{name}: {' '.join(problems)}")
+
+
+def _named(classes: int, params: ValidateParams, name: str) -> dict[str, list[str]]:
+    """What the report says of the classes' names; nothing where they are numbers."""
+    if params.class_names is None:
+        return {}
+    if len(params.class_names) != classes:
+        raise DataError(
+            f"{name}: {classes} classes, with labels from 0 to {classes - 1}, and `validate.class_names` "
+            f"has {len(params.class_names)} names. Give one name a class, in the order of the labels."
+        )
+    return {"class_names": params.class_names}
 
 
 def _gap_advice(
@@ -243,8 +259,9 @@ def to_markdown(report: dict[str, Any], name: str) -> str:
     lines = [f"# Validation of `{title}`", "", "| | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in facts.items()]
     lines += ["", "## Images per class", "", "| class | images | |", "|---:|---:|---|"]
+    names = report.get("class_names") or range(report["classes"])
     lines += [
-        f"| {label} | {count:,} | {'█' * max(1, round(20 * count / most))} |"
+        f"| {in_markdown(names[label])} | {count:,} | {'█' * max(1, round(20 * count / most))} |"
         for label, count in enumerate(report["class_counts"])
     ]
     lines += ["", "## Checks passed", ""] + [f"- {check}" for check in report["checks"]]

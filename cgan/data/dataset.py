@@ -35,7 +35,8 @@ class Dataset:
     """Images uint8 [N, C, H, W] and labels int64 [N] on the CPU.
 
     `metadata`: `classes` (int), `count` (int), `shape` (C, H, W), `part` (train or holdout),
-    `csv_sha256` (of the CSV), `digest` (sha256 of images and labels; the reference set's hash).
+    `csv_sha256` (of the CSV), `digest` (sha256 of images and labels; the reference set's hash), and
+    `class_names` where the classes have names.
     """
 
     images: torch.Tensor
@@ -48,6 +49,12 @@ class Dataset:
     @property
     def classes(self) -> int:
         return int(self.metadata["classes"])
+
+    @property
+    def class_names(self) -> list[str]:
+        """One a class, in the order of the labels; numbers where they have no names."""
+        named: list[str] = self.metadata.get("class_names") or [str(n) for n in range(self.classes)]
+        return named
 
 
 def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:

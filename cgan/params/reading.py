@@ -162,6 +162,8 @@ def _problem_in_words(problem: dict[str, Any]) -> str:
         text += " The demo's network is called `demo` now."
     if wanted := {int, float} & _types_in(field.annotation):
         text += _number_meant(found, whole=wanted == {int})
+    if name == "validate.class_names" and isinstance(found, int | float):
+        text += f" Put it in quotes: '{found}'."
     if name == "gate.model" and kind == "string_pattern_mismatch":
         text += " Expected letters, digits, `.`, `_` and `-`, such as `cgan`."
     elif kind == "string_pattern_mismatch":
@@ -205,8 +207,11 @@ def _type_in_words(annotation: Any, metadata: list[Any]) -> str:
         told = " or ".join(_type_in_words(option, metadata) for option in options)
         return told if len(options) > 1 else f"{told} or null"
     if get_origin(annotation) is Annotated:
-        inner, rule = get_args(annotation)
-        return _type_in_words(inner, rule.metadata)
+        inner, *rules = get_args(annotation)
+        limits_of = [limit for rule in rules for limit in getattr(rule, "metadata", [])]
+        return _type_in_words(inner, limits_of)
+    if get_origin(annotation) is list:
+        return f"a list of {_type_in_words(get_args(annotation)[0], []).removeprefix('a ')}s"
     if get_origin(annotation) is Literal:
         texts = [f"`{option}`" for option in get_args(annotation)]
         return texts[0] if len(texts) == 1 else "one of " + ", ".join(texts)

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+MAX_NAME_LENGTH = 60  # characters of a class name
+
 
 class Section(BaseModel):
     """Strict: no text becomes a number and no `true` a 1. Unknown keys, inf and nan are refused."""
@@ -38,6 +40,21 @@ RelativeName = Annotated[PrintableText, AfterValidator(_check_relative)]
 """A name or relative path that stays inside the folder where it is looked up."""
 
 
+def _check_class_name(name: str) -> str:
+    if len(name) > MAX_NAME_LENGTH:
+        raise ValueError(
+            f"{name[:80]!r} has {len(name):,} characters, expected at most {MAX_NAME_LENGTH}"
+        )
+    # In a text to draw, commas and spaces stand between the classes.
+    if "," in name or name != name.strip():
+        raise ValueError(f"{name!r} has a comma, or a space at an end. Remove it")
+    return name
+
+
+ClassName = Annotated[PrintableText, AfterValidator(_check_class_name)]
+"""What people call a class."""
+
+
 class DataParams(Section):
     """Stage download: where the CSV comes from, and how large it may be."""
 
@@ -53,6 +70,7 @@ class ValidateParams(Section):
 
     label_column: PrintableText
     classes: int | None = Field(ge=2, le=1000)
+    class_names: list[ClassName] | None
     channels: Literal[1, 3]
     height: int | None = Field(ge=8, le=256)
     width: int | None = Field(ge=8, le=256)
@@ -63,6 +81,18 @@ class ValidateParams(Section):
     def _both_or_neither(self) -> Self:
         if (self.height is None) != (self.width is None):
             raise ValueError("give both `height` and `width`, or neither (square images)")
+        return self
+
+    @model_validator(mode="after")
+    def _one_name_a_class(self) -> Self:
+        names = self.class_names or []
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"`class_names` has {min(twice)!r} twice. Give each class its own")
+        if self.class_names is not None and len(names) != (self.classes or max(2, len(names))):
+            raise ValueError(
+                f"`class_names` has {len(names):,} names and `classes` is {self.classes or 'null'}. Give one "
+                "name a class, in the order of their numbers, or null"
+            )
         return self
 
 

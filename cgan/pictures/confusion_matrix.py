@@ -20,13 +20,17 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> NDArray[n
 
     Shades and numbers are per cent of the row, so that classes of different size compare; a row
     without a count stays empty. Errors are shaded by their square root: a few per cent must be seen.
-    Numbers are left out where the cells get too small, beyond 24 classes.
+    Numbers are left out where the cells get too small, beyond 24 classes. Names that the font or the
+    cells have no room for give way to the numbers of the classes.
     """
     counts = np.asarray(matrix, dtype=np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     parts = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     classes = len(class_names)
     cell = min(56.0, max(2.0, 600 / classes))
+    # Pillow's font has Latin letters only.
+    if not all(name.isascii() and text_width(name, 14) + 4 <= cell for name in class_names):
+        class_names = [str(label) for label in range(classes)]
     size = min(14.0, max(7.0, cell * 0.28))
     widest = max(text_width(name, 14) for name in class_names)
     name_step = next(

@@ -115,6 +115,8 @@ def judge_generator(
             "value": gan_train(draws[0], asked, inputs, params.gan_train_kimg, progress),
             "floor": report["conditional_accuracy"]["floor"],
         }
+    if "class_names" in inputs.training.metadata:
+        report["class_names"] = inputs.training.class_names
     own = {"draws": params.draws, "neighbours": NEIGHBOURS}
     return {**report, "passport": passport(inputs, params) | own}
 

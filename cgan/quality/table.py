@@ -137,6 +137,7 @@ def class_table(report: Report) -> list[list[Any]]:
     """Accuracy and distance of each class, a header first; no distance where one image was held out."""
     columns = [report[metric]["by_class"] for metric in ("conditional_accuracy", "fid_judge")]
     rows: list[list[Any]] = [["class", "accuracy", "Fréchet distance"]]
-    for label, values in enumerate(zip(*columns, strict=True)):
-        rows.append([label, *("" if value is None else round(value, 5) for value in values)])
+    names = report.get("class_names") or range(len(columns[0]))
+    for name, values in zip(names, zip(*columns, strict=True), strict=True):
+        rows.append([name, *("" if value is None else round(value, 5) for value in values)])
     return rows

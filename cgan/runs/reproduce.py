@@ -50,7 +50,7 @@ from cgan.runs.recorded_run import (
     yaml_of_then,
 )
 from cgan.stages.runner import last_line
-from cgan.tracking.journal import project_root
+from cgan.tracking.journal import MAX_PARAM, project_root
 from cgan.tracking.run import PATCH
 
 Say = Callable[[str], None]
@@ -181,7 +181,7 @@ def _require_params(run: RecordedRun, tree: Path) -> None:
 
 
 def _is_same_value(value: Any, logged: str | None) -> bool:
-    if logged is None or logged == str(value):
+    if logged is None or logged == str(value)[:MAX_PARAM]:
         return True
     with contextlib.suppress(TypeError, ValueError):
         return float(value) == float(logged)  # 1 in the file was logged as 1.0

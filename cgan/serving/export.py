@@ -21,6 +21,7 @@ from torch import Tensor
 from cgan.errors import CganError
 from cgan.files import replacing
 from cgan.model.sampling import draw, encode_png, image_grid, picture_of, save_png
+from cgan.serving.class_names import names_in
 from cgan.serving.generator import Generator
 from cgan.serving.screen import PER_LINE, Inks, balanced
 
@@ -132,8 +133,9 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
         )
     labels = torch.arange(classes).repeat(per_class)
     images = draw(generator.network, labels, seed)
+    names = names_in(generator.facts, classes)
     with _write_errors(out):
-        write(Path(out), images, labels)
+        write(Path(out), images, labels, names)
     return f"{out}: {count:,} drawings, {per_class:,} of each of {classes} classes, seed {seed}"
 
 
@@ -146,14 +148,16 @@ def _writer(out: str) -> Any:
     return writer
 
 
-def _write_npz(out: Path, images: Tensor, labels: Tensor) -> None:
+def _write_npz(out: Path, images: Tensor, labels: Tensor, names: list[str] | None) -> None:
+    """`images`, `labels` and, where the classes have names, `class_names`."""
     pictures = picture_of(images.permute(0, 2, 3, 1).contiguous())
     # A file object keeps numpy from adding an ending of its own to the temporary name.
     with replacing(out) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, images=pictures, labels=labels.numpy())
+        named = {"class_names": np.array(names)} if names else {}
+        np.savez_compressed(file, images=pictures, labels=labels.numpy(), **named)
 
 
-def _write_csv(out: Path, images: Tensor, labels: Tensor) -> None:
+def _write_csv(out: Path, images: Tensor, labels: Tensor, _: list[str] | None) -> None:
     """Kaggle's form: label, then the pixels row by row; colours plane by plane."""
     pixels: NDArray[np.uint8] = images.flatten(1).numpy()
     texts = [str(value) for value in range(256)]
@@ -163,7 +167,7 @@ def _write_csv(out: Path, images: Tensor, labels: Tensor) -> None:
             file.write(f"{label},{','.join([texts[value] for value in row.tolist()])}\n")
 
 
-def _write_folder(out: Path, images: Tensor, labels: Tensor) -> None:
+def _write_folder(out: Path, images: Tensor, labels: Tensor, _: list[str] | None) -> None:
     """`<label>/<label>_<index>.png`, all or nothing."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise CganError(f"{out}: exists and is not empty. Remove it or name another folder.")

@@ -5,7 +5,6 @@ torch is imported when a model is loaded, not before: a typing error in a text i
 
 from __future__ import annotations
 
-import json
 import operator
 import re
 from collections.abc import Sequence
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError
+from cgan.serving.class_names import class_named, names_in, parse_text, stated_classes
 
 if TYPE_CHECKING:
     from cgan.model import networks
     from cgan.model.sampling import Picture
 
 MAX_SEED = 2**63 - 1
-MAX_HEADER_BYTES = 2**20
 ALIASES = ("champion", "challenger", "previous")
 _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
 
@@ -77,13 +76,18 @@ class Generator:
         return self.network.architecture.classes
 
     @property
+    def class_names(self) -> list[str]:
+        """One a class, in the order of the labels; where they have no names, their numbers."""
+        return names_in(self.facts, self.classes) or [str(label) for label in range(self.classes)]
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of one image: (H, W), in colour (H, W, 3)."""
         a = self.network.architecture
         return (a.height, a.width) if a.channels == 1 else (a.height, a.width, a.channels)
 
-    def draw(self, what: str | Sequence[int], seed: int = 0) -> Picture:
-        """uint8 [N, *shape]: an image for each class in a text ("2024") or a list of labels.
+    def draw(self, what: str | Sequence[int | str], seed: int = 0) -> Picture:
+        """uint8 [N, *shape]: an image for each class in a text ("2024"), or in a list of labels or names.
 
         Equal seeds draw equal images, position by position, however many are asked for. Raises
         CganError for something that is no class.
@@ -98,74 +102,37 @@ class Generator:
         images = draw(self.network, torch.tensor(labels), seed)
         return picture_of(images.permute(0, 2, 3, 1).contiguous())
 
-    def labels(self, what: str | Sequence[int]) -> list[int]:
-        """The classes that `what` asks for, checked."""
+    def labels(self, what: str | Sequence[int | str]) -> list[int]:
+        """The classes that `what` asks for, checked: a text is read as `cgan.serving.class_names` says."""
+        names = names_in(self.facts, self.classes)
         if isinstance(what, str):
-            return parse_text(what, self.classes)
+            return parse_text(what, self.classes, names)
+        labels: list[int] = []
         for position, label in enumerate(what):
-            if not (hasattr(label, "__index__") and 0 <= label < self.classes):
+            if isinstance(label, str) and names and (one := class_named(label, names)) is not None:
+                labels.append(one)
+            elif (
+                not isinstance(label, str)
+                and hasattr(label, "__index__")
+                and 0 <= label < self.classes
+            ):
+                labels.append(operator.index(label))
+            else:
                 raise CganError(
                     f"label {label!r} at index {position} is not a class. "
                     f"The classes are 0 to {self.classes - 1}."
                 )
-        if not len(what):
+        if not labels:
             raise CganError("no labels to draw. Give at least one.")
-        return [operator.index(label) for label in what]
+        return labels
 
 
 def check_text(text: str, source: Path | str) -> None:
-    """Raise CganError, without waiting for torch, if no label can be read from some of the text.
+    """Raise CganError, without waiting for torch, if a part of the text is no class of a model file.
 
-    Of a file, the classes are those that its header states. Where it states none, and of a model in
-    MLflow, only what no model has for a class is found. Whether the file is whole shows when it is
-    loaded.
+    The classes are those that its header states. Where it states none, and of a model in MLflow, nothing
+    is found. Whether the file is whole shows when it is loaded.
     """
-    classes = None if source in ALIASES or _MLFLOW_URI.match(str(source)) else _classes_in(source)
-    if classes:
-        parse_text(text, classes)
-    elif stranger := re.search(r"[^0-9,\s]", text):
-        raise CganError(
-            f"{stranger[0]!r}, character {stranger.start() + 1} of the text to draw, is not a class. "
-            'Classes are digits ("2024"), or numbers separated by commas or spaces ("12,3 40").'
-        )
-
-
-def _classes_in(path: Path | str) -> int | None:
-    """From the header of a safetensors file, which is its length in 8 bytes and then JSON."""
-    try:
-        if not Path(path).is_file():
-            return None
-        with Path(path).open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
-        classes = json.loads(header["__metadata__"]["cgan"])["architecture"]["classes"]
-    except (OSError, KeyError, TypeError, ValueError, RecursionError):
-        return None
-    return classes if type(classes) is int and classes > 0 else None
-
-
-def parse_text(text: str, classes: int) -> list[int]:
-    """The labels that a text asks for. Raises CganError that names the first character that is none.
-
-    Up to 10 classes each digit is a label ("2024"); beyond, numbers stand between commas or spaces
-    ("12,3 40").
-    """
-    valid = f"0 to {classes - 1}"
-    if classes > 10:
-        words = text.replace(",", " ").split()
-        valid += ', separated by commas or spaces ("12,3 40")'
-    else:
-        words = list(text)
-    if not words:
-        raise CganError(f"the text to draw is empty. The classes are {valid}.")
-    labels = []
-    for position, word in enumerate(words, start=1):
-        # isdecimal() alone would let other scripts' digits through.
-        if not (word.isascii() and word.isdecimal() and len(word) < 10 and int(word) < classes):
-            part = "number" if classes > 10 else "character"
-            raise CganError(
-                f"{word[:40]!r}, {part} {position} of the text to draw, is not a class. "
-                f"The classes are {valid}."
-            )
-        labels.append(int(word))
-    return labels
+    stated = None if source in ALIASES or _MLFLOW_URI.match(str(source)) else stated_classes(source)
+    if stated:
+        parse_text(text, *stated)

@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     compute_deterministically()
-    report = judge_generator(Inputs.load(), load_params().evaluate, progress)
+    inputs = Inputs.load()
+    report = judge_generator(inputs, load_params().evaluate, progress)
     write_json(EVALUATION, report)
     write_json(METRICS, {"quality": headline(report)})
     confusion = torch.tensor(report["confusion"])
-    names = [str(label) for label in range(len(confusion))]
-    save_png(CONFUSION, confusion_matrix_image(confusion, names))
+    save_png(CONFUSION, confusion_matrix_image(confusion, inputs.training.class_names))
     for name, value in headline(report).items():
         log.info("%-24s %s", name, value)
 

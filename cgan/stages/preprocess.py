@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,9 @@ def main() -> None:
     train, holdout = split(table.images, table.labels, params.holdout_fraction, params.seed)
     sheet = _contact_sheet(table.images, table.labels, train, table.classes)
     smaller, larger = sorted([("train", train), ("holdout", holdout)], key=lambda it: len(it[1]))
-    facts = {"classes": table.classes, "csv_sha256": table.sha256}
+    facts: dict[str, Any] = {"classes": table.classes, "csv_sha256": table.sha256}
+    if validated.class_names:
+        facts["class_names"] = validated.class_names
 
     def save(part: str, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
         save_dataset(f"data/processed/{part}.safetensors", images, labels, {"part": part, **facts})
@@ -59,7 +62,8 @@ def _read_report() -> tuple[ValidateParams, str]:
     try:
         report = json.loads(Path(VALIDATION).read_text(encoding="utf-8"))
         if report["format"] == csv_report.FORMAT:
-            return ValidateParams.model_validate(report["params"]), str(report["csv"]["sha256"])
+            params = {"class_names": None, **report["params"]}
+            return ValidateParams.model_validate(params), str(report["csv"]["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise DataError(f"{VALIDATION}: missing or not readable. Make it with `dvc repro validate`.")

@@ -186,13 +186,15 @@ def train_here(
 
 
 def result_facts(params: TrainParams, data: Dataset, hardware: Hardware) -> dict[str, Any]:
-    """Everything that determines the trained weights, as plain JSON."""
+    """Everything that determines the trained weights and what their file says, as plain JSON."""
+    named = {k: data.metadata[k] for k in ("class_names",) if k in data.metadata}
     return {
         "format": FORMAT,
         "params": params.model_dump(),
         "data": {
             "data_sha256": data.metadata["csv_sha256"],
             "data_digest": data.metadata["digest"],
+            **named,
         },
         "classes": data.classes,  # by `validate.classes` there can be more than the data shows
         "code": {name: sha256_of(PACKAGE / f"{name}.py") for name in CODE},

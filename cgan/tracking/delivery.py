@@ -23,6 +23,7 @@ from cgan.files import write_json
 from cgan.tracking.journal import (
     CURSOR,
     JOURNAL,
+    MAX_PARAM,
     Record,
     RunHeader,
     all_records,
@@ -230,7 +231,7 @@ class Delivery:
         from mlflow.entities import Param
 
         for chunk in _chunks(list(record["params"].items()), 100):
-            params = [Param(key, value[:6000]) for key, value in chunk]
+            params = [Param(key, value[:MAX_PARAM]) for key, value in chunk]
             self.client.log_batch(self.connect(), params=params)
 
     def _send_end(self, record: Record) -> None:

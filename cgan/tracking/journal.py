@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 Record = dict[str, Any]
 JOURNAL = "journal.jsonl"
 CURSOR = "cursor.json"
+MAX_PARAM = 6000  # characters of a param's value that MLflow takes
 DIGITS = 6  # of a metric: what float32 has, and a page can show
 # The code that a logged model carries: `serving.mlflow_model` and all that it imports, except the
 # registry. A test compares.
@@ -50,6 +51,7 @@ DRAWING_CODE = (
     "model/networks.py",
     "model/sampling.py",
     "serving/__init__.py",
+    "serving/class_names.py",
     "serving/generator.py",
     "serving/mlflow_model.py",
 )

@@ -347,6 +347,36 @@ def test_height_without_width_is_refused(load: Load) -> None:
     assert load({"validate.height": 30, "validate.width": 20}).validation.width == 20
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([0, 1, 2], "must be a list of texts or null, got 0. Put it in quotes: '0'."),
+        ("zero, one", "must be a list of texts or null, got the text 'zero, one'."),
+        (["a", ""], "must be a list of texts or null, got an empty text."),
+        (["a", "b\n"], "holds characters that cannot be shown"),
+        (["a", "\u202eb"], "holds characters that cannot be shown"),
+        (["a", "b, c"], "'b, c' has a comma, or a space at an end"),
+        (["a", " b"], "' b' has a comma, or a space at an end"),
+        (["a", "b" * 61], "has 61 characters, expected at most 60"),
+        (["a", "b", "a"], "`class_names` has 'a' twice"),
+        ([], "`class_names` has 0 names"),
+        (["a"], "`class_names` has 1 names"),
+    ],
+)
+def test_class_names_that_could_not_be_told_apart_or_written_are_refused(
+    load: Load, names: Any, words: str
+) -> None:
+    assert words in refusal(load, {"validate.class_names": names})
+
+
+def test_there_are_as_many_class_names_as_classes(load: Load) -> None:
+    three = {"validate.class_names": ["<b>x</b>", "T-shirt/top", "猫"]}
+    assert load(three).validation.class_names == three["validate.class_names"]
+    assert load({**three, "validate.classes": 3}).validation.classes == 3
+    message = refusal(load, {**three, "validate.classes": 4})
+    assert "`class_names` has 3 names and `classes` is 4. Give one name a class" in message
+
+
 def test_all_problems_are_told_at_once(load: Load) -> None:
     message = refusal(
         load,

@@ -74,3 +74,13 @@ def test_the_picture_is_the_same_each_time() -> None:
     matrix = np.arange(25).reshape(5, 5)
     first = confusion_matrix_image(matrix, names(5))
     assert np.array_equal(first, confusion_matrix_image(matrix, names(5)))
+
+
+def test_short_names_stand_at_rows_and_columns_and_long_or_foreign_ones_give_way_to_numbers() -> (
+    None
+):
+    matrix = np.eye(3, dtype=int)
+    numbered = confusion_matrix_image(matrix, names(3))
+    assert not np.array_equal(confusion_matrix_image(matrix, ["a", "b", "c"]), numbered)
+    for other in (["a", "b", "an elephant"], ["a", "b", "猫"]):
+        assert np.array_equal(confusion_matrix_image(matrix, other), numbered)

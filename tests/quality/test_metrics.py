@@ -650,6 +650,8 @@ def test_headline_and_run_page_take_each_number_from_its_place() -> None:
         [1, 0.61, ""],
         [2, 0.94, 13.0],
     ]
+    named = class_table({**report, "class_names": ["<b>", "no", "yes"]})
+    assert [row[0] for row in named] == ["class", "<b>", "no", "yes"]
 
 
 def test_the_stage_draws_anew_for_each_draw_and_its_passport_names_what_it_measured(

@@ -26,12 +26,15 @@ def test_smallest_and_largest_images_and_many_classes_go_through_all_stages(
     shutil.copyfile(empty_store, project / "mlflow.db")
     write_csv(project / "inbox/digits.csv", *make_images(12, classes, side, channels))
     params = yaml.safe_load(Path("params.yaml").read_text())
-    params["validate"] |= {"channels": channels}
+    names = [f"<b>{label}</b> & *co*" for label in range(classes)]
+    params["validate"] |= {"channels": channels, "class_names": names}
     params["evaluate"] |= {"samples": max(100, classes * 4), "gan_train_kimg": 0.0, "draws": 1}
     Path("params.yaml").write_text(yaml.safe_dump(params))
     for name in STAGES:
         importlib.import_module(f"cgan.stages.{name}").main()
-    drawn = Generator.load("models/generator.safetensors").draw([0, classes - 1])
+    generator = Generator.load("models/generator.safetensors")
+    assert generator.class_names == names
+    drawn = generator.draw([names[0], classes - 1])
     assert drawn.shape == (2, side, side, *([3] if channels == 3 else []))
     report = json.loads(Path("reports/evaluation.json").read_text())
     assert len(report["conditional_accuracy"]["by_class"]) == classes

@@ -1,0 +1,168 @@
+"""Which classes a text asks for: by their numbers, or by the names that a generator's file gives them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cgan.errors import CganError
+
+MAX_HEADER_BYTES = 2**20
+MAX_SHOWN = 12  # names in a message
+
+
+def names_in(facts: Any, classes: int) -> list[str] | None:
+    """The names that a file's facts give the classes; None where there is not one for each."""
+    names = facts.get("class_names")
+    fits = isinstance(names, list) and len(names) == classes and all(map(_is_text, names))
+    return names if fits else None
+
+
+def _is_text(name: object) -> bool:
+    return isinstance(name, str) and bool(name.strip())
+
+
+def stated_classes(path: Path | str) -> tuple[int, list[str] | None] | None:
+    """How many classes a model file has and their names, read without torch; None where it states none.
+
+    It stands in the header of a safetensors file, which is its length in 8 bytes and then JSON.
+    """
+    try:
+        if not Path(path).is_file():
+            return None
+        with Path(path).open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
+        facts = json.loads(header["__metadata__"]["cgan"])
+        classes = facts["architecture"]["classes"]
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return (classes, names_in(facts, classes)) if type(classes) is int and classes > 0 else None
+
+
+def parse_text(text: str, classes: int, names: Sequence[str] | None = None) -> list[int]:
+    """The labels that a text asks for. Raises CganError that names the first part that is no class.
+
+    Up to 10 classes each digit is a label ("2024"); beyond, numbers stand between commas or spaces
+    ("12,3 40"). Classes with names are called by these, too ("cat, dog 3"), in capitals or not; those
+    whose names are single characters also by a word ("HELLO").
+    """
+    if names is not None:
+        return _Named(names).labels(text)
+    valid = f"0 to {classes - 1}"
+    if classes > 10:
+        words = text.replace(",", " ").split()
+        valid += ', separated by commas or spaces ("12,3 40")'
+    else:
+        words = list(text)
+    if not words:
+        raise CganError(f"the text to draw is empty. The classes are {valid}.")
+    labels = []
+    for position, word in enumerate(words, start=1):
+        label = _number(word, classes)
+        if label is None:
+            part = "number" if classes > 10 else "character"
+            raise CganError(
+                f"{word[:40]!r}, {part} {position} of the text to draw, is not a class. "
+                f"The classes are {valid}."
+            )
+        labels.append(label)
+    return labels
+
+
+def class_named(name: str, names: Sequence[str]) -> int | None:
+    """The label of one class, by its name or number; None if there is no such class."""
+    return _Named(names).label(" ".join(name.split()))
+
+
+def _number(word: str, classes: int) -> int | None:
+    # isdecimal() alone would let other scripts' digits through.
+    plain = word.isascii() and word.isdecimal() and len(word) < 10
+    return int(word) if plain and int(word) < classes else None
+
+
+class _Named:
+    """Reads texts that call the classes by `names`."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = [" ".join(name.split()) for name in names]
+        self.exact = {name: label for label, name in enumerate(self.names)}
+        self.folded: dict[str, list[int]] = {}
+        for label, name in enumerate(self.names):
+            self.folded.setdefault(name.casefold(), []).append(label)
+        # Where a 7 is the name of another class than of number 7, a number would be a riddle.
+        self.numbered = all(
+            _number(name, 10**9) in (None, label) for label, name in enumerate(names)
+        )
+        self.most_words = max(len(name.split()) for name in names)
+
+    def labels(self, text: str) -> list[int]:
+        """Between commas stands a name, or several with spaces between them."""
+        parts = [" ".join(part.split()) for part in text.split(",")]
+        if not any(parts):
+            raise CganError(f"the text to draw is empty. {self._valid()}")
+        return [label for part in parts if part for label in self._labels_in(part)]
+
+    def _labels_in(self, part: str) -> list[int]:
+        label = self.label(part)
+        if label is not None:
+            return [label]
+        words = part.split(" ")
+        # From the end: in how many ways the words from here on can be read, and where the first class ends.
+        ways, ends = [0] * len(words) + [1], [0] * len(words)
+        for start in reversed(range(len(words))):
+            for end in range(start + 1, min(start + self.most_words, len(words)) + 1):
+                if ways[end] and self._read(words[start:end]):
+                    ways[start] = min(2, ways[start] + ways[end])
+                    ends[start] = end
+        if not ways[0]:
+            raise self._stranger(words)
+        if ways[0] > 1:
+            raise CganError(
+                f"{part[:80]!r} can be read as several lists of classes. Put commas between them."
+            )
+        labels, start = [], 0
+        while start < len(words):
+            labels += self._read(words[start : ends[start]])
+            start = ends[start]
+        return labels
+
+    def _read(self, words: list[str]) -> list[int]:
+        """A name, a number, or one word of single characters that are classes; else nothing."""
+        label = self.label(" ".join(words))
+        if label is not None:
+            return [label]
+        read = self._by_name if len(self.names) > 10 else self.label
+        characters = [read(character) for character in words[0]] if len(words) == 1 else []
+        known = [label for label in characters if label is not None]
+        return known if len(known) == len(characters) else []
+
+    def label(self, word: str) -> int | None:
+        """One class; up to 10 classes a number has one digit, since "07" is two of them."""
+        named = self._by_name(word)
+        if named is None and self.numbered and (len(word) == 1 or len(self.names) > 10):
+            return _number(word, len(self.names))
+        return named
+
+    def _by_name(self, word: str) -> int | None:
+        alike = self.folded.get(word.casefold(), [])
+        return self.exact.get(word, alike[0] if len(alike) == 1 else None)
+
+    def _stranger(self, words: list[str]) -> CganError:
+        for word in words:
+            alike = self.folded.get(word.casefold(), [])
+            if len(alike) > 1:
+                either = " or ".join(repr(self.names[label]) for label in alike[:2])
+                return CganError(f"{word!r} is not a class: is it {either}?")
+        known = {piece.casefold() for name in self.names for piece in name.split()}
+        strange = [w for w in words if w.casefold() not in known and not self._read([w])]
+        return CganError(f"{(strange or words)[0][:40]!r} is not a class. {self._valid()}")
+
+    def _valid(self) -> str:
+        shown = ", ".join(self.names[:MAX_SHOWN])
+        count = len(self.names)
+        more = f", … ({count:,} in all)" if count > MAX_SHOWN else ""
+        numbers = f", or their numbers, 0 to {count - 1}" if self.numbered else ""
+        return f"The classes are {shown}{more}{numbers}; put commas between them."

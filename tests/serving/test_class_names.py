@@ -1,0 +1,125 @@
+"""Classes by name: what a text may look like, and what is said of one that names no class."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cgan.errors import CganError
+from cgan.model.model_file import save_network
+from cgan.model.networks import Architecture, build_generator
+from cgan.serving.class_names import names_in, parse_text, stated_classes
+from cgan.serving.generator import Generator, check_text
+
+CLOTHES = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+]
+LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "labels"),
+    [
+        ("Dress,Bag", CLOTHES, [3, 8]),
+        ("dress BAG", CLOTHES, [3, 8]),
+        ("  ankle   boot , bag,, ", CLOTHES, [9, 8]),
+        ("ankle boot dress ankle boot", CLOTHES, [9, 3, 9]),
+        ("2024", CLOTHES, [2, 0, 2, 4]),
+        ("20 24, bag 1", CLOTHES, [2, 0, 2, 4, 8, 1]),
+        ("HELLO World", LETTERS, [7, 4, 11, 11, 14, 22, 14, 17, 11, 3]),
+        ("12,3 25", LETTERS, [12, 3, 25]),
+        ("37 3", ["3", "7"], [0, 1, 0]),
+        ("2 1", ["0", "1", "2"], [2, 1]),
+        ("a A", ["a", "A"], [0, 1]),
+        ("New York", ["New", "York", "New York"], [2]),
+        ("new  york", ["New  York", "Rome"], [0]),
+        ("<B>x</B> &amp;", ["<b>x</b>", "&amp;"], [0, 1]),
+        ("STRASSE", ["Straße", "Weg"], [0]),
+    ],
+)
+def test_a_text_calls_classes_by_name_or_number(
+    text: str, names: list[str], labels: list[int]
+) -> None:
+    assert parse_text(text, len(names), names) == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "told"),
+    [
+        ("dress, skirt", CLOTHES, "'skirt' is not a class. The classes are T-shirt/top, Trouser, "),
+        ("dress hat bag", CLOTHES, "'hat' is not a class"),
+        ("ankle", CLOTHES, "'ankle' is not a class"),
+        ("dress 2x", CLOTHES, "'2x' is not a class. "),
+        (" ,", CLOTHES, "empty. The classes are T-shirt/top, "),
+        ("26", LETTERS, "'26' is not a class. The classes are A, B, C, "),
+        ("A1", LETTERS, "'A1' is not a class"),
+        ("A?", LETTERS, "L, … (26 in all), or their numbers, 0 to 25"),
+        ("0", ["3", "7"], "'0' is not a class. The classes are 3, 7; put commas"),
+        ("Ab", ["ab", "AB"], "'Ab' is not a class: is it 'ab' or 'AB'?"),
+        ("new york x", ["New", "York", "New York", "x"], "several lists of classes. Put commas"),
+    ],
+)
+def test_what_is_no_class_is_named_with_the_classes_there_are(
+    text: str, names: list[str], told: str
+) -> None:
+    with pytest.raises(CganError) as error:
+        parse_text(text, len(names), names)
+    assert told in str(error.value)
+
+
+def test_a_long_text_is_read_in_no_time_whatever_it_holds() -> None:
+    assert len(parse_text("ankle boot " * 20_000, 10, CLOTHES)) == 20_000
+    with pytest.raises(CganError):
+        parse_text("ankle " * 20_000, 10, CLOTHES)
+
+
+@pytest.mark.parametrize(
+    "names", [["a", "b"], ["a", "b", 3], "abc", None, {"a": 0}, ["a", "b", " "]]
+)
+def test_names_that_do_not_fit_the_classes_are_not_taken(names: object) -> None:
+    assert names_in({"class_names": names}, 3) is None
+
+
+def save(path: Path, names: list[str] | None) -> Path:
+    network = build_generator(Architecture("embed", 3, 1, 8, 8, 4, 2))
+    save_network(path, network, {"class_names": names} if names else {})
+    return path
+
+
+def test_a_generator_knows_its_names_and_takes_them_wherever_it_takes_labels(
+    tmp_path: Path,
+) -> None:
+    odd = ["<b>x</b>", "`née` | *x*", "猫"]
+    generator = Generator.load(save(tmp_path / "g.safetensors", odd))
+    assert generator.class_names == odd
+    assert stated_classes(tmp_path / "g.safetensors") == (3, odd)
+    assert generator.labels("猫, <B>x</b> 1") == [2, 0, 1]
+    assert generator.labels(["猫", 1, "0"]) == [2, 1, 0]
+    assert (generator.draw(["猫", 1]) == generator.draw([2, 1])).all()
+    for wrong in ("猫 猫", "dog", ""):
+        with pytest.raises(CganError, match="at index 1 is not a class"):
+            generator.labels([0, wrong])
+    check_text("猫", tmp_path / "g.safetensors")
+    with pytest.raises(CganError, match="'dog' is not a class"):
+        check_text("dog", tmp_path / "g.safetensors")
+
+
+def test_classes_without_names_are_called_by_their_numbers(tmp_path: Path) -> None:
+    generator = Generator.load(save(tmp_path / "g.safetensors", None))
+    assert generator.class_names == ["0", "1", "2"]
+    assert generator.labels("021") == [0, 2, 1]
+    with pytest.raises(CganError, match="index 0"):
+        generator.labels(["2"])
+    text = (tmp_path / "g.safetensors").read_bytes()
+    assert b"class_names" not in text and json.dumps("class_names").encode() not in text
