@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from cgan import __version__
-from cgan.errors import CganError, ensure_streams
+from cgan.errors import CganError, ensure_streams, extra_with
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -114,12 +114,13 @@ def draw(
         bool, typer.Option("--open", help="Show the picture in the system's viewer.")
     ] = False,
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="A file; champion, challenger or previous; runs:/RUN_ID/generator or "
-            "models:/NAME@ALIAS of MLflow."
+            help="A file; digits, the package's own; champion, challenger or previous; "
+            "runs:/RUN_ID/generator or models:/NAME@ALIAS of MLflow.  \\[default: "
+            "models/generator.safetensors, or digits where there is none]"
         ),
-    ] = "models/generator.safetensors",
+    ] = None,
 ) -> None:
     """Draw TEXT digit by digit, a grid, or a whole labelled set."""
     if (text is None and not grid) == (per_class is None):
@@ -128,18 +129,20 @@ def draw(
         raise CganError(
             "--per-class makes data: --smooth, --ink, --paper, --show and --open are of pictures."
         )
-    from cgan.serving.generator import Generator, check_text
+    from cgan.serving.generator import Generator, check_text, default_source
 
+    model, note = (model, "") if model else default_source()
     if text is not None:
         check_text(text, model)
     # torch comes with these: a typing error is told without waiting for it.
-    from cgan.serving.export import Style, open_picture, write_picture, write_set
+    from cgan.serving.export import open_picture, write_picture, write_set
+    from cgan.serving.picture import Style
     from cgan.serving.screen import Inks, Terminal, on_screen
 
     inks = Inks.named(ink, paper)
     generator = Generator.load(model)
     if per_class is not None:
-        typer.echo(write_set(out or "drawn/set.npz", generator, per_class, seed))
+        typer.echo(write_set(out or "drawn/set.npz", generator, per_class, seed) + note)
         return
     labels = list(range(generator.classes)) if text is None else generator.labels(text)
     # A class name may hold a slash.
@@ -148,7 +151,7 @@ def draw(
     images, words = write_picture(out, generator, labels, rows, seed, Style(scale, smooth, inks))
     if sys.stdout.isatty() if show is None else show:
         typer.echo(on_screen(images, rows, inks, Terminal.here()), color=True)
-    typer.echo(words)
+    typer.echo(words + note)
     if open_:
         open_picture(out)
 
@@ -331,6 +334,16 @@ def main() -> None:
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = extra_with(error.name or "")
+        if extra is None:
+            raise
+        sys.stderr.write(
+            f"Error: this command needs the package {error.name}, which is not installed; drawing does "
+            f"without it. Install it: `pip install 'cgan[{extra}]'`; in a clone of the repository "
+            f"`pip install -e '.[{extra}]'`.\n"
+        )
+        sys.exit(1)
     except MemoryError:
         sys.stderr.write(
             "Error: out of memory. End other programs, or raise the limit; try again.\n"

@@ -6,12 +6,28 @@ import re
 import sys
 from pathlib import Path
 
+PACKAGES = {"nvidia-ml-py": "pynvml", "pyyaml": "yaml", "ruamel.yaml": "ruamel"}
+"""What is imported of a distribution, where that has another name."""
+
 
 def ensure_streams() -> None:
     """Send what is written to a closed stdout or stderr nowhere: else the first word ends the process."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+
+
+def extra_with(module: str) -> str | None:
+    """The extra of this package (`pip install 'cgan[pipeline]'`) that brings a module; None if none does."""
+    import importlib.metadata
+
+    package = module.partition(".")[0]
+    installed = importlib.metadata.distributions(name="cgan")
+    for requirement in [line for each in installed for line in each.requires or []]:
+        found = re.match(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]", requirement)
+        if found and package == PACKAGES.get(found[1].lower(), found[1].lower().replace("-", "_")):
+            return found[2]
+    return None
 
 
 class CganError(Exception):

@@ -7,9 +7,11 @@ import tomllib
 from pathlib import Path
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+EXTRAS = ("pipeline", "kaggle")
 LEFT_OUT = {"torch"}  # see the Makefile
 
-for requirement in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["kaggle"]]:
+extras = [PROJECT["optional-dependencies"][extra] for extra in EXTRAS]
+for requirement in sum(extras, PROJECT["dependencies"]):
     name, version = re.fullmatch(r"([\w.-]+)>=([\d.]+)(,.*)?", requirement).group(1, 2)
     if name not in LEFT_OUT:
         print(f"{name}=={version}")

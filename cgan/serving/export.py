@@ -8,90 +8,37 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from cgan.errors import CganError
 from cgan.files import replacing
-from cgan.model.sampling import draw, encode_png, image_grid, picture_of, save_png
+from cgan.model.sampling import draw, encode_png, picture_of, save_png
 from cgan.serving.class_names import names_in
 from cgan.serving.generator import Generator
-from cgan.serving.screen import PER_LINE, Inks, balanced
+from cgan.serving.picture import Style, compose
 
 MAX_SET_BYTES = 2**30
 MAX_FILES = 100_000
-MAX_PICTURE_BYTES = 200_000_000
-MAX_SCALED_WIDTH = 900
 OPEN_S = 3.0
 SET_FORMATS = ".npz, .csv, or a folder (a name that ends in / or has no ending)"
-
-
-@dataclass(frozen=True)
-class Style:
-    """How a picture is made of drawings. `smooth` enlarges by Lanczos' filter, not pixel by pixel."""
-
-    scale: int | None = None
-    smooth: bool = False
-    inks: Inks | None = None
 
 
 def write_picture(
     out: str, generator: Generator, labels: list[int], rows: int, seed: int, style: Style
 ) -> tuple[Tensor, str]:
-    """PNG of `rows` variants of the labels in a row, or of one variant in lines of at most PER_LINE.
-
-    Returns the drawings, uint8 [N, C, H, W], and what was written, in words.
-
-    Digits of a single variant touch, so that they read as one number; several are kept apart.
-    Without a scale, pixels are enlarged up to 4 times while the width stays under 900.
-    """
+    """The picture that `compose` makes, as PNG → the drawings, and what was written, in words."""
     if not out.endswith(".png"):
         raise CganError(f"--out {out}: a text or a grid is written as .png, name a file like that.")
-    shape = generator.shape
-    if style.inks and len(shape) == 3:
-        raise CganError(
-            "--ink and --paper are for drawings in grey, and this model draws in colour. Leave them out."
-        )
-    columns = len(labels) if rows > 1 else balanced(len(labels), PER_LINE)
-    lines = -(-len(labels) * rows // columns)
-    scale = style.scale or max(1, min(4, MAX_SCALED_WIDTH // (columns * shape[1])))
-    size = lines * columns * int(np.prod(shape)) * scale**2 * (3 if style.inks else 1)
-    if size > MAX_PICTURE_BYTES:
-        raise CganError(
-            f"{rows} × {len(labels)} drawings at scale {scale} make a picture of {size:,} bytes, at "
-            f"most {MAX_PICTURE_BYTES:,} are drawn. Ask for less, or for a set with `--per-class`."
-        )
-    images = draw(generator.network, torch.tensor(labels * rows), seed)
-    large = _smoothly(images, scale) if style.smooth else images
-    filled = torch.cat([large, large.new_zeros(lines * columns - len(large), *large.shape[1:])])
-    grid = filled.view(lines, columns, *large.shape[1:])
-    picture = image_grid(grid, padding=int(rows > 1), scale=1 if style.smooth else scale)
+    images, picture = compose(generator, labels, rows, seed, style)
     with _write_errors(out):
-        save_png(out, style.inks.apply(picture) if style.inks else picture)
+        save_png(out, picture)
     return images, f"{out}: {picture.shape[1]}×{picture.shape[0]} pixels, seed {seed}"
-
-
-def _smoothly(images: Tensor, scale: int) -> Tensor:
-    """Each image enlarged on its own, so that none shines into its neighbour."""
-    height, width = images.shape[2] * scale, images.shape[3] * scale
-    large = [
-        np.asarray(
-            Image.fromarray(picture_of(image.permute(1, 2, 0).contiguous())).resize(
-                (width, height), Image.Resampling.LANCZOS
-            )
-        )
-        for image in images
-    ]
-    return (
-        torch.from_numpy(np.stack(large)).view(len(images), height, width, -1).permute(0, 3, 1, 2)
-    )
 
 
 def open_picture(path: str) -> None:
@@ -132,7 +79,7 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
             f"fit here. Ask for {most // classes:,} a class, several times with other seeds."
         )
     labels = torch.arange(classes).repeat(per_class)
-    images = draw(generator.network, labels, seed)
+    images = draw(generator.network, labels, seed, generator.device)
     names = names_in(generator.facts, classes)
     with _write_errors(out):
         write(Path(out), images, labels, names)
@@ -150,11 +97,15 @@ def _writer(out: str) -> Any:
 
 def _write_npz(out: Path, images: Tensor, labels: Tensor, names: list[str] | None) -> None:
     """`images`, `labels` and, where the classes have names, `class_names`."""
-    pictures = picture_of(images.permute(0, 2, 3, 1).contiguous())
+    arrays: dict[str, Any] = {
+        "images": picture_of(images.permute(0, 2, 3, 1).contiguous()),
+        "labels": labels.numpy(),
+    }
+    if names:
+        arrays["class_names"] = np.array(names)
     # A file object keeps numpy from adding an ending of its own to the temporary name.
     with replacing(out) as temporary, temporary.open("wb") as file:
-        named = {"class_names": np.array(names)} if names else {}
-        np.savez_compressed(file, images=pictures, labels=labels.numpy(), **named)
+        np.savez_compressed(file, **arrays)
 
 
 def _write_csv(out: Path, images: Tensor, labels: Tensor, _: list[str] | None) -> None:

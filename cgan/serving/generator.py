@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError
+from cgan.project import GENERATOR
 from cgan.serving.class_names import class_named, names_in, parse_text, stated_classes
 
 if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
     from cgan.model import networks
     from cgan.model.sampling import Picture
 
+DIGITS = "digits"
+BUNDLED = Path(__file__).with_name("digits.safetensors")  # made by tools/package_generator.py
 MAX_SEED = 2**63 - 1
 ALIASES = ("champion", "challenger", "previous")
 _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
@@ -26,11 +32,12 @@ _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
 class Generator:
     """A trained generator, ready to draw.
 
-    >>> generator = Generator.load("models/generator.safetensors")
+    >>> generator = Generator.load()  # the one of this package, of MNIST's digits
     >>> images = generator.draw("2024", seed=7)  # uint8 [4, H, W]; colour: [4, H, W, 3]
+    >>> generator.picture("2024", seed=7)  # a PIL image, which a notebook shows
 
-    `facts` are what its file says of its making: params, data hash, seed, torch version. `source` is
-    what it was loaded from.
+    `facts` are what its file says of its making: params, data hash, seed, torch version; of the
+    package's own also `quality`. `source` is what it was loaded from.
     """
 
     def __init__(
@@ -50,15 +57,26 @@ class Generator:
         )
 
     @classmethod
-    def load(cls, source: Path | str) -> Generator:
-        """From a file, or from an MLflow URI: `runs:/<id>/generator`, `models:/<name>@champion`.
+    def load(cls, source: Path | str = DIGITS, device: str = "cpu") -> Generator:
+        """The package's own (`digits`), or from a file, or from an MLflow URI: `runs:/<id>/generator`,
+        `models:/<name>@champion`.
 
         `champion`, `challenger` and `previous` are short for the project's registered model; a champion
         that cannot be read gives way to the one before it, with a warning. Raises ModelError when there
         is no usable generator.
+
+        `device`: cpu, cuda, or auto (a GPU where torch finds one). Devices draw alike but for rounding.
         """
+        loaded = cls._loaded(source)
+        loaded.network.to(_device(device))
+        return loaded
+
+    @classmethod
+    def _loaded(cls, source: Path | str) -> Generator:
         from cgan.model.model_file import load_generator
 
+        if source == DIGITS:
+            return cls(*load_generator(BUNDLED), source)
         if source in ALIASES:
             from cgan.registry.archive import served
 
@@ -69,6 +87,11 @@ class Generator:
             with generator_file(source) as path:
                 return cls(*load_generator(path), source)
         return cls(*load_generator(source), source)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it draws."""
+        return next(self.network.parameters()).device
 
     @property
     def classes(self) -> int:
@@ -93,14 +116,40 @@ class Generator:
         CganError for something that is no class.
         """
         labels = self.labels(what)
-        if not 0 <= seed <= MAX_SEED:
-            raise CganError(f"the seed is {seed}, expected a whole number from 0 to {MAX_SEED}.")
+        _check_seed(seed)
         import torch
 
         from cgan.model.sampling import draw, picture_of
 
-        images = draw(self.network, torch.tensor(labels), seed)
+        images = draw(self.network, torch.tensor(labels), seed, self.device)
         return picture_of(images.permute(0, 2, 3, 1).contiguous())
+
+    def picture(
+        self,
+        what: str | Sequence[int | str] | None = None,
+        seed: int = 0,
+        *,
+        rows: int = 1,
+        scale: int | None = None,
+        smooth: bool = False,
+        ink: str | None = None,
+        paper: str | None = None,
+    ) -> Image:
+        """What `cgan draw` writes, as a PIL image; with more rows a grid of variants.
+
+        `what`: as of `draw`; None: all classes. `scale` enlarges each pixel so many times, `smooth`
+        without visible pixels; `ink` and `paper` are colours for white and black of grey drawings. Raises
+        CganError for what is no class, no colour, or too large a picture.
+        """
+        labels = list(range(self.classes)) if what is None else self.labels(what)
+        _check_seed(seed)
+        from PIL import Image
+
+        from cgan.serving.picture import Style, compose
+        from cgan.serving.screen import Inks
+
+        style = Style(scale, smooth, Inks.named(ink, paper))
+        return Image.fromarray(compose(self, labels, rows, seed, style)[1])
 
     def labels(self, what: str | Sequence[int | str]) -> list[int]:
         """The classes that `what` asks for, checked: a text is read as `cgan.serving.class_names` says."""
@@ -127,12 +176,39 @@ class Generator:
         return labels
 
 
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed <= MAX_SEED:
+        raise CganError(f"the seed is {seed}, expected a whole number from 0 to {MAX_SEED}.")
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name not in ("cpu", "cuda", "auto"):
+        raise CganError(f"device {name!r}: expected cpu, cuda or auto.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise CganError("device cuda: torch finds no CUDA device here. Use cpu, or auto.")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def default_source() -> tuple[str, str]:
+    """What `cgan draw` draws with where nobody says: this project's generator, or the package's own; and,
+    of the latter, a note that says so."""
+    if GENERATOR.is_file():
+        return str(GENERATOR), ""
+    note = ", by the generator of digits that comes with cgan"
+    if Path("params.yaml").is_file() and Path("dvc.yaml").is_file():
+        note += f" ({GENERATOR} is not there yet: `dvc repro` trains this project's own)"
+    return DIGITS, note
+
+
 def check_text(text: str, source: Path | str) -> None:
     """Raise CganError, without waiting for torch, if a part of the text is no class of a model file.
 
     The classes are those that its header states. Where it states none, and of a model in MLflow, nothing
     is found. Whether the file is whole shows when it is loaded.
     """
+    source = BUNDLED if source == DIGITS else source
     stated = None if source in ALIASES or _MLFLOW_URI.match(str(source)) else stated_classes(source)
     if stated:
         parse_text(text, *stated)

@@ -50,10 +50,13 @@ DRAWING_CODE = (
     "model/model_file.py",
     "model/networks.py",
     "model/sampling.py",
+    "project.py",
     "serving/__init__.py",
     "serving/class_names.py",
     "serving/generator.py",
     "serving/mlflow_model.py",
+    "serving/picture.py",
+    "serving/screen.py",
 )
 
 

@@ -201,7 +201,7 @@ def serve_ui(root: Path, port: int, experiment: str) -> None:
     if not entry_points(group="mlflow.app", name="cgan"):  # an update brought it
         raise TrackingError(
             "MLflow does not know our pages: the package was installed before it had them. Install it again: "
-            "`make env`, or `pip install -e .`."
+            "`make env`, or `pip install -e '.[pipeline]'`."
         )
     with _store_locked(root), environment_set(client_settings()):
         make_store(uri)

@@ -85,7 +85,7 @@ def test_an_installation_of_before_is_told_to_install_again(
     monkeypatch.setattr(store, "entry_points", lambda **_: ())
     monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("the server was started"))
     with pytest.raises(
-        TrackingError, match=r"Install it again: `make env`, or `pip install -e \.`"
+        TrackingError, match=r"Install it again: `make env`, or `pip install -e '\.\[pipeline\]'`"
     ):
         serve_ui(tmp_path, 5000, "cgan")
 

@@ -1,0 +1,84 @@
+"""Drawings made into one picture: a text as one number, rows of variants as a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cgan.errors import CganError
+from cgan.model.sampling import Picture, draw, image_grid, picture_of
+from cgan.serving.screen import PER_LINE, Inks, balanced
+
+if TYPE_CHECKING:
+    from cgan.serving.generator import Generator
+
+MAX_PICTURE_BYTES = 200_000_000
+MAX_SCALED_WIDTH = 900
+MAX_SCALE = 64
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a picture is made of drawings. `smooth` enlarges by Lanczos' filter, not pixel by pixel."""
+
+    scale: int | None = None
+    smooth: bool = False
+    inks: Inks | None = None
+
+
+def compose(
+    generator: Generator, labels: list[int], rows: int, seed: int, style: Style
+) -> tuple[Tensor, Picture]:
+    """`rows` variants of the labels in a row, or one variant in lines of at most PER_LINE.
+
+    Returns the drawings, uint8 [N, C, H, W], and the picture, [H, W] or in colour [H, W, 3].
+
+    Digits of a single variant touch, so that they read as one number; several are kept apart.
+    Without a scale, pixels are enlarged up to 4 times while the width stays under 900.
+    """
+    shape = generator.shape
+    if style.inks and len(shape) == 3:
+        raise CganError(
+            "--ink and --paper are for drawings in grey, and this model draws in colour. Leave them out."
+        )
+    if rows < 1 or not 1 <= (style.scale or 1) <= MAX_SCALE:
+        raise CganError(
+            f"rows {rows} and scale {style.scale}: expected at least one row, and a scale from 1 to "
+            f"{MAX_SCALE}."
+        )
+    columns = len(labels) if rows > 1 else balanced(len(labels), PER_LINE)
+    lines = -(-len(labels) * rows // columns)
+    scale = style.scale or max(1, min(4, MAX_SCALED_WIDTH // (columns * shape[1])))
+    size = lines * columns * int(np.prod(shape)) * scale**2 * (3 if style.inks else 1)
+    if size > MAX_PICTURE_BYTES:
+        raise CganError(
+            f"{rows} × {len(labels)} drawings at scale {scale} make a picture of {size:,} bytes, at "
+            f"most {MAX_PICTURE_BYTES:,} are drawn. Ask for less, or for a set with `--per-class`."
+        )
+    images = draw(generator.network, torch.tensor(labels * rows), seed, generator.device)
+    large = _smoothly(images, scale) if style.smooth else images
+    filled = torch.cat([large, large.new_zeros(lines * columns - len(large), *large.shape[1:])])
+    grid = filled.view(lines, columns, *large.shape[1:])
+    picture = image_grid(grid, padding=int(rows > 1), scale=1 if style.smooth else scale)
+    return images, style.inks.apply(picture) if style.inks else picture
+
+
+def _smoothly(images: Tensor, scale: int) -> Tensor:
+    """Each image enlarged on its own, so that none shines into its neighbour."""
+    height, width = images.shape[2] * scale, images.shape[3] * scale
+    large = [
+        np.asarray(
+            Image.fromarray(picture_of(image.permute(1, 2, 0).contiguous())).resize(
+                (width, height), Image.Resampling.LANCZOS
+            )
+        )
+        for image in images
+    ]
+    return (
+        torch.from_numpy(np.stack(large)).view(len(images), height, width, -1).permute(0, 3, 1, 2)
+    )
