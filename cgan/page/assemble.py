@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from cgan.page.weights import packed
+from cgan.page.weights import directions, layer_facts, packed
 from cgan.project import PACKAGE
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FOLDER = PACKAGE / "page"
 # In the order in which they are evaluated: a file imports only from those before it.
-PLAY = ("generator.js", "play.js")
+PLAY = ("generator.js", "play_random.js", "play.js")
 
 
 def play_page(generator: Generator) -> str:
@@ -32,6 +32,8 @@ def play_data(generator: Generator) -> dict[str, Any]:
         "architecture": generator.network.architecture.to_json(),
         "digest": generator.facts["digest"],
         "class_names": generator.facts.get("class_names"),
+        "layers": layer_facts(generator),
+        "directions": directions(generator),
     }
 
 

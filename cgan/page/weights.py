@@ -1,20 +1,179 @@
-"""A generator's weights as bytes that travel in a page."""
+"""A generator as the page runs it: plain layers, and their weights as bytes that travel in it.
+
+Batch norm is folded into the layer before it. What remains is a list of layers of four forms, each of
+which the page computes in one way (generator.js):
+
+- `linear`: latent and condition → the smallest map;
+- `conv`: k×k, stride 1, as large as its input;
+- `upsample`: the same of an input of which each pixel stands for 2×2;
+- `deconv`: k×k transposed, stride 2, padding 1.
+
+Their tensors are `N.weight` [k, k, in, out] and `N.bias` [out]; maps are [H, W, features]. The condition is
+the class's row of `embedding`, or one-hot where there is none.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors.torch import save
+from torch import Tensor, nn
+
+from cgan.model.networks import DemoGenerator
+from cgan.model.sampling import draw
 
 if TYPE_CHECKING:
+    from cgan.model import networks
     from cgan.serving.generator import Generator
+
+HALF_SHARE = 0.999  # of the pixels, with float16 weights, are within one grey level of float32's
+TRIED = 256  # drawings, fewer of large ones
+TRIED_PIXELS = 2**20
+
+_Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 
 
 def packed(generator: Generator) -> bytes:
-    """safetensors of the generator's tensors, float16 (batch norm's counters left out)."""
-    tensors = {
-        name: tensor.half().contiguous()
-        for name, tensor in generator.network.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    """safetensors; the weights in float16 where that is hardly seen in the pictures, else in float32."""
+    plain = without_norms(generator.network)
+    halved = in_half(plain)
+    precision = torch.float16 if hardly_differ(generator.network, halved) else torch.float32
+    tensors: dict[str, Tensor] = {}
+    if (embedding := getattr(plain, "embedding", None)) is not None:
+        tensors["embedding"] = embedding.weight.detach()
+    for number, (layer, _) in enumerate(_layers(plain)):
+        weight = _as_page_reads(plain, layer).to(precision)
+        tensors[f"{number}.weight"] = weight.contiguous()
+        assert layer.bias is not None
+        bias = layer.bias.detach()
+        if number == 0:
+            bias = _pixels_first(plain, bias)
+        tensors[f"{number}.bias"] = bias.float().contiguous()
     return save(tensors)
+
+
+def layer_facts(generator: Generator) -> list[dict[str, Any]]:
+    """Of each layer, in their order: form, activation, and of the first the size of its map."""
+    facts: list[dict[str, Any]] = []
+    found = _layers(generator.network)
+    for number, (layer, upsampled) in enumerate(found):
+        if number == 0:
+            height, width = _first_map(generator.network)
+            fact: dict[str, Any] = {"form": "linear", "height": height, "width": width}
+        elif isinstance(layer, nn.ConvTranspose2d):
+            fact = {"form": "deconv"}
+        else:
+            fact = {"form": "upsample" if upsampled else "conv"}
+        facts.append({**fact, "activation": "relu" if number + 1 < len(found) else "tanh"})
+    return facts
+
+
+def directions(generator: Generator) -> list[list[float]]:
+    """Two orthonormal latents along which the first layer changes most (Shen & Zhou, *Closed-Form
+    Factorization of Latent Semantics in GANs*, CVPR 2021); none where the latent is too short for two."""
+    network = without_norms(generator.network)
+    latent_dim = network.architecture.latent_dim
+    if latent_dim < 2:
+        return []
+    weight = _as_page_reads(network, _layers(network)[0][0])[0, 0, :latent_dim].double()
+    _, vectors = torch.linalg.eigh(weight @ weight.T)
+    chosen = vectors[:, [-1, -2]].T
+    # Either sign is an eigenvector: the largest entry is made positive, on every machine.
+    signs = chosen.gather(1, chosen.abs().argmax(dim=1, keepdim=True)).sign()
+    rows: list[list[float]] = (chosen * signs).tolist()
+    return rows
+
+
+def without_norms(network: networks.Generator) -> networks.Generator:
+    """A copy that draws the same, in which each batch norm is part of the layer before it."""
+    plain = copy.deepcopy(network).eval()
+    before: Any = getattr(plain, "linear", None)
+    for name, module in plain.layers.named_children():
+        if isinstance(module, nn.BatchNorm2d):
+            _fold(before, module)
+            setattr(plain.layers, name, nn.Identity())
+        elif isinstance(module, _Layer):
+            before = module
+    return plain
+
+
+@torch.no_grad()
+def _fold(layer: _Layer, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_var is not None and norm.running_mean is not None and layer.bias is None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    bias = norm.bias - norm.running_mean * scale
+    if isinstance(layer, nn.Linear):  # its rows are pixel by pixel, and in each the features
+        pixels = layer.out_features // norm.num_features
+        layer.weight *= scale.repeat(pixels)[:, None]
+        bias = bias.repeat(pixels)
+    elif isinstance(layer, nn.ConvTranspose2d):
+        layer.weight *= scale[:, None, None]
+    else:
+        layer.weight *= scale[:, None, None, None]
+    layer.bias = nn.Parameter(bias)
+
+
+def in_half(plain: networks.Generator) -> networks.Generator:
+    """A copy whose weights, not biases, have passed through float16."""
+    rounded = copy.deepcopy(plain)
+    for layer, _ in _layers(rounded):
+        layer.weight.data = layer.weight.data.half().float()
+    return rounded
+
+
+def hardly_differ(network: networks.Generator, other: networks.Generator) -> bool:
+    """Whether nearly all pixels of two networks' drawings are within one grey level."""
+    a = network.architecture
+    count = max(8, min(TRIED, TRIED_PIXELS // (a.height * a.width * a.channels)))
+    labels = torch.arange(count) % a.classes
+    ours, theirs = (draw(net, labels, seed=0).int() for net in (network, other))
+    return bool(((ours - theirs).abs() <= 1).float().mean() >= HALF_SHARE)
+
+
+def _layers(network: networks.Generator) -> list[tuple[_Layer, bool]]:
+    """The layers with weights, and whether each sees its input enlarged."""
+    found: list[tuple[_Layer, bool]] = []
+    upsampled = False
+    for module in [getattr(network, "linear", None), *network.layers]:
+        if isinstance(module, _Layer):
+            found.append((module, upsampled))
+            upsampled = False
+        elif isinstance(module, nn.Upsample):
+            upsampled = True
+        else:
+            known = nn.BatchNorm2d | nn.ReLU | nn.Tanh | nn.Identity | None
+            assert isinstance(module, known), f"the page cannot compute {module}"
+    return found
+
+
+def _first_map(network: networks.Generator) -> tuple[int, int]:
+    if isinstance(network, DemoGenerator):
+        height, width = network.layers[0].kernel_size
+    else:
+        height, width = network.map_height, network.map_width
+    return int(height), int(width)
+
+
+def _as_page_reads(network: networks.Generator, layer: _Layer) -> Tensor:
+    """Weights as [k, k, in, out]; of the first layer as [1, 1, latent and condition, all its map]."""
+    weight = layer.weight.detach().float()
+    if isinstance(layer, nn.Linear):
+        return weight.T[None, None]
+    if isinstance(layer, nn.Conv2d):
+        return weight.permute(2, 3, 1, 0)
+    if layer is not network.layers[0]:
+        return weight.permute(2, 3, 0, 1)
+    # The demo's first layer: condition first, and a kernel that is the whole map.
+    rows = weight.permute(0, 2, 3, 1).flatten(1)
+    classes = network.architecture.classes
+    return torch.cat([rows[classes:], rows[:classes]])[None, None]
+
+
+def _pixels_first(network: networks.Generator, bias: Tensor) -> Tensor:
+    """The bias of the first layer, an entry for each number of its map."""
+    if isinstance(network, DemoGenerator):
+        height, width = _first_map(network)
+        return bias.repeat(height * width)
+    return bias
