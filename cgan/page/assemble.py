@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 FOLDER = PACKAGE / "page"
 # In the order in which they are evaluated: a file imports only from those before it.
-PLAY = ("generator.js", "play_random.js", "play.js")
+PLAY = (
+    "generator.js",
+    "play_random.js",
+    "play_text.js",
+    "play_state.js",
+    "play_pictures.js",
+    "play_work.js",
+    "play_samples.js",
+    "play.js",
+)
 
 
 def play_page(generator: Generator) -> str:
@@ -67,7 +76,7 @@ def as_script_text(data: Any) -> str:
 def joined(scripts: Iterable[str]) -> str:
     """Modules → one: they share a scope, so imports between them fall away."""
     text = "\n".join(_asset(name) for name in scripts)
-    return re.sub(r"^(import .*\n|export )", "", text, flags=re.MULTILINE)
+    return re.sub(r"^(import [^;]*;\n|export )", "", text, flags=re.MULTILINE)
 
 
 def _asset(name: str) -> str:

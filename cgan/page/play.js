@@ -1,3 +1,285 @@
-import { RUN } from "./generator.js";
+/** The first half of the page: what a visitor does, and what is drawn for it. */
+import { conditionOf, forward, mixedCondition, SHAPE } from "./generator.js";
+import { DIGITS, NAMES, parseText, valid } from "./play_text.js";
+import { freshState, hashOf, keepInLink, linkOf, MAX_SEED, stateFrom } from "./play_state.js";
+import {
+  balanced,
+  download,
+  fileName,
+  imageOf,
+  pictureOf,
+  pngOf,
+  resize,
+} from "./play_pictures.js";
+import { latentsOf, moved, worker } from "./play_work.js";
+import { drawSample, onWake, showSamples } from "./play_samples.js";
 
-document.querySelector("#play h1").title = RUN.architecture.kind;
+const MOST_IN_LINE = 20; // as in `cgan draw`
+const CELL_REM = { least: 3.5, most: 10.5 };
+
+/** What the picture, the morph and the samples are drawn from. Only `change` writes it. */
+let state = stateFrom(location.hash) ?? freshState();
+
+const part = (name) => document.getElementById(`play-${name}`);
+const say = (text) => part("said").textContent = text;
+
+// -- The text ----------------------------------------------------------------------------------------
+
+/** A cell for each class of the text: its drawing, and whether that is still to be made. */
+let cells = [];
+let cellCursor = 0;
+let columns = 1;
+
+function askForText(all) {
+  const { labels, fault } = parseText(state.text);
+  part("fault").textContent = fault;
+  part("text").setAttribute("aria-invalid", String(fault !== ""));
+  if (!labels.length) return; // the last picture stays
+  const latents = latentsOf(state.seed, labels.length);
+  cells = labels.map((label, i) => {
+    const same = cells[i]?.label === label;
+    return {
+      label,
+      latent: moved(latents[i], state.x, state.y),
+      drawing: cells[i]?.drawing,
+      due: all || !same || cells[i].due,
+    };
+  });
+  const words = labels.map((label) => NAMES[label]).join(DIGITS ? "" : ", ");
+  const place = state.x || state.y ? `, moved to ${state.x}, ${state.y}` : "";
+  part("picture").setAttribute("aria-label", `${words}, drawn with seed ${state.seed}${place}`);
+  layOut();
+}
+
+/** Draw the next cell that is due. Round robin, so that each has its turn while somebody drags. */
+function drawCell() {
+  const waiting = cells.findIndex((cell, i) => cell.due && i >= cellCursor);
+  const index = waiting < 0 ? cells.findIndex((cell) => cell.due) : waiting;
+  part("picture").setAttribute("aria-busy", String(index >= 0));
+  if (index < 0) return false;
+  const cell = cells[index];
+  cell.drawing = forward(cell.latent, conditionOf(cell.label));
+  cell.due = false;
+  cellCursor = index + 1;
+  paintCell(index);
+  return true;
+}
+
+function paintCell(index) {
+  const [x, y] = [index % columns * SHAPE.width, Math.floor(index / columns) * SHAPE.height];
+  const { drawing } = cells[index];
+  if (drawing) part("picture").getContext("2d").putImageData(imageOf(drawing), x, y);
+}
+
+/** As many in a line as there is room for. */
+function layOut() {
+  if (!cells.length) return;
+  const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  const room = part("board").clientWidth || 320;
+  const most = Math.max(1, Math.min(MOST_IN_LINE, Math.floor(room / (CELL_REM.least * rem))));
+  columns = balanced(cells.length, most);
+  const lines = Math.ceil(cells.length / columns);
+  const canvas = part("picture");
+  const changed = resize(canvas, columns * SHAPE.width, lines * SHAPE.height);
+  canvas.style.width = `${Math.min(room, columns * CELL_REM.most * rem)}px`;
+  if (changed) cells.forEach((_, i) => paintCell(i));
+}
+
+// -- The morph ---------------------------------------------------------------------------------------
+
+let morphDue = true;
+
+function drawMorph() {
+  if (!morphDue) return false;
+  morphDue = false;
+  const latent = moved(latentsOf(state.seed, 1)[0], state.x, state.y);
+  const drawing = forward(latent, mixedCondition(state.from, state.to, state.mix));
+  const canvas = part("morph");
+  resize(canvas, SHAPE.width, SHAPE.height);
+  canvas.getContext("2d").putImageData(imageOf(drawing), 0, 0);
+  const percent = Math.round(100 * state.mix);
+  const words = `${percent} % of the way from ${NAMES[state.from]} to ${NAMES[state.to]}`;
+  canvas.setAttribute("aria-label", words);
+  part("mix").setAttribute("aria-valuetext", words);
+  return true;
+}
+
+/** There and back, in four seconds; where little motion is wanted, in nine still pictures. */
+const film = { running: false, phase: 0, last: 0 };
+
+function runFilm(now) {
+  if (!film.running) return;
+  film.phase = (film.phase + Math.min(100, now - film.last) / 4000) % 1;
+  film.last = now;
+  const there = film.phase < 0.5 ? 2 * film.phase : 2 - 2 * film.phase;
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const mix = still ? Math.round(8 * there) / 8 : Math.round(100 * there) / 100;
+  if (mix !== state.mix) change({ mix });
+  requestAnimationFrame(runFilm);
+}
+
+function startOrStopFilm(running) {
+  if (film.running === running) return;
+  film.running = running;
+  part("run").textContent = running ? "Pause" : "Play";
+  part("run").setAttribute("aria-pressed", String(running));
+  if (!running) return;
+  film.phase = state.mix / 2;
+  film.last = performance.now();
+  requestAnimationFrame(runFilm);
+}
+
+// -- Changes -----------------------------------------------------------------------------------------
+
+const wake = worker([drawCell, drawMorph, drawSample]);
+onWake(wake);
+
+/** The only way to another picture: new values in the state, then everything that depends on them. */
+function change(values, show = false) {
+  state = { ...state, ...values };
+  const point = ["seed", "x", "y"].some((key) => key in values);
+  if (point || "text" in values) askForText(point);
+  if (point || ["from", "to", "mix"].some((key) => key in values)) morphDue = true;
+  if (show || !("text" in values || "seed" in values)) showState();
+  keepInLink(state);
+  wake();
+}
+
+/** Put the state into the controls. */
+function showState() {
+  for (const key of ["text", "seed", "x", "y", "from", "to", "mix"]) {
+    if (part(key).value !== String(state[key])) part(key).value = state[key];
+  }
+  part("of").value = state.of ?? "";
+  part("dot").style.setProperty("--x", state.x);
+  part("dot").style.setProperty("--y", state.y);
+}
+
+function listen() {
+  part("text").addEventListener("input", () => change({ text: part("text").value }));
+  part("add").addEventListener("change", () => {
+    const before = state.text.trim().replace(/,$/, "");
+    const comma = DIGITS || !before ? "" : ", ";
+    change({ text: before + comma + NAMES[part("add").value] }, true);
+    part("add").value = "";
+  });
+  part("seed").addEventListener("input", () => {
+    const seed = Number(part("seed").value);
+    const fits = part("seed").value.trim() !== "" && Number.isInteger(seed) && seed >= 0 &&
+      seed <= MAX_SEED;
+    part("seed-fault").textContent = fits
+      ? ""
+      : `The seed is a whole number from 0 to ${MAX_SEED}. The picture is still that of ${state.seed}.`;
+    part("seed").setAttribute("aria-invalid", String(!fits));
+    if (fits) change({ seed });
+  });
+  part("another").addEventListener("click", () => {
+    part("seed-fault").textContent = "";
+    part("seed").setAttribute("aria-invalid", "false");
+    change({ seed: state.seed < MAX_SEED ? state.seed + 1 : 0 }, true);
+  });
+  for (const key of ["x", "y"]) {
+    part(key).addEventListener("input", () => change({ [key]: Number(part(key).value) }));
+  }
+  part("centre").addEventListener("click", () => change({ x: 0, y: 0 }));
+  listenToPad();
+  for (const key of ["from", "to"]) {
+    part(key).addEventListener("change", () => change({ [key]: Number(part(key).value) }));
+  }
+  part("mix").addEventListener("input", () => {
+    startOrStopFilm(false);
+    change({ mix: Number(part("mix").value) });
+  });
+  part("run").addEventListener("click", () => startOrStopFilm(!film.running));
+  part("of").addEventListener("change", () => {
+    change({ of: part("of").value === "" ? null : Number(part("of").value) });
+  });
+  part("draw").addEventListener("click", () => showSamples(state.seed, state.of));
+  part("smooth").addEventListener("change", showSmoothness);
+  part("png").addEventListener("click", downloadPicture);
+  part("copy").addEventListener("click", copyLink);
+  addEventListener("hashchange", () => {
+    const asked = stateFrom(location.hash);
+    if (asked && hashOf(asked) !== hashOf(state)) change(asked, true);
+  });
+  new ResizeObserver(layOut).observe(part("board"));
+}
+
+function listenToPad() {
+  const pad = part("pad");
+  const follow = (event) => {
+    const box = pad.getBoundingClientRect();
+    const along = (at, start, size) => {
+      const place = Math.max(-1, Math.min(1, 2 * (at - start) / size - 1));
+      return Math.round(100 * place) / 100 || 0;
+    };
+    const x = along(event.clientX, box.left, box.width);
+    change({ x, y: -along(event.clientY, box.top, box.height) || 0 });
+  };
+  pad.addEventListener("pointerdown", (event) => {
+    pad.setPointerCapture(event.pointerId);
+    follow(event);
+  });
+  pad.addEventListener("pointermove", (event) => {
+    if (pad.hasPointerCapture(event.pointerId)) follow(event);
+  });
+}
+
+function showSmoothness() {
+  document.getElementById("play").classList.toggle("play-square", !part("smooth").checked);
+}
+
+async function downloadPicture() {
+  while (drawCell());
+  if (!cells.length) return say("There is no picture yet.");
+  const scale = Number(part("scale").value);
+  const drawings = cells.map((cell) => cell.drawing);
+  const line = balanced(cells.length, MOST_IN_LINE);
+  const picture = pictureOf(drawings, line, scale, part("smooth").checked);
+  if (!picture) return say("That picture is too large for a browser. Choose fewer pixels.");
+  const name = [fileName(state.text), `seed-${state.seed}.png`].filter(Boolean).join("-");
+  download(await pngOf(picture), name);
+  say(`${name}: ${picture.width}×${picture.height} pixels.`);
+}
+
+async function copyLink() {
+  const link = linkOf(state);
+  try {
+    await navigator.clipboard.writeText(link);
+    say("Link copied. It opens this picture.");
+  } catch {
+    say(`This browser does not let a page copy. The link: ${link}`);
+  }
+}
+
+// -- Opening -----------------------------------------------------------------------------------------
+
+function fillChoices() {
+  const option = (name, value) => Object.assign(new Option(), { textContent: name, value });
+  for (const name of ["from", "to", "of", "add"]) {
+    part(name).append(...NAMES.map((text, label) => option(text, label)));
+  }
+  part("add").prepend(option("a class", ""));
+  part("add").value = "";
+  part("add-part").hidden = DIGITS;
+  part("text-label").textContent = DIGITS ? "Number" : "Classes";
+  if (DIGITS) part("text").inputMode = "numeric";
+  part("hint").textContent = valid();
+  part("move").hidden = SHAPE.latent_dim < 2;
+}
+
+/**
+ * For programs. `latents(seed, count)` are those of `cgan draw --seed`; `draw(latents, labels)` are drawings,
+ * Uint8Array [channels, height, width] each.
+ */
+globalThis.cgan = {
+  latents: latentsOf,
+  draw: (latents, labels) => latents.map((latent, i) => forward(latent, conditionOf(labels[i]))),
+};
+
+fillChoices();
+showState();
+listen();
+askForText(true);
+wake();
+performance.mark("cgan-first-drawing");

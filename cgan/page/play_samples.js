@@ -1,0 +1,89 @@
+/** A thousand drawings: shown as a grid, and as a CSV. The same as `cgan draw --per-class` makes. */
+import { conditionOf, forward, SHAPE } from "./generator.js";
+import { NAMES } from "./play_text.js";
+import { csvOf, download, fileName, paintScaled, pngOf, resize } from "./play_pictures.js";
+import { latentsOf } from "./play_work.js";
+
+const COUNT = 1000;
+const CELL_REM = 1.75;
+const MOST_PIXELS = 64; // of a side, in the grid
+
+const element = (name) => document.getElementById(`play-${name}`);
+
+let set = null; // {seed, of, latents, labels, drawings, columns, scale}
+let running = false;
+let wakeUp = () => {};
+
+/** @param {() => void} wake what to call when samples are due */
+export function onWake(wake) {
+  wakeUp = wake;
+}
+
+/** Draw the samples of a seed: of one class, or of all in turn. Called while it draws, it stops. */
+export function showSamples(seed, of) {
+  if (running) return finish(`Stopped after ${set.drawings.length} of ${COUNT} samples.`);
+  const labels = Array.from({ length: COUNT }, (_, i) => of ?? i % SHAPE.classes);
+  set = { seed, of, latents: latentsOf(seed, COUNT), labels, drawings: [] };
+  running = true;
+  const canvas = element("samples");
+  canvas.hidden = false;
+  layOutGrid(canvas);
+  element("progress").hidden = false;
+  element("draw").textContent = "Stop";
+  element("csv").disabled = element("samples-png").disabled = true;
+  element("samples-said").textContent = `Drawing ${COUNT.toLocaleString("en")} …`;
+  wakeUp();
+}
+
+/** Draw the next sample, if one is due. */
+export function drawSample() {
+  if (!running) return false;
+  const index = set.drawings.length;
+  const drawing = forward(set.latents[index], conditionOf(set.labels[index]));
+  set.drawings.push(drawing);
+  const [width, height] = [set.width, set.height];
+  const [x, y] = [index % set.columns * width, Math.floor(index / set.columns) * height];
+  const context = element("samples").getContext("2d");
+  paintScaled(context, drawing, x, y, width, height, true);
+  element("progress").value = index + 1;
+  if (index + 1 === COUNT) finish(`${COUNT.toLocaleString("en")} samples, seed ${set.seed}.`);
+  return true;
+}
+
+function finish(words) {
+  running = false;
+  element("progress").hidden = true;
+  element("draw").textContent = "Draw 1,000";
+  element("csv").disabled = element("samples-png").disabled = !set.drawings.length;
+  element("samples-said").textContent = words;
+  const what = set.of === null ? "all classes in turn" : NAMES[set.of];
+  element("samples").setAttribute(
+    "aria-label",
+    `${set.drawings.length} samples of ${what}, seed ${set.seed}`,
+  );
+}
+
+/** Whole rounds of the classes in a line, where there is room for them. */
+function layOutGrid(canvas) {
+  const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  const room = canvas.parentElement.clientWidth || 320;
+  const fit = Math.max(10, Math.min(50, Math.floor(room / (CELL_REM * rem))));
+  set.columns = SHAPE.classes <= fit ? fit - fit % SHAPE.classes : fit;
+  const scale = Math.min(1, MOST_PIXELS / Math.max(SHAPE.width, SHAPE.height));
+  set.width = Math.max(1, Math.round(SHAPE.width * scale));
+  set.height = Math.max(1, Math.round(SHAPE.height * scale));
+  resize(canvas, 1, 1);
+  resize(canvas, set.columns * set.width, Math.ceil(COUNT / set.columns) * set.height);
+}
+
+function nameOf(ending) {
+  const what = set.of === null ? "" : `${fileName(NAMES[set.of]) || set.of}-`;
+  return `samples-${what}seed-${set.seed}.${ending}`;
+}
+
+element("csv").addEventListener("click", () => {
+  download(csvOf(set.drawings, set.labels), nameOf("csv"));
+});
+element("samples-png").addEventListener("click", async () => {
+  download(await pngOf(element("samples")), nameOf("png"));
+});
