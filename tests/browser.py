@@ -1,4 +1,4 @@
-"""A page in a real browser: what it asks the network for, what it shows, how wide it is.
+"""A page in a real browser: what it asks the network for, what it shows, how wide it is, what it answers.
 
 Debian's chromium, headless, with a fresh profile, spoken to by its own protocol over a websocket (Prefect
 brings the library). No name but 127.0.0.1 resolves in it, so that nothing leaves the machine even when a
@@ -37,6 +37,8 @@ OPTIONS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--remote-debugging-port=0",
 )
+KEYS = {"Tab": 9, "Enter": 13, "Space": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38}
+KEYS |= {"ArrowRight": 39, "ArrowDown": 40, "Delete": 46, "Backspace": 8}
 
 
 class Page:
@@ -46,12 +48,14 @@ class Page:
         self._socket = socket
         self._numbers = itertools.count(1)
         self.requests: list[str] = []
+        self.errors: list[str] = []  # of its console, and what nobody caught
         self._attach_to_children()  # of the browser: shared and service workers
         target = self._ask("Target.createTarget", url="about:blank")["targetId"]
         attached = self._ask("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         self._follow(self._session)
-        self._ask("Page.enable")
+        for domain in ("Page", "Runtime", "Log"):
+            self._ask(f"{domain}.enable")
 
     def _follow(self, session: str) -> None:
         self._send("Network.enable", session)
@@ -83,6 +87,13 @@ class Page:
                 self.requests.append(params["request"]["url"])
             case "Network.webSocketCreated":
                 self.requests.append(params["url"])
+            case "Runtime.exceptionThrown":
+                details = params["exceptionDetails"]
+                self.errors.append(details.get("exception", {}).get("description", details["text"]))
+            case "Runtime.consoleAPICalled" if params["type"] in ("error", "warning", "assert"):
+                self.errors.append(str([one.get("value") for one in params["args"]]))
+            case "Log.entryAdded" if params["entry"]["level"] in ("error", "warning"):
+                self.errors.append(params["entry"]["text"])
             case "Target.attachedToTarget":
                 self._follow(params["sessionId"])
         return message
@@ -109,6 +120,82 @@ class Page:
         """The value of a JavaScript expression."""
         found = self._ask("Runtime.evaluate", expression=code, returnByValue=True)
         return found["result"].get("value")
+
+    def until(self, code: str, patience_s: float = 30) -> Any:
+        """The value of an expression, once it is true."""
+        deadline = time.monotonic() + patience_s
+        while not (found := self.run(code)):
+            assert time.monotonic() < deadline, f"never true: {code}\n{self.errors}"
+            self.look(0.02)
+        return found
+
+    # -- A person's hands ----------------------------------------------------------------------------
+
+    def resize(self, width: int, height: int, touch: bool = False) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch}
+        self._ask("Emulation.setDeviceMetricsOverride", **size)
+        self._ask("Emulation.setTouchEmulationEnabled", enabled=touch)
+
+    def prefer(self, **features: str) -> None:
+        """What a visitor's system asks of pages: `prefer(color_scheme="dark")`."""
+        named = [
+            {"name": f"prefers-{name.replace('_', '-')}", "value": value}
+            for name, value in features.items()
+        ]
+        self._ask("Emulation.setEmulatedMedia", features=named)
+
+    def write(self, text: str) -> None:
+        """Character by character, into what has the focus."""
+        for character in text:
+            self._ask("Input.dispatchKeyEvent", type="keyDown", text=character, key=character)
+            self._ask("Input.dispatchKeyEvent", type="keyUp", key=character)
+
+    def press(self, key: str, *held: str) -> None:
+        """A key by its name: Tab, Enter, Space, ArrowLeft, Delete, Home, a; held: Shift, Control."""
+        number = KEYS.get(key, ord(key[0].upper()))
+        bits = sum({"Alt": 1, "Control": 2, "Shift": 8}[name] for name in held)
+        facts = {"windowsVirtualKeyCode": number, "modifiers": bits, "code": key}
+        facts["key"] = " " if key == "Space" else key
+        typed = {"Enter": "\r", "Space": " "}.get(key)
+        down = {"type": "keyDown", "text": typed} if typed else {"type": "rawKeyDown"}
+        if key == "a" and "Control" in held:
+            down["commands"] = ["selectAll"]
+        self._ask("Input.dispatchKeyEvent", **down, **facts)
+        self._ask("Input.dispatchKeyEvent", type="keyUp", **facts)
+
+    def click(self, selector: str) -> None:
+        self.drag(selector, (0.5, 0.5))
+
+    def drag(self, selector: str, *path: tuple[float, float], touch: bool = False) -> None:
+        """Press inside an element, move and let go; places are shares of its width and height."""
+        where = json.dumps(selector)
+        self.run(f"document.querySelector({where}).scrollIntoView({{block: 'center'}})")
+        box = self.run(f"document.querySelector({where}).getBoundingClientRect().toJSON()")
+        points = [
+            {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in path
+        ]
+        if touch:
+            for kind, point in zip(["touchStart", *["touchMove"] * len(points)], points, strict=False):
+                self._ask("Input.dispatchTouchEvent", type=kind, touchPoints=[point])
+            self._ask("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+            return
+        held = {"button": "left", "buttons": 1, "clickCount": 1}
+        self._ask("Input.dispatchMouseEvent", type="mousePressed", **points[0], **held)
+        for point in points[1:]:
+            self._ask("Input.dispatchMouseEvent", type="mouseMoved", **point, **held)
+        self._ask("Input.dispatchMouseEvent", type="mouseReleased", **points[-1], **held)
+
+    def downloads_to(self, folder: Path) -> None:
+        facts = {"behavior": "allow", "downloadPath": str(folder), "eventsEnabled": False}
+        self._send("Browser.setDownloadBehavior", **facts)
+
+    def downloaded(self, path: Path, patience_s: float = 30) -> Path:
+        """Wait until a download is whole: the browser gives it its name at the end."""
+        deadline = time.monotonic() + patience_s
+        while not path.exists():
+            assert time.monotonic() < deadline, sorted(path.parent.iterdir())
+            self.look(0.05)
+        return path
 
     def elsewhere(self) -> list[str]:
         """What was asked of other hosts than this machine."""

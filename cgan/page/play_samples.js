@@ -5,7 +5,7 @@ import { csvOf, download, fileName, paintScaled, pngOf, resize } from "./play_pi
 import { latentsOf } from "./play_work.js";
 
 const COUNT = 1000;
-const CELL_REM = 1.75;
+const SAMPLE_REM = 1.75;
 const MOST_PIXELS = 64; // of a side, in the grid
 
 const element = (name) => document.getElementById(`play-${name}`);
@@ -67,7 +67,7 @@ function finish(words) {
 function layOutGrid(canvas) {
   const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
   const room = canvas.parentElement.clientWidth || 320;
-  const fit = Math.max(10, Math.min(50, Math.floor(room / (CELL_REM * rem))));
+  const fit = Math.max(10, Math.min(50, Math.floor(room / (SAMPLE_REM * rem))));
   set.columns = SHAPE.classes <= fit ? fit - fit % SHAPE.classes : fit;
   const scale = Math.min(1, MOST_PIXELS / Math.max(SHAPE.width, SHAPE.height));
   set.width = Math.max(1, Math.round(SHAPE.width * scale));
