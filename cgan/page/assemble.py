@@ -52,8 +52,10 @@ def document(
     scripts: Iterable[str],
     data: Mapping[str, Any],
     weights: bytes | None = None,
+    charts: str = "",
 ) -> str:
-    """The file. `sections` are names of .html files here, `data` is what the scripts read as JSON.
+    """The file. `sections` are names of .html files here, `data` is what the scripts read as JSON,
+    `charts` what `page.charts.library` made.
 
     Whatever stands in `title` and `data` is text: it cannot become markup or script.
     """
@@ -63,6 +65,7 @@ def document(
         body="\n".join(_asset(f"{name}.html") for name in sections),
         data=as_script_text(data),
         weights=base64.b64encode(weights or b"").decode(),
+        charts=charts,
         script=joined(scripts),
     )
 

@@ -51,17 +51,25 @@ def preset_params(name: str) -> dict[str, Any]:
 def recipe_in_words(train: TrainChoices) -> str:
     """The preset that `train` holds, such as `fast`; in front of it the first values that differ from the
     most similar one, such as `lr 0.001 · default`."""
+    nearest, differing = nearest_preset(train)
+    if not nearest:  # outside of a project
+        return f"{train.generator} {train.total_kimg} kimg"
+    changed = [f"{key} {getattr(train, key)}" for key in differing]
+    more = [f"{len(changed) - 2} more"] if len(changed) > 2 else []
+    return " · ".join(filter(None, [", ".join(changed[:2] + more), nearest]))
+
+
+def nearest_preset(train: TrainChoices) -> tuple[str, list[str]]:
+    """The preset that `train` is most like, and the params in which it differs; "" outside of a project."""
     differing: dict[str, list[str]] = {}
     for name in preset_names():
         with contextlib.suppress(ParamsError):
             wanted = preset_params(name).items()
             differing[name] = [key for key, value in wanted if getattr(train, key) != value]
-    if not differing:  # outside of a project
-        return f"{train.generator} {train.total_kimg} kimg"
+    if not differing:
+        return "", []
     nearest = min(differing, key=lambda name: (len(differing[name]), name != "default"))
-    changed = [f"{key} {getattr(train, key)}" for key in differing[nearest]]
-    more = [f"{len(changed) - 2} more"] if len(changed) > 2 else []
-    return " · ".join(filter(None, [", ".join(changed[:2] + more), nearest]))
+    return nearest, differing[nearest]
 
 
 def apply_preset(name: str, path: Path | str = "params.yaml") -> dict[str, tuple[Any, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError
-from cgan.project import EVALUATION, GRID, JUDGE_METRICS, RUN_REFERENCE
+from cgan.project import EVALUATION, GRID, JUDGE_METRICS, RUN_PAGE, RUN_REFERENCE
 from cgan.project import METRICS as NUMBERS
 from cgan.quality.table import METRICS, floors
 from cgan.runs.status_sources import mlflow_site
@@ -53,6 +53,7 @@ def _summary() -> str:
             table,
             note,
             "",
+            f"  its page      {RUN_PAGE}: open it in a browser; it needs no server",
             f"  sample grid   {GRID}",
             *_run(),
             "  draw digits   .venv/bin/cgan draw 2024 --seed 7",
@@ -71,7 +72,7 @@ def _run() -> list[str]:
         return [f"  MLflow run    {name}, not delivered yet: cgan track flush"]
     site = mlflow_site(project_root())
     page = run_page(site or UI, str(run.get("experiment_id") or 0), run_id)
-    return [f"  MLflow run    {name}", f"  its page      {'' if site else 'make ui, then '}{page}"]
+    return [f"  MLflow run    {name}", f"  in MLflow     {'' if site else 'make ui, then '}{page}"]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from cgan.project import (
     LATENT_INTERPOLATION,
     METRICS,
     NINE,
+    RUN_PAGE,
     RUN_REFERENCE,
     STRIP,
 )
@@ -36,7 +37,7 @@ from cgan.tracking.run import reopen
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {
-    "": (STRIP, GRID, FILM, CONFUSION),
+    "": (STRIP, GRID, FILM, CONFUSION, RUN_PAGE),
     "samples": (NINE, LATENT_INTERPOLATION, CLASS_INTERPOLATION),
     "reports": (EVALUATION, METRICS, *CURVES, *DIAGRAMS),
 }

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import functools
 import hashlib
-import io
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cgan.tracking.run import deliver_again, start_sender, training_run
+from cgan.tracking.run import deliver_again, origin, start_sender, training_run
 
 # Before torch is imported: see there.
 EARLY = start_sender() if __name__ == "__main__" else None
@@ -48,6 +47,7 @@ from cgan.project import (
     LOSSES,
     PACKAGE,
     PREVIEWS,
+    PROBES,
     RUN_REFERENCE,
     TRAIN_DATA,
 )
@@ -57,7 +57,7 @@ from cgan.tracking.journal import project_root, run_key_in
 from cgan.training import checkpoints
 from cgan.training.fitting import Fit, fit
 from cgan.training.loop import Diverged, Trained, train
-from cgan.training.monitoring import Watch
+from cgan.training.monitoring import PROBE, Watch
 from cgan.training.state import COLUMNS
 
 # A change of these modules can change the result; a change of the rest cannot.
@@ -91,7 +91,7 @@ def main() -> None:
     with only_training(), asked_to_stop() as stop:
         checkpoints.remove_known(folder.parent, LOCK)
         if known := checkpoints.take_over(folder, code):
-            deliver_again(known["run"], RUN_REFERENCE, EARLY)
+            deliver_again(known["run"], RUN_REFERENCE, EARLY, known.get("origin"))
             log.info(
                 "Trained before, and DVC did not hear of it: the finished result is taken over (run %s).",
                 known["run"]["run_name"],
@@ -125,12 +125,13 @@ def train_here(
         "cgan.fingerprint": folder.name,
         "dvc.data_md5": md5_of(TRAIN_DATA),
     }
+    dataset = dataset_facts(data)
     with training_run(
         params,
         fitted,
         run_key_in(folder),
         tags=tags,
-        dataset=dataset_facts(data),
+        dataset=dataset,
         reference=RUN_REFERENCE,
         early=EARLY,
     ) as tracker:
@@ -162,8 +163,8 @@ def train_here(
             **facts["data"],
         }
         outputs = write_outputs(trained, made_by)
-        for path in (LOSSES, GENERATOR, DISCRIMINATOR):
-            tracker.log_file(path, "reports" if path == LOSSES else "networks")
+        for path in (LOSSES, PROBES, GENERATOR, DISCRIMINATOR):
+            tracker.log_file(path, "reports" if path.suffix == ".csv" else "networks")
         digest = read_facts(GENERATOR, "generator")["digest"]
         tracker.set_tags(
             {
@@ -174,7 +175,8 @@ def train_here(
         tracker.log_model(GENERATOR, fitted.total_steps, {"digest": digest})
         # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
         tracker.log_metrics({"time/training_s": trained.wall_time_s}, 0)
-        checkpoints.keep_result(folder, outputs, {"code": code, "run": asdict(tracker.header)})
+        known = {"code": code, "run": asdict(tracker.header), "origin": origin(dataset)}
+        checkpoints.keep_result(folder, outputs, known)
     done = fitted.total_steps - trained.resumed_from
     log.info(
         "Trained %s steps in %.1f s, %s images/s → %s",
@@ -266,16 +268,18 @@ def write_outputs(trained: Trained, facts: dict[str, Any]) -> list[Path]:
     PREVIEWS.mkdir(parents=True, exist_ok=True)
     for step, png in trained.previews.items():
         write_bytes(PREVIEWS / f"step-{step:06d}.png", png)
-    lines = io.StringIO()
-    lines.write(",".join(name.removeprefix("progress/") for name in COLUMNS) + "\n")
-    for row in trained.history:
-        cells = zip(COLUMNS, row, strict=True)
-        lines.write(
-            ",".join(f"{v:.0f}" if name == "step" else f"{v:.6g}" for name, v in cells) + "\n"
-        )
-    write_text(LOSSES, lines.getvalue())
+    write_text(LOSSES, _table(COLUMNS, trained.history))
+    write_text(PROBES, _table((*COLUMNS[:2], *PROBE), trained.probes))
     previews = [PREVIEWS / f"step-{step:06d}.png" for step in trained.previews]
-    return [GENERATOR, DISCRIMINATOR, LOSSES, *previews]
+    return [GENERATOR, DISCRIMINATOR, LOSSES, PROBES, *previews]
+
+
+def _table(columns: tuple[str, ...], rows: list[list[float]]) -> str:
+    """Records as CSV, the step a whole number."""
+    lines = [",".join(name.removeprefix("progress/") for name in columns)]
+    for step, *values in rows:
+        lines.append(",".join([f"{step:.0f}", *(f"{value:.6g}" for value in values)]))
+    return "\n".join(lines) + "\n"
 
 
 @contextlib.contextmanager

@@ -105,7 +105,10 @@ def training_run(
         raise
     tracker.write("end", status="FINISHED")
     tracker.close()
-    write_json(reference, {**asdict(tracker.header), **sender.finish(patience_s)})
+    write_json(
+        reference,
+        {**asdict(tracker.header), **sender.finish(patience_s), "origin": origin(dataset, source)},
+    )
 
 
 @contextlib.contextmanager
@@ -134,10 +137,16 @@ def reopen(reference: Path) -> Iterator[Tracker]:
         sender.finish(FINISH_S)
 
 
-def deliver_again(run: Mapping[str, str], reference: Path, early: Sender | None = None) -> None:
+def deliver_again(
+    run: Mapping[str, str],
+    reference: Path,
+    early: Sender | None = None,
+    made: Mapping[str, str] | None = None,
+) -> None:
     """End the run of a training that was finished and then killed, and write `reference`.
 
-    `run`: the fields of its RunHeader. What its journal still holds is delivered.
+    `run`: the fields of its RunHeader; `made`: its `origin`, if it is known. What its journal still holds is
+    delivered.
     """
     header = RunHeader(**run)
     tracker = _open_journal(project_root(), header, resume=True)
@@ -147,7 +156,8 @@ def deliver_again(run: Mapping[str, str], reference: Path, early: Sender | None 
     else:
         tracker.write("end", status="FINISHED")
     tracker.close()
-    write_json(reference, {**asdict(header), **sender.finish(FINISH_S)})
+    found = {**asdict(header), **sender.finish(FINISH_S)}
+    write_json(reference, found | ({"origin": dict(made)} if made else {}))
 
 
 def start_sender() -> Sender | None:
@@ -279,6 +289,17 @@ def _source() -> git.Source | None:
         return git.source()
     except git.GitError:  # no repository, or none that has a commit
         return None
+
+
+def origin(dataset: Mapping[str, Any], source: git.Source | None = None) -> dict[str, str]:
+    """What a training was made from: data, commit, a DVC experiment or a flow that asked for it."""
+    source = source or _source()
+    made = {"data": str(dataset["name"])}
+    if source:
+        made |= {"commit": source.commit, "dirty": str(bool(source.changed)).lower()}
+    if name := os.environ.get("DVC_EXP_NAME"):
+        made["dvc.exp_name"] = name
+    return made | run_context()
 
 
 def _git_tags(source: git.Source | None) -> dict[str, str]:

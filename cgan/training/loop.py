@@ -37,6 +37,7 @@ class Trained:
     generator: Generator
     discriminator: Discriminator
     history: list[list[float]]
+    probes: list[list[float]] = field(default_factory=list)
     previews: dict[int, bytes] = field(default_factory=dict)
     wall_time_s: float = 0.0
     resumed_from: int = 0
@@ -114,6 +115,7 @@ def train(
         state.average.cpu(),
         state.discriminator.cpu().eval().requires_grad_(False),
         state.history,
+        state.probes,
         previewer.taken(),
         wall_time_s,
         start,
@@ -172,6 +174,8 @@ def probe(state: TrainState, watch: Watch) -> dict[str, float]:
             "choose `train.updates: two_passes`."
         )
         raise Diverged(state.step, problem, advice)
+    kimg = state.step * p.batch_size / 1000
+    state.probes.append([state.step, kimg, *found.values()])
     return found
 
 

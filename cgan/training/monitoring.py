@@ -32,6 +32,16 @@ BAD_PROBES = 2  # in a row
 WARM_UP_KIMG = 32.0  # a young generator draws one blob a class, and its discriminator knows it
 
 
+# The columns of a probe's record.
+PROBE = (
+    "probe/conditional_accuracy",
+    "probe/fid_judge",
+    "probe/diversity_mean",
+    "probe/diversity_worst_class",
+    "probe/worst_class",
+)
+
+
 class Watch:
     """Probes of one training, with its own judge and training images; nothing is held out."""
 
@@ -53,13 +63,14 @@ class Watch:
         relative = [
             own / max(real, 1e-9) for own, real in zip(spread, self.real_diversity, strict=True)
         ]
-        return {
-            "probe/conditional_accuracy": (seen.classes == self.asked).double().mean().item(),
-            "probe/fid_judge": frechet_distance(self.real, seen.features),
-            "probe/diversity_mean": sum(relative) / len(relative),
-            "probe/diversity_worst_class": min(relative),
-            "probe/worst_class": float(relative.index(min(relative))),
-        }
+        values = (
+            (seen.classes == self.asked).double().mean().item(),
+            frechet_distance(self.real, seen.features),
+            sum(relative) / len(relative),
+            min(relative),
+            float(relative.index(min(relative))),
+        )
+        return dict(zip(PROBE, values, strict=True))
 
     def problem(self, probe: dict[str, float], kimg: float, total_kimg: float) -> str | None:
         """What is wrong after `kimg` of `total_kimg`, in words, once BAD_PROBES in a row show it."""

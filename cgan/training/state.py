@@ -43,6 +43,7 @@ COLUMNS = ("step", "progress/kimg", "progress/learning_rate", *STATS)
 # The attributes of a state that a checkpoint holds, the records aside.
 NETWORKS = ("generator", "discriminator", "average")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
+RECORDS = ("history", "probes")
 Optimizer = torch.optim.Adam | torch.optim.Adadelta
 
 
@@ -133,6 +134,7 @@ class TrainState:
         self.step = 0
         self.stats = torch.zeros(params.log_every, len(STATS), device=hardware.device)
         self.history: list[list[float]] = []
+        self.probes: list[list[float]] = []  # step, kimg, and what was measured there
         self._pairs = [
             [t for t in net.state_dict().values() if t.is_floating_point()]
             for net in (self.average, self.generator)
@@ -195,7 +197,9 @@ class TrainState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a resumed training needs, by name."""
-        tensors = {"stats": self.stats, "history": torch.tensor(self.history, dtype=torch.float64)}
+        tensors = {"stats": self.stats}
+        for name in RECORDS:
+            tensors[name] = torch.tensor(getattr(self, name), dtype=torch.float64)
         for name in NETWORKS:
             network: nn.Module = getattr(self, name)
             tensors |= {f"{name}/{key}": value for key, value in network.state_dict().items()}
@@ -217,7 +221,8 @@ class TrainState:
         """Go back to a checkpoint of a training with the same fingerprint."""
         self.step = step
         self.stats.copy_(tensors["stats"])
-        self.history = tensors["history"].tolist()
+        for name in RECORDS:
+            setattr(self, name, tensors[name].tolist())
         for name in NETWORKS:
             network: nn.Module = getattr(self, name)
             network.load_state_dict(_below(tensors, f"{name}/"))

@@ -12,6 +12,8 @@ import yaml
 from conftest import ROOT
 from imports import imports_of, source_of
 
+from cgan.page import assemble, run_page
+from cgan.page.run_facts import SHOWN_SECTIONS
 from cgan.quality.table import METRICS
 from cgan.stages import record
 from flows.dvc import read_stages
@@ -31,6 +33,8 @@ CHANGES_NO_RESULT = {
     "cgan.tracking.store",
     "cgan.tracking.pages",
     "cgan.serving.mlflow_model",
+    # Where MLflow keeps a generator: a stage loads a file.
+    "cgan.registry.archive",
     # Starts the stage; holds the paths, which dvc.yaml holds too.
     "cgan.stages.runner",
     "cgan.project",
@@ -79,9 +83,21 @@ def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage: str) -> None
 def test_each_section_of_params_belongs_to_one_stage_and_each_that_makes_something_has_one() -> (
     None
 ):
-    owned = [section for stage in MAKING for section in entries(stage, "params")]
-    assert len(owned) == len(MAKING) and not entries("record", "params")
+    telling = {"page", "record"}
+    owned = [
+        section for stage in MAKING if stage not in telling for section in entries(stage, "params")
+    ]
+    assert len(owned) == len(STAGES) - len(telling) and not entries("record", "params")
+    assert entries("page", "params") == owned  # it shows them all
+    assert list(SHOWN_SECTIONS) == owned
     assert sorted(map(str, owned)) == sorted(set(PARAMS) - {"gate", "reevaluate", "tracking"})
+
+
+def test_the_page_depends_on_every_file_that_is_put_together_in_it() -> None:
+    sections = [f"{name}.html" for name in run_page.SECTIONS]
+    parts = {"template.html", "page.css", *sections, *assemble.PLAY, *run_page.BELIEVE}
+    declared = {str(dep) for dep in entries("page", "deps") if str(dep).startswith("cgan/page/")}
+    assert {dep for dep in declared if not dep.endswith(".py")} == {f"cgan/page/{p}" for p in parts}
 
 
 def test_a_new_run_is_always_recorded_whatever_the_cache_restores() -> None:

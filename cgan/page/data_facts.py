@@ -1,0 +1,123 @@
+"""What a page shows of the data: counts, mean images, rows that are blank, double, or look mislabelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cgan.data.csv_reader import Table, read_csv
+from cgan.data.dataset import first_copies, split
+from cgan.data.rows import line_numbers
+from cgan.page.tiles import sheet
+from cgan.params.sections import PreprocessParams, ValidateParams
+from cgan.quality.judge import Judge, look
+from cgan.quality.label_errors import Suspects, doubtful_labels
+
+SIDE = 64  # pixels, at most, of an image in the page
+MEANS = 200  # classes with a mean image
+SHOWN = 48  # suspects
+LISTED = 40  # rows of a kind
+VALUES = 60_000_000  # pixels that the judge looks at
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The CSV, its parts as `preprocess` made them, and where each row stands.
+
+    `training`, `heldout` int64: indices of rows, ascending; `lines` int64 [N].
+    """
+
+    table: Table
+    training: NDArray[np.int64]
+    heldout: NDArray[np.int64]
+    lines: NDArray[np.int64]
+
+    @classmethod
+    def read(cls, csv: Path, validated: ValidateParams, params: PreprocessParams) -> Rows:
+        table = read_csv(csv, validated)
+        parts = split(table.images, table.labels, params.holdout_fraction, params.seed)
+        return cls(table, *parts, line_numbers(csv))
+
+    def place(self, index: int) -> dict[str, int]:
+        """A row, counted from 1 as `cgan validate` does, and its line in the file."""
+        return {"row": int(index) + 1, "line": int(self.lines[index])}
+
+
+def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, Any]:
+    """`report`: of the stage validate."""
+    images, labels = rows.table.images, rows.table.labels
+    firsts = first_copies(images)
+    double = np.flatnonzero(firsts != np.arange(len(firsts)))
+    conflicts = double[labels[double] != labels[firsts[double]]]
+    blank = np.flatnonzero([not image.any() for image in images])
+    shown = min(rows.table.classes, MEANS)
+    means = [np.round(images[labels == label].mean(axis=0)) for label in range(shown)]
+    return {
+        "rows": len(labels),
+        "training": len(rows.training),
+        "heldout": len(rows.heldout),
+        "shape": report["shape"],
+        "counts": report["class_counts"],
+        "means": sheet(torch.from_numpy(np.stack(means).astype(np.uint8)), SIDE),
+        "warnings": report["warnings"],
+        "pixels": report["pixels"],
+        "blank": _listed(rows, blank),
+        "constant": report["constant_images"],
+        "double": _pairs(rows, double, firsts),
+        "conflicts": _pairs(rows, conflicts, firsts),
+        "suspects": _suspects(rows, judge),
+    }
+
+
+def _listed(rows: Rows, found: NDArray[np.int64]) -> dict[str, Any]:
+    listed = [rows.place(i) | {"label": int(rows.table.labels[i])} for i in found[:LISTED]]
+    return {"count": len(found), "rows": listed}
+
+
+def _pairs(rows: Rows, found: NDArray[np.int64], firsts: NDArray[np.int64]) -> dict[str, Any]:
+    """Rows that repeat an earlier one, with that one and a picture."""
+    listed = _listed(rows, found)
+    for row, i in zip(listed["rows"], found, strict=False):
+        row["first"] = rows.place(firsts[i]) | {"label": int(rows.table.labels[firsts[i]])}
+    pictures = torch.from_numpy(rows.table.images[found[:LISTED]])
+    return listed | ({"sheet": sheet(pictures, SIDE)} if len(found) else {})
+
+
+def _suspects(rows: Rows, judge: Judge) -> dict[str, Any]:
+    """Rows whose label the judge doubts. It has seen the labels of the training part, and learnt some."""
+    images, labels = rows.table.images, rows.table.labels
+    room = max(1, VALUES // images[0].size)
+    looked = np.concatenate([rows.heldout, rows.training])[:room]
+    # A CSV can be sorted by class: of those that are left out some come from everywhere.
+    if len(rows.heldout) < room < len(labels):
+        mixed = np.random.default_rng(0).permutation(rows.training)
+        looked = np.concatenate([rows.heldout, mixed])[:room]
+    looked = np.sort(looked)
+    seen = look(judge, torch.from_numpy(images[looked])).logits.double().softmax(dim=1).numpy()
+    found = doubtful_labels(seen, labels[looked])
+    shown = suspects_facts(found.first(SHOWN), looked, rows)
+    held = np.isin(looked[found.first(SHOWN).rows], rows.heldout)
+    for row, part in zip(shown["rows"], held, strict=True):
+        row["heldout"] = bool(part)
+    return {"count": len(found), "looked_at": len(looked), **shown}
+
+
+def suspects_facts(found: Suspects, looked: NDArray[np.int64], rows: Rows) -> dict[str, Any]:
+    """For each suspect its place, label and picture. `looked`: the rows that `found` counts."""
+    at = looked[found.rows]
+    listed = [
+        rows.place(i)
+        | {
+            "label": int(rows.table.labels[i]),
+            "suggested": int(suggested),
+            "confidence": round(float(confidence), 4),
+        }
+        for i, suggested, confidence in zip(at, found.suggested, found.confidence, strict=True)
+    ]
+    pictures = torch.from_numpy(rows.table.images[at])
+    return {"rows": listed, **({"sheet": sheet(pictures, SIDE)} if len(at) else {})}

@@ -1,0 +1,123 @@
+"""What a page shows of the run: curves, metrics, classes, params, and where all of it comes from."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from cgan.errors import CganError
+from cgan.files import md5_of
+from cgan.params.editing import nearest_preset, preset_params
+from cgan.params.sections import Params, flatten
+from cgan.quality.intervals import interval, share
+from cgan.quality.table import METRICS, Report
+
+POINTS = 600  # of a curve
+CONFUSION_CLASSES = 40  # more, and the most frequent mistakes are listed instead
+MISTAKES = 60
+SHOWN_SECTIONS = ("data", "validate", "preprocess", "train_judge", "train", "evaluate", "render")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises CganError for a file that is missing, or no object in JSON."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise CganError(f"{path}: missing or not readable. Make it with `dvc repro`.") from None
+
+
+def curve(path: Path) -> dict[str, Any]:
+    """A CSV of numbers by step, every n-th row of a long one."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            columns, *lines = csv.reader(file)
+        rows = [[float(value) for value in line] for line in lines]
+    except (OSError, ValueError):
+        raise CganError(f"{path}: missing or not readable. Make it with `dvc repro`.") from None
+    every = -(-len(rows) // POINTS) or 1
+    kept = rows[every - 1 :: every] if every > 1 else rows
+    return {"columns": columns, "rows": kept, "every": every}
+
+
+def metrics_facts(report: Report) -> list[dict[str, Any]]:
+    found = []
+    for key, metric in METRICS.items():
+        value = metric.value(report)
+        if value is None:
+            continue
+        low, high = interval(report, key) or (None, None)
+        found.append(
+            {
+                "key": key,
+                "name": metric.name,
+                "meaning": metric.meaning,
+                "better": metric.better,
+                "value": value,
+                "low": low,
+                "high": high,
+                "floor": metric.floor(report),
+            }
+        )
+    return found
+
+
+def class_facts(report: Report) -> list[dict[str, Any]]:
+    accuracy, distance = (report[key]["by_class"] for key in ("conditional_accuracy", "fid_judge"))
+    passport = report["passport"]
+    asked = max(1, passport["drawn_images"] * passport["draws"] // len(accuracy))
+    found = []
+    for label, (right, far) in enumerate(zip(accuracy, distance, strict=True)):
+        low, high = share(right, asked)
+        found.append({"label": label, "accuracy": right, "low": low, "high": high, "distance": far})
+    return found
+
+
+def confusion_facts(report: Report) -> dict[str, Any]:
+    """The matrix, or where it is too large to look at, its largest values off the diagonal."""
+    matrix = report["confusion"]
+    mistakes = [
+        (count, asked, seen)
+        for asked, row in enumerate(matrix)
+        for seen, count in enumerate(row)
+        if count and asked != seen
+    ]
+    mistakes.sort(key=lambda found: (-found[0], found[1:]))
+    shown = [[asked, seen, count] for count, asked, seen in mistakes[:MISTAKES]]
+    small = len(matrix) <= CONFUSION_CLASSES
+    return {"matrix": matrix if small else None, "mistakes": shown, "kinds": len(mistakes)}
+
+
+def params_facts(params: Params, fitted: dict[str, Any]) -> dict[str, Any]:
+    """Every param that the run's stages read. `fitted`: the params that the training really had."""
+    preset, differing = nearest_preset(params.train)
+    governed = preset_params(preset) if preset else {}
+    values = flatten(params.model_dump(by_alias=True))
+    rows = []
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        if section not in SHOWN_SECTIONS:
+            continue
+        row: dict[str, Any] = {"key": key, "value": value}
+        if section == "train":
+            if name in differing:
+                row["preset"] = governed[name]
+            if value == "auto" and name in fitted and fitted[name] != value:
+                row["chosen"] = fitted[name]
+        rows.append(row)
+    return {"preset": preset, "rows": rows}
+
+
+def lineage_facts(reference: dict[str, Any], csv_sha256: str, files: list[Path]) -> dict[str, Any]:
+    """`reference`: what the stage train wrote of its run. The hashes are those of dvc.lock."""
+    origin = reference.get("origin") or {}
+    return {
+        "run_id": reference.get("run_id"),
+        "run_name": reference.get("run_name"),
+        "experiment": reference.get("experiment"),
+        "experiment_id": reference.get("experiment_id"),
+        "origin": {str(key): str(value) for key, value in origin.items()},
+        "csv_sha256": csv_sha256,
+        "files": [{"path": str(path), "md5": md5_of(path)} for path in files],
+    }

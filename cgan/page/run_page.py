@@ -1,0 +1,121 @@
+"""The page of a run, out of what the stages left: the generator to play with, and all there is to believe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cgan.errors import ModelError
+from cgan.page.assemble import PLAY, document, play_data
+from cgan.page.charts import library
+from cgan.page.data_facts import VALUES, Rows, data_facts
+from cgan.page.drawn_facts import drawn_facts
+from cgan.page.run_facts import (
+    class_facts,
+    confusion_facts,
+    curve,
+    lineage_facts,
+    metrics_facts,
+    params_facts,
+    read_json,
+)
+from cgan.page.tiles import film
+from cgan.page.weights import packed
+from cgan.params.sections import Params, ValidateParams
+from cgan.project import (
+    CSV,
+    EVALUATION,
+    GENERATOR,
+    HOLDOUT_DATA,
+    JUDGE,
+    LOSSES,
+    PREVIEWS,
+    PROBES,
+    RUN_REFERENCE,
+    TRAIN_DATA,
+    VALIDATION,
+)
+from cgan.quality.judge import load_judge
+from cgan.serving.generator import Generator
+
+FORMAT = 1
+SECTIONS = ("play", "believe")
+BELIEVE = ("pieces.js", "charts.js", "sections.js", "believe.js")
+HASHED = [CSV, VALIDATION, TRAIN_DATA, HOLDOUT_DATA, JUDGE, GENERATOR, LOSSES, PROBES, EVALUATION]
+
+
+def run_page(params: Params, cache: Path) -> str:
+    """HTML. `cache`: a folder for the chart library. Raises CganError for what doesn't belong together."""
+    generator = Generator.load(GENERATOR)
+    run = run_facts(generator, params)
+    return document(
+        run["title"],
+        SECTIONS,
+        PLAY + BELIEVE,
+        {**play_data(generator), "run": run},
+        packed(generator),
+        library(cache),
+    )
+
+
+def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
+    """All that the second half shows, as plain JSON; `cgan compare` reads it out of the page again."""
+    report, validation = read_json(EVALUATION), read_json(VALIDATION)
+    judge, _ = load_judge(JUDGE)
+    rows = Rows.read(CSV, ValidateParams(**validation["params"]), params.preprocess)
+    require_one_origin(generator, report, rows)
+    reference = read_json(RUN_REFERENCE)
+    previews, smaller = film(PREVIEWS)
+    training = torch.from_numpy(rows.table.images[rows.training])
+    labels = torch.from_numpy(rows.table.labels[rows.training])
+    lines = torch.from_numpy(rows.lines[rows.training])
+    seed = report["passport"]["seed"]
+    facts = {
+        "format": FORMAT,
+        "title": str(reference.get("run_name") or "cgan"),
+        "class_names": generator.facts.get("class_names"),
+        "previews": previews,
+        "losses": curve(LOSSES),
+        "probes": curve(PROBES),
+        "metrics": metrics_facts(report),
+        "passport": report["passport"],
+        "usual_distance": report["copies"]["heldout_nearest_median"],
+        "classes": class_facts(report),
+        "confusion": confusion_facts(report),
+        "drawn": drawn_facts(generator.network, judge, training, labels, lines, seed),
+        "data": data_facts(rows, judge, validation),
+        "params": params_facts(params, generator.facts.get("params") or {}),
+        "lineage": lineage_facts(reference, rows.table.sha256, HASHED),
+    }
+    return facts | {"left_out": [text for text in [smaller, *left_out(facts)] if text]}
+
+
+def require_one_origin(generator: Generator, report: dict[str, Any], rows: Rows) -> None:
+    """Are the generator, its evaluation and the CSV of one run? Raises ModelError."""
+    again = "Run `dvc repro`, or restore all with `dvc checkout`."
+    if report["passport"]["generator_digest"] != generator.facts["digest"]:
+        raise ModelError(f"{EVALUATION}: of another generator than {GENERATOR}. {again}")
+    if generator.facts.get("data_sha256") != rows.table.sha256:
+        raise ModelError(f"{GENERATOR}: trained on another CSV than {CSV}. {again}")
+
+
+def left_out(facts: dict[str, Any]) -> list[str]:
+    """What a page of this run does not show, in sentences."""
+    data, found = facts["data"], []
+    if facts["losses"]["every"] > 1:
+        found.append(f"Of the curves, every {facts['losses']['every']}th record is shown.")
+    if data["means"]["count"] < len(data["counts"]):
+        found.append(f"Mean images are shown of the first {data['means']['count']} classes.")
+    if data["suspects"]["looked_at"] < data["rows"]:
+        found.append(
+            f"For labels that look wrong the judge looked at {data['suspects']['looked_at']:,} of "
+            f"{data['rows']:,} rows, all of the held-out ones among them ({VALUES:,} pixels are the "
+            "limit): `cgan label-errors` looks at all."
+        )
+    if facts["confusion"]["matrix"] is None:
+        found.append(
+            "With as many classes, the most frequent mistakes stand for the whole confusion matrix."
+        )
+    return found

@@ -1,0 +1,82 @@
+"""How sure a metric is: 95 % intervals of what an evaluation's report holds, and of differences between two.
+
+A share of N images has Wilson's interval. A distance, which is measured on several sets of drawings, has
+Student's. Both cover which latents were drawn, or which real images were held out; neither covers what
+another seed of the training would give, nor the judge's errors. A metric that is not listed has none.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from cgan.quality.evaluation import COPIES_SAMPLE
+from cgan.quality.metrics import wilson_interval
+from cgan.quality.table import METRICS, Report
+
+Interval = tuple[float, float]
+
+# Student's t, 97.5 %, by degrees of freedom from 1; further on it is taken as the last.
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+# All that two evaluations must share before their numbers can be compared, but this.
+OWN = {"generator_digest"}
+
+
+def interval(report: Report, key: str) -> Interval | None:
+    """Of the metric `key`; None where none is known."""
+    value = METRICS[key].value(report)
+    if value is None:
+        return None
+    if key == "fid_judge":
+        return _students(value, report[key]["deviation"], report["passport"]["draws"])
+    count = _images(report).get(key)
+    return share(value, count) if count else None
+
+
+def share(value: float, count: int) -> Interval:
+    """Of a share of `count` images."""
+    return wilson_interval(round(value * count), count)
+
+
+def difference(a: float, of_a: Interval, b: float, of_b: Interval) -> Interval:
+    """Of b - a, from the intervals of both (Newcombe, Statistics in Medicine 17, 1998, method 10).
+
+    It takes them for independent. Here both were measured with the same latents and the same real images,
+    so that this is rather too wide than too narrow.
+    """
+    change = b - a
+    low = change - math.hypot(b - of_b[0], of_a[1] - a)
+    high = change + math.hypot(of_b[1] - b, a - of_a[0])
+    return low, high
+
+
+def passports_differ(a: Report, b: Report) -> dict[str, tuple[Any, Any]]:
+    """What two evaluations' numbers depend on, where it differs; empty if they can be compared."""
+    one, other = a["passport"], b["passport"]
+    keys = sorted((one.keys() | other.keys()) - OWN)
+    return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}
+
+
+def _images(report: Report) -> dict[str, int]:
+    """How many images each share is of."""
+    passport = report["passport"]
+    drawn, real = passport["drawn_images"], passport["reference_images"]
+    equal = min(real, passport["distance_images"])
+    judged = drawn * passport["draws"]
+    classes = len(report["conditional_accuracy"]["by_class"])
+    return {
+        "conditional_accuracy": judged,
+        "worst_class_accuracy": max(1, judged // classes),
+        "coverage": equal,
+        "recall": equal,
+        "precision": equal,
+        "gan_train_accuracy": real,
+        "copies": min(COPIES_SAMPLE, drawn),
+    }
+
+
+def _students(mean: float, deviation: float, count: int) -> Interval | None:
+    if count < 2:
+        return None
+    reach = STUDENT[min(count - 1, len(STUDENT)) - 1] * deviation / math.sqrt(count)
+    return mean - reach, mean + reach

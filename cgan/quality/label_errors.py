@@ -1,0 +1,82 @@
+"""Which labels look wrong: confident learning, on the probabilities that a judge gives to each class.
+
+Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels (Journal of
+Artificial Intelligence Research 70, 2021; arXiv:1911.00068). An image counts as one of class j with
+confidence when its probability of j is at least the mean one of the images that are labelled j. Where
+that class is not the label, the label is suspect. The paper's rule, in plain numpy: a dozen lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Probabilities = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """Rows whose label looks wrong, the most doubtful first.
+
+    `rows` int64 [K]; `suggested` int64 [K]: the class seen instead; `confidence` float64 [K]: probability
+    of the suggested class less that of the label, from -1 (the label is right) to 1.
+    """
+
+    rows: Labels
+    suggested: Labels
+    confidence: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def first(self, count: int) -> Suspects:
+        return Suspects(self.rows[:count], self.suggested[:count], self.confidence[:count])
+
+
+def confident_classes(probabilities: Probabilities, labels: Labels) -> Labels:
+    """The class that each image shows with confidence, -1 where it shows none: the confident joint's rule.
+
+    Probabilities [N, classes], given labels [N] → int64 [N]. Of several classes the likeliest counts.
+    """
+    classes = probabilities.shape[1]
+    thresholds = np.ones(classes)
+    for label in range(classes):
+        own = probabilities[labels == label, label]
+        if len(own):
+            thresholds[label] = own.mean()
+    sure = probabilities >= thresholds - 1e-6  # a class's only image is sure of itself
+    likeliest = np.where(sure, probabilities, -1.0).argmax(axis=1)
+    return np.where(sure.any(axis=1), likeliest, -1).astype(np.int64)
+
+
+def label_errors(probabilities: Probabilities, labels: Labels) -> Suspects:
+    """Images off the diagonal of the confident joint, by normalised margin."""
+    shown = confident_classes(probabilities, labels)
+    return _ranked(np.flatnonzero((shown >= 0) & (shown != labels)), shown, probabilities, labels)
+
+
+def doubtful_labels(probabilities: Probabilities, labels: Labels) -> Suspects:
+    """Images in which the likeliest class is not the label: for a judge that has seen some of the labels,
+    and whose mean confidence is therefore no measure."""
+    likeliest = probabilities.argmax(axis=1).astype(np.int64)
+    return _ranked(np.flatnonzero(likeliest != labels), likeliest, probabilities, labels)
+
+
+def _ranked(rows: Labels, shown: Labels, probabilities: Probabilities, labels: Labels) -> Suspects:
+    margin = probabilities[rows, shown[rows]] - probabilities[rows, labels[rows]]
+    order = np.argsort(-margin, kind="stable")
+    return Suspects(rows[order], shown[rows][order], margin[order])
+
+
+def folds(labels: Labels, count: int, groups: Labels, seed: int) -> Labels:
+    """The fold of each image, int64 [N], 0 to count - 1: stratified, equal images (`groups`, as
+    `dataset.first_copies` has them) in one fold, so that no judge has seen what it is asked about."""
+    random = np.random.default_rng(seed).permutation(len(labels))
+    firsts = np.flatnonzero(groups == np.arange(len(labels)))
+    firsts = firsts[np.lexsort((random[firsts], labels[firsts]))]
+    found = np.zeros(len(labels), np.int64)
+    found[firsts] = np.arange(len(firsts)) % count  # class by class, in turn
+    return found[groups]
