@@ -105,9 +105,13 @@ class Page:
             while (left := deadline - time.monotonic()) > 0:
                 self._receive(left)
 
+    def start(self, address: str) -> None:
+        """Go there, and don't wait."""
+        self._ask("Page.navigate", url=address)
+
     def open(self, address: str, words: str = "", patience_s: float = 60) -> None:
         """Go there, and wait until `words` stand on the page."""
-        self._ask("Page.navigate", url=address)
+        self.start(address)
         deadline = time.monotonic() + patience_s
         while True:
             self.look(0.3)
@@ -175,7 +179,9 @@ class Page:
             {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in path
         ]
         if touch:
-            for kind, point in zip(["touchStart", *["touchMove"] * len(points)], points, strict=False):
+            for kind, point in zip(
+                ["touchStart", *["touchMove"] * len(points)], points, strict=False
+            ):
                 self._ask("Input.dispatchTouchEvent", type=kind, touchPoints=[point])
             self._ask("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
             return

@@ -67,7 +67,7 @@ function finish(words) {
 function layOutGrid(canvas) {
   const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
   const room = canvas.parentElement.clientWidth || 320;
-  const fit = Math.max(10, Math.min(50, Math.floor(room / (SAMPLE_REM * rem))));
+  const fit = Math.max(20, Math.min(50, Math.floor(room / (SAMPLE_REM * rem))));
   set.columns = SHAPE.classes <= fit ? fit - fit % SHAPE.classes : fit;
   const scale = Math.min(1, MOST_PIXELS / Math.max(SHAPE.width, SHAPE.height));
   set.width = Math.max(1, Math.round(SHAPE.width * scale));

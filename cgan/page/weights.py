@@ -46,11 +46,7 @@ def packed(generator: Generator) -> bytes:
     for number, (layer, _) in enumerate(_layers(plain)):
         weight = _as_page_reads(plain, layer).to(precision)
         tensors[f"{number}.weight"] = weight.contiguous()
-        assert layer.bias is not None
-        bias = layer.bias.detach()
-        if number == 0:
-            bias = _pixels_first(plain, bias)
-        tensors[f"{number}.bias"] = bias.float().contiguous()
+        tensors[f"{number}.bias"] = _bias_as_page_reads(plain, layer).contiguous()
     return save(tensors)
 
 
@@ -171,9 +167,12 @@ def _as_page_reads(network: networks.Generator, layer: _Layer) -> Tensor:
     return torch.cat([rows[classes:], rows[:classes]])[None, None]
 
 
-def _pixels_first(network: networks.Generator, bias: Tensor) -> Tensor:
-    """The bias of the first layer, an entry for each number of its map."""
-    if isinstance(network, DemoGenerator):
+def _bias_as_page_reads(network: networks.Generator, layer: _Layer) -> Tensor:
+    """[out]; of the first layer an entry for each number of its map."""
+    if layer.bias is None:
+        return torch.zeros(layer.out_channels)
+    bias = layer.bias.detach().float()
+    if isinstance(layer, nn.ConvTranspose2d) and layer is network.layers[0]:
         height, width = _first_map(network)
         return bias.repeat(height * width)
     return bias

@@ -1,0 +1,532 @@
+"""The first half of the page, in a real browser without a network: it draws what torch draws, and obeys."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import torch
+from browser import Page, browsing
+from PIL import Image
+
+from cgan.model.networks import GENERATORS, Architecture, build_generator
+from cgan.model.sampling import class_interpolation, draw_latents, render
+from cgan.page.assemble import play_page
+from cgan.serving.export import write_set
+from cgan.serving.generator import MAX_SEED, Generator
+
+LATENT = 12
+
+
+def generator_of(kind: str = "deconv", names: list[str] | None = None, **changes: Any) -> Generator:
+    """Weights and statistics as after a training: no layer leaves its input as it is."""
+    facts = {"classes": 10, "channels": 1, "height": 28, "width": 28, "features": 8}
+    torch.manual_seed(5)
+    network = build_generator(Architecture(kind, **{**facts, "latent_dim": LATENT, **changes}))
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 2)
+            module.bias.data.normal_(0, 0.3)
+    network.train()
+    for _ in range(20):
+        labels = torch.randint(network.architecture.classes, (64,))
+        network(torch.randn(64, network.architecture.latent_dim), labels)
+    return Generator(
+        network.eval().requires_grad_(False), {"digest": "0" * 64, "class_names": names}
+    )
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browsing(tmp_path_factory.mktemp("browser") / "profile") as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser: Page) -> Iterator[Page]:
+    """Afterwards: no error in the console, and nothing was asked of a network."""
+    browser.errors.clear()
+    browser.requests.clear()
+    browser.resize(1280, 800)
+    browser.prefer(color_scheme="light", reduced_motion="no-preference")
+    yield browser
+    assert browser.errors == []
+    asked = {urlsplit(url).scheme for url in browser.requests}
+    assert not asked & {"http", "https", "ws", "wss"}
+
+
+def show(page: Page, generator: Generator, folder: Path, link: str = "") -> str:
+    """Open the generator's page; its address."""
+    path = (
+        folder / f"{uuid.uuid4().hex}.html"
+    )  # with another name it is a new page, not another hash
+    path.write_text(play_page(generator), encoding="utf-8")
+    page.start(f"{path.as_uri()}{link}")
+    page.until("document.readyState === 'complete'")
+    idle(page)
+    return path.as_uri()
+
+
+def idle(page: Page) -> None:
+    page.until("document.getElementById('play-picture')?.getAttribute('aria-busy') === 'false'")
+
+
+def set_text(page: Page, text: str) -> None:
+    """As somebody who marks all of it and types."""
+    page.run("document.getElementById('play-text').focus()")
+    page.press("a", "Control")
+    page.press("Delete")
+    page.write(text)
+    idle(page)
+
+
+def value(page: Page, name: str) -> str:
+    return str(page.run(f"document.getElementById('play-{name}').value"))
+
+
+def words(page: Page, name: str) -> str:
+    return str(page.run(f"document.getElementById('play-{name}').textContent"))
+
+
+def label(page: Page, name: str = "picture") -> str:
+    return str(page.run(f"document.getElementById('play-{name}').getAttribute('aria-label')"))
+
+
+def pixels(page: Page, name: str = "picture") -> Any:
+    """int [H, W, 3] of a canvas."""
+    code = f"""(() => {{
+        const {{ width, height }} = document.getElementById("play-{name}");
+        const copy = new OffscreenCanvas(width, height).getContext("2d", {{willReadFrequently: true}});
+        copy.drawImage(document.getElementById("play-{name}"), 0, 0);
+        return [height, width, Array.from(copy.getImageData(0, 0, width, height).data)];
+    }})()"""
+    height, width, data = page.run(code)
+    return np.array(data).reshape(height, width, 4)[..., :3]
+
+
+def side_by_side(images: Any) -> Any:
+    """[N, H, W] or [N, H, W, 3] → int [H, N·W, 3]."""
+    images = np.asarray(images).astype(int)
+    coloured = (
+        np.broadcast_to(images[..., None], (*images.shape, 3)) if images.ndim == 3 else images
+    )
+    return np.concatenate(list(coloured), axis=1)
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    """99.9 % of the pixels within one grey level, none more than two: float16's share."""
+    assert found.shape == expected.shape
+    apart = np.abs(found.astype(int) - expected.astype(int))
+    assert expected.std() > 15 and (apart <= 1).mean() >= 0.999 and apart.max() <= 2
+
+
+# -- What it draws -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_given_latents_and_labels_the_page_draws_the_pixels_of_torch(
+    page: Page, tmp_path: Path, kind: str, channels: int
+) -> None:
+    height, width = (28, 28) if kind == "demo" else (9, 30)
+    compare_drawings(
+        page, generator_of(kind, channels=channels, height=height, width=width), tmp_path, 20
+    )
+
+
+def test_a_thousand_latents_and_labels_give_the_pixels_of_torch(page: Page, tmp_path: Path) -> None:
+    compare_drawings(page, generator_of(), tmp_path, 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 65), (64, 64), (8, 256), (256, 256)])
+@pytest.mark.parametrize("kind", [kind for kind in GENERATORS if kind != "demo"])
+def test_pixels_are_those_of_torch_in_every_size(
+    page: Page, tmp_path: Path, kind: str, height: int, width: int, channels: int
+) -> None:
+    generator = generator_of(kind, channels=channels, height=height, width=width, features=4)
+    compare_drawings(page, generator, tmp_path, 20 if height == 256 else 1000)
+
+
+def compare_drawings(page: Page, generator: Generator, folder: Path, count: int) -> None:
+    show(page, generator, folder)
+    latents, labels = torch.randn(count, LATENT), torch.randint(10, (count,))
+    expected = render(generator.network, latents, generator.network.condition(labels))
+    asked = f"{json.dumps(latents.tolist())}, {labels.tolist()}"
+    found = page.run(f"cgan.draw({asked}).map((drawing) => Array.from(drawing))")
+    assert_alike(np.array(found), expected.flatten(1).numpy())
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 + 7, 2**53 - 1])
+def test_a_seed_draws_the_latents_that_it_draws_in_torch(
+    page: Page, tmp_path: Path, seed: int
+) -> None:
+    show(page, generator_of(latent_dim=7), tmp_path)
+    found = page.run(f"cgan.latents({seed}, 100).map((latent) => Array.from(latent))")
+    np.testing.assert_allclose(found, draw_latents(seed, 100, 7), atol=3e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_picture_is_the_one_that_cgan_draws_with_the_seed(
+    page: Page, tmp_path: Path, channels: int
+) -> None:
+    generator = generator_of(channels=channels)
+    show(page, generator, tmp_path, "#text=2024&seed=7")
+    assert_alike(pixels(page), side_by_side(generator.draw("2024", seed=7)))
+    assert label(page) == "2024, drawn with seed 7"
+
+
+def test_a_thousand_classes_are_drawn_and_chosen_by_number(page: Page, tmp_path: Path) -> None:
+    generator = generator_of(classes=1000, height=8, width=8)
+    show(page, generator, tmp_path)
+    assert label(page) == "0, 1, 2, 3, drawn with seed 0"
+    set_text(page, "999 12,500")
+    assert_alike(pixels(page), side_by_side(generator.draw([999, 12, 500])))
+    page.run("Object.assign(document.getElementById('play-add'), {value: '998'})"
+             ".dispatchEvent(new Event('change'))")  # fmt: skip
+    assert value(page, "text") == "999 12,500, 998"
+    assert page.run("document.getElementById('play-to').options.length") == 1000
+
+
+def test_half_a_morph_is_the_mean_of_two_conditions(page: Page, tmp_path: Path) -> None:
+    generator = generator_of("embed")
+    show(page, generator, tmp_path, "#seed=5&from=2&to=9&mix=0.5")
+    latent = draw_latents(5, 1, LATENT)[0]
+    expected = class_interpolation(generator.network, latent, 2, 9, 3)[1, 0].numpy()
+    assert_alike(pixels(page, "morph"), side_by_side(expected[None]))
+    assert label(page, "morph") == "50 % of the way from 2 to 9"
+
+
+# -- Writing -----------------------------------------------------------------------------------------
+
+
+def test_what_is_typed_is_drawn_and_what_is_no_class_is_told(page: Page, tmp_path: Path) -> None:
+    generator = generator_of()
+    show(page, generator, tmp_path)
+    assert value(page, "text") == "2024" and words(page, "fault") == ""
+    set_text(page, "31415926")
+    assert label(page) == "31415926, drawn with seed 0"
+    assert_alike(pixels(page), side_by_side(generator.draw("31415926")))
+    set_text(page, "3x1")
+    assert words(page, "fault") == "“x”, character 2, is not a class. The classes are 0 to 9."
+    assert label(page) == "31, drawn with seed 0"
+    set_text(page, "")
+    assert words(page, "fault") == "Nothing to draw yet. The classes are 0 to 9."
+    assert label(page) == "31, drawn with seed 0"
+    set_text(page, "7" * 201)
+    assert label(page).startswith("7" * 200 + ",") and "first 200 of 201" in words(page, "fault")
+
+
+ZOO = ["<img src=x onerror=alert(1)>", "a", "A", "new york", "York", "</script>", "b & c", "７"]
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "drawn", "told"),
+    [
+        (ZOO, "NEW YORK, york", "new york, York", ""),
+        (ZOO, "new york york a", "new york, York, a", ""),
+        (ZOO, "0, 7", f"{ZOO[0]}, ７", ""),
+        (ZOO, f"{ZOO[5].upper()}, B & C", "</script>, b & c", ""),
+        (ZOO, "york, <b>x</b>", "York", "“<b>x</b>” is not a class. The classes are <img src=x"),
+        (list("ABCDEFGHIJKLMNOP"), "Head, m", "H, E, A, D, M", ""),
+        (list("ABCDEFGHIJKLMNOP"), "head 15", "H, E, A, D, P", ""),
+        (list("ABCDEFGHIJKLMNOP"), "Zed 3", "D", "“Zed” is not a class."),
+        (["one", "two", "three"], "two 2 one", "two, three, one", ""),
+        (["3", "5", "9"], "9 3", "9, 3", ""),
+        (["3", "5", "9"], "0", "", "“0” is not a class. The classes are 3, 5, 9; put"),
+        (["x", "X"], "x X", "x, X", ""),
+        (["ab", "AB", "c"], "c aB", "c", "“aB” is not a class: is it “ab” or “AB”?"),
+    ],
+)
+def test_classes_are_called_by_name_or_number(
+    page: Page, tmp_path: Path, names: list[str], text: str, drawn: str, told: str
+) -> None:
+    """Names with markup are text: they stay as they are, and run nothing."""
+    show(page, generator_of(names=names, classes=len(names), height=8, width=8), tmp_path)
+    assert label(page) == f"{', '.join(names[:4])}, drawn with seed 0"
+    set_text(page, text)
+    assert label(page).startswith(f"{drawn or ', '.join(names[:4])}, drawn with seed 0")
+    assert words(page, "fault").startswith(told) and bool(words(page, "fault")) == bool(told)
+    options = page.run("Array.from(document.getElementById('play-from').options, (o) => o.text)")
+    assert options == [" ".join(name.split()) for name in names]
+
+
+def test_a_seed_that_is_none_is_told_and_the_picture_stays(page: Page, tmp_path: Path) -> None:
+    show(page, generator_of(), tmp_path)
+    page.run("document.getElementById('play-seed').focus()")
+    page.press("a", "Control")
+    page.write("-3")
+    assert "whole number from 0 to" in words(page, "seed-fault")
+    assert "still that of 0" in words(page, "seed-fault")
+    page.click("#play-another")
+    assert (value(page, "seed"), words(page, "seed-fault")) == ("1", "")
+    assert label(page) == "2024, drawn with seed 1"
+    assert MAX_SEED > 2**53 - 1  # what a page can say, cgan can draw
+
+
+# -- Moving, and the link ----------------------------------------------------------------------------
+
+
+def test_a_drag_moves_all_drawings_and_keeps_the_length_of_their_latents(
+    page: Page, tmp_path: Path
+) -> None:
+    generator = generator_of()
+    show(page, generator, tmp_path)
+    before = pixels(page)
+    page.drag("#play-pad", (0.5, 0.5), (0.6, 0.5), (0.9, 0.25))
+    idle(page)
+    moved = pixels(page)
+    assert (value(page, "x"), value(page, "y")) == ("0.8", "0.5")
+    assert label(page) == "2024, drawn with seed 0, moved to 0.8, 0.5"
+    for start in range(0, 4 * 28, 28):
+        assert np.abs(moved[:, start : start + 28] - before[:, start : start + 28]).mean() > 3
+    page.click("#play-centre")
+    idle(page)
+    assert (pixels(page) == before).all()
+
+
+def test_at_the_edge_of_the_square_all_drawings_share_one_style(page: Page, tmp_path: Path) -> None:
+    show(page, generator_of(), tmp_path, "#text=7777&x=1&y=0")
+    alike = pixels(page).reshape(28, 4, 28, 3).std(axis=1).mean()
+    show(page, generator_of(), tmp_path, "#text=7777")
+    assert alike < pixels(page).reshape(28, 4, 28, 3).std(axis=1).mean() / 2
+
+
+def test_a_link_opens_the_same_picture(page: Page, tmp_path: Path) -> None:
+    generator = generator_of()
+    address = show(page, generator, tmp_path)
+    set_text(page, "90210")
+    page.click("#play-another")
+    page.drag("#play-pad", (0.2, 0.7))
+    for name, changed in (("from", "4"), ("to", "6")):
+        page.run(f"document.getElementById('play-{name}').value = '{changed}'")
+        page.run(f"document.getElementById('play-{name}').dispatchEvent(new Event('change'))")
+    page.run("document.getElementById('play-mix').focus()")
+    page.press("ArrowRight")
+    idle(page)
+    link = page.until("location.hash.includes('mix=0.01') && location.hash")
+    assert link == "#text=90210&seed=1&x=-0.6&y=-0.4&from=4&to=6&mix=0.01"
+    picture, morph = pixels(page), pixels(page, "morph")
+    show(page, generator, tmp_path)
+    assert pixels(page).shape != picture.shape
+    page.run(f"location.hash = '{link}'")  # in the open page
+    page.until("document.getElementById('play-text').value === '90210'")
+    idle(page)
+    assert (pixels(page) == picture).all()
+    show(page, generator, tmp_path, link)  # in a new one
+    assert (pixels(page) == picture).all() and (pixels(page, "morph") == morph).all()
+    page.run(
+        "Object.defineProperty(navigator, 'clipboard',"
+        " {value: {writeText: async (text) => { globalThis.copied = text; }}})"
+    )
+    page.click("#play-copy")
+    assert page.until("globalThis.copied") == address + link
+    assert words(page, "said") == "Link copied. It opens this picture."
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "#seed=-1&x=2&y=no&from=10&to=1.5&mix=NaN&of=x",
+        "#seed=1e99&x=&mix=Infinity&from=__proto__",
+        "#%E0%A4%A&=&&text",
+        "#text=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E" + "A" * 10_000,
+        "#believe",
+        "#__proto__=1&constructor=2",
+    ],
+)
+def test_a_bad_link_breaks_nothing(page: Page, tmp_path: Path, link: str) -> None:
+    show(page, generator_of(), tmp_path, link)
+    assert (value(page, "seed"), value(page, "x"), value(page, "mix")) == ("0", "0", "0")
+    set_text(page, "55")
+    assert label(page) == "55, drawn with seed 0"
+
+
+def test_everything_is_reached_and_done_by_keyboard_alone(page: Page, tmp_path: Path) -> None:
+    show(page, generator_of(), tmp_path)
+    reached: list[str] = []
+    for _ in range(40):
+        page.press("Tab")
+        name = page.run("document.activeElement.id")
+        if name in reached or not name:
+            break
+        reached.append(name)
+        outline = page.run("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none", name
+        match name:
+            case "play-text":
+                page.press("a", "Control")
+                page.write("42")
+            case "play-seed":
+                page.press("ArrowUp")
+            case "play-another" | "play-draw":
+                page.press("Enter")
+            case "play-x" | "play-y" | "play-mix":
+                page.press("ArrowRight")
+            case "play-smooth":
+                page.press("Space")
+            case "play-from":
+                page.press("ArrowDown")
+    controls = "text seed another scale smooth png copy x y centre from to mix run of draw"
+    assert reached[:16] == [f"play-{name}" for name in controls.split()]
+    idle(page)
+    assert label(page) == "42, drawn with seed 2, moved to 0.01, 0.01"
+    assert label(page, "morph") == "1 % of the way from 4 to 8"
+    assert (
+        page.run("getComputedStyle(document.getElementById('play-picture')).imageRendering")
+        == "pixelated"
+    )
+    page.until(
+        "document.getElementById('play-samples-said').textContent.startsWith('1,000 samples')"
+    )
+    named = page.run(
+        "Array.from(document.querySelectorAll('#play input, #play select, #play button'),"
+        " (e) => e.labels?.length || e.textContent.trim().length)"
+    )
+    assert all(named)
+
+
+# -- Samples and files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_thousand_samples_are_those_of_cgan_as_csv_and_as_png(
+    page: Page, tmp_path: Path, channels: int
+) -> None:
+    generator = generator_of(channels=channels, height=12, width=9)
+    show(page, generator, tmp_path, "#seed=7")
+    page.downloads_to(tmp_path)
+    page.click("#play-draw")
+    page.until("!document.getElementById('play-csv').disabled")
+    assert words(page, "samples-said") == "1,000 samples, seed 7."
+    assert label(page, "samples") == "1000 samples of all classes in turn, seed 7"
+    page.click("#play-csv")
+    found = page.downloaded(tmp_path / "samples-seed-7.csv").read_text()
+    write_set(str(tmp_path / "expected.csv"), generator, per_class=100, seed=7)
+    expected = (tmp_path / "expected.csv").read_text()
+    assert found.splitlines()[0] == expected.splitlines()[0] and found.endswith("\n")
+    tables = [
+        np.loadtxt(text.splitlines()[1:], delimiter=",", dtype=int) for text in (found, expected)
+    ]
+    assert (tables[0][:, 0] == tables[1][:, 0]).all()
+    assert_alike(tables[0][:, 1:], tables[1][:, 1:])
+    page.click("#play-samples-png")
+    with Image.open(page.downloaded(tmp_path / "samples-seed-7.png")) as grid:
+        array = np.asarray(grid.convert("RGB"))
+    columns = array.shape[1] // 9
+    first = tables[0][:columns, 1:].reshape(columns, channels, 12, 9).transpose(0, 2, 3, 1)
+    assert_alike(array[:12], side_by_side(first[..., 0] if channels == 1 else first))
+
+
+def test_samples_of_one_class_are_labelled_so_and_can_be_stopped(
+    page: Page, tmp_path: Path
+) -> None:
+    names = ["left", "up & down", "right"]
+    show(page, generator_of(names=names, classes=3, height=64, width=64), tmp_path, "#of=1")
+    page.downloads_to(tmp_path)
+    page.click("#play-draw")
+    page.click("#play-draw")
+    assert words(page, "samples-said").startswith("Stopped after ")
+    page.click("#play-csv")
+    lines = page.downloaded(tmp_path / "samples-up-down-seed-0.csv").read_text().splitlines()
+    assert 1 < len(lines) < 1001 and {line.split(",")[0] for line in lines[1:]} == {"1"}
+
+
+def test_the_page_answers_while_it_draws_a_thousand(page: Page, tmp_path: Path) -> None:
+    show(page, generator_of(features=16), tmp_path)
+    page.click("#play-draw")
+    set_text(page, "8")
+    assert label(page) == "8, drawn with seed 0"
+    assert page.run("document.getElementById('play-progress').hidden") is False
+
+
+def test_a_downloaded_picture_has_the_pixels_that_were_asked_for(
+    page: Page, tmp_path: Path
+) -> None:
+    generator = generator_of()
+    show(page, generator, tmp_path, "#text=012345678901234567890&seed=3")
+    page.downloads_to(tmp_path)
+    page.run("document.getElementById('play-scale').value = '2'")
+    page.click("#play-smooth")
+    page.click("#play-png")
+    with Image.open(page.downloaded(tmp_path / "012345678901234567890-seed-3.png")) as picture:
+        array = np.asarray(picture.convert("RGB"))
+    images = generator.draw(
+        "012345678901234567890", seed=3
+    )  # in two lines of eleven, as `cgan draw`
+    lines = [side_by_side(images[:11]), side_by_side([*images[11:], np.zeros((28, 28), int)])]
+    assert_alike(array, np.concatenate(lines).repeat(2, axis=0).repeat(2, axis=1))
+    page.run("document.getElementById('play-scale').value = '16'")
+    set_text(page, "9" * 200)
+    page.click("#play-png")
+    assert "9" * 40 in page.until("document.getElementById('play-said').textContent.includes('8960')"
+                                  " && document.getElementById('play-said').textContent")  # fmt: skip
+
+
+# -- Looks -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 640), (390, 844), (1280, 800), (3840, 2160)])
+def test_nothing_is_wider_than_the_screen(
+    page: Page, tmp_path: Path, width: int, height: int
+) -> None:
+    page.resize(width, height, touch=width < 500)
+    names = ["a name of sixty characters, all in one, of nine hundred " + "w" * 40, "b"]
+    show(page, generator_of(names=names, classes=2, height=40, width=40), tmp_path)
+    assert page.run("document.documentElement.scrollWidth") <= width
+    show(page, generator_of(), tmp_path, "#text=" + "1234567890" * 5)
+    assert page.run("document.documentElement.scrollWidth") <= width
+    box = page.run("document.getElementById('play-picture').getBoundingClientRect().toJSON()")
+    assert box["right"] <= width and box["top"] < height
+    lines = round(page.run("document.getElementById('play-picture').height") / 28)
+    assert box["height"] / lines >= 40 or width < 1000  # still to be seen
+    show(page, generator_of(), tmp_path)
+    box = page.run("document.getElementById('play-picture').getBoundingClientRect().toJSON()")
+    assert (
+        box["bottom"] < height and box["width"] > min(width, 1200) * 0.6
+    )  # large, on the first screen
+
+
+def test_a_finger_drags_the_square(page: Page, tmp_path: Path) -> None:
+    page.resize(390, 844, touch=True)
+    show(page, generator_of(), tmp_path)
+    scrolled = "scrollY"
+    page.drag("#play-pad", (0.5, 0.5), (0.5, 0.25), (0.75, 0.25), touch=True)
+    assert (value(page, "x"), value(page, "y")) == ("0.5", "0.5")
+    assert page.run(scrolled) is not None
+
+
+def test_the_page_is_dark_where_the_visitors_system_is(page: Page, tmp_path: Path) -> None:
+    show(page, generator_of(), tmp_path)
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = page.run(colour)
+    page.prefer(color_scheme="dark")
+    assert (light, page.run(colour)) == ("rgb(255, 255, 255)", "rgb(20, 23, 26)")
+
+
+@pytest.mark.parametrize(("motion", "most"), [("no-preference", 101), ("reduce", 9)])
+def test_a_morph_plays_and_in_still_pictures_where_little_motion_is_wanted(
+    page: Page, tmp_path: Path, motion: str, most: int
+) -> None:
+    page.prefer(reduced_motion=motion)
+    show(page, generator_of(height=8, width=8), tmp_path)
+    page.run(
+        "globalThis.seen = new Set(); new MutationObserver(() => seen.add("
+        "document.getElementById('play-morph').getAttribute('aria-label'))).observe("
+        "document.getElementById('play-morph'), {attributes: true})"
+    )
+    page.click("#play-run")
+    page.look(2.5)
+    assert words(page, "run") == "Pause"
+    page.click("#play-run")
+    assert 5 <= page.run("seen.size") <= most
+    stopped = value(page, "mix")
+    page.look(0.3)
+    assert value(page, "mix") == stopped
