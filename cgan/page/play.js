@@ -104,7 +104,7 @@ function drawMorph() {
   return true;
 }
 
-/** There and back, in four seconds; where little motion is wanted, in nine still pictures. */
+/** There and back, in four seconds; where little motion is wanted, in eleven still pictures. */
 const film = { running: false, phase: 0, last: 0 };
 
 function runFilm(now) {
@@ -113,7 +113,7 @@ function runFilm(now) {
   film.last = now;
   const there = film.phase < 0.5 ? 2 * film.phase : 2 - 2 * film.phase;
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const mix = still ? Math.round(8 * there) / 8 : Math.round(100 * there) / 100;
+  const mix = still ? Math.round(10 * there) / 10 : Math.round(100 * there) / 100;
   if (mix !== state.mix) change({ mix });
   requestAnimationFrame(runFilm);
 }
