@@ -339,8 +339,8 @@ def main() -> None:
         if extra is None:
             raise
         sys.stderr.write(
-            f"Error: this command needs the package {error.name}, which is not installed; drawing does "
-            f"without it. Install it: `pip install 'cgan[{extra}]'`; in a clone of the repository "
+            f"Error: this needs the extra `{extra}`, which drawing does without; there is no package "
+            f"{error.name} here. Install it: `pip install 'cgan[{extra}]'`; in a clone of the repository "
             f"`pip install -e '.[{extra}]'`.\n"
         )
         sys.exit(1)

@@ -21,6 +21,7 @@ from cgan.errors import CganError
 from cgan.model.model_file import load_generator, save_network, save_tensors
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
+from cgan.serving.generator import Generator
 
 GREY = Architecture("deconv", 10, 1, 28, 28, 4, 6)
 COLOUR = Architecture("embed", 12, 3, 10, 14, 4, 6)
@@ -305,11 +306,40 @@ def test_another_model_file_can_be_named() -> None:
     assert run("1", "--model", "elsewhere/g.safetensors").exit_code == 0
 
 
-def test_without_a_model_the_message_says_how_to_make_one() -> None:
+def test_a_model_file_that_is_not_there_is_told_with_how_to_make_one() -> None:
     MODEL.unlink()
-    message = refusal("1")
+    message = refusal("1", "--model", str(MODEL))
     assert message.startswith("models/generator.safetensors: not found.")
     assert "dvc repro" in message
+
+
+def drawn_by_the_package(labels: list[int], seed: int) -> np.ndarray:
+    return np.concatenate(list(Generator.load().draw(labels, seed)), axis=1)
+
+
+def test_without_a_model_the_packages_own_draws_and_the_words_say_so() -> None:
+    MODEL.unlink()
+    words = "x.png: 112×28 pixels, seed 7, by the generator of digits that comes with cgan"
+    arguments = ("2024", "--seed", "7", "--scale", "1", "--out", "x.png")
+    assert run(*arguments).output == f"{words}\n"
+    with Image.open("x.png") as picture:
+        assert np.array_equal(np.asarray(picture), drawn_by_the_package([2, 0, 2, 4], 7))
+    assert run("--per-class", "1").output.endswith(f"{words.rpartition('7')[2]}\n")
+    for name in ("params.yaml", "dvc.yaml"):
+        Path(name).touch()
+    told = "cgan (models/generator.safetensors is not there yet: `dvc repro` trains this project's own)"
+    assert told in run(*arguments).output
+
+
+def test_the_packages_own_is_called_digits_and_else_gives_way_to_the_projects() -> None:
+    arguments = ("20", "--scale", "1", "--out", "x.png")
+    for model, pixels in (
+        ([], np.concatenate(list(expected([2, 0], 0)[:, 0]), axis=1)),
+        (["--model", "digits"], drawn_by_the_package([2, 0], 0)),
+    ):
+        assert run(*arguments, *model).output == "x.png: 56×28 pixels, seed 0\n"
+        with Image.open("x.png") as picture:
+            assert np.array_equal(np.asarray(picture), pixels)
 
 
 def test_a_character_that_is_no_class_is_named() -> None:

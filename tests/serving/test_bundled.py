@@ -1,0 +1,192 @@
+"""The generator that comes with the package, and drawing where nothing but its six packages is installed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, run_python
+from PIL import Image
+
+import cgan
+from cgan.errors import PACKAGES, CganError, extra_with
+from cgan.model.model_file import load_generator, save_network
+from cgan.model.networks import Architecture, build_generator
+from cgan.serving.generator import BUNDLED, Generator
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PIPELINE = [re.match(r"[\w.-]+", line)[0] for line in PROJECT["optional-dependencies"]["pipeline"]]  # type: ignore[index]
+README = " ".join((ROOT / "README.md").read_text().split())
+
+BLOCKER = f"""
+import sys
+absent = {sorted({PACKAGES.get(name, name) for name in PIPELINE} - {"pydantic"})}
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+"""In an environment with the base packages alone. pydantic is none of them, but Typer may bring it."""
+
+
+def test_it_is_small_whole_and_says_how_it_was_made_and_how_good_it_is() -> None:
+    assert BUNDLED.stat().st_size <= 600_000
+    _, facts = load_generator(BUNDLED)  # checks the digest and each weight
+    assert facts["recipe"] == "best" and "MNIST" in facts["data"]
+    assert facts["params"]["total_kimg"] == 700.0 and re.fullmatch(
+        "[0-9a-f]{64}", facts["data_sha256"]
+    )
+    quality = facts["quality"]
+    assert quality["passport"]["generator_digest"] == facts["digest"]
+    assert quality["metrics"]["conditional_accuracy"] > 0.99
+    assert quality["metrics"]["fid_judge"] < 3 * quality["floors"]["fid_judge"]
+
+
+def test_the_readme_gives_its_numbers_as_its_file_does() -> None:
+    quality = Generator.load().facts["quality"]
+    metrics, floors, passport = (quality[key] for key in ("metrics", "floors", "passport"))
+    assert (
+        f"{100 * metrics['conditional_accuracy']:.1f} % ({100 * metrics['worst_class_accuracy']:.1f} %) | "
+        f"{metrics['fid_judge']:.3f} ± {quality['fid_judge_deviation']:.3f} ({floors['fid_judge']:.3f}) | "
+        f"{passport['drawn_images']:,} drawings × {passport['draws']} | "
+        f"{passport['reference_images']:,} held-out images"
+    ) in README
+
+
+def test_load_without_an_argument_is_the_packages_own() -> None:
+    generator = cgan.Generator.load()
+    assert (generator.source, generator.classes, generator.shape) == ("digits", 10, (28, 28))
+    assert generator.class_names == list("0123456789") and str(generator.device) == "cpu"
+    named, network = Generator.load("digits"), load_generator(BUNDLED)[0]
+    assert np.array_equal(generator.draw("2024", seed=7), named.draw([2, 0, 2, 4], seed=7))
+    assert all(
+        torch.equal(ours, theirs)
+        for ours, theirs in zip(generator.network.parameters(), network.parameters(), strict=True)
+    )
+
+
+def test_a_picture_is_what_cgan_draw_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    generator = Generator.load()
+    for options, arguments in (
+        ({"what": "2024"}, ["2024"]),
+        ({"what": [2, 0, 2, 4], "seed": 7, "scale": 3}, ["2024", "--seed", "7", "--scale", "3"]),
+        ({"rows": 3}, ["--grid", "--rows", "3"]),
+        ({"what": "31", "ink": "navy", "smooth": True}, ["31", "--ink", "navy", "--smooth"]),
+    ):
+        code = (
+            f"import sys; from cgan.cli import main; sys.argv[1:] = {['draw', *arguments]}; main()"
+        )
+        run_python(f"{code}", tmp_path)
+        (written,) = Path("drawn").glob("*.png")
+        picture = generator.picture(**options)  # type: ignore[arg-type]
+        with Image.open(written) as file:
+            assert picture.mode == file.mode
+            assert np.array_equal(np.asarray(picture), np.asarray(file))
+        written.unlink()
+    assert picture._repr_png_()[:4] == b"\x89PNG", "a notebook shows it"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda g: g.picture("20a4"), "'a', character 3"),
+        (lambda g: g.picture("1", scale=65), "a scale from 1 to 64"),
+        (lambda g: g.picture("1", scale=-1), "a scale from 1 to 64"),
+        (lambda g: g.picture("1", rows=0), "at least one row"),
+        (lambda g: g.picture("1", ink="no such"), "not a colour"),
+        (lambda g: g.picture("1", seed=-1), "the seed is -1"),
+        (lambda g: g.draw("1", seed=2**63), "the seed is 9223372036854775808"),
+        (lambda _: Generator.load(device="gpu"), "expected cpu, cuda or auto"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_words(call, words: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(CganError, match=words):
+        call(Generator.load())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused() -> None:
+    assert str(Generator.load(device="auto").device) == "cpu"
+    with pytest.raises(CganError, match="torch finds no CUDA device here"):
+        Generator.load(device="cuda")
+
+
+@pytest.mark.gpu
+def test_a_gpu_draws_the_same_pictures_but_for_rounding() -> None:
+    there, here = Generator.load(device="cuda"), Generator.load()
+    assert there.device.type == "cuda"
+    difference = there.draw("0123456789" * 10).astype(int) - here.draw("0123456789" * 10)
+    assert np.abs(difference).max() <= 2 and (difference == 0).mean() > 0.99
+    assert there.picture("12").size == here.picture("12").size
+
+
+def test_drawing_needs_and_imports_none_of_the_packages_of_the_pipeline(tmp_path: Path) -> None:
+    code = """
+from cgan.cli import main
+sys.argv = ["cgan", "draw", "2024"]
+main()
+import cgan
+generator = cgan.Generator.load()
+assert generator.draw("2024").shape == (4, 28, 28) and generator.picture("2024").size == (448, 112)
+assert not [name for name in sys.modules if name.partition(".")[0] in absent]
+"""
+    told = run_python(BLOCKER + code, tmp_path)
+    assert told.startswith("drawn/2024.png: ") and (tmp_path / "drawn/2024.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["gate"], ["ui"], ["status"], ["draw", "1", "--model", "champion"]]
+)
+def test_a_command_that_needs_an_absent_package_ends_with_how_to_install_it(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    code = f"""
+from cgan import cli
+cli.extra_with = lambda module: "pipeline" if module.partition(".")[0] in absent else None
+sys.argv = ["cgan", *{arguments}]
+cli.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKER + code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        "Error: this needs the extra `pipeline`, which drawing does without"
+    )
+    assert "`pip install 'cgan[pipeline]'`; in a clone" in done.stderr
+
+
+def test_the_extra_of_a_package_is_found_in_what_the_installed_package_requires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cgan-9.dist-info"
+    folder.mkdir()
+    lines = [f"Requires-Dist: {line}" for line in PROJECT["dependencies"]]
+    for extra, requirements in PROJECT["optional-dependencies"].items():
+        lines += [f'Requires-Dist: {line}; extra == "{extra}"' for line in requirements]
+    (folder / "METADATA").write_text("\n".join(["Name: cgan", "Version: 9", *lines, ""]))
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    for module in ("mlflow.tracking", "ruamel.yaml", "yaml", "dvc", "prefect", "sqlalchemy.exc"):
+        assert extra_with(module) == "pipeline", module
+    assert (extra_with("kagglehub"), extra_with("pynvml")) == ("kaggle", "gpu")
+    assert extra_with("torch") is extra_with("cgan.nothing") is extra_with("") is None
+
+
+def test_a_colour_generator_makes_a_colour_picture(tmp_path: Path) -> None:
+    network = build_generator(Architecture("embed", 3, 3, 8, 8, 4, 2))
+    save_network(tmp_path / "g.safetensors", network, {})
+    assert Generator.load(tmp_path / "g.safetensors").picture("01", scale=1).mode == "RGB"
