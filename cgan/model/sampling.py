@@ -40,7 +40,7 @@ def draw(
     images.
     """
     parts = torch.split(labels.to(device), CHUNK)
-    chunks = _latent_chunks(seed, network.architecture.latent_dim)
+    chunks = latent_chunks(seed, network.architecture.latent_dim)
     return _render(
         network,
         [(chunk[: len(part)], part) for part, chunk in zip(parts, chunks, strict=False)],
@@ -49,11 +49,12 @@ def draw(
 
 def draw_latents(seed: int, count: int, latent_dim: int) -> Tensor:
     """The latents float32 [count, latent_dim] that `draw` uses for the first `count` positions."""
-    chunks = islice(_latent_chunks(seed, latent_dim), -(-count // CHUNK))
+    chunks = islice(latent_chunks(seed, latent_dim), -(-count // CHUNK))
     return torch.cat(list(chunks))[:count]
 
 
-def _latent_chunks(seed: int, latent_dim: int) -> Iterator[Tensor]:
+def latent_chunks(seed: int, latent_dim: int) -> Iterator[Tensor]:
+    """The latents float32 [CHUNK, latent_dim] of each chunk of a drawing, one after the other."""
     source = torch.Generator().manual_seed(seed)
     while True:
         yield torch.randn(CHUNK, latent_dim, generator=source)
@@ -78,13 +79,16 @@ def _render(network: Generator, chunks: list[tuple[Tensor, Tensor]]) -> Tensor:
     )
     with exact, parts_on_threads(parts) as parallel:
         return torch.cat(
-            list(parallel(partial(_render_chunk, network), *zip(*chunks, strict=True)))
+            list(parallel(partial(render_chunk, network), *zip(*chunks, strict=True)))
         )
 
 
 @torch.inference_mode()
-def _render_chunk(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
-    count, missing = len(latents), CHUNK - len(latents)
+def render_chunk(
+    network: Generator, latents: Tensor, condition: Tensor, rows: int = CHUNK
+) -> Tensor:
+    """Images uint8 [N, C, H, W] of N latents and conditions (or labels), in one pass over `rows` rows."""
+    count, missing = len(latents), rows - len(latents)
     if not condition.is_floating_point():
         condition = network.condition(condition)
     images: Tensor = network.from_condition(

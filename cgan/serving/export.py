@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 import torch
@@ -96,26 +96,34 @@ def _writer(out: str) -> Any:
 
 
 def _write_npz(out: Path, images: Tensor, labels: Tensor, names: list[str] | None) -> None:
-    """`images`, `labels` and, where the classes have names, `class_names`."""
+    # A file object keeps numpy from adding an ending of its own to the temporary name.
+    with replacing(out) as temporary, temporary.open("wb") as file:
+        npz_into(file, images, labels, names)
+
+
+def npz_into(file: BinaryIO, images: Tensor, labels: Tensor, names: list[str] | None) -> None:
+    """`images` uint8 [N, H, W] or [N, H, W, 3], `labels` and, where the classes have names, `class_names`."""
     arrays: dict[str, Any] = {
         "images": picture_of(images.permute(0, 2, 3, 1).contiguous()),
         "labels": labels.numpy(),
     }
     if names:
         arrays["class_names"] = np.array(names)
-    # A file object keeps numpy from adding an ending of its own to the temporary name.
-    with replacing(out) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    np.savez_compressed(file, **arrays)
 
 
 def _write_csv(out: Path, images: Tensor, labels: Tensor, _: list[str] | None) -> None:
+    with replacing(out) as temporary, temporary.open("w", newline="") as file:
+        csv_into(file, images, labels)
+
+
+def csv_into(file: TextIO, images: Tensor, labels: Tensor) -> None:
     """Kaggle's form: label, then the pixels row by row; colours plane by plane."""
     pixels: NDArray[np.uint8] = images.flatten(1).numpy()
     texts = [str(value) for value in range(256)]
-    with replacing(out) as temporary, temporary.open("w", newline="") as file:
-        file.write(",".join(["label", *(f"pixel{i}" for i in range(pixels.shape[1]))]) + "\n")
-        for label, row in zip(labels.tolist(), pixels, strict=True):
-            file.write(f"{label},{','.join([texts[value] for value in row.tolist()])}\n")
+    file.write(",".join(["label", *(f"pixel{i}" for i in range(pixels.shape[1]))]) + "\n")
+    for label, row in zip(labels.tolist(), pixels, strict=True):
+        file.write(f"{label},{','.join([texts[value] for value in row.tolist()])}\n")
 
 
 def _write_folder(out: Path, images: Tensor, labels: Tensor, _: list[str] | None) -> None:

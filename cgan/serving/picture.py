@@ -51,21 +51,45 @@ def compose(
             f"rows {rows} and scale {style.scale}: expected at least one row, and a scale from 1 to "
             f"{MAX_SCALE}."
         )
-    columns = len(labels) if rows > 1 else balanced(len(labels), PER_LINE)
-    lines = -(-len(labels) * rows // columns)
-    scale = style.scale or max(1, min(4, MAX_SCALED_WIDTH // (columns * shape[1])))
-    size = lines * columns * int(np.prod(shape)) * scale**2 * (3 if style.inks else 1)
+    layout = Layout.of(shape, len(labels), rows, style.scale)
+    size = layout.values * (3 if style.inks else 1)
     if size > MAX_PICTURE_BYTES:
         raise CganError(
-            f"{rows} × {len(labels)} drawings at scale {scale} make a picture of {size:,} bytes, at "
+            f"{rows} × {len(labels)} drawings at scale {layout.scale} make a picture of {size:,} bytes, at "
             f"most {MAX_PICTURE_BYTES:,} are drawn. Ask for less, or for a set with `--per-class`."
         )
     images = draw(generator.network, torch.tensor(labels * rows), seed, generator.device)
-    large = _smoothly(images, scale) if style.smooth else images
-    filled = torch.cat([large, large.new_zeros(lines * columns - len(large), *large.shape[1:])])
-    grid = filled.view(lines, columns, *large.shape[1:])
-    picture = image_grid(grid, padding=int(rows > 1), scale=1 if style.smooth else scale)
+    picture = arranged(images, layout, style.smooth)
     return images, style.inks.apply(picture) if style.inks else picture
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where drawings stand in one picture. `values` is how many bytes its pixels take, without inks."""
+
+    lines: int
+    columns: int
+    scale: int
+    padding: int
+    values: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], labels: int, rows: int, scale: int | None) -> Layout:
+        """Of `rows` variants of so many labels, each drawing of `shape`."""
+        columns = labels if rows > 1 else balanced(labels, PER_LINE)
+        lines = -(-labels * rows // columns)
+        scale = scale or max(1, min(4, MAX_SCALED_WIDTH // (columns * shape[1])))
+        values = lines * columns * int(np.prod(shape)) * scale**2
+        return cls(lines, columns, scale, int(rows > 1), values)
+
+
+def arranged(images: Tensor, layout: Layout, smooth: bool = False) -> Picture:
+    """One picture of drawings uint8 [N, C, H, W]; what they leave of its last line is black."""
+    large = _smoothly(images, layout.scale) if smooth else images
+    missing = layout.lines * layout.columns - len(large)
+    filled = torch.cat([large, large.new_zeros(missing, *large.shape[1:])])
+    grid = filled.view(layout.lines, layout.columns, *large.shape[1:])
+    return image_grid(grid, layout.padding, scale=1 if smooth else layout.scale)
 
 
 def _smoothly(images: Tensor, scale: int) -> Tensor:
