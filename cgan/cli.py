@@ -157,6 +157,32 @@ def draw(
 
 
 @app.command()
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="As for `draw`; champion, challenger and previous are followed.  \\[default: the "
+            "champion if there is one, else the project's generator]"
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="A --host that others can reach is meant.")
+    ] = False,
+) -> None:
+    """Draw over HTTP: a page for people, POST /draw for programs, until Ctrl-C. docs/service.md says more."""
+    try:
+        from cgan.service.server import serve
+    except ModuleNotFoundError as error:
+        raise CganError(
+            f"`cgan serve` needs {error.name}, which is not installed: pip install 'cgan[serve]'."
+        ) from None
+
+    serve(model, host, port, allow_remote)
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
     from cgan.params.reading import load_params

@@ -78,9 +78,7 @@ def _render(network: Generator, chunks: list[tuple[Tensor, Tensor]]) -> Tensor:
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
     with exact, parts_on_threads(parts) as parallel:
-        return torch.cat(
-            list(parallel(partial(render_chunk, network), *zip(*chunks, strict=True)))
-        )
+        return torch.cat(list(parallel(partial(render_chunk, network), *zip(*chunks, strict=True))))
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ from cgan.data import csv_report
 from cgan.errors import CganError, ModelError
 from cgan.files import sha256_of
 from cgan.model.model_file import load_tensors, save_tensors
-from cgan.project import GENERATOR, JUDGE, RUN_REFERENCE, VALIDATION
+from cgan.project import EVALUATION, GENERATOR, JUDGE, RUN_REFERENCE, VALIDATION
 from cgan.registry.client import Registry, mlflow_set_to, model_name, open_registry
 from cgan.registry.history import CHAMPION, GATE_FOLDER, Version, lineage
 from cgan.tracking.delivery import RUN_KEY_TAG
@@ -48,24 +48,29 @@ def served(alias: str, load: Callable[[Path], T]) -> T:
     When the champion's file is gone or damaged, the last champion that can be read is taken, with a
     warning. Raises ModelError when none can.
     """
-    failures: list[str] = []
     with open_registry(model_name()) as registry:
-        for number in _candidates(registry, alias):
-            try:
-                with generator_file(f"models:/{registry.model}/{number}") as path:
-                    loaded = load(path)
-            except ModelError as error:
-                failures.append(f"version {number}: {error}")
-                continue
-            if failures:
-                log.warning(
-                    "WARNING: the champion cannot be read; version %d of `%s`, which was champion before "
-                    "it, is served instead.\n  %s\n  `cgan registry rollback --why …` makes that lasting.",
-                    number,
-                    registry.model,
-                    "\n  ".join(failures),
-                )
-            return loaded
+        return readable(registry, alias, load)[1]
+
+
+def readable(registry: Registry, alias: str, load: Callable[[Path], T]) -> tuple[int, T]:
+    """As `served`, with the number of the version that was taken."""
+    failures: list[str] = []
+    for number in _candidates(registry, alias):
+        try:
+            with generator_file(f"models:/{registry.model}/{number}") as path:
+                loaded = load(path)
+        except ModelError as error:
+            failures.append(f"version {number}: {error}")
+            continue
+        if failures:
+            log.warning(
+                "WARNING: the champion cannot be read; version %d of `%s`, which was champion before "
+                "it, is served instead.\n  %s\n  `cgan registry rollback --why …` makes that lasting.",
+                number,
+                registry.model,
+                "\n  ".join(failures),
+            )
+        return number, loaded
     raise ModelError(
         f"no {alias} of `{registry.model}` can be read:\n  "
         + "\n  ".join(failures)
@@ -120,6 +125,18 @@ def generator_file(uri: str) -> Iterator[Path]:
         if not files:
             raise ModelError(f"{uri}: holds no generator.safetensors. {advice}")
         yield files[0]
+
+
+def evaluation_of(registry: Registry, version: Version) -> dict[str, Any] | None:
+    """The evaluation's report, passport included, at a version's run; None where it has none."""
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        try:
+            path = registry.client.download_artifacts(
+                version.run_id, f"reports/{EVALUATION.name}", folder
+            )
+            return dict(json.loads(Path(path).read_text()))
+        except Exception:  # the stores let through what their clients raise
+            return None
 
 
 # --- the run of the generator at hand -----------------------------------------------------------

@@ -1,0 +1,252 @@
+"""Which generator is served: chosen at the start, and, where it is an alias of the registry, followed.
+
+A `Served` never changes. The keeper puts another in its place; who took the former one goes on with it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgan.errors import CganError, ModelError
+from cgan.model.model_file import load_generator
+from cgan.project import EVALUATION, GENERATOR
+from cgan.quality.table import floors, headline
+from cgan.service.batching import Passes
+from cgan.serving.generator import ALIASES, Generator
+
+if TYPE_CHECKING:
+    from cgan.registry.client import Registry
+
+log = logging.getLogger(__name__)
+
+POLL_S = 2.0
+RETRY_S = 30.0  # after a version that could not be loaded
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A generator, what is known of it, and since when it is served (UTC)."""
+
+    generator: Generator
+    source: str
+    registered: str | None = None  # the registered model's name
+    version: int | None = None
+    alias: str | None = None
+    metrics: dict[str, float] | None = None
+    real_images: dict[str, float] | None = None
+    passport: dict[str, Any] | None = None
+    since: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+    @cached_property
+    def passes(self) -> Passes:
+        return Passes.tried(self.generator.network)
+
+    @cached_property
+    def page(self) -> bytes:
+        from cgan.page.assemble import play_page
+
+        return play_page(self.generator).encode()
+
+    @property
+    def digest(self) -> str:
+        return str(self.generator.facts["digest"])
+
+    @property
+    def named(self) -> str:
+        """In words, for the log."""
+        if self.version is None:
+            return f"{self.source} ({self.digest[:12]})"
+        return f"version {self.version} of `{self.registered}` ({self.digest[:12]})"
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "digest": self.digest,
+            "version": self.version,
+            "registered_model": self.registered,
+            "alias": self.alias,
+            "source": self.source,
+            "since": self.since,
+        }
+
+    def about(self) -> dict[str, Any]:
+        """All that is known; what isn't, is null."""
+        facts = dict(self.generator.facts)
+        return {
+            **self.identity(),
+            "classes": self.generator.classes,
+            "class_names": facts.get("class_names"),
+            "shape": list(self.generator.shape),
+            "metrics": self.metrics,
+            "real_images": self.real_images,
+            "passport": self.passport,
+            "facts": facts,
+        }
+
+
+def of_file(generator: Generator, source: str) -> Served:
+    """With its quality, where the report of `evaluate` lies in the same project and is of this generator."""
+    path = Path(source).absolute().parent.parent / EVALUATION
+    try:
+        report = dict(json.loads(path.read_text()))
+        if report["passport"]["generator_digest"] != generator.facts["digest"]:
+            return Served(generator, source)
+        return Served(
+            generator,
+            source,
+            metrics=headline(report),
+            real_images=floors(report),
+            passport=report["passport"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Served(generator, source)
+
+
+def fallback() -> Served:
+    """What is served where no champion is: the project's generator."""
+    return of_file(Generator.load(GENERATOR), str(GENERATOR))
+
+
+class Keeper:
+    """Holds what is served. `asked`: a file, an MLflow URI, an alias, or None: the champion where there is
+    one, else `fallback`.
+
+    Raises ModelError for a file or URI that has no usable generator. For an alias there may be nothing to
+    serve yet (`current` is None): it is asked for again and again.
+    """
+
+    def __init__(self, asked: str | None = None, poll_s: float = POLL_S) -> None:
+        self.current: Served | None = None
+        self.alias = CHAMPION if asked is None else asked if asked in ALIASES else None
+        self.problem: str | None = None
+        self._answers = False
+        self._answered: float | None = None  # time.monotonic() of the registry's last answer
+        self._failed: tuple[int, float, str] | None = None  # a version, when it did not load, why
+        self._surprising = asked is not None  # that there is no registry
+        self._poll_s = poll_s
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        if self.alias and importlib.util.find_spec("mlflow") is None:
+            if asked is not None:
+                raise ModelError(
+                    f"--model {asked}: is looked up in MLflow's registry, and MLflow is not installed. "
+                    "Install `mlflow`, or give a file."
+                )
+            self.alias = None
+        if self.alias is None:
+            self.current = of_file(Generator.load(asked), asked) if asked else fallback()
+        else:
+            from cgan.registry.client import model_name
+
+            self._model = model_name()
+            self._look()
+            if self.current is None and asked is None:
+                self.current = fallback()
+        if self.current:
+            _ = self.current.passes  # tried now, not in the first request
+
+    def follow(self) -> None:
+        """Look at the registry from now on, if an alias is served."""
+        if self.alias:
+            self._thread = threading.Thread(target=self._follow, name="registry", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self._thread:
+            self._thread.join(self._poll_s)  # a call to a server that is away may take longer
+
+    @property
+    def answers(self) -> bool:
+        """Did the registry answer when it was last asked?"""
+        return self._answers
+
+    def answer_age_s(self) -> float | None:
+        """Seconds since the registry last answered; None if it never did, or is not asked."""
+        return None if self._answered is None else time.monotonic() - self._answered
+
+    def _follow(self) -> None:
+        while not self._stopped.wait(self._poll_s):
+            self._look()
+
+    def _look(self) -> None:
+        """Ask once; take over what is new. Whatever fails, what is served stays."""
+        from cgan.registry.client import open_registry
+
+        problem, self._answers = None, False
+        try:
+            with open_registry(self._model) as registry:
+                number = registry.aliases().get(str(self.alias))
+                self._answered, self._answers = time.monotonic(), True
+                if number is None:
+                    problem = f"`{self._model}` has no {self.alias} in {registry.shown}."
+                elif self.current is None or number != self.current.version:
+                    problem = self._take(registry, number)
+        except (
+            Exception
+        ) as error:  # besides CganError, the stores let through what their clients raise
+            problem = str(error) if isinstance(error, CganError) else f"{type(error).__name__}"
+            if not isinstance(error, CganError):
+                log.exception("looking at the registry failed")
+        if problem != self.problem and not self._stopped.is_set():
+            kept = f" Served is, as before, {self.current.named}." if self.current else ""
+            if problem:
+                surprising = self._surprising or self._answered is not None
+                log.log(logging.WARNING if surprising else logging.DEBUG, "%s%s", problem, kept)
+            else:
+                log.info("the registry answers again")
+        self.problem = problem
+
+    def _take(self, registry: Registry, number: int) -> str | None:
+        """Serve a version from now on. Returns why not, in words."""
+        if self._failed:
+            failed, when, words = self._failed
+            if number == failed and time.monotonic() - when < RETRY_S:
+                return words
+        from cgan.registry.archive import generator_file, readable
+
+        try:
+            if self.current is None:  # at the start: one that was champion before will do
+                taken, loaded = readable(registry, str(self.alias), load_generator)
+            else:
+                with generator_file(f"models:/{registry.model}/{number}") as path:
+                    taken, loaded = number, load_generator(path)
+            new = self._described(registry, taken, loaded)
+            _ = new.passes
+        except ModelError as error:
+            return self._not_loaded(registry, number, f": {error}")
+        before, self.current = self.current, new
+        if before:
+            log.info("served is now %s, before: %s", new.named, before.named)
+        return None if taken == number else self._not_loaded(registry, number, ".")
+
+    def _not_loaded(self, registry: Registry, number: int, why: str) -> str:
+        words = f"the {self.alias}, version {number} of `{registry.model}`, cannot be loaded{why}"
+        self._failed = number, time.monotonic(), words
+        return words
+
+    def _described(self, registry: Registry, number: int, loaded: tuple[Any, Any]) -> Served:
+        from cgan.registry.archive import evaluation_of
+
+        source = f"models:/{registry.model}/{number}"
+        version = registry.version(number)
+        metrics, real_images = registry.measured(version)
+        report = evaluation_of(registry, version) or {}
+        return Served(
+            Generator(*loaded, source),
+            source,
+            registered=registry.model,
+            version=number,
+            alias=self.alias,
+            metrics=metrics or None,
+            real_images=real_images or None,
+            passport=report.get("passport"),
+        )
