@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator
 from cgan.project import EVALUATION, GENERATOR
-from cgan.quality.table import floors, headline
+from cgan.quality.table import METRICS, floors
 from cgan.service.batching import Passes
 from cgan.serving.generator import ALIASES, Generator
 
@@ -97,17 +97,21 @@ def of_file(generator: Generator, source: str) -> Served:
     path = Path(source).absolute().parent.parent / EVALUATION
     try:
         report = dict(json.loads(path.read_text()))
-        if report["passport"]["generator_digest"] != generator.facts["digest"]:
-            return Served(generator, source)
-        return Served(
-            generator,
-            source,
-            metrics=headline(report),
-            real_images=floors(report),
-            passport=report["passport"],
-        )
+        if report["passport"]["generator_digest"] == generator.facts["digest"]:
+            return Served(generator, source, **_quality(report))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Served(generator, source)
+        pass
+    return Served(generator, source)
+
+
+def _quality(report: dict[str, Any]) -> dict[str, Any]:
+    """Of a report on a generator: the metrics by their keys, what real images get, and the passport."""
+    values = {key: metric.value(report) for key, metric in METRICS.items()}
+    return {
+        "metrics": {key: value for key, value in values.items() if value is not None},
+        "real_images": floors(report),
+        "passport": report.get("passport"),
+    }
 
 
 def fallback() -> Served:
@@ -238,15 +242,16 @@ class Keeper:
 
         source = f"models:/{registry.model}/{number}"
         version = registry.version(number)
-        metrics, real_images = registry.measured(version)
-        report = evaluation_of(registry, version) or {}
+        quality: dict[str, Any] = {}
+        if report := evaluation_of(registry, version):
+            quality = _quality(report)
+        elif (found := registry.measured(version))[0]:
+            quality = {"metrics": found[0], "real_images": found[1] or None}
         return Served(
             Generator(*loaded, source),
             source,
             registered=registry.model,
             version=number,
             alias=self.alias,
-            metrics=metrics or None,
-            real_images=real_images or None,
-            passport=report.get("passport"),
+            **quality,
         )

@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -92,6 +93,9 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():  # which alone gets them
+            yield
+            return
         # uvicorn's own raises them again when all is done, and the process would end by them.
         before = {
             name: signal.signal(name, self.handle_exit) for name in (signal.SIGTERM, signal.SIGINT)

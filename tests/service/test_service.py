@@ -1,0 +1,446 @@
+"""The service over real HTTP: what it draws, the forms of answers, and how it refuses."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+from served import a_model, running, running_file
+from typer.testing import CliRunner
+
+from cgan.cli import app
+from cgan.service.app import Service, policy_for
+from cgan.service.served import Keeper
+from cgan.serving.generator import Generator
+
+JSON = {"Accept": "application/json"}
+SECURE = ("x-content-type-options", "referrer-policy", "x-frame-options")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return a_model(tmp_path_factory.mktemp("model") / "generator.safetensors")
+
+
+@pytest.fixture(scope="module")
+def client(model: Path) -> Iterator[httpx.Client]:
+    with running_file(model) as found:
+        yield found
+
+
+# ------------------------------------------------------------------------------------- drawings
+
+
+@pytest.mark.parametrize(
+    ("question", "options"),
+    [
+        ({"text": "2024", "seed": 7}, ["2024", "--seed", "7"]),
+        ({"labels": [3, 1, 4], "seed": 1, "scale": 3}, ["314", "--seed", "1", "--scale", "3"]),
+        (
+            {"text": "0123456789", "seed": 5, "count": 4},
+            ["0123456789", "--grid", "--rows", "4", "--seed", "5"],
+        ),
+        (
+            {"text": "0123456789" * 7, "seed": 2**63 - 1},
+            ["0123456789" * 7, "--seed", f"{2**63 - 1}"],
+        ),
+    ],
+)
+def test_a_picture_has_the_bytes_that_cgan_draw_writes(
+    question: dict[str, Any], options: list[str], client: httpx.Client, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "drawn.png"
+    result = CliRunner().invoke(app, ["draw", *options, "--model", str(model), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    answer = client.post("/draw", json=question)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    assert answer.content == out.read_bytes()
+
+
+def test_an_address_draws_as_well_for_an_img(client: httpx.Client) -> None:
+    posted = client.post("/draw", json={"text": "20", "seed": 7, "count": 2, "scale": 2})
+    browser = {"Accept": "image/avif,image/webp,image/*,*/*;q=0.8"}
+    got = client.get("/draw?text=20&seed=7&count=2&scale=2", headers=browser)
+    assert got.content == posted.content
+    assert got.headers["content-type"] == "image/png"
+    assert client.head("/draw?text=20&seed=7").headers["content-length"] != "0"
+
+
+@pytest.mark.parametrize("shape", [(1, 28), (3, 16)])
+def test_json_csv_and_npz_hold_the_drawings_of_the_generator(
+    shape: tuple[int, int], tmp_path: Path
+) -> None:
+    path = a_model(tmp_path / "generator.safetensors", channels=shape[0], side=shape[1])
+    generator = Generator.load(path)
+    labels = [2, 0, 2, 9]
+    expected = generator.draw(labels * 2, seed=7)
+    question = {"labels": labels, "seed": 7, "count": 2}
+    with running_file(path) as client:
+        document = client.post("/draw", json=question, headers=JSON).json()
+        table = client.post("/draw", json=question, headers={"Accept": "text/csv"}).text
+        packed = client.post(
+            "/draw", json=question, headers={"Accept": "application/x-npz"}
+        ).content
+        large = client.post("/draw", json={**question, "scale": 2}, headers=JSON).json()
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(each["png_base64"]))))
+        for each in document["drawings"]
+    ]
+    assert np.array_equal(np.stack(pictures), expected)
+    assert [each["label"] for each in document["drawings"]] == labels * 2 == document["labels"]
+    assert (document["seed"], tuple(document["shape"])) == (7, generator.shape)
+    assert document["model"]["digest"] == generator.facts["digest"]
+    first = Image.open(io.BytesIO(base64.b64decode(large["drawings"][0]["png_base64"])))
+    assert np.array_equal(np.asarray(first)[::2, ::2], expected[0])
+
+    head, *rows = csv.reader(io.StringIO(table))
+    assert head[:2] == ["label", "pixel0"]
+    assert [int(row[0]) for row in rows] == labels * 2
+    pixels = np.array([row[1:] for row in rows], np.uint8)
+    planes = expected if expected.ndim == 3 else expected.transpose(0, 3, 1, 2)
+    assert np.array_equal(pixels, planes.reshape(len(rows), -1))
+
+    archive = np.load(io.BytesIO(packed))
+    assert np.array_equal(archive["images"], expected)
+    assert archive["labels"].tolist() == labels * 2
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (None, "image/png"),
+        ("*/*", "image/png"),
+        ("image/*", "image/png"),
+        ("text/*;q=0.5, application/*;q=0.1", "text/csv"),
+        ("application/json, text/plain, */*", "application/json"),
+        ("*/*;q=0.1, TEXT/CSV;q=0.2", "text/csv"),
+        ("image/png;q=0, */*", "application/json"),
+        ("application/x-npz", "application/x-npz"),
+        ("text/html", None),
+        ("image/png;q=0", None),
+        ("image/png;q=many", None),
+        ("image/webp", None),
+        ("", "image/png"),
+        (",,;;=,", None),
+    ],
+)
+def test_accept_chooses_the_form(
+    accept: str | None, kind: str | None, client: httpx.Client
+) -> None:
+    request = client.build_request("POST", "/draw", json={"text": "1"})
+    del request.headers["accept"]
+    if accept is not None:
+        request.headers["accept"] = accept
+    answer = client.send(request)
+    if kind:
+        assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (200, kind)
+    else:
+        assert answer.status_code == 406
+        assert "image/png, application/json, text/csv, application/x-npz" in detail(answer)
+
+
+def test_answers_to_many_at_once_are_those_that_each_gets_alone(
+    client: httpx.Client, model: Path
+) -> None:
+    generator = Generator.load(model)
+    questions = [
+        {"labels": [(seed + i) % 10 for i in range(1 + seed % 13)], "seed": seed}
+        for seed in range(60)
+    ]
+
+    def ask(question: dict[str, Any]) -> np.ndarray:
+        headers = {"Accept": "application/x-npz"}
+        answer = client.post("/draw", json=question, headers=headers)
+        images: np.ndarray = np.load(io.BytesIO(answer.content))["images"]
+        return images
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(ask, questions))
+    for question, images in zip(questions, answers, strict=True):
+        assert np.array_equal(images, generator.draw(question["labels"], question["seed"]))
+
+
+# ------------------------------------------------------------------------------------- refusals
+
+
+def detail(answer: httpx.Response) -> str:
+    """An error has one field; it is a text, in the project's style, and safe in a browser."""
+    assert answer.headers["content-type"] == "application/json"
+    assert all(name in answer.headers for name in SECURE)
+    document = answer.json()
+    assert list(document) == ["detail"]
+    words = document["detail"]
+    assert "Traceback" not in words
+    assert words.endswith((".", "}'."))
+    assert len(words) < 900
+    return str(words)
+
+
+BAD: list[tuple[Any, int, str]] = [
+    (b"", 400, "expected JSON"),
+    (b"{", 400, "expected JSON"),
+    (b"[1]", 400, "expected a JSON object, found a list of 1"),
+    (b"null", 400, "expected a JSON object, found null"),
+    (b'"2024"', 400, "expected a JSON object, found '2024'"),
+    (b'{"text": "1"} {}', 400, "Extra data"),
+    (b'{"text": "1", "text": "2"}', 400, "a key stands there twice"),
+    (b'{"text": "\xff"}', 400, "expected UTF-8, found something else at byte 10"),
+    (b"\xff\xfe{\x00}\x00", 400, "expected UTF-8"),
+    (b"\xef\xbb\xbf{}", 400, "expected JSON"),
+    (b'{"labels": [NaN]}', 400, "NaN is no JSON"),
+    (b'{"labels": [Infinity]}', 400, "Infinity is no JSON"),
+    (b'{"text": "1", "seed": -Infinity}', 400, "-Infinity is no JSON"),
+    (b'{"labels": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", 400, "nested too deep"),
+    (b'{"a": ' * 9000 + b"1" + b"}" * 9000, 400, "nested too deep"),
+    (b'{"text": "1", "seed": ' + b"9" * 60_000 + b"}", 422, "found a number of more digits"),
+    (b'{"text": "1", "seed": 1e400}', 422, "`seed`: expected a whole number from 0"),
+    ({}, 422, "expected `text` or `labels`, found neither"),
+    ({"text": None}, 422, "expected `text` or `labels`, found neither"),
+    ({"text": "1", "labels": [1]}, 422, "found both"),
+    ({"text": ""}, 422, "`text`: expected a text of 1 to 10,000 characters, found an empty text"),
+    ({"text": 2024}, 422, "`text`: expected a text of 1 to 10,000 characters, found 2024"),
+    ({"text": "1" * 10_001}, 422, "found a text of 10,001 characters"),
+    ({"text": "12x"}, 422, "'x', character 3 of the text to draw, is not a class"),
+    ({"text": "٣"}, 422, "is not a class"),
+    ({"text": "\x00\x1b[31m"}, 422, "is not a class"),
+    ({"text": "\ud800"}, 422, "is not a class"),
+    ({"text": "<script>alert(1)</script>"}, 422, "is not a class"),
+    ({"labels": []}, 422, "`labels`: expected a list of 1 to 10,000 classes"),
+    ({"labels": "12"}, 422, "`labels`: expected a list of 1 to 10,000 classes"),
+    ({"labels": {"0": 1}}, 422, "found an object"),
+    ({"labels": [1] * 10_001}, 422, "found a list of 10,001"),
+    ({"labels": [3, 10]}, 422, "label 10 at index 1 is not a class"),
+    ({"labels": [-1]}, 422, "label -1 at index 0 is not a class"),
+    ({"labels": [1.0]}, 422, "expected a class at index 0, by number or by name, found 1.0"),
+    ({"labels": [True]}, 422, "found true"),
+    ({"labels": [None]}, 422, "found null"),
+    ({"labels": [[1]]}, 422, "found a list of 1"),
+    ({"labels": [10**30]}, 422, "a number of more digits"),
+    ({"text": "1", "seed": -1}, 422, "`seed`: expected a whole number from 0 to"),
+    ({"text": "1", "seed": 2**63}, 422, "found 9223372036854775808"),
+    ({"text": "1", "seed": 1.5}, 422, "found 1.5"),
+    ({"text": "1", "seed": "7"}, 422, "found '7'"),
+    ({"text": "1", "seed": True}, 422, "found true"),
+    ({"text": "1", "count": 0}, 422, "`count`: expected a whole number from 1 to 10,000, found 0"),
+    ({"text": "12", "count": 5001}, 422, "2 labels × 5,001 variants are 10,002 drawings"),
+    ({"text": "1", "scale": 65}, 422, "`scale`: expected a whole number from 1 to 64, found 65"),
+    ({"text": "1" * 100, "scale": 64}, 422, "321,126,400 values, at most 33,554,432 are sent"),
+    ({"text": "1", "sed": 3}, 422, "`sed`: there is no such field. There are text or labels, seed"),
+    ({"text": "1", "x" * 5000: 3}, 422, "there is no such field"),
+    ({"text": 1, "seed": -1, "scale": 0}, 422, "`seed`: expected"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("question", "status", "words"), BAD)
+def test_f74_a_request_without_sense_is_refused_with_the_reason(
+    question: Any, status: int, words: str, client: httpx.Client
+) -> None:
+    body = question if isinstance(question, bytes) else json.dumps(question).encode()
+    answer = client.post("/draw", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, words in detail(answer)) == (status, True), answer.text
+
+
+def test_all_that_is_wrong_is_told_at_once(client: httpx.Client) -> None:
+    words = detail(client.post("/draw", json={"seed": -1, "scale": 0, "foo": 1}))
+    for name in ("foo", "seed", "scale", "labels"):
+        assert f"`{name}`" in words
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/draw", 422, "expected `text` or `labels`"),
+        ("/draw?text=1&text=2", 422, "`text` stands there twice"),
+        ("/draw?labels=1", 422, "`labels` is for POST"),
+        ("/draw?text=1&seed=x", 422, "found 'x'"),
+        ("/draw?text=1&seed=-1", 422, "found '-1'"),
+        ("/draw?text=1&seed=9999999999999999999", 422, "`seed`: expected a whole number"),
+        ("/draw?text=%ff", 400, "expected fields in UTF-8"),
+        ("/draw?" + "&".join(f"a{i}=1" for i in range(100)), 400, "expected fields"),
+        ("/draw?text=1&debug=1", 422, "`debug`: there is no such field"),
+        ("/draw?text=1&scale=", 422, "`scale`: expected"),
+        ("/nowhere", 404, "there is no such address. There are /, /draw, /model"),
+        ("/draw/", 404, "there is no such address"),
+        ("/docs", 404, "there is no such address"),
+        ("/redoc", 404, "there is no such address"),
+        ("/..%2f..%2fetc/passwd", 404, "there is no such address"),
+        ("/%0d%0aSet-Cookie:x", 404, "there is no such address"),
+    ],
+)
+def test_f74_an_address_without_sense_is_refused_with_the_reason(
+    path: str, status: int, words: str, client: httpx.Client
+) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, words in detail(answer)) == (status, True), answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "/draw"), ("POST", "/"), ("DELETE", "/model")]
+)
+def test_another_method_is_refused_in_words(method: str, path: str, client: httpx.Client) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == 405
+    assert "GET, HEAD" in answer.headers["allow"]
+    assert f"expected {answer.headers['allow']}, found '{method}'" in detail(answer)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_a_body_that_does_not_call_itself_json_is_refused(
+    kind: str | None, client: httpx.Client
+) -> None:
+    headers = {"Content-Type": kind} if kind else {}
+    answer = client.post("/draw", content=b'{"text": "1"}', headers=headers)
+    assert answer.status_code == 415
+    assert "expected application/json" in detail(answer)
+
+
+def test_f74_a_body_without_end_is_refused_before_it_is_read(client: httpx.Client) -> None:
+    headers = {"Content-Type": "application/json"}
+    said = client.post("/draw", content=b"x" * 70_000, headers=headers)
+    assert said.status_code == 413
+    assert "at most 65,536 bytes" in detail(said)
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 5000
+
+    try:
+        unsaid = client.post("/draw", content=endless(), headers=headers)
+    except httpx.TransportError:  # the rest found the connection closed
+        return
+    assert unsaid.status_code == 413
+
+
+def test_data_are_not_scaled(client: httpx.Client) -> None:
+    answer = client.post("/draw", json={"text": "1", "scale": 2}, headers={"Accept": "text/csv"})
+    assert answer.status_code == 422
+    assert "`scale` enlarges pictures, and text/csv holds data" in detail(answer)
+
+
+def test_too_much_at_once_is_answered_with_429_and_later_served(model: Path) -> None:
+    service = Service(Keeper(str(model)))
+    with running(service) as client:
+        question = {"labels": [1] * 5000, "seed": 1, "scale": 2}  # 78 MB while it is made
+
+        def ask(_: int) -> httpx.Response:
+            return client.post("/draw", json=question)
+
+        with ThreadPoolExecutor(24) as pool:
+            answers = list(pool.map(ask, range(24)))
+        statuses = {answer.status_code for answer in answers}
+        assert statuses == {200, 429}
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert refused.headers["retry-after"] == "1"
+        assert "Try again in a second" in detail(refused)
+        assert client.post("/draw", json=question).status_code == 200
+        assert (service._requests, service._bytes, service._undrawn) == (0, 0, 0)
+
+
+# --------------------------------------------------------------------------- what else it answers
+
+
+def test_each_answer_names_the_model(client: httpx.Client, model: Path) -> None:
+    digest = Generator.load(model).facts["digest"]
+    for path in ("/", "/model", "/draw?text=1"):
+        assert client.get(path).headers["cgan-model-digest"] == digest
+
+
+def test_model_tells_facts_and_what_is_not_known_is_null(client: httpx.Client, model: Path) -> None:
+    found = client.get("/model").json()
+    assert found["facts"] == Generator.load(model).facts
+    assert (found["classes"], found["shape"], found["source"]) == (10, [28, 28], str(model))
+    assert found["metrics"] is found["passport"] is found["version"] is None
+
+
+def test_model_tells_the_quality_that_evaluate_found_of_this_generator(tmp_path: Path) -> None:
+    path = a_model(tmp_path / "models/generator.safetensors")
+    report = {
+        "conditional_accuracy": {"value": 0.9, "floor": 1.0},
+        "passport": {"generator_digest": Generator.load(path).facts["digest"], "seed": 1},
+    }
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/evaluation.json").write_text(json.dumps(report))
+    known = Keeper(str(path)).current
+    assert known
+    assert known.about()["metrics"]["conditional_accuracy"] == 0.9
+    assert known.about()["real_images"]["conditional_accuracy"] == 1.0
+    assert known.about()["passport"]["seed"] == 1
+    a_model(path, seed=1)  # the report is of another one now
+    other = Keeper(str(path)).current
+    assert other
+    assert other.about()["metrics"] is None
+
+
+def test_it_lives_and_is_ready(client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"alive": True}
+    ready = client.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["registry"] is None
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", ready.json()["model"]["since"])
+    for path in ("/", "/model", "/healthz", "/readyz", "/metrics", "/openapi.json"):
+        head = client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert int(head.headers["content-length"]) > 10
+
+
+def test_metrics_count_requests_drawings_and_passes(model: Path) -> None:
+    with running_file(model) as client:
+        for _ in range(3):
+            client.post("/draw", json={"text": "2024"})
+        client.post("/draw", json={"text": "x"})
+        client.get("/nowhere")
+        client.request("BREW", "/draw")
+        text = client.get("/metrics").text
+    found = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert found["cgan_requests_total", "/draw", "200", "POST"] == 3
+    assert found["cgan_requests_total", "/draw", "422", "POST"] == 1
+    assert found["cgan_requests_total", "404", "GET", "other"] == 1
+    assert found["cgan_requests_total", "/draw", "405", "other"] == 1
+    assert found["cgan_request_seconds_count", "/draw"] == 5
+    assert found["cgan_drawings_total",] == 12
+    assert found["cgan_pass_rows_sum",] == 12
+    assert found["cgan_in_flight",] == 1  # the question itself
+    assert found["cgan_model_info", "", "", Generator.load(model).facts["digest"]] == 1
+
+
+def test_openapi_has_an_operation_with_examples_for_each_address(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    assert set(document["paths"]) == {"/", "/draw", "/model", "/healthz", "/readyz", "/metrics"}
+    post = document["paths"]["/draw"]["post"]
+    examples = post["requestBody"]["content"]["application/json"]["examples"]
+    for example in examples.values():
+        assert client.post("/draw", json=example["value"]).status_code == 200
+    forms = set(post["responses"]["200"]["content"])
+    assert forms == {"image/png", "application/json", "text/csv", "application/x-npz"}
+    assert "HTTPValidationError" not in json.dumps(document)
+    operations = [
+        each["operationId"] for path in document["paths"].values() for each in path.values()
+    ]
+    assert len(operations) == len(set(operations))
+
+
+def test_the_page_may_run_its_own_scripts_and_ask_for_nothing(client: httpx.Client) -> None:
+    answer = client.get("/")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert policy == policy_for(answer.text)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "connect-src" not in policy
+    assert "unsafe-eval" not in policy
+    assert all(name in answer.headers for name in SECURE)
