@@ -84,6 +84,8 @@ def _features(a: Architecture, power: int) -> int:
 class Generator(nn.Module):
     """(latents, labels) → images in [-1, 1], by way of a condition, which can be a mix of classes."""
 
+    layers: nn.Sequential
+
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture

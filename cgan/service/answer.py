@@ -15,7 +15,9 @@ from torch import Tensor
 from cgan.model.sampling import encode_png, picture_of
 from cgan.service.question import Question, RefusedError
 from cgan.service.served import Served
-from cgan.serving.export import Layout, arranged, csv_into, npz_into
+from cgan.serving.class_names import names_in
+from cgan.serving.export import csv_into, npz_into
+from cgan.serving.picture import Layout, arranged
 
 PNG, JSON, CSV, NPZ = "image/png", "application/json", "text/csv", "application/x-npz"
 FORMS = (PNG, JSON, CSV, NPZ)  # in the order in which they are preferred
@@ -99,7 +101,8 @@ class Answer:
             csv_into(text, images, labels)
             return text.getvalue().encode()
         packed = io.BytesIO()
-        npz_into(packed, images, labels)
+        generator = served.generator
+        npz_into(packed, images, labels, names_in(generator.facts, generator.classes))
         return packed.getvalue()
 
     def _json(self, images: Tensor, served: Served) -> bytes:
