@@ -146,7 +146,9 @@ def _layers(network: networks.Generator) -> list[tuple[_Layer, bool]]:
 
 def _first_map(network: networks.Generator) -> tuple[int, int]:
     if isinstance(network, DemoGenerator):
-        height, width = network.layers[0].kernel_size
+        first = network.layers[0]
+        assert isinstance(first, nn.ConvTranspose2d)
+        height, width = first.kernel_size
     else:
         height, width = network.map_height, network.map_width
     return int(height), int(width)
