@@ -194,7 +194,9 @@ def _device(name: str) -> str:
 def default_source() -> tuple[str, str]:
     """What `cgan draw` draws with where nobody says: this project's generator, or the package's own; and,
     of the latter, a note that says so."""
-    if GENERATOR.exists() or GENERATOR.is_symlink():  # whatever it is: loading says what is wrong with it
+    if (
+        GENERATOR.exists() or GENERATOR.is_symlink()
+    ):  # whatever it is: loading says what is wrong with it
         return str(GENERATOR), ""
     note = ", by the generator of digits that comes with cgan"
     if Path("params.yaml").is_file() and Path("dvc.yaml").is_file():
