@@ -172,12 +172,7 @@ def serve(
     ] = False,
 ) -> None:
     """Draw over HTTP: a page for people, POST /draw for programs, until Ctrl-C. docs/service.md says more."""
-    try:
-        from cgan.service.server import serve
-    except ModuleNotFoundError as error:
-        raise CganError(
-            f"`cgan serve` needs {error.name}, which is not installed: pip install 'cgan[serve]'."
-        ) from None
+    from cgan.service.server import serve
 
     serve(model, host, port, allow_remote)
 

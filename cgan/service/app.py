@@ -32,6 +32,7 @@ from cgan.service.served import Keeper, Served
 
 MAX_REQUESTS = 256  # to draw, at once
 MAX_BYTES = 2**29  # that their answers take while they are made
+QUICK_BYTES = 2**22  # of an answer that is made in milliseconds
 BODY_S = 10.0  # for a body to arrive
 RETRY = {"Retry-After": "1"}
 
@@ -44,11 +45,13 @@ class Service:
         self.metrics = Metrics(keeper)
         self._requests = self._bytes = self._undrawn = 0  # of the event loop's thread alone
         self._batcher = Batcher(lambda: self._undrawn, self.metrics.drawn)
-        self._encoders = ThreadPoolExecutor(2, "encoding")
+        # Large answers take seconds: small ones don't stand behind them.
+        self._quick, self._slow = ThreadPoolExecutor(2, "quick"), ThreadPoolExecutor(2, "slow")
 
     def close(self) -> None:
         self._batcher.close()
-        self._encoders.shutdown()
+        self._quick.shutdown()
+        self._slow.shutdown()
 
     def served(self) -> Served:
         served = self.keeper.current
@@ -90,13 +93,14 @@ class Service:
             )
         finally:
             self._undrawn -= 1
-        body: bytes = await self.apart(answer.encoded, images, served)
+        slow = answer.size > QUICK_BYTES
+        body: bytes = await self.apart(answer.encoded, images, served, slow=slow)
         return body
 
-    async def apart(self, function: Any, *arguments: Any) -> Any:
+    async def apart(self, function: Any, *arguments: Any, slow: bool = False) -> Any:
         """Run it on a thread, so that others are answered meanwhile."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._encoders, function, *arguments)
+        pool = self._slow if slow else self._quick
+        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
 
 
 def make_app(service: Service) -> App:
@@ -122,7 +126,7 @@ def _add_people(app: FastAPI, service: Service) -> None:
     @app.api_route("/", methods=["GET", "HEAD"], **openapi.PAGE)
     async def page() -> Response:
         served = service.served()
-        html = await service.apart(lambda: served.page)
+        html = await service.apart(lambda: served.page, slow=True)
         if served.digest not in pages:
             pages.clear()
             pages[served.digest] = {"Content-Security-Policy": policy_for(html.decode())}
@@ -183,7 +187,7 @@ def _add_draw(app: FastAPI, service: Service) -> None:
             raise RefusedError(
                 400, "the query: expected fields in UTF-8, as in ?text=2024&seed=7, found others."
             ) from None
-        question = from_query(pairs, served.generator)
+        question = await service.apart(from_query, pairs, served.generator)
         return await answered(request, question, served, form)
 
 

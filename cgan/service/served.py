@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator
-from cgan.project import EVALUATION, GENERATOR
+from cgan.project import EVALUATION
 from cgan.quality.table import METRICS, floors
 from cgan.service.batching import Passes
-from cgan.serving.generator import ALIASES, Generator
+from cgan.serving.class_names import names_in
+from cgan.serving.generator import ALIASES, Generator, default_source
 
 if TYPE_CHECKING:
     from cgan.registry.client import Registry
@@ -83,7 +84,7 @@ class Served:
         return {
             **self.identity(),
             "classes": self.generator.classes,
-            "class_names": facts.get("class_names"),
+            "class_names": names_in(facts, self.generator.classes),
             "shape": list(self.generator.shape),
             "metrics": self.metrics,
             "real_images": self.real_images,
@@ -115,8 +116,9 @@ def _quality(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def fallback() -> Served:
-    """What is served where no champion is: the project's generator."""
-    return of_file(Generator.load(GENERATOR), str(GENERATOR))
+    """What is served where no champion is: the project's generator, or the package's own."""
+    source, _ = default_source()
+    return of_file(Generator.load(source), source)
 
 
 class Keeper:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,10 @@ def parse_text(text: str, classes: int, names: Sequence[str] | None = None) -> l
     return labels
 
 
-def class_named(name: str, names: Sequence[str]) -> int | None:
-    """The label of one class, by its name or number; None if there is no such class."""
-    return _Named(names).label(" ".join(name.split()))
+def class_reader(names: Sequence[str]) -> Callable[[str], int | None]:
+    """A function from the name or number of one class to its label; None if there is no such class."""
+    named = _Named(names)
+    return lambda name: named.label(" ".join(name.split()))
 
 
 def _number(word: str, classes: int) -> int | None:

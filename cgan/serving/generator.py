@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError
 from cgan.project import GENERATOR
-from cgan.serving.class_names import class_named, names_in, parse_text, stated_classes
+from cgan.serving.class_names import class_reader, names_in, parse_text, stated_classes
 
 if TYPE_CHECKING:
     import torch
@@ -156,9 +156,10 @@ class Generator:
         names = names_in(self.facts, self.classes)
         if isinstance(what, str):
             return parse_text(what, self.classes, names)
+        read = class_reader(names) if names else lambda _: None
         labels: list[int] = []
         for position, label in enumerate(what):
-            if isinstance(label, str) and names and (one := class_named(label, names)) is not None:
+            if isinstance(label, str) and (one := read(label)) is not None:
                 labels.append(one)
             elif (
                 not isinstance(label, str)

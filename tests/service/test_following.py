@@ -1,0 +1,257 @@
+"""The champion of a real registry, followed: moves under load, a registry that goes away, bad versions."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from served import a_model, command
+
+from cgan.errors import ModelError
+from cgan.model.model_file import load_generator
+from cgan.model.sampling import draw
+from cgan.registry.client import Registry, open_registry
+from cgan.service.served import Keeper
+from cgan.serving.generator import Generator
+
+pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+NPZ = {"Accept": "application/x-npz"}
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_RUN_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture
+def registry(root: Path) -> Iterator[Registry]:
+    """With versions 1 and 2; nobody is champion."""
+    with open_registry("cgan") as found:
+        client = found.client
+        experiment = client.create_experiment("cgan", (root / "artifacts").as_uri())
+        client.create_registered_model("cgan")
+        for number in (1, 2):
+            path = a_model(root / "generator.safetensors", seed=number)
+            run_id = client.create_run(experiment).info.run_id
+            client.log_artifact(run_id, str(path), "generator")
+            client.log_metric(run_id, "quality/fid_judge", number / 10)
+            client.create_model_version("cgan", f"runs:/{run_id}/generator", run_id)
+            path.rename(root / f"version-{number}.safetensors")
+        yield found
+
+
+def promote(registry: Registry, number: int) -> None:
+    registry.promote(number, instead_of=registry.champion(), why="a test")
+
+
+def eventually(holds: Callable[[], Any], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def drawn(root: Path, number: int, seed: int) -> np.ndarray:
+    network, _ = load_generator(root / f"version-{number}.safetensors")
+    images: np.ndarray = draw(network, torch.tensor([2, 0, 2, 4]), seed)[:, 0].numpy()
+    return images
+
+
+def test_a_champion_that_changes_under_load_loses_no_request_and_mixes_no_answer(
+    root: Path, registry: Registry
+) -> None:
+    promote(registry, 1)
+    expected = {n: {seed: drawn(root, n, seed) for seed in range(5)} for n in (1, 2)}
+    answers: list[tuple[str, int, bool]] = []
+    stop = threading.Event()
+
+    def ask(address: httpx.URL) -> None:
+        with httpx.Client(base_url=address, timeout=60) as client:
+            seed = 0
+            while not stop.is_set():
+                seed = (seed + 1) % 5
+                question = {"text": "2024", "seed": seed}
+                answer = client.post("/draw", json=question, headers=NPZ)
+                version = answer.headers.get("cgan-model-version", "none")
+                images = (
+                    np.load(io.BytesIO(answer.content))["images"] if version != "none" else None
+                )
+                right = images is not None and np.array_equal(images, expected[int(version)][seed])
+                answers.append((version, answer.status_code, right))
+
+    with command(folder=root) as (_, client):
+        threads = [threading.Thread(target=ask, args=(client.base_url,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: len(answers) > 20)
+        began = time.monotonic()
+        promote(registry, 2)
+        eventually(lambda: answers[-1][0] == "2")
+        took = time.monotonic() - began
+        registry.rollback("a test")
+        eventually(lambda: answers[-1][0] == "1")
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+    assert {version for version, _, _ in answers} == {"1", "2"}
+    assert all(status == 200 and right for _, status, right in answers)
+    assert (
+        took < 15
+    )  # some seconds: a look every other one, on a machine that is busy with the load
+
+
+def test_what_is_served_is_told_with_its_quality_and_is_that_of_the_champion(
+    root: Path, registry: Registry
+) -> None:
+    promote(registry, 2)
+    served = Keeper().current
+    assert served
+    assert (served.version, served.alias, served.registered) == (2, "champion", "cgan")
+    assert served.about()["metrics"] == {"quality/fid_judge": 0.2}
+    assert served.digest == Generator.load("version-2.safetensors").facts["digest"]
+
+
+@pytest.mark.parametrize("asked", [None, "champion"])
+def test_f60_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so(
+    asked: str | None, root: Path, registry: Registry
+) -> None:
+    promote(registry, 1)
+    arguments = ["--model", asked] if asked else []
+    with command(*arguments, folder=root) as (service, client):
+        assert state(client)["answers"] is True
+        (root / "mlflow.db").rename(root / "elsewhere.db")
+        eventually(lambda: state(client)["answers"] is False)
+        found = client.get("/readyz")
+        assert found.status_code == 200
+        assert found.json()["model"]["version"] == 1
+        assert "there is no MLflow store" in found.json()["registry"]["problem"]
+        assert client.post("/draw", json={"text": "1"}).headers["cgan-model-version"] == "1"
+        (root / "elsewhere.db").rename(root / "mlflow.db")
+        promote(registry, 2)
+        eventually(lambda: model(client)["version"] == 2)
+        assert state(client)["problem"] is None
+        assert state(client)["seconds_since_answer"] < 5
+        said = "".join(service.said)
+        assert "Served is, as before, version 1 of `cgan`" in said
+        assert said.count("there is no MLflow store") == 1
+        assert "served is now version 2 of `cgan`" in said
+
+
+def state(client: httpx.Client) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/readyz").json()["registry"]
+    return found
+
+
+def model(client: httpx.Client) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/readyz").json()["model"]
+    return found
+
+
+def test_a_champion_whose_file_is_damaged_changes_nothing_until_it_is_mended(
+    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgan.service.served.RETRY_S", 0.0)
+    promote(registry, 1)
+    keeper = Keeper("champion")
+    [path] = Path("artifacts", registry.version(2).run_id).rglob("generator.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    promote(registry, 2)
+    keeper._look()
+    assert keeper.current
+    assert keeper.current.version == 1
+    assert keeper.answers
+    assert keeper.problem
+    assert "the champion, version 2 of `cgan`, cannot be loaded: " in keeper.problem
+    path.write_bytes(whole)
+    keeper._look()
+    assert (keeper.current.version, keeper.problem) == (2, None)
+
+
+def test_a_damaged_champion_at_the_start_gives_way_to_the_one_before(
+    root: Path, registry: Registry
+) -> None:
+    promote(registry, 1)
+    promote(registry, 2)
+    [path] = Path("artifacts", registry.version(2).run_id).rglob("generator.safetensors")
+    path.write_bytes(b"")
+    keeper = Keeper("champion")
+    assert keeper.current
+    assert keeper.current.version == 1
+    assert keeper.problem
+    assert "version 2 of `cgan`, cannot be loaded" in keeper.problem
+
+
+def test_where_nobody_is_champion_a_file_is_served_until_somebody_is(
+    root: Path, registry: Registry
+) -> None:
+    keeper = Keeper()
+    assert keeper.current
+    assert keeper.current.source == "digits"  # the package's own
+    shutil.copyfile("version-2.safetensors", a_model(root / "models/generator.safetensors"))
+    keeper = Keeper()
+    assert keeper.current
+    assert keeper.current.source == "models/generator.safetensors"
+    promote(registry, 1)
+    keeper._look()
+    assert keeper.current.version == 1
+
+
+def test_an_alias_that_nobody_has_is_waited_for(root: Path, registry: Registry) -> None:
+    with command("--model", "champion", folder=root) as (_, client):
+        refused = client.get("/draw?text=1")
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        assert "nothing is served yet: `cgan` has no champion" in refused.json()["detail"]
+        for path in ("/", "/model"):
+            assert client.get(path).status_code == 503
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+        promote(registry, 2)
+        eventually(lambda: client.get("/readyz").status_code == 200)
+        assert client.get("/draw?text=1").headers["cgan-model-version"] == "2"
+
+
+def test_a_file_or_address_that_is_no_generator_is_refused_at_once(
+    root: Path, registry: Registry
+) -> None:
+    for asked in ("nowhere.safetensors", "models:/cgan/7", "runs:/none/generator"):
+        with pytest.raises(ModelError):
+            Keeper(asked)
+    keeper = Keeper("models:/cgan/2")
+    assert keeper.current
+    assert (keeper.alias, keeper.current.digest) == (
+        None,
+        Generator.load("version-2.safetensors").facts["digest"],
+    )
+
+
+def test_without_mlflow_a_file_is_served_and_an_alias_refused_in_words(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = "cgan.service.served.importlib.util.find_spec"
+    monkeypatch.setattr(found, lambda name: None)
+    with pytest.raises(ModelError, match="MLflow is not installed"):
+        Keeper("champion")
+    keeper = Keeper()
+    assert keeper.alias is None
+    assert keeper.current
