@@ -1,0 +1,253 @@
+"""`cgan serve` as a process: its start, its end, and clients that behave badly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import ROOT
+from served import a_model, command, running_file
+
+from cgan.errors import CganError
+from cgan.service import app as service_app
+from cgan.service import guard, server
+from cgan.service.server import listen
+from cgan.serving.generator import Generator
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    a_model(folder / "generator.safetensors")
+    return folder
+
+
+def connected(client: httpx.Client) -> socket.socket:
+    url = client.base_url
+    return socket.create_connection((url.host, url.port), timeout=30)
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """Until the other side closes."""
+    found = b""
+    while piece := connection.recv(65536):
+        found += piece
+    return found
+
+
+# ---------------------------------------------------------------------------------- start and end
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_requests_in_flight_finish_and_ends_with_0(
+    sign: signal.Signals, folder: Path
+) -> None:
+    with command("--model", "generator.safetensors", folder=folder) as (service, client):
+        answers: list[httpx.Response] = []
+
+        def ask() -> None:
+            question = {"labels": [1] * 4000, "seed": 3}
+            answers.append(httpx.post(f"{client.base_url}/draw", json=question, timeout=60))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + 30
+        while "cgan_drawings_total 0.0" in client.get("/metrics").text:
+            assert time.monotonic() < until
+        client.close()
+        service.process.send_signal(sign)
+        for thread in threads:
+            thread.join(60)
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert service.process.wait(30) == 0
+        assert "Traceback" not in "".join(service.said)
+
+
+def test_a_file_is_served_where_mlflow_is_not_installed(folder: Path) -> None:
+    code = (
+        "import sys; sys.modules['mlflow'] = sys.modules['prefect'] = sys.modules['dvc'] = None; "
+        "from cgan.service.served import Keeper; from cgan.service.app import Service, make_app; "
+        "service = Service(Keeper()); make_app(service); service.close(); "
+        "print(service.keeper.current.source, *sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    source, *modules = done.stdout.split()
+    assert source == "digits"
+    assert not {"pandas", "sqlalchemy", "ruamel.yaml", "yaml", "psutil"} & set(modules)
+
+
+def test_a_port_that_is_taken_is_told_in_words() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(CganError, match=rf"--port {port}: another program uses it"):
+            listen("127.0.0.1", port, allow_remote=False)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_others_can_reach_it_only_if_that_is_asked_for(
+    host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(CganError, match="others than this machine could reach it"):
+        listen(host, 0, allow_remote=False)
+    try:
+        listen(host, 0, allow_remote=True).close()
+    except CganError:
+        pytest.skip("no IPv6 here")
+    assert "whoever reaches this machine can have it draw" in caplog.text
+
+
+@pytest.mark.parametrize("host", ["no such host", "999.1.1.1", "a" * 500])
+def test_a_host_that_is_none_is_told_in_words(host: str) -> None:
+    with pytest.raises(CganError, match=r"--host .*Give one, such as 127\.0\.0\.1"):
+        listen(host, 0, allow_remote=False)
+
+
+# ------------------------------------------------------------------------- clients that behave badly
+
+
+@pytest.fixture
+def client(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    """Of a service whose patience is short."""
+    monkeypatch.setattr(server, "HEAD_S", 0.5)
+    monkeypatch.setattr(service_app, "BODY_S", 0.5)
+    monkeypatch.setattr(guard, "SEND_S", 0.5)
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 40)
+    with running_file(folder / "generator.safetensors") as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HT",
+        b"POST /draw HTTP/1.1\r\nhost: x\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET",
+    ],
+)
+def test_a_head_that_does_not_come_is_not_waited_for(sent: bytes, client: httpx.Client) -> None:
+    with connected(client) as connection:
+        connection.sendall(sent)
+        began = time.monotonic()
+        try:
+            answer = all_of(connection)
+        except ConnectionResetError:
+            answer = b""
+        assert time.monotonic() - began < 10
+        assert answer.count(b"HTTP/1.1 200") == int(b"healthz" in sent)
+
+
+def test_a_body_that_does_not_come_is_answered_with_408(client: httpx.Client) -> None:
+    with connected(client) as connection:
+        connection.sendall(
+            b"POST /draw HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b'content-length: 20\r\n\r\n{"text"'
+        )
+        answer = all_of(connection)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"it did not arrive within" in answer
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"GET / HTTQ/1.1\r\n\r\n",
+        b"\r\n\r\n\x00\x00\r\n\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000 + b"\r\n",
+        b"POST /draw HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
+        b"POST /draw HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_refused_in_json(sent: bytes, client: httpx.Client) -> None:
+    with connected(client) as connection:
+        connection.sendall(sent)
+        answer = all_of(connection)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["detail"].startswith("the request: expected HTTP/1.1")
+
+
+def test_too_many_connections_are_refused_and_those_there_are_served(client: httpx.Client) -> None:
+    client.get("/healthz")
+    held = [connected(client) for _ in range(39)]
+    try:
+        with connected(client) as late:
+            answer = all_of(late)
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b"retry-after: 1" in answer
+        held[0].sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert all_of(held[0]).startswith(b"HTTP/1.1 200 ")
+    finally:
+        for connection in held:
+            connection.close()
+
+
+def test_a_client_that_does_not_read_is_given_up_and_holds_nothing(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    question = json.dumps({"labels": [1] * 10_000}).encode()
+    with caplog.at_level("INFO", "cgan.service"), connected(client) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(
+            b"POST /draw HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\naccept: text/csv\r\n"
+            b"content-length: %d\r\n\r\n%s" % (len(question), question)
+        )
+        until = time.monotonic() + 60
+        while "given up: the client does not read" not in caplog.text:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_client_that_goes_away_holds_nobody_up(client: httpx.Client, folder: Path) -> None:
+    question = json.dumps({"labels": [1] * 5000}).encode()
+    for _ in range(10):
+        with connected(client) as connection:
+            connection.sendall(
+                b"POST /draw HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"content-length: %d\r\n\r\n%s" % (len(question), question)
+            )
+    answer = client.post("/draw", json={"text": "1"}, headers={"Accept": "application/json"})
+    assert answer.status_code == 200
+    digest = Generator.load(folder / "generator.safetensors").facts["digest"]
+    assert answer.json()["model"]["digest"] == digest
+
+
+def test_the_log_has_a_short_line_a_request_that_commands_no_terminal(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "cgan.service"):
+        client.get("/draw?text=2024")
+        client.get("/%1b[31mred%0a" + "x" * 500)
+        client.get("/healthz")
+        client.get("/metrics")
+    lines = [
+        record.getMessage() for record in caplog.records if record.name == "cgan.service.guard"
+    ]
+    assert len(lines) == 2
+    assert lines[0].startswith("127.0.0.1 GET /draw 200 4 drawn ")
+    assert "\\x1b[31mred\\nxxx" in lines[1]
+    assert all(len(line) < 160 and line.isprintable() for line in lines)
