@@ -333,6 +333,41 @@ def report() -> None:
 
 
 @app.command()
+def compare(
+    run_a: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_A", help="Id, name or alias in MLflow; or a page; or a project's folder."
+        ),
+    ],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The same.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("compare.html"),
+) -> None:
+    """One page of two runs: pictures by step, curves, metrics with their difference, params."""
+    from cgan.runs.compare import compare
+
+    compare(run_a, run_b, out, typer.echo)
+
+
+@app.command("label-errors")
+def label_errors(
+    folds: Annotated[
+        int, typer.Option(min=2, max=20, help="Parts; a judge is trained for each, without it.")
+    ] = 5,
+    out: Annotated[Path, typer.Option(help="A .csv; a page goes beside it.")] = Path(
+        "reports/label_errors.csv"
+    ),
+) -> None:
+    """Which labels of the data look wrong? Trains judges that have not seen them; minutes."""
+    from cgan.params.reading import load_params
+    from cgan.runs.label_errors import find_label_errors
+    from cgan.stages.runner import progress
+
+    say = functools.partial(progress, say=typer.echo)
+    find_label_errors(load_params(), folds, out, typer.echo, say)
+
+
+@app.command()
 def preset(
     name: Annotated[str, typer.Argument(help="fast, default, best or demo (the R/MXNet demo).")],
 ) -> None:

@@ -38,10 +38,10 @@ class RecordedRun:
 def find_run(what: str, folder: Path) -> RecordedRun:
     from mlflow.exceptions import MlflowException
 
-    run_id, model, name = _address(what)
+    run_id, model, name = address(what)
     with open_registry(model or ANY) as registry:
         client = registry.client
-        run_id = run_id or _run_of(registry, name)
+        run_id = run_id or run_of_version(registry, name)
         try:
             found = client.get_run(run_id)
         except MlflowException as error:
@@ -70,7 +70,7 @@ def find_run(what: str, folder: Path) -> RecordedRun:
     )
 
 
-def _address(what: str) -> tuple[str, str, str]:
+def address(what: str) -> tuple[str, str, str]:
     """(run id, "", "") or ("", registered model, alias or version number). Raises CganError."""
     if match := re.fullmatch(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?", what):
         return match[1], "", ""
@@ -84,7 +84,7 @@ def _address(what: str) -> tuple[str, str, str]:
     )
 
 
-def _run_of(registry: Registry, name: str) -> str:
+def run_of_version(registry: Registry, name: str) -> str:
     """The run of the version with this alias or number."""
     number = int(name) if name.isdecimal() else registry.aliases().get(name)
     if number is None:

@@ -1,0 +1,74 @@
+"""`cgan compare`: the pages of two runs become one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from cgan.errors import CganError
+from cgan.files import write_text
+from cgan.page.compare_page import Run, compare_page, read_page
+from cgan.project import RUN_PAGE
+from cgan.registry.client import Registry, open_registry
+from cgan.runs.recorded_run import ANY, address, run_of_version
+from cgan.tracking.journal import project_root
+from cgan.tracking.store import reason_of
+
+MOST = 10  # runs of one name that are listed
+
+
+def compare(a: str, b: str, out: Path, say: Callable[[str], None]) -> None:
+    """Write the page of two runs. Each is an id, name or alias in MLflow, a page, or a project's folder."""
+    one, other = find_page(a), find_page(b)
+    page, why = compare_page(one, other, project_root() / ".cgan")
+    write_text(out, page)
+    if why:
+        say(why)
+    say(f"{out}: {one['title']} and {other['title']}. It opens in any browser, offline.")
+
+
+def find_page(what: str) -> Run:
+    """The data of a run's page. Raises CganError where there is none."""
+    path = Path(what)
+    if path.is_dir():
+        inside = [path / RUN_PAGE, path / RUN_PAGE.name]
+        path = next((page for page in inside if page.is_file()), inside[0])
+    if path.suffix == ".html" or path.is_file() or Path(what).is_dir():
+        return read_page(path)
+    return recorded_page(what)
+
+
+def recorded_page(what: str) -> Run:
+    """The page that MLflow keeps of a run."""
+    try:
+        run_id, model, name = address(what)
+    except CganError as error:
+        run_id, model, name = "", "", ""
+        no_address = error
+    with open_registry(model or ANY) as registry:
+        if not run_id:
+            run_id = run_of_version(registry, name) if name else _named(registry, what, no_address)
+        with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+            try:
+                found = registry.client.download_artifacts(run_id, RUN_PAGE.name, folder)
+            except Exception as error:  # the stores let through what their clients raise
+                raise CganError(
+                    f"run {run_id} has no page in {registry.shown} ({reason_of(error)}): it was made before "
+                    "runs had one, or the stage record has not run. `dvc repro` records the run at hand."
+                ) from None
+            return read_page(Path(found))
+
+
+def _named(registry: Registry, name: str, otherwise: CganError) -> str:
+    """The id of the one run with this name."""
+    client = registry.client
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    quoted = name.replace("\\", "\\\\").replace("'", "\\'")
+    runs = client.search_runs(experiments, f"attributes.run_name = '{quoted}'", max_results=MOST)
+    if not runs:
+        raise CganError(f"{otherwise} No run is called so, and no page or folder.") from None
+    if len(runs) > 1:
+        ids = ", ".join(run.info.run_id for run in runs)
+        raise CganError(f"several runs are called {name!r}: {ids}. Give one of these ids.")
+    return str(runs[0].info.run_id)

@@ -1,0 +1,80 @@
+"""`cgan label-errors`: which labels of the CSV look wrong to judges that have not seen them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cgan.data.dataset import Dataset
+from cgan.errors import CganError
+from cgan.files import write_text
+from cgan.model.hardware import choose_hardware, compute_deterministically
+from cgan.page.data_facts import Rows
+from cgan.page.labels_page import labels_page
+from cgan.page.run_facts import read_json
+from cgan.params.sections import Params, ValidateParams
+from cgan.project import CSV, VALIDATION
+from cgan.quality.judge import Progress
+from cgan.quality.label_errors import Suspects, label_errors
+from cgan.quality.out_of_fold import out_of_fold, seconds_needed
+
+COLUMNS = ("row", "line", "label", "suggested", "confidence")
+
+
+def find_label_errors(
+    params: Params, folds: int, out: Path, say: Callable[[str], None], progress: Progress
+) -> None:
+    """Write a CSV of the suspects of data/raw/train.csv, the most doubtful first, and a page beside it."""
+    if out.suffix != ".csv":
+        raise CganError(f"--out {out}: expected a name that ends in .csv.")
+    report = read_json(VALIDATION)
+    rows = Rows.read(CSV, ValidateParams(**report["params"]), params.preprocess)
+    table = rows.table
+    data = Dataset(
+        torch.from_numpy(table.images), torch.from_numpy(table.labels), {"classes": table.classes}
+    )
+    compute_deterministically()
+    hardware = choose_hardware("auto", "auto")
+    seconds = seconds_needed(data, params.train_judge, folds, hardware)
+    say(
+        f"Training {folds} judges, each on {folds - 1} parts of {folds} of {len(data):,} images: about "
+        f"{_duration(seconds)}."
+    )
+    probabilities = out_of_fold(data, params.train_judge, folds, hardware, progress)
+    found = label_errors(probabilities, table.labels)
+    write_text(out, as_csv(found, rows))
+    how = (
+        f"{folds} class networks looked at rows that they had not been trained on, and confident learning "
+        "(Northcutt et al., arXiv:1911.00068) compared what they see with the labels."
+    )
+    page = out.with_suffix(".html")
+    everything = np.arange(len(data))
+    names = report.get("class_names")
+    write_text(page, labels_page(rows, found, everything, how, names))
+    right = (probabilities.argmax(axis=1) == table.labels).mean()
+    say(
+        f"{len(found):,} of {len(data):,} labels look wrong ({right:.2%} agree with the judges). "
+        f"{out} lists them; {page} shows them."
+    )
+
+
+def as_csv(found: Suspects, rows: Rows) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for index, suggested, confidence in zip(
+        found.rows, found.suggested, found.confidence, strict=True
+    ):
+        place = rows.place(index)
+        label = int(rows.table.labels[index])
+        writer.writerow([place["row"], place["line"], label, int(suggested), f"{confidence:.4f}"])
+    return text.getvalue()
+
+
+def _duration(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{seconds / 60:.0f} min"
