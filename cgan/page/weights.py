@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from cgan.model.networks import DemoGenerator
+from cgan.model.networks import ConvGenerator, DemoGenerator
 from cgan.model.sampling import draw
 
 if TYPE_CHECKING:
@@ -148,10 +148,9 @@ def _first_map(network: networks.Generator) -> tuple[int, int]:
     if isinstance(network, DemoGenerator):
         first = network.layers[0]
         assert isinstance(first, nn.ConvTranspose2d)
-        height, width = first.kernel_size
-    else:
-        height, width = network.map_height, network.map_width
-    return int(height), int(width)
+        return first.kernel_size[0], first.kernel_size[1]
+    assert isinstance(network, ConvGenerator)
+    return network.map_height, network.map_width
 
 
 def _as_page_reads(network: networks.Generator, layer: _Layer) -> Tensor:
