@@ -178,6 +178,31 @@ def serve(
 
 
 @app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="The file to write: .onnx, or .pt2 of torch-export.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="onnx or torch-export.  \\[default: by OUT's ending]")
+    ] = "",
+    model: Annotated[str | None, typer.Option(help="As of `cgan draw`.")] = None,
+) -> None:
+    """Write the generator for other programs: ONNX or torch.export, compared with torch before it is kept."""
+    endings = {"onnx": ".onnx", "torch-export": ".pt2"}
+    chosen = format_ or next((k for k, ending in endings.items() if out.suffix == ending), "")
+    if endings.get(chosen) != out.suffix:
+        raise CganError(
+            f"--format {format_ or 'is not given'}, OUT {out}: expected onnx with a name that ends in "
+            ".onnx, or torch-export with one in .pt2."
+        )
+    from cgan.serving.generator import Generator, default_source
+
+    model, note = (model, "") if model else default_source()
+    from cgan.serving.exchange import export
+
+    difference = export(Generator.load(model), chosen, out)
+    typer.echo(f"{out}: {chosen}, within {difference:.1e} of torch on 1,000 inputs{note}")
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
     from cgan.params.reading import load_params

@@ -1,0 +1,94 @@
+"""The generator for other programs: as ONNX, or as a program of `torch.export`. Needs the extra `export`.
+
+Inputs: `latents` float32 [N, latent_dim] and `labels` int64 [N], any N. Output: `images` float32
+[N, C, H, W] from -1 (black) to 1 (white). The facts of the generator's file travel along as JSON: in ONNX
+under the metadata's key `cgan`, in a program of `torch.export` as the extra file `cgan.json`.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from cgan.errors import ModelError
+from cgan.files import write_bytes
+from cgan.serving.generator import Generator
+
+CHECKED = 1000
+TOLERANCE = 1e-4
+Draw = Callable[[Tensor, Tensor], Tensor]
+
+
+class _Drawing(nn.Module):
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(generator.network)
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        return self.network.from_condition(latents, self.network.condition(labels))
+
+
+def export(generator: Generator, form: str, out: Path) -> float:
+    """Write `out` in the form `onnx` or `torch-export` → the largest difference of a pixel from torch's.
+
+    What is written is first read and compared on 1,000 random inputs. Raises ModelError, and writes
+    nothing, where a pixel differs by more than 1e-4.
+    """
+    a = generator.network.architecture
+    latents = torch.randn(CHECKED, a.latent_dim, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(CHECKED) % a.classes
+    network = _Drawing(generator).eval().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    count = {0: torch.export.Dim("count", min=1)}
+    form_of = _as_onnx if form == "onnx" else _as_torch_export
+    with warnings.catch_warnings(action="ignore"):  # torch's, of its own calls
+        program = torch.export.export(
+            network,
+            (latents[:3], labels[:3]),
+            dynamic_shapes={"latents": count, "labels": count},
+            strict=True,  # without, a length is taken for a constant
+        )
+        written, draw = form_of(program, json.dumps(generator.facts, sort_keys=True))
+    difference = float((draw(latents, labels) - network(latents, labels)).abs().max())
+    if not difference <= TOLERANCE or len(draw(latents[:1], labels[:1])) != 1:
+        raise ModelError(
+            f"{out}: not written: as {form} this generator draws other pixels than torch does, by up to "
+            f"{difference:.2g}, and {TOLERANCE:.0e} is allowed. Try another version of torch or onnxruntime."
+        )
+    write_bytes(out, written)
+    return difference
+
+
+def _as_torch_export(program: ExportedProgram, facts: str) -> tuple[bytes, Draw]:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"cgan.json": facts})
+    return buffer.getvalue(), torch.export.load(io.BytesIO(buffer.getvalue())).module()
+
+
+def _as_onnx(program: ExportedProgram, facts: str) -> tuple[bytes, Draw]:
+    import onnxruntime
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells that torchvision is not here
+    names = {"input_names": ["latents", "labels"], "output_names": ["images"]}
+    made = torch.onnx.export(program, dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
+    assert made is not None
+    made.model.metadata_props["cgan"] = facts
+    with tempfile.TemporaryDirectory() as folder:
+        made.save(Path(folder, "generator.onnx"), external_data=False)
+        written = Path(folder, "generator.onnx").read_bytes()
+    session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
+
+    def draw(latents: Tensor, labels: Tensor) -> Tensor:
+        inputs = {"latents": latents.numpy(), "labels": labels.numpy()}
+        return torch.from_numpy(session.run(["images"], inputs)[0])
+
+    return written, draw

@@ -1,0 +1,117 @@
+"""`cgan export`: the generator as ONNX and as a program of torch.export, against torch itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from cgan.cli import app
+from cgan.errors import CganError, ModelError
+from cgan.model.model_file import save_network
+from cgan.model.networks import Architecture, build_generator
+from cgan.serving import exchange
+from cgan.serving.generator import Generator
+
+needs_onnx = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("onnx", "onnxruntime", "onnxscript"))),
+    reason="the extra `export` is not installed (pip install -e '.[export]')",
+)
+FORMS = [pytest.param("onnx", marks=needs_onnx), "torch-export"]
+KINDS = [
+    Architecture("deconv", 3, 3, 10, 14, 4, 6),
+    Architecture("upsample", 12, 1, 20, 9, 4, 5),
+    Architecture("embed", 3, 1, 8, 8, 4, 2),
+    Architecture("demo", 10, 1, 28, 28, 8, 100),
+]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["export", *arguments])
+
+
+def reader(form: str, path: Path) -> tuple[Any, str]:
+    """What draws from the file, in the way of its own users, and the facts in it."""
+    if form == "torch-export":
+        files = {"cgan.json": ""}
+        program = torch.export.load(path, extra_files=files).module()
+        return program, files["cgan.json"]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map["cgan"]
+
+    def draw(latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        inputs = {"latents": latents.numpy(), "labels": labels.numpy()}
+        return torch.from_numpy(session.run(["images"], inputs)[0])
+
+    return draw, facts
+
+
+def compare(form: str, path: Path, generator: Generator) -> None:
+    draw, facts = reader(form, path)
+    assert json.loads(facts) == generator.facts
+    architecture = generator.network.architecture
+    for count in (1, 2, 1000):
+        latents = torch.randn(count, architecture.latent_dim)
+        labels = torch.randint(architecture.classes, (count,))
+        network = generator.network
+        ours = network.from_condition(latents, network.condition(labels))
+        theirs = draw(latents, labels)
+        assert theirs.shape == ours.shape and theirs.dtype == torch.float32
+        assert (theirs - ours).abs().max() <= 1e-4
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, of its own calls
+@pytest.mark.parametrize("form", FORMS)
+def test_the_packages_generator_draws_the_same_pixels_in_batches_of_any_size(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = {"onnx": "g.onnx", "torch-export": "g.pt2"}[form]
+    result = run(out)
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"{out}: {form}, within ")
+    compare(form, Path(out), Generator.load())
+    assert [path.name for path in tmp_path.iterdir()] == [out]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("architecture", KINDS, ids=lambda a: a.kind)
+def test_every_kind_of_generator_can_be_exported(
+    form: str, architecture: Architecture, tmp_path: Path
+) -> None:
+    save_network(tmp_path / "g.safetensors", build_generator(architecture), {"seed": 3})
+    generator = Generator.load(tmp_path / "g.safetensors")
+    assert exchange.export(generator, form, tmp_path / "out") <= 1e-4
+    compare(form, tmp_path / "out", generator)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_draws_other_pixels_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(program: Any, facts: str) -> tuple[bytes, exchange.Draw]:
+        right = program.module()
+        return b"x", lambda latents, labels: right(latents, labels) + 1e-3
+
+    monkeypatch.setattr(exchange, "_as_torch_export", other)
+    with pytest.raises(ModelError, match=r"not written: .* by up to 0.001, and 1e-04 is allowed"):
+        exchange.export(Generator.load(), "torch-export", tmp_path / "g.pt2")
+    assert not (tmp_path / "g.pt2").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["g.txt"], ["g.pt2", "--format", "onnx"], ["g.onnx", "--format", "tflite"], ["g"]]
+)
+def test_a_form_and_an_ending_that_do_not_fit_are_refused(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert isinstance(result.exception, CganError)
+    assert "expected onnx with a name that ends in .onnx" in str(result.exception)
