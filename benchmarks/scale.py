@@ -29,6 +29,7 @@ class Scale:
     reader_rounds: int
     draw_count: int
     draw_rounds: int
+    service_s: float
     tracking_rounds: int
     tracking_kimg: float
     tracking_server: bool
@@ -62,6 +63,7 @@ SCALES = {
         reader_rounds=2,
         draw_count=10_000,
         draw_rounds=2,
+        service_s=20,
         tracking_rounds=2,
         tracking_kimg=20,
         tracking_server=False,
@@ -86,6 +88,7 @@ SCALES = {
         reader_rounds=5,
         draw_count=10_000,
         draw_rounds=3,
+        service_s=60,
         tracking_rounds=2,
         tracking_kimg=160,
         tracking_server=True,
@@ -111,6 +114,7 @@ SCALES = {
         reader_rounds=1,
         draw_count=100,
         draw_rounds=1,
+        service_s=1,
         tracking_rounds=1,
         tracking_kimg=0.64,
         tracking_server=False,

@@ -38,13 +38,13 @@ RETRY = {"Retry-After": "1"}
 
 
 class Service:
-    """What the addresses share. `close()` ends its threads."""
+    """What the addresses share. `close()` ends its threads, of which `threads` draw."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, threads: int = 1) -> None:
         self.keeper = keeper
         self.metrics = Metrics(keeper)
         self._requests = self._bytes = self._undrawn = 0  # of the event loop's thread alone
-        self._batcher = Batcher(lambda: self._undrawn, self.metrics.drawn)
+        self._batcher = Batcher(lambda: self._undrawn, self.metrics.drawn, threads)
         # Large answers take seconds: small ones don't stand behind them.
         self._quick, self._slow = ThreadPoolExecutor(2, "quick"), ThreadPoolExecutor(2, "slow")
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cgan.model.hardware import threads_at_hand
 from cgan.model.networks import Generator
 from cgan.model.sampling import CHUNK, draw_latents, latent_chunks, render_chunk
 
@@ -36,7 +35,10 @@ class Passes:
     @classmethod
     @torch.inference_mode()
     def tried(cls, network: Generator) -> Passes:
-        """Compare floats, before they are rounded to pixels. Takes some ten passes."""
+        """Compare floats, before they are rounded to pixels. Takes some ten passes.
+
+        torch has to use one thread, here as in the passes of `draw`: bits may depend on that too.
+        """
         latents = draw_latents(0, CHUNK, network.architecture.latent_dim)
         condition = network.condition(torch.arange(CHUNK) % network.architecture.classes)
         images = network.from_condition(latents, condition)
@@ -82,19 +84,20 @@ class Batcher:
     thousands does not hold up one of ten.
 
     `expected()` is how many requests are on their way to `submit`, those that wait in it included: while
-    there are more than wait, a pass is put off for WAIT_S. `drawn(rows, requests)` is told of each pass.
+    there are more than wait, a pass is put off for WAIT_S. `drawn(rows, requests)` is told of each pass. On
+    each of `threads` a chunk is drawn at a time.
     """
 
     def __init__(
         self,
         expected: Callable[[], int] = lambda: 0,
         drawn: Callable[[int, int], None] = lambda rows, requests: None,
+        threads: int = 1,
     ) -> None:
-        self._expected, self._drawn = expected, drawn
+        self._expected, self._drawn, self._threads = expected, drawn, threads
         self._waiting: deque[_Job] = deque()
         self._wake = threading.Condition()
         self._closed = False
-        self._threads = threads_at_hand()
         self._pool = ThreadPoolExecutor(self._threads, "pass", torch.set_num_threads, (1,))
         self._thread = threading.Thread(target=self._work, name="drawing", daemon=True)
         self._thread.start()

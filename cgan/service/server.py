@@ -15,10 +15,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cgan.errors import CganError
+from cgan.model.hardware import threads_at_hand
 from cgan.service.app import Service, make_app
 from cgan.service.guard import App
 from cgan.service.served import Keeper
@@ -111,8 +113,12 @@ def serve(model: str | None, host: str, port: int, allow_remote: bool) -> None:
     """Until SIGTERM or Ctrl-C. Raises CganError when it cannot begin."""
     _log_to_stderr()
     listening = listen(host, port, allow_remote)
+    threads = threads_at_hand()
+    torch.set_num_threads(
+        1
+    )  # of an operator: chunks are drawn side by side instead, as `cgan draw` does
     keeper = Keeper(model)
-    service = Service(keeper)
+    service = Service(keeper, threads)
     address = f"[{host}]" if ":" in host else host
 
     def ready() -> None:

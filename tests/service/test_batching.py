@@ -34,8 +34,8 @@ def questions(count: int, most: int) -> Iterator[tuple[list[int], int]]:
 def together(
     network: Generator, passes: Passes, asked: list[tuple[list[int], int]]
 ) -> list[Tensor]:
-    """All are there before the first pass; `seen` has rows and requests of each."""
-    batcher = Batcher(lambda: len(asked))
+    """Asked for before the first pass, where the machine is not too busy; two threads draw."""
+    batcher = Batcher(lambda: len(asked), threads=2)
     futures: list[Future[Tensor]] = [
         batcher.submit(network, passes, labels, seed) for labels, seed in asked
     ]
