@@ -55,7 +55,14 @@ def write_model(folder: Path) -> Path:
     p = preset("default")
     torch.manual_seed(0)
     architecture = Architecture(
-        p.generator, 10, 1, 28, 28, p.latent_dim, p.generator_width, p.max_width
+        kind=p.generator,
+        classes=10,
+        channels=1,
+        height=28,
+        width=28,
+        features=p.generator_width,
+        max_features=p.max_width,
+        latent_dim=p.latent_dim,
     )
     path = folder / "generator.safetensors"
     save_network(path, build_generator(architecture), {})
