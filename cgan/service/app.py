@@ -7,9 +7,9 @@ import base64
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Request, Response
@@ -35,6 +35,7 @@ MAX_BYTES = 2**29  # that their answers take while they are made
 QUICK_BYTES = 2**22  # of an answer that is made in milliseconds
 BODY_S = 10.0  # for a body to arrive
 RETRY = {"Retry-After": "1"}
+_Answering = TypeVar("_Answering", bound=Callable[..., Any])
 
 
 class Service:
@@ -120,10 +121,21 @@ def make_app(service: Service) -> App:
     return Guard(app, service.metrics)
 
 
+def _reading(app: FastAPI, path: str, facts: dict[str, Any]) -> Callable[[_Answering], _Answering]:
+    """Answers GET, and HEAD like it."""
+
+    def added(function: _Answering) -> _Answering:
+        app.head(path, include_in_schema=False)(function)
+        app.get(path, **facts)(function)
+        return function
+
+    return added
+
+
 def _add_people(app: FastAPI, service: Service) -> None:
     pages: dict[str, dict[str, str]] = {}
 
-    @app.api_route("/", methods=["GET", "HEAD"], **openapi.PAGE)
+    @_reading(app, "/", openapi.PAGE)
     async def page() -> Response:
         served = service.served()
         html = await service.apart(lambda: served.page, slow=True)
@@ -171,7 +183,7 @@ def _add_draw(app: FastAPI, service: Service) -> None:
         question = await service.apart(from_body, body, served.generator)
         return await answered(request, question, served, form)
 
-    @app.api_route("/draw", methods=["GET", "HEAD"], **openapi.GET_DRAW)
+    @_reading(app, "/draw", openapi.GET_DRAW)
     async def drawing(request: Request) -> Response:
         served = service.served()
         accept = request.headers.get("accept", "")
@@ -217,16 +229,16 @@ async def _body_of(request: Request) -> bytes:
 
 
 def _add_machines(app: FastAPI, service: Service) -> None:
-    @app.api_route("/model", methods=["GET", "HEAD"], **openapi.MODEL)
+    @_reading(app, "/model", openapi.MODEL)
     async def model() -> Response:
         served = service.served()
         return JSONResponse(served.about(), headers=_names(served))
 
-    @app.api_route("/healthz", methods=["GET", "HEAD"], **openapi.HEALTH)
+    @_reading(app, "/healthz", openapi.HEALTH)
     async def health() -> Response:
         return JSONResponse({"alive": True})
 
-    @app.api_route("/readyz", methods=["GET", "HEAD"], **openapi.READY)
+    @_reading(app, "/readyz", openapi.READY)
     async def ready() -> Response:
         keeper = service.keeper
         served, age = keeper.current, keeper.answer_age_s()
@@ -243,7 +255,7 @@ def _add_machines(app: FastAPI, service: Service) -> None:
         }
         return JSONResponse(state, 200 if served else 503, {} if served else RETRY)
 
-    @app.api_route("/metrics", methods=["GET", "HEAD"], **openapi.METRICS)
+    @_reading(app, "/metrics", openapi.METRICS)
     async def metrics() -> Response:
         return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

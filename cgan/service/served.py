@@ -94,9 +94,14 @@ class Served:
 
 
 def of_file(generator: Generator, source: str) -> Served:
-    """With its quality, where the report of `evaluate` lies in the same project and is of this generator."""
+    """With its quality: what the file says of it, else the report of `evaluate` where that lies in the same
+    project and is of this generator."""
     path = Path(source).absolute().parent.parent / EVALUATION
     try:
+        if stated := generator.facts.get("quality"):
+            metrics, reals = dict(stated["metrics"]), dict(stated["floors"])
+            known = dict(stated["passport"])
+            return Served(generator, source, metrics=metrics, real_images=reals, passport=known)
         report = dict(json.loads(path.read_text()))
         if report["passport"]["generator_digest"] == generator.facts["digest"]:
             return Served(generator, source, **_quality(report))

@@ -367,7 +367,7 @@ def test_model_tells_facts_and_what_is_not_known_is_null(client: httpx.Client, m
 def test_model_tells_the_quality_that_evaluate_found_of_this_generator(tmp_path: Path) -> None:
     path = a_model(tmp_path / "models/generator.safetensors")
     report = {
-        "conditional_accuracy": {"value": 0.9, "floor": 1.0},
+        "conditional_accuracy": {"value": 0.9, "floor": 1.0, "by_class": [0.8, 1.0]},
         "passport": {"generator_digest": Generator.load(path).facts["digest"], "seed": 1},
     }
     (tmp_path / "reports").mkdir()
@@ -381,6 +381,15 @@ def test_model_tells_the_quality_that_evaluate_found_of_this_generator(tmp_path:
     other = Keeper(str(path)).current
     assert other
     assert other.about()["metrics"] is None
+
+
+def test_model_tells_the_quality_that_the_packages_own_file_states() -> None:
+    served = Keeper("digits").current
+    assert served
+    found = served.about()
+    assert found["metrics"]["conditional_accuracy"] > 0.98
+    assert found["real_images"]["conditional_accuracy"] > 0.98
+    assert found["passport"]["generator_digest"] == served.digest
 
 
 def test_it_lives_and_is_ready(client: httpx.Client) -> None:
