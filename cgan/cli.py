@@ -162,7 +162,7 @@ def serve(
         str | None,
         typer.Option(
             help="As for `draw`; champion, challenger and previous are followed.  \\[default: the "
-            "champion if there is one, else the project's generator]"
+            "champion if there is one, else the project's generator, else the package's]"
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.")] = 8000,

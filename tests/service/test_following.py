@@ -131,7 +131,7 @@ def test_what_is_served_is_told_with_its_quality_and_is_that_of_the_champion(
 
 
 @pytest.mark.parametrize("asked", [None, "champion"])
-def test_f60_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so(
+def test_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so(
     asked: str | None, root: Path, registry: Registry
 ) -> None:
     promote(registry, 1)
