@@ -26,8 +26,10 @@ LATENT = 12
 
 
 @functools.cache
+@torch.no_grad()
 def generator_of(kind: str = "deconv", names: Any = None, **changes: Any) -> Generator:
-    """Weights and statistics as after a training: no layer leaves its input as it is."""
+    """Weights and statistics as after a training: no layer leaves its input as it is, and pictures have
+    contrast."""
     facts = {"classes": 10, "channels": 1, "height": 28, "width": 28, "features": 8}
     torch.manual_seed(5)
     network = build_generator(Architecture(kind, **{**facts, "latent_dim": LATENT, **changes}))
@@ -35,10 +37,14 @@ def generator_of(kind: str = "deconv", names: Any = None, **changes: Any) -> Gen
         if isinstance(module, torch.nn.BatchNorm2d):
             module.weight.data.uniform_(0.5, 2)
             module.bias.data.normal_(0, 0.3)
-    network.train()
-    for _ in range(20):
+    before_tanh: list[torch.Tensor] = []
+    last = network.layers[-2]
+    hook = last.register_forward_hook(lambda _, __, out: before_tanh.append(out))
+    for training in [True] * 50 + [False]:
         labels = torch.randint(network.architecture.classes, (64,))
-        network(torch.randn(64, network.architecture.latent_dim), labels)
+        network.train(training)(torch.randn(64, network.architecture.latent_dim), labels)
+    hook.remove()
+    last.weight.data /= before_tanh[-1].std()  # from black to white
     facts = {"digest": "0" * 64, "class_names": list(names) if names else None}
     return Generator(network.eval().requires_grad_(False), facts)
 
@@ -128,7 +134,7 @@ def assert_alike(found: Any, expected: Any) -> None:
     """99.9 % of the pixels within one grey level, none more than two: float16's share."""
     assert found.shape == expected.shape
     apart = np.abs(found.astype(int) - expected.astype(int))
-    assert expected.std() > 15 and (apart <= 1).mean() >= 0.999 and apart.max() <= 2
+    assert expected.std() > 30 and (apart <= 1).mean() >= 0.999 and apart.max() <= 2
 
 
 # -- What it draws -----------------------------------------------------------------------------------
@@ -157,7 +163,7 @@ def test_pixels_are_those_of_torch_in_every_size(
     page: Page, tmp_path: Path, kind: str, height: int, width: int, channels: int
 ) -> None:
     generator = generator_of(kind, channels=channels, height=height, width=width, features=4)
-    compare_drawings(page, generator, tmp_path, 20 if height == 256 else 1000)
+    compare_drawings(page, generator, tmp_path, 10 if height == 256 else 100)
 
 
 def compare_drawings(page: Page, generator: Generator, folder: Path, count: int) -> None:
