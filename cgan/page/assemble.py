@@ -6,7 +6,7 @@ import base64
 import html
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -48,20 +48,20 @@ def play_data(generator: Generator) -> dict[str, Any]:
 
 def document(
     title: str,
-    sections: Iterable[str],
+    sections: Sequence[str],
     scripts: Iterable[str],
     data: Mapping[str, Any],
     weights: bytes | None = None,
     charts: str = "",
 ) -> str:
-    """The file. `sections` are names of .html files here, `data` is what the scripts read as JSON,
-    `charts` what `page.charts.library` made.
+    """The file. `sections` are names of .html files here, which may have a .css beside them, `data` is what
+    the scripts read as JSON, `charts` what `page.charts.library` made.
 
     Whatever stands in `title` and `data` is text: it cannot become markup or script.
     """
     return Template(_asset("template.html")).substitute(
         title=html.escape(title),
-        style=_asset("page.css"),
+        style="\n".join(_asset(f"{name}.css") for name in ["page", *sections] if _has_style(name)),
         body="\n".join(_asset(f"{name}.html") for name in sections),
         data=as_script_text(data),
         weights=base64.b64encode(weights or b"").decode(),
@@ -80,6 +80,10 @@ def joined(scripts: Iterable[str]) -> str:
     """Modules → one: they share a scope, so imports between them fall away."""
     text = "\n".join(_asset(name) for name in scripts)
     return re.sub(r"^(import [^;]*;\n|export )", "", text, flags=re.MULTILINE)
+
+
+def _has_style(name: str) -> bool:
+    return (FOLDER / f"{name}.css").is_file()
 
 
 def _asset(name: str) -> str:
