@@ -22,7 +22,7 @@ from .tables import Result, replace_between_markers
 
 PAGE = ROOT / "docs/benchmarks.md"
 PICTURE = ROOT / "docs/images/quality_over_time.png"
-PARTS = ("throughput", "quality", "reading", "drawing", "service", "tracking", "size", "pipeline")
+PARTS = ("throughput", "quality", "reading", "drawing", "service", "page", "tracking", "size", "pipeline")
 Measure = Callable[[], Result]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -68,6 +68,11 @@ def measures(scale: Scale) -> dict[str, Measure]:
 
         return service.measure(scale)
 
+    def page() -> Result:
+        from . import page
+
+        return page.measure(scale)
+
     def tracking() -> Result:
         from . import tracking
 
@@ -85,7 +90,7 @@ def measures(scale: Scale) -> dict[str, Measure]:
             return pipeline.measure(1, settings=["sample"], short=True, say=say)
         return pipeline.measure(scale.pipeline_rounds, say=say)
 
-    parts = (throughput, quality, reading, drawing, service, tracking, size, pipeline)
+    parts = (throughput, quality, reading, drawing, service, page, tracking, size, pipeline)
     return dict(zip(PARTS, parts, strict=True))
 
 
