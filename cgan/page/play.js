@@ -15,7 +15,7 @@ import { latentsOf, moved, worker } from "./play_work.js";
 import { drawSample, onWake, showSamples } from "./play_samples.js";
 
 const MOST_IN_LINE = 20; // as in `cgan draw`
-const CELL_REM = { least: 3.5, most: 15 };
+const CELL_REM = { least: 3.5, most: 17 };
 
 /** What the picture, the morph and the samples are drawn from. Only `change` writes it. */
 let state = stateFrom(location.hash) ?? freshState();

@@ -76,14 +76,14 @@ function layOutGrid(canvas) {
   resize(canvas, set.columns * set.width, Math.ceil(COUNT / set.columns) * set.height);
 }
 
-function nameOf(ending) {
+function sampleFile(ending) {
   const what = set.of === null ? "" : `${fileName(NAMES[set.of]) || set.of}-`;
   return `samples-${what}seed-${set.seed}.${ending}`;
 }
 
 element("csv").addEventListener("click", () => {
-  download(csvOf(set.drawings, set.labels), nameOf("csv"));
+  download(csvOf(set.drawings, set.labels), sampleFile("csv"));
 });
 element("samples-png").addEventListener("click", async () => {
-  download(await pngOf(element("samples")), nameOf("png"));
+  download(await pngOf(element("samples")), sampleFile("png"));
 });

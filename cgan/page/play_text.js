@@ -96,25 +96,27 @@ function labelOf(word) {
 }
 
 function byName(word) {
-  const alike = LABELS.get(folded(word)) ?? [];
+  const alike = LABELS.get(foldedName(word)) ?? [];
   return alike.find((label) => NAMES[label] === word) ?? (alike.length === 1 ? alike[0] : null);
 }
 
 function stranger(word, place) {
   const shown = `“${[...word].slice(0, 40).join("")}”`;
-  const alike = LABELS.get(folded(word)) ?? [];
+  const alike = LABELS.get(foldedName(word)) ?? [];
   if (alike.length > 1) {
     return `${shown} is not a class: is it “${NAMES[alike[0]]}” or “${NAMES[alike[1]]}”?`;
   }
   return `${shown}${place ? `, ${place},` : ""} is not a class. ${valid()}`;
 }
 
-function folded(name) {
+function foldedName(name) {
   return name.trim().replace(/\s+/g, " ").toLowerCase();
 }
 
 function grouped() {
   const labels = new Map();
-  NAMES.forEach((name, i) => labels.set(folded(name), [...(labels.get(folded(name)) ?? []), i]));
+  NAMES.forEach((name, i) =>
+    labels.set(foldedName(name), [...(labels.get(foldedName(name)) ?? []), i])
+  );
   return labels;
 }

@@ -275,7 +275,8 @@ def test_classes_are_called_by_name_or_number(
     page: Page, tmp_path: Path, names: tuple[str, ...], cases: list[tuple[str, str, str]]
 ) -> None:
     """Names with markup are text: they stay as they are, and run nothing."""
-    show(page, generator_of(names=names, classes=len(names), height=8, width=8), tmp_path)
+    generator = generator_of(names=names, classes=len(names), height=8, width=8)
+    show(page, generator, tmp_path)
     assert label(page) == f"{', '.join(names[:4])}, drawn with seed 0"
     options = page.run("Array.from(document.getElementById('play-from').options, (o) => o.text)")
     assert options == list(names)
@@ -283,6 +284,8 @@ def test_classes_are_called_by_name_or_number(
         set_text(page, text)
         assert label(page) == f"{drawn}, drawn with seed 0"
         assert words(page, "fault").startswith(told) and bool(words(page, "fault")) == bool(told)
+        if not told:  # what the page reads, `cgan draw` reads alike
+            assert ", ".join(names[one] for one in generator.labels(text)) == drawn
 
 
 def test_a_seed_that_is_none_is_told_and_the_picture_stays(page: Page, tmp_path: Path) -> None:
