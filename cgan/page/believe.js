@@ -104,9 +104,6 @@ function showClasses() {
     }),
   ];
   const names = classes.map(({ label }) => nameOf(label));
-  const unique = new Set(names).size === names.length
-    ? names
-    : names.map((name, n) => `${n}: ${name}`);
   const mistakes = () =>
     tableOf(
       "The most frequent mistakes",
@@ -117,7 +114,7 @@ function showClasses() {
     charts.push(matrixChart({
       title: "Confusion",
       description: "How many drawings of a class the judge takes for which. Mistakes are coloured.",
-      names: unique,
+      names,
       matrix: confusion.matrix,
     }));
   }

@@ -22,7 +22,7 @@ function chartLibrary() {
 }
 
 /** Vega's settings from the style of the page. */
-function chartColours() {
+function chartColours(/** @type {number} */ width) {
   const style = getComputedStyle(document.body);
   const [ink, faint, line] = ["--ink", "--faint", "--line"].map((name) => colourOf(name));
   return {
@@ -37,7 +37,13 @@ function chartColours() {
       tickColor: line,
       titleFontWeight: "normal",
     },
-    legend: { labelColor: ink, titleColor: ink, orient: "top", title: null, labelLimit: 260 },
+    legend: {
+      labelColor: ink,
+      orient: "top",
+      title: null,
+      labelLimit: 260,
+      columns: width < 420 ? 1 : 3,
+    },
     rule: { color: faint },
     text: { color: ink },
     view: { stroke: null },
@@ -76,7 +82,7 @@ export function chartOf({ title, description, spec, extent, table }) {
       drawn = await embed(place, spec(domain), {
         actions: false,
         ast: true,
-        config: chartColours(),
+        config: chartColours(place.clientWidth),
         renderer: "svg",
         tooltip: { theme: night.matches ? "dark" : "light" },
       });
@@ -157,6 +163,10 @@ export function lineChart({ title, description, unit, series, rows }) {
       tickCount: { expr: "ceil(width / 90)" },
     },
   });
+  const found = values.map(({ value }) => value);
+  const [least, most] = [Math.min(...found), Math.max(...found)];
+  // What falls a hundredfold would else be a line on the floor.
+  const scale = least > 0 && most > 50 * least ? { type: "log", nice: true } : { zero: false };
   // Hover: the nearest step's values, in one tooltip on its rule.
   const spec = (/** @type {number[] | null} */ domain) => ({
     width: "container",
@@ -172,7 +182,7 @@ export function lineChart({ title, description, unit, series, rows }) {
         }],
         mark: { type: "line", clip: true, strokeWidth: 2 },
         encoding: {
-          y: { field: "value", type: "quantitative", title: unit, scale: { zero: false } },
+          y: { field: "value", type: "quantitative", title: unit, scale },
           color: { field: "series", type: "nominal", sort: series, scale: { domain: series } },
           strokeDash: {
             field: "series",
@@ -214,6 +224,17 @@ export function lineChart({ title, description, unit, series, rows }) {
   return chartOf({ title, description, spec, extent, table });
 }
 
+/**
+ * Names for an axis: all different, and without what Vega cannot read in an expression.
+ * @param {string[]} names
+ */
+function axisNames(names) {
+  const plain = names.map((name) =>
+    name.replace(/[\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]/gu, "\ufffd").slice(0, 80)
+  );
+  return new Set(plain).size === plain.length ? plain : plain.map((name, n) => `${n}: ${name}`);
+}
+
 const DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [10, 4], [3, 5]];
 
 /** A field's name as Vega takes it: dots and brackets are no paths. */
@@ -227,7 +248,8 @@ function fieldName(/** @type {string} */ name) {
  *   bars: {name: string, value: number, low?: number, high?: number}[], table: () => Node}} chart
  */
 export function barChart({ title, description, unit, zero = true, bars, table }) {
-  const values = bars.map((bar, n) => ({ ...bar, n, words: inDigits(bar.value) }));
+  const names = axisNames(bars.map(({ name }) => name));
+  const values = bars.map((bar, n) => ({ ...bar, name: names[n], n, words: inDigits(bar.value) }));
   const sort = { field: "n" };
   const encoding = {
     x: {
@@ -268,7 +290,8 @@ export function barChart({ title, description, unit, zero = true, bars, table })
  * A matrix of counts, its diagonal left pale: mistakes are what is looked for.
  * @param {{title: string, description: string, names: string[], matrix: number[][]}} chart
  */
-export function matrixChart({ title, description, names, matrix }) {
+export function matrixChart({ title, description, names: given, matrix }) {
+  const names = axisNames(given);
   const values = matrix.flatMap((row, asked) =>
     row.map((count, seen) => ({
       asked: names[asked],
@@ -296,17 +319,14 @@ export function matrixChart({ title, description, names, matrix }) {
     },
     layer: [
       {
+        transform: [{ filter: "datum.wrong" }],
         mark: "rect",
         encoding: {
           color: {
-            condition: {
-              test: "datum.wrong",
-              field: "count",
-              type: "quantitative",
-              scale: { type: "sqrt", range: ends() },
-              legend: null,
-            },
-            value: "transparent",
+            field: "count",
+            type: "quantitative",
+            scale: { type: "sqrt", range: ends(), zero: true },
+            legend: null,
           },
           tooltip: ["asked", "seen", "count"].map((field) => ({ field })),
         },

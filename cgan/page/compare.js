@@ -1,6 +1,14 @@
 /** The page of two runs. */
 import { folded, inDigits, piece, scrubber, tableOf } from "./pieces.js";
-import { addPart, classNamer, passportTerms, rangeText, sentence, termsOf, trainingCharts } from "./sections.js";
+import {
+  addPart,
+  classNamer,
+  passportTerms,
+  rangeText,
+  sentence,
+  termsOf,
+  trainingCharts,
+} from "./sections.js";
 
 const compared = JSON.parse(document.querySelector("#data").textContent).compare;
 const compareHalf = document.querySelector("#compare");
@@ -32,7 +40,11 @@ function showDifferences() {
         { class: "warning" },
         "The two runs were not measured alike, and a difference of their numbers would say nothing of the drawings.",
       ),
-      tableOf("What differs in their passports", ["what", ...LETTERS], why.map(([key, a, b]) => [key.replaceAll("_", " "), a, b])),
+      tableOf(
+        "What differs in their passports",
+        ["what", ...LETTERS],
+        why.map(([key, a, b]) => [key.replaceAll("_", " "), a, b]),
+      ),
       piece(
         "p",
         {},
@@ -85,7 +97,12 @@ function showDifferences() {
 
 function showCurves() {
   const runs = compared.runs.map(({ losses, probes }, n) => ({ name: LETTERS[n], losses, probes }));
-  addPart(compareHalf, "curves", "Curves", piece("div", { class: "charts" }, ...trainingCharts(runs)));
+  addPart(
+    compareHalf,
+    "curves",
+    "Curves",
+    piece("div", { class: "charts" }, ...trainingCharts(runs)),
+  );
 }
 
 function showOrigins() {
@@ -109,8 +126,14 @@ function showOrigins() {
     compareHalf,
     "lineage",
     "Where they come from",
-    tableOf("Lineage", ["", ...LETTERS], keys.map((key) => [key, ...facts.map((found) => found[key] ?? "–")])),
-    ...compared.runs.map(({ passport }, n) => folded(`Passport of ${LETTERS[n]}`, () => passportTerms(passport))),
+    tableOf(
+      "Lineage",
+      ["", ...LETTERS],
+      keys.map((key) => [key, ...facts.map((found) => found[key] ?? "–")]),
+    ),
+    ...compared.runs.map(({ passport }, n) =>
+      folded(`Passport of ${LETTERS[n]}`, () => passportTerms(passport))
+    ),
   );
 }
 

@@ -11,12 +11,22 @@ function showDoubted() {
     ["by a margin of", (row) => inDigits(row.confidence, 3)],
   ];
   document.querySelector("#labels-found").append(
-    piece("p", {}, `${inDigits(doubted.count)} of ${inDigits(doubted.of)} rows, the most doubtful first. ${doubted.how}`),
+    piece(
+      "p",
+      {},
+      `${inDigits(doubted.count)} of ${
+        inDigits(doubted.of)
+      } rows, the most doubtful first. ${doubted.how}`,
+    ),
     doubted.count
       ? rowsTable("Lines are those of the CSV; the header is line 1", doubted, nameOf, columns)
       : piece("p", {}, "None."),
     doubted.rows.length < doubted.count
-      ? piece("p", { class: "note" }, `The first ${inDigits(doubted.rows.length)} are shown; the CSV beside this page has all.`)
+      ? piece(
+        "p",
+        { class: "note" },
+        `The first ${inDigits(doubted.rows.length)} are shown; the CSV beside this page has all.`,
+      )
       : "",
   );
 }

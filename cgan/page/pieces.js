@@ -27,6 +27,8 @@ export function inDigits(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
+const LONG = 40; // characters of a cell that is read as a sentence
+
 /**
  * A table with a caption and a header.
  * @param {string} caption
@@ -34,17 +36,24 @@ export function inDigits(value, digits = 4) {
  * @param {(Node | string | number | null)[][]} rows
  */
 export function tableOf(caption, header, rows) {
-  const head = header.map((name) => piece("th", { scope: "col" }, name));
+  const isNumber = (/** @type {unknown} */ cell) =>
+    typeof cell === "number" || /^[-–−+\d][\d.,%± –−+e-]*$/.test(String(cell));
+  const numeric = header.map((_, n) =>
+    n > 0 && rows.length > 0 && rows.every((row) => isNumber(row[n]))
+  );
+  const long = header.map((_, n) => rows.some((row) => String(row[n]).length > LONG));
+  const head = header.map((name, n) =>
+    piece("th", { scope: "col", class: numeric[n] ? "number" : null }, name)
+  );
   const body = rows.map((cells) =>
     piece(
       "tr",
       {},
       ...cells.map((cell, n) => {
-        const number = typeof cell === "number" || /^[-–+\d][\d.,%± –]*$/.test(String(cell));
         const text = typeof cell === "number" ? inDigits(cell) : cell;
         return n === 0
           ? piece("th", { scope: "row" }, text)
-          : piece("td", { class: number ? "number" : null }, text);
+          : piece("td", { class: numeric[n] ? "number" : long[n] ? "long" : null }, text);
       }),
     )
   );

@@ -149,13 +149,19 @@ export function passportTerms(passport) {
  */
 export function rowsTable(caption, found, named, more) {
   const sheet = found.sheet && new TileSheet(found.sheet);
-  const header = ["line", "row", "label", ...more.map(([name]) => name)];
+  const header = [
+    "line",
+    ...(sheet ? ["image"] : []),
+    "label",
+    ...more.map(([name]) => name),
+    "row",
+  ];
   const rows = found.rows.map((row, n) => [
     row.line,
-    row.row,
+    ...(sheet ? [sheet.tile(n, `The image of line ${row.line}`, 44)] : []),
     named(row.label),
     ...more.map(([, cell]) => cell(row)),
-    ...(sheet ? [sheet.tile(n, `The image of line ${row.line}`, 44)] : []),
+    row.row,
   ]);
-  return tableOf(caption, sheet ? [...header, "image"] : header, rows);
+  return tableOf(caption, header, rows);
 }

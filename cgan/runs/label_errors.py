@@ -20,7 +20,7 @@ from cgan.page.run_facts import read_json
 from cgan.params.sections import Params, ValidateParams
 from cgan.project import CSV, VALIDATION
 from cgan.quality.judge import Progress
-from cgan.quality.label_errors import Suspects, label_errors
+from cgan.quality.label_errors import Suspects, calibrated, label_errors
 from cgan.quality.out_of_fold import out_of_fold, seconds_needed
 
 COLUMNS = ("row", "line", "label", "suggested", "confidence")
@@ -46,7 +46,7 @@ def find_label_errors(
         f"{_duration(seconds)}."
     )
     probabilities = out_of_fold(data, params.train_judge, folds, hardware, progress)
-    found = label_errors(probabilities, table.labels)
+    found = label_errors(calibrated(probabilities, table.labels), table.labels)
     write_text(out, as_csv(found, rows))
     how = (
         f"{folds} class networks looked at rows that they had not been trained on, and confident learning "

@@ -1,0 +1,301 @@
+"""The page of a run: what it holds, that it is a function of its inputs, and how it behaves in a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from browser import Page, browsing
+from conftest import ROOT
+from finished_project import STEPS, finish, page_data
+from numpy.typing import NDArray
+from synthetic import make_images, write_csv
+
+from cgan.data.dataset import load_dataset
+from cgan.errors import CganError, ModelError
+from cgan.files import md5_of, write_json
+from cgan.page import charts
+from cgan.page.drawn_facts import nearest_images
+from cgan.page.run_page import run_page
+from cgan.params.reading import load_params
+from cgan.project import CSV, EVALUATION, GENERATOR, JUDGE, RUN_PAGE, TRAIN_DATA
+from cgan.quality.metrics import nearest_distance
+
+CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together
+HOSTILE = (
+    "<script>document.title='hacked'</script>",
+    "</script><img src=x onerror=\"document.title='hacked'\">",
+    "a\u2028b\u2029 \u202eאבג' \" & ${1} \\u003c",
+)
+
+
+def made(project: Path, **given: Any) -> dict[str, Any]:
+    """A finished project's page, written → the data in it."""
+    finish(project / "inbox/digits.csv", **given)
+    page = run_page(load_params(), CACHE)
+    RUN_PAGE.write_text(page, encoding="utf-8")
+    return page_data(page)
+
+
+def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_passport(
+    project: Path,
+) -> None:
+    run = made(project)["run"]
+    report = json.loads(EVALUATION.read_text())
+    metrics = {row["key"]: row for row in run["metrics"]}
+    accuracy = report["conditional_accuracy"]
+    found = metrics["conditional_accuracy"]
+    assert (found["value"], found["floor"]) == (accuracy["value"], accuracy["floor"])
+    assert [found["low"], found["high"]] == pytest.approx(accuracy["interval_95"])
+    assert metrics["fid_judge"]["low"] < report["fid_judge"]["value"] < metrics["fid_judge"]["high"]
+    assert metrics["density"]["low"] is None
+    assert run["passport"] == report["passport"]
+    assert [row["accuracy"] for row in run["classes"]] == accuracy["by_class"]
+    assert run["confusion"]["matrix"] == report["confusion"]
+    assert [preview["step"] for preview in run["previews"]] == list(STEPS)
+    assert [row[0] for row in run["losses"]["rows"]] == list(STEPS)
+    assert "probe/fid_judge" in run["probes"]["columns"]
+
+
+def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing(project: Path) -> None:
+    made(project)
+    first = RUN_PAGE.read_text()
+    assert run_page(load_params(), CACHE) == first
+    library = re.search(r'id="chart-library">([^<]*)<', first)
+    assert library and len(library[1]) > 100_000
+    # What a page can ask for stands in its markup or style: there is nothing but data in both.
+    markup = re.sub(r"<script.*?</script>", "", first, flags=re.DOTALL)
+    assert set(re.findall(r"""(?:src|href)=["']([^"']*)""", markup)) <= {"data:,"}
+    assert "url(" not in markup and "@import" not in markup
+
+
+def test_a_drawing_stands_beside_the_training_images_that_are_nearest(project: Path) -> None:
+    drawn = made(project)["run"]["drawn"]
+    data = load_dataset(TRAIN_DATA)
+    lines = (CSV).read_text().splitlines()
+    for near in (*drawn["random"]["near"], *drawn["worst"]["near"]):
+        distances = [other["distance"] for other in near]
+        assert distances == sorted(distances)
+        assert all(int(lines[o["line"] - 1].split(",")[0]) == o["label"] for o in near)
+    images = data.images[:5].clone()
+    images[0, 0, 0, 0] += 40
+    by, at = nearest_images(images, data.images)
+    assert at[:, 0].tolist() == [0, 1, 2, 3, 4]
+    torch.testing.assert_close(by[:, 0], nearest_distance(images, data.images), atol=2e-2, rtol=0)
+
+
+def test_the_worst_drawings_come_first_and_others_are_chosen_at_random(project: Path) -> None:
+    drawn = made(project)["run"]["drawn"]
+    worst = drawn["worst"]["probability"]
+    assert worst == sorted(worst) and max(worst) <= max(drawn["random"]["probability"])
+    assert drawn["random"]["asked"] != sorted(drawn["random"]["asked"])
+
+
+def test_rows_that_are_blank_double_or_contradict_each_other_have_their_lines(
+    project: Path,
+) -> None:
+    images, labels = make_images()
+    images[5] = 0
+    images[9], labels[9] = images[2], (labels[2] + 1) % 3
+    images[11], labels[11] = images[2], labels[2]
+    path = write_csv(project / "inbox/digits.csv", images, labels)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:4], "", *lines[4:]]) + "\n")  # row 4 stands in line 6
+    data = made(project)["run"]["data"]
+    assert data["blank"]["rows"] == [{"row": 6, "line": 8, "label": int(labels[5])}]
+    first = {"row": 3, "line": 4, "label": int(labels[2])}
+    assert [row["first"] for row in data["double"]["rows"]] == [first, first]
+    assert [(row["row"], row["line"]) for row in data["conflicts"]["rows"]] == [(10, 12)]
+
+
+def test_a_label_that_looks_wrong_is_shown_with_its_line(project: Path) -> None:
+    images, labels = shapes(40)
+    wrong = np.array([7, 30, 77])
+    labels[wrong] = (labels[wrong] + 1) % 3
+    write_csv(project / "inbox/digits.csv", images, labels)
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["train_judge"] |= {"total_kimg": 4.0, "batch_size": 32, "width": 8}
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    suspects = made(project)["run"]["data"]["suspects"]
+    shown = [row for row in suspects["rows"] if row["row"] - 1 in wrong]
+    assert len(shown) == 3, suspects["rows"]
+    for row in shown:
+        assert row["line"] == row["row"] + 1
+        assert row["label"] == labels[row["row"] - 1]
+        assert row["suggested"] == (row["label"] - 1) % 3
+
+
+def shapes(per_class: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Black, grey and white images, with some noise: classes that a judge learns at once."""
+    images, labels = make_images(per_class)
+    noise = images % 32
+    return (noise + 100 * labels[:, None, None, None]).astype(np.uint8), labels
+
+
+def test_hashes_are_those_by_which_dvc_knows_the_files(project: Path) -> None:
+    files = {f["path"]: f["md5"] for f in made(project)["run"]["lineage"]["files"]}
+    assert files[str(JUDGE)] == md5_of(JUDGE) and files[str(CSV)] == md5_of(CSV)
+
+
+def test_what_differs_from_the_preset_is_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "presets").symlink_to(ROOT / "presets")
+    params = made(project)["run"]["params"]
+    rows = {row["key"]: row for row in params["rows"]}
+    assert params["preset"] in {path.stem for path in (ROOT / "presets").glob("*.yaml")}
+    assert rows["train.batch_size"]["value"] == 8 and rows["train.batch_size"]["preset"] != 8
+    assert "preset" not in rows["train.seed"] and not any(k.startswith("gate.") for k in rows)
+
+
+def test_a_generator_of_other_data_or_another_evaluation_has_no_page(project: Path) -> None:
+    made(project)
+    report = json.loads(EVALUATION.read_text())
+    report["passport"]["generator_digest"] = "0" * 64
+    write_json(EVALUATION, report)
+    with pytest.raises(ModelError, match="another generator than"):
+        run_page(load_params(), CACHE)
+    finish(project / "inbox/digits.csv", data_sha256="0" * 64)
+    with pytest.raises(ModelError, match=f"{GENERATOR}: trained on another CSV"):
+        run_page(load_params(), CACHE)
+
+
+def test_without_the_package_that_brings_the_charts_the_page_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charts, "PACKAGE", "no-such-package")
+    with pytest.raises(CganError, match="pip install no-such-package"):
+        charts.library(tmp_path)
+
+
+def test_a_damaged_copy_of_the_library_is_put_together_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charts, "_bundle", lambda: "window.vegaEmbed = null;")
+    whole = charts.library(tmp_path)
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(kept.read_bytes()[:-4])
+    assert charts.library(tmp_path) == whole
+
+
+# -- In a browser ---------------------------------------------------------------------------------
+
+WATCH = """
+window.faults = [];
+addEventListener("error", (event) => faults.push(String(event.message)));
+addEventListener("unhandledrejection", (event) => faults.push(String(event.reason)));
+console.error = console.warn = (...words) => faults.push(words.join(" "));
+"""
+
+
+@contextlib.contextmanager
+def opened(folder: Path, file: Path, width: int = 1280) -> Iterator[Page]:
+    """The page, from disk. Afterwards: no fault in its console, and no request."""
+    with browsing(folder, width) as page:
+        page._ask("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
+        page._ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=800,
+            deviceScaleFactor=1,
+            mobile=width < 500,
+        )
+        page.requests.clear()
+        page.open(file.resolve().as_uri())
+        yield page
+        assert page.run("faults") == []
+        asked = {url for url in page.requests if not url.startswith(("data:", "blob:", "chrome"))}
+        assert asked <= {file.resolve().as_uri()}
+
+
+def see(page: Page, selector: str) -> dict[str, float]:
+    """Scroll something into sight → its middle."""
+    page.run(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
+    page.look(0.3)
+    box: dict[str, float] = page.run(
+        f"(() => {{ const b = document.querySelector({selector!r}).getBoundingClientRect();"
+        "return {x: b.x + b.width / 2, y: b.y + b.height / 2} })()"
+    )
+    return box
+
+
+def wait_for(page: Page, code: str) -> None:
+    for _ in range(100):
+        if page.run(f"Boolean({code})"):
+            return
+        page.look(0.1)
+    raise AssertionError(f"never: {code}; {page.run('faults')}")
+
+
+def press(page: Page, key: str) -> None:
+    for kind in ("keyDown", "keyUp"):
+        page._ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=37)
+
+
+def test_in_a_browser_the_previews_go_by_keyboard_and_the_charts_tell_their_values(
+    project: Path, tmp_path: Path
+) -> None:
+    made(project)
+    with opened(tmp_path / "profile", RUN_PAGE) as page:
+        assert page.run("document.querySelectorAll('.chart[data-drawn]').length") < 9, "lazily"
+        caption = "document.querySelector('.scrubber figcaption').textContent"
+        picture = "document.querySelector('.scrubber img').src"
+        assert page.run(caption) == "step 10"
+        last = page.run(picture)
+        page.run("document.querySelector('.scrubber input').focus()")
+        press(page, "ArrowLeft")
+        assert page.run(caption) == "step 5" and page.run(picture) != last
+        see(page, ".chart")
+        wait_for(page, "document.querySelector('.chart[data-drawn] svg')")
+        middle = see(page, ".chart svg")
+        page._ask("Input.dispatchMouseEvent", type="mouseMoved", **middle)
+        wait_for(page, "document.querySelector('#vg-tooltip-element.visible')")
+        assert "step" in page.run("document.querySelector('#vg-tooltip-element').innerText")
+        page.run("document.querySelector('.zoom button').click()")
+        page.look(0.5)
+        page.run("document.querySelector('.charted details').open = true")
+        wait_for(page, "document.querySelectorAll('.charted details tbody tr').length === 3")
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_on_a_phone_nothing_has_to_be_moved_sideways(
+    project: Path, tmp_path: Path, width: int
+) -> None:
+    made(project, class_names=["a" * 80, "b", "c"])
+    with opened(tmp_path / "profile", RUN_PAGE, width) as page:
+        page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+        page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
+        see(page, "#lineage")
+        page.look(1)
+        assert page.run("document.documentElement.scrollWidth") <= width
+
+
+def test_markup_in_class_names_params_and_tags_is_text(project: Path, tmp_path: Path) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["data"]["path"] = HOSTILE[1]
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
+    reference = {
+        "run_name": HOSTILE[0],
+        "experiment": HOSTILE[2],
+        "origin": {HOSTILE[1]: HOSTILE[0], "commit": HOSTILE[2], "__proto__": "odd"},
+    }
+    made(project, reference=reference, class_names=list(HOSTILE))
+    with opened(tmp_path / "profile", RUN_PAGE) as page:
+        page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+        page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
+        see(page, "#classes .chart")
+        wait_for(page, "document.querySelector('#classes .chart[data-drawn] svg')")
+        page._ask("Input.dispatchMouseEvent", type="mouseMoved", **see(page, "#classes .chart svg"))
+        page.look(0.5)
+        assert page.run("document.title") == HOSTILE[0]
+        assert page.run("document.querySelectorAll('main img[src=x], main script').length") == 0
+        text = page.run("document.querySelector('#believe').textContent")
+        assert all(words in text for words in HOSTILE)
