@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cgan.errors import CganError
 from cgan.files import write_text
@@ -42,32 +43,41 @@ def find_page(what: str) -> Run:
 def recorded_page(what: str) -> Run:
     """The page that MLflow keeps of a run."""
     try:
-        run_id, model, name = address(what)
+        run_id, model, alias = address(what)
     except CganError as error:
-        run_id, model, name = "", "", ""
-        no_address = error
+        with open_registry(ANY) as registry:
+            return _download(registry, _named(registry, what, error))
     with open_registry(model or ANY) as registry:
         if not run_id:
-            run_id = run_of_version(registry, name) if name else _named(registry, what, no_address)
-        with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
             try:
-                found = registry.client.download_artifacts(run_id, RUN_PAGE.name, folder)
-            except Exception as error:  # the stores let through what their clients raise
-                raise CganError(
-                    f"run {run_id} has no page in {registry.shown} ({reason_of(error)}): it was made before "
-                    "runs had one, or the stage record has not run. `dvc repro` records the run at hand."
-                ) from None
-            return read_page(Path(found))
+                run_id = run_of_version(registry, alias)
+            except CganError as error:  # a run's name can look like an alias
+                run_id = _named(registry, what, error)
+        return _download(registry, run_id)
+
+
+def _download(registry: Registry, run_id: str) -> Run:
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        try:
+            found = registry.client.download_artifacts(run_id, RUN_PAGE.name, folder)
+        except Exception as error:  # the stores let through what their clients raise
+            raise CganError(
+                f"run {run_id} has no page in {registry.shown} ({reason_of(error)}): it was made before "
+                "runs had one, or the stage record has not run. `dvc repro` records the run at hand."
+            ) from None
+        return read_page(Path(found))
 
 
 def _named(registry: Registry, name: str, otherwise: CganError) -> str:
-    """The id of the one run with this name."""
-    client = registry.client
-    experiments = [found.experiment_id for found in client.search_experiments()]
-    quoted = name.replace("\\", "\\\\").replace("'", "\\'")
-    runs = client.search_runs(experiments, f"attributes.run_name = '{quoted}'", max_results=MOST)
+    """The id of the one run with this name. Raises CganError where there is none or several."""
+    quote = '"' if "'" in name else "'"  # MLflow has no escapes
+    runs: list[Any] = []
+    if quote not in name:
+        experiments = [found.experiment_id for found in registry.client.search_experiments()]
+        wanted = f"attributes.run_name = {quote}{name}{quote}"
+        runs = registry.client.search_runs(experiments, wanted, max_results=MOST)
     if not runs:
-        raise CganError(f"{otherwise} No run is called so, and no page or folder.") from None
+        raise CganError(f"{otherwise} No run is called so, and no page or folder.")
     if len(runs) > 1:
         ids = ", ".join(run.info.run_id for run in runs)
         raise CganError(f"several runs are called {name!r}: {ids}. Give one of these ids.")

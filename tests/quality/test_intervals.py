@@ -1,0 +1,63 @@
+"""Intervals of metrics and of differences, against published or closed forms."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from cgan.quality.intervals import difference, interval, passports_differ, share
+from cgan.quality.table import METRICS
+
+REPORT: dict[str, Any] = {
+    "conditional_accuracy": {"value": 0.9, "by_class": [0.8, 1.0]},
+    "fid_judge": {"value": 2.0, "deviation": 0.3},
+    "manifold": {"value": {"coverage": 0.9, "density": 1.0}},
+    "passport": {
+        "drawn_images": 100,
+        "draws": 3,
+        "reference_images": 50,
+        "distance_images": 40,
+        "generator_digest": "a",
+        "seed": 1,
+    },
+}
+
+
+def test_a_share_has_wilsons_interval_for_as_many_images_as_it_is_of() -> None:
+    assert interval(REPORT, "conditional_accuracy") == share(0.9, 300)
+    assert interval(REPORT, "worst_class_accuracy") == share(0.8, 150)
+    assert interval(REPORT, "coverage") == share(0.9, 40)
+
+
+def test_a_distance_has_students_interval_over_its_sets_of_drawings() -> None:
+    low, high = interval(REPORT, "fid_judge") or (0, 0)
+    reach = 4.303 * 0.3 / 3**0.5
+    assert (low, high) == pytest.approx((2 - reach, 2 + reach))
+    once = copy.deepcopy(REPORT)
+    once["passport"]["draws"] = 1
+    assert interval(once, "fid_judge") is None
+
+
+def test_a_metric_of_unknown_spread_and_one_that_was_not_measured_have_no_interval() -> None:
+    assert interval(REPORT, "density") is None
+    assert interval(REPORT, "recall") is None
+    assert {interval(REPORT, key) for key in METRICS if METRICS[key].value(REPORT) is None} == {
+        None
+    }
+
+
+def test_the_interval_of_a_difference_is_newcombes() -> None:
+    """56 of 70 and 48 of 80: method 10 of the paper, table II, case (a): 0.0524 to 0.3339."""
+    low, high = difference(48 / 80, share(48 / 80, 80), 56 / 70, share(56 / 70, 70))
+    assert (low, high) == pytest.approx((0.0524, 0.3339), abs=5e-4)
+
+
+def test_passports_may_differ_in_the_generator_and_in_nothing_else() -> None:
+    other = copy.deepcopy(REPORT)
+    other["passport"]["generator_digest"] = "b"
+    assert passports_differ(REPORT, other) == {}
+    other["passport"]["seed"] = 2
+    del other["passport"]["draws"]
+    assert passports_differ(REPORT, other) == {"seed": (1, 2), "draws": (3, None)}
