@@ -21,6 +21,7 @@ from prefect.artifacts import (
 
 from cgan import project
 from cgan.errors import CganError
+from cgan.markdown import in_markdown
 from cgan.params.sections import flatten
 from cgan.quality.table import METRICS
 from cgan.tracking.pages import run_page
@@ -128,6 +129,7 @@ def publish(results: Sequence[StageResult], verdict: Mapping[str, Any] | None = 
         if verdict:
             _verdict_page(verdict)
         _mlflow_run()
+        _run_page()
 
 
 def publish_reevaluation() -> None:
@@ -226,7 +228,7 @@ def _changes(rows: Any) -> dict[str, str]:
     return changes
 
 
-def _mlflow_link() -> str:
+def _mlflow_link(artifact: str = "") -> str:
     """The page of the run that made the generator, if a server is known that shows it."""
     run = _read_json(project.RUN_REFERENCE)
     # `make up` serves the store that the stages write to as a file.
@@ -234,7 +236,7 @@ def _mlflow_link() -> str:
     if not uri.startswith("http") or not run.get("run_id"):
         return ""
     # The page finds a run by its id, whichever experiment stands there; its way back needs the right one.
-    return run_page(uri, str(run.get("experiment_id") or 0), str(run["run_id"]))
+    return run_page(uri, str(run.get("experiment_id") or 0), str(run["run_id"]), artifact)
 
 
 def _mlflow_run() -> None:
@@ -250,4 +252,20 @@ def _mlflow_run() -> None:
             f"experiment **{run.get('experiment')}**, id `{run['run_id']}`.",
             key="mlflow-run",
             description=text,
+        )
+
+
+def _run_page() -> None:
+    """The file that the stage page made: in MLflow, where a server shows it, or on this machine's disk."""
+    if not project.RUN_PAGE.is_file():
+        return
+    text = "The generator to play with, and all there is to know of its training, as one HTML file."
+    if link := _mlflow_link(project.RUN_PAGE.name):
+        create_link_artifact(
+            link, link_text="Open the page of the run", key="run-page", description=text
+        )
+    else:
+        path = in_markdown(project.RUN_PAGE.resolve())
+        create_markdown_artifact(
+            f"It opens in any browser: {path}", key="run-page", description=text
         )

@@ -92,17 +92,17 @@ function showClasses() {
       })),
       table,
     }),
-    barChart({
+  ];
+  const known = shown.filter(({ distance }) => distance !== null);
+  if (known.length) {
+    charts.push(barChart({
       title: "Distance by class",
       description: `Fréchet distance of a class's drawings from its held-out images.${some}`,
       unit: "distance",
-      bars: shown.filter(({ distance }) => distance !== null).map((found) => ({
-        name: nameOf(found.label),
-        value: found.distance,
-      })),
+      bars: known.map((found) => ({ name: nameOf(found.label), value: found.distance })),
       table,
-    }),
-  ];
+    }));
+  }
   const names = classes.map(({ label }) => nameOf(label));
   const mistakes = () =>
     tableOf(
@@ -283,10 +283,10 @@ function showSuspects() {
       `Of ${inDigits(suspects.looked_at)} rows, the judge sees another class than the label in ` +
         `${
           inDigits(suspects.count)
-        }. The most doubtful come first. It never saw the held-out rows. In the training ` +
-        "part it has seen the labels, right or wrong, and has learnt some of the wrong ones: there it finds fewer. ",
+        }, the most doubtful first. Some of them are right, and only hard to read. It never ` +
+        "saw the held-out rows. Of the training rows it has seen the labels, and may have learnt a wrong one. ",
       piece("code", {}, "cgan label-errors"),
-      " asks judges that have not seen the row, and finds most of them.",
+      " asks judges that have not seen the row: it takes minutes, and its list has fewer right labels in it.",
     ),
     suspects.count
       ? rowsTable(

@@ -128,6 +128,8 @@ def runs_page(site: str, experiment_id: str, *, shared: bool = True) -> str:
     return f"{site.rstrip('/')}/#/experiments/{experiment_id}/runs?{TRAINING}{view}"
 
 
-def run_page(site: str, experiment_id: str, run_id: str) -> str:
+def run_page(site: str, experiment_id: str, run_id: str, artifact: str = "") -> str:
+    """The address of a run's page, or of one of its artifacts there."""
     run = f"experiments/{quote(experiment_id, safe='')}/runs/{quote(run_id, safe='')}"
-    return f"{site.rstrip('/')}/#/{run}?{TRAINING}"
+    place = f"/artifacts/{quote(artifact)}" if artifact else ""
+    return f"{site.rstrip('/')}/#/{run}{place}?{TRAINING}"

@@ -360,6 +360,7 @@ def test_artifacts_show_the_picture_the_metrics_and_the_mlflow_run(
     run_all()
     reference = {"run_id": "abc", "experiment": "cgan", "tracking_uri": "http://127.0.0.1:5000"}
     Path("models/mlflow_run.json").write_text(json.dumps(reference))
+    Path("reports/run.html").write_text("<html>")
     shown = artifacts(pipeline(return_state=True, gate=False))
     # A picture in text: below an image artifact, Prefect writes the whole address as a link.
     assert shown["sample-grid"].startswith("![A row for each class](data:image/png;base64,")
@@ -367,11 +368,13 @@ def test_artifacts_show_the_picture_the_metrics_and_the_mlflow_run(
     assert (row["metric"], row["value"]) == ("quality.conditional_accuracy", 0.9941)
     assert "class asked for" in row["in plain words"]
     assert "http://127.0.0.1:5000/#/experiments/0/runs/abc" in shown["mlflow-run"]
+    assert "/#/experiments/0/runs/abc/artifacts/run.html" in shown["run-page"]
 
     reference["tracking_uri"] = "sqlite:///mlflow.db"
     Path("models/mlflow_run.json").write_text(json.dumps(reference))
     shown = artifacts(pipeline(return_state=True, stages=["download"]))
     assert "make ui" in shown["mlflow-run"]
+    assert "reports/run" in shown["run-page"], "on the disk"
 
     monkeypatch.setenv("CGAN_MLFLOW_PAGE", "http://127.0.0.1:5001")
     shown = artifacts(pipeline(return_state=True, stages=["download"]))
