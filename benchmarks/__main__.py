@@ -22,7 +22,17 @@ from .tables import Result, replace_between_markers
 
 PAGE = ROOT / "docs/benchmarks.md"
 PICTURE = ROOT / "docs/images/quality_over_time.png"
-PARTS = ("throughput", "quality", "reading", "drawing", "service", "page", "tracking", "size", "pipeline")
+PARTS = (
+    "throughput",
+    "quality",
+    "reading",
+    "drawing",
+    "service",
+    "page",
+    "tracking",
+    "size",
+    "pipeline",
+)
 Measure = Callable[[], Result]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
