@@ -37,7 +37,7 @@ const LONG = 40; // characters of a cell that is read as a sentence
  */
 export function tableOf(caption, header, rows) {
   const isNumber = (/** @type {unknown} */ cell) =>
-    typeof cell === "number" || /^[-–−+\d][\d.,%± –−+e-]*$/.test(String(cell));
+    typeof cell === "number" || /^[-–−+\d]([\d.,%± –−+e-]| to )*$/.test(String(cell));
   const numeric = header.map((_, n) =>
     n > 0 && rows.length > 0 && rows.every((row) => isNumber(row[n]))
   );

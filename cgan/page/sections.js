@@ -36,7 +36,7 @@ export function sentence(text) {
 export function rangeText({ low, high }) {
   return low === null || high === null || low === undefined
     ? "–"
-    : `${inDigits(low)} – ${inDigits(high)}`;
+    : `${inDigits(low)} to ${inDigits(high)}`;
 }
 
 /** What a page says in a list of terms. @param {[string, Node | string | null | undefined][]} pairs */
