@@ -270,10 +270,11 @@ function fillChoices() {
 
 /**
  * For programs. `latents(seed, count)` are those of `cgan draw --seed`; `draw(latents, labels)` are drawings,
- * Uint8Array [channels, height, width] each.
+ * Uint8Array [channels, height, width] each; `moved(latent, x, y)` is where the square moves a latent to.
  */
 globalThis.cgan = {
   latents: latentsOf,
+  moved,
   draw: (latents, labels) => latents.map((latent, i) => forward(latent, conditionOf(labels[i]))),
 };
 

@@ -33,7 +33,7 @@ export function parseText(text) {
   } else {
     for (const part of text.split(",")) labels.push(...readWords(part, strange));
   }
-  if (!labels.length) fault ||= `Nothing to draw yet. ${valid()}`;
+  if (!labels.length) fault ||= "Nothing to draw yet.";
   if (labels.length > MOST_DRAWINGS) {
     fault ||= `The first ${MOST_DRAWINGS} of ${labels.length} are drawn; a page holds no more.`;
   }
@@ -45,7 +45,7 @@ export function textOf(labels) {
   return labels.map((label) => NAMES[label]).join(DIGITS ? "" : ", ");
 }
 
-/** In words, which classes there are. */
+/** In words, which classes there are: it stands beside what is told. */
 export function valid() {
   const last = SHAPE.classes - 1;
   if (DIGITS) return `The classes are 0 to ${last}.`;
@@ -106,7 +106,7 @@ function stranger(word, place) {
   if (alike.length > 1) {
     return `${shown} is not a class: is it “${NAMES[alike[0]]}” or “${NAMES[alike[1]]}”?`;
   }
-  return `${shown}${place ? `, ${place},` : ""} is not a class. ${valid()}`;
+  return `${shown}${place ? `, ${place},` : ""} is not a class.`;
 }
 
 function foldedName(name) {
