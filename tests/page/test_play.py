@@ -2,141 +2,33 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import torch
-from browser import Page, browsing
-from PIL import Image
+from browser import Page
+from visitor import (
+    LATENT,
+    assert_alike,
+    generator_of,
+    idle,
+    label,
+    pixels,
+    set_text,
+    show,
+    side_by_side,
+    value,
+    words,
+)
+from visitor import browser as browser
+from visitor import page as page
 
-from cgan.model.networks import GENERATORS, Architecture, build_generator
+from cgan.model.networks import GENERATORS
 from cgan.model.sampling import class_interpolation, draw_latents, render
-from cgan.page.assemble import play_page
 from cgan.page.weights import directions
-from cgan.serving.export import write_set
 from cgan.serving.generator import MAX_SEED, Generator
-
-LATENT = 12
-
-
-@functools.cache
-@torch.no_grad()
-def generator_of(kind: str = "deconv", names: Any = None, **changes: Any) -> Generator:
-    """Weights and statistics as after a training: no layer leaves its input as it is, and pictures have
-    contrast."""
-    facts = {"classes": 10, "channels": 1, "height": 28, "width": 28, "features": 8}
-    torch.manual_seed(5)
-    network = build_generator(Architecture(kind, **{**facts, "latent_dim": LATENT, **changes}))
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.weight.data.uniform_(0.5, 2)
-            module.bias.data.normal_(0, 0.3)
-    before_tanh: list[torch.Tensor] = []
-    last = network.layers[-2]
-    hook = last.register_forward_hook(lambda _, __, out: before_tanh.append(out))
-    for training in [True] * 50 + [False]:
-        labels = torch.randint(network.architecture.classes, (64,))
-        network.train(training)(torch.randn(64, network.architecture.latent_dim), labels)
-    hook.remove()
-    last.weight.data /= before_tanh[-1].std()  # from black to white
-    facts = {"digest": "0" * 64, "class_names": list(names) if names else None}
-    return Generator(network.eval().requires_grad_(False), facts)
-
-
-@functools.cache
-def page_of(generator: Generator) -> str:
-    return play_page(generator)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browsing(tmp_path_factory.mktemp("browser") / "profile") as page:
-        yield page
-
-
-@pytest.fixture
-def page(browser: Page) -> Iterator[Page]:
-    """Afterwards: no error in the console, and nothing was asked of a network."""
-    browser.errors.clear()
-    browser.requests.clear()
-    browser.resize(1280, 800)
-    browser.prefer(color_scheme="light", reduced_motion="no-preference")
-    yield browser
-    assert browser.errors == []
-    asked = {urlsplit(url).scheme for url in browser.requests}
-    assert not asked & {"http", "https", "ws", "wss"}
-
-
-def show(page: Page, generator: Generator, folder: Path, link: str = "") -> str:
-    """Open the generator's page; its address."""
-    # With another name it is a new page, not another hash.
-    path = folder / f"{uuid.uuid4().hex}.html"
-    path.write_text(page_of(generator), encoding="utf-8")
-    page.start(f"{path.as_uri()}{link}")
-    page.until("document.readyState === 'complete'")
-    idle(page)
-    return path.as_uri()
-
-
-def idle(page: Page) -> None:
-    page.until("document.getElementById('play-picture')?.getAttribute('aria-busy') === 'false'")
-
-
-def set_text(page: Page, text: str) -> None:
-    """As somebody who marks all of it and types."""
-    page.run("document.getElementById('play-text').focus()")
-    page.press("a", "Control")
-    page.press("Delete")
-    page.write(text)
-    idle(page)
-
-
-def value(page: Page, name: str) -> str:
-    return str(page.run(f"document.getElementById('play-{name}').value"))
-
-
-def words(page: Page, name: str) -> str:
-    return str(page.run(f"document.getElementById('play-{name}').textContent"))
-
-
-def label(page: Page, name: str = "picture") -> str:
-    return str(page.run(f"document.getElementById('play-{name}').getAttribute('aria-label')"))
-
-
-def pixels(page: Page, name: str = "picture") -> Any:
-    """int [H, W, 3] of a canvas."""
-    code = f"""(() => {{
-        const {{ width, height }} = document.getElementById("play-{name}");
-        const copy = new OffscreenCanvas(width, height).getContext("2d", {{willReadFrequently: true}});
-        copy.drawImage(document.getElementById("play-{name}"), 0, 0);
-        return [height, width, Array.from(copy.getImageData(0, 0, width, height).data)];
-    }})()"""
-    height, width, data = page.run(code)
-    return np.array(data).reshape(height, width, 4)[..., :3]
-
-
-def side_by_side(images: Any) -> Any:
-    """[N, H, W] or [N, H, W, 3] → int [H, N·W, 3]."""
-    images = np.asarray(images).astype(int)
-    coloured = (
-        np.broadcast_to(images[..., None], (*images.shape, 3)) if images.ndim == 3 else images
-    )
-    return np.concatenate(list(coloured), axis=1)
-
-
-def assert_alike(found: Any, expected: Any) -> None:
-    """99.9 % of the pixels within one grey level, none more than two: float16's share."""
-    assert found.shape == expected.shape
-    apart = np.abs(found.astype(int) - expected.astype(int))
-    assert expected.std() > 30 and (apart <= 1).mean() >= 0.999 and apart.max() <= 2
-
 
 # -- What it draws -----------------------------------------------------------------------------------
 
@@ -437,147 +329,3 @@ def test_everything_is_reached_and_done_by_keyboard_alone(page: Page, tmp_path: 
         " (e) => e.labels?.length || e.textContent.trim().length)"
     )
     assert all(named)
-
-
-# -- Samples and files -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_thousand_samples_are_those_of_cgan_as_csv_and_as_png(
-    page: Page, tmp_path: Path, channels: int
-) -> None:
-    generator = generator_of(channels=channels, height=12, width=9)
-    show(page, generator, tmp_path, "#seed=7")
-    page.downloads_to(tmp_path)
-    page.click("#play-draw")
-    page.until("!document.getElementById('play-csv').disabled")
-    assert words(page, "samples-said") == "1,000 samples, seed 7."
-    assert label(page, "samples") == "1000 samples of all classes in turn, seed 7"
-    page.click("#play-csv")
-    found = page.downloaded(tmp_path / "samples-seed-7.csv").read_text()
-    write_set(str(tmp_path / "expected.csv"), generator, per_class=100, seed=7)
-    expected = (tmp_path / "expected.csv").read_text()
-    assert found.splitlines()[0] == expected.splitlines()[0] and found.endswith("\n")
-    tables = [
-        np.loadtxt(text.splitlines()[1:], delimiter=",", dtype=int) for text in (found, expected)
-    ]
-    assert (tables[0][:, 0] == tables[1][:, 0]).all()
-    assert_alike(tables[0][:, 1:], tables[1][:, 1:])
-    page.click("#play-samples-png")
-    with Image.open(page.downloaded(tmp_path / "samples-seed-7.png")) as grid:
-        array = np.asarray(grid.convert("RGB"))
-    columns = array.shape[1] // 9
-    first = tables[0][:columns, 1:].reshape(columns, channels, 12, 9).transpose(0, 2, 3, 1)
-    assert_alike(array[:12], side_by_side(first[..., 0] if channels == 1 else first))
-
-
-def test_samples_of_one_class_are_labelled_so_and_can_be_stopped(
-    page: Page, tmp_path: Path
-) -> None:
-    names = ("left", "up & down", "right")
-    show(page, generator_of(names=names, classes=3, height=64, width=64), tmp_path, "#of=1")
-    page.downloads_to(tmp_path)
-    page.click("#play-draw")
-    page.click("#play-draw")
-    assert words(page, "samples-said").startswith("Stopped after ")
-    page.click("#play-csv")
-    lines = page.downloaded(tmp_path / "samples-up-down-seed-0.csv").read_text().splitlines()
-    assert 1 < len(lines) < 1001 and {line.split(",")[0] for line in lines[1:]} == {"1"}
-
-
-def test_the_page_answers_while_it_draws_a_thousand(page: Page, tmp_path: Path) -> None:
-    show(page, generator_of(features=16), tmp_path)
-    page.click("#play-draw")
-    set_text(page, "8")
-    assert label(page) == "8, drawn with seed 0"
-    assert page.run("document.getElementById('play-progress').hidden") is False
-
-
-def test_a_downloaded_picture_has_the_pixels_that_were_asked_for(
-    page: Page, tmp_path: Path
-) -> None:
-    generator = generator_of()
-    show(page, generator, tmp_path, "#text=012345678901234567890&seed=3")
-    page.downloads_to(tmp_path)
-    page.run("document.getElementById('play-scale').value = '2'")
-    page.click("#play-smooth")
-    page.click("#play-png")
-    with Image.open(page.downloaded(tmp_path / "012345678901234567890-seed-3.png")) as picture:
-        array = np.asarray(picture.convert("RGB"))
-    images = generator.draw(
-        "012345678901234567890", seed=3
-    )  # in two lines of eleven, as `cgan draw`
-    lines = [side_by_side(images[:11]), side_by_side([*images[11:], np.zeros((28, 28), int)])]
-    assert_alike(array, np.concatenate(lines).repeat(2, axis=0).repeat(2, axis=1))
-
-
-def test_a_picture_that_no_browser_can_hold_is_told(page: Page, tmp_path: Path) -> None:
-    show(page, generator_of(height=8, width=256, features=2), tmp_path, "#text=01234")
-    page.run("document.getElementById('play-scale').value = '16'")
-    page.click("#play-png")
-    told = "That picture is too large for a browser. Choose fewer pixels."
-    page.until(f"document.getElementById('play-said').textContent === {told!r}")
-
-
-# -- Looks -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("width", "height"), [(320, 640), (390, 844), (1280, 800), (3840, 2160)])
-def test_nothing_is_wider_than_the_screen(
-    page: Page, tmp_path: Path, width: int, height: int
-) -> None:
-    page.resize(width, height, touch=width < 500)
-    names = ("a name of sixty characters, all in one, of nine hundred " + "w" * 40, "b")
-    show(page, generator_of(names=names, classes=2, height=40, width=40), tmp_path)
-    assert page.run("document.documentElement.scrollWidth") <= width
-    show(page, generator_of(), tmp_path, "#text=" + "1234567890" * 5)
-    assert page.run("document.documentElement.scrollWidth") <= width
-    box = page.run("document.getElementById('play-picture').getBoundingClientRect().toJSON()")
-    assert box["right"] <= width and box["top"] < height
-    lines = round(page.run("document.getElementById('play-picture').height") / 28)
-    assert box["height"] / lines >= 40 or width < 1000  # still to be seen
-    show(page, generator_of(), tmp_path)
-    box = page.run("document.getElementById('play-picture').getBoundingClientRect().toJSON()")
-    assert (
-        box["bottom"] < height and box["width"] > min(width, 1200) * 0.6
-    )  # large, on the first screen
-
-
-def test_a_finger_drags_the_square(page: Page, tmp_path: Path) -> None:
-    page.resize(390, 844, touch=True)
-    show(page, generator_of(), tmp_path)
-    scrolled = "scrollY"
-    page.drag("#play-pad", (0.5, 0.5), (0.5, 0.25), (0.75, 0.25), touch=True)
-    assert (value(page, "x"), value(page, "y")) == ("0.5", "0.5")
-    assert page.run(scrolled) is not None
-
-
-def test_the_page_is_dark_where_the_visitors_system_is(page: Page, tmp_path: Path) -> None:
-    show(page, generator_of(), tmp_path)
-    colour = "getComputedStyle(document.body).backgroundColor"
-    light = page.run(colour)
-    page.prefer(color_scheme="dark")
-    assert (light, page.run(colour)) == ("rgb(255, 255, 255)", "rgb(20, 23, 26)")
-
-
-@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
-def test_a_morph_plays_and_in_still_pictures_where_little_motion_is_wanted(
-    page: Page, tmp_path: Path, motion: str
-) -> None:
-    page.prefer(reduced_motion=motion)
-    show(page, generator_of(height=8, width=8), tmp_path)
-    page.run(
-        "globalThis.seen = new Set(); new MutationObserver(() => seen.add("
-        "document.getElementById('play-mix').value)).observe("
-        "document.getElementById('play-morph'), {attributes: true})"
-    )
-    page.click("#play-run")
-    page.until("seen.size >= 5")
-    assert words(page, "run") == "Pause"
-    page.click("#play-run")
-    stopped = value(page, "mix")
-    page.look(0.3)
-    assert value(page, "mix") == stopped
-    seen = {float(mix) for mix in page.run("Array.from(seen)")}
-    tenths = {step / 10 for step in range(11)}
-    assert seen <= tenths if motion == "reduce" else seen - tenths

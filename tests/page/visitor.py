@@ -1,0 +1,133 @@
+"""A visitor of the page's first half: opens it, types, and looks at canvases and words."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import torch
+from browser import Page, browsing
+
+from cgan.model.networks import Architecture, build_generator
+from cgan.page.assemble import play_page
+from cgan.serving.generator import Generator
+
+LATENT = 12
+
+
+@functools.cache
+@torch.no_grad()
+def generator_of(kind: str = "deconv", names: Any = None, **changes: Any) -> Generator:
+    """Weights and statistics as after a training: no layer leaves its input as it is, and pictures have
+    contrast."""
+    facts = {"classes": 10, "channels": 1, "height": 28, "width": 28, "features": 8}
+    torch.manual_seed(5)
+    network = build_generator(Architecture(kind, **{**facts, "latent_dim": LATENT, **changes}))
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 2)
+            module.bias.data.normal_(0, 0.3)
+    before_tanh: list[torch.Tensor] = []
+    last = network.layers[-2]
+    hook = last.register_forward_hook(lambda _, __, out: before_tanh.append(out))
+    for training in [True] * 50 + [False]:
+        labels = torch.randint(network.architecture.classes, (64,))
+        network.train(training)(torch.randn(64, network.architecture.latent_dim), labels)
+    hook.remove()
+    last.weight.data /= before_tanh[-1].std()  # from black to white
+    facts = {"digest": "0" * 64, "class_names": list(names) if names else None}
+    return Generator(network.eval().requires_grad_(False), facts)
+
+
+@functools.cache
+def page_of(generator: Generator) -> str:
+    return play_page(generator)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browsing(tmp_path_factory.mktemp("browser") / "profile") as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser: Page) -> Iterator[Page]:
+    """Afterwards: no error in the console, and nothing was asked of a network."""
+    browser.errors.clear()
+    browser.requests.clear()
+    browser.resize(1280, 800)
+    browser.prefer(color_scheme="light", reduced_motion="no-preference")
+    yield browser
+    assert browser.errors == []
+    asked = {urlsplit(url).scheme for url in browser.requests}
+    assert not asked & {"http", "https", "ws", "wss"}
+
+
+def show(page: Page, generator: Generator, folder: Path, link: str = "") -> str:
+    """Open the generator's page; its address."""
+    # With another name it is a new page, not another hash.
+    path = folder / f"{uuid.uuid4().hex}.html"
+    path.write_text(page_of(generator), encoding="utf-8")
+    page.start(f"{path.as_uri()}{link}")
+    page.until("document.readyState === 'complete'")
+    idle(page)
+    return path.as_uri()
+
+
+def idle(page: Page) -> None:
+    page.until("document.getElementById('play-picture')?.getAttribute('aria-busy') === 'false'")
+
+
+def set_text(page: Page, text: str) -> None:
+    """As somebody who marks all of it and types."""
+    page.run("document.getElementById('play-text').focus()")
+    page.press("a", "Control")
+    page.press("Delete")
+    page.write(text)
+    idle(page)
+
+
+def value(page: Page, name: str) -> str:
+    return str(page.run(f"document.getElementById('play-{name}').value"))
+
+
+def words(page: Page, name: str) -> str:
+    return str(page.run(f"document.getElementById('play-{name}').textContent"))
+
+
+def label(page: Page, name: str = "picture") -> str:
+    return str(page.run(f"document.getElementById('play-{name}').getAttribute('aria-label')"))
+
+
+def pixels(page: Page, name: str = "picture") -> Any:
+    """int [H, W, 3] of a canvas."""
+    code = f"""(() => {{
+        const {{ width, height }} = document.getElementById("play-{name}");
+        const copy = new OffscreenCanvas(width, height).getContext("2d", {{willReadFrequently: true}});
+        copy.drawImage(document.getElementById("play-{name}"), 0, 0);
+        return [height, width, Array.from(copy.getImageData(0, 0, width, height).data)];
+    }})()"""
+    height, width, data = page.run(code)
+    return np.array(data).reshape(height, width, 4)[..., :3]
+
+
+def side_by_side(images: Any) -> Any:
+    """[N, H, W] or [N, H, W, 3] → int [H, N·W, 3]."""
+    images = np.asarray(images).astype(int)
+    coloured = (
+        np.broadcast_to(images[..., None], (*images.shape, 3)) if images.ndim == 3 else images
+    )
+    return np.concatenate(list(coloured), axis=1)
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    """99.9 % of the pixels within one grey level, none more than two: float16's share."""
+    assert found.shape == expected.shape
+    apart = np.abs(found.astype(int) - expected.astype(int))
+    assert expected.std() > 30 and (apart <= 1).mean() >= 0.999 and apart.max() <= 2
