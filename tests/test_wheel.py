@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import httpx
 import pytest
 from conftest import ROOT
 
@@ -112,3 +113,24 @@ def test_a_command_of_the_pipeline_says_how_to_install_what_it_needs(
             "Error: this needs the extra `pipeline`"
         )
         assert done.stderr.count("\n") == 1 and "`pip install 'cgan[pipeline]'`" in done.stderr
+
+
+def test_it_serves_over_http_with_the_extra_serve(
+    wheel: Path, installed: Path, tmp_path: Path
+) -> None:
+    run(installed / "python", "-m", "pip", "install", "-q", f"{wheel}[serve]", cwd=tmp_path)
+    program = [installed / "cgan", "serve", "--port", "0"]
+    with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            told = server.stdout.readline()
+            assert " serves digits " in told
+            drawn = httpx.post(
+                f"{told.split()[0]}/draw",
+                json={"text": "2024"},
+                headers={"Accept": "application/json"},
+                timeout=60,
+            )
+            assert drawn.status_code == 200 and drawn.json()["labels"] == [2, 0, 2, 4]
+        finally:
+            server.kill()
