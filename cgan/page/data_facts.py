@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from cgan.data.csv_reader import Table, read_csv
 from cgan.data.dataset import first_copies, split
 from cgan.data.rows import line_numbers
+from cgan.errors import DataError
 from cgan.page.tiles import sheet
 from cgan.params.sections import PreprocessParams, ValidateParams
+from cgan.project import VALIDATION
 from cgan.quality.judge import Judge, look
 from cgan.quality.label_errors import Suspects, doubtful_labels
 
@@ -38,7 +40,14 @@ class Rows:
     lines: NDArray[np.int64]
 
     @classmethod
-    def read(cls, csv: Path, validated: ValidateParams, params: PreprocessParams) -> Rows:
+    def read(cls, csv: Path, report: dict[str, Any], params: PreprocessParams) -> Rows:
+        """`report`: of the stage validate, by whose params the CSV is read again. Raises DataError."""
+        try:
+            validated = ValidateParams(**{"class_names": None, **report["params"]})
+        except (KeyError, TypeError, ValueError):
+            raise DataError(
+                f"{VALIDATION}: not a report of this version. Make it again: `dvc repro --force validate`."
+            ) from None
         table = read_csv(csv, validated)
         parts = split(table.images, table.labels, params.holdout_fraction, params.seed)
         return cls(table, *parts, line_numbers(csv))

@@ -23,7 +23,7 @@ from cgan.page.run_facts import (
 )
 from cgan.page.tiles import film
 from cgan.page.weights import packed
-from cgan.params.sections import Params, ValidateParams
+from cgan.params.sections import Params
 from cgan.project import (
     CSV,
     EVALUATION,
@@ -64,7 +64,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     """All that the second half shows, as plain JSON; `cgan compare` reads it out of the page again."""
     report, validation = read_json(EVALUATION), read_json(VALIDATION)
     judge, _ = load_judge(JUDGE)
-    rows = Rows.read(CSV, ValidateParams(**validation["params"]), params.preprocess)
+    rows = Rows.read(CSV, validation, params.preprocess)
     require_one_origin(generator, report, rows)
     reference = read_json(RUN_REFERENCE)
     previews, smaller = film(PREVIEWS)

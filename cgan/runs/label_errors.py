@@ -17,7 +17,7 @@ from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.page.data_facts import Rows
 from cgan.page.labels_page import labels_page
 from cgan.page.run_facts import read_json
-from cgan.params.sections import Params, ValidateParams
+from cgan.params.sections import Params
 from cgan.project import CSV, VALIDATION
 from cgan.quality.judge import Progress
 from cgan.quality.label_errors import Suspects, calibrated, label_errors
@@ -33,7 +33,7 @@ def find_label_errors(
     if out.suffix != ".csv":
         raise CganError(f"--out {out}: expected a name that ends in .csv.")
     report = read_json(VALIDATION)
-    rows = Rows.read(CSV, ValidateParams(**report["params"]), params.preprocess)
+    rows = Rows.read(CSV, report, params.preprocess)
     table = rows.table
     data = Dataset(
         torch.from_numpy(table.images), torch.from_numpy(table.labels), {"classes": table.classes}
@@ -54,7 +54,7 @@ def find_label_errors(
     )
     page = out.with_suffix(".html")
     everything = np.arange(len(data))
-    names = report.get("class_names")
+    names = report["params"].get("class_names")
     write_text(page, labels_page(rows, found, everything, how, names))
     right = (probabilities.argmax(axis=1) == table.labels).mean()
     say(

@@ -188,30 +188,16 @@ def test_a_damaged_copy_of_the_library_is_put_together_again(
 
 # -- In a browser ---------------------------------------------------------------------------------
 
-WATCH = """
-window.faults = [];
-addEventListener("error", (event) => faults.push(String(event.message)));
-addEventListener("unhandledrejection", (event) => faults.push(String(event.reason)));
-console.error = console.warn = (...words) => faults.push(words.join(" "));
-"""
-
 
 @contextlib.contextmanager
 def opened(folder: Path, file: Path, width: int = 1280) -> Iterator[Page]:
     """The page, from disk. Afterwards: no fault in its console, and no request."""
     with browsing(folder, width) as page:
-        page._ask("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
-        page._ask(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=800,
-            deviceScaleFactor=1,
-            mobile=width < 500,
-        )
+        page.resize(width, 800)
         page.requests.clear()
         page.open(file.resolve().as_uri())
         yield page
-        assert page.run("faults") == []
+        assert page.errors == []
         asked = {url for url in page.requests if not url.startswith(("data:", "blob:", "chrome"))}
         assert asked <= {file.resolve().as_uri()}
 
@@ -227,19 +213,6 @@ def see(page: Page, selector: str) -> dict[str, float]:
     return box
 
 
-def wait_for(page: Page, code: str) -> None:
-    for _ in range(100):
-        if page.run(f"Boolean({code})"):
-            return
-        page.look(0.1)
-    raise AssertionError(f"never: {code}; {page.run('faults')}")
-
-
-def press(page: Page, key: str) -> None:
-    for kind in ("keyDown", "keyUp"):
-        page._ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=37)
-
-
 def test_in_a_browser_the_previews_go_by_keyboard_and_the_charts_tell_their_values(
     project: Path, tmp_path: Path
 ) -> None:
@@ -251,18 +224,18 @@ def test_in_a_browser_the_previews_go_by_keyboard_and_the_charts_tell_their_valu
         assert page.run(caption) == "step 10"
         last = page.run(picture)
         page.run("document.querySelector('.scrubber input').focus()")
-        press(page, "ArrowLeft")
+        page.press("ArrowLeft")
         assert page.run(caption) == "step 5" and page.run(picture) != last
         see(page, ".chart")
-        wait_for(page, "document.querySelector('.chart[data-drawn] svg')")
+        page.until("Boolean(document.querySelector('.chart[data-drawn] svg'))")
         middle = see(page, ".chart svg")
         page._ask("Input.dispatchMouseEvent", type="mouseMoved", **middle)
-        wait_for(page, "document.querySelector('#vg-tooltip-element.visible')")
+        page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
         assert "step" in page.run("document.querySelector('#vg-tooltip-element').innerText")
         page.run("document.querySelector('.zoom button').click()")
         page.look(0.5)
         page.run("document.querySelector('.charted details').open = true")
-        wait_for(page, "document.querySelectorAll('.charted details tbody tr').length === 3")
+        page.until("Boolean(document.querySelectorAll('.charted details tbody tr').length === 3)")
 
 
 @pytest.mark.parametrize("width", [320, 390])
@@ -292,7 +265,7 @@ def test_markup_in_class_names_params_and_tags_is_text(project: Path, tmp_path: 
         page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
         page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
         see(page, "#classes .chart")
-        wait_for(page, "document.querySelector('#classes .chart[data-drawn] svg')")
+        page.until("Boolean(document.querySelector('#classes .chart[data-drawn] svg'))")
         page._ask("Input.dispatchMouseEvent", type="mouseMoved", **see(page, "#classes .chart svg"))
         page.look(0.5)
         assert page.run("document.title") == HOSTILE[0]
