@@ -171,7 +171,7 @@ def _add_draw(app: FastAPI, service: Service) -> None:
     @app.post("/draw", **openapi.POST_DRAW)
     async def draw(request: Request) -> Response:
         served = service.served()
-        form = form_for(request.headers.get("accept", ""))
+        form = form_for(", ".join(request.headers.getlist("accept")))
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise RefusedError(
@@ -186,8 +186,7 @@ def _add_draw(app: FastAPI, service: Service) -> None:
     @_reading(app, "/draw", openapi.GET_DRAW)
     async def drawing(request: Request) -> Response:
         served = service.served()
-        accept = request.headers.get("accept", "")
-        form = form_for(accept)
+        form = form_for(", ".join(request.headers.getlist("accept")))
         try:
             pairs = parse_qsl(
                 request.scope["query_string"].decode("ascii"),

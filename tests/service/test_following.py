@@ -185,6 +185,9 @@ def test_a_champion_whose_file_is_damaged_changes_nothing_until_it_is_mended(
     path.write_bytes(whole)
     keeper._look()
     assert (keeper.current.version, keeper.problem) == (2, None)
+    before = keeper.current
+    keeper._look()
+    assert keeper.current is before  # nothing is loaded again
 
 
 def test_a_damaged_champion_at_the_start_gives_way_to_the_one_before(
