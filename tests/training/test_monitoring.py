@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gated import CLASSES, digits
-from test_training import DATA, digest, params_of, straight
+from test_training import DATA, StopAfter, digest, params_of, straight
 from torch import Tensor
 
 from cgan.data.dataset import Dataset
+from cgan.errors import Interrupted
 from cgan.model.hardware import Hardware
 from cgan.model.networks import Generator
 from cgan.model.sampling import draw
@@ -21,7 +23,7 @@ from cgan.quality.metrics import conditional_accuracy
 from cgan.tracking.tracker import RecordingTracker
 from cgan.training import monitoring, updates
 from cgan.training.loop import Diverged, Trained, train
-from cgan.training.monitoring import BAD_PROBES, WARM_UP_KIMG, Watch
+from cgan.training.monitoring import BAD_PROBES, PROBE, WARM_UP_KIMG, Watch
 from cgan.training.state import TrainState
 
 # One pass drew a class of these 300 images all alike with one seed in three, and was stopped for it.
@@ -207,6 +209,19 @@ def test_bad_probes_must_follow_one_another(data: Dataset, judge: Judge) -> None
     said = [watch.problem(probe, 100.0, 160.0) for probe in (bad, good, bad, good, bad)]
     assert said == [None] * 5
     assert "class 2 vary 0.10 times" in str(watch.problem(bad, 100.0, 160.0))
+
+
+def test_a_resumed_training_keeps_the_probes_of_before(tmp_path: Path) -> None:
+    params = params_of(probes=4)
+    judge = Judge(3, 1, 4).eval()
+    whole = train(DATA, params, watch=Watch(judge, DATA, 1))
+    with pytest.raises(Interrupted):
+        train(DATA, params, folder=tmp_path, stopping=StopAfter(6), watch=Watch(judge, DATA, 1))
+    resumed = train(DATA, params, folder=tmp_path, watch=Watch(judge, DATA, 1))
+    assert resumed.resumed_from == 6
+    assert resumed.probes == whole.probes
+    assert [row[0] for row in whole.probes] == [0, 2, 5, 8, 10]
+    assert len(whole.probes[0]) == 2 + len(PROBE)
 
 
 def test_probes_come_at_their_steps_and_change_no_bit_of_the_training() -> None:

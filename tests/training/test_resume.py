@@ -34,7 +34,12 @@ TRAIN = {
     "save_every": 20,
 }
 JUDGE = {**TINY["train_judge"], "total_kimg": 0.08}
-RESULTS = ("models/generator.safetensors", "models/discriminator.safetensors", "reports/losses.csv")
+RESULTS = (
+    "models/generator.safetensors",
+    "models/discriminator.safetensors",
+    "reports/losses.csv",
+    "reports/probes.csv",
+)
 STAGE = (sys.executable, "-m", "cgan.stages.train")
 REPRO = (sys.executable, "-m", "dvc", "repro", "train")
 DATA = "data/processed/train.safetensors"
