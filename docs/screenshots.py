@@ -3,6 +3,7 @@
     pip install playwright && playwright install chromium
     python docs/screenshots.py              # of what was trained and registered here, two runs at least
     python docs/screenshots.py production   # of the servers of `make up`: the latest run with a verdict
+    python docs/screenshots.py page NAME    # of reports/run.html: NAME.png and NAME-believe.png
 
 A browser that is installed already can be named: `CHROMIUM=/usr/bin/chromium`.
 """
@@ -144,6 +145,15 @@ def mlflow_pages(page: Page) -> None:
         shoot(page, "mlflow-compare")
 
 
+def page_of_the_run(page: Page, name: str) -> None:
+    visit(page, Path("reports/run.html").resolve().as_uri(), 1500)
+    shoot(page, name)
+    page.get_by_role("heading", name="Drawings, not chosen by hand").scroll_into_view_if_needed()
+    page.evaluate("scrollBy(0, 700)")
+    page.wait_for_timeout(1500)
+    shoot(page, f"{name}-believe")
+
+
 def plots_page(page: Page) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "plots", "show"], check=True)
     visit(page, Path("dvc_plots/index.html").resolve().as_uri(), 1000)
@@ -178,6 +188,8 @@ def main() -> None:
         if sys.argv[1:] == ["production"]:
             page.set_viewport_size({"width": 1440, "height": 1000})
             production_pages(page)
+        elif sys.argv[1:2] == ["page"]:
+            page_of_the_run(page, sys.argv[2])
         else:
             mlflow_pages(page)
             plots_page(page)
