@@ -14,7 +14,16 @@ from synthetic import make_images, write_csv
 
 from cgan.serving.generator import Generator
 
-STAGES = ("download", "validate", "preprocess", "train_judge", "train", "evaluate", "render")
+STAGES = (
+    "download",
+    "validate",
+    "preprocess",
+    "train_judge",
+    "train",
+    "evaluate",
+    "render",
+    "page",
+)
 
 
 @pytest.mark.slow
@@ -38,6 +47,8 @@ def test_smallest_and_largest_images_and_many_classes_go_through_all_stages(
     assert drawn.shape == (2, side, side, *([3] if channels == 3 else []))
     report = json.loads(Path("reports/evaluation.json").read_text())
     assert len(report["conditional_accuracy"]["by_class"]) == classes
+    page = Path("reports/run.html").read_text(encoding="utf-8")
+    assert 500_000 < len(page) < 8_000_000 and "<b>0</b>" not in page
     for picture in ("samples/grid.png", "reports/confusion_matrix.png"):
         with Image.open(picture) as image:
             image.load()
