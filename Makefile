@@ -12,7 +12,6 @@ export PREFECT_SERVER_UI_V2_ENABLED = false
 export PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT = false
 export MLFLOW_DISABLE_TELEMETRY = true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
-export DENO_NO_UPDATE_CHECK = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -59,8 +58,8 @@ types: $(READY)
 lint: $(READY)
 	ruff format --check .
 	ruff check .
-	deno fmt --check --quiet
-	deno lint --quiet
+	DENO_NO_UPDATE_CHECK=1 deno fmt --check --quiet
+	DENO_NO_UPDATE_CHECK=1 deno lint --quiet
 	lint-imports
 	deptry .
 	bandit --quiet --severity-level medium --recursive --configfile pyproject.toml cgan flows
@@ -98,7 +97,7 @@ $(VENV)/.mutants: $(READY)
 format: $(READY) ## Format the code
 	ruff format .
 	ruff check --fix .
-	deno fmt
+	DENO_NO_UPDATE_CHECK=1 deno fmt
 
 ui: $(READY) ## Browse the runs in the MLflow UI, http://127.0.0.1:5000
 	cgan ui

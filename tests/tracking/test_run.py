@@ -368,7 +368,7 @@ def quality(root: Path) -> list[tuple[float, int]]:
 
 def header_of(root: Path) -> RunHeader:
     known = json.loads((root / "models/mlflow_run.json").read_text())
-    assert known.pop("experiment_id")
+    assert known.pop("experiment_id") and known.pop("origin")
     return RunHeader(**known)
 
 
