@@ -236,7 +236,8 @@ def compare_with_port(throughput: dict[str, Any], quality: dict[str, Any]) -> Re
     if measured:
         images = round(statistics.fmean(probe.kimg * 1000 for probe in passed))
     table = Table(
-        "To where the demo's port is after 870 steps (accuracy ≥ .86, FID ≤ 8.8)",
+        f"To where the demo's port is after {PORT_STEPS} steps (accuracy ≥ {PORT_TARGET[0]}, FID ≤ "
+        f"{PORT_TARGET[1]})",
         ["on", "port, seconds", "`fast`, seconds", "sooner", "how the port's time was had"],
     )
     alone_port = images / rates["1"][PORT]
@@ -261,8 +262,8 @@ def compare_with_port(throughput: dict[str, Any], quality: dict[str, Any]) -> Re
     else:
         table.note = (
             f"Extrapolated: the port was seen to need {PORT_STEPS} steps of {PORT_BATCH} images, "
-            f"{PORT_SECONDS:.0f} s of one core of a Xeon with AVX-512, for accuracy .86 and FID 8.8 in "
-            "the features of another judge; here those steps divided by the rate measured now. "
+            f"{PORT_SECONDS:.0f} s of one core of a Xeon with AVX-512, for this accuracy and FID; here those "
+            "steps divided by the rate measured now. "
             "`fast` on one thread: the images it took, by its own rate on one thread. `make bench-all` "
             "trains the port until it is there, by our judge."
         )

@@ -196,9 +196,9 @@ class Page:
         self._send("Browser.setDownloadBehavior", **facts)
 
     def downloaded(self, path: Path, patience_s: float = 30) -> Path:
-        """Wait until a download is whole: the browser gives it its name at the end."""
+        """Wait until a download is whole: until then it is empty, or a file beside it has the bytes."""
         deadline = time.monotonic() + patience_s
-        while not path.exists():
+        while not (path.exists() and path.stat().st_size) or any(path.parent.glob("*.crdownload")):
             assert time.monotonic() < deadline, sorted(path.parent.iterdir())
             self.look(0.05)
         return path

@@ -179,7 +179,7 @@ def figures(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     curves = [
         {"who": "fast", "seed": 1, "threads": 2,
-         "probes": [probe(1, 0.5, 20), probe(3, 0.95, 6), probe(6, 0.99, 2)]},
+         "probes": [probe(1, 0.5, 20), probe(3, 0.95, 1.1), probe(6, 0.99, 0.5)]},
         {"who": "demo", "seed": 1, "threads": 2, "probes": [probe(90, *port_ends_at)]},
     ]  # fmt: skip
     rates = {PORT: [320.0], "preset `fast`": [3000.0]}
@@ -189,7 +189,7 @@ def figures(
 def test_time_to_a_bar_is_that_of_the_first_look_that_passes_in_both() -> None:
     curve = quality.read_curves(figures()[1])[0]
     assert curve.time_to((0.9, 30)) == 3
-    assert curve.time_to((0.5, 3)) == 6
+    assert curve.time_to((0.5, 1)) == 6
     assert curve.time_to((0.999, 30)) is None
 
 
@@ -200,7 +200,7 @@ def test_ports_time_is_extrapolated_from_its_rate_until_it_was_measured() -> Non
     assert check.held
     assert check.found.startswith("58×")
     assert [row[-1] for row in result.tables[0].rows] == ["extrapolated"] * 3
-    result = quality.compare_with_port(*figures(port_ends_at=(0.9, 8.0)))
+    result = quality.compare_with_port(*figures(port_ends_at=(0.9, 1.1)))
     assert result.tables[0].rows[1][1:5:2] == ["90", "30×"]
     assert [row[-1] for row in result.tables[0].rows] == ["by its rate", "measured", "by its rate"]
     assert result.tables[0].rows[0][1] == "1125"  # 360,000 images at 320 a second

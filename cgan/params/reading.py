@@ -147,6 +147,9 @@ def _problem_in_words(problem: dict[str, Any]) -> str:
     if kind == "extra_forbidden":
         return f"unknown key `{name}`; {_suggestion(str(location[-1]), parent, prefix)}"
     if kind == "missing":
+        absent = parent.model_fields.get(str(location[-1]))
+        if absent is not None and type(None) in get_args(absent.annotation):
+            return f"`{name}` is missing. Add `{location[-1]}: null`, which changes nothing."
         return f"`{name}` is missing. Add it, or restore params.yaml from git."
     if kind == "value_error":
         return f"`{name}`: {problem['ctx']['error']}."

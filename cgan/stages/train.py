@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cgan.tracking.run import deliver_again, origin, start_sender, training_run
+from cgan.tracking.run import deliver_again, start_sender, training_run
 
 # Before torch is imported: see there.
 EARLY = start_sender() if __name__ == "__main__" else None
@@ -175,7 +175,7 @@ def train_here(
         tracker.log_model(GENERATOR, fitted.total_steps, {"digest": digest})
         # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
         tracker.log_metrics({"time/training_s": trained.wall_time_s}, 0)
-        known = {"code": code, "run": asdict(tracker.header), "origin": origin(dataset)}
+        known = {"code": code, "run": asdict(tracker.header), "origin": tracker.origin}
         checkpoints.keep_result(folder, outputs, known)
     done = fitted.total_steps - trained.resumed_from
     log.info(

@@ -150,12 +150,14 @@ class JournalTracker:
     after its checkpoint. Without it the records are of an evaluation: numbers that are the same
     again, after a kill, reach the store once.
 
-    `header` is the one that the journal began with, where it has one.
+    `header` is the one that the journal began with, where it has one. `origin`: what the run was made
+    from, as it was when this process began, for whoever writes the run's reference.
     """
 
     def __init__(self, folder: Path, header: RunHeader, *, resume: bool) -> None:
         self.folder = folder
         self.header = header
+        self.origin: dict[str, str] = {}
         self._lock = threading.Lock()
         self._failed = False
         self._once = {} if resume else {"once": True}

@@ -80,6 +80,7 @@ def training_run(
     tracker = _open_journal(root, header, resume=True)
     tracker.write("start", pid=os.getpid())
     source = _source()
+    tracker.origin = _origin(dataset, source)
     tracker.set_tags({**_facts_of_here(source), **_facts_of_csv(dataset), **tags})
     if tracker.resumed:
         tracker.set_tags({"cgan.resumed": "true"})
@@ -107,7 +108,7 @@ def training_run(
     tracker.close()
     write_json(
         reference,
-        {**asdict(tracker.header), **sender.finish(patience_s), "origin": origin(dataset, source)},
+        {**asdict(tracker.header), **sender.finish(patience_s), "origin": tracker.origin},
     )
 
 
@@ -291,9 +292,8 @@ def _source() -> git.Source | None:
         return None
 
 
-def origin(dataset: Mapping[str, Any], source: git.Source | None = None) -> dict[str, str]:
+def _origin(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, str]:
     """What a training was made from: data, commit, a DVC experiment or a flow that asked for it."""
-    source = source or _source()
     made = {"data": str(dataset["name"])}
     if source:
         made |= {"commit": source.commit, "dirty": str(bool(source.changed)).lower()}

@@ -118,9 +118,10 @@ def test_f31_key_that_is_no_text_is_refused(load: Load) -> None:
 
 def test_f31_missing_key_and_missing_section_are_named(load: Load) -> None:
     document = yaml.safe_load(TEXT)
-    del document["train"]["lr"], document["render"]
+    del document["train"]["lr"], document["render"], document["validate"]["class_names"]
     message = refusal(load, text=yaml.safe_dump(document))
-    assert "`train.lr` is missing" in message
+    assert "`train.lr` is missing. Add it, or restore params.yaml from git." in message
+    assert "`validate.class_names` is missing. Add `class_names: null`, which changes" in message
     assert "`render` is missing" in message
 
 
