@@ -30,18 +30,21 @@ def extra_with(module: str) -> str | None:
     return None
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Characters that cannot be shown as escapes: what quotes a file must not command the terminal."""
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 class CganError(Exception):
     """Base of every error that is the user's, the data's or the machine's, not ours."""
 
     exit_code = 1
 
     def __str__(self) -> str:
-        """One paragraph. Characters that cannot be shown are escaped: messages quote files, and control
-        characters would command the terminal."""
-        text = re.sub(r"\n{2,}", "\n", super().__str__())
-        return "".join(
-            c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
-        )
+        """One paragraph, of printable characters."""
+        return printable(re.sub(r"\n{2,}", "\n", super().__str__()), keep="\n")
 
 
 class ParamsError(CganError):

@@ -18,6 +18,18 @@ SCRIPTS = ("pieces.js", "charts.js", "sections.js", "compare.js")
 MAX_BYTES = 200_000_000
 # What the page of two runs shows of each as it is.
 KEPT = ("title", "class_names", "previews", "losses", "probes", "passport", "lineage", "params")
+SHAPES = {
+    "title": str,
+    "class_names": list | None,
+    "previews": list,
+    "losses": dict,
+    "probes": dict,
+    "passport": dict,
+    "lineage": dict,
+    "params": dict,
+    "metrics": list,
+    "classes": list,
+}
 _DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 
 Run = dict[str, Any]
@@ -31,11 +43,11 @@ def compare_page(a: Run, b: Run, cache: Path) -> tuple[str, str]:
     try:
         data = compare_facts(a, b)
         title = f"{a['title']} and {b['title']}"
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        page = document(title, ["compare"], SCRIPTS, {"compare": data}, charts=library(cache))
+    except (KeyError, TypeError, ArithmeticError, ValueError, AttributeError, IndexError):
         raise CganError(
             "one of the two pages was made by another version of cgan. Make it again: `dvc repro page`."
         ) from None
-    page = document(title, ["compare"], SCRIPTS, {"compare": data}, charts=library(cache))
     return page, refusal(data)
 
 
@@ -53,6 +65,7 @@ def read_page(path: Path) -> Run:
     try:
         found = _DATA.search(text)
         run = json.loads(found[1])["run"] if found else None
+        json.dumps(run, ensure_ascii=False, allow_nan=False).encode()  # as it is written again
         version = run["format"] if run is not None else None
     except (ValueError, KeyError, TypeError, RecursionError):
         run = None
@@ -60,8 +73,13 @@ def read_page(path: Path) -> Run:
         raise ModelError(f"{path}: holds no data of a run. {again}")
     if version != FORMAT:
         raise ModelError(
-            f"{path}: of format {version!r}, expected {FORMAT}. Make it again. {again}"
+            f"{path}: of format {repr(version)[:20]}, expected {FORMAT}. Make it again. {again}"
         )
+    for key, kind in SHAPES.items():
+        if not isinstance(run.get(key), kind):
+            raise ModelError(
+                f"{path}: its `{key}` is not what a page of this version holds. {again}"
+            )
     return run
 
 

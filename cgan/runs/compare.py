@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cgan.errors import CganError
+from cgan.errors import CganError, printable
 from cgan.files import write_text
 from cgan.page.compare_page import Run, compare_page, read_page
 from cgan.project import RUN_PAGE
@@ -17,6 +17,7 @@ from cgan.tracking.journal import project_root
 from cgan.tracking.store import reason_of
 
 MOST = 10  # runs of one name that are listed
+MOST_SHOWN = 100  # characters of a title
 
 
 def compare(a: str, b: str, out: Path, say: Callable[[str], None]) -> None:
@@ -25,8 +26,9 @@ def compare(a: str, b: str, out: Path, say: Callable[[str], None]) -> None:
     page, why = compare_page(one, other, project_root() / ".cgan")
     write_text(out, page)
     if why:
-        say(why)
-    say(f"{out}: {one['title']} and {other['title']}. It opens in any browser, offline.")
+        say(printable(why))
+    titles = printable(f"{one['title'][:MOST_SHOWN]} and {other['title'][:MOST_SHOWN]}")
+    say(f"{out}: {titles}. It opens in any browser, offline.")
 
 
 def find_page(what: str) -> Run:

@@ -156,12 +156,39 @@ def test_a_file_that_is_no_page_of_a_run_is_refused(
 
 
 def test_a_page_with_other_data_in_it_than_expected_is_an_error_in_words(page: Path) -> None:
-    def damage(run: dict[str, Any]) -> None:
-        run["metrics"] = "none"
+    whole = read_page(page)
 
-    other = changed(page, "b.html", damage)
-    with pytest.raises(CganError, match="made by another version of cgan"):
-        compare_page(read_page(page), read_page(other), CACHE)
+    def refused(where: str, value: object, message: str) -> None:
+        *way, last = where.split(".")
+
+        def damage(run: Any) -> None:
+            for key in way:
+                run = run[int(key) if key.isdecimal() else key]
+            run[last] = value
+
+        other = changed(page, "b.html", damage)
+        with pytest.raises(CganError, match=message):
+            compare_page(whole, read_page(other), CACHE)
+
+    refused("metrics", "none", "its `metrics` is not what a page of this version holds")
+    refused("previews", "javascript:0", "its `previews` is not")
+    refused("lineage", None, "its `lineage` is not")
+    refused("title", 5, "its `title` is not")
+    refused("title", "\ud800", "holds no data of a run")
+    refused("metrics.0.value", float("nan"), "holds no data of a run")
+    refused("metrics.0.value", 10**400, "made by another version of cgan")
+    refused("metrics.0.value", "much", "made by another version of cgan")
+
+
+def test_what_a_foreign_page_is_called_commands_no_terminal(page: Path, tmp_path: Path) -> None:
+    def rename(run: dict[str, Any]) -> None:
+        run["title"] = "\x1b[2Jevil\u202e\nError: fake" + "x" * 1000
+
+    said: list[str] = []
+    other = changed(page, "b.html", rename)
+    command.compare(str(page), str(other), tmp_path / "out.html", said.append)
+    assert "\\x1b[2Jevil\\u202e\\nError: fake" in said[-1] and len(said[-1]) < 500
+    assert all(line.isprintable() for line in said)
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
