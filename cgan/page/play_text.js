@@ -1,4 +1,4 @@
-/** Which classes a text asks for; the same rules as in cgan/serving. What is no class is told, the rest read. */
+/** Which classes a text asks for; the rules of cgan/serving/class_names.py. What is no class is told, the rest read. */
 import { RUN, SHAPE } from "./generator.js";
 
 export const MOST_DRAWINGS = 200;
@@ -13,25 +13,31 @@ export const NAMES = named ? given : Array.from({ length: SHAPE.classes }, (_, i
 /** Whether digits alone are a text: 2024. */
 export const DIGITS = few && NAMES.every((name, label) => name === String(label));
 
+// What Python takes for space: Unicode's, and four control characters.
+const SPACES = new RegExp(`[\\p{White_Space}${String.fromCharCode(28, 29, 30, 31)}]+`, "gu");
+const SPACED = NAMES.map(spaced);
 const LABELS = grouped();
-// Where a 7 is the name of another class than of number 7, a number would be a riddle.
-const NUMBERED = NAMES.every((name, label) => !/^\d+$/.test(name) || Number(name) === label);
-const MOST_WORDS = Math.max(...NAMES.map((name) => name.trim().split(/\s+/).length));
+// Where a 7 is the name of another class than of number 7, a number would be ambiguous.
+const NUMBERED = SPACED.every((name, label) =>
+  !/^[0-9]{1,9}$/.test(name) || Number(name) === label
+);
+const MOST_WORDS = Math.max(...SPACED.map((name) => name.split(" ").length));
 
 /** @returns {{labels: number[], fault: string}} the classes read, and in words what is none ("" if all are) */
 export function parseText(text) {
   const labels = [];
   let fault = "";
-  const strange = (word, place) => fault ||= stranger(word, place);
+  const tell = (words) => fault ||= words;
   if (DIGITS) {
     // By code points, as Python counts them.
     [...text].forEach((character, i) => {
-      if (/^[\s,]$/.test(character)) return;
+      if (character === "," || !spaced(character)) return;
       const label = labelOf(character);
-      label === null ? strange(character, `character ${i + 1}`) : labels.push(label);
+      if (label === null) tell(strangerText(character, `character ${i + 1}`));
+      else labels.push(label);
     });
   } else {
-    for (const part of text.split(",")) labels.push(...readWords(part, strange));
+    for (const part of text.split(",")) labels.push(...readPart(spaced(part), tell));
   }
   if (!labels.length) fault ||= "Nothing to draw yet.";
   if (labels.length > MOST_DRAWINGS) {
@@ -59,30 +65,55 @@ export function valid() {
   }${more}${numbers}; put commas between them.`;
 }
 
-/** From each place the longest name that stands there. */
-function readWords(part, strange) {
-  const words = part.split(/\s+/).filter(Boolean);
-  const labels = [];
-  for (let start = 0; start < words.length;) {
-    let length = Math.min(MOST_WORDS, words.length - start);
-    let label = null;
-    for (; length > 0; length--) {
-      label = labelOf(words.slice(start, start + length).join(" "));
-      if (label !== null) break;
+/** What stands between commas: one class, or several, if there is one way to read them. */
+function readPart(part, tell) {
+  const label = part ? labelOf(part) : null;
+  if (!part || label !== null) return part ? [label] : [];
+  const words = part.split(" ");
+  const read = (start, end) => readWords(words.slice(start, end));
+  // From the end: in how many ways the words from here on can be read, and where the first class ends.
+  const ways = [...words.map(() => 0), 1];
+  const ends = [];
+  for (let start = words.length - 1; start >= 0; start--) {
+    for (let end = start + 1; end <= Math.min(start + MOST_WORDS, words.length); end++) {
+      if (!ways[end] || !read(start, end).length) continue;
+      ways[start] = Math.min(2, ways[start] + ways[end]);
+      ends[start] = end;
     }
-    if (label !== null) labels.push(label);
-    else labels.push(...spelled(words[start], strange));
-    start += Math.max(1, length);
+  }
+  if (!ways[0]) return readWhatIsKnown(words, tell);
+  if (ways[0] > 1) {
+    const shown = [...part].slice(0, 80).join("");
+    tell(`“${shown}” can be read as several lists of classes. Put commas between them.`);
+    return [];
+  }
+  const labels = [];
+  for (let start = 0; start < words.length; start = ends[start]) {
+    labels.push(...read(start, ends[start]));
   }
   return labels;
 }
 
-/** A word of single characters that are classes: HELLO. */
-function spelled(word, strange) {
-  const labels = named ? [...word].map((one) => few ? labelOf(one) : byName(one)) : [null];
-  if (!labels.includes(null)) return labels;
-  strange(word);
-  return [];
+/** Of words that are no list of classes: from each place the longest name that stands there. */
+function readWhatIsKnown(words, tell) {
+  const labels = [];
+  for (let start = 0; start < words.length;) {
+    let end = Math.min(start + MOST_WORDS, words.length);
+    while (end > start && !readWords(words.slice(start, end)).length) end--;
+    if (end === start) tell(strangerText(words[start]));
+    else labels.push(...readWords(words.slice(start, end)));
+    start = Math.max(end, start + 1);
+  }
+  return labels;
+}
+
+/** A name, a number, or one word of single characters that are classes (HELLO); else nothing. */
+function readWords(words) {
+  const label = labelOf(words.join(" "));
+  if (label !== null) return [label];
+  if (words.length > 1 || !named) return [];
+  const labels = [...words[0]].map((one) => few ? labelOf(one) : byName(one));
+  return labels.includes(null) ? [] : labels;
 }
 
 /** One class, by name or number; up to 10 classes a number has one digit, since "07" is two of them. */
@@ -97,10 +128,11 @@ function labelOf(word) {
 
 function byName(word) {
   const alike = LABELS.get(foldedName(word)) ?? [];
-  return alike.find((label) => NAMES[label] === word) ?? (alike.length === 1 ? alike[0] : null);
+  return alike.findLast((label) => SPACED[label] === word) ??
+    (alike.length === 1 ? alike[0] : null);
 }
 
-function stranger(word, place) {
+function strangerText(word, place) {
   const shown = `“${[...word].slice(0, 40).join("")}”`;
   const alike = LABELS.get(foldedName(word)) ?? [];
   if (alike.length > 1) {
@@ -109,13 +141,20 @@ function stranger(word, place) {
   return `${shown}${place ? `, ${place},` : ""} is not a class.`;
 }
 
+/** A name as Python's `casefold` makes it alike in capitals or not, character by character. */
 function foldedName(name) {
-  return name.trim().replace(/\s+/g, " ").toLowerCase();
+  return [...name].map((one) => one === "ı" ? one : one.toLowerCase().toUpperCase().toLowerCase())
+    .join("");
+}
+
+/** One space for what Python takes for space, and none around the text. */
+function spaced(text) {
+  return text.replace(SPACES, " ").replace(/^ | $/g, "");
 }
 
 function grouped() {
   const labels = new Map();
-  NAMES.forEach((name, i) =>
+  SPACED.forEach((name, i) =>
     labels.set(foldedName(name), [...(labels.get(foldedName(name)) ?? []), i])
   );
   return labels;

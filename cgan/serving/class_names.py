@@ -21,7 +21,8 @@ def names_in(facts: Any, classes: int) -> list[str] | None:
 
 
 def _is_text(name: object) -> bool:
-    return isinstance(name, str) and bool(name.strip())
+    """As params.yaml takes names: what cannot be printed would garble a page or a terminal."""
+    return isinstance(name, str) and bool(name.strip()) and name.isprintable()
 
 
 def stated_classes(path: Path | str) -> tuple[int, list[str] | None] | None:
@@ -45,22 +46,25 @@ def stated_classes(path: Path | str) -> tuple[int, list[str] | None] | None:
 def parse_text(text: str, classes: int, names: Sequence[str] | None = None) -> list[int]:
     """The labels that a text asks for. Raises CganError that names the first part that is no class.
 
-    Up to 10 classes each digit is a label ("2024"); beyond, numbers stand between commas or spaces
-    ("12,3 40"). Classes with names are called by these, too ("cat, dog 3"), in capitals or not; those
-    whose names are single characters also by a word ("HELLO").
+    Up to 10 classes each digit is a label ("2024"; spaces and commas between them are skipped); beyond,
+    numbers stand between commas or spaces ("12,3 40"). Classes with names are called by these, too
+    ("cat, dog 3"), in capitals or not; those whose names are single characters also by a word ("HELLO").
+    The page reads a text by the same rules (cgan/page/play_text.js).
     """
     if names is not None:
         return _Named(names).labels(text)
     valid = f"0 to {classes - 1}"
     if classes > 10:
-        words = text.replace(",", " ").split()
+        words = list(enumerate(text.replace(",", " ").split(), start=1))
         valid += ', separated by commas or spaces ("12,3 40")'
     else:
-        words = list(text)
+        words = [
+            (n, one) for n, one in enumerate(text, start=1) if one != "," and not one.isspace()
+        ]
     if not words:
         raise CganError(f"the text to draw is empty. The classes are {valid}.")
     labels = []
-    for position, word in enumerate(words, start=1):
+    for position, word in words:
         label = _number(word, classes)
         if label is None:
             part = "number" if classes > 10 else "character"
@@ -93,9 +97,9 @@ class _Named:
         self.folded: dict[str, list[int]] = {}
         for label, name in enumerate(self.names):
             self.folded.setdefault(name.casefold(), []).append(label)
-        # Where a 7 is the name of another class than of number 7, a number would be a riddle.
+        # Where a 7 is the name of another class than of number 7, a number would be ambiguous.
         self.numbered = all(
-            _number(name, 10**9) in (None, label) for label, name in enumerate(names)
+            _number(name, 10**9) in (None, label) for label, name in enumerate(self.names)
         )
         self.most_words = max(len(name.split()) for name in names)
 

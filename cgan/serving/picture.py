@@ -44,7 +44,7 @@ def compose(
     shape = generator.shape
     if style.inks and len(shape) == 3:
         raise CganError(
-            "--ink and --paper are for drawings in grey, and this model draws in colour. Leave them out."
+            "`ink` and `paper` are for drawings in grey, and this model draws in colour. Leave them out."
         )
     if rows < 1 or not 1 <= (style.scale or 1) <= MAX_SCALE:
         raise CganError(

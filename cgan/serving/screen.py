@@ -52,7 +52,7 @@ class Inks:
         )
         if inks.ink == inks.paper:
             raise CganError(
-                f"--ink {ink} --paper {paper}: the same colour shows nothing. Change one."
+                f"`ink` {ink} and `paper` {paper}: the same colour shows nothing. Change one."
             )
         return inks
 
@@ -68,7 +68,7 @@ def _colour(option: str, name: str) -> Colour:
         red, green, blue = ImageColor.getrgb(name)[:3]
     except ValueError:
         raise CganError(
-            f"--{option} {name[:40]}: not a colour. Give a name, such as navy, or #RRGGBB."
+            f"`{option}` {name[:40]}: not a colour. Give a name, such as navy, or #RRGGBB."
         ) from None
     return red, green, blue
 

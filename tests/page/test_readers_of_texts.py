@@ -1,0 +1,121 @@
+"""A text asks for the same classes in the page as in Python, or is refused by both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from browser import Page
+from visitor import browser as browser
+from visitor import generator_of, show
+from visitor import page as page
+
+from cgan.errors import CganError
+from cgan.serving.class_names import parse_text
+
+ZOO = ("x", "y", "x y z", "z", "ankle boot", "Boot")
+CITIES = ("New", "York", "New York", "x")
+FOLDED = ("Straße", "ΣΟΦΟΣ", "ıç", "İzmir", "ﬁn", "Ǆ")
+TWINS = ("ab", "AB", "c")
+LETTERS = tuple("ABCDEFGHIJKLMNOP")
+SHUFFLED = ("3", "5", "9")
+
+# Names (or how many classes there are without), a text, and its labels or None where it is refused.
+CASES: list[tuple[tuple[str, ...] | int, str, list[int] | None]] = [
+    (10, "2024", [2, 0, 2, 4]),
+    (10, "20 24", [2, 0, 2, 4]),
+    (10, " 20,24, ", [2, 0, 2, 4]),
+    (10, "2024 ", [2, 0, 2, 4]),
+    (10, "2\t0\n2\u00a04\u2003\x1f\x850", [2, 0, 2, 4, 0]),
+    (10, "2\ufeff0", None),
+    (10, "20x4", None),
+    (10, "２", None),
+    (10, "-1", None),
+    (10, "", None),
+    (10, " , ,", None),
+    (3, "3", None),
+    (3, "0 2", [0, 2]),
+    (12, "11,3 0", [11, 3, 0]),
+    (12, "007", [7]),
+    (12, "0000000007", None),
+    (12, "12", None),
+    (12, "1 x", None),
+    (12, ",, ", None),
+    (ZOO, "x y", [0, 1]),
+    (ZOO, "x y z", [2]),
+    (ZOO, "x  Y\tz", [2]),
+    (ZOO, "z x y z", None),
+    (ZOO, "z, x y z", [3, 2]),
+    (ZOO, "x y z x", None),
+    (ZOO, "xyz", [0, 1, 3]),
+    (ZOO, "x yz", [0, 1, 3]),
+    (ZOO, "ankle boot boot", [4, 5]),
+    (ZOO, "ankle", None),
+    (ZOO, "boot 2 ankle boot", [5, 2, 4]),
+    (ZOO, "25", [2, 5]),
+    (ZOO, "6", None),
+    (ZOO, "2x", [2, 0]),
+    (CITIES, "new york", [2]),
+    (CITIES, "new york x", None),
+    (CITIES, "new york, x", [2, 3]),
+    (CITIES, "york new", [1, 0]),
+    (FOLDED, "STRASSE, straẞe", [0, 0]),
+    (FOLDED, "σοφος σοφοσ", [1, 1]),
+    (FOLDED, "ıÇ", [2]),
+    (FOLDED, "IÇ", None),
+    (FOLDED, "iç", None),
+    (FOLDED, "i̇zmir", [3]),
+    (FOLDED, "izmir", None),
+    (FOLDED, "FIN, ﬁn", [4, 4]),
+    (FOLDED, "ǅ ǆ", [5, 5]),
+    (TWINS, "AB ab c", [1, 0, 2]),
+    (TWINS, "aB", None),
+    (LETTERS, "Head m", [7, 4, 0, 3, 12]),
+    (LETTERS, "head 15", [7, 4, 0, 3, 15]),
+    (LETTERS, "A1", None),
+    (LETTERS, "16", None),
+    (SHUFFLED, "9 3", [2, 0]),
+    (SHUFFLED, "93", [2, 0]),
+    (SHUFFLED, "0", None),
+    (("0", "1", "2"), "2 0,1", [2, 0, 1]),
+    (("0", "1", "2"), "201", [2, 0, 1]),
+]
+KINDS = list(dict.fromkeys(kind for kind, _, _ in CASES))
+
+
+def cases_of(kind: tuple[str, ...] | int) -> list[tuple[str, list[int] | None]]:
+    return [(text, labels) for names, text, labels in CASES if names == kind]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_python_reads_the_texts_of_the_table(kind: tuple[str, ...] | int) -> None:
+    names, classes = (None, kind) if isinstance(kind, int) else (kind, len(kind))
+    for text, labels in cases_of(kind):
+        try:
+            found = parse_text(text, classes, names)
+        except CganError:
+            found = None
+        assert found == labels, text
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_the_page_reads_the_texts_of_the_table(
+    page: Page, tmp_path: Path, kind: tuple[str, ...] | int
+) -> None:
+    """What is typed is drawn: its label says what was read, and the fault that something was not."""
+    names, classes = (None, kind) if isinstance(kind, int) else (kind, len(kind))
+    show(page, generator_of(names=names, classes=classes, height=8, width=8, features=4), tmp_path)
+    called = names or [str(label) for label in range(classes)]
+    digits = classes <= 10 and list(called) == [str(label) for label in range(classes)]
+    for text, labels in cases_of(kind):
+        page.run(
+            "(() => { const text = document.getElementById('play-text');"
+            f"text.value = {json.dumps(text)}; text.dispatchEvent(new Event('input')) }})()"
+        )
+        fault = page.run("document.getElementById('play-fault').textContent")
+        assert (fault == "") == (labels is not None), (text, fault)
+        if labels is not None:
+            words = ("" if digits else ", ").join(called[label] for label in labels)
+            drawn = page.run("document.getElementById('play-picture').getAttribute('aria-label')")
+            assert drawn == f"{words}, drawn with seed 0", text
