@@ -29,25 +29,30 @@ const say = (text) => part("said").textContent = text;
 let cells = [];
 let cellCursor = 0;
 let columns = 1;
+/** What the cells were drawn for: a text that has no class leaves the last picture, and what it is of. */
+let shown = null;
 
-function askForText(all) {
+function askForText() {
   const { labels, fault } = parseText(state.text);
   part("fault").textContent = fault;
   part("text").setAttribute("aria-invalid", String(fault !== ""));
   if (!labels.length) return; // the last picture stays
-  const latents = latentsOf(state.seed, labels.length);
+  const { text, seed, x, y } = state;
+  const all = seed !== shown?.seed || x !== shown.x || y !== shown.y;
+  shown = { text, seed, x, y };
+  const latents = latentsOf(seed, labels.length);
   cells = labels.map((label, i) => {
     const same = cells[i]?.label === label;
     return {
       label,
-      latent: moved(latents[i], state.x, state.y),
+      latent: moved(latents[i], x, y),
       drawing: cells[i]?.drawing,
       due: all || !same || cells[i].due,
     };
   });
   const words = labels.map((label) => NAMES[label]).join(DIGITS ? "" : ", ");
-  const place = state.x || state.y ? `, moved to ${state.x}, ${state.y}` : "";
-  part("picture").setAttribute("aria-label", `${words}, drawn with seed ${state.seed}${place}`);
+  const place = x || y ? `, moved to ${x}, ${y}` : "";
+  part("picture").setAttribute("aria-label", `${words}, drawn with seed ${seed}${place}`);
   layOut();
 }
 
@@ -138,7 +143,7 @@ onWake(wake);
 function change(values, show = false) {
   state = { ...state, ...values };
   const point = ["seed", "x", "y"].some((key) => key in values);
-  if (point || "text" in values) askForText(point);
+  if (point || "text" in values) askForText();
   if (point || ["from", "to", "mix"].some((key) => key in values)) morphDue = true;
   if (show || !("text" in values || "seed" in values)) showState();
   keepInLink(state);
@@ -237,7 +242,7 @@ async function downloadPicture() {
   const line = balanced(cells.length, MOST_IN_LINE);
   const picture = pictureOf(drawings, line, scale, part("smooth").checked);
   if (!picture) return say("That picture is too large for a browser. Choose fewer pixels.");
-  const name = [fileName(state.text), `seed-${state.seed}.png`].filter(Boolean).join("-");
+  const name = [fileName(shown.text), `seed-${shown.seed}.png`].filter(Boolean).join("-");
   download(await pngOf(picture), name);
   say(`${name}: ${picture.width}×${picture.height} pixels.`);
 }
@@ -281,6 +286,6 @@ globalThis.cgan = {
 fillChoices();
 showState();
 listen();
-askForText(true);
+askForText();
 wake();
 performance.mark("cgan-first-drawing");

@@ -1,4 +1,4 @@
-/** A thousand drawings: shown as a grid, and as a CSV. The same as `cgan draw --per-class` makes. */
+/** A thousand drawings: shown as a grid, and as a CSV. The same as `cgan draw --per-class 100` makes of ten classes. */
 import { conditionOf, forward, SHAPE } from "./generator.js";
 import { NAMES } from "./play_text.js";
 import { csvOf, download, fileName, paintScaled, pngOf, resize } from "./play_pictures.js";
