@@ -6,17 +6,16 @@ one judge that has seen nine rows in ten with their labels. *Out-of-fold*: what 
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cgan.data.csv_reader import read_csv
+from cgan.data.csv_report import validated_params
 from cgan.data.dataset import Dataset, split
+from cgan.files import read_json
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.params.reading import load_params
-from cgan.params.sections import ValidateParams
 from cgan.project import CSV, VALIDATION
 from cgan.quality.judge import look, train_judge
 from cgan.quality.label_errors import Suspects, calibrated, doubtful_labels, label_errors
@@ -32,10 +31,7 @@ def main() -> None:
     params = load_params()
     compute_deterministically()
     hardware = choose_hardware("auto", "auto")
-    validated = ValidateParams(
-        **{"class_names": None, **json.loads(VALIDATION.read_text())["params"]}
-    )
-    table = read_csv(CSV, validated)
+    table = read_csv(CSV, validated_params(read_json(VALIDATION), str(VALIDATION)))
     print("| seed | way | flagged | of them flipped | flipped found | of the first 50 |")
     print("|---|---|---|---|---|---|")
     for seed in SEEDS:

@@ -338,6 +338,20 @@ def load_report(path: Path, name: str = "") -> dict[str, Any]:
     return dict(report)
 
 
+def validated_params(report: Any, name: str) -> ValidateParams:
+    """The params that a report's CSV was validated with: by them it is read alike again.
+
+    Raises DataError for a report of another version.
+    """
+    try:
+        # Of classes without names a report is silent.
+        return ValidateParams.model_validate({"class_names": None, **report["params"]})
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            f"{name}: not a report of this version. Make it again: `dvc repro --force validate`."
+        ) from None
+
+
 def distances(report: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
     """Distances by the names of DRIFT_LIMITS. Raises DataError when shapes or classes differ."""
     for key in ("shape", "classes"):  # so the profiles have equal lengths, too

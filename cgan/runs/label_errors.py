@@ -12,11 +12,10 @@ import torch
 
 from cgan.data.dataset import Dataset
 from cgan.errors import CganError
-from cgan.files import write_text
+from cgan.files import read_json, write_text
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.page.data_facts import Rows
 from cgan.page.labels_page import labels_page
-from cgan.page.run_facts import read_json
 from cgan.params.sections import Params
 from cgan.project import CSV, VALIDATION
 from cgan.quality.judge import Progress

@@ -62,8 +62,8 @@ def _read_report() -> tuple[ValidateParams, str]:
     try:
         report = json.loads(Path(VALIDATION).read_text(encoding="utf-8"))
         if report["format"] == csv_report.FORMAT:
-            params = {"class_names": None, **report["params"]}
-            return ValidateParams.model_validate(params), str(report["csv"]["sha256"])
+            sha256 = str(report["csv"]["sha256"])
+            return csv_report.validated_params(report, str(VALIDATION)), sha256
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise DataError(f"{VALIDATION}: missing or not readable. Make it with `dvc repro validate`.")
