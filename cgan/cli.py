@@ -366,7 +366,7 @@ def compare(
         ),
     ],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The same.")],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("compare.html"),
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("reports/compare.html"),
 ) -> None:
     """One page of two runs: pictures by step, curves, metrics with their difference, params."""
     from cgan.runs.compare import compare

@@ -54,6 +54,6 @@ def pretend_training(reference: dict[str, Any], facts: dict[str, Any]) -> None:
 
 def page_data(page: str) -> dict[str, Any]:
     """What stands in a page as JSON."""
-    start = page.index('id="data">') + len('id="data">')
+    start = page.index('id="page-data">') + len('id="page-data">')
     found: dict[str, Any] = json.loads(page[start : page.index("</script>", start)])
     return found

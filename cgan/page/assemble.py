@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from string import Template
@@ -12,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.page.weights import directions, layer_facts, packed
 from cgan.project import PACKAGE
+from cgan.serving.class_names import names_in
 
 if TYPE_CHECKING:
     from cgan.serving.generator import Generator
 
 FOLDER = PACKAGE / "page"
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: UTF-8 has none
+_UNSAFE = re.compile("[<\u2028\u2029\ud800-\udfff]")
 # In the order in which they are evaluated: a file imports only from those before it.
 PLAY = (
     "generator.js",
@@ -40,7 +44,7 @@ def play_data(generator: Generator) -> dict[str, Any]:
     return {
         "architecture": generator.network.architecture.to_json(),
         "digest": generator.facts["digest"],
-        "class_names": generator.facts.get("class_names"),
+        "class_names": names_in(generator.facts, generator.classes),
         "layers": layer_facts(generator),
         "directions": directions(generator),
     }
@@ -60,7 +64,7 @@ def document(
     Whatever stands in `title` and `data` is text: it cannot become markup or script.
     """
     return Template(_asset("template.html")).substitute(
-        title=html.escape(title),
+        title=html.escape(_SURROGATE.sub("\ufffd", title)),
         style="\n".join(_asset(f"{name}.css") for name in ["page", *sections] if _has_style(name)),
         body="\n".join(_asset(f"{name}.html") for name in sections),
         data=as_script_text(data),
@@ -71,9 +75,18 @@ def document(
 
 
 def as_script_text(data: Any) -> str:
-    """JSON that cannot end the <script> that it stands in."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    """JSON that cannot end the <script> that it stands in, nor break its encoding."""
+    text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def finite(data: Any) -> Any:
+    """The same, with None for numbers that JSON cannot hold: NaN and infinities."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, Mapping):
+        return {key: finite(value) for key, value in data.items()}
+    return [finite(value) for value in data] if isinstance(data, (list, tuple)) else data
 
 
 def joined(scripts: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import {
 } from "./sections.js";
 
 const BARS = 60;
-const believed = JSON.parse(document.querySelector("#data").textContent).run;
+const believed = JSON.parse(document.querySelector("#page-data").textContent).run;
 const believeHalf = document.querySelector("#believe");
 const nameOf = classNamer(believed.class_names);
 
@@ -35,7 +35,8 @@ function showMetrics() {
       "p",
       { class: "note" },
       "An interval says how far chance may have moved the number: which latents were drawn, which images were " +
-        "held out. It does not say what another seed of the training would give. – : none is known.",
+        "held out. It does not say what another seed of the training would give. For precision, " +
+        "recall and coverage, images are taken as independent. – : none is known.",
     ),
     folded("Passport: what these numbers depend on", () => passportTerms(believed.passport)),
   );
@@ -66,15 +67,16 @@ function showClasses() {
   const rows = () =>
     classes.map((found) => [
       nameOf(found.label),
-      `${inDigits(100 * found.accuracy)} %`,
-      `${inDigits(100 * found.low)} – ${inDigits(100 * found.high)} %`,
+      found.accuracy === null ? "–" : `${inDigits(100 * found.accuracy)} %`,
+      found.low === null ? "–" : `${inDigits(100 * found.low)} – ${inDigits(100 * found.high)} %`,
       inDigits(found.distance),
       inDigits(data.counts[found.label]),
     ]);
   const header = ["class", "accuracy", "95 % interval", "Fréchet distance", "images in the data"];
-  const worst = [...classes].sort((a, b) => a.accuracy - b.accuracy);
+  const measured = classes.filter(({ accuracy }) => accuracy !== null);
+  const worst = [...measured].sort((a, b) => a.accuracy - b.accuracy);
   const many = classes.length > BARS;
-  const shown = many ? worst.slice(0, BARS) : classes;
+  const shown = many ? worst.slice(0, BARS) : measured;
   const table = () => tableOf("Accuracy and distance of each class", header, rows());
   const some = many ? ` The ${BARS} worst of ${inDigits(classes.length)} classes.` : "";
   const charts = [
@@ -260,7 +262,7 @@ function showData() {
           piece("figcaption", {}, nameOf(label)),
         )),
     ),
-    listed(data.blank, "Blank images"),
+    listed(data.one_colour, "Images of one colour all over"),
     listed(data.double, "Images that repeat an earlier one", first),
     listed(data.conflicts, "Images that repeat one of another class", first),
   );
@@ -352,7 +354,15 @@ function showLineage() {
         code(`cgan reproduce ${lineage.run_id}`),
         " repeats the training and compares the bytes.",
       )
-      : piece("p", {}, "The run has not reached MLflow yet: ", code("cgan track flush"), "."),
+      : piece(
+        "p",
+        {},
+        "This page was made before the run had reached MLflow, so it holds no run id. ",
+        code("cgan track flush"),
+        " delivers it; ",
+        code("dvc repro --force page"),
+        " makes the page again.",
+      ),
     piece(
       "p",
       {},

@@ -79,6 +79,7 @@ export function chartOf({ title, description, spec, extent, table }) {
     drawing = drawing.then(async () => {
       const embed = await chartLibrary();
       drawn?.finalize();
+      drawn = null;
       drawn = await embed(place, spec(domain), {
         actions: false,
         ast: true,
@@ -87,6 +88,10 @@ export function chartOf({ title, description, spec, extent, table }) {
         tooltip: { theme: night.matches ? "dark" : "light" },
       });
       place.dataset.drawn = "true";
+    }).catch((error) => {
+      console.info(error);
+      place.removeAttribute("role"); // words are read out, a picture is not
+      place.textContent = "This browser cannot draw the chart; the numbers are below.";
     });
   };
   const watcher = new IntersectionObserver((entries) => {
@@ -96,8 +101,6 @@ export function chartOf({ title, description, spec, extent, table }) {
     night.addEventListener("change", draw);
   }, { rootMargin: "300px" });
   watcher.observe(place);
-  // Printing shows what has not been in sight, too.
-  addEventListener("beforeprint", () => drawn ?? draw());
 
   const zoom = (/** @type {number} */ factor, /** @type {number} */ shift) => () => {
     if (!drawn) return;

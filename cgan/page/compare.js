@@ -10,7 +10,7 @@ import {
   trainingCharts,
 } from "./sections.js";
 
-const compared = JSON.parse(document.querySelector("#data").textContent).compare;
+const compared = JSON.parse(document.querySelector("#page-data").textContent).compare;
 const compareHalf = document.querySelector("#compare");
 const LETTERS = ["A", "B"];
 
@@ -74,8 +74,8 @@ function showDifferences() {
       "p",
       { class: "note" },
       "The interval says how far chance may have moved the difference: which latents were drawn, which images held out. It " +
-        "takes the two runs for independent, which makes it rather too wide (Newcombe 1998). It does not say what " +
-        "other seeds of the training would give.",
+        "takes the two runs for independent, which makes it rather too wide (Newcombe 1998). For precision, recall and " +
+        "coverage, images are taken as independent, too. It does not say what other seeds of the training would give.",
     ),
     folded("Accuracy by class", () => {
       const nameOf = classNamer(compared.runs[0].class_names);

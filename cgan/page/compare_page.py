@@ -15,6 +15,7 @@ from cgan.quality.intervals import difference, passports_differ
 from cgan.quality.table import METRICS
 
 SCRIPTS = ("pieces.js", "charts.js", "sections.js", "compare.js")
+DIGEST_SHOWN = 12  # characters, in a message
 MAX_BYTES = 200_000_000
 # What the page of two runs shows of each as it is.
 KEPT = ("title", "class_names", "previews", "losses", "probes", "passport", "lineage", "params")
@@ -30,7 +31,7 @@ SHAPES = {
     "metrics": list,
     "classes": list,
 }
-_DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
+_DATA = re.compile(r'<script type="application/json" id="page-data">(.*?)</script>', re.DOTALL)
 
 Run = dict[str, Any]
 
@@ -100,13 +101,18 @@ def refusal(data: dict[str, Any]) -> str:
     if not data["passports_differ"]:
         return ""
     what = "; ".join(
-        f"{key.replace('_', ' ')}: {a} and {b}" for key, a, b in data["passports_differ"]
+        f"{key.replace('_', ' ')}: {_short(key, a)} and {_short(key, b)}"
+        for key, a, b in data["passports_differ"]
     )
     return (
         f"The numbers are not compared, for the two runs were not measured alike: {what}. To compare them, "
         "evaluate both with one judge, one hold-out and the same params of `evaluate`: "
         "`cgan gate` does that for the champion and the generator at hand."
     )
+
+
+def _short(key: str, value: str) -> str:
+    return value[:DIGEST_SHOWN] if key.endswith("digest") else value
 
 
 def metric_changes(a: list[Run], b: list[Run]) -> list[Run]:
@@ -117,6 +123,7 @@ def metric_changes(a: list[Run], b: list[Run]) -> list[Run]:
         other = others.get(row["key"])
         if other is None or row["key"] not in METRICS:
             continue
+        one, two = _number(row["value"]), _number(other["value"])
         low, high = _interval(row, other)
         metric = METRICS[row["key"]]
         found.append(
@@ -124,10 +131,10 @@ def metric_changes(a: list[Run], b: list[Run]) -> list[Run]:
                 "name": metric.name,
                 "meaning": metric.meaning,
                 "better": metric.better,
-                "a": float(row["value"]),
-                "b": float(other["value"]),
+                "a": one,
+                "b": two,
                 "floor": row["floor"],
-                "change": float(other["value"]) - float(row["value"]),
+                "change": None if one is None or two is None else two - one,
                 "low": low,
                 "high": high,
                 "verdict": _verdict(low, high, metric.better),
@@ -140,10 +147,10 @@ def class_changes(a: list[Run], b: list[Run]) -> list[Run]:
     """Accuracy of each class in both runs."""
     found = []
     for row, other in zip(a, b, strict=True):
-        one = float(row["accuracy"]), (float(row["low"]), float(row["high"]))
-        two = float(other["accuracy"]), (float(other["low"]), float(other["high"]))
-        low, high = difference(*one, *two)
-        change = {"a": one[0], "b": two[0], "change": two[0] - one[0], "low": low, "high": high}
+        one, two = _number(row["accuracy"]), _number(other["accuracy"])
+        low, high = _interval(row | {"value": one}, other | {"value": two})
+        difference_of = None if one is None or two is None else two - one
+        change = {"a": one, "b": two, "change": difference_of, "low": low, "high": high}
         found.append(
             {"label": int(row["label"]), **change, "verdict": _verdict(low, high, "higher")}
         )
@@ -173,8 +180,12 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
 def _interval(row: Run, other: Run) -> tuple[float | None, float | None]:
-    if row["low"] is None or other["low"] is None:
+    if any(found[key] is None for found in (row, other) for key in ("value", "low", "high")):
         return None, None
     of_a = float(row["low"]), float(row["high"])
     of_b = float(other["low"]), float(other["high"])

@@ -1,4 +1,4 @@
-"""What a page shows of the data: counts, mean images, rows that are blank, double, or look mislabelled."""
+"""What a page shows of the data: counts, mean images, images of one colour, copies, doubtful labels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from cgan.data.csv_reader import Table, read_csv
+from cgan.data.csv_report import validated_params
 from cgan.data.dataset import first_copies, split
 from cgan.data.rows import line_numbers
-from cgan.errors import DataError
 from cgan.page.tiles import sheet
-from cgan.params.sections import PreprocessParams, ValidateParams
+from cgan.params.sections import PreprocessParams
 from cgan.project import VALIDATION
 from cgan.quality.judge import Judge, look
 from cgan.quality.label_errors import Suspects, doubtful_labels
@@ -42,13 +42,7 @@ class Rows:
     @classmethod
     def read(cls, csv: Path, report: dict[str, Any], params: PreprocessParams) -> Rows:
         """`report`: of the stage validate, by whose params the CSV is read again. Raises DataError."""
-        try:
-            validated = ValidateParams(**{"class_names": None, **report["params"]})
-        except (KeyError, TypeError, ValueError):
-            raise DataError(
-                f"{VALIDATION}: not a report of this version. Make it again: `dvc repro --force validate`."
-            ) from None
-        table = read_csv(csv, validated)
+        table = read_csv(csv, validated_params(report, str(VALIDATION)))
         parts = split(table.images, table.labels, params.holdout_fraction, params.seed)
         return cls(table, *parts, line_numbers(csv))
 
@@ -63,7 +57,8 @@ def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, An
     firsts = first_copies(images)
     double = np.flatnonzero(firsts != np.arange(len(firsts)))
     conflicts = double[labels[double] != labels[firsts[double]]]
-    blank = np.flatnonzero([not image.any() for image in images])
+    values = images.reshape(len(images), -1)
+    one_colour = np.flatnonzero(values.min(axis=1) == values.max(axis=1))
     shown = min(rows.table.classes, MEANS)
     means = [np.round(images[labels == label].mean(axis=0)) for label in range(shown)]
     return {
@@ -74,9 +69,7 @@ def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, An
         "counts": report["class_counts"],
         "means": sheet(torch.from_numpy(np.stack(means).astype(np.uint8)), SIDE),
         "warnings": report["warnings"],
-        "pixels": report["pixels"],
-        "blank": _listed(rows, blank),
-        "constant": report["constant_images"],
+        "one_colour": _listed(rows, one_colour),
         "double": _pairs(rows, double, firsts),
         "conflicts": _pairs(rows, conflicts, firsts),
         "suspects": _suspects(rows, judge),

@@ -3,7 +3,7 @@
  * describes the layers.
  */
 
-export const RUN = JSON.parse(document.getElementById("data").textContent);
+export const RUN = JSON.parse(document.getElementById("page-data").textContent);
 export const SHAPE = RUN.architecture;
 /** Bytes of one drawing: colour planes one after the other, each row by row. */
 export const DRAWING_SIZE = SHAPE.channels * SHAPE.height * SHAPE.width;

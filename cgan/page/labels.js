@@ -2,7 +2,7 @@
 import { inDigits, piece } from "./pieces.js";
 import { classNamer, rowsTable } from "./sections.js";
 
-const doubted = JSON.parse(document.querySelector("#data").textContent).labels;
+const doubted = JSON.parse(document.querySelector("#page-data").textContent).labels;
 
 function showDoubted() {
   const nameOf = classNamer(doubted.class_names);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,6 @@ POINTS = 600  # of a curve
 CONFUSION_CLASSES = 40  # more, and the most frequent mistakes are listed instead
 MISTAKES = 60
 SHOWN_SECTIONS = ("data", "validate", "preprocess", "train_judge", "train", "evaluate", "render")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises CganError for a file that is missing, or no object in JSON."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
-        raise CganError(f"{path}: missing or not readable. Make it with `dvc repro`.") from None
 
 
 def curve(path: Path) -> dict[str, Any]:
@@ -47,7 +39,8 @@ def metrics_facts(report: Report) -> list[dict[str, Any]]:
         value = metric.value(report)
         if value is None:
             continue
-        low, high = interval(report, key) or (None, None)
+        known = math.isfinite(value)
+        low, high = (interval(report, key) if known else None) or (None, None)
         found.append(
             {
                 "key": key,
@@ -69,7 +62,7 @@ def class_facts(report: Report) -> list[dict[str, Any]]:
     asked = max(1, passport["drawn_images"] * passport["draws"] // len(accuracy))
     found = []
     for label, (right, far) in enumerate(zip(accuracy, distance, strict=True)):
-        low, high = share(right, asked)
+        low, high = share(right, asked) if math.isfinite(right) else (None, None)
         found.append({"label": label, "accuracy": right, "low": low, "high": high, "distance": far})
     return found
 
@@ -86,7 +79,7 @@ def confusion_facts(report: Report) -> dict[str, Any]:
     mistakes.sort(key=lambda found: (-found[0], found[1:]))
     shown = [[asked, seen, count] for count, asked, seen in mistakes[:MISTAKES]]
     small = len(matrix) <= CONFUSION_CLASSES
-    return {"matrix": matrix if small else None, "mistakes": shown, "kinds": len(mistakes)}
+    return {"matrix": matrix if small else None, "mistakes": shown}
 
 
 def params_facts(params: Params, fitted: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +109,6 @@ def lineage_facts(reference: dict[str, Any], csv_sha256: str, files: list[Path])
         "run_id": reference.get("run_id"),
         "run_name": reference.get("run_name"),
         "experiment": reference.get("experiment"),
-        "experiment_id": reference.get("experiment_id"),
         "origin": {str(key): str(value) for key, value in origin.items()},
         "csv_sha256": csv_sha256,
         "files": [{"path": str(path), "md5": md5_of(path)} for path in files],

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cgan.errors import ModelError
+from cgan.files import read_json
 from cgan.page.assemble import PLAY, document, play_data
 from cgan.page.charts import library
 from cgan.page.data_facts import VALUES, Rows, data_facts
@@ -19,7 +20,6 @@ from cgan.page.run_facts import (
     lineage_facts,
     metrics_facts,
     params_facts,
-    read_json,
 )
 from cgan.page.tiles import film
 from cgan.page.weights import packed
@@ -38,6 +38,7 @@ from cgan.project import (
     VALIDATION,
 )
 from cgan.quality.judge import load_judge
+from cgan.serving.class_names import names_in
 from cgan.serving.generator import Generator
 
 FORMAT = 1
@@ -75,7 +76,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     facts = {
         "format": FORMAT,
         "title": str(reference.get("run_name") or "cgan"),
-        "class_names": generator.facts.get("class_names"),
+        "class_names": names_in(generator.facts, generator.classes),
         "previews": previews,
         "losses": curve(LOSSES),
         "probes": curve(PROBES),

@@ -129,7 +129,8 @@ export function trainingCharts(runs) {
 function columnOf(curve, column) {
   const at = curve.columns.indexOf(column);
   const step = curve.columns.indexOf("step");
-  return at < 0 ? [] : curve.rows.map((row) => [row[step], row[at]]);
+  const pairs = at < 0 ? [] : curve.rows.map((row) => [row[step], row[at]]);
+  return pairs.filter((pair) => !pair.includes(null)); // null: what was written was no number
 }
 
 /** What every number of an evaluation depends on. @param {Record<string, unknown>} passport */

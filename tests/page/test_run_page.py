@@ -23,10 +23,20 @@ from cgan.data.dataset import load_dataset
 from cgan.errors import CganError, ModelError
 from cgan.files import md5_of, write_json
 from cgan.page import charts
+from cgan.page.compare_page import compare_page, read_page
 from cgan.page.drawn_facts import nearest_images
 from cgan.page.run_page import run_page
 from cgan.params.reading import load_params
-from cgan.project import CSV, EVALUATION, GENERATOR, JUDGE, RUN_PAGE, TRAIN_DATA
+from cgan.project import (
+    CSV,
+    EVALUATION,
+    GENERATOR,
+    JUDGE,
+    PROBES,
+    RUN_PAGE,
+    RUN_REFERENCE,
+    TRAIN_DATA,
+)
 from cgan.quality.metrics import nearest_distance
 
 CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together
@@ -35,6 +45,7 @@ HOSTILE = (
     "</script><img src=x onerror=\"document.title='hacked'\">",
     "a\u2028b\u2029 \u202eאבג' \" & ${1} \\u003c",
 )
+HOSTILE_NAMES = [*HOSTILE[:2], "אבג' \" & ${1} \\u003c"]  # printable, as names are
 
 
 def made(project: Path, **given: Any) -> dict[str, Any]:
@@ -99,18 +110,21 @@ def test_the_worst_drawings_come_first_and_others_are_chosen_at_random(project: 
     assert drawn["random"]["asked"] != sorted(drawn["random"]["asked"])
 
 
-def test_rows_that_are_blank_double_or_contradict_each_other_have_their_lines(
+def test_rows_of_one_colour_double_or_contradict_each_other_have_their_lines(
     project: Path,
 ) -> None:
     images, labels = make_images()
-    images[5] = 0
+    images[5], images[7] = 0, 200
     images[9], labels[9] = images[2], (labels[2] + 1) % 3
     images[11], labels[11] = images[2], labels[2]
     path = write_csv(project / "inbox/digits.csv", images, labels)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:4], "", *lines[4:]]) + "\n")  # row 4 stands in line 6
     data = made(project)["run"]["data"]
-    assert data["blank"]["rows"] == [{"row": 6, "line": 8, "label": int(labels[5])}]
+    assert data["one_colour"]["rows"] == [
+        {"row": 6, "line": 8, "label": int(labels[5])},
+        {"row": 8, "line": 10, "label": int(labels[7])},
+    ]
     first = {"row": 3, "line": 4, "label": int(labels[2])}
     assert [row["first"] for row in data["double"]["rows"]] == [first, first]
     assert [(row["row"], row["line"]) for row in data["conflicts"]["rows"]] == [(10, 12)]
@@ -138,6 +152,54 @@ def shapes(per_class: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     images, labels = make_images(per_class)
     noise = images % 32
     return (noise + 100 * labels[:, None, None, None]).astype(np.uint8), labels
+
+
+def test_numbers_that_are_none_are_left_out_of_the_page(project: Path, tmp_path: Path) -> None:
+    """A loss that ran away, a distance that could not be taken."""
+    made(project)
+    lines = PROBES.read_text().splitlines()
+    columns = lines[0].split(",")
+    cells = [line.split(",") for line in lines[1:]]
+    at = columns.index("probe/fid_judge")
+    cells[1][at], cells[2][at] = "nan", "inf"
+    PROBES.write_text("\n".join([lines[0], *map(",".join, cells)]) + "\n")
+    report = json.loads(EVALUATION.read_text())
+    report["conditional_accuracy"]["value"] = float("nan")
+    report["conditional_accuracy"]["by_class"][1] = float("nan")
+    EVALUATION.write_text(json.dumps(report))
+    RUN_PAGE.write_text(run_page(load_params(), CACHE), encoding="utf-8")
+    run = page_data(RUN_PAGE.read_text())["run"]
+    assert [row[at] for row in run["probes"]["rows"]] == [float(cells[0][at]), None, None]
+    accuracy = next(row for row in run["metrics"] if row["key"] == "conditional_accuracy")
+    assert (accuracy["value"], accuracy["low"], accuracy["high"]) == (None, None, None)
+    assert run["classes"][1]["accuracy"] is None and run["classes"][0]["low"] is not None
+    with opened(tmp_path / "profile", RUN_PAGE) as page:
+        page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+        for n in range(page.run("document.querySelectorAll('.chart').length")):
+            chart = f"document.querySelectorAll('.chart')[{n}]"
+            page.run(f"{chart}.scrollIntoView()")
+            page.until(f"Boolean({chart}.querySelector('svg'))")
+        assert "NaN" not in page.run("document.querySelector('main').innerText")
+        rows = "[...document.querySelectorAll('#classes tbody tr')].map((r) => r.innerText)"
+        assert any("1\t–\t–" in row for row in page.run(rows))
+    numbers, _ = compare_page(read_page(RUN_PAGE), read_page(RUN_PAGE), CACHE)
+    changes = {row["name"]: row for row in page_data(numbers)["compare"]["metrics"]}
+    assert changes["conditional accuracy"]["change"] is None
+
+
+def test_names_that_do_not_fit_the_classes_are_not_shown(project: Path) -> None:
+    for names in ([1, 1, 1], ["a", "b"], ["a", "b", "\ud800"], ["a", "b", "c\u202e"]):
+        found = made(project, class_names=names)
+        assert found["class_names"] is None and found["run"]["class_names"] is None
+
+
+def test_half_a_character_in_a_runs_name_is_no_reason_to_fail(project: Path) -> None:
+    made(project)
+    RUN_REFERENCE.write_text(json.dumps({"run_name": "half \ud800"}))
+    RUN_PAGE.write_text(run_page(load_params(), CACHE), encoding="utf-8")
+    run = page_data(RUN_PAGE.read_text(encoding="utf-8"))["run"]
+    assert run["lineage"]["run_name"] == "half \ud800"
+    assert "<title>half \ufffd</title>" in RUN_PAGE.read_text(encoding="utf-8")
 
 
 def test_hashes_are_those_by_which_dvc_knows_the_files(project: Path) -> None:
@@ -260,7 +322,7 @@ def test_markup_in_class_names_params_and_tags_is_text(project: Path, tmp_path: 
         "experiment": HOSTILE[2],
         "origin": {HOSTILE[1]: HOSTILE[0], "commit": HOSTILE[2], "__proto__": "odd"},
     }
-    made(project, reference=reference, class_names=list(HOSTILE))
+    made(project, reference=reference, class_names=HOSTILE_NAMES)
     with opened(tmp_path / "profile", RUN_PAGE) as page:
         page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
         page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
@@ -271,4 +333,34 @@ def test_markup_in_class_names_params_and_tags_is_text(project: Path, tmp_path: 
         assert page.run("document.title") == HOSTILE[0]
         assert page.run("document.querySelectorAll('main img[src=x], main script').length") == 0
         text = page.run("document.querySelector('#believe').textContent")
-        assert all(words in text for words in HOSTILE)
+        assert all(words in text for words in (*HOSTILE, *HOSTILE_NAMES))
+
+
+def test_a_run_that_has_not_reached_mlflow_is_told_with_what_delivers_it(
+    project: Path, tmp_path: Path
+) -> None:
+    made(project, reference={"run_id": None})
+    with opened(tmp_path / "profile", RUN_PAGE) as page:
+        text = page.run("document.querySelector('#lineage').textContent")
+        assert (
+            "This page was made before the run had reached MLflow, so it holds no run id. "
+            "cgan track flush delivers it; dvc repro --force page makes the page again."
+        ) in text
+        ids = page.run("[...document.querySelectorAll('[id]')].map((e) => e.id)")
+        assert len(set(ids)) == len(ids), "an id is one element's"
+
+
+def test_a_browser_that_cannot_draw_charts_says_so_and_keeps_the_numbers(
+    project: Path, tmp_path: Path
+) -> None:
+    made(project)
+    text = re.sub(r'(id="chart-library">)[^<]*', r"\1AAAA", RUN_PAGE.read_text(encoding="utf-8"))
+    RUN_PAGE.write_text(text, encoding="utf-8")
+    with opened(tmp_path / "profile", RUN_PAGE) as page:
+        see(page, "#classes .chart")
+        page.until(
+            "document.querySelector('#classes .chart').textContent === "
+            "'This browser cannot draw the chart; the numbers are below.'"
+        )
+        page.run("document.querySelector('#training details').open = true")
+        page.until("document.querySelectorAll('#training details tbody tr').length === 3")
