@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from browser import browsing
 from conftest import ROOT
 from finished_project import finish, page_data
 
+from cgan import cli
 from cgan.errors import CganError, ModelError
 from cgan.page.compare_page import compare_page, metric_changes, read_page
 from cgan.page.run_page import run_page
@@ -126,6 +129,14 @@ def test_in_a_browser_both_films_go_by_one_slider(page: Path, tmp_path: Path) ->
         )
         assert browser.run("document.querySelectorAll('main img[src=x]').length") == 0
         assert browser.elsewhere() == []
+
+
+def test_the_page_of_two_runs_does_not_make_the_next_training_a_changed_tree() -> None:
+    """What git does not ignore goes into the patch that a run records."""
+    out = inspect.signature(cli.compare).parameters["out"].default
+    for name in (out, "generator.onnx", "generator.pt2"):
+        asked = ["git", "check-ignore", "--quiet", "--no-index", str(name)]
+        assert subprocess.run(asked, cwd=ROOT).returncode == 0, name
 
 
 def test_a_project_and_its_page_are_the_same_run(page: Path) -> None:

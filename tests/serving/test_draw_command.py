@@ -234,7 +234,7 @@ def test_ink_and_paper_take_the_place_of_white_and_black() -> None:
     ("colours", "words"),
     [
         (["--ink", "blak"], "`ink` blak: not a colour. Give a name, such as navy, or #RRGGBB."),
-        (["--paper", ""], "--paper : not a colour"),
+        (["--paper", ""], "`paper` : not a colour"),
         (["--ink", "red", "--paper", "#f00"], "the same colour shows nothing"),
     ],
 )
