@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FOLDER = PACKAGE / "page"
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: UTF-8 has none
-_UNSAFE = re.compile("[<\u2028\u2029\ud800-\udfff]")
+_UNSAFE = re.compile("[<\u2028\u2029]")
 # In the order in which they are evaluated: a file imports only from those before it.
 PLAY = (
     "generator.js",
@@ -77,6 +77,7 @@ def document(
 def as_script_text(data: Any) -> str:
     """JSON that cannot end the <script> that it stands in, nor break its encoding."""
     text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _SURROGATE.sub("\ufffd", text)
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

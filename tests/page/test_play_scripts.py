@@ -37,7 +37,7 @@ def test_no_script_makes_markup_of_text() -> None:
 
 def test_data_that_utf8_or_json_cannot_hold_become_what_they_can() -> None:
     text = as_script_text({"half": "\ud800", "numbers": (float("nan"), [float("-inf")], 0.5)})
-    assert json.loads(text.encode()) == {"half": "\ud800", "numbers": [None, [None], 0.5]}
+    assert json.loads(text.encode()) == {"half": "\ufffd", "numbers": [None, [None], 0.5]}
 
 
 def test_data_cannot_end_the_script_that_it_stands_in() -> None:

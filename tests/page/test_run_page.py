@@ -198,7 +198,7 @@ def test_half_a_character_in_a_runs_name_is_no_reason_to_fail(project: Path) -> 
     RUN_REFERENCE.write_text(json.dumps({"run_name": "half \ud800"}))
     RUN_PAGE.write_text(run_page(load_params(), CACHE), encoding="utf-8")
     run = page_data(RUN_PAGE.read_text(encoding="utf-8"))["run"]
-    assert run["lineage"]["run_name"] == "half \ud800"
+    assert run["lineage"]["run_name"] == "half \ufffd"
     assert "<title>half \ufffd</title>" in RUN_PAGE.read_text(encoding="utf-8")
 
 
