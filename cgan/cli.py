@@ -135,7 +135,7 @@ def draw(
     if text is not None:
         check_text(text, model)
     # torch comes with these: a typing error is told without waiting for it.
-    from cgan.serving.export import open_picture, write_picture, write_set
+    from cgan.serving.drawings import open_picture, write_picture, write_set
     from cgan.serving.picture import Style
     from cgan.serving.screen import Inks, Terminal, on_screen
 
@@ -196,7 +196,7 @@ def export(
     from cgan.serving.generator import Generator, default_source
 
     model, note = (model, "") if model else default_source()
-    from cgan.serving.exchange import export
+    from cgan.serving.export import export
 
     difference = export(Generator.load(model), chosen, out)
     typer.echo(f"{out}: {chosen}, within {difference:.1e} of torch on 1,000 inputs{note}")

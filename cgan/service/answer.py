@@ -16,7 +16,7 @@ from cgan.model.sampling import encode_png, picture_of
 from cgan.service.question import Question, RefusedError
 from cgan.service.served import Served
 from cgan.serving.class_names import names_in
-from cgan.serving.export import csv_into, npz_into
+from cgan.serving.drawings import csv_into, npz_into
 from cgan.serving.picture import Layout, arranged
 
 PNG, JSON, CSV, NPZ = "image/png", "application/json", "text/csv", "application/x-npz"

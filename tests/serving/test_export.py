@@ -15,7 +15,7 @@ from cgan.cli import app
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
-from cgan.serving import exchange
+from cgan.serving import export
 from cgan.serving.generator import Generator
 
 needs_onnx = pytest.mark.skipif(
@@ -90,7 +90,7 @@ def test_every_kind_of_generator_can_be_exported(
 ) -> None:
     save_network(tmp_path / "g.safetensors", build_generator(architecture), {"seed": 3})
     generator = Generator.load(tmp_path / "g.safetensors")
-    assert exchange.export(generator, form, tmp_path / "out") <= 1e-4
+    assert export.export(generator, form, tmp_path / "out") <= 1e-4
     compare(form, tmp_path / "out", generator)
 
 
@@ -98,13 +98,13 @@ def test_every_kind_of_generator_can_be_exported(
 def test_what_draws_other_pixels_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def other(program: Any, facts: str) -> tuple[bytes, exchange.Draw]:
+    def other(program: Any, facts: str) -> tuple[bytes, export.Draw]:
         right = program.module()
         return b"x", lambda latents, labels: right(latents, labels) + 1e-3
 
-    monkeypatch.setattr(exchange, "_as_torch_export", other)
+    monkeypatch.setattr(export, "_as_torch_export", other)
     with pytest.raises(ModelError, match=r"not written: .* by up to 0.001, and 1e-04 is allowed"):
-        exchange.export(Generator.load(), "torch-export", tmp_path / "g.pt2")
+        export.export(Generator.load(), "torch-export", tmp_path / "g.pt2")
     assert not (tmp_path / "g.pt2").exists()
 
 
