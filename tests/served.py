@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -21,6 +21,26 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.service.app import Service, make_app
 from cgan.service.served import Keeper
 from cgan.service.server import Server, config_for, listen
+
+SECURE = (
+    "x-content-type-options",
+    "referrer-policy",
+    "x-frame-options",
+    "cross-origin-resource-policy",
+)
+
+
+def detail(answer: httpx.Response) -> str:
+    """An error has one field; it is a text, in the project's style, and safe in a browser."""
+    assert answer.headers["content-type"] == "application/json"
+    assert all(name in answer.headers for name in SECURE)
+    document = answer.json()
+    assert list(document) == ["detail"]
+    words = document["detail"]
+    assert "Traceback" not in words
+    assert words.endswith((".", "}'."))
+    assert len(words) < 900
+    return str(words)
 
 
 def a_model(
@@ -34,11 +54,11 @@ def a_model(
 
 
 @contextlib.contextmanager
-def running(service: Service) -> Iterator[httpx.Client]:
+def running(service: Service, names: Sequence[str] | None = ()) -> Iterator[httpx.Client]:
     """A client of a real server on a free port of this process."""
     listening = listen("127.0.0.1", 0, allow_remote=False)
     ready = threading.Event()
-    server = Server(config_for(make_app(service)), ready.set)
+    server = Server(config_for(make_app(service, names)), ready.set)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:

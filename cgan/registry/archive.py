@@ -128,15 +128,25 @@ def generator_file(uri: str) -> Iterator[Path]:
 
 
 def evaluation_of(registry: Registry, version: Version) -> dict[str, Any] | None:
-    """The evaluation's report, passport included, at a version's run; None where it has none."""
+    """The evaluation's report, passport included, at a version's run; None where it has none.
+
+    Raises ModelError where the store cannot be asked now."""
+    wanted = f"reports/{EVALUATION.name}"
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         try:
-            path = registry.client.download_artifacts(
-                version.run_id, f"reports/{EVALUATION.name}", folder
-            )
+            kept = registry.client.list_artifacts(version.run_id, "reports")
+            if wanted not in {file.path for file in kept}:
+                return None
+            path = registry.client.download_artifacts(version.run_id, wanted, folder)
             return dict(json.loads(Path(path).read_text()))
-        except Exception:  # the stores let through what their clients raise
-            return None
+        except (ValueError, TypeError):
+            return None  # no report of ours
+        except Exception as error:  # the stores let through what their clients raise
+            if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+                return None  # the run is gone
+            raise ModelError(
+                f"{wanted} of run {version.run_id} cannot be read now ({reason_of(error)})."
+            ) from None
 
 
 # --- the run of the generator at hand -----------------------------------------------------------

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cgan.model.sampling import encode_png, picture_of
-from cgan.service.question import Question, RefusedError
+from cgan.service.question import DrawRequest, RefusedError
 from cgan.service.served import Served
 from cgan.serving.class_names import names_in
 from cgan.serving.drawings import csv_into, npz_into
@@ -58,18 +58,18 @@ def _range(part: str) -> tuple[str, float]:
 
 
 @dataclass(frozen=True)
-class Answer:
+class DrawAnswer:
     """How a question will be answered. `size` is how many bytes that takes while it is made."""
 
     form: str
-    question: Question
+    question: DrawRequest
     layout: Layout
     size: int
 
     @classmethod
-    def planned(cls, question: Question, shape: tuple[int, ...], form: str) -> Answer:
+    def planned(cls, question: DrawRequest, shape: tuple[int, ...], form: str) -> DrawAnswer:
         """Raises RefusedError (422) for a picture that is too large, and for data that are to be scaled."""
-        drawings = len(question.labels) * question.rows
+        drawings = question.drawings
         layout = Layout.of(shape, len(question.labels), question.rows, question.scale)
         values = drawings * math.prod(shape)
         if form == PNG:

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -18,12 +18,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from cgan import __version__
 from cgan.service import openapi
-from cgan.service.answer import Answer, form_for
+from cgan.service.answer import DrawAnswer, form_for
 from cgan.service.batching import Batcher
-from cgan.service.guard import METHODS, App, Guard, Metrics
+from cgan.service.guard import App, Guard, Metrics
 from cgan.service.question import (
+    FIELDS,
     MAX_BODY_BYTES,
-    Question,
+    DrawRequest,
     RefusedError,
     from_body,
     from_query,
@@ -34,6 +35,8 @@ MAX_REQUESTS = 256  # to draw, at once
 MAX_BYTES = 2**29  # that their answers take while they are made
 QUICK_BYTES = 2**22  # of an answer that is made in milliseconds
 BODY_S = 10.0  # for a body to arrive
+MAX_FIELDS = 20  # of a query
+MAX_FOREIGN = 64  # drawings for a page of another site
 RETRY = {"Retry-After": "1"}
 _Answering = TypeVar("_Answering", bound=Callable[..., Any])
 
@@ -54,6 +57,11 @@ class Service:
         self._quick.shutdown()
         self._slow.shutdown()
 
+    @property
+    def alive(self) -> bool:
+        """Is there a thread that draws?"""
+        return self._batcher.alive
+
     def served(self) -> Served:
         served = self.keeper.current
         if served is None:
@@ -63,13 +71,13 @@ class Service:
         return served
 
     @contextlib.contextmanager
-    def admitted(self, answer: Answer) -> Iterator[None]:
+    def admitted(self, answer: DrawAnswer) -> Iterator[None]:
         """Until the answer has gone. Raises RefusedError (429) when too much is on already."""
         if self._requests >= MAX_REQUESTS or self._bytes + answer.size > MAX_BYTES:
             raise RefusedError(
                 429,
-                f"the service draws for {self._requests:,} others, and takes at most {MAX_REQUESTS:,} and "
-                f"{MAX_BYTES >> 20} MiB of pictures at once. Try again in a second.",
+                f"{self._requests:,} draw requests are in progress, and the service takes at most "
+                f"{MAX_REQUESTS:,}, and {MAX_BYTES >> 20} MiB of pictures, at once. Try again in a second.",
                 RETRY,
             )
         self._requests += 1
@@ -80,7 +88,7 @@ class Service:
             self._requests -= 1
             self._bytes -= answer.size
 
-    async def drawn(self, answer: Answer, served: Served) -> bytes:
+    async def drawn(self, answer: DrawAnswer, served: Served) -> bytes:
         question = answer.question
         self._undrawn += 1
         try:
@@ -95,17 +103,17 @@ class Service:
         finally:
             self._undrawn -= 1
         slow = answer.size > QUICK_BYTES
-        body: bytes = await self.apart(answer.encoded, images, served, slow=slow)
+        body: bytes = await self.on_thread(answer.encoded, images, served, slow=slow)
         return body
 
-    async def apart(self, function: Any, *arguments: Any, slow: bool = False) -> Any:
+    async def on_thread(self, function: Any, *arguments: Any, slow: bool = False) -> Any:
         """Run it on a thread, so that others are answered meanwhile."""
         pool = self._slow if slow else self._quick
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
 
 
-def make_app(service: Service) -> App:
-    """The ASGI application."""
+def make_app(service: Service, names: Collection[str] | None = ()) -> App:
+    """The ASGI application. `names`: of the Host of requests, see `Guard`."""
     app = FastAPI(
         title="cgan", version=__version__, description=openapi.DESCRIPTION,
         docs_url=None, redoc_url=None,  # their scripts come from a foreign host
@@ -118,7 +126,17 @@ def make_app(service: Service) -> App:
     app.add_exception_handler(404, _no_address)
     app.add_exception_handler(405, _no_method)
     app.add_exception_handler(Exception, _failure)
-    return Guard(app, service.metrics)
+    app.state.methods = methods = _methods(app)
+    return Guard(app, service.metrics, methods, names)
+
+
+def _methods(app: FastAPI) -> dict[str, list[str]]:
+    """Each address with its methods, in the order in which they were added; FastAPI's own comes last."""
+    methods: dict[str, list[str]] = {}
+    routes: list[Any] = sorted(app.routes, key=lambda route: vars(route)["path"] == app.openapi_url)
+    for route in routes:
+        methods[route.path] = sorted({*methods.get(route.path, ()), *route.methods})
+    return methods
 
 
 def _reading(app: FastAPI, path: str, facts: dict[str, Any]) -> Callable[[_Answering], _Answering]:
@@ -138,7 +156,7 @@ def _add_people(app: FastAPI, service: Service) -> None:
     @_reading(app, "/", openapi.PAGE)
     async def page() -> Response:
         served = service.served()
-        html = await service.apart(lambda: served.page, slow=True)
+        html = await service.on_thread(lambda: served.page, slow=True)
         if served.digest not in pages:
             pages.clear()
             pages[served.digest] = {"Content-Security-Policy": policy_for(html.decode())}
@@ -160,10 +178,12 @@ def policy_for(html: str) -> str:
 
 
 def _add_draw(app: FastAPI, service: Service) -> None:
-    async def answered(request: Request, question: Question, served: Served, form: str) -> Response:
-        answer = Answer.planned(question, served.generator.shape, form)
+    async def answered(
+        request: Request, question: DrawRequest, served: Served, form: str
+    ) -> Response:
+        answer = DrawAnswer.planned(question, served.generator.shape, form)
         request.scope["held"].enter_context(service.admitted(answer))
-        request.scope["note"] = f"{len(question.labels) * question.rows} drawn"
+        request.scope["note"] = f"{question.drawings} drawn"
         body = await service.drawn(answer, served)
         headers = {**_names(served), "Vary": "Accept", "Cache-Control": "no-store"}
         return Response(body, media_type=form, headers=headers)
@@ -180,30 +200,42 @@ def _add_draw(app: FastAPI, service: Service) -> None:
                 '--json \'{"text": "2024"}\'.',
             )
         body = await _body_of(request)
-        question = await service.apart(from_body, body, served.generator)
+        question = await service.on_thread(from_body, body, served.generator)
         return await answered(request, question, served, form)
 
     @_reading(app, "/draw", openapi.GET_DRAW)
     async def drawing(request: Request) -> Response:
         served = service.served()
         form = form_for(", ".join(request.headers.getlist("accept")))
-        try:
-            pairs = parse_qsl(
-                request.scope["query_string"].decode("ascii"),
-                keep_blank_values=True,
-                errors="strict",
-                max_num_fields=20,
+        query = request.scope["query_string"]
+        if query.count(b"&") >= MAX_FIELDS:
+            raise RefusedError(
+                422,
+                f"the query: expected at most {MAX_FIELDS} fields, found more. There are {FIELDS}.",
             )
+        try:
+            pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
         except ValueError:
             raise RefusedError(
                 400, "the query: expected fields in UTF-8, as in ?text=2024&seed=7, found others."
             ) from None
-        question = await service.apart(from_query, pairs, served.generator)
-        return await answered(request, question, served, form)
+        question = await service.on_thread(from_query, pairs, served.generator)
+        if (
+            request.headers.get("sec-fetch-site") == "cross-site"
+            and question.drawings > MAX_FOREIGN
+        ):
+            raise RefusedError(
+                403,
+                f"the request: it comes from a page of another site, for which at most {MAX_FOREIGN} "
+                f"drawings are made at once; it asks for {question.drawings:,}. Ask for fewer.",
+            )
+        response = await answered(request, question, served, form)
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # for an <img> elsewhere
+        return response
 
 
 async def _body_of(request: Request) -> bytes:
-    """Raises RefusedError (413, 408) for one that is too large or too slow."""
+    """Raises RefusedError (413, 408, 499) for one that is too large or too slow, or whose client goes."""
     too_large = RefusedError(
         413,
         f"the body: at most {MAX_BODY_BYTES:,} bytes are read. Ask for less at once; `count` draws variants.",
@@ -212,11 +244,17 @@ async def _body_of(request: Request) -> bytes:
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length[:20]) > MAX_BODY_BYTES:
         raise too_large
-    body = b""
+    body, more = b"", True
     try:
         async with asyncio.timeout(BODY_S):
-            async for piece in request.stream():
-                body += piece
+            while more:
+                message = await request.receive()
+                if (
+                    message["type"] == "http.disconnect"
+                ):  # nobody reads this; 499 is nginx's, to count it
+                    request.scope["note"] = "the client went away"
+                    raise RefusedError(499, "the client went away before its body had arrived.")
+                body, more = body + message.get("body", b""), message.get("more_body", False)
                 if len(body) > MAX_BODY_BYTES:
                     raise too_large
     except TimeoutError:
@@ -235,24 +273,25 @@ def _add_machines(app: FastAPI, service: Service) -> None:
 
     @_reading(app, "/healthz", openapi.HEALTH)
     async def health() -> Response:
-        return JSONResponse({"alive": True})
+        return JSONResponse({"alive": service.alive}, 200 if service.alive else 503)
 
     @_reading(app, "/readyz", openapi.READY)
     async def ready() -> Response:
         keeper = service.keeper
-        served, age = keeper.current, keeper.answer_age_s()
+        served, look, age = keeper.current, keeper.look, keeper.answer_age_s()
         registry = {
             "follows": keeper.alias,
-            "answers": keeper.alias and keeper.answers,
+            "answers": look.answers,
             "seconds_since_answer": None if age is None else round(age, 1),
-            "problem": keeper.problem,
+            "problem": look.problem,
         }
+        is_ready = served is not None and service.alive
         state = {
-            "ready": served is not None,
+            "ready": is_ready,
             "model": served and served.identity(),
             "registry": registry if keeper.alias else None,
         }
-        return JSONResponse(state, 200 if served else 503, {} if served else RETRY)
+        return JSONResponse(state, 200 if is_ready else 503, {} if is_ready else RETRY)
 
     @_reading(app, "/metrics", openapi.METRICS)
     async def metrics() -> Response:
@@ -272,13 +311,14 @@ async def _refusal(request: Request, error: Exception) -> Response:
 
 async def _no_address(request: Request, error: Exception) -> Response:
     path = request.scope["path"][:80]
-    detail = f"{path!a}: there is no such address. There are {', '.join(METHODS)}."
+    there = ", ".join(request.app.state.methods)
+    detail = f"{path!a}: there is no such address. There are {there}."
     return JSONResponse({"detail": detail}, 404)
 
 
 async def _no_method(request: Request, error: Exception) -> Response:
     path, method = request.scope["path"], request.method[:20]
-    allowed = ", ".join(METHODS.get(path, ()))
+    allowed = ", ".join(request.app.state.methods.get(path, ()))
     detail = f"{path}: expected {allowed}, found {method!a}. Use one of these."
     return JSONResponse({"detail": detail}, 405, {"Allow": allowed})
 

@@ -34,7 +34,7 @@ class Passes:
 
     @classmethod
     @torch.inference_mode()
-    def tried(cls, network: Generator) -> Passes:
+    def measured_on(cls, network: Generator) -> Passes:
         """Compare floats, before they are rounded to pixels. Takes some ten passes.
 
         torch has to use one thread, here as in the passes of `draw`: bits may depend on that too.
@@ -105,18 +105,22 @@ class Batcher:
     def submit(
         self, network: Generator, passes: Passes, labels: list[int], seed: int
     ) -> Future[Tensor]:
-        """The images that `draw(network, labels, seed)` gives, as a future: uint8 [N, C, H, W]."""
+        """The images that `draw(network, labels, seed)` gives, as a future: uint8 [N, C, H, W].
+
+        Raises RuntimeError where nothing is drawn any more."""
         latents = latent_chunks(seed, network.architecture.latent_dim)
         job = _Job(network, passes, torch.tensor(labels), latents)
         with self._wake:
             if self._closed:
-                raise RuntimeError("closed")
+                raise RuntimeError("the thread that draws has ended")
             self._waiting.append(job)
             self._wake.notify()
         return job.future
 
-    def waiting(self) -> int:
-        return len(self._waiting)
+    @property
+    def alive(self) -> bool:
+        """Does it draw? Not after `close`, nor after an error that ended its thread."""
+        return self._thread.is_alive()
 
     def close(self) -> None:
         """Draw what waits, then end."""
@@ -127,32 +131,50 @@ class Batcher:
         self._pool.shutdown()
 
     def _work(self) -> None:
-        while jobs := self._next():
-            pieces = [job.take() for job in jobs]
-            try:
-                for job, images in zip(jobs, self._render(jobs[0], pieces), strict=True):
-                    job.images.append(images)
-            except Exception as error:  # of torch: no memory. The thread lives on
-                for job in jobs:
-                    self._finish(job, error)
-                continue
-            self._drawn(sum(len(labels) for _, labels in pieces), len(jobs))
-            for job in jobs:
-                if job.begun == len(job.labels):
-                    self._finish(job)
+        try:
+            while jobs := self._next():
+                try:
+                    self._draw(jobs)
+                except Exception as error:  # such as no memory. The thread lives on
+                    for job in jobs:
+                        self._end(job, error)
+        finally:  # nobody waits for a thread that has gone
+            with self._wake:
+                self._closed, left = True, list(self._waiting)
+            for job in left:
+                self._end(job, RuntimeError("the thread that draws has ended"))
+
+    def _draw(self, jobs: list[_Job]) -> None:
+        """A pass."""
+        pieces = [job.take() for job in jobs]
+        for job, images in zip(jobs, self._render(jobs[0], pieces), strict=True):
+            job.images.append(images)
+        self._drawn(sum(len(labels) for _, labels in pieces), len(jobs))
+        for job in jobs:
+            if job.begun == len(job.labels):
+                try:
+                    whole = torch.cat(job.images)
+                except Exception as error:  # of this one alone
+                    self._end(job, error)
+                else:
+                    self._end(job, whole)
 
     def _next(self) -> list[_Job]:
-        """Who has a chunk in the next pass: jobs of one network. None when all is done and closed."""
+        """Who has a chunk in the next pass: jobs of one network. Empty when all is done and closed."""
         with self._wake:
-            self._wake.wait_for(lambda: self._waiting or self._closed)
-            until = time.monotonic() + WAIT_S
-            while not self._closed and len(self._waiting) < self._expected():
-                if not self._wake.wait(until - time.monotonic()):
+            while True:
+                self._wake.wait_for(lambda: self._waiting or self._closed)
+                until = time.monotonic() + WAIT_S
+                while not self._closed and len(self._waiting) < self._expected():
+                    if not self._wake.wait(until - time.monotonic()):
+                        break
+                self._drop_cancelled()
+                if self._waiting:
                     break
+                if self._closed:
+                    return []
             room, chosen = CHUNK * self._threads, []
             for job in list(self._waiting):
-                if job.future.cancelled() and self._waiting[0] is not job:
-                    continue
                 if job.network is self._waiting[0].network and job.next_rows <= room:
                     room -= job.next_rows
                     chosen.append(job)
@@ -161,15 +183,22 @@ class Batcher:
                 self._waiting.append(job)
             return chosen
 
-    def _finish(self, job: _Job, error: Exception | None = None) -> None:
+    def _drop_cancelled(self) -> None:
+        for job in [job for job in self._waiting if job.future.cancelled()]:
+            self._waiting.remove(job)
+            job.future.set_running_or_notify_cancel()
+
+    def _end(self, job: _Job, outcome: Tensor | Exception) -> None:
         with self._wake:
+            if job not in self._waiting:  # has ended already
+                return
             self._waiting.remove(job)
         if not job.future.set_running_or_notify_cancel():
             return
-        if error is not None:
-            job.future.set_exception(error)
+        if isinstance(outcome, Exception):
+            job.future.set_exception(outcome)
         else:
-            job.future.set_result(torch.cat(job.images))
+            job.future.set_result(outcome)
 
     def _render(self, first: _Job, pieces: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         counts = [len(labels) for _, labels in pieces]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -24,23 +25,24 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-METHODS = {
-    "/": ("GET", "HEAD"),
-    "/draw": ("GET", "HEAD", "POST"),
-    "/model": ("GET", "HEAD"),
-    "/healthz": ("GET", "HEAD"),
-    "/readyz": ("GET", "HEAD"),
-    "/metrics": ("GET", "HEAD"),
-    "/openapi.json": ("GET", "HEAD"),
-}
 QUIET = ("/healthz", "/readyz", "/metrics")  # asked every few seconds: not logged
 SEND_S = 30.0  # for a piece of an answer to leave
+SEND_BYTES_A_S = (
+    100_000  # that a client reads at least: a whole answer has SEND_S and its size by this
+)
 PIECE_BYTES = 2**16
+LOCAL_NAMES = ("localhost",)
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     (b"x-frame-options", b"DENY"),
+)
+
+FOREIGN_HOST = (
+    "the header Host: expected this machine, such as localhost or 127.0.0.1, found another name. Ask by one "
+    "of these; behind a proxy, start the service with --allow-remote."
 )
 
 
@@ -96,16 +98,23 @@ def _or_nan(value: float | None) -> float:
 
 class Guard:
     """An ASGI application around another. The inner one finds an ExitStack under `held` in the scope: what
-    is entered there is left when the answer has gone, or the client."""
+    is entered there is left when the answer has gone, or was given up.
 
-    def __init__(self, app: App, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    `routes` are the addresses that are counted by their names. `names` are those that a request's Host may
+    have beside this machine's own; None: any.
+    """
+
+    def __init__(
+        self, app: App, metrics: Metrics, routes: Collection[str], names: Collection[str] | None
+    ) -> None:
+        self._app, self._metrics, self._routes = app, metrics, routes
+        self._names = None if names is None else {*LOCAL_NAMES, *map(str.lower, names)}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         path, method = str(scope["path"]), str(scope["method"])
-        route = path if path in METHODS else "other"
+        route = path if path in self._routes else "other"
         began, status, started = time.perf_counter(), 0, False
 
         async def answer(message: Message) -> None:
@@ -121,20 +130,24 @@ class Guard:
                 return
             # In pieces: each waits until the client has read most of those before.
             body, more = memoryview(message.get("body", b"")), message.get("more_body", False)
-            for at in range(0, max(len(body), 1), PIECE_BYTES):
-                last = at + PIECE_BYTES >= len(body)
-                piece = {"type": message["type"], "body": bytes(body[at : at + PIECE_BYTES])}
-                async with asyncio.timeout(SEND_S):
-                    await send({**piece, "more_body": more or not last})
+            async with asyncio.timeout(SEND_S + len(body) / SEND_BYTES_A_S):
+                for at in range(0, max(len(body), 1), PIECE_BYTES):
+                    last = at + PIECE_BYTES >= len(body)
+                    piece = {"type": message["type"], "body": bytes(body[at : at + PIECE_BYTES])}
+                    async with asyncio.timeout(SEND_S):
+                        await send({**piece, "more_body": more or not last})
 
         self._metrics.in_flight.inc()
         scope["note"] = ""
         try:
             with contextlib.ExitStack() as held:
                 scope["held"] = held
-                await self._app(scope, receive, answer)
+                if self._is_ours(scope):
+                    await self._app(scope, receive, answer)
+                else:
+                    await answer_json(answer, 421, FOREIGN_HOST)
         except TimeoutError:
-            scope["note"] = "given up: the client does not read"
+            scope["note"] = "given up: the client does not read, or too slowly"
         except Exception:
             log.exception("an answer failed")
             if not started:
@@ -149,6 +162,28 @@ class Guard:
             client = (scope.get("client") or ("-",))[0]
             words = ascii(path[:80])[1:-1], status, scope["note"], seconds * 1000
             log.log(level, "%s %s %s %d %s %.0f ms", client, method[:10], *words)
+
+    def _is_ours(self, scope: Message) -> bool:
+        """Does the request's Host name this machine? A page of others whose name was turned to this machine
+        (DNS rebinding) has that name there; a browser always sends one."""
+        if self._names is None:
+            return True
+        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        return all(is_loopback(name := name_of(host)) or name in self._names for host in hosts)
+
+
+def name_of(host: str) -> str:
+    """Of the value of Host, without the port, in small letters."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
+def is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 async def answer_json(send: Send, status: int, detail: str) -> None:

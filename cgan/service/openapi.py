@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cgan.service.question import MAX_DRAWINGS, MAX_SCALE, MAX_TEXT
+from cgan.service.question import MAX_DRAWINGS, MAX_TEXT
 from cgan.serving.generator import MAX_SEED
+from cgan.serving.picture import MAX_SCALE
 
 DESCRIPTION = (
     "Draws classes of images. Equal seeds draw equal pictures, as `cgan draw` does. Errors are "
@@ -47,6 +48,7 @@ _DRAWN: dict[int | str, dict[str, Any]] = {
     },
     400: {"description": "Not readable.", **_ERROR},
     406: {"description": "No form that is accepted.", **_ERROR},
+    421: {"description": "The header Host names another machine.", **_ERROR},
     422: {"description": "Asks for what there is not, or for too much.", **_ERROR},
     429: {"description": "Too much is on; Retry-After says when to ask again.", **_ERROR},
     503: {"description": "Nothing is served yet.", **_ERROR},
@@ -116,7 +118,10 @@ POST_DRAW: dict[str, Any] = {
 }
 GET_DRAW: dict[str, Any] = {
     "summary": "Draw, as an address that an <img> can have",
-    "responses": _DRAWN,
+    "responses": {
+        **_DRAWN,
+        403: {"description": "Too much for a page of another site.", **_ERROR},
+    },
     "openapi_extra": {
         "parameters": [
             {
@@ -135,7 +140,10 @@ MODEL: dict[str, Any] = {
     "summary": "What is served: facts, metrics and their passport, version, digest",
     "responses": {503: {"description": "Nothing is served yet.", **_ERROR}},
 }
-HEALTH: dict[str, Any] = {"summary": "Does the process live?"}
+HEALTH: dict[str, Any] = {
+    "summary": "Does the process live, and can it draw?",
+    "responses": {503: {"description": "The thread that draws has ended."}},
+}
 READY: dict[str, Any] = {
     "summary": "Is there a model, which, since when; does the registry answer?",
     "responses": {503: {"description": "Nothing is served yet."}},

@@ -11,11 +11,12 @@ from typing import Any
 
 from cgan.errors import CganError
 from cgan.serving.generator import MAX_SEED, Generator
+from cgan.serving.picture import MAX_SCALE
 
 MAX_BODY_BYTES = 2**16
 MAX_TEXT = 10_000  # characters
 MAX_DRAWINGS = 10_000
-MAX_SCALE = 64
+MAX_UNKNOWN = 5  # fields that a refusal names
 FIELDS = "text or labels, seed, count, scale"
 
 
@@ -28,13 +29,17 @@ class RefusedError(CganError):
 
 
 @dataclass(frozen=True)
-class Question:
+class DrawRequest:
     """`rows` variants of each of `labels`, row by row."""
 
     labels: list[int]
     seed: int = 0
     rows: int = 1
     scale: int | None = None
+
+    @property
+    def drawings(self) -> int:
+        return len(self.labels) * self.rows
 
     @property
     def all_labels(self) -> list[int]:
@@ -61,12 +66,12 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-def from_body(body: bytes, generator: Generator) -> Question:
+def from_body(body: bytes, generator: Generator) -> DrawRequest:
     """Raises RefusedError: 400 for what is no JSON object, 422 for one that asks for the impossible."""
     return _checked(_parsed(body), "the body", generator)
 
 
-def from_query(pairs: Sequence[tuple[str, str]], generator: Generator) -> Question:
+def from_query(pairs: Sequence[tuple[str, str]], generator: Generator) -> DrawRequest:
     """Of the address of a picture: `text`, `seed`, `count`, `scale`."""
     fields: dict[str, Any] = {}
     for name, value in pairs:
@@ -118,13 +123,13 @@ def _parsed(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _checked(fields: dict[str, Any], where: str, generator: Generator) -> Question:
+def _checked(fields: dict[str, Any], where: str, generator: Generator) -> DrawRequest:
     found = {name: value for name, value in fields.items() if value is not None}
-    faults = [
-        f"`{name[:40]}`: there is no such field. There are {FIELDS}."
-        for name in found
-        if name not in _EXPECTED
-    ]
+    faults = []
+    if unknown := [f"`{name[:40]}`" for name in found if name not in _EXPECTED]:
+        more = f" and {len(unknown) - MAX_UNKNOWN:,} more" if len(unknown) > MAX_UNKNOWN else ""
+        such = "there is no such field" if len(unknown) == 1 else "there are no such fields"
+        faults.append(f"{', '.join(unknown[:MAX_UNKNOWN])}{more}: {such}. There are {FIELDS}.")
     faults += [
         f"`{name}`: expected {words}, found {_shown(found[name])}."
         for name, (words, holds) in _EXPECTED.items()
@@ -143,7 +148,7 @@ def _checked(fields: dict[str, Any], where: str, generator: Generator) -> Questi
             raise RefusedError(422, f"{where}: `{name}`: {error}") from None
         rows = found.get("count", 1)
         if len(labels) * rows <= MAX_DRAWINGS:
-            return Question(labels, found.get("seed", 0), rows, found.get("scale"))
+            return DrawRequest(labels, found.get("seed", 0), rows, found.get("scale"))
         faults.append(
             f"{len(labels):,} labels × {rows:,} variants are {len(labels) * rows:,} drawings, at most "
             f"{MAX_DRAWINGS:,} are made at once. Ask several times, with other seeds."

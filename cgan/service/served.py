@@ -10,15 +10,18 @@ import json
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator
 from cgan.project import EVALUATION
 from cgan.quality.table import METRICS, floors
+from cgan.registry.history import CHAMPION
 from cgan.service.batching import Passes
 from cgan.serving.class_names import names_in
 from cgan.serving.generator import ALIASES, Generator, default_source
@@ -30,7 +33,6 @@ log = logging.getLogger(__name__)
 
 POLL_S = 2.0
 RETRY_S = 30.0  # after a version that could not be loaded
-CHAMPION = "champion"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Served:
 
     @cached_property
     def passes(self) -> Passes:
-        return Passes.tried(self.generator.network)
+        return Passes.measured_on(self.generator.network)
 
     @cached_property
     def page(self) -> bytes:
@@ -126,6 +128,14 @@ def fallback() -> Served:
     return of_file(Generator.load(source), source)
 
 
+@dataclass(frozen=True)
+class Look:
+    """How the registry was when it was last asked. It never changes; the next look takes its place."""
+
+    answers: bool = False
+    problem: str | None = None
+
+
 class Keeper:
     """Holds what is served. `asked`: a file, an MLflow URI, an alias, or None: the champion where there is
     one, else `fallback`.
@@ -137,11 +147,11 @@ class Keeper:
     def __init__(self, asked: str | None = None, poll_s: float = POLL_S) -> None:
         self.current: Served | None = None
         self.alias = CHAMPION if asked is None else asked if asked in ALIASES else None
-        self.problem: str | None = None
-        self._answers = False
+        self.look = Look()
         self._answered: float | None = None  # time.monotonic() of the registry's last answer
         self._failed: tuple[int, float, str] | None = None  # a version, when it did not load, why
-        self._surprising = asked is not None  # that there is no registry
+        self._unmeasured = False  # that what is served may have metrics, which could not be read
+        self._registry_expected = asked is not None  # that there is no registry
         self._poll_s = poll_s
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -178,13 +188,19 @@ class Keeper:
     @property
     def answers(self) -> bool:
         """Did the registry answer when it was last asked?"""
-        return self._answers
+        return self.look.answers
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, in words."""
+        return self.look.problem
 
     def answer_age_s(self) -> float | None:
         """Seconds since the registry last answered; None if it never did, or is not asked."""
         return None if self._answered is None else time.monotonic() - self._answered
 
     def _follow(self) -> None:
+        torch.set_num_threads(1)  # of this thread, as in passes: a new model is measured here
         while not self._stopped.wait(self._poll_s):
             self._look()
 
@@ -192,15 +208,17 @@ class Keeper:
         """Ask once; take over what is new. Whatever fails, what is served stays."""
         from cgan.registry.client import open_registry
 
-        problem, self._answers = None, False
+        problem, answers = None, False
         try:
             with open_registry(self._model) as registry:
                 number = registry.aliases().get(str(self.alias))
-                self._answered, self._answers = time.monotonic(), True
+                self._answered, answers = time.monotonic(), True
                 if number is None:
                     problem = f"`{self._model}` has no {self.alias} in {registry.shown}."
                 elif self.current is None or number != self.current.version:
                     problem = self._take(registry, number)
+                elif self._unmeasured:
+                    problem = self._measure(registry, self.current)
         except (
             Exception
         ) as error:  # besides CganError, the stores let through what their clients raise
@@ -210,14 +228,14 @@ class Keeper:
         if problem != self.problem and not self._stopped.is_set():
             kept = f" Served is, as before, {self.current.named}." if self.current else ""
             if problem:
-                surprising = self._surprising or self._answered is not None
-                log.log(logging.WARNING if surprising else logging.DEBUG, "%s%s", problem, kept)
+                expected = self._registry_expected or self._answered is not None
+                log.log(logging.WARNING if expected else logging.DEBUG, "%s%s", problem, kept)
             else:
-                log.info("the registry answers again")
-        self.problem = problem
+                log.info("the registry's problem is over")
+        self.look = Look(answers, problem)
 
     def _take(self, registry: Registry, number: int) -> str | None:
-        """Serve a version from now on. Returns why not, in words."""
+        """Serve a version from now on. Returns what is wrong, in words."""
         if self._failed:
             failed, when, words = self._failed
             if number == failed and time.monotonic() - when < RETRY_S:
@@ -230,35 +248,53 @@ class Keeper:
             else:
                 with generator_file(f"models:/{registry.model}/{number}") as path:
                     taken, loaded = number, load_generator(path)
-            new = self._described(registry, taken, loaded)
+            source = f"models:/{registry.model}/{taken}"
+            quality, problem = _quality_of(registry, taken)
+            new = Served(
+                Generator(*loaded, source),
+                source,
+                registered=registry.model,
+                version=taken,
+                alias=self.alias,
+                **quality,
+            )
             _ = new.passes
         except ModelError as error:
             return self._not_loaded(registry, number, f": {error}")
-        before, self.current = self.current, new
+        except Exception as error:  # such as no memory, or no disk
+            log.exception("loading version %d failed", number)
+            return self._not_loaded(registry, number, f" ({type(error).__name__}).")
+        before, self.current, self._unmeasured = self.current, new, problem is not None
         if before:
             log.info("served is now %s, before: %s", new.named, before.named)
-        return None if taken == number else self._not_loaded(registry, number, ".")
+        return problem if taken == number else self._not_loaded(registry, number, ".")
+
+    def _measure(self, registry: Registry, served: Served) -> str | None:
+        """Add the metrics that could not be read when the version was taken."""
+        assert served.version is not None
+        quality, problem = _quality_of(registry, served.version)
+        if problem is None:
+            new = replace(served, **quality)
+            _ = new.passes
+            self.current, self._unmeasured = new, False
+        return problem
 
     def _not_loaded(self, registry: Registry, number: int, why: str) -> str:
         words = f"the {self.alias}, version {number} of `{registry.model}`, cannot be loaded{why}"
         self._failed = number, time.monotonic(), words
         return words
 
-    def _described(self, registry: Registry, number: int, loaded: tuple[Any, Any]) -> Served:
-        from cgan.registry.archive import evaluation_of
 
-        source = f"models:/{registry.model}/{number}"
-        version = registry.version(number)
-        quality: dict[str, Any] = {}
+def _quality_of(registry: Registry, number: int) -> tuple[dict[str, Any], str | None]:
+    """The quality of a version: of its report, else of its run. And why the report cannot be read."""
+    from cgan.registry.archive import evaluation_of
+
+    version, problem = registry.version(number), None
+    try:
         if report := evaluation_of(registry, version):
-            quality = _quality(report)
-        elif (found := registry.measured(version))[0]:
-            quality = {"metrics": found[0], "real_images": found[1] or None}
-        return Served(
-            Generator(*loaded, source),
-            source,
-            registered=registry.model,
-            version=number,
-            alias=self.alias,
-            **quality,
-        )
+            return _quality(report), None
+    except ModelError as error:
+        problem = f"the metrics of version {number} of `{registry.model}`: {error}"
+    measured, reals = registry.measured(version)
+    metrics = {key: measured[f"quality/{key}"] for key in METRICS if f"quality/{key}" in measured}
+    return {"metrics": metrics or None, "real_images": reals or None}, problem

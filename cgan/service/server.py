@@ -129,7 +129,9 @@ def serve(model: str | None, host: str, port: int, allow_remote: bool) -> None:
 
     keeper.follow()
     try:
-        Server(config_for(make_app(service)), ready).run([listening])
+        Server(config_for(make_app(service, None if allow_remote else [host])), ready).run(
+            [listening]
+        )
     finally:
         keeper.stop()
         service.close()

@@ -82,6 +82,11 @@ def class_reader(names: Sequence[str]) -> Callable[[str], int | None]:
     return lambda name: named.label(" ".join(name.split()))
 
 
+def listed(classes: int, names: Sequence[str] | None = None) -> str:
+    """Which classes there are, as a sentence."""
+    return f"{_Named(names).listed()}." if names else f"The classes are 0 to {classes - 1}."
+
+
 def _number(word: str, classes: int) -> int | None:
     # isdecimal() alone would let other scripts' digits through.
     plain = word.isascii() and word.isdecimal() and len(word) < 10
@@ -166,8 +171,12 @@ class _Named:
         return CganError(f"{(strange or words)[0][:40]!r} is not a class. {self._valid()}")
 
     def _valid(self) -> str:
+        return f"{self.listed()}; put commas between them."
+
+    def listed(self) -> str:
+        """Which there are, in words."""
         shown = ", ".join(self.names[:MAX_SHOWN])
         count = len(self.names)
         more = f", … ({count:,} in all)" if count > MAX_SHOWN else ""
         numbers = f", or their numbers, 0 to {count - 1}" if self.numbered else ""
-        return f"The classes are {shown}{more}{numbers}; put commas between them."
+        return f"The classes are {shown}{more}{numbers}"

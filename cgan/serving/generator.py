@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError
 from cgan.project import GENERATOR
-from cgan.serving.class_names import class_reader, names_in, parse_text, stated_classes
+from cgan.serving.class_names import class_reader, listed, names_in, parse_text, stated_classes
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 DIGITS = "digits"
 BUNDLED = Path(__file__).with_name("digits.safetensors")  # made by tools/package_generator.py
+SHOWN = 40  # characters of a label that is refused
 MAX_SEED = 2**63 - 1
 ALIASES = ("champion", "challenger", "previous")
 _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
@@ -169,12 +170,22 @@ class Generator:
                 labels.append(operator.index(label))
             else:
                 raise CganError(
-                    f"label {label!r} at index {position} is not a class. "
-                    f"The classes are 0 to {self.classes - 1}."
+                    f"label {_shown(label)} at index {position} is not a class. "
+                    f"{listed(self.classes, names)}"
                 )
         if not labels:
             raise CganError("no labels to draw. Give at least one.")
         return labels
+
+
+def _shown(label: object) -> str:
+    """Not longer than a line, whatever somebody gave."""
+    if isinstance(label, str):
+        return repr(label[:SHOWN]) + ("…" if len(label) > SHOWN else "")
+    if isinstance(label, int) and label.bit_length() > 4 * SHOWN:
+        return "of very many digits"
+    words = repr(label)
+    return words[:SHOWN] + ("…" if len(words) > SHOWN else "")
 
 
 def _check_seed(seed: int) -> None:

@@ -20,6 +20,7 @@ from cgan.errors import ModelError
 from cgan.model.model_file import load_generator
 from cgan.model.sampling import draw
 from cgan.registry.client import Registry, open_registry
+from cgan.service.batching import Passes
 from cgan.service.served import Keeper
 from cgan.serving.generator import Generator
 
@@ -126,7 +127,7 @@ def test_what_is_served_is_told_with_its_quality_and_is_that_of_the_champion(
     served = Keeper().current
     assert served
     assert (served.version, served.alias, served.registered) == (2, "champion", "cgan")
-    assert served.about()["metrics"] == {"quality/fid_judge": 0.2}
+    assert served.about()["metrics"] == {"fid_judge": 0.2}
     assert served.digest == Generator.load("version-2.safetensors").facts["digest"]
 
 
@@ -258,3 +259,103 @@ def test_without_mlflow_a_file_is_served_and_an_alias_refused_in_words(
     keeper = Keeper()
     assert keeper.alias is None
     assert keeper.current
+
+
+def test_metrics_that_cannot_be_read_now_are_asked_for_again(
+    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = {"fid_judge": {"value": 1.5, "floor": 0.5}, "passport": {"seed": 1},
+              "conditional_accuracy": {"value": 0.9, "floor": 1.0, "by_class": [0.8, 1.0]}}  # fmt: skip
+    run_id = registry.version(1).run_id
+    registry.client.log_dict(run_id, report, "reports/evaluation.json")
+    promote(registry, 1)
+    away = threading.Event()
+    away.set()
+    listing = type(registry.client).list_artifacts
+
+    def list_artifacts(self: Any, *arguments: Any, **named: Any) -> Any:
+        if away.is_set():
+            raise ConnectionError("the store is away")
+        return listing(self, *arguments, **named)
+
+    monkeypatch.setattr(type(registry.client), "list_artifacts", list_artifacts)
+    keeper = Keeper("champion")
+    assert keeper.current
+    assert keeper.current.metrics == {"fid_judge": 0.1}  # of the run, by the same keys
+    assert keeper.current.passport is None
+    assert keeper.problem
+    assert "reports/evaluation.json of run" in keeper.problem
+    keeper._look()
+    assert "cannot be read now" in str(keeper.problem)
+    away.clear()
+    keeper._look()
+    assert keeper.problem is None
+    assert keeper.current.passport == {"seed": 1}
+    assert keeper.current.metrics
+    assert keeper.current.metrics["fid_judge"] == 1.5
+    before = keeper.current
+    keeper._look()
+    assert keeper.current is before
+
+
+def test_a_version_that_fails_in_whatever_way_is_not_tried_again_at_each_look(
+    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(registry, 1)
+    keeper = Keeper("champion")
+    tries: list[Path] = []
+
+    def failing(path: Path) -> Any:
+        tries.append(path)
+        raise MemoryError
+
+    monkeypatch.setattr("cgan.service.served.load_generator", failing)
+    promote(registry, 2)
+    for _ in range(3):
+        keeper._look()
+        assert keeper.problem
+        assert "version 2 of `cgan`, cannot be loaded (MemoryError)." in keeper.problem
+        assert keeper.answers
+    assert len(tries) == 1
+
+
+def test_the_registry_is_not_away_while_it_is_asked(
+    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(registry, 1)
+    keeper = Keeper("champion")
+    seen: list[tuple[bool, str | None]] = []
+    aliases = Registry.aliases
+
+    def slow(self: Registry) -> dict[str, int]:
+        seen.append((keeper.answers, keeper.problem))
+        return aliases(self)
+
+    monkeypatch.setattr(Registry, "aliases", slow)
+    keeper._look()
+    assert seen == [(True, None)]
+
+
+def test_a_model_that_is_taken_over_is_measured_with_one_thread(
+    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    measured_on = Passes.measured_on
+
+    def noted(network: Any) -> Passes:
+        threads.append(torch.get_num_threads())
+        return measured_on(network)
+
+    before = torch.get_num_threads()
+    promote(registry, 1)
+    keeper = Keeper("champion", poll_s=0.05)
+    monkeypatch.setattr(Passes, "measured_on", noted)
+    torch.set_num_threads(2)
+    try:
+        promote(registry, 2)
+        keeper.follow()
+        eventually(lambda: threads)
+    finally:
+        keeper.stop()
+        torch.set_num_threads(before)
+    assert threads == [1]

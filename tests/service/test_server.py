@@ -141,8 +141,8 @@ def client(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Clie
     [
         b"",
         b"GET / HT",
-        b"POST /draw HTTP/1.1\r\nhost: x\r\n",
-        b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET",
+        b"POST /draw HTTP/1.1\r\nhost: localhost\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\nGET",
     ],
 )
 def test_a_head_that_does_not_come_is_not_waited_for(sent: bytes, client: httpx.Client) -> None:
@@ -160,7 +160,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(sent: bytes, client: httpx.
 def test_a_body_that_does_not_come_is_answered_with_408(client: httpx.Client) -> None:
     with connected(client) as connection:
         connection.sendall(
-            b"POST /draw HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"POST /draw HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             b'content-length: 20\r\n\r\n{"text"'
         )
         answer = all_of(connection)
@@ -176,9 +176,9 @@ def test_a_body_that_does_not_come_is_answered_with_408(client: httpx.Client) ->
         b"\r\n\r\n\x00\x00\r\n\r\n",
         b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000 + b"\r\n",
-        b"POST /draw HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
-        b"POST /draw HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
-        b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST /draw HTTP/1.1\r\nhost: localhost\r\ncontent-length: -5\r\n\r\n",
+        b"POST /draw HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nhost: localhost\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_refused_in_json(sent: bytes, client: httpx.Client) -> None:
@@ -198,7 +198,7 @@ def test_too_many_connections_are_refused_and_those_there_are_served(client: htt
             answer = all_of(late)
         assert answer.startswith(b"HTTP/1.1 429 ")
         assert b"retry-after: 1" in answer
-        held[0].sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        held[0].sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         assert all_of(held[0]).startswith(b"HTTP/1.1 200 ")
     finally:
         for connection in held:
@@ -212,8 +212,8 @@ def test_a_client_that_does_not_read_is_given_up_and_holds_nothing(
     with caplog.at_level("INFO", "cgan.service"), connected(client) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(
-            b"POST /draw HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\naccept: text/csv\r\n"
-            b"content-length: %d\r\n\r\n%s" % (len(question), question)
+            b"POST /draw HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"accept: text/csv\r\ncontent-length: %d\r\n\r\n%s" % (len(question), question)
         )
         until = time.monotonic() + 60
         while "given up: the client does not read" not in caplog.text:
@@ -222,12 +222,50 @@ def test_a_client_that_does_not_read_is_given_up_and_holds_nothing(
     assert client.get("/healthz").status_code == 200
 
 
+def test_a_client_that_reads_a_little_now_and_then_is_given_up(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "SEND_S", 1.0)
+    monkeypatch.setattr(guard, "SEND_BYTES_A_S", 20_000_000)
+    question = json.dumps({"labels": [1] * 10_000}).encode()
+    with caplog.at_level("INFO", "cgan.service"), connected(client) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(
+            b"POST /draw HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"accept: text/csv\r\ncontent-length: %d\r\n\r\n%s" % (len(question), question)
+        )
+        until = time.monotonic() + 12  # at this pace it would take minutes
+        while "given up: the client does not read" not in caplog.text:
+            assert time.monotonic() < until
+            connection.recv(2**17)
+            time.sleep(0.1)
+
+
+def test_a_client_that_goes_away_while_it_sends_is_a_line_in_the_log_and_no_failure(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "cgan.service"):
+        with connected(client) as connection:
+            connection.sendall(
+                b"POST /draw HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+                b'content-length: 20\r\n\r\n{"text"'
+            )
+            time.sleep(0.2)
+        counted = 'cgan_requests_total{method="POST",route="/draw",status="499"} 1.0'
+        until = time.monotonic() + 10
+        while counted not in client.get("/metrics").text:
+            assert time.monotonic() < until
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "POST /draw 499 the client went away" in line
+    assert "Traceback" not in caplog.text
+
+
 def test_a_client_that_goes_away_holds_nobody_up(client: httpx.Client, folder: Path) -> None:
     question = json.dumps({"labels": [1] * 5000}).encode()
     for _ in range(10):
         with connected(client) as connection:
             connection.sendall(
-                b"POST /draw HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"POST /draw HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
                 b"content-length: %d\r\n\r\n%s" % (len(question), question)
             )
     answer = client.post("/draw", json={"text": "1"}, headers={"Accept": "application/json"})

@@ -1,0 +1,255 @@
+"""The addresses of the service: what each tells, who may ask, and how OpenAPI describes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from served import SECURE, a_model, detail, running, running_file
+
+from cgan.service.app import Service, policy_for
+from cgan.service.served import Keeper
+from cgan.serving.generator import Generator
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return a_model(tmp_path_factory.mktemp("model") / "generator.safetensors")
+
+
+@pytest.fixture(scope="module")
+def client(model: Path) -> Iterator[httpx.Client]:
+    with running_file(model) as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/draw", 422, "expected `text` or `labels`"),
+        ("/draw?text=1&text=2", 422, "`text` stands there twice"),
+        ("/draw?labels=1", 422, "`labels` is for POST"),
+        ("/draw?text=1&seed=x", 422, "found 'x'"),
+        ("/draw?text=1&seed=-1", 422, "found '-1'"),
+        ("/draw?text=1&seed=9999999999999999999", 422, "`seed`: expected a whole number"),
+        ("/draw?text=%ff", 400, "expected fields in UTF-8"),
+        ("/draw?" + "&".join(f"a{i}=1" for i in range(21)), 422, "at most 20 fields"),
+        (
+            "/draw?" + "&".join(f"a{i}=1" for i in range(20)),
+            422,
+            "`a4` and 15 more: there are no such",
+        ),
+        ("/draw?text=1&debug=1", 422, "`debug`: there is no such field"),
+        ("/draw?text=1&scale=", 422, "`scale`: expected"),
+        ("/nowhere", 404, "there is no such address. There are /, /draw, /model"),
+        ("/draw/", 404, "there is no such address"),
+        ("/docs", 404, "there is no such address"),
+        ("/redoc", 404, "there is no such address"),
+        ("/..%2f..%2fetc/passwd", 404, "there is no such address"),
+        ("/%0d%0aSet-Cookie:x", 404, "there is no such address"),
+    ],
+)
+def test_f74_an_address_without_sense_is_refused_with_the_reason(
+    path: str, status: int, words: str, client: httpx.Client
+) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, words in detail(answer)) == (status, True), answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "/draw"), ("POST", "/"), ("DELETE", "/model")]
+)
+def test_another_method_is_refused_in_words(method: str, path: str, client: httpx.Client) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == 405
+    assert "GET, HEAD" in answer.headers["allow"]
+    assert f"expected {answer.headers['allow']}, found '{method}'" in detail(answer)
+
+
+# ------------------------------------------------------------------------------------ who may ask
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8000", 200),
+        ("127.0.0.1:1", 200),
+        ("127.9.9.9", 200),
+        ("[::1]:8000", 200),
+        ("evil.example", 421),
+        ("evil.example:8000", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("192.168.0.7", 421),
+        ("0.0.0.0", 421),
+        ("[::1].evil.example", 200),  # no name that a browser has
+        ("", 421),
+    ],
+)
+def test_a_name_that_was_turned_to_this_machine_is_refused(
+    host: str, status: int, client: httpx.Client
+) -> None:
+    for path in ("/", "/draw?text=1", "/model", "/metrics"):
+        answer = client.get(path, headers={"Host": host})
+        assert answer.status_code == status
+    if status != 200:
+        assert "expected this machine, such as localhost or 127.0.0.1" in detail(answer)
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "status"),
+    [(["Box"], "box:8000", 200), (["box"], "other", 421), (None, "any.example", 200)],
+)
+def test_its_own_name_is_taken_and_any_where_others_may_ask(
+    names: list[str] | None, host: str, status: int, model: Path
+) -> None:
+    with running(Service(Keeper(str(model))), names) as client:
+        assert client.get("/healthz", headers={"Host": host}).status_code == status
+
+
+def test_a_page_of_another_site_may_show_few_drawings_and_read_nothing(
+    client: httpx.Client,
+) -> None:
+    foreign = {"Sec-Fetch-Site": "cross-site"}
+    few = client.get(f"/draw?text={'1' * 64}", headers=foreign)
+    assert few.status_code == 200
+    assert few.headers["cross-origin-resource-policy"] == "cross-origin"
+    many = client.get("/draw?text=1&count=65", headers=foreign)
+    assert many.status_code == 403
+    assert "a page of another site, for which at most 64 drawings are made at once" in detail(many)
+    assert client.get("/draw?text=1&count=65").status_code == 200
+    for path in ("/", "/model", "/metrics", "/openapi.json"):
+        assert client.get(path).headers["cross-origin-resource-policy"] == "same-origin"
+    posted = client.post("/draw", json={"text": "1"})
+    assert posted.headers["cross-origin-resource-policy"] == "same-origin"
+    assert not [name for name in few.headers if name.startswith("access-control")]
+
+
+# ------------------------------------------------------------------------------- what each tells
+
+
+def test_each_answer_names_the_model(client: httpx.Client, model: Path) -> None:
+    digest = Generator.load(model).facts["digest"]
+    for path in ("/", "/model", "/draw?text=1"):
+        assert client.get(path).headers["cgan-model-digest"] == digest
+
+
+def test_model_tells_facts_and_what_is_not_known_is_null(client: httpx.Client, model: Path) -> None:
+    found = client.get("/model").json()
+    assert found["facts"] == Generator.load(model).facts
+    assert (found["classes"], found["shape"], found["source"]) == (10, [28, 28], str(model))
+    assert found["metrics"] is found["passport"] is found["version"] is None
+
+
+def test_model_tells_the_quality_that_evaluate_found_of_this_generator(tmp_path: Path) -> None:
+    path = a_model(tmp_path / "models/generator.safetensors")
+    report = {
+        "conditional_accuracy": {"value": 0.9, "floor": 1.0, "by_class": [0.8, 1.0]},
+        "passport": {"generator_digest": Generator.load(path).facts["digest"], "seed": 1},
+    }
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/evaluation.json").write_text(json.dumps(report))
+    known = Keeper(str(path)).current
+    assert known
+    assert known.about()["metrics"]["conditional_accuracy"] == 0.9
+    assert known.about()["real_images"]["conditional_accuracy"] == 1.0
+    assert known.about()["passport"]["seed"] == 1
+    a_model(path, seed=1)  # the report is of another one now
+    other = Keeper(str(path)).current
+    assert other
+    assert other.about()["metrics"] is None
+
+
+def test_model_tells_the_quality_that_the_packages_own_file_states() -> None:
+    served = Keeper("digits").current
+    assert served
+    found = served.about()
+    assert found["metrics"]["conditional_accuracy"] > 0.98
+    assert found["real_images"]["conditional_accuracy"] > 0.98
+    assert found["passport"]["generator_digest"] == served.digest
+
+
+def test_it_lives_and_is_ready(client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"alive": True}
+    ready = client.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["registry"] is None
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", ready.json()["model"]["since"])
+    for path in ("/", "/model", "/healthz", "/readyz", "/metrics", "/openapi.json"):
+        head = client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert int(head.headers["content-length"]) > 10
+
+
+def test_metrics_count_requests_drawings_and_passes(model: Path) -> None:
+    with running_file(model) as client:
+        for _ in range(3):
+            client.post("/draw", json={"text": "2024"})
+        client.post("/draw", json={"text": "x"})
+        client.get("/nowhere")
+        client.request("BREW", "/draw")
+        text = client.get("/metrics").text
+    found = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert found["cgan_requests_total", "/draw", "200", "POST"] == 3
+    assert found["cgan_requests_total", "/draw", "422", "POST"] == 1
+    assert found["cgan_requests_total", "404", "GET", "other"] == 1
+    assert found["cgan_requests_total", "/draw", "405", "other"] == 1
+    assert found["cgan_request_seconds_count", "/draw"] == 5
+    assert found["cgan_drawings_total",] == 12
+    assert found["cgan_pass_rows_sum",] == 12
+    assert found["cgan_in_flight",] == 1  # the question itself
+    assert found["cgan_model_info", "", "", Generator.load(model).facts["digest"]] == 1
+
+
+def test_openapi_has_an_operation_with_examples_for_each_address(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    assert set(document["paths"]) == {"/", "/draw", "/model", "/healthz", "/readyz", "/metrics"}
+    post = document["paths"]["/draw"]["post"]
+    examples = post["requestBody"]["content"]["application/json"]["examples"]
+    for example in examples.values():
+        assert client.post("/draw", json=example["value"]).status_code == 200
+    forms = set(post["responses"]["200"]["content"])
+    assert forms == {"image/png", "application/json", "text/csv", "application/x-npz"}
+    assert "HTTPValidationError" not in json.dumps(document)
+    operations = [
+        each["operationId"] for path in document["paths"].values() for each in path.values()
+    ]
+    assert len(operations) == len(set(operations))
+
+
+def test_the_page_may_run_its_own_scripts_and_ask_for_nothing(client: httpx.Client) -> None:
+    answer = client.get("/")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert policy == policy_for(answer.text)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "connect-src" not in policy
+    assert "unsafe-eval" not in policy
+    assert all(name in answer.headers for name in SECURE)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_service_that_can_draw_no_more_says_so(model: Path) -> None:
+    service = Service(Keeper(str(model)))
+
+    def fatal(rows: int, requests: int) -> None:
+        raise SystemExit
+
+    service._batcher._drawn = fatal
+    with running(service) as client:
+        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+        assert client.post("/draw", json={"text": "1"}, timeout=10).status_code == 500
+        service._batcher._thread.join(10)
+        alive, ready = client.get("/healthz"), client.get("/readyz")
+        assert (alive.status_code, alive.json()) == (503, {"alive": False})
+        assert (ready.status_code, ready.json()["ready"]) == (503, False)
