@@ -110,7 +110,7 @@ def _parsed(body: bytes) -> dict[str, Any]:
             400, f"the body: expected UTF-8, found something else at byte {error.start}. {example}"
         ) from None
     except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", None) or str(error)
+        reason = (getattr(error, "msg", None) or str(error)).removesuffix(" at")
         reason = "nested too deep" if isinstance(error, RecursionError) else reason
         place = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         raise RefusedError(
@@ -182,5 +182,5 @@ def _shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, float) and math.isinf(value):
-        return "a number of more digits"
+        return "a number too far from 0"
     return str(value)

@@ -57,7 +57,9 @@ class Served:
     def page(self) -> bytes:
         from cgan.page.assemble import play_page
 
-        return play_page(self.generator).encode()
+        return play_page(self.generator).encode(
+            errors="replace"
+        )  # a name may hold a lone surrogate
 
     @property
     def digest(self) -> str:

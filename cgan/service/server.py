@@ -30,6 +30,7 @@ log = logging.getLogger("cgan.service")
 HEAD_S = 10.0  # for a request's head to arrive, from the connection's start or the answer before
 KEEP_ALIVE_S = 5
 UNREAD_MS = 30_000  # for what was sent to be read
+MAX_HEAD = 2**15  # bytes of a request's head
 DRAIN_S = 30  # for answers that are on their way when the service is to end
 MAX_CONNECTIONS = 1000
 
@@ -39,6 +40,7 @@ class Connection(H11Protocol):
     head takes, and with refusals in JSON."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _ended = False  # the client sends no more
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -52,8 +54,16 @@ class Connection(H11Protocol):
         super().data_received(data)
         self._watch()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client may say that it sends no more, and wait for its answer."""
+        self._ended = True
+        cycle = self.cycle
+        return cycle is not None and not cycle.response_complete and not cycle.more_body
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._ended and self.cycle.response_complete:
+            self.transport.close()
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -61,11 +71,25 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(b"400 Bad Request", "the request: expected HTTP/1.1, found something else.")
+        error = sys.exc_info()[1]  # uvicorn calls this where it has caught one of h11's
+        if getattr(error, "error_status_hint", 400) == 431:
+            self._refuse(
+                b"431 Request Header Fields Too Large",
+                f"the request: expected a head of at most {MAX_HEAD:,} bytes, found a longer one. Send what "
+                "is long as the body of POST /draw.",
+            )
+            return
+        reason = str(error)[:80].encode("ascii", "backslashreplace").decode()
+        reason = "".join(sign for sign in reason if sign.isprintable())
+        self._refuse(
+            b"400 Bad Request", f"the request: expected HTTP/1.1, found something else ({reason})."
+        )
 
     def _refuse(self, status: bytes, detail: str, more: bytes = b"") -> None:
         body = json.dumps({"detail": detail}).encode()
         head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%s"
+        client = (self.client or ("-",))[0]
+        log.info("%s %s: %s", client, status.decode(), detail)
         self.transport.write(head % (status, len(body), more) + b"connection: close\r\n\r\n" + body)
         self.transport.close()
 
@@ -150,7 +174,7 @@ def config_for(app: App) -> uvicorn.Config:
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
-        h11_max_incomplete_event_size=2**15,
+        h11_max_incomplete_event_size=MAX_HEAD,
     )
 
 
@@ -198,7 +222,8 @@ def listen(host: str, port: int, allow_remote: bool) -> socket.socket:
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    for name, level in (("cgan", logging.INFO), ("uvicorn", logging.WARNING)):
+    # uvicorn warns of what anybody may send; it is refused and logged in words of ours.
+    for name, level in (("cgan", logging.INFO), ("uvicorn", logging.ERROR)):
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(level)

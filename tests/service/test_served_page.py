@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from browser import browsing
 from PIL import Image
 from served import a_model, running_file
+
+from cgan.service.served import Keeper
 
 
 def test_the_page_plays_downloads_and_asks_for_nothing_but_itself(tmp_path: Path) -> None:
@@ -32,3 +35,12 @@ def test_the_page_plays_downloads_and_asks_for_nothing_but_itself(tmp_path: Path
         page.run("fetch('/model').catch((error) => { window.refused = String(error); })")
         page.until("window.refused")
         assert any("Content Security Policy" in error for error in page.errors)
+
+
+def test_a_name_that_no_page_can_hold_does_not_take_the_page_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = Keeper("digits").current
+    assert served
+    monkeypatch.setattr("cgan.page.assemble.play_page", lambda generator: "<p>\ud800</p>")
+    assert served.page == b"<p>?</p>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -174,8 +175,7 @@ def test_a_body_that_does_not_come_is_answered_with_408(client: httpx.Client) ->
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
         b"GET / HTTQ/1.1\r\n\r\n",
         b"\r\n\r\n\x00\x00\r\n\r\n",
-        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000 + b"\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
         b"POST /draw HTTP/1.1\r\nhost: localhost\r\ncontent-length: -5\r\n\r\n",
         b"POST /draw HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\nhost: localhost\r\n\r\n",
@@ -187,7 +187,55 @@ def test_what_is_no_http_is_refused_in_json(sent: bytes, client: httpx.Client) -
         answer = all_of(connection)
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
-    assert json.loads(body)["detail"].startswith("the request: expected HTTP/1.1")
+    words = json.loads(body)["detail"]
+    assert words.startswith("the request: expected HTTP/1.1, found something else (")
+    assert words.isprintable()
+    assert ("Missing mandatory Host" in words) == (sent == b"GET / HTTP/1.1\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /" + b"a" * 70_000,
+        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000,
+    ],
+)
+def test_a_head_that_is_too_large_is_refused_with_the_limit(
+    sent: bytes, client: httpx.Client
+) -> None:
+    with connected(client) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(sent)
+        answer = all_of(connection)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"at most 32,768 bytes" in answer
+
+
+@pytest.mark.parametrize("requests", [1, 2])
+def test_a_client_that_sends_no_more_gets_its_answers(requests: int, client: httpx.Client) -> None:
+    with connected(client) as connection:
+        connection.sendall(b"GET /draw?text=2024 HTTP/1.1\r\nhost: localhost\r\n\r\n" * requests)
+        connection.shutdown(socket.SHUT_WR)
+        began = time.monotonic()
+        answer = all_of(connection)
+    assert answer.count(b"HTTP/1.1 200 OK") == answer.count(b"\x89PNG") == requests
+    assert time.monotonic() - began < 4  # closed then, not after the time for another head
+
+
+def test_what_anybody_may_send_is_logged_in_the_services_own_words(folder: Path) -> None:
+    with command("--model", "generator.safetensors", folder=folder) as (service, client):
+        with connected(client) as connection:
+            connection.sendall(b"\x16\x03\x01\r\n\r\n")
+            all_of(connection)
+        upgrade = {"Connection": "upgrade", "Upgrade": "websocket"}
+        assert client.get("/model", headers=upgrade).status_code == 200
+        until = time.monotonic() + 10
+        while "GET /model 200" not in "".join(service.said):
+            assert time.monotonic() < until
+    said = "".join(service.said)
+    assert "127.0.0.1 400 Bad Request: the request: expected HTTP/1.1" in said
+    for words in ("Invalid HTTP", "upgrade", "pip install"):
+        assert words not in said
 
 
 def test_too_many_connections_are_refused_and_those_there_are_served(client: httpx.Client) -> None:
