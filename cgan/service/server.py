@@ -71,6 +71,9 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
+        if self.cycle and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()  # amid an answer: another one would be read as a part of it
+            return
         error = sys.exc_info()[1]  # uvicorn calls this where it has caught one of h11's
         if getattr(error, "error_status_hint", 400) == 431:
             self._refuse(

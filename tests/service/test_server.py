@@ -289,21 +289,29 @@ def test_a_client_that_reads_a_little_now_and_then_is_given_up(
             time.sleep(0.1)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'content-length: 20\r\n\r\n{"text"',
+        b"transfer-encoding: chunked\r\n\r\n5\r\n{    \r\nzz\r\n",
+    ],
+)
 def test_a_client_that_goes_away_while_it_sends_is_a_line_in_the_log_and_no_failure(
-    client: httpx.Client, caplog: pytest.LogCaptureFixture
+    body: bytes, client: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", "cgan.service"):
         with connected(client) as connection:
             connection.sendall(
                 b"POST /draw HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-                b'content-length: 20\r\n\r\n{"text"'
+                + body
             )
             time.sleep(0.2)
         counted = 'cgan_requests_total{method="POST",route="/draw",status="499"} 1.0'
         until = time.monotonic() + 10
         while counted not in client.get("/metrics").text:
             assert time.monotonic() < until
-    [line] = [record.getMessage() for record in caplog.records]
+    lines = [each.getMessage() for each in caplog.records if each.name.endswith("service.guard")]
+    [line] = lines
     assert "POST /draw 499 the client went away" in line
     assert "Traceback" not in caplog.text
 

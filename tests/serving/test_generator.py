@@ -55,3 +55,33 @@ def test_a_generator_says_what_it_draws_and_where_it_is_from(tmp_path: Path) -> 
         f"from {tmp_path}/g.safetensors>"
     )
     assert repr(Generator(network.eval(), {})).endswith(", from memory>")
+
+
+@pytest.mark.parametrize(
+    ("names", "label", "words"),
+    [
+        (None, "cat", "label 'cat' at index 1 is not a class. The classes are 0 to 2."),
+        (None, "x" * 50_000, f"label '{'x' * 40}'… at index 1 is not a class. "),
+        (None, 10**5000, "label of very many digits at index 1 is not a class. "),
+        (
+            ["cat", "dog", "bird"],
+            "fish",
+            "at index 1 is not a class. The classes are cat, dog, bird, or their numbers, 0 to 2.",
+        ),
+        (
+            [f"class {i}" for i in range(3)],
+            3,
+            "The classes are class 0, class 1, class 2, or their numbers",
+        ),
+    ],
+    ids=["word", "long", "many digits", "names", "names, number"],
+)
+def test_a_label_that_is_no_class_is_cut_short_and_told_which_there_are(
+    names: list[str] | None, label: str | int, words: str
+) -> None:
+    network = build_generator(Architecture("deconv", 3, 1, 8, 8, 8, 8))
+    generator = Generator(network, {"class_names": names} if names else {})
+    with pytest.raises(CganError) as caught:
+        generator.labels([0, label])
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 200
