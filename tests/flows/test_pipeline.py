@@ -511,6 +511,7 @@ def test_waiting_for_another_repro_ends_after_the_last_try(
     )
 
 
+@pytest.mark.slow
 def test_a_stage_with_nothing_to_do_costs_the_flow_under_a_second(
     prefect: None, repo: Path
 ) -> None:

@@ -300,7 +300,7 @@ def test_in_a_browser_the_previews_go_by_keyboard_and_the_charts_tell_their_valu
         page.until("Boolean(document.querySelectorAll('.charted details tbody tr').length === 3)")
 
 
-@pytest.mark.parametrize("width", [320, 390])
+@pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.slow)])
 def test_on_a_phone_nothing_has_to_be_moved_sideways(
     project: Path, tmp_path: Path, width: int
 ) -> None:

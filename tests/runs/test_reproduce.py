@@ -358,6 +358,7 @@ def test_a_commit_that_only_the_clone_of_scheduled_runs_has_is_found_there(
         _repository_with(root, "0" * 40)
 
 
+@pytest.mark.slow
 def test_data_that_only_dvcs_remote_has_is_pulled_and_the_cache_stays_as_it_was(
     trained: tuple[Project, str], tmp_path: Path
 ) -> None:

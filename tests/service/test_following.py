@@ -131,7 +131,7 @@ def test_what_is_served_is_told_with_its_quality_and_is_that_of_the_champion(
     assert served.digest == Generator.load("version-2.safetensors").facts["digest"]
 
 
-@pytest.mark.parametrize("asked", [None, "champion"])
+@pytest.mark.parametrize("asked", [pytest.param(None, marks=pytest.mark.slow), "champion"])
 def test_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so(
     asked: str | None, root: Path, registry: Registry
 ) -> None:

@@ -28,6 +28,7 @@ def test_ten_digits_fifty_times_a_second_and_two_hundred_connections_at_once() -
     assert steady["p99_ms"] < service.P99_MS
 
 
+@pytest.mark.slow
 def test_a_second_of_load_is_answered_without_an_error() -> None:
     result = service.measure(SCALES["tiny"])
     assert result.figures["steady"]["statuses"] == {"200": 50}

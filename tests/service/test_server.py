@@ -49,7 +49,9 @@ def all_of(connection: socket.socket) -> bytes:
 # ---------------------------------------------------------------------------------- start and end
 
 
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "sign", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_lets_requests_in_flight_finish_and_ends_with_0(
     sign: signal.Signals, folder: Path
 ) -> None:

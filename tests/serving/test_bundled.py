@@ -72,6 +72,7 @@ def test_load_without_an_argument_is_the_packages_own() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_picture_is_what_cgan_draw_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

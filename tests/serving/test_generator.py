@@ -24,7 +24,6 @@ def test_a_text_is_read_as_numbers_beyond_ten_classes() -> None:
     ("text", "classes", "named"),
     [
         ("20x4", 10, "'x', character 3"),
-        ("2 4", 10, "' ', character 2"),
         ("-1", 10, "'-', character 1"),
         ("019", 9, "'9', character 3"),
         ("1٣", 10, "'٣', character 2"),
