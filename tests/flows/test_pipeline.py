@@ -394,6 +394,7 @@ def test_a_failed_stage_fails_the_flow_with_its_message_and_is_not_tried_again(
     assert attempts() == ["download", "train"]
 
 
+@pytest.mark.slow
 def test_refresh_fetches_again_and_unchanged_data_trains_nothing(prefect: None, repo: Path) -> None:
     run_all()
     state = pipeline(refresh=True, return_state=True)
@@ -423,7 +424,8 @@ def test_after_all_stages_the_gate_s_verdict_names_the_run_s_state(
     assert row["change"] == "+0.0123 (better)"
 
 
-@pytest.mark.parametrize("verdict", [pytest.param("unchanged", marks=pytest.mark.slow), "promoted"])
+@pytest.mark.slow
+@pytest.mark.parametrize("verdict", ["unchanged", "promoted"])
 def test_a_refresh_that_finds_the_same_data_ends_unchanged_unless_the_gate_promotes_late(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch, verdict: str
 ) -> None:

@@ -205,6 +205,7 @@ def test_what_a_foreign_page_is_called_commands_no_terminal(page: Path, tmp_path
     assert all(line.isprintable() for line in said)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 def test_a_run_is_found_in_mlflow_by_id_and_by_name(
     page: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch

@@ -224,6 +224,7 @@ def test_data_that_is_nowhere_is_told_with_all_places(
     assert not list(tmp_path.glob("cgan-*"))
 
 
+@pytest.mark.slow
 def test_a_commit_that_is_gone_is_told(project: Project, trained: tuple[Project, str]) -> None:
     project.set_tag(trained[1], "mlflow.source.git.commit", "0" * 40)
     done = project.reproduce(trained[1])
@@ -231,6 +232,7 @@ def test_a_commit_that_is_gone_is_told(project: Project, trained: tuple[Project,
     assert f"commit {'0' * 40} is gone: looked in {project.folder}" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tag", "words"),
     [
@@ -257,9 +259,9 @@ def test_a_changed_tree_without_its_patch_is_told(
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("0" * 32, "0" * 32),
+        pytest.param("0" * 32, "0" * 32, marks=pytest.mark.slow),
         ("last one", "names no run: expected a run id"),
-        ("champion", "champion"),
+        pytest.param("champion", "champion", marks=pytest.mark.slow),
         ("models:/../etc@champion", "names no run"),
     ],
 )

@@ -131,7 +131,8 @@ def test_what_is_served_is_told_with_its_quality_and_is_that_of_the_champion(
     assert served.digest == Generator.load("version-2.safetensors").facts["digest"]
 
 
-@pytest.mark.parametrize("asked", [pytest.param(None, marks=pytest.mark.slow), "champion"])
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [None, "champion"])
 def test_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so(
     asked: str | None, root: Path, registry: Registry
 ) -> None:
@@ -220,6 +221,7 @@ def test_where_nobody_is_champion_a_file_is_served_until_somebody_is(
     assert keeper.current.version == 1
 
 
+@pytest.mark.slow
 def test_an_alias_that_nobody_has_is_waited_for(root: Path, registry: Registry) -> None:
     with command("--model", "champion", folder=root) as (_, client):
         refused = client.get("/draw?text=1")

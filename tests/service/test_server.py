@@ -318,6 +318,7 @@ def test_a_client_that_goes_away_while_it_sends_is_a_line_in_the_log_and_no_fail
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_client_that_goes_away_holds_nobody_up(client: httpx.Client, folder: Path) -> None:
     question = json.dumps({"labels": [1] * 5000}).encode()
     for _ in range(10):

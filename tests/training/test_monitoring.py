@@ -88,7 +88,7 @@ def test_a_training_as_it_should_be_is_left_alone(data: Dataset, judge: Judge) -
     "changes",
     [
         pytest.param({}, id="two_passes", marks=pytest.mark.slow),
-        pytest.param(ONE_PASS, id="one_pass"),
+        pytest.param(ONE_PASS, id="one_pass", marks=pytest.mark.slow),
     ],
 )
 def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(

@@ -296,24 +296,20 @@ run_stage(train.main)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     [
         ("checkpoints", "hand_over", "before", "any"),  # all is delivered, its journal is gone
-        *(
-            pytest.param(moment, marks=pytest.mark.slow)
-            for moment in [
-                ("tracker", "log_model", "after", "any"),
-                ("checkpoints", "keep_result", "before", "any"),
-                ("checkpoints", "write_json", "before", "any"),  # copied, not yet marked
-                ("tracker", "write", "before", "end"),
-                ("tracker", "write", "after", "end"),
-                ("sender", "finish", "before", "any"),
-                ("sender", "finish", "after", "any"),
-                ("run", "write_json", "before", "any"),
-                ("checkpoints", "hand_over", "after", "any"),
-            ]
-        ),
+        ("tracker", "log_model", "after", "any"),
+        ("checkpoints", "keep_result", "before", "any"),
+        ("checkpoints", "write_json", "before", "any"),  # copied, not yet marked
+        ("tracker", "write", "before", "end"),
+        ("tracker", "write", "after", "end"),
+        ("sender", "finish", "before", "any"),
+        ("sender", "finish", "after", "any"),
+        ("run", "write_json", "before", "any"),
+        ("checkpoints", "hand_over", "after", "any"),
     ],
     ids="-".join,
 )
