@@ -65,6 +65,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Pat
     for package in ("cgan", "flows"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, project / package, ignore=ignored)
+    shutil.copytree(ROOT / "presets", project / "presets")
     write_csv(project / "inbox/digits.csv", *make_images())
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for section, values in PARAMS.items():
@@ -87,7 +88,7 @@ def results(project: Path) -> dict[str, str]:
         for folder in ("models", "samples", "data", "reports")
         for p in project.glob(f"{folder}/**/*")
     ]
-    named = ("source.json", "mlflow_run.json", "gate.json", "gate.md")
+    named = ("source.json", "mlflow_run.json", "gate.json", "gate.md", "run.html")
     files = [path for path in found if path.is_file() and path.name not in named]
     return {str(path.relative_to(project)): sha256_of(path) for path in sorted(files)}
 
@@ -153,6 +154,7 @@ def assert_undisturbed(project: Path, expected: dict[str, str]) -> None:
     # Its key finds the run; its id isn't known where the sender was killed before it had said it.
     reference = json.loads((project / "models/mlflow_run.json").read_text())
     assert reference["run_id"] in (None, run_id)
+    assert reference["run_key"] and "</html>" in (project / "reports/run.html").read_text()
     assert rows(project, f"select value from tags where key = '{RUN_KEY_TAG}'") == [
         (reference["run_key"],)
     ]
