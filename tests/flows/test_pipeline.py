@@ -338,6 +338,7 @@ def outcomes(state: Any) -> list[str]:
     return [row["what happened"] for row in json.loads(artifacts(state)["stages"])]
 
 
+@pytest.mark.slow
 def test_flow_and_dvc_repro_agree_in_both_directions(prefect: None, repo: Path) -> None:
     first = pipeline(return_state=True, gate=False)
     assert first.message == "trained a new generator; conditional accuracy 0.994"
@@ -354,6 +355,7 @@ def test_flow_and_dvc_repro_agree_in_both_directions(prefect: None, repo: Path) 
     assert attempts() == ["download", "train", "evaluate", "evaluate"]
 
 
+@pytest.mark.slow
 def test_artifacts_show_the_picture_the_metrics_and_the_mlflow_run(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -312,9 +312,8 @@ def test_bytes_that_differ_are_told_with_what_differs(
     assert "NOT the same" in (project.tag(run_id, "cgan.reproduced") or "")
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_no_worktree_and_no_process(
     project: Project, trained: tuple[Project, str], tmp_path: Path, number: int
 ) -> None:

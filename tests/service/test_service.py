@@ -279,6 +279,7 @@ def test_data_are_not_scaled(client: httpx.Client) -> None:
     assert "`scale` enlarges pictures, and text/csv holds data" in detail(answer)
 
 
+@pytest.mark.slow
 def test_too_much_at_once_is_answered_with_429_and_later_served(model: Path) -> None:
     service = Service(Keeper(str(model)))
     with running(service) as client:
