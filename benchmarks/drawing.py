@@ -10,11 +10,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cgan.model.networks import Architecture, Generator, build_generator
+from cgan.model.networks import Generator
 from cgan.model.sampling import draw
 
 from .contenders import PEERS, PORT, Malzantot
-from .ground import DRAW_SEED, Ground, preset
+from .ground import DRAW_SEED, Ground, fresh_generator
 from .machine import torch_threads
 from .scale import Scale
 from .tables import Result, Table
@@ -24,19 +24,7 @@ def painters(ground: Ground, scale: Scale) -> dict[str, Callable[[Tensor], Tenso
     """Speed does not depend on the weights, so they are fresh ones."""
     found: dict[str, Callable[[Tensor], Tensor]] = {}
     for name in ("fast", "default", "demo"):
-        p = preset(name)
-        network = build_generator(
-            Architecture(
-                kind=p.generator,
-                classes=10,
-                channels=1,
-                height=28,
-                width=28,
-                features=p.generator_width,
-                max_features=p.max_width,
-                latent_dim=p.latent_dim,
-            )
-        ).eval()
+        network = fresh_generator(name).eval()
         who = PORT if name == "demo" else f"preset `{name}`"
         found[who] = functools.partial(_paint, network)
     for peer in PEERS:

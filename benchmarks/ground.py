@@ -21,6 +21,7 @@ from cgan.data.dataset import Dataset, split
 from cgan.data.sources import fetch
 from cgan.files import sha256_of
 from cgan.model.hardware import choose_hardware
+from cgan.model.networks import Architecture, Generator, build_generator
 from cgan.params.editing import preset_params
 from cgan.params.reading import load_params
 from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
@@ -45,6 +46,23 @@ def preset(name: str, **changes: Any) -> TrainParams:
     with contextlib.chdir(ROOT):
         values = all_params().train.model_dump() | preset_params(name) | changes
     return filled(TrainChoices.model_validate(values))
+
+
+def fresh_generator(name: str) -> Generator:
+    """The untrained network of a preset, for digits."""
+    p = preset(name)
+    return build_generator(
+        Architecture(
+            kind=p.generator,
+            classes=10,
+            channels=1,
+            height=28,
+            width=28,
+            features=p.generator_width,
+            max_features=p.max_width,
+            latent_dim=p.latent_dim,
+        )
+    )
 
 
 def kaggle_zip() -> Path:

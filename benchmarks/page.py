@@ -9,11 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cgan.model.networks import Architecture, build_generator
 from cgan.page.assemble import play_page
 from cgan.serving.generator import Generator
 
-from .ground import preset
+from .ground import fresh_generator
 from .machine import ROOT
 from .scale import Scale
 from .tables import Check, Result, Table
@@ -74,17 +73,7 @@ def measure(scale: Scale) -> Result:
 
 
 def _generator() -> Generator:
-    p = preset("default")
-    facts = {"classes": 10, "channels": 1, "height": 28, "width": 28}
-    network = build_generator(
-        Architecture(
-            p.generator,
-            features=p.generator_width,
-            max_features=p.max_width,
-            latent_dim=p.latent_dim,
-            **facts,
-        )
-    )
+    network = fresh_generator("default")
     return Generator(network.eval(), {"digest": ""})
 
 

@@ -22,10 +22,9 @@ import psutil
 import torch
 
 from cgan.model.model_file import save_network
-from cgan.model.networks import Architecture, build_generator
 from cgan.project import PACKAGE_PARENT
 
-from .ground import preset
+from .ground import fresh_generator
 from .scale import Scale
 from .tables import Check, Result, Table
 
@@ -52,20 +51,9 @@ class Load:
 
 def write_model(folder: Path) -> Path:
     """A generator as preset `default` trains it. Speed does not depend on the weights: fresh ones."""
-    p = preset("default")
     torch.manual_seed(0)
-    architecture = Architecture(
-        kind=p.generator,
-        classes=10,
-        channels=1,
-        height=28,
-        width=28,
-        features=p.generator_width,
-        max_features=p.max_width,
-        latent_dim=p.latent_dim,
-    )
     path = folder / "generator.safetensors"
-    save_network(path, build_generator(architecture), {})
+    save_network(path, fresh_generator("default"), {})
     return path
 
 

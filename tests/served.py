@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
+import pytest
 import torch
 from conftest import ROOT
 
@@ -128,3 +129,14 @@ def command(
         for stream in (started.process.stdout, started.process.stderr):
             assert stream
             stream.close()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return a_model(tmp_path_factory.mktemp("model") / "generator.safetensors")
+
+
+@pytest.fixture(scope="module")
+def client(model: Path) -> Iterator[httpx.Client]:
+    with running_file(model) as found:
+        yield found

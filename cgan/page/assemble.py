@@ -59,7 +59,7 @@ def document(
     charts: str = "",
 ) -> str:
     """The file. `sections` are names of .html files here, which may have a .css beside them, `data` is what
-    the scripts read as JSON, `charts` what `page.charts.library` made.
+    the scripts read as JSON, `charts` what `page.charts.bundle` made.
 
     Whatever stands in `title` and `data` is text: it cannot become markup or script.
     """

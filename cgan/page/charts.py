@@ -23,7 +23,7 @@ SNIPPET = "window.vegaEmbed = vegaEmbed;"
 log = logging.getLogger(__name__)
 
 
-def library(cache: Path) -> str:
+def bundle(cache: Path) -> str:
     """gzip in base64, to be unpacked and run as a script. `cache`: a folder.
 
     Raises CganError where the package is not installed.

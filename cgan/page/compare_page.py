@@ -9,7 +9,7 @@ from typing import Any
 
 from cgan.errors import CganError, ModelError
 from cgan.page.assemble import document
-from cgan.page.charts import library
+from cgan.page.charts import bundle
 from cgan.page.run_page import FORMAT
 from cgan.quality.intervals import difference, passports_differ
 from cgan.quality.table import METRICS
@@ -44,7 +44,7 @@ def compare_page(a: Run, b: Run, cache: Path) -> tuple[str, str]:
     try:
         data = compare_facts(a, b)
         title = f"{a['title']} and {b['title']}"
-        page = document(title, ["compare"], SCRIPTS, {"compare": data}, charts=library(cache))
+        page = document(title, ["compare"], SCRIPTS, {"compare": data}, charts=bundle(cache))
     except (KeyError, TypeError, ArithmeticError, ValueError, AttributeError, IndexError):
         raise CganError(
             "one of the two pages was made by another version of cgan. Make it again: `dvc repro page`."

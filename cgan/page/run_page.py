@@ -10,7 +10,7 @@ import torch
 from cgan.errors import ModelError
 from cgan.files import read_json
 from cgan.page.assemble import PLAY, document, play_data
-from cgan.page.charts import library
+from cgan.page.charts import bundle
 from cgan.page.data_facts import VALUES, Rows, data_facts
 from cgan.page.drawn_facts import drawn_facts
 from cgan.page.run_facts import (
@@ -57,7 +57,7 @@ def run_page(params: Params, cache: Path) -> str:
         PLAY + BELIEVE,
         {**play_data(generator), "run": run},
         packed(generator),
-        library(cache),
+        bundle(cache),
     )
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgan.model.sampling import encode_png, picture_of
+from cgan.model.sampling import encode_png
 from cgan.service.question import DrawRequest, RefusedError
 from cgan.service.served import Served
 from cgan.serving.class_names import names_in
 from cgan.serving.drawings import csv_into, npz_into
-from cgan.serving.picture import Layout, arranged
+from cgan.serving.picture import Layout, arranged, png_of
 
 PNG, JSON, CSV, NPZ = "image/png", "application/json", "text/csv", "application/x-npz"
 FORMS = (PNG, JSON, CSV, NPZ)  # in the order in which they are preferred
@@ -111,9 +111,7 @@ class DrawAnswer:
         drawings: list[dict[str, Any]] = [
             {
                 "label": label,
-                "png_base64": base64.b64encode(
-                    encode_png(picture_of(image.permute(1, 2, 0).contiguous()))
-                ).decode(),
+                "png_base64": base64.b64encode(png_of(image)).decode(),
             }
             for label, image in zip(self.question.all_labels, large, strict=True)
         ]

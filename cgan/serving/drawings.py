@@ -18,10 +18,10 @@ from torch import Tensor
 
 from cgan.errors import CganError
 from cgan.files import replacing
-from cgan.model.sampling import draw, encode_png, picture_of, save_png
+from cgan.model.sampling import draw, picture_of, save_png
 from cgan.serving.class_names import names_in
 from cgan.serving.generator import Generator
-from cgan.serving.picture import Style, compose
+from cgan.serving.picture import Style, compose, png_of
 
 MAX_SET_BYTES = 2**30
 MAX_FILES = 100_000
@@ -137,7 +137,7 @@ def _write_folder(out: Path, images: Tensor, labels: Tensor, _: list[str] | None
         for label, image in zip(labels.tolist(), images, strict=True):
             folder = temporary / str(label)
             folder.mkdir(exist_ok=True)
-            png = encode_png(picture_of(image.permute(1, 2, 0).contiguous()))
+            png = png_of(image)
             (folder / f"{label}_{counts[label]:05d}.png").write_bytes(png)
             counts[label] += 1
         temporary.chmod(0o755)

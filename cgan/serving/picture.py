@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from cgan.errors import CganError
-from cgan.model.sampling import Picture, draw, image_grid, picture_of
+from cgan.model.sampling import Picture, draw, encode_png, image_grid, picture_of
 from cgan.serving.screen import PER_LINE, Inks, balanced
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ def arranged(images: Tensor, layout: Layout, smooth: bool = False) -> Picture:
     filled = torch.cat([large, large.new_zeros(missing, *large.shape[1:])])
     grid = filled.view(layout.lines, layout.columns, *large.shape[1:])
     return image_grid(grid, layout.padding, scale=1 if smooth else layout.scale)
+
+
+def png_of(image: Tensor) -> bytes:
+    """One drawing, uint8 [C, H, W], as PNG."""
+    return encode_png(picture_of(image.permute(1, 2, 0).contiguous()))
 
 
 def _smoothly(images: Tensor, scale: int) -> Tensor:

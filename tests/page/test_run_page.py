@@ -235,17 +235,17 @@ def test_without_the_package_that_brings_the_charts_the_page_says_what_to_instal
 ) -> None:
     monkeypatch.setattr(charts, "PACKAGE", "no-such-package")
     with pytest.raises(CganError, match="pip install no-such-package"):
-        charts.library(tmp_path)
+        charts.bundle(tmp_path)
 
 
 def test_a_damaged_copy_of_the_library_is_put_together_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(charts, "_bundle", lambda: "window.vegaEmbed = null;")
-    whole = charts.library(tmp_path)
+    whole = charts.bundle(tmp_path)
     (kept,) = tmp_path.iterdir()
     kept.write_bytes(kept.read_bytes()[:-4])
-    assert charts.library(tmp_path) == whole
+    assert charts.bundle(tmp_path) == whole
 
 
 # -- In a browser ---------------------------------------------------------------------------------

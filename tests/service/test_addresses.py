@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from served import SECURE, a_model, detail, running, running_file
+from served import client as client
+from served import model as model
 
 from cgan.service.app import Service, policy_for
 from cgan.service.served import Keeper
 from cgan.serving.generator import Generator
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_model(tmp_path_factory.mktemp("model") / "generator.safetensors")
-
-
-@pytest.fixture(scope="module")
-def client(model: Path) -> Iterator[httpx.Client]:
-    with running_file(model) as found:
-        yield found
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from served import a_model, command
+from tracked import root as root
 
 from cgan.errors import ModelError
 from cgan.model.model_file import load_generator
@@ -31,16 +32,6 @@ pytestmark = [  # MLflow's own: connections left to the garbage collector, hints
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 NPZ = {"Accept": "application/x-npz"}
-
-
-@pytest.fixture
-def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_RUN_CONTEXT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
-    return tmp_path
 
 
 @pytest.fixture

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import ROOT
+from conftest import run_python
 from served import a_model, command, running_file
 
 from cgan.errors import CganError
@@ -84,15 +81,7 @@ def test_a_file_is_served_where_mlflow_is_not_installed(folder: Path) -> None:
         "service = Service(Keeper()); make_app(service); service.close(); "
         "print(service.keeper.current.source, *sorted(sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    source, *modules = done.stdout.split()
+    source, *modules = run_python(code, folder).split()
     assert source == "digits"
     assert not {"pandas", "sqlalchemy", "ruamel.yaml", "yaml", "psutil"} & set(modules)
 

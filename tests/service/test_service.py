@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from served import a_model, detail, running, running_file
+from served import client as client
+from served import model as model
 from typer.testing import CliRunner
 
 from cgan.cli import app
@@ -24,17 +26,6 @@ from cgan.service.served import Keeper
 from cgan.serving.generator import Generator
 
 JSON = {"Accept": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_model(tmp_path_factory.mktemp("model") / "generator.safetensors")
-
-
-@pytest.fixture(scope="module")
-def client(model: Path) -> Iterator[httpx.Client]:
-    with running_file(model) as found:
-        yield found
 
 
 # ------------------------------------------------------------------------------------- drawings
