@@ -28,8 +28,9 @@ import yaml
 
 from cgan.errors import CganError
 from cgan.files import write_text
-from cgan.params.reading import load_params, read_yaml
+from cgan.params.reading import read_yaml
 from cgan.tracking.store import is_server, without_credentials
+from flows import workplace
 from flows.names import name_slots
 from flows.servers import POOL, START_S, Production, end_family
 
@@ -232,24 +233,8 @@ def _update_clone(production: Production) -> str:
 
 
 def _share_inbox(root: Path, work: Path) -> None:
-    """Make a relative `data.path` in the clone mean yours, so that a file put there is seen.
-
-    A link, not an absolute path in params.yaml: DVC's hashes and git's status stay those of your tree.
-    """
-    path = load_params(work / "params.yaml").data.path
-    tracked = _git(work, "ls-files", "--", path).splitlines()
-    if Path(path).is_absolute() or path in tracked:
-        return
-    if tracked:
-        _git(work, "update-index", "--skip-worktree", "--", *tracked)
-        shutil.rmtree(work / path)
-    (work / path).parent.mkdir(parents=True, exist_ok=True)
-    (work / path).symlink_to(root / path)
-    exclude = work / ".git" / "info" / "exclude"
-    if f"/{path}" not in exclude.read_text().splitlines():
-        with exclude.open("a") as file:
-            file.write(f"/{path}\n")
-    _git(work, "config", "cgan.inbox", path)
+    if path := workplace.share_data(root, work):
+        _git(work, "config", "cgan.inbox", path)
 
 
 def _unshare_inbox(work: Path) -> None:

@@ -1,0 +1,199 @@
+"""Where a run works: in a tree of its own, at the commit that its deployment names.
+
+`enter` is the pull step of prefect.yaml: Prefect calls it in the run's process before it loads the flow. The
+tree is a git worktree of the worker's clone and shares the clone's DVC cache, so that runs beside each other
+neither wait for nor see each other, and nothing is trained twice on one machine. A run that is taken up again
+finds its tree, and a training in it resumes. Imports no Prefect.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from cgan import git
+from cgan.errors import CganError
+from cgan.files import write_json, write_text
+from cgan.params.reading import load_params
+
+TREE = "CGAN_TREE"  # in the environment of a run that works in a tree of its own: that tree
+TREES = Path(".cgan/work")  # in the clone
+RUNS = Path(".cgan/runs")  # in the clone: a file for each run that was taken up here
+KEPT_S = 14 * 24 * 3600.0  # a tree whose run failed, for whoever looks into it or takes it up again
+CODE = ("cgan", "flows")
+
+
+def base() -> Path:
+    """The clone that this code lies in."""
+    return Path(__file__).resolve().parents[1]
+
+
+def enter(commit: str, clone: str = "") -> dict[str, str]:
+    """Prepare where this run works, and have the rest of its process use the code there.
+
+    Args:
+        commit: What to check out.
+        clone: A run of a worker in this clone works in it, with what the last run left; DVC then says
+            *unchanged* where nothing changed. Every other run gets a tree of its own.
+
+    Raises CganError when the commit is nowhere to be had.
+    """
+    home, run = base(), os.environ.get("PREFECT__FLOW_RUN_ID", "by-hand")
+    note(home, run)
+    if clone and Path(clone).resolve() == home:
+        git.git("checkout", "--quiet", "HEAD", "--", "params.yaml", folder=home)
+        return {"directory": str(home)}
+    tree = prepare(home, commit, run)
+    os.environ[TREE] = os.environ["PYTHONPATH"] = str(tree)
+    sys.path.insert(0, str(tree))
+    # The worker's code is that of its own commit: the flow is to import that of the run's.
+    for name in [name for name in sys.modules if name.split(".")[0] in CODE]:
+        del sys.modules[name]
+    return {"directory": str(tree)}
+
+
+def prepare(clone: Path, commit: str, name: str) -> Path:
+    """The tree `name` at `commit`: a new one, or the one of that name as it was left, params.yaml aside."""
+    tree = clone / TREES / name
+    with _one_at_a_time(clone):
+        _bring(clone, commit)
+        if not (tree / ".git").is_file():
+            shutil.rmtree(tree, ignore_errors=True)
+            git.git("worktree", "prune", folder=clone)
+            _git_quietly(clone, "worktree", "add", "--detach", "--quiet", tree, commit)
+        git.git("checkout", "--quiet", "HEAD", "--", "params.yaml", folder=tree)
+        _share_cache(clone, tree)
+        share_data(clone, tree)
+    return tree
+
+
+def remove(clone: Path, name: str) -> None:
+    """Remove a tree; what DVC knows of it stays in the cache."""
+    with _one_at_a_time(clone):
+        shutil.rmtree(clone / TREES / name, ignore_errors=True)
+        git.git("worktree", "prune", folder=clone)
+
+
+def note(clone: Path, run: str) -> None:
+    """Write down that a run was taken up here: a worker that starts later can see to its end."""
+    write_json(clone / RUNS / f"{run}.json", {"pid": os.getpid(), "time": time.time()})
+
+
+def noted(clone: Path) -> dict[str, psutil.Process | None]:
+    """The runs that were taken up here, and the process of each that still lives."""
+    found: dict[str, psutil.Process | None] = {}
+    for path in (clone / RUNS).glob("*.json"):
+        found[path.stem] = None
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
+            known = json.loads(path.read_text())
+            process = psutil.Process(int(known["pid"]))
+            # It wrote that down after it had begun.
+            if process.is_running() and process.create_time() <= float(known["time"]):
+                found[path.stem] = process
+    return found
+
+
+def forget(clone: Path, run: str) -> None:
+    (clone / RUNS / f"{run}.json").unlink(missing_ok=True)
+
+
+def leave() -> None:
+    """A run is done and its results are away: its tree may go, once its process has left it."""
+    if tree := os.environ.get(TREE):
+        write_text(Path(tree) / ".cgan" / "done", "")
+
+
+def tidy(clone: Path) -> None:
+    """Remove the trees of runs that are done, and of those that failed long ago."""
+    for tree in (clone / TREES).glob("*"):
+        process = noted(clone).get(tree.name)
+        old = time.time() - tree.stat().st_mtime > KEPT_S
+        if process is None and (old or (tree / ".cgan" / "done").exists()):
+            remove(clone, tree.name)
+            forget(clone, tree.name)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(clone: Path) -> Iterator[None]:
+    """Git lets two make worktrees at once, but not fetch."""
+    path = clone / ".cgan" / "work.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _git_quietly(folder: Path, *arguments: str | Path) -> None:
+    git.git("-c", "core.hooksPath=/dev/null", *arguments, folder=folder)
+
+
+def _bring(clone: Path, commit: str) -> None:
+    """Fetch the commit if the clone doesn't have it. Raises CganError when it is not to be had."""
+    if git.has_commit(clone, commit):
+        return
+    why = "no branch or tag there has it"
+    try:
+        git.git("fetch", "--quiet", "--tags", "--force", "origin", folder=clone)
+    except git.GitError as error:
+        why = str(error)
+    if not git.has_commit(clone, commit):
+        raise CganError(
+            f"commit {commit} of the deployment is neither in {clone} nor to be had from its origin ({why}). "
+            "Push it (`git push`), or deploy a commit that is there."
+        )
+
+
+def _share_cache(clone: Path, tree: Path) -> None:
+    """The clone's own DVC settings for the tree: the same cache, the same remote."""
+    here, there = (folder / ".dvc" / "config.local" for folder in (clone, tree))
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(here)
+    if not settings.has_section("cache"):
+        settings.add_section("cache")
+    if not settings.has_option("cache", "dir"):
+        settings.set("cache", "dir", str(clone / ".dvc" / "cache"))
+    with there.open("w") as file:
+        settings.write(file)
+
+
+def share_data(source: Path, tree: Path) -> str:
+    """Make a relative `data.path` in the tree mean that of `source`, so that a file put there is seen.
+
+    A link, not an absolute path in params.yaml: DVC's hashes and git's status stay those of the commit. None
+    where git has the file, or a DVC pointer for it: then it comes from the remote. Returns the path that
+    is linked, or nothing.
+    """
+    path = load_params(tree / "params.yaml").data.path
+    if Path(path).is_absolute() or (tree / path).is_symlink():
+        return ""
+    tracked = [
+        name
+        for name in git.git("ls-files", "-z", "--", path, f"{path}.dvc", folder=tree)
+        .decode()
+        .split("\0")
+        if name
+    ]
+    if path in tracked or any(name.endswith(".dvc") for name in tracked):
+        return ""
+    if tracked:
+        git.git("update-index", "--skip-worktree", "--", *tracked, folder=tree)
+        shutil.rmtree(tree / path)
+    (tree / path).parent.mkdir(parents=True, exist_ok=True)
+    (tree / path).symlink_to(source / path)
+    exclude = tree / os.fsdecode(
+        git.git("rev-parse", "--git-path", "info/exclude", folder=tree).strip()
+    )
+    if f"/{path}" not in exclude.read_text().splitlines():
+        with exclude.open("a") as file:
+            file.write(f"/{path}\n")
+    return path
