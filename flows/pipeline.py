@@ -96,8 +96,9 @@ def _run_context() -> str:
     if context is None or context.flow_run is None:
         return "{}"
     run = context.flow_run
-    tags = {"flow_run_id": run.id, "flow_run_name": run.name, "deployment_id": run.deployment_id}
-    return json.dumps({f"prefect.{name}": str(value) for name, value in tags.items() if value})
+    known = {"flow_run_id": run.id, "flow_run_name": run.name, "deployment_id": run.deployment_id}
+    tags = {f"prefect.{name}": str(value) for name, value in known.items() if value}
+    return json.dumps({**tags, **(run.parameters.get("tags") or {})})
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_busy)
@@ -246,6 +247,7 @@ def pipeline(
     overrides: dict[str, Any] | None = None,
     stages: list[str] | None = None,
     gate: bool = True,
+    tags: dict[str, str] | None = None,
 ) -> State[Any]:
     """From a CSV of labelled images to a judged generator. DVC runs only the stages that are stale.
 
@@ -256,6 +258,7 @@ def pipeline(
             a deployment starts from the committed params.yaml, so there they last for one run.
         stages: Only these stages of dvc.yaml, on the inputs that are there. Default: all.
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
+        tags: Tags for the MLflow run that this makes, such as {"mlflow.parentRunId": …}.
     """
     _end_with_worker()
     _name_slots()
