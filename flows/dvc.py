@@ -64,6 +64,8 @@ WORDS = {
     "Running stage '{}'": Outcome.RAN,
     "Stage '{}' is cached - skipping run": Outcome.RESTORED,
     "Stage '{}' didn't change, skipping": Outcome.UNCHANGED,
+    "Pulling data for stage: '{}'": Outcome.RESTORED,
+    "Unable to pull data for stage: '{}'": None,  # what it did instead is said next
 }
 
 
@@ -119,9 +121,13 @@ def repro_stage(
     relay: Callable[[str], None],
     *,
     force: bool = False,
+    pull: bool = False,
     env: Mapping[str, str] | None = None,
 ) -> Outcome:
     """`dvc repro --single-item STAGE` in the working directory; `relay` gets each line as it comes.
+
+    With `pull`, results that DVC's remote has are fetched and not made again. Where the remote is away,
+    a warning says so, and the stage runs.
 
     Raises BusyError when another DVC process works here, StageError with the stage's own message when
     it ends with an error. On any exception, signals turned into one included, the whole process group
@@ -129,17 +135,32 @@ def repro_stage(
     """
     check_repository(relay)
     arguments = ["repro", "--single-item", stage, *(["--force"] if force else [])]
-    code, lines = run_dvc(arguments, relay, env)
+    code, lines = run_dvc([*arguments, *(["--pull"] if pull else [])], relay, env)
+    outcome = _outcome(stage, lines)
+    if code and pull and outcome is not Outcome.RAN and not _busy("\n".join(lines)):
+        relay(
+            "WARNING: nothing could be fetched from DVC's remote. What is missing here is made here."
+        )
+        code, lines = run_dvc(arguments, relay, env)
+        outcome = _outcome(stage, lines)
     if code:
         raise _failure(code, lines)
-    for line in lines:
-        for words, outcome in WORDS.items():
-            if line.startswith(words.format(stage)):
-                return outcome
+    if outcome:
+        return outcome
     raise StageError(
         f"`dvc repro {stage}` said neither that it ran nor that it skipped the stage. "
         f"Is this version of DVC known here? Its output:\n" + "\n".join(lines)
     )
+
+
+def _outcome(stage: str, lines: Sequence[str]) -> Outcome | None:
+    """What DVC said last of what it does with the stage."""
+    found = None
+    for line in lines:
+        for words, outcome in WORDS.items():
+            if line.startswith(words.format(stage)):
+                found = outcome
+    return found
 
 
 def check_free() -> None:

@@ -1,0 +1,287 @@
+"""The storage that machines share: DVC's remote for data and models, `origin` for what points to them.
+
+A run ends with `deliver`: its results go to the remote, and dvc.lock and params.yaml, as a commit on a
+branch, to `origin`. From there `git switch` and `dvc pull` bring all of it to any clone, where nothing
+has to be trained.
+
+The address is that of DVC's default remote, or stands in the environment, as CGAN_REMOTE. Credentials come
+from the ssh agent, from keys in ~/.ssh, or from AWS's variables and files; none is written anywhere by us.
+Nothing here asks for a password: where nobody sits, nobody answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cgan import git
+from cgan.errors import CganError
+from cgan.project import LOCK
+from flows.dvc import run_dvc
+
+VARIABLE = "CGAN_REMOTE"
+NAME = "environment"  # of the remote that the variable names, in .dvc/config.local
+LOCAL_CONFIG = Path(".dvc/config.local")
+CHECK_S = 30.0  # several times what the slowest answer took
+TRIES = 5  # when others push to the same branch at the same time
+PUBLISHED = (LOCK, Path("params.yaml"))
+# Where git knows nobody's name.
+IDENTITY = {"NAME": "cgan", "EMAIL": "cgan@localhost"}
+
+Relay = Callable[[str], None]
+
+
+class RemoteError(CganError):
+    """The remote, or the git server beside it, did not do what was asked."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A DVC remote: its name in DVC's settings, and its address."""
+
+    name: str
+    url: str
+
+
+# --- which one ----------------------------------------------------------------------------------
+
+
+def default_remote() -> Remote | None:
+    """The remote of this working tree; None where there is none.
+
+    CGAN_REMOTE goes before DVC's own default: its address is written to .dvc/config.local, which git ignores,
+    and removed from there when the variable is gone. Raises RemoteError for an address with a password.
+    """
+    _settle(os.environ.get(VARIABLE, ""))
+    settings = dict(line.split("=", 1) for line in _dvc("config", "--list") if "=" in line)
+    name = settings.get("core.remote", "")
+    url = settings.get(f"remote.{name}.url")
+    return Remote(name, url) if url else None
+
+
+def _settle(url: str) -> None:
+    """Make .dvc/config.local agree with the environment."""
+    if _has_password(url):
+        raise RemoteError(
+            f"{VARIABLE} holds a password, which would come to stand in {LOCAL_CONFIG}. Leave it out: "
+            "access is by the ssh agent, by a key in ~/.ssh, or by AWS's variables."
+        )
+    known = LOCAL_CONFIG.read_text() if LOCAL_CONFIG.is_file() else ""
+    named = f"'remote \"{NAME}\"'" in known
+    if url and not (named and re.search(rf"^ *url = {re.escape(url)}$", known, re.MULTILINE)):
+        _dvc("remote", "add", "--local", "--default", "--force", NAME, url)
+    elif named and not url:
+        _dvc("remote", "remove", "--local", NAME)
+
+
+def _has_password(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).password)
+    except ValueError:
+        return False
+
+
+def _dvc(*arguments: str) -> list[str]:
+    """DVC's output. Raises RemoteError with its own words."""
+    code, lines = run_dvc(arguments, lambda _: None)
+    if code:
+        raise RemoteError(_own_words(lines))
+    return lines
+
+
+def _own_words(lines: Sequence[str]) -> str:
+    errors = [line for line in lines if line.startswith("ERROR: ")]
+    return (errors or lines or ["it said nothing"])[-1].removeprefix("ERROR: ")
+
+
+# --- does it answer -----------------------------------------------------------------------------
+
+
+def check(remote: Remote) -> str | None:
+    """Writes a small file there and removes it. None if that works, else one sentence that says why not."""
+    command = [sys.executable, "-m", "flows.dvc_inside", "probe", remote.name]
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "AWS_MAX_ATTEMPTS": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CHECK_S,
+            start_new_session=True,  # no terminal, on which it could ask for a password
+        )
+    except subprocess.TimeoutExpired:
+        return f"{remote.url} does not answer within {CHECK_S:.0f} seconds."
+    try:
+        found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        found = [["", _own_words(done.stderr.splitlines())]]
+    return _in_words(remote, found) if found else None
+
+
+def _in_words(remote: Remote, causes: Sequence[Sequence[str]]) -> str:
+    """A sentence for an exception and its causes, each as class and message."""
+    return f"{remote.url}: {causes[0][1]}"
+
+
+# --- results go there, and come from there -------------------------------------------------------
+
+
+def push(relay: Relay) -> str:
+    """Bring what dvc.lock names to the remote, and which inputs it came from. A sentence about it.
+
+    After a run that failed, too: dvc.lock names the results of the stages that ended. Raises RemoteError.
+    """
+    remote = _required()
+    code, lines = run_dvc(["push", "--run-cache"], relay)
+    if code:
+        raise RemoteError(f"{remote.url}: not pushed: {_own_words(lines)}")
+    for line in lines:
+        if found := re.match(r"(\d+) files? pushed", line):
+            return f"{found[0]} to {remote.url}."
+    return f"{remote.url} had everything already."
+
+
+def _required() -> Remote:
+    if remote := default_remote():
+        return remote
+    raise RemoteError(
+        "there is no DVC remote. Set one: `dvc remote add --default storage ssh://host/folder`, or "
+        f"{VARIABLE}=ssh://host/folder in the environment."
+    )
+
+
+# --- what points there --------------------------------------------------------------------------
+
+
+def branch_name(words: str) -> str:
+    """`runs/…`, of the words of a run's name."""
+    return "runs/" + (re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-") or "unnamed")
+
+
+def publish(branch: str, message: str, relay: Relay) -> str:
+    """Commit dvc.lock and params.yaml on top of HEAD, as `branch` of `origin`. A sentence about it.
+
+    Neither the working tree nor its index nor a branch of this repository changes. Where the branch is there
+    already, the commit comes after its last one. Raises RemoteError.
+    """
+    try:
+        for _ in range(TRIES):
+            tip = _tip(branch)
+            tree = _tree()
+            if tip and _git("rev-parse", f"{tip}^{{tree}}") == tree:
+                return f"origin has branch {branch} already, at {tip[:12]}."
+            commit = _commit(tree, _parents(tip), message)
+            lease = f"--force-with-lease=refs/heads/{branch}:{tip or ''}"
+            try:
+                _origin("push", "--quiet", lease, "origin", f"{commit}:refs/heads/{branch}")
+            except git.GitError as error:
+                if not re.search(
+                    r"stale info|fetch first|non-fast-forward|cannot lock ref", str(error)
+                ):
+                    raise
+                relay(f"Somebody else pushed to {branch}: once more.")
+                continue
+            return f"origin has branch {branch}, at {commit[:12]}."
+    except git.GitError as error:
+        raise RemoteError(f"origin did not take branch {branch}: {_reason(str(error))}") from None
+    raise RemoteError(f"origin did not take branch {branch}: others pushed to it {TRIES} times.")
+
+
+def _git(*arguments: str | Path, **environment: str) -> str:
+    return (
+        git.git("-c", "core.hooksPath=/dev/null", *arguments, folder=None, **environment)
+        .decode()
+        .strip()
+    )
+
+
+def _origin(*arguments: str | Path) -> str:
+    """A command that reaches `origin`. Never asks: with nobody there it would wait."""
+    ssh = os.environ.get("GIT_SSH_COMMAND", "")
+    if not ssh:
+        try:
+            ssh = _git("config", "core.sshCommand")
+        except git.GitError:
+            ssh = "ssh"
+    return _git(
+        *arguments,
+        GIT_TERMINAL_PROMPT="0",
+        GIT_ASKPASS="true",
+        GIT_SSH_COMMAND=f"{ssh} -o BatchMode=yes -o ConnectTimeout=20",
+    )
+
+
+def _tip(branch: str) -> str:
+    """The last commit of origin's branch, brought here; empty where there is none."""
+    listed = _origin("ls-remote", "origin", f"refs/heads/{branch}").split()
+    if not listed:
+        return ""
+    _origin("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "origin", listed[0])
+    return listed[0]
+
+
+def _tree() -> str:
+    """HEAD's tree with this dvc.lock and params.yaml, made in an index of its own."""
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        _git("read-tree", "HEAD", **index)
+        _git("add", "--", *(path for path in PUBLISHED if path.is_file()), **index)
+        return _git("write-tree", **index)
+
+
+def _parents(tip: str) -> list[str]:
+    head = _git("rev-parse", "HEAD")
+    if not tip:
+        return [head]
+    return [tip] if _git("merge-base", tip, head) == head else [tip, head]
+
+
+def _commit(tree: str, parents: Sequence[str], message: str) -> str:
+    who: Mapping[str, str] = {}
+    try:
+        _git("config", "user.email")
+    except git.GitError:
+        who = {
+            f"GIT_{role}_{key}": value
+            for role in ("AUTHOR", "COMMITTER")
+            for key, value in IDENTITY.items()
+        }
+    after = [word for parent in parents for word in ("-p", parent)]
+    return _git("commit-tree", tree, *after, "-m", message, **who)
+
+
+def _reason(words: str) -> str:
+    """Git's own words, in a line."""
+    lines = [line.removeprefix("remote: ").strip() for line in words.splitlines() if line.strip()]
+    return "; ".join(lines)
+
+
+# --- both ---------------------------------------------------------------------------------------
+
+
+def deliver(branch: str, message: str, relay: Relay) -> list[str]:
+    """`push`, then `publish`, which points to what was pushed. Sentences about it; faults are warnings.
+
+    A run whose results are here, but could not be brought elsewhere, is no failed run: the next `dvc push`
+    brings them.
+    """
+    said = []
+    steps: list[Callable[[], str]] = [lambda: push(relay), lambda: publish(branch, message, relay)]
+    for step in steps:
+        try:
+            said.append(step())
+        except CganError as error:
+            said.append(f"WARNING: {error}")
+        relay(said[-1])
+        if said[-1].startswith("WARNING: "):
+            break  # a branch that points to what is nowhere helps nobody
+    return said
