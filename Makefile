@@ -15,7 +15,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all test-lowest check types lint audit bench bench-all bench-gpu test-gpu mutants format ui up deploy down clean
+.PHONY: help env repro test test-all test-lowest check types lint audit bench bench-all bench-gpu test-gpu mutants format ui up worker deploy down clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -104,6 +104,12 @@ ui: $(READY) ## Browse the runs in the MLflow UI, http://127.0.0.1:5000
 
 up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4200 MLFLOW_PORT=5000)
 	@python -m flows.production up $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT))
+
+# On another machine than the servers', in a clone of the repository. EXTRAS: what the DVC remote needs.
+worker: $(READY) ## Join the pool of a Prefect server elsewhere (PREFECT_API_URL= MLFLOW_TRACKING_URI= LABELS=cpu,cuda RUNS=2 EXTRAS=ssh,s3)
+	@$(if $(EXTRAS),$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]')
+	@$(if $(PREFECT_API_URL),PREFECT_API_URL="$(PREFECT_API_URL)") $(if $(MLFLOW_TRACKING_URI),MLFLOW_TRACKING_URI="$(MLFLOW_TRACKING_URI)") \
+	  python -m flows.worker join $(if $(LABELS),--labels "$(LABELS)") $(if $(RUNS),--runs $(RUNS))
 
 deploy: $(READY) ## Schedule the commit of HEAD in a clone of its own (NIGHTLY="0 2 * * *" WEEKLY="0 5 * * 1")
 	@python -m flows.production deploy $(if $(NIGHTLY),--nightly "$(NIGHTLY)") $(if $(WEEKLY),--weekly "$(WEEKLY)")

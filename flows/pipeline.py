@@ -26,13 +26,12 @@ import json
 import logging
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 from prefect import State, Task, flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
@@ -46,7 +45,7 @@ from rich.console import Console
 from cgan.errors import CganError
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
-from flows import artifacts, names
+from flows import artifacts, names, remote
 from flows.dvc import (
     BusyError,
     Stage,
@@ -57,6 +56,7 @@ from flows.dvc import (
     run_cgan,
 )
 from flows.notices import notify
+from flows.workplace import TREE, end_with_worker, leave
 
 BUSY = "Busy"  # name of the failed state that is worth another try
 BUSY_RETRIES = 60
@@ -106,7 +106,11 @@ def run_dvc_stage(stage: str, force: bool) -> State[Any]:
     """Reproduce one DVC stage. The state's name says what happened: Ran, Unchanged or Restored."""
     try:
         outcome = repro_stage(
-            stage, _relay, force=force, env={"MLFLOW_RUN_CONTEXT": _run_context()}
+            stage,
+            _relay,
+            force=force,
+            pull=TREE in os.environ,
+            env={"MLFLOW_RUN_CONTEXT": _run_context()},
         )
     except CganError as error:
         return _failed(error)
@@ -129,6 +133,20 @@ def write_overrides(overrides: dict[str, Any]) -> State[Any]:
         return _failed(error)
     words = ", ".join(changed) or "nothing: the values are there already"
     return Completed(message=f"params.yaml: changed {words}", data=changed)
+
+
+@task(name="deliver", task_run_name="deliver", cache_policy=NO_CACHE, persist_result=False)
+def deliver(whole: bool) -> State[Any]:
+    """Results to the DVC remote; of a whole run, a branch that points to them to `origin`."""
+    run = runtime.flow_run
+    branch = remote.branch_name(f"{run.name} {run.id[:8]}")
+    try:
+        said = [remote.push(_relay)]
+        if whole:
+            said.append(remote.publish(branch, f"Results of {run.name}", _relay))
+    except CganError as error:
+        return _failed(error)
+    return Completed(message=" ".join(said))
 
 
 @task(name="gate", task_run_name="gate", cache_policy=NO_CACHE, persist_result=False)
@@ -177,30 +195,20 @@ def _run_stages(
     return None
 
 
-def _end_with_worker() -> None:
-    """End as Crashed when the worker that started this run is gone: it could no longer be cancelled."""
-    if "PREFECT__WORKER_NAME" not in os.environ:
-        return
-    worker = os.getppid()
-    # Already orphaned? Then the parent is init, or what takes its place.
-    alive = _is_worker(worker)
+def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> State[Any] | None:
+    """Bring the results of a deployment's run to where other machines find them, if there is such a place.
 
-    def watch() -> None:
-        while alive and os.getppid() == worker:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _is_worker(pid: int) -> bool:
-    """Asked once, at the start: of a process that died meanwhile nothing can be asked."""
-    try:
-        return "worker" in psutil.Process(pid).cmdline()
-    except psutil.AccessDenied:
-        return True
-    except psutil.Error:
-        return False
+    Returns the flow's state if that fails on a machine where nobody would look for them.
+    """
+    if not runtime.deployment.id or artifacts.is_unchanged(results) or not remote.default_remote():
+        return None
+    state = deliver(whole, return_state=True)
+    if state.is_completed() or TREE not in os.environ:
+        return None
+    return Failed(
+        message=f"Delivery: {state.message} The results are in {Path.cwd()}. Retry this run: nothing is "
+        "trained again."
+    )
 
 
 def _go_on_unheard(console: Console) -> None:
@@ -260,7 +268,7 @@ def pipeline(
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
         tags: Tags for the MLflow run that this makes, such as {"mlflow.parentRunId": …}.
     """
-    _end_with_worker()
+    end_with_worker()
     _name_slots()
     results: list[artifacts.StageResult] = []
     try:
@@ -272,9 +280,13 @@ def pipeline(
         written = _attempt(write_overrides, overrides)
         if not written.is_completed():
             return Failed(message=written.message)
-    if failed := _run_stages(chosen, refresh, results):
+    failed = _run_stages(chosen, refresh, results)
+    # The stages that ended before one failed count, too.
+    undelivered = _deliver(results, whole=not failed and not stages)
+    if failed := failed or undelivered:
         artifacts.publish(results)
         return failed
+    leave()
     words = artifacts.in_words(results)
     name = "Unchanged" if artifacts.is_unchanged(results) else None
     if not gate or stages:
@@ -304,7 +316,7 @@ def _reevaluation_name() -> str:
 )
 def reevaluate() -> State[Any]:
     """Judge the champion on data fetched anew: is it still good, are the data still of its kind?"""
-    _end_with_worker()
+    end_with_worker()
     _name_slots()
     results: list[artifacts.StageResult] = []
     try:

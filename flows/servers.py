@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,12 @@ import psutil
 from cgan.errors import CganError
 from cgan.files import write_json
 from cgan.project import PRODUCTION, SCHEDULED_WORK
-from cgan.tracking.store import store_uri
+from cgan.tracking.store import store_uri, without_credentials
 
 POOL = "cgan"  # of the process worker
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 START_S = 120.0
 STOP_S = 60.0  # a run has 20 s for a checkpoint, and Prefect some to record the end
-ON = ["PENDING", "RUNNING", "CANCELLING"]  # states of a run that may be at work in the clone
 AT_HOME = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -37,6 +38,13 @@ AT_HOME = {
 }
 # Yours may lead to another server: these are ours to set.
 FOREIGN = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_HOME", "DVC_ROOT")
+
+
+def top_folder() -> Path:
+    root = Path.cwd().resolve()
+    if not (root / "prefect.yaml").is_file():
+        raise CganError(f"{root}: no prefect.yaml here. Run this from the project's top folder.")
+    return root
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,15 @@ class Production:
         self.home = root / PRODUCTION
         self.work = root / SCHEDULED_WORK
         self.mlflow = store_uri(root)
+
+    @contextlib.contextmanager
+    def one_at_a_time(self) -> Iterator[None]:
+        """One `up`, `deploy`, `join` or `down` at a time."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.home.chmod(0o700)  # flow parameters, and logs
+        with (self.home / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     # Processes
 
@@ -158,53 +175,45 @@ class Production:
     # Prefect
 
     def api(self, method: str, path: str, content: Any = None) -> Any:
-        user = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")[::2]
-        for wait_s in (0.5, 1, 2, 4, 0):
-            answer = httpx.request(
-                method,
-                f"{self.url('prefect')}/api{path}",
-                json=content,
-                timeout=30,
-                auth=user if any(user) else None,
-            )
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                break
-            time.sleep(wait_s)  # its database is busy
-        if answer.is_error:
-            raise CganError(f"Prefect refused {method} {path}: {answer.text[:500]}")
-        return answer.json() if answer.content else None
-
-    def runs_on(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.api(
-            "POST",
-            "/flow_runs/filter",
-            {
-                "flow_runs": {"state": {"type": {"any_": ON}}},
-                "work_pools": {"name": {"any_": [POOL]}},
-            },
-        )
-        return found
+        return ask_prefect(f"{self.url('prefect')}/api", method, path, content)
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         return {entry["name"]: entry for entry in self.api("POST", "/deployments/filter", {})}
-
-    def set_state(
-        self,
-        run: dict[str, Any],
-        kind: str,
-        name: str,
-        message: str,
-        details: dict[str, Any] | None = None,
-    ) -> None:
-        state = {"type": kind, "name": name, "message": message, "state_details": details or {}}
-        path = f"/flow_runs/{run['id']}/set_state"
-        self.api("POST", path, {"state": state, "force": True})
 
     @property
     def has_pool(self) -> bool:
         return bool(
             self.api("POST", "/work_pools/filter", {"work_pools": {"name": {"any_": [POOL]}}})
         )
+
+
+def ask_prefect(url: str, method: str, path: str, content: Any = None) -> Any:
+    """What the API at `url` answers. Credentials as Prefect's own client takes them, from the environment.
+
+    Raises CganError with the answer when it refuses, or gives none.
+    """
+    user = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")[::2]
+    key = os.environ.get("PREFECT_API_KEY", "")
+    for wait_s in (0.5, 1, 2, 4, 0):
+        try:
+            answer = httpx.request(
+                method,
+                f"{url}{path}",
+                json=content,
+                timeout=30,
+                auth=user if any(user) else None,
+                headers={"Authorization": f"Bearer {key}"} if key else None,
+            )
+        except httpx.HTTPError as error:
+            raise CganError(
+                f"Prefect at {without_credentials(url)} gives no answer ({error})."
+            ) from None
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        time.sleep(wait_s)  # its database is busy
+    if answer.is_error:
+        raise CganError(f"Prefect refused {method} {path}: {answer.text[:500]}")
+    return answer.json() if answer.content else None
 
 
 def _refuse_taken_port(name: str, port: int) -> None:

@@ -14,7 +14,10 @@ import fcntl
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +116,32 @@ def leave() -> None:
         write_text(Path(tree) / ".cgan" / "done", "")
 
 
+def end_with_worker() -> None:
+    """End as Crashed when the worker that started this run is gone: it could no longer be cancelled."""
+    if "PREFECT__WORKER_NAME" not in os.environ:
+        return
+    worker = os.getppid()
+    # Already orphaned? Then the parent is init, or what takes its place.
+    alive = _is_worker(worker)
+
+    def watch() -> None:
+        while alive and os.getppid() == worker:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_worker(pid: int) -> bool:
+    """Asked once, at the start: of a process that died meanwhile nothing can be asked."""
+    try:
+        return "worker" in psutil.Process(pid).cmdline()
+    except psutil.AccessDenied:
+        return True
+    except psutil.Error:
+        return False
+
+
 def tidy(clone: Path) -> None:
     """Remove the trees of runs that are done, and of those that failed long ago."""
     for tree in (clone / TREES).glob("*"):
@@ -197,3 +226,55 @@ def share_data(source: Path, tree: Path) -> str:
         with exclude.open("a") as file:
             file.write(f"/{path}\n")
     return path
+
+
+# -- The clone ---------------------------------------------------------------------------------------
+
+
+def update_clone(root: Path, work: Path) -> str:
+    """Bring the clone `work` to the commit of HEAD in `root`; returns it, short.
+
+    What runs wrote there beside is kept. It fetches from, and pushes to, where `root` does.
+    """
+    if not (work / ".git" / "HEAD").is_file():
+        shutil.rmtree(work, ignore_errors=True)
+        git.git("clone", "--quiet", "--no-checkout", root, work)
+    with contextlib.suppress(git.GitError):  # a project that is nowhere else is its own origin
+        team = git.git("remote", "get-url", "origin", folder=root).decode().strip()
+        git.git("remote", "set-url", "origin", _absolute(team, root), folder=work)
+    git.git("fetch", "--quiet", root, "HEAD", folder=work)
+    _unshare_inbox(work)
+    git.git("checkout", "--quiet", "--force", "--detach", "FETCH_HEAD", folder=work)
+    settings = root / ".dvc" / "config.local"  # a remote of this machine's
+    if settings.is_file():
+        shutil.copy(settings, work / ".dvc" / "config.local")
+    dvc_in(work, "config", "--local", "cache.dir", dvc_in(root, "cache", "dir"))
+    if path := share_data(root, work):
+        git.git("config", "cgan.inbox", path, folder=work)
+    return git.git("rev-parse", "--short", "HEAD", folder=work).decode().strip()
+
+
+def _absolute(address: str, root: Path) -> str:
+    """A relative path of a remote is meant from `root`."""
+    return str((root / address).resolve()) if (root / address).is_dir() else address
+
+
+def _unshare_inbox(work: Path) -> None:
+    path = git.git("config", "--default", "", "cgan.inbox", folder=work).decode().strip()
+    if path and (work / path).is_symlink():
+        (work / path).unlink()
+        if tracked := git.git("ls-files", "--", path, folder=work).decode().splitlines():
+            git.git("update-index", "--no-skip-worktree", "--", *tracked, folder=work)
+
+
+def run_in(folder: Path, *command: str, environment: dict[str, str] | None = None) -> str:
+    """What a command says. Raises CganError with its complaint."""
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise CganError(f"{' '.join(command)}, in {folder}, failed:\n{said}")
+    return done.stdout.rstrip()
+
+
+def dvc_in(folder: Path, *arguments: str) -> str:
+    return run_in(folder, sys.executable, "-m", "dvc", *arguments)

@@ -257,7 +257,7 @@ def test_f90_a_stage_finds_dvc_lock_put_back_and_says_so(repo: Path) -> None:
 
 WORKER = """
 import os, subprocess, sys, time
-watch = "import flows.pipeline as p, time; p._end_with_worker(); print('up', flush=True); time.sleep(60)"
+watch = "import flows.workplace as w, time; w.end_with_worker(); print('up', flush=True); time.sleep(60)"
 child = subprocess.Popen([sys.executable, "-c", watch], env={**os.environ, "PREFECT__WORKER_NAME": "w"})
 print(child.pid, flush=True)
 time.sleep(60)

@@ -26,6 +26,7 @@ from toy_project import CLI, DVC_YAML, TOY
 from cgan.errors import CganError
 from flows import production as services
 from flows.servers import AT_HOME, Process, Production
+from flows.workplace import dvc_in, update_clone
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -181,11 +182,11 @@ def test_servers_get_our_settings_whatever_the_shell_has(
 def test_the_clone_is_head_and_not_the_engineer_s_edits(project: Path) -> None:
     production = Production(project)
     (project / "toy.py").write_text("broken")
-    services._update_clone(production)
+    update_clone(project, production.work)
     assert (production.work / "toy.py").read_text() == TOY
     git(project, "commit", "--quiet", "--all", "-m", "edit")
     (production.work / "params.yaml").write_text("left by a run's overrides")
-    services._update_clone(production)
+    update_clone(project, production.work)
     assert (production.work / "toy.py").read_text() == "broken"
     assert "overrides" not in (production.work / "params.yaml").read_text().splitlines()[0]
     assert git(production.work, "rev-parse", "HEAD") == git(project, "rev-parse", "HEAD")
@@ -196,7 +197,7 @@ def test_a_file_put_into_the_inbox_is_seen_by_the_clone_and_git_calls_it_clean(
 ) -> None:
     production = Production(project)
     for _ in range(2):  # a second deploy finds the link of the first
-        services._update_clone(production)
+        update_clone(project, production.work)
         (project / "data/inbox/digits.csv").write_text("label,pixel0\n")
         assert (production.work / "data/inbox/digits.csv").exists()
         assert git(production.work, "status", "--porcelain") == ""
@@ -210,13 +211,13 @@ def test_a_file_put_into_the_inbox_is_seen_by_the_clone_and_git_calls_it_clean(
 
 def test_another_data_path_is_shared_and_the_former_is_as_git_has_it(project: Path) -> None:
     production = Production(project)
-    services._update_clone(production)
+    update_clone(project, production.work)
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(text.replace("path: data/inbox ", "path: mine/new.csv "))
     git(project, "commit", "--quiet", "--all", "-m", "path")
     (project / "mine").mkdir()
     (project / "mine/new.csv").write_text("label\n")
-    services._update_clone(production)
+    update_clone(project, production.work)
     assert (production.work / "mine/new.csv").read_text() == "label\n"
     assert not (production.work / "data/inbox").is_symlink()
     assert (production.work / "data/inbox/README.md").exists()
@@ -225,8 +226,8 @@ def test_another_data_path_is_shared_and_the_former_is_as_git_has_it(project: Pa
 
 def test_the_clone_shares_the_cache(project: Path) -> None:
     production = Production(project)
-    services._update_clone(production)
-    assert services._dvc(production.work, "cache", "dir") == str(project / ".dvc/cache")
+    update_clone(project, production.work)
+    assert dvc_in(production.work, "cache", "dir") == str(project / ".dvc/cache")
 
 
 def test_make_keeps_everything_at_home_as_the_servers_do() -> None:
@@ -237,7 +238,7 @@ def test_make_keeps_everything_at_home_as_the_servers_do() -> None:
 
 def test_make_runs_modules_that_exist() -> None:
     modules = set(re.findall(r"-m (flows\.\w+)", (ROOT / "Makefile").read_text()))
-    assert modules == {"flows.dvc", "flows.production"}
+    assert modules == {"flows.dvc", "flows.production", "flows.worker"}
     assert all(importlib.util.find_spec(module) for module in modules)
 
 

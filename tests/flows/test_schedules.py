@@ -12,7 +12,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import Posture
 
 from cgan.params.reading import read_yaml
-from flows import production, servers
+from flows import production, servers, worker
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx")
 FILE = read_yaml(ROOT / "prefect.yaml")
@@ -39,8 +39,16 @@ def test_what_works_in_the_clone_has_one_schedule_and_params_of_the_commit() -> 
     for entry in scheduled.values():
         (schedule,) = entry["schedules"]
         CronSchedule(**schedule)
-        steps = [step for pull in entry["pull"] for step in pull.values()]
-        assert any("checkout" in str(step.get("script")) for step in steps)
+        (step,) = entry["pull"]
+        assert step["flows.workplace.enter"]["clone"] == "{{ here.stdout }}"
+
+
+def test_what_works_anywhere_gets_a_tree_and_names_whom_it_is_for() -> None:
+    for name, label in {"train": "cpu", "train-cuda": "cuda"}.items():
+        (step,) = DEPLOYMENTS[name]["pull"]
+        assert step == {"flows.workplace.enter": {"commit": "{{ head.stdout }}"}}
+        assert DEPLOYMENTS[name]["work_pool"]["work_queue_name"] == label
+        assert label in worker.LABELS
 
 
 def test_zombies_are_looked_for_by_heartbeats_and_any_end_counts() -> None:

@@ -1,0 +1,338 @@
+"""A worker of the pool on this machine: `make worker`, and the one that `make up` starts.
+
+    python -m flows.worker join [--labels cpu,cuda] [--runs 2]
+
+joins the pool of a Prefect server elsewhere, PREFECT_API_URL, once that server, the MLflow store
+MLFLOW_TRACKING_URI, the DVC remote and the git repository have answered. It takes the runs that are meant for
+one of its labels, which are work queues of the pool, each in a tree of its own (`flows/workplace.py`). `make
+down` ends it. May be repeated, by cron too: it starts what does not run. See docs/workers.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from cgan import git
+from cgan.errors import CganError
+from cgan.params.reading import load_params
+from cgan.tracking.store import (
+    SQLITE,
+    STORE,
+    client_settings,
+    environment_set,
+    experiment_name,
+    reason_of,
+    store_uri,
+    without_credentials,
+)
+from flows import remote, workplace
+from flows.names import Api
+from flows.servers import (
+    AT_HOME,
+    POOL,
+    START_S,
+    Production,
+    ask_prefect,
+    end_family,
+    top_folder,
+)
+
+LABELS = ("default", "cpu", "cuda")
+THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
+ON = ["PENDING", "RUNNING", "CANCELLING"]  # states of a run that may be at work
+BURIED = "Its worker was killed, and its process is gone."
+AGAIN = "It was cut off with its worker; the new worker takes it up."
+
+
+@dataclass(frozen=True)
+class Worker:
+    name: str
+    labels: tuple[str, ...]
+    runs: int  # that it takes at once
+
+
+def labels_here() -> tuple[str, ...]:
+    """What this machine has: `cuda` beside `cpu` where there is a driver for an NVIDIA card."""
+    return ("cpu", "cuda") if any(Path("/dev").glob("nvidia[0-9]*")) else ("cpu",)
+
+
+def runs_at_once() -> int:
+    """How many trainings this machine's cores are enough for."""
+    return max(1, (os.cpu_count() or 1) // THREADS_OF_A_TRAINING)
+
+
+def start(
+    production: Production, worker: Worker, environment: dict[str, str], mlflow_page: str
+) -> None:
+    """Start the worker, and wait until the pool knows it."""
+    command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+    command += ["--name", worker.name, "--limit", str(worker.runs), "--install-policy", "never"]
+    command += [word for label in worker.labels for word in ("--work-queue", label)]
+    its_own = {
+        "PYTHONPATH": str(production.work),  # the clone's code, not the engineer's
+        STORE: production.mlflow,
+        "CGAN_MLFLOW_PAGE": without_credentials(mlflow_page),
+    }
+    production.start("worker", command, {**environment, **its_own})
+    deadline = time.monotonic() + START_S
+    while production.running("worker") and time.monotonic() < deadline:
+        with contextlib.suppress(CganError):  # no such pool yet: the worker makes it
+            if worker.name in online(api_of(environment)):
+                return
+        time.sleep(0.2)
+    raise CganError(f"the worker did not start; see {production.home / 'worker.log'}.")
+
+
+def api_of(environment: dict[str, str]) -> Api:
+    return functools.partial(ask_prefect, environment["PREFECT_API_URL"])
+
+
+def workers(api: Api) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = api("POST", f"/work_pools/{POOL}/workers/filter", {})
+    return found
+
+
+def online(api: Api) -> list[str]:
+    return [each["name"] for each in workers(api) if each["status"] == "ONLINE"]
+
+
+# -- Runs that a killed worker left ------------------------------------------------------------------
+
+
+def runs_on(api: Api, deployments: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """The pool's runs that may be at work, of these deployments (none: of all)."""
+    question: dict[str, Any] = {
+        "flow_runs": {"state": {"type": {"any_": ON}}},
+        "work_pools": {"name": {"any_": [POOL]}},
+    }
+    if names := list(deployments):
+        question["deployments"] = {"name": {"any_": names}}
+    found: list[dict[str, Any]] = api("POST", "/flow_runs/filter", question)
+    return found
+
+
+def revive(production: Production, worker: Worker, environment: dict[str, str]) -> list[str]:
+    """Before a worker starts: bury the runs of a killed one on this machine, start again what was cut off.
+
+    Of a schedule that is the latest run, of others each, if it crashed in its first attempt: no slot is
+    lost, and DVC goes on where it was.
+    """
+    clone, site = production.work, environment["PREFECT_API_URL"].removesuffix("/api")
+    api = api_of(environment)
+    if not api("POST", "/work_pools/filter", {"work_pools": {"name": {"any_": [POOL]}}}):
+        return []
+    here = workplace.noted(clone)
+    end_family([process for process in here.values() if process])
+    # A run may have died before it wrote down where. With no other worker it was ours.
+    others = set(online(api)) - {worker.name}
+    lines = []
+    for run in runs_on(api):
+        if run["id"] in here or not others:
+            set_state(api, run, "CRASHED", "Crashed", BURIED)
+            lines.append(f"crashed  {run['name']}: {BURIED}")
+            _tell(run, site)
+    for run in _cut_off(api, list(here)):
+        # Its own time: before slots that went by since, which the limit then cancels.
+        when = {"scheduled_time": run["expected_start_time"]}
+        set_state(api, run, "SCHEDULED", "AwaitingRetry", AGAIN, when)
+        lines.append(f"again    {run['name']}: {AGAIN}")
+    workplace.tidy(clone)
+    return lines
+
+
+def _cut_off(api: Api, here: list[str]) -> list[dict[str, Any]]:
+    """The runs that were taken up here, crashed in their first attempt, and are still wanted."""
+    found = []
+    for deployment in api("POST", "/deployments/filter", {}):
+        question: dict[str, Any] = {
+            "deployments": {"id": {"any_": [deployment["id"]]}},
+            # A slot that the limit cancelled counts as started.
+            "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}}},
+            "sort": "START_TIME_DESC",
+        }
+        if deployment["schedules"]:
+            question["limit"] = 1
+        elif here:
+            question["flow_runs"]["id"] = {"any_": here}
+        else:
+            continue
+        found += [
+            run
+            for run in api("POST", "/flow_runs/filter", question)
+            if run["state_type"] == "CRASHED" and run["run_count"] == 1 and run["id"] in here
+        ]
+    return found
+
+
+def set_state(
+    api: Api,
+    run: dict[str, Any],
+    kind: str,
+    name: str,
+    message: str,
+    details: dict[str, Any] | None = None,
+) -> None:
+    state = {"type": kind, "name": name, "message": message, "state_details": details or {}}
+    api("POST", f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+
+
+def _tell(run: dict[str, Any], site: str) -> None:
+    from flows import notices  # brings Prefect along, which costs a second or more
+
+    notices.post(notices.CRASHED, run["name"], BURIED, f"{site}/runs/flow-run/{run['id']}")
+
+
+# -- Joining a pool elsewhere -------------------------------------------------------------------------
+
+
+def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
+    """Check that all is there that a run needs, and start this machine's worker if it does not run."""
+    production = Production(root)
+    with production.one_at_a_time():
+        worker = Worker(
+            _name(labels or labels_here()), tuple(labels or labels_here()), runs or runs_at_once()
+        )
+        require(root)
+        environment = _environment(production)
+        lines = []
+        if not production.running("worker"):
+            workplace.update_clone(root, production.work)
+            lines = revive(production, worker, environment)
+            start(production, worker, environment, production.mlflow)
+        return [
+            f"worker   {worker.name}, in the pool {POOL} of {without_credentials(_site())}",
+            f"takes    runs for {' and '.join(worker.labels)}, {worker.runs} at once",
+            f"store    {without_credentials(production.mlflow)}",
+            f"trees    {production.work / workplace.TREES}",
+            f"log      {production.home / 'worker.log'}",
+            "It ends with: make down",
+            *lines,
+        ]
+
+
+def _name(labels: Sequence[str]) -> str:
+    """A worker's name is all of it that Prefect shows, so its labels are in there."""
+    return f"{socket.gethostname()} ({', '.join(labels)})"
+
+
+def require(root: Path) -> None:
+    """Raises CganError that names each of Prefect, MLflow, the DVC remote and git that gives no answer."""
+    checks: dict[str, Callable[[], str | None]] = {
+        "Prefect": _fault_of_prefect,
+        "MLflow": lambda: _fault_of_mlflow(root),
+        "DVC remote": _fault_of_remote,
+        "git": lambda: _fault_of_origin(root),
+    }
+    faults = []
+    for what, check in checks.items():
+        try:
+            fault = check()
+        except CganError as error:
+            fault = str(error)
+        if fault:
+            faults.append(f"  {what}: {fault}")
+    if faults:
+        raise CganError("this machine cannot join yet:\n" + "\n".join(faults))
+
+
+def _site() -> str:
+    return os.environ.get("PREFECT_API_URL", "").strip().rstrip("/").removesuffix("/api")
+
+
+def _fault_of_prefect() -> str | None:
+    if not _site():
+        return "PREFECT_API_URL is not set. `make up` on the machine of the server says it, e.g. http://host:4200/api."
+    theirs = str(ask_prefect(f"{_site()}/api", "GET", "/admin/version"))
+    ours = version("prefect")
+    if theirs.split(".")[0] != ours.split(".")[0]:
+        return f"the server is Prefect {theirs}, this environment has {ours}: install the same major version."
+    return None
+
+
+def _fault_of_mlflow(root: Path) -> str | None:
+    uri = store_uri(root)
+    shown = without_credentials(uri)
+    if uri.startswith(SQLITE):
+        return (
+            f"{STORE} is not set, or names a file of this machine. Set it to the server's address, e.g. "
+            "http://host:5000."
+        )
+    experiment = experiment_name(load_params(root / "params.yaml").tracking.experiment)
+    with environment_set(client_settings()):
+        from mlflow import MlflowClient
+
+        try:
+            found = MlflowClient(uri).get_experiment_by_name(experiment)
+        except Exception as error:  # whatever a store's client raises
+            return f"{shown} gives no answer ({reason_of(error)})."
+    if found and urlsplit(found.artifact_location).scheme in ("", "file"):
+        return (
+            f"the experiment `{experiment}` of {shown} keeps its files in {found.artifact_location}, a "
+            "folder of another machine. Use an experiment whose files go through the server: set "
+            "MLFLOW_EXPERIMENT_NAME to a new name, or see docs/workers.md."
+        )
+    return None
+
+
+def _fault_of_remote() -> str | None:
+    found = remote.default_remote()
+    if not found:
+        return "there is none. Set one: `dvc remote add --default storage ssh://host/folder`."
+    return remote.check(found)
+
+
+def _fault_of_origin(root: Path) -> str | None:
+    """Runs fetch their commit from there, and leave branches with their results."""
+    try:
+        git.git("ls-remote", "--exit-code", "origin", "HEAD", folder=root, GIT_TERMINAL_PROMPT="0")
+    except git.GitError as error:
+        return f"the remote `origin` of {root} does not answer: {error}"
+    return None
+
+
+def _environment(production: Production) -> dict[str, str]:
+    """The engineer's, with Prefect's files in our folder."""
+    return {
+        **os.environ,
+        **AT_HOME,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PREFECT_HOME": str(production.home / "prefect"),
+        "PREFECT_API_URL": f"{_site()}/api",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m flows.worker", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = parser.add_subparsers(required=True)
+    for_join = commands.add_parser("join", help="start this machine's worker")
+    for_join.add_argument("--labels", default="", help="such as cpu,cuda; default: what is here")
+    for_join.add_argument("--runs", type=int, help="at once; default: one for two cores")
+    asked = parser.parse_args(arguments)
+    try:
+        labels = [label for label in asked.labels.replace(",", " ").split() if label]
+        if asked.runs is not None and asked.runs < 1:
+            raise CganError(f"--runs: expected 1 or more, got {asked.runs}.")
+        lines = join(top_folder(), labels, asked.runs)
+    except CganError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return error.exit_code
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
