@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.markdown import spaced
+from cgan.registry import store_lock
 from cgan.registry.history import (
     ALIASES,
     CHALLENGER,
@@ -294,7 +295,7 @@ class Registry:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One promotion at a time on this machine; `_require_champion` notices those of others."""
+        """One promotion at a time: by a file on this machine, by the store where others reach it too."""
         if self.uri.startswith(SQLITE):
             path = Path(self.uri.removeprefix(SQLITE) + ".registry-lock")
         else:
@@ -302,7 +303,9 @@ class Registry:
             path = Path(tempfile.gettempdir()) / f"cgan-registry-{name}.lock"
         with path.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            shared = not self.uri.startswith(SQLITE)
+            with store_lock.held(self.client, self.model) if shared else contextlib.nullcontext():
+                yield
 
 
 def model_name() -> str:
