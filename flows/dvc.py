@@ -33,7 +33,7 @@ from cgan.errors import CganError
 from cgan.files import write_bytes
 from cgan.params.reading import read_yaml
 from cgan.project import LOCK, LOCK_COPY
-from flows import process_guard
+from flows import process_guard, remote_dvc
 
 GRACE_S = 20.0  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure
@@ -135,7 +135,10 @@ def repro_stage(
     """
     check_repository(relay)
     arguments = ["repro", "--single-item", stage, *(["--force"] if force else [])]
-    code, lines = run_dvc([*arguments, *(["--pull"] if pull else [])], relay, env)
+    if pull:
+        code, lines = run_remote_dvc([*arguments, "--pull"], relay, env)
+    else:
+        code, lines = run_dvc(arguments, relay, env)
     outcome = _outcome(stage, lines)
     if code and pull and outcome is not Outcome.RAN and not _busy("\n".join(lines)):
         relay(
@@ -189,6 +192,14 @@ def run_cgan(
         raise _failure(code, lines)
 
 
+def run_remote_dvc(
+    arguments: Sequence[str], relay: Callable[[str], None], env: Mapping[str, str] | None = None
+) -> tuple[int, list[str]]:
+    """`run_dvc` for what reaches DVC's remote: see remote_dvc.py."""
+    # By path, for the working directory may have no flows/; -P, for beside it lies a dvc.py.
+    return _run_python(["-P", remote_dvc.__file__, *arguments], relay, env, spared=True)
+
+
 def run_module(
     module: str,
     arguments: Sequence[str],
@@ -196,11 +207,20 @@ def run_module(
     env: Mapping[str, str] | None = None,
 ) -> tuple[int, list[str]]:
     """Run `python -m MODULE` in a process group that ends with us, however we end."""
+    return _run_python(["-m", module, *arguments], relay, env, spared=module == "dvc")
+
+
+def _run_python(
+    arguments: Sequence[str],
+    relay: Callable[[str], None],
+    env: Mapping[str, str] | None,
+    *,
+    spared: bool,
+) -> tuple[int, list[str]]:
     home = str(Path(sys.executable).parent)  # so that `python` in a stage's command is this one
-    spared = "1" if module == "dvc" else "0"
-    command = [sys.executable, "-m", module, *arguments]
+    guard = [sys.executable, process_guard.__file__, str(os.getpid()), str(GRACE_S)]
     process = subprocess.Popen(
-        [sys.executable, process_guard.__file__, str(os.getpid()), str(GRACE_S), spared, *command],
+        [*guard, str(int(spared)), sys.executable, *arguments],
         env={
             **os.environ,
             "PATH": os.pathsep.join([home, os.environ.get("PATH", "")]),
@@ -266,6 +286,12 @@ def _busy(output: str) -> BusyError | None:
         f"another DVC process is at work in this repository: `{command}`, process {pid}. "
         "Wait until it ends. If that process is something else, remove .dvc/tmp/rwlock."
     )
+
+
+def own_words(lines: Sequence[str]) -> str:
+    """The last error that DVC names in its output."""
+    errors = [line for line in lines if line.startswith("ERROR: ")]
+    return (errors or list(lines) or ["it said nothing"])[-1].removeprefix("ERROR: ").rstrip(".")
 
 
 def _failure(code: int, lines: Sequence[str]) -> CganError:

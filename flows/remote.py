@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 from cgan import git
 from cgan.errors import CganError
 from cgan.project import LOCK
-from flows.dvc import run_dvc
+from flows import remote_dvc
+from flows.dvc import own_words, run_dvc, run_remote_dvc
 
 VARIABLE = "CGAN_REMOTE"
 NAME = "environment"  # of the remote that the variable names, in .dvc/config.local
@@ -35,6 +36,51 @@ TRIES = 5  # when others push to the same branch at the same time
 PUBLISHED = (LOCK, Path("params.yaml"))
 # Where git knows nobody's name.
 IDENTITY = {"NAME": "cgan", "EMAIL": "cgan@localhost"}
+
+# What the libraries under DVC say, as class and message, and what it means; the first that fits.
+FAULTS = (
+    (
+        r"requires 'dvc-(ssh|s3)'",
+        "its kind needs another package: pip install -e '.[pipeline,{0}]'.",
+    ),
+    (r"requires '(dvc-\w+)'", "its kind needs another package: pip install {0}."),
+    (r"gaierror|ClientConnectorDNSError", "no such host. Is the name right, is there a network?"),
+    (r"ConnectionRefusedError", "nothing listens there. Is the server up, is the port right?"),
+    (r"TimeoutError|ConnectionLost|No route to host|Network is unreachable", "it does not answer."),
+    (
+        r"HostKeyNotVerifiable",
+        "its host key is not the one in ~/.ssh/known_hosts, or none stands there. `ssh` to it once by hand, "
+        "and compare the fingerprint with the server's.",
+    ),
+    (
+        r"PermissionDenied: (?!Permission denied$)|^PermissionError: Permission denied for user"
+        r"|Too many authentication failures|EOFError|No more auth",
+        "it accepts no key that is here. Add the public one to the server's ~/.ssh/authorized_keys. A key with "
+        "a passphrase, or in another place than ~/.ssh, has to be given to the agent: `ssh-add`.",
+    ),
+    (
+        r"NoCredentialsError|PartialCredentialsError|ProfileNotFound",
+        "no credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are missing, or AWS_PROFILE.",
+    ),
+    (
+        r"SignatureDoesNotMatch|InvalidAccessKeyId|InvalidToken|ExpiredToken",
+        "it does not accept AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY.",
+    ),
+    (r"NoSuchBucket", "there is no such bucket. Make it first."),
+    (r"AccessDenied|403", "these credentials may not write there."),
+    (
+        r"SSLError: ([^\n]{0,200})",
+        "TLS failed: {0}. Is it http, not https? Is its certificate known?",
+    ),
+    (r"PermissionDenied|PermissionError", "no permission to write there."),
+    (r"Read-only file system", "it can be read only."),
+    (r"No space left|Disk quota", "no space left there."),
+    (
+        r"FileNotFoundError: (/[^\n]*)",
+        "there is no folder {0}. Is a share not mounted? Else make it.",
+    ),
+    (r"FileNotFoundError", "it cannot be written to."),
+)
 
 Relay = Callable[[str], None]
 
@@ -77,7 +123,10 @@ def _settle(url: str) -> None:
     known = LOCAL_CONFIG.read_text() if LOCAL_CONFIG.is_file() else ""
     named = f"'remote \"{NAME}\"'" in known
     if url and not (named and re.search(rf"^ *url = {re.escape(url)}$", known, re.MULTILINE)):
-        _dvc("remote", "add", "--local", "--default", "--force", NAME, url)
+        try:
+            _dvc("remote", "add", "--local", "--default", "--force", NAME, url)
+        except RemoteError as error:
+            raise RemoteError(f"{VARIABLE}={url}: {error}.") from None
     elif named and not url:
         _dvc("remote", "remove", "--local", NAME)
 
@@ -93,13 +142,8 @@ def _dvc(*arguments: str) -> list[str]:
     """DVC's output. Raises RemoteError with its own words."""
     code, lines = run_dvc(arguments, lambda _: None)
     if code:
-        raise RemoteError(_own_words(lines))
+        raise RemoteError(own_words(lines))
     return lines
-
-
-def _own_words(lines: Sequence[str]) -> str:
-    errors = [line for line in lines if line.startswith("ERROR: ")]
-    return (errors or lines or ["it said nothing"])[-1].removeprefix("ERROR: ")
 
 
 # --- does it answer -----------------------------------------------------------------------------
@@ -107,7 +151,7 @@ def _own_words(lines: Sequence[str]) -> str:
 
 def check(remote: Remote) -> str | None:
     """Writes a small file there and removes it. None if that works, else one sentence that says why not."""
-    command = [sys.executable, "-m", "flows.dvc_inside", "probe", remote.name]
+    command = [sys.executable, "-P", remote_dvc.__file__, "probe", remote.name]
     try:
         done = subprocess.run(
             command,
@@ -123,13 +167,17 @@ def check(remote: Remote) -> str | None:
     try:
         found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        found = [["", _own_words(done.stderr.splitlines())]]
-    return _in_words(remote, found) if found else None
+        found = [["", own_words(done.stderr.splitlines())]]
+    return in_words(remote.url, found) if found else None
 
 
-def _in_words(remote: Remote, causes: Sequence[Sequence[str]]) -> str:
+def in_words(url: str, causes: Sequence[Sequence[str]]) -> str:
     """A sentence for an exception and its causes, each as class and message."""
-    return f"{remote.url}: {causes[0][1]}"
+    found = "\n".join(": ".join(cause) for cause in causes)
+    for pattern, words in FAULTS:
+        if match := re.search(pattern, found):
+            return f"{url}: {words.format(*match.groups())}"
+    return f"{url}: {(causes[0][1] or causes[0][0]).splitlines()[0][:300]}."
 
 
 # --- results go there, and come from there -------------------------------------------------------
@@ -141,9 +189,9 @@ def push(relay: Relay) -> str:
     After a run that failed, too: dvc.lock names the results of the stages that ended. Raises RemoteError.
     """
     remote = _required()
-    code, lines = run_dvc(["push", "--run-cache"], relay)
+    code, lines = run_remote_dvc(["push", "--run-cache"], relay)
     if code:
-        raise RemoteError(f"{remote.url}: not pushed: {_own_words(lines)}")
+        raise RemoteError(check(remote) or f"{remote.url}: not pushed: {own_words(lines)}.")
     for line in lines:
         if found := re.match(r"(\d+) files? pushed", line):
             return f"{found[0]} to {remote.url}."
@@ -175,7 +223,7 @@ def publish(branch: str, message: str, relay: Relay) -> str:
     """
     try:
         for _ in range(TRIES):
-            tip = _tip(branch)
+            tip = find_tip(branch)
             tree = _tree()
             if tip and _git("rev-parse", f"{tip}^{{tree}}") == tree:
                 return f"origin has branch {branch} already, at {tip[:12]}."
@@ -220,7 +268,7 @@ def _origin(*arguments: str | Path) -> str:
     )
 
 
-def _tip(branch: str) -> str:
+def find_tip(branch: str) -> str:
     """The last commit of origin's branch, brought here; empty where there is none."""
     listed = _origin("ls-remote", "origin", f"refs/heads/{branch}").split()
     if not listed:

@@ -1,0 +1,497 @@
+"""The shared remote and `origin`: a folder, a bare repository, and ssh where there is a server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import ssh_server as ssh
+from toy_project import repo as repo
+from toy_project import template as template
+
+from cgan.errors import CganError
+from flows import remote
+from flows.dvc import Outcome, StageError, read_stages, repro_stage
+from flows.remote import Remote, RemoteError
+
+LOCAL_CONFIG = Path(".dvc/config.local")
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def run(*command: str | Path, folder: Path | None = None) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+def git(*arguments: str | Path, folder: Path | None = None) -> str:
+    return run("git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments, folder=folder)
+
+
+def dvc(*arguments: str | Path) -> str:
+    return run(sys.executable, "-m", "dvc", *arguments)
+
+
+def attempts() -> list[str]:
+    """The stages that ran in the working directory."""
+    log = Path("attempts.log")
+    return [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def run_all(pull: bool = False) -> list[Outcome]:
+    return [repro_stage(stage.name, quiet, pull=pull) for stage in read_stages()]
+
+
+@pytest.fixture
+def store(repo: Path, tmp_path: Path) -> Path:
+    """A folder as the project's remote, committed."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    dvc("remote", "add", "--default", "storage", folder)
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "a remote")
+    return folder
+
+
+@pytest.fixture
+def origin(store: Path, tmp_path: Path) -> Path:
+    """A bare repository as the project's origin, with its main branch."""
+    bare = tmp_path / "origin.git"
+    git("init", "--quiet", "--bare", "--initial-branch", "main", bare)
+    git("remote", "add", "origin", bare)
+    git("push", "--quiet", "origin", "HEAD:main")
+    return bare
+
+
+def clone(origin: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    git("clone", "--quiet", origin, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+# --- which one ----------------------------------------------------------------------------------
+
+
+def test_a_project_without_a_remote_has_none_and_push_says_how_to_add_one(repo: Path) -> None:
+    assert remote.default_remote() is None
+    with pytest.raises(RemoteError, match="dvc remote add --default storage ssh://"):
+        remote.push(quiet)
+
+
+def test_the_variable_goes_before_the_committed_remote_and_leaves_no_trace_in_git(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert remote.default_remote() == Remote("storage", str(store))
+    for name in ("other", "an other"):
+        other = str(tmp_path / name)
+        monkeypatch.setenv("CGAN_REMOTE", other)
+        for _ in range(2):
+            assert remote.default_remote() == Remote("environment", other)
+    assert git("status", "--porcelain") == ""
+    assert "core.remote=environment" in dvc("config", "--list")
+    monkeypatch.delenv("CGAN_REMOTE")
+    assert remote.default_remote() == Remote("storage", str(store))
+    assert "environment" not in LOCAL_CONFIG.read_text()
+
+
+def test_settings_that_a_person_made_for_this_tree_stay(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dvc("config", "--local", "cache.type", "copy")
+    monkeypatch.setenv("CGAN_REMOTE", "/elsewhere")
+    remote.default_remote()
+    monkeypatch.delenv("CGAN_REMOTE")
+    remote.default_remote()
+    assert "cache.type=copy" in dvc("config", "--list")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ssh://me:secret@host/store", "holds a password"),
+        ("nonsense://host/store", "CGAN_REMOTE=nonsense://host/store: .*Unsupported URL type"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused_and_dvc_still_works(
+    store: Path, monkeypatch: pytest.MonkeyPatch, url: str, message: str
+) -> None:
+    monkeypatch.setenv("CGAN_REMOTE", url)
+    with pytest.raises(RemoteError, match=message) as refused:
+        remote.default_remote()
+    assert "secret" not in str(refused.value)
+    assert not LOCAL_CONFIG.exists() or "secret" not in LOCAL_CONFIG.read_text()
+    monkeypatch.delenv("CGAN_REMOTE")
+    assert remote.default_remote() == Remote("storage", str(store))
+
+
+# --- does it answer -----------------------------------------------------------------------------
+
+
+def test_a_remote_that_answers_is_left_as_it_was(store: Path) -> None:
+    found = remote.default_remote()
+    assert found and remote.check(found) is None
+    assert list(store.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("/not/mounted/store", "there is no folder /not/mounted. Is a share not mounted?"),
+        ("ssh://127.0.0.1:1/store", "nothing listens there"),
+        ("ssh://no-such-host.invalid/store", "no such host"),
+        ("s3://bucket/store", "no credentials: AWS_ACCESS_KEY_ID"),
+        ("gs://bucket/store", "its kind needs another package: pip install dvc-gs"),
+    ],
+)
+def test_why_a_remote_cannot_be_used_is_told_in_words(
+    repo: Path, monkeypatch: pytest.MonkeyPatch, url: str, message: str
+) -> None:
+    if url.startswith("ssh"):
+        pytest.importorskip("dvc_ssh", reason="the extra ssh is not installed")
+    if url.startswith("s3"):
+        pytest.importorskip("dvc_s3", reason="the extra s3 is not installed")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(repo))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("CGAN_REMOTE", url)
+    found = remote.default_remote()
+    assert found
+    told = remote.check(found)
+    assert told and told.startswith(f"{url}: {message}"), told
+    assert "\n" not in told
+
+
+def test_a_remote_that_never_answers_costs_no_more_than_the_limit(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}/store"
+        monkeypatch.setenv("CGAN_REMOTE", url)
+        monkeypatch.setattr(remote, "CHECK_S", 3.0)
+        found = remote.default_remote()
+        assert found
+        assert remote.check(found) == f"{url} does not answer within 3 seconds."
+
+
+SAID = [  # by the libraries under DVC, against servers of the slow tests
+    ("ImportError: ssh is supported, but requires 'dvc-ssh' to be installed", "[pipeline,ssh]"),
+    ("ImportError: s3 is supported, but requires 'dvc-s3' to be installed", "[pipeline,s3]"),
+    ("PermissionError: Permission denied for user a on host b", "accepts no key"),
+    ("ProtocolError: Too many authentication failures", "accepts no key"),
+    ("SFTPPermissionDenied: Permission denied", "no permission to write"),
+    ("PermissionError: [Errno 13] Permission denied: '/x'", "no permission to write"),
+    ("OSError: [Errno 28] No space left on device", "no space left"),
+    ("NoSuchBucket: An error occurred (NoSuchBucket) …", "no such bucket"),
+    ("PermissionError: Access Denied.\nAccessDenied: …", "these credentials may not"),
+    ("PermissionError: The …\nClientError: … (SignatureDoesNotMatch) …", "does not accept AWS_"),
+    ("gaierror: [Errno -2] Name or service not known", "no such host"),
+    ("SSLError: wrong version number\nSSLError: …", "TLS failed: wrong version number."),
+    ("Unheard: of\nin two lines", "of."),
+]
+
+
+@pytest.mark.parametrize(("said", "meant"), SAID)
+def test_the_words_of_libraries_are_translated(said: str, meant: str) -> None:
+    causes = [line.split(": ", 1) for line in said.splitlines() if ": " in line]
+    assert meant in remote.in_words("storage", causes)
+
+
+# --- results go there, and come from there -------------------------------------------------------
+
+
+def test_results_go_to_the_remote_and_a_fresh_clone_runs_nothing(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all()
+    assert remote.push(quiet) == f"6 files pushed to {store}."
+    assert remote.push(quiet) == f"{store} had everything already."
+    # dvc.lock was not committed: the remote knows which inputs the results came from.
+    clone(Path.cwd(), tmp_path / "fresh", monkeypatch)
+    assert not Path("dvc.lock").exists()
+    assert run_all(pull=True) == [Outcome.RESTORED] * 3
+    assert attempts() == []
+    assert Path("models/generator.safetensors").is_file()
+    assert run_all(pull=True) == [Outcome.UNCHANGED] * 3
+    assert run_all() == [Outcome.UNCHANGED] * 3
+
+
+def test_of_the_remote_s_records_only_those_of_the_stage_are_fetched(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all()
+    remote.push(quiet)
+    (record,) = (
+        (store / "runs").glob("*/*/*") if False else list((store / "runs").glob("*/*/*"))[:1]
+    )
+    others = store / "runs/ab" / ("ab" * 32)
+    others.mkdir(parents=True)
+    for number in range(20):
+        (others / f"{number:064}").write_bytes(record.read_bytes())
+    clone(Path.cwd(), tmp_path / "fresh", monkeypatch)
+    assert repro_stage("download", quiet, pull=True) is Outcome.RESTORED
+    assert len(list(Path(".dvc/cache/runs").glob("*/*/*"))) == 1
+    run_all(pull=True)
+    assert remote.push(quiet) == f"{store} had everything already."
+
+
+def test_a_stage_with_other_inputs_runs_though_the_remote_knows_the_former(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all()
+    remote.push(quiet)
+    clone(Path.cwd(), tmp_path / "fresh", monkeypatch)
+    Path("data/inbox/digits.csv").write_text("label,pixel0\n1,2\n")
+    Path("toy.py").write_text(Path("toy.py").read_text().replace("0.9941", "0.5"))
+    assert repro_stage("download", quiet, pull=True) is Outcome.RAN
+    assert attempts() == ["download"]
+
+
+def test_after_a_run_that_failed_the_stages_that_ended_are_pushed(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all()
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "results that were never pushed")
+    clone(Path.cwd(), tmp_path / "second", monkeypatch)
+    Path("data/inbox/digits.csv").write_text("label,pixel0\n3,4\n")
+    Path("toy.py").write_text(Path("toy.py").read_text().replace("0.9941", "0.5"))
+    monkeypatch.setenv("FAIL", "train")
+    repro_stage("download", quiet, pull=True)
+    with pytest.raises(StageError, match="row 17"):
+        repro_stage("train", quiet, pull=True)
+    assert attempts() == ["download", "train"], "a stage that fails is not run a second time"
+    assert remote.push(quiet) == f"2 files pushed to {store}."
+    git("commit", "--quiet", "--all", "--message", "the other data")
+    clone(Path.cwd(), tmp_path / "third", monkeypatch)
+    assert repro_stage("download", quiet, pull=True) is Outcome.RESTORED
+
+
+def test_with_the_remote_away_a_stage_is_run_and_a_warning_says_why(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dvc_ssh", reason="the extra ssh is not installed")
+    monkeypatch.setenv("CGAN_REMOTE", "ssh://127.0.0.1:1/store")
+    remote.default_remote()
+    said: list[str] = []
+    assert repro_stage("download", said.append, pull=True) is Outcome.RAN
+    (warning,) = [line for line in said if line.startswith("WARNING: download: nothing came")]
+    assert "Connect call failed" in warning and attempts() == ["download"]
+    with pytest.raises(RemoteError, match=r"ssh://127\.0\.0\.1:1/store: nothing listens"):
+        remote.push(quiet)
+
+
+# --- what points there --------------------------------------------------------------------------
+
+
+def everything_of_git() -> str:
+    facts = (
+        ("rev-parse", "HEAD"),
+        ("status", "--porcelain"),
+        ("branch", "--list"),
+        ("diff", "--cached"),
+    )
+    return "\n".join(git(*words) for words in facts)
+
+
+def test_a_run_travels_as_a_branch_and_dvc_pull_brings_it_without_a_stage_running(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git("worktree", "add", "--quiet", "--detach", tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("seed: 1", "seed: 5", 1))
+    run_all()
+    Path("notes.txt").write_text("of mine")
+    before = everything_of_git()
+    name = remote.branch_name("nightly 25 Nov 02:00 · train.seed=5")
+    assert name == "runs/nightly-25-Nov-02-00-train-seed-5"
+    said = remote.deliver(name, "nightly 25 Nov 02:00", quiet)
+    assert [line.split(" ")[0] for line in said] == ["6", "origin"]
+    assert everything_of_git() == before
+
+    clone(origin, tmp_path / "colleague", monkeypatch)
+    git("switch", "--quiet", name)
+    assert git("log", "-1", "--format=%s") == "nightly 25 Nov 02:00"
+    changed = git("diff", "--name-only", "HEAD~1").splitlines()
+    assert changed == ["dvc.lock", "params.yaml"]
+    dvc("pull")
+    assert "up to date" in dvc("status")
+    assert run_all() == [Outcome.UNCHANGED] * 3 and attempts() == []
+
+
+def test_publishing_again_changes_nothing_and_a_newer_result_comes_after_it(
+    origin: Path, tmp_path: Path
+) -> None:
+    run_all()
+    first = remote.publish("runs/a", "first", quiet)
+    assert remote.publish("runs/a", "again", quiet).startswith("origin has branch runs/a already")
+    assert first.split()[-1] in remote.publish("runs/a", "again", quiet) + "."
+    Path("toy.py").write_text(Path("toy.py").read_text().replace("0.9941", "0.5"))
+    Path("data/inbox/digits.csv").write_text("label,pixel0\n1,2\n")
+    run_all()
+    remote.publish("runs/a", "second", quiet)
+    assert git("log", "--format=%s", "-3", "runs/a", folder=origin).splitlines() == [
+        "second",
+        "first",
+        "a remote",
+    ]
+
+
+def test_two_machines_that_publish_at_once_both_arrive(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all()
+    text = Path("dvc.lock").read_text()
+    wait = threading.Barrier(2)
+    real = remote.find_tip
+
+    def both_look_before_either_pushes(branch: str) -> str:
+        found = real(branch)
+        if not wait.broken:
+            wait.wait(20)
+            wait.abort()
+        return found
+
+    monkeypatch.setattr(remote, "find_tip", both_look_before_either_pushes)
+    said: list[str] = []
+    errors: list[BaseException] = []
+
+    def publish(name: str) -> None:
+        try:
+            remote.publish("runs/a", name, said.append)
+        except threading.BrokenBarrierError:
+            publish(name)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=publish, args=[name]) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+    assert Path("dvc.lock").read_text() == text
+    assert git("show", "runs/a:dvc.lock", folder=origin) == text.strip()
+
+
+@pytest.mark.parametrize("kind", ["refused", "gone"])
+def test_what_git_s_server_says_is_told_and_fails_no_run(origin: Path, kind: str) -> None:
+    run_all()
+    if kind == "refused":
+        hook = origin / "hooks/pre-receive"
+        hook.write_text("#!/bin/sh\necho 'no branches named runs here'\nexit 1\n")
+        hook.chmod(0o755)
+        words = "no branches named runs here"
+    else:
+        origin.rename(origin.with_name("elsewhere"))
+        words = "does not appear to be a git repository"
+    said = remote.deliver("runs/a", "a run", quiet)
+    assert said[0].startswith("6 files pushed") and said[1].startswith(
+        "WARNING: origin did not take"
+    )
+    assert words in said[1] and "\n" not in said[1]
+    with pytest.raises(CganError):
+        remote.publish("runs/a", "a run", quiet)
+
+
+def test_without_a_remote_nothing_is_published(repo: Path) -> None:
+    run_all()
+    (said,) = remote.deliver("runs/a", "a run", quiet)
+    assert said.startswith("WARNING: there is no DVC remote")
+
+
+def test_a_machine_where_git_knows_nobody_s_name_publishes_all_the_same(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all()
+    hook = Path(".git/hooks/pre-push")
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    remote.publish("runs/a", "a run", quiet)
+    assert (
+        git("log", "-1", "--format=%an <%ae>", "runs/a", folder=origin) == "cgan <cgan@localhost>"
+    )
+
+
+# --- over ssh -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssh.SshServer:
+    pytest.importorskip("dvc_ssh", reason="the extra ssh is not installed")
+    with ssh.ssh_server(tmp_path / "sshd") as running:
+        monkeypatch.setenv("HOME", str(running.home))
+        monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+        monkeypatch.setenv("CGAN_REMOTE", running.url(tmp_path / "over-ssh"))
+        yield running
+
+
+def told() -> str | None:
+    found = remote.default_remote()
+    assert found
+    return remote.check(found)
+
+
+def test_results_travel_over_ssh(
+    server: ssh.SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert told() is None
+    run_all()
+    assert remote.push(quiet).startswith("6 files pushed to ssh://127.0.0.1:")
+    clone(Path.cwd(), tmp_path / "fresh", monkeypatch)
+    assert remote.default_remote()
+    assert run_all(pull=True) == [Outcome.RESTORED] * 3 and attempts() == []
+
+
+def test_a_host_that_is_not_known_gets_nothing(server: ssh.SshServer, tmp_path: Path) -> None:
+    ssh.make_key(server.folder / "other")
+    kind, key = (server.folder / "other.pub").read_text().split()[:2]
+    known = server.home / ".ssh/known_hosts"
+    known.write_text(f"[127.0.0.1]:{server.port} {kind} {key}\n")
+    assert "its host key is not the one in ~/.ssh/known_hosts" in (told() or "")
+    repro_stage("download", quiet)
+    with pytest.raises(RemoteError, match="host key"):
+        remote.push(quiet)
+    assert not (tmp_path / "over-ssh").exists()
+
+
+def test_a_key_that_the_server_does_not_accept_is_told_without_a_question(
+    server: ssh.SshServer,
+) -> None:
+    ssh.make_key(server.home / ".ssh/id_ed25519")
+    assert "it accepts no key that is here" in (told() or "")
+    server.accept(ssh.make_key(server.home / ".ssh/id_ed25519", passphrase="secret"))
+    assert "it accepts no key that is here" in (told() or "")
+
+
+def test_the_agent_s_key_opens_the_door_and_is_not_lent(
+    server: ssh.SshServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = server.folder / "key-of-the-agent"
+    (server.home / ".ssh/id_ed25519").rename(key)
+    (server.home / ".ssh/id_ed25519.pub").unlink()
+    socket = server.folder / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
+    try:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+        while not socket.exists():
+            pass
+        run("ssh-add", "-q", key)
+        assert told() is None
+    finally:
+        agent.terminate()
+        agent.wait()
+    assert "auth-agent" not in (server.folder / "log").read_text()
