@@ -102,8 +102,10 @@ format: $(READY) ## Format the code
 ui: $(READY) ## Browse the runs in the MLflow UI, http://127.0.0.1:5000
 	cgan ui
 
-up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4200 MLFLOW_PORT=5000)
-	@python -m flows.production up $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT))
+# HOST of the command line only: some shells export theirs.
+up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4200 MLFLOW_PORT=5000; HOST= ALLOW_REMOTE=yes)
+	@python -m flows.production up $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT)) \
+	  $(if $(findstring command,$(origin HOST)),--host $(HOST)) $(if $(ALLOW_REMOTE),--allow-remote)
 
 # On another machine than the servers', in a clone of the repository. EXTRAS: what the DVC remote needs.
 worker: $(READY) ## Join the pool of a Prefect server elsewhere (PREFECT_API_URL= MLFLOW_TRACKING_URI= LABELS=cpu,cuda RUNS=2 EXTRAS=ssh,s3)

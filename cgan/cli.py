@@ -203,16 +203,23 @@ def export(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="A --host that others can reach is meant.")
+    ] = False,
+) -> None:
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
     from cgan.params.reading import load_params
     from cgan.tracking.journal import project_root
-    from cgan.tracking.store import experiment_name, serve_ui
+    from cgan.tracking.store import experiment_name
+    from cgan.tracking.ui import serve_ui
 
     experiment = "cgan"
     with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml
         experiment = load_params().tracking.experiment
-    serve_ui(project_root(), port, experiment_name(experiment))
+    serve_ui(project_root(), port, experiment_name(experiment), host, allow_remote)
 
 
 track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")

@@ -6,7 +6,12 @@ import re
 import sys
 from pathlib import Path
 
-PACKAGES = {"nvidia-ml-py": "pynvml", "pyyaml": "yaml", "ruamel.yaml": "ruamel"}
+PACKAGES = {
+    "nvidia-ml-py": "pynvml",
+    "psycopg2-binary": "psycopg2",
+    "pyyaml": "yaml",
+    "ruamel.yaml": "ruamel",
+}
 """What is imported of a distribution, where that has another name."""
 
 

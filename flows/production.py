@@ -4,18 +4,20 @@
     python -m flows.production deploy [--nightly "0 2 * * *"] [--weekly "0 5 * * 1"]
     python -m flows.production down
 
-Prefect's server and worker and MLflow's server run on loopback, in sessions of their own, with all their
-state under `.cgan/production`: that folder may be deleted when they are down, and only the
-history of Prefect's runs is lost. Scheduled runs work in a clone there, never in your tree. All three
-commands may be repeated, also when a former one was cut off. See docs/production.md.
+Prefect's server and worker and MLflow's server run on loopback or `--host`, in sessions of their own, with
+their state under `.cgan/production`, unless the environment names databases: that folder may be deleted when
+they are down, and only the history of Prefect's runs is lost. Scheduled runs work in a clone there, never
+in your tree. All three commands may be repeated, also when a former one was cut off. See docs/production.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -24,10 +26,12 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import write_text
 from cgan.params.reading import read_yaml
-from cgan.tracking.store import is_server, without_credentials
+from cgan.tracking.store import STORE, is_shared, without_credentials
+from cgan.tracking.ui import LOOPBACK, is_loopback, require_meant
 from flows import worker
+from flows.databases import Databases, databases_of
 from flows.names import name_slots
-from flows.servers import POOL, Production, end_family, top_folder
+from flows.servers import PASSWORD, POOL, Process, Production, end_family, top_folder
 from flows.workplace import run_in, update_clone
 
 LIMIT = "cgan"  # one run at a time in the clone, whichever deployment
@@ -36,48 +40,81 @@ CRONS = ("nightly", "weekly")  # the deployments that work in the clone, on a sc
 NO_NOTICES = "none: the worker was started without CGAN_WEBHOOK_URL; export it, make down, make up"
 
 
-def up(root: Path, ports: dict[str, int | None]) -> list[str]:
+def up(
+    root: Path, ports: dict[str, int | None], host: str = LOOPBACK, allow_remote: bool = False
+) -> list[str]:
     """Start what does not run yet, and say what runs where."""
+    require_meant(host, allow_remote)
     production = Production(root)
     with production.one_at_a_time():
-        wanted = {
-            # A killed server comes back where its worker looks for it.
-            name: getattr(production.known(name), "port", None) or ports[name] or default
-            for name, default in PORTS.items()
-        }
-        environment = production.environment(wanted["prefect"])
-        own_mlflow = not is_server(production.mlflow)
-        if own_mlflow and not production.running("mlflow"):
-            command = ["cgan.cli", "ui", "--port", str(wanted["mlflow"])]
-            production.start("mlflow", command, environment, wanted["mlflow"])
-        if not production.running("prefect"):
-            command = ["prefect", "server", "start", "--port", str(wanted["prefect"])]
-            production.start("prefect", command, environment, wanted["prefect"])
-        production.wait_for("prefect", "/api/health")
-        if own_mlflow:
-            production.wait_for("mlflow", "/health")
-        mlflow_page = production.url("mlflow") if own_mlflow else production.mlflow
+        databases = databases_of(production)
+        environment = _start_servers(production, databases, ports, host)
+        mlflow_page = production.url("mlflow") if databases.mlflow else databases.clients
+        tracking = databases.clients or mlflow_page
         again: list[str] = []
         site = production.url("prefect")
         if not production.running("worker"):
             # It takes what is scheduled for the clone, and what is for any machine.
             own = worker.Worker(POOL, ("default", *worker.labels_here()), worker.runs_at_once() + 1)
             again = worker.revive(production, own, environment)
-            worker.start(production, own, environment, mlflow_page)
+            worker.start(production, own, {**environment, STORE: tracking}, mlflow_page)
         running = production.running("worker")
         process = running.find() if running else None
         told = bool(process and process.environ().get("CGAN_WEBHOOK_URL"))
+        export = f"  (export MLFLOW_TRACKING_URI={without_credentials(tracking)})"
         lines = [
             f"Prefect  {site}  (export PREFECT_API_URL={site}/api)",
-            f"MLflow   {without_credentials(mlflow_page)}",
+            f"MLflow   {without_credentials(mlflow_page)}{export if is_shared() else ''}",
             f"worker   pool {POOL}, works in {production.work}",
             f"notices  {'to CGAN_WEBHOOK_URL' if told else NO_NOTICES}",
             f"logs     {production.home}/*.log",
+            *_who_else(production),
             *again,
         ]
         if "nightly" not in production.deployments():
             lines.append("Nothing is deployed yet: make deploy")
         return lines
+
+
+def _start_servers(
+    production: Production, databases: Databases, ports: dict[str, int | None], host: str
+) -> dict[str, str]:
+    """Returns the environment of whoever asks them."""
+    places = {
+        # A killed server comes back where its worker looks for it.
+        name: production.known(name) or Process(0, 0, ports[name] or default, host)
+        for name, default in PORTS.items()
+    }
+    environment = production.environment(places["prefect"])
+    commands = {"prefect": ["prefect", "server", "start"]}
+    if databases.mlflow:
+        commands = {"mlflow": ["cgan.cli", "ui", "--allow-remote"], **commands}
+    for name, command in commands.items():
+        place = replace(places[name], database=databases.shown(name))
+        if not production.running(name):
+            command += ["--host", place.host, "--port", str(place.port)]
+            production.start(name, command, {**environment, **databases.settings(name)}, place)
+    for name in reversed(commands):
+        production.wait_for(name, {"prefect": "/api/health", "mlflow": "/health"}[name])
+    return environment
+
+
+def _who_else(production: Production) -> list[str]:
+    """Lines about machines that can reach the servers."""
+    open_to_others = [
+        name
+        for name in PORTS
+        if (place := production.running(name)) and not is_loopback(place.host)
+    ]
+    if not open_to_others:
+        return []
+    asks = "asks for a password" if os.environ.get(PASSWORD) else "asks nobody for a password"
+    told = {
+        "prefect": f"Prefect {asks}, and runs what it is told on the worker's machine",
+        "mlflow": "MLflow asks nobody for a password",
+    }
+    words = ". ".join(told[name] for name in open_to_others)
+    return [f"others   can reach this machine's servers. {words}: docs/security.md"]
 
 
 def down(root: Path) -> list[str]:
@@ -126,9 +163,9 @@ def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
 
 
 def _register(production: Production, crons: dict[str, str | None]) -> None:
-    port = production.running("prefect")
-    assert port and port.port
-    environment = production.environment(port.port)
+    server = production.running("prefect")
+    assert server
+    environment = production.environment(server)
     file = read_yaml(production.work / "prefect.yaml")
     for deployment in file["deployments"]:
         if cron := crons.get(deployment["name"]):
@@ -166,6 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for_up = commands.add_parser("up", help="start what does not run")
     for name, port in PORTS.items():
         for_up.add_argument(f"--{name}-port", type=int, help=f"default {port}")
+    for_up.add_argument("--host", default=LOOPBACK, help="where both servers listen")
+    for_up.add_argument("--allow-remote", action="store_true", help="others may reach --host")
     for_deploy = commands.add_parser("deploy", help="update the clone, register the deployments")
     for name in CRONS:
         for_deploy.add_argument(f"--{name}", metavar="CRON", help="instead of that in prefect.yaml")
@@ -174,7 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         root = top_folder()
         if asked["command"] == "up":
-            lines = up(root, {name: asked[f"{name}_port"] for name in PORTS})
+            ports = {name: asked[f"{name}_port"] for name in PORTS}
+            lines = up(root, ports, asked["host"], asked["allow_remote"])
         elif asked["command"] == "deploy":
             lines = deploy(root, {name: asked[name] for name in CRONS})
         else:

@@ -55,8 +55,8 @@ FAULTS = (
     (
         r"PermissionDenied: (?!Permission denied$)|^PermissionError: Permission denied for user"
         r"|Too many authentication failures|EOFError|No more auth",
-        "it accepts no key that is here. Add the public one to the server's ~/.ssh/authorized_keys. A key with "
-        "a passphrase, or in another place than ~/.ssh, has to be given to the agent: `ssh-add`.",
+        "it accepts no key that is here. Add the public one to the server's ~/.ssh/authorized_keys. A key "
+        "with a passphrase, or in another place than ~/.ssh, has to be given to the agent: `ssh-add`.",
     ),
     (
         r"NoCredentialsError|PartialCredentialsError|ProfileNotFound",

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ import psutil
 from cgan.errors import CganError
 from cgan.files import write_json
 from cgan.project import PRODUCTION, SCHEDULED_WORK
-from cgan.tracking.store import store_uri, without_credentials
+from cgan.tracking.store import BACKEND, without_credentials
+from cgan.tracking.ui import ANYWHERE, LOOPBACK
 
 POOL = "cgan"  # of the process worker
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
@@ -38,6 +39,11 @@ AT_HOME = {
 }
 # Yours may lead to another server: these are ours to set.
 FOREIGN = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_HOME", "DVC_ROOT")
+# The servers' only: a worker, and what it runs, knows no password of a database.
+PREFECT_DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"  # that Prefect's server asks for
+FORMER_NAME = "PREFECT_API_DATABASE_CONNECTION_URL"  # Prefect's own for it, until version 3
+SERVERS_ONLY = (BACKEND, PREFECT_DATABASE, FORMER_NAME)
 
 
 def top_folder() -> Path:
@@ -54,6 +60,14 @@ class Process:
     pid: int
     started: float
     port: int | None
+    host: str = LOOPBACK  # on which it listens
+    database: str = ""  # of a server, unless it is its own sqlite file; without a password
+
+    @property
+    def site(self) -> str:
+        """Where it is asked from this machine."""
+        host = LOOPBACK if self.host in ANYWHERE else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def find(self) -> psutil.Process | None:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -83,7 +97,6 @@ class Production:
         self.root = root
         self.home = root / PRODUCTION
         self.work = root / SCHEDULED_WORK
-        self.mlflow = store_uri(root)
 
     @contextlib.contextmanager
     def one_at_a_time(self) -> Iterator[None]:
@@ -111,16 +124,22 @@ class Production:
         """Raises CganError when that server does not run."""
         if not (process := self.running(name)):
             raise CganError(f"the {name} server of this project does not run. Start it: make up.")
-        return f"http://127.0.0.1:{process.port}"
+        return process.site
 
-    def environment(self, prefect_port: int) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if key not in FOREIGN}
+    def environment(self, prefect: Process) -> dict[str, str]:
+        """Of every process here; `prefect`: the server, running or to be."""
+        left_out = FOREIGN + SERVERS_ONLY
+        kept = {key: value for key, value in os.environ.items() if key not in left_out}
+        if password := os.environ.get(PASSWORD):  # who asks has to say it too
+            kept.setdefault("PREFECT_API_AUTH_STRING", password)
         return {
+            # The API answers requests of any page in a browser otherwise.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect.site,
             **kept,
             **AT_HOME,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PREFECT_HOME": str(self.home / "prefect"),
-            "PREFECT_API_URL": f"http://127.0.0.1:{prefect_port}/api",
+            "PREFECT_API_URL": f"{prefect.site}/api",
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
             # In memory, a server that is started again would end the run that holds the slot.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
@@ -128,11 +147,17 @@ class Production:
         }
 
     def start(
-        self, name: str, command: list[str], environment: dict[str, str], port: int | None = None
+        self,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        place: Process | None = None,
     ) -> None:
+        """Start a process; `place`: where a server listens, and its database."""
+        place = place or Process(0, 0, None)
         self.stop(name)
-        if port:
-            _refuse_taken_port(name, port)
+        if place.port:
+            _refuse_taken_port(name, place.host, place.port)
         log = self.home / f"{name}.log"
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
@@ -148,14 +173,15 @@ class Production:
             )
         started = psutil.Process(process.pid).create_time()
         process.returncode = 0  # it outlives us: nobody is to be warned of that
-        write_json(self.home / f"{name}.json", asdict(Process(process.pid, started, port)))
+        known = replace(place, pid=process.pid, started=started)
+        write_json(self.home / f"{name}.json", asdict(known))
 
     def wait_for(self, name: str, path: str) -> None:
         """Until a server answers. Raises CganError with its last words if it ends before."""
         deadline = time.monotonic() + START_S
         while process := self.running(name):
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"http://127.0.0.1:{process.port}{path}", timeout=2).is_success:
+                if httpx.get(f"{process.site}{path}", timeout=2).is_success:
                     return
             if time.monotonic() > deadline:
                 raise CganError(f"the {name} server does not answer; see {self.home / name}.log.")
@@ -192,7 +218,8 @@ def ask_prefect(url: str, method: str, path: str, content: Any = None) -> Any:
 
     Raises CganError with the answer when it refuses, or gives none.
     """
-    user = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")[::2]
+    password = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get(PASSWORD, "")
+    user = password.partition(":")[::2]
     key = os.environ.get("PREFECT_API_KEY", "")
     for wait_s in (0.5, 1, 2, 4, 0):
         try:
@@ -216,11 +243,12 @@ def ask_prefect(url: str, method: str, path: str, content: Any = None) -> Any:
     return answer.json() if answer.content else None
 
 
-def _refuse_taken_port(name: str, port: int) -> None:
-    with socket.socket() as probe:
+def _refuse_taken_port(name: str, host: str, port: int) -> None:
+    family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind(address)
         except OSError as error:
             variable = f"{name.upper()}_PORT"
             raise CganError(

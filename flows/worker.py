@@ -82,7 +82,6 @@ def start(
     command += [word for label in worker.labels for word in ("--work-queue", label)]
     its_own = {
         "PYTHONPATH": str(production.work),  # the clone's code, not the engineer's
-        STORE: production.mlflow,
         "CGAN_MLFLOW_PAGE": without_credentials(mlflow_page),
     }
     production.start("worker", command, {**environment, **its_own})
@@ -210,11 +209,11 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
         if not production.running("worker"):
             workplace.update_clone(root, production.work)
             lines = revive(production, worker, environment)
-            start(production, worker, environment, production.mlflow)
+            start(production, worker, environment, environment[STORE])
         return [
             f"worker   {worker.name}, in the pool {POOL} of {without_credentials(_site())}",
             f"takes    runs for {' and '.join(worker.labels)}, {worker.runs} at once",
-            f"store    {without_credentials(production.mlflow)}",
+            f"store    {without_credentials(environment[STORE])}",
             f"trees    {production.work / workplace.TREES}",
             f"log      {production.home / 'worker.log'}",
             "It ends with: make down",
@@ -310,6 +309,7 @@ def _environment(production: Production) -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PREFECT_HOME": str(production.home / "prefect"),
         "PREFECT_API_URL": f"{_site()}/api",
+        STORE: store_uri(production.root),
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -42,6 +42,7 @@ from cgan.registry.history import (
     model_page,
     now,
 )
+from cgan.tracking.database import require_database
 from cgan.tracking.delivery import MODEL_NAME
 from cgan.tracking.journal import project_root
 from cgan.tracking.pages import real_images
@@ -368,7 +369,10 @@ def open_registry(model: str) -> Iterator[Registry]:
 
 @contextlib.contextmanager
 def mlflow_set_to(uri: str) -> Iterator[None]:
-    """MLflow set to a store, without long waits; models:/ addresses heed the global setting only."""
+    """MLflow set to a store, without long waits; models:/ addresses heed the global setting only.
+
+    Raises TrackingError for a database that is away."""
+    require_database(uri)
     added: dict[str, str | None] = {
         name: value
         for name, value in client_settings().items()

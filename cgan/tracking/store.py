@@ -9,28 +9,60 @@ import contextlib
 import fcntl
 import os
 import re
-import sys
+import socket
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote, urlsplit
 
 from cgan.errors import TrackingError
 from cgan.files import replacing
-from cgan.tracking.mlflow_app import EXPERIMENT
 from cgan.tracking.pages import EXPERIMENT_TAGS, VIEW_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 HTTP_TIMEOUT_S = 10
 STORE = "MLFLOW_TRACKING_URI"
+BACKEND = (
+    "MLFLOW_BACKEND_STORE_URI"  # what MLflow's server keeps the runs in; clients ask the server
+)
 SQLITE = "sqlite:///"
-DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-NAMED_SERVERS = ("databricks", "databricks-uc", "uc")  # the address is in a configuration of theirs
+PROXIED = "mlflow-artifacts:"  # files go to and from MLflow's server, which knows where they lie
+DATABASES = ("postgresql", "mysql", "mssql")  # servers that MLflow's client asks itself
+REGISTRIES = ("databricks-uc", "uc")  # Unity Catalog: of models, not of runs
+PLUGINS = {"arn": "sagemaker-mlflow", "azureml": "azureml-mlflow"}
 # Settings of MLflow that would send our records to somebody else's run.
 FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME")
+
+SECRET_QUERY = re.compile(r"[^=]*(passw|pwd|secret|token|key|odbc_connect)[^=]*=", re.IGNORECASE)
+
+Kind = Literal["sqlite", "database", "server", "registry", "folder", "unknown"]
+
+
+def kind_of(uri: str) -> Kind:
+    """What an address leads to, by its scheme alone, as MLflow takes it.
+
+    A sqlite file; another database; a server that is asked over the network: MLflow's own, Databricks' or
+    that of a plugin. No store: a registry of models only, a folder, and what no installed package knows.
+    """
+    before, colon, _ = uri.partition(":")
+    scheme = before.lower() if colon or before in ("databricks", *REGISTRIES) else ""
+    database = "postgresql" if scheme == "postgres" else scheme.partition("+")[0]
+    if scheme in ("", "file"):
+        return "folder"
+    if scheme in REGISTRIES:
+        return "registry"
+    if database == "sqlite":
+        return "sqlite"
+    if database in DATABASES:
+        return "database"
+    known = {"http", "https", "databricks", *PLUGINS}
+    known |= {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}
+    return "server" if scheme in known else "unknown"
 
 
 def store_uri(root: Path) -> str:
@@ -39,47 +71,135 @@ def store_uri(root: Path) -> str:
     A user and password in the address of a server are moved to where MLflow looks for them too, in the
     environment: its errors quote the address.
 
-    Raises TrackingError for a folder (`file:` or a plain path), for MLflow has no file store any more; for
-    `host:port` without a scheme; and for a project in whose path a database's address would end too early.
+    Raises TrackingError for what is no store (see `kind_of`), such as a folder, for MLflow has no file store
+    any more; for `host:port` without a scheme; for a plugin's address without the plugin; for a project
+    in whose path a database's address would end too early; and where MLFLOW_BACKEND_STORE_URI says that a
+    server keeps the runs, but nothing says which.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if is_shared() and not os.environ.get(STORE, "").strip():
+        raise TrackingError(
+            f"{BACKEND} is set: MLflow's server keeps the runs in that database. Set {STORE} to the server's "
+            f"address, which `make up` says, or unset {BACKEND}."
+        )
+    return _store_named(STORE, root)
+
+
+def served_store(root: Path) -> str:
+    """The database that MLflow's server here is to serve: MLFLOW_BACKEND_STORE_URI, else `store_uri`.
+
+    Raises TrackingError for what is no database, or no store at all."""
+    uri = _store_named(BACKEND if is_shared() else STORE, root)
+    if not is_server(uri):
+        return uri
+    shown = without_credentials(uri)
+    if is_shared():
+        raise TrackingError(f"{BACKEND} is {shown}, a server. Set it to that server's database.")
+    where = "open that in a browser" if uri.startswith("http") else "its pages are its provider's"
+    raise TrackingError(f"{STORE} names a server, {shown}: {where}.")
+
+
+def is_shared() -> bool:
+    """Is MLflow's server here to keep runs and files for clients on any machine? MLFLOW_BACKEND_STORE_URI
+    says so. They then know the server's address only."""
+    return bool(os.environ.get(BACKEND, "").strip())
+
+
+def _store_named(variable: str, root: Path) -> str:
+    uri = os.environ.get(variable, "").strip()
+    if re.match(r"sqlite(\+pysqlite)?:", uri, re.IGNORECASE):
+        uri = f"sqlite:{uri.partition(':')[2]}"
     if not uri or (uri.startswith(SQLITE) and not uri.startswith((SQLITE + "/", SQLITE + ":"))):
         if "?" in str(root) or unquote(str(root)) != str(root):
             raise TrackingError(
                 f"{root}: has a `?` or a `%` with two digits in its path, which means something else in the "
-                "address of a database. Rename that folder, or set MLFLOW_TRACKING_URI to a store elsewhere."
+                f"address of a database. Rename that folder, or set {variable} to a store elsewhere."
             )
         return f"{SQLITE}{root / (uri.removeprefix(SQLITE) or 'mlflow.db')}"
-    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+    shown = without_credentials(uri)
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", shown):
         raise TrackingError(
-            f"MLFLOW_TRACKING_URI is {uri!r}, without a scheme. Set it to http://{uri}, or https."
+            f"{variable} is {shown!r}, without a scheme. Set it to http://{shown}, or https."
         )
-    if urlsplit(uri).scheme in ("", "file") and uri not in NAMED_SERVERS:
-        folder = uri.removeprefix("file:").replace("//", "/") or "mlruns"
+    kind, scheme = kind_of(uri), uri.partition(":")[0]
+    if kind == "folder":
+        folder = shown.removeprefix("file:").replace("//", "/") or "mlruns"
         raise TrackingError(
-            f"MLFLOW_TRACKING_URI is {uri!r}, a folder; MLflow keeps runs in a database or a server "
+            f"{variable} is {shown!r}, a folder; MLflow keeps runs in a database or a server "
             "since 3.13. Move the old runs with `mlflow migrate-filestore --source "
-            f"{folder} --target sqlite:///mlflow.db`, then set MLFLOW_TRACKING_URI to "
+            f"{folder} --target sqlite:///mlflow.db`, then set {variable} to "
             "sqlite:///mlflow.db, or unset it: that is the default."
         )
-    parts = urlsplit(uri)
-    if parts.scheme in ("http", "https") and parts.username and parts.password:
-        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+    if kind == "registry":
+        raise TrackingError(
+            f"{variable} is {shown}, a registry of models; MLflow keeps no runs there. Set it to "
+            "`databricks` or `databricks://profile`, or to another store."
+        )
+    if kind == "unknown":
+        raise TrackingError(
+            f"{variable} has the scheme `{scheme}`, which no installed package knows. Expected "
+            f"{SQLITE}file.db, postgresql://…, mysql+pymysql://…, http://… or https://…."
+        )
+    plugin = PLUGINS.get(scheme)
+    if plugin and not entry_points(group="mlflow.tracking_store", name=scheme):
+        raise TrackingError(
+            f"{variable} is {shown}; MLflow needs a plugin for that: pip install {plugin}."
+        )
+    return _taken_apart(with_driver(uri))
+
+
+def with_driver(uri: str, driver: str = "") -> str:
+    """The address of a PostgreSQL database for `driver`, whichever it names; by default for MLflow, which
+    needs one that waits: the one it names, or what is installed. SQLAlchemy's choice depends on its version.
+    """
+    scheme, separator, rest = uri.partition("://")
+    database, _, named = scheme.lower().partition("+")
+    if database not in ("postgres", "postgresql") or not separator:
+        return uri
+    if not driver:
+        installed = "psycopg" if find_spec("psycopg") and not find_spec("psycopg2") else "psycopg2"
+        driver = installed if named in ("", "asyncpg") else named
+    option = r"\1ssl=" if driver == "asyncpg" else r"\1sslmode="
+    return f"postgresql+{driver}://{re.sub(r'([?&])ssl(?:mode)?=', option, rest)}"
+
+
+def _taken_apart(uri: str) -> str:
+    """Without user and password, where that is the address of a server: they go where MLflow looks too."""
+    scheme, user, password, _ = _parts(uri)
+    if scheme.lower() in ("http://", "https://") and user and password:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(user)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(password)
         return without_credentials(uri)
     return uri
 
 
 def without_credentials(uri: str) -> str:
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """An address as it may be shown. Of a database's, the user stays: with it a password is looked up."""
+    scheme, user, _, rest = _parts(uri)
+    user = f"{user}@" if user and kind_of(scheme) == "database" else ""
+    place, question, query = rest.partition("?")
+    shown = "&".join(each for each in query.split("&") if not SECRET_QUERY.match(each))
+    return f"{scheme}{user}{place}{question if shown else ''}{shown}"
+
+
+def _parts(uri: str) -> tuple[str, str, str, str]:
+    """Scheme, user, password, the rest of an address. A password may hold any character, as in a database's
+    address: it ends at the last `@`."""
+    scheme = found[0] if (found := re.match(r"[\w+.-]+://", uri)) else ""
+    rest = uri.removeprefix(scheme)
+    port = "" if scheme and kind_of(scheme) == "database" else r"(?!\d*(?:[/?#]|$))"
+    if found := re.match(rf"(?P<user>[^:/@?#]*)(?::{port}(?P<password>.*))?@", rest, re.DOTALL):
+        return scheme, found["user"], found["password"] or "", rest[found.end() :]
+    return scheme, "", "", rest
 
 
 def is_server(uri: str) -> bool:
-    """Does a server keep the runs? What is no database is one, such as `azureml://…` or `arn:aws:…`."""
-    return urlsplit(uri).scheme.partition("+")[0] not in DATABASES
+    """Does a server keep the runs, so that it alone knows where files go?"""
+    return kind_of(uri) == "server"
+
+
+def is_database(uri: str) -> bool:
+    """Is it a database that other machines can reach, which this process asks itself?"""
+    return kind_of(uri) == "database"
 
 
 def experiment_name(configured: str) -> str:
@@ -92,8 +212,16 @@ def is_absent(uri: str) -> bool:
     return uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file()
 
 
-def artifact_root(uri: str, root: Path) -> Path:
-    """Where the artifacts of a local store lie: beside the sqlite file."""
+def artifact_root(uri: str, root: Path) -> str:
+    """Where a new experiment of a database keeps its files, if this process is to write them itself: beside
+    a sqlite file, else in MLFLOW_DEFAULT_ARTIFACT_ROOT or the project's folder."""
+    configured = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip()
+    if is_database(uri) and configured and not configured.startswith(PROXIED):
+        return configured
+    return artifact_folder(uri, root).as_uri()
+
+
+def artifact_folder(uri: str, root: Path) -> Path:
     if uri.startswith(SQLITE):
         return Path(uri.removeprefix(SQLITE)).parent / "mlartifacts"
     return root / "mlartifacts"
@@ -102,12 +230,16 @@ def artifact_root(uri: str, root: Path) -> Path:
 def open_store(uri: str, root: Path, experiment: str) -> tuple[MlflowClient, str]:
     """A client of the store, and the experiment's id; what is missing is made.
 
-    Raises TrackingError for an experiment that was deleted, else whatever MLflow raises.
+    Raises TrackingError for a database that is away, and for an experiment that was deleted or whose files
+    cannot be reached from here; else whatever MLflow raises.
     """
     from mlflow import MlflowClient
 
+    from cgan.tracking.database import require_database
+
     # The first contact makes the tables of a new sqlite store: two processes at once fail.
-    with contextlib.nullcontext() if is_server(uri) else _store_locked(root):
+    with contextlib.nullcontext() if is_server(uri) else store_locked(root):
+        require_database(uri)
         make_store(uri)
         client = MlflowClient(uri)
         return client, _experiment_id(client, uri, root, experiment)
@@ -118,7 +250,7 @@ def _experiment_id(client: MlflowClient, uri: str, root: Path, name: str) -> str
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        location = None if is_server(uri) else artifact_root(uri, root).as_uri()
+        location = None if is_server(uri) else artifact_root(uri, root)
         try:
             return str(client.create_experiment(name, location, tags=EXPERIMENT_TAGS))
         except MlflowException:
@@ -131,10 +263,44 @@ def _experiment_id(client: MlflowClient, uri: str, root: Path, name: str) -> str
             f"restore --experiment-id {found.experiment_id}`, or set `tracking.experiment` or "
             "MLFLOW_EXPERIMENT_NAME to another"
         )
+    _require_files(uri, found)
     if found.tags.get(VIEW_TAG) != EXPERIMENT_TAGS[VIEW_TAG]:  # an older version made it
         for key, value in EXPERIMENT_TAGS.items():
             client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
+
+
+def _require_files(uri: str, experiment: Experiment) -> None:
+    """Raises TrackingError where files of new runs would not arrive."""
+    name, location = experiment.name, experiment.artifact_location
+    if not is_server(uri) and location.startswith(PROXIED):
+        raise TrackingError(
+            f"the files of experiment `{name}` go through MLflow's server: set {STORE} to its address, "
+            "http://…, not to the database's"
+        )
+    found = re.match(r"https?://(\[[^]]*\]|[^/:]*)", uri, re.IGNORECASE)
+    folder = Path(unquote(urlsplit(location).path))
+    if (
+        found
+        and location.startswith(("file:", "/"))
+        and not (_is_here(found[1]) or folder.is_dir())
+    ):
+        raise TrackingError(
+            f"experiment `{name}` keeps files in a folder of the server's machine, {folder}. "
+            "Set `tracking.experiment` or MLFLOW_EXPERIMENT_NAME to a new one, whose files it takes itself"
+        )
+
+
+def _is_here(host: str) -> bool:
+    """Is it an address of this machine? One can listen on these only."""
+    with contextlib.suppress(OSError):
+        for family, kind, *_, address in socket.getaddrinfo(
+            host.strip("[]"), 0, type=socket.SOCK_STREAM
+        ):
+            with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
+                probe.bind(address)
+                return True
+    return False
 
 
 def make_store(uri: str) -> None:
@@ -152,7 +318,7 @@ def make_store(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def _store_locked(root: Path) -> Iterator[None]:
+def store_locked(root: Path) -> Iterator[None]:
     path = root / ".cgan" / "store.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
@@ -175,7 +341,7 @@ def client_settings() -> dict[str, str]:
 def reason_of(error: Exception) -> str:
     """Why a store failed, in a line; MLflow wraps three exceptions around a refused connection."""
     text = str(error).strip() or type(error).__name__
-    if said := re.search(r"\(sqlite3\.\w+\) (.+)", text):  # in the midst of SQLAlchemy's words
+    if said := re.search(r"\((?:sqlite3|psycopg2?)\.\S+\) (.+)", text):  # amid SQLAlchemy's words
         return said[1][:200]
     text = text.splitlines()[0]
     for sign, reason in (
@@ -186,37 +352,6 @@ def reason_of(error: Exception) -> str:
         if sign in text:
             return reason
     return text[:200]
-
-
-def serve_ui(root: Path, port: int, experiment: str) -> None:
-    """Become MLflow's server on the project's store; it opens on the runs of `experiment`.
-
-    Raises TrackingError where a server keeps the runs, or the package has to be installed again.
-    """
-    uri = store_uri(root)
-    if is_server(uri):
-        raise TrackingError(
-            f"MLFLOW_TRACKING_URI names a server, {without_credentials(uri)}: open that in a browser."
-        )
-    if not entry_points(group="mlflow.app", name="cgan"):  # an update brought it
-        raise TrackingError(
-            "MLflow does not know our pages: the package was installed before it had them. Install it again: "
-            "`make env`, or `pip install -e '.[pipeline]'`."
-        )
-    with _store_locked(root), environment_set(client_settings()):
-        make_store(uri)
-    settings = {
-        EXPERIMENT: experiment,
-        "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: every user can read those
-        "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifact_root(uri, root).as_uri(),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
-    }
-    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "cgan", "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    sys.stdout.write(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)\n")
-    sys.stdout.flush()
-    os.execve(command[0], command, {**os.environ, **settings})
 
 
 @contextlib.contextmanager

@@ -1,0 +1,110 @@
+"""Does a database server let us in? Asked before MLflow or Prefect are: they try for minutes, and end in
+tracebacks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any
+
+from cgan.errors import TrackingError, extra_with
+from cgan.tracking.store import STORE, is_database, without_credentials
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+CONNECT_S = 5
+WAIT = {  # the drivers' names for how long to wait for a connection
+    "asyncpg": "timeout",
+    "psycopg": "connect_timeout",
+    "psycopg2": "connect_timeout",
+    "pymysql": "connect_timeout",
+    "pyodbc": "timeout",
+}
+
+
+def require_database(uri: str, variable: str = STORE) -> None:
+    """Raises TrackingError, without the password, where `uri` leads to a database server that cannot be used
+    now: away, not letting us in, without that database, or without its driver here."""
+    if not is_database(uri):
+        return
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+
+    start = f"{variable}: the database {without_credentials(uri)} cannot be used"
+    try:
+        url = make_url(uri)
+        if uri.partition("?")[0].count("@") > 1:  # the server would be told a part of the password
+            raise ValueError
+        url.get_dialect().import_dbapi()
+    except NoSuchModuleError:
+        raise TrackingError(f"{start}: no installed package knows `{url.drivername}`.") from None
+    except ImportError as error:
+        module = error.name or url.drivername
+        extra = extra_with(module)
+        what = (
+            f"pip install 'cgan[{extra}]'"
+            if extra
+            else f"Install the package that brings `{module}`"
+        )
+        raise TrackingError(f"{start}: `{module}` is not installed. {what}.") from None
+    except (SQLAlchemyError, ValueError):
+        raise TrackingError(
+            f"{start}: it is no address. Expected postgresql://user:password@host:5432/name; in a password "
+            "each of @ : / ? # % is written as %40 and so on."
+        ) from None
+    try:
+        _connect(url)
+    except Exception as error:
+        known = isinstance(
+            error, (SQLAlchemyError, OSError, TypeError)
+        )  # the last: an unknown option
+        if not known and not type(error).__module__.startswith("asyncpg"):
+            raise
+        reason = _reason(error, url)
+        raise TrackingError(f"{start}: {reason}. {_advice(reason, url)}") from None
+
+
+def _connect(url: URL) -> None:
+    from sqlalchemy import NullPool, create_engine
+
+    driver = url.get_dialect().driver
+    settings: dict[str, Any] = {"poolclass": NullPool}
+    if driver in WAIT:
+        settings["connect_args"] = {WAIT[driver]: CONNECT_S}
+    if not url.get_dialect().is_async:
+        with create_engine(url, **settings).connect():
+            return
+
+    async def connect() -> None:
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        async with create_async_engine(url, **settings).connect():
+            pass
+
+    asyncio.run(connect())
+
+
+def _reason(error: Exception, url: URL) -> str:
+    """What the server said, or why there is none; the password is blanked, should it be quoted."""
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_S} s"
+    said = str(getattr(error, "orig", None) or error)
+    if found := re.search(r"FATAL: *(.+)", said):
+        said = found[1]
+    said = said.strip().splitlines()[0].rstrip(".")
+    said = re.sub(r"^<class '[^']*'>: ", "", said)
+    if "refused" in said or "Connect call failed" in said:
+        said = "nothing answers there"
+    if isinstance(url.password, str) and url.password:
+        said = said.replace(url.password, "***")
+    return said[:300]
+
+
+def _advice(reason: str, url: URL) -> str:
+    if re.search(r'password|authentication|role ".*" does not exist', reason):
+        return "Correct user and password in the address; a password may also stand in ~/.pgpass."
+    if re.search(r'database ".*" does not exist', reason):
+        place = f"-h {url.host or 'localhost'} -p {url.port or 5432} -U {url.username or 'USER'}"
+        return f"Make it: createdb {place} {url.database}."
+    return "Start it, or correct the address."

@@ -1,0 +1,73 @@
+"""Where the servers of `make up` keep their state: databases of the environment, or SQLite in the project."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cgan.errors import CganError
+from cgan.tracking.database import require_database
+from cgan.tracking.store import (
+    BACKEND,
+    STORE,
+    is_database,
+    is_server,
+    is_shared,
+    served_store,
+    store_uri,
+    with_driver,
+    without_credentials,
+)
+from flows.servers import FORMER_NAME, PREFECT_DATABASE, Production
+
+
+@dataclass(frozen=True)
+class Databases:
+    """Addresses with passwords: for environments of servers only."""
+
+    mlflow: str  # to be served; "" where a server elsewhere keeps the runs
+    prefect: str  # "": SQLite in Prefect's folder
+    clients: str  # MLFLOW_TRACKING_URI of whoever records; "": that of the server of `make up`
+
+    def settings(self, name: str) -> dict[str, str]:
+        """What that server is told in its environment."""
+        if name == "mlflow":
+            return {BACKEND: self.mlflow} if is_shared() else {}
+        return {PREFECT_DATABASE: self.prefect} if self.prefect else {}
+
+    def shown(self, name: str) -> str:
+        """As it may be written down; "" for what is our own file."""
+        if name == "prefect":
+            return without_credentials(self.prefect)
+        return without_credentials(self.mlflow) if is_shared() or is_database(self.mlflow) else ""
+
+
+def databases_of(production: Production) -> Databases:
+    """By MLFLOW_BACKEND_STORE_URI, MLFLOW_TRACKING_URI and PREFECT_SERVER_DATABASE_CONNECTION_URL.
+
+    Raises CganError for what is no store, for a database that cannot be used now, and for another than
+    that of a server which an earlier `up` started.
+    """
+    found = _by_environment(production.root)
+    variables = {"mlflow": BACKEND if is_shared() else STORE, "prefect": PREFECT_DATABASE}
+    for name, variable in variables.items():
+        known, wanted = production.known(name), found.shown(name)
+        if known and known.database != wanted:
+            raise CganError(
+                f"the {name} server was started on {known.database or 'SQLite'}, but {variable} leads to "
+                f"{wanted or 'SQLite'} now. Set it as it was, or `make down` first."
+            )
+    require_database(found.mlflow, variables["mlflow"])
+    require_database(found.prefect, variables["prefect"])
+    return found
+
+
+def _by_environment(root: Path) -> Databases:
+    given = os.environ.get(PREFECT_DATABASE) or os.environ.get(FORMER_NAME) or ""
+    prefect = with_driver(given.strip(), "asyncpg")
+    if is_shared():
+        clients = store_uri(root) if os.environ.get(STORE, "").strip() else ""
+        return Databases(served_store(root), prefect, clients if is_server(clients) else "")
+    uri = store_uri(root)
+    return Databases("" if is_server(uri) else uri, prefect, uri)
