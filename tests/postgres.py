@@ -64,10 +64,10 @@ class Postgres:
         """At once, as in an accident."""
         self.run("pg_ctl", "stop", "-m", "immediate", "-D", "data")
 
-    def create(self) -> str:
+    def create(self, *options: str) -> str:
         """The name of a new, empty database."""
         name = f"d{uuid.uuid4().hex[:12]}"
-        self.client("createdb", name)
+        self.client("createdb", *options, name)
         return name
 
     def uri(self, database: str, password: str = PASSWORD) -> str:
@@ -97,7 +97,16 @@ def postgres() -> Iterator[Postgres]:
         (folder / "password").write_text(PASSWORD)
         (folder / "password").chmod(0o644)
         server.run(
-            "initdb", "-D", "data", "-U", USER, "-N", "--auth=scram-sha-256", "--pwfile=password"
+            "initdb",
+            "-D",
+            "data",
+            "-U",
+            USER,
+            "-N",
+            "-E",
+            "UTF8",
+            "--auth=scram-sha-256",
+            "--pwfile=password",
         )
         server.start()
         try:

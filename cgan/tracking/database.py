@@ -54,7 +54,7 @@ def require_database(uri: str, variable: str = STORE) -> None:
             "each of @ : / ? # % is written as %40 and so on."
         ) from None
     try:
-        _connect(url)
+        encoding = _connect(url)
     except Exception as error:
         known = isinstance(
             error, (SQLAlchemyError, OSError, TypeError)
@@ -63,26 +63,33 @@ def require_database(uri: str, variable: str = STORE) -> None:
             raise
         reason = _reason(error, url)
         raise TrackingError(f"{start}: {reason}. {_advice(reason, url)}") from None
+    if encoding not in ("UTF8", ""):
+        raise TrackingError(
+            f"{start}: its encoding is {encoding}, and names of runs need UTF8. Make another: createdb "
+            f"--encoding UTF8 --template template0 {_place(url)} NAME."
+        )
 
 
-def _connect(url: URL) -> None:
-    from sqlalchemy import NullPool, create_engine
+def _connect(url: URL) -> str:
+    """Connect, and return a PostgreSQL database's encoding."""
+    from sqlalchemy import NullPool, create_engine, text
 
-    driver = url.get_dialect().driver
+    dialect = url.get_dialect()
     settings: dict[str, Any] = {"poolclass": NullPool}
-    if driver in WAIT:
-        settings["connect_args"] = {WAIT[driver]: CONNECT_S}
-    if not url.get_dialect().is_async:
-        with create_engine(url, **settings).connect():
-            return
+    if dialect.driver in WAIT:
+        settings["connect_args"] = {WAIT[dialect.driver]: CONNECT_S}
+    question = text("SHOW server_encoding" if dialect.name == "postgresql" else "SELECT ''")
+    if not dialect.is_async:
+        with create_engine(url, **settings).connect() as connection:
+            return str(connection.scalar(question))
 
-    async def connect() -> None:
+    async def connect() -> str:
         from sqlalchemy.ext.asyncio import create_async_engine
 
-        async with create_async_engine(url, **settings).connect():
-            pass
+        async with create_async_engine(url, **settings).connect() as connection:
+            return str(await connection.scalar(question))
 
-    asyncio.run(connect())
+    return asyncio.run(connect())
 
 
 def _reason(error: Exception, url: URL) -> str:
@@ -105,6 +112,11 @@ def _advice(reason: str, url: URL) -> str:
     if re.search(r'password|authentication|role ".*" does not exist', reason):
         return "Correct user and password in the address; a password may also stand in ~/.pgpass."
     if re.search(r'database ".*" does not exist', reason):
-        place = f"-h {url.host or 'localhost'} -p {url.port or 5432} -U {url.username or 'USER'}"
-        return f"Make it: createdb {place} {url.database}."
+        return (
+            f"Make it: createdb --encoding UTF8 --template template0 {_place(url)} {url.database}."
+        )
     return "Start it, or correct the address."
+
+
+def _place(url: URL) -> str:
+    return f"-h {url.host or 'localhost'} -p {url.port or 5432} -U {url.username or 'USER'}"

@@ -344,6 +344,8 @@ def reason_of(error: Exception) -> str:
     if said := re.search(r"\((?:sqlite3|psycopg2?)\.\S+\) (.+)", text):  # amid SQLAlchemy's words
         return said[1][:200]
     text = text.splitlines()[0]
+    if failed := re.search(r"too many (\d+) error responses", text):
+        return f"the server fails ({failed[1]}); its log says why"
     for sign, reason in (
         ("timed out", "no answer in time"),
         ("NewConnectionError", "no connection"),
