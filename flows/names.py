@@ -25,8 +25,10 @@ def run_name(deployment: str | None, due: datetime, parameters: Mapping[str, Any
     parts += [f"{key}={value}" for key, value in flatten(parameters.get("overrides") or {}).items()]
     if stages := parameters.get("stages"):
         parts.append(f"stages {', '.join(stages)}")
-    elif parameters.get("gate") is False:
-        parts.append("no gate")
+    elif parameters.get("gate") is False and not (deployment or "").startswith("train"):
+        parts.append("no gate")  # `train` has none unless asked
+    elif parameters.get("gate") and (deployment or "").startswith("train"):
+        parts.append("gate")
     return " · ".join(parts)
 
 

@@ -43,10 +43,13 @@ from cgan.tracking.pages import real_images, run_page, runs_page
 STORE_S = 30.0  # for importing MLflow, too: a second, on a busy machine ten; REQUEST_S holds before
 PLAIN_WIDTH = 110
 SHOWN_RUNS = 3
+SHOWN_WORKERS = 8
 GOOD, BAD, QUIET = "green", "bold red", "dim"
 STATES = {
-    **dict.fromkeys(("promoted", "passed", "healthy", "completed", "finished"), GOOD),
-    **dict.fromkeys(("blocked", "drifted", "degraded", "failed", "crashed", "killed"), BAD),
+    **dict.fromkeys(("promoted", "passed", "healthy", "completed", "finished", "online"), GOOD),
+    **dict.fromkeys(
+        ("blocked", "drifted", "degraded", "failed", "crashed", "killed", "offline"), BAD
+    ),
 }
 
 
@@ -71,7 +74,7 @@ def status(root: Path, console: Console) -> None:
     screen.add_column(overflow="fold")  # an address that is cut leads nowhere
     if problem:
         screen.add_row("Params", Text(problem, BAD))
-    for name, show in {
+    rows: dict[str, Callable[[], RenderableType]] = {
         "Champion": lambda: _champion(stored),
         "Verdict": lambda: _verdict(root, stored),
         "Last training": lambda: _last_training(root, stored),
@@ -79,9 +82,13 @@ def status(root: Path, console: Console) -> None:
         "Data": lambda: _data(root, stored),
         "Waiting": lambda: _waiting(root),
         "Services": lambda: _services(root),
+        "Workers": lambda: _workers(scheduled),
         "Scheduled": lambda: _scheduled(scheduled),
         "More": lambda: _more(root, stored),
-    }.items():
+    }
+    if scheduled.problem:  # "Scheduled" says it
+        del rows["Workers"]
+    for name, show in rows.items():
         screen.add_row(name, _or_why_not(show))
     console.print(title)
     console.print()
@@ -356,6 +363,8 @@ def _services(root: Path) -> Group | Text:
     found = {name: find_process(root, name) for name in names}
     if not any(found.values()):
         return _missing("none runs: `make up` starts Prefect, a worker and MLflow")
+    if not found["prefect"] and not found["mlflow"]:
+        names = {"worker": "worker"}  # of a pool elsewhere
     lines = []
     for name, words in names.items():
         if process := found[name]:
@@ -365,6 +374,23 @@ def _services(root: Path) -> Group | Text:
         else:
             lines.append(Text.assemble(f"{words:<8} ", ("does not run: `make up`", BAD)))
     return Group(*lines)
+
+
+def _workers(scheduled: Scheduled) -> Group | Text:
+    """Those of the pool, on whatever machine. One that is away was killed, or its machine is off."""
+    lines = []
+    for worker in scheduled.workers[:SHOWN_WORKERS]:
+        online = worker.get("status") == "ONLINE"
+        lines.append(
+            _line(
+                str(worker.get("name")),
+                _state("online" if online else "offline"),
+                "" if online else _at(worker.get("last_heartbeat_time")),
+            )
+        )
+    if more := len(scheduled.workers) - SHOWN_WORKERS:
+        lines += [_missing(f"and {more} more")] if more > 0 else []
+    return Group(*lines) if lines else _missing("none was ever there: `make up`, `make worker`")
 
 
 def _scheduled(scheduled: Scheduled) -> Group | Text:

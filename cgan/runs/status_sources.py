@@ -28,6 +28,7 @@ from cgan.tracking.store import (
 
 REQUEST_S = 3
 PREFECT_S = 1.0
+POOL = "cgan"  # of Prefect, in which the workers are
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
 ASKED_RUNS = 30
 
@@ -54,6 +55,7 @@ class Scheduled:
     problem: str = "it gives no answer"
     runs: list[Json] = field(default_factory=list)
     following: Json = field(default_factory=dict)
+    workers: list[Json] = field(default_factory=list)  # of the pool, those seen last first
 
 
 def read_params(root: Path) -> tuple[Params | None, str]:
@@ -137,6 +139,11 @@ def ask_prefect(root: Path, scheduled: Scheduled) -> None:
             question = {"deployments": {"id": {"any_": [id_]}}, "limit": 1}
             for deployment in _post(f"{url}/deployments/filter", question):
                 scheduled.following["name"] = deployment["name"]
+        with contextlib.suppress(OSError):  # no such pool: no worker was ever there
+            workers = _post(f"{url}/work_pools/{POOL}/workers/filter", {})
+            scheduled.workers = sorted(
+                workers, key=lambda worker: str(worker.get("last_heartbeat_time")), reverse=True
+            )
         scheduled.problem = ""
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", None) or error

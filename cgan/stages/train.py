@@ -32,6 +32,7 @@ import torch
 from cgan.data.dataset import Dataset, load_dataset
 from cgan.errors import CganError, Interrupted, TrainingError
 from cgan.files import md5_of, sha256_of, write_bytes, write_text
+from cgan.model.device_slot import device_slot
 from cgan.model.file_facts import FORMAT, read_facts
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_network
@@ -88,7 +89,7 @@ def main() -> None:
     code = package_digest()
     require_writable(GENERATOR.parent, PREVIEWS.parent, LOSSES.parent)
     folder = project_root() / ".cgan" / "checkpoints" / fingerprint(facts)
-    with only_training(), asked_to_stop() as stop:
+    with only_training(), device_slot(hardware.device), asked_to_stop() as stop:
         checkpoints.remove_known(folder.parent, LOCK)
         if known := checkpoints.take_over(folder, code):
             deliver_again(known["run"], RUN_REFERENCE, EARLY, known.get("origin"))

@@ -32,6 +32,8 @@ DUE = datetime(2026, 11, 25, 2, tzinfo=UTC)
         ("nightly", {"refresh": True}, "nightly 25 Nov 02:00"),
         ("nightly", {"overrides": {"train.seed": 2}}, "nightly 25 Nov 02:00 · train.seed=2"),
         ("weekly", {}, "weekly 25 Nov 02:00"),
+        ("train", {"gate": False}, "train 25 Nov 02:00"),
+        ("train-cuda", {"gate": True}, "train-cuda 25 Nov 02:00 · gate"),
     ],
 )
 def test_a_run_is_named_by_its_time_and_what_is_special(

@@ -279,6 +279,9 @@ class Prefect(http.server.BaseHTTPRequestHandler):
         later = {"deployment_id": "d", "expected_start_time": "2100-11-26T02:00:00Z"}
         if self.path.endswith("/deployments/filter"):
             found = {"name": "weekly"} if question["deployments"]["id"]["any_"] == ["d"] else {}
+        elif self.path.endswith("/work_pools/cgan/workers/filter"):
+            found = {"name": "host (cuda)", "status": "OFFLINE"}
+            found |= {"last_heartbeat_time": "2026-11-25T01:00:00Z"}
         else:
             found = later if "state" in question["flow_runs"] else run | {"state": failed}
         passed_over = {"name": "other", "state_type": "CANCELLED", "run_count": 0}
@@ -316,8 +319,19 @@ def test_services_of_make_up_and_scheduled_runs_are_told(root: Path, prefect: in
     assert "[red]deconv[/red] · Failed · 25 Nov 02:00 UTC" in text
     assert "train: no space left" in text
     assert "1 slot was cancelled meanwhile" in text
+    assert "host (cuda) · offline · 25 Nov 01:00 UTC" in text
     assert "next: weekly · 26 Nov 02:00 UTC (in " in text
     assert "\x1b" not in text
+
+
+def test_on_a_machine_with_a_worker_only_no_server_is_missed(root: Path) -> None:
+    here = psutil.Process()
+    known = {"pid": here.pid, "started": here.create_time(), "port": None}
+    write(root / ".cgan/production/worker.json", known)
+    text = screen(root)
+    assert f"worker   runs  process {here.pid}" in text
+    assert "does not run: `make up`" not in text
+    assert "Workers" not in text
 
 
 @pytest.mark.parametrize(
