@@ -50,16 +50,15 @@ def databases_of(production: Production) -> Databases:
     that of a server which an earlier `up` started.
     """
     found = _by_environment(production.root)
-    variables = {"mlflow": BACKEND if is_shared() else STORE, "prefect": PREFECT_DATABASE}
-    for name, variable in variables.items():
+    for name, variable in (("mlflow", BACKEND), ("prefect", PREFECT_DATABASE)):
         known, wanted = production.known(name), found.shown(name)
         if known and known.database != wanted:
             raise CganError(
-                f"the {name} server was started on {known.database or 'SQLite'}, but {variable} leads to "
-                f"{wanted or 'SQLite'} now. Set it as it was, or `make down` first."
+                f"the {name} server was started on {known.database or 'SQLite'}, and the environment leads "
+                f"to {wanted or 'SQLite'} now. Set {variable} as it was then, or `make down` first."
             )
-    require_database(found.mlflow, variables["mlflow"])
-    require_database(found.prefect, variables["prefect"])
+    require_database(found.mlflow, BACKEND if is_shared() else STORE)
+    require_database(found.prefect, PREFECT_DATABASE)
     return found
 
 

@@ -22,7 +22,7 @@ from cgan.errors import CganError
 from cgan.files import write_json
 from cgan.project import PRODUCTION, SCHEDULED_WORK
 from cgan.tracking.store import BACKEND, without_credentials
-from cgan.tracking.ui import ANYWHERE, LOOPBACK
+from cgan.tracking.ui import LOOPBACK, is_loopback, site_of
 
 POOL = "cgan"  # of the process worker
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
@@ -66,8 +66,7 @@ class Process:
     @property
     def site(self) -> str:
         """Where it is asked from this machine."""
-        host = LOOPBACK if self.host in ANYWHERE else self.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return site_of(self.host, self.port)
 
     def find(self) -> psutil.Process | None:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -133,8 +132,9 @@ class Production:
         if password := os.environ.get(PASSWORD):  # who asks has to say it too
             kept.setdefault("PREFECT_API_AUTH_STRING", password)
         return {
-            # The API answers requests of any page in a browser otherwise.
+            # By default the API answers any page in a browser.
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect.site,
+            **({} if is_loopback(prefect.host) else {"PREFECT_SERVER_UI_API_URL": "/api"}),
             **kept,
             **AT_HOME,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),

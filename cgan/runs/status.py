@@ -369,7 +369,7 @@ def _services(root: Path) -> Group | Text:
     for name, words in names.items():
         if process := found[name]:
             port = process.get("port")
-            where = f"http://127.0.0.1:{port}" if port else f"process {process['pid']}"
+            where = process["site"] if port else f"process {process['pid']}"
             lines.append(Text.assemble(f"{words:<8} ", ("runs", GOOD), f"  {where}"))
         else:
             lines.append(Text.assemble(f"{words:<8} ", ("does not run: `make up`", BAD)))

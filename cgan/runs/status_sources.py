@@ -25,6 +25,7 @@ from cgan.tracking.store import (
     store_uri,
     without_credentials,
 )
+from cgan.tracking.ui import LOOPBACK, site_of
 
 REQUEST_S = 3
 PREFECT_S = 1.0
@@ -122,7 +123,7 @@ def ask_prefect(root: Path, scheduled: Scheduled) -> None:
         if server is None:
             scheduled.problem = "Prefect does not run here: `make up` starts it"
             return
-        url = f"http://127.0.0.1:{server['port']}/api"
+        url = f"{server['site']}/api"
     try:
         began = {"flow_runs": {"start_time": {"is_null_": False}}}
         scheduled.runs = _post(
@@ -168,17 +169,18 @@ def mlflow_site(root: Path) -> str:
 
     Empty where neither is there.
     """
+    uri = ""
     with contextlib.suppress(CganError):
         uri = without_credentials(store_uri(root))
-        if uri.startswith(("http://", "https://")):
-            return uri
-        if not is_server(uri) and (process := find_process(root, "mlflow")):
-            return f"http://127.0.0.1:{process['port']}"
+    if uri.startswith(("http://", "https://")):
+        return uri
+    if not is_server(uri) and (process := find_process(root, "mlflow")):
+        return str(process["site"])
     return ""
 
 
 def find_process(root: Path, name: str) -> Json | None:
-    """What `make up` started under this name and still runs: its `pid` and `port`."""
+    """What `make up` started under this name and still runs: its `pid` and `port`, a server's `site`."""
     import psutil
 
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
@@ -186,7 +188,7 @@ def find_process(root: Path, name: str) -> Json | None:
         process = psutil.Process(int(known["pid"]))
         alive = process.status() != psutil.STATUS_ZOMBIE
         if alive and abs(process.create_time() - float(known["started"])) < 0.01:
-            return dict(known)
+            return {**known, "site": site_of(known.get("host", LOOPBACK), known["port"])}
     return None
 
 

@@ -334,6 +334,7 @@ def client_settings() -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "OMP_NUM_THREADS": "1",
     }
 
@@ -347,6 +348,10 @@ def reason_of(error: Exception) -> str:
     if failed := re.search(r"too many (\d+) error responses", text):
         return f"the server fails ({failed[1]}); its log says why"
     for sign, reason in (
+        (
+            "mlflow-artifacts URI was",
+            f"files come from MLflow's server: set {STORE} to its address",
+        ),
         ("timed out", "no answer in time"),
         ("NewConnectionError", "no connection"),
         ("Max retries exceeded", "no connection"),

@@ -30,6 +30,12 @@ LOOPBACK = "127.0.0.1"
 ANYWHERE = ("0.0.0.0", "::")  # every address of this machine  # nosec B104
 
 
+def site_of(host: str, port: int | None) -> str:
+    """Where a server that listens there is asked from this machine."""
+    host = LOOPBACK if host in ANYWHERE else host
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.partition("%")[0]).is_loopback
@@ -87,7 +93,7 @@ def serve_ui(
     }
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "cgan", "--workers", "1"]
     command += ["--host", host, "--port", str(port)]
-    sys.stdout.write(f"MLflow: http://{host}:{port} (Ctrl-C ends it)\n")
+    sys.stdout.write(f"MLflow: {site_of(host, port)} (Ctrl-C ends it)\n")
     sys.stdout.flush()
     os.execve(command[0], command, {**os.environ, **settings})
 
@@ -95,9 +101,8 @@ def serve_ui(
 def _reachable_at(host: str, port: int) -> dict[str, str]:
     """MLflow answers requests for a name that it knows, and pages of its own only. By default it knows
     loopback and, as a host but not as a page's, private addresses."""
-    names = [host, LOOPBACK, "localhost", socket.gethostname(), socket.getfqdn()]
-    if host in ANYWHERE:
-        names[:1] = addresses()
+    own = addresses() if host in ANYWHERE else [f"[{host}]" if ":" in host else host]
+    names = [*own, LOOPBACK, "localhost", socket.gethostname(), socket.getfqdn()]
     known = {
         "MLFLOW_SERVER_ALLOWED_HOSTS": [*names, *(f"{name}:{port}" for name in names)],
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": [f"http://{name}:{port}" for name in names],

@@ -54,7 +54,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "-m", "toy")
     monkeypatch.chdir(folder)
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "DVC_ROOT"):
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI", "PREFECT_API_URL", "DVC_ROOT")
+    for name in (*names, "PREFECT_SERVER_DATABASE_CONNECTION_URL"):
         monkeypatch.delenv(name, raising=False)
     return folder
 
@@ -166,9 +167,12 @@ def test_servers_get_our_settings_whatever_the_shell_has(
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "https://elsewhere/api")
     monkeypatch.setenv("PREFECT_API_KEY", "key")
-    environment = Production(project).environment(4321)
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://me:pw@db/runs")
+    environment = Production(project).environment(Process(0, 0, 4321))
     assert environment["PREFECT_API_URL"] == "http://127.0.0.1:4321/api"
     assert "PREFECT_API_KEY" not in environment
+    assert "MLFLOW_BACKEND_STORE_URI" not in environment, "a worker needs no database"
+    assert environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:4321"
     assert environment["PREFECT_HOME"].startswith(str(project))
     # The pages that look elsewhere, and what they would show of Prefect's offers.
     assert environment["PREFECT_SERVER_UI_V2_ENABLED"] == "false"

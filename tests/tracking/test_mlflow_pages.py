@@ -14,9 +14,10 @@ import pytest
 from conftest import ROOT
 
 from cgan.errors import TrackingError
-from cgan.tracking import store
+from cgan.tracking import ui
 from cgan.tracking.pages import COLUMNS, EXPERIMENT_TAGS, TABLE, VIEW_TAG, run_page, runs_page
-from cgan.tracking.store import open_store, serve_ui
+from cgan.tracking.store import open_store
+from cgan.tracking.ui import serve_ui
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -82,7 +83,7 @@ def test_an_installation_of_before_is_told_to_install_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(store, "entry_points", lambda **_: ())
+    monkeypatch.setattr(ui, "entry_points", lambda **_: ())
     monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("the server was started"))
     with pytest.raises(
         TrackingError, match=r"Install it again: `make env`, or `pip install -e '\.\[pipeline\]'`"

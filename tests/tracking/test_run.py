@@ -37,7 +37,7 @@ from cgan.tracking.delivery import Delivery
 from cgan.tracking.journal import JOURNAL, JournalTracker, RunHeader, count_waiting, journals
 from cgan.tracking.run import start_sender
 from cgan.tracking.sender import flush
-from cgan.tracking.store import is_server, make_store, serve_ui, store_uri, without_credentials
+from cgan.tracking.store import make_store, store_uri
 from cgan.tracking.tracker import NullTracker
 from cgan.training.loop import train
 
@@ -841,70 +841,6 @@ def test_f61_a_minute_of_training_with_the_server_killed_twice_ends_up_with_each
 
 
 # ------------------------------------------------------------------------------ without a store
-
-
-def test_f63_folder_as_store_is_refused_with_the_migration_command(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for uri in ("file:///data/mlruns", "file:mlruns", "./mlruns"):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        with pytest.raises(TrackingError, match=r"mlflow migrate-filestore --source \S*mlruns "):
-            store_uri(root)
-
-
-def test_store_is_in_the_project_unless_the_environment_names_another(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert store_uri(root) == f"sqlite:///{root}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
-    assert store_uri(root) == f"sqlite:///{root}/runs.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////data/runs.db")
-    assert store_uri(root) == "sqlite:////data/runs.db"
-    assert without_credentials("https://me:secret@host:5/x") == "https://host:5/x"
-
-
-@pytest.mark.parametrize(
-    ("uri", "server"),
-    [
-        ("sqlite:////data/runs.db", False),
-        ("postgresql://db/runs", False),
-        ("postgresql+psycopg2://me:pw@db:5432/runs", False),
-        ("mysql+pymysql://db/runs", False),
-        ("mssql+pyodbc://db/runs", False),
-        ("http://127.0.0.1:5000", True),
-        ("https://runs.example.org/mlflow", True),
-        ("databricks", True),
-        ("databricks://profile", True),
-        ("databricks-uc", True),
-        ("uc:http://127.0.0.1:8080", True),
-        ("azureml://eastus.api.azureml.ms/mlflow/v1.0/subscriptions/s", True),
-        ("arn:aws:sagemaker:eu-west-1:1234:mlflow-tracking-server/runs", True),
-    ],
-)
-def test_a_store_is_a_database_or_a_server_by_its_scheme(
-    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str, server: bool
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert store_uri(root) == uri
-    assert is_server(uri) is server
-    if server:
-        with pytest.raises(TrackingError, match=r"names a server, .*: open that in a browser"):
-            serve_ui(root, 5000, "cgan")
-
-
-@pytest.mark.parametrize(
-    ("uri", "words"),
-    [
-        ("localhost:5000", r"without a scheme\. Set it to http://localhost:5000, or https"),
-        ("127.0.0.1:5000/mlflow", r"Set it to http://127\.0\.0\.1:5000/mlflow"),
-    ],
-)
-def test_an_address_without_a_scheme_is_refused_in_words(
-    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str, words: str
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(TrackingError, match=words):
-        store_uri(root)
 
 
 @pytest.mark.slow
