@@ -100,7 +100,7 @@ def _reason(error: Exception, url: URL) -> str:
     if found := re.search(r"FATAL: *(.+)", said):
         said = found[1]
     said = said.strip().splitlines()[0].rstrip(".")
-    said = re.sub(r"^<class '[^']*'>: ", "", said)
+    said = re.sub(r"^(<class '[^']*'>: |\[Errno -?\d+\] )", "", said)
     if "refused" in said or "Connect call failed" in said:
         said = "nothing answers there"
     if isinstance(url.password, str) and url.password:
