@@ -20,7 +20,7 @@ from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import Node
 
 from cgan.errors import ParamsError
-from cgan.params.sections import Params, flatten_names
+from cgan.params.sections import Params, TrainChoices, flatten_names
 
 MAX_BYTES = 1_000_000
 MAX_ALIASES = 20
@@ -114,17 +114,75 @@ def check_params(document: Any, name: Path | str) -> Params:
             f"`git checkout {name}`."
         )
     try:
-        return Params.model_validate(document)
+        params = Params.model_validate(document)
+        problems: list[Any] = [*space_problems(params)]
     except ValidationError as error:
-        # A number or `auto` has a problem with each; the place is told once.
-        places = {problem["loc"][:2]: dict(problem) for problem in reversed(error.errors())}
-        problems = [found | {"loc": place} for place, found in reversed(places.items())]
-    told = [_problem_in_words(problem) for problem in problems[:MAX_SHOWN]]
+        problems = _by_place(error)
+    if not problems:
+        return params
+    told = [p if isinstance(p, str) else _problem_in_words(p) for p in problems[:MAX_SHOWN]]
     if len(problems) == 1:
         raise ParamsError(f"{name}: {told[0]}")
     lines = "\n".join(f"  - {problem}" for problem in told)
     first = f", the first {MAX_SHOWN} of them" if len(problems) > MAX_SHOWN else ""
     raise ParamsError(f"{name}: {len(problems):,} problems{first}:\n{lines}")
+
+
+def _by_place(error: ValidationError) -> list[dict[str, Any]]:
+    """Its problems. A number or `auto` has a problem with each; the place is told once."""
+    places: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for problem in reversed(error.errors()):
+        depth = 4 if problem["loc"][:2] == ("sweep", "space") else 2
+        places[problem["loc"][:depth]] = dict(problem)
+    return [found | {"loc": place} for place, found in reversed(places.items())]
+
+
+# --- the space of a sweep -----------------------------------------------------------------------
+
+# Why these of `train` cannot be searched.
+NOT_SEARCHED = {
+    "seed": "a seed is luck, not a better recipe; `sweep.seeds` says with how many the best is confirmed",
+    "probes": "trials are compared probe by probe, so each needs as many",
+}
+
+
+def space_problems(params: Params) -> list[str]:
+    """What is wrong with `sweep.space`, measured by each param's own type and limits."""
+    document = params.model_dump(by_alias=True)
+    problems = []
+    for key, dimension in params.sweep.space.items():
+        section, _, name = key.partition(".")
+        if section != "train" or name not in TrainChoices.model_fields:
+            problems.append(f"`sweep.space.{key}`: {_why_not(key)}")
+            continue
+        if name in NOT_SEARCHED:
+            problems.append(f"`sweep.space.{key}`: {NOT_SEARCHED[name]}. Remove it.")
+            continue
+        for value in dimension.bounds():
+            changed = {**document, "train": {**document["train"], name: value}}
+            try:
+                Params.model_validate(changed)
+            except ValidationError as error:
+                # How params go together is looked at over the whole space, before a sweep starts.
+                told = [p for p in _by_place(error) if p["loc"] == ("train", name)]
+                problems += [f"`sweep.space.{key}`: {_problem_in_words(p)}" for p in told[:1]]
+    return problems
+
+
+def _why_not(key: str) -> str:
+    if key in flatten_names(Params):
+        return (
+            "only params of `train` can be searched: the others change the data, or how drawings are "
+            "judged, and trials could no longer be compared. Remove it."
+        )
+    suggestion = _suggestion(key.rpartition(".")[2], TrainChoices, "train.")
+    return f"there is no such param; {suggestion}"
+
+
+def is_whole(key: str) -> bool:
+    """Does `train.KEY` take whole numbers only?"""
+    field = TrainChoices.model_fields[key.removeprefix("train.")]
+    return float not in _types_in(field.annotation)
 
 
 # --- the words for a problem --------------------------------------------------------------------

@@ -239,6 +239,65 @@ class ReevaluateParams(Section):
     max_agreement_drop: float = Field(ge=0, le=1)
 
 
+class Dimension(Section):
+    """Where a sweep searches for one param: from `low` to `high`, or among `choices`."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False  # as many trials between 0.001 and 0.01 as between 0.01 and 0.1
+    step: int | float | None = Field(default=None, gt=0)
+    choices: list[bool | int | float | str] | None = Field(default=None, min_length=2)
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> Self:
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("give either both `low` and `high`, or `choices`")
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.step is not None or self.log:
+                raise ValueError("`choices` stand alone, without `low`, `high`, `step` and `log`")
+            return self
+        assert self.low is not None and self.high is not None
+        if self.low >= self.high:
+            raise ValueError(f"`low` ({self.low}) must be below `high` ({self.high})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"with `log`, `low` must be above 0, got {self.low}")
+        if self.log and self.step is not None:
+            raise ValueError("give `log` or `step`, not both")
+        return self
+
+    def bounds(self) -> list[Any]:
+        """Every choice; or both ends of a range and the value after the first."""
+        if self.choices is not None:
+            return list(self.choices)
+        assert self.low is not None and self.high is not None
+        second = self.low + (self.step or (1 if isinstance(self.low, int) else 0))
+        return [self.low, *([second] if self.low < second < self.high else []), self.high]
+
+
+class SweepParams(Section):
+    """`python -m flows.sweep`: a search for better values of the section `train`."""
+
+    trials: int = Field(ge=1, le=10_000)
+    parallel: int = Field(ge=1, le=1000)
+    objective: Literal[
+        "conditional_accuracy",
+        "fid_judge",
+        "coverage",
+        "recall",
+        "worst_class_accuracy",
+        "gan_train_accuracy",
+        "copies",
+        "kid_judge",
+        "precision",
+        "density",
+    ]
+    seeds: int = Field(ge=2, le=100)
+    prune_after_trials: int | None = Field(ge=1)
+    prune_after_probes: int = Field(ge=1, le=1000)
+    seed: int = Field(ge=0, lt=2**31)
+    space: dict[str, Dimension] = Field(min_length=1)
+
+
 class TrackingParams(Section):
     """What is sent to MLflow, and what happens when it cannot be reached."""
 
@@ -259,6 +318,7 @@ class Params(Section):
     render: RenderParams
     gate: GateParams
     reevaluate: ReevaluateParams
+    sweep: SweepParams
     tracking: TrackingParams
 
 

@@ -86,7 +86,7 @@ def training_run(
         tracker.set_tags({"cgan.resumed": "true"})
     _log_source(tracker, source)
     # These are read after the training and may change before it is resumed; MLflow refuses that.
-    later = {"gate", "reevaluate", "tracking"}
+    later = {"gate", "reevaluate", "sweep", "tracking"}
     as_run = params.model_dump(by_alias=True, exclude=later) | {"train": fitted.model_dump()}
     tracker.log_params(flatten(as_run))
     tracker.log_dataset(dataset)
@@ -136,6 +136,16 @@ def reopen(reference: Path) -> Iterator[Tracker]:
         tracker.write("added")
         tracker.close()
         sender.finish(FINISH_S)
+
+
+def made_for(tags: Mapping[str, str], reference: Path) -> bool:
+    """Was the training in `reference` made with these tags? One that DVC's cache brought was made for
+    something else, and its run is another's."""
+    try:
+        origin = json.loads(reference.read_text())["origin"]
+        return tags.items() <= origin.items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return not tags
 
 
 def deliver_again(

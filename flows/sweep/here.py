@@ -1,0 +1,132 @@
+"""Jobs on this machine: each a process with a git worktree of its own, and without a server.
+
+    python -m flows.sweep.here '{"name": …, "commit": …}'
+
+is that process. It ends with the driver that started it, however that ends: its training writes a
+checkpoint first, and goes on from there when the job is started again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cgan.errors import CganError
+from cgan.params.editing import set_params
+from cgan.project import RUN_REFERENCE
+from cgan.tracking.run import made_for
+from cgan.tracking.sender import flush, waiting_journals
+from cgan.tracking.store import STORE
+from flows import workplace
+from flows.dvc import choose, read_stages, repro_stage
+from flows.sweep.jobs import Job, Seen, State, was_killed
+
+FAILED = 3  # exit code: the job's own error is the last line
+SWEEPS = Path(".cgan/sweeps")  # logs and locks of jobs
+
+
+class Here:
+    """This machine. `store`: MLflow's, for a worktree would take one of its own."""
+
+    def __init__(self, base: Path, commit: str, store: str) -> None:
+        self.base, self.commit, self.store = base, commit, store
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, job: Job, attempt: int) -> None:
+        """A former driver's process has ended with it, or is about to: the new one waits for it."""
+        log = self._log(job)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        told = json.dumps(asdict(job) | {"commit": self.commit, "base": str(self.base)})
+        with log.open("ab") as output:
+            self._processes[job.name] = subprocess.Popen(
+                [sys.executable, "-m", "flows.sweep.here", told],
+                cwd=self.base,
+                env={**os.environ, STORE: self.store},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def look(self, job: Job) -> Seen:
+        code = self._processes[job.name].poll()
+        if code is None:
+            return Seen(State.RUNNING)
+        if code == 0:
+            return Seen(State.DONE)
+        lines = self._log(job).read_text(errors="replace").rsplit("Error: ", 1)
+        words = lines[1].strip() if code == FAILED and len(lines) > 1 else f"ended with {code}"
+        return Seen(State.FAILED if code == FAILED else State.GONE, words)
+
+    def stop(self, job: Job) -> None:
+        process = self._processes[job.name]
+        process.terminate()
+        process.wait()
+
+    def tidy(self, job: Job) -> None:
+        workplace.remove(self.base, job.name)
+        self._log(job).with_suffix(".lock").unlink(missing_ok=True)
+
+    def _log(self, job: Job) -> Path:
+        return self.base / SWEEPS / f"{job.name}.log"
+
+
+def do(job: Job, base: Path, commit: str) -> None:
+    """All stages of a job, in its tree. Raises CganError when one fails."""
+    tree = workplace.prepare(base, commit, job.name)
+    os.chdir(tree)
+    set_params(job.overrides)
+    env = {"MLFLOW_RUN_CONTEXT": json.dumps(job.tags)} if job.tags else {}
+    for stage in choose(read_stages(), job.stages):
+        # A training that DVC brings back from its cache has no MLflow run of its own.
+        force = stage.name == "train" and not made_for(job.tags, RUN_REFERENCE)
+        began = time.monotonic()
+        outcome = repro_stage(stage.name, _say, force=force, env=env)
+        _say(f"{stage.name}: {outcome}, {time.monotonic() - began:.1f} s")
+    if waiting_journals(tree):
+        for line in flush(tree):
+            _say(line)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _end_with(driver: int) -> None:
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> int:
+    driver = os.getppid()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    _end_with(driver)
+    told: dict[str, Any] = json.loads(sys.argv[1])
+    base, commit = Path(told.pop("base")), told.pop("commit")
+    job = Job(**told)
+    with (base / SWEEPS / f"{job.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            do(job, base, commit)
+        except CganError as error:
+            _say(f"Error: {error}")
+            return 137 if was_killed(str(error)) else FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

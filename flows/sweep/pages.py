@@ -1,0 +1,139 @@
+"""A sweep in MLflow: one parent run, and a child for each training. What they measured is read from there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgan.errors import TrackingError
+from cgan.params.reading import load_params
+from cgan.quality.table import Report
+from cgan.runs.sweeps import JOB, NAME, PARENT_TAG, ROLE, STATE
+from cgan.tracking.run import user
+from cgan.tracking.store import (
+    client_settings,
+    environment_set,
+    experiment_name,
+    open_store,
+    reason_of,
+    without_credentials,
+)
+from flows.sweep.jobs import Job
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+PATIENCE_S = 300.0  # with a store that went away: the trainings go on meanwhile
+RETRY_S = 5.0
+
+
+class Pages:
+    """The sweep's runs in the store at `uri`."""
+
+    def __init__(self, uri: str, root: Path) -> None:
+        self.uri = uri
+        self.shown = without_credentials(uri)
+        self._settings = environment_set(client_settings())
+        self._settings.__enter__()
+        experiment = experiment_name(load_params().tracking.experiment)
+        with self._told():
+            self.client, self.experiment_id = open_store(uri, root, experiment)
+
+    def parent(self, name: str, title: str, params: dict[str, Any]) -> str:
+        """The parent run's id; made once, however often it is asked for."""
+        with self._told():
+            query = f"tags.`{NAME}` = '{name}' and tags.`{ROLE}` = 'parent'"
+            found = self.client.search_runs([self.experiment_id], query, max_results=1)
+            if found:
+                return str(found[0].info.run_id)
+            tags = {NAME: name, ROLE: "parent", "mlflow.source.name": "flows.sweep"}
+            if who := user():
+                tags["mlflow.user"] = who
+            made = self.client.create_run(self.experiment_id, tags=tags, run_name=title)
+            run_id = str(made.info.run_id)
+            for key, value in params.items():
+                self.client.log_param(run_id, key, json.dumps(value)[:6000])
+            return run_id
+
+    def child(self, job: Job) -> Run | None:
+        """The run of a job: the one that was evaluated, or the newest, for a job that moved to another
+        machine has two. None if it has made none yet."""
+        runs = self.ask(
+            lambda: self.client.search_runs(
+                [self.experiment_id], f"tags.`{JOB}` = '{job.name}'", order_by=["start_time DESC"]
+            )
+        )
+        evaluated = [run for run in runs if any(k.startswith("quality/") for k in run.data.metrics)]
+        return next(iter([*evaluated, *runs]), None)
+
+    def probes(self, job: Job, key: str) -> list[float]:
+        """What the judge said of the drawings, from look to look; empty also while the store is away."""
+        from mlflow.exceptions import MlflowException
+
+        with contextlib.suppress(MlflowException):
+            query = f"tags.`{JOB}` = '{job.name}'"
+            order = ["start_time DESC"]
+            for run in self.client.search_runs([self.experiment_id], query, order_by=order):
+                points = self.client.get_metric_history(run.info.run_id, key)
+                return [p.value for p in sorted(points, key=lambda p: p.step) if p.step > 0]
+        return []
+
+    def evaluation(self, run_id: str) -> Report:
+        """What `evaluate` wrote, from the run's files."""
+
+        def read() -> Report:
+            with tempfile.TemporaryDirectory() as folder:
+                path = self.client.download_artifacts(run_id, "reports/evaluation.json", folder)
+                return dict(json.loads(Path(path).read_text()))
+
+        return self.ask(read)
+
+    def mark(self, job: Job, state: str) -> None:
+        """How a job ended, on each run that it made; one that was left behind is ended."""
+        runs = self.ask(
+            lambda: self.client.search_runs(
+                [self.experiment_id], f"tags.`{JOB}` = '{job.name}'", order_by=["start_time DESC"]
+            )
+        )
+        best = self.child(job)
+        for run in runs:
+            own = best is not None and run.info.run_id == best.info.run_id
+            self.ask(self.client.set_tag, run.info.run_id, STATE, state if own else "cut off")
+            if run.info.status == "RUNNING":
+                self.ask(self.client.set_terminated, run.info.run_id, "KILLED")
+
+    def ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """The call's answer, also of a store that comes back within PATIENCE_S."""
+        from mlflow.exceptions import MlflowException
+
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return call(*arguments)
+            except (MlflowException, OSError) as error:
+                if time.monotonic() > deadline:
+                    raise self._away(error) from None
+            time.sleep(RETRY_S)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            raise self._away(error) from None
+
+    def _away(self, error: Exception) -> TrackingError:
+        return TrackingError(
+            f"MLflow at {self.shown} cannot be used ({reason_of(error)}), and a sweep reads there what its "
+            "trainings measured. Start it, then run the same command again: it goes on."
+        )
+
+    def child_tags(self, name: str, parent: str, job: str, role: str, label: str) -> dict[str, str]:
+        return {PARENT_TAG: parent, NAME: name, JOB: job, ROLE: role, "cgan.sweep.of": label}
