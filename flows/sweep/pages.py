@@ -7,12 +7,12 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgan.errors import TrackingError
 from cgan.params.reading import load_params
-from cgan.quality.table import Report
 from cgan.runs.sweeps import JOB, NAME, PARENT_TAG, ROLE, STATE
 from cgan.tracking.run import user
 from cgan.tracking.store import (
@@ -30,6 +30,17 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 300.0  # with a store that went away: the trainings go on meanwhile
 RETRY_S = 5.0
+COLLAPSED = "TrainingError"  # how the reason begins with which such a run ends
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of a training that was evaluated. `passport`: what its numbers depend on."""
+
+    run_id: str
+    value: float
+    seconds: float
+    passport: dict[str, Any]
 
 
 class Pages:
@@ -83,16 +94,6 @@ class Pages:
                 return [p.value for p in sorted(points, key=lambda p: p.step) if p.step > 0]
         return []
 
-    def evaluation(self, run_id: str) -> Report:
-        """What `evaluate` wrote, from the run's files."""
-
-        def read() -> Report:
-            with tempfile.TemporaryDirectory() as folder:
-                path = self.client.download_artifacts(run_id, "reports/evaluation.json", folder)
-                return dict(json.loads(Path(path).read_text()))
-
-        return self.ask(read)
-
     def mark(self, job: Job, state: str) -> None:
         """How a job ended, on each run that it made; one that was left behind is ended."""
         runs = self.ask(
@@ -135,5 +136,37 @@ class Pages:
             "trainings measured. Start it, then run the same command again: it goes on."
         )
 
-    def child_tags(self, name: str, parent: str, job: str, role: str, label: str) -> dict[str, str]:
-        return {PARENT_TAG: parent, NAME: name, JOB: job, ROLE: role, "cgan.sweep.of": label}
+    @staticmethod
+    def child_tags(name: str, parent: str, job: str, role: str) -> dict[str, str]:
+        return {PARENT_TAG: parent, NAME: name, JOB: job, ROLE: role}
+
+    def collapsed(self, job: Job) -> bool:
+        """Did its training end itself, because there was nothing left to hope for?"""
+        run = self.child(job)
+        return run is not None and run.data.tags.get("cgan.ended_by", "").startswith(COLLAPSED)
+
+    def measured(self, job: Job, objective: str) -> Measured | str:
+        """What a job that is done measured; in words, why there is nothing."""
+        run = self.child(job)
+        if run is None:
+            return (
+                f"it is done, and {self.shown} has no run of it. Do its workers use the same "
+                "MLFLOW_TRACKING_URI and experiment?"
+            )
+        value = run.data.metrics.get(f"quality/{objective}")
+        if value is None:
+            return f"its run {run.info.run_id} has no quality/{objective}"
+        run_id = str(run.info.run_id)
+        seconds = run.data.metrics.get("time/training_s", 0.0)
+        return Measured(run_id, value, seconds, self._passport(run_id))
+
+    def _passport(self, run_id: str) -> dict[str, Any]:
+        """What its numbers depend on, from the file that `evaluate` wrote."""
+
+        def read() -> dict[str, Any]:
+            with tempfile.TemporaryDirectory() as folder:
+                path = self.client.download_artifacts(run_id, "reports/evaluation.json", folder)
+                return dict(json.loads(Path(path).read_text())["passport"])
+
+        found: dict[str, Any] = self.ask(read)
+        return found

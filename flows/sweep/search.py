@@ -1,132 +1,38 @@
 """The search: Optuna proposes params, trainings answer, and all that is known of it is in Optuna's storage.
 
-A trial is RUNNING in the storage from before its training begins until after its result is written down, and
-its job's name follows from its number. So a new driver knows which trainings to start again or to find.
+A trial is RUNNING in the storage from before its training begins until its result is written down, and its
+job's name follows from its number. So a new driver knows which trainings to start again, or to find.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
-from cgan import git
 from cgan.errors import CganError
-from cgan.params.reading import parse_yaml
-from cgan.params.sections import Params, flatten
+from cgan.params.sections import Params
 from cgan.quality.intervals import passports_differ
 from cgan.quality.table import METRICS
 from flows.sweep import space
 from flows.sweep.jobs import Job, Place, Seen, State, work
 from flows.sweep.pages import Pages
+from flows.sweep.study import RUN, STOPPED, VALUES, WORDS, Counted, Facts, finished, is_pinned
 
-STORAGE = "OPTUNA_STORAGE"
-FACTS, ATTEMPTS, VALUES, WORDS, RUN, STOPPED = "facts", "attempts", "params", "words", "run", "stopped"
-GIVE_UP_AFTER = 3  # failures, when nothing else has happened: the next would fail too
-# What a training's own judge says of its drawings, and how it goes with the objective.
-ACCURACY, DISTANCE = "probe/conditional_accuracy", "probe/fid_judge"
+GIVE_UP_AFTER = 3  # failures in a row: the next would fail too
+LOOK_EVERY_S = 5.0  # at the probes of a training
+# What a training's own judge says of its drawings, and whether less of it is better.
+ACCURACY, DISTANCE = ("probe/conditional_accuracy", "higher"), ("probe/fid_judge", "lower")
 BY_ACCURACY = ("conditional_accuracy", "worst_class_accuracy", "gan_train_accuracy")
-CODE = ("cgan", "dvc.yaml")  # what results depend on, beside params and data
-NOT_PART = ("sweep", "gate", "reevaluate", "tracking")  # sections that change no result
 
-
-def storage_address(base: Path) -> str:
-    """OPTUNA_STORAGE, else a file of the project."""
-    return os.environ.get(STORAGE, "").strip() or f"sqlite:///{base / '.cgan' / 'optuna.db'}"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What all trainings of a sweep share; as it was when the sweep began."""
-
-    commit: str
-    base: dict[str, Any]  # params that differ from those of the commit
-    objective: str
-
-
-def facts_of(folder: Path, params: Params) -> tuple[Facts, str]:
-    """The facts of a sweep that begins now, and a digest of all that its results depend on."""
-    commit = git.git("rev-parse", "HEAD", folder=folder).decode().strip()
-    changed = [
-        name
-        for name in git.git("status", "--porcelain", "--", *CODE, folder=folder).decode().splitlines()
-        if name.strip()
-    ]
-    if changed:
-        raise CganError(
-            f"changed since commit {commit[:10]}: {', '.join(line[3:] for line in changed[:5])}. The trainings "
-            "of a sweep run the code of a commit: commit the change, then start the sweep."
-        )
-    committed = parse_yaml(git.git("show", "HEAD:params.yaml", folder=folder).decode(), "params.yaml")
-    then, now = flatten(committed), flatten(params)
-    here = {key: value for key, value in now.items() if key.split(".")[0] not in NOT_PART}
-    base = {key: value for key, value in here.items() if then.get(key, ...) != value}
-    code = [git.git("rev-parse", f"HEAD:{name}", folder=folder).decode() for name in CODE]
-    searched = {key: each.model_dump() for key, each in params.sweep.space.items()}
-    whole = json.dumps([here, code, searched, params.sweep.objective], sort_keys=True)
-    facts = Facts(commit, base, params.sweep.objective)
-    return facts, hashlib.sha256(whole.encode()).hexdigest()[:8]
-
-
-def open_study(base: Path, name: str, params: Params) -> optuna.Study:
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    address = storage_address(base)
-    (base / ".cgan").mkdir(exist_ok=True)
-    s = params.sweep
-    try:
-        study = optuna.create_study(
-            storage=address,
-            study_name=name,
-            direction="minimize" if METRICS[s.objective].better == "lower" else "maximize",
-            load_if_exists=True,
-        )
-    except Exception as error:
-        shown = address.split("@")[-1]
-        raise CganError(
-            f"Optuna's storage {shown} cannot be used ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:200]}). {STORAGE} names it."
-        ) from None
-    # A sampler's dice are not stored: with the same seed again, a second driver would repeat the first throws.
-    study.sampler = optuna.samplers.TPESampler(
-        seed=s.seed + len(study.get_trials(deepcopy=False)),
-        n_startup_trials=max(5, len(s.space) + 1),
-        multivariate=True,
-        constant_liar=True,
-    )
-    study.pruner = (
-        optuna.pruners.NopPruner()
-        if s.prune_after_trials is None
-        else optuna.pruners.MedianPruner(s.prune_after_trials, s.prune_after_probes)
-    )
-    return study
-
-
-class Counted:
-    """Attempts of jobs, in the study."""
-
-    def __init__(self, study: optuna.Study) -> None:
-        self.study = study
-
-    def __call__(self, job: Job) -> int:
-        return int(self.study.user_attrs.get(f"{ATTEMPTS} {job.name}", 1))
-
-    def again(self, job: Job) -> int:
-        count = self(job) + 1
-        self.study.set_user_attr(f"{ATTEMPTS} {job.name}", count)
-        return count
+Say = Callable[[str], None]
 
 
 class Search:
-    """Trials until there are `wanted`. `parent` is MLflow's run of the sweep."""
+    """Trials of one study. `parent` is MLflow's run of the sweep."""
 
     def __init__(
         self,
@@ -136,68 +42,150 @@ class Search:
         place: Place,
         pages: Pages,
         parent: str,
+        say: Say,
     ) -> None:
-        self.study, self.params, self.facts = study, params, facts
+        self.study, self.params, self.facts, self.say = study, params, facts, say
         self.place, self.pages, self.parent = place, pages, parent
         self.distributions = space.distributions(params)
+        self.probe, better = ACCURACY if facts.objective in BY_ACCURACY else DISTANCE
+        # Reported values go the way of the objective: an accuracy rises where a distance falls.
+        self.sign = 1.0 if better == METRICS[facts.objective].better else -1.0
         self._trials: dict[str, Trial] = {}
+        self._looked: dict[str, float] = {}
         self._failures = 0
 
-    def run(self, wanted: int, parallel: int, say: Any) -> None:
-        self.say = say
+    def run(self, wanted: int, parallel: int) -> None:
+        """Go on until there are `wanted` results. Raises CganError where nothing but failures comes."""
         if not self.study.get_trials(deepcopy=False):
-            self._begin_with_the_present()
-        work(
-            self.place,
-            self._upcoming(wanted),
-            parallel,
-            Counted(self.study),
-            self._watch,
-            self._ended,
-        )
-
-    def _begin_with_the_present(self) -> None:
-        """The first trial is what params.yaml holds, as far as the space has it."""
-        inside = space.present(self.params)
-        self.study.enqueue_trial(inside, skip_if_exists=True)
+            # The first trial is what params.yaml holds, as far as the space has it.
+            self.study.enqueue_trial(space.present(self.params))
+        jobs = self._upcoming(wanted)
+        work(self.place, jobs, parallel, Counted(self.study), self._watch, self._ended)
+        for trial in self.study.get_trials(deepcopy=False):
+            self.place.tidy(self._job_of(trial.number, {}))  # a driver was killed before it did
 
     def _upcoming(self, wanted: int) -> Iterator[Job]:
         for frozen in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            yield self._job(Trial(self.study, frozen._trial_id))
-        while True:
-            known = [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
-            if len(known) >= wanted:
-                return
-            yield self._job(self.study.ask())
+            job = self._job(Trial(self.study, frozen._trial_id))
+            if STOPPED in frozen.user_attrs:
+                self.place.stop(job)
+                self._ended(job, Seen(State.GONE))
+                continue
+            self.say(f"trial {frozen.number}: taken up again")
+            yield job
+        while len(finished(self.study)) + len(self._trials) < wanted:
+            trial = self.study.ask()
+            job = self._job(trial)
+            same = [
+                t for t in finished(self.study) if t.user_attrs[VALUES] == trial.user_attrs[VALUES]
+            ]
+            if same and same[0].state is TrialState.COMPLETE:
+                self._as_before(trial, same[0])
+                continue
+            self.say(f"trial {trial.number}: {_in_words(trial.user_attrs[VALUES])}")
+            yield job
 
     def _job(self, trial: Trial) -> Job:
         """What a trial trains. What was suggested before a kill stays; what is missing is suggested now."""
         suggested = {key: trial._suggest(key, each) for key, each in self.distributions.items()}
         values = space.rounded(self.params, suggested)
         trial.set_user_attr(VALUES, values)
-        name = f"{self.study.study_name}-trial-{trial.number}"
-        tags = self.pages.child_tags(
-            self.study.study_name, self.parent, name, "trial", f"trial {trial.number}"
-        )
-        job = Job(name, {**self.facts.base, **values}, tags)
-        self._trials[name] = trial
+        job = self._job_of(trial.number, values)
+        self._trials[job.name] = trial
         return job
 
+    def _job_of(self, number: int, values: dict[str, Any]) -> Job:
+        name = f"{self.study.study_name}-trial-{number}"
+        tags = self.pages.child_tags(self.study.study_name, self.parent, name, "trial")
+        return Job(name, {**self.facts.base, **values}, {**tags, "cgan.sweep.trial": str(number)})
+
+    def _as_before(self, trial: Trial, same: optuna.trial.FrozenTrial) -> None:
+        """The same params, so the same bytes: nothing is to be learnt from training them again."""
+        del self._trials[f"{self.study.study_name}-trial-{trial.number}"]
+        trial.set_user_attr(WORDS, f"the params of trial {same.number}")
+        trial.set_user_attr(RUN, same.user_attrs[RUN])
+        self.study.tell(trial.number, same.value)
+        self.say(f"trial {trial.number}: the params of trial {same.number}, so its result")
+
     def _watch(self, job: Job) -> bool:
-        return True
+        """Report the probes of a training to Optuna; is it worth going on?"""
+        now = time.monotonic()
+        if now - self._looked.get(job.name, now - LOOK_EVERY_S) < LOOK_EVERY_S:
+            return True
+        self._looked[job.name] = now
+        trial = self._trials[job.name]
+        count = self._report(job, trial)
+        if not count or count >= self.params.train.probes or not trial.should_prune():
+            return True
+        trial.set_user_attr(STOPPED, count)
+        return False
+
+    def _report(self, job: Job, trial: Trial) -> int:
+        """By number and not by step: trainings of another length or batch have others."""
+        values = self.pages.probes(job, self.probe)
+        known = self.study.trials[trial.number].intermediate_values
+        for number, value in enumerate(values, 1):
+            if number not in known:
+                trial.report(self.sign * value, number)
+        return len(values)
 
     def _ended(self, job: Job, seen: Seen) -> None:
         trial = self._trials.pop(job.name)
-        if seen.state is State.DONE:
-            run = self.pages.child(job)
-            assert run is not None
-            value = run.data.metrics[f"quality/{self.facts.objective}"]
-            trial.set_user_attr(RUN, run.info.run_id)
-            self.study.tell(trial.number, value)
-            self.pages.mark(job, "complete")
-            self.say(f"trial {trial.number}: {self.facts.objective} {value:.4g}")
+        stopped = self.study.trials[trial.number].user_attrs.get(STOPPED)
+        if stopped is not None:
+            told = f"stopped after probe {stopped} of {self.params.train.probes}: worse than the median"
+            self._tell(job, trial, TrialState.PRUNED, "pruned", told)
+        elif seen.state is State.DONE:
+            self._measured(job, trial)
+        elif self.pages.collapsed(job):
+            self._report(job, trial)
+            self._tell(job, trial, TrialState.PRUNED, "collapsed", seen.words)
         else:
-            trial.set_user_attr(WORDS, seen.words)
-            self.study.tell(trial.number, state=TrialState.FAIL)
-            self.say(f"trial {trial.number}: failed: {seen.words}")
-        self.place.tidy(job)
+            self._tell(job, trial, TrialState.FAIL, "failed", seen.words)
+
+    def _measured(self, job: Job, trial: Trial) -> None:
+        self._report(job, trial)
+        measured = self.pages.measured(job, self.facts.objective)
+        if isinstance(measured, str):
+            self._tell(job, trial, TrialState.FAIL, "failed", measured)
+            return
+        if other := is_pinned(self.study, "passport", measured.passport, _differ):
+            told = f"it was measured by another ruler than the first trial: {other}"
+            self._tell(job, trial, TrialState.FAIL, "failed", told)
+            return
+        trial.set_user_attr(RUN, measured.run_id)
+        trial.set_user_attr("seconds", measured.seconds)
+        told = f"{METRICS[self.facts.objective].name} {measured.value:.4g}"
+        self._tell(job, trial, TrialState.COMPLETE, "complete", told, measured.value)
+
+    def _tell(
+        self,
+        job: Job,
+        trial: Trial,
+        state: TrialState,
+        tag: str,
+        words: str,
+        value: float | None = None,
+    ) -> None:
+        if state is not TrialState.COMPLETE:
+            trial.set_user_attr(WORDS, words)
+        self.pages.mark(job, tag)
+        self.study.tell(trial.number, value, state)
+        self.say(f"trial {trial.number}: {'' if value is not None else f'{tag}: '}{words}")
+        self._failures = self._failures + 1 if state is TrialState.FAIL else 0
+        if self._failures >= GIVE_UP_AFTER:
+            raise CganError(
+                f"{GIVE_UP_AFTER} trials in a row failed; the last: {words}\nMend that, then run the same "
+                "command again: it goes on."
+            )
+        if state is not TrialState.FAIL:
+            self.place.tidy(job)  # of one that failed, the tree stays to be looked into
+
+
+def _differ(first: dict[str, Any], other: dict[str, Any]) -> str:
+    found = passports_differ({"passport": first}, {"passport": other})
+    return ", ".join(f"{key} {a} and {b}" for key, (a, b) in found.items())
+
+
+def _in_words(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key.removeprefix('train.')} {value}" for key, value in values.items())

@@ -1,0 +1,89 @@
+"""Is the best trial better, or was it lucky? It and the params of today are trained with fresh seeds.
+
+The value by which a trial won is not used: the best of many is so by its luck too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from cgan.params.sections import Params
+from flows.sweep import space
+from flows.sweep.jobs import Job, Place, Seen, State, work
+from flows.sweep.pages import Pages
+from flows.sweep.search import Say
+from flows.sweep.study import VALUES, Counted, Facts
+
+Results = dict[str, dict[int, float | None]]  # role → seed → the objective, None where it failed
+
+
+def best_of(study: optuna.Study) -> FrozenTrial | None:
+    if not study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+        return None
+    return study.best_trial
+
+
+class Confirmation:
+    def __init__(
+        self,
+        study: optuna.Study,
+        params: Params,
+        facts: Facts,
+        place: Place,
+        pages: Pages,
+        parent: str,
+        say: Say,
+    ) -> None:
+        self.study, self.params, self.facts, self.say = study, params, facts, say
+        self.place, self.pages, self.parent = place, pages, parent
+        self.results: Results = {"best": {}, "present": {}}
+
+    def run(self, best: FrozenTrial, parallel: int) -> Results:
+        """The objective of both, with each seed. What is known from a former driver is not trained again."""
+        work(
+            self.place,
+            self._jobs(best),
+            parallel,
+            Counted(self.study),
+            lambda _: True,
+            self._ended,
+        )
+        return self.results
+
+    def is_there(self, best: FrozenTrial) -> bool:
+        """Do both hold the same values?"""
+        return dict(best.user_attrs[VALUES]) == space.present(self.params)
+
+    def _jobs(self, best: FrozenTrial) -> Iterator[Job]:
+        own = self.params.train.seed
+        for seed in range(own + 1, own + 1 + self.params.sweep.seeds):
+            for role, values in (("best", best.user_attrs[VALUES]), ("present", {})):
+                of = f"trial-{best.number}" if role == "best" else "present"
+                name = f"{self.study.study_name}-{of}-seed-{seed}"
+                key = f"seed result {name}"
+                if key in self.study.user_attrs:
+                    self.results[role][seed] = self.study.user_attrs[key]
+                    continue
+                tags = self.pages.child_tags(self.study.study_name, self.parent, name, role)
+                tags |= {"cgan.sweep.seed": str(seed), "cgan.sweep.trial": str(best.number)}
+                overrides: dict[str, Any] = {**self.facts.base, **values, "train.seed": seed}
+                self.say(f"{of.replace('-', ' ')} with seed {seed}")
+                yield Job(name, overrides, tags)
+
+    def _ended(self, job: Job, seen: Seen) -> None:
+        role, seed = job.tags["cgan.sweep.role"], int(job.tags["cgan.sweep.seed"])
+        value: float | None = None
+        words = seen.words
+        if seen.state is State.DONE:
+            measured = self.pages.measured(job, self.facts.objective)
+            words = measured if isinstance(measured, str) else f"{measured.value:.4g}"
+            value = None if isinstance(measured, str) else measured.value
+        self.results[role][seed] = value
+        self.pages.mark(job, "failed" if value is None else "complete")
+        self.study.set_user_attr(f"seed result {job.name}", value)
+        self.say(f"{role} with seed {seed}: {words}")
+        self.place.tidy(job)
