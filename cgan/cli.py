@@ -13,6 +13,7 @@ import typer
 
 from cgan import __version__
 from cgan.errors import CganError, ensure_streams, extra_with
+from cgan.runs.sweep_commands import sweep
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -222,6 +223,7 @@ def ui(
     serve_ui(project_root(), port, experiment_name(experiment), host, allow_remote)
 
 
+app.add_typer(sweep, name="sweep")
 track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")
 app.add_typer(track, name="track")
 

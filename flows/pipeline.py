@@ -27,7 +27,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ from rich.console import Console
 from cgan.errors import CganError
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
+from cgan.project import RUN_REFERENCE
+from cgan.tracking.run import made_for
 from flows import artifacts, names, remote
 from flows.dvc import (
     BusyError,
@@ -178,7 +180,10 @@ def _attempt(job: Task[..., State[Any]], *arguments: Any) -> State[Any]:
 
 
 def _run_stages(
-    stages: Sequence[Stage], refresh: bool, results: list[artifacts.StageResult]
+    stages: Sequence[Stage],
+    refresh: bool,
+    results: list[artifacts.StageResult],
+    tags: Mapping[str, str] | None = None,
 ) -> State[Any] | None:
     """Run the stages one after the other; add to `results`. Returns the flow's state if one fails."""
     for stage in stages:
@@ -186,7 +191,9 @@ def _run_stages(
             name=stage.name, task_run_name=stage.name, description=stage.description
         )
         started = time.monotonic()
-        state = _attempt(job, stage.name, refresh and not stage.upstream)
+        # A training that DVC brings back has an MLflow run already, which cannot get these tags.
+        own = stage.name != "train" or made_for(tags or {}, RUN_REFERENCE)
+        state = _attempt(job, stage.name, (refresh and not stage.upstream) or not own)
         seconds = time.monotonic() - started
         outcome = state.result() if state.is_completed() else "failed"
         results.append(artifacts.StageResult(stage.name, outcome, seconds))
@@ -266,7 +273,8 @@ def pipeline(
             a deployment starts from the committed params.yaml, so there they last for one run.
         stages: Only these stages of dvc.yaml, on the inputs that are there. Default: all.
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
-        tags: Tags for the MLflow run that this makes, such as {"mlflow.parentRunId": …}.
+        tags: Tags for the MLflow run that this makes, such as {"mlflow.parentRunId": …}. With any, a
+            training is not brought back from DVC's cache: its run would be another's.
     """
     end_with_worker()
     _name_slots()
@@ -280,7 +288,7 @@ def pipeline(
         written = _attempt(write_overrides, overrides)
         if not written.is_completed():
             return Failed(message=written.message)
-    failed = _run_stages(chosen, refresh, results)
+    failed = _run_stages(chosen, refresh, results, tags)
     # The stages that ended before one failed count, too.
     undelivered = _deliver(results, whole=not failed and not stages)
     if failed := failed or undelivered:

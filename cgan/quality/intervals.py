@@ -10,6 +10,8 @@ would lie too low.
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from cgan.quality.evaluation import COPIES_SAMPLE
@@ -50,6 +52,20 @@ def difference(a: float, of_a: Interval, b: float, of_b: Interval) -> Interval:
     low = change - math.hypot(b - of_b[0], of_a[1] - a)
     high = change + math.hypot(of_b[1] - b, a - of_a[0])
     return low, high
+
+
+def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, Interval]:
+    """mean(b) - mean(a) with Welch's interval, for trainings with several seeds: it covers the luck of a
+    seed, too. Each needs two values at least."""
+    change = sum(b) / len(b) - sum(a) / len(a)
+    parts = [statistics.variance(values) / len(values) for values in (a, b)]
+    if not sum(parts):
+        return change, (change, change)
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (len(values) - 1) for part, values in zip(parts, (a, b), strict=True)
+    )
+    reach = STUDENT[min(int(freedom), len(STUDENT)) - 1] * math.sqrt(sum(parts))
+    return change, (change - reach, change + reach)
 
 
 def passports_differ(a: Report, b: Report) -> dict[str, tuple[Any, Any]]:

@@ -143,7 +143,7 @@ def made_for(tags: Mapping[str, str], reference: Path) -> bool:
     something else, and its run is another's."""
     try:
         origin = json.loads(reference.read_text())["origin"]
-        return tags.items() <= origin.items()
+        return bool(tags.items() <= origin.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return not tags
 

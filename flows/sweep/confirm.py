@@ -12,7 +12,6 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from cgan.params.sections import Params
-from flows.sweep import space
 from flows.sweep.jobs import Job, Place, Seen, State, work
 from flows.sweep.pages import Pages
 from flows.sweep.search import Say
@@ -54,16 +53,12 @@ class Confirmation:
         )
         return self.results
 
-    def is_there(self, best: FrozenTrial) -> bool:
-        """Do both hold the same values?"""
-        return dict(best.user_attrs[VALUES]) == space.present(self.params)
-
     def _jobs(self, best: FrozenTrial) -> Iterator[Job]:
         own = self.params.train.seed
         for seed in range(own + 1, own + 1 + self.params.sweep.seeds):
-            for role, values in (("best", best.user_attrs[VALUES]), ("present", {})):
+            for role, values in self._both(best).items():
                 of = f"trial-{best.number}" if role == "best" else "present"
-                name = f"{self.study.study_name}-{of}-seed-{seed}"
+                name = f"{self.study.study_name}-{self.facts.token}-{of}-seed-{seed}"
                 key = f"seed result {name}"
                 if key in self.study.user_attrs:
                     self.results[role][seed] = self.study.user_attrs[key]
@@ -73,6 +68,9 @@ class Confirmation:
                 overrides: dict[str, Any] = {**self.facts.base, **values, "train.seed": seed}
                 self.say(f"{of.replace('-', ' ')} with seed {seed}")
                 yield Job(name, overrides, tags)
+
+    def _both(self, best: FrozenTrial) -> dict[str, dict[str, Any]]:
+        return {"best": best.user_attrs[VALUES], "present": {}}
 
     def _ended(self, job: Job, seen: Seen) -> None:
         role, seed = job.tags["cgan.sweep.role"], int(job.tags["cgan.sweep.seed"])

@@ -68,13 +68,19 @@ class Here:
         return Seen(State.FAILED if code == FAILED else State.GONE, words)
 
     def stop(self, job: Job) -> None:
-        process = self._processes[job.name]
-        process.terminate()
-        process.wait()
+        if process := self._processes.get(job.name):
+            process.terminate()
+            process.wait()
+        with self._lock(job).open("w") as lock:  # a former driver's process may still be ending
+            fcntl.flock(lock, fcntl.LOCK_EX)
 
     def tidy(self, job: Job) -> None:
-        workplace.remove(self.base, job.name)
-        self._log(job).with_suffix(".lock").unlink(missing_ok=True)
+        if (self.base / workplace.TREES / job.name).exists():
+            workplace.remove(self.base, job.name)
+        self._lock(job).unlink(missing_ok=True)
+
+    def _lock(self, job: Job) -> Path:
+        return self._log(job).with_suffix(".lock")
 
     def _log(self, job: Job) -> Path:
         return self.base / SWEEPS / f"{job.name}.log"
@@ -85,6 +91,7 @@ def do(job: Job, base: Path, commit: str) -> None:
     tree = workplace.prepare(base, commit, job.name)
     os.chdir(tree)
     set_params(job.overrides)
+    workplace.share_data(base, tree)
     env = {"MLFLOW_RUN_CONTEXT": json.dumps(job.tags)} if job.tags else {}
     for stage in choose(read_stages(), job.stages):
         # A training that DVC brings back from its cache has no MLflow run of its own.

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgan.errors import TrackingError
+from cgan.markdown import spaced
 from cgan.params.reading import load_params
 from cgan.runs.sweeps import JOB, NAME, PARENT_TAG, ROLE, STATE
+from cgan.tracking.pages import artifact
 from cgan.tracking.run import user
 from cgan.tracking.store import (
     client_settings,
@@ -55,17 +57,19 @@ class Pages:
         with self._told():
             self.client, self.experiment_id = open_store(uri, root, experiment)
 
-    def parent(self, name: str, title: str, params: dict[str, Any]) -> str:
+    def parent(self, job: str, name: str, params: dict[str, Any]) -> str:
         """The parent run's id; made once, however often it is asked for."""
         with self._told():
-            query = f"tags.`{NAME}` = '{name}' and tags.`{ROLE}` = 'parent'"
+            query = f"tags.`{JOB}` = '{job}' and tags.`{ROLE}` = 'parent'"
             found = self.client.search_runs([self.experiment_id], query, max_results=1)
             if found:
-                return str(found[0].info.run_id)
-            tags = {NAME: name, ROLE: "parent", "mlflow.source.name": "flows.sweep"}
+                run_id = str(found[0].info.run_id)
+                self.client.update_run(run_id, status="RUNNING")
+                return run_id
+            tags = {NAME: name, JOB: job, ROLE: "parent", "mlflow.source.name": "flows.sweep"}
             if who := user():
                 tags["mlflow.user"] = who
-            made = self.client.create_run(self.experiment_id, tags=tags, run_name=title)
+            made = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
             run_id = str(made.info.run_id)
             for key, value in params.items():
                 self.client.log_param(run_id, key, json.dumps(value)[:6000])
@@ -107,6 +111,16 @@ class Pages:
             self.ask(self.client.set_tag, run.info.run_id, STATE, state if own else "cut off")
             if run.info.status == "RUNNING":
                 self.ask(self.client.set_terminated, run.info.run_id, "KILLED")
+
+    def publish(self, parent: str, folder: Path, text: str, plots: list[str]) -> None:
+        """The report on the parent run: its text and plots in the description, all its files beside."""
+        pictures = [f"![{name}]({artifact(parent, f'{name}.png')})" for name in plots]
+        self.ask(self.client.log_artifacts, parent, str(folder))
+        note = spaced("\n\n".join([text, *pictures]))
+        self.ask(self.client.set_tag, parent, "mlflow.note.content", note)
+
+    def end(self, parent: str) -> None:
+        self.ask(self.client.set_terminated, parent, "FINISHED")
 
     def ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """The call's answer, also of a store that comes back within PATIENCE_S."""

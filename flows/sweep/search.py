@@ -95,13 +95,16 @@ class Search:
         return job
 
     def _job_of(self, number: int, values: dict[str, Any]) -> Job:
-        name = f"{self.study.study_name}-trial-{number}"
+        name = self._name(number)
         tags = self.pages.child_tags(self.study.study_name, self.parent, name, "trial")
         return Job(name, {**self.facts.base, **values}, {**tags, "cgan.sweep.trial": str(number)})
 
+    def _name(self, number: int) -> str:
+        return f"{self.study.study_name}-{self.facts.token}-trial-{number}"
+
     def _as_before(self, trial: Trial, same: optuna.trial.FrozenTrial) -> None:
         """The same params, so the same bytes: nothing is to be learnt from training them again."""
-        del self._trials[f"{self.study.study_name}-trial-{trial.number}"]
+        del self._trials[self._name(trial.number)]
         trial.set_user_attr(WORDS, f"the params of trial {same.number}")
         trial.set_user_attr(RUN, same.user_attrs[RUN])
         self.study.tell(trial.number, same.value)

@@ -64,6 +64,11 @@ def present(params: Params) -> dict[str, Any]:
     return found
 
 
+def is_present(params: Params, values: Mapping[str, Any]) -> bool:
+    """Are these what params.yaml holds now?"""
+    return dict(values) == {key: params.train.model_dump()[key[6:]] for key in params.sweep.space}
+
+
 def check_combinations(params: Params) -> None:
     """Raise ParamsError for values of the space that do not go together, such as a batch of odd size.
 

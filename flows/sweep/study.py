@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -35,32 +36,39 @@ class Facts:
     """What all trainings of a sweep share, as it was when the sweep began.
 
     `base`: the params that differed from those of the commit. `digest`: of all that a result depends on.
+    `token` is in all its names: a sweep of the same params in another storage is another sweep.
     """
 
     commit: str
     base: dict[str, Any]
     objective: str
     digest: str
+    token: str
 
 
-def facts_of(folder: Path, params: Params) -> Facts:
-    """The facts of a sweep that begins now. Raises CganError where code was changed and not committed."""
-    commit = git.git("rev-parse", "HEAD", folder=folder).decode().strip()
-    status = git.git("status", "--porcelain", "--", *CODE, folder=folder).decode()
-    if changed := [line[3:] for line in status.splitlines()]:
+def facts_of(folder: Path, params: Params, commit: str) -> Facts:
+    """The facts of a sweep that begins now, with the code of `commit`.
+
+    Raises CganError where the code of the working tree is another.
+    """
+    changed = (
+        git.git("diff", "--name-only", commit, "--", *CODE, folder=folder).decode().splitlines()
+    )
+    others = ("ls-files", "--others", "--exclude-standard", "--", *CODE)
+    if changed := changed + git.git(*others, folder=folder).decode().splitlines():
         raise CganError(
-            f"changed since commit {commit[:10]}: {', '.join(changed[:5])}. The trainings of a sweep run the "
-            "code of a commit: commit the change, then start the sweep."
+            f"{', '.join(changed[:5])}: not as in commit {commit[:10]}, and the trainings of a sweep run the "
+            "code of a commit. Commit the change (for a pool also: `make deploy`), then start the sweep."
         )
-    text = git.git("show", "HEAD:params.yaml", folder=folder).decode()
-    committed = flatten(parse_yaml(text, "params.yaml of HEAD"))
+    text = git.git("show", f"{commit}:params.yaml", folder=folder).decode()
+    committed = flatten(parse_yaml(text, f"params.yaml of {commit[:10]}"))
     here = result_params(params)
     base = {key: value for key, value in here.items() if committed.get(key, ...) != value}
-    code = [git.git("rev-parse", f"HEAD:{name}", folder=folder).decode() for name in CODE]
+    code = [git.git("rev-parse", f"{commit}:{name}", folder=folder).decode() for name in CODE]
     searched = {key: each.model_dump() for key, each in params.sweep.space.items()}
     whole = json.dumps([here, code, searched, params.sweep.objective], sort_keys=True)
     digest = hashlib.sha256(whole.encode()).hexdigest()
-    return Facts(commit, base, params.sweep.objective, digest)
+    return Facts(commit, base, params.sweep.objective, digest, secrets.token_hex(3))
 
 
 def result_params(params: Params) -> dict[str, Any]:
@@ -92,8 +100,9 @@ def open_study(base: Path, name: str, params: Params, facts: Facts) -> tuple[opt
         )
         if other := is_pinned(study, "digest", facts.digest, lambda a, b: a * (a != b)):
             raise CganError(
-                f"the sweep `{name}` is of other params, data, code, space or objective (digest {other[:8]}, now "
-                f"{facts.digest[:8]}). Bring those back to go on with it, or give this one another --name."
+                f"the sweep `{name}` is of other params, data, code, space or objective (digest "
+                f"{other[:8]}, now {facts.digest[:8]}). Bring those back to go on with it, or give this one "
+                "another --name."
             )
         is_pinned(study, "facts", asdict(facts), lambda *_: "")
         facts = Facts(**study.user_attrs["facts"])
@@ -120,9 +129,7 @@ def open_study(base: Path, name: str, params: Params, facts: Facts) -> tuple[opt
     return study, facts
 
 
-def is_pinned(
-    study: optuna.Study, key: str, value: Any, differ: Callable[[Any, Any], str]
-) -> str:
+def is_pinned(study: optuna.Study, key: str, value: Any, differ: Callable[[Any, Any], str]) -> str:
     """Write an attribute of the study down if it has none of that name; else, how the two differ."""
     if key not in study.user_attrs:
         study.set_user_attr(key, value)
