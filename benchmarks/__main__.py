@@ -234,6 +234,26 @@ def pipeline(
 
 
 @app.command()
+def large(
+    rows: Annotated[list[int], typer.Option(help="Of the CSV; repeatable.")] = [100_000, 1_000_000],  # noqa: B006
+    folder: Annotated[
+        Path | None, typer.Option(help="Where 8 GB are free for a million rows.")
+    ] = None,
+    write: Write = True,
+) -> None:
+    """Each stage on a CSV of a million rows: seconds and peak memory. A quarter of an hour."""
+    from . import large
+
+    facts = machine.facts()
+    say(machine.sentence(facts))
+    began = time.perf_counter()
+    result = large.measure(rows, folder, say=say)
+    _keep("large", "large", facts, result)
+    _print(result)
+    finish("large", facts, {"large": result}, write, time.perf_counter() - began)
+
+
+@app.command()
 def plot(scale: str = "all") -> None:
     """Draw docs/images/quality_over_time.png again from the curves of the last run."""
     source = CACHE / scale / "quality.json"

@@ -1,0 +1,128 @@
+"""Large data: seconds and peak memory of each stage, each in a process of its own, by /usr/bin/time -v.
+
+`python -m benchmarks large --rows 1000000` writes a CSV of so many rows into a fresh clone and runs the
+stages there. It needs four times the size of the CSV on the disk: the CSV, the tensors, DVC's copies.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cgan.errors import CganError
+
+from .machine import ROOT
+from .synthetic_csv import write_csv
+from .tables import Check, Result, Table
+
+STAGES = (
+    "download",
+    "validate",
+    "preprocess",
+    "train_judge",
+    "train",
+    "evaluate",
+    "render",
+    "page",
+    "record",
+)
+DVC = "DVC: hash and keep all of it"
+PEAK_MB = 2500  # promised of a million rows
+TIME = "/usr/bin/time"
+Say = Callable[[str], None]
+
+
+def measure(
+    rows: list[int],
+    folder: Path | None = None,
+    changes: dict[str, dict[str, Any]] | None = None,
+    say: Say = print,
+) -> Result:
+    """`folder`: where the clones are made, and removed again. `changes`: to params.yaml."""
+    if not Path(TIME).is_file():
+        raise CganError(f"{TIME}: not found. Install it: `apt-get install time`.")
+    result = Result()
+    found = {}
+    for count in rows:
+        with tempfile.TemporaryDirectory(prefix="cgan-large-", dir=folder) as place:
+            found[count] = stages_of(Path(place), count, changes or {}, say)
+    result.figures["rows"] = {str(count): each for count, each in found.items()}
+    table = Table(
+        "Large data: seconds and peak MB of each stage",
+        ["stage", *(f"{count:,} rows, {unit}" for count in rows for unit in ("s", "MB"))],
+        note="Digits of the embedded sample, shifted and noisy, 28 × 28; each stage as a process of its "
+        "own by `/usr/bin/time -v`, in a fresh clone; preset `default`. Peak: the maximum resident set "
+        "size, which counts the pages of memory-mapped files, too.",
+    )
+    for name in (*STAGES, DVC):
+        cells = [f"{found[count][name][key]:{form}}" for count in rows
+                 for key, form in (("seconds", ".1f"), ("peak_mb", ",.0f"))]  # fmt: skip
+        table.add(name, *cells)
+    result.tables.append(table)
+    worst = max(
+        (each["peak_mb"], name, count)
+        for count, stages in found.items()
+        for name, each in stages.items()
+    )
+    result.checks.append(
+        Check(
+            f"no stage takes more than {PEAK_MB:,} MB",
+            f"{worst[0]:,.0f} MB ({worst[1]}, {worst[2]:,} rows)",
+            worst[0] <= PEAK_MB,
+        )
+    )
+    return result
+
+
+def stages_of(
+    place: Path, rows: int, changes: dict[str, dict[str, Any]], say: Say
+) -> dict[str, dict[str, float]]:
+    """Seconds and peak MB of each stage on a CSV of so many rows."""
+    clone = place / "clone"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    began = time.perf_counter()
+    csv = write_csv(place / "large.csv", rows)
+    megabytes = csv.stat().st_size / 1e6
+    say(f"{rows:,} rows, {megabytes:,.0f} MB, written in {time.perf_counter() - began:.0f} s")
+    path = clone / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["data"] |= {"source": "file", "path": str(csv), "max_megabytes": int(megabytes) + 1}
+    for section, values in changes.items():
+        params[section] |= values
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    found = {}
+    for name in STAGES:
+        found[name] = timed([sys.executable, "-m", f"cgan.stages.{name}"], clone)
+        say(f"{name}: {found[name]['seconds']:.1f} s, {found[name]['peak_mb']:,.0f} MB")
+    dvc = shutil.which("dvc", path=str(Path(sys.executable).parent)) or "dvc"
+    found[DVC] = timed([dvc, "commit", "--force"], clone)
+    say(f"{DVC}: {found[DVC]['seconds']:.1f} s, {found[DVC]['peak_mb']:,.0f} MB")
+    return found
+
+
+def timed(command: list[str], folder: Path) -> dict[str, float]:
+    """Run → wall seconds and the peak of its largest process. Raises CganError with its last lines."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [TIME, "-v", *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+    )
+    seconds = time.perf_counter() - began
+    peak = re.search(r"Maximum resident set size \(kbytes\): (\d+)", done.stderr)
+    if done.returncode or not peak:
+        said = (done.stdout + done.stderr.partition("\tCommand being timed")[0]).strip()
+        raise CganError(f"{' '.join(command[1:])} failed:\n{said[-2000:]}")
+    return {"seconds": seconds, "peak_mb": int(peak[1]) * 1024 / 1e6}
