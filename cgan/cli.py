@@ -60,8 +60,7 @@ def validate(
     params = here.validation if here else csv_reader.DEFAULTS
     member, limit = (here.data.member, here.data.max_megabytes) if here else ("train.csv", 2000)
     with sources.plain_csv(file, member, limit) as (csv, name):
-        table = csv_reader.read_csv(csv, params, max_bytes=limit * 1_000_000, name=name)
-    found = csv_report.report_on(table, params, name)
+        found = csv_report.report_on_file(csv, params, name, max_bytes=limit * 1_000_000)
     for output in outputs:
         if output.suffix == ".json":
             write_json(output, found)

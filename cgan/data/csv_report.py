@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cgan.data.csv_faults import SHOWN, renumbering_advice
-from cgan.data.csv_reader import Table
-from cgan.data.dataset import first_copies
+from cgan.data.csv_reader import CsvBlocks, Table
+from cgan.data.dataset import first_copies, image_digests
 from cgan.errors import DataError
 from cgan.markdown import in_markdown
 from cgan.params.sections import ValidateParams
@@ -35,44 +35,126 @@ DRIFT_LIMITS = {
 BINS = 32  # of brightness, in a profile
 
 
-def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]:
+def report_on_file(
+    path: Path | str, params: ValidateParams, name: str, max_bytes: int | None = None
+) -> dict[str, Any]:
     """The validation report: plain JSON, a function of the CSV's bytes and `params` alone.
 
-    Raises DataError when the values are valid but no training set: a class too small, a wrong scale.
+    The CSV streams through: memory is about a hundred bytes an image. Raises DataError for a CSV that is
+    not valid, or no training set: a class too small, a wrong scale.
     """
-    images, labels = table.images, table.labels
-    counts = np.bincount(labels, minlength=table.classes)
-    _check_counts(counts, params, name)
-    named = _named(table.classes, params, name)
-    histogram = np.zeros(256, np.int64)
-    ink = np.zeros(images.shape[2:], np.int64)
-    darkest, brightest, roughness = [], [], []
-    step = max(1, BLOCK_VALUES // images[0].size)
-    for start in range(0, len(images), step):
-        part = images[start : start + step]
-        flat = part.reshape(len(part), -1)
-        histogram += np.bincount(flat.ravel(), minlength=256)
-        ink += part.sum(axis=(0, 1), dtype=np.int64)
-        darkest.append(flat.min(axis=1))
-        brightest.append(flat.max(axis=1))
-        roughness.append(_roughness(part))
-    darkest_of, brightest_of = np.concatenate(darkest), np.concatenate(brightest)
-    if brightest_of.max() <= 1:
-        raise DataError(
-            f"{name}: no pixel is above 1, expected values from 0 to 255. The pixels are already scaled "
-            "to 0–1 (multiply them by 255), or all images are blank."
-        )
-    values = np.arange(256)
-    mean = float((histogram * values).sum() / histogram.sum())
-    variance = float((histogram * (values - mean) ** 2).sum() / histogram.sum())
-    firsts = first_copies(images)
-    copies = int((firsts != np.arange(len(firsts))).sum())
-    conflicts = int((labels != labels[firsts]).sum())
-    constant = int((darkest_of == brightest_of).sum())
-    blank = int((brightest_of == 0).sum())
+    blocks = CsvBlocks(path, params, max_bytes=max_bytes, name=name)
+    tally = _Tally(blocks.shape)
+    for labels, images in blocks:
+        tally.add(labels, images)
+    return tally.report(blocks, params, name)
 
-    warnings = list(table.warnings)
-    ratio = float(counts.max() / counts.min())
+
+def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]:
+    """The same of a CSV that has been read."""
+    tally = _Tally(table.images.shape[1:])
+    step = max(1, BLOCK_VALUES // table.images[0].size)
+    for start in range(0, len(table.images), step):
+        part = slice(start, start + step)
+        tally.add(table.labels[part], table.images[part])
+    return tally.report(table, params, name)
+
+
+class _Tally:
+    """What is counted of the images, block by block."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """`shape`: (C, H, W)."""
+        self.shape = shape
+        self.histogram = np.zeros(256, np.int64)
+        self.ink = np.zeros(shape[1:], np.int64)
+        # Labels, darkest and brightest pixel, roughness, digests.
+        self.by_image: list[list[NDArray[Any]]] = [[] for _ in range(5)]
+
+    def add(self, labels: NDArray[Any], images: NDArray[np.uint8]) -> None:
+        flat = images.reshape(len(images), -1)
+        self.histogram += np.bincount(flat.ravel(), minlength=256)
+        self.ink += images.sum(axis=(0, 1), dtype=np.int64)
+        facts = (labels, flat.min(axis=1), flat.max(axis=1), _roughness(images))
+        for kept, values in zip(self.by_image, (*facts, image_digests(images)), strict=True):
+            kept.append(values)
+
+    def report(self, csv: CsvBlocks | Table, params: ValidateParams, name: str) -> dict[str, Any]:
+        """On all that was added, which is all of `csv`."""
+        labels, darkest, brightest, roughness, digests = (
+            np.concatenate(parts) for parts in self.by_image
+        )
+        classes = params.classes or int(labels.max()) + 1
+        counts = np.bincount(labels, minlength=classes)
+        _check_counts(counts, params, name)
+        named = _named(classes, params, name)
+        if brightest.max() <= 1:
+            raise DataError(
+                f"{name}: no pixel is above 1, expected values from 0 to 255. The pixels are already scaled "
+                "to 0–1 (multiply them by 255), or all images are blank."
+            )
+        histogram, ink = self.histogram, self.ink
+        values = np.arange(256)
+        mean = float((histogram * values).sum() / histogram.sum())
+        variance = float((histogram * (values - mean) ** 2).sum() / histogram.sum())
+        firsts = first_copies(digests)
+        copies = int((firsts != np.arange(len(firsts))).sum())
+        conflicts = int((labels != labels[firsts]).sum())
+        constant = int((darkest == brightest).sum())
+        blank = int((brightest == 0).sum())
+        rough = np.bincount(labels, roughness, minlength=classes) / counts
+        warnings = _warnings(counts, copies, conflicts, constant, blank, rough, params)
+        return {
+            "format": FORMAT,
+            "csv": {"sha256": csv.sha256, "bytes": csv.size_bytes},
+            "rows": len(labels),
+            "classes": classes,
+            **named,
+            "class_counts": [int(count) for count in counts],
+            "shape": dict(zip(("channels", "height", "width"), self.shape, strict=True)),
+            "duplicates": copies,
+            "conflicting_labels": conflicts,
+            "blank_images": blank,
+            "constant_images": constant,
+            "roughness": [round(float(value), 4) for value in rough],  # by class
+            "pixels": {
+                "min": int(darkest.min()),
+                "max": int(brightest.max()),
+                "mean": round(mean, 4),
+                "std": round(math.sqrt(variance), 4),
+            },
+            "imbalance": round(float(counts.max() / counts.min()), 4),
+            "profile": {  # what `distances` compares: sums over all images
+                "brightness": histogram.reshape(BINS, -1).sum(axis=1).tolist(),
+                "rows": ink.sum(axis=1).tolist(),
+                "columns": ink.sum(axis=0).tolist(),
+            },
+            "checks": [
+                "the header has the label first, then every pixel once and in order",
+                "every row has as many values as the header",
+                f"labels are whole numbers from 0 to {classes - 1}",
+                "pixels are whole numbers from 0 to 255, not scaled",
+                f"every class has at least {params.min_per_class} images",
+                "the file did not change while it was read",
+            ],
+            "warnings": [*csv.warnings, *warnings],
+            # A report on classes without names is, byte for byte, what it was before there were names.
+            "params": params.model_dump(exclude=set() if named else {"class_names"}),
+        }
+
+
+def _warnings(
+    counts: NDArray[np.int64],
+    copies: int,
+    conflicts: int,
+    constant: int,
+    blank: int,
+    rough: NDArray[np.float64],
+    params: ValidateParams,
+) -> list[str]:
+    """What does not stop a training. `counts`, `rough`: by class."""
+    warnings = []
+    ratio = counts.max() / counts.min()
     if ratio > params.max_imbalance:
         warnings.append(
             f"Imbalance: class {counts.argmax()} has {counts.max():,} images, class {counts.argmin()} "
@@ -95,50 +177,12 @@ def report_on(table: Table, params: ValidateParams, name: str) -> dict[str, Any]
         warnings.append(
             f"Constant images: {constant:,} have one value everywhere ({blank:,} blank)."
         )
-    rough = np.bincount(labels, np.concatenate(roughness), minlength=table.classes) / counts
     warnings += [
         f"Class {label}: neighbouring pixels have little to do with each other ({rough[label]:.2f}; "
         "noise has 1, digits 0.3). Noise, or pixels in a wrong order?"
         for label in np.flatnonzero(rough > NOISE_ROUGHNESS)
     ]
-    _, *size = images.shape
-    return {
-        "format": FORMAT,
-        "csv": {"sha256": table.sha256, "bytes": table.size_bytes},
-        "rows": len(labels),
-        "classes": table.classes,
-        **named,
-        "class_counts": [int(count) for count in counts],
-        "shape": dict(zip(("channels", "height", "width"), size, strict=True)),
-        "duplicates": copies,
-        "conflicting_labels": conflicts,
-        "blank_images": blank,
-        "constant_images": constant,
-        "roughness": [round(float(value), 4) for value in rough],  # by class
-        "pixels": {
-            "min": int(darkest_of.min()),
-            "max": int(brightest_of.max()),
-            "mean": round(mean, 4),
-            "std": round(math.sqrt(variance), 4),
-        },
-        "imbalance": round(ratio, 4),
-        "profile": {  # what `distances` compares: sums over all images
-            "brightness": histogram.reshape(BINS, -1).sum(axis=1).tolist(),
-            "rows": ink.sum(axis=1).tolist(),
-            "columns": ink.sum(axis=0).tolist(),
-        },
-        "checks": [
-            "the header has the label first, then every pixel once and in order",
-            "every row has as many values as the header",
-            f"labels are whole numbers from 0 to {table.classes - 1}",
-            "pixels are whole numbers from 0 to 255, not scaled",
-            f"every class has at least {params.min_per_class} images",
-            "the file did not change while it was read",
-        ],
-        "warnings": warnings,
-        # A report on classes without names is, byte for byte, what it was before there were names.
-        "params": params.model_dump(exclude=set() if named else {"class_names"}),
-    }
+    return warnings
 
 
 def _roughness(images: NDArray[np.uint8]) -> NDArray[np.float32]:

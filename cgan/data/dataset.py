@@ -2,12 +2,18 @@
 
 The facts are one metadata entry, `cgan`, because safetensors writes several in random order and equal
 content must be equal bytes. Writing needs numpy alone; torch is imported when a file is loaded.
+
+Images that take more than MAPPED_BYTES are not held in memory. They lie in a file that is mapped into it: the
+system reads what is looked at, and takes the room back when others need it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +30,8 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
-MOVED_VALUES = 1_000_000  # values that `move_to_front` holds beside the array
+MAPPED_BYTES = 512_000_000  # of images: more are mapped
+MOVED_VALUES = 1_000_000  # values that are held beside the arrays between which rows are moved
 RESTORE = (
     "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force preprocess`."
 )
@@ -32,7 +39,8 @@ RESTORE = (
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images uint8 [N, C, H, W] and labels int64 [N] on the CPU.
+    """Images uint8 [N, C, H, W] and labels int64 [N] on the CPU. Many images lie in their file, mapped; what
+    is written to them stays in memory.
 
     `metadata`: `classes` (int), `count` (int), `shape` (C, H, W), `part` (train or holdout),
     `csv_sha256` (of the CSV), `digest` (sha256 of images and labels; the reference set's hash), and
@@ -57,6 +65,28 @@ class Dataset:
         return named
 
 
+def room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """An array to be filled, in a temporary file where it takes more than MAPPED_BYTES.
+
+    The file has no name, so that it goes with the array, however the process ends. It lies in TMPDIR, or in
+    /var/tmp, for /tmp may itself be memory. Raises DataError when there is no room for it.
+    """
+    size = math.prod(shape)
+    if size <= MAPPED_BYTES:
+        return np.empty(shape, np.uint8)
+    folder = os.environ.get("TMPDIR") or "/var/tmp"  # nosec B108
+    try:
+        with tempfile.TemporaryFile(prefix="cgan-", dir=folder) as file:
+            # All of it now: a mapped page without room on the disk would end the process with SIGBUS.
+            os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, np.uint8, "r+", shape=shape)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: no room for {size / 1e6:,.0f} MB of images while they are read "
+            f"({error.strerror}). Free some space there, or set TMPDIR to a folder on another disk."
+        ) from None
+
+
 def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     """16 bytes an image, [N]. Equal images have equal ones."""
     digests = bytearray()
@@ -65,10 +95,10 @@ def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     return np.frombuffer(digests, "S16")
 
 
-def first_copies(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """For each image [N, …] the index of the first one that is equal to it; int64 [N]."""
+def first_copies(digests: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """For each image the index of the first one that is equal to it, by `image_digests`; int64 [N]."""
     # A third of the memory of a dict of digests.
-    _, firsts, kinds = np.unique(image_digests(images), return_index=True, return_inverse=True)
+    _, firsts, kinds = np.unique(digests, return_index=True, return_inverse=True)
     found: NDArray[np.int64] = firsts[kinds]
     return found
 
@@ -81,7 +111,7 @@ def split(
     Stratified: each class gives `holdout_fraction` of its images, at least one. Identical images stay
     on one side, also when their labels differ (they count for the first one's class).
     """
-    firsts = first_copies(images)
+    firsts = first_copies(image_digests(images))
     order = np.random.default_rng(seed).random(len(labels))
     held = np.zeros(len(labels), dtype=bool)
     sizes = np.bincount(firsts, minlength=len(labels))
@@ -98,6 +128,16 @@ def split(
         held[mine[: min(max(1, fits), len(mine) - 1)]] = True
     side = held[firsts]
     return np.flatnonzero(~side), np.flatnonzero(side)
+
+
+def copied(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """→ `images[rows]`, mapped where it is large."""
+    found = room_for((len(rows), *images.shape[1:]))
+    step = max(1, MOVED_VALUES // max(1, images[:1].size))
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        found[start : start + len(some)] = images[some]
+    return found
 
 
 def move_to_front(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -147,9 +187,11 @@ def load_dataset(path: Path | str) -> Dataset:
         )
     try:
         path.open("rb").close()  # safetensors calls every file that it cannot open absent
-        with safe_open(path, framework="np") as file:
+        with safe_open(path, framework="pt") as file:
             stored = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if sum(array.nbytes for array in arrays.values()) <= MAPPED_BYTES:
+            arrays = {name: array.clone() for name, array in arrays.items()}
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:200]
         raise DataError(
@@ -173,8 +215,8 @@ def load_dataset(path: Path | str) -> Dataset:
     if (
         images is None
         or labels is None
-        or images.dtype != np.uint8
-        or labels.dtype != np.int64
+        or images.dtype != torch.uint8
+        or labels.dtype != torch.int64
         or images.ndim != 4
         or labels.shape != images.shape[:1]
         or len(labels) == 0
@@ -183,12 +225,16 @@ def load_dataset(path: Path | str) -> Dataset:
         raise DataError(
             f"{path}: expected `images` uint8 [N, C, H, W] and `labels` int64 [N], found {found}. {RESTORE}"
         )
-    if labels.min() < 0 or labels.max() >= classes or _digest(images, labels) != digest:
+    if (
+        labels.min() < 0
+        or labels.max() >= classes
+        or _digest(images.numpy(), labels.numpy()) != digest
+    ):
         raise DataError(
             f"{path}: the images don't match their digest: damaged. {RESTORE} If it comes back damaged, "
             "DVC's cache is: `chmod -R u+w .dvc/cache/files` has DVC check it at the next `dvc repro`."
         )
-    return Dataset(torch.from_numpy(images), torch.from_numpy(labels), facts)
+    return Dataset(images, labels, facts)
 
 
 def _digest(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:

@@ -14,5 +14,5 @@ def line_numbers(path: Path | str) -> NDArray[np.int64]:
     The header is line 1. Blank lines hold no row, and a row never spans lines.
     """
     with Path(path).open("rb") as file:
-        lines = [number for number, line in enumerate(file, start=1) if number > 1 and line.strip()]
-    return np.array(lines, np.int64)
+        lines = (number for number, line in enumerate(file, start=1) if number > 1 and line.strip())
+        return np.fromiter(lines, np.int64)

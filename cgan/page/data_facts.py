@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cgan.data.csv_reader import Table, read_csv
 from cgan.data.csv_report import validated_params
-from cgan.data.dataset import first_copies, split
+from cgan.data.dataset import first_copies, image_digests, split
 from cgan.data.rows import line_numbers
 from cgan.page.tiles import sheet
 from cgan.params.sections import PreprocessParams
@@ -25,6 +25,7 @@ MEANS = 200  # classes with a mean image
 SHOWN = 48  # suspects
 LISTED = 40  # rows of a kind
 VALUES = 60_000_000  # pixels that the judge looks at
+BLOCK = 20_000_000  # pixels that are added up at once
 
 
 @dataclass(frozen=True)
@@ -54,26 +55,40 @@ class Rows:
 def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, Any]:
     """`report`: of the stage validate."""
     images, labels = rows.table.images, rows.table.labels
-    firsts = first_copies(images)
+    firsts = first_copies(image_digests(images))
     double = np.flatnonzero(firsts != np.arange(len(firsts)))
     conflicts = double[labels[double] != labels[firsts[double]]]
     values = images.reshape(len(images), -1)
     one_colour = np.flatnonzero(values.min(axis=1) == values.max(axis=1))
     shown = min(rows.table.classes, MEANS)
-    means = [np.round(images[labels == label].mean(axis=0)) for label in range(shown)]
+    means = _mean_images(images, labels, shown)
     return {
         "rows": len(labels),
         "training": len(rows.training),
         "heldout": len(rows.heldout),
         "shape": report["shape"],
         "counts": report["class_counts"],
-        "means": sheet(torch.from_numpy(np.stack(means).astype(np.uint8)), SIDE),
+        "means": sheet(torch.from_numpy(means), SIDE),
         "warnings": report["warnings"],
         "one_colour": _listed(rows, one_colour),
         "double": _pairs(rows, double, firsts),
         "conflicts": _pairs(rows, conflicts, firsts),
         "suspects": _suspects(rows, judge),
     }
+
+
+def _mean_images(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int
+) -> NDArray[np.uint8]:
+    """Of the first classes, uint8 [classes, C, H, W]; a block of the images at a time."""
+    sums = np.zeros((classes, *images.shape[1:]), np.int64)
+    step = max(1, BLOCK // images[0].size)
+    for start in range(0, len(images), step):
+        part, theirs = images[start : start + step], labels[start : start + step]
+        for label in np.unique(theirs[theirs < classes]):
+            sums[label] += part[theirs == label].sum(axis=0, dtype=np.int64)
+    counts = np.bincount(labels, minlength=classes)[:classes]
+    return np.round(sums / counts[:, None, None, None]).astype(np.uint8)
 
 
 def _listed(rows: Rows, found: NDArray[np.int64]) -> dict[str, Any]:
@@ -94,17 +109,17 @@ def _suspects(rows: Rows, judge: Judge) -> dict[str, Any]:
     """Rows whose label the judge doubts. It has seen the labels of the training part, and learnt some."""
     images, labels = rows.table.images, rows.table.labels
     room = max(1, VALUES // images[0].size)
-    looked = np.concatenate([rows.heldout, rows.training])[:room]
-    # A CSV can be sorted by class: of those that are left out some come from everywhere.
-    if len(rows.heldout) < room < len(labels):
-        mixed = np.random.default_rng(0).permutation(rows.training)
-        looked = np.concatenate([rows.heldout, mixed])[:room]
-    looked = np.sort(looked)
+    held, trained = rows.heldout, rows.training
+    if room < len(labels):  # a CSV can be sorted by class: what is looked at comes from everywhere
+        random = np.random.default_rng(0)
+        held = random.permutation(held) if len(held) > room else held
+        trained = random.permutation(trained)
+    looked = np.sort(np.concatenate([held, trained])[:room])
     seen = look(judge, torch.from_numpy(images[looked])).logits.double().softmax(dim=1).numpy()
     found = doubtful_labels(seen, labels[looked])
     shown = suspects_facts(found.first(SHOWN), looked, rows)
-    held = np.isin(looked[found.first(SHOWN).rows], rows.heldout)
-    for row, part in zip(shown["rows"], held, strict=True):
+    inside = np.isin(looked[found.first(SHOWN).rows], rows.heldout)
+    for row, part in zip(shown["rows"], inside, strict=True):
         row["heldout"] = bool(part)
     return {"count": len(found), "looked_at": len(looked), **shown}
 

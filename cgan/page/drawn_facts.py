@@ -24,9 +24,15 @@ VALUES = 20_000_000  # that are drawn: fewer drawings of large images
 
 
 def drawn_facts(
-    network: Generator, judge: Judge, images: Tensor, labels: Tensor, rows: Tensor, seed: int
+    network: Generator,
+    judge: Judge,
+    images: Tensor,
+    labels: Tensor,
+    lines: Tensor,
+    training: Tensor,
+    seed: int,
 ) -> dict[str, Any]:
-    """`images` [N, C, H, W], `labels` [N]: the training part; `rows` [N]: their lines in the CSV."""
+    """`images` [N, C, H, W], `labels` [N], `lines` [N] of the CSV; `training`: rows of the training part."""
     a = network.architecture
     each = a.channels * a.height * a.width
     count = max(SHOWN, min(DRAWINGS, VALUES // each))
@@ -41,10 +47,9 @@ def drawn_facts(
         "worst": right.argsort(stable=True)[:SHOWN],
     }
     seen = certain.argmax(dim=1)
-    reference = shrunk(images, COMPARED_SIDE)
     found: dict[str, Any] = {"drawings": count, "seed": seed}
     for name, picked in chosen.items():
-        distances, nearest = nearest_images(shrunk(drawn[picked], COMPARED_SIDE), reference)
+        distances, nearest = nearest_images(drawn[picked], images, training)
         found[name] = {
             "sheet": sheet(drawn[picked], SIDE),
             "near_sheet": sheet(images[nearest.flatten()], SIDE),
@@ -53,7 +58,7 @@ def drawn_facts(
             "probability": _rounded(right[picked]),
             "near": [
                 [
-                    {"label": int(labels[i]), "line": int(rows[i]), "distance": round(d, 1)}
+                    {"label": int(labels[i]), "line": int(lines[i]), "distance": round(d, 1)}
                     for i, d in zip(at, by, strict=True)
                 ]
                 for at, by in zip(nearest.tolist(), distances.tolist(), strict=True)
@@ -62,20 +67,20 @@ def drawn_facts(
     return found
 
 
-def nearest_images(images: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Root mean square distances, in grey levels, to the nearest of `reference`, and their indices.
+def nearest_images(images: Tensor, reference: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Root mean square distances, in grey levels, to the nearest of `reference[rows]`, and their rows.
 
-    Both uint8 [N, C, H, W] → float32 and int64 [N, NEIGHBOURS], or fewer where there are fewer.
+    Both uint8 [N, C, H, W] → float32 and int64 [N, NEIGHBOURS], or fewer where there are fewer. Large images
+    are compared smaller.
     """
-    pixels = reference[0].numel()
-    wanted = images.flatten(1).float()
+    wanted = shrunk(images, COMPARED_SIDE).flatten(1).float()
+    pixels = wanted.shape[1]
     kept, places = torch.empty(len(images), 0), torch.empty(len(images), 0, dtype=torch.int64)
-    step = max(1, BLOCK // pixels)
-    for start in range(0, len(reference), step):
-        others = reference[start : start + step].flatten(1).float()
+    for some in rows.split(max(1, BLOCK // pixels)):
+        others = shrunk(reference[some], COMPARED_SIDE).flatten(1).float()
         found = torch.cdist(wanted, others, compute_mode="use_mm_for_euclid_dist")
-        here = torch.arange(start, start + len(others)).expand(len(images), -1)
-        kept, places = torch.cat([kept, found], dim=1), torch.cat([places, here], dim=1)
+        kept = torch.cat([kept, found], dim=1)
+        places = torch.cat([places, some.expand(len(images), -1)], dim=1)
         kept, order = kept.topk(min(NEIGHBOURS, kept.shape[1]), dim=1, largest=False)
         places = places.gather(1, order)
     return kept / math.sqrt(pixels), places

@@ -69,9 +69,9 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     require_one_origin(generator, report, rows)
     reference = read_json(RUN_REFERENCE)
     previews, smaller = film(PREVIEWS)
-    training = torch.from_numpy(rows.table.images[rows.training])
-    labels = torch.from_numpy(rows.table.labels[rows.training])
-    lines = torch.from_numpy(rows.lines[rows.training])
+    images, labels, lines, training = map(
+        torch.from_numpy, (rows.table.images, rows.table.labels, rows.lines, rows.training)
+    )
     seed = report["passport"]["seed"]
     facts = {
         "format": FORMAT,
@@ -85,7 +85,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "usual_distance": report["copies"]["heldout_nearest_median"],
         "classes": class_facts(report),
         "confusion": confusion_facts(report),
-        "drawn": drawn_facts(generator.network, judge, training, labels, lines, seed),
+        "drawn": drawn_facts(generator.network, judge, images, labels, lines, training, seed),
         "data": data_facts(rows, judge, validation),
         "params": params_facts(params, generator.facts.get("params") or {}),
         "lineage": lineage_facts(reference, rows.table.sha256, HASHED),
@@ -109,11 +109,15 @@ def left_out(facts: dict[str, Any]) -> list[str]:
         found.append(f"Of the curves, every {facts['losses']['every']}th record is shown.")
     if data["means"]["count"] < len(data["counts"]):
         found.append(f"Mean images are shown of the first {data['means']['count']} classes.")
-    if data["suspects"]["looked_at"] < data["rows"]:
+    if (looked_at := data["suspects"]["looked_at"]) < data["rows"]:
+        held_out = (
+            "all of them held out"
+            if looked_at <= data["heldout"]
+            else "all of the held-out ones among them"
+        )
         found.append(
-            f"For labels that look wrong the judge looked at {data['suspects']['looked_at']:,} of "
-            f"{data['rows']:,} rows, all of the held-out ones among them ({VALUES:,} pixels are the "
-            "limit): `cgan label-errors` looks at all."
+            f"For labels that look wrong the judge looked at {looked_at:,} of {data['rows']:,} rows, "
+            f"{held_out} ({VALUES:,} pixels are the limit): `cgan label-errors` looks at all."
         )
     if facts["confusion"]["matrix"] is None:
         found.append(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cgan.data.dataset import Dataset, first_copies
+from cgan.data.dataset import Dataset, first_copies, image_digests
 from cgan.errors import DataError
 from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
@@ -28,7 +28,7 @@ def out_of_fold(
     Raises DataError where a class has too few images: some judge would never see it.
     """
     labels = data.labels.numpy()
-    fold = folds(labels, count, first_copies(data.images.numpy()), params.seed)
+    fold = folds(labels, count, first_copies(image_digests(data.images.numpy())), params.seed)
     _require_all_classes(labels, fold, count, data.classes)
     found = np.zeros((len(labels), data.classes))
     for number in range(count):

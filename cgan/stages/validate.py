@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from cgan.data import csv_reader, csv_report
+from cgan.data import csv_report
 from cgan.files import write_json, write_text
 from cgan.params.reading import load_params
 from cgan.project import CSV, VALIDATION
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params().validation
-    report = csv_report.report_on(csv_reader.read_csv(CSV, params), params, str(CSV))
+    report = csv_report.report_on_file(CSV, params, str(CSV))
     write_json(VALIDATION, report)
     write_text("reports/validation.md", csv_report.to_markdown(report, str(CSV)))
     log.info("%s is valid: %s", CSV, csv_report.summary(report))

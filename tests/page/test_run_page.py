@@ -98,7 +98,7 @@ def test_a_drawing_stands_beside_the_training_images_that_are_nearest(project: P
         assert all(int(lines[o["line"] - 1].split(",")[0]) == o["label"] for o in near)
     images = data.images[:5].clone()
     images[0, 0, 0, 0] += 40
-    by, at = nearest_images(images, data.images)
+    by, at = nearest_images(images, data.images, torch.arange(len(data)))
     assert at[:, 0].tolist() == [0, 1, 2, 3, 4]
     torch.testing.assert_close(by[:, 0], nearest_distance(images, data.images), atol=2e-2, rtol=0)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cgan.data.dataset import Dataset, first_copies
+from cgan.data.dataset import Dataset, first_copies, image_digests
 from cgan.errors import DataError
 from cgan.model.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
@@ -90,12 +90,12 @@ def test_folds_are_stratified_and_keep_equal_images_together() -> None:
     images = random.integers(0, 255, (200, 1, 8, 8), dtype=np.uint8)
     images[50:60] = images[3]
     labels = np.repeat(np.arange(4), 50).astype(np.int64)
-    fold = folds(labels, 5, first_copies(images), seed=1)
+    fold = folds(labels, 5, first_copies(image_digests(images)), seed=1)
     assert len(set(fold[[3, *range(50, 60)]])) == 1
     for label in (2, 3):
         assert np.bincount(fold[labels == label], minlength=5).tolist() == [10] * 5
-    assert (fold == folds(labels, 5, first_copies(images), seed=1)).all()
-    assert (fold != folds(labels, 5, first_copies(images), seed=2)).any()
+    assert (fold == folds(labels, 5, first_copies(image_digests(images)), seed=1)).all()
+    assert (fold != folds(labels, 5, first_copies(image_digests(images)), seed=2)).any()
 
 
 def shades(per_class: int) -> tuple[torch.Tensor, NDArray[np.int64]]:
