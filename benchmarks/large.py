@@ -59,14 +59,14 @@ def measure(
     result.figures["rows"] = {str(count): each for count, each in found.items()}
     table = Table(
         "Large data: seconds and peak MB of each stage",
-        ["stage", *(f"{count:,} rows, {unit}" for count in rows for unit in ("s", "MB"))],
+        ["stage", *(f"{count:,} rows, {unit}" for count in rows for unit in ("s", "CPU s", "MB"))],
         note="Digits of the embedded sample, shifted and noisy, 28 × 28; each stage as a process of its "
         "own by `/usr/bin/time -v`, in a fresh clone; preset `default`. Peak: the maximum resident set "
         "size, which counts the pages of memory-mapped files, too.",
     )
     for name in (*STAGES, DVC):
         cells = [f"{found[count][name][key]:{form}}" for count in rows
-                 for key, form in (("seconds", ".1f"), ("peak_mb", ",.0f"))]  # fmt: skip
+                 for key, form in (("seconds", ".0f"), ("cpu_s", ".0f"), ("peak_mb", ",.0f"))]  # fmt: skip
         table.add(name, *cells)
     result.tables.append(table)
     worst = max(
@@ -100,18 +100,19 @@ def stages_of(
     for section, values in changes.items():
         params[section] |= values
     path.write_text(yaml.safe_dump(params, sort_keys=False))
-    found = {}
-    for name in STAGES:
-        found[name] = timed([sys.executable, "-m", f"cgan.stages.{name}"], clone)
-        say(f"{name}: {found[name]['seconds']:.1f} s, {found[name]['peak_mb']:,.0f} MB")
     dvc = shutil.which("dvc", path=str(Path(sys.executable).parent)) or "dvc"
-    found[DVC] = timed([dvc, "commit", "--force"], clone)
-    say(f"{DVC}: {found[DVC]['seconds']:.1f} s, {found[DVC]['peak_mb']:,.0f} MB")
+    commands = {name: [sys.executable, "-m", f"cgan.stages.{name}"] for name in STAGES}
+    found = {}
+    for name, command in (commands | {DVC: [dvc, "commit", "--force"]}).items():
+        found[name] = now = timed(command, clone)
+        seconds = f"{now['seconds']:.1f} s, {now['cpu_s']:.1f} s of CPU"
+        say(f"{name}: {seconds}, {now['peak_mb']:,.0f} MB")
     return found
 
 
 def timed(command: list[str], folder: Path) -> dict[str, float]:
-    """Run → wall seconds and the peak of its largest process. Raises CganError with its last lines."""
+    """Run → seconds, CPU seconds, and the peak MB of its largest process. Raises CganError with its last
+    lines."""
     began = time.perf_counter()
     done = subprocess.run(
         [TIME, "-v", *command],
@@ -122,7 +123,12 @@ def timed(command: list[str], folder: Path) -> dict[str, float]:
     )
     seconds = time.perf_counter() - began
     peak = re.search(r"Maximum resident set size \(kbytes\): (\d+)", done.stderr)
+    cpu = re.findall(r"(?:User|System) time \(seconds\): ([\d.]+)", done.stderr)
     if done.returncode or not peak:
         said = (done.stdout + done.stderr.partition("\tCommand being timed")[0]).strip()
         raise CganError(f"{' '.join(command[1:])} failed:\n{said[-2000:]}")
-    return {"seconds": seconds, "peak_mb": int(peak[1]) * 1024 / 1e6}
+    return {
+        "seconds": seconds,
+        "cpu_s": sum(map(float, cpu)),
+        "peak_mb": int(peak[1]) * 1024 / 1e6,
+    }

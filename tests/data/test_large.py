@@ -1,0 +1,143 @@
+"""Large data: memory that does not grow with it, and the same results where images are mapped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT, TINY, peak_bytes, run_python
+from synthetic import make_images
+
+from cgan.data import csv_reader, csv_report, dataset
+from cgan.data.dataset import load_dataset, save_dataset
+from cgan.errors import DataError
+from cgan.files import sha256_of
+from cgan.params.sections import JudgeParams, TrainParams
+from cgan.quality.judge import train_judge
+from cgan.stages import download, preprocess, validate
+from cgan.training.loop import train
+
+PROC = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="memory is read from /proc"
+)
+PIXELS = 784
+OUTPUTS = [
+    "reports/validation.json",
+    "data/processed/train.safetensors",
+    "data/processed/holdout.safetensors",
+    "reports/real_samples.png",
+]
+
+
+def write_noise(path: Path, count: int) -> None:
+    """Two digits and a comma a value, whole rows at once: quick to write."""
+    random = np.random.default_rng(0)
+    rows = np.empty((count, PIXELS + 1, 3), np.uint8)
+    rows[:, :, :2] = random.integers(48, 58, (count, PIXELS + 1, 2), dtype=np.uint8)
+    rows[:, 0, 0], rows[:, :, 2], rows[:, -1, 2] = ord("0"), ord(","), ord("\n")
+    with path.open("wb") as file:
+        file.write(",".join(["label", *(f"pixel{i}" for i in range(PIXELS))]).encode() + b"\n")
+        file.write(rows.data)
+
+
+@PROC
+def test_f88_validation_takes_no_memory_for_the_images(tmp_path: Path) -> None:
+    peaks = []
+    for count in (2_000, 22_000):
+        write_noise(tmp_path / "x.csv", count)
+        code = (
+            "from cgan.data import csv_reader, csv_report\n"
+            "found = csv_report.report_on_file('x.csv', csv_reader.DEFAULTS, 'x.csv')\n"
+            f"assert found['rows'] == {count}\n"
+        )
+        peaks.append(peak_bytes(code, tmp_path))
+    more = (peaks[1] - peaks[0]) / 20_000
+    assert more < 300, f"{more:.0f} bytes an image of {PIXELS}"
+
+
+def test_a_report_on_a_file_is_that_on_its_table(digits_csv: Path) -> None:
+    params = csv_reader.DEFAULTS
+    whole = csv_report.report_on(csv_reader.read_csv(digits_csv, params), params, "x")
+    assert csv_report.report_on_file(digits_csv, params, "x") == whole
+    limit = digits_csv.stat().st_size
+    assert csv_report.report_on_file(digits_csv, params, "x", max_bytes=limit) == whole
+    with pytest.raises(DataError, match=r"Raise `data.max_megabytes` in params.yaml"):
+        csv_report.report_on_file(digits_csv, params, "x", max_bytes=limit - 1)
+
+
+def test_stages_write_the_same_bytes_where_images_are_mapped(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = []
+    for limit in (dataset.MAPPED_BYTES, 0):
+        monkeypatch.setattr(dataset, "MAPPED_BYTES", limit)
+        for stage in (download, validate, preprocess):
+            stage.main()
+        hashes.append([sha256_of(path) for path in OUTPUTS])
+    table = csv_reader.read_csv("data/raw/train.csv", csv_reader.DEFAULTS)
+    assert isinstance(table.images, np.memmap)
+    assert hashes[0] == hashes[1]
+
+
+def test_no_room_for_a_mapped_file_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "MAPPED_BYTES", 0)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    with pytest.raises(DataError, match=r"none: no room for 1 MB of images .*set TMPDIR"):
+        dataset.room_for((1000, 1000))
+    full = (
+        "import resource\nfrom cgan.data import dataset\nfrom cgan.errors import DataError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "dataset.MAPPED_BYTES = 0\n"
+        "try: dataset.room_for((1000, 1000))\n"
+        "except DataError as error: print(error)\n"
+    )
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert "no room for 1 MB of images while they are read (File too large)" in run_python(
+        full, tmp_path
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@PROC
+def test_a_large_data_set_stays_in_its_file_when_it_is_loaded(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (30_000, 1, 28, 28), dtype=np.uint8)
+    save_dataset(tmp_path / "x", images, np.arange(30_000) % 3, {"classes": 3})
+    code = (
+        "import torch; from cgan.data import dataset; dataset.MAPPED_BYTES = {limit}\n"
+        "def own(): return int(open('/proc/self/status').read().split('RssAnon:')[1].split()[0])\n"
+        "before = own(); data = dataset.load_dataset('x'); print(own() - before)\n"
+        "data.images[0] = 7\n"
+    )
+    digest = sha256_of(tmp_path / "x")
+    held, mapped = (
+        int(run_python(code.replace("{limit}", limit), tmp_path)) * 1024
+        for limit in ("10**9", "10**6")
+    )
+    assert held > images.nbytes > 4 * mapped
+    assert sha256_of(tmp_path / "x") == digest, "what is written stays in memory"
+
+
+def test_training_on_mapped_images_gives_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = make_images(per_class=40)
+    save_dataset(tmp_path / "x", images, labels, {"classes": 3, "csv_sha256": "ab"})
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = TrainParams(
+        **values["train"] | TINY["train"] | {"class_logit_weight": 1.0, "max_shift": 1}
+    )
+    judge_params = JudgeParams(**values["train_judge"] | TINY["train_judge"])
+    found = []
+    for limit in (dataset.MAPPED_BYTES, 0):
+        monkeypatch.setattr(dataset, "MAPPED_BYTES", limit)
+        data = load_dataset(tmp_path / "x")
+        judge = train_judge(data, judge_params, torch.device("cpu"), torch.float32)
+        found.append((train(data, params).digests, judge.state_dict()))
+    (first, one), (second, two) = found
+    assert first == second
+    assert all(torch.equal(one[name], two[name]) for name in one)
