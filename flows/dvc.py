@@ -142,7 +142,7 @@ def repro_stage(
     outcome = _outcome(stage, lines)
     if code and pull and outcome is not Outcome.RAN and not _busy("\n".join(lines)):
         relay(
-            "WARNING: nothing could be fetched from DVC's remote. What is missing here is made here."
+            f"WARNING: {stage}: nothing came from DVC's remote: {own_words(lines)}. It is made here."
         )
         code, lines = run_dvc(arguments, relay, env)
         outcome = _outcome(stage, lines)

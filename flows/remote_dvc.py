@@ -66,7 +66,10 @@ def narrow_run_cache() -> None:
         there = odb or self.repo.cloud.get_remote_odb(remote, "push", hash_name="md5-dos2unix")
         here = self.repo.cache.legacy
         sent = []
-        for stage in filter(cache._can_hash, self.repo.index.stages):
+        for stage in self.repo.index.stages:
+            # Not in dvc.lock? Then it hasn't run, and its inputs need not be here.
+            if not all(dep.hash_info for dep in stage.deps) or not cache._can_hash(stage):
+                continue
             value = cache._get_cache_hash(to_single_stage_lockfile(stage))
             path = self._get_cache_path(cache._get_stage_hash(stage), value)
             if Path(path).exists() and _copy(here, there, path):
