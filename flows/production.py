@@ -26,7 +26,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import write_text
 from cgan.params.reading import read_yaml
-from cgan.tracking.store import STORE, is_shared, without_credentials
+from cgan.tracking.store import BACKEND, STORE, is_server, is_shared, store_uri, without_credentials
 from cgan.tracking.ui import LOOPBACK, is_loopback, require_meant
 from flows import worker
 from flows.databases import Databases, databases_of
@@ -47,6 +47,9 @@ def up(
     require_meant(host, allow_remote)
     production = Production(root)
     with production.one_at_a_time():
+        if not is_loopback(host) and not is_shared() and not is_server(store := store_uri(root)):
+            # Runs on other machines can write to this server, but not to a folder here.
+            os.environ[BACKEND] = store
         databases = databases_of(production)
         environment = _start_servers(production, databases, ports, host)
         mlflow_page = production.url("mlflow") if databases.mlflow else databases.clients
