@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 def known_as(production: Production, name: str, process: Process) -> None:
     production.home.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"pid": process.pid, "started": process.started, "port": process.port})
-    (production.home / f"{name}.json").write_text(text)
+    (production.home / f"{name}.json").write_text(json.dumps(asdict(process)))
 
 
 def free_port() -> int:

@@ -148,20 +148,20 @@ def test_f61_a_database_that_is_killed_in_mid_run_ends_up_with_each_step_once(
             time.sleep(0.2)
 
     with training(root) as tracker:
-        log_steps(tracker, list(range(100)))
+        log_steps(tracker, list(range(1, 101)))
         delivered()
         postgres.stop()
-        log_steps(tracker, list(range(100, 200)))
+        log_steps(tracker, list(range(101, 201)))
         time.sleep(6)  # a delivery is tried
         assert count_waiting(folder)
         postgres.start()
-        log_steps(tracker, list(range(200, 300)))
+        log_steps(tracker, list(range(201, 301)))
         delivered()
     flush(root)
     steps = postgres.rows(
         name, "select step from metrics where key = 'loss/generator' order by step"
     )
-    assert steps == [[str(step)] for step in range(300)]
+    assert steps == [[str(step)] for step in range(1, 301)]
     assert postgres.rows(name, "select status from runs") == [["FINISHED"]]
     assert not folder.exists(), "nothing was refused"
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

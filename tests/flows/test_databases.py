@@ -1,0 +1,240 @@
+"""Which databases `make up` takes; once with real servers on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import ROOT
+from postgres import PASSWORD, Postgres
+from postgres import postgres as postgres
+from test_production import free_port, git, known_as, wait_until
+from test_production import project as project
+from tracked import STEPS, a_generator, log_steps, training
+
+from cgan.errors import CganError
+from cgan.registry.client import open_registry
+from cgan.serving.generator import Generator
+from flows import databases
+from flows import production as services
+from flows.databases import Databases, databases_of
+from flows.servers import Process, Production
+
+MLFLOW, PREFECT = "MLFLOW_BACKEND_STORE_URI", "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+TRACKING = "MLFLOW_TRACKING_URI"
+
+
+@pytest.fixture
+def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "require_database", lambda *_: None)
+
+
+def test_sqlite_is_the_default(project: Path) -> None:
+    found = databases_of(Production(project))
+    own = f"sqlite:///{project}/mlflow.db"
+    assert found == Databases(mlflow=own, prefect="", clients=own)
+    assert found.settings("mlflow") == found.settings("prefect") == {}
+    assert found.shown("mlflow") == found.shown("prefect") == ""
+
+
+def test_a_plain_address_gets_the_driver_of_each_server(
+    project: Path, unasked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MLFLOW, "postgresql://me:secret@db/runs")
+    for name in (PREFECT, "PREFECT_API_DATABASE_CONNECTION_URL"):
+        monkeypatch.setenv(name, "postgres://me:secret@db/flows?sslmode=require")
+        found = databases_of(Production(project))
+        monkeypatch.delenv(name)
+        assert found.settings("mlflow") == {MLFLOW: "postgresql+psycopg2://me:secret@db/runs"}
+        assert found.settings("prefect") == {
+            PREFECT: "postgresql+asyncpg://me:secret@db/flows?ssl=require"
+        }
+        assert found.shown("prefect") == "postgresql+asyncpg://me@db/flows?ssl=require"
+        assert found.shown("mlflow") == "postgresql+psycopg2://me@db/runs"
+
+
+@pytest.mark.parametrize(
+    ("backend", "tracking", "served", "clients"),
+    [
+        ("postgresql://db/runs", "", "postgresql+psycopg2://db/runs", ""),
+        # Behind a proxy, clients know the server by another address.
+        (
+            "postgresql://db/runs",
+            "https://runs/x",
+            "postgresql+psycopg2://db/runs",
+            "https://runs/x",
+        ),
+        ("", "https://runs/x", "", "https://runs/x"),
+        (
+            "",
+            "postgresql://db/runs",
+            "postgresql+psycopg2://db/runs",
+            "postgresql+psycopg2://db/runs",
+        ),
+    ],
+)
+def test_what_mlflow_s_server_serves_and_what_clients_are_told(
+    project: Path,
+    unasked: None,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    tracking: str,
+    served: str,
+    clients: str,
+) -> None:
+    monkeypatch.setenv(MLFLOW, backend)
+    monkeypatch.setenv(TRACKING, tracking)
+    found = databases_of(Production(project))
+    assert (found.mlflow, found.clients) == (served, clients)
+
+
+def test_a_server_does_not_come_back_on_another_database(
+    project: Path, unasked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as from cron, whose environment lacks the address: schedules and champion would be gone."""
+    production = Production(project)
+    place = Process(1, 1.0, 5000, database="postgresql+psycopg2://me@db/runs")
+    known_as(production, "mlflow", place)
+    with pytest.raises(
+        CganError, match=rf"mlflow server was started on {re_plain(place.database)}.*"
+    ):
+        databases_of(production)
+    monkeypatch.setenv(MLFLOW, "postgresql://me:secret@db/runs")
+    assert databases_of(production).mlflow
+    known_as(production, "prefect", Process(1, 1.0, 4200))
+    monkeypatch.setenv(PREFECT, "postgresql://me:secret@db/flows")
+    with pytest.raises(CganError, match=r"prefect server was started on SQLite") as caught:
+        databases_of(production)
+    assert "secret" not in str(caught.value)
+
+
+def re_plain(text: str) -> str:
+    return text.replace("+", r"\+")
+
+
+@pytest.mark.parametrize("variable", [MLFLOW, PREFECT])
+def test_up_without_its_database_starts_nothing_and_says_which_is_away(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+) -> None:
+    monkeypatch.setenv(variable, f"postgresql://me:secret@127.0.0.1:{free_port()}/runs")
+    assert services.main(["up"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"Error: {variable}: the database postgresql+")
+    assert "nothing answers there" in told and "secret" not in told
+    assert not list(Production(project).home.glob("*.json"))
+
+
+def test_up_for_others_has_to_be_meant(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert services.main(["up", "--host", "0.0.0.0"]) == 1
+    assert "ALLOW_REMOTE=yes" in capsys.readouterr().err
+    assert not Production(project).home.exists()
+
+
+def test_who_else_reaches_the_servers_is_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    production, me = Production(project), psutil.Process()
+    for name, port in services.PORTS.items():
+        known_as(production, name, Process(me.pid, me.create_time(), port))
+    assert services._who_else(production) == []
+    for name, port in services.PORTS.items():
+        known_as(production, name, Process(me.pid, me.create_time(), port, host="10.0.0.1"))
+    assert production.url("mlflow") == "http://10.0.0.1:5000"
+    [line] = services._who_else(production)
+    assert "Prefect asks nobody for a password" in line and "MLflow asks nobody" in line
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:secret")
+    [line] = services._who_else(production)
+    assert "Prefect asks for a password" in line and "secret" not in line
+    environment = production.environment(Process(0, 0, 4200, host="10.0.0.1"))
+    assert environment["PREFECT_API_AUTH_STRING"] == "me:secret"
+    assert environment["PREFECT_API_URL"] == "http://10.0.0.1:4200/api"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_production_on_postgresql_is_found_again_after_an_end(
+    project: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both servers, a run of the deployment, a run with files by way of MLflow's server."""
+    runs, flows = postgres.create(), postgres.create()
+    monkeypatch.setenv(MLFLOW, postgres.uri(runs))
+    monkeypatch.setenv(PREFECT, postgres.uri(flows))
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", f"me:{PASSWORD[-16:]}")
+    toy = (project / "cgan/cli.py").read_text()
+    real = (ROOT / "cgan/cli.py").read_text()
+    (project / "cgan/real_cli.py").write_text(real)
+    (project / "cgan/cli.py").write_text(
+        "import sys\nif sys.argv[1] == 'ui':\n    from cgan.real_cli import main\n    main()\n"
+        + toy
+    )
+    git(project, "commit", "--quiet", "--all", "-m", "pages")
+    production = Production(project)
+    ports: dict[str, int | None] = {name: free_port() for name in services.PORTS}
+
+    def completed() -> list[dict[str, Any]]:
+        question = {"flow_runs": {"state": {"name": {"any_": ["Promoted"]}}}}
+        found: list[dict[str, Any]] = production.api("POST", "/flow_runs/filter", question)
+        return found
+
+    try:
+        told = services.up(project, ports)
+        site = production.url("mlflow")
+        assert f"MLflow   {site}  (export {TRACKING}={site})" in told
+        services.deploy(project, dict.fromkeys(services.CRONS))
+        number = production.deployments()["nightly"]["id"]
+        by_hand = production.api("POST", f"/deployments/{number}/create_flow_run", {})["id"]
+
+        monkeypatch.setenv(TRACKING, site)
+        monkeypatch.setenv("DVC_ROOT", str(project))
+        with training(project) as tracker:
+            log_steps(tracker)
+            tracker.log_model(a_generator(project / "g.safetensors"), 500, {"digest": "d"})
+        reference = json.loads((project / "models/mlflow_run.json").read_text())
+        assert reference["run_id"] and reference["tracking_uri"] == site
+        with open_registry("cgan") as registry:
+            version, _ = registry.register(reference["run_id"], {})
+            registry.promote(version.number, instead_of=None, why="the first")
+        kept = postgres.rows(runs, "select artifact_uri from runs")
+        assert [[uri.partition("/")[0]] for (uri,) in kept] == [["mlflow-artifacts:"]]
+        assert len(list((project / "mlartifacts").rglob("images/*.png"))) == 1
+        wait_until(completed)
+
+        arguments = [" ".join(p.cmdline()) for p in psutil.process_iter() if _is_there(p)]
+        secrets = (PASSWORD, postgres.uri(runs).split(":")[2].split("@")[0])
+        assert not any(secret in line for secret in secrets for line in arguments)
+        worker = production.running("worker")
+        assert worker
+        assert not set(psutil.Process(worker.pid).environ()) & {MLFLOW, PREFECT}
+
+        services.down(project)
+        assert production.running("mlflow") is None
+        services.up(project, ports)
+        assert [run["id"] for run in completed()] == [by_hand]
+        assert number == production.deployments()["nightly"]["id"]
+        with open_registry("cgan") as registry:
+            assert registry.champion() == version.number
+            history = registry.client.get_metric_history(reference["run_id"], "loss/generator")
+            assert [point.step for point in history] == STEPS
+        assert Generator.load("models:/cgan@champion").draw([3]).shape == (1, 28, 28)
+    finally:
+        services.down(project)
+    written = [p for p in project.rglob("*") if p.is_file() and not p.is_symlink()]
+    for secret in secrets:
+        assert [p for p in written if secret.encode() in p.read_bytes()] == []
+        assert secret not in postgres.dump(runs) and secret not in postgres.dump(flows)
+
+
+def _is_there(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(process.cmdline())
+    return False
