@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from cgan.errors import CganError
 
@@ -18,7 +19,10 @@ PATCH_LIMIT = 10_000_000  # bytes
 # A rewritten dvc.lock is what a training on another kind of machine leaves behind; it travels by itself.
 # DVC's settings change no result, and may name a password.
 LEFT_OUT = (":(exclude,top,glob)**/dvc.lock", ":(exclude,top).dvc")
-SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|WEBHOOK|_KEY$|^KEY", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"TOKEN|SECRET|PASSW|CREDENTIAL|WEBHOOK|AUTH_STRING|_KEY$|^KEY", re.IGNORECASE
+)
+IN_ADDRESS = re.compile(r"://[^:/@\s]*:(.+)@")  # a database's or a server's password
 SECRET_LENGTH = 8  # shorter values stand in any text by chance
 
 
@@ -110,8 +114,17 @@ def _secrets_in(content: bytes) -> str:
     return ", ".join(
         name
         for name, value in os.environ.items()
-        if SECRET_NAME.search(name) and len(value) >= SECRET_LENGTH and value.encode() in content
+        if any(
+            len(secret) >= SECRET_LENGTH and secret.encode() in content
+            for secret in _secrets_of(name, value)
+        )
     )
+
+
+def _secrets_of(name: str, value: str) -> list[str]:
+    address = IN_ADDRESS.search(value)
+    passwords = [address[1], unquote(address[1])] if address else []
+    return [value, *passwords] if SECRET_NAME.search(name) else passwords
 
 
 def has_commit(repository: Path, commit: str) -> bool:

