@@ -26,7 +26,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "cgan needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[pipeline,serve,kaggle,sweep,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[pipeline,serve,kaggle,postgres,sweep,dev]'
 	@$(COMPILE)
 	@touch $@
 
@@ -82,7 +82,7 @@ bench-gpu: $(READY) ## Training speed and time to quality on a CUDA device
 # torch stays as it is: its oldest wheels bring gigabytes for CUDA.
 test-lowest: ## The quick tests with the oldest versions that pyproject.toml allows, in an environment of their own
 	$(PYTHON) -m venv .cgan/lowest
-	.cgan/lowest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[pipeline,serve,kaggle,sweep,dev]' \
+	.cgan/lowest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[pipeline,serve,kaggle,postgres,sweep,dev]' \
 	  $$($(PYTHON) tools/lowest.py)
 	PATH="$(CURDIR)/.cgan/lowest/bin:$$PATH" .cgan/lowest/bin/python -m pytest -n 2 --dist loadfile
 

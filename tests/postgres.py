@@ -86,6 +86,7 @@ class Postgres:
 def postgres() -> Iterator[Postgres]:
     if PROGRAMS is None:
         pytest.skip("needs PostgreSQL's server (Debian's package `postgresql`)")
+    pytest.importorskip("psycopg2", reason="needs the extra `postgres`")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

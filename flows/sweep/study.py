@@ -20,7 +20,8 @@ from cgan.errors import CganError
 from cgan.params.reading import parse_yaml
 from cgan.params.sections import Params, flatten
 from cgan.quality.table import METRICS
-from cgan.tracking.store import without_credentials
+from cgan.tracking.database import require_database
+from cgan.tracking.store import with_driver, without_credentials
 from flows.sweep.jobs import Job
 
 STORAGE = "OPTUNA_STORAGE"
@@ -78,7 +79,10 @@ def result_params(params: Params) -> dict[str, Any]:
 
 def storage_address(base: Path) -> str:
     """OPTUNA_STORAGE, else a file of the project."""
-    return os.environ.get(STORAGE, "").strip() or f"sqlite:///{base / '.cgan' / 'optuna.db'}"
+    return (
+        with_driver(os.environ.get(STORAGE, "").strip())
+        or f"sqlite:///{base / '.cgan' / 'optuna.db'}"
+    )
 
 
 def open_study(base: Path, name: str, params: Params, facts: Facts) -> tuple[optuna.Study, Facts]:
@@ -89,6 +93,7 @@ def open_study(base: Path, name: str, params: Params, facts: Facts) -> tuple[opt
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     address = storage_address(base)
+    require_database(address, STORAGE)
     (base / ".cgan").mkdir(exist_ok=True)
     s = params.sweep
     try:
