@@ -10,6 +10,9 @@ PACKAGE = Path(__file__).resolve().parent
 # For PYTHONPATH: a child runs this code, whatever package is installed.
 PACKAGE_PARENT = str(PACKAGE.parent)
 
+# What brings data and models that others made; DVC doesn't say how to begin.
+DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default storage ssh://host/folder`, docs/storage.md)"
+
 CSV = Path("data/raw/train.csv")
 CSV_SOURCE = Path("data/raw/source.json")  # where the CSV came from
 TRAIN_DATA = Path("data/processed/train.safetensors")

@@ -1,8 +1,8 @@
 """The storage that machines share: DVC's remote for data and models, `origin` for what points to them.
 
-A run ends with `deliver`: its results go to the remote, and dvc.lock and params.yaml, as a commit on a
-branch, to `origin`. From there `git switch` and `dvc pull` bring all of it to any clone, where nothing
-has to be trained.
+A deployment's run ends with `push`, which brings its results to the remote, and `publish`, which brings
+dvc.lock and params.yaml to `origin`, as a commit on a branch of the run's. From there `git switch` and
+`dvc pull` bring all of it to any clone, where nothing has to be trained.
 
 The address is that of DVC's default remote, or stands in the environment, as CGAN_REMOTE. Credentials come
 from the ssh agent, from keys in ~/.ssh, or from AWS's variables and files; none is written anywhere by us.
@@ -311,25 +311,3 @@ def _reason(words: str) -> str:
     """Git's own words, in a line."""
     lines = [line.removeprefix("remote: ").strip() for line in words.splitlines() if line.strip()]
     return "; ".join(lines)
-
-
-# --- both ---------------------------------------------------------------------------------------
-
-
-def deliver(branch: str, message: str, relay: Relay) -> list[str]:
-    """`push`, then `publish`, which points to what was pushed. Sentences about it; faults are warnings.
-
-    A run whose results are here, but could not be brought elsewhere, is no failed run: the next `dvc push`
-    brings them.
-    """
-    said = []
-    steps: list[Callable[[], str]] = [lambda: push(relay), lambda: publish(branch, message, relay)]
-    for step in steps:
-        try:
-            said.append(step())
-        except CganError as error:
-            said.append(f"WARNING: {error}")
-        relay(said[-1])
-        if said[-1].startswith("WARNING: "):
-            break  # a branch that points to what is nowhere helps nobody
-    return said

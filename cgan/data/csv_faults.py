@@ -8,6 +8,7 @@ from typing import IO
 
 from cgan.errors import DataError
 from cgan.params.sections import ValidateParams
+from cgan.project import DVC_PULL
 
 MAX_CLASSES = 1000
 MAX_BLANK_LINES = 10_000
@@ -37,7 +38,7 @@ FILE_KINDS = (
     (b"{", "JSON"),
     (b"[", "JSON"),
     (b"version https://git-lfs", "a Git LFS pointer; `git lfs pull` brings the file"),
-    (b"outs:", "a DVC pointer; `dvc pull` brings the file"),
+    (b"outs:", f"a DVC pointer; {DVC_PULL} brings the file"),
 )
 
 WEB_PAGE = (

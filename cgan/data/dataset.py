@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 
 from cgan.errors import DataError
 from cgan.files import replacing
+from cgan.project import DVC_PULL
 
 if TYPE_CHECKING:
     import torch
@@ -183,7 +184,7 @@ def load_dataset(path: Path | str) -> Dataset:
     path = Path(path)
     if not path.is_file():
         raise DataError(
-            f"{path}: not found. Make it with `dvc repro preprocess`, or bring it with `dvc pull`."
+            f"{path}: not found. Make it with `dvc repro preprocess`, or bring it with {DVC_PULL}."
         )
     try:
         path.open("rb").close()  # safetensors calls every file that it cannot open absent

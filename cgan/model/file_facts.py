@@ -18,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from cgan.errors import ModelError
+from cgan.project import DVC_PULL
 
 FORMAT = 1
 Facts = dict[str, Any]
@@ -44,7 +45,7 @@ def opened(path: Path, kind: str, framework: str) -> Iterator[tuple[Any, Facts]]
     try:
         if not path.exists():
             raise ModelError(
-                f"{path}: not found. Make it with `dvc repro`, or bring it with `dvc pull`."
+                f"{path}: not found. Make it with `dvc repro`, or bring it with {DVC_PULL}."
             )
         if not path.is_file():
             raise ModelError(f"{path}: not a file. Give the path of a .safetensors file.")

@@ -31,6 +31,7 @@ from cgan.errors import CganError, SourceError, TrainingError
 from cgan.files import md5_of, sha256_of
 from cgan.project import (
     CSV,
+    DVC_PULL,
     GENERATOR,
     HOLDOUT_DATA,
     JUDGE,
@@ -228,7 +229,7 @@ def _bring_csv(run: RecordedRun, root: Path, tree: Path, say: Say) -> None:
     raise SourceError(
         f"the data of run {run.id} is nowhere: looked for a CSV with md5 {md5}, sha256 {sha256}.\n  "
         + "\n  ".join(looked)
-        + "\nBring the file back as data/raw/train.csv, or `dvc pull` it into the cache."
+        + f"\nBring the file back as {CSV}, or into DVC's cache with {DVC_PULL}."
     )
 
 
