@@ -68,7 +68,7 @@ def write_settings(home: Path, ports: dict[str, int]) -> None:
                 text += f"\n[filter:{name}]\nuse = egg:swift#{name}\n"
                 if name == "tempauth":
                     user, key = ACCESS_KEY.replace(":", "_"), SECRET_KEY
-                    text += f"user_{user} = {key} .admin\nuser_other_guest = guest\n"
+                    text += f"user_{user} = {key} .admin\nuser_team_guest = guest\n"
                 if name == "s3api":
                     text += "s3_acl = false\nlocation = us-east-1\nauth_pipeline_check = false\n"
         else:
@@ -117,3 +117,19 @@ def object_store(home: Path) -> Iterator[str]:
                 os.killpg(server.pid, signal.SIGKILL)
             server.wait()
         log.close()
+
+
+def make_bucket(url: str, name: str) -> None:
+    from botocore.session import get_session
+
+    client = get_session().create_client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+    )
+    try:
+        client.create_bucket(Bucket=name)
+    finally:
+        client.close()
