@@ -1,5 +1,9 @@
 """The storage that machines share: DVC's remote for data and models, `origin` for what points to them.
 
+    python -m flows.remote check
+    python -m flows.remote push
+    python -m flows.remote pull
+
 A deployment's run ends with `push`, which brings its results to the remote, and `publish`, which brings
 dvc.lock and params.yaml to `origin`, as a commit on a branch of the run's. From there `git switch` and
 `dvc pull` bring all of it to any clone, where nothing has to be trained.
@@ -11,6 +15,7 @@ Nothing here asks for a password: where nobody sits, nobody answers.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -96,6 +101,10 @@ class Remote:
     name: str
     url: str
 
+    def __str__(self) -> str:
+        """The address, without what must not be shown."""
+        return _without_password(self.url)
+
 
 # --- which one ----------------------------------------------------------------------------------
 
@@ -131,6 +140,10 @@ def _settle(url: str) -> None:
         _dvc("remote", "remove", "--local", NAME)
 
 
+def _without_password(words: str) -> str:
+    return re.sub(r"(//[^/@\s:]*):[^/@\s]*@", r"\1@", words)
+
+
 def _has_password(url: str) -> bool:
     try:
         return bool(urlsplit(url).password)
@@ -163,12 +176,12 @@ def check(remote: Remote) -> str | None:
             start_new_session=True,  # no terminal, on which it could ask for a password
         )
     except subprocess.TimeoutExpired:
-        return f"{remote.url} does not answer within {CHECK_S:.0f} seconds."
+        return f"{remote} does not answer within {CHECK_S:.0f} seconds."
     try:
         found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         found = [["", own_words(done.stderr.splitlines())]]
-    return in_words(remote.url, found) if found else None
+    return in_words(str(remote), found) if found else None
 
 
 def in_words(url: str, causes: Sequence[Sequence[str]]) -> str:
@@ -191,11 +204,20 @@ def push(relay: Relay) -> str:
     remote = _required()
     code, lines = run_remote_dvc(["push", "--run-cache"], relay)
     if code:
-        raise RemoteError(check(remote) or f"{remote.url}: not pushed: {own_words(lines)}.")
+        raise RemoteError(check(remote) or f"{remote}: not pushed: {own_words(lines)}.")
     for line in lines:
         if found := re.match(r"(\d+) files? pushed", line):
-            return f"{found[0]} to {remote.url}."
-    return f"{remote.url} had everything already."
+            return f"{found[0]} to {remote}."
+    return f"{remote} had everything already."
+
+
+def pull(relay: Relay) -> str:
+    """`dvc pull`, from a host whose key is known. A sentence about it. Raises RemoteError."""
+    remote = _required()
+    code, lines = run_remote_dvc(["pull"], relay)
+    if code:
+        raise RemoteError(check(remote) or f"{remote}: {own_words(lines)}.")
+    return f"{lines[-1] if lines else 'Done'}, from {remote}."
 
 
 def _required() -> Remote:
@@ -310,4 +332,32 @@ def _commit(tree: str, parents: Sequence[str], message: str) -> str:
 def _reason(words: str) -> str:
     """Git's own words, in a line."""
     lines = [line.removeprefix("remote: ").strip() for line in words.splitlines() if line.strip()]
-    return "; ".join(lines)
+    return _without_password("; ".join(lines))
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.remote", description="The DVC remote of this project."
+    )
+    parser.add_argument("command", choices=["check", "push", "pull"])
+    asked = parser.parse_args().command
+    try:
+        if asked == "check":
+            remote = _required()
+            if fault := check(remote):
+                raise RemoteError(fault)
+            said = f"{remote} answers, and can be written to."
+        else:
+            said = (push if asked == "push" else pull)(lambda _: None)
+    except CganError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{said}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

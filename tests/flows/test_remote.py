@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,6 +14,11 @@ import ssh_server as ssh
 from toy_project import repo as repo
 from toy_project import template as template
 
+from cgan.data.csv_reader import read_csv
+from cgan.data.dataset import load_dataset
+from cgan.errors import CganError
+from cgan.model.file_facts import read_facts
+from cgan.params.reading import load_params
 from flows import remote
 from flows.dvc import Outcome, StageError, read_stages, repro_stage
 from flows.remote import Remote, RemoteError
@@ -133,6 +139,28 @@ def test_an_address_that_cannot_be_used_is_refused_and_dvc_still_works(
     assert not LOCAL_CONFIG.exists() or "secret" not in LOCAL_CONFIG.read_text()
     monkeypatch.delenv("CGAN_REMOTE")
     assert remote.default_remote() == Remote("storage", str(store))
+
+
+def test_the_advice_to_pull_says_how_to_begin_and_it_works(repo: Path) -> None:
+    Path("models").mkdir()
+    Path("digits.csv").write_text("outs:\n- md5: 0123\n  path: digits.csv\n")
+    for missing in (
+        lambda: load_dataset("data/processed/train.safetensors"),
+        lambda: read_facts("models/generator.safetensors", "generator"),
+        lambda: read_csv("digits.csv", load_params().validation),
+    ):
+        with pytest.raises(CganError, match="`dvc pull`") as told:
+            missing()
+        command = re.findall(r"`(dvc remote add .*?)`", str(told.value))[0]
+        assert remote.default_remote() is None
+        run(sys.executable, "-m", *command.split())
+        assert remote.default_remote() == Remote("storage", "ssh://host/folder")
+        run(sys.executable, "-m", "dvc", "remote", "remove", "storage")
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    told = str(Remote("storage", "https://me:secret@host:8443/store"))
+    assert told == "https://me@host:8443/store"
 
 
 # --- does it answer -----------------------------------------------------------------------------
