@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-EXTRAS = ("pipeline", "serve", "kaggle")
+EXTRAS = ("pipeline", "serve", "kaggle", "sweep")
 LEFT_OUT = {"torch"}  # see the Makefile
 
 extras = [PROJECT["optional-dependencies"][extra] for extra in EXTRAS]

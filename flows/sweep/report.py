@@ -159,7 +159,7 @@ def plots(study: optuna.Study, objective: str) -> Iterator[tuple[str, bytes]]:
         "parallel": lambda: drawn.plot_parallel_coordinate(study, target_name=objective),
         "probes": lambda: drawn.plot_intermediate_values(study),
     }
-    wide = {"slices": 3.2 * max(2, len(keys)), "parallel": 2.2 * max(4, len(keys))}
+    wide = {"slices": 4.0 * max(2, len(keys)), "parallel": 2.2 * max(4, len(keys))}
     for name, make in makers.items():
         if not several or (name == "importances" and len(keys) < 2):
             continue
@@ -169,6 +169,8 @@ def plots(study: optuna.Study, objective: str) -> Iterator[tuple[str, bytes]]:
             continue
         first = axes.flat[0] if hasattr(axes, "flat") else axes
         figure = cast("Figure", first.figure)
+        if name == "probes":
+            first.set(xlabel="probe", ylabel="as the training's own judge says", title="Probes")
         figure.set_size_inches(wide.get(name, 8), 4.2)
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=DPI, bbox_inches="tight")

@@ -18,12 +18,17 @@ from cgan.errors import ParamsError
 from cgan.params.reading import check_params, is_whole
 from cgan.params.sections import Dimension, Params
 
+TRAIN = "train."
 DIGITS = 3  # of a value that is searched: more would make no difference, and look as if
 TRIED = 2000  # combinations of values
 
 
 def distributions(params: Params) -> dict[str, BaseDistribution]:
-    return {key: _distribution(key, each) for key, each in params.sweep.space.items()}
+    """Under names without `train.`, which would be all that there is room for in a plot."""
+    return {
+        key.removeprefix(TRAIN): _distribution(key, each)
+        for key, each in params.sweep.space.items()
+    }
 
 
 def _distribution(key: str, each: Dimension) -> BaseDistribution:
@@ -37,9 +42,10 @@ def _distribution(key: str, each: Dimension) -> BaseDistribution:
 
 
 def rounded(params: Params, suggested: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as they are written into params.yaml: with DIGITS digits, and still within their range."""
+    """By Optuna's names → as in params.yaml: with DIGITS digits, and still within their range."""
     found = {}
-    for key, value in suggested.items():
+    for name, value in suggested.items():
+        key = TRAIN + name
         each = params.sweep.space[key]
         if isinstance(value, float) and each.choices is None and each.step is None:
             assert each.low is not None and each.high is not None
@@ -49,24 +55,25 @@ def rounded(params: Params, suggested: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def present(params: Params) -> dict[str, Any]:
-    """What params.yaml holds now, of the params that are searched, where the space has that value."""
+    """What params.yaml holds now, by Optuna's names, where the space has that value."""
     now = params.train.model_dump()
     found = {}
     for key, each in params.sweep.space.items():
-        value = now[key.removeprefix("train.")]
+        value = now[key.removeprefix(TRAIN)]
         if each.choices is not None:
             inside = value in each.choices
         else:
             assert each.low is not None and each.high is not None
             inside = not isinstance(value, str) and each.low <= value <= each.high
         if inside:
-            found[key] = value
+            found[key.removeprefix(TRAIN)] = value
     return found
 
 
 def is_present(params: Params, values: Mapping[str, Any]) -> bool:
     """Are these what params.yaml holds now?"""
-    return dict(values) == {key: params.train.model_dump()[key[6:]] for key in params.sweep.space}
+    now = params.train.model_dump()
+    return dict(values) == {key: now[key.removeprefix(TRAIN)] for key in params.sweep.space}
 
 
 def check_combinations(params: Params) -> None:
@@ -102,5 +109,5 @@ def _combinations(params: Params) -> Iterator[dict[str, Any]]:
 def with_values(params: Params, values: Mapping[str, Any]) -> dict[str, Any]:
     """The document of params.yaml with other values of `train`."""
     document = params.model_dump(by_alias=True)
-    changed = {key.removeprefix("train."): value for key, value in values.items()}
+    changed = {key.removeprefix(TRAIN): value for key, value in values.items()}
     return {**document, "train": {**document["train"], **changed}}
