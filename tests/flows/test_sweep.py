@@ -297,7 +297,7 @@ def test_a_trial_that_another_judge_measured_is_no_result(folder: Path) -> None:
     driver = Driver(folder)
     driver.search.run(1, 1)
     driver.desk.passport = {**PASSPORT, "extractor_digest": "another judge"}
-    with pytest.raises(CganError, match="another ruler.*extractor_digest judge and another judge"):
+    with pytest.raises(CganError, match=r"another ruler.*extractor_digest judge and another judge"):
         driver.search.run(2, 1)
 
 
@@ -392,7 +392,7 @@ def test_apply_refuses_where_params_yaml_is_no_longer_what_was_compared(folder: 
     driver.pages.publish(driver.parent, folder / "out", text, plots)
     changed = (folder / "params.yaml").read_text().replace("latent_dim: 64", "latent_dim: 32")
     (folder / "params.yaml").write_text(changed)
-    with pytest.raises(CganError, match="no longer what the sweep .*latent_dim` is 32, was 64"):
+    with pytest.raises(CganError, match=r"no longer what the sweep .*latent_dim` is 32, was 64"):
         sweeps.apply(None)
 
 
