@@ -22,7 +22,7 @@ from torch import Tensor
 NEIGHBOURS = 5
 SUBSETS, SUBSET_SIZE = 20, 1000  # of the kernel distance
 _CHUNK = 1000
-_BLOCK = 8_000_000  # pixels of the reference that are floats at once
+_BLOCK = 8_000_000  # pixels of either set of images that are floats at once
 
 
 @dataclass(frozen=True)
@@ -156,10 +156,12 @@ def nearest_distance(images: Tensor, reference: Tensor) -> Tensor:
     Both uint8 [N, C, H, W] → float32 [N]. Extra memory: one block of each set, as floats.
     """
     pixels = reference[0].numel()
+    # As many of both: with few images at once, cdist's copy of the reference takes as long as its product.
+    size = max(_CHUNK // 2, min(2 * _CHUNK, _BLOCK // pixels))
     nearest = torch.full((len(images),), math.inf, device=images.device)
-    for block in reference.split(max(_CHUNK // 2, _BLOCK // pixels)):
+    for block in reference.split(size):
         others = block.flatten(1).float()
-        for part, known in zip(images.split(_CHUNK // 2), nearest.split(_CHUNK // 2), strict=True):
+        for part, known in zip(images.split(size), nearest.split(size), strict=True):
             found = torch.cdist(
                 part.flatten(1).float(), others, compute_mode="use_mm_for_euclid_dist"
             )
