@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,16 @@ import typer
 from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import contenders, quality, reading, size, tables, throughput
+from benchmarks import (
+    contenders,
+    large,
+    quality,
+    reading,
+    size,
+    synthetic_csv,
+    tables,
+    throughput,
+)
 from benchmarks import ground as grounds
 from benchmarks.contenders import (
     PEERS,
@@ -28,6 +38,7 @@ from benchmarks.contenders import (
 )
 from benchmarks.ground import Ground, as_dataset, preset
 from benchmarks.scale import SCALES
+from cgan.data import csv_reader, csv_report
 from cgan.data.dataset import Dataset
 from cgan.errors import CganError
 from cgan.model.sampling import draw
@@ -339,3 +350,32 @@ def test_figures_are_written_and_a_broken_promise_fails_the_command(
     assert "**Not for quoting**: other processes took 50%" in text
     assert f"- {'holds' if held else 'DOES NOT HOLD'}: fast: 9×" in text
     assert picture.read_bytes() == b"picture"
+
+
+@pytest.mark.parametrize(("classes", "side", "channels"), [(10, 28, 1), (23, 64, 3)])
+def test_synthetic_csvs_are_valid_and_have_the_classes_that_were_asked_for(
+    tmp_path: Path, classes: int, side: int, channels: int
+) -> None:
+    path = synthetic_csv.write_csv(tmp_path / "x.csv", 700, classes, side, channels, imbalance=5)
+    assert (
+        path.read_bytes()
+        == synthetic_csv.write_csv(
+            tmp_path / "y.csv", 700, classes, side, channels, imbalance=5
+        ).read_bytes()
+    )
+    params = csv_reader.DEFAULTS.model_copy(update={"channels": channels, "min_per_class": 2})
+    report = csv_report.report_on_file(path, params, "x")
+    assert (report["rows"], report["classes"], report["duplicates"]) == (700, classes, 0)
+    assert report["shape"] == {"channels": channels, "height": side, "width": side}
+    assert report["class_counts"][0] > 2 * report["class_counts"][-1]
+
+
+@pytest.mark.skipif(not Path(large.TIME).is_file(), reason="/usr/bin/time is not installed")
+def test_a_stage_s_memory_and_seconds_are_its_own(tmp_path: Path) -> None:
+    held = bytearray(200_000_000)  # of this process, and no part of what is measured
+    held[::4096] = b"x" * len(held[::4096])
+    code = "import time; held = b'x' * 60_000_000; time.sleep(0.3)"
+    found = large.timed([sys.executable, "-c", code], tmp_path)
+    assert 60 < found["peak_mb"] < 100 and found["seconds"] > 0.3 and found["cpu_s"] < 10
+    with pytest.raises(CganError, match="no such stage"):
+        large.timed([sys.executable, "-c", "raise SystemExit('no such stage')"], tmp_path)
