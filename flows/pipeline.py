@@ -84,7 +84,8 @@ def _no_traceback(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
 
 
-logging.getLogger("prefect.engine").addFilter(_no_traceback)
+for _name in ("prefect.engine", "prefect.flow_runs"):  # the second under a worker
+    logging.getLogger(_name).addFilter(_no_traceback)
 
 
 def _failed(error: CganError) -> State[Any]:
@@ -141,7 +142,8 @@ def write_overrides(overrides: dict[str, Any]) -> State[Any]:
 def deliver(whole: bool) -> State[Any]:
     """Results to the DVC remote; of a whole run, a branch that points to them to `origin`."""
     run = runtime.flow_run
-    branch = remote.branch_name(f"{run.name} {run.id[:8]}")
+    # What is special about the run may be long, and stands in its params.yaml.
+    branch = remote.branch_name(f"{run.name.partition(' · ')[0]} {run.id[:8]}")
     try:
         said = [remote.push(_relay)]
         if whole:

@@ -37,6 +37,7 @@ VARIABLE = "CGAN_REMOTE"
 NAME = "environment"  # of the remote that the variable names, in .dvc/config.local
 LOCAL_CONFIG = Path(".dvc/config.local")
 CHECK_S = 30.0  # several times what the slowest answer took
+BRANCH_LETTERS = 80
 TRIES = 5  # when others push to the same branch at the same time
 PUBLISHED = (LOCK, Path("params.yaml"))
 # Where git knows nobody's name.
@@ -233,8 +234,9 @@ def _required() -> Remote:
 
 
 def branch_name(words: str) -> str:
-    """`runs/…`, of the words of a run's name."""
-    return "runs/" + (re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-") or "unnamed")
+    """`runs/…`, of the words of a run's name; git keeps a branch as a file, whose name has its limits."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-")
+    return "runs/" + (plain[:BRANCH_LETTERS].strip("-") or "unnamed")
 
 
 def publish(branch: str, message: str, relay: Relay) -> str:

@@ -351,6 +351,7 @@ def test_a_run_travels_as_a_branch_and_dvc_pull_brings_it_without_a_stage_runnin
     before = everything_of_git()
     name = remote.branch_name("nightly 25 Nov 02:00 · train.seed=5")
     assert name == "runs/nightly-25-Nov-02-00-train-seed-5"
+    assert len(remote.branch_name("train.seed=5 · " * 99)) < 100, "git keeps it as a file"
     assert remote.push(quiet).startswith("4 files pushed to ")
     assert remote.publish(name, "nightly 25 Nov 02:00", quiet).startswith(
         f"origin has branch {name}, at "

@@ -1,0 +1,392 @@
+"""Two machines, played by two network namespaces with homes, clones and disks of their own.
+
+Host a has PostgreSQL, Prefect, MLflow, a worker, the DVC remote and the git repository, these two behind ssh;
+host b only a worker, and sees nothing of a's files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from postgres import PROGRAMS
+from ssh_server import make_key
+
+A, B = "10.77.19.1", "10.77.19.2"
+API, STORE = f"http://{A}:4200/api", f"http://{A}:5000"
+DATABASE = "postgresql://cgan:secret@127.0.0.1:5432"
+SSHD = """
+ListenAddress {address}
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/authorized_keys
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+Subsystem sftp internal-sftp
+"""
+# Real stages, as short as they can be; bars that such a generator passes.
+SHORT = {
+    "train_judge.total_kimg": 4.0,
+    "train.total_kimg": 4.0,
+    "evaluate.samples": 1000,
+    "evaluate.gan_train_kimg": 0,
+    "gate.min_conditional_accuracy": 0.0,
+    "gate.min_worst_class_accuracy": 0.0,
+    "gate.max_fid_over_floor": 1e6,
+    "gate.min_coverage_of_floor": 0.0,
+    "gate.min_judge_accuracy": 0.0,
+}
+PRODUCTION = [sys.executable, "-m", "flows.production"]
+JOIN = [sys.executable, "-m", "flows.worker", "join", "--labels", "cuda", "--runs", "1"]
+VERDICTS = ("Promoted", "Passed", "Blocked", "Unchanged")
+ENDED = ("FAILED", "COMPLETED", "CANCELLED")
+TRAINING = "Training deconv against"
+UP_TO_DATE = "Data and pipelines are up to date."
+PAGE = """
+import json, sys
+from mlflow import MlflowClient
+client = MlflowClient()
+run = client.get_run(sys.argv[1]).data
+def files(folder=None):
+    for each in client.list_artifacts(sys.argv[1], folder):
+        yield from files(each.path) if each.is_dir else [each.path]
+metrics = sorted(key for key in run.metrics if not key.startswith(("system/", "time/")))
+tags = sorted(key for key in run.tags if not key.startswith(("prefect.", "machine.")))
+print(json.dumps({"files": sorted(files()), "params": run.params, "metrics": metrics, "tags": tags}))
+"""
+REGISTRY = """
+import json
+from cgan.registry.client import open_registry
+with open_registry("cgan") as registry:
+    print(json.dumps({
+        "versions": sorted(version.number for version in registry.versions()),
+        "champion": registry.champion(),
+        "history": [vars(move) for move in registry.history()],
+        "models": [model.name for model in registry.client.search_registered_models()],
+    }))
+"""
+ENTER = """
+hostname host-$1; mount --make-rprivate /
+mkdir -p /root/.ssh; mount --bind {folder}/$1/home/.ssh /root/.ssh; mount -t tmpfs none {folder}/$2
+cd {folder}/$1; shift 2; exec "$@"
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(os.getuid() != 0, reason="needs root: network namespaces"),
+    pytest.mark.skipif(
+        not all(map(shutil.which, ("ip", "unshare", "ssh"))) or not Path("/usr/sbin/sshd").exists(),
+        reason="needs ip, unshare, ssh and sshd (Debian's iproute2, util-linux, openssh-server)",
+    ),
+    pytest.mark.skipif(PROGRAMS is None, reason="needs PostgreSQL's server (Debian's postgresql)"),
+]
+
+
+class Hosts:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def command(self, host: str, *command: str | Path) -> list[str]:
+        enter = ENTER.format(folder=self.folder)
+        other = "b" if host == "a" else "a"
+        into = ["ip", "netns", "exec", f"cgan-{host}", "unshare", "-m", "-u"]
+        return [*into, "sh", "-ec", enter, "sh", host, other, *map(str, command)]
+
+    def environment(self, host: str) -> dict[str, str]:
+        named = ("MLFLOW_", "PREFECT_", "DVC_", "CGAN_")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(named)}
+        return {
+            **kept,
+            "HOME": str(self.folder / host / "home"),
+            "TMPDIR": str(self.folder / host / "tmp"),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(self.project(host)),
+            "OMP_NUM_THREADS": "1",
+            **({"PREFECT_API_URL": API, "MLFLOW_TRACKING_URI": STORE} if host == "b" else {}),
+        }
+
+    def project(self, host: str) -> Path:
+        return self.folder / host / "project"
+
+    def run(self, host: str, *command: str | Path, **more: str) -> str:
+        """What a command in the host's project says."""
+        inside = ["sh", "-ec", 'cd project 2> /dev/null || true; exec "$@"', "sh", *command]
+        done = subprocess.run(
+            self.command(host, *inside),
+            env={**self.environment(host), **more},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout.strip()
+
+    def ask(self, code: str, *arguments: str) -> Any:
+        """What a program on host a prints last, as JSON."""
+        said = self.run("a", sys.executable, "-c", code, *arguments, MLFLOW_TRACKING_URI=STORE)
+        return json.loads(said.splitlines()[-1])
+
+    def api(self, method: str, path: str, content: Any = None) -> Any:
+        code = (
+            "import json, sys; from flows.servers import ask_prefect; "
+            "print(json.dumps(ask_prefect(*sys.argv[1:4], json.loads(sys.argv[4]))))"
+        )
+        return self.ask(code, API, method, path, json.dumps(content))
+
+    def deploy_run(self, deployment: str, **parameters: Any) -> dict[str, Any]:
+        found = self.api("GET", f"/deployments/name/cgan/{deployment}")
+        return dict(
+            self.api(
+                "POST", f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters}
+            )
+        )
+
+    def wait_for(self, run: dict[str, Any], *names: str, seconds: float = 600) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found: dict[str, Any] = self.api("GET", f"/flow_runs/{run['id']}")
+            if found["state_name"] in names:
+                return found
+            assert found["state_type"] not in ENDED, found["state"]["message"]
+            time.sleep(2)
+        raise AssertionError(f"{found['name']} is {found['state_name']}, not {names}")
+
+    def worker(self, host: str) -> int:
+        known = json.loads((self.project(host) / ".cgan/production/worker.json").read_text())
+        return int(known["pid"])
+
+
+def set_up(hosts: Hosts) -> Callable[[], None]:
+    """Network, homes, keys, sshd, PostgreSQL and the repository. Returns what ends them."""
+    folder = hosts.folder
+    ends = contextlib.ExitStack()
+
+    def ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True)
+
+    for host in "ab":
+        ip("netns", "add", f"cgan-{host}")
+        ends.callback(ip, "netns", "del", f"cgan-{host}")
+        ip("-n", f"cgan-{host}", "link", "set", "lo", "up")
+        (folder / host / "home/.ssh").mkdir(parents=True, mode=0o700)
+        (folder / host / "tmp").mkdir()
+    ip(
+        "link",
+        "add",
+        "cg-a",
+        "netns",
+        "cgan-a",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "cg-b",
+        "netns",
+        "cgan-b",
+    )
+    for host, address in {"a": A, "b": B}.items():
+        ip("-n", f"cgan-{host}", "addr", "add", f"{address}/24", "dev", f"cg-{host}")
+        ip("-n", f"cgan-{host}", "link", "set", f"cg-{host}", "up")
+
+    sshd = folder / "a/sshd"
+    sshd.mkdir()
+    Path("/run/sshd").mkdir(exist_ok=True)
+    kind, key = make_key(sshd / "host_key").with_suffix(".pub").read_text().split()[:2]
+    for host in "ab":
+        home = folder / host / "home/.ssh"
+        with (sshd / "authorized_keys").open("a") as file:
+            file.write(make_key(home / "id_ed25519").with_suffix(".pub").read_text())
+        (home / "known_hosts").write_text(f"{A} {kind} {key}\n")
+    (sshd / "config").write_text(SSHD.format(address=A, folder=sshd))
+    server = subprocess.Popen(
+        hosts.command("a", "/usr/sbin/sshd", "-D", "-f", sshd / "config", "-E", sshd / "log")
+    )
+    ends.callback(server.wait)
+    ends.callback(server.terminate)
+
+    assert PROGRAMS
+    data = folder / "postgres"  # nobody's; pytest's own folders are root's alone
+    data.mkdir()
+    shutil.chown(data, "nobody", "nogroup")
+    (data / "password").write_text("secret")
+    (data / "password").chmod(0o644)
+
+    def postgres(program: str, *arguments: str) -> None:
+        as_nobody = [
+            "setpriv",
+            "--reuid=nobody",
+            "--regid=nogroup",
+            "--clear-groups",
+            "env",
+            "LC_ALL=C",
+        ]
+        command = hosts.command(
+            "a", *as_nobody, "PGPASSWORD=secret", PROGRAMS / program, *arguments
+        )
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, done.stdout
+
+    start = ["-D", f"{data}/data", "-w", "-l", f"{data}/log", "-o", "-F -h 127.0.0.1 -k ''"]
+    makes = ["-U", "cgan", "-N", "-E", "UTF8", "--auth=scram-sha-256", f"--pwfile={data}/password"]
+    postgres("initdb", "-D", f"{data}/data", *makes)
+    subprocess.run(
+        hosts.command(
+            "a",
+            *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"),
+            *(PROGRAMS / "pg_ctl", "start", *start),
+        ),
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    ends.callback(postgres, "pg_ctl", "stop", "-m", "immediate", "-D", f"{data}/data")
+    for name in ("mlflow", "prefect"):
+        postgres("createdb", "-h", "127.0.0.1", "-U", "cgan", name)
+
+    origin = folder / "a/origin.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", ROOT, origin], check=True)
+    for host in "ab":
+        hosts.run(host, "git", "clone", "--quiet", f"ssh://{A}{origin}", "project")
+        for key, value in {"user.name": "t", "user.email": "t@t"}.items():
+            hosts.run(host, "git", "config", key, value)
+    return ends.close
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Hosts]:
+    folder = Path(tempfile.mkdtemp(prefix="cgan-hosts-"))  # not pytest's, which is root's alone
+    folder.chmod(0o755)
+    hosts = Hosts(folder)
+    with contextlib.ExitStack() as ends:
+        ends.callback(shutil.rmtree, folder, ignore_errors=True)
+        ends.callback(set_up(hosts))
+        hosts.run(
+            "a", "dvc", "remote", "add", "--default", "storage", f"ssh://{A}{folder}/a/storage"
+        )
+        hosts.run("a", "git", "commit", "--quiet", "--all", "-m", "Shared storage")
+        hosts.run("a", "git", "push", "--quiet")
+        hosts.run("b", "git", "pull", "--quiet")
+        for host in "ab":
+            ends.callback(hosts.run, host, *PRODUCTION, "down")
+        databases = {
+            "MLFLOW_BACKEND_STORE_URI": f"{DATABASE}/mlflow",
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"{DATABASE}/prefect",
+        }
+        hosts.run("a", *PRODUCTION, "up", "--host", A, "--allow-remote", **databases)
+        hosts.run("a", *PRODUCTION, "deploy")
+        told = hosts.run("b", *JOIN)
+        assert "host-b (cuda), in the pool cgan of" in told
+        yield hosts
+
+
+def test_a_run_on_the_second_host_leaves_its_results_where_the_first_finds_them(
+    hosts: Hosts,
+) -> None:
+    """Both hosts train the same at once, and both want to promote."""
+    runs = {
+        "a": hosts.deploy_run("train", overrides=SHORT, gate=True),
+        "b": hosts.deploy_run("train-cuda", overrides=SHORT, gate=True),
+    }
+    ended = {host: hosts.wait_for(run, *VERDICTS) for host, run in runs.items()}
+    assert "trained a new generator" in ended["b"]["state"]["message"]
+    status = hosts.run("a", "cgan", "status", PREFECT_API_URL=API, MLFLOW_TRACKING_URI=STORE)
+    assert "host-b (cuda) · online" in status and "cgan · online" in status
+
+    hosts.run("a", "git", "fetch", "--quiet")
+    branches = {
+        host: branch.strip().removeprefix("origin/")
+        for branch in hosts.run(
+            "a", "git", "branch", "--remote", "--list", "origin/runs/*"
+        ).splitlines()
+        for host, run in runs.items()
+        if branch.strip().endswith(run["id"][:8])
+    }
+    found = {}
+    for (
+        host
+    ) in "ab":  # a's own run, too, comes out of the remote: the cache of its worker is left aside
+        clone = f"{hosts.folder}/a/fresh-{host}"
+        hosts.run(
+            "a", "git", "clone", "--quiet", "--branch", branches[host], "../origin.git", clone
+        )
+        pulled = hosts.run("a", "sh", "-c", f"cd {clone} && dvc pull 2>&1")
+        assert re.search(r"\d+ files fetched", pulled)
+        assert hosts.run("a", "sh", "-c", f"cd {clone} && dvc status") == UP_TO_DATE
+        repro = hosts.run("a", "sh", "-c", f"cd {clone} && PYTHONPATH=. dvc repro 2>&1")
+        assert "Running stage" not in repro
+        found[host] = {
+            name: (Path(clone) / name).read_bytes()
+            for name in (
+                "models/generator.safetensors",
+                "models/mlflow_run.json",
+                "data/raw/train.csv",
+            )
+        }
+    assert found["a"]["models/generator.safetensors"] == found["b"]["models/generator.safetensors"]
+    assert found["a"]["data/raw/train.csv"] == found["b"]["data/raw/train.csv"]
+    told = json.loads(found["b"]["models/mlflow_run.json"])
+    assert told["tracking_uri"] == STORE
+
+    # The run's page is the same, whichever machine made it, its files included.
+    pages = [
+        hosts.ask(PAGE, json.loads(found[host]["models/mlflow_run.json"])["run_id"])
+        for host in "ab"
+    ]
+    assert pages[0] == pages[1]
+    assert any(name.endswith("run.html") for name in pages[0]["files"])
+
+    # Of two that promote at once one is champion, and the history says how it came to that.
+    registry = hosts.ask(REGISTRY)
+    assert registry["versions"] == [1, 2]
+    assert registry["champion"] in (1, 2)
+    assert [registry["history"][0]["source"], registry["history"][-1]["target"]] == [
+        None,
+        registry["champion"],
+    ]
+    for before, after in itertools.pairwise(registry["history"]):
+        assert before["target"] == after["source"]
+    assert registry["models"] == ["cgan"], "no lock is left"
+
+
+def test_a_run_whose_worker_is_killed_is_taken_up_by_the_next(hosts: Hosts) -> None:
+    long = {**SHORT, "train.total_kimg": 60.0, "train.seed": 2}
+    run = hosts.deploy_run("train-cuda", overrides=long, gate=False)
+    log = hosts.project("b") / ".cgan/production/worker.log"
+    before = log.read_text().count(TRAINING)
+    deadline = time.monotonic() + 300
+    while log.read_text().count(TRAINING) == before:
+        assert time.monotonic() < deadline, log.read_text()[-2000:]
+        time.sleep(1)
+    time.sleep(5)
+    os.kill(hosts.worker("b"), signal.SIGKILL)
+    hosts.wait_for(run, "Crashed")
+    told = hosts.run("b", *JOIN)
+    assert "It was cut off with its worker; the new worker takes it up." in told
+    ended = hosts.wait_for(run, "Completed")
+    assert ended["run_count"] == 2
+    assert "trained a new generator" in ended["state"]["message"]
+    assert re.search(r"Resuming at step \d+ of", log.read_text())
+
+
+def test_a_user_s_mistake_is_one_message_in_the_log_of_the_worker(hosts: Hosts) -> None:
+    run = hosts.deploy_run("train-cuda", overrides={"train.lr": -1})
+    failed = hosts.wait_for(run, "Failed")
+    assert "train.lr" in failed["state"]["message"]
+    assert "Traceback" not in (hosts.project("b") / ".cgan/production/worker.log").read_text()
