@@ -449,6 +449,24 @@ def test_a_machine_where_git_knows_nobody_s_name_publishes_all_the_same(
     )
 
 
+@pytest.mark.slow
+def test_collecting_garbage_by_all_commits_keeps_the_results_of_runs_and_by_all_branches_does_not(
+    origin: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept() -> int:
+        return len(list((store / "files").glob("*/*/*")))
+
+    repro_stage("download", quiet)
+    remote.push(quiet)
+    remote.publish("runs/a", "a run", quiet)
+    clone(origin, tmp_path / "fresh", monkeypatch)
+    assert kept() == 1
+    dvc("gc", "--cloud", "--force", "--all-commits")
+    assert kept() == 1
+    dvc("gc", "--cloud", "--force", "--all-branches")
+    assert kept() == 0
+
+
 # --- over ssh -----------------------------------------------------------------------------------
 
 
