@@ -70,3 +70,11 @@ def test_pages_that_it_replaced_are_linked_nowhere() -> None:
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         text = Path(path).read_text()
         assert "reliability-data" not in text and "reliability-processes" not in text, path
+
+
+def test_the_tests_that_the_page_of_storage_names_exist() -> None:
+    page = (ROOT / "docs/storage.md").read_text()
+    names = re.findall(r"`(test_\w+…?)`", page.partition("## Tried")[2])
+    assert len(names) > 15
+    for name in names:
+        assert fnmatch.filter(TESTS, name.replace("…", "*")), name
