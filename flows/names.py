@@ -19,6 +19,8 @@ MOST = 200  # more than Prefect's scheduler plans ahead
 
 def run_name(deployment: str | None, due: datetime, parameters: Mapping[str, Any]) -> str:
     """`nightly 25 Nov 02:00`; by hand `26 Nov 17:30 · refresh · train.seed=2`. Times are UTC."""
+    if job := (parameters.get("tags") or {}).get("cgan.sweep.job"):
+        return f"{job} {due:%d %b %H:%M}"  # its params are on the pages of the sweep
     parts = [f"{deployment} {due:%d %b %H:%M}" if deployment else f"{due:%d %b %H:%M}"]
     if parameters.get("refresh") and not deployment:  # a schedule always fetches
         parts.append("refresh")

@@ -8,7 +8,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 MAX_NAME_LENGTH = 60  # characters of a class name
 
@@ -265,6 +273,11 @@ class Dimension(Section):
             raise ValueError("give `log` or `step`, not both")
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = dump(self)
+        return {k: v for k, v in found.items() if v is not None and v is not False}
+
     def bounds(self) -> list[Any]:
         """Every choice; or both ends of a range and the value after the first."""
         if self.choices is not None:
@@ -324,9 +337,18 @@ class Params(Section):
 
 def flatten(value: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested params → {"train.lr": 0.003, …}, in the order of the file."""
-    items = value.model_dump(by_alias=True) if isinstance(value, BaseModel) else value
     flat: dict[str, Any] = {}
-    for key, item in items.items():
+    if isinstance(value, BaseModel):
+        dumped = value.model_dump(by_alias=True)
+        for name, field in type(value).model_fields.items():
+            key, inner = field.alias or name, getattr(value, name)
+            # A section has keys of its own; the space of a sweep is one value, whatever is in it.
+            section = isinstance(inner, BaseModel)
+            flat |= (
+                flatten(inner, f"{prefix}{key}.") if section else {f"{prefix}{key}": dumped[key]}
+            )
+        return flat
+    for key, item in value.items():
         name = f"{prefix}{key}"
         flat.update(flatten(item, f"{name}.") if isinstance(item, dict) else {name: item})
     return flat

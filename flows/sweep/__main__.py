@@ -67,9 +67,7 @@ def sweep(base: Path, asked: Asked) -> str:
         uri = store_uri(base)
         pages = Pages(uri, base)
         place: Place = pool or Here(base, facts.commit, uri)
-        searched = {
-            k: each.model_dump(exclude_defaults=True) for k, each in params.sweep.space.items()
-        }
+        searched = {k: each.model_dump() for k, each in params.sweep.space.items()}
         parent = pages.parent(
             f"{name}-{facts.token}", name, {"objective": facts.objective, **searched}
         )

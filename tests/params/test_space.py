@@ -1,0 +1,99 @@
+"""`sweep.space` of params.yaml: what is refused, and with which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from cgan.errors import ParamsError
+from cgan.params.editing import set_params
+from cgan.params.reading import load_params
+from cgan.params.sections import Params, SweepParams
+from cgan.quality.table import METRICS
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Any:
+    def load(space: Any, **sweep: Any) -> Params:
+        document = yaml.safe_load((ROOT / "params.yaml").read_text())
+        document["sweep"] |= {"space": space, **sweep}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
+        return load_params(tmp_path / "params.yaml")
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"train.leraning": {"low": 1, "high": 2}}, "no such param; valid here: `generator`"),
+        (
+            {"train.latent": {"low": 1, "high": 2}},
+            "no such param; did you mean `train.latent_dim`?",
+        ),
+        ({"gate.promote": {"choices": [True, False]}}, "only params of `train` can be searched"),
+        ({"train_judge.width": {"choices": [4, 8]}}, "only params of `train` can be searched"),
+        ({"train.seed": {"low": 1, "high": 9}}, "a seed is luck"),
+        ({"train.probes": {"low": 1, "high": 9}}, "trials are compared probe by probe"),
+        ({"train.lr": {"low": -1.0, "high": 1.0}}, "`train.lr` must be a number above 0, got -1.0"),
+        ({"train.adam_beta1": {"low": 0.0, "high": 1.0}}, "below 1, got 1.0"),
+        ({"train.latent_dim": {"low": 1.5, "high": 9.5}}, "must be a whole number"),
+        (
+            {"train.generator": {"choices": ["deconv", "conv"]}},
+            "`deconv`, `upsample`, `embed`, `demo`",
+        ),
+        ({"train.generator": {"low": 1, "high": 2}}, "`train.generator` must be one of"),
+        ({"train.lr": {"low": 0.2, "high": 0.1}}, "`low` (0.2) must be below `high` (0.1)"),
+        ({"train.lr": {"low": 0.1}}, "give either both `low` and `high`, or `choices`"),
+        ({"train.lr": {"choices": [0.1, 0.2], "log": True}}, "`choices` stand alone"),
+        ({"train.lr": {"low": 0, "high": 0.1, "log": True}}, "with `log`, `low` must be above 0"),
+        (
+            {"train.lr": {"low": 0.1, "high": 0.2, "log": True, "step": 0.1}},
+            "`log` or `step`, not both",
+        ),
+        ({"train.lr": {"lowest": 0.1, "high": 0.2}}, "unknown key `sweep.space.train.lr.lowest`"),
+        ({"train.lr": {"choices": [0.1]}}, "sweep.space.train.lr.choices"),
+        ({}, "sweep.space"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused(load: Any, space: Any, words: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        load(space)
+    assert words in str(caught.value)
+    assert "sweep.space" in str(caught.value)
+
+
+def test_all_faults_are_told_at_once(load: Any) -> None:
+    space = {"train.seed": {"low": 1, "high": 9}, "train.lr": {"low": -1.0, "high": 1.0}}
+    with pytest.raises(ParamsError, match=r"(?s)2 problems.*above 0, got -1\.0.*a seed is luck"):
+        load(space)
+
+
+def test_a_param_that_may_be_auto_is_searched_by_number_or_by_choice(load: Any) -> None:
+    assert load({"train.total_kimg": {"low": 50.0, "high": 100.0}})
+    assert load({"train.total_kimg": {"choices": ["auto", 100.0]}})
+
+
+def test_a_range_from_zero_is_kept(load: Any) -> None:
+    space = {"train.r1_gamma": {"low": 0, "high": 1.0}}
+    assert load(space).model_dump()["sweep"]["space"] == space
+
+
+def test_the_objective_is_a_metric(load: Any) -> None:
+    field = SweepParams.model_fields["objective"]
+    assert set(field.annotation.__args__) == set(METRICS)  # type: ignore[union-attr]
+    with pytest.raises(ParamsError, match=r"`sweep\.objective` must be one of"):
+        load({"train.lr": {"low": 0.1, "high": 0.2}}, objective="beauty")
+
+
+def test_other_params_can_be_written_beside_a_space(load: Any, tmp_path: Path) -> None:
+    load({"train.lr": {"low": 0.1, "high": 0.2}})
+    path = tmp_path / "params.yaml"
+    assert set_params({"train.lr": 0.15, "sweep.trials": 7}, path)
+    changed = load_params(path)
+    assert (changed.train.lr, changed.sweep.trials) == (0.15, 7)
+    assert changed.sweep.space["train.lr"].low == 0.1
