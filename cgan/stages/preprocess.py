@@ -20,7 +20,7 @@ from cgan.params.sections import ValidateParams
 from cgan.project import CSV, VALIDATION
 from cgan.stages.runner import run_stage
 
-SHEET_COLUMNS = 10
+SHEET_COLUMNS, SHEET_CLASSES = 10, 50
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,8 @@ def main() -> None:
             f"{CSV}: changed since {VALIDATION} was written. Run `dvc repro`, which validates it again."
         )
     train, holdout = split(table.images, table.labels, params.holdout_fraction, params.seed)
-    sheet = _contact_sheet(table.images, table.labels, train, table.classes)
+    shown = min(table.classes, SHEET_CLASSES)
+    sheet = _contact_sheet(table.images, table.labels, train, shown)
     smaller, larger = sorted([("train", train), ("holdout", holdout)], key=lambda it: len(it[1]))
     facts: dict[str, Any] = {"classes": table.classes, "csv_sha256": table.sha256}
     if validated.class_names:

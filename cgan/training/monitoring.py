@@ -22,7 +22,7 @@ from cgan.quality.judge import Judge, look
 from cgan.quality.metrics import diversity, frechet_distance
 from cgan.training.state import TrainState
 
-PREVIEW_ROWS = 8
+PREVIEW_ROWS, PREVIEW_CLASSES = 8, 50
 DRAWINGS = 1000
 PINNED = 0.995  # of both the reals and the fakes told apart, in every record
 PINNED_RECORDS = 10
@@ -125,7 +125,7 @@ class Previewer:
     """
 
     def __init__(self, state: TrainState, folder: Path | None) -> None:
-        p, classes = state.params, state.generator.architecture.classes
+        p, classes = state.params, min(state.generator.architecture.classes, PREVIEW_CLASSES)
         self.state, self.folder = state, folder / "previews" if folder else None
         self.steps = set(preview_steps(p.previews, p.total_steps))
         generator = torch.Generator().manual_seed(p.seed)
@@ -137,7 +137,7 @@ class Previewer:
 
     @torch.no_grad()
     def take(self, step: int) -> NDArray[np.uint8]:
-        """Draw → uint8 [H, W] or [H, W, 3]: one row a latent, one column a class."""
+        """Draw → uint8 [H, W] or [H, W, 3]: one row a latent, one column a class (the first 50)."""
         images = to_uint8(self.state.average(self.latents, self.labels))
         grid = image_grid(images.unflatten(0, (PREVIEW_ROWS, -1)))
         self._taken[step] = encode_png(grid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, TINY, peak_bytes, run_python
-from synthetic import make_images
+from PIL import Image
+from synthetic import make_images, write_csv
 
 from benchmarks import large, synthetic_csv
 from cgan.data import csv_reader, csv_report, dataset
@@ -143,6 +145,23 @@ def test_training_on_mapped_images_gives_the_same_bits(
     (first, one), (second, two) = found
     assert first == second
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_previews_and_contact_sheet_show_the_first_50_of_many_classes(project: Path) -> None:
+    images, labels = make_images(per_class=3, classes=52)
+    write_csv(project / "inbox/digits.csv", images, labels)
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["validate"] |= {"min_per_class": 2}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    for stage in (download, validate, preprocess):
+        stage.main()
+    with Image.open("reports/real_samples.png") as sheet:
+        assert sheet.size == (80, 8 * 50)
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())["train"] | TINY["train"]
+    chosen = TrainParams(**values | {"class_logit_weight": 1.0, "max_shift": 0, "previews": 1})
+    previews = train(load_dataset("data/processed/train.safetensors"), chosen).previews
+    with Image.open(io.BytesIO(previews[0])) as picture:
+        assert picture.size == (50 * 9 + 1, 8 * 9 + 1)
 
 
 @PROC
