@@ -60,15 +60,19 @@ class Watch:
         device = next(generator.parameters()).device
         seen = look(self.judge, draw(generator, self.asked, self.seed, device))
         spread = diversity(seen.features, self.asked, self.classes)
-        relative = [
-            own / max(real, 1e-9) for own, real in zip(spread, self.real_diversity, strict=True)
-        ]
+        # Of a rare class there may be no two real images among those looked at: it cannot be compared.
+        relative = {
+            label: own / real
+            for label, (own, real) in enumerate(zip(spread, self.real_diversity, strict=True))
+            if real > 0
+        } or {0: 1.0}
+        worst = min(relative, key=lambda label: relative[label])
         values = (
             (seen.classes == self.asked).double().mean().item(),
             frechet_distance(self.real, seen.features),
-            sum(relative) / len(relative),
-            min(relative),
-            float(relative.index(min(relative))),
+            sum(relative.values()) / len(relative),
+            relative[worst],
+            float(worst),
         )
         return dict(zip(PROBE, values, strict=True))
 

@@ -185,6 +185,16 @@ def test_a_probe_compares_drawings_with_the_real_images_class_by_class(
     assert faithful["probe/fid_judge"] < 0.1 * narrow["probe/fid_judge"]
 
 
+def test_a_class_with_no_two_real_images_is_not_compared(data: Dataset, judge: Judge) -> None:
+    rare = data.labels == 2
+    rare[rare.nonzero()[0]] = False
+    kept = Dataset(data.images[~rare], data.labels[~rare], data.metadata)
+    state = TrainState(data, params_of(**STRONG), Hardware(torch.device("cpu"), torch.float32))
+    found = Watch(judge, kept, 1).probe(Copier(state.generator, data, one=2).eval())
+    assert found["probe/worst_class"] != 2.0
+    assert found["probe/diversity_mean"] == pytest.approx(1, abs=0.1)
+
+
 def test_f52_one_picture_a_class_is_seen_by_the_second_probe_after_the_warm_up(
     data: Dataset, judge: Judge
 ) -> None:
