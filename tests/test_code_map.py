@@ -20,7 +20,7 @@ def test_each_file_says_in_a_few_words_what_it_is() -> None:
 
 def test_the_house_has_the_size_that_a_newcomer_can_survey() -> None:
     files = [path for folder in ("cgan", "flows") for path in (ROOT / folder).rglob("*.py")]
-    assert len([path for path in files if path.name != "__init__.py"]) < 130
+    assert len([path for path in files if path.name != "__init__.py"]) < 150
     assert len(list((ROOT / "cgan").glob("*.py"))) <= 9, "eight, and the package's own"
     longest = max(files, key=lambda path: path.read_text().count("\n"))
     assert longest.read_text().count("\n") <= 450, longest

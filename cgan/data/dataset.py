@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 import os
 import tempfile
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
         with tempfile.TemporaryFile(prefix="cgan-", dir=folder) as file:
             # All of it now: a mapped page without room on the disk would end the process with SIGBUS.
             os.posix_fallocate(file.fileno(), 0, size)
-            return np.memmap(file, np.uint8, "r+", shape=shape)
+            return np.frombuffer(mmap.mmap(file.fileno(), size), np.uint8).reshape(shape)
     except OSError as error:
         raise DataError(
             f"{folder}: no room for {size / 1e6:,.0f} MB of images while they are read "
