@@ -87,7 +87,12 @@ def sweep(base: Path, asked: Asked) -> str:
         found = report.found(study, params, facts, best, confirmed)
         with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
             text, plots = report.write(Path(folder), study, found)
-            pages.publish(parent, Path(folder), text, plots)
+            value = (
+                {f"quality/{facts.objective}": best.value}
+                if best and best.value is not None
+                else {}
+            )
+            pages.publish(parent, Path(folder), text, plots, value)
             if pool:
                 report.to_prefect(Path(folder), study, text)
         pages.end(parent)

@@ -30,9 +30,18 @@ from flows.sweep.jobs import Job
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 PATIENCE_S = 300.0  # with a store that went away: the trainings go on meanwhile
 RETRY_S = 5.0
 COLLAPSED = "TrainingError"  # how the reason begins with which such a run ends
+
+
+def _label(job: Job) -> str:
+    """`trial 3`; of a confirmation, `trial 3, seed 2` or `params.yaml, seed 2`."""
+    trial = f"trial {job.tags.get('cgan.sweep.trial', '')}"
+    what = "params.yaml" if job.tags[ROLE] == "present" else trial
+    seed = job.tags.get("cgan.sweep.seed")
+    return f"{what}, seed {seed}" if seed else what
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Pages:
     def __init__(self, uri: str, root: Path) -> None:
         self.uri = uri
         self.shown = without_credentials(uri)
-        self._settings = environment_set(client_settings())
+        self._settings = environment_set(client_settings() | QUIET)
         self._settings.__enter__()
         experiment = experiment_name(load_params().tracking.experiment)
         with self._told():
@@ -72,7 +81,8 @@ class Pages:
             made = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
             run_id = str(made.info.run_id)
             for key, value in params.items():
-                self.client.log_param(run_id, key, json.dumps(value)[:6000])
+                text = value if isinstance(value, str) else json.dumps(value)
+                self.client.log_param(run_id, key, text[:6000])
             return run_id
 
     def child(self, job: Job) -> Run | None:
@@ -109,11 +119,19 @@ class Pages:
         for run in runs:
             own = best is not None and run.info.run_id == best.info.run_id
             self.ask(self.client.set_tag, run.info.run_id, STATE, state if own else "cut off")
+            if not str(run.info.run_name).startswith(_label(job)):
+                name = f"{_label(job)} · {run.info.run_name}"
+                self.ask(self.client.update_run, run.info.run_id, None, name)
             if run.info.status == "RUNNING":
                 self.ask(self.client.set_terminated, run.info.run_id, "KILLED")
 
-    def publish(self, parent: str, folder: Path, text: str, plots: list[str]) -> None:
-        """The report on the parent run: its text and plots in the description, all its files beside."""
+    def publish(
+        self, parent: str, folder: Path, text: str, plots: list[str], best: dict[str, float]
+    ) -> None:
+        """The report on the parent run: its text and plots in the description, all its files beside, and
+        the best result in the columns of the table of runs."""
+        for key, value in best.items():
+            self.ask(self.client.log_metric, parent, key, value, None, 0)
         pictures = [f"![{name}]({artifact(parent, f'{name}.png')})" for name in plots]
         self.ask(self.client.log_artifacts, parent, str(folder))
         note = spaced("\n\n".join([text, *pictures]))

@@ -179,7 +179,16 @@ def plots(study: optuna.Study, objective: str) -> Iterator[tuple[str, bytes]]:
 
 
 def to_prefect(folder: Path, study: optuna.Study, text: str) -> None:
-    """The table and the plots as artifacts. Their bytes stand in the page: it would not find a file."""
+    """The table and the plots as artifacts of a flow run. Their bytes stand in the page: it would not find
+    a file."""
+    from prefect import flow
+
+    # Artifacts belong to a run.
+    name = study.study_name
+    flow(name="sweep", flow_run_name=name, persist_result=False)(_artifacts)(folder, study, text)
+
+
+def _artifacts(folder: Path, study: optuna.Study, text: str) -> None:
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     key = study.study_name.lower().replace("_", "-")

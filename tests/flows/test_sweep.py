@@ -249,6 +249,7 @@ def test_a_hopeless_trial_is_stopped_by_its_probes_and_the_child_says_so(folder:
     assert child is not None
     assert child.data.tags[sweeps.STATE] == "pruned"
     assert child.info.status == "KILLED"
+    assert str(child.info.run_name).startswith("trial 1 · ")
 
 
 def test_a_stop_that_was_decided_before_a_kill_is_carried_out_by_the_next_driver(
@@ -360,7 +361,7 @@ def test_apply_writes_what_is_better_and_the_page_shows_it(folder: Path) -> None
     found = confirmed(driver)
     text, plots = report.write(folder / "out", driver.study, found)
     assert {"history", "importances", "slices", "parallel"} <= set(plots)
-    driver.pages.publish(driver.parent, folder / "out", text, plots)
+    driver.pages.publish(driver.parent, folder / "out", text, plots, {})
     page = driver.pages.client.get_run(driver.parent).data.tags["mlflow.note.content"]
     assert "is better than params.yaml" in page and "history.png" in page
     assert "is better than params.yaml" in sweeps.show("trial-sweep")
@@ -378,7 +379,7 @@ def test_noise_is_not_applied(folder: Path) -> None:
     driver.search.run(5, 1)
     found = confirmed(driver)
     text, plots = report.write(folder / "out", driver.study, found)
-    driver.pages.publish(driver.parent, folder / "out", text, plots)
+    driver.pages.publish(driver.parent, folder / "out", text, plots, {})
     before = (folder / "params.yaml").read_text()
     said = sweeps.apply(None)
     assert "is not clearly better" in said and "stays as it is" in said
@@ -389,7 +390,7 @@ def test_apply_refuses_where_params_yaml_is_no_longer_what_was_compared(folder: 
     driver = Driver(folder)
     driver.search.run(8, 2)
     text, plots = report.write(folder / "out", driver.study, confirmed(driver))
-    driver.pages.publish(driver.parent, folder / "out", text, plots)
+    driver.pages.publish(driver.parent, folder / "out", text, plots, {})
     changed = (folder / "params.yaml").read_text().replace("latent_dim: 64", "latent_dim: 32")
     (folder / "params.yaml").write_text(changed)
     with pytest.raises(CganError, match=r"no longer what the sweep .*latent_dim` is 32, was 64"):
