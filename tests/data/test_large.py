@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import shutil
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def test_stages_write_the_same_bytes_where_images_are_mapped(
     under: object = table.images
     while isinstance(under, np.ndarray):
         under = under.base
-    assert isinstance(under, mmap.mmap)
+    assert isinstance(under, memoryview)
+    assert isinstance(under.obj, mmap.mmap)
     assert hashes[0] == hashes[1]
 
 
