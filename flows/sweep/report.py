@@ -6,6 +6,7 @@ import base64
 import contextlib
 import csv
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -164,7 +165,9 @@ def plots(study: optuna.Study, objective: str) -> Iterator[tuple[str, bytes]]:
         if not several or (name == "importances" and len(keys) < 2):
             continue
         try:
-            axes = make()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of an axis on which all trials have one value
+                axes = make()
         except (ValueError, RuntimeError):  # too few trials, or all with the same result
             continue
         first = axes.flat[0] if hasattr(axes, "flat") else axes

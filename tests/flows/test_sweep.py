@@ -414,7 +414,7 @@ def test_a_storage_that_cannot_be_used_is_told_without_its_password(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://me:verysecret@127.0.0.1:1/none")
-    with pytest.raises(CganError, match="OPTUNA_STORAGE names it") as caught:
+    with pytest.raises(CganError, match="OPTUNA_STORAGE") as caught:
         Driver(folder)
     assert "verysecret" not in str(caught.value)
 
