@@ -66,6 +66,7 @@ CODE = (
     "training/loop",
     "training/state",
     "training/updates",
+    "training/processes",
     "training/cuda_graph",
     "training/augmentation",
     "training/batches",
@@ -83,7 +84,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     params = load_params()
     data = load_dataset(TRAIN_DATA)
-    hardware = choose_hardware(params.train.device, params.train.precision)
+    hardware = choose_hardware(params.train.device, params.train.precision, params.train.processes)
     fitted = fit(params.train, data)
     facts = result_facts(fitted.params, data, hardware)
     code = package_digest()
@@ -123,6 +124,7 @@ def train_here(
         "cgan.chosen_for_the_data": fitting.choice or "nothing",
         "cgan.device": str(hardware.device),
         "cgan.precision": str(hardware.precision).removeprefix("torch."),
+        "cgan.processes": str(fitted.processes),
         "cgan.fingerprint": folder.name,
         "dvc.data_md5": md5_of(TRAIN_DATA),
     }
@@ -159,7 +161,7 @@ def train_here(
             tracker.log_file(report, "incident")
             raise TrainingError(f"{error} Report with pictures: {report}") from None
         made_by = {
-            "params": fitted.model_dump(),
+            "params": facts["params"],
             "steps": fitted.total_steps,
             **facts["data"],
         }
@@ -191,9 +193,11 @@ def train_here(
 def result_facts(params: TrainParams, data: Dataset, hardware: Hardware) -> dict[str, Any]:
     """Everything that determines the trained weights and what their file says, as plain JSON."""
     named = {k: data.metadata[k] for k in ("class_names",) if k in data.metadata}
+    # On a CPU the processes share out the same parts; on CUDA there are as many parts as processes.
+    same_for_all = {"processes"} if hardware.device.type == "cpu" else None
     return {
         "format": FORMAT,
-        "params": params.model_dump(),
+        "params": params.model_dump(exclude=same_for_all),
         "data": {
             "data_sha256": data.metadata["csv_sha256"],
             "data_digest": data.metadata["digest"],

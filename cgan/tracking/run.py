@@ -85,9 +85,11 @@ def training_run(
     if tracker.resumed:
         tracker.set_tags({"cgan.resumed": "true"})
     _log_source(tracker, source)
-    # These are read after the training and may change before it is resumed; MLflow refuses that.
+    # These may change before the training is resumed, and MLflow refuses that: what is read after it, and
+    # in how many processes it runs, which is a tag.
     later = {"gate", "reevaluate", "sweep", "tracking"}
-    as_run = params.model_dump(by_alias=True, exclude=later) | {"train": fitted.model_dump()}
+    as_run = params.model_dump(by_alias=True, exclude=later)
+    as_run["train"] = fitted.model_dump(exclude={"processes"})
     tracker.log_params(flatten(as_run))
     tracker.log_dataset(dataset)
     sender = _sender(tracker, uri, early)

@@ -12,19 +12,14 @@ import torch
 
 from cgan.data.dataset import Dataset
 from cgan.errors import Interrupted, TrainingError
-from cgan.model.hardware import (
-    choose_hardware,
-    compute_deterministically,
-    keep_freed_memory,
-    parts_on_threads,
-)
+from cgan.model.hardware import parts_on_threads
 from cgan.model.networks import Discriminator, Generator
 from cgan.params.sections import TrainParams
 from cgan.tracking.tracker import AT_THE_END, BY_STEP, NullTracker, Tracker
-from cgan.training.batches import Feed, learning_rate
+from cgan.training.batches import learning_rate
 from cgan.training.checkpoints import Checkpoints
-from cgan.training.cuda_graph import stepper
 from cgan.training.monitoring import Previewer, Watch, discriminator_wins
+from cgan.training.processes import leading, prepared
 from cgan.training.state import COLUMNS, STATS, TrainState, estimate_batch_norm
 
 log = logging.getLogger(__name__)
@@ -64,10 +59,7 @@ def train(
     class collapses; then nothing of that interval is saved.
     """
     tracker = tracker or NullTracker()
-    hardware = choose_hardware(params.device, params.precision)
-    compute_deterministically()
-    state = TrainState(data, params, hardware)
-    feed = Feed(data, params, hardware.device, params.log_every)
+    state, run_step = prepared(data, params)
     checkpoints = Checkpoints(folder) if folder else None
     found = checkpoints.load() if checkpoints else None
     if found:
@@ -75,15 +67,16 @@ def train(
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
     previewer = Previewer(state, folder)
     probe_steps = spread_steps(params.probes, params.total_steps)
-    run_step = stepper(state, feed)
-    keep_freed_memory()
     if state.step == 0:
         if previewer.steps:
             tracker.log_image(BY_STEP, previewer.take(0), 0)
         if watch and probe_steps:  # logged first, it is also what MLflow compares two runs by first
             tracker.log_metrics(probe(state, watch), 0)
-    start, started = state.step, time.perf_counter()
-    with parts_on_threads(state.parts) as state.map:
+    with (
+        leading(state, data) as state.exchange,
+        parts_on_threads(state.parts, len(state.networks)) as state.map,
+    ):
+        start, started = state.step, time.perf_counter()
         for index in progress(range(start, params.total_steps)):
             run_step(index)
             step = state.step = index + 1

@@ -7,7 +7,7 @@ Nothing here waits for the device, so that CUDA can replay a step as one graph.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -91,10 +91,10 @@ def update(
     return [logits for _, logits in found]
 
 
-def apply(state: TrainState, optimizer: Optimizer, by_part: Iterable[Gradients]) -> None:
-    """One update on the sum of the parts' gradients."""
+def apply(state: TrainState, optimizer: Optimizer, by_part: list[Gradients]) -> None:
+    """One update on the sum of the gradients of all parts, those of other processes too."""
     weights = weights_of(optimizer)
-    set_gradients(weights, by_part)
+    set_gradients(weights, state.exchange(by_part))
     if state.params.gradient_clip:
         nn.utils.clip_grad_value_(weights, state.params.gradient_clip)
     optimizer.step()
