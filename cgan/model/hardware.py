@@ -34,6 +34,8 @@ class Hardware:
 
     device: torch.device
     precision: torch.dtype
+    rank: int = 0
+    """Number of the process, where several share a training."""
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         low = self.precision != torch.float32
@@ -62,7 +64,7 @@ def choose_hardware(device: str, precision: str, processes: int = 1, rank: int =
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if chosen.type == "cuda" else _cpu_has_bfloat16()
         precision = "bfloat16" if fast else "float32"
-    return Hardware(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    return Hardware(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32, rank)
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -10,20 +10,17 @@ A follower that dies ends the training in words, and no follower outlives its le
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -39,16 +36,15 @@ from cgan.training.state import ByPart, TrainState
 
 NOTICED_S = 10.0  # in which the leader's main thread sees a death by itself
 DIED_S = 2.0  # in which the lost connection and the death behind it are both seen
+Prepared = tuple[TrainState, Callable[[int], None]]
 
 
-def prepared(
-    data: Dataset, params: TrainParams, rank: int = 0
-) -> tuple[TrainState, Callable[[int], None]]:
+def prepared(data: Dataset, params: TrainParams, rank: int = 0) -> Prepared:
     """A training before its first step, and what runs a step, in the process of this number."""
     hardware = how.choose_hardware(params.device, params.precision, params.processes, rank)
     how.compute_deterministically()
     how.keep_freed_memory()
-    state = TrainState(data, params, hardware, rank)
+    state = TrainState(data, params, hardware)
     return state, stepper(state, Feed(data, params, hardware.device, params.log_every))
 
 
@@ -64,15 +60,15 @@ def leading(state: TrainState, data: Dataset) -> Iterator[Callable[[ByPart], ByP
     with tempfile.TemporaryDirectory(prefix="cgan-") as name:
         folder = Path(name)
         tensors = {**state.tensors(), "images": data.images, "labels": data.labels}
-        save_tensors(folder / "start", "checkpoint", tensors, {"step": state.step})
+        facts = {"step": state.step, "metadata": data.metadata}
+        save_tensors(folder / "start", "checkpoint", tensors, facts)
         try:
-            _start(followers, folder, state.params, data.metadata)
+            _start(followers, folder, state.params)
             threading.Thread(target=_watch, args=(followers, folder, over), daemon=True).start()
-            _join(folder, 0, state)
+            _join(folder, state)
             yield exchange
         except RuntimeError:  # torch's, of a lost connection among others
-            connection.wait([process.sentinel for process in followers], DIED_S)
-            if dead := _deaths(followers, folder):
+            if dead := _death(followers, folder):
                 raise TrainingError(dead) from None
             raise
         finally:
@@ -89,82 +85,88 @@ def exchange(by_part: ByPart) -> ByPart:
     own = torch.stack([torch.cat([tensor.flatten() for tensor in part]) for part in by_part])
     every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(every, own)
-    sizes = [tensor.numel() for tensor in by_part[0]]
-    pieces = [part.split(sizes) for part in torch.cat(every)]
+    pieces = [part.split([tensor.numel() for tensor in by_part[0]]) for part in torch.cat(every)]
     return [tuple(map(torch.Tensor.view_as, part, by_part[0])) for part in pieces]
 
 
-def _join(folder: Path, rank: int, state: TrainState) -> None:
+def _join(folder: Path, state: TrainState) -> None:
     """Meet the other processes. They wait for each other as long as it takes: deaths are seen otherwise."""
-    cuda = state.hardware.device.type == "cuda"
-    if cuda:
-        torch.cuda.set_device(state.hardware.device)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", socket.if_indextoname(1))  # loopback
+    device = state.hardware.device
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     dist.init_process_group(
-        "nccl" if cuda else "gloo",
+        "nccl" if device.type == "cuda" else "gloo",
         init_method=f"file://{folder}/meeting",
-        rank=rank,
+        rank=state.hardware.rank,
         world_size=state.params.processes,
         timeout=timedelta(days=1),
     )
 
 
-def _start(
-    followers: list[BaseProcess], folder: Path, params: TrainParams, metadata: Mapping[str, Any]
-) -> None:
-    """They are deaf to Ctrl-C and SIGTERM from their first moment: what is blocked here stays blocked
-    there."""
+def _start(followers: list[BaseProcess], folder: Path, params: TrainParams) -> None:
+    """Start them and wait until they are ready. They are deaf to Ctrl-C and SIGTERM from their first
+    moment: what is blocked here stays blocked there."""
     resource_tracker.ensure_running()  # or its start lifts the block
+    spawn, count = multiprocessing.get_context("spawn"), params.processes
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        for rank in range(1, params.processes):
-            name, task = (
-                f"process {rank + 1} of {params.processes}",
-                (rank, folder, params, metadata),
-            )
-            process = multiprocessing.get_context("spawn").Process(None, _follow, name, task)
+        for rank in range(1, count):
+            name = f"process {rank + 1} of {count}"
+            process = spawn.Process(None, _follow, name, (rank, folder, params))
             process.start()
             followers.append(process)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    while len(list(folder.glob("ready-*"))) < len(followers):
+        if connection.wait([process.sentinel for process in followers], 0.05):
+            raise RuntimeError("one has died")
 
 
-def _follow(rank: int, folder: Path, params: TrainParams, metadata: dict[str, Any]) -> None:
+def _follow(rank: int, folder: Path, params: TrainParams) -> None:
     """A follower's life: compute parts until the leader ends it."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: with its leader's death
+    threading.Thread(target=_end_with_leader, daemon=True).start()
     try:
         start, facts = load_tensors(folder / "start", "checkpoint")
-        data = Dataset(start["images"], start["labels"], metadata)
+        data = Dataset(start["images"], start["labels"], facts["metadata"])
         state, run_step = prepared(data, params, rank)
         state.restore(facts["step"], start)
-        _join(folder, rank, state)
+        (folder / f"ready-{rank}").touch()
+        _join(folder, state)
         state.exchange = exchange
         with how.parts_on_threads(state.parts, len(state.networks)) as state.map:
             for step in range(state.step, params.total_steps):
                 run_step(step)
         threading.Event().wait()
     except Exception as error:
-        (folder / str(rank)).write_text(f"{type(error).__name__}: {error}"[:500])
+        with contextlib.suppress(FileExistsError), (folder / "told").open("x") as first:
+            first.write(f"process {rank + 1} of {params.processes} ended: {error!r}"[:500])
         os._exit(1)
+
+
+def _end_with_leader() -> None:
+    if leader := multiprocessing.parent_process():
+        leader.join()
+    os._exit(1)
 
 
 def _watch(followers: list[BaseProcess], folder: Path, over: threading.Event) -> None:
-    """End the leader when a follower has died and the main thread does not see it: it waits for the others
-    to start, or for a device that waits for theirs."""
+    """End the leader when a follower has died and the main thread does not see it, for it waits for a
+    device, which waits for the dead one's."""
     connection.wait([process.sentinel for process in followers])
     if not over.wait(NOTICED_S):
-        print(f"Error: {_deaths(followers, folder)}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"Error: {_death(followers, folder)}\n")
         os._exit(1)
 
 
-def _deaths(followers: list[BaseProcess], folder: Path) -> str:
-    """Which followers have ended, and why; empty if none has."""
-    found = []
-    for rank, process in enumerate(followers, 1):
-        if (code := process.exitcode) is not None:
-            told = folder / str(rank)
-            why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            found.append(f"{process.name} ended: {told.read_text() if told.is_file() else why}")
-    again = "Start the training again: it goes on from its last checkpoint."
-    return f"{'; '.join(found)}. {again}" if found else ""
+def _death(followers: list[BaseProcess], folder: Path) -> str:
+    """Which follower died first, and of what; empty if none has. The others die of the lost connection."""
+    gone = connection.wait([process.sentinel for process in followers], DIED_S)
+    dead = [process for process in followers if process.sentinel in gone]
+    for process in dead:
+        process.join()
+    killed = [(process.name, -code) for process in dead if (code := process.exitcode or 0) < 0]
+    words = [f"{name} was killed by {signal.Signals(number).name}" for name, number in killed]
+    words += [told.read_text()] if (told := folder / "told").is_file() else []
+    words += [f"{process.name} ended with exit code {process.exitcode}" for process in dead]
+    return f"{words[0]}. Start the training again: it goes on from its checkpoint." if dead else ""

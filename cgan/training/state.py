@@ -97,9 +97,7 @@ class Logits(NamedTuple):
 class TrainState:
     """Both networks, the averaged generator, both optimizers, and what was recorded so far."""
 
-    def __init__(
-        self, data: Dataset, params: TrainParams, hardware: Hardware, rank: int = 0
-    ) -> None:
+    def __init__(self, data: Dataset, params: TrainParams, hardware: Hardware) -> None:
         _, channels, height, width = data.images.shape
         image = {"channels": channels, "height": height, "width": width, "classes": data.classes}
         image["max_features"] = params.max_width
@@ -130,7 +128,7 @@ class TrainState:
         # On CUDA one stream computes all that a process has of a batch faster than parts of it.
         self.parts = params.cpu_parts if hardware.device.type == "cpu" else params.processes
         here = self.parts // params.processes
-        self._here = slice(rank * here, (rank + 1) * here)
+        self._here = slice(hardware.rank * here, (hardware.rank + 1) * here)
         self.networks = [(self.generator, self.discriminator)] + [
             (sharing_weights(self.generator), sharing_weights(self.discriminator))
             for _ in range(1, here)
