@@ -22,19 +22,26 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def device_slot(device: torch.device) -> Iterator[None]:
+def device_slot(device: torch.device, processes: int = 1) -> Iterator[None]:
     """Hold a free CUDA device, which becomes the current one; for another kind of device, nothing.
 
-    A device with a number (`cuda:1`) is waited for; else the first that is free is taken.
+    A device with a number (`cuda:1`) is waited for; else the first that is free is taken. The first process
+    of several holds the slots of the others, too.
     """
     if device.type != "cuda":
         yield
         return
     numbers = [device.index] if device.index is not None else range(torch.cuda.device_count())
-    names = [str(getattr(torch.cuda.get_device_properties(n), "uuid", n)) for n in numbers]
-    with first_free(names) as place:
+    with contextlib.ExitStack() as slots:
+        place = slots.enter_context(first_free([_name_of(number) for number in numbers]))
+        for number in range(1, processes):
+            slots.enter_context(first_free([_name_of(number)]))
         torch.cuda.set_device(numbers[place])
         yield
+
+
+def _name_of(number: int) -> str:
+    return str(getattr(torch.cuda.get_device_properties(number), "uuid", number))
 
 
 @contextlib.contextmanager

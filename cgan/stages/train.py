@@ -90,7 +90,8 @@ def main() -> None:
     code = package_digest()
     require_writable(GENERATOR.parent, PREVIEWS.parent, LOSSES.parent)
     folder = project_root() / ".cgan" / "checkpoints" / fingerprint(facts)
-    with only_training(), device_slot(hardware.device), asked_to_stop() as stop:
+    slots = device_slot(hardware.device, params.train.processes)
+    with only_training(), slots, asked_to_stop() as stop:
         checkpoints.remove_known(folder.parent, LOCK)
         if known := checkpoints.take_over(folder, code):
             deliver_again(known["run"], RUN_REFERENCE, EARLY, known.get("origin"))

@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT
 
 from cgan.model import device_slot
+from cgan.model.device_slot import first_free
 
 HOLDER = """
 import sys, time
@@ -92,3 +93,17 @@ def test_a_training_on_cuda_holds_its_device() -> None:
         name = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
         path = Path(device_slot.tempfile.gettempdir()) / f"cgan-device-{name}.lock"
         assert device_slot._try_each([device_slot._open(path)]) is None
+
+
+def test_a_training_of_several_processes_holds_a_slot_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_slot.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: number)
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    with device_slot.device_slot(torch.device("cuda", 0), 3), first_free(list("0123")) as place:
+        assert place == 3, "the first that is free"
+    assert chosen == [0]
+    with first_free(list("0123")) as place:
+        assert place == 0
