@@ -39,6 +39,7 @@ CHANGES_NO_WEIGHT = {
     # How bytes get to the disk, not which; words for the user.
     "cgan.files",
     "cgan.errors",
+    "cgan.project",
 }
 
 
