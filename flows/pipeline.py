@@ -46,6 +46,7 @@ from cgan.errors import CganError
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
 from cgan.project import RUN_REFERENCE
+from cgan.registry.client import CAME_FIRST
 from cgan.tracking.run import made_for
 from flows import artifacts, names, remote
 from flows.dvc import (
@@ -62,6 +63,7 @@ from flows.workplace import TREE, end_with_worker, leave
 
 BUSY = "Busy"  # name of the failed state that is worth another try
 BUSY_RETRIES = 60
+GATE_TRIES = 3  # as many as promote at the same time
 BUSY_DELAY_S = 10  # ten minutes in all: longer than the longest preset trains
 
 
@@ -156,11 +158,15 @@ def deliver(whole: bool) -> State[Any]:
 @task(name="gate", task_run_name="gate", cache_policy=NO_CACHE, persist_result=False)
 def run_gate() -> State[Any]:
     """Is the new generator good enough, and better than the champion? The state's name says it."""
-    try:
-        run_cgan("gate", _relay, {"MLFLOW_RUN_CONTEXT": _run_context()})
-        verdict = artifacts.read_verdict()
-    except CganError as error:
-        return _failed(error)
+    for left in reversed(range(GATE_TRIES)):
+        try:
+            run_cgan("gate", _relay, {"MLFLOW_RUN_CONTEXT": _run_context()})
+            verdict = artifacts.read_verdict()
+            break
+        except CganError as error:
+            if CAME_FIRST not in str(error) or not left:
+                return _failed(error)
+            _relay("Another machine promoted meanwhile: judged again, beside the new champion.")
     return Completed(name=verdict["verdict"].capitalize(), message=verdict["summary"], data=verdict)
 
 

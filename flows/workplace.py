@@ -26,7 +26,7 @@ import psutil
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.files import write_json, write_text
+from cgan.files import write_bytes, write_json, write_text
 from cgan.params.reading import load_params
 
 TREE = "CGAN_TREE"  # in the environment of a run that works in a tree of its own: that tree
@@ -76,6 +76,7 @@ def prepare(clone: Path, commit: str, name: str) -> Path:
             _git_quietly(clone, "worktree", "add", "--detach", "--quiet", tree, commit)
         git.git("checkout", "--quiet", "HEAD", "--", "params.yaml", folder=tree)
         _share_cache(clone, tree)
+        share_charts(clone, tree)
         share_data(clone, tree)
     return tree
 
@@ -112,8 +113,10 @@ def forget(clone: Path, run: str) -> None:
 
 def leave() -> None:
     """A run is done and its results are away: its tree may go, once its process has left it."""
-    if tree := os.environ.get(TREE):
-        write_text(Path(tree) / ".cgan" / "done", "")
+    if TREE in os.environ:
+        tree = Path(os.environ[TREE])
+        share_charts(tree, tree.parents[len(TREES.parts)])
+        write_text(tree / ".cgan" / "done", "")
 
 
 def end_with_worker() -> None:
@@ -193,6 +196,13 @@ def _share_cache(clone: Path, tree: Path) -> None:
         settings.set("cache", "dir", str(clone / ".dvc" / "cache"))
     with there.open("w") as file:
         settings.write(file)
+
+
+def share_charts(there: Path, here: Path) -> None:
+    """The library of the page's charts, which takes seconds to put together."""
+    for kept in (there / ".cgan").glob("charts-*.js.gz"):
+        if not (target := here / ".cgan" / kept.name).exists():
+            write_bytes(target, kept.read_bytes())
 
 
 def share_data(source: Path, tree: Path) -> str:

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 
 
 MAX_WHY = 500
+CAME_FIRST = "another promotion came first"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 
 
@@ -279,7 +280,7 @@ class Registry:
         found = self.champion()
         if found != expected:
             raise PromotionConflictError(
-                f"version {wanted} of `{self.model}` is not the champion: another promotion came first. "
+                f"version {wanted} of `{self.model}` is not the champion: {CAME_FIRST}. "
                 f"The champion is {_numbered(found)} now, and was {_numbered(expected)} when this was "
                 "decided. Run `cgan gate` again, or look with `cgan registry list`."
             )

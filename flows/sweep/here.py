@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError
-from cgan.files import write_bytes
 from cgan.params.editing import set_params
 from cgan.project import RUN_REFERENCE
 from cgan.tracking.run import made_for
@@ -94,25 +93,16 @@ def do(job: Job, base: Path, commit: str) -> None:
     set_params(job.overrides)
     workplace.share_data(base, tree)
     env = {"MLFLOW_RUN_CONTEXT": json.dumps(job.tags)} if job.tags else {}
-    _share_charts(base, tree)
     for stage in choose(read_stages(), job.stages):
         # A training that DVC brings back from its cache has no MLflow run of its own.
         force = stage.name == "train" and not made_for(job.tags, RUN_REFERENCE)
         began = time.monotonic()
         outcome = repro_stage(stage.name, _say, force=force, env=env)
         _say(f"{stage.name}: {outcome}, {time.monotonic() - began:.1f} s")
-    _share_charts(tree, base)
+    workplace.share_charts(tree, base)
     if waiting_journals(tree):
         for line in flush(tree):
             _say(line)
-
-
-def _share_charts(there: Path, here: Path) -> None:
-    """The library of the page's charts, which takes seconds to put together."""
-    for kept in (there / ".cgan").glob("charts-*.js.gz"):
-        target = here / ".cgan" / kept.name
-        if not target.exists():
-            write_bytes(target, kept.read_bytes())
 
 
 def _say(line: str) -> None:

@@ -176,6 +176,8 @@ def test_trees_of_runs_that_are_done_go_and_those_at_work_stay(
 ) -> None:
     for name in ("done", "failed", "at-work", "failed-long-ago"):
         workplace.prepare(clone, head(clone), name)
+    (clone / workplace.TREES / "done/.cgan").mkdir()
+    (clone / workplace.TREES / "done/.cgan/charts-1.js.gz").write_text("Vega")
     for name in ("done", "at-work"):
         monkeypatch.setenv(workplace.TREE, str(clone / workplace.TREES / name))
         workplace.leave()
@@ -189,6 +191,8 @@ def test_trees_of_runs_that_are_done_go_and_those_at_work_stay(
         "failed",
     ]
     assert len(git(clone, "worktree", "list").splitlines()) == 3
+    next_one = workplace.prepare(clone, head(clone), "next")
+    assert (next_one / ".cgan/charts-1.js.gz").read_text() == "Vega", "put together once"
 
 
 def test_a_process_with_the_number_of_a_former_run_is_not_that_run(clone: Path) -> None:
