@@ -80,13 +80,18 @@ def room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     try:
         with tempfile.TemporaryFile(prefix="cgan-", dir=folder) as file:
             # All of it now: a mapped page without room on the disk would end the process with SIGBUS.
-            os.posix_fallocate(file.fileno(), 0, size)
+            # macOS has no such call.
+            getattr(os, "posix_fallocate", _extend)(file.fileno(), 0, size)
             return np.frombuffer(mmap.mmap(file.fileno(), size), np.uint8).reshape(shape)
     except OSError as error:
         raise DataError(
             f"{folder}: no room for {size / 1e6:,.0f} MB of images while they are read "
             f"({error.strerror}). Free some space there, or set TMPDIR to a folder on another disk."
         ) from None
+
+
+def _extend(file: int, start: int, size: int) -> None:
+    os.ftruncate(file, start + size)
 
 
 def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
