@@ -141,13 +141,13 @@ def write_overrides(overrides: dict[str, Any]) -> State[Any]:
 
 
 @task(name="deliver", task_run_name="deliver", cache_policy=NO_CACHE, persist_result=False)
-def deliver(whole: bool) -> State[Any]:
-    """Results to the DVC remote; of a whole run, a branch that points to them to `origin`."""
+def deliver(stages: list[str], whole: bool) -> State[Any]:
+    """Results of these stages to the DVC remote; of a whole run, a branch that points to them to `origin`."""
     run = runtime.flow_run
     # What is special about the run may be long, and stands in its params.yaml.
     branch = remote.branch_name(f"{run.name.partition(' · ')[0]} {run.id[:8]}")
     try:
-        said = [remote.push(_relay)]
+        said = [remote.push(_relay, stages)]
         if whole:
             said.append(remote.publish(branch, f"Results of {run.name}", _relay))
     except CganError as error:
@@ -217,7 +217,10 @@ def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> State[Any
     """
     if not runtime.deployment.id or artifacts.is_unchanged(results) or not remote.default_remote():
         return None
-    state = deliver(whole, return_state=True)
+    done = [result.stage for result in results if result.outcome != "failed"]
+    if not done:
+        return None
+    state = deliver(done, whole, return_state=True)
     if state.is_completed() or TREE not in os.environ:
         return None
     return Failed(

@@ -197,13 +197,14 @@ def in_words(url: str, causes: Sequence[Sequence[str]]) -> str:
 # --- results go there, and come from there -------------------------------------------------------
 
 
-def push(relay: Relay) -> str:
+def push(relay: Relay, stages: Sequence[str] = ()) -> str:
     """Bring what dvc.lock names to the remote, and which inputs it came from. A sentence about it.
 
-    After a run that failed, too: dvc.lock names the results of the stages that ended. Raises RemoteError.
+    Of these stages only, where some are given: in a tree of its own a run has no results of stages that it
+    did not come to, though the commit's dvc.lock names some. Raises RemoteError.
     """
     remote = _required()
-    code, lines = run_remote_dvc(["push", "--run-cache"], relay)
+    code, lines = run_remote_dvc(["push", "--run-cache", *stages], relay)
     if code:
         raise RemoteError(check(remote) or f"{remote}: not pushed: {own_words(lines)}.")
     for line in lines:

@@ -67,8 +67,10 @@ def narrow_run_cache() -> None:
         here = self.repo.cache.legacy
         sent = []
         for stage in self.repo.index.stages:
-            # Not in dvc.lock? Then it hasn't run, and its inputs need not be here.
-            if not all(dep.hash_info for dep in stage.deps) or not cache._can_hash(stage):
+            # Not in dvc.lock, or without its inputs here: it hasn't run in this tree.
+            if not all(dep.hash_info and dep.exists for dep in stage.deps):
+                continue
+            if not cache._can_hash(stage):
                 continue
             value = cache._get_cache_hash(to_single_stage_lockfile(stage))
             path = self._get_cache_path(cache._get_stage_hash(stage), value)

@@ -311,6 +311,19 @@ def test_after_a_run_that_failed_the_stages_that_ended_are_pushed(
     assert repro_stage("download", quiet, pull=True) is Outcome.RESTORED
 
 
+def test_a_run_of_some_stages_pushes_theirs_though_dvc_lock_names_others_that_are_not_here(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all()
+    git("add", "dvc.lock")
+    git("commit", "--quiet", "--message", "results that were never pushed")
+    clone(Path.cwd(), tmp_path / "second", monkeypatch)
+    Path("data/inbox/digits.csv").write_text("label,pixel0\n3,4\n")
+    repro_stage("download", quiet)
+    assert re.fullmatch(rf"\d files? pushed to {store}\.", remote.push(quiet, ["download"]))
+    assert remote.push(quiet, ["download"]) == f"{store} had everything already."
+
+
 def test_with_the_remote_away_a_stage_is_run_and_a_warning_says_why(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
