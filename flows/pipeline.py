@@ -107,14 +107,14 @@ def _run_context() -> str:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_busy)
-def run_dvc_stage(stage: str, force: bool) -> State[Any]:
+def run_dvc_stage(stage: str, force: bool, pull: bool) -> State[Any]:
     """Reproduce one DVC stage. The state's name says what happened: Ran, Unchanged or Restored."""
     try:
         outcome = repro_stage(
             stage,
             _relay,
             force=force,
-            pull=TREE in os.environ,
+            pull=pull,
             env={"MLFLOW_RUN_CONTEXT": _run_context()},
         )
     except CganError as error:
@@ -194,6 +194,10 @@ def _run_stages(
     tags: Mapping[str, str] | None = None,
 ) -> State[Any] | None:
     """Run the stages one after the other; add to `results`. Returns the flow's state if one fails."""
+    try:
+        pull = TREE in os.environ and remote.default_remote() is not None
+    except CganError as error:
+        return Failed(message=str(error))
     for stage in stages:
         job = run_dvc_stage.with_options(
             name=stage.name, task_run_name=stage.name, description=stage.description
@@ -201,7 +205,7 @@ def _run_stages(
         started = time.monotonic()
         # A training that DVC brings back has an MLflow run already, which cannot get these tags.
         own = stage.name != "train" or made_for(tags or {}, RUN_REFERENCE)
-        state = _attempt(job, stage.name, (refresh and not stage.upstream) or not own)
+        state = _attempt(job, stage.name, (refresh and not stage.upstream) or not own, pull)
         seconds = time.monotonic() - started
         outcome = state.result() if state.is_completed() else "failed"
         results.append(artifacts.StageResult(stage.name, outcome, seconds))

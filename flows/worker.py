@@ -50,6 +50,7 @@ from flows.servers import (
 )
 
 LABELS = ("default", "cpu", "cuda")
+CLOUD = "/workspaces/"  # in the address of Prefect Cloud's API, and of no other
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
 ON = ["PENDING", "RUNNING", "CANCELLING"]  # states of a run that may be at work
 BURIED = "Its worker was killed, and its process is gone."
@@ -128,7 +129,7 @@ def revive(production: Production, worker: Worker, environment: dict[str, str]) 
     Of a schedule that is the latest run, of others each, if it crashed in its first attempt: no slot is
     lost, and DVC goes on where it was.
     """
-    clone, site = production.work, environment["PREFECT_API_URL"].removesuffix("/api")
+    clone, site = production.work, pages_of(environment["PREFECT_API_URL"])
     api = api_of(environment)
     if not api("POST", "/work_pools/filter", {"work_pools": {"name": {"any_": [POOL]}}}):
         return []
@@ -211,7 +212,7 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
             lines = revive(production, worker, environment)
             start(production, worker, environment, environment[STORE])
         return [
-            f"worker   {worker.name}, in the pool {POOL} of {without_credentials(_site())}",
+            f"worker   {worker.name}, in the pool {POOL} of {without_credentials(pages_of(_api_url()))}",
             f"takes    runs for {' and '.join(worker.labels)}, {worker.runs} at once",
             f"store    {without_credentials(environment[STORE])}",
             f"trees    {production.work / workplace.TREES}",
@@ -246,14 +247,27 @@ def require(root: Path) -> None:
         raise CganError("this machine cannot join yet:\n" + "\n".join(faults))
 
 
-def _site() -> str:
-    return os.environ.get("PREFECT_API_URL", "").strip().rstrip("/").removesuffix("/api")
+def _api_url() -> str:
+    """Of a server, the address of its pages will do."""
+    url = os.environ.get("PREFECT_API_URL", "").strip().rstrip("/")
+    return url if not url or CLOUD in url or url.endswith("/api") else f"{url}/api"
+
+
+def pages_of(api_url: str) -> str:
+    """Where people look."""
+    if CLOUD not in api_url:
+        return api_url.removesuffix("/api")
+    host, _, workspace = api_url.partition("/api/accounts/")
+    return f"{host.replace('://api.', '://app.')}/account/{workspace.replace(CLOUD, '/workspace/')}"
 
 
 def _fault_of_prefect() -> str | None:
-    if not _site():
+    if not (url := _api_url()):
         return "PREFECT_API_URL is not set. `make up` on the machine of the server says it, e.g. http://host:4200/api."
-    theirs = str(ask_prefect(f"{_site()}/api", "GET", "/admin/version"))
+    if CLOUD in url:  # always of today's version; is the key accepted?
+        ask_prefect(url, "POST", "/work_pools/filter", {"limit": 1})
+        return None
+    theirs = str(ask_prefect(url, "GET", "/admin/version"))
     ours = version("prefect")
     if theirs.split(".")[0] != ours.split(".")[0]:
         return f"the server is Prefect {theirs}, this environment has {ours}: install the same major version."
@@ -308,7 +322,7 @@ def _environment(production: Production) -> dict[str, str]:
         **AT_HOME,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PREFECT_HOME": str(production.home / "prefect"),
-        "PREFECT_API_URL": f"{_site()}/api",
+        "PREFECT_API_URL": _api_url(),
         STORE: store_uri(production.root),
         "PYTHONUNBUFFERED": "1",
     }

@@ -34,6 +34,7 @@ TREES = Path(".cgan/work")  # in the clone
 RUNS = Path(".cgan/runs")  # in the clone: a file for each run that was taken up here
 KEPT_S = 14 * 24 * 3600.0  # a tree whose run failed, for whoever looks into it or takes it up again
 CODE = ("cgan", "flows")
+STARTERS = {"worker", "flow-run"}  # as in `prefect worker start`, `prefect flow-run execute`
 
 
 def base() -> Path:
@@ -120,10 +121,15 @@ def leave() -> None:
 
 
 def end_with_worker() -> None:
-    """End as Crashed when the worker that started this run is gone: it could no longer be cancelled."""
-    if "PREFECT__WORKER_NAME" not in os.environ:
-        return
+    """End as Crashed when what started this run is gone: it could no longer be cancelled.
+
+    That is a worker, or `prefect flow-run execute` where each run has a container of its own.
+    """
     worker = os.getppid()
+    if (
+        "PREFECT__WORKER_NAME" not in os.environ or not worker
+    ):  # a container's first process has no parent
+        return
     # Already orphaned? Then the parent is init, or what takes its place.
     alive = _is_worker(worker)
 
@@ -138,7 +144,7 @@ def end_with_worker() -> None:
 def _is_worker(pid: int) -> bool:
     """Asked once, at the start: of a process that died meanwhile nothing can be asked."""
     try:
-        return "worker" in psutil.Process(pid).cmdline()
+        return not STARTERS.isdisjoint(psutil.Process(pid).cmdline())
     except psutil.AccessDenied:
         return True
     except psutil.Error:

@@ -255,6 +255,18 @@ def test_f90_a_stage_finds_dvc_lock_put_back_and_says_so(repo: Path) -> None:
     assert Path("dvc.lock").read_text() == whole
 
 
+def test_a_run_in_a_fresh_clone_knows_the_environment_s_remote_before_its_first_stage(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CGAN_TREE", str(repo))
+    monkeypatch.setenv("CGAN_REMOTE", str(repo.parent / "remote"))
+    assert flow_module._run_stages([], False, []) is None
+    assert str(repo.parent / "remote") in Path(".dvc/config.local").read_text()
+    monkeypatch.setenv("CGAN_REMOTE", "https://name:secret@host/folder")
+    failed = flow_module._run_stages([], False, [])
+    assert failed is not None and "CGAN_REMOTE holds a password" in str(failed.message)
+
+
 WORKER = """
 import os, subprocess, sys, time
 watch = "import flows.workplace as w, time; w.end_with_worker(); print('up', flush=True); time.sleep(60)"
@@ -264,11 +276,12 @@ time.sleep(60)
 """
 
 
-def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it() -> None:
+@pytest.mark.parametrize("started_by", ["worker start", "flow-run execute"])
+def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it(started_by: str) -> None:
+    """Prefect's command in a container of the run's own counts as one."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, "worker"], env=environment, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", WORKER, *started_by.split()]
+    worker = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert worker.stdout
     with worker.stdout as output:
         run = psutil.Process(int(output.readline()))

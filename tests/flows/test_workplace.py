@@ -271,6 +271,28 @@ def test_servers_that_are_away_or_of_another_kind_are_told_apart(
     assert "http://127.0.0.1:9 gives no answer" in str(worker._fault_of_mlflow(clone))
 
 
+def test_prefect_cloud_is_asked_at_the_address_of_the_workspace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    url = "https://api.prefect.cloud/api/accounts/a/workspaces/w"
+    monkeypatch.setenv("PREFECT_API_URL", f"{url}/")
+    monkeypatch.setattr(worker, "ask_prefect", lambda *question: asked.append(question[:3]))
+    assert worker._fault_of_prefect() is None
+    assert asked == [(url, "POST", "/work_pools/filter")]
+    assert worker.pages_of(url) == "https://app.prefect.cloud/account/a/workspace/w"
+    assert worker.pages_of("http://api.host:4200/api") == "http://api.host:4200"
+
+
+def test_in_a_container_a_run_that_is_the_first_process_has_no_worker_to_end_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PREFECT__WORKER_NAME", "in the cluster")
+    monkeypatch.setattr(os, "getppid", lambda: 0)
+    monkeypatch.setattr(threading, "Thread", None)
+    workplace.end_with_worker()
+
+
 def test_a_worker_s_name_says_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker.socket, "gethostname", lambda: "gpu-box")
     assert worker._name(("cpu", "cuda")) == "gpu-box (cpu, cuda)"
