@@ -136,6 +136,12 @@ def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
     """Bring the clone to the commit of HEAD, and register the deployments of its prefect.yaml."""
     production = Production(root)
     with production.one_at_a_time():
+        elsewhere = os.environ.get("PREFECT_API_URL")
+        if elsewhere and not production.running("prefect"):
+            raise CganError(
+                f"make deploy is for the servers of make up, which don't run here. For the server at "
+                f"{without_credentials(elsewhere)}: prefect deploy --all, see docs/elsewhere.md."
+            )
         site = production.url("prefect")
         if not production.has_pool:
             raise CganError("the worker has never run. Start it: make up.")

@@ -146,12 +146,18 @@ def test_a_port_of_somebody_else_s_is_refused_with_the_way_out(
 
 
 def test_deploy_without_servers_says_how_to_start_them(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
     assert services.main(["deploy"]) == 1
     assert capsys.readouterr().err == (
         "Error: the prefect server of this project does not run. Start it: make up.\n"
     )
+    monkeypatch.setenv("PREFECT_API_URL", "http://name:secret@server:4200/api")
+    assert services.main(["deploy"]) == 1
+    told = capsys.readouterr().err
+    assert "http://server:4200/api: prefect deploy --all" in told
+    assert "secret" not in told
 
 
 def test_elsewhere_than_in_the_project_is_refused(

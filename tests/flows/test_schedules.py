@@ -58,3 +58,8 @@ def test_zombies_are_looked_for_by_heartbeats_and_any_end_counts() -> None:
     assert event.posture == Posture.Proactive
     assert event.within.total_seconds() > 15 * 60
     assert event.expect == {"prefect.flow-run.*"}
+
+
+def test_a_zombie_is_buried_on_any_worker_and_not_in_the_clone_where_a_run_may_be_at_work() -> None:
+    assert DEPLOYMENTS["zombie"]["pull"] == DEPLOYMENTS["train"]["pull"]
+    assert "pull" not in FILE
