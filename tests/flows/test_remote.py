@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -320,6 +321,7 @@ def test_a_run_of_some_stages_pushes_theirs_though_dvc_lock_names_others_that_ar
     clone(Path.cwd(), tmp_path / "second", monkeypatch)
     Path("data/inbox/digits.csv").write_text("label,pixel0\n3,4\n")
     repro_stage("download", quiet)
+    shutil.rmtree("models")  # an input of evaluate, to which the run did not come
     assert re.fullmatch(rf"\d files? pushed to {store}\.", remote.push(quiet, ["download"]))
     assert remote.push(quiet, ["download"]) == f"{store} had everything already."
 
