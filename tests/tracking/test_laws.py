@@ -46,7 +46,11 @@ class Store:
         self.models: list[SimpleNamespace] = []
         self.trouble: Callable[[], None] = lambda: None
         self.experiment = SimpleNamespace(
-            experiment_id="1", lifecycle_stage="active", tags=EXPERIMENT_TAGS
+            experiment_id="1",
+            name="cgan",
+            artifact_location="mlflow-artifacts:/1",
+            lifecycle_stage="active",
+            tags=EXPERIMENT_TAGS,
         )
 
     def __getattribute__(self, name: str) -> Any:
