@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 ATTEMPTS = 3  # of a job whose process was killed
 POLL_S = 1.0
-# What DVC says of a stage that a signal ended, and our guard of a DVC that one ended.
-KILLED = re.compile(r"exited with -\d+|ended with exit code 1(37|43)\b")
+# What DVC says of a stage that a signal ended, and our guard of a DVC that one ended. Between DVC and
+# a stage is a shell: bash becomes the stage, dash stays and turns the signal into 128 plus its number.
+KILLED = re.compile(r"exited with (-\d+|1(29|[3-5]\d))\b|ended with exit code 1(37|43)\b")
 
 
 class State(StrEnum):
