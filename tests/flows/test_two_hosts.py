@@ -1,7 +1,7 @@
-"""Two machines, played by two network namespaces with homes, clones and disks of their own.
+"""Two machines, played by two network namespaces with homes, clones, environments and disks of their own.
 
 Host a has PostgreSQL, Prefect, MLflow, a worker, the DVC remote and the git repository, these two behind ssh;
-host b only a worker, and sees nothing of a's files.
+host b only a worker, made by `make worker`, and sees nothing of a's files.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SHORT = {
     "gate.min_judge_accuracy": 0.0,
 }
 PRODUCTION = [sys.executable, "-m", "flows.production"]
-JOIN = [sys.executable, "-m", "flows.worker", "join", "--labels", "cuda", "--runs", "1"]
+JOIN = ["make", "worker", f"PREFECT_API_URL={API}", f"MLFLOW_TRACKING_URI={STORE}", "RUNS=1"]
 # The last where the other host promoted the same weights a moment before.
 VERDICTS = ("Promoted", "Passed", "Blocked", "Completed")
 ENDED = ("FAILED", "COMPLETED", "CANCELLED")
@@ -125,16 +125,19 @@ class Hosts:
         return [*into, "sh", "-ec", enter, "sh", host, other, *map(str, command)]
 
     def environment(self, host: str) -> dict[str, str]:
-        named = ("MLFLOW_", "PREFECT_", "DVC_", "CGAN_")
+        named = ("MLFLOW_", "PREFECT_", "DVC_", "CGAN_", "PYTHONPATH", "VIRTUAL_ENV", "MAKE")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(named)}
+        bin = Path(sys.executable).parent
+        paths = [path for path in os.environ["PATH"].split(":") if Path(path) != bin]
+        if host == "a":  # b has an environment of its own, which make finds
+            kept = {**kept, "PYTHONPATH": str(self.project(host))}
+            paths = [str(bin), *paths]
         return {
             **kept,
             "HOME": str(self.folder / host / "home"),
             "TMPDIR": str(self.folder / host / "tmp"),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(self.project(host)),
+            "PATH": ":".join(paths),
             "OMP_NUM_THREADS": "1",
-            **({"PREFECT_API_URL": API, "MLFLOW_TRACKING_URI": STORE} if host == "b" else {}),
         }
 
     def project(self, host: str) -> Path:
@@ -187,6 +190,20 @@ class Hosts:
     def worker(self, host: str) -> int:
         known = json.loads((self.project(host) / ".cgan/production/worker.json").read_text())
         return int(known["pid"])
+
+
+def copy_environment(project: Path) -> None:
+    """An environment of the clone's own, as `make env` leaves it, without a network."""
+    here, there = Path(sys.prefix), project / ".venv"
+    subprocess.run(["cp", "-a", here, there], check=True)
+    names_itself = [there / "pyvenv.cfg", *(there / "bin").iterdir()]
+    finders = list(there.glob("lib/python*/site-packages/__editable__*cgan*"))
+    assert finders
+    for file in [*names_itself, *finders]:
+        if file.is_file() and not file.is_symlink() and b"\0" not in file.read_bytes()[:1000]:
+            text = file.read_text().replace(str(here), str(there))
+            file.write_text(text.replace(str(ROOT), str(project)))
+    (there / ".ready").touch()
 
 
 def set_up(hosts: Hosts) -> Callable[[], None]:
@@ -299,16 +316,19 @@ def hosts() -> Iterator[Hosts]:
         hosts.run("a", "git", "commit", "--quiet", "--all", "-m", "Shared storage")
         hosts.run("a", "git", "push", "--quiet")
         hosts.run("b", "git", "pull", "--quiet")
-        for host in "ab":
-            ends.callback(hosts.run, host, *PRODUCTION, "down")
+        copy_environment(hosts.project("b"))
+        ends.callback(hosts.run, "a", *PRODUCTION, "down")
+        ends.callback(hosts.run, "b", "make", "down")
         databases = {
             "MLFLOW_BACKEND_STORE_URI": f"{DATABASE}/mlflow",
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"{DATABASE}/prefect",
         }
         hosts.run("a", *PRODUCTION, "up", "--host", A, "--allow-remote", **databases)
         hosts.run("a", *PRODUCTION, "deploy")
-        told = hosts.run("b", *JOIN)
+        told = hosts.run("b", *JOIN, "LABELS=cuda")
         assert "host-b (cuda), in the pool cgan of" in told
+        program = Path(f"/proc/{hosts.worker('b')}/cmdline").read_text()
+        assert str(hosts.project("b") / ".venv") in program
         yield hosts
 
 
@@ -398,7 +418,7 @@ def test_a_run_whose_worker_is_killed_is_taken_up_by_the_next(hosts: Hosts) -> N
     time.sleep(5)
     os.kill(hosts.worker("b"), signal.SIGKILL)
     hosts.wait_for(run, "Crashed")
-    told = hosts.run("b", *JOIN)
+    told = hosts.run("b", *JOIN, "LABELS=cuda")
     assert "It was cut off with its worker; the new worker takes it up." in told
     ended = hosts.wait_for(run, "Completed")
     assert ended["run_count"] == 2
@@ -414,8 +434,8 @@ def test_a_user_s_mistake_is_one_message_in_the_log_of_the_worker(hosts: Hosts) 
 
 
 def test_a_sweep_on_both_hosts_outlives_a_worker_and_itself(hosts: Hosts) -> None:
-    hosts.run("b", *PRODUCTION, "down")
-    hosts.run("b", *JOIN[:-3], "cpu", "--runs", "1")
+    hosts.run("b", "make", "down")
+    hosts.run("b", *JOIN, "LABELS=cpu")
     short = json.dumps({key: value for key, value in SHORT.items() if not key.startswith("gate")})
     code = "import json, sys; from cgan.params.editing import set_params; "
     hosts.run("a", sys.executable, "-c", f"{code}set_params(json.loads(sys.argv[1]))", short)
@@ -452,7 +472,7 @@ def test_a_sweep_on_both_hosts_outlives_a_worker_and_itself(hosts: Hosts) -> Non
         time.sleep(10)
         os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()
-    hosts.run("b", *JOIN[:-3], "cpu", "--runs", "1")
+    hosts.run("b", *JOIN, "LABELS=cpu")
     said = hosts.run("a", *command, **there)
     seconds = time.monotonic() - began
     found = hosts.ask(SWEEP)
