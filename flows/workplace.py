@@ -28,6 +28,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import write_bytes, write_json, write_text
 from cgan.params.reading import load_params
+from cgan.tracking.journal import JOURNAL, journals
 
 TREE = "CGAN_TREE"  # in the environment of a run that works in a tree of its own: that tree
 TREES = Path(".cgan/work")  # in the clone
@@ -54,6 +55,8 @@ def enter(commit: str, clone: str = "") -> dict[str, str]:
     """
     home, run = base(), os.environ.get("PREFECT__FLOW_RUN_ID", "by-hand")
     note(home, run)
+    with contextlib.suppress(CganError, OSError):  # no reason for a run to fail
+        tidy(home)
     if clone and Path(clone).resolve() == home:
         git.git("checkout", "--quiet", "HEAD", "--", "params.yaml", folder=home)
         return {"directory": str(home)}
@@ -85,8 +88,12 @@ def prepare(clone: Path, commit: str, name: str) -> Path:
 def remove(clone: Path, name: str) -> None:
     """Remove a tree; what DVC knows of it stays in the cache."""
     with _one_at_a_time(clone):
-        shutil.rmtree(clone / TREES / name, ignore_errors=True)
-        git.git("worktree", "prune", folder=clone)
+        _remove(clone, name)
+
+
+def _remove(clone: Path, name: str) -> None:
+    shutil.rmtree(clone / TREES / name, ignore_errors=True)
+    git.git("worktree", "prune", folder=clone)
 
 
 def note(clone: Path, run: str) -> None:
@@ -113,11 +120,15 @@ def forget(clone: Path, run: str) -> None:
 
 
 def leave() -> None:
-    """A run is done and its results are away: its tree may go, once its process has left it."""
+    """A run is done and its results are away: its tree may go, once its process has left it.
+
+    One in which records wait for MLflow stays, like that of a run that failed: nobody else has them.
+    """
     if TREE in os.environ:
         tree = Path(os.environ[TREE])
         share_charts(tree, tree.parents[len(TREES.parts)])
-        write_text(tree / ".cgan" / "done", "")
+        if not any(journals(tree).glob(f"*/{JOURNAL}")):
+            write_text(tree / ".cgan" / "done", "")
 
 
 def end_with_worker() -> None:
@@ -152,13 +163,23 @@ def _is_worker(pid: int) -> bool:
 
 
 def tidy(clone: Path) -> None:
-    """Remove the trees of runs that are done, and of those that failed long ago."""
+    """Remove the trees of runs that are done, and of those that failed long ago; forget old runs."""
     for tree in (clone / TREES).glob("*"):
-        process = noted(clone).get(tree.name)
-        old = time.time() - tree.stat().st_mtime > KEPT_S
-        if process is None and (old or (tree / ".cgan" / "done").exists()):
-            remove(clone, tree.name)
-            forget(clone, tree.name)
+        # Under the lock: a run that is taken up again has noted that before it makes or finds its tree.
+        with _one_at_a_time(clone):
+            over = (tree / ".cgan" / "done").exists() or _is_old(tree)
+            if over and noted(clone).get(tree.name) is None:
+                _remove(clone, tree.name)
+                forget(clone, tree.name)
+    for run, process in noted(clone).items():  # those that worked in the clone itself have no tree
+        if process is None and _is_old(clone / RUNS / f"{run}.json"):
+            forget(clone, run)
+
+
+def _is_old(path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # another run removed it meanwhile
+        return time.time() - path.stat().st_mtime > KEPT_S
+    return False
 
 
 @contextlib.contextmanager

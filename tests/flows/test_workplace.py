@@ -20,6 +20,7 @@ from conftest import ROOT
 from prefect import __version__ as prefect_version
 
 from cgan.errors import CganError
+from cgan.tracking.journal import JOURNAL
 from flows import worker, workplace
 
 DVC = [sys.executable, "-m", "dvc"]
@@ -152,10 +153,10 @@ import flows.names
 print(json.dumps([found["directory"], flows.names.__file__, os.environ.get("CGAN_TREE")]))
 """
 
-    def enter(*arguments: str) -> list[str]:
+    def enter(*arguments: str, run: str = "the-run") -> list[str]:
         done = subprocess.run(
             [sys.executable, "-c", code, head(clone), *arguments],
-            env={**os.environ, "PYTHONPATH": str(clone), "PREFECT__FLOW_RUN_ID": "the-run"},
+            env={**os.environ, "PYTHONPATH": str(clone), "PREFECT__FLOW_RUN_ID": run},
             cwd=clone.parent,
             capture_output=True,
             text=True,
@@ -169,6 +170,12 @@ print(json.dumps([found["directory"], flows.names.__file__, os.environ.get("CGAN
     assert enter() == [tree, f"{tree}/flows/names.py", tree]
     assert enter(str(clone.parent / "on-another-machine"))[0] == tree
     assert workplace.noted(clone) == {"the-run": None}
+    (Path(tree) / ".cgan").mkdir()
+    (Path(tree) / ".cgan/done").touch()
+    enter(str(clone))
+    assert Path(tree).exists(), "it is that run's own, which is taken up again"
+    enter(run="the-next")
+    assert not Path(tree).exists(), "the tree goes when the next run starts"
 
 
 def test_trees_of_runs_that_are_done_go_and_those_at_work_stay(
@@ -193,6 +200,34 @@ def test_trees_of_runs_that_are_done_go_and_those_at_work_stay(
     assert len(git(clone, "worktree", "list").splitlines()) == 3
     next_one = workplace.prepare(clone, head(clone), "next")
     assert (next_one / ".cgan/charts-1.js.gz").read_text() == "Vega", "put together once"
+
+
+def test_a_tree_in_which_records_wait_for_mlflow_stays(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = workplace.prepare(clone, head(clone), "run") / ".cgan/tracking/one/journal.jsonl"
+    assert journal.name == JOURNAL
+    journal.parent.mkdir(parents=True)
+    journal.touch()
+    monkeypatch.setenv(workplace.TREE, str(clone / workplace.TREES / "run"))
+    workplace.leave()
+    workplace.tidy(clone)
+    assert journal.exists()
+    shutil.rmtree(journal.parent)  # as `cgan track flush` does
+    workplace.leave()
+    workplace.tidy(clone)
+    assert not (clone / workplace.TREES / "run").exists()
+
+
+def test_a_run_that_was_in_the_clone_itself_is_forgotten_in_time(clone: Path) -> None:
+    for run in ("yesterday", "long-ago"):
+        workplace.note(clone, run)
+        path = clone / workplace.RUNS / f"{run}.json"
+        path.write_text("{}")
+    long_ago = time.time() - 2 * workplace.KEPT_S
+    os.utime(path, (long_ago, long_ago))
+    workplace.tidy(clone)
+    assert list(workplace.noted(clone)) == ["yesterday"]
 
 
 def test_a_process_with_the_number_of_a_former_run_is_not_that_run(clone: Path) -> None:
