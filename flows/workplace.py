@@ -223,6 +223,37 @@ def _share_cache(clone: Path, tree: Path) -> None:
         settings.set("cache", "dir", str(clone / ".dvc" / "cache"))
     with there.open("w") as file:
         settings.write(file)
+    _anchor_remotes(clone, tree)
+
+
+def _anchor_remotes(source: Path, tree: Path) -> None:
+    """Make relative addresses of DVC remotes in the tree mean what they mean in `source`.
+
+    DVC takes them from the .dvc folder that they stand in. Absolute ones stand in config.local then, which
+    goes before what is committed.
+    """
+    local, both = (
+        configparser.ConfigParser(interpolation=None),
+        configparser.ConfigParser(interpolation=None),
+    )
+    local.read(tree / ".dvc/config.local")
+    both.read([tree / ".dvc/config", tree / ".dvc/config.local"])
+    relative = [
+        (section, url)
+        for section in both.sections()
+        if section.startswith("'remote ")
+        and (url := both.get(section, "url", fallback=""))
+        and "://" not in url
+        and not Path(url).is_absolute()
+    ]
+    if not relative:
+        return
+    for section, url in relative:
+        if not local.has_section(section):
+            local.add_section(section)
+        local.set(section, "url", os.path.normpath(source / ".dvc" / url))
+    with (tree / ".dvc/config.local").open("w") as file:
+        local.write(file)
 
 
 def share_charts(there: Path, here: Path) -> None:
@@ -285,6 +316,7 @@ def update_clone(root: Path, work: Path) -> str:
     settings = root / ".dvc" / "config.local"  # a remote of this machine's
     if settings.is_file():
         shutil.copy(settings, work / ".dvc" / "config.local")
+    _anchor_remotes(root, work)
     dvc_in(work, "config", "--local", "cache.dir", dvc_in(root, "cache", "dir"))
     if path := share_data(root, work):
         git.git("config", "cgan.inbox", path, folder=work)

@@ -68,6 +68,22 @@ def test_a_tree_is_at_the_commit_and_shares_the_clone_s_cache(clone: Path) -> No
     assert git(clone, "status", "--porcelain") == ""
 
 
+@pytest.mark.parametrize("where", ["--project", "--local"])
+def test_a_relative_remote_is_the_same_folder_from_a_tree_and_from_the_clone_of_production(
+    clone: Path, where: str
+) -> None:
+    add = ["remote", "add", where, "--default", "storage", "../store"]
+    subprocess.run([*DVC, *add], cwd=clone, check=True)
+    git(clone, "commit", "--quiet", "--all", "--allow-empty", "-m", "a remote")
+    tree = workplace.prepare(clone, head(clone), "run")
+    work = clone / ".cgan/production/work"
+    workplace.update_clone(clone, work)
+    for folder in (tree, work, workplace.prepare(work, head(clone), "run")):
+        told = workplace.dvc_in(folder, "config", "--list").splitlines()
+        assert f"remote.storage.url={clone.parent / 'store'}" in told
+        assert git(folder, "status", "--porcelain") == ""
+
+
 def test_a_run_that_is_taken_up_again_finds_its_tree_with_the_commit_s_params(clone: Path) -> None:
     tree = workplace.prepare(clone, head(clone), "run")
     (tree / ".cgan").mkdir()
