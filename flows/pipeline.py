@@ -61,6 +61,7 @@ from flows.dvc import (
 from flows.notices import notify
 from flows.workplace import TREE, end_with_worker, leave
 
+UNDELIVERED = Path(".cgan/undelivered")  # there while results have not reached the remote
 BUSY = "Busy"  # name of the failed state that is worth another try
 BUSY_RETRIES = 60
 GATE_TRIES = 3  # as many as promote at the same time
@@ -219,12 +220,23 @@ def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> State[Any
 
     Returns the flow's state if that fails on a machine where nobody would look for them.
     """
-    if not runtime.deployment.id or artifacts.is_unchanged(results) or not remote.default_remote():
-        return None
     done = [result.stage for result in results if result.outcome != "failed"]
-    if not done:
+    # In a tree of its own all is unchanged when a run is tried again, in the clone also when nothing was to
+    # be done; but not if a former delivery failed.
+    news = not artifacts.is_unchanged(results) or TREE in os.environ or UNDELIVERED.exists()
+    if not runtime.deployment.id or not done or not news:
         return None
-    state = deliver(done, whole, return_state=True)
+    try:
+        if not remote.default_remote():
+            return None
+        UNDELIVERED.parent.mkdir(exist_ok=True)
+        UNDELIVERED.touch()
+        state = deliver(done, whole, return_state=True)
+    except CganError as error:
+        state = _failed(error)
+        _relay(f"WARNING: {error}")
+    if state.is_completed():
+        UNDELIVERED.unlink()
     if state.is_completed() or TREE not in os.environ:
         return None
     return Failed(

@@ -130,6 +130,11 @@ def _settle(url: str) -> None:
             f"{VARIABLE} holds a password, which would come to stand in {LOCAL_CONFIG}. Leave it out: "
             "access is by the ssh agent, by a key in ~/.ssh, or by AWS's variables."
         )
+    if url and "://" not in url and not Path(url).is_absolute():
+        raise RemoteError(
+            f"{VARIABLE} is {url}, a relative path, and runs work in folders of their own. Give the whole path, "
+            "such as /mnt/share/storage, or an address such as ssh://host/folder."
+        )
     known = LOCAL_CONFIG.read_text() if LOCAL_CONFIG.is_file() else ""
     named = f"'remote \"{NAME}\"'" in known
     if url and not (named and re.search(rf"^ *url = {re.escape(url)}$", known, re.MULTILINE)):

@@ -22,6 +22,7 @@ from conftest import ROOT
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter
 from prefect.testing.utilities import prefect_test_harness
+from prefect.states import Completed, Failed
 from toy_project import repo as repo
 from toy_project import template as template
 
@@ -29,6 +30,7 @@ from cgan.errors import CganError
 from cgan.params.editing import set_params
 from flows import dvc as repro
 from flows import pipeline as flow_module
+from flows.artifacts import StageResult
 from flows.dvc import BusyError, Outcome, StageError, read_stages, repro_stage
 from flows.pipeline import pipeline, reevaluate
 
@@ -264,6 +266,49 @@ def test_a_run_in_a_fresh_clone_knows_the_environment_s_remote_before_its_first_
     assert str(repo.parent / "remote") in Path(".dvc/config.local").read_text()
     monkeypatch.setenv("CGAN_REMOTE", "https://name:secret@host/folder")
     failed = flow_module._run_stages([], False, [])
+    assert failed is not None and "CGAN_REMOTE holds a password" in str(failed.message)
+
+
+@pytest.mark.parametrize("own_tree", [True, False])
+def test_what_a_failed_delivery_left_is_delivered_by_the_next_run_though_nothing_changed(
+    repo: Path, monkeypatch: pytest.MonkeyPatch, own_tree: bool
+) -> None:
+    delivered: list[list[str]] = []
+    ends = [Failed(message="the store is away"), Completed(), Completed()]
+
+    def deliver(stages: list[str], whole: bool, return_state: bool) -> Any:
+        delivered.append(stages)
+        return ends.pop(0)
+
+    monkeypatch.setattr(flow_module, "deliver", deliver)
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "nightly")
+    monkeypatch.setenv("CGAN_REMOTE", str(repo.parent / "remote"))
+    if own_tree:
+        monkeypatch.setenv("CGAN_TREE", str(repo))
+    first, again = (
+        [StageResult("train", outcome, 1.0)] for outcome in (Outcome.RAN, Outcome.UNCHANGED)
+    )
+    failed = flow_module._deliver(first, whole=True)
+    assert (failed is not None) == own_tree
+    assert flow_module._deliver(again, whole=True) is None
+    assert delivered == [["train"], ["train"]]
+    if not own_tree:
+        assert flow_module._deliver(again, whole=True) is None
+        assert len(delivered) == 2, "and not again every night"
+
+
+def test_an_address_that_is_refused_ends_no_run_whose_results_lie_in_the_clone(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(flow_module, "_relay", said.append)
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "nightly")
+    monkeypatch.setenv("CGAN_REMOTE", "https://name:secret@host/folder")
+    results = [StageResult("train", Outcome.RAN, 1.0)]
+    assert flow_module._deliver(results, whole=True) is None
+    assert "CGAN_REMOTE holds a password" in said[0]
+    monkeypatch.setenv("CGAN_TREE", str(repo))
+    failed = flow_module._deliver(results, whole=True)
     assert failed is not None and "CGAN_REMOTE holds a password" in str(failed.message)
 
 

@@ -126,6 +126,7 @@ def test_settings_that_a_person_made_for_this_tree_stay(
     ("url", "message"),
     [
         ("ssh://me:secret@host/store", "holds a password"),
+        ("../store", "CGAN_REMOTE is ../store, a relative path"),
         ("nonsense://host/store", "CGAN_REMOTE=nonsense://host/store: .*Unsupported URL type"),
     ],
 )
