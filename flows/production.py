@@ -56,7 +56,9 @@ def up(
         tracking = databases.clients or mlflow_page
         again: list[str] = []
         site = production.url("prefect")
-        if not production.running("worker"):
+        if running := production.running("worker"):
+            worker.require_same(running, environment)
+        else:
             # It takes what is scheduled for the clone, and what is for any machine.
             own = worker.Worker(POOL, ("default", *worker.labels_here()), worker.runs_at_once() + 1)
             again = worker.revive(production, own, environment)

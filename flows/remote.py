@@ -132,8 +132,8 @@ def _settle(url: str) -> None:
         )
     if url and "://" not in url and not Path(url).is_absolute():
         raise RemoteError(
-            f"{VARIABLE} is {url}, a relative path, and runs work in folders of their own. Give the whole path, "
-            "such as /mnt/share/storage, or an address such as ssh://host/folder."
+            f"{VARIABLE} is {url}, a relative path, and runs work in folders of their own. Give the whole "
+            "path, such as /mnt/share/storage, or an address such as ssh://host/folder."
         )
     known = LOCAL_CONFIG.read_text() if LOCAL_CONFIG.is_file() else ""
     named = f"'remote \"{NAME}\"'" in known

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 from cgan import git
 from cgan.errors import CganError
 from cgan.params.reading import load_params
@@ -42,7 +44,9 @@ from flows.names import Api
 from flows.servers import (
     AT_HOME,
     POOL,
+    SERVERS_ONLY,
     START_S,
+    Process,
     Production,
     ask_prefect,
     end_family,
@@ -78,9 +82,7 @@ def start(
     production: Production, worker: Worker, environment: dict[str, str], mlflow_page: str
 ) -> None:
     """Start the worker, and wait until the pool knows it."""
-    command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-    command += ["--name", worker.name, "--limit", str(worker.runs), "--install-policy", "never"]
-    command += [word for label in worker.labels for word in ("--work-queue", label)]
+    command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", *_options(worker)]
     its_own = {
         "PYTHONPATH": str(production.work),  # the clone's code, not the engineer's
         "CGAN_MLFLOW_PAGE": without_credentials(mlflow_page),
@@ -93,6 +95,30 @@ def start(
                 return
         time.sleep(0.2)
     raise CganError(f"the worker did not start; see {production.home / 'worker.log'}.")
+
+
+def _options(worker: Worker) -> list[str]:
+    queues = [word for label in worker.labels for word in ("--work-queue", label)]
+    name = ["--name", worker.name, "--limit", str(worker.runs)]
+    return [*name, "--install-policy", "never", *queues]
+
+
+def require_same(
+    running: Process, environment: dict[str, str], worker: Worker | None = None
+) -> None:
+    """Raises CganError where the worker that runs here asks another server, or is not `worker`."""
+    try:
+        process = psutil.Process(running.pid)
+        words, url = process.cmdline(), process.environ().get("PREFECT_API_URL", "")
+    except psutil.Error:
+        return
+    if url != environment["PREFECT_API_URL"]:
+        what = f"for {without_credentials(pages_of(url))}"
+    elif worker and words[-len(_options(worker)) :] != _options(worker):
+        what = f"with other labels or another limit, `{' '.join(words[words.index('--name') :])}`"
+    else:
+        return
+    raise CganError(f"a worker of this project runs already, {what}. End it first: make down.")
 
 
 def api_of(environment: dict[str, str]) -> Api:
@@ -207,7 +233,9 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
         require(root)
         environment = _environment(production)
         lines = []
-        if not production.running("worker"):
+        if running := production.running("worker"):
+            require_same(running, environment, worker)
+        else:
             workplace.update_clone(root, production.work)
             lines = revive(production, worker, environment)
             start(production, worker, environment, environment[STORE])
@@ -316,9 +344,9 @@ def _fault_of_origin(root: Path) -> str | None:
 
 
 def _environment(production: Production) -> dict[str, str]:
-    """The engineer's, with Prefect's files in our folder."""
+    """The engineer's, with Prefect's files in our folder, and without the passwords of databases."""
     return {
-        **os.environ,
+        **{key: value for key, value in os.environ.items() if key not in SERVERS_ONLY},
         **AT_HOME,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PREFECT_HOME": str(production.home / "prefect"),

@@ -21,8 +21,8 @@ import yaml
 from conftest import ROOT
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter
-from prefect.testing.utilities import prefect_test_harness
 from prefect.states import Completed, Failed
+from prefect.testing.utilities import prefect_test_harness
 from toy_project import repo as repo
 from toy_project import template as template
 

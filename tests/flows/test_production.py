@@ -26,7 +26,8 @@ from toy_project import CLI, DVC_YAML, TOY
 
 from cgan.errors import CganError
 from flows import production as services
-from flows.servers import AT_HOME, Process, Production
+from flows import worker
+from flows.servers import AT_HOME, SERVERS_ONLY, Process, Production
 from flows.workplace import dvc_in, update_clone
 
 
@@ -119,6 +120,41 @@ def test_what_a_killed_server_left_behind_is_ended_before_its_successor_starts(
     assert child.is_running()
     assert not production.stop("mlflow")
     assert not child.is_running()
+
+
+def test_a_worker_that_runs_already_is_not_said_to_be_the_one_that_is_asked_for(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "require", lambda root: None)
+    monkeypatch.setenv("PREFECT_API_URL", "http://name:secret@first:4200")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://first:5000")
+    production, me = Production(project), worker.Worker(worker._name(["cpu"]), ("cpu",), 2)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)", *worker._options(me)],
+        env=worker._environment(production),
+    )
+    try:
+        started = psutil.Process(process.pid).create_time()
+        known_as(production, "worker", Process(process.pid, started, None))
+        assert "takes    runs for cpu, 2 at once" in worker.join(project, ["cpu"], 2)
+        with pytest.raises(CganError, match=r"with other labels .* --limit 2 .* make down"):
+            worker.join(project, ["cpu"], 4)
+        monkeypatch.setenv("PREFECT_API_URL", "http://second:4200")
+        with pytest.raises(CganError, match="runs already, for http://first:4200") as told:
+            worker.join(project, ["cpu"], 2)
+        assert "secret" not in str(told.value)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_worker_that_joins_a_pool_knows_no_password_of_a_database(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    for name in SERVERS_ONLY:
+        monkeypatch.setenv(name, "postgresql://me:secret@host/runs")
+    assert "secret" not in str(worker._environment(Production(project)))
 
 
 def test_a_half_written_state_file_means_nothing_runs(project: Path) -> None:
