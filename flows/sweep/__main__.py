@@ -17,6 +17,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 
 import argparse
 import fcntl
+import re
 import signal
 import sys
 import tempfile
@@ -40,6 +41,8 @@ from flows.sweep.pages import Pages
 from flows.sweep.pool import Pool, is_configured
 from flows.sweep.search import Search
 from flows.sweep.study import VALUES, Counted, Facts, facts_of, open_study
+
+NAME = re.compile(r"[A-Za-z0-9][\w-]{0,59}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parallel = s.parallel if asked.parallel is None else asked.parallel
         if trials < 1 or parallel < 1:
             raise CganError(f"--trials {trials} --parallel {parallel}: expected 1 or more.")
+        if asked.name is not None and not NAME.fullmatch(asked.name):
+            raise CganError(
+                f"--name {asked.name!r}: expected letters, digits, - and _, 60 at most. Folders, runs and "
+                "artifacts are named after it."
+            )
         _say(sweep(base, Asked(trials, parallel, asked.name, asked.confirm)))
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")

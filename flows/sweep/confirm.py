@@ -39,6 +39,7 @@ class Confirmation:
     ) -> None:
         self.study, self.params, self.facts, self.say = study, params, facts, say
         self.place, self.pages, self.parent = place, pages, parent
+        self.attempts = Counted(study)
         self.results: Results = {"best": {}, "present": {}}
 
     def run(self, best: FrozenTrial, parallel: int) -> Results:
@@ -47,7 +48,7 @@ class Confirmation:
             self.place,
             self._jobs(best),
             parallel,
-            Counted(self.study),
+            self.attempts,
             lambda _: True,
             self._ended,
         )
@@ -60,9 +61,14 @@ class Confirmation:
                 of = f"trial-{best.number}" if role == "best" else "present"
                 name = f"{self.study.study_name}-{self.facts.token}-{of}-seed-{seed}"
                 key = f"seed result {name}"
-                if key in self.study.user_attrs:
-                    self.results[role][seed] = self.study.user_attrs[key]
+                known = self.study.user_attrs.get(key)
+                if known is not None:
+                    self.results[role][seed] = known
                     continue
+                if (
+                    key in self.study.user_attrs
+                ):  # it failed; whoever starts the sweep again wants it tried again
+                    self.attempts.again(Job(name, {}, {}))
                 tags = self.pages.child_tags(self.study.study_name, self.parent, name, role)
                 tags |= {"cgan.sweep.seed": str(seed), "cgan.sweep.trial": str(best.number)}
                 overrides: dict[str, Any] = {**self.facts.base, **values, "train.seed": seed}

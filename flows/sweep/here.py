@@ -45,7 +45,9 @@ class Here:
         """A former driver's process has ended with it, or is about to: the new one waits for it."""
         log = self._log(job)
         log.parent.mkdir(parents=True, exist_ok=True)
-        told = json.dumps(asdict(job) | {"commit": self.commit, "base": str(self.base)})
+        told = json.dumps(
+            asdict(job) | {"commit": self.commit, "base": str(self.base), "driver": os.getpid()}
+        )
         with log.open("ab") as output:
             self._processes[job.name] = subprocess.Popen(
                 [sys.executable, "-m", "flows.sweep.here", told],
@@ -120,10 +122,9 @@ def _end_with(driver: int) -> None:
 
 
 def main() -> int:
-    driver = os.getppid()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    _end_with(driver)
     told: dict[str, Any] = json.loads(sys.argv[1])
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    _end_with(told.pop("driver"))  # not our parent: it may have died while we were starting
     base, commit = Path(told.pop("base")), told.pop("commit")
     job = Job(**told)
     with (base / SWEEPS / f"{job.name}.lock").open("w") as lock:

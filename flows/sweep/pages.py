@@ -60,7 +60,9 @@ class Pages:
     def __init__(self, uri: str, root: Path) -> None:
         self.uri = uri
         self.shown = without_credentials(uri)
-        self._settings = environment_set(client_settings() | QUIET)
+        # Trainings on this machine inherit what is set here, and are to have all threads.
+        settings = {k: v for k, v in client_settings().items() if k != "OMP_NUM_THREADS"}
+        self._settings = environment_set(settings | QUIET)
         self._settings.__enter__()
         experiment = experiment_name(load_params().tracking.experiment)
         with self._told():

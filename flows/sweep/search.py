@@ -59,8 +59,11 @@ class Search:
         if not self.study.get_trials(deepcopy=False):
             # The first trial is what params.yaml holds, as far as the space has it.
             self.study.enqueue_trial(space.present(self.params))
-        jobs = self._upcoming(wanted)
-        work(self.place, jobs, parallel, Counted(self.study), self._watch, self._ended)
+        while True:
+            jobs = self._upcoming(wanted)
+            work(self.place, jobs, parallel, Counted(self.study), self._watch, self._ended)
+            if len(finished(self.study)) >= wanted:  # one of the last may have failed
+                break
         for trial in self.study.get_trials(deepcopy=False):
             self.place.tidy(self._job_of(trial.number, {}))  # a driver was killed before it did
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from cgan.params.reading import load_params
 from cgan.params.sections import Params
 from cgan.runs import sweeps
 from cgan.tracking.store import store_uri
+from flows.sweep import __main__ as sweep_command
 from flows.sweep import report, space
 from flows.sweep.confirm import Confirmation, best_of
 from flows.sweep.jobs import Job, Seen, State
@@ -227,6 +229,13 @@ def test_a_killed_training_is_done_again_three_times_in_all(folder: Path) -> Non
     assert numbers == ["0", "0", "0", "1", "1", "1", "2"]
 
 
+def test_another_trial_takes_the_place_of_the_last_one_that_failed(folder: Path) -> None:
+    driver = Driver(folder)
+    driver.desk.ends = {"3": [Seen(State.FAILED, "no space left")]}
+    driver.search.run(4, 3)
+    assert [state for _, state in driver.results()] == [*["COMPLETE"] * 3, "FAIL", "COMPLETE"]
+
+
 def test_three_failures_in_a_row_end_the_sweep_in_words(folder: Path) -> None:
     driver = Driver(folder)
     driver.desk.ends = {str(n): [Seen(State.FAILED, "data: no such file")] for n in range(9)}
@@ -355,6 +364,17 @@ def test_the_best_is_confirmed_with_fresh_seeds_and_once(folder: Path) -> None:
     assert again.desk.started == []
 
 
+def test_a_confirmation_that_failed_is_tried_again_by_the_next_sweep(folder: Path) -> None:
+    driver = Driver(folder)
+    driver.search.run(6, 2)
+    driver.desk.ends = {"3": [Seen(State.FAILED, "no space left")]}  # the best with seed 3
+    assert "best with seed 3 failed" in sweeps.verdict(confirmed(driver)).text
+    again = Driver(folder)
+    assert "failed" not in sweeps.verdict(confirmed(again)).text
+    assert [name.rpartition("-")[2] for name in again.desk.started] == ["3"]
+    assert again.confirmation.attempts(Job(again.desk.started[0], {}, {})) == 2
+
+
 def test_apply_writes_what_is_better_and_the_page_shows_it(folder: Path) -> None:
     driver = Driver(folder)
     driver.search.run(8, 2)
@@ -423,3 +443,24 @@ def test_optuna_is_quiet(folder: Path, capfd: pytest.CaptureFixture[str]) -> Non
     Driver(folder).search.run(2, 1)
     assert "trial" not in capfd.readouterr().err.lower()
     assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+
+
+def test_trainings_on_this_machine_have_the_threads_that_the_shell_gives_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    driver = Driver(folder)
+    assert os.environ["OMP_NUM_THREADS"] == "7", "they inherit it"
+    del driver
+
+
+@pytest.mark.parametrize("name", ["../outside", "it's", "v1.2", "", "a" * 61])
+def test_a_name_that_no_folder_run_and_artifact_can_have_is_refused_before_anything_starts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (folder / "prefect.yaml").touch()
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr(sweep_command, "sweep", lambda *_: "started")
+    assert sweep_command.main(["--name", name]) == 1
+    assert f"--name {name!r}: expected letters, digits" in capsys.readouterr().err
+    assert sweep_command.main(["--name", "Night_2-b"]) == 0

@@ -148,6 +148,24 @@ def test_jobs_end_with_a_driver_that_is_killed_and_the_next_waits_for_them(
     assert attempts(here) == ["download", "train", "train", "evaluate"]
 
 
+def test_a_job_whose_driver_died_while_it_was_starting_ends(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLOW", "train")
+    program = (
+        "import os\n"
+        "from pathlib import Path\n"
+        "from flows.sweep.here import Here\n"
+        "from flows.sweep.jobs import Job\n"
+        f"place = Here(Path({str(here.base)!r}), {here.commit!r}, 'sqlite:///nowhere.db')\n"
+        f"place.start({JOB!r}, 1)\n"
+        "print(place._processes.popitem()[1].pid, flush=True)\n"
+        "os._exit(0)\n"
+    )
+    job = psutil.Process(int(subprocess.check_output([sys.executable, "-c", program])))
+    assert psutil.wait_procs([job], timeout=20)[1] == []
+
+
 def working_in(folder: Path) -> list[psutil.Process]:
     """Trainings there that live."""
     return [
