@@ -231,7 +231,7 @@ def ask_prefect(url: str, method: str, path: str, content: Any = None) -> Any:
                 auth=user if any(user) else None,
                 headers={"Authorization": f"Bearer {key}"} if key else None,
             )
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CganError(
                 f"Prefect at {without_credentials(url)} gives no answer ({error})."
             ) from None
@@ -240,7 +240,13 @@ def ask_prefect(url: str, method: str, path: str, content: Any = None) -> Any:
         time.sleep(wait_s)  # its database is busy
     if answer.is_error:
         raise CganError(f"Prefect refused {method} {path}: {answer.text[:500]}")
-    return answer.json() if answer.content else None
+    try:
+        return answer.json() if answer.content else None
+    except ValueError:
+        raise CganError(
+            f"{without_credentials(url)} answers, but is no API of Prefect's: it says {answer.text[:60]!r}. "
+            "Give the address that `make up` says, http://host:4200/api."
+        ) from None
 
 
 def _refuse_taken_port(name: str, host: str, port: int) -> None:

@@ -96,8 +96,8 @@ def sweep(base: Path, asked: Asked) -> str:
                 else {}
             )
             pages.publish(parent, Path(folder), text, plots, value)
-            if pool:
-                report.to_prefect(Path(folder), study, text)
+            if pool and (why := report.to_prefect(Path(folder), study, text)):
+                _say(f"No artifacts in Prefect ({why}). The same is on the run in MLflow.")
         pages.end(parent)
         return text
 

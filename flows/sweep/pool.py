@@ -6,6 +6,7 @@ before it had created the run creates it again, and gets the same.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from prefect.states import Cancelled, Cancelling, Scheduled
 
 from cgan import git
 from cgan.errors import CganError
+from cgan.tracking.store import without_credentials
 from flows.dvc import read_stages
 from flows.sweep.jobs import Job, Seen, State, was_killed
 
@@ -38,7 +40,7 @@ class Pool:
     """The deployment `name` of the server. Raises CganError where there is no such thing."""
 
     def __init__(self, name: str) -> None:
-        url = get_current_settings().api.url
+        url = without_credentials(str(get_current_settings().api.url))
         self.client: SyncPrefectClient = get_client(
             sync_client=True, httpx_settings={"timeout": 30}
         )
@@ -55,6 +57,8 @@ class Pool:
                 f"no Prefect server answers at {url} ({type(error).__name__}). Start one with `make up`, or "
                 "unset PREFECT_API_URL to train on this machine alone."
             ) from None
+        except httpx.HTTPStatusError as error:
+            raise _refused(error) from None
 
     def commit(self, base: Path) -> str:
         """The commit that is deployed. Raises CganError where it is not in this clone."""
@@ -93,7 +97,10 @@ class Pool:
             self._patiently(lambda: self.client.set_flow_run_state(run.id, Scheduled(), force=True))
 
     def look(self, job: Job) -> Seen:
-        run = self._read(job)
+        try:
+            run = self._read(job)
+        except ObjectNotFound:
+            return Seen(State.FAILED, "its flow run was deleted")
         state = run.state
         words = str(state.message or state.name) if state else ""
         if run.state_type is StateType.COMPLETED:
@@ -107,6 +114,10 @@ class Pool:
         return Seen(State.RUNNING)
 
     def stop(self, job: Job) -> None:
+        with contextlib.suppress(ObjectNotFound):  # somebody deleted it
+            self._stop(job)
+
+    def _stop(self, job: Job) -> None:
         run = self._read(job)
         if run.state_type in (StateType.RUNNING, StateType.CANCELLING):
             wanted: Any = Cancelling()
@@ -138,9 +149,20 @@ class Pool:
             try:
                 return call()
             except (httpx.TransportError, httpx.HTTPStatusError) as error:
+                if isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error:
+                    raise _refused(error) from None
                 if time.monotonic() > deadline:
                     raise CganError(
                         f"the Prefect server does not answer ({type(error).__name__}). Start it, then run "
                         "the same command again: the sweep goes on."
                     ) from None
             time.sleep(2)
+
+
+def _refused(error: httpx.HTTPStatusError) -> CganError:
+    code = error.response.status_code
+    if code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        advice = "Does it want a password, PREFECT_API_AUTH_STRING, or a key, PREFECT_API_KEY?"
+    else:
+        advice = "Was another version deployed? `make deploy`."
+    return CganError(f"Prefect refused: {code}, {error.response.text[:300]}\n{advice}")

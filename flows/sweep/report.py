@@ -181,14 +181,19 @@ def plots(study: optuna.Study, objective: str) -> Iterator[tuple[str, bytes]]:
         yield name, picture.getvalue()
 
 
-def to_prefect(folder: Path, study: optuna.Study, text: str) -> None:
+def to_prefect(folder: Path, study: optuna.Study, text: str) -> str:
     """The table and the plots as artifacts of a flow run. Their bytes stand in the page: it would not find
-    a file."""
+    a file. Returns why there are none, if the server went away: they are not worth the sweep."""
     from prefect import flow
 
     # Artifacts belong to a run.
     name = study.study_name
-    flow(name="sweep", flow_run_name=name, persist_result=False)(_artifacts)(folder, study, text)
+    made = flow(name="sweep", flow_run_name=name, persist_result=False)(_artifacts)
+    try:
+        made(folder, study, text)
+    except Exception as error:  # Prefect's client raises httpx's errors, its own and RuntimeError
+        return type(error).__name__
+    return ""
 
 
 def _artifacts(folder: Path, study: optuna.Study, text: str) -> None:

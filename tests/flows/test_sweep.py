@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import http.server
 import itertools
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from uuid import UUID
 
 import optuna
 import pytest
 import yaml
 from conftest import ROOT
 from optuna.trial import TrialState
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
+    temporary_settings,
+)
 
 from cgan.errors import CganError, ParamsError
 from cgan.params.reading import load_params
@@ -27,6 +35,7 @@ from flows.sweep import report, space
 from flows.sweep.confirm import Confirmation, best_of
 from flows.sweep.jobs import Job, Seen, State
 from flows.sweep.pages import Pages
+from flows.sweep.pool import Pool
 from flows.sweep.search import Search
 from flows.sweep.study import VALUES, facts_of, open_study
 
@@ -464,3 +473,74 @@ def test_a_name_that_no_folder_run_and_artifact_can_have_is_refused_before_anyth
     assert sweep_command.main(["--name", name]) == 1
     assert f"--name {name!r}: expected letters, digits" in capsys.readouterr().err
     assert sweep_command.main(["--name", "Night_2-b"]) == 0
+
+
+class Api(http.server.BaseHTTPRequestHandler):
+    """Prefect's, as far as a pool asks: a deployment, and then the answers of the test."""
+
+    answers: ClassVar[dict[str, tuple[int, Any]]] = {}  # by the method and the path's first word
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        key = f"{self.command} {self.path.split('/')[2]}"
+        code, content = self.answers.get(key, (404, {"detail": "not found"}))
+        body = json.dumps(content).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def do_POST(self) -> None:
+        self.answer()
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, tuple[int, Any]]]:
+    number = "00000000-0000-0000-0000-000000000001"
+    deployment = {"id": number, "name": "train", "flow_id": number}
+    monkeypatch.setattr(Api, "answers", {"GET deployments": (200, deployment)})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}/api"
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False}):
+        yield Api.answers
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_pool_that_wants_a_password_is_told_in_words(api: dict[str, tuple[int, Any]]) -> None:
+    api["GET deployments"] = 401, {"exception_message": "Unauthorized"}
+    with pytest.raises(CganError, match=r"refused: 401, .*\n.*PREFECT_API_AUTH_STRING"):
+        Pool("train")
+
+
+def test_what_prefect_refuses_is_told_at_once_and_not_asked_for_minutes(
+    api: dict[str, tuple[int, Any]], folder: Path
+) -> None:
+    api["POST deployments"] = 409, {"detail": "Additional properties: 'tags' was unexpected"}
+    with pytest.raises(CganError, match=r"'tags' was unexpected.*\n.*make deploy"):
+        Pool("train").start(Job("sweep-trial-0", {}, {}), 1)
+
+
+def test_a_trial_whose_flow_run_somebody_deleted_has_failed(
+    api: dict[str, tuple[int, Any]],
+) -> None:
+    pool, job = Pool("train"), Job("sweep-trial-0", {}, {})
+    pool._runs[job.name] = UUID(int=2)
+    assert pool.look(job) == Seen(State.FAILED, "its flow run was deleted")
+    pool.stop(job)
+
+
+def test_a_server_that_is_away_in_the_end_costs_the_artifacts_and_not_the_sweep(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(folder)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert report.to_prefect(folder, driver.study, "text") != ""

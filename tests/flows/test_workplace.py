@@ -264,11 +264,12 @@ class Server(http.server.BaseHTTPRequestHandler):
     """Prefect's API, as far as it is asked whether it is there."""
 
     version = prefect_version
+    answer = b""
 
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps(self.version).encode())
+        self.wfile.write(self.answer or json.dumps(self.version).encode())
 
     def log_message(self, *_: Any) -> None: ...
 
@@ -318,6 +319,13 @@ def test_servers_that_are_away_or_of_another_kind_are_told_apart(
     with pytest.raises(CganError, match=r"127\.0\.0\.1:9/api gives no answer") as away:
         worker._fault_of_prefect()
     assert "secret" not in str(away.value)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:port/api")
+    with pytest.raises(CganError, match=r"gives no answer \(Invalid port"):
+        worker._fault_of_prefect()
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    monkeypatch.setattr(Server, "answer", b"<!doctype html>")
+    with pytest.raises(CganError, match="is no API of Prefect's: it says '<!doctype html>'"):
+        worker._fault_of_prefect()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert "http://127.0.0.1:9 gives no answer" in str(worker._fault_of_mlflow(clone))
 
