@@ -61,7 +61,6 @@ from flows.dvc import (
 from flows.notices import notify
 from flows.workplace import TREE, end_with_worker, leave
 
-UNDELIVERED = Path(".cgan/undelivered")  # there while results have not reached the remote
 BUSY = "Busy"  # name of the failed state that is worth another try
 BUSY_RETRIES = 60
 GATE_TRIES = 3  # as many as promote at the same time
@@ -148,9 +147,10 @@ def deliver(stages: list[str], whole: bool) -> State[Any]:
     # What is special about the run may be long, and stands in its params.yaml.
     branch = remote.branch_name(f"{run.name.partition(' · ')[0]} {run.id[:8]}")
     try:
-        said = [remote.push(_relay, stages)]
-        if whole:
-            said.append(remote.publish(branch, f"Results of {run.name}", _relay))
+        with remote.owed():
+            said = [remote.push(_relay, stages)]
+            if whole:
+                said.append(remote.publish(branch, f"Results of {run.name}", _relay))
     except CganError as error:
         return _failed(error)
     return Completed(message=" ".join(said))
@@ -195,8 +195,9 @@ def _run_stages(
     tags: Mapping[str, str] | None = None,
 ) -> State[Any] | None:
     """Run the stages one after the other; add to `results`. Returns the flow's state if one fails."""
-    try:
-        pull = TREE in os.environ and remote.default_remote() is not None
+    try:  # also where nothing is pulled: better told now than after the training
+        has_remote = (TREE in os.environ or runtime.deployment.id) and remote.default_remote()
+        pull = TREE in os.environ and bool(has_remote)
     except CganError as error:
         return Failed(message=str(error))
     for stage in stages:
@@ -221,22 +222,11 @@ def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> State[Any
     Returns the flow's state if that fails on a machine where nobody would look for them.
     """
     done = [result.stage for result in results if result.outcome != "failed"]
-    # In a tree of its own all is unchanged when a run is tried again, in the clone also when nothing was to
-    # be done; but not if a former delivery failed.
-    news = not artifacts.is_unchanged(results) or TREE in os.environ or UNDELIVERED.exists()
-    if not runtime.deployment.id or not done or not news:
+    # In a tree of its own all is unchanged when a run is tried again.
+    news = not artifacts.is_unchanged(results) or TREE in os.environ or remote.is_owed()
+    if not (runtime.deployment.id and done and news and remote.default_remote()):
         return None
-    try:
-        if not remote.default_remote():
-            return None
-        UNDELIVERED.parent.mkdir(exist_ok=True)
-        UNDELIVERED.touch()
-        state = deliver(done, whole, return_state=True)
-    except CganError as error:
-        state = _failed(error)
-        _relay(f"WARNING: {error}")
-    if state.is_completed():
-        UNDELIVERED.unlink()
+    state = deliver(done, whole, return_state=True)
     if state.is_completed() or TREE not in os.environ:
         return None
     return Failed(

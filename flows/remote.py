@@ -16,13 +16,14 @@ Nothing here asks for a password: where nobody sits, nobody answers.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -37,6 +38,7 @@ VARIABLE = "CGAN_REMOTE"
 NAME = "environment"  # of the remote that the variable names, in .dvc/config.local
 LOCAL_CONFIG = Path(".dvc/config.local")
 CHECK_S = 30.0  # several times what the slowest answer took
+UNDELIVERED = Path(".cgan/undelivered")  # there while results have not reached the remote
 BRANCH_LETTERS = 80
 TRIES = 5  # when others push to the same branch at the same time
 PUBLISHED = (LOCK, Path("params.yaml"))
@@ -225,6 +227,20 @@ def pull(relay: Relay) -> str:
     if code:
         raise RemoteError(check(remote) or f"{remote}: {own_words(lines)}.")
     return f"{lines[-1] if lines else 'Done'}, from {remote}."
+
+
+@contextlib.contextmanager
+def owed() -> Iterator[None]:
+    """While results go out; until that has succeeded once, `is_owed`, whatever ends this process."""
+    UNDELIVERED.parent.mkdir(exist_ok=True)
+    UNDELIVERED.touch()
+    yield
+    UNDELIVERED.unlink()
+
+
+def is_owed() -> bool:
+    """Did a delivery from this working tree fail, with none after it that succeeded?"""
+    return UNDELIVERED.exists()
 
 
 def _required() -> Remote:

@@ -21,7 +21,6 @@ import yaml
 from conftest import ROOT
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter
-from prefect.states import Completed, Failed
 from prefect.testing.utilities import prefect_test_harness
 from toy_project import repo as repo
 from toy_project import template as template
@@ -33,6 +32,7 @@ from flows import pipeline as flow_module
 from flows.artifacts import StageResult
 from flows.dvc import BusyError, Outcome, StageError, read_stages, repro_stage
 from flows.pipeline import pipeline, reevaluate
+from flows.remote import RemoteError
 
 pytestmark = [
     # Prefect's own: connections of its background threads, closed by the garbage collector.
@@ -273,14 +273,19 @@ def test_a_run_in_a_fresh_clone_knows_the_environment_s_remote_before_its_first_
 def test_what_a_failed_delivery_left_is_delivered_by_the_next_run_though_nothing_changed(
     repo: Path, monkeypatch: pytest.MonkeyPatch, own_tree: bool
 ) -> None:
-    delivered: list[list[str]] = []
-    ends = [Failed(message="the store is away"), Completed(), Completed()]
+    pushed: list[list[str]] = []
 
-    def deliver(stages: list[str], whole: bool, return_state: bool) -> Any:
-        delivered.append(stages)
-        return ends.pop(0)
+    def push(_: Any, stages: list[str]) -> str:
+        pushed.append(stages)
+        if len(pushed) == 1:
+            raise RemoteError("the store is away.")
+        return "1 file"
 
-    monkeypatch.setattr(flow_module, "deliver", deliver)
+    task = flow_module.deliver.fn
+    monkeypatch.setattr(flow_module, "deliver", lambda *asked, return_state: task(*asked))
+    monkeypatch.setattr(flow_module.remote, "push", push)
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__NAME", "nightly")
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "12345678")
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "nightly")
     monkeypatch.setenv("CGAN_REMOTE", str(repo.parent / "remote"))
     if own_tree:
@@ -288,27 +293,23 @@ def test_what_a_failed_delivery_left_is_delivered_by_the_next_run_though_nothing
     first, again = (
         [StageResult("train", outcome, 1.0)] for outcome in (Outcome.RAN, Outcome.UNCHANGED)
     )
-    failed = flow_module._deliver(first, whole=True)
+    failed = flow_module._deliver(first, whole=False)
     assert (failed is not None) == own_tree
-    assert flow_module._deliver(again, whole=True) is None
-    assert delivered == [["train"], ["train"]]
+    assert flow_module._deliver(again, whole=False) is None
+    assert pushed == [["train"], ["train"]]
     if not own_tree:
-        assert flow_module._deliver(again, whole=True) is None
-        assert len(delivered) == 2, "and not again every night"
+        assert flow_module._deliver(again, whole=False) is None
+        assert len(pushed) == 2, "and not again every night"
 
 
-def test_an_address_that_is_refused_ends_no_run_whose_results_lie_in_the_clone(
+def test_a_remote_that_cannot_be_used_fails_a_run_in_words_before_it_trains(
     repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(flow_module, "_relay", said.append)
-    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "nightly")
+    """Of a deployment, where it works in the clone, too."""
     monkeypatch.setenv("CGAN_REMOTE", "https://name:secret@host/folder")
-    results = [StageResult("train", Outcome.RAN, 1.0)]
-    assert flow_module._deliver(results, whole=True) is None
-    assert "CGAN_REMOTE holds a password" in said[0]
-    monkeypatch.setenv("CGAN_TREE", str(repo))
-    failed = flow_module._deliver(results, whole=True)
+    assert flow_module._run_stages([], False, []) is None
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "nightly")
+    failed = flow_module._run_stages([], False, [])
     assert failed is not None and "CGAN_REMOTE holds a password" in str(failed.message)
 
 
