@@ -66,6 +66,26 @@ def git(*arguments: str | Path, folder: Path | None = None, **environment: str) 
     return done.stdout
 
 
+def git_remote(*arguments: str | Path, folder: Path | None = None) -> bytes:
+    """The output of a git command that reaches `origin`. Never asks: with nobody there it would wait.
+
+    Other than `git`, it heeds the caller's GIT_SSH_COMMAND, which may name the key. Raises GitError.
+    """
+    ssh = os.environ.get("GIT_SSH_COMMAND", "")
+    if not ssh:
+        try:
+            ssh = git("config", "core.sshCommand", folder=folder).decode().strip()
+        except GitError:
+            ssh = "ssh"
+    return git(
+        *arguments,
+        folder=folder,
+        GIT_TERMINAL_PROMPT="0",
+        GIT_ASKPASS="true",
+        GIT_SSH_COMMAND=f"{ssh} -o BatchMode=yes -o ConnectTimeout=20",
+    )
+
+
 def source(folder: Path | None = None) -> Source:
     """What the tree around `folder` (default: the working directory) holds. Raises GitError."""
     commit = git("rev-parse", "HEAD", folder=folder).decode().strip()
@@ -133,6 +153,10 @@ def has_commit(repository: Path, commit: str) -> bool:
     except GitError:
         return False
     return True
+
+
+def is_at(repository: Path, commit: str) -> bool:
+    return git("rev-parse", "HEAD", folder=repository).decode().strip() == commit
 
 
 @contextlib.contextmanager

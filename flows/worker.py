@@ -337,7 +337,7 @@ def _fault_of_remote() -> str | None:
 def _fault_of_origin(root: Path) -> str | None:
     """Runs fetch their commit from there, and leave branches with their results."""
     try:
-        git.git("ls-remote", "--exit-code", "origin", "HEAD", folder=root, GIT_TERMINAL_PROMPT="0")
+        git.git_remote("ls-remote", "--exit-code", "origin", "HEAD", folder=root)
     except git.GitError as error:
         return f"the remote `origin` of {root} does not answer: {error}"
     return None

@@ -48,8 +48,9 @@ def enter(commit: str, clone: str = "") -> dict[str, str]:
 
     Args:
         commit: What to check out.
-        clone: A run of a worker in this clone works in it, with what the last run left; DVC then says
-            *unchanged* where nothing changed. Every other run gets a tree of its own.
+        clone: A run of a worker in this clone works in it, with what the last run left, if the clone is at
+            that commit; DVC then says *unchanged* where nothing changed. Every other run gets a tree of its
+            own: another machine may have a clone in a folder of the same name.
 
     Raises CganError when the commit is nowhere to be had.
     """
@@ -57,7 +58,7 @@ def enter(commit: str, clone: str = "") -> dict[str, str]:
     note(home, run)
     with contextlib.suppress(CganError, OSError):  # no reason for a run to fail
         tidy(home)
-    if clone and Path(clone).resolve() == home:
+    if clone and Path(clone).resolve() == home and git.is_at(home, commit):
         git.git("checkout", "--quiet", "HEAD", "--", "params.yaml", folder=home)
         return {"directory": str(home)}
     tree = prepare(home, commit, run)
@@ -202,7 +203,7 @@ def _bring(clone: Path, commit: str) -> None:
         return
     why = "no branch or tag there has it"
     try:
-        git.git("fetch", "--quiet", "--tags", "--force", "origin", folder=clone)
+        git.git_remote("fetch", "--quiet", "--tags", "--force", "origin", folder=clone)
     except git.GitError as error:
         why = str(error)
     if not git.has_commit(clone, commit):

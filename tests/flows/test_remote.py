@@ -439,9 +439,11 @@ def test_what_git_s_server_says_is_told_in_a_line(origin: Path, kind: str) -> No
     assert words in str(told.value) and "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("known", ["", "[user]\nemail = me@host\n"])
 def test_a_machine_where_git_knows_nobody_s_name_publishes_all_the_same(
-    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: str
 ) -> None:
+    (tmp_path / ".gitconfig").write_text(known)
     Path("dvc.lock").write_text("results")
     hook = Path(".git/hooks/pre-push")
     hook.write_text("#!/bin/sh\nexit 1\n")

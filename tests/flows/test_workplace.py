@@ -169,9 +169,9 @@ import flows.names
 print(json.dumps([found["directory"], flows.names.__file__, os.environ.get("CGAN_TREE")]))
 """
 
-    def enter(*arguments: str, run: str = "the-run") -> list[str]:
+    def enter(*arguments: str, run: str = "the-run", commit: str = head(clone)) -> list[str]:
         done = subprocess.run(
-            [sys.executable, "-c", code, head(clone), *arguments],
+            [sys.executable, "-c", code, commit, *arguments],
             env={**os.environ, "PYTHONPATH": str(clone), "PREFECT__FLOW_RUN_ID": run},
             cwd=clone.parent,
             capture_output=True,
@@ -192,6 +192,10 @@ print(json.dumps([found["directory"], flows.names.__file__, os.environ.get("CGAN
     assert Path(tree).exists(), "it is that run's own, which is taken up again"
     enter(run="the-next")
     assert not Path(tree).exists(), "the tree goes when the next run starts"
+    deployed = head(clone)
+    git(clone, "commit", "--quiet", "--allow-empty", "-m", "not deployed")
+    assert enter(str(clone), commit=deployed)[0] == tree, "the clone is at another commit"
+    assert head(Path(tree)) == deployed
 
 
 def test_trees_of_runs_that_are_done_go_and_those_at_work_stay(
@@ -304,6 +308,22 @@ def test_a_machine_that_cannot_join_is_told_all_that_is_missing(
     assert "PREFECT_API_URL is not set" in lines[1]
     assert "MLFLOW_TRACKING_URI is not set" in lines[2]
     assert "dvc remote add" in lines[3]
+
+
+def test_git_is_asked_with_the_key_of_the_environment_and_asks_nobody(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, log = clone.parent / "ssh", clone.parent / "log"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {log}\necho no key >&2\nexit 1\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", f"{script} -i the-key")
+    git(clone, "remote", "set-url", "origin", "ssh://host/cgan.git")
+    assert "no key" in str(worker._fault_of_origin(clone))
+    with pytest.raises(CganError, match="no key"):
+        workplace.prepare(clone, "0" * 40, "run")
+    asked = [line for line in log.read_text().splitlines() if "upload-pack" in line]
+    assert len(asked) == 2
+    assert all(line.startswith("-i the-key -o BatchMode=yes") for line in asked)
 
 
 def test_servers_that_are_away_or_of_another_kind_are_told_apart(
