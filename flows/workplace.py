@@ -291,7 +291,8 @@ def share_data(source: Path, tree: Path) -> str:
     exclude = tree / os.fsdecode(
         git.git("rev-parse", "--git-path", "info/exclude", folder=tree).strip()
     )
-    if f"/{path}" not in exclude.read_text().splitlines():
+    exclude.parent.mkdir(exist_ok=True)  # which git takes from its template, where that has one
+    if not exclude.is_file() or f"/{path}" not in exclude.read_text().splitlines():
         with exclude.open("a") as file:
             file.write(f"/{path}\n")
     return path

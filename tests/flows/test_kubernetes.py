@@ -53,6 +53,14 @@ def rendered(**values: Any) -> Any:
     return configuration.job_manifest, str(run.id)
 
 
+def test_what_belongs_to_the_job_does_not_stand_in_its_pod() -> None:
+    """Kubernetes passes over what it does not know there."""
+    job = TEMPLATE["job_configuration"]["job_manifest"]["spec"]
+    of_a_job = {"backoffLimit", "parallelism", "completions", "ttlSecondsAfterFinished"}
+    assert of_a_job <= job.keys()
+    assert not of_a_job & job["template"]["spec"].keys()
+
+
 def test_prefect_s_worker_makes_a_job_of_the_template() -> None:
     manifest, run = rendered(image="registry/cgan:1", namespace="ml", gpus=1, env={"A": "b"})
     assert manifest["metadata"]["namespace"] == "ml"

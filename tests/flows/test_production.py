@@ -282,6 +282,22 @@ def test_make_keeps_everything_at_home_as_the_servers_do() -> None:
     assert exported == AT_HOME
 
 
+def test_make_hands_addresses_on_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").write_text('#!/bin/sh\nprintf "%s" "$PREFECT_API_URL"\n')
+    (tmp_path / "bin/python").chmod(0o755)
+    (tmp_path / ".ready").touch()
+    address = 'http://me:a$HOME"b`c@host/api'
+    told = [
+        f"VENV={os.path.relpath(tmp_path, ROOT)}",
+        f"PREFECT_API_URL={address.replace('$', '$$')}",
+    ]
+    assert (
+        subprocess.check_output(["make", "--silent", "worker", *told], cwd=ROOT, text=True)
+        == address
+    )
+
+
 def test_make_runs_modules_that_exist() -> None:
     modules = set(re.findall(r"-m (flows\.\w+)", (ROOT / "Makefile").read_text()))
     assert modules == {"flows.dvc", "flows.production", "flows.worker"}

@@ -145,6 +145,13 @@ def test_the_inbox_of_the_machine_is_seen_in_a_tree_and_git_calls_it_clean(clone
     assert (clone / "data/inbox/mine.csv").exists()
 
 
+def test_a_clone_from_a_template_of_one_s_own_may_lack_git_s_info(clone: Path) -> None:
+    shutil.rmtree(clone / ".git/info")
+    tree = workplace.prepare(clone, head(clone), "run")
+    assert (tree / "data/inbox").is_symlink()
+    assert git(tree, "status", "--porcelain") == ""
+
+
 def test_data_that_git_has_a_pointer_for_comes_from_the_remote(clone: Path) -> None:
     (clone / "data/inbox/mine.csv.dvc").write_text("outs:\n- path: mine.csv\n")
     git(clone, "add", "--force", ".")
