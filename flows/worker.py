@@ -165,7 +165,10 @@ def revive(production: Production, worker: Worker, environment: dict[str, str]) 
     others = set(online(api)) - {worker.name}
     lines = []
     for run in runs_on(api):
-        if run["id"] in here or not others:
+        # One that was taken up here and scheduled again may be at work elsewhere by now.
+        number = workplace.number_of(clone, run["id"])
+        ours = number and (run.get("infrastructure_pid") or number) == number
+        if ours or not others:
             set_state(api, run, "CRASHED", "Crashed", BURIED)
             lines.append(f"crashed  {run['name']}: {BURIED}")
             _tell(run, site)

@@ -116,6 +116,13 @@ def noted(clone: Path) -> dict[str, psutil.Process | None]:
     return found
 
 
+def number_of(clone: Path, run: str) -> str:
+    """Of the process in which a run was taken up here last; empty if it was not."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((clone / RUNS / f"{run}.json").read_text())["pid"])
+    return ""
+
+
 def forget(clone: Path, run: str) -> None:
     (clone / RUNS / f"{run}.json").unlink(missing_ok=True)
 

@@ -26,7 +26,7 @@ from toy_project import CLI, DVC_YAML, TOY
 
 from cgan.errors import CganError
 from flows import production as services
-from flows import worker
+from flows import worker, workplace
 from flows.servers import AT_HOME, SERVERS_ONLY, Process, Production
 from flows.workplace import dvc_in, update_clone
 
@@ -146,6 +146,36 @@ def test_a_worker_that_runs_already_is_not_said_to_be_the_one_that_is_asked_for(
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_run_that_another_machine_took_up_meanwhile_is_not_buried(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep schedules a killed run again at once; its first machine's worker comes back later."""
+    production, changed = Production(project), []
+    for run in ("taken", "here", "unknown"):
+        workplace.note(production.work, run)
+    here = str(os.getpid())
+    found = [("taken", "4242"), ("here", here), ("unknown", None), ("elsewhere", "4243")]
+    runs = [{"id": run, "name": run, "infrastructure_pid": number} for run, number in found]
+    answers = {
+        "/work_pools/filter": [{"name": "cgan"}],
+        "/work_pools/cgan/workers/filter": [{"name": "other", "status": "ONLINE"}],
+        "/flow_runs/filter": runs,
+        "/deployments/filter": [],
+    }
+
+    def api(method: str, path: str, content: Any = None) -> Any:
+        if path.endswith("/set_state"):
+            changed.append(path.split("/")[2])
+        return answers.get(path)
+
+    monkeypatch.setattr(worker, "api_of", lambda _: api)
+    monkeypatch.setattr(worker, "end_family", lambda _: None)
+    monkeypatch.setattr(worker, "_tell", lambda *_: None)
+    me = worker.Worker("me", ("cpu",), 1)
+    worker.revive(production, me, {"PREFECT_API_URL": "http://host/api"})
+    assert changed == ["here", "unknown"]
 
 
 def test_a_worker_that_joins_a_pool_knows_no_password_of_a_database(
