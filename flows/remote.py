@@ -26,7 +26,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cgan import git
 from cgan.errors import CganError
@@ -41,6 +40,8 @@ CHECK_S = 30.0  # several times what the slowest answer took
 UNDELIVERED = Path(".cgan/undelivered")  # there while results have not reached the remote
 BRANCH_LETTERS = 80
 TRIES = 5  # when others push to the same branch at the same time
+# In an address, up to the last @ and not a port: whoever forgets to write / as %2F is not to be shown it.
+PASSWORD = re.compile(r"(//[^/@\s:]*):(?!\d+/)\S+@")
 PUBLISHED = (LOCK, Path("params.yaml"))
 # Where git knows nobody's name.
 IDENTITY = {"NAME": "cgan", "EMAIL": "cgan@localhost"}
@@ -149,14 +150,11 @@ def _settle(url: str) -> None:
 
 
 def _without_password(words: str) -> str:
-    return re.sub(r"(//[^/@\s:]*):[^/@\s]*@", r"\1@", words)
+    return PASSWORD.sub(r"\1@", words)
 
 
 def _has_password(url: str) -> bool:
-    try:
-        return bool(urlsplit(url).password)
-    except ValueError:
-        return False
+    return bool(PASSWORD.search(url))
 
 
 def _dvc(*arguments: str) -> list[str]:

@@ -96,7 +96,7 @@ def _reason(error: Exception, url: URL) -> str:
     """What the server said, or why there is none; the password is blanked, should it be quoted."""
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_S} s"
-    said = str(getattr(error, "orig", None) or error)
+    said = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
     if found := re.search(r"FATAL: *(.+)", said):
         said = found[1]
     said = said.strip().splitlines()[0].rstrip(".")

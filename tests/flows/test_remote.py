@@ -159,9 +159,19 @@ def test_the_advice_to_pull_says_how_to_begin_and_it_works(repo: Path) -> None:
         run(sys.executable, "-m", "dvc", "remote", "remove", "storage")
 
 
-def test_a_password_in_an_address_is_not_shown() -> None:
-    told = str(Remote("storage", "https://me:secret@host:8443/store"))
+@pytest.mark.parametrize("password", ["secret", "se@ret", "se/ret", "se?ret#", "12345", "s:x"])
+def test_a_password_in_an_address_is_not_shown(password: str) -> None:
+    """Nor when it has characters that should have been written otherwise."""
+    told = str(Remote("storage", f"https://me:{password}@host:8443/store"))
     assert told == "https://me@host:8443/store"
+    with pytest.raises(RemoteError, match="holds a password"):
+        remote._settle(f"https://me:{password}@host:8443/store")
+
+
+@pytest.mark.parametrize("url", ["https://host:8443/a@b", "s3://bucket/a@b", "ssh://me@host/x"])
+def test_an_address_without_a_password_is_shown_as_it_is(url: str) -> None:
+    assert str(Remote("storage", url)) == url
+    assert not remote._has_password(url)
 
 
 # --- does it answer -----------------------------------------------------------------------------

@@ -187,3 +187,12 @@ def test_two_processes_make_the_tables_of_one_empty_database(
     flush(root)
     assert len(postgres.rows(name, "select run_uuid from runs where status = 'FINISHED'")) == 2
     assert len(postgres.rows(name, "select name from experiments where name = 'cgan'")) == 1
+
+
+def test_an_error_without_words_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(_: object) -> str:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(database, "_connect", connect)
+    with pytest.raises(TrackingError, match=r"cannot be used: ConnectionResetError\. Start it"):
+        require_database("postgresql+psycopg2://db/runs")
