@@ -64,7 +64,7 @@ class Search:
             work(self.place, jobs, parallel, Counted(self.study), self._watch, self._ended)
             if len(finished(self.study)) >= wanted:  # one of the last may have failed
                 break
-        for trial in self.study.get_trials(deepcopy=False):
+        for trial in finished(self.study):
             self.place.tidy(self._job_of(trial.number, {}))  # a driver was killed before it did
 
     def _upcoming(self, wanted: int) -> Iterator[Job]:
