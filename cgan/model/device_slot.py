@@ -71,7 +71,8 @@ def _try_each(files: Sequence[int]) -> int | None:
 
 def _open(path: Path) -> int:
     """Another user's file is only read: in a shared folder the kernel refuses more."""
-    try:
-        return os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+    with contextlib.suppress(FileExistsError):
+        file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL)
+        os.fchmod(file, 0o644)  # whatever this user's umask: the next one reads it
+        return file
+    return os.open(path, os.O_RDONLY)

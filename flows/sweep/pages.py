@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -188,8 +189,8 @@ class Pages:
                 "MLFLOW_TRACKING_URI and experiment?"
             )
         value = run.data.metrics.get(f"quality/{objective}")
-        if value is None:
-            return f"its run {run.info.run_id} has no quality/{objective}"
+        if value is None or not math.isfinite(value):
+            return f"quality/{objective} of its run {run.info.run_id} is {value}"
         run_id = str(run.info.run_id)
         seconds = run.data.metrics.get("time/training_s", 0.0)
         return Measured(run_id, value, seconds, self._passport(run_id))

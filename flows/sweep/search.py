@@ -139,7 +139,7 @@ class Search:
         trial = self._trials.pop(job.name)
         stopped = self.study.trials[trial.number].user_attrs.get(STOPPED)
         if stopped is not None:
-            told = f"stopped after probe {stopped} of {self.params.train.probes}: worse than the median"
+            told = f"after probe {stopped} of {self.params.train.probes}, worse than the median"
             self._tell(job, trial, TrialState.PRUNED, "pruned", told)
         elif seen.state is State.DONE:
             self._measured(job, trial)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import itertools
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -323,6 +324,14 @@ def test_a_trial_that_another_judge_measured_is_no_result(folder: Path) -> None:
     driver.desk.passport = {**PASSPORT, "extractor_digest": "another judge"}
     with pytest.raises(CganError, match=r"another ruler.*extractor_digest judge and another judge"):
         driver.search.run(2, 1)
+
+
+def test_a_trial_whose_number_is_none_is_no_result(folder: Path) -> None:
+    driver = Driver(folder)
+    driver.desk.distance = lambda _: math.nan
+    with pytest.raises(CganError, match=r"quality/fid_judge of its run \w+ is nan"):
+        driver.search.run(1, 1)
+    assert {state for _, state in driver.results()} == {"FAIL"}
 
 
 def test_another_space_is_another_sweep(folder: Path) -> None:

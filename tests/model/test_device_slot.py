@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -77,6 +78,19 @@ def test_who_waits_says_so_once(
     assert [record.message for record in caplog.records] == [
         "Each CUDA device has a training (1 here): waiting for one."
     ]
+
+
+def test_a_slot_is_readable_by_other_users_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_slot.tempfile, "gettempdir", lambda: str(tmp_path))
+    before = os.umask(0o077)
+    try:
+        with first_free(["one"]), first_free(["one", "two"]) as place:
+            assert place == 1
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o644}
 
 
 def test_a_training_on_the_cpu_takes_no_slot(
