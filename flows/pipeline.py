@@ -59,6 +59,7 @@ from flows.dvc import (
     run_cgan,
 )
 from flows.notices import notify
+from flows.servers import fault
 from flows.workplace import TREE, end_with_worker, leave
 
 BUSY = "Busy"  # name of the failed state that is worth another try
@@ -438,11 +439,8 @@ def _find_server() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return
     with get_client(sync_client=True, httpx_settings={"timeout": 5}) as client:
-        if error := client.api_healthcheck():
-            raise CganError(
-                f"no Prefect server answers at {url} ({type(error).__name__}). Start one with "
-                "`make up`, or unset PREFECT_API_URL to run without a server."
-            )
+        if words := fault(url, client):
+            raise CganError(f"{words} To run without a server, unset PREFECT_API_URL.")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 
 import argparse
 import fcntl
+import importlib.util
 import re
 import signal
 import sys
@@ -25,6 +26,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+if importlib.util.find_spec("optuna") is None:
+    sys.exit(
+        "Error: a sweep needs the extra `sweep`; there is no package optuna here. Install it: "
+        "`pip install -e '.[pipeline,sweep]'`, or `make env`."
+    )
 
 from cgan import git
 from cgan.errors import CganError
@@ -164,8 +171,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         s = load_params().sweep
         trials = s.trials if asked.trials is None else asked.trials
         parallel = s.parallel if asked.parallel is None else asked.parallel
-        if trials < 1 or parallel < 1:
-            raise CganError(f"--trials {trials} --parallel {parallel}: expected 1 or more.")
+        for option, count in (("--trials", trials), ("--parallel", parallel)):
+            if count < 1:
+                raise CganError(f"{option}: expected 1 or more, got {count}.")
         if asked.name is not None and not NAME.fullmatch(asked.name):
             raise CganError(
                 f"--name {asked.name!r}: expected letters, digits, - and _, 60 at most. Folders, runs and "

@@ -24,11 +24,13 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.tracking.store import without_credentials
 from flows.dvc import read_stages
+from flows.servers import fault
 from flows.sweep.jobs import Job, Seen, State, was_killed
 
 PATIENCE_S = 600.0  # with a server that went away: its runs go on meanwhile
 END_S = 120.0  # for a cancelled run to save a checkpoint and end
 FLOW = "cgan"
+ALONE = "To train on this machine alone, unset PREFECT_API_URL."
 
 
 def is_configured() -> bool:
@@ -45,17 +47,15 @@ class Pool:
             sync_client=True, httpx_settings={"timeout": 30}
         )
         self._runs: dict[str, UUID] = {}
+        if words := fault(url, self.client):
+            raise CganError(f"{words} {ALONE}")
         try:
             self._deployment = self.client.read_deployment_by_name(f"{FLOW}/{name}")
         except ObjectNotFound:
             raise CganError(
-                f"the Prefect server at {url} has no deployment {FLOW}/{name}. `make deploy` registers it; "
-                "unset PREFECT_API_URL to train on this machine alone."
-            ) from None
-        except httpx.TransportError as error:
-            raise CganError(
-                f"no Prefect server answers at {url} ({type(error).__name__}). Start one with `make up`, or "
-                "unset PREFECT_API_URL to train on this machine alone."
+                f"the Prefect server at {url} has no deployment {FLOW}/{name}. "
+                "`make deploy` registers it, or `prefect deploy --all` where `make up` did not start the "
+                f"server. {ALONE}"
             ) from None
         except httpx.HTTPStatusError as error:
             raise _refused(error) from None
