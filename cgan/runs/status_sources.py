@@ -148,6 +148,10 @@ def ask_prefect(root: Path, scheduled: Scheduled) -> None:
         scheduled.problem = ""
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", None) or error
+        if isinstance(error, json.JSONDecodeError):
+            reason = "something else answers there: PREFECT_API_URL ends in /api"
+        elif getattr(error, "code", 0) == 401:
+            reason = "it wants PREFECT_API_AUTH_STRING, or another"
         scheduled.problem = f"Prefect at {without_credentials(url)} gives no answer ({reason})"
 
 
@@ -155,7 +159,8 @@ def _post(url: str, question: Json) -> list[Json]:
     if not url.startswith(("http://", "https://")):  # urlopen also opens files
         raise ValueError("not an http address")
     headers = {"Content-Type": "application/json"}
-    if user := os.environ.get("PREFECT_API_AUTH_STRING"):
+    server_s = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")  # where `make up` was typed
+    if user := os.environ.get("PREFECT_API_AUTH_STRING") or server_s:
         headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
     if key := os.environ.get("PREFECT_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"

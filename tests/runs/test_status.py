@@ -324,6 +324,43 @@ def test_services_of_make_up_and_scheduled_runs_are_told(root: Path, prefect: in
     assert "\x1b" not in text
 
 
+def test_a_server_with_a_password_is_asked_with_it_on_the_machine_that_started_it(
+    root: Path, prefect: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str | None] = []
+    post = Prefect.do_POST
+
+    def guarded(self: Prefect) -> None:
+        said.append(self.headers.get("Authorization"))
+        if said[-1] == "Basic dXNlcjpzZWNyZXQ=":  # user:secret
+            post(self)
+        else:
+            self.send_error(401)
+
+    monkeypatch.setattr(Prefect, "do_POST", guarded)
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{prefect}/api")
+    assert "it wants PREFECT_API_AUTH_STRING" in " ".join(screen(root).split())
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "user:secret")
+    assert "next: weekly" in screen(root)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "user:other")
+    assert "it wants PREFECT_API_AUTH_STRING, or another" in " ".join(screen(root).split())
+
+
+def test_an_address_that_is_not_that_of_the_api_is_told(
+    root: Path, prefect: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def page(self: Prefect) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<!doctype html>")
+
+    monkeypatch.setattr(Prefect, "do_POST", page)
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{prefect}")
+    assert "something else answers there: PREFECT_API_URL ends in /api" in " ".join(
+        screen(root).split()
+    )
+
+
 def test_on_a_machine_with_a_worker_only_no_server_is_missed(root: Path) -> None:
     here = psutil.Process()
     known = {"pid": here.pid, "started": here.create_time(), "port": None}
