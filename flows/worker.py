@@ -249,8 +249,20 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
             f"trees    {production.work / workplace.TREES}",
             f"log      {production.home / 'worker.log'}",
             "It ends with: make down",
+            *_for_nobody(api_of(environment), worker.labels),
             *lines,
         ]
+
+
+def _for_nobody(api: Api, labels: Sequence[str]) -> list[str]:
+    """A line about labels that no deployment names: a slip of the pen, or its deployment is to come."""
+    named = {each["work_queue_name"] for each in api("POST", "/deployments/filter", {})}
+    if not (unknown := [label for label in labels if label not in named]):
+        return []
+    return [
+        f"note     no deployment is for {' or '.join(unknown)} yet: `work_queue_name` in prefect.yaml says "
+        "for whom one is"
+    ]
 
 
 def _name(labels: Sequence[str]) -> str:
@@ -324,8 +336,8 @@ def _fault_of_mlflow(root: Path) -> str | None:
     if found and urlsplit(found.artifact_location).scheme in ("", "file"):
         return (
             f"the experiment `{experiment}` of {shown} keeps its files in {found.artifact_location}, a "
-            "folder of another machine. Use an experiment whose files go through the server: set "
-            "MLFLOW_EXPERIMENT_NAME to a new name, or see docs/workers.md."
+            "folder of another machine. Give `tracking.experiment` in params.yaml a new name, commit and "
+            "deploy it: the files of a new experiment go through the server (docs/workers.md)."
         )
     return None
 
