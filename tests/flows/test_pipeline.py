@@ -19,8 +19,10 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT
+from prefect import State
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter
+from prefect.states import Failed
 from prefect.testing.utilities import prefect_test_harness
 from toy_project import repo as repo
 from toy_project import template as template
@@ -33,6 +35,7 @@ from flows.artifacts import StageResult
 from flows.dvc import BusyError, Outcome, StageError, read_stages, repro_stage
 from flows.pipeline import pipeline, reevaluate
 from flows.remote import RemoteError
+from flows.workplace import TREE
 
 pytestmark = [
     # Prefect's own: connections of its background threads, closed by the garbage collector.
@@ -657,3 +660,33 @@ def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
     assert "train: saved a checkpoint" in output
     assert "Traceback" not in output
     assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+def test_results_that_cannot_be_delivered_fail_the_run_where_nobody_would_look_for_them(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = [
+        StageResult("download", Outcome.RAN, 1.0),
+        StageResult("train", "failed", 1.0),
+    ]
+    asked: list[tuple[list[str], bool]] = []
+
+    def away(stages: list[str], whole: bool, return_state: bool) -> State[Any]:
+        asked.append((stages, whole))
+        return Failed(message="ssh://nas/cgan: it does not answer.")
+
+    monkeypatch.setattr(flow_module, "deliver", away)
+    monkeypatch.setattr(flow_module.remote, "default_remote", lambda: "storage")
+    monkeypatch.delenv(TREE, raising=False)
+    assert flow_module._deliver(results, whole=False) is None, "of no deployment"
+    assert asked == []
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "1")
+    assert flow_module._deliver(results, whole=False) is None, "in the clone they are at hand"
+    monkeypatch.setenv(TREE, str(repo))
+    failed = flow_module._deliver(results, whole=False)
+    assert failed is not None and failed.is_failed()
+    assert "ssh://nas/cgan: it does not answer. The results are in" in str(failed.message)
+    assert str(Path.cwd()) in str(failed.message) and "nothing is trained again" in str(
+        failed.message
+    )
+    assert asked == [(["download"], False)] * 2
