@@ -20,6 +20,8 @@ import pytest
 import yaml
 from conftest import ROOT
 from optuna.trial import TrialState
+from postgres import PASSWORD, USER, Postgres
+from postgres import postgres as postgres
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
@@ -517,7 +519,9 @@ class Api(http.server.BaseHTTPRequestHandler):
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, tuple[int, Any]]]:
     number = "00000000-0000-0000-0000-000000000001"
     deployment = {"id": number, "name": "train", "flow_id": number}
-    monkeypatch.setattr(Api, "answers", {"GET deployments": (200, deployment)})
+    monkeypatch.setattr(
+        Api, "answers", {"GET deployments": (200, deployment), "POST work_pools": (200, [])}
+    )
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -527,12 +531,6 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, tuple[int, Any]]]
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-def test_a_pool_that_wants_a_password_is_told_in_words(api: dict[str, tuple[int, Any]]) -> None:
-    api["GET deployments"] = 401, {"exception_message": "Unauthorized"}
-    with pytest.raises(CganError, match=r"refused: 401, .*\n.*PREFECT_API_AUTH_STRING"):
-        Pool("train")
 
 
 def test_what_prefect_refuses_is_told_at_once_and_not_asked_for_minutes(
@@ -558,3 +556,22 @@ def test_a_server_that_is_away_in_the_end_costs_the_artifacts_and_not_the_sweep(
     driver = Driver(folder)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         assert report.to_prefect(folder, driver.study, "text") != ""
+
+
+def test_in_postgresql_a_killed_sweep_goes_on_and_the_password_stays_in_the_environment(
+    folder: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = postgres.create()
+    address = f"postgresql://{USER}@127.0.0.1:{postgres.port}/{database}"
+    monkeypatch.setenv("OPTUNA_STORAGE", address)
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    first = Driver(folder)
+    first.desk.killed_at = lambda event, job: event == "look" and job == "1"
+    with pytest.raises(KilledError):
+        first.search.run(3, 1)
+    second = Driver(folder, first.desk)
+    second.search.run(3, 1)
+    assert second.results() == [(number, "COMPLETE") for number in range(3)]
+    kept = postgres.rows(database, "select state from trials order by number")
+    assert kept == [["COMPLETE"]] * 3
+    assert not (folder / ".cgan/optuna.db").exists()

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import http.server
 import os
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from conftest import ROOT
+from mlflow.exceptions import MlflowException
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cgan.errors import CganError
 from flows import pipeline
 from flows.servers import ask_prefect
 from flows.sweep import __main__ as command
+from flows.sweep import pages, pool
 from flows.sweep.pool import Pool
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's
+]
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
@@ -107,3 +116,38 @@ def test_without_optuna_the_extra_is_named() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("Error: a sweep needs the extra `sweep`")
     assert "pip install -e '.[pipeline,sweep]'" in done.stderr and "Traceback" not in done.stderr
+
+
+def answering(*answers: Exception | str) -> Callable[[], str]:
+    left = list(reversed(answers))
+
+    def call() -> str:
+        answer = left.pop()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return call
+
+
+def test_a_server_that_stays_away_ends_the_sweep_in_words_and_one_that_comes_back_does_not(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (pages, pool):
+        monkeypatch.setattr(module, "PATIENCE_S", 0.1)
+        monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    store = pages.Pages(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+    for ask, error, words in (
+        (store.ask, MlflowException("gone"), "MLflow at sqlite:.* the same command again"),
+        (
+            Pool._patiently,
+            httpx.ConnectError("gone"),
+            "Prefect server does not answer .*ConnectError",
+        ),
+    ):
+        assert ask(answering(error, error, "here")) == "here"
+        with pytest.raises(CganError, match=words):
+            ask(answering(*[error] * 100_000))
