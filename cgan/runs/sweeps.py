@@ -19,7 +19,8 @@ from cgan.quality.intervals import difference_of_means
 from cgan.quality.table import METRICS
 from cgan.registry.client import open_registry
 from cgan.runs.recorded_run import ANY
-from cgan.tracking.store import experiment_name
+from cgan.tracking.journal import project_root
+from cgan.tracking.store import experiment_name, is_absent, store_uri, without_credentials
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -145,10 +146,16 @@ def show(name: str | None) -> str:
 
 def find(name: str | None) -> Found:
     """The result of the newest sweep, or of the newest of that name. Raises CganError if there is none."""
-    found = [run for run in _parents() if name in (None, run.data.tags.get(NAME))]
+    parents = _parents()
+    found = [run for run in parents if name in (None, run.data.tags.get(NAME))]
     if not found:
         which = f" `{name}`" if name else ""
-        raise CganError(f"no sweep{which} in the MLflow store. `python -m flows.sweep` makes one.")
+        others = list(dict.fromkeys(run.data.tags.get(NAME, "") for run in parents))[:SHOWN]
+        there = f" There are: {', '.join(others)}." if others else ""
+        raise CganError(
+            f"no sweep{which} in the MLflow store {without_credentials(store_uri(project_root()))}.{there} "
+            "`python -m flows.sweep` makes one; is the store another, set MLFLOW_TRACKING_URI."
+        )
     run_id = str(found[0].info.run_id)
     with open_registry(ANY) as registry, tempfile.TemporaryDirectory() as folder:
         files = {file.path for file in registry.client.list_artifacts(run_id)}
@@ -163,6 +170,8 @@ def find(name: str | None) -> Found:
 
 def _parents() -> list[Run]:
     """The parent runs of all sweeps of this experiment, the newest first."""
+    if is_absent(store_uri(project_root())):
+        return []
     with open_registry(ANY) as registry:
         client = registry.client
         experiment = client.get_experiment_by_name(

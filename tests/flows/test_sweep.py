@@ -417,6 +417,22 @@ def test_apply_writes_what_is_better_and_the_page_shows_it(folder: Path) -> None
     assert "holds its params already" in sweeps.apply(None)
 
 
+def test_without_a_sweep_the_store_is_named_and_which_there_are(folder: Path) -> None:
+    with pytest.raises(
+        CganError, match=r"no sweep in .*mlflow\.db\. `python -m flows\.sweep` makes"
+    ):
+        sweeps.apply(None)
+    Driver(folder)
+    with pytest.raises(CganError, match=r"no sweep `sweeep` in .* There are: trial-sweep\."):
+        sweeps.show("sweeep")
+    with pytest.raises(CganError, match="`trial-sweep` has no result yet"):
+        sweeps.apply("trial-sweep")
+    (folder / "mlflow.db").unlink()
+    with pytest.raises(CganError, match="no sweep in"):
+        sweeps.show(None)
+    assert not (folder / "mlflow.db").exists()
+
+
 def test_noise_is_not_applied(folder: Path) -> None:
     driver = Driver(folder)
     dice = itertools.cycle([0.3, 0.1, 0.5, 0.2, 0.6, 0.4])
