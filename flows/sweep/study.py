@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.params.reading import parse_yaml
+from cgan.params.reading import parse_yaml, read_yaml
 from cgan.params.sections import Params, flatten
 from cgan.quality.table import METRICS
 from cgan.tracking.database import require_database
@@ -64,7 +64,9 @@ def facts_of(folder: Path, params: Params, commit: str) -> Facts:
     text = git.git("show", f"{commit}:params.yaml", folder=folder).decode()
     committed = flatten(parse_yaml(text, f"params.yaml of {commit[:10]}"))
     here = result_params(params)
-    base = {key: value for key, value in here.items() if committed.get(key, ...) != value}
+    # As written: DVC takes `6` and `6.0` for two values, and would train the best trial again.
+    written = flatten(read_yaml(folder / "params.yaml"))
+    base = {k: written.get(k, v) for k, v in here.items() if committed.get(k, ...) != v}
     code = [git.git("rev-parse", f"{commit}:{name}", folder=folder).decode() for name in CODE]
     searched = {key: each.model_dump() for key, each in params.sweep.space.items()}
     whole = json.dumps([here, code, searched, params.sweep.objective], sort_keys=True)

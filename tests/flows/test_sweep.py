@@ -361,6 +361,15 @@ def test_params_that_are_not_committed_are_part_of_every_training(folder: Path) 
     }
 
 
+def test_params_reach_a_training_as_they_are_written_for_dvc_tells_6_from_6_0(folder: Path) -> None:
+    path = folder / "params.yaml"
+    document = yaml.safe_load(path.read_text())
+    document["train"]["total_kimg"] = 6
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    base = Driver(folder).facts.base
+    assert base == {"train.total_kimg": 6} and isinstance(base["train.total_kimg"], int)
+
+
 def test_values_that_do_not_go_together_are_refused_before_anything_starts(folder: Path) -> None:
     write_params(folder, space={"train.batch_size": {"low": 32, "high": 64}})
     with pytest.raises(ParamsError, match=r"must be a multiple of `cpu_parts`.*batch_size = 33"):
