@@ -24,7 +24,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.tracking.store import without_credentials
 from flows.dvc import read_stages
-from flows.servers import fault
+from flows.servers import fault, refusal
 from flows.sweep.jobs import Job, Seen, State, was_killed
 
 PATIENCE_S = 600.0  # with a server that went away: its runs go on meanwhile
@@ -160,9 +160,8 @@ class Pool:
 
 
 def _refused(error: httpx.HTTPStatusError) -> CganError:
-    code = error.response.status_code
-    if code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        advice = "Does it want a password, PREFECT_API_AUTH_STRING, or a key, PREFECT_API_KEY?"
-    else:
-        advice = "Was another version deployed? `make deploy`."
-    return CganError(f"Prefect refused: {code}, {error.response.text[:300]}\n{advice}")
+    answer = error.response
+    said = f"Prefect refused: {answer.status_code}, {answer.text[:300]}"
+    advice = "Was another version deployed? `make deploy`."
+    url = str(get_current_settings().api.url)
+    return CganError(refusal(url, answer) or f"{said}\n{advice}")

@@ -126,6 +126,7 @@ def test_a_worker_that_runs_already_is_not_said_to_be_the_one_that_is_asked_for(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "require", lambda root: None)
+    monkeypatch.setattr(worker, "ask_prefect", lambda *_: [{"work_queue_name": "cpu"}])
     monkeypatch.setenv("PREFECT_API_URL", "http://name:secret@first:4200")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://first:5000")
     production, me = Production(project), worker.Worker(worker._name(["cpu"]), ("cpu",), 2)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import os
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +119,11 @@ def test_without_optuna_the_extra_is_named() -> None:
     assert "pip install -e '.[pipeline,sweep]'" in done.stderr and "Traceback" not in done.stderr
 
 
-def answering(*answers: Exception | str) -> Callable[[], str]:
-    left = list(reversed(answers))
+def answering(answers: Iterable[Exception | str]) -> Callable[[], str]:
+    left = iter(answers)
 
     def call() -> str:
-        answer = left.pop()
+        answer = next(left)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -148,6 +149,6 @@ def test_a_server_that_stays_away_ends_the_sweep_in_words_and_one_that_comes_bac
             "Prefect server does not answer .*ConnectError",
         ),
     ):
-        assert ask(answering(error, error, "here")) == "here"
+        assert ask(answering([error, error, "here"])) == "here"
         with pytest.raises(CganError, match=words):
-            ask(answering(*[error] * 100_000))
+            ask(answering(itertools.repeat(error)))
