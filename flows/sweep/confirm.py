@@ -6,16 +6,15 @@ The value by which a trial won is not used: the best of many is so by its luck t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from cgan.params.sections import Params
-from flows.sweep.jobs import Job, Place, Seen, State, work
-from flows.sweep.pages import Pages
-from flows.sweep.search import Say
-from flows.sweep.study import VALUES, Counted, Facts
+from flows.sweep.jobs import Job, Seen, State, work
+from flows.sweep.search import Driver
+from flows.sweep.study import VALUES, Counted
 
 Results = dict[str, dict[int, float | None]]  # role → seed → the objective, None where it failed
 
@@ -26,20 +25,12 @@ def best_of(study: optuna.Study) -> FrozenTrial | None:
     return study.best_trial
 
 
-class Confirmation:
-    def __init__(
-        self,
-        study: optuna.Study,
-        params: Params,
-        facts: Facts,
-        place: Place,
-        pages: Pages,
-        parent: str,
-        say: Say,
-    ) -> None:
-        self.study, self.params, self.facts, self.say = study, params, facts, say
-        self.place, self.pages, self.parent = place, pages, parent
-        self.attempts = Counted(study)
+@dataclass
+class Confirmation(Driver):
+    """The trainings with fresh seeds."""
+
+    def __post_init__(self) -> None:
+        self.attempts = Counted(self.study)
         self.results: Results = {"best": {}, "present": {}}
 
     def run(self, best: FrozenTrial, parallel: int) -> Results:

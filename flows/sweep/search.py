@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -31,25 +32,28 @@ BY_ACCURACY = ("conditional_accuracy", "worst_class_accuracy", "gan_train_accura
 Say = Callable[[str], None]
 
 
-class Search:
-    """Trials of one study. `parent` is MLflow's run of the sweep."""
+@dataclass
+class Driver:
+    """What drives the trainings of one study. `parent` is MLflow's run of the sweep."""
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        params: Params,
-        facts: Facts,
-        place: Place,
-        pages: Pages,
-        parent: str,
-        say: Say,
-    ) -> None:
-        self.study, self.params, self.facts, self.say = study, params, facts, say
-        self.place, self.pages, self.parent = place, pages, parent
-        self.distributions = space.distributions(params)
-        self.probe, better = ACCURACY if facts.objective in BY_ACCURACY else DISTANCE
+    study: optuna.Study
+    params: Params
+    facts: Facts
+    place: Place
+    pages: Pages
+    parent: str
+    say: Say
+
+
+@dataclass
+class Search(Driver):
+    """The trials."""
+
+    def __post_init__(self) -> None:
+        self.distributions = space.distributions(self.params)
+        self.probe, better = ACCURACY if self.facts.objective in BY_ACCURACY else DISTANCE
         # Reported values go the way of the objective: an accuracy rises where a distance falls.
-        self.sign = 1.0 if better == METRICS[facts.objective].better else -1.0
+        self.sign = 1.0 if better == METRICS[self.facts.objective].better else -1.0
         self._trials: dict[str, Trial] = {}
         self._looked: dict[str, float] = {}
         self._failures = 0
