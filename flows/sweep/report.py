@@ -24,7 +24,8 @@ from flows.sweep.study import RUN, VALUES, WORDS, Facts, result_params
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 110
+# Of a plot: MLflow's page is as wide as the widest picture on it.
+DPI, WIDTH, HEIGHT, IN_A_ROW = 90, 8.0, 4.2, 3
 PLOTS = {
     "history": "The objective, trial by trial, and the best so far.",
     "importances": "How much of the objective's spread each param explains (PED-ANOVA).",
@@ -32,6 +33,8 @@ PLOTS = {
     "parallel": "Each trial as a line through its params.",
     "probes": "What the training's own judge said, from look to look; lines that end were stopped.",
 }
+TIME, END = "training s", "what became of it"
+NO_PARAM = ("trial", "objective", TIME, END, "run")  # columns of the table
 STATES = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "runs"}
 
 
@@ -52,8 +55,8 @@ def table(study: optuna.Study) -> list[dict[str, Any]]:
                 "trial": trial.number,
                 "objective": measured,
                 **values,
-                "training s": round(trial.user_attrs.get("seconds", 0.0), 1) or "",
-                "what became of it": STATES[trial.state.name] + (f": {note}" if note else ""),
+                TIME: round(trial.user_attrs.get("seconds", 0.0), 1) or "",
+                END: STATES[trial.state.name] + (f": {note}" if note else ""),
                 "run": trial.user_attrs.get(RUN, ""),
             }
         )
@@ -113,23 +116,16 @@ def write(folder: Path, study: optuna.Study, sweep: Found) -> tuple[str, list[st
 
 
 def in_markdown(rows: list[dict[str, Any]], sweep: Found) -> str:
-    """The table with the best trial on top, as people read it first."""
+    """The table with the best trial on top, as people read it first. The params stand in one column: MLflow's
+    page has no room for six."""
     metric = METRICS[sweep.objective]
-    shown = [key for key in rows[0] if key != "run"]
-    ordered = sorted(rows, key=lambda row: _rank(row, metric.better))
-    header = [
-        f"{metric.name} ({metric.better} is better)" if k == "objective" else k for k in shown
-    ]
-    return "\n".join(
-        [
-            verdict(sweep).text,
-            "",
-            f"| {' | '.join(header)} |",
-            f"|{'---|' * len(shown)}",
-            *(f"| {' | '.join(str(row.get(key, '')) for key in shown)} |" for row in ordered),
-            "",
-        ]
-    )
+    header = f"trial | {metric.name} ({metric.better} is better) | params | {TIME} | {END}"
+    lines = [verdict(sweep).text, "", f"| {header} |", "|---|---|---|---|---|"]
+    for row in sorted(rows, key=lambda row: _rank(row, metric.better)):
+        params = ", ".join(f"{k} {value}" for k, value in row.items() if k not in NO_PARAM)
+        cells = [row["trial"], row["objective"], params, row[TIME], row[END]]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, ""])
 
 
 def _rank(row: dict[str, Any], better: str) -> tuple[bool, float, int]:
@@ -160,7 +156,6 @@ def plots(study: optuna.Study, objective: str) -> Iterator[tuple[str, bytes]]:
         "parallel": lambda: drawn.plot_parallel_coordinate(study, target_name=objective),
         "probes": lambda: drawn.plot_intermediate_values(study),
     }
-    wide = {"slices": 4.0 * max(2, len(keys)), "parallel": 2.2 * max(4, len(keys))}
     for name, make in makers.items():
         if not several or (name == "importances" and len(keys) < 2):
             continue
@@ -174,11 +169,28 @@ def plots(study: optuna.Study, objective: str) -> Iterator[tuple[str, bytes]]:
         figure = cast("Figure", first.figure)
         if name == "probes":
             first.set(xlabel="probe", ylabel="as the training's own judge says", title="Probes")
-        figure.set_size_inches(wide.get(name, 8), 4.2)
+        figure.set_size_inches(WIDTH * (1.25 if name == "parallel" else 1), HEIGHT)
+        if name == "slices":
+            _fold(figure, list(axes.flat) if hasattr(axes, "flat") else [axes])
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=DPI, bbox_inches="tight")
         pyplot.close(figure)
         yield name, picture.getvalue()
+
+
+def _fold(figure: Figure, axes: list[Any]) -> None:
+    """Optuna puts all params in one row; here IN_A_ROW."""
+    rows = -(-len(axes) // IN_A_ROW)
+    figure.set_size_inches(WIDTH, HEIGHT * (rows + 1) / 2)
+    grid = figure.add_gridspec(rows, IN_A_ROW, hspace=0.5, wspace=0.3, right=0.88)
+    for number, each in enumerate(axes):
+        place = grid[number]
+        each.set_subplotspec(place)
+        each.tick_params(which="both", labelsize="x-small", labelleft=place.is_first_col())
+        each.tick_params(axis="x", which="both", labelrotation=30)
+    for scale in figure.axes:
+        if scale not in axes:
+            scale.set_position((0.91, 0.11, 0.02, 0.77))
 
 
 def to_prefect(folder: Path, study: optuna.Study, text: str) -> str:

@@ -20,6 +20,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from optuna.trial import TrialState
+from PIL import Image
 from postgres import PASSWORD, USER, Postgres
 from postgres import postgres as postgres
 from prefect.settings import (
@@ -415,6 +416,9 @@ def test_apply_writes_what_is_better_and_the_page_shows_it(folder: Path) -> None
     found = confirmed(driver)
     text, plots = report.write(folder / "out", driver.study, found)
     assert {"history", "importances", "slices", "parallel"} <= set(plots)
+    for name in plots:
+        with Image.open(folder / f"out/{name}.png") as picture:
+            assert picture.width <= 800, "MLflow's page becomes as wide as its widest picture"
     driver.pages.publish(driver.parent, folder / "out", text, plots, {})
     page = driver.pages.client.get_run(driver.parent).data.tags["mlflow.note.content"]
     assert "is better than params.yaml" in page and "history.png" in page
@@ -476,6 +480,7 @@ def test_the_report_shows_every_trial_best_first(folder: Path) -> None:
     assert rows[1]["what became of it"] == "failed: no room"
     found = report.found(driver.study, driver.params, driver.facts, best_of(driver.study), None)
     text = report.in_markdown(rows, found)
+    assert "| lr 0.0045, generator_width 16 |" in text
     values = [line.split("|")[2].strip() for line in text.splitlines() if line.startswith("|")][2:]
     assert values[:3] == sorted(values[:3]) and values[3] == ""
 
