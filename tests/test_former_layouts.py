@@ -44,6 +44,7 @@ import cgan.networks  # the code that came with it
 """
 
 
+@pytest.mark.slow
 def test_a_former_journal_is_delivered_and_its_model_draws_with_the_code_that_came_with_it(
     former: Path, empty_store: Path
 ) -> None:

@@ -184,8 +184,8 @@ def test_a_worker_that_joins_a_pool_knows_no_password_of_a_database(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
     for name in SERVERS_ONLY:
-        monkeypatch.setenv(name, "postgresql://me:secret@host/runs")
-    assert "secret" not in str(worker._environment(Production(project)))
+        monkeypatch.setenv(name, "postgresql://me:hunter2@host/runs")
+    assert "hunter2" not in str(worker._environment(Production(project)))
 
 
 def test_a_half_written_state_file_means_nothing_runs(project: Path) -> None:

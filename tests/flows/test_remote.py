@@ -364,6 +364,7 @@ def everything_of_git() -> str:
     return "\n".join(git(*words) for words in facts)
 
 
+@pytest.mark.slow
 def test_a_run_travels_as_a_branch_and_dvc_pull_brings_it_without_a_stage_running(
     origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

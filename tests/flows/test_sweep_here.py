@@ -123,6 +123,7 @@ def test_a_job_that_is_stopped_has_ended_and_its_training_was_asked_first(
     assert not working_in(here.base)
 
 
+@pytest.mark.slow
 def test_jobs_end_with_a_driver_that_is_killed_and_the_next_waits_for_them(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,6 +155,7 @@ def test_what_a_run_was_made_from_is_at_the_run_and_no_secret_is(
     assert SECRET.encode() not in (project.folder / "mlflow.db").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_from_a_changed_tree_is_repeated_in_the_same_bytes_and_nothing_else_changes(
     project: Project, trained: tuple[Project, str], tmp_path: Path
 ) -> None:

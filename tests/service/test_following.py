@@ -68,6 +68,7 @@ def drawn(root: Path, number: int, seed: int) -> np.ndarray:
     return images
 
 
+@pytest.mark.slow
 def test_a_champion_that_changes_under_load_loses_no_request_and_mixes_no_answer(
     root: Path, registry: Registry
 ) -> None:

@@ -107,6 +107,7 @@ def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words(
     assert caught.value.step > 500, "young generators are given time"
 
 
+@pytest.mark.slow
 def test_f52_a_rate_a_hundred_times_too_high_stops_the_training_in_words(
     data: Dataset, judge: Judge
 ) -> None:

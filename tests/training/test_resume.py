@@ -176,6 +176,7 @@ def uninterrupted(template: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     return results(project)
 
 
+@pytest.mark.slow
 def test_f45_f59_after_sigkill_of_dvc_and_training_repro_resumes_to_the_same_bits_in_one_run(
     repo: Path, uninterrupted: dict[str, str]
 ) -> None:
