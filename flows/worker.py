@@ -58,6 +58,7 @@ CLOUD = "/workspaces/"  # in the address of Prefect Cloud's API, and of no other
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
 ON = ["PENDING", "RUNNING", "CANCELLING"]  # states of a run that may be at work
 BURIED = "Its worker was killed, and its process is gone."
+WENT_BY = "No worker was there in time, and a later slot is run."
 AGAIN = "It was cut off with its worker; the new worker takes it up."
 
 
@@ -172,11 +173,13 @@ def revive(production: Production, worker: Worker, environment: dict[str, str]) 
             set_state(api, run, "CRASHED", "Crashed", BURIED)
             lines.append(f"crashed  {run['name']}: {BURIED}")
             _tell(run, site)
-    for run in _cut_off(api, list(here)):
-        # Its own time: before slots that went by since, which the limit then cancels.
-        when = {"scheduled_time": run["expected_start_time"]}
+    again = _cut_off(api, list(here))
+    for run in again:
+        when = {"scheduled_time": run["expected_start_time"]}  # its own time: before later slots
         set_state(api, run, "SCHEDULED", "AwaitingRetry", AGAIN, when)
         lines.append(f"again    {run['name']}: {AGAIN}")
+    for run in _went_by(api, {run["deployment_id"] for run in again}):
+        set_state(api, run, "CANCELLED", "Cancelled", WENT_BY)
     workplace.tidy(clone)
     return lines
 
@@ -202,6 +205,23 @@ def _cut_off(api: Api, here: list[str]) -> list[dict[str, Any]]:
             for run in api("POST", "/flow_runs/filter", question)
             if run["state_type"] == "CRASHED" and run["run_count"] == 1 and run["id"] in here
         ]
+    return found
+
+
+def _went_by(api: Api, at_work: set[str]) -> list[dict[str, Any]]:
+    """The slots of each schedule that nobody took in time, but the last; that, too, if it is `at_work`."""
+    found: list[dict[str, Any]] = []
+    for deployment in api("POST", "/deployments/filter", {}):
+        question = {
+            "deployments": {"id": {"any_": [deployment["id"]]}},
+            "flow_runs": {"state": {"name": {"any_": ["Late"]}}},
+            "sort": "EXPECTED_START_TIME_ASC",
+        }
+        if deployment["schedules"]:
+            late = [
+                run for run in api("POST", "/flow_runs/filter", question) if run["auto_scheduled"]
+            ]
+            found += late if deployment["id"] in at_work else late[:-1]
     return found
 
 

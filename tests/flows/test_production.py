@@ -179,6 +179,23 @@ def test_a_run_that_another_machine_took_up_meanwhile_is_not_buried(
     assert changed == ["here", "unknown"]
 
 
+@pytest.mark.parametrize(
+    ("at_work", "cancelled"),
+    [(set(), ["first", "second"]), ({"nightly"}, ["first", "second", "last"])],
+)
+def test_of_the_slots_that_nobody_took_the_last_is_run(
+    at_work: set[str], cancelled: list[str]
+) -> None:
+    names = ("first", "second", "by a person", "last")
+    late = [{"name": name, "auto_scheduled": name != "by a person"} for name in names]
+    deployments = [{"id": "nightly", "schedules": [{}]}, {"id": "train", "schedules": []}]
+
+    def api(method: str, path: str, content: Any = None) -> Any:
+        return deployments if path == "/deployments/filter" else late
+
+    assert [run["name"] for run in worker._went_by(api, at_work)] == cancelled
+
+
 def test_a_worker_that_joins_a_pool_knows_no_password_of_a_database(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
