@@ -85,9 +85,10 @@ SWEEP = """
 import collections, json
 from mlflow import MlflowClient
 client = MlflowClient()
-experiment = client.get_experiment_by_name("cgan").experiment_id
+experiment = client.get_experiment_by_name("cgan")  # none yet, in the sweep's first moment
+known = [experiment.experiment_id] if experiment else []
 trials, twice = collections.Counter(), []
-for run in client.search_runs([experiment], "tags.`cgan.sweep.role` = 'trial'"):
+for run in known and client.search_runs(known, "tags.`cgan.sweep.role` = 'trial'"):
     state = run.data.tags.get("cgan.sweep.state", run.info.status)
     trials[run.data.tags["cgan.sweep.job"], state] += 1
     for key in ("loss/generator", "probe/fid_judge"):
