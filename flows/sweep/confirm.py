@@ -56,9 +56,8 @@ class Confirmation(Driver):
                 if known is not None:
                     self.results[role][seed] = known
                     continue
-                if (
-                    key in self.study.user_attrs
-                ):  # it failed; whoever starts the sweep again wants it tried again
+                # It failed; whoever starts the sweep again wants it tried again.
+                if key in self.study.user_attrs:
                     self.attempts.again(Job(name, {}, {}))
                 tags = self.pages.child_tags(self.study.study_name, self.parent, name, role)
                 tags |= {"cgan.sweep.seed": str(seed), "cgan.sweep.trial": str(best.number)}
