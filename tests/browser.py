@@ -31,6 +31,9 @@ OPTIONS = (
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
+    "--disable-background-timer-throttling",  # these three: what nobody looks at is drawn all the same
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
     "--disable-component-update",
     "--no-first-run",
     "--no-default-browser-check",
@@ -56,6 +59,7 @@ class Page:
         self._follow(self._session)
         for domain in ("Page", "Runtime", "Log"):
             self._ask(f"{domain}.enable")
+        self._ask("Page.bringToFront")  # a tab behind another gets no frames
 
     def _follow(self, session: str) -> None:
         self._send("Network.enable", session)
@@ -129,9 +133,13 @@ class Page:
         """The value of an expression, once it is true."""
         deadline = time.monotonic() + patience_s
         while not (found := self.run(code)):
-            assert time.monotonic() < deadline, f"never true: {code}\n{self.errors}"
+            assert time.monotonic() < deadline, self._never(code)
             self.look(0.02)
         return found
+
+    def _never(self, code: str) -> str:
+        page = "[document.visibilityState, scrollY, document.body.innerText]"
+        return f"never true: {code}\n{self.errors}\n{self.run(page)}"
 
     # -- A person's hands ----------------------------------------------------------------------------
 

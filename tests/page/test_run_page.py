@@ -177,8 +177,8 @@ def test_numbers_that_are_none_are_left_out_of_the_page(project: Path, tmp_path:
         page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
         for n in range(page.run("document.querySelectorAll('.chart').length")):
             chart = f"document.querySelectorAll('.chart')[{n}]"
-            page.run(f"{chart}.scrollIntoView()")
-            page.until(f"Boolean({chart}.querySelector('svg'))")
+            # Scrolled to again at each look: what is drawn above moves it.
+            page.until(f"({chart}.scrollIntoView(), Boolean({chart}.querySelector('svg')))", 60)
         assert "NaN" not in page.run("document.querySelector('main').innerText")
         rows = "[...document.querySelectorAll('#classes tbody tr')].map((r) => r.innerText)"
         assert any("1\t–\t–" in row for row in page.run(rows))
