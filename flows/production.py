@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +28,7 @@ from cgan.errors import CganError
 from cgan.files import write_text
 from cgan.params.reading import read_yaml
 from cgan.tracking.store import BACKEND, STORE, is_server, is_shared, store_uri, without_credentials
-from cgan.tracking.ui import LOOPBACK, is_loopback, require_meant
+from cgan.tracking.ui import ANYWHERE, LOOPBACK, is_loopback, require_meant
 from flows import worker
 from flows.databases import Databases, databases_of
 from flows.names import name_slots
@@ -119,7 +120,13 @@ def _who_else(production: Production) -> list[str]:
         "mlflow": "MLflow asks nobody for a password",
     }
     words = ". ".join(told[name] for name in open_to_others)
-    return [f"others   can reach this machine's servers. {words}: docs/security.md"]
+    by = [
+        f"{name} by http://{socket.gethostname()}:{place.port}"
+        for name in open_to_others
+        if (place := production.running(name)) and place.host in ANYWHERE
+    ]
+    ways = f" ({', '.join(by)}, or an address of it)" if by else ""
+    return [f"others   can reach this machine's servers{ways}. {words}: docs/security.md"]
 
 
 def down(root: Path) -> list[str]:

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import functools
 import os
+import secrets
 import socket
 import sys
 import time
@@ -28,14 +29,18 @@ import psutil
 
 from cgan import git
 from cgan.errors import CganError
+from cgan.files import write_text
 from cgan.params.reading import load_params
 from cgan.tracking.store import (
     SQLITE,
     STORE,
+    artifact_root,
     client_settings,
     environment_set,
     experiment_name,
+    is_database,
     reason_of,
+    require_files,
     store_uri,
     without_credentials,
 )
@@ -250,9 +255,8 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
     """Check that all is there that a run needs, and start this machine's worker if it does not run."""
     production = Production(root)
     with production.one_at_a_time():
-        worker = Worker(
-            _name(labels or labels_here()), tuple(labels or labels_here()), runs or runs_at_once()
-        )
+        labels = tuple(labels or labels_here())
+        worker = Worker(_name(production, labels), labels, runs or runs_at_once())
         require(root)
         environment = _environment(production)
         lines = []
@@ -285,9 +289,16 @@ def _for_nobody(api: Api, labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _name(labels: Sequence[str]) -> str:
-    """A worker's name is all of it that Prefect shows, so its labels are in there."""
-    return f"{socket.gethostname()} ({', '.join(labels)})"
+def _name(production: Production, labels: Sequence[str]) -> str:
+    """A worker's name is all of it that Prefect shows, so its labels are in there.
+
+    Four digits of this project's folder stand behind the host's name: to a machine of the same name, one
+    worker must not look like its own from before, whose runs it would bury.
+    """
+    digits = production.home / "worker-id"
+    if not digits.is_file():
+        write_text(digits, secrets.token_hex(2))
+    return f"{socket.gethostname()}-{digits.read_text().strip()} ({', '.join(labels)})"
 
 
 def require(root: Path) -> None:
@@ -353,13 +364,26 @@ def _fault_of_mlflow(root: Path) -> str | None:
             found = MlflowClient(uri).get_experiment_by_name(experiment)
         except Exception as error:  # whatever a store's client raises
             return f"{shown} gives no answer ({reason_of(error)})."
-    if found and urlsplit(found.artifact_location).scheme in ("", "file"):
+    if not found and is_database(uri) and _is_folder(artifact_root(uri, root)):
+        return (
+            f"{shown} has no experiment `{experiment}` yet, and by a database's address this machine would "
+            f"make one whose files lie on its own disk. Set {STORE} to an MLflow server in front of the "
+            "database, e.g. http://host:5000, or MLFLOW_DEFAULT_ARTIFACT_ROOT to a bucket "
+            "(docs/production.md)."
+        )
+    if found and _is_folder(found.artifact_location):
         return (
             f"the experiment `{experiment}` of {shown} keeps its files in {found.artifact_location}, a "
             "folder of another machine. Give `tracking.experiment` in params.yaml a new name, commit and "
             "deploy it: the files of a new experiment go through the server (docs/workers.md)."
         )
+    if found:
+        require_files(uri, found)
     return None
+
+
+def _is_folder(location: str) -> bool:
+    return urlsplit(location).scheme in ("", "file")
 
 
 def _fault_of_remote() -> str | None:

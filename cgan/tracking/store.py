@@ -263,14 +263,14 @@ def _experiment_id(client: MlflowClient, uri: str, root: Path, name: str) -> str
             f"restore --experiment-id {found.experiment_id}`, or set `tracking.experiment` or "
             "MLFLOW_EXPERIMENT_NAME to another"
         )
-    _require_files(uri, found)
+    require_files(uri, found)
     if found.tags.get(VIEW_TAG) != EXPERIMENT_TAGS[VIEW_TAG]:  # an older version made it
         for key, value in EXPERIMENT_TAGS.items():
             client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
 
 
-def _require_files(uri: str, experiment: Experiment) -> None:
+def require_files(uri: str, experiment: Experiment) -> None:
     """Raises TrackingError where files of new runs would not arrive."""
     name, location = experiment.name, experiment.artifact_location
     if not is_server(uri) and location.startswith(PROXIED):

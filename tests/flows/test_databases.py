@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from conftest import ROOT
+from mlflow import MlflowClient
 from postgres import PASSWORD, Postgres
 from postgres import postgres as postgres
 from test_production import free_port, git, known_as, wait_until
@@ -20,13 +23,21 @@ from cgan.errors import CganError
 from cgan.registry.client import open_registry
 from cgan.serving.generator import Generator
 from cgan.tracking.sender import flush
-from flows import databases
+from cgan.tracking.store import store_uri
+from flows import databases, worker
 from flows import production as services
 from flows.databases import Databases, databases_of
 from flows.servers import Process, Production
 
 MLFLOW, PREFECT = "MLFLOW_BACKEND_STORE_URI", "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 TRACKING = "MLFLOW_TRACKING_URI"
+# What SQLAlchemy and the drivers say of MLflow and of each other, and leave open.
+quiet = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning",
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
 
 
 @pytest.fixture
@@ -150,6 +161,10 @@ def test_who_else_reaches_the_servers_is_told(
     assert production.url("mlflow") == "http://10.0.0.1:5000"
     [line] = services._who_else(production)
     assert "Prefect asks nobody for a password" in line and "MLflow asks nobody" in line
+    assert " by http" not in line, "the lines above say the address"
+    known_as(production, "mlflow", Process(me.pid, me.create_time(), 5000, host="0.0.0.0"))
+    [line] = services._who_else(production)
+    assert f"(mlflow by http://{socket.gethostname()}:5000, or an address of it)" in line
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:secret")
     [line] = services._who_else(production)
     assert "Prefect asks for a password" in line and "secret" not in line
@@ -159,10 +174,26 @@ def test_who_else_reaches_the_servers_is_told(
 
 
 @pytest.mark.slow
+@quiet
+def test_a_worker_makes_no_experiment_whose_files_lie_on_its_own_disk(
+    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.setenv(TRACKING, postgres.uri(postgres.create()))
+    fault = worker._fault_of_mlflow(tmp_path)
+    assert fault and "no experiment `cgan` yet" in fault and PASSWORD[:4] not in fault
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "s3://bucket/runs")
+    assert worker._fault_of_mlflow(tmp_path) is None
+    MlflowClient(store_uri(tmp_path)).create_experiment("cgan", "mlflow-artifacts:/1")
+    with pytest.raises(
+        CganError, match=r"go through MLflow's server: set MLFLOW_TRACKING_URI to its"
+    ):
+        worker._fault_of_mlflow(tmp_path)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
+@quiet
 def test_production_on_postgresql_is_found_again_after_an_end(
     project: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

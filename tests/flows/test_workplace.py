@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from prefect import __version__ as prefect_version
 from cgan.errors import CganError
 from cgan.tracking.journal import JOURNAL
 from flows import worker, workplace
+from flows.servers import Production
 
 DVC = [sys.executable, "-m", "dvc"]
 
@@ -379,9 +381,13 @@ def test_in_a_container_a_run_that_is_the_first_process_has_no_worker_to_end_wit
     workplace.end_with_worker()
 
 
-def test_a_worker_s_name_says_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_s_name_says_what_it_takes_and_is_no_other_machine_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker.socket, "gethostname", lambda: "gpu-box")
-    assert worker._name(("cpu", "cuda")) == "gpu-box (cpu, cuda)"
+    names = [worker._name(Production(tmp_path / n), ("cpu", "cuda")) for n in ("a", "b", "a")]
+    assert all(re.fullmatch(r"gpu-box-[0-9a-f]{4} \(cpu, cuda\)", name) for name in names)
+    assert names[0] == names[2] != names[1]
 
 
 @pytest.mark.parametrize(("cores", "runs"), [(1, 1), (2, 1), (16, 8), (None, 1)])

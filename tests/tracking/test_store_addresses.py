@@ -312,7 +312,7 @@ def experiment(location: str) -> Any:
 
 
 def test_files_that_would_not_arrive_are_refused(tmp_path: Path) -> None:
-    require = store._require_files
+    require = store.require_files
     with pytest.raises(TrackingError, match=r"set MLFLOW_TRACKING_URI to its address"):
         require("postgresql://db/runs", experiment("mlflow-artifacts:/1"))
     with pytest.raises(
