@@ -93,14 +93,24 @@ def start(
         "PYTHONPATH": str(production.work),  # the clone's code, not the engineer's
         "CGAN_MLFLOW_PAGE": without_credentials(mlflow_page),
     }
+    former = _heartbeat(
+        environment, worker.name
+    )  # of one that was killed: it looks alive for a while
     production.start("worker", command, {**environment, **its_own})
     deadline = time.monotonic() + START_S
     while production.running("worker") and time.monotonic() < deadline:
-        with contextlib.suppress(CganError):  # no such pool yet: the worker makes it
-            if worker.name in online(api_of(environment)):
-                return
+        if _heartbeat(environment, worker.name) not in (None, former):
+            return
         time.sleep(0.2)
     raise CganError(f"the worker did not start; see {production.home / 'worker.log'}.")
+
+
+def _heartbeat(environment: dict[str, str], name: str) -> str | None:
+    with contextlib.suppress(CganError):  # no such pool yet: the worker makes it
+        for each in workers(api_of(environment)):
+            if each["name"] == name:
+                return str(each["last_heartbeat_time"])
+    return None
 
 
 def _options(worker: Worker) -> list[str]:

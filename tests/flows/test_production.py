@@ -129,7 +129,8 @@ def test_a_worker_that_runs_already_is_not_said_to_be_the_one_that_is_asked_for(
     monkeypatch.setattr(worker, "ask_prefect", lambda *_: [{"work_queue_name": "cpu"}])
     monkeypatch.setenv("PREFECT_API_URL", "http://name:secret@first:4200")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://first:5000")
-    production, me = Production(project), worker.Worker(worker._name(["cpu"]), ("cpu",), 2)
+    production = Production(project)
+    me = worker.Worker(worker._name(production, ["cpu"]), ("cpu",), 2)
     process = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(60)", *worker._options(me)],
         env=worker._environment(production),

@@ -390,6 +390,18 @@ def test_a_worker_s_name_says_what_it_takes_and_is_no_other_machine_s(
     assert names[0] == names[2] != names[1]
 
 
+def test_a_worker_has_started_when_it_says_so_and_not_when_a_killed_one_seems_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = {"name": "w", "status": "ONLINE", "last_heartbeat_time": "12:00"}
+    answers = [[killed], [killed], [killed], [killed | {"last_heartbeat_time": "12:01"}]]
+    monkeypatch.setattr(worker, "api_of", lambda _: lambda *_: answers.pop(0))
+    monkeypatch.setattr(Production, "start", lambda *_: None)
+    monkeypatch.setattr(Production, "running", lambda *_: True)
+    worker.start(Production(tmp_path), worker.Worker("w", ("cpu",), 1), {}, "http://127.0.0.1:5000")
+    assert answers == []
+
+
 @pytest.mark.parametrize(("cores", "runs"), [(1, 1), (2, 1), (16, 8), (None, 1)])
 def test_a_machine_takes_as_many_runs_as_its_cores_are_enough_for(
     monkeypatch: pytest.MonkeyPatch, cores: int | None, runs: int
