@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import threading
@@ -63,7 +64,12 @@ def test_a_signal_lets_requests_in_flight_finish_and_ends_with_0(
         for thread in threads:
             thread.start()
         until = time.monotonic() + 30
-        while "cgan_drawings_total 0.0" in client.get("/metrics").text:
+        while True:  # all four have been heard, and one was begun
+            metrics = client.get("/metrics").text
+            (heard,) = re.findall(r"^cgan_in_flight (\S+)", metrics, re.MULTILINE)  # with this one
+            begun = "cgan_drawings_total 0.0" not in metrics
+            if begun and float(heard) - 1 + len(answers) >= 4:
+                break
             assert time.monotonic() < until
         client.close()
         service.process.send_signal(sign)
