@@ -31,6 +31,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import write_text
 from cgan.params.reading import load_params
+from cgan.tracking.database import require_database
 from cgan.tracking.store import (
     SQLITE,
     STORE,
@@ -93,9 +94,8 @@ def start(
         "PYTHONPATH": str(production.work),  # the clone's code, not the engineer's
         "CGAN_MLFLOW_PAGE": without_credentials(mlflow_page),
     }
-    former = _heartbeat(
-        environment, worker.name
-    )  # of one that was killed: it looks alive for a while
+    # Of one that was killed: it looks alive for a while.
+    former = _heartbeat(environment, worker.name)
     production.start("worker", command, {**environment, **its_own})
     deadline = time.monotonic() + START_S
     while production.running("worker") and time.monotonic() < deadline:
@@ -233,9 +233,8 @@ def _went_by(api: Api, at_work: set[str]) -> list[dict[str, Any]]:
             "sort": "EXPECTED_START_TIME_ASC",
         }
         if deployment["schedules"]:
-            late = [
-                run for run in api("POST", "/flow_runs/filter", question) if run["auto_scheduled"]
-            ]
+            slots = api("POST", "/flow_runs/filter", question)
+            late = [run for run in slots if run["auto_scheduled"]]
             found += late if deployment["id"] in at_work else late[:-1]
     return found
 
@@ -366,6 +365,7 @@ def _fault_of_mlflow(root: Path) -> str | None:
             f"{STORE} is not set, or names a file of this machine. Set it to the server's address, e.g. "
             "http://host:5000."
         )
+    require_database(uri)  # MLflow would try for 100 seconds
     experiment = experiment_name(load_params(root / "params.yaml").tracking.experiment)
     with environment_set(client_settings()):
         from mlflow import MlflowClient

@@ -357,6 +357,11 @@ def test_servers_that_are_away_or_of_another_kind_are_told_apart(
         worker._fault_of_prefect()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert "http://127.0.0.1:9 gives no answer" in str(worker._fault_of_mlflow(clone))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@127.0.0.1:9/runs")
+    began = time.monotonic()
+    with pytest.raises(CganError, match=r"nothing answers there") as away:
+        worker._fault_of_mlflow(clone)
+    assert "secret" not in str(away.value) and time.monotonic() - began < 10
 
 
 def test_prefect_cloud_is_asked_at_the_address_of_the_workspace(
