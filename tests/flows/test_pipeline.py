@@ -598,7 +598,9 @@ def test_f66_a_configured_server_that_is_away_is_one_clear_message(repo: Path) -
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     (line,) = output.strip().splitlines()
-    assert line.startswith("Error: no Prefect server answers at http://127.0.0.1:9/api")
+    assert line.startswith(
+        "Error: Prefect's API at http://127.0.0.1:9/api cannot be used (ConnectError"
+    )
     assert attempts() == []
 
 
