@@ -334,8 +334,7 @@ def _log_source(tracker: JournalTracker, source: git.Source | None) -> None:
         return
     if source.patch is None:
         log.warning(
-            "The changes since commit %.10s do not travel with the run, and `cgan reproduce` will not "
-            "repeat it: %s.",
+            "The changes since commit %.10s do not travel with the run: %s.",
             source.commit,
             source.why_no_patch,
         )
