@@ -31,7 +31,6 @@ $(READY): pyproject.toml
 	@touch $@
 
 repro: $(READY) ## Run what is stale of the pipeline; print metrics, the grid's path and how to open the UI
-	@python -m flows.dvc
 	dvc repro
 	@cgan report
 

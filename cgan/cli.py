@@ -262,9 +262,9 @@ def reproduce(
     ],
     keep: Annotated[bool, typer.Option("--keep", help="Leave the worktree behind.")] = False,
 ) -> None:
-    """Repeat a training from its commit, changes, params and data; are the bytes the same?
+    """Repeat a training from its commit, params and data; are the bytes the same?
 
-    Runs the code that the run recorded, in a temporary worktree. Exit code 0: equal, 1: not.
+    Runs the code of its commit in a temporary worktree. Exit code 0: equal, 1: not.
     """
     from cgan.runs.reproduce import reproduce_run
 

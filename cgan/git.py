@@ -177,8 +177,3 @@ def worktree(repository: Path, commit: str, *, keep: bool = False) -> Iterator[P
             shutil.rmtree(home, ignore_errors=True)  # a stage's last child was still writing there
             with contextlib.suppress(GitError):
                 git("worktree", "remove", "--force", "--force", tree, folder=repository)
-
-
-def apply(tree: Path, patch: Path) -> None:
-    """Apply a patch of `source` to `tree`. Git refuses a path that leads outside. Raises GitError."""
-    git("apply", "--whitespace=nowarn", patch.resolve(), folder=tree)

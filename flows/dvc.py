@@ -1,10 +1,5 @@
 """One DVC stage, reproduced in a process group of its own. Knows DVC's command line, not Prefect.
 
-    python -m flows.dvc
-
-puts right what DVC needs before it starts: a git repository, and a dvc.lock that it can read. One that was
-cut off (DVC was killed while it wrote it) is put back; what is missing is told in words.
-
 DVC is called as a subprocess: its Python API would hide the stage's output from whoever asks, and a
 crash of a stage would be a crash of ours.
 """
@@ -26,19 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
-from cgan import git
 from cgan.errors import CganError
-from cgan.files import write_bytes
 from cgan.params.reading import read_yaml
-from cgan.project import LOCK, LOCK_COPY
 from flows import process_guard, remote_dvc
 
 GRACE_S = 20.0  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure
 BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
-BROKEN_LOCK = LOCK_COPY.with_name("dvc.lock.broken")
+BROKEN = re.compile(r"dvc\.lock' (is invalid|validation failed)")
 RWLOCK = Path(".dvc/tmp/rwlock")
 BLOCKER = re.compile(r"\(PID (\d+)\): (.*)")
 
@@ -133,7 +124,7 @@ def repro_stage(
     it ends with an error. On any exception, signals turned into one included, the whole process group
     is ended before it leaves: DVC alone would die and leave the training running.
     """
-    check_repository(relay)
+    forget_dead_holders(relay)
     arguments = ["repro", "--single-item", stage, *(["--force"] if force else [])]
     if pull:
         code, lines = run_remote_dvc([*arguments, "--pull"], relay, env)
@@ -297,6 +288,11 @@ def own_words(lines: Sequence[str]) -> str:
 def _failure(code: int, lines: Sequence[str]) -> CganError:
     if busy := _busy("\n".join(lines)):
         return busy
+    if any(map(BROKEN.search, lines)):
+        return StageError(
+            "DVC cannot read dvc.lock: DVC was killed while it wrote it, or a merge left conflicts in it. "
+            "`git checkout dvc.lock` brings the committed one back; then start again."
+        )
     ends = [i for i, line in enumerate(lines) if line.startswith("ERROR: failed to reproduce")]
     own = list(lines[: ends[-1]] if ends else lines)
     starts = [i for i, line in enumerate(own) if line.startswith("Error: ")]
@@ -305,55 +301,7 @@ def _failure(code: int, lines: Sequence[str]) -> CganError:
     return StageError(f"ended with exit code {code}:\n" + "\n".join(lines[-KEPT_LINES:]))
 
 
-# --- before DVC starts --------------------------------------------------------------------------
-
-
-def check_repository(say: Callable[[str], None]) -> None:
-    """Put right what a killed DVC left broken, and say so. Raises CganError where DVC could not start."""
-    _require_git()
-    _forget_dead_holders(say)
-    if not LOCK.is_file():
-        return  # everything is stale then
-    content = LOCK.read_bytes()
-    if _is_whole(content):
-        return
-    if b"<<<<<<<" in content:
-        raise CganError(
-            f"{LOCK}: it holds the markers of a merge conflict. Take one side, `git checkout --ours "
-            f"{LOCK}` or `--theirs`, then run `dvc repro`: it brings the rest up to date."
-        )
-    write_bytes(BROKEN_LOCK, content)
-    for name, found in (("its last good copy", _last_good_copy()), ("git's", _committed())):
-        if _is_whole(found):
-            write_bytes(LOCK, found)
-            say(
-                f"WARNING: {LOCK} was damaged, and is {name} again: DVC was killed while it wrote it. "
-                f"Stages that it doesn't know run again. What was there is in {BROKEN_LOCK}."
-            )
-            return
-    LOCK.unlink()
-    say(
-        f"WARNING: {LOCK} was damaged, and there is no good copy: it is removed, and every stage that DVC's "
-        f"cache doesn't know runs again. What was there is in {BROKEN_LOCK}."
-    )
-
-
-def _require_git() -> None:
-    try:
-        git.git("rev-parse", "--git-dir")
-    except git.GitError:
-        settings = [Path(".dvc/config"), Path(".dvc/config.local")]
-        texts = [path.read_text() for path in settings if path.is_file()]
-        if any("no_scm=true" in text.replace(" ", "").lower() for text in texts):
-            return
-        raise CganError(
-            f"{Path.cwd()}: not in a git repository, and DVC expects one. Make one: `git init && git add "
-            "--all && git commit --message start`. Or do without: `dvc config --local core.no_scm true`. "
-            "`cgan validate` and `cgan draw` need neither."
-        ) from None
-
-
-def _forget_dead_holders(say: Callable[[str], None]) -> None:
+def forget_dead_holders(say: Callable[[str], None]) -> None:
     """Remove DVC's list of files in use when nobody lives who is on it.
 
     DVC itself forgets those whose number no process has. A killed one keeps its number until its
@@ -379,48 +327,3 @@ def _lives(pid: int) -> bool:
         return False
     except psutil.Error:
         return True  # somebody else's, whom we may not ask
-
-
-def _last_good_copy() -> bytes:
-    """Of the moment when the last stage began, at which DVC had read it."""
-    return LOCK_COPY.read_bytes() if LOCK_COPY.is_file() else b""
-
-
-def _committed() -> bytes:
-    try:
-        return git.git("show", f"HEAD:./{LOCK}")
-    except git.GitError:
-        return b""
-
-
-def _is_whole(content: bytes) -> bool:
-    """Has it what DVC's schema asks for? A file cut off between two stages passes: they run again."""
-    try:
-        document = yaml.safe_load(content)
-        return isinstance(document["schema"], str) and all(
-            map(_is_entry, document["stages"].values())
-        )
-    except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError):
-        return False
-
-
-def _is_entry(entry: dict[str, Any]) -> bool:
-    files = [file for kind in ("deps", "outs") for file in entry.get(kind, [])]
-    return "cmd" in entry and all(isinstance(file["path"], str) for file in files)
-
-
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-
-
-def main() -> int:
-    try:
-        check_repository(_to_stderr)
-    except CganError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

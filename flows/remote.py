@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import re
 import subprocess
@@ -45,51 +44,6 @@ PASSWORD = re.compile(r"(//[^/@\s:]*):(?!\d+/)\S+@")
 PUBLISHED = (LOCK, Path("params.yaml"))
 # Where git knows nobody's name.
 IDENTITY = {"NAME": "cgan", "EMAIL": "cgan@localhost"}
-
-# What the libraries under DVC say, as class and message, and what it means; the first that fits.
-FAULTS = (
-    (
-        r"requires 'dvc-(ssh|s3)'",
-        "its kind needs another package: pip install -e '.[pipeline,{0}]'.",
-    ),
-    (r"requires '(dvc-\w+)'", "its kind needs another package: pip install {0}."),
-    (r"gaierror|ClientConnectorDNSError", "no such host. Is the name right, is there a network?"),
-    (r"ConnectionRefusedError", "nothing listens there. Is the server up, is the port right?"),
-    (r"TimeoutError|ConnectionLost|No route to host|Network is unreachable", "it does not answer."),
-    (
-        r"HostKeyNotVerifiable",
-        "its host key is not the one in ~/.ssh/known_hosts, or none stands there. `ssh` to it once by hand, "
-        "and compare the fingerprint with the server's.",
-    ),
-    (
-        r"PermissionDenied: (?!Permission denied$)|^PermissionError: Permission denied for user"
-        r"|Too many authentication failures|EOFError|No more auth",
-        "it accepts no key that is here. Add the public one to the server's ~/.ssh/authorized_keys. A key "
-        "with a passphrase, or in another place than ~/.ssh, has to be given to the agent: `ssh-add`.",
-    ),
-    (
-        r"NoCredentialsError|PartialCredentialsError|ProfileNotFound",
-        "no credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are missing, or AWS_PROFILE.",
-    ),
-    (
-        r"SignatureDoesNotMatch|InvalidAccessKeyId|InvalidToken|ExpiredToken",
-        "it does not accept AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY.",
-    ),
-    (r"NoSuchBucket", "there is no such bucket. Make it first."),
-    (r"AccessDenied|403", "these credentials may not write there."),
-    (
-        r"SSLError: ([^\n]{0,200})",
-        "TLS failed: {0}. Is it http, not https? Is its certificate known?",
-    ),
-    (r"PermissionDenied|PermissionError", "no permission to write there."),
-    (r"Read-only file system", "it can be read only."),
-    (r"No space left|Disk quota", "no space left there."),
-    (
-        r"FileNotFoundError: (/[^\n]*)",
-        "there is no folder {0}. Is a share not mounted? Else make it.",
-    ),
-    (r"FileNotFoundError", "it cannot be written to."),
-)
 
 Relay = Callable[[str], None]
 
@@ -169,7 +123,7 @@ def _dvc(*arguments: str) -> list[str]:
 
 
 def check(remote: Remote) -> str | None:
-    """Writes a small file there and removes it. None if that works, else one sentence that says why not."""
+    """Writes a small file there and removes it. None if it works, else what DVC or its libraries say."""
     command = [sys.executable, "-P", remote_dvc.__file__, "probe", remote.name]
     try:
         done = subprocess.run(
@@ -183,20 +137,10 @@ def check(remote: Remote) -> str | None:
         )
     except subprocess.TimeoutExpired:
         return f"{remote} does not answer within {CHECK_S:.0f} seconds."
-    try:
-        found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
-        found = [["", own_words(done.stderr.splitlines())]]
-    return in_words(str(remote), found) if found else None
-
-
-def in_words(url: str, causes: Sequence[Sequence[str]]) -> str:
-    """A sentence for an exception and its causes, each as class and message."""
-    found = "\n".join(": ".join(cause) for cause in causes)
-    for pattern, words in FAULTS:
-        if match := re.search(pattern, found):
-            return f"{url}: {words.format(*match.groups())}"
-    return f"{url}: {(causes[0][1] or causes[0][0]).splitlines()[0][:300]}."
+    if not done.returncode:
+        return None
+    said = (done.stdout or done.stderr).strip().splitlines() or ["it said nothing"]
+    return f"{remote} cannot be used: {_without_password(said[-1])[:300]}"
 
 
 # --- results go there, and come from there -------------------------------------------------------
@@ -211,7 +155,7 @@ def push(relay: Relay, stages: Sequence[str] = ()) -> str:
     remote = _required()
     code, lines = run_remote_dvc(["push", "--run-cache", *stages], relay)
     if code:
-        raise RemoteError(check(remote) or f"{remote}: not pushed: {own_words(lines)}.")
+        raise RemoteError(f"{remote}: not pushed: {own_words(lines)}.")
     for line in lines:
         if found := re.match(r"(\d+) files? pushed", line):
             return f"{found[0]} to {remote}."
@@ -223,7 +167,7 @@ def pull(relay: Relay) -> str:
     remote = _required()
     code, lines = run_remote_dvc(["pull"], relay)
     if code:
-        raise RemoteError(check(remote) or f"{remote}: {own_words(lines)}.")
+        raise RemoteError(f"{remote}: not pulled: {own_words(lines)}.")
     return f"{lines[-1] if lines else 'Done'}, from {remote}."
 
 

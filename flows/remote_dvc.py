@@ -15,7 +15,6 @@ With another DVC, in which these parts are named otherwise, the second is left a
 
 from __future__ import annotations
 
-import json
 import sys
 import uuid
 from collections.abc import Iterator
@@ -113,38 +112,30 @@ def _copy(source: Any, target: Any, path: str) -> bool:
     return True
 
 
-def probe(name: str) -> list[list[str]]:
-    """Write a file to a remote and remove it. The exception and its causes, each as class and message."""
-    try:
-        from dvc.repo import Repo
+def probe(name: str) -> None:
+    """Write a file to a remote and remove it."""
+    from dvc.repo import Repo
 
-        remote = Repo().cloud.get_remote(name)
-        files = remote.fs
-        if files.protocol in ("local", "ssh") and not files.exists(remote.path):
-            # DVC would make all of them: on the disk of this machine, when a share isn't mounted.
-            if not files.exists(files.parent(remote.path)):
-                raise FileNotFoundError(files.parent(remote.path))
-            files.makedirs(remote.path)
-        path = files.join(remote.path, f".cgan-{uuid.uuid4().hex}")
-        files.pipe_file(path, b"cgan")
-        files.rm_file(path)
-    except Exception as error:
-        return [[type(cause).__name__, str(cause)] for cause in _causes(error)]
-    return []
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    causes: list[BaseException] = []
-    while error and error not in causes:
-        causes.append(error)
-        error = error.__cause__ or error.__context__
-    return causes
+    remote = Repo().cloud.get_remote(name)
+    files = remote.fs
+    if files.protocol in ("local", "ssh") and not files.exists(remote.path):
+        # DVC would make all of them: on the disk of this machine, when a share isn't mounted.
+        if not files.exists(files.parent(remote.path)):
+            raise FileNotFoundError(f"there is no folder {files.parent(remote.path)}")
+        files.makedirs(remote.path)
+    path = files.join(remote.path, f".cgan-{uuid.uuid4().hex}")
+    files.pipe_file(path, b"cgan")
+    files.rm_file(path)
 
 
 def main(arguments: list[str]) -> int:
     check_hosts()
     if arguments[0] == "probe":
-        sys.stdout.write(json.dumps(probe(arguments[1])) + "\n")
+        try:
+            probe(arguments[1])
+        except Exception as error:  # whatever the libraries under DVC raise
+            sys.stdout.write(" ".join(f"{type(error).__name__}: {error}".split()))
+            return 1
         return 0
     narrow_run_cache()
     from dvc.cli import main as dvc

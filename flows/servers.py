@@ -238,51 +238,28 @@ def ask_prefect(url: str, method: str, path: str, content: Any = None) -> Any:
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
             break
         time.sleep(wait_s)  # its database is busy
-    if words := refusal(url, answer):
-        raise CganError(words)
-    if answer.is_error:
-        raise CganError(f"Prefect refused {method} {path}: {answer.text[:500]}")
-    return answer.json() if answer.content else None
+    try:
+        return answer.raise_for_status().json() if answer.content else None
+    except (httpx.HTTPStatusError, ValueError):
+        raise CganError(
+            f"Prefect at {without_credentials(url)} answers {method} {path} with {answer.status_code}: "
+            f"{answer.text[:500]}"
+        ) from None
 
 
 def fault(url: str, client: Any) -> str | None:
-    """Why Prefect's own client cannot use the API at `url`, in a sentence; None where it can."""
+    """Why Prefect's own client cannot use the API at `url`, in its words; None where it can."""
     try:
-        answer = client.request("POST", "/work_pools/filter", json={"limit": 1})
+        client.request("POST", "/work_pools/filter", json={"limit": 1}).raise_for_status().json()
     except httpx.HTTPStatusError as error:
-        answer = error.response
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        told = f"no Prefect server answers at {without_credentials(url)} ({type(error).__name__})."
-        return f"{told} Start one with `make up`."
-    except ValueError:  # it asks for a token first, and expects JSON
-        return _no_api(url)
-    if answer.status_code == httpx.codes.NOT_FOUND:
-        return _no_api(url)
-    if (words := refusal(url, answer)) or not answer.is_error:
-        return words
-    said = f"{answer.status_code} {answer.text[:200]}"
-    return f"Prefect at {without_credentials(url)} answers with an error: {said}."
-
-
-def refusal(url: str, answer: httpx.Response) -> str | None:
-    """Does it want other credentials, or is it no API of Prefect's? In a sentence."""
-    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        return (
-            f"Prefect at {without_credentials(url)} does not let you in. Set PREFECT_API_AUTH_STRING to what "
-            f"its server has as {PASSWORD}; for Prefect Cloud, PREFECT_API_KEY."
-        )
-    try:
-        if answer.is_success and answer.content:
-            answer.json()
-    except ValueError:
-        return _no_api(url)
-    return None
-
-
-def _no_api(url: str) -> str:
+        said = f"{error.response.status_code} {error.response.reason_phrase}"
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        said = f"{type(error).__name__}: {error}"[:300]
+    else:
+        return None
     return (
-        f"what answers at {without_credentials(url)} is not Prefect's API. PREFECT_API_URL ends in /api, as "
-        "in http://127.0.0.1:4200/api; `make up` says it."
+        f"Prefect's API at {without_credentials(url)} cannot be used ({said}). `make up` starts a server and "
+        "prints the PREFECT_API_URL to set."
     )
 
 

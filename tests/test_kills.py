@@ -28,8 +28,11 @@ from cgan.tracking.delivery import RUN_KEY_TAG
 KILLS = int(os.environ.get("CGAN_KILLS", "40"))
 SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))
 VICTIMS = ("dvc", "group", "stage", "sender", "everything")
-# As `make repro` does it, then the gate.
-WHOLE = "python -m flows.dvc && python -m dvc repro && python -m cgan.cli gate"
+# A kill can fall into DVC's write of dvc.lock. There is no committed one here to bring back, so it goes.
+WHOLE = (
+    'python -m dvc status 2>&1 | grep --quiet "dvc.lock\' " && rm dvc.lock; '
+    "python -m dvc repro && python -m cgan.cli gate"
+)
 PARAMS: dict[str, dict[str, Any]] = {
     **TINY,
     "train": {**TINY["train"], "total_kimg": 0.96, "log_every": 10, "save_every": 20},

@@ -34,19 +34,14 @@ class Hardware:
 
     device: torch.device
     precision: torch.dtype
-    rank: int = 0
-    """Number of the process, where several share a training."""
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         low = self.precision != torch.float32
         return torch.autocast(self.device.type, self.precision, enabled=low)
 
 
-def choose_hardware(device: str, precision: str, processes: int = 1, rank: int = 0) -> Hardware:
-    """Resolve `auto`. With several processes, that of number `rank` gets a CUDA device of its own.
-
-    Raises ParamsError where CUDA is asked for and absent, or has fewer devices than there are processes.
-    """
+def choose_hardware(device: str, precision: str) -> Hardware:
+    """Resolve `auto`. Raises ParamsError where CUDA is asked for and absent."""
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
         raise ParamsError(
@@ -54,17 +49,10 @@ def choose_hardware(device: str, precision: str, processes: int = 1, rank: int =
             "Set it to `auto` or `cpu`, or install a CUDA build of torch and its driver."
         )
     chosen = torch.device("cuda" if cuda and device != "cpu" else "cpu")
-    if chosen.type == "cuda" and processes > 1:
-        if processes > torch.cuda.device_count():
-            raise ParamsError(
-                f"params.yaml: `train.processes` is {processes}, and torch finds {torch.cuda.device_count()} "
-                "CUDA devices here. Each process needs one: lower it, or set `train.device` to `cpu`."
-            )
-        chosen = torch.device("cuda", rank)
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if chosen.type == "cuda" else _cpu_has_bfloat16()
         precision = "bfloat16" if fast else "float32"
-    return Hardware(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32, rank)
+    return Hardware(chosen, torch.bfloat16 if precision == "bfloat16" else torch.float32)
 
 
 def _cpu_has_bfloat16() -> bool:
@@ -106,11 +94,8 @@ def without_compiler(optimizer: type[_Optimizer]) -> type[_Optimizer]:
 
 
 @contextlib.contextmanager
-def parts_on_threads(parts: int, here: int | None = None) -> Iterator[Map]:
-    """A `map` that runs each item on one of `parts` threads with one core each; `map` for one part.
-
-    `here`: how many of the parts this process computes, if not all. One of several has one core, too.
-    """
+def parts_on_threads(parts: int) -> Iterator[Map]:
+    """A `map` that runs each item on one of `parts` threads with one core each; `map` for one part."""
     if parts == 1:
         yield map
         return
@@ -118,7 +103,7 @@ def parts_on_threads(parts: int, here: int | None = None) -> Iterator[Map]:
     before, outer = torch.get_num_threads(), _outside
     _outside = threads_at_hand()
     try:
-        with ThreadPoolExecutor(here or parts, "part", torch.set_num_threads, (1,)) as pool:
+        with ThreadPoolExecutor(parts, "part", torch.set_num_threads, (1,)) as pool:
             torch.set_num_threads(1)
             yield pool.map
     finally:

@@ -155,7 +155,6 @@ class TrainChoices(Section):
     final_lr_fraction: float = Field(ge=0, le=1)
     batch_size: int = Field(ge=2)
     cpu_parts: int = Field(ge=1, le=64)
-    processes: int = Field(ge=1, le=64)
     total_kimg: Annotated[float, Field(gt=0, le=1_000_000)] | Auto
     ema_half_life_kimg: float = Field(ge=0)
     seed: int = Field(ge=0, lt=2**31)
@@ -177,12 +176,6 @@ class TrainChoices(Section):
             raise ValueError(
                 f"`batch_size` ({self.batch_size}) must be a multiple of `cpu_parts` "
                 f"({self.cpu_parts})"
-            )
-        shared = "batch_size" if self.device == "cuda" else "cpu_parts"
-        if getattr(self, shared) % self.processes:
-            raise ValueError(
-                f"`{shared}` ({getattr(self, shared)}) must be a multiple of `processes` "
-                f"({self.processes}), which share it out"
             )
         if self.discriminator == "demo" and self.updates != "in_turn":
             raise ValueError("`discriminator: demo` has batch norm and needs `updates: in_turn`")

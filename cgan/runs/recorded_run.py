@@ -10,9 +10,9 @@ from typing import Any
 from cgan.errors import CganError, ParamsError
 from cgan.params.reading import parse_yaml
 from cgan.registry.client import Registry, model_name, open_registry
-from cgan.tracking.run import PATCH, SOURCE
+from cgan.tracking.run import SOURCE
 
-FILES = ("params.yaml", "dvc.yaml", "dvc.lock")
+FILES = ("params.yaml", "dvc.lock")
 COMMIT_TAG = "mlflow.source.git.commit"
 SHA_TAG = "cgan.generator_sha256"
 ANY = "cgan"  # for questions about runs, which no registered model is part of
@@ -54,7 +54,7 @@ def find_run(what: str, folder: Path) -> RecordedRun:
         source = folder / SOURCE
         source.mkdir()
         there = {file.path for file in client.list_artifacts(run_id, SOURCE)}
-        for name in {*FILES, PATCH}:
+        for name in FILES:
             if f"{SOURCE}/{name}" in there:
                 path = client.download_artifacts(run_id, f"{SOURCE}/{name}", str(folder))
                 Path(path).replace(source / name)
@@ -105,12 +105,11 @@ def require_repeatable(run: RecordedRun) -> None:
             f"run {run.id} was made outside of git: nobody knows with which code. Train in a git "
             "repository, and the next run can be repeated."
         )
-    if run.tags.get("git.dirty") == "true" and not (run.source / PATCH).is_file():
-        why = run.tags.get("git.no_patch", "it was made before runs carried their patch")
+    if run.tags.get("git.changed_files", "params.yaml") != "params.yaml":
         raise CganError(
-            f"run {run.id} was made from a tree with changes after commit {run.commit[:10]} "
-            f"({run.tags.get('git.changed_files', 'unknown files')}), and its patch is not in MLflow: "
-            f"{why}. Commit, and train again."
+            f"run {run.id} was made from a tree with uncommitted changes after commit {run.commit[:10]} "
+            f"({run.tags['git.changed_files']}), and only a commit can be repeated. They are in MLflow, "
+            "as `source/patch.diff` of the run: `git apply` them, commit, and train again."
         )
 
 

@@ -1,9 +1,8 @@
-"""Repeat a training that MLflow knows from its commit, changes, params and data, and compare the bytes.
+"""Repeat a training that MLflow knows from its commit, params and data, and compare the bytes.
 
 This happens in a worktree in a temporary folder, with a store, checkpoints and outputs of its own. Your
 tree, DVC's cache and the registry stay as they are; the run gets the tag `cgan.reproduced`. The stages
-run for real; nothing is restored from a cache. A repeat runs the code of the run's commit, and
-of the patch that its store holds: reproduce runs of stores that you trust.
+run for real; nothing is restored from a cache.
 """
 
 from __future__ import annotations
@@ -46,13 +45,11 @@ from cgan.runs.recorded_run import (
     SHA_TAG,
     RecordedRun,
     find_run,
-    hashes_in,
     require_repeatable,
     yaml_of_then,
 )
 from cgan.stages.runner import last_line
 from cgan.tracking.journal import MAX_PARAM, project_root
-from cgan.tracking.run import PATCH
 
 Say = Callable[[str], None]
 STAGES = ("validate", "preprocess", "train_judge", "train")
@@ -152,19 +149,13 @@ def _repository_with(root: Path, commit: str) -> Path:
 
 def _restore(run: RecordedRun, tree: Path, say: Say) -> None:
     say(f"commit {run.commit[:10]}")
-    if run.tags.get("git.dirty") == "true":
-        try:
-            git.apply(tree, run.source / PATCH)
-        except git.GitError as error:
-            raise CganError(f"run {run.id}: its patch does not fit its commit: {error}") from None
-        say(f"patch: {run.tags.get('git.changed_files', '')}")
     for name in FILES:
         if (run.source / name).is_file():
             shutil.copyfile(run.source / name, tree / name)
 
 
 def _require_params(run: RecordedRun, tree: Path) -> None:
-    """The params that MLflow shows must be those of params.yaml; older runs have only the former."""
+    """The params that MLflow shows must be those of params.yaml."""
     document = yaml_of_then(tree / "params.yaml")
     sections = ("data", "validate", "preprocess", "train_judge", "train")
     differing = [
@@ -191,7 +182,7 @@ def _is_same_value(value: Any, logged: str | None) -> bool:
 
 def _bring_csv(run: RecordedRun, root: Path, tree: Path, say: Say) -> None:
     """The run's CSV, from wherever it still is, checked by its hashes."""
-    md5 = run.tags.get("dvc.csv_md5") or run.lock.get(str(CSV)) or _md5_in_commit(tree)
+    md5 = run.tags.get("dvc.csv_md5")
     sha256 = run.tags.get("cgan.csv_sha256")
     if not md5 and not sha256:
         raise SourceError(f"run {run.id} does not say which CSV it was trained on.")
@@ -231,10 +222,6 @@ def _bring_csv(run: RecordedRun, root: Path, tree: Path, say: Say) -> None:
         + "\n  ".join(looked)
         + f"\nBring the file back as {CSV}, or into DVC's cache with {DVC_PULL}."
     )
-
-
-def _md5_in_commit(tree: Path) -> str | None:
-    return hashes_in(tree / "dvc.lock").get(str(CSV)) if (tree / "dvc.lock").is_file() else None
 
 
 def _places_of(root: Path, md5: str | None) -> list[Path]:

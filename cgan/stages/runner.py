@@ -18,8 +18,8 @@ from pathlib import Path
 import yaml
 
 from cgan.errors import CganError, ensure_streams
-from cgan.files import md5_of, replacing, write_bytes
-from cgan.project import LOCK, LOCK_COPY, PACKAGE
+from cgan.files import md5_of, replacing
+from cgan.project import LOCK, PACKAGE
 
 CACHE = Path(".dvc/cache/files/md5")
 # As torch says it of the host and of CUDA: RuntimeErrors, both.
@@ -46,7 +46,6 @@ def run_stage(stage: Callable[[], None]) -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS sums in any order
     try:
-        _keep_lock()
         before = _sources()
         stage()
         _refuse_changes(before)
@@ -60,14 +59,6 @@ def run_stage(stage: Callable[[], None]) -> None:
         sys.stdout.flush()
         sys.stderr.write(f"Error: {message}\n")
         sys.exit(getattr(error, "exit_code", 1))
-
-
-def _keep_lock() -> None:
-    """Under `dvc repro`, a copy of dvc.lock, which DVC has just read: one that is killed while it writes
-    leaves an empty file (`flows.dvc` brings the copy back)."""
-    if "DVC_STAGE" in os.environ and LOCK.is_file():
-        with contextlib.suppress(OSError):  # a full disk is told by the stage, where it matters
-            write_bytes(LOCK_COPY, LOCK.read_bytes())
 
 
 def _put_back() -> None:

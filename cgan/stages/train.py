@@ -32,7 +32,6 @@ import torch
 from cgan.data.dataset import Dataset, load_dataset
 from cgan.errors import CganError, Interrupted, TrainingError
 from cgan.files import md5_of, sha256_of, write_bytes, write_text
-from cgan.model.device_slot import device_slot
 from cgan.model.file_facts import FORMAT, read_facts
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_network
@@ -66,7 +65,6 @@ CODE = (
     "training/loop",
     "training/state",
     "training/updates",
-    "training/processes",
     "training/cuda_graph",
     "training/augmentation",
     "training/batches",
@@ -84,14 +82,13 @@ log = logging.getLogger(__name__)
 def main() -> None:
     params = load_params()
     data = load_dataset(TRAIN_DATA)
-    hardware = choose_hardware(params.train.device, params.train.precision, params.train.processes)
+    hardware = choose_hardware(params.train.device, params.train.precision)
     fitted = fit(params.train, data)
     facts = result_facts(fitted.params, data, hardware)
     code = package_digest()
     require_writable(GENERATOR.parent, PREVIEWS.parent, LOSSES.parent)
     folder = project_root() / ".cgan" / "checkpoints" / fingerprint(facts)
-    slots = device_slot(hardware.device, params.train.processes)
-    with only_training(), slots, asked_to_stop() as stop:
+    with only_training(), asked_to_stop() as stop:
         checkpoints.remove_known(folder.parent, LOCK)
         if known := checkpoints.take_over(folder, code):
             deliver_again(known["run"], RUN_REFERENCE, EARLY, known.get("origin"))
@@ -125,7 +122,6 @@ def train_here(
         "cgan.chosen_for_the_data": fitting.choice or "nothing",
         "cgan.device": str(hardware.device),
         "cgan.precision": str(hardware.precision).removeprefix("torch."),
-        "cgan.processes": str(fitted.processes),
         "cgan.fingerprint": folder.name,
         "dvc.data_md5": md5_of(TRAIN_DATA),
     }
@@ -194,11 +190,9 @@ def train_here(
 def result_facts(params: TrainParams, data: Dataset, hardware: Hardware) -> dict[str, Any]:
     """Everything that determines the trained weights and what their file says, as plain JSON."""
     named = {k: data.metadata[k] for k in ("class_names",) if k in data.metadata}
-    # On a CPU the processes share out the same parts; on CUDA there are as many parts as processes.
-    same_for_all = {"processes"} if hardware.device.type == "cpu" else None
     return {
         "format": FORMAT,
-        "params": params.model_dump(exclude=same_for_all),
+        "params": params.model_dump(),
         "data": {
             "data_sha256": data.metadata["csv_sha256"],
             "data_digest": data.metadata["digest"],

@@ -10,7 +10,6 @@ import torch
 
 from cgan.data.dataset import load_dataset
 from cgan.files import write_json
-from cgan.model.device_slot import device_slot
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.params.reading import load_params
 from cgan.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
@@ -35,10 +34,7 @@ def main() -> None:
     started = time.perf_counter()
     batch = min(params.train_judge.batch_size, len(data))
     bar = functools.partial(progress, "judge", images_a_step=batch)
-    with device_slot(hardware.device):
-        judge = train_judge(
-            data, params.train_judge, hardware.device, hardware.precision, bar
-        ).cpu()
+    judge = train_judge(data, params.train_judge, hardware.device, hardware.precision, bar).cpu()
     right = accuracy(judge, holdout)
     low, high = wilson_interval(round(right * len(holdout)), len(holdout))
     save_judge(

@@ -85,11 +85,10 @@ def training_run(
     if tracker.resumed:
         tracker.set_tags({"cgan.resumed": "true"})
     _log_source(tracker, source)
-    # These may change before the training is resumed, and MLflow refuses that: what is read after it, and
-    # in how many processes it runs, which is a tag.
+    # These are read after the training: they may change before it is resumed, and MLflow refuses that.
     later = {"gate", "reevaluate", "sweep", "tracking"}
     as_run = params.model_dump(by_alias=True, exclude=later)
-    as_run["train"] = fitted.model_dump(exclude={"processes"})
+    as_run["train"] = fitted.model_dump()
     tracker.log_params(flatten(as_run))
     tracker.log_dataset(dataset)
     sender = _sender(tracker, uri, early)
@@ -335,8 +334,7 @@ def _log_source(tracker: JournalTracker, source: git.Source | None) -> None:
         return
     if source.patch is None:
         log.warning(
-            "The changes since commit %.10s do not travel with the run, and `cgan reproduce` will not "
-            "repeat it: %s.",
+            "The changes since commit %.10s do not travel with the run: %s.",
             source.commit,
             source.why_no_patch,
         )

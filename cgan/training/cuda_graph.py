@@ -15,10 +15,8 @@ from cgan.training.updates import train_step
 def stepper(state: TrainState, feed: Feed) -> Callable[[int], None]:
     """→ a function that runs the step of a given number, counted from 0."""
     run: Callable[[bool], None] = functools.partial(train_step, state, feed)
-    # Adadelta takes its rate as a Python number, which a graph would freeze. Whether a graph can hold what
-    # processes send each other has not been tried.
-    cuda, alone = state.hardware.device.type == "cuda", state.params.processes == 1
-    if cuda and alone and state.params.optimizer == "adam":
+    # Adadelta takes its rate as a Python number, which a graph would freeze.
+    if state.hardware.device.type == "cuda" and state.params.optimizer == "adam":
         run = Graphs(run, state.hardware.device)
 
     def run_step(step: int) -> None:

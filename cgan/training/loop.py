@@ -12,14 +12,19 @@ import torch
 
 from cgan.data.dataset import Dataset
 from cgan.errors import Interrupted, TrainingError
-from cgan.model.hardware import parts_on_threads
+from cgan.model.hardware import (
+    choose_hardware,
+    compute_deterministically,
+    keep_freed_memory,
+    parts_on_threads,
+)
 from cgan.model.networks import Discriminator, Generator
 from cgan.params.sections import TrainParams
 from cgan.tracking.tracker import AT_THE_END, BY_STEP, NullTracker, Tracker
-from cgan.training.batches import learning_rate
+from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import Checkpoints
+from cgan.training.cuda_graph import stepper
 from cgan.training.monitoring import Previewer, Watch, discriminator_wins
-from cgan.training.processes import leading, prepared
 from cgan.training.state import COLUMNS, STATS, TrainState, estimate_batch_norm
 
 log = logging.getLogger(__name__)
@@ -59,7 +64,11 @@ def train(
     class collapses; then nothing of that interval is saved.
     """
     tracker = tracker or NullTracker()
-    state, run_step = prepared(data, params)
+    hardware = choose_hardware(params.device, params.precision)
+    compute_deterministically()
+    keep_freed_memory()
+    state = TrainState(data, params, hardware)
+    run_step = stepper(state, Feed(data, params, hardware.device, params.log_every))
     checkpoints = Checkpoints(folder) if folder else None
     found = checkpoints.load() if checkpoints else None
     if found:
@@ -72,10 +81,7 @@ def train(
             tracker.log_image(BY_STEP, previewer.take(0), 0)
         if watch and probe_steps:  # logged first, it is also what MLflow compares two runs by first
             tracker.log_metrics(probe(state, watch), 0)
-    with (
-        leading(state, data) as state.exchange,
-        parts_on_threads(state.parts, len(state.networks)) as state.map,
-    ):
+    with parts_on_threads(state.parts) as state.map:
         start, started = state.step, time.perf_counter()
         for index in progress(range(start, params.total_steps)):
             run_step(index)

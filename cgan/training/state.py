@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,7 +45,6 @@ NETWORKS = ("generator", "discriminator", "average")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 RECORDS = ("history", "probes")
 Optimizer = torch.optim.Adam | torch.optim.Adadelta
-ByPart = list[tuple[Tensor, ...]]
 
 
 def weights_of(optimizer: Optimizer) -> list[Tensor]:
@@ -125,17 +124,13 @@ class TrainState:
         self.average: Generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.generator_optimizer = self._optimizer(self.generator)
         self.discriminator_optimizer = self._optimizer(self.discriminator)
-        # On CUDA one stream computes all that a process has of a batch faster than parts of it.
-        self.parts = params.cpu_parts if hardware.device.type == "cpu" else params.processes
-        here = self.parts // params.processes
-        self._here = slice(hardware.rank * here, (hardware.rank + 1) * here)
+        # On CUDA one stream computes a whole batch faster than parts of it.
+        self.parts = params.cpu_parts if hardware.device.type == "cpu" else 1
         self.networks = [(self.generator, self.discriminator)] + [
             (sharing_weights(self.generator), sharing_weights(self.discriminator))
-            for _ in range(1, here)
+            for _ in range(1, self.parts)
         ]
         self.map: Map = map
-        # What the parts here computed → what all parts computed; other than that with several processes.
-        self.exchange: Callable[[ByPart], ByPart] = lambda by_part: by_part
         self.step = 0
         self.stats = torch.zeros(params.log_every, len(STATS), device=hardware.device)
         self.history: list[list[float]] = []
@@ -161,12 +156,11 @@ class TrainState:
         )
 
     def split(self, batch: Batch, penalise: bool) -> list[Part]:
-        """A batch → the parts that this process computes, each with networks that share the weights."""
+        """A batch → its parts, each with networks that share the weights."""
         whole = (batch.real, batch.labels, batch.latents)
-        pieces = zip(*(tensor.chunk(self.parts)[self._here] for tensor in whole), strict=True)
+        pieces = zip(*(tensor.chunk(self.parts) for tensor in whole), strict=True)
         moved = batch.fake_shifts
         shifts = [None] * self.parts if moved is None else moved.chunk(self.parts)
-        shifts = shifts[self._here]
         return [
             Part(generator, discriminator, real, labels, latents, of_fakes, penalise)
             for (generator, discriminator), (real, labels, latents), of_fakes in zip(
@@ -177,8 +171,7 @@ class TrainState:
     def write_stats(self, row: Tensor, logits: list[Logits]) -> None:
         """Write STATS of a step, as means over all its parts, into a row of `stats` (int64 [1])."""
         by_part = [part.stats(self.params.objective) for part in logits]
-        here: ByPart = [(torch.stack([part[name] for name in STATS]),) for part in by_part]
-        stats = torch.stack([part for (part,) in self.exchange(here)])
+        stats = torch.stack([torch.stack([part[name] for name in STATS]) for part in by_part])
         self.stats.index_copy_(0, row, stats.mean(dim=0)[None])
 
     def recorded(self, column: str) -> list[float]:

@@ -92,9 +92,9 @@ def update(
 
 
 def apply(state: TrainState, optimizer: Optimizer, by_part: list[Gradients]) -> None:
-    """One update on the sum of the gradients of all parts, those of other processes too."""
+    """One update on the sum of the gradients of all parts."""
     weights = weights_of(optimizer)
-    set_gradients(weights, state.exchange(by_part))
+    set_gradients(weights, by_part)
     if state.params.gradient_clip:
         nn.utils.clip_grad_value_(weights, state.params.gradient_clip)
     optimizer.step()

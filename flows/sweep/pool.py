@@ -24,7 +24,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.tracking.store import without_credentials
 from flows.dvc import read_stages
-from flows.servers import fault, refusal
+from flows.servers import fault
 from flows.sweep.jobs import Job, Seen, State, was_killed
 
 PATIENCE_S = 600.0  # with a server that went away: its runs go on meanwhile
@@ -161,7 +161,7 @@ class Pool:
 
 def _refused(error: httpx.HTTPStatusError) -> CganError:
     answer = error.response
-    said = f"Prefect refused: {answer.status_code}, {answer.text[:300]}"
-    advice = "Was another version deployed? `make deploy`."
-    url = str(get_current_settings().api.url)
-    return CganError(refusal(url, answer) or f"{said}\n{advice}")
+    return CganError(
+        f"Prefect refused: {answer.status_code}, {answer.text[:300]}\n"
+        "Was another version deployed? `make deploy`."
+    )

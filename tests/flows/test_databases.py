@@ -138,8 +138,8 @@ def test_up_without_its_database_starts_nothing_and_says_which_is_away(
     monkeypatch.setenv(variable, f"postgresql://me:secret@127.0.0.1:{free_port()}/runs")
     assert services.main(["up"]) == 1
     told = capsys.readouterr().err
-    assert told.startswith(f"Error: {variable}: the database postgresql+")
-    assert "nothing answers there" in told and "secret" not in told
+    assert told.startswith(f"Error: {variable}: connecting to postgresql+")
+    assert "Connect" in told and "secret" not in told
     assert not list(Production(project).home.glob("*.json"))
 
 

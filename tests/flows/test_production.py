@@ -349,7 +349,7 @@ def test_make_hands_addresses_on_as_they_are(tmp_path: Path) -> None:
 
 def test_make_runs_modules_that_exist() -> None:
     modules = set(re.findall(r"-m (flows\.\w+)", (ROOT / "Makefile").read_text()))
-    assert modules == {"flows.dvc", "flows.production", "flows.worker"}
+    assert modules == {"flows.production", "flows.worker"}
     assert all(importlib.util.find_spec(module) for module in modules)
 
 

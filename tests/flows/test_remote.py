@@ -186,14 +186,13 @@ def test_a_remote_that_answers_is_left_as_it_was(store: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("/not/mounted/store", "there is no folder /not/mounted. Is a share not mounted?"),
-        ("ssh://127.0.0.1:1/store", "nothing listens there"),
-        ("ssh://no-such-host.invalid/store", "no such host"),
-        ("s3://bucket/store", "no credentials: AWS_ACCESS_KEY_ID"),
-        ("gs://bucket/store", "its kind needs another package: pip install dvc-gs"),
+        ("/not/mounted/store", "there is no folder /not/mounted"),
+        ("ssh://127.0.0.1:1/store", "Connect call failed"),
+        ("s3://bucket/store", "Unable to locate credentials"),
+        ("gs://bucket/store", "requires 'dvc-gs'"),
     ],
 )
-def test_why_a_remote_cannot_be_used_is_told_in_words(
+def test_why_a_remote_cannot_be_used_is_told_in_a_line_of_its_library_s(
     repo: Path, monkeypatch: pytest.MonkeyPatch, url: str, message: str
 ) -> None:
     if url.startswith("ssh"):
@@ -208,7 +207,7 @@ def test_why_a_remote_cannot_be_used_is_told_in_words(
     found = remote.default_remote()
     assert found
     told = remote.check(found)
-    assert told and told.startswith(f"{url}: {message}"), told
+    assert told and told.startswith(f"{url} cannot be used: ") and message in told
     assert "\n" not in told
 
 
@@ -224,29 +223,6 @@ def test_a_remote_that_never_answers_costs_no_more_than_the_limit(
         found = remote.default_remote()
         assert found
         assert remote.check(found) == f"{url} does not answer within 3 seconds."
-
-
-SAID = [  # by the libraries under DVC, against servers of the slow tests
-    ("ImportError: ssh is supported, but requires 'dvc-ssh' to be installed", "[pipeline,ssh]"),
-    ("ImportError: s3 is supported, but requires 'dvc-s3' to be installed", "[pipeline,s3]"),
-    ("PermissionError: Permission denied for user a on host b", "accepts no key"),
-    ("ProtocolError: Too many authentication failures", "accepts no key"),
-    ("SFTPPermissionDenied: Permission denied", "no permission to write"),
-    ("PermissionError: [Errno 13] Permission denied: '/x'", "no permission to write"),
-    ("OSError: [Errno 28] No space left on device", "no space left"),
-    ("NoSuchBucket: An error occurred (NoSuchBucket) …", "no such bucket"),
-    ("PermissionError: Access Denied.\nAccessDenied: …", "these credentials may not"),
-    ("PermissionError: The …\nClientError: … (SignatureDoesNotMatch) …", "does not accept AWS_"),
-    ("gaierror: [Errno -2] Name or service not known", "no such host"),
-    ("SSLError: wrong version number\nSSLError: …", "TLS failed: wrong version number."),
-    ("Unheard: of\nin two lines", "of."),
-]
-
-
-@pytest.mark.parametrize(("said", "meant"), SAID)
-def test_the_words_of_libraries_are_translated(said: str, meant: str) -> None:
-    causes = [line.split(": ", 1) for line in said.splitlines() if ": " in line]
-    assert meant in remote.in_words("storage", causes)
 
 
 # --- results go there, and come from there -------------------------------------------------------
@@ -347,7 +323,9 @@ def test_with_the_remote_away_a_stage_is_run_and_a_warning_says_why(
     assert repro_stage("download", said.append, pull=True) is Outcome.RAN
     (warning,) = [line for line in said if line.startswith("WARNING: download: nothing came")]
     assert "Connect call failed" in warning and attempts() == ["download"]
-    with pytest.raises(RemoteError, match=r"ssh://127\.0\.0\.1:1/store: nothing listens"):
+    with pytest.raises(
+        RemoteError, match=r"ssh://127\.0\.0\.1:1/store: not pushed: .*Connect call failed"
+    ):
         remote.push(quiet)
 
 
@@ -523,9 +501,9 @@ def test_a_host_that_is_not_known_gets_nothing(server: ssh.SshServer, tmp_path: 
     kind, key = (server.folder / "other.pub").read_text().split()[:2]
     known = server.home / ".ssh/known_hosts"
     known.write_text(f"[127.0.0.1]:{server.port} {kind} {key}\n")
-    assert "its host key is not the one in ~/.ssh/known_hosts" in (told() or "")
+    assert "Host key is not trusted" in (told() or "")
     repro_stage("download", quiet)
-    with pytest.raises(RemoteError, match="host key"):
+    with pytest.raises(RemoteError, match="Host key"):
         remote.push(quiet)
     assert not (tmp_path / "over-ssh").exists()
 
@@ -535,9 +513,9 @@ def test_a_key_that_the_server_does_not_accept_is_told_without_a_question(
     server: ssh.SshServer,
 ) -> None:
     ssh.make_key(server.home / ".ssh/id_ed25519")
-    assert "it accepts no key that is here" in (told() or "")
+    assert "Permission denied" in (told() or "")
     server.accept(ssh.make_key(server.home / ".ssh/id_ed25519", passphrase="secret"))
-    assert "it accepts no key that is here" in (told() or "")
+    assert "Permission denied" in (told() or "")
 
 
 @pytest.mark.slow

@@ -108,22 +108,22 @@ def remote_on_s3(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
 def told() -> str:
     found = remote.default_remote()
     assert found
-    return (remote.check(found) or "it answers").removeprefix(f"{found.url}: ")
+    return (remote.check(found) or "it answers").removeprefix(f"{found.url} cannot be used: ")
 
 
 def see_faults_of_s3(patch: pytest.MonkeyPatch) -> None:
-    """Each in words; then credentials and a bucket that are good."""
-    assert told().startswith("no credentials")
+    """Each in a line of boto's; then credentials and a bucket that are good."""
+    assert "Unable to locate credentials" in told()
     patch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     patch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    assert told().startswith("it does not accept AWS_ACCESS_KEY_ID")
+    assert "signature" in told()
     patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    assert told().startswith("there is no such bucket")
+    assert "bucket" in told()
     object_store.make_bucket(os.environ["AWS_ENDPOINT_URL"], "cgan")
     with patch.context() as guest:
         guest.setenv("AWS_ACCESS_KEY_ID", "team:guest")
         guest.setenv("AWS_SECRET_ACCESS_KEY", "guest")
-        assert told().startswith("these credentials may not write")
+        assert "Access Denied" in told()
     assert told() == "it answers"
 
 

@@ -328,12 +328,6 @@ def test_f36_data_path_may_be_anywhere_and_members_may_be_in_folders(load: Load)
     [
         ({"save_every": 70}, "`save_every` (70) must be a multiple of `log_every` (50)"),
         ({"batch_size": 65}, "`batch_size` (65) must be a multiple of `cpu_parts` (2)"),
-        ({"processes": 4}, "`cpu_parts` (2) must be a multiple of `processes` (4)"),
-        ({"cpu_parts": 6, "processes": 4}, "`cpu_parts` (6) must be a multiple of `processes` (4)"),
-        (
-            {"device": "cuda", "processes": 36},
-            "`batch_size` (96) must be a multiple of `processes` (36)",
-        ),
         ({"discriminator": "demo"}, "needs `updates: in_turn`"),
         (
             {"discriminator": "demo", "updates": "in_turn"},

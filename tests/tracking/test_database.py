@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
@@ -48,27 +47,23 @@ def test_a_database_that_cannot_be_used_is_one_message_without_the_password(
     postgres: Postgres, driver: str
 ) -> None:
     """MLflow would try for 100 seconds, Prefect would end in a traceback."""
-    name, ascii_only = (
-        postgres.create(),
-        postgres.create("-E", "SQL_ASCII", "-T", "template0", "--lc-collate=C", "--lc-ctype=C"),
-    )
+    name = postgres.create()
     wrong, usable = f"wr@ng{PASSWORD}", postgres.uri(name)
     require_database(with_driver(usable, driver))
     away = usable.replace(f":{postgres.port}/", ":9/")
     for uri, words in (
-        (postgres.uri(name, wrong), r'password authentication failed for user "cgan"\. Correct user and'),
-        (postgres.uri("none"), rf'"none" does not exist\. Make it: .* -p {postgres.port} -U cgan none\.'),
-        (postgres.uri(ascii_only), r"its encoding is SQL_ASCII, .*--encoding UTF8 --template template0"),
-        (away, r"nothing answers there\. Start it"),
-        (usable.replace("127.0.0.1", "nobody.invalid"), r"[Nn]ame .*\. Start it, or correct the address"),
-        (f"{usable}?colour=red", r"colour"),
-        (usable.replace("%40", "@"), r"it is no address\. Expected .* is written as %40"),
-        (usable.replace(f":{postgres.port}/", ":port/"), r"it is no address\."),
+        (postgres.uri(name, wrong), 'password authentication failed for user "cgan"'),
+        (postgres.uri("none"), 'database "none" does not exist'),
+        (away, "refused|Connect call failed"),
+        (usable.replace("127.0.0.1", "nobody.invalid"), "[Nn]ame "),
+        (f"{usable}?colour=red", "colour"),
+        (usable.replace("%40", "@"), "each @ of a password is written as %40"),
+        (usable.replace(f":{postgres.port}/", ":port/"), "invalid literal"),
     ):  # fmt: skip
         began = time.monotonic()
         with pytest.raises(TrackingError, match=words) as caught:
             require_database(with_driver(uri, driver), "THE_VARIABLE")
-        assert str(caught.value).startswith("THE_VARIABLE: the database postgresql+")
+        assert str(caught.value).startswith("THE_VARIABLE: connecting to postgresql+")
         assert "wr@ng" not in str(caught.value) and PASSWORD[:4] not in str(caught.value)
         assert time.monotonic() - began < 4
 
@@ -82,22 +77,9 @@ def test_a_database_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyP
         for driver in ("", "asyncpg"):
             began = time.monotonic()
             uri = f"postgresql://me:secret@127.0.0.1:{silent.getsockname()[1]}/runs"
-            with pytest.raises(TrackingError, match=r"timeout|no answer within 2 s"):
+            with pytest.raises(TrackingError, match=r"timeout|TimeoutError"):
                 require_database(with_driver(uri, driver))
             assert time.monotonic() - began < 4
-
-
-def test_a_missing_driver_is_told_with_the_extra_that_brings_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "psycopg2", None)
-    monkeypatch.setattr(database, "extra_with", {"psycopg2": "postgres"}.get)
-    with pytest.raises(
-        TrackingError, match=r"`psycopg2` is not installed\. pip install 'cgan\[postgres\]'"
-    ):
-        require_database("postgresql+psycopg2://db/runs")
-    with pytest.raises(TrackingError, match=r"no installed package knows `postgresql\+nonsense`"):
-        require_database("postgresql+nonsense://db/runs")
 
 
 def test_a_run_is_kept_in_postgresql_with_its_model(
@@ -187,12 +169,3 @@ def test_two_processes_make_the_tables_of_one_empty_database(
     flush(root)
     assert len(postgres.rows(name, "select run_uuid from runs where status = 'FINISHED'")) == 2
     assert len(postgres.rows(name, "select name from experiments where name = 'cgan'")) == 1
-
-
-def test_an_error_without_words_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect(_: object) -> str:
-        raise ConnectionResetError
-
-    monkeypatch.setattr(database, "_connect", connect)
-    with pytest.raises(TrackingError, match=r"cannot be used: ConnectionResetError\. Start it"):
-        require_database("postgresql+psycopg2://db/runs")

@@ -61,24 +61,12 @@ def other(value: Any, kind: Any) -> Any:
     return value + 1
 
 
-@pytest.mark.parametrize("name", sorted(TrainParams.model_fields.keys() - {"processes"}))
+@pytest.mark.parametrize("name", sorted(TrainParams.model_fields))
 def test_every_param_of_the_training_changes_the_fingerprint(name: str) -> None:
     value = other(getattr(TRAIN, name), TrainParams.model_fields[name].annotation)
     changed, facts = fingerprint_of(TRAIN.model_copy(update={name: value}))
     assert changed != FINGERPRINT
     assert differing(facts) == {"params"}
-
-
-def test_the_number_of_processes_changes_the_fingerprint_where_it_is_the_number_of_parts() -> None:
-    """On a CPU they share out `cpu_parts`: `test_processes.py` compares the bits."""
-    two, cuda = (
-        TRAIN.model_copy(update={"processes": 2}),
-        Hardware(torch.device("cuda"), CPU.precision),
-    )
-    assert fingerprint_of(two) == (FINGERPRINT, FACTS)
-    changed, facts = fingerprint_of(two, cuda)
-    assert changed != fingerprint_of(TRAIN, cuda)[0]
-    assert facts["params"]["processes"] == 2
 
 
 def differing(facts: dict[str, Any]) -> set[str]:
@@ -104,8 +92,7 @@ def test_other_data_change_the_fingerprint(key: str, changes: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("keys", "hardware"),
     [
-        # `processes` is among the params there: see below.
-        ({"device", "params"}, Hardware(torch.device("cuda"), torch.float32)),
+        ({"device"}, Hardware(torch.device("cuda"), torch.float32)),
         ({"precision"}, Hardware(torch.device("cpu"), torch.bfloat16)),
     ],
 )

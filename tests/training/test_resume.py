@@ -218,57 +218,6 @@ def test_f46_f47_a_signal_and_more_of_them_during_the_save_leave_a_checkpoint_th
     assert statuses(repo) == ["FINISHED"]
 
 
-def set_processes(project: Path, count: int) -> None:
-    params = yaml.safe_load((project / "params.yaml").read_text())
-    params["train"]["processes"] = count
-    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_f46_a_signal_to_all_processes_of_a_training_leaves_a_checkpoint_that_one_resumes_in_one_run(
-    repo: Path, uninterrupted: dict[str, str], number: signal.Signals
-) -> None:
-    set_processes(repo, 2)
-    with running(repo, *STAGE) as training:
-        until(lambda: checkpoints(repo), training)
-        others = psutil.Process(training.pid).children(recursive=True)
-        for _ in range(20):
-            os.killpg(training.pid, number)
-            time.sleep(0.01)
-        assert training.wait(60) == 128 + number
-        _, alive = psutil.wait_procs(others, 60)
-        assert not alive
-    assert words(repo).count("the checkpoint is saved") == 1
-    assert "Traceback" not in words(repo)
-    set_processes(repo, 1)
-
-    assert "Resuming at step" in run(repo, *STAGE).stdout
-
-    run(repo, sys.executable, "-m", "cgan.cli", "track", "flush")
-    assert results(repo) == uninterrupted
-    assert statuses(repo) == ["FINISHED"]
-    assert rows(repo, "select value from tags where key = 'cgan.processes'") == [("1",)]
-
-
-@pytest.mark.slow
-def test_a_process_that_dies_fails_the_stage_in_words_and_the_next_start_resumes(
-    repo: Path, uninterrupted: dict[str, str]
-) -> None:
-    set_processes(repo, 2)
-    with running(repo, *STAGE) as training:
-        until(lambda: checkpoints(repo), training)
-        others = psutil.Process(training.pid).children()
-        next(p for p in others if "spawn_main" in " ".join(p.cmdline())).kill()
-        assert training.wait(60) == 1
-    assert "Error: process 2 of 2 was killed by SIGKILL. Start the training again" in words(repo)
-    assert "Traceback" not in words(repo)
-
-    assert "Resuming at step" in run(repo, *STAGE).stdout
-
-    assert results(repo) == uninterrupted
-
-
 @pytest.mark.slow
 def test_f46_ctrl_c_at_dvc_repro_saves_and_the_next_repro_resumes(
     repo: Path, uninterrupted: dict[str, str]
