@@ -343,7 +343,7 @@ def _require_git() -> None:
         git.git("rev-parse", "--git-dir")
     except git.GitError:
         settings = [Path(".dvc/config"), Path(".dvc/config.local")]
-        texts = [path.read_text() for path in settings if path.is_file()]
+        texts = [path.read_text(encoding="utf-8") for path in settings if path.is_file()]
         if any("no_scm=true" in text.replace(" ", "").lower() for text in texts):
             return
         raise CganError(
@@ -360,9 +360,13 @@ def _forget_dead_holders(say: Callable[[str], None]) -> None:
     parent has asked how it ended, and in many a container nobody asks.
     """
     try:
-        content = RWLOCK.read_text()
+        content = RWLOCK.read_text(encoding="utf-8")
         holders = set(map(int, re.findall(r'"pid": *"?(\d+)', content)))
-        if not holders or any(map(_lives, holders)) or RWLOCK.read_text() != content:
+        if (
+            not holders
+            or any(map(_lives, holders))
+            or RWLOCK.read_text(encoding="utf-8") != content
+        ):
             return
         RWLOCK.unlink()
     except OSError:

@@ -303,7 +303,7 @@ class Registry:
         else:
             name = hashlib.sha256(f"{os.getuid()} {self.uri}".encode()).hexdigest()[:16]
             path = Path(tempfile.gettempdir()) / f"cgan-registry-{name}.lock"
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             shared = not self.uri.startswith(SQLITE)
             with store_lock.held(self.client, self.model) if shared else contextlib.nullcontext():

@@ -139,7 +139,10 @@ def _follow(rank: int, folder: Path, params: TrainParams) -> None:
                 run_step(step)
         threading.Event().wait()
     except Exception as error:
-        with contextlib.suppress(FileExistsError), (folder / "told").open("x") as first:
+        with (
+            contextlib.suppress(FileExistsError),
+            (folder / "told").open("x", encoding="utf-8") as first,
+        ):
             first.write(f"process {rank + 1} of {params.processes} ended: {error!r}"[:500])
         os._exit(1)
 
@@ -167,6 +170,6 @@ def _death(followers: list[BaseProcess], folder: Path) -> str:
         process.join()
     killed = [(process.name, -code) for process in dead if (code := process.exitcode or 0) < 0]
     words = [f"{name} was killed by {signal.Signals(number).name}" for name, number in killed]
-    words += [told.read_text()] if (told := folder / "told").is_file() else []
+    words += [told.read_text(encoding="utf-8")] if (told := folder / "told").is_file() else []
     words += [f"{process.name} ended with exit code {process.exitcode}" for process in dead]
     return f"{words[0]}. Start the training again: it goes on from its checkpoint." if dead else ""
