@@ -228,6 +228,8 @@ class Registry:
             return self._move("rollback", champion, line[-2], why)
 
     def _move(self, action: str, source: int | None, target: int, why: str) -> Move:
+        # An argument's bytes that the locale cannot read are UTF-8, or nothing that a store takes.
+        why = why.encode(errors="surrogateescape").decode(errors="replace")
         version = self.version(target)
         move = Move(
             action=action,
