@@ -66,7 +66,7 @@ def serving(model: Path) -> Iterator[tuple[str, psutil.Process]]:
         env={**os.environ, "PYTHONPATH": PACKAGE_PARENT},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
+        encoding="utf-8",
     )
     assert process.stdout
     try:

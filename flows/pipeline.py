@@ -13,6 +13,7 @@ failed isn't retried. See docs/adr/0002-dvc-decides-prefect-schedules-mlflow-rem
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # Read by Prefect when it is imported: nothing leaves this machine.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -20,6 +21,9 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "60")  # not 20
 # A run that stops sending these was killed: see the deployment `zombie` in prefect.yaml.
 os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
+if not os.access(Path.home(), os.W_OK):  # a container's user, a service
+    Path(".cgan").mkdir(exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(Path.cwd() / ".cgan/prefect"))
 
 import argparse
 import json
@@ -28,7 +32,6 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import httpx

@@ -138,7 +138,7 @@ def evaluation_of(registry: Registry, version: Version) -> dict[str, Any] | None
             if wanted not in {file.path for file in kept}:
                 return None
             path = registry.client.download_artifacts(version.run_id, wanted, folder)
-            return dict(json.loads(Path(path).read_text()))
+            return dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             return None  # no report of ours
         except Exception as error:  # the stores let through what their clients raise
@@ -155,7 +155,7 @@ def evaluation_of(registry: Registry, version: Version) -> dict[str, Any] | None
 def last_training() -> dict[str, str]:
     """What the stage train wrote down of its run."""
     try:
-        known = json.loads(RUN_REFERENCE.read_text())
+        known = json.loads(RUN_REFERENCE.read_text(encoding="utf-8"))
         reference = {key: str(known[key]) for key in ("run_key", "experiment", "tracking_uri")}
     except (OSError, ValueError, KeyError, TypeError):
         raise ModelError(

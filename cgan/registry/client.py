@@ -228,6 +228,8 @@ class Registry:
             return self._move("rollback", champion, line[-2], why)
 
     def _move(self, action: str, source: int | None, target: int, why: str) -> Move:
+        # An argument's bytes that the locale cannot read are UTF-8, or nothing that a store takes.
+        why = why.encode(errors="surrogateescape").decode(errors="replace")
         version = self.version(target)
         move = Move(
             action=action,
@@ -303,7 +305,7 @@ class Registry:
         else:
             name = hashlib.sha256(f"{os.getuid()} {self.uri}".encode()).hexdigest()[:16]
             path = Path(tempfile.gettempdir()) / f"cgan-registry-{name}.lock"
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             shared = not self.uri.startswith(SQLITE)
             with store_lock.held(self.client, self.model) if shared else contextlib.nullcontext():

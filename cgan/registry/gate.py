@@ -242,7 +242,7 @@ def _standing_report(registry: Registry, version: Version, why: str) -> Report:
         path = registry.client.download_artifacts(
             version.run_id, f"{GATE_FOLDER}/{GATE_REPORT.name}", folder
         )
-        kept = json.loads(Path(path).read_text())
+        kept = json.loads(Path(path).read_text(encoding="utf-8"))
         to_markdown(
             report | kept | {"measured": dict(kept["measured"])}
         )  # raises if it cannot be shown
@@ -397,7 +397,7 @@ def _copies(inputs: _Inputs, params: Params, say: Say) -> Share:
     with contextlib.suppress(
         OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
     ):
-        report = json.loads(EVALUATION.read_text())
+        report = json.loads(EVALUATION.read_text(encoding="utf-8"))
         wanted = {
             "generator_digest": inputs.facts["digest"],
             "reference_digest": inputs.heldout.metadata["digest"],

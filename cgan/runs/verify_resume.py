@@ -102,7 +102,8 @@ def verify(
             hits += any((folder / "killed" / CHECKPOINTS).glob(".*.tmp"))
         _live(folder / "killed", reached)
     left, right = (
-        json.loads((folder / name / RESULT).read_text()) for name in ("uninterrupted", "killed")
+        json.loads((folder / name / RESULT).read_text(encoding="utf-8"))
+        for name in ("uninterrupted", "killed")
     )
     differing = [
         name for name in left["digests"] if left["digests"][name] != right["digests"][name]
@@ -194,7 +195,7 @@ def _live(folder: Path, reached: Callable[[int], None], kill: Kill | None = None
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=errors,
-            text=True,
+            encoding="utf-8",
             env={**os.environ, "PYTHONPATH": search},
         )
     assert process.stdout
@@ -218,7 +219,9 @@ def _live(folder: Path, reached: Callable[[int], None], kill: Kill | None = None
         return True
     if kill and process.returncode < 0:
         return False
-    lines = (folder / "errors.log").read_text(errors="replace").strip().splitlines()
+    lines = (
+        (folder / "errors.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    )
     raise TrainingError(
         f"a child process failed (exit code {process.returncode}): "
         f"{lines[-1] if lines else 'it said nothing'}. More is in {folder / 'errors.log'}."

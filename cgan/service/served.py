@@ -106,7 +106,7 @@ def of_file(generator: Generator, source: str) -> Served:
             metrics, reals = dict(stated["metrics"]), dict(stated["floors"])
             known = dict(stated["passport"])
             return Served(generator, source, metrics=metrics, real_images=reals, passport=known)
-        report = dict(json.loads(path.read_text()))
+        report = dict(json.loads(path.read_text(encoding="utf-8")))
         if report["passport"]["generator_digest"] == generator.facts["digest"]:
             return Served(generator, source, **_quality(report))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -270,7 +270,7 @@ def _sole_sender(folder: Path) -> Iterator[bool]:
     """Hold the journal's `sender.lock`, if nobody does. True also where the journal is gone."""
     while True:
         try:
-            lock = (folder / "sender.lock").open("w")
+            lock = (folder / "sender.lock").open("w", encoding="utf-8")
         except FileNotFoundError:
             yield True
             return

@@ -321,7 +321,7 @@ def make_store(uri: str) -> None:
 def store_locked(root: Path) -> Iterator[None]:
     path = root / ".cgan" / "store.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

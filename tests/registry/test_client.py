@@ -397,8 +397,9 @@ def test_commands_list_show_promote_and_roll_back(registry: Registry) -> None:
     registry.client.log_metric(registry.version(2).run_id, "quality/fid_judge", 0.7945)
     shown = run("registry", "show", "2").output
     assert shown.index("0.7945") < shown.index("commit2")
-    assert run("registry", "rollback", "--why", "blurred").output == (
-        "Version 1 is brought back in place of version 2: blurred\n"
+    why = "für alle".encode().decode("ascii", "surrogateescape")  # as Python reads it in LC_ALL=C
+    assert run("registry", "rollback", "--why", why).output == (
+        "Version 1 is brought back in place of version 2: für alle\n"
     )
     assert state(registry) == (1, None)
 
