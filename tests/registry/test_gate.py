@@ -32,7 +32,7 @@ from cgan.quality import evaluation
 from cgan.quality.judge import load_judge, look, save_judge
 from cgan.registry import gate as gatekeeper
 from cgan.registry import load_check
-from cgan.registry.archive import training_data_of
+from cgan.registry.archive import generator_file, training_data_of
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.decision import Loaded, Share
 from cgan.registry.load_check import drawing_apart, labels_for, load_result
@@ -173,9 +173,26 @@ def second(champion: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy of the project with its first champion, to go on from."""
     root = tmp_path / "project"
     shutil.copytree(champion, root)
-    # Artifacts have absolute addresses in the store: the copy reads and writes those of the original.
     with settled(root):
         yield root
+
+
+def test_a_copied_project_uses_its_own_files_and_a_moved_one_keeps_its_champion(
+    champion: Path, second: Path, tmp_path: Path
+) -> None:
+    originals = set((champion / "mlartifacts").rglob("*"))
+    train(second, "second", 60)
+    with settled(second):
+        assert gated()[0]["verdict"] == "promoted"
+    assert set((champion / "mlartifacts").rglob("*")) == originals
+    moved = second.rename(tmp_path / "änother place")
+    with settled(moved):
+        train(moved, "third", 90)
+        report, _ = gated()
+        assert report["champion"]["version"] == 2, "it was compared"
+        with generator_file("models:/cgan@champion") as path:
+            assert load_generator(path)
+    assert not second.exists()
 
 
 def aliases(root: Path) -> dict[str, int]:
@@ -473,8 +490,8 @@ def test_f85_damaged_validation_report_is_refused_before_anything_is_registered(
 def kept_at(root: Path, number: int, name: str) -> Path:
     """A file that the gate kept at the run of a version."""
     run_id = client_of(root).get_model_version("cgan", str(number)).run_id
-    folder = client_of(root).get_run(run_id).info.artifact_uri.removeprefix("file://")
-    return Path(folder) / "gate" / name
+    [found] = root.glob(f"mlartifacts/{run_id}/artifacts/gate/{name}")
+    return found
 
 
 @contextlib.contextmanager
