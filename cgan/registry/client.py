@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.markdown import spaced
-from cgan.registry import store_lock
 from cgan.registry.history import (
     ALIASES,
     CHALLENGER,
@@ -299,7 +298,7 @@ class Registry:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One promotion at a time: by a file on this machine, by the store where others reach it too."""
+        """One promotion at a time on this machine. Another machine's is found by `_require_champion`."""
         if self.uri.startswith(SQLITE):
             path = Path(self.uri.removeprefix(SQLITE) + ".registry-lock")
         else:
@@ -307,9 +306,7 @@ class Registry:
             path = Path(tempfile.gettempdir()) / f"cgan-registry-{name}.lock"
         with path.open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            shared = not self.uri.startswith(SQLITE)
-            with store_lock.held(self.client, self.model) if shared else contextlib.nullcontext():
-                yield
+            yield
 
 
 def model_name() -> str:
