@@ -241,20 +241,6 @@ def flush() -> None:
     typer.echo("\n".join(lines) if lines else "Nothing waits.")
 
 
-@app.command("verify-resume")
-def verify_resume(
-    kills: Annotated[
-        int, typer.Option(min=1, max=1000, help="SIGKILLs, half of them in a save.")
-    ] = 5,
-    steps: Annotated[int, typer.Option(min=21, help="Length of the training.")] = 300,
-    seed: Annotated[int, typer.Option(help="Of the moments of the kills.")] = 0,
-) -> None:
-    """Prove that a training killed again and again ends in the same bits as one that is not."""
-    from cgan.runs.verify_resume import verify
-
-    typer.echo(verify(kills, steps, seed, typer.echo))
-
-
 @app.command()
 def reproduce(
     run: Annotated[

@@ -13,7 +13,7 @@ Images are [N, C, H, W] in [-1, 1], latents [N, latent_dim] from a standard norm
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
 from typing import Any, TypeVar
 
@@ -51,8 +51,6 @@ class Architecture:
             architecture = cls(**facts)
         except TypeError as error:
             raise ModelError(f"the file's architecture is not one of ours ({error})") from None
-        if architecture.kind == "seed":  # what `demo` was called in files of before
-            architecture = replace(architecture, kind="demo")
         for name, value in asdict(architecture).items():
             if name == "kind":
                 valid = isinstance(value, str)

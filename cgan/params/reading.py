@@ -219,8 +219,6 @@ def _problem_in_words(problem: dict[str, Any]) -> str:
         return f"`{name}`: {problem['msg']}, got {_value_in_words(found)}."
     expected = _type_in_words(field.annotation, field.metadata)
     text = f"`{name}` must be {expected}, got {_value_in_words(found)}."
-    if found == "seed" and name in ("train.generator", "train.discriminator"):
-        text += " The demo's network is called `demo` now."
     if wanted := {int, float} & _types_in(field.annotation):
         text += _number_meant(found, whole=wanted == {int})
     if name == "validate.class_names" and isinstance(found, int | float):

@@ -30,7 +30,7 @@ from cgan.model.model_file import fill, load_tensors, save_tensors
 from cgan.params.sections import JudgeParams
 
 FEATURES = 128
-VERSION = 2  # of the network; see Judge
+VERSION = 2  # of the network
 MAX_SHIFT = 2  # pixels
 MAX_TURN = 0.2  # radians
 MAX_ZOOM = 0.1
@@ -77,27 +77,24 @@ def _convolution(before: int, after: int, size: int, stride: int = 1) -> list[nn
 
 
 class Judge(nn.Module):
-    """Images float [N, C, H, W] in [-1, 1] → class logits [N, classes].
+    """Images float [N, C, H, W] in [-1, 1] → class logits [N, classes]."""
 
-    `version` 1 has no second convolution at half the image's size. It is twice as slow to train for the
-    same accuracy, and read for the champions that were judged by it.
-    """
-
-    def __init__(self, classes: int, channels: int, width: int, version: int = 1) -> None:
+    def __init__(self, classes: int, channels: int, width: int, version: int = VERSION) -> None:
         super().__init__()
-        if version not in (1, VERSION):
+        if version != VERSION:
             raise ValueError(f"a judge of version {version}")
-        self.facts: Facts = {"classes": classes, "channels": channels, "width": width}
-        if version > 1:
-            self.facts["version"] = version
+        self.facts: Facts = {
+            "classes": classes,
+            "channels": channels,
+            "width": width,
+            "version": version,
+        }
         w = width
-        if version == 1:
-            half = [*_convolution(w, 2 * w, 3), nn.MaxPool2d(2)]
-        else:
-            half = [*_convolution(w, w, 3), HalveLarge(), *_convolution(w, 2 * w, 3)]
         self.layers = nn.Sequential(
             *_convolution(channels, w, 5, stride=2),
-            *half,
+            *_convolution(w, w, 3),
+            HalveLarge(),
+            *_convolution(w, 2 * w, 3),
             *_convolution(2 * w, 4 * w, 3),
             MaxPool3x3(),
             nn.Flatten(),
@@ -171,7 +168,7 @@ def train_judge(
     steps = max(1, round(params.total_kimg * 1000 / batch))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
-        judge = Judge(data.classes, data.images.shape[1], params.width, VERSION)
+        judge = Judge(data.classes, data.images.shape[1], params.width)
     judge.to(device=device)
     judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     random = torch.Generator().manual_seed(params.seed)
@@ -247,6 +244,8 @@ def load_judge(path: Path | str) -> tuple[Judge, Facts]:
     try:
         with torch.device("meta"):  # a hostile file's sizes cost no memory
             judge = Judge(**facts["architecture"])
+        if judge.facts != facts["architecture"]:  # one that names no version
+            raise ValueError
     except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError):
         raise ModelError(
             f"{path}: the file's architecture is not a judge's. "

@@ -64,8 +64,8 @@ def _download(registry: Registry, run_id: str) -> Run:
             found = registry.client.download_artifacts(run_id, RUN_PAGE.name, folder)
         except Exception as error:  # the stores let through what their clients raise
             raise CganError(
-                f"run {run_id} has no page in {registry.shown} ({reason_of(error)}): it was made before "
-                "runs had one, or the stage record has not run. `dvc repro` records the run at hand."
+                f"run {run_id} has no page in {registry.shown} ({reason_of(error)}): the stage "
+                "record has not run for it. `dvc repro` records the run at hand."
             ) from None
         return read_page(Path(found))
 

@@ -315,14 +315,12 @@ class Delivery:
         if model.model_id not in known:  # a second time, the store refuses it
             self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, record["step"])])
         code = self.folder / "files" / record["code"] / "cgan"
-        # In a journal of before 2026-12 the package was one folder without subfolders.
-        entries = code / "serving/mlflow_model.py", code / "mlflow_model.py"
         with self._file_as(record, "generator.safetensors") as path:
             Model.log(
                 artifact_path=None,
                 flavor=_Pyfunc,
                 model_id=model.model_id,
-                python_model=str(next(e for e in entries if e.exists())),
+                python_model=str(code / "serving/mlflow_model.py"),
                 artifacts={"generator": str(path)},
                 code_paths=[str(code)],
                 signature=ModelSignature(

@@ -110,7 +110,7 @@ def real_images_tag(floors: Mapping[str, float]) -> str:
 
 
 def real_images(tags: Mapping[str, str]) -> dict[str, float]:
-    """The tag read; empty where a run of before has none, or somebody wrote something else into it."""
+    """The tag read; empty where a run has none, or somebody wrote something else into it."""
     pairs = (part.partition("=") for part in tags.get(REAL_IMAGES, "").split(", ") if part)
     with contextlib.suppress(ValueError):
         return {key: float(value) for key, _, value in pairs}

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -194,33 +193,6 @@ def _uri_of(header: RunHeader) -> str:
     if not os.environ.get("MLFLOW_TRACKING_URI") and not header.tracking_uri.startswith("sqlite:"):
         return header.tracking_uri
     return store_uri(project_root())
-
-
-@contextlib.contextmanager
-def side_run(params: Params, name: str, source: str) -> Iterator[JournalTracker]:
-    """A run that is not a training, such as a proof of resume. It ends as FINISHED.
-
-    `source`: the module that makes it. Raises TrackingError when the store is unusable by
-    configuration; where it is only away, the records wait.
-    """
-    root = project_root()
-    uri = store_uri(root)
-    header = RunHeader(
-        run_key=uuid.uuid4().hex,
-        run_name=f"{name} · {time.strftime('%Y-%m-%d %H:%M')}",
-        experiment=experiment_name(params.tracking.experiment),
-        tracking_uri=without_credentials(uri),
-    )
-    tracker = _open_journal(root, header, resume=False)
-    sender = _sender(tracker, uri)
-    tracker.write("start", pid=os.getpid())
-    tracker.set_tags({**_facts_of_here(_source()), "mlflow.source.name": source})
-    try:
-        yield tracker
-    finally:
-        tracker.write("end", status="FINISHED")
-        tracker.close()
-        sender.finish(FINISH_S)
 
 
 def _open_journal(root: Path, header: RunHeader, *, resume: bool) -> JournalTracker:

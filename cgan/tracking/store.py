@@ -33,9 +33,6 @@ BACKEND = (
 )
 SQLITE = "sqlite:///"
 PROXIED = "mlflow-artifacts:"  # files go to and from MLflow's server, which knows where they lie
-DATABASES = ("postgresql", "mysql", "mssql")  # servers that MLflow's client asks itself
-REGISTRIES = ("databricks-uc", "uc")  # Unity Catalog: of models, not of runs
-PLUGINS = {"arn": "sagemaker-mlflow", "azureml": "azureml-mlflow"}
 # Where a database has absolute addresses of files.
 ADDRESSES = (
     ("experiments", "artifact_location"),
@@ -47,31 +44,28 @@ ADDRESSES = (
 # Settings of MLflow that would send our records to somebody else's run.
 FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME")
 
-SECRET_QUERY = re.compile(r"[^=]*(passw|pwd|secret|token|key|odbc_connect)[^=]*=", re.IGNORECASE)
+SECRET_QUERY = re.compile(r"[^=]*(passw|pwd|secret|token|key)[^=]*=", re.IGNORECASE)
 
-Kind = Literal["sqlite", "database", "server", "registry", "folder", "unknown"]
+Kind = Literal["sqlite", "database", "server", "folder", "unknown"]
 
 
 def kind_of(uri: str) -> Kind:
     """What an address leads to, by its scheme alone, as MLflow takes it.
 
-    A sqlite file; another database; a server that is asked over the network: MLflow's own, Databricks' or
-    that of a plugin. No store: a registry of models only, a folder, and what no installed package knows.
+    A sqlite file; a PostgreSQL database; a server that is asked over the network: MLflow's own,
+    Databricks' or that of an installed plugin. No store: a folder, and what nothing here knows.
     """
     before, colon, _ = uri.partition(":")
-    scheme = before.lower() if colon or before in ("databricks", *REGISTRIES) else ""
+    scheme = before.lower() if colon or before == "databricks" else ""
     database = "postgresql" if scheme == "postgres" else scheme.partition("+")[0]
     if scheme in ("", "file"):
         return "folder"
-    if scheme in REGISTRIES:
-        return "registry"
     if database == "sqlite":
         return "sqlite"
-    if database in DATABASES:
+    if database == "postgresql":
         return "database"
-    known = {"http", "https", "databricks", *PLUGINS}
-    known |= {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}
-    return "server" if scheme in known else "unknown"
+    plugins = {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}
+    return "server" if scheme in {"http", "https", "databricks"} | plugins else "unknown"
 
 
 def store_uri(root: Path) -> str:
@@ -81,9 +75,8 @@ def store_uri(root: Path) -> str:
     environment: its errors quote the address.
 
     Raises TrackingError for what is no store (see `kind_of`), such as a folder, for MLflow has no file store
-    any more; for `host:port` without a scheme; for a plugin's address without the plugin; for a project
-    in whose path a database's address would end too early; and where MLFLOW_BACKEND_STORE_URI says that a
-    server keeps the runs, but nothing says which.
+    any more; for `host:port` without a scheme; for a project in whose path a database's address would end
+    too early; and where MLFLOW_BACKEND_STORE_URI says that a server keeps the runs, but nothing says which.
     """
     if is_shared() and not os.environ.get(STORE, "").strip():
         raise TrackingError(
@@ -140,20 +133,10 @@ def _store_named(variable: str, root: Path) -> str:
             f"{folder} --target sqlite:///mlflow.db`, then set {variable} to "
             "sqlite:///mlflow.db, or unset it: that is the default."
         )
-    if kind == "registry":
-        raise TrackingError(
-            f"{variable} is {shown}, a registry of models; MLflow keeps no runs there. Set it to "
-            "`databricks` or `databricks://profile`, or to another store."
-        )
     if kind == "unknown":
         raise TrackingError(
-            f"{variable} has the scheme `{scheme}`, which no installed package knows. Expected "
-            f"{SQLITE}file.db, postgresql://…, mysql+pymysql://…, http://… or https://…."
-        )
-    plugin = PLUGINS.get(scheme)
-    if plugin and not entry_points(group="mlflow.tracking_store", name=scheme):
-        raise TrackingError(
-            f"{variable} is {shown}; MLflow needs a plugin for that: pip install {plugin}."
+            f"{variable} has the scheme `{scheme}`, which is not supported here. Expected "
+            f"{SQLITE}file.db, postgresql://…, http://… or https://…."
         )
     return _taken_apart(with_driver(uri))
 
@@ -304,7 +287,7 @@ def _experiment_id(client: MlflowClient, uri: str, root: Path, name: str) -> str
             "MLFLOW_EXPERIMENT_NAME to another"
         )
     require_files(uri, found)
-    if found.tags.get(VIEW_TAG) != EXPERIMENT_TAGS[VIEW_TAG]:  # an older version made it
+    if found.tags.get(VIEW_TAG) != EXPERIMENT_TAGS[VIEW_TAG]:  # made elsewhere
         for key, value in EXPERIMENT_TAGS.items():
             client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)

@@ -26,7 +26,6 @@ from cgan.model.model_file import (
     save_tensors,
 )
 from cgan.model.networks import Architecture, build_discriminator, build_generator
-from cgan.model.sampling import draw
 from cgan.training.checkpoints import Checkpoints
 
 GENERATOR = Architecture("embed", 3, 3, 12, 8, features=2, latent_dim=4)
@@ -273,25 +272,6 @@ def test_values_that_no_training_gives_are_refused(tmp_path: Path, name: str, va
     save_network(tmp_path / "g", network, {})
     with pytest.raises(ModelError, match=f"tensor `{some}` holds values that no training gives"):
         load_generator(tmp_path / "g")
-
-
-def test_files_of_before_that_call_the_demo_s_networks_seed_draw_and_score_the_same(
-    tmp_path: Path,
-) -> None:
-    demo = Architecture("demo", 3, 1, 28, 28, features=4, latent_dim=4)
-    generator, discriminator = build_generator(demo).eval(), build_discriminator(demo).eval()
-    for name, network in (("generator", generator), ("discriminator", discriminator)):
-        facts = {"architecture": {**demo.to_json(), "kind": "seed"}, "torch": torch.__version__}
-        save_tensors(tmp_path / name, name, network.state_dict(), facts)
-    labels = torch.tensor([0, 1, 2, 0])
-    loaded, facts = load_generator(tmp_path / "generator")
-    assert facts["architecture"]["kind"] == "seed", "an old file indeed"
-    assert torch.equal(draw(loaded, labels, seed=7), draw(generator, labels, seed=7))
-    images = torch.randn(4, 1, 28, 28)
-    scores, _ = load_discriminator(tmp_path / "discriminator")[0](images, labels)
-    assert torch.equal(scores, discriminator(images, labels)[0])
-    save_network(tmp_path / "again", loaded, {})
-    assert header_of(tmp_path / "again")["architecture"] == demo.to_json()
 
 
 def test_loaded_discriminator_scores_what_the_saved_one_scores(tmp_path: Path) -> None:

@@ -88,12 +88,6 @@ def test_no_layer_has_more_features_than_the_limit_but_those_of_the_largest_map(
     assert generator(torch.randn(2, 6), torch.tensor([1, 2])).shape == (2, 1, 64, 64)
 
 
-def test_an_architecture_from_before_there_was_a_limit_has_none() -> None:
-    facts = generator_of().to_json()
-    del facts["max_features"]
-    assert Architecture.from_json(facts) == generator_of()
-
-
 @pytest.mark.parametrize(
     ("side", "smallest"), [(28, 7), (32, 8), (40, 5), (64, 8), (8, 2), (256, 8)]
 )

@@ -242,13 +242,6 @@ def test_f33_value_outside_the_range_is_refused_with_the_range(
     assert words in message and "\n" not in message
 
 
-@pytest.mark.parametrize("name", ["train.generator", "train.discriminator"])
-def test_the_demo_s_former_name_is_answered_with_the_present_one(load: Load, name: str) -> None:
-    message = refusal(load, {name: "seed"})
-    assert "got the text 'seed'. The demo's network is called `demo` now." in message
-    assert "`demo` now" not in refusal(load, {name: "sead"})
-
-
 @pytest.mark.parametrize("value", ["a\nb", "a\0b", "\x1b[2J", "\u202e"])
 @pytest.mark.parametrize("name", ["data.path", "tracking.experiment", "validate.label_column"])
 def test_f33_text_that_cannot_be_shown_is_refused(load: Load, name: str, value: str) -> None:

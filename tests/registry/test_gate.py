@@ -388,11 +388,6 @@ FOREIGN: list[Any] = [
         id="judge",
     ),
     pytest.param(
-        lambda: with_judge({}),
-        r"judge.safetensors: doesn't say which data .*force train_judge",
-        id="judge of an older version",
-    ),
-    pytest.param(
         lambda: with_heldout(lambda d: (d.images, d.labels, {"csv_sha256": "e" * 64})),
         r"holdout.safetensors: made from another CSV .* found eeeeeeeeeeee\.",
         id="hold-out of another CSV",

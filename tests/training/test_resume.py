@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -23,8 +23,6 @@ from conftest import ROOT, TINY
 from synthetic import make_images, write_csv
 
 from cgan.files import sha256_of
-from cgan.runs.verify_resume import SAVE_EVERY, _follow, plan
-from cgan.training.state import TrainState
 
 STEPS = 120
 TRAIN = {
@@ -190,6 +188,30 @@ def test_f45_f59_after_sigkill_of_dvc_and_training_repro_resumes_to_the_same_bit
     assert "Resuming at step" in resumed
     assert_one_training(repo, uninterrupted)
     assert "train" in locked(repo)
+
+
+@pytest.mark.slow
+def test_f45_killed_at_random_moments_and_within_saves_a_training_ends_in_the_same_bits(
+    repo: Path, uninterrupted: dict[str, str]
+) -> None:
+    dice, within_saves = random.Random(0), 0
+    for kill in range(4):
+        said, saved = len(words(repo)) if kill else 0, checkpoints(repo)
+        with running(repo, *STAGE) as training:
+            until(lambda: "Training deconv" in words(repo)[said:], training)  # noqa: B023
+            if kill % 2:
+                until(lambda: checkpoints(repo) != saved, training)  # noqa: B023
+                until(lambda: any(repo.glob(".cgan/checkpoints/*/.step-*.tmp")), training)
+            else:
+                time.sleep(dice.random() * 0.3)
+            training.kill()
+        assert training.returncode == -signal.SIGKILL
+        within_saves += any(repo.glob(".cgan/checkpoints/*/.step-*.tmp"))
+    assert within_saves
+
+    assert "Resuming at step" in run(repo, *STAGE).stdout
+
+    assert results(repo) == uninterrupted
 
 
 @pytest.mark.slow
@@ -596,69 +618,3 @@ def test_f71_a_second_repro_is_refused_while_one_runs(
         assert "is busy" in second.stdout
         assert first.wait(60) == 0
     assert results(repo) == uninterrupted
-
-
-def test_kills_are_spread_over_the_training_and_every_second_one_waits_for_a_save() -> None:
-    kills = plan(200, 400, seed=1)
-    assert plan(200, 400, seed=1) == kills != plan(200, 400, seed=2)
-    assert [kill.step for kill in kills] == sorted(kill.step for kill in kills)
-    assert kills[0].step < 20 < 360 < kills[-1].step < 400
-    aimed = [kill for kill in kills if kill.in_save]
-    assert len(aimed) == 100
-    assert max(kill.step for kill in aimed) < 400 - SAVE_EVERY
-
-
-def test_progress_of_a_killed_training_is_its_furthest_step(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    shown: list[int] = []
-
-    def progress(what: str, steps: range, *_: Any) -> Iterator[int]:
-        for step in steps:
-            shown.append(step)
-            yield step
-        shown.append(-1)
-
-    monkeypatch.setattr("cgan.runs.verify_resume.progress", progress)
-    with _follow("with kills", range(6), 10, print) as reached:
-        furthest = []
-        for step in (0, 1, 2, 3, 2, 3, 4, 5):  # killed after 3, and resumed at 2
-            reached(step)
-            furthest.append(shown[-1])
-    assert furthest == [0, 1, 2, 3, 3, 3, 4, 5]
-    assert shown == [0, 1, 2, 3, 4, 5, -1], "and the bar is closed"
-
-
-def verify_resume(project: Path) -> subprocess.CompletedProcess[str]:
-    options = ("--kills", "4", "--steps", "100")
-    return run(project, sys.executable, "-m", "cgan.cli", "verify-resume", *options, check=False)
-
-
-@pytest.mark.slow
-def test_verify_resume_certifies_and_records_it(repo: Path) -> None:
-    done = verify_resume(repo)
-    assert done.returncode == 0, done.stdout
-    assert "Resume is exact: 100 steps of 8, 4 SIGKILLs" in done.stdout
-    assert statuses(repo) == ["FINISHED"]
-    tags = dict(rows(repo, "select key, value from tags"))
-    assert (tags["cgan.resume"], tags["cgan.resume.kills"]) == ("exact", "4")
-    assert not list((repo / ".cgan/verify-resume").iterdir())
-    assert not (repo / RESULTS[0]).exists()
-
-
-@pytest.mark.slow
-def test_verify_resume_names_what_differs_when_a_checkpoint_forgets_something(repo: Path) -> None:
-    # Whatever the module that restores looks like: its last lines undo a part of it.
-    source = Path(inspect.getfile(TrainState)).relative_to(ROOT)
-    with (repo / source).open("a") as file:
-        file.write(
-            "_whole = TrainState.restore\n"
-            "def _forgetful(self, *checkpoint):\n"
-            "    _whole(self, *checkpoint)\n"
-            "    self.generator_optimizer.state.clear()\n"
-            "TrainState.restore = _forgetful\n"
-        )
-    done = verify_resume(repo)
-    assert done.returncode == 1
-    assert "Resume is NOT exact" in done.stdout
-    assert "generator_optimizer" in done.stdout.rpartition("\n\n")[2]
