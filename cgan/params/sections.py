@@ -318,10 +318,16 @@ class SweepParams(Section):
     space: dict[str, Dimension] = Field(min_length=1)
 
 
+def _check_experiment(name: str) -> str:
+    if len(name) > 500:
+        raise ValueError(f"{len(name):,} characters, and MLflow takes at most 500. Shorten it")
+    return name
+
+
 class TrackingParams(Section):
     """What is sent to MLflow, and what happens when it cannot be reached."""
 
-    experiment: RelativeName
+    experiment: Annotated[RelativeName, AfterValidator(_check_experiment)]
     on_unreachable: Literal["spool", "fail"]
     system_metrics: bool
 

@@ -361,6 +361,12 @@ def test_f36_name_that_leads_outside_is_refused(load: Load, name: str, value: st
     assert f"`{name}`: " in message and "leads outside" in message and repr(value) in message
 
 
+def test_f33_a_longer_experiment_name_than_mlflow_takes_is_refused(load: Load) -> None:
+    message = refusal(load, {"tracking.experiment": "x" * 501})
+    assert "`tracking.experiment`: 501 characters, and MLflow takes at most 500" in message
+    assert len(load({"tracking.experiment": "x" * 500}).tracking.experiment) == 500
+
+
 def test_f36_data_path_may_be_anywhere_and_members_may_be_in_folders(load: Load) -> None:
     params = load({"data.path": "/mnt/../x.csv", "data.member": "a/b..c/train.csv"})
     assert (params.data.path, params.data.member) == ("/mnt/../x.csv", "a/b..c/train.csv")
