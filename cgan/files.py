@@ -8,7 +8,7 @@ import glob
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,14 @@ def replacing(path: Path | str) -> Iterator[Path]:
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*-*.tmp"):
         if not _lives(leftover.name.removeprefix(f".{path.name}.").partition("-")[0]):
             leftover.unlink(missing_ok=True)
-    prefix = f".{path.name}.{os.getpid()}-"
-    descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary.touch(exist_ok=False)
+    mode = temporary.stat().st_mode  # by the umask, whatever mode its writer gives it
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
         for folder in changed:
             sync_folder(folder)

@@ -78,7 +78,17 @@ def test_a_file_keeps_its_old_content_until_the_new_one_is_whole(tmp_path: Path)
     write_bytes(path, b"new")
     assert path.read_bytes() == b"new"
     assert path.stat().st_ino != inode, "never written through a link of DVC's"
-    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_a_file_has_the_mode_that_the_umask_gives(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        with replacing(tmp_path / "file") as temporary:
+            temporary.chmod(0o600)  # as some writers of files do
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
 
 
 def test_json_is_indented_in_the_order_given_with_its_letters_and_never_nan(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ class JudgeParams(Section):
     """Stage train_judge: the class network behind the metrics."""
 
     total_kimg: float = Field(gt=0, le=1_000_000)
-    batch_size: int = Field(ge=2)
+    batch_size: int = Field(ge=2, le=1_000_000)
     peak_lr: float = Field(gt=0, le=10)
     width: int = Field(ge=4, le=512)
     seed: int = Field(ge=0, lt=2**31)
@@ -137,23 +137,23 @@ class TrainChoices(Section):
     discriminator_width: int = Field(gt=0, le=1024)
     max_width: int = Field(gt=0, le=4096)
     objective: Literal["logistic", "least_squares"]
-    auxiliary_discriminator: float = Field(ge=0)
-    auxiliary_generator: float = Field(ge=0)
-    class_logit_weight: Annotated[float, Field(ge=0)] | Auto
+    auxiliary_discriminator: float = Field(ge=0, le=1_000_000)
+    auxiliary_generator: float = Field(ge=0, le=1_000_000)
+    class_logit_weight: Annotated[float, Field(ge=0, le=1_000_000)] | Auto
     max_shift: Annotated[int, Field(ge=0, le=64)] | Auto
-    r1_gamma: float = Field(ge=0)
-    r1_every: int = Field(gt=0)
+    r1_gamma: float = Field(ge=0, le=1_000_000)
+    r1_every: int = Field(gt=0, le=1_000_000)
     updates: Literal["one_pass", "two_passes", "in_turn"]
     optimizer: Literal["adam", "adadelta"]
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, le=1000)
     adam_beta1: float = Field(ge=0, lt=1)
     adam_beta2: float = Field(ge=0, lt=1)
     adadelta_rho: float = Field(gt=0, lt=1)
-    adadelta_eps: float = Field(gt=0)
-    gradient_clip: float = Field(ge=0)
+    adadelta_eps: float = Field(gt=0, le=1)
+    gradient_clip: float = Field(ge=0, le=1_000_000)
     decay_from: float = Field(ge=0, le=1)
     final_lr_fraction: float = Field(ge=0, le=1)
-    batch_size: int = Field(ge=2)
+    batch_size: int = Field(ge=2, le=1_000_000)
     cpu_parts: int = Field(ge=1, le=64)
     total_kimg: Annotated[float, Field(gt=0, le=1_000_000)] | Auto
     ema_half_life_kimg: float = Field(ge=0)
@@ -199,7 +199,7 @@ class TrainChoices(Section):
 class TrainParams(TrainChoices):
     """The same with a number for each `auto`: what a training is run with."""
 
-    class_logit_weight: float = Field(ge=0)
+    class_logit_weight: float = Field(ge=0, le=1_000_000)
     max_shift: int = Field(ge=0, le=64)
     total_kimg: float = Field(gt=0, le=1_000_000)
 
@@ -311,10 +311,16 @@ class SweepParams(Section):
     space: dict[str, Dimension] = Field(min_length=1)
 
 
+def _check_experiment(name: str) -> str:
+    if len(name) > 500:
+        raise ValueError(f"{len(name):,} characters, and MLflow takes at most 500. Shorten it")
+    return name
+
+
 class TrackingParams(Section):
     """What is sent to MLflow, and what happens when it cannot be reached."""
 
-    experiment: RelativeName
+    experiment: Annotated[RelativeName, AfterValidator(_check_experiment)]
     on_unreachable: Literal["spool", "fail"]
     system_metrics: bool
 

@@ -132,16 +132,17 @@ def _write_folder(out: Path, images: Tensor, labels: Tensor, _: list[str] | None
         raise CganError(f"{out}: exists and is not empty. Remove it or name another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    made = temporary / "set"
     try:
+        made.mkdir()
         counts = [0] * (int(labels.max()) + 1)
         for label, image in zip(labels.tolist(), images, strict=True):
-            folder = temporary / str(label)
+            folder = made / str(label)
             folder.mkdir(exist_ok=True)
             png = png_of(image)
             (folder / f"{label}_{counts[label]:05d}.png").write_bytes(png)
             counts[label] += 1
-        temporary.chmod(0o755)
-        temporary.replace(out)
+        made.replace(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -128,11 +128,31 @@ def test_f31_missing_key_and_missing_section_are_named(load: Load) -> None:
 @pytest.mark.parametrize(
     ("name", "written", "expected", "advice"),
     [
-        ("train.lr", "'0.00001'", "a number above 0, got the text '0.00001'", "1e-05"),
-        ("train.lr", "'1.0e-3'", "a number above 0, got the text '1.0e-3'", "0.001"),
-        ("train.lr", ".5e3", "a number above 0, got the text '.5e3'", "500.0"),
-        ("train.batch_size", "'96'", "a whole number at least 2, got the text '96'", "96"),
-        ("train.batch_size", "96.0", "a whole number at least 2, got 96.0", "96"),
+        (
+            "train.lr",
+            "'0.00001'",
+            "a number above 0 and at most 1000, got the text '0.00001'",
+            "1e-05",
+        ),
+        (
+            "train.lr",
+            "'1.0e-3'",
+            "a number above 0 and at most 1000, got the text '1.0e-3'",
+            "0.001",
+        ),
+        ("train.lr", ".5e3", "a number above 0 and at most 1000, got the text '.5e3'", "500.0"),
+        (
+            "train.batch_size",
+            "'96'",
+            "a whole number at least 2 and at most 1000000, got the text '96'",
+            "96",
+        ),
+        (
+            "train.batch_size",
+            "96.0",
+            "a whole number at least 2 and at most 1000000, got 96.0",
+            "96",
+        ),
         ("data.max_megabytes", "1e6", "a whole number above 0, got 1000000.0", "1000000"),
         ("data.max_megabytes", "'1e6'", "a whole number above 0, got the text '1e6'", "1000000"),
     ],
@@ -149,7 +169,10 @@ def test_f32_number_of_the_wrong_kind_is_refused_with_what_to_write(
 @pytest.mark.parametrize("written", ["'0.5'", "0.5", "1e300", "'1e300'", "'two'", "'inf'"])
 def test_f32_nothing_is_advised_that_would_not_do(load: Load, written: str) -> None:
     message = refusal(load, text=with_text("train.batch_size", written))
-    assert "must be a whole number at least 2, got" in message and "Write" not in message
+    assert (
+        "must be a whole number at least 2 and at most 1000000, got" in message
+        and "Write" not in message
+    )
 
 
 # By YAML 1.1 most of these are something else: 10, 90, true.
@@ -172,7 +195,10 @@ def test_f32_a_value_is_read_by_yaml_1_2(tmp_path: Path, written: str, value: An
 @pytest.mark.parametrize("written", ["yes", "On", "NO", "1:30"])
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("train.lr", "a number above 0"), ("tracking.system_metrics", "true or false")],
+    [
+        ("train.lr", "a number above 0 and at most 1000"),
+        ("tracking.system_metrics", "true or false"),
+    ],
 )
 def test_f32_text_that_yaml_1_1_took_for_something_else_stays_a_text(
     load: Load, name: str, expected: str, written: str
@@ -206,18 +232,35 @@ def test_f32_line_end_of_yaml_1_1_alone_starts_no_key(load: Load, end: str) -> N
     assert message.isprintable()
 
 
+# What torch computes with: as float32, 1e300 is inf, or a traceback.
+FLOAT32 = (
+    *("auxiliary_discriminator", "auxiliary_generator", "class_logit_weight", "r1_gamma", "lr"),
+    *("adadelta_eps", "gradient_clip"),
+)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("train.lr", 0, "must be a number above 0, got 0"),
-        ("train.lr", -1.0, "must be a number above 0, got -1.0"),
-        ("train.lr", math.nan, "must be a number above 0, got nan"),
-        ("train.lr", math.inf, "must be a number above 0, got inf"),
-        ("train.lr", True, "must be a number above 0, got the truth value true"),
-        ("train.lr", None, "must be a number above 0, got nothing"),
-        ("train.lr", [0.1], "must be a number above 0, got a list"),
-        ("train.batch_size", True, "must be a whole number at least 2, got the truth value true"),
-        ("train.batch_size", 64.0, "must be a whole number at least 2, got 64.0"),
+        ("train.lr", 0, "must be a number above 0 and at most 1000, got 0"),
+        ("train.lr", -1.0, "must be a number above 0 and at most 1000, got -1.0"),
+        ("train.lr", math.nan, "must be a number above 0 and at most 1000, got nan"),
+        ("train.lr", math.inf, "must be a number above 0 and at most 1000, got inf"),
+        ("train.lr", True, "must be a number above 0 and at most 1000, got the truth value true"),
+        ("train.lr", None, "must be a number above 0 and at most 1000, got nothing"),
+        ("train.lr", [0.1], "must be a number above 0 and at most 1000, got a list"),
+        (
+            "train.batch_size",
+            True,
+            "must be a whole number at least 2 and at most 1000000, got the truth value true",
+        ),
+        (
+            "train.batch_size",
+            64.0,
+            "must be a whole number at least 2 and at most 1000000, got 64.0",
+        ),
+        *((f"train.{name}", 1e300, "and at most 1") for name in FLOAT32),
+        ("train.r1_every", 10**9, "and at most 1000000"),
         ("train.seed", -1, "must be a whole number at least 0 and below 2147483648, got -1"),
         ("train.log_every", 10**9, "must be a whole number above 0 and at most 10000"),
         ("train.generator", "dcgan", "must be one of `deconv`, `upsample`, `embed`, `demo`, got"),
@@ -309,6 +352,12 @@ def test_f35_foreign_tags_are_refused_and_nothing_runs(
 def test_f36_name_that_leads_outside_is_refused(load: Load, name: str, value: str) -> None:
     message = refusal(load, {name: value})
     assert f"`{name}`: " in message and "leads outside" in message and repr(value) in message
+
+
+def test_f33_a_longer_experiment_name_than_mlflow_takes_is_refused(load: Load) -> None:
+    message = refusal(load, {"tracking.experiment": "x" * 501})
+    assert "`tracking.experiment`: 501 characters, and MLflow takes at most 500" in message
+    assert len(load({"tracking.experiment": "x" * 500}).tracking.experiment) == 500
 
 
 def test_f36_data_path_may_be_anywhere_and_members_may_be_in_folders(load: Load) -> None:

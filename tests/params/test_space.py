@@ -39,7 +39,10 @@ def load(tmp_path: Path) -> Any:
         ({"train_judge.width": {"choices": [4, 8]}}, "only params of `train` can be searched"),
         ({"train.seed": {"low": 1, "high": 9}}, "a seed is luck"),
         ({"train.probes": {"low": 1, "high": 9}}, "trials are compared probe by probe"),
-        ({"train.lr": {"low": -1.0, "high": 1.0}}, "`train.lr` must be a number above 0, got -1.0"),
+        (
+            {"train.lr": {"low": -1.0, "high": 1.0}},
+            "`train.lr` must be a number above 0 and at most 1000, got -1.0",
+        ),
         ({"train.adam_beta1": {"low": 0.0, "high": 1.0}}, "below 1, got 1.0"),
         ({"train.latent_dim": {"low": 1.5, "high": 9.5}}, "must be a whole number"),
         (
@@ -69,7 +72,9 @@ def test_a_space_that_cannot_be_searched_is_refused(load: Any, space: Any, words
 
 def test_all_faults_are_told_at_once(load: Any) -> None:
     space = {"train.seed": {"low": 1, "high": 9}, "train.lr": {"low": -1.0, "high": 1.0}}
-    with pytest.raises(ParamsError, match=r"(?s)2 problems.*above 0, got -1\.0.*a seed is luck"):
+    with pytest.raises(
+        ParamsError, match=r"(?s)2 problems.*above 0 and at most 1000, got -1\.0.*a seed is luck"
+    ):
         load(space)
 
 

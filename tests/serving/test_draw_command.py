@@ -152,7 +152,12 @@ def test_a_set_as_csv_is_in_kaggles_form() -> None:
 
 @pytest.mark.parametrize("out", ["drawn/", "drawn", "deep/drawn"])
 def test_a_set_as_a_folder_has_a_png_for_each_drawing(out: str) -> None:
-    assert run("--per-class", "2", "--seed", "3", "--out", out).exit_code == 0
+    before = os.umask(0o027)
+    try:
+        assert run("--per-class", "2", "--seed", "3", "--out", out).exit_code == 0
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (Path(out), *Path(out).glob("*"))} == {0o750}
     names = sorted(str(path.relative_to(out)) for path in Path(out).rglob("*.png"))
     assert names == [f"{label}/{label}_{index:05d}.png" for label in range(10) for index in (0, 1)]
     images = expected(list(range(10)) * 2, 3)[:, 0]

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import tracked
 from conftest import ROOT, TINY
 from synthetic import make_images
 from tracked import DATASET, FITTED, PARAMS, STEPS, Store, a_generator, log_steps, training
@@ -344,6 +345,30 @@ def test_f46_killed_training_is_resumed_in_its_own_run(root: Path) -> None:
     assert store.steps("loss/generator") == list(range(201))
     assert store.tags(run_id)["cgan.resumed"] == "true"
     assert not journal.exists()
+
+
+def test_a_training_resumes_in_its_run_whatever_changed_in_sections_that_it_does_not_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt), training(root) as tracker:
+        log_steps(tracker, STEPS[:5])
+        raise KeyboardInterrupt
+    flush(root)
+    changes: dict[str, dict[str, Any]] = {
+        "gate": {"promote": not PARAMS.gate.promote},
+        "reevaluate": {"max_agreement_drop": 0.5},
+        "sweep": {"trials": PARAMS.sweep.trials + 1},
+        "tracking": {"system_metrics": not PARAMS.tracking.system_metrics},
+    }
+    sections = {k: getattr(PARAMS, k).model_copy(update=v) for k, v in changes.items()}
+    monkeypatch.setattr(tracked, "PARAMS", PARAMS.model_copy(update=sections))
+    with training(root) as tracker:
+        log_steps(tracker, STEPS[5:])
+    flush(root)
+    store = Store(root / "mlflow.db")
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    assert store.steps("loss/generator") == STEPS
+    assert not journals(root).joinpath("k1").exists(), "nothing was refused"
 
 
 def test_failed_training_ends_as_failed_with_its_reason(root: Path) -> None:
@@ -858,6 +883,16 @@ def test_mlflow_experiment_name_names_the_experiment_of_new_runs(
     query = "select e.name, r.status from runs r join experiments e using (experiment_id)"
     assert store.rows(query) == [("mine", "FINISHED")]
     assert store.steps("quality/fid_judge") == [STEPS[-1]]
+
+
+def test_an_experiment_name_that_mlflow_would_refuse_is_refused_before_the_training(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "x" * 501)
+    refused = pytest.raises(TrackingError, match="has 501 characters, and MLflow takes at most 500")
+    with refused, training(root):
+        pytest.fail("began")
+    assert not journals(root).exists()
 
 
 def test_reopening_without_a_usable_reference_records_nowhere(root: Path) -> None:
