@@ -220,12 +220,12 @@ def _add_machines(app: FastAPI, service: Service) -> None:
     @app.get("/readyz", summary="Is there a model, which, since when; does the registry answer?")
     async def ready() -> Response:
         keeper = service.keeper
-        served, look, age = keeper.current, keeper.look, keeper.answer_age_s()
+        served, age = keeper.current, keeper.answer_age_s()
         registry = {
             "follows": keeper.alias,
-            "answers": look.answers,
+            "answers": keeper.answers,
             "seconds_since_answer": None if age is None else round(age, 1),
-            "problem": look.problem,
+            "problem": keeper.problem,
         }
         state = {
             "ready": served is not None,
