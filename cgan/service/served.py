@@ -253,14 +253,13 @@ class Keeper:
         except Exception as error:  # such as no memory, or no disk
             log.exception("loading version %d failed", number)
             return self._not_loaded(registry, number, f" ({type(error).__name__}).")
+        if taken == number:
+            self._keep(new)
         before, self.current, self._unmeasured = self.current, new, problem is not None
         if before or self._thread:
             was = before.named if before else "nothing"
             log.info("served is now %s, before: %s", new.named, was)
-        if taken != number:
-            return self._not_loaded(registry, number, ".")
-        self._keep(new)
-        return problem
+        return problem if taken == number else self._not_loaded(registry, number, ".")
 
     def _measure(self, registry: Registry, served: Served) -> str | None:
         """Add the metrics that could not be read when the version was taken."""
