@@ -1,186 +1,136 @@
-"""What a request asks for, checked before anything is drawn. All that is wrong with it is told at once."""
+"""What a request asks for, and in which words it is refused."""
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import reprlib
+from typing import Annotated, Any
+
+from fastapi.exceptions import HTTPException, RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
 
 from cgan.errors import CganError
 from cgan.serving.generator import MAX_SEED, Generator
 from cgan.serving.picture import MAX_SCALE
 
-MAX_BODY_BYTES = 2**16
 MAX_TEXT = 10_000  # characters
 MAX_DRAWINGS = 10_000
-MAX_UNKNOWN = 5  # fields that a refusal names
-FIELDS = "text or labels, seed, count, scale"
+SHOWN = 5  # faults of one request
+FIELDS = "There are text, labels (of POST), seed, count and scale."
+EXAMPLE = 'Send an object such as {"text": "2024", "seed": 7}.'
 
-
-class RefusedError(CganError):
-    """A request that is not served: why in words, with its HTTP status and headers."""
-
-    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(detail)
-        self.status, self.headers = status, headers or {}
-
-
-@dataclass(frozen=True)
-class DrawRequest:
-    """`rows` variants of each of `labels`, row by row."""
-
-    labels: list[int]
-    seed: int = 0
-    rows: int = 1
-    scale: int | None = None
-
-    @property
-    def drawings(self) -> int:
-        return len(self.labels) * self.rows
-
-    @property
-    def all_labels(self) -> list[int]:
-        return self.labels * self.rows
-
-
-def _whole(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-# Field → what it must be, in words, and whether a value is that.
-_EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "text": (
-        f"a text of 1 to {MAX_TEXT:,} characters",
-        lambda value: isinstance(value, str) and 1 <= len(value) <= MAX_TEXT,
+Text = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_TEXT,
+        description='Classes, as in `cgan draw`: "2024"; of more than 10 classes "12,3 40".',
+        examples=["2024"],
     ),
-    "labels": (
-        f"a list of 1 to {MAX_DRAWINGS:,} classes, by number or by name",
-        lambda value: isinstance(value, list) and 1 <= len(value) <= MAX_DRAWINGS,
+]
+Labels = Annotated[
+    list[StrictInt | StrictStr],
+    Field(
+        min_length=1,
+        max_length=MAX_DRAWINGS,
+        fail_fast=True,
+        description="Classes one by one, by number or by name, in place of `text`.",
     ),
-    "seed": (f"a whole number from 0 to {MAX_SEED}", _whole(0, MAX_SEED)),
-    "count": (f"a whole number from 1 to {MAX_DRAWINGS:,}", _whole(1, MAX_DRAWINGS)),
-    "scale": (f"a whole number from 1 to {MAX_SCALE}", _whole(1, MAX_SCALE)),
-}
+]
 
 
-def from_body(body: bytes, generator: Generator) -> DrawRequest:
-    """Raises RefusedError: 400 for what is no JSON object, 422 for one that asks for the impossible."""
-    return _checked(_parsed(body), "the body", generator)
+class _Question(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Equal seeds draw equal pictures.")
+    count: int = Field(
+        1,
+        ge=1,
+        le=MAX_DRAWINGS,
+        description=f"Variants of each; drawings in all: at most {MAX_DRAWINGS:,}.",
+    )
+    scale: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_SCALE,
+        description="Enlarges each pixel so many times. Of pictures only.",
+    )
 
 
-def from_query(pairs: Sequence[tuple[str, str]], generator: Generator) -> DrawRequest:
-    """Of the address of a picture: `text`, `seed`, `count`, `scale`."""
-    fields: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in fields:
-            raise RefusedError(422, f"the query: `{name[:40]}` stands there twice. Give it once.")
-        if name == "labels":
-            raise RefusedError(
-                422, "the query: `labels` is for POST /draw. Give `text`, as in ?text=2024&seed=7."
-            )
-        number = name in ("seed", "count", "scale") and re.fullmatch(r"[0-9]{1,19}", value)
-        fields[name] = int(value) if number else value
-    return _checked(fields, "the query", generator)
+class DrawQuery(_Question):
+    """What `GET /draw` asks for."""
+
+    text: Text
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
-    example = 'Send an object such as {"text": "2024", "seed": 7}.'
+class DrawRequest(_Question):
+    """What `POST /draw` asks for: `text` or `labels`."""
 
-    def refuse_constant(name: str) -> Any:
-        raise ValueError(f"{name} is no JSON")
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {"text": "2024", "seed": 7},
+                {"labels": [3, 1, 4], "seed": 1, "count": 5, "scale": 2},
+            ]
+        },
+    )
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a key stands there twice")
-        return found
+    text: Text | None = None
+    labels: Labels | None = None
 
-    def whole(digits: str) -> int | float:
-        return int(digits) if len(digits) <= 20 else math.inf  # no limit of ours is as high
+    @model_validator(mode="after")
+    def _check(self) -> DrawRequest:
+        if (self.text is None) == (self.labels is None):
+            found = "neither" if self.text is None else "both"
+            raise ValueError(f"expected `text` or `labels`, found {found}")
+        return self
 
+
+def labels_of(question: DrawQuery | DrawRequest, generator: Generator) -> list[int]:
+    """The classes, a row of variants. Raises HTTPException (422) for what is no class, and for too many."""
+    given = getattr(question, "labels", None)
     try:
-        document = json.loads(
-            body.decode(), parse_constant=refuse_constant, object_pairs_hook=once, parse_int=whole
+        labels = generator.labels(question.text or "" if given is None else given)
+    except CganError as error:
+        raise HTTPException(422, f"`{'text' if given is None else 'labels'}`: {error}") from None
+    drawings = len(labels) * question.count
+    if drawings > MAX_DRAWINGS:
+        raise HTTPException(
+            422,
+            f"the request: {len(labels):,} labels × {question.count:,} variants are {drawings:,} drawings, "
+            f"at most {MAX_DRAWINGS:,} are made at once. Ask several times, with other seeds.",
         )
-    except UnicodeDecodeError as error:
-        raise RefusedError(
-            400, f"the body: expected UTF-8, found something else at byte {error.start}. {example}"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        reason = (getattr(error, "msg", None) or str(error)).removesuffix(" at")
-        reason = "nested too deep" if isinstance(error, RecursionError) else reason
-        place = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        raise RefusedError(
-            400, f"the body: expected JSON, found something else ({reason}{place}). {example}"
-        ) from None
-    if not isinstance(document, dict):
-        raise RefusedError(
-            400, f"the body: expected a JSON object, found {_shown(document)}. {example}"
-        )
-    return document
-
-
-def _checked(fields: dict[str, Any], where: str, generator: Generator) -> DrawRequest:
-    found = {name: value for name, value in fields.items() if value is not None}
-    faults = []
-    if unknown := [f"`{name[:40]}`" for name in found if name not in _EXPECTED]:
-        more = f" and {len(unknown) - MAX_UNKNOWN:,} more" if len(unknown) > MAX_UNKNOWN else ""
-        such = "there is no such field" if len(unknown) == 1 else "there are no such fields"
-        faults.append(f"{', '.join(unknown[:MAX_UNKNOWN])}{more}: {such}. There are {FIELDS}.")
-    faults += [
-        f"`{name}`: expected {words}, found {_shown(found[name])}."
-        for name, (words, holds) in _EXPECTED.items()
-        if name in found and not holds(found[name])
-    ]
-    if ("text" in found) == ("labels" in found):
-        both = "both" if "text" in found else "neither"
-        faults.append(
-            f"expected `text` or `labels`, found {both}. Say with one of them what to draw."
-        )
-    if not faults:
-        try:
-            labels = generator.labels(found["text"] if "text" in found else _plain(found["labels"]))
-        except CganError as error:
-            name = "text" if "text" in found else "labels"
-            raise RefusedError(422, f"{where}: `{name}`: {error}") from None
-        rows = found.get("count", 1)
-        if len(labels) * rows <= MAX_DRAWINGS:
-            return DrawRequest(labels, found.get("seed", 0), rows, found.get("scale"))
-        faults.append(
-            f"{len(labels):,} labels × {rows:,} variants are {len(labels) * rows:,} drawings, at most "
-            f"{MAX_DRAWINGS:,} are made at once. Ask several times, with other seeds."
-        )
-    raise RefusedError(422, f"{where}: {_joined(faults)}")
-
-
-def _plain(labels: list[Any]) -> list[Any]:
-    """Raises CganError for what is neither a number nor a name: true is no class, nor is 1.0."""
-    for position, label in enumerate(labels):
-        if type(label) not in (int, str):
-            raise CganError(
-                f"expected a class at index {position}, by number or by name, found {_shown(label)}."
-            )
     return labels
 
 
-def _joined(faults: Iterable[str]) -> str:
-    return " ".join(faults)
+def refusal(error: RequestValidationError) -> tuple[int, str]:
+    """The status, and all that is wrong in words."""
+    by_place = {tuple(fault["loc"][:3]): fault for fault in reversed(error.errors())}
+    faults = list(reversed(by_place.values()))
+    [where, *place] = faults[0]["loc"]
+    if faults[0]["type"] == "json_invalid":
+        found = f"{faults[0]['ctx']['error'].removesuffix(' at')} at character {place[0]}"
+        return 400, f"the body: expected JSON, found something else ({found}). {EXAMPLE}"
+    if isinstance(faults[0]["input"], bytes):
+        return 415, (
+            "Content-Type: expected application/json, found another or none. With curl: "
+            '--json \'{"text": "2024"}\'.'
+        )
+    more = f" And {len(faults) - SHOWN:,} more." if len(faults) > SHOWN else ""
+    words = " ".join(_in_words(fault) for fault in faults[:SHOWN])
+    return 422, f"the {where}: {words}{more} {FIELDS if place else EXAMPLE}"
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return f"a list of {len(value):,}" if value else "an empty list"
-    if isinstance(value, str):
-        if len(value) > 40:
-            return f"a text of {len(value):,} characters"
-        return repr(value) if value else "an empty text"
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, float) and math.isinf(value):
-        return "a number too far from 0"
-    return str(value)
+def _in_words(fault: dict[str, Any]) -> str:
+    place = fault["loc"][1:]
+    name = f"`{ascii(str(place[0])[:40])[1:-1]}`: " if place else ""
+    if fault["type"] == "extra_forbidden":
+        return f"{name}there is no such field."
+    if fault["type"] == "value_error":
+        return f"{str(fault['msg']).removeprefix('Value error, ')}."
+    if fault["type"] == "missing":
+        return f"{name}required, found nothing."
+    at = f"at index {place[1]}: " if place[1:] else ""
+    expected = str(fault["msg"]).replace("Input should be a valid", "expected a valid")
+    expected = expected.replace("Input should be", "expected a value")
+    return f"{name}{at}{expected}, found {reprlib.repr(fault['input'])}."

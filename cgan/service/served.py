@@ -132,14 +132,6 @@ def fallback() -> Served:
     return of_file(Generator.load(source), source)
 
 
-@dataclass(frozen=True)
-class Look:
-    """How the registry was when it was last asked. It never changes; the next look takes its place."""
-
-    answers: bool = False
-    problem: str | None = None
-
-
 class Keeper:
     """Holds what is served. `asked`: a file, an MLflow URI, an alias, or None: the champion; `fallback`
     where the registry says that there is none, or where there is no registry.
@@ -152,7 +144,8 @@ class Keeper:
     def __init__(self, asked: str | None = None, poll_s: float = POLL_S) -> None:
         self.current: Served | None = None
         self.alias = CHAMPION if asked is None else asked if asked in ALIASES else None
-        self.look = Look()
+        self.answers = False  # that the registry did when it was last asked
+        self.problem: str | None = None  # what was wrong then, in words
         self._answered: float | None = None  # time.monotonic() of the registry's last answer
         self._failed: tuple[int, float, str] | None = None  # a version, when it did not load, why
         self._unmeasured = False  # that what is served may have metrics, which could not be read
@@ -188,16 +181,6 @@ class Keeper:
         if self._thread:
             self._thread.join(self._poll_s)  # a call to a server that is away may take longer
 
-    @property
-    def answers(self) -> bool:
-        """Did the registry answer when it was last asked?"""
-        return self.look.answers
-
-    @property
-    def problem(self) -> str | None:
-        """What is wrong, in words."""
-        return self.look.problem
-
     def answer_age_s(self) -> float | None:
         """Seconds since the registry last answered; None if it never did, or is not asked."""
         return None if self._answered is None else time.monotonic() - self._answered
@@ -207,7 +190,7 @@ class Keeper:
             try:
                 self._look()
             except ModelError as error:  # of the fallback
-                self.look = Look(answers=True, problem=str(error))
+                self.problem = str(error)
 
     def _look(self, copy: Served | None = None) -> None:
         """Ask once; take over what is new. Whatever fails, what is served stays.
@@ -227,12 +210,11 @@ class Keeper:
                     problem = self._take(registry, number)
                 elif self._unmeasured:
                     problem = self._measure(registry, self.current)
-        except (
-            Exception
-        ) as error:  # besides CganError, the stores let through what their clients raise
-            problem = str(error) if isinstance(error, CganError) else f"{type(error).__name__}"
-            if not isinstance(error, CganError):
-                log.exception("looking at the registry failed")
+        except CganError as error:
+            problem = str(error)
+        except Exception as error:  # the stores let through what their clients raise
+            problem = f"the registry cannot be asked ({type(error).__name__})."
+            log.exception("looking at the registry failed")
         if self.current is None:
             if self._asked is None and (vacant or not self._expected):
                 self.current = fallback()
@@ -246,7 +228,7 @@ class Keeper:
                 log.log(level, "%s Served for now: %s.", problem, served)
             else:
                 log.info("the registry's problem is over")
-        self.look = Look(answers, problem)
+        self.answers, self.problem = answers, problem
 
     def _take(self, registry: Registry, number: int) -> str | None:
         """Serve a version from now on. Returns what is wrong, in words."""
@@ -264,25 +246,19 @@ class Keeper:
                     taken, loaded = number, load_generator(path)
             source = f"models:/{registry.model}/{taken}"
             quality, problem = _quality_of(registry, taken)
-            new = Served(
-                Generator(*loaded, source),
-                source,
-                registered=registry.model,
-                version=taken,
-                alias=self.alias,
-                **quality,
-            )
+            generator = Generator(*loaded, source)
+            new = Served(generator, source, registry.model, taken, self.alias, **quality)
         except ModelError as error:
             return self._not_loaded(registry, number, f": {error}")
         except Exception as error:  # such as no memory, or no disk
             log.exception("loading version %d failed", number)
             return self._not_loaded(registry, number, f" ({type(error).__name__}).")
+        if taken == number:
+            self._keep(new)
         before, self.current, self._unmeasured = self.current, new, problem is not None
         if before or self._thread:
             was = before.named if before else "nothing"
             log.info("served is now %s, before: %s", new.named, was)
-        if taken == number:
-            self._keep(new)
         return problem if taken == number else self._not_loaded(registry, number, ".")
 
     def _measure(self, registry: Registry, served: Served) -> str | None:
@@ -320,15 +296,9 @@ class Keeper:
         except CganError as error:
             log.warning("the copy of what was served last: %s", error)
             return None
-        version = int(facts.pop("registry_version"))
-        return Served(
-            Generator(network, facts, path),
-            str(path),
-            registered=self._model,
-            version=version,
-            alias=self.alias,
-            kept=True,
-        )
+        number = int(facts.pop("registry_version"))
+        generator = Generator(network, facts, path)
+        return Served(generator, str(path), self._model, number, self.alias, kept=True)
 
     def _not_loaded(self, registry: Registry, number: int, why: str) -> str:
         words = f"the {self.alias}, version {number} of `{registry.model}`, cannot be loaded{why}"

@@ -21,22 +21,20 @@ from cgan.serving.generator import Generator
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [
-        ("/draw", 422, "expected `text` or `labels`"),
-        ("/draw?text=1&text=2", 422, "`text` stands there twice"),
-        ("/draw?labels=1", 422, "`labels` is for POST"),
+        ("/draw", 422, "`text`: required, found nothing"),
+        ("/draw?text=1&labels=1", 422, "`labels`: there is no such field"),
         ("/draw?text=1&seed=x", 422, "found 'x'"),
         ("/draw?text=1&seed=-1", 422, "found '-1'"),
-        ("/draw?text=1&seed=9999999999999999999", 422, "`seed`: expected a whole number"),
-        ("/draw?text=%ff", 400, "expected fields in UTF-8"),
-        ("/draw?" + "&".join(f"a{i}=1" for i in range(21)), 422, "at most 20 fields"),
         (
-            "/draw?" + "&".join(f"a{i}=1" for i in range(20)),
+            "/draw?text=1&seed=9999999999999999999",
             422,
-            "`a4` and 15 more: there are no such",
+            "`seed`: expected a value less than or equal to",
         ),
+        ("/draw?text=%ff", 422, "is not a class"),
+        ("/draw?" + "&".join(f"a{i}=1" for i in range(2000)), 422, "And 1,996 more."),
         ("/draw?text=1&debug=1", 422, "`debug`: there is no such field"),
         ("/draw?text=1&scale=", 422, "`scale`: expected"),
-        ("/nowhere", 404, "there is no such address. There are /, /draw, /model"),
+        ("/nowhere", 404, "there is no such address. There are /openapi.json, /, /draw, /model"),
         ("/draw/", 404, "there is no such address"),
         ("/docs", 404, "there is no such address"),
         ("/redoc", 404, "there is no such address"),
@@ -204,9 +202,8 @@ def test_openapi_has_an_operation_with_examples_for_each_address(client: httpx.C
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {"/", "/draw", "/model", "/healthz", "/readyz", "/metrics"}
     post = document["paths"]["/draw"]["post"]
-    examples = post["requestBody"]["content"]["application/json"]["examples"]
-    for example in examples.values():
-        assert client.post("/draw", json=example["value"]).status_code == 200
+    for example in document["components"]["schemas"]["DrawRequest"]["examples"]:
+        assert client.post("/draw", json=example).status_code == 200
     forms = set(post["responses"]["200"]["content"])
     assert forms == {"image/png", "application/json", "text/csv", "application/x-npz"}
     assert "HTTPValidationError" not in json.dumps(document)

@@ -136,7 +136,7 @@ def test_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so
         (root / "elsewhere.db").rename(root / "mlflow.db")
         promote(registry, 2)
         eventually(lambda: model(client)["version"] == 2)
-        assert state(client)["problem"] is None
+        eventually(lambda: state(client)["problem"] is None)
         assert state(client)["seconds_since_answer"] < 5
         said = "".join(service.said)
         assert "Served for now: version 1 of `cgan`" in said
