@@ -28,6 +28,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import write_bytes, write_json, write_text
 from cgan.params.reading import load_params
+from cgan.processes import find_process, started_at
 from cgan.tracking.journal import JOURNAL, journals
 
 TREE = "CGAN_TREE"  # in the environment of a run that works in a tree of its own: that tree
@@ -99,7 +100,8 @@ def _remove(clone: Path, name: str) -> None:
 
 def note(clone: Path, run: str) -> None:
     """Write down that a run was taken up here: a worker that starts later can see to its end."""
-    write_json(clone / RUNS / f"{run}.json", {"pid": os.getpid(), "time": time.time()})
+    started = started_at(psutil.Process())
+    write_json(clone / RUNS / f"{run}.json", {"pid": os.getpid(), "started": started})
 
 
 def noted(clone: Path) -> dict[str, psutil.Process | None]:
@@ -107,12 +109,9 @@ def noted(clone: Path) -> dict[str, psutil.Process | None]:
     found: dict[str, psutil.Process | None] = {}
     for path in (clone / RUNS).glob("*.json"):
         found[path.stem] = None
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             known = json.loads(path.read_text())
-            process = psutil.Process(int(known["pid"]))
-            # It wrote that down after it had begun.
-            if process.is_running() and process.create_time() <= float(known["time"]):
-                found[path.stem] = process
+            found[path.stem] = find_process(int(known["pid"]), float(known["started"]))
     return found
 
 

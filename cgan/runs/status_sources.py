@@ -186,13 +186,11 @@ def mlflow_site(root: Path) -> str:
 
 def find_process(root: Path, name: str) -> Json | None:
     """What `make up` started under this name and still runs: its `pid` and `port`, a server's `site`."""
-    import psutil
+    from cgan import processes
 
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads((root / PRODUCTION / f"{name}.json").read_text())
-        process = psutil.Process(int(known["pid"]))
-        alive = process.status() != psutil.STATUS_ZOMBIE
-        if alive and abs(process.create_time() - float(known["started"])) < 0.01:
+        if processes.find_process(int(known["pid"]), float(known["started"])):
             return {**known, "site": site_of(known.get("host", LOOPBACK), known["port"])}
     return None
 

@@ -25,6 +25,7 @@ from conftest import ROOT
 from toy_project import CLI, DVC_YAML, TOY
 
 from cgan.errors import CganError
+from cgan.runs.status_sources import find_process
 from flows import production as services
 from flows import worker, workplace
 from flows.servers import AT_HOME, SERVERS_ONLY, Process, Production
@@ -101,6 +102,22 @@ def test_down_spares_a_process_that_only_has_the_number_of_ours(
     known_as(production, "mlflow", Process(sleeper.pid, started - 100, 5000))
     assert services.down(project) == ["Nothing was running."]
     assert sleeper.poll() is None
+
+
+def test_what_runs_is_still_known_after_a_step_of_the_clock(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    production = Production(project)
+    production.home.mkdir(parents=True)
+    production.start("worker", ["http.server", "0"], dict(os.environ))
+    workplace.note(project, "run")
+    boot = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot + 3600)
+    found = find_process(project, "worker")
+    assert found, "by cgan status"
+    assert workplace.noted(project)["run"] == psutil.Process()
+    assert services.down(project) == ["Stopped: worker."]
+    assert not psutil.pid_exists(found["pid"])
 
 
 def test_what_a_killed_server_left_behind_is_ended_before_its_successor_starts(
