@@ -57,6 +57,7 @@ class Scheduled:
     runs: list[Json] = field(default_factory=list)
     following: Json = field(default_factory=dict)
     workers: list[Json] = field(default_factory=list)  # of the pool, those seen last first
+    resume: str = ""  # the command that ends a pause of the pool
 
 
 def read_params(root: Path) -> tuple[Params | None, str]:
@@ -140,6 +141,10 @@ def ask_prefect(root: Path, scheduled: Scheduled) -> None:
             question = {"deployments": {"id": {"any_": [id_]}}, "limit": 1}
             for deployment in _post(f"{url}/deployments/filter", question):
                 scheduled.following["name"] = deployment["name"]
+        pool = _post(f"{url}/work_pools/filter", {"work_pools": {"name": {"any_": [POOL]}}})
+        if any(each["is_paused"] for each in pool):
+            at = without_credentials(url)
+            scheduled.resume = f"PREFECT_API_URL={at} prefect work-pool resume {POOL}"
         with contextlib.suppress(OSError):  # no such pool: no worker was ever there
             workers = _post(f"{url}/work_pools/{POOL}/workers/filter", {})
             scheduled.workers = sorted(
