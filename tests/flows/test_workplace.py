@@ -206,6 +206,7 @@ print(json.dumps([found["directory"], flows.names.__file__, os.environ.get("CGAN
     git(clone, "commit", "--quiet", "--allow-empty", "-m", "not deployed")
     assert enter(str(clone), commit=deployed)[0] == tree, "the clone is at another commit"
     assert head(Path(tree)) == deployed
+    shutil.rmtree(clone / workplace.TREES)  # there is none to tidy up
     with workplace.one_at_a_time(clone):  # as `make deploy` does it
         run = begin(str(clone), run="meanwhile", commit=head(clone))
         while "meanwhile" not in workplace.noted(clone):
