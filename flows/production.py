@@ -33,7 +33,7 @@ from flows import worker
 from flows.databases import Databases, databases_of
 from flows.names import name_slots
 from flows.servers import PASSWORD, POOL, Process, Production, end_family, top_folder
-from flows.workplace import run_in, update_clone
+from flows.workplace import one_at_a_time, run_in, update_clone
 
 LIMIT = "cgan"  # one run at a time in the clone, whichever deployment
 PORTS = {"prefect": 4200, "mlflow": 5000}
@@ -154,9 +154,8 @@ def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
         site = production.url("prefect")
         if not production.has_pool:
             raise CganError("the worker has never run. Start it: make up.")
-        was_paused = production.api("GET", f"/work_pools/{POOL}")["is_paused"]
-        production.api("PATCH", f"/work_pools/{POOL}", {"is_paused": True})
-        try:
+        # A run that begins meanwhile waits for the lock, and gets a tree of its own if its commit is another.
+        with one_at_a_time(production.work):
             if runs := worker.runs_on(production.api, CRONS):
                 run = runs[0]
                 raise CganError(
@@ -165,10 +164,8 @@ def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
                     "deploy again. Nothing was changed."
                 )
             commit = update_clone(root, production.work)
-            _register(production, crons)
-            _schedule(production)
-        finally:
-            production.api("PATCH", f"/work_pools/{POOL}", {"is_paused": was_paused})
+        _register(production, crons)
+        _schedule(production)
         lines = [f"Deployed {commit} to {production.work}."]
         if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():
             lines.append(f"Not deployed, because not committed: {', '.join(edits)}.")

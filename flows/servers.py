@@ -20,6 +20,7 @@ import psutil
 
 from cgan.errors import CganError
 from cgan.files import write_json
+from cgan.processes import find_process, started_at
 from cgan.project import PRODUCTION, SCHEDULED_WORK
 from cgan.tracking.store import BACKEND, without_credentials
 from cgan.tracking.ui import LOOPBACK, is_loopback, site_of
@@ -69,12 +70,7 @@ class Process:
         return site_of(self.host, self.port)
 
     def find(self) -> psutil.Process | None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found = psutil.Process(self.pid)
-            alive = found.status() != psutil.STATUS_ZOMBIE
-            if alive and abs(found.create_time() - self.started) < 0.01:
-                return found
-        return None
+        return find_process(self.pid, self.started)
 
     def leftovers(self) -> list[psutil.Process]:
         """The children of a leader that was killed: a server's, that keep its port."""
@@ -171,7 +167,7 @@ class Production:
                 stderr=output,
                 start_new_session=True,
             )
-        started = psutil.Process(process.pid).create_time()
+        started = started_at(psutil.Process(process.pid))
         process.returncode = 0  # it outlives us: nobody is to be warned of that
         known = replace(place, pid=process.pid, started=started)
         write_json(self.home / f"{name}.json", asdict(known))

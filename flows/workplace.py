@@ -28,6 +28,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import write_bytes, write_json, write_text
 from cgan.params.reading import load_params
+from cgan.processes import find_process, started_at
 from cgan.tracking.journal import JOURNAL, journals
 
 TREE = "CGAN_TREE"  # in the environment of a run that works in a tree of its own: that tree
@@ -58,9 +59,10 @@ def enter(commit: str, clone: str = "") -> dict[str, str]:
     note(home, run)
     with contextlib.suppress(CganError, OSError):  # no reason for a run to fail
         tidy(home)
-    if clone and Path(clone).resolve() == home and git.is_at(home, commit):
-        git.git("checkout", "--quiet", "HEAD", "--", "params.yaml", folder=home)
-        return {"directory": str(home)}
+    with one_at_a_time(home):  # `make deploy` may be at work
+        if clone and Path(clone).resolve() == home and git.is_at(home, commit):
+            git.git("checkout", "--quiet", "HEAD", "--", "params.yaml", folder=home)
+            return {"directory": str(home)}
     tree = prepare(home, commit, run)
     os.environ[TREE] = os.environ["PYTHONPATH"] = str(tree)
     sys.path.insert(0, str(tree))
@@ -73,7 +75,7 @@ def enter(commit: str, clone: str = "") -> dict[str, str]:
 def prepare(clone: Path, commit: str, name: str) -> Path:
     """The tree `name` at `commit`: a new one, or the one of that name as it was left, params.yaml aside."""
     tree = clone / TREES / name
-    with _one_at_a_time(clone):
+    with one_at_a_time(clone):
         _bring(clone, commit)
         if not (tree / ".git").is_file():
             shutil.rmtree(tree, ignore_errors=True)
@@ -88,7 +90,7 @@ def prepare(clone: Path, commit: str, name: str) -> Path:
 
 def remove(clone: Path, name: str) -> None:
     """Remove a tree; what DVC knows of it stays in the cache."""
-    with _one_at_a_time(clone):
+    with one_at_a_time(clone):
         _remove(clone, name)
 
 
@@ -99,7 +101,8 @@ def _remove(clone: Path, name: str) -> None:
 
 def note(clone: Path, run: str) -> None:
     """Write down that a run was taken up here: a worker that starts later can see to its end."""
-    write_json(clone / RUNS / f"{run}.json", {"pid": os.getpid(), "time": time.time()})
+    started = started_at(psutil.Process())
+    write_json(clone / RUNS / f"{run}.json", {"pid": os.getpid(), "started": started})
 
 
 def noted(clone: Path) -> dict[str, psutil.Process | None]:
@@ -107,12 +110,9 @@ def noted(clone: Path) -> dict[str, psutil.Process | None]:
     found: dict[str, psutil.Process | None] = {}
     for path in (clone / RUNS).glob("*.json"):
         found[path.stem] = None
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             known = json.loads(path.read_text(encoding="utf-8"))
-            process = psutil.Process(int(known["pid"]))
-            # It wrote that down after it had begun.
-            if process.is_running() and process.create_time() <= float(known["time"]):
-                found[path.stem] = process
+            found[path.stem] = find_process(int(known["pid"]), float(known["started"]))
     return found
 
 
@@ -174,7 +174,7 @@ def tidy(clone: Path) -> None:
     """Remove the trees of runs that are done, and of those that failed long ago; forget old runs."""
     for tree in (clone / TREES).glob("*"):
         # Under the lock: a run that is taken up again has noted that before it makes or finds its tree.
-        with _one_at_a_time(clone):
+        with one_at_a_time(clone):
             over = (tree / ".cgan" / "done").exists() or _is_old(tree)
             if over and noted(clone).get(tree.name) is None:
                 _remove(clone, tree.name)
@@ -191,8 +191,8 @@ def _is_old(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(clone: Path) -> Iterator[None]:
-    """Git lets two make worktrees at once, but not fetch."""
+def one_at_a_time(clone: Path) -> Iterator[None]:
+    """One that changes what is in the clone: a deployment, a run that begins or is tidied away."""
     path = clone / ".cgan" / "work.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as lock:

@@ -418,6 +418,8 @@ def _scheduled(scheduled: Scheduled) -> Group | Text:
         lines.append(_line(f"next: {scheduled.following.get('name')}", at))
     else:
         lines.append(_missing("nothing is scheduled: `make deploy`"))
+    if scheduled.resume:
+        lines.append(Text(f"the pool is paused, no run starts: `{scheduled.resume}`", BAD))
     return Group(*lines)
 
 

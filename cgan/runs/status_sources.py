@@ -57,6 +57,7 @@ class Scheduled:
     runs: list[Json] = field(default_factory=list)
     following: Json = field(default_factory=dict)
     workers: list[Json] = field(default_factory=list)  # of the pool, those seen last first
+    resume: str = ""  # the command that ends a pause of the pool
 
 
 def read_params(root: Path) -> tuple[Params | None, str]:
@@ -140,6 +141,10 @@ def ask_prefect(root: Path, scheduled: Scheduled) -> None:
             question = {"deployments": {"id": {"any_": [id_]}}, "limit": 1}
             for deployment in _post(f"{url}/deployments/filter", question):
                 scheduled.following["name"] = deployment["name"]
+        pool = _post(f"{url}/work_pools/filter", {"work_pools": {"name": {"any_": [POOL]}}})
+        if any(each["is_paused"] for each in pool):
+            at = without_credentials(url)
+            scheduled.resume = f"PREFECT_API_URL={at} prefect work-pool resume {POOL}"
         with contextlib.suppress(OSError):  # no such pool: no worker was ever there
             workers = _post(f"{url}/work_pools/{POOL}/workers/filter", {})
             scheduled.workers = sorted(
@@ -186,13 +191,11 @@ def mlflow_site(root: Path) -> str:
 
 def find_process(root: Path, name: str) -> Json | None:
     """What `make up` started under this name and still runs: its `pid` and `port`, a server's `site`."""
-    import psutil
+    from cgan import processes
 
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads((root / PRODUCTION / f"{name}.json").read_text(encoding="utf-8"))
-        process = psutil.Process(int(known["pid"]))
-        alive = process.status() != psutil.STATUS_ZOMBIE
-        if alive and abs(process.create_time() - float(known["started"])) < 0.01:
+        if processes.find_process(int(known["pid"]), float(known["started"])):
             return {**known, "site": site_of(known.get("host", LOOPBACK), known["port"])}
     return None
 

@@ -103,8 +103,8 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return (
             f"{error.filename or 'a file'}: cannot be written ({error.strerror}). Free some space "
-            "(`dvc gc --workspace` removes cached results that nothing uses) and run `dvc repro` "
-            "again: complete files are whole, a training goes on from its last checkpoint."
+            "(`dvc gc --all-commits --all-experiments` removes cached results that no commit and no "
+            "experiment has; docs/production.md says how beside `make deploy`) and run `dvc repro` again: complete files are whole, a training goes on from its last checkpoint."
         )
     if isinstance(error, OSError) and error.errno and error.filename:
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import importlib
 import importlib.util
 import json
@@ -13,11 +14,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -25,6 +27,8 @@ from conftest import ROOT
 from toy_project import CLI, DVC_YAML, TOY
 
 from cgan.errors import CganError
+from cgan.processes import started_at
+from cgan.runs.status_sources import find_process
 from flows import production as services
 from flows import worker, workplace
 from flows.servers import AT_HOME, SERVERS_ONLY, Process, Production
@@ -101,6 +105,22 @@ def test_down_spares_a_process_that_only_has_the_number_of_ours(
     known_as(production, "mlflow", Process(sleeper.pid, started - 100, 5000))
     assert services.down(project) == ["Nothing was running."]
     assert sleeper.poll() is None
+
+
+def test_what_runs_is_still_known_after_a_step_of_the_clock(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    production = Production(project)
+    production.home.mkdir(parents=True)
+    production.start("worker", ["http.server", "0"], dict(os.environ))
+    workplace.note(project, "run")
+    boot = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot + 3600)
+    found = find_process(project, "worker")
+    assert found, "by cgan status"
+    assert workplace.noted(project)["run"] == psutil.Process()
+    assert services.down(project) == ["Stopped: worker."]
+    assert not psutil.pid_exists(found["pid"])
 
 
 def test_what_a_killed_server_left_behind_is_ended_before_its_successor_starts(
@@ -243,6 +263,49 @@ def test_deploy_without_servers_says_how_to_start_them(
     told = capsys.readouterr().err
     assert "http://server:4200/api: prefect deploy --all" in told
     assert "secret" not in told
+
+
+class Prefect(http.server.BaseHTTPRequestHandler):
+    """Prefect's API, as far as `make deploy` asks it before it changes the clone."""
+
+    pool: ClassVar[dict[str, Any]] = {"is_paused": False}
+
+    def answer(self) -> None:
+        content = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
+        if self.command == "PATCH":
+            self.pool.update(content)
+        found = [self.pool] if self.path.endswith("/work_pools/filter") else []
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.pool if self.command == "GET" else found).encode())
+
+    do_GET = do_POST = do_PATCH = answer  # noqa: N815
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+def test_a_deploy_that_is_killed_leaves_the_pool_as_it_was(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git_of_the_machine = shutil.which("git")
+    fatal = tmp_path / "bin/git"
+    fatal.parent.mkdir()
+    fatal.write_text(
+        f'#!/bin/sh\ncase "$*" in *clone*) kill -9 $PPID;; esac\nexec {git_of_the_machine} "$@"\n'
+    )
+    fatal.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fatal.parent}{os.pathsep}{os.environ['PATH']}")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Prefect) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        me = Process(os.getpid(), started_at(psutil.Process()), server.server_port)
+        known_as(Production(project), "prefect", me)
+        command = [sys.executable, "-m", "flows.production", "deploy"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        server.shutdown()
+        thread.join()
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert Prefect.pool == {"is_paused": False}
 
 
 def test_elsewhere_than_in_the_project_is_refused(

@@ -178,16 +178,17 @@ import flows.names
 print(json.dumps([found["directory"], flows.names.__file__, os.environ.get("CGAN_TREE")]))
 """
 
-    def enter(*arguments: str, run: str = "the-run", commit: str = head(clone)) -> list[str]:
-        done = subprocess.run(
+    def begin(*arguments: str, run: str, commit: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-c", code, commit, *arguments],
             env={**os.environ, "PYTHONPATH": str(clone), "PREFECT__FLOW_RUN_ID": run},
             cwd=clone.parent,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
-            check=True,
         )
-        return list(json.loads(done.stdout))
+
+    def enter(*arguments: str, run: str = "the-run", commit: str = head(clone)) -> list[str]:
+        return list(json.loads(begin(*arguments, run=run, commit=commit).communicate()[0]))
 
     tree = str(clone / workplace.TREES / "the-run")
     assert enter(str(clone)) == [str(clone), f"{clone}/flows/names.py", None]
@@ -205,6 +206,14 @@ print(json.dumps([found["directory"], flows.names.__file__, os.environ.get("CGAN
     git(clone, "commit", "--quiet", "--allow-empty", "-m", "not deployed")
     assert enter(str(clone), commit=deployed)[0] == tree, "the clone is at another commit"
     assert head(Path(tree)) == deployed
+    shutil.rmtree(clone / workplace.TREES)  # there is none to tidy up
+    with workplace.one_at_a_time(clone):  # as `make deploy` does it
+        run = begin(str(clone), run="meanwhile", commit=head(clone))
+        while "meanwhile" not in workplace.noted(clone):
+            time.sleep(0.02)
+        time.sleep(1)
+        git(clone, "commit", "--quiet", "--allow-empty", "-m", "deployed")
+    assert json.loads(run.communicate()[0])[0] == str(clone / workplace.TREES / "meanwhile")
 
 
 def test_trees_of_runs_that_are_done_go_and_those_at_work_stay(
@@ -264,7 +273,7 @@ def test_a_process_with_the_number_of_a_former_run_is_not_that_run(clone: Path) 
     path = clone / workplace.RUNS / "run.json"
     assert workplace.noted(clone) == {"run": psutil.Process()}
     known = json.loads(path.read_text())
-    path.write_text(json.dumps({**known, "time": known["time"] - 10 * 365 * 86400}))
+    path.write_text(json.dumps({**known, "started": known["started"] - 1}))
     assert workplace.noted(clone) == {"run": None}
     path.write_text("{")
     assert workplace.noted(clone) == {"run": None}

@@ -279,6 +279,8 @@ class Prefect(http.server.BaseHTTPRequestHandler):
         later = {"deployment_id": "d", "expected_start_time": "2100-11-26T02:00:00Z"}
         if self.path.endswith("/deployments/filter"):
             found = {"name": "weekly"} if question["deployments"]["id"]["any_"] == ["d"] else {}
+        elif self.path.endswith("/work_pools/filter"):
+            found = {"is_paused": question["work_pools"]["name"]["any_"] == ["cgan"]}
         elif self.path.endswith("/work_pools/cgan/workers/filter"):
             found = {"name": "host (cuda)", "status": "OFFLINE"}
             found |= {"last_heartbeat_time": "2026-11-25T01:00:00Z"}
@@ -321,6 +323,8 @@ def test_services_of_make_up_and_scheduled_runs_are_told(root: Path, prefect: in
     assert "1 slot was cancelled meanwhile" in text
     assert "host (cuda) · offline · 25 Nov 01:00 UTC" in text
     assert "next: weekly · 26 Nov 02:00 UTC (in " in text
+    resume = f"PREFECT_API_URL=http://127.0.0.1:{prefect}/api prefect work-pool resume cgan"
+    assert f"the pool is paused, no run starts: `{resume}`" in " ".join(text.split())
     assert "\x1b" not in text
 
 
