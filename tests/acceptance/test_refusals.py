@@ -212,10 +212,7 @@ def written(key: str, value: str) -> str:
 
 
 BAD_PARAMS: Cases = {
-    "unknown key": (
-        PARAMS.replace("  latent_dim: ", "  latent_dims: "),
-        "latent_dims.*latent_dim`",
-    ),
+    "unknown key": (written("lr", "4.5e-3\n  laten_dim: 1"), r"laten_dim\b.{1,35}\blatent_dim\b"),
     "unknown section": (PARAMS.replace("\nrender:", "\nrendering:"), "rendering.*render"),
     "missing key": (re.sub(r"\n  lr: .*", "", PARAMS), r"train\.lr.*missing"),
     "duplicate key": (written("lr", "1.0e-3\n  lr: 2.0e-3"), r"line \d+.*duplicate.*lr"),
