@@ -44,6 +44,7 @@ PARAMS: dict[str, dict[str, Any]] = {
         "max_fid_over_floor": 1e6,
         "min_coverage_of_floor": 0.0,
         "max_copies_over_floor": 0.99,
+        "min_different_drawings": 0,
     },
 }
 

@@ -70,9 +70,17 @@ function showClasses() {
       found.accuracy === null ? "–" : `${inDigits(100 * found.accuracy)} %`,
       found.low === null ? "–" : `${inDigits(100 * found.low)} – ${inDigits(100 * found.high)} %`,
       inDigits(found.distance),
+      inDigits(found.different, 3),
       inDigits(data.counts[found.label]),
     ]);
-  const header = ["class", "accuracy", "95 % interval", "Fréchet distance", "images in the data"];
+  const header = [
+    "class",
+    "accuracy",
+    "95 % interval",
+    "Fréchet distance",
+    "different drawings",
+    "images in the data",
+  ];
   const measured = classes.filter(({ accuracy }) => accuracy !== null);
   const worst = [...measured].sort((a, b) => a.accuracy - b.accuracy);
   const many = classes.length > BARS;
@@ -131,7 +139,7 @@ function showClasses() {
 
 function drawnCards(found) {
   const [sheet, near] = [new TileSheet(found.sheet), new TileSheet(found.near_sheet)];
-  const each = found.near[0]?.length ?? 0;
+  let shown = 0;
   return piece(
     "ul",
     { class: "cards" },
@@ -152,16 +160,16 @@ function drawnCards(found) {
         piece(
           "div",
           { class: "near" },
-          ...found.near[n].map((other, m) =>
+          ...found.near[n].map((other) =>
             piece(
               "figure",
               { title: `line ${other.line}, ${nameOf(other.label)}` },
               near.tile(
-                n * each + m,
+                shown++,
                 `Training image of line ${other.line}, labelled ${nameOf(other.label)}`,
                 40,
               ),
-              piece("figcaption", {}, inDigits(other.distance, 3)),
+              piece("figcaption", {}, `${inDigits(100 * other.distance, 2)} %`),
             )
           ),
         ),
@@ -181,11 +189,12 @@ function showDrawings() {
       {},
       `Out of ${
         inDigits(drawn.drawings)
-      } drawings (seed ${drawn.seed}). Beside each are the training images that it is ` +
-        "nearest to, with the root mean square distance in grey levels. Is it a copy? Real images that the generator " +
-        `never saw are ${
-          inDigits(believed.usual_distance, 3)
-        } away from their nearest training image, in the median. A ` +
+      } drawings (seed ${drawn.seed}). Beside each are the training images of its class that it is ` +
+        "nearest to, however they are moved by a pixel or two or made brighter, with the part of its contrast by " +
+        "which it differs. Is it a copy? Real images that the generator never saw differ by " +
+        `${
+          inDigits(100 * believed.usual_distance, 2)
+        } % from their nearest training image, in the median. A ` +
         "copy would be far below that.",
     ),
     piece("h3", {}, "Chosen at random"),

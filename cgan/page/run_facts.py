@@ -59,11 +59,14 @@ def metrics_facts(report: Report) -> list[dict[str, Any]]:
 def class_facts(report: Report) -> list[dict[str, Any]]:
     accuracy, distance = (report[key]["by_class"] for key in ("conditional_accuracy", "fid_judge"))
     passport = report["passport"]
+    numbers = report["different"]["by_class"]
     asked = max(1, passport["drawn_images"] * passport["draws"] // len(accuracy))
     found = []
-    for label, (right, far) in enumerate(zip(accuracy, distance, strict=True)):
-        low, high = share(right, asked) if math.isfinite(right) else (None, None)
-        found.append({"label": label, "accuracy": right, "low": low, "high": high, "distance": far})
+    for label, (right, far, number) in enumerate(zip(accuracy, distance, numbers, strict=True)):
+        known = right is not None and math.isfinite(right)
+        low, high = share(right, asked) if known else (None, None)
+        row = {"label": label, "accuracy": right, "low": low, "high": high, "distance": far}
+        found.append(row | {"different": number})
     return found
 
 

@@ -237,6 +237,7 @@ class GateParams(Section):
     max_fid_over_floor: float = Field(ge=0)
     min_coverage_of_floor: float = Field(ge=0, le=1)
     max_copies_over_floor: float = Field(ge=0, le=1)
+    min_different_drawings: int = Field(ge=0, le=1000)
     min_judge_accuracy: float = Field(ge=0, le=1)
 
 
@@ -298,6 +299,7 @@ class SweepParams(Section):
         "coverage",
         "recall",
         "worst_class_accuracy",
+        "different_drawings",
         "gan_train_accuracy",
         "copies",
         "kid_judge",

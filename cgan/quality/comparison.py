@@ -167,10 +167,11 @@ class Ground:
         hits = _counts(self.asked, self.classes, weights.shape[1], right)
         found = (weights @ hits) / (weights @ asked).clamp(min=1)
         overall = (weights @ hits).sum(dim=1) / (weights @ asked).sum(dim=1)
-        by_class = hits.sum(dim=0) / asked.sum(dim=0).clamp(min=1)
+        drawn = asked.sum(dim=0) > 0
+        by_class = hits.sum(dim=0)[drawn] / asked.sum(dim=0)[drawn]
         return (
             Estimate.of(right.double().mean().item(), overall),
-            Estimate.of(by_class.min().item(), found.min(dim=1).values),
+            Estimate.of(by_class.min().item(), found[:, drawn].min(dim=1).values),
         )
 
     def _distance(self, features: Tensor, kind: str) -> Estimate:
@@ -201,12 +202,12 @@ class Ground:
 
 def ground_of(inputs: Inputs, params: EvaluateParams, progress: Progress = silent) -> Ground:
     """The conditions under which the gate compares generators; those of the stage evaluate."""
+    asked = classes_asked(inputs.training.classes, params)
     order, _ = shuffled(inputs.training, inputs.heldout, params.seed)
-    real = inputs.training.images[order[: min(params.samples, len(order))]]
+    real = inputs.training.images[order[: min(len(asked), len(order))]]
     bar = partial(progress, "judging real images", images_a_step=LOOK_AT)
     floor = look(inputs.judge, real, progress=bar).features
     seen = look(inputs.judge, inputs.heldout.images)
-    asked = classes_asked(inputs, params)
     return Ground(inputs.judge, seen, inputs.heldout.labels, floor, asked, params.seed, progress)
 
 

@@ -35,12 +35,11 @@ from cgan.quality.judge import (
     silent,
     train_judge,
 )
+from cgan.quality.likeness import MAX_SHIFT, Copies, copies, different
 from cgan.quality.metrics import (
     NEIGHBOURS,
-    Copies,
     Manifold,
     conditional_accuracy,
-    copies,
     diversity,
     frechet_distance,
     kernel_distance,
@@ -48,6 +47,7 @@ from cgan.quality.metrics import (
 )
 
 COPIES_SAMPLE = 2000
+LEAST_PER_CLASS = 50  # drawings: of fewer, all right would not show that 90 % are
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,18 @@ def passport(inputs: Inputs, params: EvaluateParams) -> dict[str, Any]:
         "reference": "held-out part of the CSV",
         "reference_digest": inputs.heldout.metadata["digest"],
         "reference_images": len(inputs.heldout),
-        "drawn_images": params.samples,
-        "distance_images": min(params.samples, len(inputs.training)),
+        "drawn_images": (drawn := len(classes_asked(inputs.training.classes, params))),
+        "distance_images": min(drawn, len(inputs.training)),
+        "copies_moved_by": MAX_SHIFT,
         "seed": params.seed,
         "generator_digest": inputs.facts["digest"],
         "torch": torch.__version__,
     }
 
 
-def classes_asked(inputs: Inputs, params: EvaluateParams) -> Tensor:
-    """The class of each drawing, int64 [samples]: in turn."""
-    return torch.arange(params.samples) % inputs.training.classes
+def classes_asked(classes: int, params: EvaluateParams) -> Tensor:
+    """The class of each drawing, int64 [N]: in turn; more than `samples` where there are many classes."""
+    return torch.arange(max(params.samples, LEAST_PER_CLASS * classes)) % classes
 
 
 def judge_generator(
@@ -104,7 +105,7 @@ def judge_generator(
     device = choose_hardware("auto", "float32").device
     inputs.network.to(device)
     inputs.judge.to(device)
-    asked = classes_asked(inputs, params)
+    asked = classes_asked(inputs.training.classes, params)
     draws = [
         draw(inputs.network, asked, params.seed + n, device)
         for n in progress("drawing", range(params.draws), len(asked))
@@ -189,11 +190,13 @@ def shuffled(training: Dataset, heldout: Dataset, seed: int) -> tuple[Tensor, Te
     return order, torch.randperm(len(heldout), generator=random)
 
 
-def near_copies(drawn: Tensor, training: Dataset, heldout: Dataset, seed: int) -> Copies:
+def near_copies(
+    drawn: Tensor, asked: Tensor, training: Dataset, heldout: Dataset, seed: int
+) -> Copies:
     """How near the first drawings come to training images, beside as many held-out ones."""
-    _, mixed = shuffled(training, heldout, seed)
-    some = heldout.images[mixed[:COPIES_SAMPLE]]
-    return copies(drawn[:COPIES_SAMPLE], some, training.images)
+    rows = shuffled(training, heldout, seed)[1][:COPIES_SAMPLE]
+    some = Dataset(heldout.images[rows], heldout.labels[rows], heldout.metadata)
+    return copies(drawn[:COPIES_SAMPLE], asked[:COPIES_SAMPLE], some, training)
 
 
 def evaluate(
@@ -210,7 +213,7 @@ def evaluate(
     Distances compare as many drawings as the floor has training images; precision, recall, density
     and coverage take equal counts on both sides.
     """
-    classes, count = training.classes, min(params.samples, len(training))
+    classes, count = training.classes, min(len(asked), len(training))
     equal = min(len(heldout), count)
     if equal <= NEIGHBOURS:
         raise DataError(
@@ -227,7 +230,8 @@ def evaluate(
     fids = [frechet_distance(real.features, v.features[:count]) for v in seen]
     kid, kid_deviation = kernel_distance(real.features, seen[0].features[:count], params.seed)
     kid_floor, _ = kernel_distance(real.features, floor.features, params.seed)
-    near = near_copies(draws[0], training, heldout, params.seed)
+    near = near_copies(draws[0], asked, training, heldout, params.seed)
+    numbers, numbers_real = different(draws[0], asked, training)
     spread = diversity(seen[0].features, asked, classes)
     spread_real = diversity(real.features, heldout.labels, classes)
     some_real = real.features[mixed[:equal]]
@@ -264,6 +268,7 @@ def evaluate(
         },
         "manifold": {"value": vars_of(drawn_manifold), "floor": vars_of(floor_manifold)},
         "diversity": {"by_class": spread, "floor_by_class": spread_real},
+        "different": {"by_class": numbers, "floor_by_class": numbers_real},
         "copies": {
             "drawn_nearest_median": near.drawn_median,
             "heldout_nearest_median": near.heldout_median,

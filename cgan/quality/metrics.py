@@ -22,7 +22,6 @@ from torch import Tensor
 NEIGHBOURS = 5
 SUBSETS, SUBSET_SIZE = 20, 1000  # of the kernel distance
 _CHUNK = 1000
-_BLOCK = 8_000_000  # pixels of either set of images that are floats at once
 
 
 @dataclass(frozen=True)
@@ -31,16 +30,17 @@ class Accuracy:
 
     overall: float
     interval: tuple[float, float]
-    by_class: list[float]
+    by_class: list[float | None]
     confusion: Tensor  # int64 [classes, classes]: rows asked for, columns judged
 
 
 def conditional_accuracy(judged: Tensor, asked: Tensor, classes: int) -> Accuracy:
-    """`judged` and `asked` are class indices int64 [N]. A class that was never asked counts as 0."""
+    """`judged` and `asked` are class indices int64 [N]. A class that was never asked has none."""
     confusion = torch.bincount(asked * classes + judged, minlength=classes**2).view(classes, -1)
     right, total = int(confusion.diagonal().sum()), len(asked)
-    by_class = confusion.diagonal().double() / confusion.sum(dim=1).clamp(min=1)
-    return Accuracy(right / total, wilson_interval(right, total), by_class.tolist(), confusion)
+    counts = zip(confusion.diagonal().tolist(), confusion.sum(dim=1).tolist(), strict=True)
+    by_class = [hits / count if count else None for hits, count in counts]
+    return Accuracy(right / total, wilson_interval(right, total), by_class, confusion)
 
 
 def wilson_interval(right: int, total: int) -> tuple[float, float]:
@@ -125,48 +125,6 @@ def _radius(points: Tensor, k: int) -> Tensor:
     return torch.cat(
         [torch.cdist(part, points).kthvalue(k + 1, dim=1).values for part in points.split(_CHUNK)]
     )
-
-
-@dataclass(frozen=True)
-class Copies:
-    """Distances (root mean square, in grey levels) to the nearest training image.
-
-    `closer` is the part of the drawings that is nearer to a training image than 99 % of the held-out
-    reals are: .01 is what real images get, a generator that copies is far above it.
-    """
-
-    drawn_median: float
-    heldout_median: float
-    closer: float
-
-
-def copies(drawn: Tensor, heldout: Tensor, training: Tensor) -> Copies:
-    """Compare the drawings' nearest training images with those of held-out reals (uint8 images)."""
-    near, usual = nearest_distance(drawn, training), nearest_distance(heldout, training)
-    return Copies(
-        drawn_median=near.median().item(),
-        heldout_median=usual.median().item(),
-        closer=(near < usual.quantile(0.01)).double().mean().item(),
-    )
-
-
-def nearest_distance(images: Tensor, reference: Tensor) -> Tensor:
-    """Root mean square distance of each image to its nearest one in `reference`, in grey levels.
-
-    Both uint8 [N, C, H, W] → float32 [N]. Extra memory: one block of each set, as floats.
-    """
-    pixels = reference[0].numel()
-    # As many of both: with few images at once, cdist's copy of the reference takes as long as its product.
-    size = max(_CHUNK // 2, min(2 * _CHUNK, _BLOCK // pixels))
-    nearest = torch.full((len(images),), math.inf, device=images.device)
-    for block in reference.split(size):
-        others = block.flatten(1).float()
-        for part, known in zip(images.split(size), nearest.split(size), strict=True):
-            found = torch.cdist(
-                part.flatten(1).float(), others, compute_mode="use_mm_for_euclid_dist"
-            )
-            torch.minimum(known, found.min(dim=1).values, out=known)
-    return nearest / math.sqrt(pixels)
 
 
 def diversity(features: Tensor, labels: Tensor, classes: int) -> list[float]:

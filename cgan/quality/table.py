@@ -40,6 +40,14 @@ def _at(*keys: str) -> Callable[[Report], float | None]:
     return read
 
 
+def _fewest(report: Report, part: str) -> float | None:
+    """Of the class with the fewest different drawings: their number, or that of its real images."""
+    found = report.get("different", {"by_class": []})
+    numbers = [(number, n) for n, number in enumerate(found["by_class"]) if number is not None]
+    fewest: float | None = found[part][min(numbers)[1]] if numbers else None
+    return fewest
+
+
 def _manifold(name: str, meaning: str, on_screen: bool) -> Metric:
     value, floor = _at("manifold", "value", name), _at("manifold", "floor", name)
     return Metric(name, meaning, "higher", value, floor, on_screen)
@@ -68,8 +76,17 @@ METRICS = {
         "accuracy of the worst class",
         "conditional accuracy of the class that fares worst",
         "higher",
-        lambda report: min(report["conditional_accuracy"]["by_class"]),
+        lambda report: min(
+            value for value in report["conditional_accuracy"]["by_class"] if value is not None
+        ),
         lambda _: None,
+    ),
+    "different_drawings": Metric(
+        "different drawings",
+        "how many the class with the fewest has; one moved or brightened is no other",
+        "higher",
+        lambda report: _fewest(report, "by_class"),
+        lambda report: _fewest(report, "floor_by_class"),
     ),
     "gan_train_accuracy": Metric(
         "GAN-train accuracy",
@@ -80,7 +97,7 @@ METRICS = {
     ),
     "copies": Metric(
         "copies",
-        "share of drawings closer to a training image than 99 % of reals",
+        "share of drawings closer to a training image than 99 % of reals, also where moved or brightened",
         "lower",
         _at("copies", "closer_than_1_percent_of_heldout"),
         lambda _: 0.01,  # by its definition

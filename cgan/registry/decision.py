@@ -95,14 +95,15 @@ def decide(
     loaded: Loaded,
     champion: Judged | None,
     objections: Sequence[str] = (),
+    different: Sequence[float | None] = (),
 ) -> Decision:
     """All bars, and the champion when there is one to compare with.
 
     `copies`: the drawings close to a training image; `judge`: the held-out labels that the judge agrees
-    with; `objections`: what else speaks against it.
+    with; `objections`: what else speaks against it; `different`: how many different drawings each class has.
     """
     checks = [
-        *bars(limits, challenger, copies, judge),
+        *bars(limits, challenger, copies, judge, different),
         _load_check(limits, loaded),
     ]
     comparison = compare(challenger, champion) if champion else []
@@ -135,6 +136,7 @@ def bars(
     judged: Judged,
     copies: Share | None = None,
     judge: Share | None = None,
+    different: Sequence[float | None] = (),
     *,
     benefit_of_doubt: bool = False,
 ) -> list[Check]:
@@ -172,6 +174,10 @@ def bars(
         shares["copies"] = ("drawings closer to a training image than 99 % of reals", copies)
     if judge:
         shares["judge_accuracy"] = ("held-out images whose label the judge names", judge)
+    fewest = min(
+        ((number, label) for label, number in enumerate(different) if number is not None),
+        default=None,
+    )
     distances = {
         "fid_over_floor": ("Fréchet distance, less that of real images", judged.fid_over_floor),
         "coverage_of_floor": (
@@ -185,7 +191,19 @@ def bars(
             for name, (what, share) in shares.items()
         ),
         *(check(name, what, e.value, e.interval) for name, (what, e) in distances.items()),
+        *([_variety(limits, *fewest)] if fewest else []),
     ]
+
+
+def _variety(limits: GateParams, number: float, label: int) -> Check:
+    return Check(
+        "different_drawings",
+        f"different drawings of {label}, the class with the fewest",
+        number,
+        limits.min_different_drawings,
+        None,
+        number >= limits.min_different_drawings,
+    )
 
 
 def _load_check(limits: GateParams, loaded: Loaded) -> Check:
@@ -208,7 +226,7 @@ def _refusal(check: Check, loaded: Loaded) -> str:
     end = f" (95 %: {low:.4f} to {high:.4f})" if check.interval else ""
     return (
         f"{check.what}: {check.value:.4f}{end}, {'at most' if most else 'at least'} "
-        f"{check.limit:.4g} is asked{' at the upper end' if most else ' at the lower end'}"
+        f"{check.limit:.4g} is asked{(' at the upper end' if most else ' at the lower end') * bool(end)}"
     )
 
 

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cgan.data import csv_report
 from cgan.data.dataset import Dataset
 from cgan.errors import DataError
@@ -36,8 +34,9 @@ from cgan.project import (
     VALIDATION,
 )
 from cgan.quality.comparison import REPLICATES, Ground, ground_of
-from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, near_copies, passport
+from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, classes_asked, near_copies, passport
 from cgan.quality.judge import Progress, silent
+from cgan.quality.likeness import different
 from cgan.registry.archive import keep_at_run, last_training, run_of
 from cgan.registry.champion import Champion, read_champion
 from cgan.registry.client import Registry, open_registry
@@ -300,15 +299,18 @@ def _judge(
     progress: Progress,
 ) -> Report:
     """Judge both generators with one judge on the same images, check the load meanwhile, decide."""
-    seed, samples = params.evaluate.seed, params.evaluate.samples
+    seed = params.evaluate.seed
     labels = labels_for(inputs.training.classes)
     address = f"models:/{registry.model}/{version.number}"
     say(f"Loading {address} in a process of its own, which has to draw {len(labels)} images.")
     with drawing_apart(registry.uri, address, labels, seed) as apart:
         ground = ground_of(inputs, params.evaluate, progress)
         keep_at_run(registry, version, ground, inputs, say)
+        samples = len(ground.asked)
         say(f"Drawing {samples:,} images, {samples // inputs.training.classes:,} of each class.")
-        challenger = ground.judge_drawings(draw(inputs.network, ground.asked, seed))
+        drawings = draw(inputs.network, ground.asked, seed)
+        challenger = ground.judge_drawings(drawings)
+        numbers, _ = different(drawings, ground.asked, inputs.training)
         near = _copies(inputs, params, say)
         judged = None
         if champion:
@@ -324,6 +326,7 @@ def _judge(
         loaded,
         judged,
         champion.objections if champion else (),
+        numbers,
     )
     report: Report = {
         "verdict": "passed" if decision.passed else "blocked",
@@ -343,25 +346,19 @@ def _judge(
 
 def _copies(inputs: _Inputs, params: Params, say: Say) -> Share:
     """Of the drawings, those near a training image: evaluate's number where it is of this generator."""
-    count = min(COPIES_SAMPLE, params.evaluate.samples)
-    seed = params.evaluate.seed
+    asked = classes_asked(inputs.training.classes, params.evaluate)[:COPIES_SAMPLE]
+    count, seed = len(asked), params.evaluate.seed
     with contextlib.suppress(
         OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
     ):
         report = json.loads(EVALUATION.read_text(encoding="utf-8"))
-        wanted = {
-            "generator_digest": inputs.facts["digest"],
-            "reference_digest": inputs.heldout.metadata["digest"],
-            "drawn_images": params.evaluate.samples,
-            "seed": seed,
-        }
+        wanted = passport(inputs, params.evaluate)
         closer = float(report["copies"]["closer_than_1_percent_of_heldout"])
         if wanted.items() <= report["passport"].items() and 0 <= closer <= 1:
             return Share(round(closer * count), count)
     say("Looking for the training image nearest to each drawing.")
-    asked = torch.arange(count) % inputs.training.classes
     drawn = draw(inputs.network, asked, seed)
-    found = near_copies(drawn, inputs.training, inputs.heldout, seed)
+    found = near_copies(drawn, asked, inputs.training, inputs.heldout, seed)
     return Share(round(found.closer * count), count)
 
 

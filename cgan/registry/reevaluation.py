@@ -27,6 +27,7 @@ from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import CSV, REEVALUATION_REPORT, REEVALUATION_TEXT
 from cgan.quality.comparison import Ground
+from cgan.quality.evaluation import classes_asked
 from cgan.quality.judge import LOOK_AT, Progress, look, silent
 from cgan.quality.metrics import frechet_distance
 from cgan.registry.archive import fingerprints, generator_file, judge_of, kept_profile
@@ -168,7 +169,7 @@ def _through_the_judge(
     chosen = _chosen(images, seen_before, int(facts["heldout_images"]), params.evaluate.seed)
     bar = functools.partial(progress, "judging the data", images_a_step=LOOK_AT)
     real = look(judge, images[chosen], progress=bar)
-    asked = torch.arange(params.evaluate.samples) % len(real.logits[0])
+    asked = classes_asked(len(real.logits[0]), params.evaluate)
     seed = params.evaluate.seed
     ground = Ground(judge, real, labels[chosen], features, asked, seed, progress)
     moved = frechet_distance(real.features, features) - float(facts["fid_floor"])

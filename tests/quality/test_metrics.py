@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import peak_bytes
 from synthetic import make_images
 from torch import Tensor
 
@@ -25,18 +24,17 @@ from cgan.model.model_file import digest_of, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
-from cgan.quality import evaluation, metrics
+from cgan.quality import evaluation
 from cgan.quality.evaluation import Inputs, evaluate, gan_train, judge_generator
 from cgan.quality.judge import Judge, accuracy, look, save_judge, train_judge
+from cgan.quality.likeness import copies, different
 from cgan.quality.metrics import (
     NEIGHBOURS,
     conditional_accuracy,
-    copies,
     diversity,
     frechet_distance,
     kernel_distance,
     manifold,
-    nearest_distance,
     wilson_interval,
 )
 from cgan.quality.table import class_table, floors, headline, quality_table, tracked
@@ -64,7 +62,7 @@ def test_confusion_has_a_row_for_each_class_asked_and_a_column_for_each_judged()
     judged = torch.tensor([0, 0, 2, 1, 0, 2])
     found = conditional_accuracy(judged, asked, 4)
     assert found.confusion.tolist() == [[2, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    assert found.by_class == [2 / 3, 0.5, 1.0, 0.0]
+    assert found.by_class == [2 / 3, 0.5, 1.0, None], "the last was never asked for"
     assert found.overall == 4 / 6
     assert found.interval == wilson_interval(4, 6)
 
@@ -251,49 +249,7 @@ def test_manifold_does_not_depend_on_the_chunks() -> None:
     assert found.recall == pytest.approx(back.double().mean().item(), abs=2e-3)
 
 
-# -- Copies and diversity -----------------------------------------------------------------------------
-
-
-def test_nearest_distance_is_root_mean_square_in_grey_levels() -> None:
-    reference = torch.zeros(2, 3, 5, 4, dtype=torch.uint8)
-    reference[1] = 255
-    images = torch.zeros(3, 3, 5, 4, dtype=torch.uint8)
-    images[0] += 10  # 10 levels everywhere
-    images[1, :, 0, 0] = 200  # 200 levels at one of 20 places
-    images[2] += 250  # nearer to white
-    found = nearest_distance(images, reference)
-    assert found.tolist() == pytest.approx([10, 200 / math.sqrt(20), 5], abs=0.1)
-
-
-def test_nearest_distance_of_a_copy_is_below_a_tenth_of_a_level() -> None:
-    images = torch.randint(0, 256, (900, 1, 28, 28), dtype=torch.uint8)
-    assert nearest_distance(images, images.flip(0)).max() < 0.1
-
-
-def test_f88_nearest_distance_does_not_depend_on_the_blocks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (1100, 1, 8, 8), dtype=torch.uint8, generator=random)
-    reference = torch.randint(0, 256, (2300, 1, 8, 8), dtype=torch.uint8, generator=random)
-    whole = torch.cdist(images.flatten(1).double(), reference.flatten(1).double()).min(dim=1).values
-    for block in (1, 70_000, 10**9):
-        monkeypatch.setattr(metrics, "_BLOCK", block)
-        found = nearest_distance(images, reference)
-        assert found.dtype == torch.float32
-        assert torch.allclose(found.double(), whole / 8, atol=1e-3)
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-def test_f88_nearest_distance_takes_at_most_twice_the_memory_of_the_images(tmp_path: Path) -> None:
-    code = (
-        "import torch; from cgan.quality.metrics import nearest_distance\n"
-        "reference = torch.randint(0, 256, ({}, 1, 28, 28), dtype=torch.uint8)\n"
-        "print(nearest_distance(reference[:100], reference).max())\n"
-    )
-    # 12,000 of them fill a block.
-    taken = peak_bytes(code.format(112_000), tmp_path) - peak_bytes(code.format(12_000), tmp_path)
-    assert taken <= 2 * 100_000 * 784, f"{taken / 100_000 / 784:.2f} times"
+# -- Diversity -----------------------------------------------------------------------------
 
 
 def test_diversity_is_the_total_deviation_of_each_class() -> None:
@@ -578,21 +534,11 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
         "by_class": diversity(first.features, asked, 3),
         "floor_by_class": diversity(real.features, heldout.labels, 3),
     }
+    some_held = Dataset(heldout.images[mixed[:8]], heldout.labels[mixed[:8]], heldout.metadata)
     assert list(report["copies"].values()) == list(
-        vars(copies(draws[0][:8], heldout.images[mixed[:8]], training.images)).values()
+        vars(copies(draws[0][:8], asked[:8], some_held, training)).values()
     )
-
-
-def test_copies_are_drawings_nearer_than_99_percent_of_the_held_out_are() -> None:
-    """Flat grey images: a distance is a difference of grey levels."""
-
-    def grey(*levels: int) -> Tensor:
-        return torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 8, 8)
-
-    found = copies(grey(100, 103, 110, 120), grey(*[105] * 3, *[130] * 4), grey(100, 0))
-    assert found.drawn_median == pytest.approx(3, abs=0.1)
-    assert found.heldout_median == pytest.approx(30, abs=0.1)
-    assert found.closer == 0.5, "100 and 103; 110 is farther than the nearest of the held-out"
+    assert list(report["different"].values()) == list(different(draws[0], asked, training))
 
 
 def test_headline_and_run_page_take_each_number_from_its_place() -> None:
@@ -606,6 +552,7 @@ def test_headline_and_run_page_take_each_number_from_its_place() -> None:
             "floor": dict(zip(names, (0.41, 0.42, 0.43, 0.44), strict=True)),
         },
         "gan_train": {"value": 0.71, "floor": 0.72},
+        "different": {"by_class": [900.0, None, 35.5], "floor_by_class": [1000.0, 12.0, 990.0]},
         "copies": {
             "drawn_nearest_median": 30.0,
             "heldout_nearest_median": 31.0,
@@ -615,6 +562,7 @@ def test_headline_and_run_page_take_each_number_from_its_place() -> None:
     flat = {
         "conditional_accuracy": 0.91,
         "worst_class_accuracy": 0.61,
+        "different_drawings": 35.5,
         "fid_judge": 11.0,
         "fid_judge_floor": 1.5,
         "kid_judge": 0.21,
@@ -631,6 +579,7 @@ def test_headline_and_run_page_take_each_number_from_its_place() -> None:
     }
     assert floors(report) == {
         "conditional_accuracy": 0.92,
+        "different_drawings": 990.0,
         "fid_judge": 1.5,
         "kid_judge": 0.02,
         "precision": 0.41,
@@ -641,7 +590,7 @@ def test_headline_and_run_page_take_each_number_from_its_place() -> None:
         "copies": 0.01,
     }
     table = quality_table(report)
-    assert table[0][:3] == ["metric", "drawn", "real images"] and len(table) == 11
+    assert table[0][:3] == ["metric", "drawn", "real images"] and len(table) == 12
     assert table[1][:4] == ["conditional accuracy", 0.91, 0.92, "higher"]
     assert ["accuracy of the worst class", 0.61, "", "higher"] in [row[:4] for row in table]
     assert class_table(report) == [
@@ -694,17 +643,6 @@ def test_the_spread_of_draws_is_reported_and_the_headline_is_flat() -> None:
 
 
 # -- By hand -------------------------------------------------------------------------------------------
-
-
-def test_copies_are_the_drawings_nearer_than_the_first_percentile_of_held_out_images() -> None:
-    def grey(*levels: int) -> Tensor:
-        return torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
-
-    # Held-out images are 10 to 110 levels away, so their first percentile is 11.
-    found = copies(grey(5, 9, 14, 40, 60), grey(*range(10, 111)), grey(0, 250))
-    assert found.closer == pytest.approx(2 / 5)
-    assert found.drawn_median == pytest.approx(14, abs=0.1)
-    assert found.heldout_median == pytest.approx(60, abs=0.1)
 
 
 def test_a_manifold_of_more_images_than_a_chunk_is_counted_to_the_last() -> None:

@@ -1,4 +1,4 @@
-"""The gate before a champion that the store cannot give, and before data whose labels are not the champion's."""
+"""The gate before a champion that the store cannot give, and before data whose labels it does not share."""
 
 from __future__ import annotations
 
