@@ -59,7 +59,7 @@ $(VENV)/.storage: $(READY)
 	.cgan/object-store/bin/python -m pip install --quiet --disable-pip-version-check 'swift>=2.35'
 	@touch $@
 
-check: $(READY) ## Format, lint, types, import contracts, declared dependencies, security lint
+check: $(READY) ## Format, lint, types, import contracts, declared dependencies, security lint, size
 	@$(MAKE) --no-print-directory -j2 --output-sync types lint
 
 types: $(READY)
@@ -72,6 +72,7 @@ lint: $(READY)
 	DENO_NO_UPDATE_CHECK=1 deno lint --quiet
 	lint-imports
 	deptry .
+	python tools/budget.py
 	bandit --quiet --severity-level medium --recursive --configfile pyproject.toml cgan flows
 
 audit: $(READY) ## Known holes in the installed packages (asks the package index)

@@ -168,7 +168,7 @@ def _keep(scale: str, name: str, facts: dict[str, Any], result: Result) -> None:
 def _draw(scale: str, facts: dict[str, Any], path: Path) -> None:
     from .plot import draw
 
-    figures = json.loads((CACHE / scale / "quality.json").read_text())
+    figures = json.loads((CACHE / scale / "quality.json").read_text(encoding="utf-8"))
     caption = (
         f"{figures['heldout_images']:,} drawings against {figures['heldout_images']:,} held-out images · "
         f"{facts['cores']} cores, {facts['machine']} · torch {facts['torch']} · {facts['date']}, "
@@ -259,7 +259,7 @@ def plot(scale: str = "all") -> None:
     source = CACHE / scale / "quality.json"
     if not source.is_file():
         raise CganError(f"{source}: not found. Measure first: `make bench-all` or `make bench`.")
-    _draw(scale, json.loads(source.read_text())["facts"], PICTURE)
+    _draw(scale, json.loads(source.read_text(encoding="utf-8"))["facts"], PICTURE)
     say(f"{PICTURE.relative_to(ROOT)}")
 
 

@@ -95,11 +95,11 @@ def stages_of(
     megabytes = csv.stat().st_size / 1e6
     say(f"{rows:,} rows, {megabytes:,.0f} MB, written in {time.perf_counter() - began:.0f} s")
     path = clone / "params.yaml"
-    params = yaml.safe_load(path.read_text())
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
     params["data"] |= {"source": "file", "path": str(csv), "max_megabytes": int(megabytes) + 1}
     for section, values in changes.items():
         params[section] |= values
-    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     dvc = shutil.which("dvc", path=str(Path(sys.executable).parent)) or "dvc"
     commands = {name: [sys.executable, "-m", f"cgan.stages.{name}"] for name in STAGES}
     found = {}
@@ -118,7 +118,7 @@ def timed(command: list[str], folder: Path) -> dict[str, float]:
         [TIME, "-v", *command],
         cwd=folder,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env={**os.environ, "PYTHONPATH": str(folder)},
     )
     seconds = time.perf_counter() - began

@@ -57,7 +57,7 @@ def sentence(found: dict[str, Any]) -> str:
 
 def _cpu_model() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 name = line.partition(":")[2].strip()
                 return name + (" with AMX" if _has_amx() else "")
@@ -71,7 +71,12 @@ def _has_amx() -> bool:
 def _commit() -> str:
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+            ["git", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=10,
+            check=True,
         ).stdout.strip()
 
     try:

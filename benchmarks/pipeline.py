@@ -99,7 +99,9 @@ def seconds_of_stages(commit: str, setting: str, short: bool) -> Seconds:
         clone = Path(folder) / "clone"
         for command in (["clone", "-q", str(ROOT), str(clone)], ["checkout", "-q", commit]):
             where = ROOT if command[0] == "clone" else clone
-            done = subprocess.run(["git", *command], cwd=where, capture_output=True, text=True)
+            done = subprocess.run(
+                ["git", *command], cwd=where, capture_output=True, encoding="utf-8"
+            )
             if done.returncode:
                 raise CganError(f"git {' '.join(command)}: {done.stderr.strip()[:500]}")
         change_params(clone, setting, short)
@@ -110,7 +112,7 @@ def seconds_of_stages(commit: str, setting: str, short: bool) -> Seconds:
             cwd=clone,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
         ) as process:
             assert process.stdout
             seconds, text = follow(process.stdout, began)
@@ -141,15 +143,15 @@ def follow(lines: Iterable[str], began: float) -> tuple[Seconds, str]:
 def change_params(clone: Path, setting: str, short: bool) -> None:
     """By the text: another commit's params.yaml has other keys."""
     path = clone / "params.yaml"
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     if setting == "full":
         source = {"source": "file", "path": str(kaggle_zip())}
         for key, value in source.items():
             text = re.sub(rf"(?m)^(  {key}:) \S+", rf"\1 {value}", text, count=1)
-        fast = (clone / "presets/fast.yaml").read_text()
+        fast = (clone / "presets/fast.yaml").read_text(encoding="utf-8")
         for key, value in re.findall(r"(?m)^(\w+): *(\S+)", fast):
             at = text.index("\ntrain:")
             text = text[:at] + re.sub(rf"(?m)^(  {key}:) \S+", rf"\1 {value}", text[at:], count=1)
     if short:
         text = re.sub(r"(?m)^(  total_kimg:) \S+", r"\1 1.0", text)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")

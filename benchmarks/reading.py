@@ -65,7 +65,7 @@ def _pyarrow() -> Read:
     from pyarrow import csv
 
     def read(path: str) -> tuple[Any, Any]:
-        with Path(path).open() as file:
+        with Path(path).open(encoding="utf-8") as file:
             columns = file.readline().strip().split(",")
         types = csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.uint8()))
         table = csv.read_csv(path, convert_options=types)
@@ -108,7 +108,7 @@ def in_this_process(reader: str, path: str) -> dict[str, float]:
 def _peak_mb() -> float:
     """Linux's own count, for `ru_maxrss` comes with the parent's peak; elsewhere there is only that."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -119,10 +119,9 @@ def measure(scale: Scale) -> Result:
     path, about = csv_file()
     if scale.limit:
         short = path.with_name("tiny.csv")
-        with path.open() as file:
-            short.write_text(
-                "".join(line for line, _ in zip(file, range(scale.limit + 1), strict=False))
-            )
+        with path.open(encoding="utf-8") as file:
+            lines = [line for line, _ in zip(file, range(scale.limit + 1), strict=False)]
+            short.write_text("".join(lines), encoding="utf-8")
         path = short
     there = [name for name, (module, _) in READERS.items() if importlib.util.find_spec(module)]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in there}
@@ -132,7 +131,7 @@ def measure(scale: Scale) -> Result:
                 [sys.executable, "-m", "benchmarks.reading", name, str(path)],
                 cwd=ROOT,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 check=True,
             )
             found[name].append(json.loads(done.stdout.splitlines()[-1]))

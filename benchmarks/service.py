@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -66,7 +65,7 @@ def serving(model: Path) -> Iterator[tuple[str, psutil.Process]]:
         env={**os.environ, "PYTHONPATH": PACKAGE_PARENT},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
+        encoding="utf-8",
     )
     assert process.stdout
     try:
@@ -130,7 +129,6 @@ def measure(scale: Scale) -> Result:
         cpu = (sum(process.cpu_times()[:2]) - cpu) / (time.perf_counter() - began)
         crowd = asyncio.run(at_once(address, CONNECTIONS, rounds))
         grown = (process.memory_info().rss - before) / 1e6
-        rows = _mean_of(httpx.get(f"{address}/metrics").text, "cgan_pass_requests")
     table = Table(
         "The service: ten digits a request", ["load", "requests", "p50 ms", "p99 ms", "longest ms"]
     )
@@ -160,15 +158,5 @@ def measure(scale: Scale) -> Result:
         "crowd": crowd.figures(),
         "cores": round(cpu, 2),
         "grown_mb": round(grown),
-        "requests_a_pass": rows,
     }
     return Result([table], checks, figures)
-
-
-def _mean_of(text: str, name: str) -> float:
-    found = {
-        part: float(value[1])
-        for part in ("sum", "count")
-        if (value := re.search(rf"^{name}_{part} (\S+)$", text, re.MULTILINE))
-    }
-    return round(found["sum"] / found["count"], 2)

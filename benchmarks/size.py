@@ -61,9 +61,9 @@ def by_images(scale: Scale) -> tuple[Table, list[dict[str, float]]]:
 def _csv_of(count: int) -> Path:
     """So many rows; copies differ from their originals in two pixels, or the split would join them."""
     source, _ = csv_file()
-    header, *lines = source.read_text().splitlines()
+    header, *lines = source.read_text(encoding="utf-8").splitlines()
     path = CACHE / f"size-{count}.csv"
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         file.write(header + "\n")
         for number in range(count):
             copy, row = divmod(number, len(lines))

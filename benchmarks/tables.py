@@ -66,7 +66,7 @@ class Result:
 def replace_between_markers(path: Path, name: str, text: str) -> None:
     """Put `text` between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, the rest as it was."""
     start, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
     if len(pattern.findall(before)) != 1:
         raise CganError(

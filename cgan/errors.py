@@ -1,6 +1,7 @@
 """Errors of the user's side. Every message says where, what was expected, what was found and what to do;
 `cgan.cli` and the stages print it without a traceback and exit with `exit_code`."""
 
+import io
 import os
 import re
 import sys
@@ -16,10 +17,14 @@ PACKAGES = {
 
 
 def ensure_streams() -> None:
-    """Send what is written to a closed stdout or stderr nowhere: else the first word ends the process."""
+    """Let no word end the process: a closed stdout or stderr takes all and shows nothing, and a character
+    that the locale lacks is shown as `?`."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def extra_with(module: str) -> str | None:

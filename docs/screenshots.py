@@ -94,7 +94,7 @@ def visit(page: Page, address: str, patience_ms: int = 4000) -> None:
 
 def production_pages(page: Page) -> None:
     """The morning's pages, from the servers that `make up` started in the working directory."""
-    known = json.loads(Path(".cgan/production/prefect.json").read_text())
+    known = json.loads(Path(".cgan/production/prefect.json").read_text(encoding="utf-8"))
     site = f"http://127.0.0.1:{known['port']}"
     judged = {"name": {"any_": ["Promoted", "Blocked"]}}
     question = {"sort": "START_TIME_DESC", "flow_runs": {"state": judged}, "limit": 1}
@@ -115,7 +115,7 @@ def mlflow_pages(page: Page) -> None:
     environment = {**os.environ, **AT_HOME}
     command = [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)]
     with serving(command, f"{site}/health", environment):
-        run_id = json.loads(Path("models/mlflow_run.json").read_text())["run_id"]
+        run_id = json.loads(Path("models/mlflow_run.json").read_text(encoding="utf-8"))["run_id"]
         address = f"{site}/api/2.0/mlflow/runs/get?run_id={run_id}"
         with urllib.request.urlopen(address, timeout=30) as answer:
             experiment = json.load(answer)["run"]["info"]["experiment_id"]

@@ -308,9 +308,13 @@ def forget_dead_holders(say: Callable[[str], None]) -> None:
     parent has asked how it ended, and in many a container nobody asks.
     """
     try:
-        content = RWLOCK.read_text()
+        content = RWLOCK.read_text(encoding="utf-8")
         holders = set(map(int, re.findall(r'"pid": *"?(\d+)', content)))
-        if not holders or any(map(_lives, holders)) or RWLOCK.read_text() != content:
+        if (
+            not holders
+            or any(map(_lives, holders))
+            or RWLOCK.read_text(encoding="utf-8") != content
+        ):
             return
         RWLOCK.unlink()
     except OSError:

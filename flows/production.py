@@ -193,9 +193,10 @@ def _register(production: Production, crons: dict[str, str | None]) -> None:
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     run_in(production.work, *command, "--prefect-file", str(edited), environment=environment)
     # One limit for all that work in the clone; prefect.yaml knows only limits of one deployment.
-    limit = {"name": LIMIT, "limit": 1, "active": True}
-    with contextlib.suppress(CganError):  # it is there
-        production.api("POST", "/v2/concurrency_limits/", limit)
+    for limit in (LIMIT, "gate"):  # the second: one gate at a time, on whichever machine
+        with contextlib.suppress(CganError):  # it is there
+            values = {"name": limit, "limit": 1, "active": True}
+            production.api("POST", "/v2/concurrency_limits/", values)
     number = production.api("GET", f"/v2/concurrency_limits/{LIMIT}")["id"]
     for name, deployment in production.deployments().items():
         if name in crons:

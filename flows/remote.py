@@ -92,7 +92,7 @@ def _settle(url: str) -> None:
             f"{VARIABLE} is {url}, a relative path, and runs work in folders of their own. Give the whole "
             "path, such as /mnt/share/storage, or an address such as ssh://host/folder."
         )
-    known = LOCAL_CONFIG.read_text() if LOCAL_CONFIG.is_file() else ""
+    known = LOCAL_CONFIG.read_text(encoding="utf-8") if LOCAL_CONFIG.is_file() else ""
     named = f"'remote \"{NAME}\"'" in known
     if url and not (named and re.search(rf"^ *url = {re.escape(url)}$", known, re.MULTILINE)):
         try:
@@ -131,7 +131,7 @@ def check(remote: Remote) -> str | None:
             env={**os.environ, "AWS_MAX_ATTEMPTS": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=CHECK_S,
             start_new_session=True,  # no terminal, on which it could ask for a password
         )

@@ -102,7 +102,7 @@ class Production:
         """One `up`, `deploy`, `join` or `down` at a time."""
         self.home.mkdir(parents=True, exist_ok=True)
         self.home.chmod(0o700)  # flow parameters, and logs
-        with (self.home / "lock").open("w") as lock:
+        with (self.home / "lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -111,7 +111,7 @@ class Production:
     def known(self, name: str) -> Process | None:
         """What an earlier `up` started under this name, alive or not."""
         try:
-            return Process(**json.loads((self.home / f"{name}.json").read_text()))
+            return Process(**json.loads((self.home / f"{name}.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -187,7 +187,7 @@ class Production:
                 raise CganError(f"the {name} server does not answer; see {self.home / name}.log.")
             time.sleep(0.2)
         log = self.home / f"{name}.log"
-        last = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
+        last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:])
         raise CganError(f"the {name} server ended while it started. The end of {log}:\n{last}")
 
     def stop(self, name: str) -> bool:

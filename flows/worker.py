@@ -307,7 +307,8 @@ def _name(production: Production, labels: Sequence[str]) -> str:
     digits = production.home / "worker-id"
     if not digits.is_file():
         write_text(digits, secrets.token_hex(2))
-    return f"{socket.gethostname()}-{digits.read_text().strip()} ({', '.join(labels)})"
+    number = digits.read_text(encoding="utf-8").strip()
+    return f"{socket.gethostname()}-{number} ({', '.join(labels)})"
 
 
 def require(root: Path) -> None:

@@ -108,7 +108,7 @@ def noted(clone: Path) -> dict[str, psutil.Process | None]:
     for path in (clone / RUNS).glob("*.json"):
         found[path.stem] = None
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
-            known = json.loads(path.read_text())
+            known = json.loads(path.read_text(encoding="utf-8"))
             process = psutil.Process(int(known["pid"]))
             # It wrote that down after it had begun.
             if process.is_running() and process.create_time() <= float(known["time"]):
@@ -119,7 +119,7 @@ def noted(clone: Path) -> dict[str, psutil.Process | None]:
 def number_of(clone: Path, run: str) -> str:
     """Of the process in which a run was taken up here last; empty if it was not."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads((clone / RUNS / f"{run}.json").read_text())["pid"])
+        return str(json.loads((clone / RUNS / f"{run}.json").read_text(encoding="utf-8"))["pid"])
     return ""
 
 
@@ -195,7 +195,7 @@ def _one_at_a_time(clone: Path) -> Iterator[None]:
     """Git lets two make worktrees at once, but not fetch."""
     path = clone / ".cgan" / "work.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
+    with path.open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -229,7 +229,7 @@ def _share_cache(clone: Path, tree: Path) -> None:
         settings.add_section("cache")
     if not settings.has_option("cache", "dir"):
         settings.set("cache", "dir", str(clone / ".dvc" / "cache"))
-    with there.open("w") as file:
+    with there.open("w", encoding="utf-8") as file:
         settings.write(file)
     _anchor_remotes(clone, tree)
 
@@ -260,7 +260,7 @@ def _anchor_remotes(source: Path, tree: Path) -> None:
         if not local.has_section(section):
             local.add_section(section)
         local.set(section, "url", os.path.normpath(source / ".dvc" / url))
-    with (tree / ".dvc/config.local").open("w") as file:
+    with (tree / ".dvc/config.local").open("w", encoding="utf-8") as file:
         local.write(file)
 
 
@@ -299,8 +299,8 @@ def share_data(source: Path, tree: Path) -> str:
         git.git("rev-parse", "--git-path", "info/exclude", folder=tree).strip()
     )
     exclude.parent.mkdir(exist_ok=True)  # which git takes from its template, where that has one
-    if not exclude.is_file() or f"/{path}" not in exclude.read_text().splitlines():
-        with exclude.open("a") as file:
+    if not exclude.is_file() or f"/{path}" not in exclude.read_text(encoding="utf-8").splitlines():
+        with exclude.open("a", encoding="utf-8") as file:
             file.write(f"/{path}\n")
     return path
 
@@ -347,7 +347,9 @@ def _unshare_inbox(work: Path) -> None:
 
 def run_in(folder: Path, *command: str, environment: dict[str, str] | None = None) -> str:
     """What a command says. Raises CganError with its complaint."""
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8"
+    )
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip())[-2000:]
         raise CganError(f"{' '.join(command)}, in {folder}, failed:\n{said}")

@@ -9,19 +9,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import torch
+import uvicorn
 from conftest import ROOT
 
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.service.app import Service, make_app
 from cgan.service.served import Keeper
-from cgan.service.server import Server, config_for, listen
+from cgan.service.server import config_for, listen
 
 SECURE = (
     "x-content-type-options",
@@ -44,6 +46,13 @@ def detail(answer: httpx.Response) -> str:
     return str(words)
 
 
+def eventually(holds: Callable[[], Any], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def a_model(
     path: Path, *, classes: int = 10, channels: int = 1, side: int = 28, seed: int = 0
 ) -> Path:
@@ -58,12 +67,10 @@ def a_model(
 def running(service: Service, names: Sequence[str] | None = ()) -> Iterator[httpx.Client]:
     """A client of a real server on a free port of this process."""
     listening = listen("127.0.0.1", 0, allow_remote=False)
-    ready = threading.Event()
-    server = Server(config_for(make_app(service, names)), ready.set)
+    server = uvicorn.Server(config_for(make_app(service, names)))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
-        assert ready.wait(30)
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         with httpx.Client(base_url=address, timeout=60) as client:
             yield client

@@ -13,6 +13,8 @@ import pytest
 from conftest import ROOT
 
 import cgan
+from cgan.files import write_bytes
+from cgan.project import CSV
 from cgan.runs.status import make_console
 
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:[349][0-7]|[34]8)(?:;\d+)*m")
@@ -87,3 +89,23 @@ def test_help_imports_nothing_heavy() -> None:
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "said"),
+    [
+        ("cgan.cli", ["status"], "More           runs: `make ui` ? versions"),
+        ("cgan.cli", ["draw", "--help"], "Draw TEXT digit by digit"),
+        ("cgan.stages.validate", [], "8 ? 8 pixels"),
+    ],
+)
+def test_characters_that_the_locale_lacks_become_question_marks(
+    module: str, arguments: list[str], said: str, project: Path
+) -> None:
+    for name, source in (("dvc.yaml", ROOT / "dvc.yaml"), (CSV, project / "inbox/digits.csv")):
+        write_bytes(project / name, source.read_bytes())
+    posix = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", module, *arguments]
+    run = subprocess.run(command, env={**os.environ, **posix}, capture_output=True, text=True)
+    assert said in run.stdout + run.stderr
+    assert "Traceback" not in run.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 from conftest import ROOT
 
 from tools import code_map
@@ -16,6 +18,21 @@ def test_each_file_says_in_a_few_words_what_it_is() -> None:
     for folder in ("cgan", "flows"):
         for path in (ROOT / folder).rglob("*.py"):
             assert 10 < len(code_map.first_paragraph(path)) < 400, path
+
+
+def test_text_is_written_and_read_as_utf8_in_every_locale() -> None:
+    folders = ("cgan", "flows", "tools", "benchmarks")
+    for path in [path for folder in folders for path in (ROOT / folder).rglob("*.py")]:
+        for call in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+                named = {keyword.arg for keyword in call.keywords}
+                mode = [a.value for a in call.args if isinstance(a, ast.Constant)]
+                text = call.func.attr in ("read_text", "write_text") or mode in (
+                    ["w"],
+                    ["a"],
+                    ["r"],
+                )
+                assert "encoding" in named or not (text or "text" in named), ast.unparse(call)
 
 
 def test_the_house_has_the_size_that_a_newcomer_can_survey() -> None:

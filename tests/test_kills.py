@@ -91,7 +91,7 @@ def results(project: Path) -> dict[str, str]:
         for folder in ("models", "samples", "data", "reports")
         for p in project.glob(f"{folder}/**/*")
     ]
-    named = ("source.json", "mlflow_run.json", "gate.json", "gate.md", "run.html")
+    named = ("mlflow_run.json", "gate.json", "gate.md", "run.html")
     files = [path for path in found if path.is_file() and path.name not in named]
     return {str(path.relative_to(project)): sha256_of(path) for path in sorted(files)}
 

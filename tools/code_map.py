@@ -27,7 +27,7 @@ def code_map() -> str:
 
 
 def first_paragraph(path: Path) -> str:
-    words = ast.get_docstring(ast.parse(path.read_text())) or ""
+    words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return re.sub(r"\s+", " ", words.split("\n\n")[0])
 
 
@@ -37,4 +37,4 @@ def replaced(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(replaced(PAGE.read_text()))
+    PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

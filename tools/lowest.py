@@ -6,7 +6,9 @@ import re
 import tomllib
 from pathlib import Path
 
-PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))[
+    "project"
+]
 EXTRAS = ("pipeline", "serve", "kaggle", "sweep")
 LEFT_OUT = {"torch"}  # see the Makefile
 

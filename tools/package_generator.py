@@ -27,7 +27,7 @@ DATA = (
 
 def main() -> None:
     network, facts = load_generator(GENERATOR)
-    report = json.loads(EVALUATION.read_text())
+    report = json.loads(EVALUATION.read_text(encoding="utf-8"))
     if report["passport"]["generator_digest"] != facts["digest"]:
         sys.exit(f"{EVALUATION} is of another generator than {GENERATOR}. Run `dvc repro`.")
     quality = {

@@ -16,7 +16,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -36,14 +35,13 @@ MAX_LISTED = 10  # names in a message
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What `fetch` wrote: `origin` is a path, slug or package, `time` UTC in ISO 8601."""
+    """What `fetch` wrote: `origin` is a path, slug or package. No time: equal data, equal bytes."""
 
     source: str
     origin: str
     sha256: str
     rows: int
     bytes: int
-    time: str
 
 
 def fetch(params: DataParams, destination: Path) -> SourceInfo:
@@ -79,7 +77,6 @@ def _fetch(params: DataParams, destination: Path) -> SourceInfo:
         sha256=sha256_of(destination),
         rows=_count_rows(destination),
         bytes=destination.stat().st_size,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.markdown import spaced
-from cgan.registry import store_lock
 from cgan.registry.history import (
     ALIASES,
     CHALLENGER,
@@ -228,6 +227,8 @@ class Registry:
             return self._move("rollback", champion, line[-2], why)
 
     def _move(self, action: str, source: int | None, target: int, why: str) -> Move:
+        # An argument's bytes that the locale cannot read are UTF-8, or nothing that a store takes.
+        why = why.encode(errors="surrogateescape").decode(errors="replace")
         version = self.version(target)
         move = Move(
             action=action,
@@ -297,17 +298,15 @@ class Registry:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One promotion at a time: by a file on this machine, by the store where others reach it too."""
+        """One promotion at a time on this machine. Another machine's is found by `_require_champion`."""
         if self.uri.startswith(SQLITE):
             path = Path(self.uri.removeprefix(SQLITE) + ".registry-lock")
         else:
             name = hashlib.sha256(f"{os.getuid()} {self.uri}".encode()).hexdigest()[:16]
             path = Path(tempfile.gettempdir()) / f"cgan-registry-{name}.lock"
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            shared = not self.uri.startswith(SQLITE)
-            with store_lock.held(self.client, self.model) if shared else contextlib.nullcontext():
-                yield
+            yield
 
 
 def model_name() -> str:

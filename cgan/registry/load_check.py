@@ -119,7 +119,7 @@ class ApartProcess:
 
     def _heard(self) -> dict[str, Any]:
         try:
-            return dict(json.loads(self._answer.read_text()))
+            return dict(json.loads(self._answer.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             self._errors.seek(0)
             said = self._errors.read()[-2000:].decode(errors="replace").strip().splitlines()

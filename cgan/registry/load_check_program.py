@@ -47,4 +47,4 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     asked = json.load(sys.stdin)
-    Path(asked["answer"]).write_text(json.dumps(main(asked)))
+    Path(asked["answer"]).write_text(json.dumps(main(asked)), encoding="utf-8")

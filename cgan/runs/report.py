@@ -64,7 +64,7 @@ def _summary() -> str:
 def _run() -> list[str]:
     """The run's name, and where a browser finds its page."""
     try:
-        run = json.loads(RUN_REFERENCE.read_text())
+        run = json.loads(RUN_REFERENCE.read_text(encoding="utf-8"))
         name, run_id = run["run_name"], run["run_id"]
     except (OSError, ValueError, KeyError, TypeError):
         return ["  MLflow run    none"]
@@ -77,7 +77,7 @@ def _run() -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError:
         raise CganError(f"{path}: not found. Run the pipeline first: `make repro`.") from None
     except (ValueError, TypeError, RecursionError):

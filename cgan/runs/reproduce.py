@@ -238,7 +238,7 @@ def _dvc(folder: Path, *arguments: str) -> str:
         cwd=folder,
         env=_environment(folder, None),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     if done.returncode:
         raise CganError((done.stderr or done.stdout).strip().splitlines()[-1][:300])
@@ -320,7 +320,7 @@ def _repeat_stage(tree: Path, stage: str, run: RecordedRun, say: Say) -> None:
             start_new_session=True,
         )
         try:
-            with output.open(errors="replace") as said, last_line(say) as tell:
+            with output.open(encoding="utf-8", errors="replace") as said, last_line(say) as tell:
                 while process.poll() is None:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(LOOK_EVERY_S)
@@ -331,7 +331,7 @@ def _repeat_stage(tree: Path, stage: str, run: RecordedRun, say: Say) -> None:
             _end(process)
             raise
     if code:
-        last = output.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        last = output.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
         raise TrainingError(
             f"stage `{stage}` ended with exit code {code} in the repeat, so there is nothing to "
             "compare (`--keep` leaves its tree behind):\n" + "\n".join(last)
@@ -386,7 +386,7 @@ def _tags_of_repeat(tree: Path) -> dict[str, str]:
 
     with contextlib.suppress(Exception):  # it only explains: the comparison stands without it
         client = MlflowClient(f"sqlite:///{tree / 'mlflow.db'}")
-        reference = json.loads((tree / RUN_REFERENCE).read_text())
+        reference = json.loads((tree / RUN_REFERENCE).read_text(encoding="utf-8"))
         return dict(client.get_run(reference["run_id"]).data.tags)
     return {}
 

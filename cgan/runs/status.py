@@ -323,7 +323,6 @@ def _data(root: Path, stored: Stored) -> Group | Text:
                 _line(
                     f"{name}{rows} rows of {data.get('source')}: {data.get('origin')}",
                     f"sha256 {str(data.get('sha256'))[:12]}",
-                    f"fetched {_at(data.get('time'))}",
                 )
             )
     if not lines:

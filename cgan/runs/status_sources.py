@@ -97,7 +97,7 @@ def ask_store(params: Params | None, stored: Stored) -> None:
                     path = registry.client.download_artifacts(
                         stored.newest.run_id, f"{GATE_FOLDER}/{GATE_REPORT.name}"
                     )
-                    stored.report = json.loads(Path(path).read_text())
+                    stored.report = json.loads(Path(path).read_text(encoding="utf-8"))
     except CganError as error:
         stored.problem = str(error)
     except Exception as error:  # whatever a store's client raises: the screen says it in words
@@ -189,7 +189,7 @@ def find_process(root: Path, name: str) -> Json | None:
     import psutil
 
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
-        known = json.loads((root / PRODUCTION / f"{name}.json").read_text())
+        known = json.loads((root / PRODUCTION / f"{name}.json").read_text(encoding="utf-8"))
         process = psutil.Process(int(known["pid"]))
         alive = process.status() != psutil.STATUS_ZOMBIE
         if alive and abs(process.create_time() - float(known["started"])) < 0.01:

@@ -5,9 +5,12 @@ A `Served` never changes. The keeper puts another in its place; who took the for
 
 from __future__ import annotations
 
+import hashlib
+import html
 import importlib.util
 import json
 import logging
+import os
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -15,16 +18,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from cgan.errors import CganError, ModelError
-from cgan.model.model_file import load_generator
+from cgan.model.model_file import load_generator, save_network
 from cgan.project import EVALUATION
 from cgan.quality.table import METRICS, floors
 from cgan.registry.history import CHAMPION
-from cgan.service.batching import Passes
 from cgan.serving.class_names import names_in
 from cgan.serving.generator import ALIASES, Generator, default_source
+from cgan.tracking.journal import project_root
+from cgan.tracking.store import BACKEND, STORE, is_absent, store_uri, without_credentials
 
 if TYPE_CHECKING:
     from cgan.registry.client import Registry
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 2.0
 RETRY_S = 30.0  # after a version that could not be loaded
+COPIES = Path(".cgan/served")  # of what is served, for a start while the registry is away
 
 
 @dataclass(frozen=True)
@@ -47,19 +50,16 @@ class Served:
     metrics: dict[str, float] | None = None
     real_images: dict[str, float] | None = None
     passport: dict[str, Any] | None = None
+    kept: bool = False  # it is the copy on this disk, served because the registry cannot give it
     since: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-
-    @cached_property
-    def passes(self) -> Passes:
-        return Passes.measured_on(self.generator.network)
 
     @cached_property
     def page(self) -> bytes:
         from cgan.page.assemble import play_page
 
-        return play_page(self.generator).encode(
-            errors="replace"
-        )  # a name may hold a lone surrogate
+        line = f'<p class="play-faint">Served: {html.escape(self.named)}.</p>'
+        page = play_page(self.generator).replace("</main>", f"{line}\n</main>", 1)
+        return page.encode(errors="replace")  # a name may hold a lone surrogate
 
     @property
     def digest(self) -> str:
@@ -70,7 +70,8 @@ class Served:
         """In words, for the log."""
         if self.version is None:
             return f"{self.source} ({self.digest[:12]})"
-        return f"version {self.version} of `{self.registered}` ({self.digest[:12]})"
+        copy = ", the copy kept on this machine" if self.kept else ""
+        return f"version {self.version} of `{self.registered}` ({self.digest[:12]}){copy}"
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -79,6 +80,7 @@ class Served:
             "registered_model": self.registered,
             "alias": self.alias,
             "source": self.source,
+            "kept_copy": self.kept,
             "since": self.since,
         }
 
@@ -106,7 +108,7 @@ def of_file(generator: Generator, source: str) -> Served:
             metrics, reals = dict(stated["metrics"]), dict(stated["floors"])
             known = dict(stated["passport"])
             return Served(generator, source, metrics=metrics, real_images=reals, passport=known)
-        report = dict(json.loads(path.read_text()))
+        report = dict(json.loads(path.read_text(encoding="utf-8")))
         if report["passport"]["generator_digest"] == generator.facts["digest"]:
             return Served(generator, source, **_quality(report))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -139,11 +141,12 @@ class Look:
 
 
 class Keeper:
-    """Holds what is served. `asked`: a file, an MLflow URI, an alias, or None: the champion where there is
-    one, else `fallback`.
+    """Holds what is served. `asked`: a file, an MLflow URI, an alias, or None: the champion; `fallback`
+    where the registry says that there is none, or where there is no registry.
 
-    Raises ModelError for a file or URI that has no usable generator. For an alias there may be nothing to
-    serve yet (`current` is None): it is asked for again and again.
+    Each version that is taken over is copied to this disk. While the registry cannot be asked, a service that
+    starts serves that copy. Without one it serves nothing (`current` is None) and asks again and again, as it
+    does for an alias that no version has. Raises ModelError for a file or URI that has no usable generator.
     """
 
     def __init__(self, asked: str | None = None, poll_s: float = POLL_S) -> None:
@@ -153,7 +156,7 @@ class Keeper:
         self._answered: float | None = None  # time.monotonic() of the registry's last answer
         self._failed: tuple[int, float, str] | None = None  # a version, when it did not load, why
         self._unmeasured = False  # that what is served may have metrics, which could not be read
-        self._registry_expected = asked is not None  # that there is no registry
+        self._asked = asked
         self._poll_s = poll_s
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -170,11 +173,9 @@ class Keeper:
             from cgan.registry.client import model_name
 
             self._model = model_name()
-            self._look()
-            if self.current is None and asked is None:
-                self.current = fallback()
-        if self.current:
-            _ = self.current.passes  # tried now, not in the first request
+            copy = self._copy()
+            self._expected = bool(asked or copy or _is_there_a_registry())
+            self._look(copy)
 
     def follow(self) -> None:
         """Look at the registry from now on, if an alias is served."""
@@ -202,22 +203,27 @@ class Keeper:
         return None if self._answered is None else time.monotonic() - self._answered
 
     def _follow(self) -> None:
-        torch.set_num_threads(1)  # of this thread, as in passes: a new model is measured here
         while not self._stopped.wait(self._poll_s):
-            self._look()
+            try:
+                self._look()
+            except ModelError as error:  # of the fallback
+                self.look = Look(answers=True, problem=str(error))
 
-    def _look(self) -> None:
-        """Ask once; take over what is new. Whatever fails, what is served stays."""
+    def _look(self, copy: Served | None = None) -> None:
+        """Ask once; take over what is new. Whatever fails, what is served stays.
+
+        `copy` is served if nothing is yet, and the registry cannot be asked or its version not loaded."""
         from cgan.registry.client import open_registry
 
-        problem, answers = None, False
+        problem, answers, vacant = None, False, False
         try:
             with open_registry(self._model) as registry:
                 number = registry.aliases().get(str(self.alias))
                 self._answered, answers = time.monotonic(), True
                 if number is None:
+                    vacant = True
                     problem = f"`{self._model}` has no {self.alias} in {registry.shown}."
-                elif self.current is None or number != self.current.version:
+                elif not self.current or self.current.kept or number != self.current.version:
                     problem = self._take(registry, number)
                 elif self._unmeasured:
                     problem = self._measure(registry, self.current)
@@ -227,11 +233,17 @@ class Keeper:
             problem = str(error) if isinstance(error, CganError) else f"{type(error).__name__}"
             if not isinstance(error, CganError):
                 log.exception("looking at the registry failed")
+        if self.current is None:
+            if self._asked is None and (vacant or not self._expected):
+                self.current = fallback()
+            elif not vacant:
+                self.current = copy
         if problem != self.problem and not self._stopped.is_set():
-            kept = f" Served is, as before, {self.current.named}." if self.current else ""
+            served = self.current.named if self.current else "nothing"
             if problem:
-                expected = self._registry_expected or self._answered is not None
-                log.log(logging.WARNING if expected else logging.DEBUG, "%s%s", problem, kept)
+                expected = self._expected or self._answered is not None
+                level = logging.WARNING if expected else logging.DEBUG
+                log.log(level, "%s Served for now: %s.", problem, served)
             else:
                 log.info("the registry's problem is over")
         self.look = Look(answers, problem)
@@ -260,15 +272,17 @@ class Keeper:
                 alias=self.alias,
                 **quality,
             )
-            _ = new.passes
         except ModelError as error:
             return self._not_loaded(registry, number, f": {error}")
         except Exception as error:  # such as no memory, or no disk
             log.exception("loading version %d failed", number)
             return self._not_loaded(registry, number, f" ({type(error).__name__}).")
         before, self.current, self._unmeasured = self.current, new, problem is not None
-        if before:
-            log.info("served is now %s, before: %s", new.named, before.named)
+        if before or self._thread:
+            was = before.named if before else "nothing"
+            log.info("served is now %s, before: %s", new.named, was)
+        if taken == number:
+            self._keep(new)
         return problem if taken == number else self._not_loaded(registry, number, ".")
 
     def _measure(self, registry: Registry, served: Served) -> str | None:
@@ -276,15 +290,60 @@ class Keeper:
         assert served.version is not None
         quality, problem = _quality_of(registry, served.version)
         if problem is None:
-            new = replace(served, **quality)
-            _ = new.passes
-            self.current, self._unmeasured = new, False
+            self.current, self._unmeasured = replace(served, **quality), False
         return problem
+
+    def _copy_path(self) -> Path:
+        """Of this store, model and alias alone."""
+        store = without_credentials(store_uri(project_root()))
+        key = hashlib.sha256(f"{store} {self._model} {self.alias}".encode()).hexdigest()[:16]
+        return project_root() / COPIES / f"{self._model}-{self.alias}-{key}.safetensors"
+
+    def _keep(self, served: Served) -> None:
+        facts = {**served.generator.facts, "registry_version": served.version}
+        try:
+            save_network(self._copy_path(), served.generator.network, facts)
+        except OSError as error:
+            log.warning(
+                "no copy of what is served could be kept (%s). A service that starts while the registry is "
+                "away will refuse to draw. Make room, or give write permission.",
+                error,
+            )
+
+    def _copy(self) -> Served | None:
+        """What was kept of the version that was served last."""
+        try:
+            path = self._copy_path()
+            if not path.exists():
+                return None
+            network, facts = load_generator(path)
+        except CganError as error:
+            log.warning("the copy of what was served last: %s", error)
+            return None
+        version = int(facts.pop("registry_version"))
+        return Served(
+            Generator(network, facts, path),
+            str(path),
+            registered=self._model,
+            version=version,
+            alias=self.alias,
+            kept=True,
+        )
 
     def _not_loaded(self, registry: Registry, number: int, why: str) -> str:
         words = f"the {self.alias}, version {number} of `{registry.model}`, cannot be loaded{why}"
         self._failed = number, time.monotonic(), words
         return words
+
+
+def _is_there_a_registry() -> bool:
+    """Is one named, or has the project its own? It may be away."""
+    if any(os.environ.get(name, "").strip() for name in (STORE, BACKEND)):
+        return True
+    try:
+        return not is_absent(store_uri(project_root()))
+    except CganError:  # no store can be here, for its path
+        return False
 
 
 def _quality_of(registry: Registry, number: int) -> tuple[dict[str, Any], str | None]:

@@ -113,7 +113,7 @@ def npz_into(file: BinaryIO, images: Tensor, labels: Tensor, names: list[str] | 
 
 
 def _write_csv(out: Path, images: Tensor, labels: Tensor, _: list[str] | None) -> None:
-    with replacing(out) as temporary, temporary.open("w", newline="") as file:
+    with replacing(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         csv_into(file, images, labels)
 
 

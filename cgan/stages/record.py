@@ -68,7 +68,7 @@ def main() -> None:
 def _evaluation() -> Report:
     """The report on the generator at hand. Raises ModelError for one of another generator."""
     try:
-        report = dict(json.loads(EVALUATION.read_text()))
+        report = dict(json.loads(EVALUATION.read_text(encoding="utf-8")))
         judged = report["passport"]["generator_digest"]
     except (OSError, ValueError, KeyError, TypeError):
         raise ModelError(

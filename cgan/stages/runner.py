@@ -65,7 +65,7 @@ def _put_back() -> None:
     """Under `dvc repro`, the outputs that dvc.lock knows of this stage, from DVC's cache: DVC removed
     them before the stage began. What the cache hasn't got whole stays away."""
     try:
-        lock = yaml.safe_load(LOCK.read_text())
+        lock = yaml.safe_load(LOCK.read_text(encoding="utf-8"))
         outs = lock["stages"][os.environ["DVC_STAGE"]]["outs"]
         files: dict[Path, str] = {}
         for out in outs:
@@ -73,7 +73,7 @@ def _put_back() -> None:
             if not md5.endswith(".dir"):
                 files[path] = md5
                 continue
-            parts = json.loads(_cached(md5).read_text())
+            parts = json.loads(_cached(md5).read_text(encoding="utf-8"))
             inside = {path / part["relpath"]: part["md5"] for part in parts}
             for stranger in {f for f in path.rglob("*") if f.is_file()} - inside.keys():
                 stranger.unlink()

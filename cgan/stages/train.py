@@ -219,7 +219,7 @@ def fingerprint(facts: dict[str, Any]) -> str:
 def dataset_facts(data: Dataset) -> dict[str, Any]:
     source: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
-        source = json.loads(CSV_SOURCE.read_text())
+        source = json.loads(CSV_SOURCE.read_text(encoding="utf-8"))
     return {
         "name": f"{source.get('source', 'csv')}: {Path(str(source.get('origin', 'train.csv'))).name}",
         "path": str(CSV),
@@ -287,7 +287,7 @@ def only_training() -> Iterator[None]:
     """Wait until no other training of this project runs: killing `dvc` can leave one alive."""
     path = project_root() / ".cgan" / "train.lock"
     path.parent.mkdir(exist_ok=True)
-    with path.open("a+") as lock:
+    with path.open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

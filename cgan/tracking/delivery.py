@@ -147,7 +147,7 @@ class Delivery:
     def _reject(self, record: Record, error: Exception) -> None:
         log.warning("MLflow refuses a record: %s", error)
         self.rejected += 1
-        with (self.folder / REJECTED).open("a") as file:
+        with (self.folder / REJECTED).open("a", encoding="utf-8") as file:
             file.write(json.dumps({**record, "refusal": str(error)[:2000]}) + "\n")
 
     def _send_together(self, records: list[Record]) -> None:

@@ -75,7 +75,7 @@ def run_key_in(folder: Path) -> str:
     A resumed training finds its key there and continues the same run.
     """
     path = folder / "run_key"
-    if path.is_file() and (key := path.read_text().strip()).isalnum():
+    if path.is_file() and (key := path.read_text(encoding="utf-8").strip()).isalnum():
         return key
     key = uuid.uuid4().hex
     write_text(path, key)
@@ -100,7 +100,7 @@ class RunHeader:
         """Raises TrackingError, which names the folder, when `run.json` is missing or damaged."""
         path = folder / "run.json"
         try:
-            header = cls(**json.loads(path.read_text()))
+            header = cls(**json.loads(path.read_text(encoding="utf-8")))
             texts = (header.run_key, header.run_name, header.experiment, header.tracking_uri)
             if all(isinstance(text, str) for text in texts):
                 return header
@@ -343,7 +343,7 @@ def delivered_offset(folder: Path) -> int:
     """How far, in bytes, the journal is known to be delivered. Without a usable cursor all of it is
     delivered again, which changes nothing."""
     try:
-        offset = int(json.loads((folder / CURSOR).read_text())["offset"])
+        offset = int(json.loads((folder / CURSOR).read_text(encoding="utf-8"))["offset"])
         return offset if 0 <= offset <= (folder / JOURNAL).stat().st_size else 0
     except (OSError, ValueError, KeyError, TypeError):
         return 0
@@ -352,7 +352,7 @@ def delivered_offset(folder: Path) -> int:
 def delivered_run(folder: Path) -> dict[str, str]:
     """Where the run is, `run_id` and `experiment_id`, once something of the journal was delivered."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        known = json.loads((folder / CURSOR).read_text())
+        known = json.loads((folder / CURSOR).read_text(encoding="utf-8"))
         found = {key: known.get(key) for key in ("run_id", "experiment_id")}
         return {key: value for key, value in found.items() if isinstance(value, str)}
     return {}

@@ -119,7 +119,7 @@ def reopen(reference: Path) -> Iterator[Tracker]:
     Without a usable file the records are dropped.
     """
     try:
-        known = json.loads(reference.read_text())
+        known = json.loads(reference.read_text(encoding="utf-8"))
         header = RunHeader(**{field.name: known[field.name] for field in fields(RunHeader)})
     except FileNotFoundError:
         yield NullTracker()
@@ -142,7 +142,7 @@ def made_for(tags: Mapping[str, str], reference: Path) -> bool:
     """Was the training in `reference` made with these tags? One that DVC's cache brought was made for
     something else, and its run is another's."""
     try:
-        origin = json.loads(reference.read_text())["origin"]
+        origin = json.loads(reference.read_text(encoding="utf-8"))["origin"]
         return bool(tags.items() <= origin.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return not tags

@@ -42,6 +42,7 @@ from cgan.tracking.store import (
     STORE,
     client_settings,
     environment_set,
+    is_absent,
     is_server,
     reason_of,
     store_uri,
@@ -237,7 +238,8 @@ def flush_one(root: Path, folder: Path) -> str:
     ):
         if not alone:
             return f"{header.run_name}: a running stage delivers it"
-        uri = store_uri(root) if told[STORE] else header.tracking_uri
+        moved = is_absent(header.tracking_uri)  # the project, or its store
+        uri = store_uri(root) if told[STORE] or moved else header.tracking_uri
         delivery = Delivery(folder, uri, root, header)
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # no tracebacks: we give the reason
         try:
@@ -270,7 +272,7 @@ def _sole_sender(folder: Path) -> Iterator[bool]:
     """Hold the journal's `sender.lock`, if nobody does. True also where the journal is gone."""
     while True:
         try:
-            lock = (folder / "sender.lock").open("w")
+            lock = (folder / "sender.lock").open("w", encoding="utf-8")
         except FileNotFoundError:
             yield True
             return

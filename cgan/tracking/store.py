@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import socket
+import sqlite3
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -32,6 +33,14 @@ BACKEND = (
 )
 SQLITE = "sqlite:///"
 PROXIED = "mlflow-artifacts:"  # files go to and from MLflow's server, which knows where they lie
+# Where a database has absolute addresses of files.
+ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 # Settings of MLflow that would send our records to somebody else's run.
 FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME")
 
@@ -107,6 +116,8 @@ def _store_named(variable: str, root: Path) -> str:
                 f"{root}: has a `?` or a `%` with two digits in its path, which means something else in the "
                 f"address of a database. Rename that folder, or set {variable} to a store elsewhere."
             )
+        if not uri:
+            _follow_move(root)
         return f"{SQLITE}{root / (uri.removeprefix(SQLITE) or 'mlflow.db')}"
     shown = without_credentials(uri)
     if re.fullmatch(r"[\w.-]+:\d+(/.*)?", shown):
@@ -128,6 +139,34 @@ def _store_named(variable: str, root: Path) -> str:
             f"{SQLITE}file.db, postgresql://…, http://… or https://…."
         )
     return _taken_apart(with_driver(uri))
+
+
+def _follow_move(root: Path) -> None:
+    """Point the project's own store to the files in `root`, where it has addresses of another folder.
+
+    MLflow knows absolute addresses only. The clone was moved, if nothing is left there, or copied, if a store
+    is there too. A store that cannot be read or written now is left for whoever opens it.
+    """
+    here = (root / "mlartifacts").as_uri()
+    with contextlib.suppress(sqlite3.Error, OSError):
+        address = f"{(root / 'mlflow.db').as_uri()}?mode=rw"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as store:
+            known = store.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+            for (there,) in known:
+                folder = Path(unquote(urlsplit(str(there)).path))
+                if (
+                    not re.fullmatch("file:///.*/mlartifacts", str(there))
+                    or there == here
+                    or (folder.exists() and not folder.with_name("mlflow.db").exists())
+                ):
+                    continue
+                with store:  # all or nothing
+                    for table, column in ADDRESSES:
+                        store.execute(
+                            f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
+                            f" WHERE substr({column} || '/', 1, ?) = ?",
+                            (here, len(there) + 1, len(there) + 1, f"{there}/"),
+                        )
 
 
 def with_driver(uri: str, driver: str = "") -> str:
@@ -224,6 +263,7 @@ def open_store(uri: str, root: Path, experiment: str) -> tuple[MlflowClient, str
     with contextlib.nullcontext() if is_server(uri) else store_locked(root):
         require_database(uri)
         make_store(uri)
+        _follow_move(root)
         client = MlflowClient(uri)
         return client, _experiment_id(client, uri, root, experiment)
 
@@ -304,7 +344,7 @@ def make_store(uri: str) -> None:
 def store_locked(root: Path) -> Iterator[None]:
     path = root / ".cgan" / "store.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -97,7 +97,7 @@ def take_over(folder: Path, code: str) -> dict[str, Any] | None:
     if not (folder / MARK).is_file():
         return None
     try:
-        mark = json.loads((folder / MARK).read_text())
+        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
         facts: dict[str, Any] = mark["facts"]
         whole = all(sha256_of(folder / COPIES / p) == d for p, d in mark["files"].items())
         if whole and facts["code"] == code:
@@ -130,12 +130,12 @@ def remove_known(checkpoints: Path, lock: Path) -> None:
     result, it must train again, not take over the old one."""
     known: set[str] = set()
     try:
-        stages = yaml.safe_load(lock.read_text())["stages"]
+        stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
         known = {out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
     except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         pass
     for path in checkpoints.glob(f"*/{REFERENCE}"):
-        if path.read_text() in known:
+        if path.read_text(encoding="utf-8") in known:
             remove(path.parent)
     for leftover in checkpoints.glob(f"{REMOVED}*"):
         shutil.rmtree(leftover, ignore_errors=True)

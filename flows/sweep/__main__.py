@@ -135,7 +135,7 @@ def _alone(base: Path) -> Iterator[None]:
     """One sweep at a time in a clone: two drivers of one study would both start its trials."""
     path = base / SWEEPS / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
+    with path.open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -65,7 +65,7 @@ class Here:
             return Seen(State.RUNNING)
         if code == 0:
             return Seen(State.DONE)
-        lines = self._log(job).read_text(errors="replace").rsplit("Error: ", 1)
+        lines = self._log(job).read_text(encoding="utf-8", errors="replace").rsplit("Error: ", 1)
         words = lines[1].strip() if code == FAILED and len(lines) > 1 else f"ended with {code}"
         return Seen(State.FAILED if code == FAILED else State.GONE, words)
 
@@ -73,7 +73,9 @@ class Here:
         if process := self._processes.get(job.name):
             process.terminate()
             process.wait()
-        with self._lock(job).open("w") as lock:  # a former driver's process may still be ending
+        with self._lock(job).open(
+            "w", encoding="utf-8"
+        ) as lock:  # a former driver's process may still be ending
             fcntl.flock(lock, fcntl.LOCK_EX)
 
     def tidy(self, job: Job) -> None:
@@ -127,7 +129,7 @@ def main() -> int:
     _end_with(told.pop("driver"))  # not our parent: it may have died while we were starting
     base, commit = Path(told.pop("base")), told.pop("commit")
     job = Job(**told)
-    with (base / SWEEPS / f"{job.name}.lock").open("w") as lock:
+    with (base / SWEEPS / f"{job.name}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             do(job, base, commit)

@@ -201,7 +201,7 @@ class Pages:
         def read() -> dict[str, Any]:
             with tempfile.TemporaryDirectory() as folder:
                 path = self.client.download_artifacts(run_id, "reports/evaluation.json", folder)
-                return dict(json.loads(Path(path).read_text())["passport"])
+                return dict(json.loads(Path(path).read_text(encoding="utf-8"))["passport"])
 
         found: dict[str, Any] = self.ask(read)
         return found

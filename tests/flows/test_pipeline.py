@@ -604,6 +604,12 @@ def test_f66_a_configured_server_that_is_away_is_one_clear_message(repo: Path) -
     assert attempts() == []
 
 
+def test_prefect_keeps_its_files_in_the_project_where_home_cannot_be_written(repo: Path) -> None:
+    output, _ = command("--help", HOME="/proc/nowhere").communicate(timeout=60)
+    assert output.startswith("usage:"), "no warning of Prefect's, and 24 tracebacks in a run"
+    assert (repo / ".cgan/prefect").is_dir()
+
+
 def test_f66_a_temporary_server_that_comes_too_late_is_one_clear_message(
     repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

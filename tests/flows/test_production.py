@@ -400,6 +400,7 @@ def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.Monk
 
         told = services.deploy(project, dict.fromkeys(services.CRONS))
         assert "nightly: 0 2 * * * UTC" in told
+        assert production.api("GET", "/v2/concurrency_limits/gate")["limit"] == 1
         for name in services.CRONS:  # planned at once, by names of ours
             planned = [run for run in runs("Scheduled") if run["name"].startswith(f"{name} ")]
             assert len(planned) >= 3

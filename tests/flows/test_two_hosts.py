@@ -78,7 +78,6 @@ with open_registry("cgan") as registry:
         "versions": sorted(version.number for version in registry.versions()),
         "champion": registry.champion(),
         "history": [vars(move) for move in registry.history()],
-        "models": [model.name for model in registry.client.search_registered_models()],
     }))
 """
 SWEEP = """
@@ -404,7 +403,6 @@ def test_a_run_on_the_second_host_leaves_its_results_where_the_first_finds_them(
     ]
     for before, after in itertools.pairwise(registry["history"]):
         assert before["target"] == after["source"]
-    assert registry["models"] == ["cgan"], "no lock is left"
 
 
 def test_a_run_whose_worker_is_killed_is_taken_up_by_the_next(hosts: Hosts) -> None:

@@ -30,9 +30,10 @@ from cgan.model.sampling import draw
 from cgan.params.reading import load_params
 from cgan.quality import evaluation
 from cgan.quality.judge import load_judge, look, save_judge
+from cgan.registry import champion as champion_module
 from cgan.registry import gate as gatekeeper
 from cgan.registry import load_check
-from cgan.registry.archive import training_data_of
+from cgan.registry.archive import generator_file, judge_of
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.decision import Loaded, Share
 from cgan.registry.load_check import drawing_apart, labels_for, load_result
@@ -136,7 +137,7 @@ def test_verdict_is_where_mlflow_shows_it(champion: Path) -> None:
 
 def test_what_a_reevaluation_needs_is_kept(champion: Path) -> None:
     with settled(champion), open_registry("cgan") as registry:
-        features, prints = training_data_of(registry, registry.version(1))
+        _, features, _, prints = judge_of(registry, registry.version(1))
     from cgan.data.dataset import load_dataset
 
     training = load_dataset(champion / "data/processed/train.safetensors")
@@ -173,9 +174,26 @@ def second(champion: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy of the project with its first champion, to go on from."""
     root = tmp_path / "project"
     shutil.copytree(champion, root)
-    # Artifacts have absolute addresses in the store: the copy reads and writes those of the original.
     with settled(root):
         yield root
+
+
+def test_a_copied_project_uses_its_own_files_and_a_moved_one_keeps_its_champion(
+    champion: Path, second: Path, tmp_path: Path
+) -> None:
+    originals = set((champion / "mlartifacts").rglob("*"))
+    train(second, "second", 60)
+    with settled(second):
+        assert gated()[0]["verdict"] == "promoted"
+    assert set((champion / "mlartifacts").rglob("*")) == originals
+    moved = second.rename(tmp_path / "änother place")
+    with settled(moved):
+        train(moved, "third", 90)
+        report, _ = gated()
+        assert report["champion"]["version"] == 2, "it was compared"
+        with generator_file("models:/cgan@champion") as path:
+            assert load_generator(path)
+    assert not second.exists()
 
 
 def aliases(root: Path) -> dict[str, int]:
@@ -277,20 +295,6 @@ def test_f97_gate_killed_around_the_promotion_is_finished_by_the_next(
     assert aliases(second) == {"champion": 2, "previous": 1}
     with open_registry("cgan") as registry:
         assert [move.target for move in registry.history()] == [1, 2]
-
-
-def test_f73_champion_without_files_is_told_and_the_bars_decide(second: Path) -> None:
-    train(second, "second", 60)
-    with pytest.MonkeyPatch.context() as patch:
-
-        def gone(uri: str) -> Any:
-            raise ModelError(f"{uri}: its files are gone")
-
-        patch.setattr(gatekeeper, "generator_file", gone)
-        report, _ = gated()
-    assert report["verdict"] == "promoted"
-    assert report["comparison"] == []
-    assert any("cannot be read, so the bars alone decided" in each for each in report["reasons"])
 
 
 def swap_parts() -> int:
@@ -468,8 +472,8 @@ def test_f85_damaged_validation_report_is_refused_before_anything_is_registered(
 def kept_at(root: Path, number: int, name: str) -> Path:
     """A file that the gate kept at the run of a version."""
     run_id = client_of(root).get_model_version("cgan", str(number)).run_id
-    folder = client_of(root).get_run(run_id).info.artifact_uri.removeprefix("file://")
-    return Path(folder) / "gate" / name
+    [found] = root.glob(f"mlartifacts/{run_id}/artifacts/gate/{name}")
+    return found
 
 
 @contextlib.contextmanager
@@ -876,7 +880,7 @@ def test_champion_of_another_kind_of_image_is_an_objection(second: Path) -> None
     save_network("other.safetensors", other, {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            gatekeeper, "generator_file", lambda _: contextlib.nullcontext("other.safetensors")
+            champion_module, "generator_file", lambda _: contextlib.nullcontext("other.safetensors")
         )
         report, _ = gated()
     assert report["verdict"] == "blocked"

@@ -177,7 +177,7 @@ def test_it_lives_and_is_ready(client: httpx.Client) -> None:
         assert int(head.headers["content-length"]) > 10
 
 
-def test_metrics_count_requests_drawings_and_passes(model: Path) -> None:
+def test_metrics_count_requests_and_drawings(model: Path) -> None:
     with running_file(model) as client:
         for _ in range(3):
             client.post("/draw", json={"text": "2024"})
@@ -196,7 +196,6 @@ def test_metrics_count_requests_drawings_and_passes(model: Path) -> None:
     assert found["cgan_requests_total", "/draw", "405", "other"] == 1
     assert found["cgan_request_seconds_count", "/draw"] == 5
     assert found["cgan_drawings_total",] == 12
-    assert found["cgan_pass_rows_sum",] == 12
     assert found["cgan_in_flight",] == 1  # the question itself
     assert found["cgan_model_info", "", "", Generator.load(model).facts["digest"]] == 1
 
@@ -226,20 +225,3 @@ def test_the_page_may_run_its_own_scripts_and_ask_for_nothing(client: httpx.Clie
     assert "connect-src" not in policy
     assert "unsafe-eval" not in policy
     assert all(name in answer.headers for name in SECURE)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_service_that_can_draw_no_more_says_so(model: Path) -> None:
-    service = Service(Keeper(str(model)))
-
-    def fatal(rows: int, requests: int) -> None:
-        raise SystemExit
-
-    service._batcher._drawn = fatal
-    with running(service) as client:
-        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
-        assert client.post("/draw", json={"text": "1"}, timeout=10).status_code == 500
-        service._batcher._thread.join(10)
-        alive, ready = client.get("/healthz"), client.get("/readyz")
-        assert (alive.status_code, alive.json()) == (503, {"alive": False})
-        assert (ready.status_code, ready.json()["ready"]) == (503, False)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from served import a_model, command
+from served import a_model, command, eventually, running
 from tracked import root as root
 
 from cgan.errors import ModelError
 from cgan.model.model_file import load_generator
 from cgan.model.sampling import draw
 from cgan.registry.client import Registry, open_registry
-from cgan.service.batching import Passes
+from cgan.service.app import Service
 from cgan.service.served import Keeper
 from cgan.serving.generator import Generator
 
@@ -53,13 +54,6 @@ def registry(root: Path) -> Iterator[Registry]:
 
 def promote(registry: Registry, number: int) -> None:
     registry.promote(number, instead_of=registry.champion(), why="a test")
-
-
-def eventually(holds: Callable[[], Any], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def drawn(root: Path, number: int, seed: int) -> np.ndarray:
@@ -145,9 +139,96 @@ def test_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so
         assert state(client)["problem"] is None
         assert state(client)["seconds_since_answer"] < 5
         said = "".join(service.said)
-        assert "Served is, as before, version 1 of `cgan`" in said
+        assert "Served for now: version 1 of `cgan`" in said
         assert said.count("there is no MLflow store") == 1
         assert "served is now version 2 of `cgan`" in said
+
+
+@pytest.fixture
+def blocked(root: Path) -> Path:
+    """A project's generator that is not to be served while nobody can say who is champion."""
+    return a_model(root / "models/generator.safetensors", seed=9)
+
+
+@pytest.mark.parametrize("asked", [None, "champion"])
+def test_f73_a_start_while_the_registry_is_away_serves_the_copy_of_the_last_champion(
+    asked: str | None,
+    root: Path,
+    registry: Registry,
+    blocked: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    promote(registry, 2)
+    assert Keeper(asked).current
+    (root / "mlflow.db").rename(root / "elsewhere.db")
+    keeper = Keeper(asked)
+    with running(Service(keeper)) as client:
+        ready = client.get("/readyz")
+        assert ready.status_code == 200
+        assert (ready.json()["model"]["version"], ready.json()["model"]["kept_copy"]) == (2, True)
+        assert ready.json()["registry"]["answers"] is False
+        assert "there is no MLflow store" in ready.json()["registry"]["problem"]
+        answer = client.post("/draw", json={"text": "2024", "seed": 3}, headers=NPZ)
+        images = np.load(io.BytesIO(answer.content))["images"]
+        assert np.array_equal(images, drawn(root, 2, 3))
+        assert "version 2 of `cgan`" in (page := client.get("/").text)
+        assert "the copy kept on this machine" in page
+    assert "the copy kept on this machine" in caplog.text
+    (root / "elsewhere.db").rename(root / "mlflow.db")
+    keeper._look()
+    assert keeper.current
+    assert (keeper.current.version, keeper.current.kept, keeper.problem) == (2, False, None)
+    assert keeper.current.metrics == {"fid_judge": 0.2}
+
+
+def test_f73_a_start_while_the_registry_is_away_and_no_copy_was_kept_refuses_until_it_answers(
+    root: Path, registry: Registry, blocked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(registry, 1)
+    assert Keeper().current  # keeps a copy, which is of this store alone
+    (root / "mlflow.db").rename(root / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/another.db")
+    keeper = Keeper()
+    with running(Service(keeper)) as client:
+        for path in ("/draw?text=1", "/"):
+            refused = client.get(path)
+            assert refused.status_code == 503
+            assert "nothing is served yet: there is no MLflow store" in refused.json()["detail"]
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/readyz").json()["model"] is None
+        (root / "other.db").rename(root / "another.db")
+        keeper._look()
+        assert client.get("/readyz").json()["model"]["version"] == 1
+
+
+def test_f73_a_store_that_answers_503_is_not_one_without_a_champion(
+    root: Path, blocked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Away(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(503)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Away) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        keeper = Keeper()
+        server.shutdown()
+    assert keeper.current is None
+    assert "cannot be used" in str(keeper.problem)
+
+
+def test_f73_a_champion_that_cannot_be_loaded_is_not_replaced_by_the_projects_generator(
+    root: Path, registry: Registry, blocked: Path
+) -> None:
+    promote(registry, 1)
+    shutil.move("artifacts", "away")
+    keeper = Keeper()
+    assert keeper.answers
+    assert keeper.current is None
+    assert "version 1 of `cgan`, cannot be loaded" in str(keeper.problem)
 
 
 def state(client: httpx.Client) -> dict[str, Any]:
@@ -199,7 +280,7 @@ def test_a_damaged_champion_at_the_start_gives_way_to_the_one_before(
 
 
 def test_where_nobody_is_champion_a_file_is_served_until_somebody_is(
-    root: Path, registry: Registry
+    root: Path, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     keeper = Keeper()
     assert keeper.current
@@ -208,6 +289,8 @@ def test_where_nobody_is_champion_a_file_is_served_until_somebody_is(
     keeper = Keeper()
     assert keeper.current
     assert keeper.current.source == "models/generator.safetensors"
+    assert "has no champion" in caplog.text
+    assert "Served for now: models/generator.safetensors" in caplog.text
     promote(registry, 1)
     keeper._look()
     assert keeper.current.version == 1
@@ -313,6 +396,23 @@ def test_a_version_that_fails_in_whatever_way_is_not_tried_again_at_each_look(
     assert len(tries) == 1
 
 
+def test_a_good_champion_does_not_wait_behind_one_that_cannot_be_loaded(
+    root: Path, registry: Registry
+) -> None:
+    client, first = registry.client, registry.version(1)
+    client.create_model_version("cgan", f"runs:/{first.run_id}/generator", first.run_id)
+    promote(registry, 1)
+    keeper = Keeper("champion")
+    [path] = (root / "artifacts" / registry.version(2).run_id).rglob("generator.safetensors")
+    path.write_bytes(b"damaged")
+    promote(registry, 2)
+    keeper._look()
+    assert "version 2 of `cgan`, cannot be loaded" in str(keeper.problem)
+    promote(registry, 3)
+    keeper._look()
+    assert (keeper.current and keeper.current.version, keeper.problem) == (3, None)
+
+
 def test_the_registry_is_not_away_while_it_is_asked(
     root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,28 +428,3 @@ def test_the_registry_is_not_away_while_it_is_asked(
     monkeypatch.setattr(Registry, "aliases", slow)
     keeper._look()
     assert seen == [(True, None)]
-
-
-def test_a_model_that_is_taken_over_is_measured_with_one_thread(
-    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: list[int] = []
-    measured_on = Passes.measured_on
-
-    def noted(network: Any) -> Passes:
-        threads.append(torch.get_num_threads())
-        return measured_on(network)
-
-    before = torch.get_num_threads()
-    promote(registry, 1)
-    keeper = Keeper("champion", poll_s=0.05)
-    monkeypatch.setattr(Passes, "measured_on", noted)
-    torch.set_num_threads(2)
-    try:
-        promote(registry, 2)
-        keeper.follow()
-        eventually(lambda: threads)
-    finally:
-        keeper.stop()
-        torch.set_num_threads(before)
-    assert threads == [1]

@@ -33,4 +33,3 @@ def test_a_second_of_load_is_answered_without_an_error() -> None:
     result = service.measure(SCALES["tiny"])
     assert result.figures["steady"]["statuses"] == {"200": 50}
     assert set(result.figures["crowd"]["statuses"]) <= {"200", "429"}
-    assert result.figures["requests_a_pass"] >= 1

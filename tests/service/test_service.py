@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from served import a_model, detail, running, running_file
+from served import a_model, detail, eventually, running, running_file
 from served import client as client
 from served import model as model
 from typer.testing import CliRunner
@@ -160,6 +161,21 @@ def test_answers_to_many_at_once_are_those_that_each_gets_alone(
         assert np.array_equal(images, generator.draw(question["labels"], question["seed"]))
 
 
+def test_a_request_of_thousands_does_not_hold_up_one_of_four(model: Path) -> None:
+    with running_file(model) as client, ThreadPoolExecutor(1) as pool:
+        large = pool.submit(client.post, "/draw", json={"labels": [1] * 10_000})
+        eventually(lambda: drawn(client) > 0)
+        assert client.post("/draw", json={"text": "2024"}).status_code == 200
+        assert drawn(client) < 10_004
+        assert large.result().status_code == 200
+        assert drawn(client) == 10_004
+
+
+def drawn(client: httpx.Client) -> float:
+    [line] = re.findall(r"^cgan_drawings_total (\S+)", client.get("/metrics").text, re.MULTILINE)
+    return float(line)
+
+
 # ------------------------------------------------------------------------------------- refusals
 
 
@@ -287,4 +303,4 @@ def test_too_much_at_once_is_answered_with_429_and_later_served(model: Path) -> 
         assert refused.headers["retry-after"] == "1"
         assert "Try again in a second" in detail(refused)
         assert client.post("/draw", json=question).status_code == 200
-        assert (service._requests, service._bytes, service._undrawn) == (0, 0, 0)
+        assert (service._requests, service._bytes) == (0, 0)

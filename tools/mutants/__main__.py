@@ -34,7 +34,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 STATE = ROOT / ".cgan/mutants"
-CONFIG = tomllib.loads((HERE / "modules.toml").read_text())
+CONFIG = tomllib.loads((HERE / "modules.toml").read_text(encoding="utf-8"))
 SEED = 1
 # Decorators that may stay around a function while its body is exchanged.
 OUTER = {"contextmanager", "property", "no_grad", "inference_mode"}
@@ -84,7 +84,9 @@ def prepare(module: str, fresh: bool) -> Path:
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True
+    ).stdout
     files = {name for name in listed.split("\0") if name and (ROOT / name).is_file()}
     for name in files - {"pyproject.toml"}:
         source, copy = ROOT / name, folder / name
@@ -104,8 +106,8 @@ def prepare(module: str, fresh: bool) -> Path:
         "on_dependency_change": "ignore",
     }
     toml = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
-    project = (ROOT / "pyproject.toml").read_text()
-    (folder / "pyproject.toml").write_text(f"{project}\n[tool.mutmut]\n{toml}\n")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (folder / "pyproject.toml").write_text(f"{project}\n[tool.mutmut]\n{toml}\n", encoding="utf-8")
     return folder
 
 
@@ -172,7 +174,7 @@ def run_one(module: str, sample: int, jobs: int) -> None:
         raise
     finally:
         runner.shutdown()
-        with Path("seconds").open("a") as file:
+        with Path("seconds").open("a", encoding="utf-8") as file:
             file.write(f"{time.monotonic() - begun:.0f}\n")
 
 
@@ -187,14 +189,14 @@ def tests_changed(data: Any) -> None:
     ]
     now = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
     known = Path("tests.sha256")
-    if known.exists() and known.read_text() != now:
+    if known.exists() and known.read_text(encoding="utf-8") != now:
         for stale in ("mutants/mutmut-stats.json", "checked"):
             Path(stale).unlink(missing_ok=True)
         for name, code in data.exit_code_by_key.items():
             if code is not None and verdict(code) != "killed":
                 data.exit_code_by_key[name] = None
         data.save()
-    known.write_text(now)
+    known.write_text(now, encoding="utf-8")
 
 
 def verdict(code: int) -> str:
@@ -219,11 +221,11 @@ def describe(module: str, path: Path, name: str, code: int) -> tuple[str, str]:
     minus, plus = ([line[1:].strip() for line in diff if line[0] == sign] for sign in "-+")
     was, now = " ".join(minus), " ".join(plus)
     function, owner = orig_function_and_class_names_from_key(name)
-    tree: ast.AST = ast.parse(path.read_text())
+    tree: ast.AST = ast.parse(path.read_text(encoding="utf-8"))
     if owner:
         tree = next(n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == owner)
     body = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function)
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     places = range(body.lineno, (body.end_lineno or 0) + 1)
     guess = body.lineno + int(re.findall(r"\d+", diff[0])[0])
     places = [n for n in places if lines[n - 1].strip() == minus[0]] or [guess]
@@ -247,11 +249,15 @@ def report() -> None:
         if not (folder / f"mutants/{path}.meta").exists():
             continue
         with contextlib.chdir(folder):
-            results = json.loads(Path(f"mutants/{path}.meta").read_text())["exit_code_by_key"]
+            results = json.loads(Path(f"mutants/{path}.meta").read_text(encoding="utf-8"))[
+                "exit_code_by_key"
+            ]
             tried = {name: code for name, code in results.items() if code is not None}
             found = [describe(module, path, name, code) for name, code in tried.items()]
             spent = Path("seconds")
-            seconds = sum(map(int, spent.read_text().split())) if spent.exists() else 0
+            seconds = (
+                sum(map(int, spent.read_text(encoding="utf-8").split())) if spent.exists() else 0
+            )
         living += [text for _, text in found if text]
         verdicts = [verdict for verdict, _ in found]
         row = [len(results), len(tried), *map(verdicts.count, VERDICTS), seconds]
@@ -264,7 +270,7 @@ def report() -> None:
         table.append(f"| {name} | {' | '.join(map(str, row[:-1]))} | {score} | {row[-1]} |")
     text = "\n".join([*table, "", *living])
     STATE.mkdir(parents=True, exist_ok=True)
-    (STATE / "report.md").write_text(text + "\n")
+    (STATE / "report.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

@@ -55,7 +55,7 @@ def _record(function: str, caller: str | None = None) -> None:
         return
     module, _, name = function.rpartition(".")
     calls = Path(os.environ.get("MUTANTS_CALLS", os.devnull))
-    with contextlib.suppress(OSError), calls.open("a") as file:
+    with contextlib.suppress(OSError), calls.open("a", encoding="utf-8") as file:
         file.write(f"{_real_name(module)}.{name}\n")
 
 
@@ -64,7 +64,7 @@ trampoline.record_trampoline_hit = _record
 
 def _calls_of_children() -> set[str]:
     file = Path(os.environ["MUTANTS_CALLS"])
-    calls = set(file.read_text().split()) if file.exists() else set()
+    calls = set(file.read_text(encoding="utf-8").split()) if file.exists() else set()
     file.unlink(missing_ok=True)
     return calls
 

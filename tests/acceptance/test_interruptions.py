@@ -1,0 +1,188 @@
+"""Kills, MLflow away, a spoilt training, sweeps, flows: the same bytes, one run, each point once."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import door
+import httpx
+import pytest
+from door import LOG_EVERY, Project, free_port, new_project, recorded_once, until
+from door import finished as finished
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+LONG = 800  # steps
+
+
+def new_runs(project: Project, before: Project) -> list[Run]:
+    known = {run.info.run_id for run in before.runs()}
+    return [run for run in project.runs() if run.info.run_id not in known]
+
+
+def recorded(project: Project) -> int:
+    """The last step with a loss of the runs that go on now, or were killed."""
+    running = [run for run in project.runs() if run.info.status != "FINISHED"]
+    steps = [
+        point.step
+        for run in running
+        if "loss/generator" in run.data.metrics
+        for point in project.client().get_metric_history(run.info.run_id, "loss/generator")
+    ]
+    return max(steps, default=0)
+
+
+def longer(finished: Project, folder: Path) -> Project:
+    """A copy in which the training, and what follows it, is stale."""
+    project = finished.copy(folder)
+    project.set(train={"total_kimg": LONG * 16 / 1000, "seed": 2})
+    return project
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = longer(finished, tmp_path_factory.mktemp("undisturbed") / "project")
+    project.run("dvc repro")
+    return project
+
+
+def assert_as_undisturbed(project: Project, undisturbed: Project, finished: Project) -> None:
+    assert project.weights() == undisturbed.weights()
+    for name in ("reports/losses.csv", "reports/metrics.json", "samples/grid.png"):
+        files = [(one.folder / name).read_bytes() for one in (project, undisturbed)]
+        assert files[0] == files[1], name
+    (run,) = new_runs(project, finished)
+    assert run.info.status == "FINISHED" and "quality/fid_judge" in run.data.metrics
+    recorded_once(project.client(), run, LONG)
+    models = project.client().search_logged_models([run.info.experiment_id])
+    assert sum(model.source_run_id == run.info.run_id for model in models) == 1
+
+
+def test_a_training_that_is_killed_resumes_to_the_same_bytes_in_the_same_run(
+    finished: Project, undisturbed: Project, tmp_path: Path
+) -> None:
+    project = longer(finished, tmp_path / "project")
+    project.cut_off("dvc repro", lambda: recorded(project) >= 4 * LOG_EVERY, signal.SIGKILL)
+    assert "Running stage 'train'" in project.run("dvc repro")
+    assert_as_undisturbed(project, undisturbed, finished)
+
+
+def test_a_training_that_is_told_to_end_exits_143_and_resumes(
+    finished: Project, undisturbed: Project, tmp_path: Path
+) -> None:
+    project = longer(finished, tmp_path / "project")
+    stage = "python -m cgan.stages.train"
+    seen = lambda: recorded(project) >= 4 * LOG_EVERY  # noqa: E731
+    assert project.cut_off(stage, seen, signal.SIGTERM) == 143
+    assert "esum" in project.run("dvc repro")
+    assert_as_undisturbed(project, undisturbed, finished)
+
+
+def test_with_mlflow_away_a_fresh_project_makes_the_same_bytes_and_delivers_its_run_later(
+    finished: Project, tmp_path: Path
+) -> None:
+    project, port = new_project(tmp_path / "project"), free_port()
+    address = f"http://127.0.0.1:{port}"
+    project.run("dvc repro", MLFLOW_TRACKING_URI=address)
+    assert project.weights() == finished.weights()
+    with project.started(f"cgan ui --port {port}") as (process, output):
+
+        def answers() -> bool:
+            assert process.poll() is None, output.read_text()
+            try:
+                return httpx.get(f"{address}/health").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until(answers)
+        for _ in range(2):
+            project.run("cgan track flush", MLFLOW_TRACKING_URI=address)
+            client = MlflowClient(address)
+            (run,) = project.runs(client)
+            assert run.info.status == "FINISHED" and "quality/fid_judge" in run.data.metrics
+            recorded_once(client, run)
+            assert len(client.search_logged_models([run.info.experiment_id])) == 1
+
+
+def test_the_gate_blocks_a_spoilt_generator_and_a_rollback_undoes_a_promotion(
+    finished: Project, tmp_path: Path
+) -> None:
+    project = finished.copy(tmp_path / "project")
+
+    def champion() -> int:
+        return int(project.client().get_model_version_by_alias("cgan", "champion").version)
+
+    project.run("cgan draw 012 --model champion --out before.png")
+    project.set(train={"lr": 1e-6, "seed": 3})
+    project.run("dvc repro")
+    assert "BLOCKED" in project.run("cgan gate")
+    report = project.read("reports/gate.json")
+    assert report["verdict"] == "blocked" and report["reasons"]
+    assert "conditional_accuracy" in [c["name"] for c in report["checks"] if not c["passed"]]
+    assert champion() == 1
+    project.run("cgan draw 012 --model champion --out after.png")
+    drawn = [(project.folder / name).read_bytes() for name in ("before.png", "after.png")]
+    assert drawn[0] == drawn[1]
+    assert "blocked" in project.run("cgan registry promote 2 --why try", code=1)
+    project.run("cgan registry promote 2 --why try --force")
+    assert champion() == 2
+    project.run("cgan registry rollback --why worse")
+    assert champion() == 1
+
+
+def test_a_flow_that_is_killed_goes_on_and_a_flow_with_nothing_to_do_trains_nothing(
+    finished: Project, undisturbed: Project, tmp_path: Path
+) -> None:
+    project = longer(finished, tmp_path / "project")
+    flow = "python -m flows.pipeline"
+    home = {"PREFECT_HOME": str(tmp_path / "prefect")}
+    seen = lambda: recorded(project) >= 4 * LOG_EVERY  # noqa: E731
+    project.cut_off(flow, seen, signal.SIGKILL, **home)
+    project.run(flow, **home)
+    assert_as_undisturbed(project, undisturbed, finished)
+    before = [run.to_dictionary() for run in project.runs()]
+    verdict = project.read("reports/gate.json")["verdict"]
+    assert verdict in ("promoted", "blocked")
+    assert "Running stage" not in project.run(flow, **home)
+    assert [run.to_dictionary() for run in project.runs()] == before
+
+
+def test_a_sweep_whose_driver_is_killed_goes_on_with_the_same_command(
+    finished: Project, tmp_path: Path
+) -> None:
+    project = finished.copy(tmp_path / "project")
+    space = {"train.lr": {"low": 1e-3, "high": 1e-2, "log": True}}
+    project.set(sweep={"parallel": 1, "prune_after_trials": None, "space": space})
+    sweep = "python -m flows.sweep --trials 2 --no-confirm"
+    with project.started(sweep) as (process, output):
+        until(lambda: recorded(project) or process.poll() is not None, 300)
+        assert process.poll() is None, output.read_text()
+        process.kill()
+        process.wait()
+        project.run(sweep)
+    runs = new_runs(project, finished)
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    trials = [run for run in runs if run is not parent]
+    assert len(trials) == 2
+    for run in trials:
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        recorded_once(project.client(), run)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_the_champion_is_made_again_with_the_same_bytes(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "project")
+    assert "equal" in project.run("cgan reproduce champion").lower()
+
+
+def test_the_wheel_draws_in_an_empty_folder(tmp_path: Path) -> None:
+    source, lib = new_project(tmp_path / "source"), tmp_path / "lib"
+    source.run(f"python -m pip wheel --quiet --no-deps --wheel-dir {tmp_path} .")
+    (wheel,) = tmp_path.glob("cgan-*.whl")
+    source.run(f"python -m pip install --quiet --no-deps --target {lib} {wheel}")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    door.run(empty, f"python {lib}/bin/cgan draw 2024", PYTHONPATH=str(lib))
+    assert (empty / "drawn/2024.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,252 @@
+"""What a user gets wrong in a CSV or in params.yaml: exit code 1 and a message that names the place."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from door import ROOT, many, signs_csv
+
+GOOD = signs_csv(12)
+HEADER, *ROWS = GOOD.splitlines()
+LABELS = [int(row[0]) for row in ROWS]
+PARAMS = (ROOT / "params.yaml").read_text()
+
+
+def lines(*rows: str) -> str:
+    return "\n".join(rows) + "\n"
+
+
+def field(row: int, column: int, text: str) -> str:
+    """The good CSV with one value changed; rows count from 1, column 0 is the label."""
+    fields = ROWS[row - 1].split(",")
+    fields[column] = text
+    return lines(HEADER, *ROWS[: row - 1], ",".join(fields), *ROWS[row:])
+
+
+def columns(change: Callable[[list[str]], list[str]]) -> str:
+    return lines(*(",".join(change(row.split(","))) for row in (HEADER, *ROWS)))
+
+
+def pixels_from(first: int, by: int) -> str:
+    """The good CSV with the names of its pixel columns counted on from one of them."""
+    return re.sub(r"pixel(\d+)", lambda m: f"pixel{int(m[1]) + by * (int(m[1]) >= first)}", GOOD)
+
+
+def labelled(*names: object) -> str:
+    """The good CSV with these labels instead of 0, 1, 2."""
+    return lines(HEADER, *(f"{names[n]}{row[1:]}" for n, row in zip(LABELS, ROWS, strict=True)))
+
+
+def scaled() -> str:
+    rows = (row.split(",") for row in ROWS)
+    return lines(HEADER, *(",".join([n, *(f"{int(v) / 255:.6g}" for v in p)]) for n, *p in rows))
+
+
+def zipped(**members: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.csv", content)
+    return file.getvalue()
+
+
+PIXEL = r"row 17\b.*column pixel12\b.*"
+LABEL = r"row 17\b.*column label\b.*"
+# What stands in the file → what the message says, in this order; by the settings of `validate`.
+Cases = dict[str, tuple[str | bytes, str]]
+REFUSED: Cases = {
+    "empty": ("", "empty"),
+    "blank lines": ("\n" * 50, "blank.*label,pixel0"),
+    "header alone": (HEADER + "\n\n", "0 rows"),
+    "a pixel column is missing": (pixels_from(12, 1), "column 14.*pixel12.*pixel13.*missing"),
+    "no square": (columns(lambda row: row[:-1]), "63 pixel columns.*square"),
+    "a column is renamed": (GOOD.replace("pixel12,", "pixl12,"), "column 14.*pixel12.*pixl12"),
+    "columns in disorder": (
+        GOOD.replace("pixel3,pixel4", "pixel4,pixel3"),
+        "column 5.*pixel3.*order",
+    ),
+    "pixel columns start late": (pixels_from(0, 5), "pixel5.*from 0 or 1"),
+    "a column stands twice": (GOOD.replace("pixel12,", "pixel11,"), "pixel11.*2 times"),
+    "test.csv": (columns(lambda row: row[1:]), "label.*test.csv"),
+    "a submission": ("ImageId,Label\n1,2\n", "label.*Label"),
+    "an index first": ("," + GOOD.replace("\n", "\n7,")[:-2], "label.*number 2.*without the index"),
+    "the label last": (columns(lambda row: [*row[1:], row[0]]), "label.*number 65.*front"),
+    "no header": (lines(*ROWS), "no header.*label,pixel0"),
+    "capitals": (GOOD.replace("label", "LABEL"), "label.*LABEL"),
+    "pixel too high": (field(17, 13, "256"), f"{PIXEL}256.*0–255"),
+    "pixel below 0": (field(17, 13, "-1"), f"{PIXEL}-1.*0–255"),
+    "pixel with a fraction": (field(17, 13, "3.5"), rf"{PIXEL}3\.5.*whole"),
+    "pixel with decimals": (field(17, 13, "12.0"), rf"{PIXEL}12\.0.*without decimals"),
+    "pixel NaN": (field(17, 13, "NaN"), f"{PIXEL}NaN"),
+    "pixel blank": (field(17, 13, ""), f"{PIXEL}blank"),
+    "pixel in words": (field(17, 13, "white"), f"{PIXEL}white"),
+    "pixel in science": (field(17, 13, "1e2"), f"{PIXEL}1e2"),
+    "pixel in hexadecimal": (field(17, 13, "0x10"), f"{PIXEL}0x10"),
+    "pixel with an underscore": (field(17, 13, "1_0"), f"{PIXEL}1_0"),
+    "pixel with thousands": (field(17, 13, '"1,234"'), r"row 17\b"),
+    "pixel with a stray quote": (field(17, 13, '"1'), r"row 17\b"),
+    "pixel of another script": (field(17, 13, "٣"), f"{PIXEL}٣"),
+    "pixel that goes on and on": (field(17, 13, "1" * 5_000_000), r"row 17\b"),
+    "already scaled": (scaled(), "scaled.*0–1"),
+    "black and white": (lines(HEADER, *(f"{n}{',0,1' * 32}" for n in LABELS)), "above 1"),
+    "two faults": (field(3, 7, "x")[:3000] + field(17, 13, "256")[3000:], r"row 3\b.*row 17\b"),
+    "a row too long": (GOOD.replace(ROWS[16], ROWS[16] + ",0"), r"row 17\b.*66 values.*65"),
+    "cut off": (GOOD[:-60], r"row 36\b.*cut off"),
+    "a comment": (lines(HEADER, *ROWS[:3], "# mine", *ROWS[3:]), r"row 4\b"),
+    "the header again": (lines(HEADER, *ROWS[:3], HEADER, *ROWS[3:]), r"row 4\b.*header"),
+    "old Mac line ends": (GOOD.replace("\n", "\r"), "line end|line is"),
+    "UTF-16": (GOOD.encode("utf-16"), "UTF-16.*UTF-8"),
+    "UTF-16 without a mark": (GOOD.encode("utf-16-le"), "UTF-16.*UTF-8"),
+    "semicolons": (GOOD.replace(",", ";"), "semicolons.*comma"),
+    "tabs": (GOOD.replace(",", "\t"), "tabs.*comma"),
+    "a web page": ("\n <!DOCTYPE html><html>log in</html>", "web page"),
+    "a gap in the labels": (
+        labelled(0, 1, 5),
+        r"class 2, 3, 4\b.*0, 1, 5\b.*without a gap.*pandas",
+    ),
+    "labels are names": (labelled("a", "b", "c"), r"row 1\b.*label.*'a'.*pandas"),
+    "one class": (labelled(0, 0, 0), "all labels are 0.*2 classes"),
+    "a slip in a label": (field(17, 0, "57"), r"\b57\b"),
+    "a NUL byte": (field(17, 13, "\0"), r"row 17\b.*NUL"),
+    "an endless header": ("label," * 1_000_000, "first line.*4 MB"),
+    "a bzip2 archive": (bz2.compress(GOOD.encode()), "bzip2"),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), "PNG"),
+}
+OF_THREE_CLASSES: Cases = {
+    "label too high": (field(17, 0, "3"), rf"{LABEL}\b3\b.*classes 0–2"),
+    "label below 0": (field(17, 0, "-1"), f"{LABEL}-1"),
+    "label with a fraction": (field(17, 0, "1.5"), rf"{LABEL}1\.5.*whole"),
+    "label blank": (field(17, 0, ""), f"{LABEL}blank"),
+    "label in words": (field(17, 0, "two"), f"{LABEL}two"),
+}
+TOO_FEW: Cases = {"too few": (GOOD, r"fewer than 13\b.*class 0.*\b12\b.*min_per_class")}
+NO_IMAGE: Cases = {"no image of a class": (GOOD, r"class 3\b.*validate\.classes.*\b3\b")}
+SETTINGS = [
+    (REFUSED, {}),
+    (OF_THREE_CLASSES, {"classes": 3}),
+    (TOO_FEW, {"min_per_class": 13}),
+    (NO_IMAGE, {"classes": 4}),
+]
+ARCHIVES: Cases = {
+    "cut.csv.gz": (gzip.compress(GOOD.encode())[:-40], "damaged|cut"),
+    "text.csv.gz": (GOOD.encode(), "not a .gz"),
+    "two.zip": (zipped(a=GOOD, b=GOOD), "a.csv, b.csv"),
+}
+ACCEPTED: dict[str, bytes] = {
+    "as it is": GOOD.encode(),
+    "byte order mark": b"\xef\xbb\xbf" + GOOD.encode(),
+    "Windows": GOOD.replace("\n", "\r\n").encode(),
+    "quoted": re.sub(r"[^,\n]+", r'"\g<0>"', GOOD).encode(),
+    "padded": GOOD.replace(",", ", ").encode(),
+    "blank lines": (GOOD.replace("\n", "\n\n") + "\r\n").encode(),
+    "no last line end": GOOD[:-1].encode(),
+    "counted from 1": pixels_from(0, 1).encode(),
+    "row x column": re.sub(
+        r"pixel(\d+)", lambda m: f"{int(m[1]) // 8 + 1}x{int(m[1]) % 8 + 1}", GOOD
+    ).encode(),
+    "gzip": gzip.compress(GOOD.encode()),
+    "zip": zipped(train=GOOD),
+}
+
+
+def test_a_csv_that_cannot_be_used_is_refused_with_row_column_and_advice(tmp_path: Path) -> None:
+    calls, cases = [], []
+    for number, (group, changes) in enumerate([*SETTINGS, (ARCHIVES, {})]):
+        for name, (content, words) in group.items():
+            folder = tmp_path / f"{number} {name}"
+            folder.mkdir()
+            file = name if group is ARCHIVES else "train.csv"
+            (folder / file).write_bytes(as_bytes(content))
+            params = yaml.safe_load(PARAMS)
+            params["validate"] |= changes
+            (folder / "params.yaml").write_text(yaml.safe_dump(params))
+            calls.append((folder, ["validate", file]))
+            cases.append((name, rf"{re.escape(file)}\b.*{words}"))
+    assert_refused(cases, many(calls))
+
+
+def test_harmless_variants_of_a_csv_are_accepted(tmp_path: Path) -> None:
+    calls = []
+    for name, content in ACCEPTED.items():
+        path = tmp_path / name / f"train.{name if name == 'zip' else 'csv'}"
+        path.parent.mkdir()
+        path.write_bytes(content)
+        calls.append((path.parent, ["validate", path.name, "--report", "report.json"]))
+    counts = [12, 12, 12]
+    for (folder, _), (code, words) in zip(calls, many(calls), strict=True):
+        assert code == 0, f"{folder.name}: {words}"
+        assert json.loads((folder / "report.json").read_text())["class_counts"] == counts
+
+
+def as_bytes(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
+
+
+def assert_refused(cases: list[tuple[str, str]], ended: list[tuple[int, str]]) -> None:
+    wrong = [
+        f"{name}: exit code {code}, expected 1 and {words!r} in:\n{message}"
+        for (name, words), (code, message) in zip(cases, ended, strict=True)
+        if code != 1
+        or not message.startswith("Error: ")
+        or "Traceback" in message
+        or not re.search(words, message, re.DOTALL)
+    ]
+    assert not wrong, "\n\n".join(wrong)
+
+
+# -- params.yaml -------------------------------------------------------------------------------------
+
+
+def written(key: str, value: str) -> str:
+    """params.yaml with another value at the first key of this name, character by character."""
+    head, _, rest = PARAMS.partition(f"\n  {key}: ")
+    return f"{head}\n  {key}: {value}\n{rest.partition(chr(10))[2]}"
+
+
+BAD_PARAMS: Cases = {
+    "unknown key": (
+        PARAMS.replace("  latent_dim: ", "  latent_dims: "),
+        "latent_dims.*latent_dim`",
+    ),
+    "unknown section": (PARAMS.replace("\nrender:", "\nrendering:"), "rendering.*render"),
+    "missing key": (re.sub(r"\n  lr: .*", "", PARAMS), r"train\.lr.*missing"),
+    "duplicate key": (written("lr", "1.0e-3\n  lr: 2.0e-3"), r"line \d+.*duplicate.*lr"),
+    "a number as text": (written("lr", "'1e-4'"), r"train\.lr.*number"),
+    "a bool for a number": (written("latent_dim", "true"), r"train\.latent_dim.*whole number"),
+    "a fraction for a whole number": (written("latent_dim", "1.5"), r"train\.latent_dim.*whole"),
+    "not a number": (written("lr", ".nan"), r"train\.lr"),
+    "infinite": (written("lr", ".inf"), r"train\.lr"),
+    "out of range": (written("latent_dim", "0"), r"train\.latent_dim.*\b4096\b"),
+    "no such choice": (written("generator", "deconf"), r"train\.generator.*deconv"),
+    "outside the folder": (written("member", "../../etc/passwd"), r"data\.member"),
+    "a program": (
+        written("lr", '!!python/object/apply:os.system ["touch ran"]'),
+        r"line \d+.*YAML",
+    ),
+    "a tab": (PARAMS.replace("  lr: ", "\tlr: "), r"line \d+.*YAML"),
+    "not UTF-8": (PARAMS.encode("utf-16"), "UTF-8"),
+    "empty": ("", "params.yaml"),
+    "two problems": (written("latent_dim", "0").replace("lr: 4", "lr: -4"), "latent_dim.*train.lr"),
+}
+
+
+def test_bad_params_are_refused_by_name_and_nothing_of_them_runs(tmp_path: Path) -> None:
+    calls = []
+    for name, (content, _) in BAD_PARAMS.items():
+        assert content != PARAMS, name
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "train.csv").write_text(GOOD)
+        (folder / "params.yaml").write_bytes(as_bytes(content))
+        calls.append((folder, ["validate", "train.csv"]))
+    cases = [(name, rf"params\.yaml\b.*{words}") for name, (_, words) in BAD_PARAMS.items()]
+    assert_refused(cases, many(calls))
+    assert not list(tmp_path.glob("*/ran"))
