@@ -1,4 +1,4 @@
-"""The gate before a champion that the store cannot give, and before data whose labels it does not share."""
+"""The gate before a champion that the store cannot give, and before data whose labels are not its own."""
 
 from __future__ import annotations
 
