@@ -108,9 +108,10 @@ class Service:
             headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # for an <img> elsewhere
         return Response(body, media_type=form, headers=headers)
 
-    async def page(self, served: Served) -> bytes:
-        page: bytes = await self.on_thread(self._slow, lambda: served.page)
-        return page
+    async def page(self, served: Served) -> tuple[bytes, str]:
+        """The page, and its Content-Security-Policy."""
+        html: bytes = await self.on_thread(self._slow, lambda: served.page)
+        return html, await self.on_thread(self._slow, lambda: policy_for(html.decode()))
 
     @staticmethod
     async def on_thread(pool: Executor | None, function: Any, *arguments: Any) -> Any:
@@ -175,9 +176,8 @@ def _add_drawing(app: FastAPI, service: Service) -> None:
     @app.get("/", response_class=Response, summary="A page to play with the generator")
     async def page() -> Response:
         served = service.served()
-        html = await service.page(served)
-        headers = {**_names(served), "Cache-Control": "no-cache"}
-        headers["Content-Security-Policy"] = policy_for(html.decode())
+        html, policy = await service.page(served)
+        headers = {**_names(served), "Cache-Control": "no-cache", "Content-Security-Policy": policy}
         return Response(html, media_type="text/html", headers=headers)
 
     @app.post("/draw", response_class=Response, responses=drawn, summary="Draw")
