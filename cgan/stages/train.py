@@ -93,6 +93,7 @@ def main() -> None:
     slots = device_slot(hardware.device, params.train.processes)
     with only_training(), slots, asked_to_stop() as stop:
         checkpoints.remove_known(folder.parent, LOCK)
+        checkpoints.remove_abandoned(folder)
         if known := checkpoints.take_over(folder, code):
             deliver_again(known["run"], RUN_REFERENCE, EARLY, known.get("origin"))
             log.info(
