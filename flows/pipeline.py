@@ -63,7 +63,7 @@ from flows.dvc import (
     run_cgan,
 )
 from flows.notices import notify
-from flows.servers import fault
+from flows.servers import end_temporary_server_with_us, fault
 from flows.workplace import TREE, end_with_worker, leave
 
 BUSY = "Busy"  # name of the failed state that is worth another try
@@ -367,8 +367,7 @@ def reevaluate() -> State[Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
-    # Prefect handles SIGTERM and then calls this: exit in the normal way, so that a temporary server is
-    # stopped too.
+    # Prefect handles SIGTERM and then calls this: exit in the normal way, which ends a temporary server.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parser = argparse.ArgumentParser(
         prog="python -m flows.pipeline",
@@ -436,6 +435,7 @@ def _find_server() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             get_client(sync_client=True)
+            end_temporary_server_with_us()
         except RuntimeError as late:
             raise CganError(
                 f"Prefect's temporary server did not start ({late}). Try again when the machine is less "

@@ -259,6 +259,22 @@ def fault(url: str, client: Any) -> str | None:
     )
 
 
+def end_temporary_server_with_us() -> None:
+    """A flow that dies by SIGKILL cannot end Prefect's temporary server. What does it then waits for the
+    end of a pipe that only we hold."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    if server := SubprocessASGIServer().server_process:
+        heard, _ = os.pipe()
+        command = ["sh", "-c", 'read -r _; kill "$0" 2> /dev/null', str(server.pid)]
+        quiet = subprocess.DEVNULL
+        waiting = subprocess.Popen(
+            command, stdin=heard, stdout=quiet, stderr=quiet, start_new_session=True
+        )
+        waiting.returncode = 0  # it outlives us: nobody is to be warned of that
+        os.close(heard)
+
+
 def _refuse_taken_port(name: str, host: str, port: int) -> None:
     family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind) as probe:

@@ -104,7 +104,8 @@ def _in_words(error: Exception) -> str:
         return (
             f"{error.filename or 'a file'}: cannot be written ({error.strerror}). Free some space "
             "(`dvc gc --all-commits --all-experiments` removes cached results that no commit and no "
-            "experiment has; docs/production.md says how beside `make deploy`) and run `dvc repro` again: complete files are whole, a training goes on from its last checkpoint."
+            "experiment has; docs/production.md says how beside `make deploy`) and run `dvc repro` again: "
+            "complete files are whole, a training goes on from its last checkpoint."
         )
     if isinstance(error, OSError) and error.errno and error.filename:
         return (

@@ -90,6 +90,7 @@ def main() -> None:
     folder = project_root() / ".cgan" / "checkpoints" / fingerprint(facts)
     with only_training(), asked_to_stop() as stop:
         checkpoints.remove_known(folder.parent, LOCK)
+        checkpoints.remove_abandoned(folder)
         if known := checkpoints.take_over(folder, code):
             deliver_again(known["run"], RUN_REFERENCE, EARLY, known.get("origin"))
             log.info(

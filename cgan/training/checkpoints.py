@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ MARK = "finished.json"
 COPIES = "finished"
 REFERENCE = "reference.md5"
 REMOVED = ".removed-"
+KEPT_S = 14 * 24 * 3600.0
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +141,13 @@ def remove_known(checkpoints: Path, lock: Path) -> None:
             remove(path.parent)
     for leftover in checkpoints.glob(f"{REMOVED}*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what other trainings left beside `folder` when nobody has gone on with them for two weeks."""
+    for other in folder.parent.glob("*/"):
+        if other != folder and time.time() - other.stat().st_mtime > KEPT_S:
+            remove(other)
 
 
 def remove(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cgan.stages.runner import _in_words
 from flows.dvc import Outcome, StageError, forget_dead_holders, repro_stage
 
 PIPELINE = "stages:\n  greet:\n    cmd: echo hello > out.txt\n    outs: [out.txt]\n"
@@ -49,6 +52,22 @@ def repo(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(template, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+def test_f54_the_advice_on_a_full_disk_keeps_the_results_of_experiments(repo: Path) -> None:
+    Path("params.yaml").write_text("x: 1")
+    Path("dvc.yaml").write_text(PIPELINE.replace("hello", "${x}"))
+    dvc("repro", "--quiet")
+    run("git", "add", ".")
+    run(*GIT, "commit", "--quiet", "--message", "a param")
+    dvc("exp", "run", "--quiet", "--name", "second", "--set-param", "x=2")
+    run("git", "reset", "--quiet", "--hard")
+    dvc("checkout", "--quiet")
+    advice = re.search("`dvc (gc [^`]*)`", _in_words(OSError(errno.ENOSPC, "full", "file")))
+    assert advice
+    dvc(*advice[1].split(), "--force")
+    dvc("exp", "apply", "second")
+    assert Path("out.txt").read_text() == "2\n"
 
 
 def checked() -> list[str]:

@@ -22,7 +22,7 @@ from conftest import ROOT
 from prefect import State
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 from prefect.testing.utilities import prefect_test_harness
 from toy_project import repo as repo
 from toy_project import template as template
@@ -258,6 +258,20 @@ def test_a_run_in_a_fresh_clone_knows_the_environment_s_remote_before_its_first_
     monkeypatch.setenv("CGAN_REMOTE", "https://name:secret@host/folder")
     failed = flow_module._run_stages([], False, [])
     assert failed is not None and "CGAN_REMOTE holds a password" in str(failed.message)
+
+
+def test_a_refresh_forces_the_stage_that_fetches_and_no_other(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: dict[str, bool] = {}
+
+    def attempt(_: Any, stage: str, force: bool, pull: bool) -> State[Any]:
+        forced[stage] = force
+        return Failed() if stage == "evaluate" else Completed(data=Outcome.UNCHANGED)
+
+    monkeypatch.setattr(flow_module, "_attempt", attempt)
+    flow_module._run_stages(flow_module.choose(flow_module.read_stages(), None), True, [])
+    assert forced == {"download": True, "train": False, "evaluate": False}
 
 
 @pytest.mark.parametrize("own_tree", [True, False])
@@ -498,9 +512,14 @@ def test_a_gate_that_cannot_judge_fails_the_run_and_keeps_the_stages(
     assert outcomes(state) == ["ran"] * 3
 
 
-def test_a_run_of_some_stages_judges_nothing(prefect: None, repo: Path) -> None:
+def test_a_run_of_some_stages_judges_nothing_and_gets_no_branch(
+    prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branches: list[bool] = []
+    monkeypatch.setattr(flow_module, "_deliver", lambda _, whole: branches.append(whole))
     pipeline(stages=["download"], return_state=True)
     assert not Path("reports/gate.json").exists()
+    assert branches == [False]
 
 
 @pytest.mark.parametrize("verdict", ["healthy", "drifted"])
@@ -656,6 +675,18 @@ def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
     assert "train: saved a checkpoint" in output
     assert "Traceback" not in output
     assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+def test_a_killed_flow_leaves_no_temporary_server(repo: Path, tmp_path: Path) -> None:
+    process = command(SLOW="download", PREFECT_HOME=str(tmp_path / "prefect"))
+    assert process.stdout
+    with process.stdout as output:
+        assert any("download: step 1" in line for line in output)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert any("uvicorn" in child.cmdline() for child in children)
+        process.kill()
+        process.wait()
+    assert psutil.wait_procs(children, timeout=20)[1] == []
 
 
 def test_results_that_cannot_be_delivered_fail_the_run_where_nobody_would_look_for_them(

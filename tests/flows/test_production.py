@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -121,6 +122,12 @@ def test_what_runs_is_still_known_after_a_step_of_the_clock(
     assert workplace.noted(project)["run"] == psutil.Process()
     assert services.down(project) == ["Stopped: worker."]
     assert not psutil.pid_exists(found["pid"])
+
+
+def test_logs_and_flow_parameters_are_for_nobody_else(project: Path) -> None:
+    production = Production(project)
+    with production.one_at_a_time():
+        assert stat.S_IMODE(production.home.stat().st_mode) == 0o700
 
 
 def test_what_a_killed_server_left_behind_is_ended_before_its_successor_starts(

@@ -262,6 +262,18 @@ def test_three_failures_in_a_row_end_the_sweep_in_words(folder: Path) -> None:
     assert driver.results() == [(n, "FAIL") for n in range(3)]
 
 
+def test_three_failures_with_a_result_between_them_do_not_end_the_sweep(folder: Path) -> None:
+    driver = Driver(folder)
+    driver.desk.ends = {str(n): [Seen(State.FAILED, "no space left")] for n in (0, 1, 3)}
+    driver.search.run(2, 1)
+    assert [state for _, state in driver.results()] == [
+        *["FAIL"] * 2,
+        "COMPLETE",
+        "FAIL",
+        "COMPLETE",
+    ]
+
+
 def test_a_hopeless_trial_is_stopped_by_its_probes_and_the_child_says_so(folder: Path) -> None:
     write_params(folder, prune_after_trials=1, prune_after_probes=2)
     subprocess.run(["git", "commit", "-qam", "p", "--author", "t <t@t>"], cwd=folder, check=False)
