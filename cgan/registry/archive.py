@@ -117,6 +117,8 @@ def generator_file(uri: str) -> Iterator[Path]:
 
         try:
             found = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
+            if found.is_dir() and not any(found.iterdir()):
+                raise FileNotFoundError("there is nothing in it")
         except Exception as error:
             # Besides MlflowException the stores let through what their clients raise.
             if not _is_gone(uri):
@@ -148,9 +150,9 @@ def _is_gone(folder: str, name: str = "") -> bool:
             path = Path(local_file_uri_to_path(repository.artifact_uri))  # type: ignore[no-untyped-call]
             try:
                 (path / name).stat()
+                return not name and not any(path.iterdir())
             except (FileNotFoundError, NotADirectoryError):
                 return any(path.parents[2].iterdir())  # what the store has of other runs
-            return False
         found = [Path(each.path).name for each in repository.list_artifacts(None)]
         return name not in found if name else not found
     except MlflowException as error:

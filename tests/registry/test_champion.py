@@ -1,4 +1,4 @@
-"""The gate before a champion that the store cannot give, and before data whose labels are not its own."""
+"""A champion that the store cannot give, and data whose labels are not those that the champion learnt."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_f73_whatever_else_is_asked_of_the_champion_may_not_fail_either(
     root: Path, faults: Faults
 ) -> None:
     new_data(*digits(seed=5))
-    train(root, "second", 60)
+    train(root, "second", 150)
     for name in ("validation.json", "judge.safetensors", "training_data.safetensors"):
         faults.failing = f"gate/{name}"
         report = blocked_for("cannot be read now")
@@ -207,7 +207,7 @@ def test_f73_champion_that_is_gone_for_good_is_passed_over_and_the_headline_says
 def test_f73_a_disk_that_is_not_there_or_fails_is_no_proof_that_files_are_gone(root: Path) -> None:
     model = a_file("models", "generator.safetensors").parents[1]
     aside = model.rename(root / "aside")
-    model.symlink_to(model)  # any error but "no such file"
+    model.symlink_to(model.name)  # any error but "no such file"
     shutil.move("mlartifacts", "elsewhere")
     for make in (
         lambda: None,
@@ -246,7 +246,7 @@ def test_f19_swapped_labels_are_told_by_the_champion_s_own_judge(
     """Today's judge learnt the swap: it finds the new generator good, and the champion poor."""
     new_data(*swapped(*digits(seed=5)))
     change_params(root, "gate", on_drift=on_drift)
-    train(root, "swapped", 60)
+    train(root, "swapped", 150)
     report, _ = gated()
     assert report["verdict"] == verdict
     assert [
@@ -263,7 +263,7 @@ def test_f19_swapped_labels_are_told_by_the_champion_s_own_judge(
 
 def test_f19_swapped_labels_are_told_where_the_champion_s_judge_is_gone(root: Path) -> None:
     new_data(*swapped(*digits(seed=5)))
-    train(root, "swapped", 60)
+    train(root, "swapped", 150)
     shutil.rmtree(a_file("*", "judge.safetensors").parent)
     report, _ = gated()
     assert report["verdict"] == "blocked"
@@ -277,7 +277,8 @@ def test_new_data_of_the_same_kind_are_no_sign_against_anything(root: Path, nois
     wrong = np.random.default_rng(0).permutation(len(labels))[:noise]
     labels[wrong] = (labels[wrong] + 1) % 3
     new_data(images, labels)
-    train(root, "second", 60)
+    change_params(root, "gate", min_judge_accuracy=0.8)
+    train(root, "second", 150)
     report, _ = gated()
     assert report["verdict"] == "promoted", report["reasons"]
     assert "Check" not in str(report["reasons"])
