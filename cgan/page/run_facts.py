@@ -29,7 +29,7 @@ def curve(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         raise CganError(f"{path}: missing or not readable. Make it with `dvc repro`.") from None
     every = -(-len(rows) // POINTS) or 1
-    kept = rows[every - 1 :: every] if every > 1 else rows
+    kept = rows[(len(rows) - 1) % every :: every]  # the last is among them
     return {"columns": columns, "rows": kept, "every": every}
 
 
@@ -58,13 +58,11 @@ def metrics_facts(report: Report) -> list[dict[str, Any]]:
 
 def class_facts(report: Report) -> list[dict[str, Any]]:
     accuracy, distance = (report[key]["by_class"] for key in ("conditional_accuracy", "fid_judge"))
-    passport = report["passport"]
     numbers = report["different"]["by_class"]
-    asked = max(1, passport["drawn_images"] * passport["draws"] // len(accuracy))
     found = []
     for label, (right, far, number) in enumerate(zip(accuracy, distance, numbers, strict=True)):
         known = right is not None and math.isfinite(right)
-        low, high = share(right, asked) if known else (None, None)
+        low, high = share(right, sum(report["confusion"][label])) if known else (None, None)
         row = {"label": label, "accuracy": right, "low": low, "high": high, "distance": far}
         found.append(row | {"different": number})
     return found

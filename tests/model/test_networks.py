@@ -96,6 +96,12 @@ def test_generator_starts_from_a_map_of_at_most_8_pixels(side: int, smallest: in
     assert generator.linear.out_features == smallest**2 * generator.layers[0].num_features
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 128), (128, 16)])
+def test_the_long_side_decides_how_often_an_oblong_image_is_halved(height: int, width: int) -> None:
+    generator = build_generator(generator_of(height=height, width=width))
+    assert generator.linear.out_features == 1 * 8 * generator.layers[0].num_features
+
+
 def test_features_double_towards_the_latent_and_towards_the_logits() -> None:
     generator = build_generator(generator_of(height=64, width=64, features=4))
     channels = [m.num_features for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -55,18 +55,19 @@ def test_a_thousand_samples_are_those_of_cgan_as_csv_and_as_png(
     assert_alike(array[:12], side_by_side(first[..., 0] if channels == 1 else first))
 
 
+@pytest.mark.parametrize(("of", "name"), [(0, "left"), (1, "up-down")])
 def test_samples_of_one_class_are_labelled_so_and_can_be_stopped(
-    page: Page, tmp_path: Path
+    page: Page, tmp_path: Path, of: int, name: str
 ) -> None:
     names = ("left", "up & down", "right")
-    show(page, generator_of(names=names, classes=3, height=64, width=64), tmp_path, "#of=1")
+    show(page, generator_of(names=names, classes=3, height=64, width=64), tmp_path, f"#of={of}")
     page.downloads_to(tmp_path)
     page.click("#play-draw")
     page.click("#play-draw")
     assert words(page, "samples-said").startswith("Stopped after ")
     page.click("#play-csv")
-    lines = page.downloaded(tmp_path / "samples-up-down-seed-0.csv").read_text().splitlines()
-    assert 1 < len(lines) < 1001 and {line.split(",")[0] for line in lines[1:]} == {"1"}
+    lines = page.downloaded(tmp_path / f"samples-{name}-seed-0.csv").read_text().splitlines()
+    assert 1 < len(lines) < 1001 and {line.split(",")[0] for line in lines[1:]} == {str(of)}
 
 
 def test_the_page_answers_while_it_draws_a_thousand(page: Page, tmp_path: Path) -> None:

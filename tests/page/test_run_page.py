@@ -19,12 +19,15 @@ from finished_project import STEPS, finish, page_data
 from numpy.typing import NDArray
 from synthetic import make_images, write_csv
 
-from cgan.data.dataset import load_dataset
+from cgan.data.dataset import load_dataset, split
 from cgan.errors import CganError, ModelError
 from cgan.files import md5_of, write_json
+from cgan.model.model_file import load_generator
+from cgan.model.sampling import draw
 from cgan.page import charts
 from cgan.page.compare_page import compare_page, read_page
-from cgan.page.drawn_facts import nearest_images
+from cgan.page.drawn_facts import NEIGHBOURS
+from cgan.page.run_facts import POINTS, class_facts, curve
 from cgan.page.run_page import run_page
 from cgan.params.reading import load_params
 from cgan.project import (
@@ -37,7 +40,8 @@ from cgan.project import (
     RUN_REFERENCE,
     TRAIN_DATA,
 )
-from cgan.quality.metrics import nearest_distance
+from cgan.quality.likeness import nearest
+from cgan.quality.metrics import wilson_interval
 
 CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together
 HOSTILE = (
@@ -70,10 +74,34 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_p
     assert metrics["density"]["low"] is None
     assert run["passport"] == report["passport"]
     assert [row["accuracy"] for row in run["classes"]] == accuracy["by_class"]
+    assert [row["different"] for row in run["classes"]] == report["different"]["by_class"]
+    assert metrics["different_drawings"]["value"] == min(report["different"]["by_class"])
+    for row, seen in zip(run["classes"], report["confusion"], strict=True):
+        interval = wilson_interval(seen[row["label"]], sum(seen))
+        assert (row["low"], row["high"]) == pytest.approx(interval)
     assert run["confusion"]["matrix"] == report["confusion"]
     assert [preview["step"] for preview in run["previews"]] == list(STEPS)
     assert [row[0] for row in run["losses"]["rows"]] == list(STEPS)
     assert "probe/fid_judge" in run["probes"]["columns"]
+
+
+def test_a_class_that_was_never_drawn_has_no_number_on_the_page() -> None:
+    report = {
+        "conditional_accuracy": {"by_class": [0.5, None]},
+        "fid_judge": {"by_class": [1.0, None]},
+        "different": {"by_class": [40.0, None]},
+        "confusion": [[1, 1], [0, 0]],
+    }
+    nothing = dict.fromkeys(("accuracy", "low", "high", "distance", "different"))
+    assert class_facts(report)[1] == {"label": 1, **nothing}
+
+
+@pytest.mark.parametrize("count", [3, POINTS, POINTS + 1, 2 * POINTS, 2 * POINTS + 1])
+def test_a_long_curve_keeps_its_last_record(count: int, tmp_path: Path) -> None:
+    path = tmp_path / "losses.csv"
+    path.write_text("step,loss\n" + "".join(f"{n},0.5\n" for n in range(count)))
+    rows = curve(path)["rows"]
+    assert rows[-1] == [count - 1, 0.5] and min(count, POINTS / 2) <= len(rows) <= POINTS
 
 
 def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing(project: Path) -> None:
@@ -96,11 +124,14 @@ def test_a_drawing_stands_beside_the_training_images_that_are_nearest(project: P
         distances = [other["distance"] for other in near]
         assert distances == sorted(distances)
         assert all(int(lines[o["line"] - 1].split(",")[0]) == o["label"] for o in near)
-    images = data.images[:5].clone()
-    images[0, 0, 0, 0] += 40
-    by, at = nearest_images(images, data.images, torch.arange(len(data)))
-    assert at[:, 0].tolist() == [0, 1, 2, 3, 4]
-    torch.testing.assert_close(by[:, 0], nearest_distance(images, data.images), atol=2e-2, rtol=0)
+    asked = torch.arange(drawn["drawings"]) % data.classes
+    images = draw(load_generator(GENERATOR)[0], asked, drawn["seed"])
+    by, _ = nearest(images, asked, data.images, data.labels, NEIGHBOURS)
+    known = by.mul(1e4).round().tolist()
+    for part in ("random", "worst"):
+        for near, label in zip(drawn[part]["near"], drawn[part]["asked"], strict=True):
+            assert {other["label"] for other in near} == {label}
+            assert [round(1e4 * other["distance"]) for other in near] in known
 
 
 def test_the_worst_drawings_come_first_and_others_are_chosen_at_random(project: Path) -> None:
@@ -139,6 +170,10 @@ def test_a_label_that_looks_wrong_is_shown_with_its_line(project: Path) -> None:
     params["train_judge"] |= {"total_kimg": 4.0, "batch_size": 32, "width": 8}
     Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     suspects = made(project)["run"]["data"]["suspects"]
+    held = split(images, labels, **params["preprocess"])[1]
+    assert [row["heldout"] for row in suspects["rows"]] == [
+        row["row"] - 1 in held for row in suspects["rows"]
+    ]
     shown = [row for row in suspects["rows"] if row["row"] - 1 in wrong]
     assert len(shown) == 3, suspects["rows"]
     for row in shown:
@@ -298,6 +333,34 @@ def test_in_a_browser_the_previews_go_by_keyboard_and_the_charts_tell_their_valu
         page.look(0.5)
         page.run("document.querySelector('.charted details').open = true")
         page.until("Boolean(document.querySelectorAll('.charted details tbody tr').length === 3)")
+
+
+def test_in_a_browser_the_worst_classes_are_charted_and_only_what_is_mistaken_is_seen_as_another(
+    project: Path, tmp_path: Path
+) -> None:
+    run = made(project)["run"]
+    names = [f"class {n}" for n in range(70)]  # the first are the best
+    facts = {"low": 0.1, "high": 1, "distance": None, "different": None}
+    classes = [{"label": n, "accuracy": 1 - n / 100, **facts} for n in range(70)]
+    data = {**run["data"], "counts": [9] * 70, "means": {**run["data"]["means"], "count": 0}}
+    changed = run | {"class_names": names, "classes": classes, "data": data}
+    changed["confusion"] = {"matrix": None, "mistakes": []}
+    for part in ("random", "worst"):
+        changed["drawn"][part] |= {"asked": [0, 1] * 8, "seen": [0, 2] * 8}
+    text = RUN_PAGE.read_text(encoding="utf-8")
+    start = text.index('id="page-data">') + len('id="page-data">')
+    whole = page_data(text) | {"run": changed}
+    end = text.index("</script>", start)
+    RUN_PAGE.write_text(text[:start] + json.dumps(whole) + text[end:], encoding="utf-8")
+    with opened(tmp_path / "profile", RUN_PAGE) as page:
+        cards = "[...document.querySelectorAll('#drawings .cards p')].map((p) => p.innerText)"
+        said = [card.split("\n")[0] for card in page.run(cards)]
+        assert said == ["class 0", "class 1, seen as class 2"] * 16
+        see(page, "#classes .chart")
+        page.until("Boolean(document.querySelector('#classes .chart svg'))")
+        marks = "[...document.querySelectorAll('#classes svg path[aria-label]')].map((e) => e.ariaLabel)"
+        charted = {name for name in names for mark in page.run(marks) if f"{name};" in mark}
+        assert charted == set(names[10:])
 
 
 @pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.slow)])

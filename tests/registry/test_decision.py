@@ -22,7 +22,8 @@ from cgan.params.sections import GateParams, JudgeParams
 from cgan.quality import comparison as judging
 from cgan.quality.comparison import Estimate, Ground, Judged
 from cgan.quality.judge import Judge, look, train_judge
-from cgan.quality.metrics import copies, frechet_distance, manifold
+from cgan.quality.likeness import copies, different
+from cgan.quality.metrics import frechet_distance, manifold
 from cgan.registry.decision import (
     AT_MOST,
     Decision,
@@ -102,7 +103,7 @@ def blocked(decision: Decision) -> list[str]:
 
 
 def near(digits: Digits, images: Tensor) -> Share:
-    found = copies(images, digits.heldout.images, digits.training.images)
+    found = copies(images, digits.ground.asked, digits.heldout, digits.training)
     return Share(round(found.closer * len(images)), len(images))
 
 
@@ -153,6 +154,31 @@ def test_copies_of_training_images_are_blocked_for_that_alone(digits: Digits) ->
     images = digits.training.images[:DRAWN].clone()
     judged = digits.ground.judge_drawings(images)
     assert blocked(decide(LIMITS, judged, near(digits, images), JUDGE, FINE, None)) == ["copies"]
+
+
+@pytest.mark.parametrize("pictures", [1, 3, 10])
+def test_f52_a_class_with_few_pictures_is_blocked_by_name_also_where_they_are_moved_a_little(
+    digits: Digits, pictures: int
+) -> None:
+    """Ones, of which few pictures stand for many: every other bar is reached."""
+    images, asked = digits.good(), digits.ground.asked
+    ones = images[asked == 1]
+    few = ones[torch.arange(len(ones)) % pictures]
+    shifts = torch.randint(-1, 2, (len(few), 2), generator=torch.Generator().manual_seed(0))
+    images[asked == 1] = torch.stack(
+        [image.roll(shift.tolist(), (1, 2)) for image, shift in zip(few, shifts, strict=True)]
+    )
+    numbers, _ = different(images, asked, digits.training)
+    judged = digits.ground.judge_drawings(images)
+    decision = decide(LIMITS, judged, FEW_COPIES, JUDGE, FINE, None, different=numbers)
+    assert "different_drawings" in blocked(decision)
+    [reason] = [reason for reason in decision.reasons if "different" in reason]
+    assert reason.startswith("different drawings of 1, the class with the fewest: ")
+    assert reason.endswith("at least 30 is asked")
+    assert pictures > 1 or blocked(decision) == ["different_drawings"]
+    numbers, _ = different(digits.good(), asked, digits.training)
+    fine = decide(LIMITS, judged, FEW_COPIES, JUDGE, FINE, None, different=numbers)
+    assert "different_drawings" not in [check.name for check in fine.checks if not check.passed]
 
 
 def test_f52_one_picture_a_class_is_blocked(digits: Digits) -> None:
@@ -528,7 +554,8 @@ def test_distance_and_coverage_are_checked_at_opposite_ends_and_the_limit_itself
 
 def test_each_bar_has_the_limit_that_params_yaml_names() -> None:
     limits = {
-        check.name: check.limit for check in bars(LIMITS, by_hand(), Share(0, 9), Share(9, 9))
+        check.name: check.limit
+        for check in bars(LIMITS, by_hand(), Share(0, 9), Share(9, 9), [None, 40.0, 31.0])
     }
     assert limits == {
         "conditional_accuracy": LIMITS.min_conditional_accuracy,
@@ -537,6 +564,7 @@ def test_each_bar_has_the_limit_that_params_yaml_names() -> None:
         "judge_accuracy": LIMITS.min_judge_accuracy,
         "fid_over_floor": LIMITS.max_fid_over_floor,
         "coverage_of_floor": LIMITS.min_coverage_of_floor,
+        "different_drawings": LIMITS.min_different_drawings,
     }
 
 

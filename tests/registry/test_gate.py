@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -24,7 +25,7 @@ from mlflow import MlflowClient
 
 from cgan.data.dataset import Dataset, load_dataset, save_dataset, split
 from cgan.errors import CganError, ModelError, TrackingError
-from cgan.model.model_file import load_generator, save_network
+from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.params.reading import load_params
@@ -527,6 +528,7 @@ def test_f85_damaged_evaluation_report_costs_the_gate_a_moment_only(
         pytest.param(0.25, {"generator_digest": "0" * 64}, False, id="of another"),
         pytest.param(0.25, {"reference_digest": "0" * 64}, False, id="with another hold-out"),
         pytest.param(0.25, {"seed": -1}, False, id="with another seed"),
+        pytest.param(0.25, {"copies_moved_by": None}, False, id="by an older rule"),
         pytest.param(3.0, {}, False, id="an impossible one"),
     ],
 )
@@ -534,13 +536,7 @@ def test_f85_evaluates_number_is_believed_when_it_is_possible_and_of_this_genera
     root: Path, share: float, other: dict[str, Any], believed: bool
 ) -> None:
     train(root, "first", 30)
-    params = load_params().evaluate
-    passport = {
-        "generator_digest": load_generator("models/generator.safetensors")[1]["digest"],
-        "reference_digest": load_dataset("data/processed/holdout.safetensors").metadata["digest"],
-        "drawn_images": params.samples,
-        "seed": params.seed,
-    }
+    passport = evaluation.passport(evaluation.Inputs.load(), load_params().evaluate)
     copies = {"closer_than_1_percent_of_heldout": share}
     report = {"passport": passport | other, "copies": copies}
     Path("reports/evaluation.json").write_text(json.dumps(report))
@@ -791,6 +787,24 @@ def test_copies_of_a_sorted_holdout_are_counted_as_evaluate_counts_them(
     report = evaluation.judge_generator(evaluation.Inputs.load(), load_params().evaluate)
     [check] = [check for check in gated()[0]["checks"] if check["name"] == "copies"]
     assert check["value"] == report["copies"]["closer_than_1_percent_of_heldout"]
+
+
+# ------------------------------------------------------------------------------- few different drawings
+
+
+def test_f52_a_generator_that_draws_one_picture_a_class_is_blocked_by_name(root: Path) -> None:
+    """It draws the mean image of each class."""
+    change_params(root, "gate", min_different_drawings=30)
+    train(root, "first", 30)
+    report, said = gated()
+    assert report["verdict"] == "blocked"
+    [check] = [check for check in report["checks"] if check["name"] == "different_drawings"]
+    assert not check["passed"] and check["value"] < 3
+    [reason] = report["reasons"]
+    assert re.match(
+        r"different drawings of \d, the class with the fewest: \d\.\d+, at least 30", reason
+    )
+    assert reason in Path("reports/gate.md").read_text() and any(reason in line for line in said)
 
 
 # ------------------------------------------------------------------------------------ when it cannot

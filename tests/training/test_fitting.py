@@ -50,6 +50,13 @@ def test_a_shift_goes_with_the_side_and_small_images_stay_where_they_are(
     assert chosen(noise(side)) == (2.5, shift, 240.0)
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 64), (64, 16)])
+def test_the_shift_of_an_oblong_image_goes_by_its_short_side(height: int, width: int) -> None:
+    data = noise(64)
+    oblong = Dataset(data.images[:, :, :height, :width], data.labels, data.metadata)
+    assert chosen(oblong) == (2.5, 1, 240.0)
+
+
 def test_sparsity_is_0_of_copies_and_1_of_noise_whatever_the_contrast() -> None:
     data = noise(16)
     assert sparsity(data) == pytest.approx(1, abs=0.1)
