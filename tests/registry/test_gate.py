@@ -25,7 +25,7 @@ from mlflow import MlflowClient
 
 from cgan.data.dataset import Dataset, load_dataset, save_dataset, split
 from cgan.errors import CganError, ModelError, TrackingError
-from cgan.model.model_file import save_network
+from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.params.reading import load_params
