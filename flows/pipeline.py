@@ -437,10 +437,7 @@ def _find_server() -> None:
             get_client(sync_client=True)
             end_temporary_server_with_us()
         except RuntimeError as late:
-            raise CganError(
-                f"Prefect's temporary server did not start ({late}). Try again when the machine is less "
-                "busy, or start a server, `make up`, and export the PREFECT_API_URL that it prints."
-            ) from None
+            raise CganError(f"starting Prefect's temporary server: {late}") from None
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return
