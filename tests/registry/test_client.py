@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from cgan.registry.archive import generator_file
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.history import CHAMPION, PREVIOUS, VERDICT, Move, lineage, model_page
 from cgan.serving.generator import Generator
+from cgan.tracking.delivery import MODEL_NAME
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -180,6 +182,30 @@ def test_lineage_is_told_from_what_was_carried_out(
         for move in moves
     ]
     assert lineage(history, champion) == line
+
+
+def test_versions_are_all_there_however_many_the_store_gives_at_once(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_versions(registry, 3)
+    page_of_two = functools.partial(registry.client.search_model_versions, max_results=2)
+    monkeypatch.setattr(registry.client, "search_model_versions", page_of_two)
+    assert [version.number for version in registry.versions()] == [3, 2, 1]
+
+
+def test_of_a_run_s_models_the_newest_is_registered(registry: Registry) -> None:
+    client, models = registry.client, []
+    experiment = client.create_experiment("cgan")
+    run_id = client.create_run(experiment).info.run_id
+    for _ in range(3):
+        model = client.create_logged_model(experiment, MODEL_NAME, source_run_id=run_id)
+        models.append(model.model_id)
+        time.sleep(0.002)  # the store counts milliseconds
+    for model_id in models[1::-1]:
+        client.finalize_logged_model(model_id, "READY")  # the last was not complete
+    version, new = registry.register(run_id, {})
+    found = client.get_model_version("cgan", str(version.number))
+    assert (found.source, new) == (f"models:/{models[1]}", True)
 
 
 # ---------------------------------------------------------------------------- two at once, and kills

@@ -313,6 +313,23 @@ def test_a_version_that_fails_in_whatever_way_is_not_tried_again_at_each_look(
     assert len(tries) == 1
 
 
+def test_a_good_champion_does_not_wait_behind_one_that_cannot_be_loaded(
+    root: Path, registry: Registry
+) -> None:
+    client, first = registry.client, registry.version(1)
+    client.create_model_version("cgan", f"runs:/{first.run_id}/generator", first.run_id)
+    promote(registry, 1)
+    keeper = Keeper("champion")
+    [path] = (root / "artifacts" / registry.version(2).run_id).rglob("generator.safetensors")
+    path.write_bytes(b"damaged")
+    promote(registry, 2)
+    keeper._look()
+    assert "version 2 of `cgan`, cannot be loaded" in str(keeper.problem)
+    promote(registry, 3)
+    keeper._look()
+    assert (keeper.current and keeper.current.version, keeper.problem) == (3, None)
+
+
 def test_the_registry_is_not_away_while_it_is_asked(
     root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
