@@ -55,13 +55,13 @@ def digits(per_class: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(images).astype(np.uint8)[:, None], labels.astype(np.int64)
 
 
-def make_project(root: Path) -> None:
+def make_project(root: Path, data: tuple[np.ndarray, np.ndarray] | None = None) -> None:
     """Params, CSV, validation report, datasets and judge, as the stages leave them."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for section, values in PARAMS.items():
         params[section] |= values
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    images, labels = digits()
+    images, labels = data or digits()
     csv = write_csv(root / "data/raw/train.csv", images, labels)
     table = csv_reader.read_csv(csv, csv_reader.DEFAULTS, max_bytes=10**7, name="train.csv")
     write_json(

@@ -25,7 +25,7 @@ from cgan.model.hardware import parts_on_threads, threads_at_hand
 from cgan.params.sections import EvaluateParams
 from cgan.quality.evaluation import Inputs, classes_asked, shuffled
 from cgan.quality.judge import LOOK_AT, Judge, Progress, Steps, Verdict, look, silent
-from cgan.quality.metrics import NEIGHBOURS
+from cgan.quality.metrics import NEIGHBOURS, conditional_accuracy
 
 REPLICATES = 200
 GROUPS = 200
@@ -101,7 +101,9 @@ class Ground:
         # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
         mixed = torch.randperm(len(real.features), generator=random)
         self._real, self.floor = real.features[mixed], floor[: self.distance_images]
-        self.agreed = int((real.classes == labels).sum())  # held-out labels that the judge names
+        # Held-out images by label and by what the judge sees, and how many labels it names.
+        self.confusion = conditional_accuracy(real.classes, labels, self.classes).confusion
+        self.agreed = int(self.confusion.diagonal().sum())
         self._weights = {
             kind: _resampled(count, random)
             for kind, count in {

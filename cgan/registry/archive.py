@@ -19,8 +19,10 @@ from torch import Tensor
 from cgan.data import csv_report
 from cgan.errors import CganError, ModelError
 from cgan.files import sha256_of
+from cgan.model.file_facts import Facts, UnreadableError
 from cgan.model.model_file import load_tensors, save_tensors
 from cgan.project import EVALUATION, GENERATOR, JUDGE, RUN_REFERENCE, VALIDATION
+from cgan.quality.judge import Judge, load_judge
 from cgan.registry.client import Registry, mlflow_set_to, model_name, open_registry
 from cgan.registry.history import CHAMPION, GATE_FOLDER, Version, lineage
 from cgan.tracking.delivery import RUN_KEY_TAG
@@ -28,7 +30,6 @@ from cgan.tracking.journal import project_root
 from cgan.tracking.store import is_absent, reason_of, store_uri, without_credentials
 
 if TYPE_CHECKING:
-    from cgan.data.dataset import Dataset
     from cgan.quality.comparison import Ground
     from cgan.quality.evaluation import Inputs
 
@@ -99,7 +100,7 @@ def generator_file(uri: str) -> Iterator[Path]:
 
     `runs:/<run id>/generator`, `models:/<name>@champion`, `models:/<name>/3`, or an artifact's URI.
     The store is MLFLOW_TRACKING_URI, else the project's. Raises ModelError when the store has no such
-    thing, it holds no generator, or the store is away.
+    thing or it holds no generator, and its subclass UnreadableError when the store cannot give it now.
     """
     store = store_uri(project_root())
     shown = without_credentials(store)
@@ -116,15 +117,48 @@ def generator_file(uri: str) -> Iterator[Path]:
 
         try:
             found = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
+            if found.is_dir() and not any(found.iterdir()):
+                raise FileNotFoundError("there is nothing in it")
         except Exception as error:
             # Besides MlflowException the stores let through what their clients raise.
+            if not _is_gone(uri):
+                raise UnreadableError(
+                    f"{uri}: the MLflow store {shown} cannot give it now ({reason_of(error)}). Try again "
+                    "when it can."
+                ) from None
             raise ModelError(
-                f"{uri}: the MLflow store {shown} cannot give it ({reason_of(error)}). {advice}"
+                f"{uri}: the MLflow store {shown} does not have it ({reason_of(error)}). {advice}"
             ) from None
         files = [found] if found.is_file() else sorted(found.rglob("generator.safetensors"))
         if not files:
             raise ModelError(f"{uri}: holds no generator.safetensors. {advice}")
         yield files[0]
+
+
+def _is_gone(folder: str, name: str = "") -> bool:
+    """Does the store answer, and say that it has nothing at a `models:/` or `runs:/` address, or no such file
+    in that folder? Whatever else keeps a file from being read may pass."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    try:
+        repository = get_artifact_repository(folder)
+        repository = getattr(repository, "repo", repository)
+        if repository.artifact_uri.startswith(("file:", "/")):
+            # MLflow calls a folder that it may not read empty, and one whose disk is not there.
+            path = Path(local_file_uri_to_path(repository.artifact_uri))  # type: ignore[no-untyped-call]
+            try:
+                (path / name).stat()
+                return not name and not any(path.iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                return any(path.parents[2].iterdir())  # what the store has of other runs
+        found = [Path(each.path).name for each in repository.list_artifacts(None)]
+        return name not in found if name else not found
+    except MlflowException as error:
+        return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")  # the version, or the run
+    except Exception:  # the stores let through what their clients raise
+        return False
 
 
 def evaluation_of(registry: Registry, version: Version) -> dict[str, Any] | None:
@@ -193,11 +227,14 @@ def run_of(registry: Registry, reference: dict[str, str]) -> Any:
 # --- what the gate keeps at a run ---------------------------------------------------------------
 
 
-def training_data_of(registry: Registry, version: Version) -> tuple[Tensor, Tensor]:
-    """What was kept of a version's training data: features float32 [N, 128], fingerprints int64 [M]."""
+def judge_of(registry: Registry, version: Version) -> tuple[Judge, Tensor, Facts, Tensor]:
+    """A version's judge, and what was kept of its training data: features float32 [N, 128], facts,
+    fingerprints int64 [M]."""
+    with kept_file(registry, version, JUDGE.name) as path:
+        judge, _ = load_judge(path)
     with kept_file(registry, version, TRAINING_DATA) as path:
-        tensors, _ = load_tensors(path, "training_data")
-    return tensors["features"], tensors["fingerprints"]
+        tensors, facts = load_tensors(path, "training_data")
+    return judge, tensors["features"], facts, tensors["fingerprints"]
 
 
 def kept_profile(registry: Registry, version: Version) -> dict[str, Any]:
@@ -208,23 +245,32 @@ def kept_profile(registry: Registry, version: Version) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def kept_file(registry: Registry, version: Version, name: str) -> Iterator[Path]:
-    """A file that `cgan gate` kept at the version's run. Raises ModelError when it is gone or damaged."""
+    """A file that `cgan gate` kept at the version's run. Raises ModelError when it is gone or damaged, and
+    its subclass UnreadableError when the store cannot give it now."""
     shown = f"{GATE_FOLDER}/{name} of run {version.run_id}"
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         try:
-            yield Path(
-                registry.client.download_artifacts(version.run_id, f"{GATE_FOLDER}/{name}", folder)
+            path = registry.client.download_artifacts(
+                version.run_id, f"{GATE_FOLDER}/{name}", folder
             )
+        except Exception as error:  # the stores let through what their clients raise
+            if not _is_gone(f"runs:/{version.run_id}/{GATE_FOLDER}", name):
+                raise UnreadableError(
+                    f"{shown} cannot be read now ({reason_of(error)}). Try again when the store can give it."
+                ) from None
+            raise ModelError(
+                f"{shown} is not there ({reason_of(error)}): version {version.number} was registered "
+                "without `cgan gate`, or its files are gone."
+            ) from None
+        try:
+            yield Path(path)
+        except UnreadableError:
+            raise
         except CganError as error:  # of the reader; its advice fits a file of the project only
             reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
             raise ModelError(
                 f"{shown} is damaged ({reason}). Restore the store's files from a backup, or train again: "
                 "`dvc repro --force train`, `cgan gate`."
-            ) from None
-        except Exception as error:  # the stores let through what their clients raise
-            raise ModelError(
-                f"{shown} cannot be read ({reason_of(error)}): version {version.number} was registered "
-                "without `cgan gate`, or its files are gone."
             ) from None
 
 
@@ -243,8 +289,11 @@ def keep_at_run(
     """Store at the run what a re-evaluation needs: judge, data profile, features of the training data."""
     kept = {file.path for file in registry.client.list_artifacts(version.run_id, GATE_FOLDER)}
     if f"{GATE_FOLDER}/{TRAINING_DATA}" in kept:  # written last; a kill may have cut it off
-        with contextlib.suppress(CganError):
-            training_data_of(registry, version)
+        with (
+            contextlib.suppress(CganError),
+            kept_file(registry, version, TRAINING_DATA) as path,
+        ):
+            load_tensors(path, "training_data")
             return
     say("Keeping the judge and a profile of the training data at the run.")
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
@@ -256,18 +305,12 @@ def keep_at_run(
             "judge_digest": inputs.judge_digest,
             "data_digest": inputs.training.metadata["digest"],
             "agreement": ground.agreed / len(inputs.heldout),
+            "agreement_by_class": (
+                ground.confusion.diagonal() / ground.confusion.sum(dim=1).clamp(min=1)
+            ).tolist(),
             "fid_floor": ground.fid_floor.value,
             "heldout_images": len(inputs.heldout),
         }
         save_tensors(Path(folder) / TRAINING_DATA, "training_data", tensors, facts)
         for path in (JUDGE, VALIDATION, Path(folder) / TRAINING_DATA):
             registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
-
-
-def images_seen_by(registry: Registry, champion: Version, heldout: Dataset) -> int | None:
-    """How many of the held-out images the champion was trained with; None where its run doesn't say."""
-    try:
-        _, known = training_data_of(registry, champion)
-    except CganError:
-        return None
-    return int(torch.isin(fingerprints(heldout.images), known).sum())

@@ -111,7 +111,7 @@ def decide(
     if main and limits.against_champion == "better" and main.better is None:
         against.append(f"{_sentence(main)}; asked for is a better one, by more than noise explains")
     failed = [_refusal(check, loaded) for check in checks if not check.passed]
-    failed += [*against, *objections]
+    failed = [*objections, *failed, *against]
     praise = [_sentence(row) for row in comparison if row.better]
     praise += ["every bar is reached, also at the pessimistic end of its interval"]
     return Decision(not failed, failed or praise, checks, comparison)
@@ -241,7 +241,10 @@ def history_reason(report: Report) -> str:
 
 
 def _beside_champion(report: Report) -> str:
-    """The main metric beside the champion's; empty where there is none to compare with."""
+    """The main metric beside the champion's, or why it is not there; empty where there is no champion."""
+    champion = report["champion"]
+    if champion and champion.get("lost"):
+        return f"; its predecessor, version {champion['version']}, could not be compared: {champion['lost']}"
     main = next((row for row in report["comparison"] if row["metric"] == MAIN), None)
     if main is None:
         return ""

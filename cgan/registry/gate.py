@@ -21,10 +21,10 @@ import torch
 
 from cgan.data import csv_report
 from cgan.data.dataset import Dataset
-from cgan.errors import CganError, DataError
+from cgan.errors import DataError
 from cgan.files import write_json, write_text
+from cgan.model.file_facts import UnreadableError
 from cgan.model.hardware import compute_deterministically
-from cgan.model.model_file import load_generator
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import (
@@ -35,17 +35,11 @@ from cgan.project import (
     TRAIN_DATA,
     VALIDATION,
 )
-from cgan.quality.comparison import REPLICATES, Ground, Judged, ground_of
+from cgan.quality.comparison import REPLICATES, Ground, ground_of
 from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, near_copies, passport
 from cgan.quality.judge import Progress, silent
-from cgan.registry.archive import (
-    generator_file,
-    images_seen_by,
-    keep_at_run,
-    kept_profile,
-    last_training,
-    run_of,
-)
+from cgan.registry.archive import keep_at_run, last_training, run_of
+from cgan.registry.champion import Champion, read_champion
 from cgan.registry.client import Registry, open_registry
 from cgan.registry.decision import (
     Report,
@@ -129,13 +123,24 @@ def gate(params: Params, say: Say, progress: Progress = silent) -> Report:
         circumstances = _circumstances(params, inputs)
         if why := _why_it_stands(version, champion, circumstances, params):
             return _publish(_standing_report(registry, version, why), say)
-        report = _judge(registry, version, run, champion, inputs, params, say, progress)
+        former = None
+        if champion:
+            say(f"Reading the champion, version {champion.number}.")
+            try:
+                former = read_champion(registry, champion, inputs, inputs.validation, params)
+            except UnreadableError as error:
+                report = _not_judged(version, champion, error)
+                _record(registry, version, report, {AGAINST: "nobody: the champion was not read"})
+                return _publish(report, say)
+            for objection in former.objections:
+                say(f"  - {objection}")
+        report = _judge(registry, version, former, inputs, params, say, progress)
         tags = {AGAINST: _against(champion, circumstances)}
         _record(registry, version, report, tags)
         if report["verdict"] == "passed" and params.gate.promote:
-            before = champion.number if champion else None
-            registry.promote(version.number, instead_of=before, why=history_reason(report))
-            report |= {"verdict": "promoted", "promoted_from": before}
+            number = champion.number if champion else None
+            registry.promote(version.number, instead_of=number, why=history_reason(report))
+            report |= {"verdict": "promoted", "promoted_from": number}
             report["summary"] = headline(report)
             _record(registry, version, report, tags)
         return _publish(report, say)
@@ -199,6 +204,7 @@ def _circumstances(params: Params, inputs: _Inputs) -> str:
         "training": inputs.training.metadata["digest"],
         "samples": params.evaluate.samples,
         "seed": params.evaluate.seed,
+        "agreement": params.reevaluate.max_agreement_drop,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -228,16 +234,35 @@ def _why_it_stands(
     return ""
 
 
-def _standing_report(registry: Registry, version: Version, why: str) -> Report:
-    """The report of a verdict that still holds, with its numbers where the store has them."""
-    report: Report = {
+def _empty_report(version: Version) -> Report:
+    return {
         "checks": [],
         "comparison": [],
         "challenger": version.for_report(),
         "champion": None,
         "promoted_from": None,
         "passport": {},
+        "time": now(),
     }
+
+
+def _not_judged(version: Version, champion: Version, error: UnreadableError) -> Report:
+    """Nobody is promoted past a champion that may be better. It is no verdict that stands."""
+    report = _empty_report(version) | {
+        "verdict": "blocked",
+        "reasons": [
+            f"the champion, version {champion.number}, cannot be read now, so that nothing was judged: "
+            f"{error} `cgan gate` then judges it afresh"
+        ],
+        "measured": {},
+        "champion": champion.for_report(),
+    }
+    return report | {"summary": headline(report)}
+
+
+def _standing_report(registry: Registry, version: Version, why: str) -> Report:
+    """The report of a verdict that still holds, with its numbers where the store has them."""
+    report = _empty_report(version)
     with contextlib.suppress(Exception), tempfile.TemporaryDirectory() as folder:
         path = registry.client.download_artifacts(
             version.run_id, f"{GATE_FOLDER}/{GATE_REPORT.name}", folder
@@ -268,8 +293,7 @@ def _standing_report(registry: Registry, version: Version, why: str) -> Report:
 def _judge(
     registry: Registry,
     version: Version,
-    run: Any,
-    champion: Version | None,
+    champion: Champion | None,
     inputs: _Inputs,
     params: Params,
     say: Say,
@@ -286,10 +310,10 @@ def _judge(
         say(f"Drawing {samples:,} images, {samples // inputs.training.classes:,} of each class.")
         challenger = ground.judge_drawings(draw(inputs.network, ground.asked, seed))
         near = _copies(inputs, params, say)
-        former = _ChampionToday()
+        judged = None
         if champion:
-            say(f"The same with the champion, version {champion.number}.")
-            former = _judge_champion(registry, champion, ground, inputs, params.gate.on_drift)
+            say(f"The same with the champion, version {champion.version.number}.")
+            judged = champion.judged(ground, challenger)
         drawn = apart.drawings()
         loaded = load_result(drawn, inputs.network, inputs.judge, labels, seed)
     decision = decide(
@@ -298,13 +322,13 @@ def _judge(
         near,
         Share(ground.agreed, len(inputs.heldout)),
         loaded,
-        former.judged,
-        former.objections,
+        judged,
+        champion.objections if champion else (),
     )
     report: Report = {
         "verdict": "passed" if decision.passed else "blocked",
         "summary": "",
-        "reasons": [*decision.reasons, *former.notes],
+        "reasons": [*decision.reasons, *(champion.notes if champion else ())],
         **decision.to_json(),
         "measured": {name: each.value for name, each in challenger.metrics.items()},
         "challenger": version.for_report(),
@@ -315,79 +339,6 @@ def _judge(
     }
     report["summary"] = headline(report)
     return report
-
-
-@dataclass(frozen=True)
-class _ChampionToday:
-    """The champion as judged today; `notes` for the report, `objections` that block the promotion."""
-
-    judged: Judged | None = None
-    notes: tuple[str, ...] = ()
-    objections: tuple[str, ...] = ()
-
-
-def _judge_champion(
-    registry: Registry, champion: Version, ground: Ground, inputs: _Inputs, on_drift: str
-) -> _ChampionToday:
-    name = f"the champion, version {champion.number},"
-    try:
-        with generator_file(f"models:/{registry.model}/{champion.number}") as path:
-            network, facts = load_generator(path)
-    except CganError as error:
-        return _ChampionToday(notes=(f"{name} cannot be read, so the bars alone decided: {error}",))
-    ours, theirs = inputs.network.architecture, network.architecture
-    kinds = [(a.classes, a.channels, a.height, a.width) for a in (ours, theirs)]
-    if kinds[0] != kinds[1]:
-        objection = (
-            f"{name} draws {_kind(kinds[1])}, this one {_kind(kinds[0])}: they cannot be compared. "
-            "If that is meant, promote it by hand with cgan registry promote"
-        )
-        return _ChampionToday(objections=(objection,))
-    judged = ground.judge_drawings(draw(network, ground.asked, ground.seed))
-    notes: list[str] = []
-    objections: list[str] = []
-    if facts.get("data_digest") != inputs.facts["data_digest"]:
-        seen = images_seen_by(registry, champion, inputs.heldout)
-        known = "an unknown part" if seen is None else f"{seen:,}"
-        notes.append(
-            f"{name} was trained on other data; both were judged with today's judge and hold-out, of "
-            f"whose {len(inputs.heldout):,} images {known} were among its training images"
-            f"{', which favours it' if seen is None or seen else ''}"
-        )
-        moved = _drift_from(registry, champion, inputs.validation)
-        (objections if on_drift == "block" else notes).extend(moved)
-    return _ChampionToday(judged, tuple(notes), tuple(objections))
-
-
-def _drift_from(registry: Registry, champion: Version, validation: Report) -> list[str]:
-    """How today's data differ from the champion's beyond what is usual, in a sentence, if they do.
-
-    Today's judge learnt from today's data: it would find the drawings of spoilt data good, and the
-    champion's poor.
-    """
-    try:
-        found = csv_report.distances(validation, kept_profile(registry, champion))
-    except CganError as error:
-        return [
-            f"whether the data are like the champion's is not known: {error} If they are right, "
-            "`cgan registry promote`, or set `gate.on_drift: note`"
-        ]
-    moved = [
-        f"{name} {value:.3f}, at most {csv_report.DRIFT_LIMITS[name]:.3g} is usual"
-        for name, value in found.items()
-        if value > csv_report.DRIFT_LIMITS[name]
-    ]
-    if not moved:
-        return []
-    return [
-        f"the data are no longer like what the champion was trained on ({'; '.join(moved)}). Look at "
-        "them; if they are right, `cgan registry promote`, or set `gate.on_drift: note`"
-    ]
-
-
-def _kind(kind: tuple[int, int, int, int]) -> str:
-    classes, channels, height, width = kind
-    return f"{classes} classes of {height} × {width} × {channels}"
 
 
 def _copies(inputs: _Inputs, params: Params, say: Say) -> Share:
@@ -434,13 +385,14 @@ def _record(registry: Registry, version: Version, report: Report, tags: dict[str
 
     own = {VERDICT: report["verdict"], SUMMARY: report["summary"]}
     run_id, champion = report["challenger"]["run_id"], report["champion"]
-    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        write_json(Path(folder) / GATE_REPORT.name, report)
-        write_text(Path(folder) / GATE_TEXT.name, to_markdown(report))
-        registry.client.log_artifacts(run_id, folder, GATE_FOLDER)
+    if report["measured"]:
+        with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+            write_json(Path(folder) / GATE_REPORT.name, report)
+            write_text(Path(folder) / GATE_TEXT.name, to_markdown(report))
+            registry.client.log_artifacts(run_id, folder, GATE_FOLDER)
     measured = {f"gate/{name}": value for name, value in report["measured"].items()}
     registry.log_once(run_id, measured, 0)  # and beside later versions at their numbers
-    if champion:
+    if report["comparison"]:
         theirs = {f"gate/{row['metric']}": row["champion"] for row in report["comparison"]}
         registry.log_once(champion["run_id"], theirs, version.number)
     run_tags = [RunTag(key, value[:5000]) for key, value in own.items()]

@@ -22,20 +22,15 @@ from cgan.errors import CganError, DataError, ModelError
 from cgan.files import write_json, write_text
 from cgan.markdown import in_markdown
 from cgan.model.hardware import compute_deterministically
-from cgan.model.model_file import load_generator, load_tensors
+from cgan.model.model_file import load_generator
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import CSV, REEVALUATION_REPORT, REEVALUATION_TEXT
 from cgan.quality.comparison import Ground
-from cgan.quality.judge import LOOK_AT, Judge, Progress, load_judge, look, silent
+from cgan.quality.judge import LOOK_AT, Progress, look, silent
 from cgan.quality.metrics import frechet_distance
-from cgan.registry.archive import (
-    TRAINING_DATA,
-    fingerprints,
-    generator_file,
-    kept_file,
-    kept_profile,
-)
+from cgan.registry.archive import fingerprints, generator_file, judge_of, kept_profile
+from cgan.registry.champion import agreement_rows
 from cgan.registry.client import Registry, open_registry
 from cgan.registry.decision import Check, bars
 from cgan.registry.history import Version, now
@@ -49,6 +44,7 @@ WORDS = {
     "position": "distance that the ink moved, as a part of the image's side",
     "judge_features": "Fréchet distance to the training data, over its floor",
     "label_agreement": "labels that the judge no longer agrees with",
+    "class_agreement": "labels of one class that the judge no longer agrees with",
 }
 Report = dict[str, Any]
 
@@ -167,7 +163,7 @@ def _through_the_judge(
     progress: Progress,
 ) -> tuple[list[dict[str, Any]], list[Check]]:
     """What the champion's judge sees in the data, and in what the champion draws."""
-    judge, features, facts, seen_before = _judge_of(registry, champion)
+    judge, features, facts, seen_before = judge_of(registry, champion)
     images, labels = torch.from_numpy(table.images), torch.from_numpy(table.labels)
     chosen = _chosen(images, seen_before, int(facts["heldout_images"]), params.evaluate.seed)
     bar = functools.partial(progress, "judging the data", images_a_step=LOOK_AT)
@@ -176,25 +172,14 @@ def _through_the_judge(
     seed = params.evaluate.seed
     ground = Ground(judge, real, labels[chosen], features, asked, seed, progress)
     moved = frechet_distance(real.features, features) - float(facts["fid_floor"])
-    drop = float(facts["agreement"]) - ground.agreed / len(chosen)
     rows = [
         _row("judge_features", moved, params.reevaluate.max_feature_distance),
-        _row("label_agreement", drop, params.reevaluate.max_agreement_drop),
+        *agreement_rows(ground.confusion, facts, params.reevaluate.max_agreement_drop),
     ]
     with generator_file(f"models:/{registry.model}/{champion.number}") as path:
         network, _ = load_generator(path)
     judged = ground.judge_drawings(draw(network, asked, params.evaluate.seed))
     return rows, bars(params.gate, judged, benefit_of_doubt=True)
-
-
-def _judge_of(
-    registry: Registry, champion: Version
-) -> tuple[Judge, Tensor, dict[str, Any], Tensor]:
-    with kept_file(registry, champion, "judge.safetensors") as path:
-        judge, _ = load_judge(path)
-    with kept_file(registry, champion, TRAINING_DATA) as path:
-        tensors, facts = load_tensors(path, "training_data")
-    return judge, tensors["features"], facts, tensors["fingerprints"]
 
 
 def _chosen(images: Tensor, seen_before: Tensor, count: int, seed: int) -> Tensor:

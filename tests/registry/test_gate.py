@@ -30,9 +30,10 @@ from cgan.model.sampling import draw
 from cgan.params.reading import load_params
 from cgan.quality import evaluation
 from cgan.quality.judge import load_judge, look, save_judge
+from cgan.registry import champion as champion_module
 from cgan.registry import gate as gatekeeper
 from cgan.registry import load_check
-from cgan.registry.archive import training_data_of
+from cgan.registry.archive import judge_of
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.decision import Loaded, Share
 from cgan.registry.load_check import drawing_apart, labels_for, load_result
@@ -136,7 +137,7 @@ def test_verdict_is_where_mlflow_shows_it(champion: Path) -> None:
 
 def test_what_a_reevaluation_needs_is_kept(champion: Path) -> None:
     with settled(champion), open_registry("cgan") as registry:
-        features, prints = training_data_of(registry, registry.version(1))
+        _, features, _, prints = judge_of(registry, registry.version(1))
     from cgan.data.dataset import load_dataset
 
     training = load_dataset(champion / "data/processed/train.safetensors")
@@ -277,20 +278,6 @@ def test_f97_gate_killed_around_the_promotion_is_finished_by_the_next(
     assert aliases(second) == {"champion": 2, "previous": 1}
     with open_registry("cgan") as registry:
         assert [move.target for move in registry.history()] == [1, 2]
-
-
-def test_f73_champion_without_files_is_told_and_the_bars_decide(second: Path) -> None:
-    train(second, "second", 60)
-    with pytest.MonkeyPatch.context() as patch:
-
-        def gone(uri: str) -> Any:
-            raise ModelError(f"{uri}: its files are gone")
-
-        patch.setattr(gatekeeper, "generator_file", gone)
-        report, _ = gated()
-    assert report["verdict"] == "promoted"
-    assert report["comparison"] == []
-    assert any("cannot be read, so the bars alone decided" in each for each in report["reasons"])
 
 
 def swap_parts() -> int:
@@ -881,7 +868,7 @@ def test_champion_of_another_kind_of_image_is_an_objection(second: Path) -> None
     save_network("other.safetensors", other, {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            gatekeeper, "generator_file", lambda _: contextlib.nullcontext("other.safetensors")
+            champion_module, "generator_file", lambda _: contextlib.nullcontext("other.safetensors")
         )
         report, _ = gated()
     assert report["verdict"] == "blocked"

@@ -23,9 +23,9 @@ from cgan.errors import CganError
 from cgan.params.reading import load_params
 from cgan.quality.judge import look
 from cgan.quality.metrics import frechet_distance
-from cgan.registry.archive import fingerprints
+from cgan.registry.archive import fingerprints, judge_of
 from cgan.registry.client import open_registry
-from cgan.registry.reevaluation import WORDS, _chosen, _judge_of
+from cgan.registry.reevaluation import WORDS, _chosen
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -107,6 +107,10 @@ def other_mix(images: np.ndarray, labels: np.ndarray) -> Labelled:
     return images[keep], labels[keep]
 
 
+def swapped(images: np.ndarray, labels: np.ndarray) -> Labelled:
+    return images, np.array([1, 0, 2])[labels]
+
+
 def shuffled(images: np.ndarray, labels: np.ndarray) -> Labelled:
     return images, np.roll(labels, 1)
 
@@ -119,6 +123,7 @@ def shuffled(images: np.ndarray, labels: np.ndarray) -> Labelled:
         (rescaled, "pixel_values"),
         (other_mix, "class_mix"),
         (shuffled, "label_agreement"),
+        (swapped, "class_agreement"),
     ],
 )
 def test_f19_drifted_data_is_named_with_its_statistic(
@@ -159,7 +164,7 @@ def test_distance_is_told_over_what_the_held_out_images_had(root: Path) -> None:
     report, _, _ = reevaluated(*digits(seed=FRESH))
     [row] = [row for row in report["drift"] if row["name"] == "judge_features"]
     with open_registry("cgan") as registry:
-        judge, features, facts, seen = _judge_of(registry, registry.version(1))
+        judge, features, facts, seen = judge_of(registry, registry.version(1))
     images = torch.from_numpy(digits(seed=FRESH)[0])
     chosen = _chosen(images, seen, facts["heldout_images"], load_params().evaluate.seed)
     found = frechet_distance(look(judge, images[chosen]).features, features)
