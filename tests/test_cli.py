@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_help_imports_nothing_heavy() -> None:
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
+
+
+def test_pages_on_a_port_that_is_taken_are_refused_with_the_option_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        run = run_cgan("ui", "--port", str(port), MLFLOW_TRACKING_URI="")
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith(f"Error: port {port} cannot be used (Address already in use).")
+    assert "--port" in run.stderr
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,11 @@ def read_params(root: Path) -> tuple[Params | None, str]:
 
 def ask_store(params: Params | None, stored: Stored) -> None:
     model = params.gate.model if params else "cgan"
-    experiment = experiment_name(params.tracking.experiment if params else "cgan")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_S))
     for talkative in ("mlflow", "alembic"):
         logging.getLogger(talkative).setLevel(logging.ERROR)
     try:
+        experiment = experiment_name(params.tracking.experiment if params else "cgan")
         with open_registry(model) as registry:
             versions = registry.versions()
             stored.newest = versions[0] if versions else None

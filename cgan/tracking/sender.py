@@ -227,7 +227,12 @@ def waiting_journals(root: Path) -> list[Path]:
 
 def flush_one(root: Path, folder: Path) -> str:
     """Deliver one journal and say so. Raises TrackingError when it cannot be delivered now."""
-    header = RunHeader.load(folder)
+    try:
+        header = RunHeader.load(folder)
+    except TrackingError:
+        if (folder / JOURNAL).exists():
+            raise
+        return f"{folder.name}: delivered meanwhile by the training's own process"
     waiting = count_waiting(folder)
     # MLflow writes the address that it is told there, and the next journal may have another.
     told = {STORE: os.environ.get(STORE)}

@@ -61,15 +61,28 @@ def require_meant(host: str, allow_remote: bool) -> None:
         )
 
 
+def _require_free(host: str, port: int) -> None:
+    """Raises TrackingError where nobody can listen: MLflow's server would end with a log and exit code 0."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise TrackingError(
+            f"port {port} cannot be used ({os.strerror(error.errno or 0)}). End the program that listens "
+            "there, or choose another port with --port."
+        ) from None
+
+
 def serve_ui(
     root: Path, port: int, experiment: str, host: str = LOOPBACK, allow_remote: bool = False
 ) -> None:
     """Become MLflow's server on the project's store; it opens on the runs of `experiment`.
 
-    Raises TrackingError where a server keeps the runs, the database is away, others could reach it unless
-    `allow_remote`, or the package has to be installed again.
+    Raises TrackingError where the port is taken, a server keeps the runs, the database is away, others could
+    reach it unless `allow_remote`, or the package has to be installed again.
     """
     require_meant(host, allow_remote)
+    _require_free(host, port)
     uri = served_store(root)
     if not entry_points(group="mlflow.app", name="cgan"):  # an update brought it
         raise TrackingError(

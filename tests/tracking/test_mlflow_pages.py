@@ -88,7 +88,7 @@ def test_an_installation_of_before_is_told_to_install_again(
     with pytest.raises(
         TrackingError, match=r"Install it again: `make env`, or `pip install -e '\.\[pipeline\]'`"
     ):
-        serve_ui(tmp_path, 5000, "cgan")
+        serve_ui(tmp_path, 0, "cgan")
 
 
 @pytest.mark.parametrize("site", ["http://mlflow.example", "http://mlflow.example/"])

@@ -37,7 +37,7 @@ from cgan.tracking import run as tracked_run
 from cgan.tracking.delivery import Delivery
 from cgan.tracking.journal import JOURNAL, JournalTracker, RunHeader, count_waiting, journals
 from cgan.tracking.run import start_sender
-from cgan.tracking.sender import flush
+from cgan.tracking.sender import flush, flush_one
 from cgan.tracking.store import make_store, store_uri
 from cgan.tracking.tracker import NullTracker
 from cgan.training.loop import train
@@ -775,6 +775,7 @@ def test_f78_a_journal_that_another_sender_has_delivered_and_removed_still_has_i
     assert sender
     sender.deliver(tracker.folder, tracker.header)
     assert sender.finish(30)["run_id"] == run_id
+    assert "delivered meanwhile" in flush_one(root, tracker.folder), "it was there a moment ago"
     assert not tracker.folder.exists() and len(Store(root / "mlflow.db").runs()) == 1
 
 

@@ -231,7 +231,7 @@ def served(
     """The command and the environment that `cgan ui` becomes."""
     became: list[Any] = []
     monkeypatch.setattr(os, "execve", lambda *all_: became.extend(all_))
-    serve_ui(root, 5000, "cgan", *more)
+    serve_ui(root, 0, "cgan", *more)
     return became[1], became[2]
 
 
@@ -277,7 +277,7 @@ def test_the_pages_of_a_server_are_its_own(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(TrackingError, match=words):
-        serve_ui(root, 5000, "cgan")
+        serve_ui(root, 0, "cgan")
 
 
 def test_a_server_that_others_can_reach_has_to_be_meant(
@@ -292,9 +292,9 @@ def test_a_server_that_others_can_reach_has_to_be_meant(
             require_meant(host, allow_remote=True)
     command, environment = served(root, monkeypatch, "0.0.0.0", True)
     assert command[command.index("--host") + 1] == "0.0.0.0"
-    assert f"{socket.gethostname()}:5000" in environment["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    assert f"{socket.gethostname()}:0" in environment["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
     origins = environment["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
-    assert f"http://{socket.gethostname()}:5000" in origins and "*" not in "".join(origins)
+    assert f"http://{socket.gethostname()}:0" in origins and "*" not in "".join(origins)
     assert "MLFLOW_SERVER_ALLOWED_HOSTS" not in served(root, monkeypatch)[1]
 
 
