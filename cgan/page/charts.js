@@ -228,14 +228,16 @@ export function lineChart({ title, description, unit, series, rows }) {
 }
 
 /**
- * Names for an axis: all different, and without what Vega cannot read in an expression.
+ * Names for an axis: all different, without what Vega cannot read in an expression, and none that every
+ * object has, such as `constructor`: Vega keeps values by name.
  * @param {string[]} names
  */
 function axisNames(names) {
   const plain = names.map((name) =>
     name.replace(/[\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]/gu, "\ufffd").slice(0, 80)
   );
-  return new Set(plain).size === plain.length ? plain : plain.map((name, n) => `${n}: ${name}`);
+  const usable = new Set(plain).size === plain.length && !plain.some((name) => name in {});
+  return usable ? plain : plain.map((name, n) => `${n}: ${name}`);
 }
 
 const DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [10, 4], [3, 5]];

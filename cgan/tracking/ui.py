@@ -68,8 +68,8 @@ def _require_free(host: str, port: int) -> None:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         raise TrackingError(
-            f"port {port} cannot be used ({os.strerror(error.errno or 0)}). End the program that listens there, or "
-            "choose another port with --port."
+            f"port {port} cannot be used ({os.strerror(error.errno or 0)}). End the program that listens "
+            "there, or choose another port with --port."
         ) from None
 
 

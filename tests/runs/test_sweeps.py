@@ -41,12 +41,16 @@ def test_the_direction_follows_from_the_metric() -> None:
     assert verdict(replace(FOUND, objective="coverage", confirmed=swapped)).better
 
 
+NOISE = {"best": {"2": 0.1, "3": 0.3}, "present": {"2": 0.2, "3": 0.3}}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (
-            {"confirmed": {"best": {"2": 0.1, "3": 0.3}, "present": {"2": 0.2, "3": 0.3}}},
-            "not clearly",
+        *(
+            ({"objective": objective, "confirmed": confirmed}, "is not clearly better")
+            for objective in ("fid_judge", "coverage")
+            for confirmed in (NOISE, {"best": NOISE["present"], "present": NOISE["best"]})
         ),
         ({"confirmed": {}}, "It has not been compared with params.yaml over several seeds"),
         ({"best": {}}, "No trial has a result"),
