@@ -47,7 +47,7 @@ from cgan.quality.metrics import (
 )
 
 COPIES_SAMPLE = 2000
-LEAST_PER_CLASS = 50  # drawings: of fewer, all right would not show that 90 % are
+LEAST_PER_CLASS = 100  # drawings: of less than 35, all right would not show that 90 % are
 
 
 @dataclass(frozen=True)

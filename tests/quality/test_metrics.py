@@ -421,7 +421,7 @@ def test_progress_is_told_what_an_evaluation_does_and_changes_no_number(
     params = PARAMS.model_copy(update={"gan_train_kimg": 0.256, "samples": 100, "draws": 2})
     inputs = inputs_of(judge, *digits)
     watched = judge_generator(inputs, params, progress)
-    assert told == [("drawing", 200), ("judging", 200), ("GAN-train, on drawings", 256)]
+    assert told == [("drawing", 2000), ("judging", 2000), ("GAN-train, on drawings", 256)]
     assert watched["gan_train"]["floor"] == accuracy(judge, digits[1])
     assert watched == judge_generator(inputs, params)
 
@@ -621,7 +621,7 @@ def test_the_stage_draws_anew_for_each_draw_and_its_passport_names_what_it_measu
     report = evaluation.judge_generator(evaluation.Inputs.load(), params)
     assert evaluation.Inputs.load().facts["steps"] == 77
     assert all(
-        torch.equal(drawn, draw(network, torch.arange(100) % 3, seed))
+        torch.equal(drawn, draw(network, torch.arange(300) % 3, seed))
         for drawn, seed in zip(seen[0], (3, 4), strict=True)
     )
     passport = report["passport"]
@@ -629,7 +629,7 @@ def test_the_stage_draws_anew_for_each_draw_and_its_passport_names_what_it_measu
     assert passport["extractor_digest"] == digest_of(untrained_judge().state_dict())
     assert passport["reference_digest"] == load_dataset(project.HOLDOUT_DATA).metadata["digest"]
     counts = ("reference_images", "drawn_images", "distance_images", "draws", "seed")
-    assert [passport[name] for name in counts] == [12, 100, 60, 2, 3]
+    assert [passport[name] for name in counts] == [12, 300, 60, 2, 3], "100 of each class at least"
 
 
 def test_the_spread_of_draws_is_reported_and_the_headline_is_flat() -> None:

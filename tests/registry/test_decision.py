@@ -21,6 +21,7 @@ from cgan.params.reading import load_params
 from cgan.params.sections import GateParams, JudgeParams
 from cgan.quality import comparison as judging
 from cgan.quality.comparison import Estimate, Ground, Judged
+from cgan.quality.evaluation import classes_asked
 from cgan.quality.judge import Judge, look, train_judge
 from cgan.quality.likeness import copies, different
 from cgan.quality.metrics import frechet_distance, manifold
@@ -579,6 +580,17 @@ def test_a_class_that_was_never_asked_for_is_not_the_worst() -> None:
     """1,000 classes and 100 drawings are both allowed."""
     judged = by_hand(right_by_class=[9, 0, 7], asked_by_class=[10, 0, 10])
     assert "drawings of 2," in bar("worst_class_accuracy", judged).what
+
+
+def test_a_good_generator_of_a_thousand_classes_reaches_the_bar_of_the_worst(good: Judged) -> None:
+    params = load_params(ROOT / "params.yaml").evaluate
+    asked = torch.bincount(classes_asked(1000, params))
+    right = asked.clone()
+    right[5] -= 4
+    judged = replace(good, right_by_class=right.tolist(), asked_by_class=asked.tolist())
+    worst = bar("worst_class_accuracy", judged)
+    assert worst.passed and worst.value == 0.96
+    assert len(classes_asked(10, params)) == params.samples
 
 
 def test_the_model_apart_must_reach_the_bar_and_a_problem_counts_as_none_right() -> None:
