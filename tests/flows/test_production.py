@@ -401,6 +401,20 @@ def test_make_keeps_everything_at_home_as_the_servers_do() -> None:
     assert exported == AT_HOME
 
 
+def test_make_makes_the_environment_again_in_a_clone_that_was_moved(tmp_path: Path) -> None:
+    def planned(clone: Path) -> str:
+        return subprocess.check_output(["make", "--dry-run", "env"], cwd=clone, text=True)
+
+    clone = tmp_path / "a b" / "clone"
+    clone.mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, clone)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=clone, check=True)
+    (clone / ".venv/.ready").touch()
+    assert "-m venv" not in planned(clone)
+    assert "-m venv --clear .venv" in planned(clone.rename(tmp_path / "a b" / "moved"))
+
+
 def test_make_hands_addresses_on_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python").write_text('#!/bin/sh\nprintf "%s" "$PREFECT_API_URL"\n')
