@@ -389,10 +389,14 @@ def test_another_data_path_is_shared_and_the_former_is_as_git_has_it(project: Pa
     assert git(production.work, "status", "--porcelain") == ""
 
 
-def test_the_clone_shares_the_cache(project: Path) -> None:
+def test_the_clone_shares_the_cache_also_when_the_project_was_moved(project: Path) -> None:
     production = Production(project)
     update_clone(project, production.work)
     assert dvc_in(production.work, "cache", "dir") == str(project / ".dvc/cache")
+    moved = Production(project.rename(project.with_name("moved")))
+    update_clone(moved.root, moved.work)
+    assert dvc_in(moved.work, "cache", "dir") == str(moved.root / ".dvc/cache")
+    assert git(moved.work, "remote", "get-url", "origin").strip() == str(moved.root)
 
 
 def test_make_keeps_everything_at_home_as_the_servers_do() -> None:
