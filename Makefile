@@ -3,6 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# An environment has absolute paths: in a clone that was moved or copied it is made again.
+ifneq ($(wildcard $(READY)),)
+ifeq ($(shell grep -F " $(abspath $(VENV))" $(VENV)/pyvenv.cfg),)
+MOVED := --clear
+.PHONY: $(READY)
+endif
+endif
 # pip compiles on one core, and tests that nobody runs too. Files for other Pythons fail, and are no matter.
 COMPILE = $(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib > /dev/null 2>&1 || true
 # Everything stays at home: no tool reports its use.
@@ -25,7 +32,7 @@ env: $(READY) ## Make the environment (.venv) if it is missing or pyproject.toml
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "cgan needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(MOVED) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[pipeline,serve,kaggle,postgres,sweep,dev]'
 	@$(COMPILE)
 	@touch $@

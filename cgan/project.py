@@ -13,6 +13,9 @@ PACKAGE_PARENT = str(PACKAGE.parent)
 # What brings data and models that others made; DVC doesn't say how to begin.
 DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default storage ssh://host/folder`, docs/storage.md)"
 
+# A training anew, and what follows from it; --force alone would fetch the data again.
+TRAIN_AGAIN = "`dvc repro --force --downstream train`"
+
 CSV = Path("data/raw/train.csv")
 CSV_SOURCE = Path("data/raw/source.json")  # where the CSV came from
 TRAIN_DATA = Path("data/processed/train.safetensors")

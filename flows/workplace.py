@@ -316,9 +316,10 @@ def update_clone(root: Path, work: Path) -> str:
     if not (work / ".git" / "HEAD").is_file():
         shutil.rmtree(work, ignore_errors=True)
         git.git("clone", "--quiet", "--no-checkout", root, work)
-    with contextlib.suppress(git.GitError):  # a project that is nowhere else is its own origin
+    team = "."  # a project that is nowhere else is its own origin
+    with contextlib.suppress(git.GitError):
         team = git.git("remote", "get-url", "origin", folder=root).decode().strip()
-        git.git("remote", "set-url", "origin", _absolute(team, root), folder=work)
+    git.git("remote", "set-url", "origin", _absolute(team, root), folder=work)
     git.git("fetch", "--quiet", root, "HEAD", folder=work)
     _unshare_inbox(work)
     git.git("checkout", "--quiet", "--force", "--detach", "FETCH_HEAD", folder=work)

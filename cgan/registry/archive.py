@@ -21,7 +21,7 @@ from cgan.errors import CganError, ModelError
 from cgan.files import sha256_of
 from cgan.model.file_facts import Facts, UnreadableError
 from cgan.model.model_file import load_tensors, save_tensors
-from cgan.project import EVALUATION, GENERATOR, JUDGE, RUN_REFERENCE, VALIDATION
+from cgan.project import EVALUATION, GENERATOR, JUDGE, RUN_REFERENCE, TRAIN_AGAIN, VALIDATION
 from cgan.quality.judge import Judge, load_judge
 from cgan.registry.client import Registry, mlflow_set_to, model_name, open_registry
 from cgan.registry.history import CHAMPION, GATE_FOLDER, Version, lineage
@@ -210,16 +210,21 @@ def run_of(registry: Registry, reference: dict[str, str]) -> Any:
             [found.experiment_id], f"tags.`{RUN_KEY_TAG}` = '{run_key}'", max_results=1
         )
     if not runs:
+        way_out = (
+            "The run was lost since: restore the store from a backup"
+            if reference["tracking_uri"] == registry.shown
+            else "Set MLFLOW_TRACKING_URI to that store"
+        )
         raise ModelError(
             f"the store {registry.shown} has no run with the key {run_key}, which trained "
-            f"{GENERATOR}; it was recorded in {reference['tracking_uri']}. Set MLFLOW_TRACKING_URI to "
-            "that store, or train again: `dvc repro --force train`."
+            f"{GENERATOR}; it was recorded in {reference['tracking_uri']}. {way_out}, or train again: "
+            f"{TRAIN_AGAIN}."
         )
     [run] = runs
     if run.data.tags.get("cgan.generator_sha256") != sha256_of(GENERATOR):
         raise ModelError(
             f"{GENERATOR} is not what run {run.info.run_id} trained. Restore both with `dvc checkout`, "
-            "or train again: `dvc repro --force train`."
+            f"or train again: {TRAIN_AGAIN}."
         )
     return run
 

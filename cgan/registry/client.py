@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.markdown import spaced
+from cgan.project import GENERATOR, RUN_REFERENCE, TRAIN_AGAIN
 from cgan.registry.history import (
     ALIASES,
     CHALLENGER,
@@ -344,6 +345,12 @@ def open_registry(model: str) -> Iterator[Registry]:
     uri = store_uri(project_root())
     shown = without_credentials(uri)
     if is_absent(uri):
+        if RUN_REFERENCE.is_file():  # DVC calls that up to date
+            raise TrackingError(
+                f"there is no MLflow store {shown}, which would know the training of {GENERATOR}: that came "
+                "from elsewhere (`dvc pull`), or the store was lost. Set MLFLOW_TRACKING_URI to the store "
+                f"that knows it, or train again: {TRAIN_AGAIN}."
+            )
         raise TrackingError(
             f"there is no MLflow store {shown} yet. Train first (`dvc repro`), or set "
             "MLFLOW_TRACKING_URI if the store is another."

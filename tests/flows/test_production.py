@@ -389,16 +389,34 @@ def test_another_data_path_is_shared_and_the_former_is_as_git_has_it(project: Pa
     assert git(production.work, "status", "--porcelain") == ""
 
 
-def test_the_clone_shares_the_cache(project: Path) -> None:
+def test_the_clone_shares_the_cache_also_when_the_project_was_moved(project: Path) -> None:
     production = Production(project)
     update_clone(project, production.work)
     assert dvc_in(production.work, "cache", "dir") == str(project / ".dvc/cache")
+    moved = Production(project.rename(project.with_name("moved")))
+    update_clone(moved.root, moved.work)
+    assert dvc_in(moved.work, "cache", "dir") == str(moved.root / ".dvc/cache")
+    assert git(moved.work, "remote", "get-url", "origin").strip() == str(moved.root)
 
 
 def test_make_keeps_everything_at_home_as_the_servers_do() -> None:
     text = (ROOT / "Makefile").read_text()
     exported = dict(re.findall(r"^export ([A-Z0-9_]+) = (\w+)$", text, re.MULTILINE))
     assert exported == AT_HOME
+
+
+def test_make_makes_the_environment_again_in_a_clone_that_was_moved(tmp_path: Path) -> None:
+    def planned(clone: Path) -> str:
+        return subprocess.check_output(["make", "--dry-run", "env"], cwd=clone, text=True)
+
+    clone = tmp_path / "a b" / "clone"
+    clone.mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, clone)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=clone, check=True)
+    (clone / ".venv/.ready").touch()
+    assert "-m venv" not in planned(clone)
+    assert "-m venv --clear .venv" in planned(clone.rename(tmp_path / "a b" / "moved"))
 
 
 def test_make_hands_addresses_on_as_they_are(tmp_path: Path) -> None:
