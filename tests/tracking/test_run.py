@@ -397,6 +397,34 @@ def header_of(root: Path) -> RunHeader:
     return RunHeader(**known)
 
 
+def test_an_evaluation_is_shown_at_the_latest_model_of_the_run(root: Path) -> None:
+    with training(root) as tracker:
+        log_steps(tracker)
+        for digest, step in (("old", STEPS[0]), ("new", STEPS[-1])):
+            tracker.log_model(a_generator(root / "g.safetensors"), step, {"digest": digest})
+    with tracked_run.reopen(root / "models/mlflow_run.json") as later:
+        later.log_metrics({"quality/fid_judge": 0.5}, STEPS[-1])
+    flush(root)
+    query = """select tag_value from logged_model_tags join logged_model_metrics using (model_id)
+               where metric_name = 'quality/fid_judge' and tag_key = 'digest'"""
+    assert Store(root / "mlflow.db").rows(query) == [("new",)]
+
+
+def test_a_model_that_is_a_pickle_is_not_loaded_from_the_store(root: Path) -> None:
+    code = """
+import warnings; warnings.simplefilter("ignore")
+import mlflow, sys
+from cgan.tracking.store import client_settings, environment_set
+class Model(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None): return "loaded"
+mlflow.pyfunc.save_model("pickled", python_model=Model())
+with environment_set(client_settings()):
+    print(mlflow.pyfunc.load_model("pickled"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 1 and "MLFLOW_ALLOW_PICKLE_DESERIALIZATION" in done.stderr
+
+
 def evaluated(root: Path, value: float) -> None:
     """As the stage record, but for the sender's process."""
     header = header_of(root)
