@@ -48,14 +48,16 @@ def main() -> None:
         rows, found = measure(path.relative_to(ROOT))
         for row in rows:
             sizes.setdefault(row, Counter()).update(files=1, **found)
-    budget: dict[str, Any] = sizes if option == "--write" else tomllib.loads(TABLE.read_text())
+    budget: dict[str, Any] = (
+        sizes if option == "--write" else tomllib.loads(TABLE.read_text(encoding="utf-8"))
+    )
     if option in ("--write", "--lower"):
         least = [
             f'"{row}" = {{ {", ".join(f"{k} = {min(v, sizes[row][k])}" for k, v in most.items())} }}\n'
             for row, most in sorted(budget.items())
             if row in sizes
         ]
-        TABLE.write_text(HEAD + "".join(least))
+        TABLE.write_text(HEAD + "".join(least), encoding="utf-8")
     for row, found in sizes.items():
         for what, number in found.items():
             if number > (most := budget.get(row, {}).get(what, 0)):
