@@ -180,7 +180,7 @@ def _follow_move(root: Path) -> None:
                 with store:  # all or nothing
                     for table, column in ADDRESSES:
                         store.execute(
-                            f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
+                            f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # nosec B608
                             f" WHERE substr({column} || '/', 1, ?) = ?",
                             (here, len(there) + 1, len(there) + 1, f"{there}/"),
                         )
