@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # An environment has absolute paths: in a clone that was moved or copied it is made again.
-ifneq ($(wildcard $(READY)),)
+ifneq ($(wildcard $(VENV)/pyvenv.cfg),)
 ifeq ($(shell grep -F " $(abspath $(VENV))" $(VENV)/pyvenv.cfg),)
 MOVED := --clear
 .PHONY: $(READY)

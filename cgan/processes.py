@@ -14,7 +14,7 @@ def started_at(process: psutil.Process) -> float:
 
     Where there is no /proc, in seconds since 1970, which the kernel keeps then."""
     try:
-        words = Path(f"/proc/{process.pid}/stat").read_text(errors="replace")
+        words = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return process.create_time()
     return int(words.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")

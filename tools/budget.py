@@ -42,7 +42,7 @@ def main() -> None:
     option = sys.argv[1] if len(sys.argv) > 1 else ""
     patterns = ["*.py", "cgan/*.js", "cgan/*.css", "cgan/*.html", "docs/*.md", ":!docs/*.py"]
     command = ["git", "ls-files", *patterns, "README.md", "CONTRIBUTING.md", ":!docs/log.md"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     sizes: dict[str, Counter[str]] = {}
     for path in filter(Path.is_file, map(ROOT.joinpath, listed.stdout.splitlines())):
         rows, found = measure(path.relative_to(ROOT))

@@ -25,6 +25,7 @@ AT_MOST = ("fid_over_floor", "copies")
 MARKS = {True: "better", False: "**worse**", None: "no clear difference"}
 
 Report = dict[str, Any]  # reports/gate.json
+Numbers = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,13 @@ def decide(
     loaded: Loaded,
     champion: Judged | None,
     objections: Sequence[str] = (),
-    different: Sequence[float | None] = (),
+    different: Sequence[Numbers] = (),
 ) -> Decision:
     """All bars, and the champion when there is one to compare with.
 
     `copies`: the drawings close to a training image; `judge`: the held-out labels that the judge agrees
-    with; `objections`: what else speaks against it; `different`: how many different drawings each class has.
+    with; `objections`: what else speaks against it; `different`: how many different drawings each class
+    has, and how many its real images get.
     """
     checks = [
         *bars(limits, challenger, copies, judge, different),
@@ -136,7 +138,7 @@ def bars(
     judged: Judged,
     copies: Share | None = None,
     judge: Share | None = None,
-    different: Sequence[float | None] = (),
+    different: Sequence[Numbers] = (),
     *,
     benefit_of_doubt: bool = False,
 ) -> list[Check]:
@@ -174,10 +176,6 @@ def bars(
         shares["copies"] = ("drawings closer to a training image than 99 % of reals", copies)
     if judge:
         shares["judge_accuracy"] = ("held-out images whose label the judge names", judge)
-    fewest = min(
-        ((number, label) for label, number in enumerate(different) if number is not None),
-        default=None,
-    )
     distances = {
         "fid_over_floor": ("Fréchet distance, less that of real images", judged.fid_over_floor),
         "coverage_of_floor": (
@@ -191,19 +189,23 @@ def bars(
             for name, (what, share) in shares.items()
         ),
         *(check(name, what, e.value, e.interval) for name, (what, e) in distances.items()),
-        *([_variety(limits, *fewest)] if fewest else []),
+        *_variety(limits, different),
     ]
 
 
-def _variety(limits: GateParams, number: float, label: int) -> Check:
-    return Check(
-        "different_drawings",
-        f"different drawings of {label}, the class with the fewest",
-        number,
-        limits.min_different_drawings,
-        None,
-        number >= limits.min_different_drawings,
-    )
+def _variety(limits: GateParams, different: Sequence[Numbers]) -> list[Check]:
+    """Of the class nearest to its limit. A class of ten images has few pairs, so half of what its real images
+    get is enough."""
+    rows = [
+        (min(limits.min_different_drawings, real / 2), drawn, label)
+        for label, (drawn, real) in enumerate(different)
+        if drawn is not None and real is not None
+    ]
+    if not rows:
+        return []
+    limit, drawn, label = min(rows, key=lambda row: row[1] - row[0])
+    what = f"different drawings of {label}, the least varied class"
+    return [Check("different_drawings", what, drawn, limit, None, drawn >= limit)]
 
 
 def _load_check(limits: GateParams, loaded: Loaded) -> Check:

@@ -310,7 +310,7 @@ def _judge(
         say(f"Drawing {samples:,} images, {samples // inputs.training.classes:,} of each class.")
         drawings = draw(inputs.network, ground.asked, seed)
         challenger = ground.judge_drawings(drawings)
-        numbers, _ = different(drawings, ground.asked, inputs.training)
+        numbers = different(drawings, ground.asked, inputs.training)
         near = _copies(inputs, params, say)
         judged = None
         if champion:
@@ -326,7 +326,7 @@ def _judge(
         loaded,
         judged,
         champion.objections if champion else (),
-        numbers,
+        list(zip(*numbers, strict=True)),
     )
     report: Report = {
         "verdict": "passed" if decision.passed else "blocked",

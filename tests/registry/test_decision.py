@@ -169,15 +169,15 @@ def test_f52_a_class_with_few_pictures_is_blocked_by_name_also_where_they_are_mo
     images[asked == 1] = torch.stack(
         [image.roll(shift.tolist(), (1, 2)) for image, shift in zip(few, shifts, strict=True)]
     )
-    numbers, _ = different(images, asked, digits.training)
+    numbers = list(zip(*different(images, asked, digits.training), strict=True))
     judged = digits.ground.judge_drawings(images)
     decision = decide(LIMITS, judged, FEW_COPIES, JUDGE, FINE, None, different=numbers)
     assert "different_drawings" in blocked(decision)
     [reason] = [reason for reason in decision.reasons if "different" in reason]
-    assert reason.startswith("different drawings of 1, the class with the fewest: ")
+    assert reason.startswith("different drawings of 1, the least varied class: ")
     assert reason.endswith("at least 30 is asked")
     assert pictures > 1 or blocked(decision) == ["different_drawings"]
-    numbers, _ = different(digits.good(), asked, digits.training)
+    numbers = list(zip(*different(digits.good(), asked, digits.training), strict=True))
     fine = decide(LIMITS, judged, FEW_COPIES, JUDGE, FINE, None, different=numbers)
     assert "different_drawings" not in [check.name for check in fine.checks if not check.passed]
 
@@ -554,9 +554,10 @@ def test_distance_and_coverage_are_checked_at_opposite_ends_and_the_limit_itself
 
 
 def test_each_bar_has_the_limit_that_params_yaml_names() -> None:
+    numbers = [(None, None), (40.0, 1000.0), (31.0, 1000.0)]
     limits = {
         check.name: check.limit
-        for check in bars(LIMITS, by_hand(), Share(0, 9), Share(9, 9), [None, 40.0, 31.0])
+        for check in bars(LIMITS, by_hand(), Share(0, 9), Share(9, 9), numbers)
     }
     assert limits == {
         "conditional_accuracy": LIMITS.min_conditional_accuracy,
@@ -567,6 +568,13 @@ def test_each_bar_has_the_limit_that_params_yaml_names() -> None:
         "coverage_of_floor": LIMITS.min_coverage_of_floor,
         "different_drawings": LIMITS.min_different_drawings,
     }
+
+
+def test_a_class_of_few_images_needs_half_of_the_different_drawings_of_its_real_images() -> None:
+    for drawn, passed in ((18.0, True), (17.9, False)):
+        numbers = [(40.0, 1000.0), (drawn, 36.0)]
+        [check] = [c for c in bars(LIMITS, by_hand(), different=numbers) if "different" in c.name]
+        assert (check.limit, check.passed) == (18, passed) and "of 1, the least" in check.what
 
 
 def test_the_worst_class_is_the_one_with_the_smallest_part_right_not_the_fewest() -> None:

@@ -52,7 +52,7 @@ def better(run: dict[str, Any]) -> None:
     run["title"] = "the other run"
     run["passport"]["generator_digest"] = "b" * 64
     row = next(row for row in run["metrics"] if row["key"] == "fid_judge")
-    row["value"], row["low"], row["high"] = (row[key] - 1000 for key in ("value", "low", "high"))
+    row["value"], row["low"], row["high"] = (row[key] - 100_000 for key in ("value", "low", "high"))
     next(row for row in run["params"]["rows"] if row["key"] == "train.lr")["value"] = 0.125
 
 
@@ -63,8 +63,8 @@ def test_metrics_stand_beside_each_other_with_the_difference_and_what_it_means(p
     data = page_data(text)["compare"]
     rows = {row["name"]: row for row in data["metrics"]}
     distance = rows["Fréchet distance"]
-    assert distance["change"] == pytest.approx(-1000)
-    assert distance["low"] < -1000 < distance["high"] < 0 and distance["verdict"] == "better"
+    assert distance["change"] == pytest.approx(-100_000)
+    assert distance["low"] < -100_000 < distance["high"] < 0 and distance["verdict"] == "better"
     assert rows["conditional accuracy"]["verdict"] == "within chance"
     assert rows["density"]["verdict"] == "", "no interval, no word"
     assert [row[0] for row in data["params"]] == ["train.lr"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gated import CLASSES, digits
-from test_training import DATA, StopAfter, digest, params_of, straight
+from test_training import DATA, StopAfter, digest, diverging, params_of, straight
 from torch import Tensor
 
 from cgan.data.dataset import Dataset
@@ -131,7 +131,7 @@ def test_a_class_of_noise_in_the_data_is_named_by_a_judge_of_good_data(
 
 def test_f51_no_probe_looks_at_a_network_that_diverged() -> None:
     tracker, judge = RecordingTracker(), Judge(3, 1, 4).eval()
-    params = params_of(lr=1e30, log_every=10, save_every=10, previews=0, probes=5)
+    params = diverging(log_every=10, save_every=10, previews=0, probes=5)
     with pytest.raises(Diverged, match="not a finite number"):
         train(DATA, params, tracker, watch=Watch(judge, DATA, 1))
     assert [step for step, _ in tracker.metrics] == [0], "that of before the first update"

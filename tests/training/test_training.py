@@ -78,6 +78,11 @@ def params_of(**changes: Any) -> TrainParams:
     return TrainParams(**{**DEFAULTS, **TINY, **changes})
 
 
+def diverging(**changes: Any) -> TrainParams:
+    """With a rate that params.yaml does not take."""
+    return params_of(**changes).model_copy(update={"lr": 1e30})
+
+
 def data_of(side: int = 8, channels: int = 1, per_class: int = 12) -> Dataset:
     images, labels = make_images(per_class, side=side, channels=channels)
     return Dataset(torch.from_numpy(images), torch.from_numpy(labels), {"classes": 3})
@@ -780,7 +785,7 @@ def test_f51_divergence_stops_before_anything_of_its_interval_is_saved(tmp_path:
     with pytest.raises(
         TrainingError, match=r"stopped at step 6: a loss is not a finite number.*Lower"
     ):
-        train(DATA, params_of(lr=1e30), tracker, tmp_path)
+        train(DATA, diverging(), tracker, tmp_path)
     assert tracker.metrics == [] and tracker.images == []
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
 
@@ -788,13 +793,13 @@ def test_f51_divergence_stops_before_anything_of_its_interval_is_saved(tmp_path:
 def test_f51_no_picture_of_a_diverged_network_is_kept(tmp_path: Path) -> None:
     tracker = RecordingTracker()
     with pytest.raises(TrainingError):
-        train(DATA, params_of(lr=1e39, log_every=20, save_every=20, previews=2), tracker, tmp_path)
+        train(DATA, diverging(log_every=20, save_every=20, previews=2), tracker, tmp_path)
     assert [step for step, _, _ in tracker.images] == [0]
     assert [path.name for path in (tmp_path / "previews").iterdir()] == ["step-000000.png"]
 
 
 def test_f51_asked_to_stop_in_an_interval_that_diverged_it_saves_nothing(tmp_path: Path) -> None:
-    params = params_of(lr=1e30, log_every=4, previews=0)
+    params = diverging(log_every=4, previews=0)
     with pytest.raises(Diverged, match="stopped at step 2: a loss is not a finite number"):
         train(DATA, params, folder=tmp_path, stopping=StopAfter(3))
     assert not list(tmp_path.glob("step-*"))
