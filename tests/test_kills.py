@@ -25,7 +25,7 @@ from test_resume import environment, rows
 from cgan.files import sha256_of
 from cgan.tracking.delivery import RUN_KEY_TAG
 
-KILLS = int(os.environ.get("CGAN_KILLS", "40"))
+KILLS = int(os.environ.get("CGAN_KILLS", "12"))
 SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))
 VICTIMS = ("dvc", "group", "stage", "sender", "everything")
 # A kill can fall into DVC's write of dvc.lock. There is no committed one here to bring back, so it goes.
