@@ -83,7 +83,7 @@ METRICS = {
     ),
     "different_drawings": Metric(
         "different drawings",
-        "how many the class with the fewest has; one moved or brightened is no other",
+        "how many the least varied class has; moved or brightened copies count once",
         "higher",
         lambda report: _fewest(report, "by_class"),
         lambda report: _fewest(report, "floor_by_class"),
@@ -97,7 +97,7 @@ METRICS = {
     ),
     "copies": Metric(
         "copies",
-        "share of drawings closer to a training image than 99 % of reals, also where moved or brightened",
+        "share of drawings closer to a training image, moved or brightened, than 99 % of reals",
         "lower",
         _at("copies", "closer_than_1_percent_of_heldout"),
         lambda _: 0.01,  # by its definition
