@@ -669,7 +669,7 @@ def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    rest, _ = process.communicate(timeout=30)
+    rest, _ = process.communicate(timeout=120)  # Prefect's own end takes a minute on a busy machine
     output += rest
     assert process.returncode == code, output
     assert "train: saved a checkpoint" in output

@@ -49,7 +49,6 @@ SHORT = {
     "gate.min_worst_class_accuracy": 0.0,
     "gate.max_fid_over_floor": 1e6,
     "gate.min_coverage_of_floor": 0.0,
-    "gate.max_copies_over_floor": 0.99,
     "gate.min_different_drawings": 0,
     "gate.min_judge_accuracy": 0.0,
 }

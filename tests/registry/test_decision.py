@@ -536,6 +536,13 @@ def bar(name: str, judged: Judged, **more: Any) -> Any:
     return next(c for c in bars(LIMITS, judged, copied, judge, **more) if c.name == name)
 
 
+def test_coverage_near_0_reaches_a_limit_of_0() -> None:
+    judged = by_hand(coverage_of_floor=Estimate(0.002, torch.linspace(-0.001, 0.006, 200).double()))
+    limits = LIMITS.model_copy(update={"min_coverage_of_floor": 0.0})
+    [check] = [c for c in bars(limits, judged) if c.name == "coverage_of_floor"]
+    assert check.passed and check.interval and check.interval[0] == 0.0
+
+
 def test_distance_and_coverage_are_checked_at_opposite_ends_and_the_limit_itself_is_reached() -> (
     None
 ):

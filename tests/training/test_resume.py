@@ -247,7 +247,7 @@ def test_f46_ctrl_c_at_dvc_repro_saves_and_the_next_repro_resumes(
     with running(repo, *REPRO) as dvc:
         until(lambda: checkpoints(repo), dvc)
         os.killpg(dvc.pid, signal.SIGINT)
-        assert dvc.wait(60) != 0
+        assert dvc.wait(180) != 0
     assert "the checkpoint is saved" in words(repo)
     assert "train" not in locked(repo)
     assert "Resuming at step" in run(repo, *REPRO).stdout
