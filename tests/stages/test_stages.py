@@ -145,7 +145,8 @@ def test_f54_a_full_disk_is_told_with_the_file_and_advice(project: Path) -> None
 
 
 def test_f46_ctrl_c_ends_with_130_and_no_traceback(project: Path) -> None:
-    done = run(project, "os.kill(os.getpid(), signal.SIGINT)")
+    # Not os.kill: on a busy machine a signal to the process may come when the stage has ended.
+    done = run(project, "signal.raise_signal(signal.SIGINT)")
     assert done.returncode == 128 + signal.SIGINT
     assert "Traceback" not in done.stderr
 
