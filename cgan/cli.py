@@ -212,7 +212,7 @@ def ui(
 ) -> None:
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
     from cgan.params.reading import load_params
-    from cgan.tracking.journal import project_root
+    from cgan.project import project_root
     from cgan.tracking.store import experiment_name
     from cgan.tracking.ui import serve_ui
 
@@ -234,7 +234,7 @@ def _track() -> None: ...
 @track.command()
 def flush() -> None:
     """Deliver what waits because MLflow was away."""
-    from cgan.tracking.journal import project_root
+    from cgan.project import project_root
     from cgan.tracking.sender import flush
 
     lines = flush(project_root())
@@ -337,8 +337,8 @@ def registry_rollback(why: Why) -> None:
 @app.command()
 def status() -> None:
     """Champion, last verdict, last training, data, services and schedule, on one screen."""
+    from cgan.project import project_root
     from cgan.runs.status import make_console, status
-    from cgan.tracking.journal import project_root
 
     status(project_root(), make_console())
 

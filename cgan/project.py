@@ -4,6 +4,7 @@ Paths are relative to the project's top folder, in which everything runs. dvc.ya
 outputs too; a test compares.
 """
 
+import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -46,3 +47,14 @@ PREVIEWS = Path("samples/previews")  # of a training
 RUN_PAGE = Path("reports/run.html")
 PRODUCTION = Path(".cgan/production")  # of `make up` and `make deploy`
 SCHEDULED_WORK = PRODUCTION / "work"  # the clone in which scheduled runs work
+
+
+def project_root() -> Path:
+    """The project's folder; of the parent project inside `dvc exp run --queue` and `--temp`."""
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+
+
+def home(root: Path | None = None) -> Path:
+    """What outlives a checkout: runs in progress, records not yet sent, the chart library, locks, and DVC's
+    cache of checkouts. CGAN_HOME, by default `.cgan` in the project's folder."""
+    return Path(os.environ.get("CGAN_HOME") or (root or project_root()) / ".cgan").resolve()

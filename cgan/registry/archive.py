@@ -21,12 +21,19 @@ from cgan.errors import CganError, ModelError
 from cgan.files import sha256_of
 from cgan.model.file_facts import Facts, UnreadableError
 from cgan.model.model_file import load_tensors, save_tensors
-from cgan.project import EVALUATION, GENERATOR, JUDGE, RUN_REFERENCE, TRAIN_AGAIN, VALIDATION
+from cgan.project import (
+    EVALUATION,
+    GENERATOR,
+    JUDGE,
+    RUN_REFERENCE,
+    TRAIN_AGAIN,
+    VALIDATION,
+    project_root,
+)
 from cgan.quality.judge import Judge, load_judge
 from cgan.registry.client import Registry, mlflow_set_to, model_name, open_registry
 from cgan.registry.history import CHAMPION, GATE_FOLDER, Version, lineage
 from cgan.tracking.delivery import RUN_KEY_TAG
-from cgan.tracking.journal import project_root
 from cgan.tracking.store import is_absent, reason_of, store_uri, without_credentials
 
 if TYPE_CHECKING:

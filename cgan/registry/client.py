@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.markdown import spaced
-from cgan.project import GENERATOR, RUN_REFERENCE, TRAIN_AGAIN
+from cgan.project import GENERATOR, RUN_REFERENCE, TRAIN_AGAIN, project_root
 from cgan.registry.history import (
     ALIASES,
     CHALLENGER,
@@ -44,7 +44,6 @@ from cgan.registry.history import (
 )
 from cgan.tracking.database import require_database
 from cgan.tracking.delivery import MODEL_NAME
-from cgan.tracking.journal import project_root
 from cgan.tracking.pages import real_images
 from cgan.tracking.run import run_context, user
 from cgan.tracking.store import (

@@ -32,6 +32,7 @@ from cgan.project import (
     HOLDOUT_DATA,
     TRAIN_DATA,
     VALIDATION,
+    project_root,
 )
 from cgan.quality.comparison import REPLICATES, Ground, ground_of
 from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, classes_asked, near_copies, passport
@@ -61,7 +62,7 @@ from cgan.registry.history import (
     now,
 )
 from cgan.registry.load_check import drawing_apart, labels_for, load_result
-from cgan.tracking.journal import count_waiting, journals, project_root
+from cgan.tracking.journal import count_waiting, journals
 from cgan.tracking.sender import flush_one, waiting_journals
 
 DELIVERY_S = 60

@@ -10,10 +10,9 @@ from typing import Any
 from cgan.errors import CganError, printable
 from cgan.files import write_text
 from cgan.page.compare_page import Run, compare_page, read_page
-from cgan.project import RUN_PAGE
+from cgan.project import RUN_PAGE, home
 from cgan.registry.client import Registry, open_registry
 from cgan.runs.recorded_run import ANY, address, run_of_version
-from cgan.tracking.journal import project_root
 from cgan.tracking.store import reason_of
 
 MOST = 10  # runs of one name that are listed
@@ -23,7 +22,7 @@ MOST_SHOWN = 100  # characters of a title
 def compare(a: str, b: str, out: Path, say: Callable[[str], None]) -> None:
     """Write the page of two runs. Each is an id, name or alias in MLflow, a page, or a project's folder."""
     one, other = find_page(a), find_page(b)
-    page, why = compare_page(one, other, project_root() / ".cgan")
+    page, why = compare_page(one, other, home())
     write_text(out, page)
     if why:
         say(printable(why))

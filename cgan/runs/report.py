@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError
-from cgan.project import EVALUATION, GRID, JUDGE_METRICS, RUN_PAGE, RUN_REFERENCE
+from cgan.project import EVALUATION, GRID, JUDGE_METRICS, RUN_PAGE, RUN_REFERENCE, project_root
 from cgan.project import METRICS as NUMBERS
 from cgan.quality.table import METRICS, floors
 from cgan.runs.status_sources import mlflow_site
-from cgan.tracking.journal import project_root
 from cgan.tracking.pages import run_page
 
 UI = "http://127.0.0.1:5000"  # of `make ui`

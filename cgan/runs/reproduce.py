@@ -37,6 +37,7 @@ from cgan.project import (
     RUN_REFERENCE,
     SCHEDULED_WORK,
     TRAIN_DATA,
+    project_root,
 )
 from cgan.registry.client import open_registry
 from cgan.runs.recorded_run import (
@@ -49,7 +50,7 @@ from cgan.runs.recorded_run import (
     yaml_of_then,
 )
 from cgan.stages.runner import last_line
-from cgan.tracking.journal import MAX_PARAM, project_root
+from cgan.tracking.journal import MAX_PARAM
 
 Say = Callable[[str], None]
 STAGES = ("validate", "preprocess", "train_judge", "train")

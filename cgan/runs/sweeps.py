@@ -15,11 +15,11 @@ from cgan.errors import CganError
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params
 from cgan.params.sections import flatten
+from cgan.project import project_root
 from cgan.quality.intervals import difference_of_means
 from cgan.quality.table import METRICS
 from cgan.registry.client import open_registry
 from cgan.runs.recorded_run import ANY
-from cgan.tracking.journal import project_root
 from cgan.tracking.store import experiment_name, is_absent, store_uri, without_credentials
 
 if TYPE_CHECKING:

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator, save_network
-from cgan.project import EVALUATION
+from cgan.project import EVALUATION, project_root
 from cgan.quality.table import METRICS, floors
 from cgan.registry.history import CHAMPION
 from cgan.serving.class_names import names_in
 from cgan.serving.generator import ALIASES, Generator, default_source
-from cgan.tracking.journal import project_root
 from cgan.tracking.store import BACKEND, STORE, is_absent, store_uri, without_credentials
 
 if TYPE_CHECKING:

@@ -8,16 +8,15 @@ from cgan.files import write_text
 from cgan.model.hardware import compute_deterministically
 from cgan.page.run_page import run_page
 from cgan.params.reading import load_params
-from cgan.project import RUN_PAGE
+from cgan.project import RUN_PAGE, home
 from cgan.stages.runner import run_stage
-from cgan.tracking.journal import project_root
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     compute_deterministically()
-    page = run_page(load_params(), project_root() / ".cgan")
+    page = run_page(load_params(), home())
     write_text(RUN_PAGE, page)
     log.info("%s: %.1f MB; it opens in any browser, offline.", RUN_PAGE, len(page.encode()) / 1e6)
 

@@ -50,10 +50,11 @@ from cgan.project import (
     PROBES,
     RUN_REFERENCE,
     TRAIN_DATA,
+    home,
 )
 from cgan.quality.judge import load_judge
 from cgan.stages.runner import TRAINING, progress, run_stage
-from cgan.tracking.journal import project_root, run_key_in
+from cgan.tracking.journal import run_key_in
 from cgan.training import checkpoints
 from cgan.training.fitting import Fit, fit
 from cgan.training.loop import Diverged, Trained, train
@@ -87,7 +88,7 @@ def main() -> None:
     facts = result_facts(fitted.params, data, hardware)
     code = package_digest()
     require_writable(GENERATOR.parent, PREVIEWS.parent, LOSSES.parent)
-    folder = project_root() / ".cgan" / "checkpoints" / fingerprint(facts)
+    folder = home() / "checkpoints" / fingerprint(facts)
     with only_training(), asked_to_stop() as stop:
         checkpoints.remove_known(folder.parent, LOCK)
         checkpoints.remove_abandoned(folder)
@@ -247,7 +248,7 @@ def require_writable(*folders: Path) -> None:
 
 def write_incident(error: Diverged, folder: Path, params: TrainParams) -> Path:
     """A short report with the previews so far, in `.cgan/incidents` → its path."""
-    target = project_root() / ".cgan" / "incidents" / f"{folder.name}-step-{error.step}"
+    target = home() / "incidents" / f"{folder.name}-step-{error.step}"
     pictures = []
     for path in sorted((folder / "previews").glob("*.png")):
         write_bytes(target / path.name, path.read_bytes())
@@ -286,7 +287,7 @@ def _table(columns: tuple[str, ...], rows: list[list[float]]) -> str:
 @contextlib.contextmanager
 def only_training() -> Iterator[None]:
     """Wait until no other training of this project runs: killing `dvc` can leave one alive."""
-    path = project_root() / ".cgan" / "train.lock"
+    path = home() / "train.lock"
     path.parent.mkdir(exist_ok=True)
     with path.open("a+", encoding="utf-8") as lock:
         try:

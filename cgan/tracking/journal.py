@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from cgan.errors import TrackingError
 from cgan.files import sync_folder, write_json, write_text
-from cgan.project import PACKAGE
+from cgan.project import PACKAGE, home
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +60,8 @@ DRAWING_CODE = (
 )
 
 
-def project_root() -> Path:
-    """The project's folder; of the parent project inside `dvc exp run --queue` and `--temp`."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
-
-
 def journals(root: Path) -> Path:
-    return root / ".cgan" / "tracking"
+    return home(root) / "tracking"
 
 
 def run_key_in(folder: Path) -> str:

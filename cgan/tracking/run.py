@@ -30,12 +30,12 @@ from cgan.errors import CganError, Interrupted, TrackingError
 from cgan.files import md5_of, write_json
 from cgan.params.editing import recipe_in_words
 from cgan.params.sections import Params, TrainParams, flatten
+from cgan.project import project_root
 from cgan.tracking.journal import (
     JournalTracker,
     RunHeader,
     is_finished,
     journals,
-    project_root,
 )
 from cgan.tracking.sender import Sender
 from cgan.tracking.store import experiment_name, store_uri, without_credentials

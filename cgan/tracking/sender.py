@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import TrackingError
-from cgan.project import PACKAGE_PARENT
+from cgan.project import PACKAGE_PARENT, project_root
 from cgan.tracking.delivery import REJECTED, Delivery
 from cgan.tracking.journal import (
     JOURNAL,
@@ -34,7 +34,6 @@ from cgan.tracking.journal import (
     delivered_run,
     is_finished,
     journals,
-    project_root,
     remove_if_unused,
 )
 from cgan.tracking.store import (

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from cgan.errors import TrackingError
 from cgan.files import replacing
+from cgan.project import home
 from cgan.tracking.pages import EXPERIMENT_TAGS, VIEW_TAG
 
 if TYPE_CHECKING:
@@ -348,7 +349,7 @@ def make_store(uri: str) -> None:
 
 @contextlib.contextmanager
 def store_locked(root: Path) -> Iterator[None]:
-    path = root / ".cgan" / "store.lock"
+    path = home(root) / "store.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

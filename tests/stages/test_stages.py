@@ -81,11 +81,11 @@ def test_f94_no_memory_at_the_command_line_is_one_message() -> None:
     script = """
 import sys
 from cgan import cli
-from cgan.tracking import journal
+from cgan import project
 
 def starve():
     raise MemoryError
-journal.project_root = starve
+project.project_root = starve
 sys.argv = ["cgan", "track", "flush"]
 cli.main()
 """
