@@ -235,7 +235,7 @@ def _track() -> None: ...
 def flush() -> None:
     """Deliver what waits because MLflow was away."""
     from cgan.project import project_root
-    from cgan.tracking.sender import flush
+    from cgan.tracking.follower import flush
 
     lines = flush(project_root())
     typer.echo("\n".join(lines) if lines else "Nothing waits.")

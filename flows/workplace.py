@@ -29,7 +29,7 @@ from cgan.errors import CganError
 from cgan.files import write_bytes, write_json, write_text
 from cgan.params.reading import load_params
 from cgan.processes import find_process, started_at
-from cgan.tracking.journal import JOURNAL, journals
+from cgan.tracking.records import RECORDS, runs
 
 TREE = "CGAN_TREE"  # in the environment of a run that works in a tree of its own: that tree
 TREES = Path(".cgan/work")  # in the clone
@@ -135,7 +135,7 @@ def leave() -> None:
     if TREE in os.environ:
         tree = Path(os.environ[TREE])
         share_charts(tree, tree.parents[len(TREES.parts)])
-        if not any(journals(tree).glob(f"*/{JOURNAL}")):
+        if not any(runs(tree).glob(f"*/{RECORDS}")):
             write_text(tree / ".cgan" / "done", "")
 
 

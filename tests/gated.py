@@ -28,7 +28,7 @@ from cgan.quality.judge import save_judge, train_judge
 from cgan.registry import gate as gatekeeper
 from cgan.registry.gate import gate
 from cgan.registry.load_check import labels_for
-from cgan.tracking.journal import JournalTracker, RunHeader, journals
+from cgan.tracking.records import Run, RunInfo, runs
 
 CLASSES, SIDE, LATENTS = 3, 8, 4
 PARAMS: dict[str, dict[str, Any]] = {
@@ -106,8 +106,8 @@ def train(root: Path, key: str, steps: int) -> str:
         "steps": steps,
     }
     save_network(path, network, facts)
-    header = RunHeader(key, f"fit of {steps} steps", "cgan", "sqlite:///elsewhere")
-    tracker = JournalTracker(journals(root) / key, header, resume=True)
+    header = RunInfo(key, f"fit of {steps} steps", "cgan", "sqlite:///elsewhere")
+    tracker = Run(runs(root) / key, header, resume=True)
     tracker.write("start")
     tracker.set_tags(
         {
@@ -119,9 +119,9 @@ def train(root: Path, key: str, steps: int) -> str:
     tracker.log_model(path, steps, {"digest": load_tensors(path, "generator")[1]["digest"]})
     tracker.write("end", status="FINISHED")
     tracker.close()
-    journal_header = json.loads((journals(root) / key / "run.json").read_text())
+    journal_header = json.loads((runs(root) / key / "run.json").read_text())
     journal_header["tracking_uri"] = f"sqlite:///{root / 'mlflow.db'}"
-    write_json(journals(root) / key / "run.json", journal_header)
+    write_json(runs(root) / key / "run.json", journal_header)
     write_json(root / "models/mlflow_run.json", journal_header)
     return key
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cgan.files import md5_of, replacing, sha256_of, sync_folder, write_bytes, write_json
-from cgan.tracking.journal import JOURNAL, JournalTracker, RunHeader
+from cgan.tracking.records import RECORDS, Run, RunInfo
 
 
 @pytest.fixture
@@ -57,11 +57,11 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
 def test_a_closed_journal_is_on_the_disk_with_all_its_records(
     tmp_path: Path, calls: list[tuple[str, Any]]
 ) -> None:
-    tracker = JournalTracker(tmp_path, RunHeader("k", "a run", "cgan", ""), resume=False)
+    tracker = Run(tmp_path, RunInfo("k", "a run", "cgan", ""), resume=False)
     tracker.log_metrics({"loss/generator": 1.0}, 1)
     calls.clear()
     tracker.close()
-    status = (tmp_path / JOURNAL).stat()
+    status = (tmp_path / RECORDS).stat()
     assert status.st_size > 0
     assert ("fsync", (status.st_ino, status.st_size)) in calls
 

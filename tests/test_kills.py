@@ -140,7 +140,9 @@ def strike(project: Path, runner: subprocess.Popen[bytes], victim: str) -> bool:
             return False
         os.killpg(runner.pid, signal.SIGKILL)
         return True
-    word = {"dvc": "dvc", "stage": "cgan.stages", "sender": "cgan.tracking.sender"}.get(victim, "")
+    word = {"dvc": "dvc", "stage": "cgan.stages", "sender": "cgan.tracking.follower"}.get(
+        victim, ""
+    )
     struck = False
     for process in of_project(project):
         if not word or is_running(process, word):

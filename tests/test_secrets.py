@@ -27,8 +27,8 @@ from tracked import root as root
 from cgan.data import kaggle, sources
 from cgan.errors import SourceError
 from cgan.params.sections import DataParams
-from cgan.tracking.journal import journals
-from cgan.tracking.sender import flush
+from cgan.tracking.follower import flush
+from cgan.tracking.records import runs
 
 MARK = f"planted-{uuid.uuid4().hex}"
 pytestmark = [
@@ -172,7 +172,7 @@ def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
                 tracker.log_model(a_generator(root / "g.safetensors"), 500, {"digest": "d"})
             with pytest.raises(RuntimeError), training(root, f"failed{number}") as tracker:
                 raise RuntimeError("the training failed")
-    assert len(list(journals(root).iterdir())) == 4, "all wait"
+    assert len(list(runs(root).iterdir())) == 4, "all wait"
     written.unlink()  # the only place where the key may be
     assert holding(root) == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")

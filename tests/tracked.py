@@ -19,8 +19,8 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.params.reading import load_params
 from cgan.params.sections import Params
 from cgan.tracking import run as tracked_run
-from cgan.tracking.journal import JournalTracker
-from cgan.tracking.sender import Sender
+from cgan.tracking.follower import Follower
+from cgan.tracking.records import Run, runs
 from cgan.training.fitting import filled
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -45,21 +45,21 @@ def params(**tracking: Any) -> Params:
 
 @contextlib.contextmanager
 def training(
-    root: Path, key: str = "k1", early: Sender | None = None, **tracking: Any
-) -> Iterator[JournalTracker]:
+    root: Path, key: str = "k1", early: Follower | None = None, **tracking: Any
+) -> Iterator[Run]:
     with tracked_run.training_run(
         params(**tracking),
         FITTED,
-        key,
+        runs(root) / key,
         tags={"cgan.device": "cpu"},
         dataset=DATASET,
         reference=root / "models/mlflow_run.json",
         early=early,
-    ) as tracker:
-        yield tracker
+    ) as run:
+        yield run
 
 
-def log_steps(tracker: JournalTracker, steps: list[int] = STEPS) -> None:
+def log_steps(tracker: Run, steps: list[int] = STEPS) -> None:
     for step in steps:
         tracker.log_metrics({"loss/generator": 1 / step, "progress/kimg": step * 0.064}, step)
     tracker.log_image("previews", np.full((28, 56), 9, np.uint8), steps[-1])

@@ -62,8 +62,8 @@ from cgan.registry.history import (
     now,
 )
 from cgan.registry.load_check import drawing_apart, labels_for, load_result
-from cgan.tracking.journal import count_waiting, journals
-from cgan.tracking.sender import flush_one, waiting_journals
+from cgan.tracking.follower import flush_one
+from cgan.tracking.records import count_waiting, folder_of, runs, waiting
 
 DELIVERY_S = 60
 AGAINST = "gate.against"
@@ -158,20 +158,20 @@ def _publish(report: Report, say: Say) -> Report:
 
 
 def _deliver(reference: dict[str, str], say: Say) -> None:
-    """Deliver this training's journal, or wait while another process does. Others are only mentioned."""
+    """Send what this training recorded, or wait while another process does. Others are only mentioned."""
     root = project_root()
-    own = journals(root) / reference["run_key"]
+    own = folder_of(reference["run_key"])
     for _ in range(DELIVERY_S):
-        if own not in waiting_journals(root):
+        if own not in waiting(root):
             break
         line = flush_one(root, own)
         if not count_waiting(own):
             say(line)
             break
         time.sleep(1)
-    if others := [f for f in waiting_journals(root) if f != own and count_waiting(f)]:
+    if others := [folder for folder in waiting(root) if folder != own]:
         say(
-            f"Records of {len(others)} other run{'s' * (len(others) > 1)} wait in {journals(root)}: "
+            f"Records of {len(others)} other run{'s' * (len(others) > 1)} wait in {runs(root)}: "
             "`cgan track flush` delivers them, or says what is in the way."
         )
 

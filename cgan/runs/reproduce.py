@@ -50,7 +50,7 @@ from cgan.runs.recorded_run import (
     yaml_of_then,
 )
 from cgan.stages.runner import last_line
-from cgan.tracking.journal import MAX_PARAM
+from cgan.tracking.records import MAX_PARAM
 
 Say = Callable[[str], None]
 STAGES = ("validate", "preprocess", "train_judge", "train")

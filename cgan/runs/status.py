@@ -37,8 +37,8 @@ from cgan.runs.status_sources import (
     read_newest,
     read_params,
 )
-from cgan.tracking.journal import JOURNAL, count_waiting, journals
 from cgan.tracking.pages import real_images, run_page, runs_page
+from cgan.tracking.records import count_waiting, waiting
 
 STORE_S = 30.0  # for importing MLflow, too: a second, on a busy machine ten; REQUEST_S holds before
 PLAIN_WIDTH = 110
@@ -348,8 +348,7 @@ def _drift(root: Path, stored: Stored) -> Json:
 
 
 def _waiting(root: Path) -> Text:
-    counts = [count_waiting(path.parent) for path in journals(root).glob(f"*/{JOURNAL}")]
-    counts = [count for count in counts if count]
+    counts = [count_waiting(folder) for folder in waiting(root)]
     if not counts:
         return _missing("nothing: all records are in MLflow")
     runs = f"{len(counts)} run{'s' * (len(counts) > 1)}"

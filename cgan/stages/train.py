@@ -1,8 +1,8 @@
 """Stage train: the conditional DCGAN. An interrupted training goes on where its checkpoint is.
 
-Checkpoints lie in `.cgan/checkpoints/<fingerprint>`; the fingerprint is a hash of everything that
-determines the result. They are no outputs of DVC's, because DVC deletes those before a stage starts. The
-finished result stays there, too, until DVC knows it (`cgan.training.checkpoints`).
+Checkpoints lie in the run's folder, `.cgan/runs/<fingerprint>`; the fingerprint is a hash of everything that
+determines the result. They are no outputs of DVC's, because DVC deletes those before a stage starts. The last
+one is of the last step: whatever is killed before DVC knows the result, the next start goes on from there.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cgan.tracking.run import deliver_again, start_sender, training_run
+from cgan.tracking.follower import start_follower
 
 # Before torch is imported: see there.
-EARLY = start_sender() if __name__ == "__main__" else None
+EARLY = start_follower() if __name__ == "__main__" else None
 
 import torch
 
@@ -43,7 +42,6 @@ from cgan.project import (
     DISCRIMINATOR,
     GENERATOR,
     JUDGE,
-    LOCK,
     LOSSES,
     PACKAGE,
     PREVIEWS,
@@ -51,11 +49,12 @@ from cgan.project import (
     RUN_REFERENCE,
     TRAIN_DATA,
     home,
+    project_root,
 )
 from cgan.quality.judge import load_judge
 from cgan.stages.runner import TRAINING, progress, run_stage
-from cgan.tracking.journal import run_key_in
-from cgan.training import checkpoints
+from cgan.tracking.records import runs, training_lock
+from cgan.tracking.run import training_run
 from cgan.training.fitting import Fit, fit
 from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import PROBE, Watch
@@ -84,24 +83,17 @@ def main() -> None:
     params = load_params()
     data = load_dataset(TRAIN_DATA)
     hardware = choose_hardware(params.train.device, params.train.precision)
-    fitted = fit(params.train, data)
-    facts = result_facts(fitted.params, data, hardware)
-    code = package_digest()
+    fitting = fit(params.train, data)
+    facts = result_facts(fitting.params, data, hardware)
     require_writable(GENERATOR.parent, PREVIEWS.parent, LOSSES.parent)
-    folder = home() / "checkpoints" / fingerprint(facts)
-    with only_training(), asked_to_stop() as stop:
-        checkpoints.remove_known(folder.parent, LOCK)
-        checkpoints.remove_abandoned(folder)
-        if known := checkpoints.take_over(folder, code):
-            deliver_again(known["run"], RUN_REFERENCE, EARLY, known.get("origin"))
-            log.info(
-                "Trained before, and DVC did not hear of it: the finished result is taken over (run %s).",
-                known["run"]["run_name"],
-            )
-        else:
-            train_here(params, fitted, data, hardware, facts, code, folder, stop)
-        # Still under the lock: a training that waits for it must not find what is about to be removed.
-        checkpoints.hand_over(folder, RUN_REFERENCE)
+    folder = runs() / fingerprint(facts)
+    with (
+        # In this tree, for killing `dvc` can leave one alive; and of this result, in any checkout.
+        only_training(project_root() / ".cgan" / "train.lock"),
+        only_training(training_lock(folder)),
+        asked_to_stop() as stop,
+    ):
+        train_here(params, fitting, data, hardware, facts, folder, stop)
 
 
 def train_here(
@@ -110,15 +102,10 @@ def train_here(
     data: Dataset,
     hardware: Hardware,
     facts: dict[str, Any],
-    code: str,
     folder: Path,
     stop: _Stop,
 ) -> None:
-    """Train, write the outputs, tell the run.
-
-    The result is kept in `folder` before the run ends. So where the run has ended there is a result; where
-    there is no result, the training goes on in the same run, whose journal knows what was recorded.
-    """
+    """Train, write the outputs, record it all in the run of this folder."""
     fitted = fitting.params
     tags = {
         "cgan.chosen_for_the_data": fitting.choice or "nothing",
@@ -131,12 +118,12 @@ def train_here(
     with training_run(
         params,
         fitted,
-        run_key_in(folder),
+        folder,
         tags=tags,
         dataset=dataset,
         reference=RUN_REFERENCE,
         early=EARLY,
-    ) as tracker:
+    ) as run:
         log.info(
             "Training %s against %s on %s images (%s, %s): %s steps of %d",
             fitted.generator,
@@ -152,33 +139,31 @@ def train_here(
         bar = functools.partial(progress, TRAINING, images_a_step=fitted.batch_size)
         watch = Watch(load_judge(JUDGE)[0], data, fitted.seed)
         try:
-            trained = train(data, fitted, tracker, folder, bar, lambda: stop.signal > 0, watch)
+            trained = train(data, fitted, run, folder, bar, lambda: stop.signal > 0, watch)
         except Interrupted as interruption:
             raise Interrupted(f"{interruption}. Start it again to go on.") from None
         except Diverged as error:
             report = write_incident(error, folder, fitted)
-            tracker.log_file(report, "incident")
+            run.log_file(report, "incident")
             raise TrainingError(f"{error} Report with pictures: {report}") from None
         made_by = {
             "params": facts["params"],
             "steps": fitted.total_steps,
             **facts["data"],
         }
-        outputs = write_outputs(trained, made_by)
+        write_outputs(trained, made_by)
         for path in (LOSSES, PROBES, GENERATOR, DISCRIMINATOR):
-            tracker.log_file(path, "reports" if path.suffix == ".csv" else "networks")
+            run.log_file(path, "reports" if path.suffix == ".csv" else "networks")
         digest = read_facts(GENERATOR, "generator")["digest"]
-        tracker.set_tags(
+        run.set_tags(
             {
                 "dvc.generator_md5": md5_of(GENERATOR),
                 "cgan.generator_sha256": sha256_of(GENERATOR),
             }
         )
-        tracker.log_model(GENERATOR, fitted.total_steps, {"digest": digest})
+        run.log_model(GENERATOR, fitted.total_steps, {"digest": digest})
         # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
-        tracker.log_metrics({"time/training_s": trained.wall_time_s}, 0)
-        known = {"code": code, "run": asdict(tracker.header), "origin": tracker.origin}
-        checkpoints.keep_result(folder, outputs, known)
+        run.log_metrics({"time/training_s": trained.wall_time_s}, 0)
     done = fitted.total_steps - trained.resumed_from
     log.info(
         "Trained %s steps in %.1f s, %s images/s → %s",
@@ -206,12 +191,6 @@ def result_facts(params: TrainParams, data: Dataset, hardware: Hardware) -> dict
         "device": str(hardware.device),
         "precision": str(hardware.precision),
     }
-
-
-def package_digest() -> str:
-    """A digest of the whole package: only the code that made a finished result takes it over."""
-    files = sorted(PACKAGE.rglob("*.py"))
-    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
@@ -263,8 +242,8 @@ def write_incident(error: Diverged, folder: Path, params: TrainParams) -> Path:
     return target / "report.md"
 
 
-def write_outputs(trained: Trained, facts: dict[str, Any]) -> list[Path]:
-    """The files that the stage leaves, the reference to its run aside → their paths."""
+def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
+    """The files that the stage leaves, the reference to its run aside."""
     save_network(GENERATOR, trained.generator, facts)
     save_network(DISCRIMINATOR, trained.discriminator, facts)
     PREVIEWS.mkdir(parents=True, exist_ok=True)
@@ -272,8 +251,6 @@ def write_outputs(trained: Trained, facts: dict[str, Any]) -> list[Path]:
         write_bytes(PREVIEWS / f"step-{step:06d}.png", png)
     write_text(LOSSES, _table(COLUMNS, trained.history))
     write_text(PROBES, _table((*COLUMNS[:2], *PROBE), trained.probes))
-    previews = [PREVIEWS / f"step-{step:06d}.png" for step in trained.previews]
-    return [GENERATOR, DISCRIMINATOR, LOSSES, PROBES, *previews]
 
 
 def _table(columns: tuple[str, ...], rows: list[list[float]]) -> str:
@@ -285,10 +262,9 @@ def _table(columns: tuple[str, ...], rows: list[list[float]]) -> str:
 
 
 @contextlib.contextmanager
-def only_training() -> Iterator[None]:
-    """Wait until no other training of this project runs: killing `dvc` can leave one alive."""
-    path = home() / "train.lock"
-    path.parent.mkdir(exist_ok=True)
+def only_training(path: Path) -> Iterator[None]:
+    """Wait until no other training holds this lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,5 +1,5 @@
-"""How a run gets to MLflow: the tracker's protocol, the journal, the sender, the delivery, the store.
+"""A run: the tracker's protocol, the records on disk, the follower that sends them, the store.
 
 May import: params; delivery and store import `mlflow` too, inside functions. The core may import
-`tracking.tracker` and `tracking.journal` only.
+`tracking.tracker` and `tracking.records` only.
 """

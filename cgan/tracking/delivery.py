@@ -1,8 +1,8 @@
-"""A journal → MLflow: what each record becomes there.
+"""A run's records → MLflow: what each becomes there.
 
 Each record arrives once, whichever process is killed at whatever moment: the cursor moves after a
 delivery, and delivering again changes nothing. The store's key of a metric is (key, step, time, value),
-all four from the journal; files and pictures have names derived from the record; a model is looked up
+all four from the record; files and pictures have names derived from the record; a model is looked up
 first.
 """
 
@@ -12,6 +12,7 @@ import contextlib
 import importlib.metadata
 import json
 import logging
+import os
 import shutil
 import tempfile
 import uuid
@@ -20,17 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgan.files import write_json
-from cgan.tracking.journal import (
+from cgan.tracking.pages import STRIP, artifact
+from cgan.tracking.records import (
     CURSOR,
-    JOURNAL,
     MAX_PARAM,
+    RECORDS,
     Record,
-    RunHeader,
+    RunInfo,
     all_records,
-    delivered_offset,
+    cursor,
     read_records,
 )
-from cgan.tracking.pages import STRIP, artifact
 from cgan.tracking.store import open_store
 
 if TYPE_CHECKING:
@@ -64,23 +65,20 @@ Column `png_base64` holds a PNG a row. Same labels and seed: same pictures.
 
 
 class Delivery:
-    """Delivers one journal to the store at `uri`; the caller holds the journal's `sender.lock`.
+    """Sends the records of one run to the store at `uri`; the caller holds the folder's lock."""
 
-    A journal that is gone has been delivered by another process.
-    """
-
-    def __init__(self, folder: Path, uri: str, root: Path, header: RunHeader | None = None) -> None:
+    def __init__(self, folder: Path, uri: str, root: Path) -> None:
         import mlflow
 
         mlflow.set_tracking_uri(uri)
         self.folder, self.uri, self.root = folder, uri, root
-        self.header = header or RunHeader.load(folder)
+        self.info = RunInfo.load(folder)
         self.rejected = 0
         self.run_id: str | None = None
         self.experiment_id: str | None = None
         self._client: MlflowClient | None = None
         self._model_id: str | None = None  # "": none yet
-        self.offset = delivered_offset(folder)
+        self.offset: int = cursor(folder)["offset"]
 
     @property
     def client(self) -> MlflowClient:
@@ -91,44 +89,48 @@ class Delivery:
         """The run's id: found by its key, or made. Raises whatever MLflow raises."""
         if self.run_id:
             return self.run_id
-        self._client, self.experiment_id = open_store(self.uri, self.root, self.header.experiment)
+        self._client, self.experiment_id = open_store(self.uri, self.root, self.info.experiment)
         run_id = self._find_run() or self._create_run()
         self.run_id = run_id
+        self.save_cursor()
         return run_id
 
     def _find_run(self) -> str | None:
         assert self.experiment_id
         found = self.client.search_runs(
-            [self.experiment_id], f"tags.`{RUN_KEY_TAG}` = '{self.header.run_key}'", max_results=1
+            [self.experiment_id], f"tags.`{RUN_KEY_TAG}` = '{self.info.run_key}'", max_results=1
         )
         return str(found[0].info.run_id) if found else None
 
     def _create_run(self) -> str:
         assert self.experiment_id
-        first = next(iter(all_records(self.folder / JOURNAL)), None)
+        first = next(all_records(self.folder), None)
         run = self.client.create_run(
             self.experiment_id,
             start_time=first["time_ms"] if first else None,
-            tags={RUN_KEY_TAG: self.header.run_key},
-            run_name=self.header.run_name,
+            tags={RUN_KEY_TAG: self.info.run_key},
+            run_name=self.info.run_name,
         )
         self.offset = 0
         return str(run.info.run_id)
 
     def deliver(self) -> None:
-        """Send all that the journal holds now. Raises whatever MLflow raises when it is away."""
+        """Send all that the folder holds now. Raises whatever MLflow raises when it is away."""
+        self.connect()
         while True:
-            self.connect()
-            try:
-                records, offset = read_records(self.folder / JOURNAL, self.offset)
-            except FileNotFoundError:
-                return
+            records, offset = read_records(self.folder / RECORDS, self.offset)
             if offset == self.offset:
                 return
             self._send(records)
-            where = {"run_id": self.run_id, "experiment_id": self.experiment_id}
-            write_json(self.folder / CURSOR, {"offset": offset, **where})
+            self.save_cursor(offset)
             self.offset = offset  # after the cursor: a full disk must not pass for a delivery
+
+    def save_cursor(self, offset: int | None = None, error: str = "") -> None:
+        known = {**cursor(self.folder), "follower": os.getpid(), "rejected": self.rejected}
+        known["offset"] = self.offset if offset is None else offset
+        if self.run_id:
+            known |= {"run_id": self.run_id, "experiment_id": self.experiment_id}
+        write_json(self.folder / CURSOR, {**known, "error": error})
 
     def _send(self, records: list[Record]) -> None:
         try:
@@ -280,7 +282,7 @@ class Delivery:
 
     @contextlib.contextmanager
     def _file_as(self, record: Record, name: str) -> Iterator[Path]:
-        """A journal's file under the name that it had."""
+        """A file of the run under the name that it had."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             shutil.copyfile(self.folder / "files" / record["file"], path)
@@ -414,7 +416,7 @@ def _is_refusal(error: Exception, files: Path) -> bool:
     """Would the store refuse the same record again later?
 
     No, where the store is away, busy or full, or this machine lacks memory, threads or temporary space. A
-    missing file is a refusal only if it belongs to the journal, in `files`.
+    missing file is a refusal only if it belongs to the run, in `files`.
     """
     from mlflow.exceptions import MlflowException
     from PIL import UnidentifiedImageError

@@ -1,9 +1,8 @@
 """The MLflow run of a stage: how it is opened, reopened and ended.
 
-A training writes its records into a journal (`cgan.tracking.journal`) and never talks to a server. A
-child process, the sender (`cgan.tracking.sender`), delivers the journal. It runs at low priority, and a
-server that is dead, slow or hanging delays nobody but the sender. What it cannot deliver waits for
-`cgan track flush`.
+A training writes its records to the run's folder (`cgan.tracking.records`) and never talks to a server. A
+child process, the follower (`cgan.tracking.follower`), sends them. What it cannot deliver waits for `cgan
+track flush`.
 """
 
 from __future__ import annotations
@@ -15,29 +14,23 @@ import json
 import logging
 import os
 import platform
-import signal
-import sys
+import shutil
 import tempfile
-import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cgan import git
-from cgan.errors import CganError, Interrupted, TrackingError
+from cgan.errors import Interrupted
 from cgan.files import md5_of, write_json
 from cgan.params.editing import recipe_in_words
 from cgan.params.sections import Params, TrainParams, flatten
-from cgan.project import project_root
-from cgan.tracking.journal import (
-    JournalTracker,
-    RunHeader,
-    is_finished,
-    journals,
-)
-from cgan.tracking.sender import Sender
+from cgan.project import LOCK, project_root
+from cgan.tracking.follower import Follower
+from cgan.tracking.records import RESULT, Run, RunInfo, folder_of, is_finished, set_aside, tidy
 from cgan.tracking.store import experiment_name, store_uri, without_credentials
 from cgan.tracking.tracker import NullTracker, Tracker
 
@@ -52,64 +45,81 @@ SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made fro
 def training_run(
     params: Params,
     fitted: TrainParams,
-    run_key: str,
+    folder: Path,
     *,
     tags: Mapping[str, str],
     dataset: Mapping[str, Any],
     reference: Path,
-    early: Sender | None = None,
-) -> Iterator[JournalTracker]:
-    """The run of a training: its journal is open and its sender runs until the training ends.
+    early: Follower | None = None,
+) -> Iterator[Run]:
+    """The run of a training: its records are open and its follower runs until the training ends.
 
-    `fitted`: `params.train` with a number for each `auto`. `tags`: facts the caller knows (device, data
-    hash). `dataset`: `name`, `path`, `sha256`, `rows` and other facts about the data. `reference` is written
-    when the training succeeds: a JSON file by which `reopen` finds the run again. `early`: what
-    `start_sender` returned. Status: FINISHED, FAILED on an exception, KILLED on SIGTERM or Ctrl-C. Raises
-    TrackingError when the store is unusable by configuration, or away and `tracking.on_unreachable` is
-    `fail`.
+    `fitted`: `params.train` with a number for each `auto`. `folder` is named by the training's fingerprint;
+    a run that is there already goes on. `tags`: facts the caller knows (device, data hash). `dataset`:
+    `name`, `path`, `sha256`, `rows` and other facts about the data. `reference` is written when the
+    training succeeds: a JSON file by which `reopen` finds the run again. `early`: what `start_follower`
+    returned. Status: FINISHED, FAILED on an exception, KILLED on SIGTERM or Ctrl-C. Raises TrackingError
+    when the store is unusable by configuration, or away and `tracking.on_unreachable` is `fail`.
     """
-    root = project_root()
-    uri = store_uri(root)
-    header = RunHeader(
-        run_key=run_key,
+    uri = store_uri(project_root())
+    source = _source()
+    info = RunInfo(
+        run_key=uuid.uuid4().hex,
         run_name=_run_name(params),
         experiment=experiment_name(params.tracking.experiment),
         tracking_uri=without_credentials(uri),
+        origin=_origin(dataset, source),
     )
-    tracker = _open_journal(root, header, resume=True)
-    tracker.write("start", pid=os.getpid())
-    source = _source()
-    tracker.origin = _origin(dataset, source)
-    tracker.set_tags({**_facts_of_here(source), **_facts_of_csv(dataset), **tags})
-    if tracker.resumed:
-        tracker.set_tags({"cgan.resumed": "true"})
-    _log_source(tracker, source)
+    if is_finished(folder) and not _is_wanted(folder, info.origin):
+        set_aside(folder)
+    tidy(folder)
+    run = Run(folder, info, resume=True)
+    run.write("start", pid=os.getpid())
+    run.set_tags({**_facts_of_here(source), **_facts_of_csv(dataset), **tags})
+    if run.resumed:
+        run.set_tags({"cgan.resumed": "true"})
+    _log_source(run, source)
     # These are read after the training: they may change before it is resumed, and MLflow refuses that.
     later = {"gate", "reevaluate", "sweep", "tracking"}
     as_run = params.model_dump(by_alias=True, exclude=later)
     as_run["train"] = fitted.model_dump()
-    tracker.log_params(flatten(as_run))
-    tracker.log_dataset(dataset)
-    sender = _sender(tracker, uri, early)
-    patience_s = FINISH_S
+    run.log_params(flatten(as_run))
+    run.log_dataset(dataset)
+    follower = _follower(run, uri, early, system_metrics=params.tracking.system_metrics)
     try:
         if params.tracking.on_unreachable == "fail":
-            sender.require_connection(without_credentials(uri))
-        with _sigterm_raises(), _system_metrics(tracker, on=params.tracking.system_metrics):
-            yield tracker
+            follower.require_connection()
+        yield run
     except BaseException as error:
-        status = _status_after(error)
-        patience_s = FINISH_AFTER_SIGNAL_S if status == "KILLED" else FINISH_S
-        tracker.write("end", status=status, reason=f"{type(error).__name__}: {error}"[:1000])
-        tracker.close()
-        sender.finish(patience_s)
+        killed = isinstance(error, Interrupted | KeyboardInterrupt)
+        status = "KILLED" if killed else "FAILED"
+        run.write("end", status=status, reason=f"{type(error).__name__}: {error}"[:1000])
+        run.close()
+        follower.finish(FINISH_AFTER_SIGNAL_S if killed else FINISH_S)
         raise
-    tracker.write("end", status="FINISHED")
-    tracker.close()
-    write_json(
-        reference,
-        {**asdict(tracker.header), **sender.finish(patience_s), "origin": tracker.origin},
-    )
+    run.write("end", status="FINISHED")
+    run.close()
+    write_json(reference, {**asdict(run.info), **follower.finish(FINISH_S)})
+    shutil.copyfile(reference, folder / RESULT)
+
+
+def _is_wanted(folder: Path, origin: Mapping[str, str]) -> bool:
+    """Is the finished training in this folder the one that is asked for now?
+
+    DVC learns of a result after the stage has ended. If anything is killed before that, DVC starts the
+    stage again, and the training is taken up at its last step. One that DVC knows is trained anew on
+    purpose; and one for a sweep's trial or a DVC experiment has a run of its own, whoever trained the same
+    before.
+    """
+    with contextlib.suppress(OSError):
+        if md5_of(folder / RESULT) in LOCK.read_text(encoding="utf-8"):
+            return False
+    return _asked_by(RunInfo.load(folder).origin) == _asked_by(origin)
+
+
+def _asked_by(origin: Mapping[str, str]) -> dict[str, str]:
+    here = ("data", "commit", "dirty")
+    return {k: v for k, v in origin.items() if k not in here and not k.startswith("prefect.")}
 
 
 @contextlib.contextmanager
@@ -119,8 +129,7 @@ def reopen(reference: Path) -> Iterator[Tracker]:
     Without a usable file the records are dropped.
     """
     try:
-        known = json.loads(reference.read_text(encoding="utf-8"))
-        header = RunHeader(**{field.name: known[field.name] for field in fields(RunHeader)})
+        info = RunInfo.read(json.loads(reference.read_text(encoding="utf-8")))
     except FileNotFoundError:
         yield NullTracker()
         return
@@ -128,14 +137,14 @@ def reopen(reference: Path) -> Iterator[Tracker]:
         log.warning("%s names no MLflow run (%s): nothing is recorded there.", reference, error)
         yield NullTracker()
         return
-    tracker = _open_journal(project_root(), header, resume=False)
-    sender = _sender(tracker, _uri_of(header))
+    run = Run(folder_of(info.run_key), info, resume=False)
+    follower = _follower(run, _uri_of(info))
     try:
-        yield tracker
+        yield run
     finally:
-        tracker.write("added")
-        tracker.close()
-        sender.finish(FINISH_S)
+        run.write("added")
+        run.close()
+        follower.finish(FINISH_S)
 
 
 def made_for(tags: Mapping[str, str], reference: Path) -> bool:
@@ -148,62 +157,20 @@ def made_for(tags: Mapping[str, str], reference: Path) -> bool:
         return not tags
 
 
-def deliver_again(
-    run: Mapping[str, str],
-    reference: Path,
-    early: Sender | None = None,
-    made: Mapping[str, str] | None = None,
-) -> None:
-    """End the run of a training that was finished and then killed, and write `reference`.
-
-    `run`: the fields of its RunHeader; `made`: its `origin`, if it is known. What its journal still holds is
-    delivered.
-    """
-    header = RunHeader(**run)
-    tracker = _open_journal(project_root(), header, resume=True)
-    sender = _sender(tracker, _uri_of(header), early)
-    if is_finished(tracker.folder):  # or its journal is gone, for all was delivered
-        tracker.write("added")
-    else:
-        tracker.write("end", status="FINISHED")
-    tracker.close()
-    found = {**asdict(header), **sender.finish(FINISH_S)}
-    write_json(reference, found | ({"origin": dict(made)} if made else {}))
-
-
-def start_sender() -> Sender | None:
-    """The sender of a run that will be opened soon. It imports MLflow while the caller imports torch: each
-    takes a core for more than a second, and the training needs both. None where the store is unusable by
-    configuration or the machine is full, which whoever opens the run says."""
-    try:
-        return Sender(store_uri(project_root()))
-    except (CganError, OSError):
-        return None
-
-
-def _sender(tracker: JournalTracker, uri: str, early: Sender | None = None) -> Sender:
+def _follower(
+    run: Run, uri: str, early: Follower | None = None, *, system_metrics: bool = False
+) -> Follower:
     """The one that was started early, if it was started for this store; or one of now."""
-    sender = early if early and early.uri == uri else Sender(uri)
-    sender.deliver(tracker.folder, tracker.header)
-    return sender
+    follower = early if early and early.uri == uri else Follower(uri)
+    follower.follow(run.folder, system_metrics=system_metrics)
+    return follower
 
 
-def _uri_of(header: RunHeader) -> str:
+def _uri_of(info: RunInfo) -> str:
     """Where a run's later records go: the store of today's environment, or the server of then."""
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not header.tracking_uri.startswith("sqlite:"):
-        return header.tracking_uri
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not info.tracking_uri.startswith("sqlite:"):
+        return info.tracking_uri
     return store_uri(project_root())
-
-
-def _open_journal(root: Path, header: RunHeader, *, resume: bool) -> JournalTracker:
-    folder = journals(root) / header.run_key
-    try:
-        return JournalTracker(folder, header, resume=resume)
-    except OSError as error:
-        raise TrackingError(
-            f"{folder}: cannot be written ({error.strerror}). Give the project's folder `.cgan` "
-            "write permission and space."
-        ) from None
 
 
 def _run_name(params: Params) -> str:
@@ -298,10 +265,10 @@ def _git_tags(source: git.Source | None) -> dict[str, str]:
     return tags
 
 
-def _log_source(tracker: JournalTracker, source: git.Source | None) -> None:
+def _log_source(run: Run, source: git.Source | None) -> None:
     for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
         if Path(name).is_file():
-            tracker.log_file(Path(name), SOURCE)
+            run.log_file(Path(name), SOURCE)
     if source is None or not source.changed:
         return
     if source.patch is None:
@@ -310,99 +277,9 @@ def _log_source(tracker: JournalTracker, source: git.Source | None) -> None:
             source.commit,
             source.why_no_patch,
         )
-        tracker.set_tags({"git.no_patch": source.why_no_patch})
+        run.set_tags({"git.no_patch": source.why_no_patch})
         return
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         patch = Path(folder) / PATCH
         patch.write_bytes(source.patch)
-        tracker.log_file(patch, SOURCE)
-
-
-def _status_after(error: BaseException) -> str:
-    codes = (128 + signal.SIGTERM, 128 + signal.SIGINT)
-    asked_to_stop = (
-        isinstance(error, KeyboardInterrupt)
-        or (isinstance(error, SystemExit) and error.code in codes)
-        or isinstance(error, Interrupted)
-    )
-    return "KILLED" if asked_to_stop else "FAILED"
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM ends the block as SystemExit(143), unless the caller has a handler of its own."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        yield
-        return
-
-    def leave(number: int, _frame: Any) -> None:
-        sys.exit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def _system_metrics(tracker: JournalTracker, *, on: bool) -> Iterator[None]:
-    """The machine's load as `system/…`, every 2 s, after two minutes every 10 s."""
-    if not on:
-        yield
-        return
-    import psutil
-
-    stop = threading.Event()
-    process = psutil.Process()
-
-    def sample() -> None:
-        began, step = time.monotonic(), tracker.last_step("system/")
-        psutil.cpu_percent()
-        process.cpu_percent()
-        while not stop.wait(2.0 if time.monotonic() - began < 120 else 10.0):
-            step += 1
-            memory = psutil.virtual_memory()
-            tracker.log_metrics(
-                {
-                    "system/cpu_utilization_percentage": psutil.cpu_percent(),
-                    "system/system_memory_usage_percentage": memory.percent,
-                    "system/system_memory_usage_megabytes": memory.used / 1e6,
-                    "system/training_cpu_percentage": process.cpu_percent(),
-                    "system/training_memory_megabytes": process.memory_info().rss / 1e6,
-                    **_gpu_metrics(),
-                },
-                step,
-            )
-
-    thread = threading.Thread(target=sample, name="system metrics", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(timeout=1)
-
-
-def _gpu_metrics() -> dict[str, float]:
-    """Through NVML and not torch: a CUDA call of another thread would break a graph's capture."""
-    try:
-        import pynvml  # type: ignore[import-not-found]
-    except ImportError:
-        return {}
-    metrics: dict[str, float] = {}
-    with contextlib.suppress(pynvml.NVMLError):
-        pynvml.nvmlInit()
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            device = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(device)
-            load = pynvml.nvmlDeviceGetUtilizationRates(device)
-            metrics[f"system/gpu_{index}_memory_usage_megabytes"] = memory.used / 1e6
-            metrics[f"system/gpu_{index}_memory_usage_percentage"] = (
-                100 * memory.used / memory.total
-            )
-            metrics[f"system/gpu_{index}_utilization_percentage"] = load.gpu
-    return metrics
+        run.log_file(patch, SOURCE)

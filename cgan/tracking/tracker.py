@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,29 +43,3 @@ class NullTracker:
     def log_file(self, path: Path, folder: str = "") -> None: ...
 
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
-
-
-@dataclass
-class RecordingTracker:
-    """Keeps everything in memory, for tests and notebooks."""
-
-    params: dict[str, Any] = field(default_factory=dict)
-    metrics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    images: list[tuple[int, str, NDArray[np.uint8]]] = field(default_factory=list)
-    files: list[tuple[str, str]] = field(default_factory=list)
-    tags: dict[str, str] = field(default_factory=dict)
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        self.params.update(params)
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        self.metrics.append((step, dict(metrics)))
-
-    def log_image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
-        self.images.append((step, name, image.copy()))
-
-    def log_file(self, path: Path, folder: str = "") -> None:
-        self.files.append((folder, path.name))
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        self.tags.update(tags)

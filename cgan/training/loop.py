@@ -101,7 +101,7 @@ def train(
             if watch and step in probe_steps:
                 check_finite(state)
                 tracker.log_metrics(probe(state, watch), step)
-            if checkpoints and (step % params.save_every == 0 or stop) and not last:
+            if checkpoints and (step % params.save_every == 0 or stop or last):
                 check_finite(state)
                 checkpoints.save(step, state.tensors())
             if stop and not last:

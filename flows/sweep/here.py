@@ -23,8 +23,9 @@ from typing import Any
 from cgan.errors import CganError
 from cgan.params.editing import set_params
 from cgan.project import RUN_REFERENCE
+from cgan.tracking.follower import flush
+from cgan.tracking.records import waiting
 from cgan.tracking.run import made_for
-from cgan.tracking.sender import flush, waiting_journals
 from cgan.tracking.store import STORE
 from flows import workplace
 from flows.dvc import choose, read_stages, repro_stage
@@ -104,7 +105,7 @@ def do(job: Job, base: Path, commit: str) -> None:
         outcome = repro_stage(stage.name, _say, force=force, env=env)
         _say(f"{stage.name}: {outcome}, {time.monotonic() - began:.1f} s")
     workplace.share_charts(tree, base)
-    if waiting_journals(tree):
+    if waiting(tree):
         for line in flush(tree):
             _say(line)
 

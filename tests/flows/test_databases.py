@@ -22,7 +22,7 @@ from tracked import STEPS, a_generator, log_steps, training
 from cgan.errors import CganError
 from cgan.registry.client import open_registry
 from cgan.serving.generator import Generator
-from cgan.tracking.sender import flush
+from cgan.tracking.follower import flush
 from cgan.tracking.store import store_uri
 from flows import databases, worker
 from flows import production as services

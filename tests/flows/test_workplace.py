@@ -21,7 +21,7 @@ from conftest import ROOT
 from prefect import __version__ as prefect_version
 
 from cgan.errors import CganError
-from cgan.tracking.journal import JOURNAL
+from cgan.tracking.records import RECORDS
 from flows import worker, workplace
 from flows.servers import Production
 
@@ -244,7 +244,7 @@ def test_a_tree_in_which_records_wait_for_mlflow_stays(
     clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = workplace.prepare(clone, head(clone), "run") / ".cgan/tracking/one/journal.jsonl"
-    assert journal.name == JOURNAL
+    assert journal.name == RECORDS
     journal.parent.mkdir(parents=True)
     journal.touch()
     monkeypatch.setenv(workplace.TREE, str(clone / workplace.TREES / "run"))

@@ -38,7 +38,7 @@ from cgan.registry.archive import generator_file, judge_of
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.decision import Loaded, Share
 from cgan.registry.load_check import drawing_apart, labels_for, load_result
-from cgan.tracking.journal import JOURNAL, JournalTracker, RunHeader, count_waiting, journals
+from cgan.tracking.records import RECORDS, Run, RunInfo, count_waiting, runs
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -826,14 +826,12 @@ def test_f79_f80_other_runs_journals_are_named_and_stop_no_gate(root: Path) -> N
     train(root, "first", 30)
     kept = {}
     for key, text in (("gone", None), ("damaged", '{"run_key": "dam')):
-        other = JournalTracker(
-            journals(root) / key, RunHeader(key, key, "cgan", "http://127.0.0.1:9"), resume=True
-        )
+        other = Run(runs(root) / key, RunInfo(key, key, "cgan", "http://127.0.0.1:9"), resume=True)
         other.write("start")
         other.close()
         if text:
             (other.folder / "run.json").write_text(text)
-        kept[other.folder / JOURNAL] = (other.folder / JOURNAL).read_bytes()
+        kept[other.folder / RECORDS] = (other.folder / RECORDS).read_bytes()
     report, said = gated()
     assert report["verdict"] == "promoted"
     (line,) = [line for line in said if "wait in" in line]

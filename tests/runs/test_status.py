@@ -30,8 +30,8 @@ from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.registry.client import open_registry
 from cgan.runs.status import status
-from cgan.tracking.journal import JournalTracker, RunHeader, journals
-from cgan.tracking.sender import flush
+from cgan.tracking.follower import flush
+from cgan.tracking.records import Run, RunInfo, runs
 from cgan.tracking.store import store_uri
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
@@ -72,9 +72,7 @@ def write(path: Path, content: Any) -> None:
 
 def trained(root: Path, key: str, name: str, **metrics: float) -> str:
     """A finished training in the store, with its generator; the run's id."""
-    tracker = JournalTracker(
-        journals(root) / key, RunHeader(key, name, "cgan", store_uri(root)), resume=True
-    )
+    tracker = Run(runs(root) / key, RunInfo(key, name, "cgan", store_uri(root)), resume=True)
     tracker.write("start")
     tags = {"mlflow.source.name": "cgan.stages.train", "git.dirty": "true"}
     tracker.set_tags({**tags, "mlflow.source.git.commit": "abcdef0123456789"})
@@ -208,9 +206,7 @@ def test_files_of_the_project_and_of_scheduled_runs_are_told(root: Path) -> None
     write(root / "reports/metrics.json", {"quality": {"conditional_accuracy": 0.95}})
     report = {"verdict": "blocked", "summary": "Too few.", "reasons": ["bad"]}
     write(root / "reports/gate.json", report | {"time": "2026-11-25T02:00:00+00:00"})
-    tracker = JournalTracker(
-        journals(root) / "k", RunHeader("k", "a run", "cgan", store_uri(root)), resume=True
-    )
+    tracker = Run(runs(root) / "k", RunInfo("k", "a run", "cgan", store_uri(root)), resume=True)
     tracker.set_tags({"a": "b"})
     tracker.close()
     text = screen(root)

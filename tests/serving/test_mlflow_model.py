@@ -32,7 +32,7 @@ from PIL import Image
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.serving.generator import Generator
-from cgan.tracking.journal import DRAWING_CODE
+from cgan.tracking.records import DRAWING_CODE
 
 if TYPE_CHECKING:
     from cgan.serving.mlflow_model import GeneratorModel

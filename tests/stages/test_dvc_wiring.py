@@ -26,9 +26,9 @@ PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 CHANGES_NO_RESULT = {
     # Tracking: tells of a result, and may change at any time without a new training.
     "cgan.tracking.tracker",
-    "cgan.tracking.journal",
+    "cgan.tracking.records",
     "cgan.tracking.run",
-    "cgan.tracking.sender",
+    "cgan.tracking.follower",
     "cgan.tracking.delivery",
     "cgan.tracking.store",
     "cgan.tracking.pages",

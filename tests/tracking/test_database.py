@@ -20,8 +20,8 @@ from cgan.registry.archive import generator_file
 from cgan.registry.client import open_registry
 from cgan.tracking import database
 from cgan.tracking.database import require_database
-from cgan.tracking.journal import count_waiting, journals
-from cgan.tracking.sender import flush
+from cgan.tracking.follower import flush
+from cgan.tracking.records import count_waiting, runs, waiting
 from cgan.tracking.store import with_driver
 
 pytestmark = [
@@ -92,7 +92,7 @@ def test_a_run_is_kept_in_postgresql_with_its_model(
         log_steps(tracker)
         tracker.log_model(a_generator(root / "g.safetensors"), 500, {"digest": "d"})
     flush(root)
-    assert not list(journals(root).iterdir())
+    assert waiting(root) == []
     steps = "select step from metrics where key = 'loss/generator' order by step"
     assert postgres.rows(name, steps) == [[str(step)] for step in STEPS]
     runs = postgres.rows(name, "select run_uuid, status from runs")
@@ -121,7 +121,7 @@ def test_f61_a_database_that_is_killed_in_mid_run_ends_up_with_each_step_once(
 ) -> None:
     name = postgres.create()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres.uri(name))
-    folder = journals(root) / "k1"
+    folder = runs(root) / "k1"
 
     def delivered() -> None:
         deadline = time.monotonic() + 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import http.server
 import json
 import logging
@@ -26,21 +27,27 @@ import numpy as np
 import pytest
 import torch
 import tracked
-from conftest import ROOT, TINY
-from synthetic import make_images
-from tracked import DATASET, FITTED, PARAMS, STEPS, Store, a_generator, log_steps, training
+from conftest import ROOT
+from tracked import DATASET, PARAMS, STEPS, Store, a_generator, log_steps, training
 from tracked import root as root
 
-from cgan.data.dataset import Dataset
 from cgan.errors import TrackingError
 from cgan.tracking import run as tracked_run
 from cgan.tracking.delivery import Delivery
-from cgan.tracking.journal import JOURNAL, JournalTracker, RunHeader, count_waiting, journals
-from cgan.tracking.run import start_sender
-from cgan.tracking.sender import flush, flush_one
+from cgan.tracking.follower import flush, start_follower
+from cgan.tracking.records import (
+    ABANDONED_S,
+    FINISHED_S,
+    RECORDS,
+    Run,
+    RunInfo,
+    count_waiting,
+    cursor,
+    runs,
+    tidy,
+)
 from cgan.tracking.store import make_store, store_uri
 from cgan.tracking.tracker import NullTracker
-from cgan.training.loop import train
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -51,11 +58,11 @@ pytestmark = [  # MLflow's own: connections left to the garbage collector, hints
 ]
 
 
-def waiting_journal(root: Path, key: str = "k1", uri: str | None = None) -> Path:
-    """A finished training's journal that nobody delivered yet."""
-    folder = journals(root) / key
-    header = RunHeader(key, "a run", "cgan", uri or store_uri(root))
-    tracker = JournalTracker(folder, header, resume=True)
+def waiting_run(root: Path, key: str = "k1", uri: str | None = None) -> Path:
+    """A finished training whose records nobody sent yet."""
+    folder = runs(root) / key
+    header = RunInfo(key, "a run", "cgan", uri or store_uri(root))
+    tracker = Run(folder, header, resume=True)
     tracker.write("start")
     tracker.log_params({"train.lr": 0.003})
     tracker.log_dataset(DATASET)
@@ -82,8 +89,10 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, S
         patch.chdir(root)
         reference = root / "models/mlflow_run.json"
         with training(root) as tracker:
-            time.sleep(2.5)  # the first sample of the machine's load
             log_steps(tracker)
+            store = Store(root / "mlflow.db")
+            load = "system/cpu_utilization_percentage"
+            wait_until(lambda: store.path.exists() and store.steps(load))
             tracker.log_file(Path(__file__), "reports")
             tracker.log_model(a_generator(root / "g.safetensors"), STEPS[-1], {"digest": "d"})
         with tracked_run.reopen(reference) as later:
@@ -91,8 +100,10 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, S
         yield root, Store(root / "mlflow.db"), json.loads(reference.read_text())["run_id"]
 
 
-def test_run_is_one_finished_and_holds_each_step_once(recorded: tuple[Path, Store, str]) -> None:
-    _, store, run_id = recorded
+def test_f64_run_is_one_finished_and_holds_each_step_once(
+    recorded: tuple[Path, Store, str],
+) -> None:
+    root, store, run_id = recorded
     ((found, name, status),) = store.runs()
     assert (found, status) == (run_id, "FINISHED")
     assert f" · seed {PARAMS.train.seed} · tasty-bole · " in name
@@ -100,6 +111,8 @@ def test_run_is_one_finished_and_holds_each_step_once(recorded: tuple[Path, Stor
         assert store.steps(key) == STEPS
     assert store.steps("quality/conditional_accuracy") == [STEPS[-1]]
     assert store.steps("system/cpu_utilization_percentage")[0] == 0
+    assert run_id != "0" * 32, "MLFLOW_RUN_ID of the environment is somebody else's"
+    assert count_waiting(runs(root) / "k1") == 0
 
 
 def test_run_says_what_made_it(recorded: tuple[Path, Store, str]) -> None:
@@ -107,7 +120,8 @@ def test_run_says_what_made_it(recorded: tuple[Path, Store, str]) -> None:
     tags, logged = store.tags(run_id), store.params(run_id)
     assert logged["train.lr"] == str(PARAMS.train.lr)
     assert "tracking.experiment" not in logged
-    assert tags["cgan.run_key"] == "k1"
+    info = RunInfo.load(recorded[0] / ".cgan/runs/k1")
+    assert tags["cgan.run_key"] == info.run_key
     assert tags["cgan.device"] == "cpu"
     assert tags["dvc.exp_name"] == "tasty-bole"
     assert tags["prefect.flow_run_id"] == "f-1"
@@ -117,17 +131,6 @@ def test_run_says_what_made_it(recorded: tuple[Path, Store, str]) -> None:
     assert f"(get-artifact?path=strip.png&run_uuid={run_id})" in note
     ((name, digest),) = store.rows("select name, digest from datasets")
     assert (name, digest) == ("sample", "ab" * 6)
-
-
-def test_f64_stale_run_id_in_the_environment_is_ignored(recorded: tuple[Path, Store, str]) -> None:
-    _, store, run_id = recorded
-    assert run_id != "0" * 32
-    assert [run for run, _, _ in store.runs()] == [run_id]
-
-
-def test_delivered_journal_of_a_finished_run_is_removed(recorded: tuple[Path, Store, str]) -> None:
-    root, _, _ = recorded
-    assert list(journals(root).iterdir()) == []
 
 
 def test_picture_lies_where_mlflow_itself_would_put_it(
@@ -194,14 +197,15 @@ def test_model_draws_in_a_process_that_has_no_cgan(recorded: tuple[Path, Store, 
 
 
 def test_f61_delivery_killed_before_its_cursor_moved_repeats_nothing(root: Path) -> None:
-    folder = waiting_journal(root)
+    folder = waiting_run(root)
     script = f"""
 import os, signal
 from pathlib import Path
-from cgan.tracking import delivery
 from cgan.tracking.delivery import Delivery
 from cgan.tracking.store import store_uri
-delivery.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+saved = Delivery.save_cursor
+Delivery.save_cursor = lambda self, offset=None: (
+    saved(self) if offset is None else os.kill(os.getpid(), signal.SIGKILL))
 Delivery(Path({str(folder)!r}), store_uri(Path({str(root)!r})), Path({str(root)!r})).deliver()
 """
     killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
@@ -219,7 +223,7 @@ Delivery(Path({str(folder)!r}), store_uri(Path({str(root)!r})), Path({str(root)!
     assert sorted(pictures) == [".png", ".webp"]
     assert store.rows("select name, status from logged_models") == [("generator", 2)]
     assert store.rows("select count(*) from inputs where destination_id = ?", run_id)[0][0] >= 1
-    assert not folder.exists()
+    assert count_waiting(folder) == 0
 
 
 def test_model_upload_that_was_cut_off_is_completed(
@@ -227,7 +231,7 @@ def test_model_upload_that_was_cut_off_is_completed(
 ) -> None:
     from mlflow import MlflowClient
 
-    folder = waiting_journal(root)
+    folder = waiting_run(root)
 
     def cut_off(*_: Any, **__: Any) -> None:
         raise ConnectionError("reset by peer")
@@ -243,8 +247,8 @@ def test_model_upload_that_was_cut_off_is_completed(
 
 
 def test_refused_record_holds_up_no_other(root: Path) -> None:
-    folder = waiting_journal(root)
-    tracker = JournalTracker(folder, RunHeader.load(folder), resume=False)
+    folder = waiting_run(root)
+    tracker = Run(folder, RunInfo.load(folder), resume=False)
     tracker.log_params({"train.lr": 0.1})
     tracker.log_metrics({"quality/fid_judge": 0.5}, 500)
     tracker.close()
@@ -262,7 +266,7 @@ def test_refused_record_holds_up_no_other(root: Path) -> None:
 def test_f62_two_first_contacts_at_once_make_one_store(root: Path) -> None:
     (root / "mlflow.db").unlink()
     for key in ("k1", "k2"):
-        waiting_journal(root, key)
+        waiting_run(root, key)
     script = """
 import sys; from pathlib import Path
 from cgan.tracking.delivery import Delivery
@@ -285,7 +289,8 @@ Delivery(root / ".cgan/tracking" / sys.argv[2], store_uri(root), root).deliver()
 
 TESTS = [str(ROOT / "tests")]
 TRAINING = """
-import os, sys, time; sys.path[:0] = {tests}
+import os, signal, sys, time; sys.path[:0] = {tests}
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 from pathlib import Path
 from tracked import training
 with training(Path.cwd()) as tracker:
@@ -322,12 +327,12 @@ def wait_until(condition: Any, seconds: float = 30) -> None:
 @pytest.mark.slow
 def test_f46_killed_training_is_resumed_in_its_own_run(root: Path) -> None:
     store = Store(root / "mlflow.db")
-    journal = journals(root) / "k1"
+    folder = runs(root) / "k1"
 
     with start_training(root, 0, 999) as process:
         read_to(process, 80)
         process.terminate()
-        assert process.wait(timeout=30) == 143
+        assert process.wait(timeout=30)
     flush(root)  # on a busy machine the sender's last seconds are too few
     ((run_id, _, status),) = store.runs()
     assert status == "KILLED"
@@ -335,7 +340,7 @@ def test_f46_killed_training_is_resumed_in_its_own_run(root: Path) -> None:
     with start_training(root, 60, 999) as process:  # its checkpoint is older than its death
         read_to(process, 160)
         process.kill()
-    wait_until(lambda: count_waiting(journal) == 0)  # the sender outlives it, and ends by itself
+    wait_until(lambda: count_waiting(folder) == 0)  # the sender outlives it, and ends by itself
     assert store.runs()[0][2] == "RUNNING"
 
     with start_training(root, 150, 200) as process:
@@ -344,7 +349,7 @@ def test_f46_killed_training_is_resumed_in_its_own_run(root: Path) -> None:
     assert [(run, status) for run, _, status in store.runs()] == [(run_id, "FINISHED")]
     assert store.steps("loss/generator") == list(range(201))
     assert store.tags(run_id)["cgan.resumed"] == "true"
-    assert not journal.exists()
+    assert count_waiting(folder) == 0
 
 
 def test_a_training_resumes_in_its_run_whatever_changed_in_sections_that_it_does_not_read(
@@ -368,7 +373,7 @@ def test_a_training_resumes_in_its_run_whatever_changed_in_sections_that_it_does
     store = Store(root / "mlflow.db")
     assert [status for _, _, status in store.runs()] == ["FINISHED"]
     assert store.steps("loss/generator") == STEPS
-    assert not journals(root).joinpath("k1").exists(), "nothing was refused"
+    assert not runs(root).joinpath("k1/rejected.jsonl").exists()
 
 
 def test_failed_training_ends_as_failed_with_its_reason(root: Path) -> None:
@@ -389,12 +394,6 @@ def quality(root: Path) -> list[tuple[float, int]]:
     store = Store(root / "mlflow.db")
     query = "select value, step from metrics where key = 'quality/fid_judge' order by timestamp"
     return [(value, step) for value, step in store.rows(query)]
-
-
-def header_of(root: Path) -> RunHeader:
-    known = json.loads((root / "models/mlflow_run.json").read_text())
-    assert known.pop("experiment_id") and known.pop("origin")
-    return RunHeader(**known)
 
 
 def test_an_evaluation_is_shown_at_the_latest_model_of_the_run(root: Path) -> None:
@@ -426,9 +425,8 @@ with environment_set(client_settings()):
 
 
 def evaluated(root: Path, value: float) -> None:
-    """As the stage record, but for the sender's process."""
-    header = header_of(root)
-    tracker = JournalTracker(journals(root) / header.run_key, header, resume=False)
+    """As the stage record, but for the follower's process."""
+    tracker = Run(runs(root) / "k1", RunInfo.load(runs(root) / "k1"), resume=False)
     tracker.log_metrics({"quality/fid_judge": value, "quality/recall": 0.8}, STEPS[-1])
     tracker.write("added")
     tracker.close()
@@ -441,9 +439,9 @@ def test_f81_an_evaluation_that_is_repeated_says_its_numbers_once(root: Path) ->
     evaluated(root, 0.7)
     evaluated(root, 0.7)
     assert quality(root) == [(0.7, STEPS[-1])]
-    # Killed before its numbers were delivered, and begun again: both lie in one journal.
+    # Killed before its numbers were delivered, and begun again: both lie in one file.
     for _ in range(2):
-        killed = JournalTracker(journals(root) / "k1", header_of(root), resume=False)
+        killed = Run(runs(root) / "k1", RunInfo.load(runs(root) / "k1"), resume=False)
         killed.log_metrics({"quality/fid_judge": 0.6}, STEPS[-1])
         killed.close()
     evaluated(root, 0.6)
@@ -453,34 +451,28 @@ def test_f81_an_evaluation_that_is_repeated_says_its_numbers_once(root: Path) ->
     assert Store(root / "mlflow.db").steps("quality/recall") == [STEPS[-1]]
 
 
-def test_f79_f80_each_journal_that_cannot_be_delivered_is_told_and_kept_and_the_others_arrive(
-    root: Path,
+def test_f79_f80_each_run_that_cannot_be_sent_is_told_and_kept_and_the_others_arrive(
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = f"http://127.0.0.1:{free_port()}"
     damaged, foreign, own = (
-        waiting_journal(root, key, uri) for key, uri in (("a", None), ("b", gone), ("c", None))
+        waiting_run(root, key, uri) for key, uri in (("a", None), ("b", gone), ("c", None))
     )
     (damaged / "run.json").write_text('{"run_key": "a", "run_na')
-    kept = {path: path.read_bytes() for path in (damaged / JOURNAL, foreign / JOURNAL)}
+    kept = {path: path.read_bytes() for path in (damaged / RECORDS, foreign / RECORDS)}
     with pytest.raises(TrackingError) as told:
         flush(root)
     lines = str(told.value).splitlines()
     assert len(lines) == 3
-    assert "records delivered to sqlite" in lines[0] and not own.exists()
+    assert "records delivered to sqlite" in lines[0] and count_waiting(own) == 0
     assert f"{damaged}/run.json" in lines[1] and f"rm -r '{damaged}'" in lines[1]
     assert f"MLflow at {gone} is away" in lines[2] and str(foreign) in lines[2]
     assert "MLFLOW_TRACKING_URI=… cgan track flush" in lines[2]
     assert {path: path.read_bytes() for path in kept} == kept
-
-
-def test_f79_a_journal_for_a_server_that_is_gone_goes_where_the_environment_says(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = waiting_journal(root, "b", f"http://127.0.0.1:{free_port()}")
+    shutil.rmtree(damaged)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     (line,) = flush(root)
-    assert "records delivered" in line and not folder.exists()
-    assert Store(root / "mlflow.db").steps("loss/generator") == STEPS
+    assert "records delivered" in line and count_waiting(foreign) == 0
 
 
 # ------------------------------------------------------------------------- a machine in trouble
@@ -497,20 +489,17 @@ def test_f79_a_journal_for_a_server_that_is_gone_goes_where_the_environment_says
     ],
     ids=lambda trouble: type(trouble).__name__,
 )
-@pytest.mark.parametrize(
-    "call", ["create_logged_model", pytest.param("log_batch", marks=pytest.mark.slow)]
-)
 def test_f91_what_the_machine_cannot_do_now_is_no_refusal_and_all_arrives_later(
-    root: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception, call: str
+    root: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception
 ) -> None:
-    folder = waiting_journal(root)
+    folder = waiting_run(root)
     waiting = count_waiting(folder)
 
     def starved(*_: Any, **__: Any) -> None:
         raise trouble
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"mlflow.MlflowClient.{call}", starved)
+        patch.setattr("mlflow.MlflowClient.create_logged_model", starved)
         with pytest.raises(TrackingError, match=f"{waiting} records wait in {folder}"):
             flush(root)
     assert not (folder / "rejected.jsonl").exists()
@@ -519,14 +508,14 @@ def test_f91_what_the_machine_cannot_do_now_is_no_refusal_and_all_arrives_later(
     store = Store(root / "mlflow.db")
     assert store.steps("loss/generator") == STEPS
     assert store.rows("select count(*) from logged_models where status = 2") == [(1,)]
-    assert not folder.exists()
 
 
 def test_f91_a_cursor_that_could_not_be_written_is_no_delivery(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = waiting_journal(root)
+    folder = waiting_run(root)
     delivery = Delivery(folder, store_uri(root), root)
+    delivery.connect()
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -537,18 +526,17 @@ def test_f91_a_cursor_that_could_not_be_written_is_no_delivery(
             delivery.deliver()
     assert delivery.offset == 0
     delivery.deliver()
-    assert delivery.offset == (folder / JOURNAL).stat().st_size
+    assert delivery.offset == (folder / RECORDS).stat().st_size
     assert Store(root / "mlflow.db").steps("loss/generator") == STEPS
 
 
-def test_f91_a_journal_with_a_refused_record_stays_with_its_files(root: Path) -> None:
-    folder = waiting_journal(root)
+def test_f91_a_refused_record_stays_with_its_files(root: Path) -> None:
+    folder = waiting_run(root)
     (picture,) = folder.glob("files/*.png")
     picture.unlink()
     (line,) = flush(root)
     assert f"1 were refused for good: {folder}/rejected.jsonl says why" in line
-    for _ in range(2):
-        assert "0 records delivered" in flush(root)[0]
+    assert flush(root) == []
     assert json.loads((folder / "rejected.jsonl").read_text())["kind"] == "image"
     assert list(folder.glob("files/*generator.safetensors"))
 
@@ -607,9 +595,9 @@ def test_f93_a_store_lies_in_its_project_whatever_the_folder_is_called(
     project.mkdir()
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copyfile(empty_store, project / "mlflow.db")
-    folder = waiting_journal(project)
+    folder = waiting_run(project)
     (line,) = flush(project)
-    assert "records delivered" in line and not folder.exists()
+    assert "records delivered" in line and count_waiting(folder) == 0
     assert Store(project / "mlflow.db").steps("loss/generator") == STEPS
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -669,7 +657,7 @@ def test_f60_training_without_a_usable_server_ends_well_and_is_delivered_later(
         assert time.monotonic() - began < 1.5
     assert time.monotonic() - began < tracked_run.FINISH_S + 3
 
-    folder = journals(root) / "k1"
+    folder = runs(root) / "k1"
     (message,) = [text for text in caplog.messages if "MLflow is away" in text]
     assert f"{count_waiting(folder)} records wait in {folder}" in message
     reference = json.loads((root / "models/mlflow_run.json").read_text())
@@ -736,7 +724,7 @@ def test_f61_server_killed_and_restarted_in_mid_run_ends_up_with_each_step_once(
     store = Store(root / "server.db")
     times = []
 
-    def log(tracker: JournalTracker, steps: range) -> None:
+    def log(tracker: Run, steps: range) -> None:
         for step in steps:
             began = time.monotonic()
             tracker.log_metrics({"loss/generator": 1 / (step + 1)}, step)
@@ -754,7 +742,7 @@ def test_f61_server_killed_and_restarted_in_mid_run_ends_up_with_each_step_once(
             log(tracker, range(200, 300))
             tracker.log_model(a_generator(root / "g.safetensors"), 300, {"digest": "d"})
             time.sleep(1)
-            wait_until(lambda: count_waiting(journals(root) / "k1") == 0, 60)
+            wait_until(lambda: count_waiting(runs(root) / "k1") == 0, 60)
     with mlflow_server(root, port):
         flush(root)
     assert store.steps("loss/generator") == list(range(300))
@@ -767,8 +755,8 @@ def test_f61_server_killed_and_restarted_in_mid_run_ends_up_with_each_step_once(
     assert max(times) < 0.5
 
 
-def test_a_sender_that_was_started_early_delivers_the_run(root: Path) -> None:
-    early = start_sender()
+def test_a_follower_that_was_started_early_delivers_the_run(root: Path) -> None:
+    early = start_follower()
     assert early
     with training(root, early=early) as tracker:
         log_steps(tracker)
@@ -778,40 +766,23 @@ def test_a_sender_that_was_started_early_delivers_the_run(root: Path) -> None:
     assert store.steps("loss/generator") == STEPS
 
 
-def test_a_sender_that_is_told_no_journal_ends_with_its_parent_and_leaves_nothing(
+def test_a_follower_that_is_told_no_folder_ends_with_its_parent_and_leaves_nothing(
     root: Path,
 ) -> None:
     before = (root / "mlflow.db").read_bytes()
-    early = start_sender()
-    assert early and early._process.stdin and early._process.stdout
+    early = start_follower()
+    assert early and early._process.stdin
     early._process.stdin.close()
-    assert early._process.wait(30) == 0 and early._process.stdout.read() == b""
-    early._process.stdout.close()
+    assert early._process.wait(30) == 0
     assert [path.name for path in root.iterdir()] == ["mlflow.db"]
     assert (root / "mlflow.db").read_bytes() == before
 
 
-def test_f78_a_journal_that_another_sender_has_delivered_and_removed_still_has_its_run(
-    root: Path,
-) -> None:
-    """By the time that this one has imported MLflow."""
-    with training(root) as tracker:
-        log_steps(tracker)
-    ((run_id, _, _),) = Store(root / "mlflow.db").runs()
-    assert not tracker.folder.exists()
-    sender = start_sender()
-    assert sender
-    sender.deliver(tracker.folder, tracker.header)
-    assert sender.finish(30)["run_id"] == run_id
-    assert "delivered meanwhile" in flush_one(root, tracker.folder), "it was there a moment ago"
-    assert not tracker.folder.exists() and len(Store(root / "mlflow.db").runs()) == 1
-
-
-def test_a_sender_that_was_started_for_another_store_is_not_told_this_run(
+def test_a_follower_that_was_started_for_another_store_is_not_told_this_run(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/other.db")
-    early = start_sender()
+    early = start_follower()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with training(root, early=early) as tracker:
         log_steps(tracker)
@@ -821,21 +792,21 @@ def test_a_sender_that_was_started_for_another_store_is_not_told_this_run(
     assert not (root / "other.db").exists()
 
 
-def test_no_sender_is_started_for_a_store_that_cannot_be_used_or_on_a_full_machine(
+def test_no_follower_is_started_for_a_store_that_cannot_be_used_or_on_a_full_machine(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "mlruns")
-        assert start_sender() is None
+        assert start_follower() is None
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(subprocess, "Popen", full)
-    assert start_sender() is None
+    assert start_follower() is None
 
 
-def test_a_sender_finds_a_folder_with_any_name(
+def test_a_follower_finds_a_folder_with_any_name(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = tmp_path / os.fsdecode(b"a \xff b\nc")
@@ -846,52 +817,6 @@ def test_a_sender_finds_a_folder_with_any_name(
     with training(root) as tracker:
         log_steps(tracker)
     assert Store(root / "mlflow.db").steps("loss/generator") == STEPS
-
-
-@pytest.mark.slow
-def test_f61_a_minute_of_training_with_the_server_killed_twice_ends_up_with_each_step_once(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps, pause_s = 1200, 0.05
-    small = {**TINY["train"], "total_kimg": steps * TINY["train"]["batch_size"] / 1000}
-    small |= {"log_every": 1, "save_every": 1, "previews": 5, "probes": 0}
-    train_params = FITTED.model_copy(update=small)
-    images, labels = make_images()
-    data = Dataset(torch.from_numpy(images), torch.from_numpy(labels), {"classes": 3})
-    port = free_port()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    monkeypatch.setattr("cgan.tracking.store.HTTP_TIMEOUT_S", 2)
-    store = Store(root / "server.db")
-    seen: list[int] = []
-    done = threading.Event()
-
-    def kill_twice() -> None:
-        for _ in range(2):
-            with mlflow_server(root, port):  # SIGKILL at its end
-                known = len(seen) and seen[-1]
-                wait_until(lambda known=known: len(store.steps("loss/generator")) > known, 60)
-                done.wait(8)
-            seen.append(len(store.steps("loss/generator")))
-            done.wait(6)
-        with mlflow_server(root, port):
-            done.wait(300)
-
-    killer = threading.Thread(target=kill_twice)
-    began = time.monotonic()
-    with training(root) as tracker:
-        killer.start()
-        train(data, train_params, tracker, stopping=lambda: bool(time.sleep(pause_s)))
-        took_s = time.monotonic() - began
-    flush(root)
-    done.set()
-    killer.join(60)
-    logging.getLogger(__name__).info("%.0f s, in the store at each kill: %s", took_s, seen)
-    assert took_s >= steps * pause_s == 60
-    assert len(seen) == 2 and 0 < seen[0] < seen[1] < steps, "killed in mid-run, twice"
-    for key in ("loss/generator", "loss/discriminator", "progress/kimg"):
-        assert store.steps(key) == list(range(1, steps + 1))
-    assert [status for _, _, status in store.runs()] == ["FINISHED"]
-    assert count_waiting(journals(root) / "k1") == 0
 
 
 # ------------------------------------------------------------------------------ without a store
@@ -921,7 +846,7 @@ def test_an_experiment_name_that_mlflow_would_refuse_is_refused_before_the_train
     refused = pytest.raises(TrackingError, match="has 501 characters, and MLflow takes at most 500")
     with refused, training(root):
         pytest.fail("began")
-    assert not journals(root).exists()
+    assert not runs(root).exists()
 
 
 def test_reopening_without_a_usable_reference_records_nowhere(root: Path) -> None:
@@ -930,7 +855,7 @@ def test_reopening_without_a_usable_reference_records_nowhere(root: Path) -> Non
     (root / "broken.json").write_text("{")
     with tracked_run.reopen(root / "broken.json") as tracker:
         assert isinstance(tracker, NullTracker)
-    assert not journals(root).exists()
+    assert not runs(root).exists()
 
 
 def test_changed_dvc_lock_alone_is_not_dirty(root: Path) -> None:
@@ -963,4 +888,91 @@ with training(Path.cwd()) as tracker:
 assert "mlflow" not in sys.modules and "pandas" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
-    assert (journals(root) / "k1" / JOURNAL).exists() or Store(root / "mlflow.db").runs()
+    assert (runs(root) / "k1" / RECORDS).exists() or Store(root / "mlflow.db").runs()
+
+
+# ------------------------------------------------------------------- whose run a training goes on in
+
+
+def run_keys(root: Path) -> list[str]:
+    query = "select value from tags join runs using (run_uuid) where key = 'cgan.run_key' order by start_time"
+    return [value for (value,) in Store(root / "mlflow.db").rows(query)]
+
+
+def trained(root: Path) -> None:
+    with training(root) as tracker:
+        log_steps(tracker)
+
+
+def test_f48_a_training_that_dvc_did_not_hear_of_ends_again_in_its_run(root: Path) -> None:
+    for _ in range(2):
+        trained(root)
+    store = Store(root / "mlflow.db")
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    assert store.steps("loss/generator") == STEPS
+
+
+def test_a_training_that_dvc_knows_is_trained_anew_in_another_run_and_the_first_still_arrives(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr("cgan.tracking.store.HTTP_TIMEOUT_S", 1)
+    monkeypatch.setattr(tracked_run, "FINISH_S", 1.0)
+    trained(root)
+    reference = (root / "models/mlflow_run.json").read_bytes()
+    md5 = hashlib.md5(reference, usedforsecurity=False).hexdigest()
+    (root / "dvc.lock").write_text(f"stages: {{train: {{outs: [{{md5: {md5}}}]}}}}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    trained(root)
+    flush(root)
+    assert len(set(run_keys(root))) == 2
+    assert Store(root / "mlflow.db").steps("loss/generator") == sorted(2 * STEPS)
+
+
+def test_an_experiment_and_a_trial_have_a_run_of_their_own_whoever_trained_the_same_before(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = '{"prefect.flow_run_id": "%s", "mlflow.parentRunId": "%s"}'
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", context % ("f-1", "p-1"))
+    trained(root)
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", context % ("f-2", "p-1"))
+    trained(root)
+    assert len(run_keys(root)) == 1, "a flow that is tried again"
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", context % ("f-2", "p-2"))
+    trained(root)
+    monkeypatch.setenv("DVC_EXP_NAME", "tasty-bole")
+    trained(root)
+    assert len(set(run_keys(root))) == 3
+
+
+def test_folders_go_once_their_run_has_ended_and_arrived_or_nobody_goes_on_with_it(
+    root: Path,
+) -> None:
+    trained(root)
+    waiting_run(root, "waits")
+    with pytest.raises(KeyboardInterrupt), training(root, "killed") as tracker:
+        log_steps(tracker)
+        raise KeyboardInterrupt
+
+    def left(age_s: float) -> set[str]:
+        past = time.time() - age_s
+        for path in runs(root).rglob("*"):
+            os.utime(path, (past, past))
+        tidy(runs(root) / "other")
+        return {path.name for path in runs(root).iterdir()}
+
+    assert left(FINISHED_S - 60) == {"k1", "waits", "killed"}
+    assert left(FINISHED_S + 60) == {"waits", "killed"}
+    assert left(ABANDONED_S + 60) == {"waits"}
+
+
+def test_a_follower_that_is_killed_costs_no_record(root: Path) -> None:
+    with training(root) as tracker:
+        log_steps(tracker, STEPS[:5])
+        store = Store(root / "mlflow.db")
+        wait_until(lambda: len(store.steps("loss/generator")) == 5)
+        os.kill(cursor(tracker.folder)["follower"], signal.SIGKILL)
+        log_steps(tracker, STEPS[5:])
+    flush(root)
+    assert store.steps("loss/generator") == STEPS
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]

@@ -20,7 +20,7 @@ from tracked import root as root
 from cgan.errors import TrackingError
 from cgan.files import sha256_of
 from cgan.registry.archive import generator_file
-from cgan.tracking.sender import flush
+from cgan.tracking.follower import flush
 from cgan.tracking.store import open_store, store_uri
 
 pytestmark = [

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gated import CLASSES, digits
+from recording import RecordingTracker
 from test_training import DATA, StopAfter, digest, diverging, params_of, straight
 from torch import Tensor
 
@@ -20,7 +21,6 @@ from cgan.model.sampling import draw
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, look, train_judge
 from cgan.quality.metrics import conditional_accuracy
-from cgan.tracking.tracker import RecordingTracker
 from cgan.training import monitoring, updates
 from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import BAD_PROBES, PROBE, WARM_UP_KIMG, Watch

@@ -302,7 +302,7 @@ from cgan.stages.runner import run_stage
 from cgan.stages import train
 
 owner, name, when, word = sys.argv[1:]
-owner = {"checkpoints": checkpoints, "tracker": journal.JournalTracker, "run": run,
+owner = {"checkpoints": checkpoints, "tracker": journal.Run, "run": run,
          "sender": run.Sender}[owner]
 plain = getattr(owner, name)
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
+from recording import RecordingTracker
 from synthetic import make_images
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -29,7 +30,7 @@ from cgan.model.sampling import image_grid, to_uint8
 from cgan.params.editing import apply_preset, preset_params
 from cgan.params.reading import load_params
 from cgan.params.sections import TrainChoices, TrainParams
-from cgan.tracking.tracker import AT_THE_END, BY_STEP, RecordingTracker
+from cgan.tracking.tracker import AT_THE_END, BY_STEP
 from cgan.training import loop as training
 from cgan.training import monitoring
 from cgan.training.augmentation import shift

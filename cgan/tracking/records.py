@@ -1,10 +1,9 @@
-"""A run's records on disk, so that none is lost while the tracking server is away.
+"""A run's folder, `<home>/runs/<name>`: what a training records stays here until MLflow has it.
 
-One folder a run, `.cgan/tracking/<run key>/`: `run.json` (where the records should go),
-`journal.jsonl` (append only, one record a line), `files/` (copies of pictures and files) and
-`cursor.json` (how far the journal is delivered; written by the deliverer). Writers append whole lines
-with one `write` call, so that several processes may hold the same journal; each holds a shared lock
-on it, and only who gets the exclusive lock may remove the folder.
+`run.json` says which run this is, `records.jsonl` holds one record a line, `files/` copies of pictures and
+files, `cursor.json` how far the follower (`cgan.tracking.follower`) has sent them. A training's folder is
+named by its fingerprint and holds its checkpoints too. Nothing here is removed but by the next training
+(`tidy`).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgan.errors import TrackingError
-from cgan.files import sync_folder, write_json, write_text
+from cgan.files import write_json
 from cgan.project import PACKAGE, home
 
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
-JOURNAL = "journal.jsonl"
+RECORDS = "records.jsonl"
 CURSOR = "cursor.json"
+RESULT = "result.json"  # a copy of what a finished training wrote for DVC to find its run by
+LOCK = "follower.lock"  # one process at a time sends a run's records
 MAX_PARAM = 6000  # characters of a param's value that MLflow takes
 DIGITS = 6  # of a metric: what float32 has, and a page can show
+FINISHED_S = (
+    3600.0  # how long a run is kept that has ended and arrived: DVC may not know its result yet
+)
+ABANDONED_S = 14 * 24 * 3600.0
 # The code that a logged model carries: `serving.mlflow_model` and all that it imports, except the
 # registry. A test compares.
 DRAWING_CODE = (
@@ -60,56 +65,54 @@ DRAWING_CODE = (
 )
 
 
-def journals(root: Path) -> Path:
-    return home(root) / "tracking"
-
-
-def run_key_in(folder: Path) -> str:
-    """The run key kept in `folder` (a training's checkpoint folder), made at the first call.
-
-    A resumed training finds its key there and continues the same run.
-    """
-    path = folder / "run_key"
-    if path.is_file() and (key := path.read_text(encoding="utf-8").strip()).isalnum():
-        return key
-    key = uuid.uuid4().hex
-    write_text(path, key)
-    return key
-
-
 @dataclass(frozen=True)
-class RunHeader:
-    """Where a journal's records belong. The URI has no credentials in it."""
+class RunInfo:
+    """Which MLflow run a folder's records belong to. The store's URI has no credentials in it; `origin`
+    says what the training was made from."""
 
     run_key: str
     run_name: str
     experiment: str
     tracking_uri: str
-    run_id: str | None = None
-
-    def save(self, folder: Path) -> None:
-        write_json(folder / "run.json", asdict(self))
+    origin: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: Path) -> RunHeader:
+    def read(cls, known: Mapping[str, Any]) -> RunInfo:
+        """Raises KeyError, TypeError or ValueError where it is none."""
+        texts = {
+            name: known[name] for name in ("run_key", "run_name", "experiment", "tracking_uri")
+        }
+        if not all(isinstance(text, str) for text in texts.values()):
+            raise ValueError("not a text")
+        if not texts["run_key"].isalnum():
+            raise ValueError("the run's key leads outside")
+        return cls(**texts, origin=dict(known.get("origin") or {}))
+
+    @classmethod
+    def load(cls, folder: Path) -> RunInfo:
         """Raises TrackingError, which names the folder, when `run.json` is missing or damaged."""
         path = folder / "run.json"
         try:
-            header = cls(**json.loads(path.read_text(encoding="utf-8")))
-            texts = (header.run_key, header.run_name, header.experiment, header.tracking_uri)
-            if all(isinstance(text, str) for text in texts):
-                return header
-            reason = "it is damaged"
-        except FileNotFoundError:
-            reason = "it is missing"
-        except (ValueError, TypeError):
-            reason = "it is damaged"
-        except OSError as error:
-            reason = str(error.strerror)
-        raise TrackingError(
-            f"{path} does not say which run these records are of ({reason}). They stay there. Put the file "
-            f"back from a backup, or remove the folder if they are not worth it: rm -r '{folder}'"
-        )
+            return cls.read(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = getattr(error, "strerror", None) or "it is damaged"
+            raise TrackingError(
+                f"{path} does not say which run these records are of ({reason}). They stay there. Put the "
+                f"file back from a backup, or remove the folder if they are not worth it: rm -r '{folder}'"
+            ) from None
+
+
+def runs(root: Path | None = None) -> Path:
+    return home(root) / "runs"
+
+
+def folder_of(run_key: str) -> Path:
+    """The folder of a run that is known by its key: its training's, or one of its own."""
+    for path in runs().glob("*/run.json"):
+        with contextlib.suppress(TrackingError):
+            if RunInfo.load(path.parent).run_key == run_key:
+                return path.parent
+    return runs() / run_key
 
 
 def read_records(path: Path, offset: int = 0, limit: int = 500) -> tuple[list[Record], int]:
@@ -129,64 +132,55 @@ def read_records(path: Path, offset: int = 0, limit: int = 500) -> tuple[list[Re
     return records, offset
 
 
-def all_records(path: Path) -> Iterator[Record]:
+def all_records(folder: Path) -> Iterator[Record]:
     offset = 0
-    while True:
-        records, offset = read_records(path, offset)
+    while (folder / RECORDS).is_file():
+        records, offset = read_records(folder / RECORDS, offset)
         if not records:
             return
         yield from records
 
 
-class JournalTracker:
-    """A Tracker that appends to a run's journal. It never raises: on a full disk records are lost, no more.
+class Run:
+    """A Tracker that appends to a run's records. It never raises: on a full disk records are lost, no more.
 
-    `resume`: a step already in the journal is dropped, since a resumed training repeats the steps
-    after its checkpoint. Without it the records are of an evaluation: numbers that are the same
-    again, after a kill, reach the store once.
-
-    `header` is the one that the journal began with, where it has one. `origin`: what the run was made
-    from, as it was when this process began, for whoever writes the run's reference.
+    `resume`: a step that was recorded already is dropped, since a resumed training repeats the steps after
+    its checkpoint. Without it the records are of an evaluation: numbers that are the same again, after a
+    kill, reach the store once. `info` is the one that the folder began with, where it has one.
     """
 
-    def __init__(self, folder: Path, header: RunHeader, *, resume: bool) -> None:
+    def __init__(self, folder: Path, info: RunInfo, *, resume: bool) -> None:
         self.folder = folder
-        self.header = header
-        self.origin: dict[str, str] = {}
         self._lock = threading.Lock()
         self._failed = False
         self._once = {} if resume else {"once": True}
-        self._descriptor = self._open(header)
+        self._last_step: dict[tuple[str, str], int] = {}
+        try:
+            (folder / "files").mkdir(parents=True, exist_ok=True)
+            try:
+                self.info = RunInfo.load(folder)
+            except TrackingError:  # none yet, or damaged
+                self.info = info
+                write_json(folder / "run.json", asdict(info))
+            self._descriptor = os.open(
+                folder / RECORDS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644
+            )
+        except OSError as error:
+            raise TrackingError(
+                f"{folder}: cannot be written ({error.strerror}). Give the project's folder `.cgan` write "
+                "permission and space."
+            ) from None
+        os.set_inheritable(self._descriptor, False)
         size = os.fstat(self._descriptor).st_size
         self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
-        self._last_step: dict[tuple[str, str], int] = {}
         self.resumed = False
         if resume:
-            for record in all_records(folder / JOURNAL):
+            for record in all_records(folder):
                 self.resumed |= record["kind"] == "start"
                 self._is_new(record)
-        os.set_inheritable(self._descriptor, False)
-
-    def _open(self, header: RunHeader) -> int:
-        while True:
-            (self.folder / "files").mkdir(parents=True, exist_ok=True)
-            try:
-                self.header = RunHeader.load(self.folder)
-            except TrackingError:  # none yet, or damaged
-                header.save(self.folder)
-            path = self.folder / JOURNAL
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            if os.fstat(descriptor).st_nlink:
-                sync_folder(self.folder)
-                return descriptor
-            os.close(descriptor)  # a deliverer removed it in between
 
     def _is_new(self, record: Record) -> bool:
-        """Note the record's steps; keep of a metrics record only what was not journalled before.
-
-        A model's step too: a training that was killed after it had logged the model logs it again.
-        """
+        """Note the record's steps; keep of a metrics record only what was not recorded before."""
         if record["kind"] == "metrics":
             fresh = {
                 key: value
@@ -202,11 +196,6 @@ class JournalTracker:
                 return False
             self._last_step[key] = record["step"]
         return True
-
-    def last_step(self, prefix: str) -> int:
-        """The highest journalled step of the metrics whose key starts with `prefix`, or -1."""
-        steps = (step for (_, key), step in self._last_step.items() if key.startswith(prefix))
-        return max(steps, default=-1)
 
     def write(self, kind: str, **content: Any) -> None:
         """Append one record."""
@@ -310,63 +299,84 @@ class JournalTracker:
             self._descriptor = -1
 
 
-def remove_if_unused(folder: Path, offset: int) -> bool:
-    """Remove a run's folder unless somebody holds its journal or it grew beyond `offset`.
-
-    The cursor goes first: whoever is killed in the middle leaves a journal that is delivered again, which
-    changes nothing, and never a cursor for the journal that comes after it.
-    """
-    try:
-        descriptor = os.open(folder / JOURNAL, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_size != offset:
-            return False
-        (folder / CURSOR).unlink(missing_ok=True)
-        (folder / JOURNAL).unlink()
-        shutil.rmtree(folder, ignore_errors=True)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+# --- what a folder says ---------------------------------------------------------------------------
 
 
-def delivered_offset(folder: Path) -> int:
-    """How far, in bytes, the journal is known to be delivered. Without a usable cursor all of it is
-    delivered again, which changes nothing."""
-    try:
-        offset = int(json.loads((folder / CURSOR).read_text(encoding="utf-8"))["offset"])
-        return offset if 0 <= offset <= (folder / JOURNAL).stat().st_size else 0
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-
-
-def delivered_run(folder: Path) -> dict[str, str]:
-    """Where the run is, `run_id` and `experiment_id`, once something of the journal was delivered."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        known = json.loads((folder / CURSOR).read_text(encoding="utf-8"))
-        found = {key: known.get(key) for key in ("run_id", "experiment_id")}
-        return {key: value for key, value in found.items() if isinstance(value, str)}
-    return {}
+def cursor(folder: Path) -> dict[str, Any]:
+    """Where the follower is: `offset` in bytes, `run_id` and `experiment_id` once the run exists in the
+    store, `error` after a failure. Without a usable file all is sent again, which changes nothing."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        found = dict(json.loads((folder / CURSOR).read_text(encoding="utf-8")))
+    offset = found.get("offset")
+    with contextlib.suppress(OSError):
+        if isinstance(offset, int) and 0 <= offset <= (folder / RECORDS).stat().st_size:
+            return found
+    return {**found, "offset": 0}
 
 
 def count_waiting(folder: Path) -> int:
-    """Records that are not known to be delivered."""
-    with contextlib.suppress(OSError), (folder / JOURNAL).open("rb") as file:
-        file.seek(delivered_offset(folder))
+    """Records that are not known to be in the store."""
+    with contextlib.suppress(OSError), (folder / RECORDS).open("rb") as file:
+        file.seek(cursor(folder)["offset"])
         return sum(1 for _ in file)
     return 0
 
 
+def waiting(root: Path | None = None) -> list[Path]:
+    """Folders with records that wait, those that a running stage is writing included."""
+    folders = sorted(path.parent for path in runs(root).glob(f"*/{RECORDS}"))
+    return [folder for folder in folders if count_waiting(folder)]
+
+
 def is_finished(folder: Path) -> bool:
-    """Has the run ended for good? A killed or failed one may be resumed and needs its journal."""
-    status = "FINISHED"
-    for record in all_records(folder / JOURNAL):
+    """Has the run ended for good? A killed or failed one may be resumed."""
+    status = ""
+    for record in all_records(folder):
         if record["kind"] == "start":
             status = "RUNNING"
         elif record["kind"] == "end":
             status = record["status"]
+        elif record["kind"] == "added":
+            status = status or "FINISHED"
     return status == "FINISHED"
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of this file; False where another process does and `wait` is off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def set_aside(folder: Path) -> None:
+    """Make room for another training of the same fingerprint; what still waits there is sent from its new
+    place."""
+    with locked(
+        folder / LOCK
+    ):  # else a follower that is still at work would go on in the new folder
+        folder.rename(folder.with_name(f"{folder.name}-{RunInfo.load(folder).run_key[:8]}"))
+
+
+def tidy(folder: Path) -> None:
+    """Remove the folders beside this one of runs that have ended and arrived, or that nobody goes on with."""
+    for other in folder.parent.glob("*/"):
+        with contextlib.suppress(OSError), locked(training_lock(other), wait=False) as free:
+            age_s = time.time() - max(path.stat().st_mtime for path in (other, *other.glob("*")))
+            kept_s = FINISHED_S if is_finished(other) else ABANDONED_S
+            if free and other != folder and age_s > kept_s and not count_waiting(other):
+                (other / RECORDS).unlink(
+                    missing_ok=True
+                )  # the rest, if this is cut off, has nothing to send
+                shutil.rmtree(other)
+
+
+def training_lock(folder: Path) -> Path:
+    """Held by the training of a fingerprint, in whichever checkout it works."""
+    return folder.with_suffix(".lock")
