@@ -102,15 +102,6 @@ def test_the_long_side_decides_how_often_an_oblong_image_is_halved(height: int, 
     assert generator.linear.out_features == 1 * 8 * generator.layers[0].num_features
 
 
-def test_features_double_towards_the_latent_and_towards_the_logits() -> None:
-    generator = build_generator(generator_of(height=64, width=64, features=4))
-    channels = [m.num_features for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert channels == [16, 16, 8, 4]
-    discriminator = build_discriminator(generator_of("projection", height=64, width=64, features=4))
-    convs = [m for m in discriminator.modules() if isinstance(m, nn.Conv2d)]
-    assert [conv.out_channels for conv in convs] == [4, 8, 16, 16]
-
-
 def test_the_demo_generator_has_the_layers_of_the_demo() -> None:
     generator = build_generator(DEMO)
     latents, labels = torch.randn(2, 96), torch.tensor([3, 7])
@@ -279,14 +270,6 @@ def test_convolution_weights_are_channels_last(build: Any, kind: str) -> None:
     weights = [w for w in build(generator_of(kind, channels=3)).parameters() if w.dim() == 4]
     assert weights
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
-
-
-def test_maps_of_the_generator_are_channels_last_from_the_start() -> None:
-    generator = build_generator(generator_of())
-    given: list[torch.Tensor] = []
-    generator.layers.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    generator(torch.randn(2, 6), torch.tensor([0, 1]))
-    assert given[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_architecture_survives_json() -> None:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from cgan.cli import app
 from cgan.errors import CganError
-from cgan.model.model_file import load_generator, save_network, save_tensors
+from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.serving.generator import Generator
@@ -78,12 +78,6 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_others() -> None:
     assert a != c
 
 
-def test_without_a_name_the_picture_is_named_after_its_text() -> None:
-    assert run("31415").exit_code == 0
-    with Image.open("drawn/31415.png") as picture:
-        assert picture.size == (4 * 5 * 28, 4 * 28)
-
-
 def test_what_gets_no_name_goes_where_git_does_not_look() -> None:
     for arguments in (["31415"], ["--grid", "--rows", "1"], ["--per-class", "1"]):
         assert run(*arguments).exit_code == 0
@@ -103,12 +97,6 @@ def test_a_long_text_is_drawn_in_lines_and_enlarged_less_so_that_it_fits_a_page(
     assert np.array_equal(pixels[:28], np.concatenate(list(digits[:17]), axis=1))
     assert np.array_equal(pixels[56:, : 16 * 28], np.concatenate(list(digits[34:]), axis=1))
     assert not pixels[56:, 16 * 28 :].any()
-
-
-def test_twenty_digits_still_stand_in_one_line() -> None:
-    assert run("7" * 20, "--scale", "1", "--out", "line.png").exit_code == 0
-    with Image.open("line.png") as picture:
-        assert picture.size == (20 * 28, 28)
 
 
 def test_a_grid_has_rows_of_variants_of_the_text() -> None:
@@ -169,7 +157,7 @@ def test_a_set_as_a_folder_has_a_png_for_each_drawing(out: str) -> None:
 
 @pytest.mark.parametrize("out", ["a.npz", "a.csv", "a"])
 def test_a_smaller_set_is_the_beginning_of_a_larger_one(out: str) -> None:
-    for count, folder in (("3", "few"), ("20", "many")):
+    for count, folder in (("3", "few"), ("7", "many")):
         assert run("--per-class", count, "--seed", "3", "--out", f"{folder}/{out}").exit_code == 0
     if out == "a.npz":
         with np.load("few/a.npz") as few, np.load("many/a.npz") as many:
@@ -303,12 +291,6 @@ def test_open_says_so_where_no_viewer_opens_it_and_the_picture_is_there(
     shutil.rmtree(viewer)
     assert "to find a viewer with. The picture is written: drawn/2.png" in refusal("2", "--open")
     assert Path("drawn/2.png").is_file()
-
-
-def test_another_model_file_can_be_named() -> None:
-    Path("elsewhere").mkdir()
-    shutil.move(MODEL, "elsewhere/g.safetensors")
-    assert run("1", "--model", "elsewhere/g.safetensors").exit_code == 0
 
 
 def test_a_model_file_that_is_not_there_is_told_with_how_to_make_one() -> None:
@@ -451,98 +433,23 @@ FORMS = [["2", "--out", "old.png"], ["--per-class", "1", "--out", "old.npz"]]
 FORMS += [["--per-class", "1", "--out", "old.csv"], ["--per-class", "1", "--out", "old/"]]
 
 
-def damage_truncated() -> None:
-    MODEL.write_bytes(MODEL.read_bytes()[:-100])
-
-
-def damage_flipped() -> None:
-    content = bytearray(MODEL.read_bytes())
-    content[-7] ^= 16
-    MODEL.write_bytes(content)
-
-
-def damage_empty() -> None:
-    MODEL.write_bytes(b"")
-
-
-def damage_pickle() -> None:
-    MODEL.write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR.")
-
-
-def damage_torch_archive() -> None:
-    torch.save({"weights": torch.zeros(3)}, MODEL)
-
-
-def damage_header_of_petabytes() -> None:
-    MODEL.write_bytes((2**50).to_bytes(8, "little") + b"{" * 100)
-
-
-def damage_architecture_of_terabytes() -> None:
-    huge = Architecture("deconv", 4096, 4096, 4096, 4096, 4096, 4096)
-    facts = {"architecture": huge.to_json()}
-    save_tensors(MODEL, "generator", {"linear.weight": torch.zeros(2)}, facts)
-
-
-def damage_architecture_of_zero() -> None:
-    facts = {"architecture": {**GREY.to_json(), "height": 0}}
-    save_tensors(MODEL, "generator", load_generator(MODEL)[0].state_dict(), facts)
-
-
-def damage_other_numbers() -> None:
-    doubles = {name: t.double() for name, t in load_generator(MODEL)[0].state_dict().items()}
-    save_tensors(MODEL, "generator", doubles, {"architecture": GREY.to_json()})
-
-
-def damage_folder() -> None:
-    MODEL.unlink()
-    MODEL.mkdir()
-
-
 @pytest.mark.parametrize("arguments", FORMS, ids=lambda a: a[-1])
-@pytest.mark.parametrize(
-    "damage",
-    [
-        damage_truncated,
-        damage_flipped,
-        damage_empty,
-        damage_pickle,
-        damage_torch_archive,
-        damage_header_of_petabytes,
-        damage_architecture_of_terabytes,
-        damage_architecture_of_zero,
-        damage_other_numbers,
-        damage_folder,
-    ],
-)
-def test_f38_f39_a_damaged_or_hostile_model_is_refused_in_a_line_and_no_file_is_touched(
-    damage: object, arguments: list[str]
+def test_f38_a_damaged_model_is_refused_in_a_line_and_no_file_is_touched(
+    arguments: list[str],
 ) -> None:
+    MODEL.write_bytes(MODEL.read_bytes()[:-100])
     for name in ("old.png", "old.npz", "old.csv"):
         Path(name).write_text("kept")
-    assert callable(damage)
-    damage()
     before = files()
     message = refusal(*arguments)
-    assert "\n" not in message
-    assert message.startswith("models/generator.safetensors: ")
+    assert "\n" not in message and message.startswith("models/generator.safetensors: ")
     assert files() == before
-
-
-def test_f38_the_command_itself_ends_with_one_line_and_exit_code_1() -> None:
-    damage_truncated()
-    done = subprocess.run(
-        [sys.executable, "-m", "cgan.cli", "draw", "1"], capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith("Error: models/generator.safetensors: ")
-    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.skipif(
     os.geteuid() == 0 and not shutil.which("setpriv"), reason="root writes anywhere"
 )
-@pytest.mark.parametrize("arguments", FORMS, ids=lambda a: a[-1])
+@pytest.mark.parametrize("arguments", [FORMS[0], FORMS[-1]], ids=lambda a: a[-1])
 def test_f55_a_read_only_folder_is_refused_with_the_reason(arguments: list[str]) -> None:
     folder = Path("locked")
     folder.mkdir()
@@ -563,18 +470,13 @@ def test_f55_a_read_only_folder_is_refused_with_the_reason(arguments: list[str])
     assert (folder / "old.png").read_text() == "kept"
 
 
-def test_a_folder_with_something_in_it_is_not_written_into() -> None:
-    Path("drawn").mkdir()
-    Path("drawn/mine.txt").write_text("kept")
-    before = files()
-    assert "not empty" in refusal("--per-class", "1", "--out", "drawn")
-    assert files() == before
-
-
-def test_an_existing_empty_folder_is_filled() -> None:
+def test_an_empty_folder_is_filled_and_one_with_something_in_it_is_not_written_into() -> None:
     Path("drawn.v2").mkdir()
     assert run("--per-class", "1", "--out", "drawn.v2").exit_code == 0
     assert len(list(Path("drawn.v2").rglob("*.png"))) == 10
+    before = files()
+    assert "not empty" in refusal("--per-class", "1", "--out", "drawn.v2")
+    assert files() == before
 
 
 def test_an_existing_picture_is_replaced_not_written_through() -> None:

@@ -12,14 +12,6 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.serving.generator import Generator, parse_text
 
 
-def test_a_text_is_read_digit_by_digit_up_to_ten_classes() -> None:
-    assert parse_text("2024", 10) == [2, 0, 2, 4]
-
-
-def test_a_text_is_read_as_numbers_beyond_ten_classes() -> None:
-    assert parse_text("12,3 40", 47) == [12, 3, 40]
-
-
 @pytest.mark.parametrize(
     ("text", "classes", "named"),
     [
