@@ -52,10 +52,10 @@ images = torch.randint(255, (96, 1, 8, 8), dtype=torch.uint8)
 data = Dataset(images, torch.arange(96) % 3, {"classes": 3})
 cpu = choose_hardware("cpu", "auto")
 compute_deterministically()
-recipe = params.train_judge.model_copy(update={"total_kimg": 0.3})
+recipe = params.train_judge.model_copy(update={"total_kimg": 0.3, "width": 4})
 train_judge(data, recipe, cpu.device, cpu.precision)
-short = params.train.model_copy(update={"total_kimg": 0.3, "device": "cpu"})
-train(data, filled(short))
+small = {"total_kimg": 0.3, "generator_width": 4, "discriminator_width": 4, "previews": 0}
+train(data, filled(params.train.model_copy(update={**small, "device": "cpu"})))
 assert torch.are_deterministic_algorithms_enabled()
 print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
 """

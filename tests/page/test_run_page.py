@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from browser import Page, browsing
+from browser import Page
 from conftest import ROOT, TINY
 from finished_project import STEPS, finish, page_data
 from numpy.typing import NDArray
 from synthetic import make_images, write_csv
+from visitor import browser as browser
+from visitor import page as page
 
 from cgan.data.dataset import load_dataset, split
 from cgan.errors import CganError, ModelError
@@ -225,7 +225,7 @@ def shapes(per_class: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 @pytest.mark.usefixtures("finished")
-def test_numbers_that_are_none_are_left_out_of_the_page(tmp_path: Path) -> None:
+def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
     """A loss that ran away, a distance that could not be taken."""
     lines = PROBES.read_text().splitlines()
     columns = lines[0].split(",")
@@ -242,15 +242,15 @@ def test_numbers_that_are_none_are_left_out_of_the_page(tmp_path: Path) -> None:
     accuracy = next(row for row in run["metrics"] if row["key"] == "conditional_accuracy")
     assert (accuracy["value"], accuracy["low"], accuracy["high"]) == (None, None, None)
     assert run["classes"][1]["accuracy"] is None and run["classes"][0]["low"] is not None
-    with opened(tmp_path / "profile", RUN_PAGE) as page:
-        page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-        for n in range(page.run("document.querySelectorAll('.chart').length")):
-            chart = f"document.querySelectorAll('.chart')[{n}]"
-            # Scrolled to again at each look: what is drawn above moves it.
-            page.until(f"({chart}.scrollIntoView(), Boolean({chart}.querySelector('svg')))", 60)
-        assert "NaN" not in page.run("document.querySelector('main').innerText")
-        rows = "[...document.querySelectorAll('#classes tbody tr')].map((r) => r.innerText)"
-        assert any("1\t–\t–" in row for row in page.run(rows))
+    show(page)
+    page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    for n in range(page.run("document.querySelectorAll('.chart').length")):
+        chart = f"document.querySelectorAll('.chart')[{n}]"
+        # Scrolled to again at each look: what is drawn above moves it.
+        page.until(f"({chart}.scrollIntoView(), Boolean({chart}.querySelector('svg')))", 60)
+    assert "NaN" not in page.run("document.querySelector('main').innerText")
+    rows = "[...document.querySelectorAll('#classes tbody tr')].map((r) => r.innerText)"
+    assert any("1\t–\t–" in row for row in page.run(rows))
     numbers, _ = compare_page(read_page(RUN_PAGE), read_page(RUN_PAGE), CACHE)
     changes = {row["name"]: row for row in page_data(numbers)["compare"]["metrics"]}
     assert changes["conditional accuracy"]["change"] is None
@@ -320,17 +320,9 @@ def test_a_damaged_copy_of_the_library_is_put_together_again(
 # -- In a browser ---------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def opened(folder: Path, file: Path, width: int = 1280) -> Iterator[Page]:
-    """The page, from disk. Afterwards: no fault in its console, and no request."""
-    with browsing(folder, width) as page:
-        page.resize(width, 800)
-        page.requests.clear()
-        page.open(file.resolve().as_uri())
-        yield page
-        assert page.errors == []
-        asked = {url for url in page.requests if not url.startswith(("data:", "blob:", "chrome"))}
-        assert asked <= {file.resolve().as_uri()}
+def show(page: Page, width: int = 1280) -> None:
+    page.resize(width, 800)
+    page.open(RUN_PAGE.resolve().as_uri())
 
 
 def see(page: Page, selector: str) -> dict[str, float]:
@@ -346,32 +338,32 @@ def see(page: Page, selector: str) -> dict[str, float]:
 
 @pytest.mark.usefixtures("finished")
 def test_in_a_browser_the_previews_go_by_keyboard_and_the_charts_tell_their_values(
-    tmp_path: Path,
+    page: Page,
 ) -> None:
-    with opened(tmp_path / "profile", RUN_PAGE) as page:
-        assert page.run("document.querySelectorAll('.chart[data-drawn]').length") < 9, "lazily"
-        caption = "document.querySelector('.scrubber figcaption').textContent"
-        picture = "document.querySelector('.scrubber img').src"
-        assert page.run(caption) == "step 10"
-        last = page.run(picture)
-        page.run("document.querySelector('.scrubber input').focus()")
-        page.press("ArrowLeft")
-        assert page.run(caption) == "step 5" and page.run(picture) != last
-        see(page, ".chart")
-        page.until("Boolean(document.querySelector('.chart[data-drawn] svg'))")
-        middle = see(page, ".chart svg")
-        page._ask("Input.dispatchMouseEvent", type="mouseMoved", **middle)
-        page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
-        assert "step" in page.run("document.querySelector('#vg-tooltip-element').innerText")
-        page.run("document.querySelector('.zoom button').click()")
-        page.look(0.5)
-        page.run("document.querySelector('.charted details').open = true")
-        page.until("Boolean(document.querySelectorAll('.charted details tbody tr').length === 3)")
+    show(page)
+    assert page.run("document.querySelectorAll('.chart[data-drawn]').length") < 9, "lazily"
+    caption = "document.querySelector('.scrubber figcaption').textContent"
+    picture = "document.querySelector('.scrubber img').src"
+    assert page.run(caption) == "step 10"
+    last = page.run(picture)
+    page.run("document.querySelector('.scrubber input').focus()")
+    page.press("ArrowLeft")
+    assert page.run(caption) == "step 5" and page.run(picture) != last
+    see(page, ".chart")
+    page.until("Boolean(document.querySelector('.chart[data-drawn] svg'))")
+    middle = see(page, ".chart svg")
+    page._ask("Input.dispatchMouseEvent", type="mouseMoved", **middle)
+    page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
+    assert "step" in page.run("document.querySelector('#vg-tooltip-element').innerText")
+    page.run("document.querySelector('.zoom button').click()")
+    page.look(0.5)
+    page.run("document.querySelector('.charted details').open = true")
+    page.until("Boolean(document.querySelectorAll('.charted details tbody tr').length === 3)")
 
 
 @pytest.mark.usefixtures("finished")
 def test_in_a_browser_the_worst_classes_are_charted_and_only_what_is_mistaken_is_seen_as_another(
-    tmp_path: Path,
+    page: Page,
 ) -> None:
     run = run_of_page()
     names = [f"class {n}" for n in range(70)]  # the first are the best
@@ -387,33 +379,35 @@ def test_in_a_browser_the_worst_classes_are_charted_and_only_what_is_mistaken_is
     whole = page_data(text) | {"run": changed}
     end = text.index("</script>", start)
     RUN_PAGE.write_text(text[:start] + json.dumps(whole) + text[end:], encoding="utf-8")
-    with opened(tmp_path / "profile", RUN_PAGE) as page:
-        cards = "[...document.querySelectorAll('#drawings .cards p')].map((p) => p.innerText)"
-        said = [card.split("\n")[0] for card in page.run(cards)]
-        assert said == ["class 0", "class 1, seen as class 2"] * 16
-        see(page, "#classes .chart")
-        page.until("Boolean(document.querySelector('#classes .chart svg'))")
-        marks = "[...document.querySelectorAll('#classes svg path[aria-label]')].map((e) => e.ariaLabel)"
-        charted = {name for name in names for mark in page.run(marks) if f"{name};" in mark}
-        assert charted == set(names[10:])
+    show(page)
+    cards = "[...document.querySelectorAll('#drawings .cards p')].map((p) => p.innerText)"
+    said = [card.split("\n")[0] for card in page.run(cards)]
+    assert said == ["class 0", "class 1, seen as class 2"] * 16
+    see(page, "#classes .chart")
+    page.until("Boolean(document.querySelector('#classes .chart svg'))")
+    marks = (
+        "[...document.querySelectorAll('#classes svg path[aria-label]')].map((e) => e.ariaLabel)"
+    )
+    charted = {name for name in names for mark in page.run(marks) if f"{name};" in mark}
+    assert charted == set(names[10:])
 
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.slow)])
-def test_on_a_phone_nothing_has_to_be_moved_sideways(tmp_path: Path, width: int) -> None:
+def test_on_a_phone_nothing_has_to_be_moved_sideways(page: Page, width: int) -> None:
     change_facts(class_names=["a" * 80, "b", "c"])
     page_made()
-    with opened(tmp_path / "profile", RUN_PAGE, width) as page:
-        page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-        page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
-        see(page, "#lineage")
-        page.look(1)
-        assert page.run("document.documentElement.scrollWidth") <= width
+    show(page, width)
+    page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
+    see(page, "#lineage")
+    page.look(1)
+    assert page.run("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("names", [HOSTILE_NAMES, ["constructor", "__proto__", "toString"]])
-def test_markup_in_class_names_params_and_tags_is_text(tmp_path: Path, names: list[str]) -> None:
+def test_markup_in_class_names_params_and_tags_is_text(page: Page, names: list[str]) -> None:
     change_params(data={"path": HOSTILE[1]})
     change_facts(class_names=names)
     reference = json.loads(RUN_REFERENCE.read_text()) | {
@@ -423,42 +417,42 @@ def test_markup_in_class_names_params_and_tags_is_text(tmp_path: Path, names: li
     }
     write_json(RUN_REFERENCE, reference)
     page_made()
-    with opened(tmp_path / "profile", RUN_PAGE) as page:
-        page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-        page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
-        see(page, "#classes .chart")
-        page.until("Boolean(document.querySelector('#classes .chart[data-drawn] svg'))")
-        page._ask("Input.dispatchMouseEvent", type="mouseMoved", **see(page, "#classes .chart svg"))
-        page.look(0.5)
-        assert page.run("document.title") == HOSTILE[0]
-        assert page.run("document.querySelectorAll('main img[src=x], main script').length") == 0
-        text = page.run("document.querySelector('#believe').textContent")
-        assert all(words in text for words in (*HOSTILE, *names))
+    show(page)
+    page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
+    see(page, "#classes .chart")
+    page.until("Boolean(document.querySelector('#classes .chart[data-drawn] svg'))")
+    page._ask("Input.dispatchMouseEvent", type="mouseMoved", **see(page, "#classes .chart svg"))
+    page.look(0.5)
+    assert page.run("document.title") == HOSTILE[0]
+    assert page.run("document.querySelectorAll('main img[src=x], main script').length") == 0
+    text = page.run("document.querySelector('#believe').textContent")
+    assert all(words in text for words in (*HOSTILE, *names))
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_run_that_has_not_reached_mlflow_is_told_with_what_delivers_it(tmp_path: Path) -> None:
+def test_a_run_that_has_not_reached_mlflow_is_told_with_what_delivers_it(page: Page) -> None:
     write_json(RUN_REFERENCE, json.loads(RUN_REFERENCE.read_text()) | {"run_id": None})
     page_made()
-    with opened(tmp_path / "profile", RUN_PAGE) as page:
-        text = page.run("document.querySelector('#lineage').textContent")
-        assert (
-            "This page was made before the run had reached MLflow, so it holds no run id. "
-            "cgan track flush delivers it; dvc repro --force page makes the page again."
-        ) in text
-        ids = page.run("[...document.querySelectorAll('[id]')].map((e) => e.id)")
-        assert len(set(ids)) == len(ids), "an id is one element's"
+    show(page)
+    text = page.run("document.querySelector('#lineage').textContent")
+    assert (
+        "This page was made before the run had reached MLflow, so it holds no run id. "
+        "cgan track flush delivers it; dvc repro --force page makes the page again."
+    ) in text
+    ids = page.run("[...document.querySelectorAll('[id]')].map((e) => e.id)")
+    assert len(set(ids)) == len(ids), "an id is one element's"
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_browser_that_cannot_draw_charts_says_so_and_keeps_the_numbers(tmp_path: Path) -> None:
+def test_a_browser_that_cannot_draw_charts_says_so_and_keeps_the_numbers(page: Page) -> None:
     text = re.sub(r'(id="chart-library">)[^<]*', r"\1AAAA", RUN_PAGE.read_text(encoding="utf-8"))
     RUN_PAGE.write_text(text, encoding="utf-8")
-    with opened(tmp_path / "profile", RUN_PAGE) as page:
-        see(page, "#classes .chart")
-        page.until(
-            "document.querySelector('#classes .chart').textContent === "
-            "'This browser cannot draw the chart; the numbers are below.'"
-        )
-        page.run("document.querySelector('#training details').open = true")
-        page.until("document.querySelectorAll('#training details tbody tr').length === 3")
+    show(page)
+    see(page, "#classes .chart")
+    page.until(
+        "document.querySelector('#classes .chart').textContent === "
+        "'This browser cannot draw the chart; the numbers are below.'"
+    )
+    page.run("document.querySelector('#training details').open = true")
+    page.until("document.querySelectorAll('#training details tbody tr').length === 3")

@@ -308,45 +308,41 @@ def test_fewer_samples_than_held_out_images_meet_images_of_all_classes(
         assert found["precision"] > 0.5 and found["recall"] > 0.5
 
 
-def inputs_of(judge: Judge, training: Dataset, heldout: Dataset) -> Inputs:
+def tiny_inputs(per_class: int = 40) -> Inputs:
     """What the stage would load, with a short recipe of the judge's; a generator is not asked."""
-    architecture = Architecture("deconv", 10, 1, 28, 28, features=4, latent_dim=4)
-    generator = build_generator(architecture).eval()
+    architecture = Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4)
     training, heldout = (  # a file of each would name its content
-        replace(part, metadata={**part.metadata, "digest": "0"}) for part in (training, heldout)
+        Dataset(data.images, data.labels, data.metadata | {"digest": "0"})
+        for data in (tiny_data(per_class, 0), tiny_data(per_class, 1))
     )
-    facts = {"params": RECIPE.model_dump(), "digest": "0"}
-    return Inputs(generator, {"digest": "0"}, judge, facts, training, heldout)
+    recipe = RECIPE.model_copy(update={"total_kimg": 0.5, "batch_size": 16})
+    facts = {"params": recipe.model_dump(), "digest": "0"}
+    generator = build_generator(architecture).eval()
+    return Inputs(generator, {"digest": "0"}, untrained_judge(), facts, training, heldout)
 
 
-def test_gan_train_is_the_judges_own_recipe_on_drawings(
-    judge: Judge, digits: tuple[Dataset, Dataset]
-) -> None:
-    training, heldout = digits
-    inputs = inputs_of(judge, training, heldout)
+def test_gan_train_is_the_judges_own_recipe_on_drawings() -> None:
+    inputs = tiny_inputs()
+    training, recipe = inputs.training, JudgeParams(**inputs.judge_facts["params"])
     hardware = choose_hardware("auto", "auto")
-    first = train_judge(training, RECIPE, hardware.device, hardware.precision)
+    first = train_judge(training, recipe, hardware.device, hardware.precision)
     # The training images in the drawings' place: the second judge is the first.
     found = gan_train(training.images, training.labels, inputs, None)
-    assert found == accuracy(first, heldout)
-    assert found != gan_train(training.images, training.labels, inputs, 1.0)
+    assert found == accuracy(first, inputs.heldout)
+    assert found != gan_train(training.images, training.labels, inputs, 0.016)
 
 
 @pytest.mark.parametrize("params", [None, {"lr": 0.002}, 3])
-def test_a_judge_of_another_recipe_trains_no_second_one_and_is_one_message(
-    judge: Judge, digits: tuple[Dataset, Dataset], params: Any
-) -> None:
+def test_a_judge_of_another_recipe_trains_no_second_one_and_is_one_message(params: Any) -> None:
+    inputs = tiny_inputs()
     facts = {"digest": "0"} if params is None else {"digest": "0", "params": params}
-    inputs = replace(inputs_of(judge, *digits), judge_facts=facts)
-    with pytest.raises(
-        ModelError, match=r"its recipe is not one of this cgan's.*--force train_judge"
-    ):
-        gan_train(digits[0].images, digits[0].labels, inputs, None)
+    other = r"its recipe is not one of this cgan's.*--force train_judge"
+    with pytest.raises(ModelError, match=other):
+        images, labels = inputs.training.images, inputs.training.labels
+        gan_train(images, labels, replace(inputs, judge_facts=facts), None)
 
 
-def test_progress_is_told_what_an_evaluation_does_and_changes_no_number(
-    judge: Judge, digits: tuple[Dataset, Dataset]
-) -> None:
+def test_progress_is_told_what_an_evaluation_does_and_changes_no_number() -> None:
     told: list[tuple[str, int]] = []
 
     def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
@@ -354,10 +350,10 @@ def test_progress_is_told_what_an_evaluation_does_and_changes_no_number(
         return iter(steps)
 
     params = PARAMS.model_copy(update={"gan_train_kimg": 0.256, "samples": 100, "draws": 2})
-    inputs = inputs_of(judge, *digits)
+    inputs = tiny_inputs()
     watched = judge_generator(inputs, params, progress)
-    assert told == [("drawing", 2000), ("judging", 2000), ("GAN-train, on drawings", 256)]
-    assert watched["gan_train"]["floor"] == accuracy(judge, digits[1])
+    assert told == [("drawing", 600), ("judging", 600), ("GAN-train, on drawings", 256)]
+    assert watched["gan_train"]["floor"] == accuracy(inputs.judge, inputs.heldout)
     assert watched == judge_generator(inputs, params)
 
 

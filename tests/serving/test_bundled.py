@@ -145,9 +145,7 @@ assert not [name for name in sys.modules if name.partition(".")[0] in absent]
     assert told.startswith("drawn/2024.png: ") and (tmp_path / "drawn/2024.png").is_file()
 
 
-@pytest.mark.parametrize(
-    "arguments", [["gate"], ["ui"], ["status"], ["draw", "1", "--model", "champion"]]
-)
+@pytest.mark.parametrize("arguments", [["gate"], ["draw", "1", "--model", "champion"]])
 def test_a_command_that_needs_an_absent_package_ends_with_how_to_install_it(
     arguments: list[str], tmp_path: Path
 ) -> None:

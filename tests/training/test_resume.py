@@ -382,7 +382,7 @@ def cached(project: Path, name: str = "") -> dict[Path, str]:
     return {path: sha256_of(path) for path in paths}
 
 
-@pytest.mark.parametrize("link", ["hardlink", "symlink"])
+@pytest.mark.parametrize("link", ["hardlink", pytest.param("symlink", marks=pytest.mark.slow)])
 def test_f57_an_output_that_dvc_linked_from_its_cache_is_never_written_through(
     repo: Path, link: str
 ) -> None:
@@ -423,6 +423,7 @@ def test_f58_a_writable_object_that_changed_in_the_cache_is_found_by_repro_and_m
     assert sha256_of(repo / DATA) == good
 
 
+@pytest.mark.slow
 def test_f58_a_read_only_damaged_object_passes_dvc_and_is_found_by_us_and_healed_by_chmod(
     repo: Path,
 ) -> None:
