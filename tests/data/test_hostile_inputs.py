@@ -351,7 +351,9 @@ MODELS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_bad_model_is_refused_in_words(refused: Refused, tmp_path: Path, name: str) -> None:
+def test_f38_f39_f40_bad_model_is_refused_in_words(
+    refused: Refused, tmp_path: Path, name: str
+) -> None:
     (tmp_path / "g.safetensors").write_bytes(MODELS[name]())
     words = refused("draw", "1", "--model", "g.safetensors", "--out", "picture.png")
     assert "g.safetensors" in words

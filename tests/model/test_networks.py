@@ -280,23 +280,16 @@ def test_architecture_survives_json() -> None:
 @pytest.mark.parametrize(
     "facts",
     [
-        None,
-        7,
-        [],
-        {},
-        {"kind": "deconv"},
-        {**DEMO.to_json(), "code": "import os"},
-        {**DEMO.to_json(), "kind": 7},
-        {**DEMO.to_json(), "classes": 0},
-        {**DEMO.to_json(), "classes": True},
-        {**DEMO.to_json(), "features": 10**9},
-        {**DEMO.to_json(), "features": 96.0},
-        {**DEMO.to_json(), "latent_dim": -1},
-        {**DEMO.to_json(), "height": 1},
-        {**DEMO.to_json(), "width": "28"},
-        {**DEMO.to_json(), "class_logit_weight": -1.0},
-        {**DEMO.to_json(), "class_logit_weight": float("nan")},
-        {**DEMO.to_json(), "class_logit_weight": True},
+        *(None, 7, [], {}, {"kind": "deconv"}),
+        *(
+            {**DEMO.to_json(), **wrong}
+            for wrong in (
+                *({"code": "import os"}, {"kind": 7}, {"classes": 0}, {"classes": True}),
+                *({"features": 10**9}, {"features": 96.0}, {"latent_dim": -1}, {"height": 1}),
+                *({"width": "28"}, {"class_logit_weight": -1.0}, {"class_logit_weight": True}),
+                {"class_logit_weight": float("nan")},
+            )
+        ),
     ],
 )
 def test_architecture_from_nonsense_is_refused(facts: Any) -> None:

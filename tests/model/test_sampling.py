@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cgan.errors import CganError, ModelError
-from cgan.model.model_file import save_network
+from cgan.errors import CganError
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.networks import Generator as Network
 from cgan.model.sampling import (
@@ -186,41 +185,3 @@ def test_generator_draws_texts_and_labels_alike_in_colour_too() -> None:
 def test_f74_labels_that_are_no_classes_are_refused(labels: list[int]) -> None:
     with pytest.raises(CganError):
         Generator(network_of("deconv"), {}).draw(labels)
-
-
-# MLflow's own use of SQLAlchemy and of its model stages.
-@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
-def test_a_generator_loads_from_a_run_and_from_the_registry_of_mlflow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import mlflow
-
-    network = network_of("deconv")
-    save_network(tmp_path / "generator.safetensors", network, {})
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    with pytest.raises(ModelError, match="no MLflow store"):
-        Generator.load("runs:/abc/generator")
-    assert not (tmp_path / "mlflow.db").exists()
-
-    mlflow.set_tracking_uri(store)  # a test before this one may have set another
-    with mlflow.start_run() as run:
-        mlflow.log_artifact(str(tmp_path / "generator.safetensors"), "generator")
-    client = mlflow.MlflowClient()
-    client.create_registered_model("digits")
-    client.create_model_version("digits", f"{run.info.artifact_uri}/generator")
-    client.set_registered_model_alias("digits", "champion", "1")
-
-    expected = draw(network, torch.tensor([3]), 7)[0, 0].numpy()
-    for uri in (
-        f"runs:/{run.info.run_id}/generator",
-        "models:/digits@champion",
-        "models:/digits/1",
-    ):
-        assert np.array_equal(Generator.load(uri).draw("3", seed=7)[0], expected)
-    for uri in ("models:/digits@nobody", "runs:/abc/generator", "models:/../x"):
-        with pytest.raises(ModelError, match=r"MLFLOW_TRACKING_URI") as error:
-            Generator.load(uri)
-        assert str(error.value).startswith(uri)
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]

@@ -32,7 +32,6 @@ from cgan.params.sections import TrainChoices, TrainParams
 from cgan.tracking.tracker import AT_THE_END, BY_STEP, RecordingTracker
 from cgan.training import loop as training
 from cgan.training import monitoring
-from cgan.training.augmentation import shift
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
 from cgan.training.cuda_graph import stepper
 from cgan.training.fitting import filled
@@ -310,15 +309,6 @@ def test_shifts_move_reals_and_fakes_each_by_its_own_and_change_nothing_else() -
         assert after.fake_shifts.shape == (8, 2) and after.fake_shifts.abs().max() <= 2
     of_fakes = torch.cat([b.fake_shifts for b in shifted if b.fake_shifts is not None]).tolist()
     assert len(moves) > 15 and len(set(map(tuple, of_fakes))) > 15
-
-
-def test_a_shift_runs_round_the_edge_and_the_opposite_one_brings_all_back() -> None:
-    images = torch.randn(3, 2, 5, 7)
-    shifts = torch.tensor([[1, -2], [0, 0], [-64, 9]])
-    moved = shift(images, shifts)
-    for image, found, by in zip(images, moved, shifts.tolist(), strict=True):
-        assert torch.equal(found, image.roll(by, (1, 2)))
-    assert torch.equal(shift(moved, -shifts), images)
 
 
 def test_a_step_runs_with_its_own_batch_whichever_step_ran_before() -> None:
@@ -845,9 +835,7 @@ def apart(found: Tensor, expected: Tensor, start: Tensor) -> float:
         {"r1_gamma": 30.0, "r1_every": 1},
         {"r1_gamma": 30.0, "updates": "two_passes"},
         {"r1_gamma": 30.0, "updates": "in_turn"},
-        {"updates": "two_passes"},
         {"updates": "two_passes", "auxiliary_generator": 1.0},
-        {"updates": "in_turn"},
         {"updates": "in_turn", "auxiliary_generator": 1.0},
         {"adam_beta1": 0.5},
         {"adam_beta2": 0.5},
@@ -908,28 +896,13 @@ def test_in_low_precision_layers_compute_low_and_weights_and_losses_stay_float32
 
 
 def test_networks_are_built_as_the_params_say() -> None:
-    params = params_of(
-        generator="embed",
-        latent_dim=5,
-        generator_width=3,
-        discriminator_width=6,
-        max_width=11,
-        class_logit_weight=0.75,
-    )
+    widths = {"generator_width": 3, "discriminator_width": 6, "max_width": 11}
+    params = params_of(generator="embed", latent_dim=5, class_logit_weight=0.75, **widths)
     state = TrainState(data_of(side=16, channels=3), params, CPU)
     assert state.generator.architecture == Architecture("embed", 3, 3, 16, 16, 3, 5, 11)
     assert state.discriminator.architecture == Architecture(
         "projection", 3, 3, 16, 16, 6, max_features=11, class_logit_weight=0.75
     )
-    demo = params_of(
-        generator="demo",
-        discriminator="demo",
-        updates="in_turn",
-        auxiliary_discriminator=0.0,
-        class_logit_weight=0.0,
-    )
-    state = TrainState(data_of(side=28), demo, CPU)
-    assert state.generator.architecture.kind == state.discriminator.architecture.kind == "demo"
 
 
 @pytest.mark.parametrize("changes", [{"channels": 3}, {"side": 28}], ids=["colour", "28"])
