@@ -2,12 +2,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import resource
-import subprocess
-import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-import yaml
 from conftest import ROOT, peak_bytes, run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,13 +29,17 @@ LINES = csv_lines(IMAGES, LABELS)
 DEFAULTS = csv_reader.DEFAULTS
 
 
-def refuses(tmp_path: Path, content: str | bytes | list[str], **params: Any) -> str:
-    """The message with which this content is refused, by the reader or by the report."""
+def written(tmp_path: Path, content: str | bytes | list[str]) -> Path:
     if isinstance(content, list):
         content = "\n".join(content) + "\n"
     path = tmp_path / "train.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    chosen = DEFAULTS.model_copy(update=params)
+    return path
+
+
+def refuses(tmp_path: Path, content: str | bytes | list[str], **params: Any) -> str:
+    """The message with which this content is refused, by the reader or by the report."""
+    path, chosen = written(tmp_path, content), DEFAULTS.model_copy(update=params)
     with pytest.raises(DataError) as caught:
         csv_report.report_on(
             csv_reader.read_csv(path, chosen, name="train.csv"), chosen, "train.csv"
@@ -49,11 +48,12 @@ def refuses(tmp_path: Path, content: str | bytes | list[str], **params: Any) -> 
 
 
 def accepts(tmp_path: Path, content: str | bytes | list[str], **params: Any) -> csv_reader.Table:
-    if isinstance(content, list):
-        content = "\n".join(content) + "\n"
-    path = tmp_path / "train.csv"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return csv_reader.read_csv(path, DEFAULTS.model_copy(update=params))
+    return csv_reader.read_csv(written(tmp_path, content), DEFAULTS.model_copy(update=params))
+
+
+def report_of(tmp_path: Path, content: list[str], **params: Any) -> dict[str, Any]:
+    table = accepts(tmp_path, content, **params)
+    return csv_report.report_on(table, DEFAULTS.model_copy(update=params), "x")
 
 
 def with_field(row: int, column: int, text: str) -> list[str]:
@@ -61,10 +61,6 @@ def with_field(row: int, column: int, text: str) -> list[str]:
     fields = LINES[row].split(",")
     fields[column] = text
     return [*LINES[:row], ",".join(fields), *LINES[row + 1 :]]
-
-
-def without_column(lines: list[str], column: int) -> list[str]:
-    return [",".join(f for i, f in enumerate(line.split(",")) if i != column) for line in lines]
 
 
 # --- valid files --------------------------------------------------------------------------------
@@ -101,18 +97,15 @@ def test_f10_harmless_variants_of_the_csv_are_accepted(
     assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
+def test_usual_names_of_pixel_columns_are_accepted(tmp_path: Path) -> None:
+    for names in (
         [f"pixel{i}" for i in range(1, 65)],
         [f"pixel{i:04d}" for i in range(64)],
         [str(i) for i in range(64)],
         [f"{row}x{column}" for row in range(1, 9) for column in range(1, 9)],
-    ],
-    ids=["from 1", "zero-padded", "plain numbers", "row x column"],
-)
-def test_usual_names_of_pixel_columns_are_accepted(tmp_path: Path, names: list[str]) -> None:
-    assert len(accepts(tmp_path, [",".join(["label", *names]), *LINES[1:]]).labels) == len(LABELS)
+    ):
+        lines = [",".join(["label", *names]), *LINES[1:]]
+        assert len(accepts(tmp_path, lines).labels) == len(LABELS)
 
 
 def test_shape_comes_from_the_data_and_the_params(tmp_path: Path) -> None:
@@ -133,81 +126,23 @@ def test_missing_last_line_end_is_a_warning(tmp_path: Path) -> None:
     assert "last line has no line end" in accepts(tmp_path, "\n".join(LINES)).warnings[0]
 
 
-# --- refused files ------------------------------------------------------------------------------
-
-
-def test_f01_empty_file_is_refused(tmp_path: Path) -> None:
-    assert "train.csv: the file is empty" in refuses(tmp_path, b"")
-
-
-@pytest.mark.parametrize("end", ["", "\n", "\n\n\n"])
-def test_f02_header_alone_is_refused(tmp_path: Path, end: str) -> None:
-    assert "train.csv: 0 rows after the header" in refuses(tmp_path, LINES[0] + end)
-
-
-def test_f03_missing_pixel_column_is_named(tmp_path: Path) -> None:
-    message = refuses(tmp_path, without_column(LINES, 13), height=9, width=7)
-    assert "column 14 should be `pixel12`, it is `pixel13`: `pixel12` is missing" in message
-    assert "63 pixel columns make no square" in refuses(tmp_path, without_column(LINES, 64))
-
-
-HEADER = LINES[0]
+# --- refused files; what is not here is in acceptance/test_refusals.py ----------------------------
 
 
 @pytest.mark.parametrize(
-    ("header", "words"),
+    ("content", "words"),
     [
-        (HEADER.replace("pixel12,", "pixl12,"), "column 14 should be `pixel12`, it is `pixl12`"),
-        (
-            HEADER.replace("pixel3,pixel4,", "pixel4,pixel3,"),
-            "column 5 should be `pixel3`, it is `pixel4`: `pixel3` is out of order",
-        ),
-        (
-            ",".join(["label", *(f"pixel{i}" for i in range(5, 69))]),
-            "expected a count from 0 or 1",
-        ),
-    ],
-    ids=["renamed", "permuted", "starts late"],
-)
-def test_f03_wrong_pixel_column_is_named(tmp_path: Path, header: str, words: str) -> None:
-    assert words in refuses(tmp_path, [header, *LINES[1:]])
-
-
-def test_f04_duplicate_column_is_named(tmp_path: Path) -> None:
-    lines = [HEADER.replace("pixel12,", "pixel11,"), *LINES[1:]]
-    assert "column `pixel11` stands 2 times" in refuses(tmp_path, lines)
-
-
-def test_f05_test_csv_is_recognized(tmp_path: Path) -> None:
-    message = refuses(tmp_path, without_column(LINES, 0))
-    assert "no column `label`" in message and "test.csv" in message
-
-
-def test_label_column_elsewhere_is_found(tmp_path: Path) -> None:
-    assert "it is number 2. Save it without the index" in refuses(
-        tmp_path, [f",{LINES[0]}", *(f"{i},{line}" for i, line in enumerate(LINES[1:]))]
-    )
-    moved = [line.partition(",")[2] + "," + line.partition(",")[0] for line in LINES]
-    assert "it is number 65. Move it to the front" in refuses(tmp_path, moved)
-
-
-def test_file_without_header_is_recognized(tmp_path: Path) -> None:
-    assert "the file has no header" in refuses(tmp_path, LINES[1:])
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("3", "3 is outside the classes 0–2"),
-        ("-1", "-1 is outside the classes 0–2"),
-        ("1.5", "1.5 is not a whole number"),
-        ("", "blank"),
-        ("two", "'two' is not a number"),
+        ("\n".join(with_field(36, 64, "")), "row 36 (line 37), column pixel63: blank"),
+        ("\n".join(LINES).encode("utf-16-be"), "UTF-16"),
+        ("\ufeff \n<html>,", "this is a web page"),
+        ("<?xml?>", "this is a web page"),
+        (gzip.compress("\n".join(LINES).encode()), "this is a .gz archive, not a CSV"),
     ],
 )
-def test_f06_wrong_label_is_refused_with_its_row(tmp_path: Path, text: str, said: str) -> None:
-    message = refuses(tmp_path, with_field(17, 0, text), classes=3)
-    assert message.startswith(f"train.csv, row 17 (line 18), column label: {said}")
+def test_f09_f11_f12_other_formats_and_damage_are_recognized(
+    tmp_path: Path, content: str | bytes, words: str
+) -> None:
+    assert words in refuses(tmp_path, content)
 
 
 def test_f06_wrong_labels_are_counted_and_the_first_shown(tmp_path: Path) -> None:
@@ -221,24 +156,14 @@ def test_f06_wrong_labels_are_counted_and_the_first_shown(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("256", "256 is outside 0–255."),
-        ("-1", "-1 is outside 0–255."),
         ("99999999999999999999999", "99999999999999999999… is outside 0–255."),
-        ("3.5", "3.5 is not a whole number."),
         ("12.0", "12.0 is not a whole number (write it without decimals"),
-        ("NaN", "'NaN' is not a number."),
-        ("", "blank."),
-        ("x", "'x' is not a number."),
-        ("1e2", "1e2 is not a whole number in plain digits."),
-        ("0x10", "'0x10' is not a number."),
-        ("1_0", "'1_0' is not a number."),
         ("1 0", "'1 0' is not a number."),
         ('"1', "'\"1' is not a number."),
         ('"', "'\"' is not a number."),
         ('"1"0', "'\"1\"0' is not a number."),
         ("3\x1f", "'3\\x1f' is not a number."),
         ("3\r", "'3\\r' is not a number."),
-        ("٣", "'٣' is not a number."),
     ],
 )
 def test_f07_wrong_pixel_is_refused_with_row_and_column(
@@ -262,61 +187,9 @@ def test_f07_row_numbers_skip_blank_lines_and_line_numbers_count_them(tmp_path: 
     assert "row 17 (line 20), column pixel12" in message
 
 
-def test_f08_scaled_pixels_are_recognized(tmp_path: Path) -> None:
-    scaled = [LINES[0]]
-    for line in LINES[1:]:
-        label, *pixels = line.split(",")
-        scaled.append(",".join([label, *(f"{int(pixel) / 255:.6g}" for pixel in pixels)]))
-    assert "already scaled to 0–1" in refuses(tmp_path, scaled)
-    binary = csv_lines((IMAGES > 128).astype(np.uint8), LABELS)
-    assert "no pixel is above 1" in refuses(tmp_path, binary)
-
-
-def test_f09_ragged_row_is_named(tmp_path: Path) -> None:
-    lines = [*LINES[:17], LINES[17] + ",0", *LINES[18:]]
-    assert "train.csv, row 17 (line 18): 66 values, expected 65." in refuses(tmp_path, lines)
-
-
-def test_f09_truncated_last_line_is_named(tmp_path: Path) -> None:
-    text = "\n".join(LINES)[:-40]
-    message = refuses(tmp_path, text)
-    assert "train.csv, row 36 (line 37)" in message and "it was cut off" in message
-    cut_after_comma = "\n".join(with_field(36, 64, ""))
-    assert "row 36 (line 37), column pixel63: blank" in refuses(tmp_path, cut_after_comma)
-
-
-def test_f11_utf16_is_recognized(tmp_path: Path) -> None:
-    text = "\n".join(LINES)
-    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
-        assert "UTF-16" in refuses(tmp_path, text.encode(encoding))
-
-
-@pytest.mark.parametrize(("separator", "word"), [(";", "semicolons"), ("\t", "tabs")])
-def test_f11_other_separators_are_recognized(tmp_path: Path, separator: str, word: str) -> None:
-    message = refuses(tmp_path, [line.replace(",", separator) for line in LINES])
-    assert f"separated by {word}" in message
-
-
-@pytest.mark.parametrize("page", ["<!DOCTYPE html>\n<html>", "\ufeff \n<html>,", "<?xml?>"])
-def test_f12_web_page_is_recognized(tmp_path: Path, page: str) -> None:
-    assert "this is a web page" in refuses(tmp_path, page)
-
-
-def test_f13_class_below_the_minimum_is_named(tmp_path: Path) -> None:
-    message = refuses(tmp_path, LINES, min_per_class=13)
-    assert "3 of 3 classes have fewer than 13 images: class 0 has 12" in message
-
-
-def test_f13_missing_class_is_named(tmp_path: Path) -> None:
-    message = refuses(tmp_path, LINES, classes=4)
-    assert "no image of class 3; the labels found are 0, 1, 2" in message
-    assert (
-        "`validate.classes` is 4: add images of it or, if there is no such class, set it to 3."
-        in (message)
-    )
+def test_f13_lone_label_far_above_the_others_may_be_a_slip(tmp_path: Path) -> None:
     slip = with_field(1, 0, "57")
-    message = refuses(tmp_path, slip)
-    assert "If 57 is no class but a slip" in message
+    assert "If 57 is no class but a slip" in refuses(tmp_path, slip)
     assert "column label: 57 is outside" in refuses(tmp_path, slip, classes=3)
 
 
@@ -328,62 +201,47 @@ def relabelled(*names: int | str, rows: list[str] = LINES) -> list[str]:
 RENUMBERING = re.compile(r"`(frame = pandas\.read_csv\(old\);[^`]*)`")
 
 
-def renumbered(folder: Path, message: str, column: str = "label") -> Path:
-    """The CSV that the advice in a message makes of `train.csv`."""
+def counts_renumbered(
+    folder: Path, message: str, column: str = "label", **params: Any
+) -> tuple[csv_reader.Table, list[int]]:
+    """The CSV that the advice in a message makes of `train.csv`, and its images by class."""
     advice = RENUMBERING.search(message)
-    assert advice, message
-    assert f"frame[{column!r}]" in advice[1]
+    assert advice and f"frame[{column!r}]" in advice[1], message
     old, new = folder / "train.csv", folder / "new.csv"
     exec(advice[1], {"pandas": pandas, "old": old, "new": new})
-    return new
+    chosen = DEFAULTS.model_copy(update={"label_column": column, **params})
+    table = csv_reader.read_csv(new, chosen)
+    return table, csv_report.report_on(table, chosen, "new.csv")["class_counts"]
 
 
 @pytest.mark.parametrize(
     ("names", "missing"),
     [
-        pytest.param((0, 1, 5), "class 2, 3, 4", id="a gap"),
-        pytest.param((1, 2, 3), "class 0", id="from 1"),
-        pytest.param((10, 20, 30), "class 0, 1, 2, 3, 4, …", id="tens"),
-        pytest.param((0, 500, 999), "class 1, 2, 3, 4, 5, …", id="far apart"),
+        ((0, 1, 5), "class 2, 3, 4"),
+        ((1, 2, 3), "class 0"),
+        ((10, 20, 30), "class 0, 1, 2, 3, 4, …"),
+        ((0, 500, 999), "class 1, 2, 3, 4, 5, …"),
     ],
 )
-@pytest.mark.parametrize("min_per_class", [0, 1, 2, 10])
 def test_f83_gap_in_the_labels_is_told_with_advice_that_makes_the_csv_valid(
-    tmp_path: Path, names: tuple[int, ...], missing: str, min_per_class: int
+    tmp_path: Path, names: tuple[int, ...], missing: str
 ) -> None:
-    lines = relabelled(*names)
-    message = refuses(tmp_path, lines, min_per_class=min_per_class)
     found = ", ".join(map(str, names))
-    assert f"no image of {missing}; the labels found are {found}." in message
-    assert "Labels must count from 0 without a gap" in message
-    assert "min_per_class" not in message and "add images" not in message.lower()
-    if min_per_class == 10:
-        table = csv_reader.read_csv(renumbered(tmp_path, message), DEFAULTS)
-        assert csv_report.report_on(table, DEFAULTS, "new.csv")["class_counts"] == [12, 12, 12]
-        assert np.array_equal(table.labels, LABELS) and np.array_equal(table.images, IMAGES)
-
-
-def test_f83_command_tells_a_gap_and_accepts_the_csv_that_was_renumbered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("train.csv").write_text("\n".join([*relabelled(0, 1, 5), ""]))
-    result = CliRunner().invoke(app, ["validate", "train.csv"])
-    assert isinstance(result.exception, DataError)
-    assert "the labels found are 0, 1, 5." in str(result.exception)
-    result = CliRunner().invoke(app, ["validate", str(renumbered(tmp_path, str(result.exception)))])
-    assert result.exit_code == 0 and "3 classes with 12 to 12 images each" in result.output
+    for min_per_class in (0, 10):
+        message = refuses(tmp_path, relabelled(*names), min_per_class=min_per_class)
+        assert f"no image of {missing}; the labels found are {found}." in message
+        assert "Labels must count from 0 without a gap" in message
+        assert "min_per_class" not in message and "add images" not in message.lower()
+    table, counts = counts_renumbered(tmp_path, message)
+    assert counts == [12, 12, 12]
+    assert np.array_equal(table.labels, LABELS) and np.array_equal(table.images, IMAGES)
 
 
 def test_f83_label_column_of_another_name_is_renumbered_too(tmp_path: Path) -> None:
     lines = relabelled(0, 1, 5)
     lines[0] = lines[0].replace("label", "it's a class", 1)
     message = refuses(tmp_path, lines, label_column="it's a class")
-    table = csv_reader.read_csv(
-        renumbered(tmp_path, message, "it's a class"),
-        DEFAULTS.model_copy(update={"label_column": "it's a class"}),
-    )
-    assert np.array_equal(table.labels, LABELS)
+    assert counts_renumbered(tmp_path, message, "it's a class")[1] == [12, 12, 12]
 
 
 def test_f83_gap_below_the_classes_set_may_be_missing_images_or_missing_numbers(
@@ -391,33 +249,22 @@ def test_f83_gap_below_the_classes_set_may_be_missing_images_or_missing_numbers(
 ) -> None:
     message = refuses(tmp_path, relabelled(0, 1, 5), classes=7)
     assert "no image of class 2, 3, 4, 6; the labels found are 0, 1, 5" in message
-    assert (
-        "`validate.classes` is 7: add images of them or, if there are no such classes, set it to 3. "
-        "Labels must count from 0 without a gap: renumber them"
-    ) in message
-    set_anew = DEFAULTS.model_copy(update={"classes": 3})
-    table = csv_reader.read_csv(renumbered(tmp_path, message), set_anew)
-    assert csv_report.report_on(table, set_anew, "new.csv")["class_counts"] == [12, 12, 12]
+    assert "add images of them or, if there are no such classes, set it to 3. Labels" in message
+    assert counts_renumbered(tmp_path, message, classes=3)[1] == [12, 12, 12]
 
 
-def test_f83_gap_and_classes_that_are_too_small_are_both_told(tmp_path: Path) -> None:
+def test_f83_classes_that_are_too_small_are_told_and_no_minimum_below_2_is_advised(
+    tmp_path: Path,
+) -> None:
     lines = relabelled(0, 5, 9)
     few = [line for line in lines if line.startswith("5,")][:4]
     message = refuses(tmp_path, [line for line in lines if line not in few])
     assert "no image of class 1, 2, 3, 4, 6, …; the labels found are 0, 5, 9." in message
     assert "1 of 3 classes has fewer than 10 images: class 5 has 8." in message
     assert "lower `validate.min_per_class` to 8" in message
-    lower = DEFAULTS.model_copy(update={"min_per_class": 8})
-    table = csv_reader.read_csv(renumbered(tmp_path, message), lower)
-    assert csv_report.report_on(table, lower, "new.csv")["class_counts"] == [12, 8, 12]
-
-
-def test_f83_min_per_class_is_not_lowered_below_what_params_allow(tmp_path: Path) -> None:
-    """A class of one image cannot be in both parts, so params.yaml asks for two at least."""
+    assert counts_renumbered(tmp_path, message, min_per_class=8)[1] == [12, 8, 12]
     one = next(line for line in LINES if line.startswith("1,"))
-    lines = [line for line in LINES if line == one or not line.startswith("1,")]
-    message = refuses(tmp_path, lines)
-    assert "1 of 3 classes has fewer than 10 images: class 1 has 1." in message
+    message = refuses(tmp_path, [l for l in LINES if l == one or not l.startswith("1,")])  # noqa: E741
     assert "Add images: `validate.min_per_class` cannot be below 2." in message
 
 
@@ -427,14 +274,9 @@ def test_f83_labels_that_are_no_class_numbers_are_refused_with_the_same_advice(
     tmp_path: Path, names: tuple[int | str, ...], classes: int | None
 ) -> None:
     message = refuses(tmp_path, relabelled(*names), classes=classes)
-    assert (
-        f"column label: {names[0]}" in message
-        or f"column label: {names[-1]}" in message
-        or ("is not a number" in message)
-    )
+    assert re.search(rf"column label: ({names[0]}|{names[-1]})|is not a number", message)
     assert ("set `validate.classes` to their number" in message) == (classes is not None)
-    table = csv_reader.read_csv(renumbered(tmp_path, message), DEFAULTS)
-    assert np.array_equal(table.labels, LABELS)
+    assert np.array_equal(counts_renumbered(tmp_path, message)[0].labels, LABELS)
 
 
 @pytest.mark.parametrize(("column", "text"), [(0, ""), (5, "300")], ids=["blank", "pixel"])
@@ -447,63 +289,38 @@ def test_f83_rows_with_other_faults_are_not_to_be_renumbered(
     assert not RENUMBERING.search(message)
 
 
-def test_single_class_is_refused(tmp_path: Path) -> None:
-    for label in (0, 5):
-        message = refuses(tmp_path, csv_lines(IMAGES, LABELS * 0 + label))
-        assert (
-            f"all labels are {label}. A conditional generator needs at least 2 classes" in message
-        )
-
-
 def test_f14_imbalance_is_a_warning(tmp_path: Path) -> None:
     images, labels = make_images(per_class=40)
     keep = (labels != 1) | (np.cumsum(labels == 1) <= 10)
-    table = accepts(tmp_path, csv_lines(images[keep], labels[keep]))
-    report = csv_report.report_on(table, DEFAULTS.model_copy(update={"max_imbalance": 3.0}), "x")
+    uneven = csv_lines(images[keep], labels[keep])
+    report = report_of(tmp_path, uneven, max_imbalance=3.0)
     assert report["imbalance"] == 4.0
-    uneven = np.repeat([0, 1, 2], [30, 16, 17])
-    csv = write_csv(tmp_path / "uneven.csv", make_images(21)[0][: len(uneven)], uneven)
-    assert (
-        csv_report.report_on(csv_reader.read_csv(csv, DEFAULTS), DEFAULTS, "x")["imbalance"]
-        == 1.875
-    )
     assert any("class 1 has 10, 4.0 times fewer" in text for text in report["warnings"])
-    lenient = csv_report.report_on(table, DEFAULTS, "x")["warnings"]
+    lenient = report_of(tmp_path, uneven)["warnings"]
     assert not any("times fewer" in text for text in lenient)
+    lines = csv_lines(make_images(21)[0], np.repeat([0, 1, 2], [30, 16, 17]))
+    assert report_of(tmp_path, lines)["imbalance"] == 1.875
 
 
 def test_few_images_of_a_class_are_a_warning_with_advice(tmp_path: Path) -> None:
-    def warnings(per_class: int) -> list[str]:
-        csv = write_csv(tmp_path / f"{per_class}.csv", *make_images(per_class))
-        found = csv_report.report_on(csv_reader.read_csv(csv, DEFAULTS), DEFAULTS, "x")
-        return list(found["warnings"])
-
-    (few,) = warnings(csv_report.FEW - 1)
+    (few,) = report_of(tmp_path, csv_lines(*make_images(csv_report.FEW - 1)))["warnings"]
     assert few.startswith("Few images: class 0 has 49. With fewer than 50 ") and "More" in few
-    assert not warnings(csv_report.FEW)
+    assert not report_of(tmp_path, csv_lines(*make_images(csv_report.FEW)))["warnings"]
 
 
-def test_f15_duplicates_and_conflicting_labels_are_counted(tmp_path: Path) -> None:
+def test_f15_f16_duplicates_contradictions_blank_and_constant_images_are_counted(
+    tmp_path: Path,
+) -> None:
     other = (LABELS[5] + 1) % 3
-    relabelled = f"{other},{LINES[6].partition(',')[2]}"
-    report = csv_report.report_on(
-        accepts(tmp_path, [*LINES, LINES[3], LINES[3], relabelled]), DEFAULTS, "x"
-    )
+    again = f"{other},{LINES[6].partition(',')[2]}"
+    report = report_of(tmp_path, [*LINES, LINES[3], LINES[3], again])
     assert report["duplicates"] == 3 and report["conflicting_labels"] == 1
     assert any("3 images repeat" in text for text in report["warnings"])
-
-
-def test_f16_blank_and_constant_images_are_counted(tmp_path: Path) -> None:
     images = IMAGES.copy()
     images[3], images[4] = 0, 9
-    report = csv_report.report_on(accepts(tmp_path, csv_lines(images, LABELS)), DEFAULTS, "x")
+    report = report_of(tmp_path, csv_lines(images, LABELS))
     assert report["blank_images"] == 1 and report["constant_images"] == 2
     assert "Constant images: 2 have one value everywhere (1 blank)." in report["warnings"]
-
-
-def test_f17_nul_byte_is_named(tmp_path: Path) -> None:
-    text = "\n".join(with_field(17, 13, "\0"))
-    assert "row 17 (line 18): a NUL byte" in refuses(tmp_path, text)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
@@ -526,18 +343,12 @@ def test_f17_field_of_megabytes_is_refused_in_bounded_memory(tmp_path: Path, fie
     assert int(output[-1]) < 120_000, "kB at the peak"
 
 
-def test_f17_endless_header_is_refused(tmp_path: Path) -> None:
-    assert "the first line is longer than 4 MB" in refuses(tmp_path, b"label," * 1_000_000)
-
-
 def test_f18_oversized_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.csv"
     with path.open("wb") as file:
-        file.truncate(5_000_000_000)  # sparse: takes no room
-    started = time.perf_counter()
-    with pytest.raises(DataError, match="5,000 MB, expected at most 2,000 MB"):
+        file.truncate(5_000_000_000_000)  # sparse: takes no room, and hours to read
+    with pytest.raises(DataError, match="5,000,000 MB, expected at most 2,000 MB"):
         csv_reader.read_csv(path, DEFAULTS, max_bytes=2_000_000_000)
-    assert time.perf_counter() - started < 0.5
 
 
 def test_f20_file_that_changes_while_it_is_read_is_refused(
@@ -563,16 +374,10 @@ def test_missing_file_is_one_message(tmp_path: Path) -> None:
         csv_reader.read_csv(tmp_path, DEFAULTS)
 
 
-def test_archive_is_not_read_as_csv(tmp_path: Path) -> None:
-    assert "this is a .gz archive, not a CSV" in refuses(
-        tmp_path, gzip.compress("\n".join(LINES).encode())
-    )
-
-
 # --- many rows ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 2, 35, 36, 1000])
+@pytest.mark.parametrize("rows_at_once", [1, 35, 1000])
 def test_f88_rows_are_parsed_in_blocks_and_it_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
 ) -> None:
@@ -600,8 +405,8 @@ def test_f88_report_on_large_images_takes_at_most_twice_their_memory(tmp_path: P
         "table = csv_reader.Table(images, np.arange(len(images)) % 2, 2, '', 0)\n"
         "print(csv_report.report_on(table, csv_reader.DEFAULTS, 'x')['rows'])\n"
     )
-    taken = peak_bytes(code.format(400), tmp_path) - peak_bytes(code.format(20), tmp_path)
-    assert taken <= 2 * 380 * 3 * 256 * 256
+    taken = peak_bytes(code.format(150), tmp_path) - peak_bytes(code.format(20), tmp_path)
+    assert taken <= 2 * 130 * 3 * 256 * 256
 
 
 # --- any bytes ----------------------------------------------------------------------------------
@@ -662,13 +467,12 @@ def test_random_bytes_are_refused_in_one_message(tmp_path: Path, content: bytes)
 
 
 def test_report_is_a_function_of_csv_and_params_alone(tmp_path: Path) -> None:
-    first = write_csv(tmp_path / "a" / "one.csv", IMAGES, LABELS)
-    second = write_csv(tmp_path / "b" / "two.csv", IMAGES, LABELS)
-    reports = [
-        csv_report.report_on(csv_reader.read_csv(path, DEFAULTS), DEFAULTS, str(path))
-        for path in (first, second)
-    ]
-    assert json.dumps(reports[0]) == json.dumps(reports[1])
+    reports = []
+    for name in ("a/one.csv", "b/two.csv"):
+        path = write_csv(tmp_path / name, IMAGES, LABELS)
+        table = csv_reader.read_csv(path, DEFAULTS)
+        reports.append(json.dumps(csv_report.report_on(table, DEFAULTS, str(path))))
+    assert reports[0] == reports[1]
 
 
 def test_report_states_what_numpy_finds(digits_csv: Path) -> None:
@@ -698,53 +502,34 @@ def test_command_validates_archives_and_writes_reports(
     assert Path("out.md").read_text().startswith("# Validation of")
 
 
-def test_command_ends_with_one_message_and_exit_code_1(tmp_path: Path) -> None:
-    (tmp_path / "bad.csv").write_text("\n".join(with_field(17, 13, "256")))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "cgan.cli", "validate", "bad.csv"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith(
-        "Error: bad.csv, row 17 (line 18), column pixel12: 256 is outside"
-    )
-    assert "Traceback" not in done.stderr
-
-
-def test_command_reads_the_params_of_the_project(project: Path) -> None:
-    text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(text.replace("min_per_class: 10", "min_per_class: 20"))
-    result = CliRunner().invoke(app, ["validate", "inbox"])
-    assert isinstance(result.exception, DataError)
-    assert "fewer than 20 images" in str(result.exception)
-    assert yaml.safe_load(text)["validate"]["min_per_class"] == 10
-
-
 # --- Kaggle's file ------------------------------------------------------------------------------
 
 
+def run_measured(code: str, folder: Path) -> tuple[float, str]:
+    """The processor time in seconds that a process took which ran this code, and what it printed."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    output = run_python(code, folder)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, output
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-def test_kaggle_csv_is_validated_and_preprocessed_fast_in_little_memory(
+def test_kaggle_csv_is_validated_and_preprocessed_as_fast_as_pandas_reads_it_in_little_memory(
     kaggle_zip: Path, tmp_path: Path
 ) -> None:
     with zipfile.ZipFile(kaggle_zip) as archive:
         (tmp_path / "data/raw").mkdir(parents=True)
         (tmp_path / "data/raw/train.csv").write_bytes(archive.read("train.csv"))
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    by_pandas = "import pandas; pandas.read_csv('data/raw/train.csv', dtype='uint8')"
+    pandas_s, _ = run_measured(by_pandas, tmp_path)
     for stage in ("validate", "preprocess"):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        output = run_python(
+        taken_s, output = run_measured(
             f"import runpy; runpy.run_module('cgan.stages.{stage}', run_name='__main__')\n"
             "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])",
             tmp_path,
         )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        assert cpu_s < 3, f"{stage} took {cpu_s:.1f} s of processor time"
+        assert taken_s < 2 * pandas_s, f"{stage}: {taken_s:.1f} s, pandas {pandas_s:.1f} s"
         assert int(output.splitlines()[-1]) < 130_000, f"{stage}: kB at the peak"
     report = json.loads((tmp_path / "reports/validation.json").read_text())
     assert report["rows"] == 42000 and report["classes"] == 10

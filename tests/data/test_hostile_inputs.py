@@ -1,11 +1,10 @@
 """Bad files through the command, as a user meets them: one paragraph, exit code 1, nothing changed.
 
-Which message says what is tested beside the modules; here every kind of damage goes through `cgan`.
+Common mistakes are in acceptance/test_refusals.py; here are the rare and the hostile ones.
 """
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import io
 import json
@@ -27,7 +26,7 @@ from synthetic import csv_lines, make_images
 
 from cgan import cli
 from cgan.model import file_facts, model_file
-from cgan.model.networks import Architecture, build_discriminator, build_generator
+from cgan.model.networks import Architecture, build_generator
 
 LINES = csv_lines(*make_images())
 HEADER, *ROWS = LINES
@@ -97,56 +96,31 @@ def with_columns(columns: int) -> str:
 
 PIXELS = HEADER.split(",", 1)[1]
 CSVS: dict[str, str | bytes] = {
-    "f01 nothing": "",
     "f01 a byte order mark alone": b"\xef\xbb\xbf",
-    "f02 blank lines alone": "\n" * 50,
     "f02 header and blank lines": f"{HEADER}\n\n  \n",
-    "f03 783 pixels": with_columns(783) + "1," + ",".join(["5"] * 783) + "\n",
-    "f03 header in capitals": GOOD.replace("label", "LABEL"),
     "f03 header with an invisible character": "\u200b" + GOOD,
     "f03 header that commands the terminal": GOOD.replace("label", "\x1b[2Jlabel"),
     "f03 columns from right to left": GOOD.replace(PIXELS, ",".join(PIXELS.split(",")[::-1])),
-    "f03 label last": "\n".join(",".join([*l.split(",")[1:], l.split(",")[0]]) for l in LINES),  # noqa: E741
-    "f03 index first": "\n".join(f"{i},{line}" for i, line in enumerate(LINES)),
     "f03 a column without a name": "\n".join(f"{line}," for line in LINES),
     "f04 a million doubles": "label" + ",a0" * 1_000_000 + "\n",
-    "f05 no header": "\n".join(ROWS),
-    "f05 a submission": "ImageId,Label\n1,2\n",
     "f06 label 1.0": everywhere(lambda row: row.replace(",", ".0,", 1)),
     "f06 label 1e0": changed(3, lambda row: "1e0," + row.split(",", 1)[1]),
     "f06 label of another script": changed(3, lambda row: "١," + row.split(",", 1)[1]),
     "f06 label that commands the terminal": changed(3, lambda row: "\x1b[2J" + row),
-    "f07 thousands separator": changed(3, lambda row: row.rsplit(",", 1)[0] + ',"1,234"'),
-    "f07 hexadecimal": changed(3, lambda row: row.rsplit(",", 1)[0] + ",0xff"),
     "f07 infinite": changed(3, lambda row: row.rsplit(",", 1)[0] + ",inf"),
     "f07 16 bits": everywhere(lambda row: row.replace(",255", ",65535")),
     "f07 one digit too many": changed(3, lambda row: row.rsplit(",", 1)[0] + "," + "9" * 400),
-    "f08 scaled": everywhere(
-        lambda r: r[0] + "".join(f",{int(v) / 255}" for v in r.split(",")[1:])
-    ),
-    "f08 black and white as 0 and 1": everywhere(lambda row: row[0] + ",0,1" * 32),
     "f09 a comma at the end of the rows": everywhere(lambda row: row + ","),
-    "f09 cut off": GOOD[:-60],
-    "f09 the header again": changed(3, lambda row: f"{HEADER}\n{row}"),
-    "f09 a comment": changed(3, lambda row: f"# from here on: mine\n{row}"),
     "f09 a footer": GOOD + "\x1a",
     "f10 a byte order mark within": changed(3, lambda row: "\ufeff" + row),
     "f10 a line end within quotes": changed(3, lambda row: '"' + row.replace(",", '\n",', 1)),
-    "f11 UTF-16": GOOD.encode("utf-16"),
-    "f11 UTF-16 without a mark": GOOD.encode("utf-16-le"),
     "f11 UTF-32": GOOD.encode("utf-32"),
     "f11 EBCDIC": GOOD.encode("cp500"),
-    "f11 old Mac line ends": GOOD.replace("\n", "\r"),
-    "f11 semicolons": GOOD.replace(",", ";"),
     "f11 spaces": GOOD.replace(",", " "),
     "f11 Excel's line for separators": "sep=,\n" + GOOD,
-    "f12 a web page": "\n\n <!DOCTYPE html><html>log in</html>",
     "f12 an answer in JSON": '{"error": 403}',
     "f12 a pointer of Git LFS": "version https://git-lfs.github.com/spec/v1\noid sha256:ab\n",
-    "f13 one class": everywhere(lambda row: "0" + row[1:]),
     "f13 one image of class 7": GOOD + "7" + ROWS[0][1:] + "\n",
-    "f17 NUL bytes": GOOD[:2000] + "\0" * 9 + GOOD[2000:],
-    "f17 a field of megabytes": changed(3, lambda row: "1" * 5_000_000 + row),
     "f17 padding of megabytes": changed(3, lambda row: " " * 5_000_000 + row),
     "f17 a quote that never closes": changed(3, lambda row: '"' + row),
     "f17 400,000 columns": with_columns(400_000),
@@ -155,34 +129,27 @@ CSVS: dict[str, str | bytes] = {
     "f17 random bytes": os.urandom(100_000),
     "a Parquet file": b"PAR1" + bytes(100),
     "an old Excel workbook": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1000),
-    "a PNG picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
-    "a bzip2 archive": bz2.compress(GOOD.encode()),
     "colours, undeclared": with_columns(192) + ("1," + ",".join(["9"] * 192) + "\n") * 30,
 }
 ARCHIVES: dict[str, bytes] = {
-    "f24 cut.csv.gz": gzip.compress(GOOD.encode())[:-40],
-    "f26 text.csv.gz": GOOD.encode(),
     "f26 junk behind.csv.gz": gzip.compress(GOOD.encode()) + b"junk",
     "f27 outside.zip": zipped(("../train.csv", GOOD.encode())),
     "f28 blank lines.csv.gz": gzip.compress(f"{HEADER}\n".encode() + b"\n" * 50_000_000, 1),
     "f29 nested.csv.gz": gzip.compress(gzip.compress(GOOD.encode())),
-    "f29 two.zip": zipped(("a.csv", GOOD.encode()), ("b.csv", GOOD.encode())),
     "f29 commands the terminal.zip": zipped(("\x1b[2J\n\n.csv", GOOD.encode())),
     "a workbook.xlsx": zipped(("[Content_Types].xml", b"<x/>"), ("xl/workbook.xml", b"<x/>")),
 }
 
 
-@pytest.mark.parametrize("name", CSVS)
-def test_bad_csv_is_refused_in_words(refused: Refused, tmp_path: Path, name: str) -> None:
-    content = CSVS[name]
-    path = tmp_path / "train.csv"
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    assert "train.csv" in refused("validate", "train.csv", "--report", "report.json")
+FILES = {f"{name}.csv": content for name, content in CSVS.items()} | ARCHIVES
 
 
-@pytest.mark.parametrize("name", ARCHIVES)
-def test_bad_archive_is_refused_in_words(refused: Refused, tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(ARCHIVES[name])
+@pytest.mark.parametrize("name", FILES)
+def test_f01_f02_f03_f04_f05_f06_f07_f10_f11_f12_f13_f17_bad_csv_or_archive_is_refused_in_words(
+    refused: Refused, tmp_path: Path, name: str
+) -> None:
+    content = FILES[name]
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     assert name in refused("validate", name, "--report", "report.json")
 
 
@@ -218,13 +185,6 @@ def test_what_is_no_file_is_refused_as_csv_and_as_model(
     refused("draw", "1", "--model", path, "--out", "picture.png")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_file_without_permission_is_refused(refused: Refused, tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text(GOOD)
-    (tmp_path / "train.csv").chmod(0)
-    assert "cannot be read" in refused("validate", "train.csv")
-
-
 def test_report_that_cannot_be_written_is_told(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text(GOOD)
     words = refused("validate", "train.csv", "--report", "params.yaml/report.json")
@@ -241,17 +201,13 @@ def spelt(key: str, value: str) -> str:
 
 
 BAD_PARAMS: dict[str, str | bytes] = {
-    "nothing": "",
     "a comment": "# nothing yet\n",
     "a list": "- train\n- data\n",
     "a number": "42",
     "two documents": PARAMS + "---\n" + PARAMS,
-    "a web page": "<!DOCTYPE html><html>log in</html>",
     "a merge conflict": f"<<<<<<< HEAD\n{PARAMS}=======\n{PARAMS}>>>>>>> x\n",
-    "UTF-16": PARAMS.encode("utf-16"),
     "random bytes": os.urandom(1000),
     "a NUL": PARAMS.replace("seed: 1", "seed: 1\0"),
-    "a section missing": PARAMS.replace("\nrender:", "\nrendering:"),
     "f31 a section of nothing": PARAMS.replace("\nrender:\n", "\nrender:\nx:\n"),
     "f31 a key that commands the terminal": PARAMS + '"\\e[2J": 1\n',
     "f31 a key of another script": PARAMS.replace("  lr: ", "  lг: "),
@@ -262,45 +218,36 @@ BAD_PARAMS: dict[str, str | bytes] = {
     "f32 quotes": spelt("latent_dim", "'012'"),
     "f32 sixties": spelt("latent_dim", "1:30"),
     "f32 yes": spelt("system_metrics", "yes"),
-    "f32 1e-4 in quotes": spelt("lr", "'1e-4'"),
     "f32 underscore": spelt("latent_dim", "_64"),
     "f33 too many digits": spelt("latent_dim", "9" * 5000),
-    "f33 infinite": spelt("lr", ".inf"),
-    "f33 not a number": spelt("lr", ".nan"),
     "f33 beyond floats": spelt("lr", "1.0e+400"),
     "f33 a date": spelt("latent_dim", "2026-01-01"),
     "f33 a date that is none": spelt("latent_dim", "2026-13-45"),
     "f33 a block": spelt("latent_dim", "|\n    64"),
-    "f33 a bool for a number": spelt("latent_dim", "true"),
     "f33 full-width digits": spelt("latent_dim", "６４"),
     "f33 a path with a NUL": spelt("path", '"a\\0b"'),
     "f34 no steps": spelt("total_kimg", "0"),
-    "f35 tab": PARAMS.replace("  lr: ", "\tlr: "),
     "f35 duplicate section": PARAMS + PARAMS[PARAMS.index("\nrender:") :].split("\n\n")[0],
     "f35 undefined alias": spelt("latent_dim", "*nowhere"),
     "f35 merge of a number": PARAMS.replace("\nrender:\n", "\nrender:\n  <<: 5\n"),
     "f35 itself": PARAMS.replace("\nrender:\n", "\nrender: &r\n  self: *r\n"),
-    "f35 a program": spelt("lr", '!!python/object/apply:os.system ["touch ran"]'),
     "f35 a tag that fits nothing": spelt("lr", "!!timestamp x"),
     "f35 deep": "{a: " * 3000,
     "f35 20,000 keys": PARAMS + "".join(f"k{i}: 1\n" for i in range(2000)),
-    "f36 outside": spelt("member", "../../etc/passwd"),
     "f37 no such device": spelt("device", "cuda:0"),
 }
 
 
-@pytest.mark.parametrize("command", [("validate", "train.csv"), ("preset", "demo")])
 @pytest.mark.parametrize("name", BAD_PARAMS)
-def test_bad_params_are_refused_in_words(
-    refused: Refused, tmp_path: Path, name: str, command: tuple[str, ...]
-) -> None:
+def test_bad_params_are_refused_in_words(refused: Refused, tmp_path: Path, name: str) -> None:
     content = BAD_PARAMS[name]
     assert content != PARAMS
     (tmp_path / "train.csv").write_text(GOOD)
     (tmp_path / "presets").symlink_to(ROOT / "presets")
     path = tmp_path / "params.yaml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    assert "params.yaml" in refused(*command)
+    for command in (("validate", "train.csv"), ("preset", "demo")):
+        assert "params.yaml" in refused(*command)
 
 
 # --- models -------------------------------------------------------------------------------------
@@ -389,6 +336,7 @@ MODELS: dict[str, Callable[[], bytes]] = {
     "f40 classes as text": lambda: sized(classes="3"),
     "f40 a latent of 10^9": lambda: sized(latent_dim=10**9),
     "f40 more features than weights": lambda: sized(features=4096),
+    "f40 terabytes": lambda: sized(classes=4096, features=4096, height=4096, width=4096),
     "f40 a tensor more": lambda: model(more=torch.zeros(1)),
     "f40 a tensor with a line end": lambda: model(**{"\x1b[2J\n\nx": torch.zeros(1)}),
     "f40 another precision": lambda: model(**{WEIGHT: WEIGHTS[WEIGHT].bfloat16()}),
@@ -403,7 +351,9 @@ MODELS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_bad_model_is_refused_in_words(refused: Refused, tmp_path: Path, name: str) -> None:
+def test_f38_f39_f40_bad_model_is_refused_in_words(
+    refused: Refused, tmp_path: Path, name: str
+) -> None:
     (tmp_path / "g.safetensors").write_bytes(MODELS[name]())
     words = refused("draw", "1", "--model", "g.safetensors", "--out", "picture.png")
     assert "g.safetensors" in words
@@ -418,13 +368,6 @@ def test_model_that_was_not_damaged_is_drawn(tmp_path: Path, monkeypatch: Any) -
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0 and (tmp_path / "drawn/1.png").is_file()
-
-
-def test_discriminator_is_refused_as_a_generator(refused: Refused, tmp_path: Path) -> None:
-    network = build_discriminator(Architecture("projection", 3, 1, 8, 8, features=4))
-    model_file.save_network(tmp_path / "d.safetensors", network, {})
-    words = refused("draw", "1", "--model", "d.safetensors", "--out", "picture.png")
-    assert "expected a generator, found a discriminator" in words
 
 
 def test_file_of_gigabytes_with_a_fitting_header_is_refused_before_it_is_read(

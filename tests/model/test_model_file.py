@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import struct
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from cgan.errors import ModelError
 from cgan.model import file_facts
 from cgan.model.model_file import (
     digest_of,
-    load_discriminator,
     load_generator,
     load_tensors,
     save_network,
@@ -103,15 +99,6 @@ def test_facts_that_are_no_json_are_refused_and_the_old_file_stays(file: Path) -
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("kept", [0, 4, 8, 60, 0.5, 0.99, -1])
-def test_f38_truncated_file_is_refused(file: Path, kept: float) -> None:
-    content = file.read_bytes()
-    file.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else int(kept)])
-    with pytest.raises(ModelError, match=r"truncated or something else; make it again") as caught:
-        load_tensors(file, "checkpoint")
-    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
-
-
 def test_f38_any_flipped_bit_is_found(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_tensors(path, "checkpoint", {"w": torch.tensor([1.0, 2.0])}, {"step": 12345})
@@ -131,24 +118,6 @@ def test_f38_any_flipped_bit_is_found(tmp_path: Path) -> None:
                 if not same(loaded[0], facts[0]) or loaded[1] != facts[1]:
                     unnoticed.append((position, bit))
     assert unnoticed == []
-
-
-def test_f39_pickle_under_a_model_s_name_is_never_executed(tmp_path: Path) -> None:
-    class Bomb:
-        def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-            return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]
-
-    path = tmp_path / "generator.safetensors"
-    for write in (lambda: path.write_bytes(pickle.dumps(Bomb())), lambda: torch.save(Bomb(), path)):
-        write()
-        for load in (load_generator, load_discriminator):
-            with pytest.raises(ModelError, match="not a readable safetensors file"):
-                load(path)
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    path.rename(folder / "step-000000004.safetensors")
-    assert Checkpoints(folder).load() is None
-    assert not (tmp_path / "ran").exists()
 
 
 def test_f40_file_of_another_kind_is_refused(file: Path, tmp_path: Path) -> None:
@@ -182,40 +151,10 @@ def test_f40_weights_of_another_architecture_are_refused_with_the_difference(
     assert difference in str(caught.value) and str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "claim", [None, "deconv", {"kind": "deconv"}, {**GENERATOR.to_json(), "kind": "os.system"}]
-)
-def test_f40_foreign_architecture_is_refused(tmp_path: Path, claim: Any) -> None:
-    path = tmp_path / "g.safetensors"
-    save_tensors(path, "generator", {}, {"architecture": claim})
-    with pytest.raises(ModelError) as caught:
-        load_generator(path)
-    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
-
-
-def test_f40_huge_architecture_costs_no_memory(tmp_path: Path) -> None:
-    claim = {**GENERATOR.to_json(), "features": 4096, "height": 4096, "width": 4096}
-    path = tmp_path / "g.safetensors"
-    save_tensors(path, "generator", {}, {"architecture": claim})
-    with pytest.raises(ModelError, match="don't match"):  # petabytes, were it built
-        load_generator(path)
-
-
 def test_f41_another_format_is_refused_clearly(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_facts, "FORMAT", 2)
     with pytest.raises(ModelError, match=r"file format 1, this cgan reads format 2\. Use the cgan"):
         load_tensors(file, "checkpoint")
-
-
-@pytest.mark.parametrize(
-    "metadata", [None, {"cgan": "{"}, {"cgan": "[]"}, {"cgan": "{}"}, {"cgan": "[" * 99_999}]
-)
-def test_safetensors_that_cgan_did_not_write_are_refused(
-    tmp_path: Path, metadata: dict[str, str] | None
-) -> None:
-    save_file({"w": torch.ones(2)}, tmp_path / "x.safetensors", metadata)
-    with pytest.raises(ModelError, match="a safetensors file, but not one that cgan wrote"):
-        load_tensors(tmp_path / "x.safetensors", "checkpoint")
 
 
 def test_f44_a_file_names_no_device_and_loads_to_the_cpu(file: Path) -> None:
@@ -259,28 +198,6 @@ def test_loaded_generator_draws_what_the_saved_one_draws(tmp_path: Path, kind: s
     assert facts["torch"] == torch.__version__ and facts["data_digest"] == "ab"
     convs = [w for w in loaded.parameters() if w.dim() == 4]
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in convs)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("running_var", -1.0), ("running_var", float("nan")), ("bias", float("inf"))],
-)
-def test_values_that_no_training_gives_are_refused(tmp_path: Path, name: str, value: float) -> None:
-    network = build_generator(GENERATOR).eval()
-    some = next(key for key in network.state_dict() if key.endswith(name))
-    network.state_dict()[some].fill_(value)
-    save_network(tmp_path / "g", network, {})
-    with pytest.raises(ModelError, match=f"tensor `{some}` holds values that no training gives"):
-        load_generator(tmp_path / "g")
-
-
-def test_loaded_discriminator_scores_what_the_saved_one_scores(tmp_path: Path) -> None:
-    network = build_discriminator(DISCRIMINATOR).eval()
-    save_network(tmp_path / "d", network, {})
-    loaded, _ = load_discriminator(tmp_path / "d")
-    images, labels = torch.randn(3, 3, 12, 8), torch.arange(3)
-    for mine, theirs in zip(loaded(images, labels), network(images, labels), strict=True):
-        assert mine is not None and theirs is not None and torch.equal(mine, theirs)
 
 
 def test_f87_a_saved_checkpoint_s_name_is_on_the_disk_too_and_the_folders_made_for_it(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cgan.errors import CganError, ModelError
-from cgan.model.model_file import save_network
+from cgan.errors import CganError
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.networks import Generator as Network
 from cgan.model.sampling import (
@@ -68,8 +65,9 @@ def test_the_same_seed_draws_the_same_images_and_another_seed_others(kind: str) 
     network, labels = network_of(kind), torch.arange(20) % 10
     first = draw(network, labels, seed=7)
     torch.manual_seed(99)
-    torch.randn(1000)
+    before = torch.get_rng_state()
     assert torch.equal(draw(network, labels, seed=7), first)
+    assert torch.equal(torch.get_rng_state(), before)
     assert all(not torch.equal(a, b) for a, b in zip(draw(network, labels, 8), first, strict=True))
 
 
@@ -93,13 +91,6 @@ def test_the_number_of_threads_changes_no_image_and_is_left_as_it_was() -> None:
         torch.set_num_threads(threads)
     assert torch.equal(drawn[0], drawn[1])
     assert torch.equal(drawn[0], drawn[2])
-
-
-def test_drawing_leaves_the_global_random_generator_alone() -> None:
-    network = network_of("deconv")
-    before = torch.get_rng_state()
-    draw(network, torch.tensor([1]), 7)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_draw_latents_gives_the_latents_that_draw_uses() -> None:
@@ -147,11 +138,7 @@ def test_interpolated_latents_start_and_end_where_asked_and_keep_their_length() 
     torch.testing.assert_close(unit.norm(dim=1), torch.ones(9))
     angles = (unit[:-1] * unit[1:]).sum(dim=1).acos()
     torch.testing.assert_close(angles, angles[0].expand(8), rtol=1e-3, atol=0)
-
-
-def test_interpolating_from_a_latent_to_itself_stays_there() -> None:
-    latent = draw_latents(7, 1, 64)[0]
-    torch.testing.assert_close(interpolate_latents(latent, latent, 4), latent.expand(4, -1))
+    torch.testing.assert_close(interpolate_latents(start, start, 4), start.expand(4, -1))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -184,24 +171,6 @@ def test_a_film_has_every_frame_in_order_loops_and_holds_the_last(tmp_path: Path
     assert found == [(0, 200), (90, 200), (200, 900)]
 
 
-def test_three_lines_of_python_draw(tmp_path: Path) -> None:
-    save_network(tmp_path / "generator.safetensors", network_of("deconv"), {"seed": 5})
-    script = (
-        "from cgan import Generator\n"
-        "generator = Generator.load('generator.safetensors')\n"
-        "images = generator.draw('2024', seed=7)\n"
-        "assert images.shape == (4, 28, 28) and images.dtype == 'uint8' and images.std() > 0\n"
-        "assert generator.classes == 10 and generator.shape == (28, 28)\n"
-        "assert generator.facts['seed'] == 5\n"
-    )
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
-
-
-def test_importing_the_package_loads_neither_torch_nor_numpy() -> None:
-    script = "import cgan, sys; assert not {'torch', 'numpy', 'mlflow'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", script], check=True)
-
-
 def test_generator_draws_texts_and_labels_alike_in_colour_too() -> None:
     generator = Generator(network_of("embed", channels=3), {})
     drawn = generator.draw("309", seed=7)
@@ -216,47 +185,3 @@ def test_generator_draws_texts_and_labels_alike_in_colour_too() -> None:
 def test_f74_labels_that_are_no_classes_are_refused(labels: list[int]) -> None:
     with pytest.raises(CganError):
         Generator(network_of("deconv"), {}).draw(labels)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**63, 10**30])
-def test_a_seed_out_of_range_is_refused(seed: int) -> None:
-    with pytest.raises(CganError, match="seed"):
-        Generator(network_of("deconv"), {}).draw("1", seed=seed)
-
-
-# MLflow's own use of SQLAlchemy and of its model stages.
-@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
-def test_a_generator_loads_from_a_run_and_from_the_registry_of_mlflow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import mlflow
-
-    network = network_of("deconv")
-    save_network(tmp_path / "generator.safetensors", network, {})
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    with pytest.raises(ModelError, match="no MLflow store"):
-        Generator.load("runs:/abc/generator")
-    assert not (tmp_path / "mlflow.db").exists()
-
-    mlflow.set_tracking_uri(store)  # a test before this one may have set another
-    with mlflow.start_run() as run:
-        mlflow.log_artifact(str(tmp_path / "generator.safetensors"), "generator")
-    client = mlflow.MlflowClient()
-    client.create_registered_model("digits")
-    client.create_model_version("digits", f"{run.info.artifact_uri}/generator")
-    client.set_registered_model_alias("digits", "champion", "1")
-
-    expected = draw(network, torch.tensor([3]), 7)[0, 0].numpy()
-    for uri in (
-        f"runs:/{run.info.run_id}/generator",
-        "models:/digits@champion",
-        "models:/digits/1",
-    ):
-        assert np.array_equal(Generator.load(uri).draw("3", seed=7)[0], expected)
-    for uri in ("models:/digits@nobody", "runs:/abc/generator", "models:/../x"):
-        with pytest.raises(ModelError, match=r"MLFLOW_TRACKING_URI") as error:
-            Generator.load(uri)
-        assert str(error.value).startswith(uri)
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]

@@ -39,13 +39,8 @@ def test_given_latents_and_labels_the_page_draws_the_pixels_of_torch(
     page: Page, tmp_path: Path, kind: str, channels: int
 ) -> None:
     height, width = (28, 28) if kind == "demo" else (9, 30)
-    compare_drawings(
-        page, generator_of(kind, channels=channels, height=height, width=width), tmp_path, 20
-    )
-
-
-def test_a_thousand_latents_and_labels_give_the_pixels_of_torch(page: Page, tmp_path: Path) -> None:
-    compare_drawings(page, generator_of(), tmp_path, 1000)
+    generator = generator_of(kind, channels=channels, height=height, width=width)
+    compare_drawings(page, generator, tmp_path, 1000 if kind == "deconv" else 20)
 
 
 @pytest.mark.slow
@@ -77,11 +72,8 @@ def test_a_seed_draws_the_latents_that_it_draws_in_torch(
     np.testing.assert_allclose(found, draw_latents(seed, 100, 7), atol=3e-6)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_picture_is_the_one_that_cgan_draws_with_the_seed(
-    page: Page, tmp_path: Path, channels: int
-) -> None:
-    generator = generator_of(channels=channels)
+def test_the_picture_is_the_one_that_cgan_draws_with_the_seed(page: Page, tmp_path: Path) -> None:
+    generator = generator_of(channels=3)
     show(page, generator, tmp_path, "#text=2024&seed=7")
     assert_alike(pixels(page), side_by_side(generator.draw("2024", seed=7)))
     assert label(page) == "2024, drawn with seed 7"
@@ -129,58 +121,22 @@ def test_what_is_typed_is_drawn_and_what_is_no_class_is_told(page: Page, tmp_pat
     assert label(page).startswith("7" * 200 + ",") and "first 200 of 201" in words(page, "fault")
 
 
-ZOO = ("<img src=x onerror=alert(1)>", "a", "A", "new york", "York", "</script>", "b & c", "７")
-LETTERS = tuple("ABCDEFGHIJKLMNOP")
-
-
-@pytest.mark.parametrize(
-    ("names", "cases"),
-    [
-        (
-            ZOO,
-            [
-                ("NEW YORK, york", "new york, York", ""),
-                ("new york york a", "new york, York, a", ""),
-                ("0, 7", f"{ZOO[0]}, ７", ""),
-                (f"{ZOO[5].upper()}, B & C", "</script>, b & c", ""),
-                ("york, <b>x</b>", "York", "“<b>x</b>” is not a class."),
-            ],
-        ),
-        (
-            LETTERS,
-            [
-                ("Head, m", "H, E, A, D, M", ""),
-                ("head 15", "H, E, A, D, P", ""),
-                ("Zed 3", "D", "“Zed” is not a class."),
-            ],
-        ),
-        (("one", "two", "three"), [("two 2 one", "two, three, one", "")]),
-        (
-            ("3", "5", "9"),
-            [("9 3", "9, 3", ""), ("0", "9, 3", "“0” is not a class.")],
-        ),
-        (
-            ("ab", "AB", "c"),
-            [("AB c", "AB, c", ""), ("c aB", "c", "“aB” is not a class: is it “ab” or “AB”?")],
-        ),
-    ],
-)
-def test_classes_are_called_by_name_or_number(
-    page: Page, tmp_path: Path, names: tuple[str, ...], cases: list[tuple[str, str, str]]
+def test_names_with_markup_are_text_and_what_is_no_class_is_told(
+    page: Page, tmp_path: Path
 ) -> None:
-    """Names with markup are text: they stay as they are, and run nothing."""
-    generator = generator_of(names=names, classes=len(names), height=8, width=8)
-    show(page, generator, tmp_path)
+    names = ("<img src=x onerror=alert(1)>", "a", "A", "</script>", "b & c")
+    show(page, generator_of(names=names, classes=5, height=8, width=8, features=4), tmp_path)
     assert label(page) == f"{', '.join(names[:4])}, drawn with seed 0"
     options = page.run("Array.from(document.getElementById('play-from').options, (o) => o.text)")
     assert options == list(names)
-    assert words(page, "hint").startswith(f"The classes are {', '.join(names[:12])}")
-    for text, drawn, told in cases:
+    assert words(page, "hint").startswith(f"The classes are {', '.join(names)}")
+    for text, drawn, told in (
+        (f"{names[0].upper()}, B & C", f"{names[0]}, b & c", ""),
+        ("a, <b>x</b>", "a", "“<b>x</b>” is not a class."),
+    ):
         set_text(page, text)
         assert label(page) == f"{drawn}, drawn with seed 0"
         assert words(page, "fault") == told
-        if not told:  # what the page reads, `cgan draw` reads alike
-            assert ", ".join(names[one] for one in generator.labels(text)) == drawn
 
 
 def test_a_seed_that_is_none_is_told_and_the_picture_stays(page: Page, tmp_path: Path) -> None:
@@ -251,13 +207,6 @@ def test_moved_latents_stay_as_long_as_they_were_and_meet_at_distance_one(
     np.testing.assert_allclose(moved[2] / lengths[2][:, None], np.tile(aim, (5, 1)), atol=1e-5)
 
 
-def test_at_the_edge_of_the_square_all_drawings_share_one_style(page: Page, tmp_path: Path) -> None:
-    show(page, generator_of(), tmp_path, "#text=7777&x=1&y=0")
-    alike = pixels(page).reshape(28, 4, 28, 3).std(axis=1).mean()
-    show(page, generator_of(), tmp_path, "#text=7777")
-    assert alike < pixels(page).reshape(28, 4, 28, 3).std(axis=1).mean() / 2
-
-
 def test_a_link_opens_the_same_picture(page: Page, tmp_path: Path) -> None:
     generator = generator_of()
     show(page, generator, tmp_path)
@@ -290,22 +239,18 @@ def test_a_link_opens_the_same_picture(page: Page, tmp_path: Path) -> None:
     assert words(page, "said") == "Link copied. It opens this picture."
 
 
-@pytest.mark.parametrize(
-    "link",
-    [
+def test_a_bad_link_breaks_nothing(page: Page, tmp_path: Path) -> None:
+    for link in (
         "#seed=-1&x=2&y=no&from=10&to=1.5&mix=NaN&of=x",
         "#seed=1e99&x=&mix=Infinity&from=__proto__",
         "#%E0%A4%A&=&&text",
         "#text=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E" + "A" * 10_000,
-        "#believe",
         "#__proto__=1&constructor=2",
-    ],
-)
-def test_a_bad_link_breaks_nothing(page: Page, tmp_path: Path, link: str) -> None:
-    show(page, generator_of(), tmp_path, link)
-    assert (value(page, "seed"), value(page, "x"), value(page, "mix")) == ("0", "0", "0")
-    set_text(page, "55")
-    assert label(page) == "55, drawn with seed 0"
+    ):
+        show(page, generator_of(), tmp_path, link)
+        assert (value(page, "seed"), value(page, "x"), value(page, "mix")) == ("0", "0", "0"), link
+        set_text(page, "55")
+        assert label(page) == "55, drawn with seed 0"
 
 
 def test_everything_is_reached_and_done_by_keyboard_alone(page: Page, tmp_path: Path) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from browser import Page, browsing
-from conftest import ROOT
+from browser import Page
+from conftest import ROOT, TINY
 from finished_project import STEPS, finish, page_data
 from numpy.typing import NDArray
 from synthetic import make_images, write_csv
+from visitor import browser as browser
+from visitor import page as page
 
 from cgan.data.dataset import load_dataset, split
 from cgan.errors import CganError, ModelError
 from cgan.files import md5_of, write_json
-from cgan.model.model_file import load_generator
+from cgan.model.model_file import load_generator, save_network
 from cgan.model.sampling import draw
 from cgan.page import charts
 from cgan.page.compare_page import compare_page, read_page
@@ -52,18 +53,54 @@ HOSTILE = (
 HOSTILE_NAMES = [*HOSTILE[:2], "אבג' \" & ${1} \\u003c"]  # printable, as names are
 
 
-def made(project: Path, **given: Any) -> dict[str, Any]:
-    """A finished project's page, written → the data in it."""
-    finish(project / "inbox/digits.csv", **given)
-    page = run_page(load_params(), CACHE)
-    RUN_PAGE.write_text(page, encoding="utf-8")
-    return page_data(page)
+def page_made() -> dict[str, Any]:
+    """Write the page of what lies in the working directory → the data in it."""
+    RUN_PAGE.write_text(run_page(load_params(), CACHE), encoding="utf-8")
+    return run_of_page()
 
 
-def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_passport(
-    project: Path,
-) -> None:
-    run = made(project)["run"]
+def run_of_page() -> dict[str, Any]:
+    run: dict[str, Any] = page_data(RUN_PAGE.read_text(encoding="utf-8"))["run"]
+    return run
+
+
+def change_facts(**facts: Any) -> None:
+    """In the generator's file, whose weights stay."""
+    network, known = load_generator(GENERATOR)
+    save_network(GENERATOR, network, known | facts)
+
+
+def change_params(**sections: dict[str, Any]) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    for section, values in sections.items():
+        params[section] |= values
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
+    csv = write_csv(folder / "inbox/digits.csv", *make_images())
+    shutil.copy(ROOT / "params.yaml", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        change_params(**TINY)
+        finish(csv)
+        page_made()
+    return folder
+
+
+@pytest.fixture
+def finished(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished project with its page; the working directory."""
+    folder = shutil.copytree(template, tmp_path / "finished")
+    monkeypatch.chdir(folder)
+    return Path(folder)
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_passport() -> None:
+    run = run_of_page()
     report = json.loads(EVALUATION.read_text())
     metrics = {row["key"]: row for row in run["metrics"]}
     accuracy = report["conditional_accuracy"]
@@ -104,8 +141,8 @@ def test_a_long_curve_keeps_its_last_record(count: int, tmp_path: Path) -> None:
     assert rows[-1] == [count - 1, 0.5] and min(count, POINTS / 2) <= len(rows) <= POINTS
 
 
-def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing(project: Path) -> None:
-    made(project)
+@pytest.mark.usefixtures("finished")
+def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing() -> None:
     first = RUN_PAGE.read_text()
     assert run_page(load_params(), CACHE) == first
     library = re.search(r'id="chart-library">([^<]*)<', first)
@@ -116,8 +153,14 @@ def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing(project: 
     assert "url(" not in markup and "@import" not in markup
 
 
-def test_a_drawing_stands_beside_the_training_images_that_are_nearest(project: Path) -> None:
-    drawn = made(project)["run"]["drawn"]
+@pytest.mark.usefixtures("finished")
+def test_a_drawing_stands_beside_the_training_images_that_are_nearest_and_the_worst_come_first() -> (
+    None
+):
+    drawn = run_of_page()["drawn"]
+    worst = drawn["worst"]["probability"]
+    assert worst == sorted(worst) and max(worst) <= max(drawn["random"]["probability"])
+    assert drawn["random"]["asked"] != sorted(drawn["random"]["asked"])
     data = load_dataset(TRAIN_DATA)
     lines = (CSV).read_text().splitlines()
     for near in (*drawn["random"]["near"], *drawn["worst"]["near"]):
@@ -134,13 +177,6 @@ def test_a_drawing_stands_beside_the_training_images_that_are_nearest(project: P
             assert [round(1e4 * other["distance"]) for other in near] in known
 
 
-def test_the_worst_drawings_come_first_and_others_are_chosen_at_random(project: Path) -> None:
-    drawn = made(project)["run"]["drawn"]
-    worst = drawn["worst"]["probability"]
-    assert worst == sorted(worst) and max(worst) <= max(drawn["random"]["probability"])
-    assert drawn["random"]["asked"] != sorted(drawn["random"]["asked"])
-
-
 def test_rows_of_one_colour_double_or_contradict_each_other_have_their_lines(
     project: Path,
 ) -> None:
@@ -151,7 +187,8 @@ def test_rows_of_one_colour_double_or_contradict_each_other_have_their_lines(
     path = write_csv(project / "inbox/digits.csv", images, labels)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:4], "", *lines[4:]]) + "\n")  # row 4 stands in line 6
-    data = made(project)["run"]["data"]
+    finish(path)
+    data = page_made()["data"]
     assert data["one_colour"]["rows"] == [
         {"row": 6, "line": 8, "label": int(labels[5])},
         {"row": 8, "line": 10, "label": int(labels[7])},
@@ -165,12 +202,10 @@ def test_a_label_that_looks_wrong_is_shown_with_its_line(project: Path) -> None:
     images, labels = shapes(40)
     wrong = np.array([7, 30, 77])
     labels[wrong] = (labels[wrong] + 1) % 3
-    write_csv(project / "inbox/digits.csv", images, labels)
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    params["train_judge"] |= {"total_kimg": 4.0, "batch_size": 32, "width": 8}
-    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    suspects = made(project)["run"]["data"]["suspects"]
-    held = split(images, labels, **params["preprocess"])[1]
+    change_params(train_judge={"total_kimg": 4.0, "batch_size": 32, "width": 8})
+    finish(write_csv(project / "inbox/digits.csv", images, labels))
+    suspects = page_made()["data"]["suspects"]
+    held = split(images, labels, **load_params().preprocess.model_dump())[1]
     assert [row["heldout"] for row in suspects["rows"]] == [
         row["row"] - 1 in held for row in suspects["rows"]
     ]
@@ -189,9 +224,9 @@ def shapes(per_class: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return (noise + 100 * labels[:, None, None, None]).astype(np.uint8), labels
 
 
-def test_numbers_that_are_none_are_left_out_of_the_page(project: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("finished")
+def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
     """A loss that ran away, a distance that could not be taken."""
-    made(project)
     lines = PROBES.read_text().splitlines()
     columns = lines[0].split(",")
     cells = [line.split(",") for line in lines[1:]]
@@ -202,65 +237,64 @@ def test_numbers_that_are_none_are_left_out_of_the_page(project: Path, tmp_path:
     report["conditional_accuracy"]["value"] = float("nan")
     report["conditional_accuracy"]["by_class"][1] = float("nan")
     EVALUATION.write_text(json.dumps(report))
-    RUN_PAGE.write_text(run_page(load_params(), CACHE), encoding="utf-8")
-    run = page_data(RUN_PAGE.read_text())["run"]
+    run = page_made()
     assert [row[at] for row in run["probes"]["rows"]] == [float(cells[0][at]), None, None]
     accuracy = next(row for row in run["metrics"] if row["key"] == "conditional_accuracy")
     assert (accuracy["value"], accuracy["low"], accuracy["high"]) == (None, None, None)
     assert run["classes"][1]["accuracy"] is None and run["classes"][0]["low"] is not None
-    with opened(tmp_path / "profile", RUN_PAGE) as page:
-        page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-        for n in range(page.run("document.querySelectorAll('.chart').length")):
-            chart = f"document.querySelectorAll('.chart')[{n}]"
-            # Scrolled to again at each look: what is drawn above moves it.
-            page.until(f"({chart}.scrollIntoView(), Boolean({chart}.querySelector('svg')))", 60)
-        assert "NaN" not in page.run("document.querySelector('main').innerText")
-        rows = "[...document.querySelectorAll('#classes tbody tr')].map((r) => r.innerText)"
-        assert any("1\t–\t–" in row for row in page.run(rows))
+    show(page)
+    page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    for n in range(page.run("document.querySelectorAll('.chart').length")):
+        chart = f"document.querySelectorAll('.chart')[{n}]"
+        # Scrolled to again at each look: what is drawn above moves it.
+        page.until(f"({chart}.scrollIntoView(), Boolean({chart}.querySelector('svg')))", 60)
+    assert "NaN" not in page.run("document.querySelector('main').innerText")
+    rows = "[...document.querySelectorAll('#classes tbody tr')].map((r) => r.innerText)"
+    assert any("1\t–\t–" in row for row in page.run(rows))
     numbers, _ = compare_page(read_page(RUN_PAGE), read_page(RUN_PAGE), CACHE)
     changes = {row["name"]: row for row in page_data(numbers)["compare"]["metrics"]}
     assert changes["conditional accuracy"]["change"] is None
 
 
-def test_names_that_do_not_fit_the_classes_are_not_shown(project: Path) -> None:
+@pytest.mark.usefixtures("finished")
+def test_names_that_do_not_fit_the_classes_are_not_shown() -> None:
     for names in ([1, 1, 1], ["a", "b"], ["a", "b", "\ud800"], ["a", "b", "c\u202e"]):
-        found = made(project, class_names=names)
-        assert found["class_names"] is None and found["run"]["class_names"] is None
+        change_facts(class_names=names)
+        assert page_made()["class_names"] is None
+        assert page_data(RUN_PAGE.read_text(encoding="utf-8"))["class_names"] is None
 
 
-def test_half_a_character_in_a_runs_name_is_no_reason_to_fail(project: Path) -> None:
-    made(project)
+@pytest.mark.usefixtures("finished")
+def test_half_a_character_in_a_runs_name_is_no_reason_to_fail() -> None:
     RUN_REFERENCE.write_text(json.dumps({"run_name": "half \ud800"}))
-    RUN_PAGE.write_text(run_page(load_params(), CACHE), encoding="utf-8")
-    run = page_data(RUN_PAGE.read_text(encoding="utf-8"))["run"]
-    assert run["lineage"]["run_name"] == "half \ufffd"
+    assert page_made()["lineage"]["run_name"] == "half \ufffd"
     assert "<title>half \ufffd</title>" in RUN_PAGE.read_text(encoding="utf-8")
 
 
-def test_hashes_are_those_by_which_dvc_knows_the_files(project: Path) -> None:
-    files = {f["path"]: f["md5"] for f in made(project)["run"]["lineage"]["files"]}
+@pytest.mark.usefixtures("finished")
+def test_hashes_are_those_by_which_dvc_knows_the_files() -> None:
+    files = {f["path"]: f["md5"] for f in run_of_page()["lineage"]["files"]}
     assert files[str(JUDGE)] == md5_of(JUDGE) and files[str(CSV)] == md5_of(CSV)
 
 
-def test_what_differs_from_the_preset_is_told(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (project / "presets").symlink_to(ROOT / "presets")
-    params = made(project)["run"]["params"]
+def test_what_differs_from_the_preset_is_told(finished: Path) -> None:
+    (finished / "presets").symlink_to(ROOT / "presets")
+    params = page_made()["params"]
     rows = {row["key"]: row for row in params["rows"]}
     assert params["preset"] in {path.stem for path in (ROOT / "presets").glob("*.yaml")}
     assert rows["train.batch_size"]["value"] == 8 and rows["train.batch_size"]["preset"] != 8
     assert "preset" not in rows["train.seed"] and not any(k.startswith("gate.") for k in rows)
 
 
-def test_a_generator_of_other_data_or_another_evaluation_has_no_page(project: Path) -> None:
-    made(project)
+@pytest.mark.usefixtures("finished")
+def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
     report = json.loads(EVALUATION.read_text())
-    report["passport"]["generator_digest"] = "0" * 64
-    write_json(EVALUATION, report)
+    whole = report["passport"] | {"generator_digest": "0" * 64}
+    write_json(EVALUATION, report | {"passport": whole})
     with pytest.raises(ModelError, match="another generator than"):
         run_page(load_params(), CACHE)
-    finish(project / "inbox/digits.csv", data_sha256="0" * 64)
+    write_json(EVALUATION, report)
+    change_facts(data_sha256="0" * 64)
     with pytest.raises(ModelError, match=f"{GENERATOR}: trained on another CSV"):
         run_page(load_params(), CACHE)
 
@@ -286,17 +320,9 @@ def test_a_damaged_copy_of_the_library_is_put_together_again(
 # -- In a browser ---------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def opened(folder: Path, file: Path, width: int = 1280) -> Iterator[Page]:
-    """The page, from disk. Afterwards: no fault in its console, and no request."""
-    with browsing(folder, width) as page:
-        page.resize(width, 800)
-        page.requests.clear()
-        page.open(file.resolve().as_uri())
-        yield page
-        assert page.errors == []
-        asked = {url for url in page.requests if not url.startswith(("data:", "blob:", "chrome"))}
-        assert asked <= {file.resolve().as_uri()}
+def show(page: Page, width: int = 1280) -> None:
+    page.resize(width, 800)
+    page.open(RUN_PAGE.resolve().as_uri())
 
 
 def see(page: Page, selector: str) -> dict[str, float]:
@@ -310,35 +336,36 @@ def see(page: Page, selector: str) -> dict[str, float]:
     return box
 
 
+@pytest.mark.usefixtures("finished")
 def test_in_a_browser_the_previews_go_by_keyboard_and_the_charts_tell_their_values(
-    project: Path, tmp_path: Path
+    page: Page,
 ) -> None:
-    made(project)
-    with opened(tmp_path / "profile", RUN_PAGE) as page:
-        assert page.run("document.querySelectorAll('.chart[data-drawn]').length") < 9, "lazily"
-        caption = "document.querySelector('.scrubber figcaption').textContent"
-        picture = "document.querySelector('.scrubber img').src"
-        assert page.run(caption) == "step 10"
-        last = page.run(picture)
-        page.run("document.querySelector('.scrubber input').focus()")
-        page.press("ArrowLeft")
-        assert page.run(caption) == "step 5" and page.run(picture) != last
-        see(page, ".chart")
-        page.until("Boolean(document.querySelector('.chart[data-drawn] svg'))")
-        middle = see(page, ".chart svg")
-        page._ask("Input.dispatchMouseEvent", type="mouseMoved", **middle)
-        page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
-        assert "step" in page.run("document.querySelector('#vg-tooltip-element').innerText")
-        page.run("document.querySelector('.zoom button').click()")
-        page.look(0.5)
-        page.run("document.querySelector('.charted details').open = true")
-        page.until("Boolean(document.querySelectorAll('.charted details tbody tr').length === 3)")
+    show(page)
+    assert page.run("document.querySelectorAll('.chart[data-drawn]').length") < 9, "lazily"
+    caption = "document.querySelector('.scrubber figcaption').textContent"
+    picture = "document.querySelector('.scrubber img').src"
+    assert page.run(caption) == "step 10"
+    last = page.run(picture)
+    page.run("document.querySelector('.scrubber input').focus()")
+    page.press("ArrowLeft")
+    assert page.run(caption) == "step 5" and page.run(picture) != last
+    see(page, ".chart")
+    page.until("Boolean(document.querySelector('.chart[data-drawn] svg'))")
+    middle = see(page, ".chart svg")
+    page._ask("Input.dispatchMouseEvent", type="mouseMoved", **middle)
+    page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
+    assert "step" in page.run("document.querySelector('#vg-tooltip-element').innerText")
+    page.run("document.querySelector('.zoom button').click()")
+    page.look(0.5)
+    page.run("document.querySelector('.charted details').open = true")
+    page.until("Boolean(document.querySelectorAll('.charted details tbody tr').length === 3)")
 
 
+@pytest.mark.usefixtures("finished")
 def test_in_a_browser_the_worst_classes_are_charted_and_only_what_is_mistaken_is_seen_as_another(
-    project: Path, tmp_path: Path
+    page: Page,
 ) -> None:
-    run = made(project)["run"]
+    run = run_of_page()
     names = [f"class {n}" for n in range(70)]  # the first are the best
     facts = {"low": 0.1, "high": 1, "distance": None, "different": None}
     classes = [{"label": n, "accuracy": 1 - n / 100, **facts} for n in range(70)]
@@ -352,81 +379,80 @@ def test_in_a_browser_the_worst_classes_are_charted_and_only_what_is_mistaken_is
     whole = page_data(text) | {"run": changed}
     end = text.index("</script>", start)
     RUN_PAGE.write_text(text[:start] + json.dumps(whole) + text[end:], encoding="utf-8")
-    with opened(tmp_path / "profile", RUN_PAGE) as page:
-        cards = "[...document.querySelectorAll('#drawings .cards p')].map((p) => p.innerText)"
-        said = [card.split("\n")[0] for card in page.run(cards)]
-        assert said == ["class 0", "class 1, seen as class 2"] * 16
-        see(page, "#classes .chart")
-        page.until("Boolean(document.querySelector('#classes .chart svg'))")
-        marks = "[...document.querySelectorAll('#classes svg path[aria-label]')].map((e) => e.ariaLabel)"
-        charted = {name for name in names for mark in page.run(marks) if f"{name};" in mark}
-        assert charted == set(names[10:])
+    show(page)
+    cards = "[...document.querySelectorAll('#drawings .cards p')].map((p) => p.innerText)"
+    said = [card.split("\n")[0] for card in page.run(cards)]
+    assert said == ["class 0", "class 1, seen as class 2"] * 16
+    see(page, "#classes .chart")
+    page.until("Boolean(document.querySelector('#classes .chart svg'))")
+    marks = (
+        "[...document.querySelectorAll('#classes svg path[aria-label]')].map((e) => e.ariaLabel)"
+    )
+    charted = {name for name in names for mark in page.run(marks) if f"{name};" in mark}
+    assert charted == set(names[10:])
 
 
+@pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.slow)])
-def test_on_a_phone_nothing_has_to_be_moved_sideways(
-    project: Path, tmp_path: Path, width: int
-) -> None:
-    made(project, class_names=["a" * 80, "b", "c"])
-    with opened(tmp_path / "profile", RUN_PAGE, width) as page:
-        page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-        page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
-        see(page, "#lineage")
-        page.look(1)
-        assert page.run("document.documentElement.scrollWidth") <= width
+def test_on_a_phone_nothing_has_to_be_moved_sideways(page: Page, width: int) -> None:
+    change_facts(class_names=["a" * 80, "b", "c"])
+    page_made()
+    show(page, width)
+    page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
+    see(page, "#lineage")
+    page.look(1)
+    assert page.run("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize("names", [HOSTILE_NAMES, ["constructor", "__proto__", "toString"]])
-def test_markup_in_class_names_params_and_tags_is_text(
-    project: Path, tmp_path: Path, names: list[str]
-) -> None:
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    params["data"]["path"] = HOSTILE[1]
-    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
-    reference = {
+def test_markup_in_class_names_params_and_tags_is_text(page: Page, names: list[str]) -> None:
+    change_params(data={"path": HOSTILE[1]})
+    change_facts(class_names=names)
+    reference = json.loads(RUN_REFERENCE.read_text()) | {
         "run_name": HOSTILE[0],
         "experiment": HOSTILE[2],
         "origin": {HOSTILE[1]: HOSTILE[0], "commit": HOSTILE[2], "__proto__": "odd"},
     }
-    made(project, reference=reference, class_names=names)
-    with opened(tmp_path / "profile", RUN_PAGE) as page:
-        page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-        page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
-        see(page, "#classes .chart")
-        page.until("Boolean(document.querySelector('#classes .chart[data-drawn] svg'))")
-        page._ask("Input.dispatchMouseEvent", type="mouseMoved", **see(page, "#classes .chart svg"))
-        page.look(0.5)
-        assert page.run("document.title") == HOSTILE[0]
-        assert page.run("document.querySelectorAll('main img[src=x], main script').length") == 0
-        text = page.run("document.querySelector('#believe').textContent")
-        assert all(words in text for words in (*HOSTILE, *names))
+    write_json(RUN_REFERENCE, reference)
+    page_made()
+    show(page)
+    page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
+    see(page, "#classes .chart")
+    page.until("Boolean(document.querySelector('#classes .chart[data-drawn] svg'))")
+    page._ask("Input.dispatchMouseEvent", type="mouseMoved", **see(page, "#classes .chart svg"))
+    page.look(0.5)
+    assert page.run("document.title") == HOSTILE[0]
+    assert page.run("document.querySelectorAll('main img[src=x], main script').length") == 0
+    text = page.run("document.querySelector('#believe').textContent")
+    assert all(words in text for words in (*HOSTILE, *names))
 
 
-def test_a_run_that_has_not_reached_mlflow_is_told_with_what_delivers_it(
-    project: Path, tmp_path: Path
-) -> None:
-    made(project, reference={"run_id": None})
-    with opened(tmp_path / "profile", RUN_PAGE) as page:
-        text = page.run("document.querySelector('#lineage').textContent")
-        assert (
-            "This page was made before the run had reached MLflow, so it holds no run id. "
-            "cgan track flush delivers it; dvc repro --force page makes the page again."
-        ) in text
-        ids = page.run("[...document.querySelectorAll('[id]')].map((e) => e.id)")
-        assert len(set(ids)) == len(ids), "an id is one element's"
+@pytest.mark.usefixtures("finished")
+def test_a_run_that_has_not_reached_mlflow_is_told_with_what_delivers_it(page: Page) -> None:
+    write_json(RUN_REFERENCE, json.loads(RUN_REFERENCE.read_text()) | {"run_id": None})
+    page_made()
+    show(page)
+    text = page.run("document.querySelector('#lineage').textContent")
+    assert (
+        "This page was made before the run had reached MLflow, so it holds no run id. "
+        "cgan track flush delivers it; dvc repro --force page makes the page again."
+    ) in text
+    ids = page.run("[...document.querySelectorAll('[id]')].map((e) => e.id)")
+    assert len(set(ids)) == len(ids), "an id is one element's"
 
 
-def test_a_browser_that_cannot_draw_charts_says_so_and_keeps_the_numbers(
-    project: Path, tmp_path: Path
-) -> None:
-    made(project)
+@pytest.mark.usefixtures("finished")
+def test_a_browser_that_cannot_draw_charts_says_so_and_keeps_the_numbers(page: Page) -> None:
     text = re.sub(r'(id="chart-library">)[^<]*', r"\1AAAA", RUN_PAGE.read_text(encoding="utf-8"))
     RUN_PAGE.write_text(text, encoding="utf-8")
-    with opened(tmp_path / "profile", RUN_PAGE) as page:
-        see(page, "#classes .chart")
-        page.until(
-            "document.querySelector('#classes .chart').textContent === "
-            "'This browser cannot draw the chart; the numbers are below.'"
-        )
-        page.run("document.querySelector('#training details').open = true")
-        page.until("document.querySelectorAll('#training details tbody tr').length === 3")
+    show(page)
+    see(page, "#classes .chart")
+    page.until(
+        "document.querySelector('#classes .chart').textContent === "
+        "'This browser cannot draw the chart; the numbers are below.'"
+    )
+    page.run("document.querySelector('#training details').open = true")
+    page.until("document.querySelectorAll('#training details tbody tr').length === 3")

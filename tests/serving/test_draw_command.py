@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from cgan.cli import app
 from cgan.errors import CganError
-from cgan.model.model_file import load_generator, save_network, save_tensors
+from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.serving.generator import Generator
@@ -78,12 +78,6 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_others() -> None:
     assert a != c
 
 
-def test_without_a_name_the_picture_is_named_after_its_text() -> None:
-    assert run("31415").exit_code == 0
-    with Image.open("drawn/31415.png") as picture:
-        assert picture.size == (4 * 5 * 28, 4 * 28)
-
-
 def test_what_gets_no_name_goes_where_git_does_not_look() -> None:
     for arguments in (["31415"], ["--grid", "--rows", "1"], ["--per-class", "1"]):
         assert run(*arguments).exit_code == 0
@@ -105,13 +99,7 @@ def test_a_long_text_is_drawn_in_lines_and_enlarged_less_so_that_it_fits_a_page(
     assert not pixels[56:, 16 * 28 :].any()
 
 
-def test_twenty_digits_still_stand_in_one_line() -> None:
-    assert run("7" * 20, "--scale", "1", "--out", "line.png").exit_code == 0
-    with Image.open("line.png") as picture:
-        assert picture.size == (20 * 28, 28)
-
-
-def test_a_grid_has_rows_of_variants_of_the_text() -> None:
+def test_a_grid_has_rows_of_variants_of_the_text_or_of_every_class() -> None:
     assert run("407", "--grid", "--rows", "3", "--scale", "1", "--out", "grid.png").exit_code == 0
     images = expected([4, 0, 7] * 3, 0)[:, 0]
     with Image.open("grid.png") as picture:
@@ -120,13 +108,10 @@ def test_a_grid_has_rows_of_variants_of_the_text() -> None:
     for index, image in enumerate(images):
         y, x = 1 + index // 3 * 29, 1 + index % 3 * 29
         assert np.array_equal(pixels[y : y + 28, x : x + 28], image)
-
-
-def test_a_grid_alone_draws_every_class() -> None:
     assert run("--grid", "--rows", "2", "--scale", "1").exit_code == 0
     with Image.open("drawn/grid.png") as picture:
         pixels = np.asarray(picture)
-    assert pixels.shape == (2 * 29 + 1, 10 * 29 + 1)
+    assert pixels.shape == (2 * 29 + 1, 10 * 29 + 1), "every class"
     assert np.array_equal(pixels[1:29, -29:-1], expected(list(range(10)), 0)[9, 0])
 
 
@@ -140,6 +125,9 @@ def test_a_set_as_npz_has_images_and_labels_and_needs_no_pickle() -> None:
     assert labels.dtype == np.int64
     assert np.bincount(labels).tolist() == [7] * 10
     assert np.array_equal(images, expected(labels.tolist(), 3)[:, 0])
+    assert run("--per-class", "3", "--seed", "3", "--out", "few.npz").exit_code == 0
+    with np.load("few.npz", allow_pickle=False) as few:
+        assert np.array_equal(few["images"], images[:30]), "a smaller set is the beginning"
 
 
 def test_a_set_as_csv_is_in_kaggles_form() -> None:
@@ -150,7 +138,7 @@ def test_a_set_as_csv_is_in_kaggles_form() -> None:
     assert np.array_equal(table.drop(columns="label").to_numpy(), images.reshape(20, 784))
 
 
-@pytest.mark.parametrize("out", ["drawn/", "drawn", "deep/drawn"])
+@pytest.mark.parametrize("out", ["drawn/", "deep/drawn"])
 def test_a_set_as_a_folder_has_a_png_for_each_drawing(out: str) -> None:
     before = os.umask(0o027)
     try:
@@ -165,20 +153,6 @@ def test_a_set_as_a_folder_has_a_png_for_each_drawing(out: str) -> None:
         with Image.open(f"{out}/{index % 10}/{index % 10}_{index // 10:05d}.png") as picture:
             assert np.array_equal(np.asarray(picture), image)
     assert not list(Path(out).parent.glob(".*.tmp"))
-
-
-@pytest.mark.parametrize("out", ["a.npz", "a.csv", "a"])
-def test_a_smaller_set_is_the_beginning_of_a_larger_one(out: str) -> None:
-    for count, folder in (("3", "few"), ("20", "many")):
-        assert run("--per-class", count, "--seed", "3", "--out", f"{folder}/{out}").exit_code == 0
-    if out == "a.npz":
-        with np.load("few/a.npz") as few, np.load("many/a.npz") as many:
-            assert np.array_equal(few["images"], many["images"][:30])
-    elif out == "a.csv":
-        assert Path("many/a.csv").read_text().startswith(Path("few/a.csv").read_text())
-    else:
-        for path in Path("few").rglob("*.png"):
-            assert path.read_bytes() == (Path("many") / path.relative_to("few")).read_bytes()
 
 
 def test_colour_and_more_than_ten_classes_work_in_every_form() -> None:
@@ -235,27 +209,6 @@ def test_ink_and_paper_take_the_place_of_white_and_black() -> None:
     assert pixels[grey == 255].tolist() == [[0, 0, 128]] * int((grey == 255).sum())
 
 
-@pytest.mark.parametrize(
-    ("colours", "words"),
-    [
-        (["--ink", "blak"], "`ink` blak: not a colour. Give a name, such as navy, or #RRGGBB."),
-        (["--paper", ""], "`paper` : not a colour"),
-        (["--ink", "red", "--paper", "#f00"], "the same colour shows nothing"),
-    ],
-)
-def test_a_colour_that_is_none_or_shows_nothing_is_refused(colours: list[str], words: str) -> None:
-    before = files()
-    assert words in refusal("2", *colours)
-    assert files() == before
-
-
-def test_a_model_that_draws_in_colour_takes_no_ink() -> None:
-    save(COLOUR)
-    before = files()
-    assert "this model draws in colour" in refusal("2", "--ink", "black")
-    assert files() == before
-
-
 def test_smooth_enlarges_each_drawing_by_lanczos() -> None:
     for model, labels in ((GREY, [2, 0]), (COLOUR, [11, 3])):
         save(model)
@@ -305,19 +258,6 @@ def test_open_says_so_where_no_viewer_opens_it_and_the_picture_is_there(
     assert Path("drawn/2.png").is_file()
 
 
-def test_another_model_file_can_be_named() -> None:
-    Path("elsewhere").mkdir()
-    shutil.move(MODEL, "elsewhere/g.safetensors")
-    assert run("1", "--model", "elsewhere/g.safetensors").exit_code == 0
-
-
-def test_a_model_file_that_is_not_there_is_told_with_how_to_make_one() -> None:
-    MODEL.unlink()
-    message = refusal("1", "--model", str(MODEL))
-    assert message.startswith("models/generator.safetensors: not found.")
-    assert "dvc repro" in message
-
-
 def drawn_by_the_package(labels: list[int], seed: int) -> np.ndarray:
     return np.concatenate(list(Generator.load().draw(labels, seed)), axis=1)
 
@@ -345,13 +285,6 @@ def test_the_packages_own_is_called_digits_and_else_gives_way_to_the_projects() 
         assert run(*arguments, *model).output == "x.png: 56×28 pixels, seed 0\n"
         with Image.open("x.png") as picture:
             assert np.array_equal(np.asarray(picture), pixels)
-
-
-def test_a_character_that_is_no_class_is_named() -> None:
-    message = refusal("20x4", "--out", "year.png")
-    assert (
-        message == "'x', character 3 of the text to draw, is not a class. The classes are 0 to 9."
-    )
 
 
 def test_a_typing_error_is_told_before_torch_is_imported() -> None:
@@ -382,53 +315,43 @@ def test_any_text_is_let_pass_to_a_model_that_is_elsewhere_which_may_have_a_clas
     assert "there is no MLflow store" in refusal(text, "--model", "runs:/0/generator")
 
 
-@pytest.mark.parametrize("option", ["--show", "--open", "--smooth", "--ink=red", "--paper=red"])
-def test_a_set_of_drawings_is_no_picture(option: str) -> None:
-    assert "--per-class makes data" in refusal("--per-class", "2", option)
-
-
-@pytest.mark.parametrize(
-    "arguments", [[], ["2", "--per-class", "3"], ["--grid", "--per-class", "3"]]
-)
-def test_nothing_or_two_things_to_draw_is_refused(arguments: list[str]) -> None:
-    assert "TEXT or --grid (or both), or --per-class" in refusal(*arguments)
+ONE_OF = "TEXT or --grid (or both), or --per-class"
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["2", "--out", "year.jpg"], ".png"),
-        (["2", "--out", "drawn.npz"], ".png"),
-        (["--per-class", "2", "--out", "drawn.png"], ".npz, .csv"),
-        (["--per-class", "2", "--out", "drawn.parquet"], ".npz, .csv"),
+        ("2 --ink blak", "`ink` blak: not a colour. Give a name, such as navy, or #RRGGBB."),
+        ("2 --paper=", "`paper` : not a colour"),
+        ("2 --ink red --paper #f00", "the same colour shows nothing"),
+        ("20x4", "'x', character 3 of the text to draw, is not a class. The classes are 0 to 9."),
+        ("1 --model none.safetensors", "none.safetensors: not found."),
+        *((f"--per-class 2 --{option}", "makes data") for option in ("show", "open", "smooth")),
+        *((f"--per-class 2 --{option}", "makes data") for option in ("ink=red", "paper=red")),
+        ("", ONE_OF),
+        ("2 --per-class 3", ONE_OF),
+        ("--grid --per-class 3", ONE_OF),
+        ("2 --out year.jpg", ".png"),
+        ("2 --out drawn.npz", ".png"),
+        ("--per-class 2 --out drawn.png", ".npz, .csv"),
+        ("--per-class 2 --out drawn.parquet", ".npz, .csv"),
+        ("--per-class 1000000000 --out drawn.npz", "at most"),
+        ("--per-class 20000 --out drawn/", "at most"),
+        pytest.param(f"{'1' * 5000} --scale 64 --out long.png", "at most", id="long"),
+        pytest.param(f"{'12' * 500} --grid --rows 100 --scale 8", "at most", id="large"),
     ],
 )
-def test_an_ending_that_does_not_fit_is_refused_with_those_that_do(
-    arguments: list[str], words: str
+def test_f74_what_cannot_be_drawn_is_refused_in_words_and_no_file_is_touched(
+    arguments: str, words: str
 ) -> None:
     before = files()
-    message = refusal(*arguments)
-    assert arguments[-1] in message
-    assert words in message
+    assert words in refusal(*arguments.split())
     assert files() == before
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--per-class", "1000000000", "--out", "drawn.npz"],
-        ["--per-class", "20000", "--out", "drawn/"],
-        ["1" * 5000, "--scale", "64", "--out", "long.png"],
-        ["12" * 500, "--grid", "--rows", "100", "--scale", "8", "--out", "grid.png"],
-    ],
-)
-def test_f74_absurd_counts_are_refused_at_once_with_the_most_that_is_possible(
-    arguments: list[str],
-) -> None:
-    before = files()
-    message = refusal(*arguments)
-    assert "at most" in message
-    assert files() == before
+def test_a_model_that_draws_in_colour_takes_no_ink() -> None:
+    save(COLOUR)
+    assert "this model draws in colour" in refusal("2", "--ink", "black")
 
 
 @pytest.mark.parametrize(
@@ -451,98 +374,23 @@ FORMS = [["2", "--out", "old.png"], ["--per-class", "1", "--out", "old.npz"]]
 FORMS += [["--per-class", "1", "--out", "old.csv"], ["--per-class", "1", "--out", "old/"]]
 
 
-def damage_truncated() -> None:
-    MODEL.write_bytes(MODEL.read_bytes()[:-100])
-
-
-def damage_flipped() -> None:
-    content = bytearray(MODEL.read_bytes())
-    content[-7] ^= 16
-    MODEL.write_bytes(content)
-
-
-def damage_empty() -> None:
-    MODEL.write_bytes(b"")
-
-
-def damage_pickle() -> None:
-    MODEL.write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR.")
-
-
-def damage_torch_archive() -> None:
-    torch.save({"weights": torch.zeros(3)}, MODEL)
-
-
-def damage_header_of_petabytes() -> None:
-    MODEL.write_bytes((2**50).to_bytes(8, "little") + b"{" * 100)
-
-
-def damage_architecture_of_terabytes() -> None:
-    huge = Architecture("deconv", 4096, 4096, 4096, 4096, 4096, 4096)
-    facts = {"architecture": huge.to_json()}
-    save_tensors(MODEL, "generator", {"linear.weight": torch.zeros(2)}, facts)
-
-
-def damage_architecture_of_zero() -> None:
-    facts = {"architecture": {**GREY.to_json(), "height": 0}}
-    save_tensors(MODEL, "generator", load_generator(MODEL)[0].state_dict(), facts)
-
-
-def damage_other_numbers() -> None:
-    doubles = {name: t.double() for name, t in load_generator(MODEL)[0].state_dict().items()}
-    save_tensors(MODEL, "generator", doubles, {"architecture": GREY.to_json()})
-
-
-def damage_folder() -> None:
-    MODEL.unlink()
-    MODEL.mkdir()
-
-
 @pytest.mark.parametrize("arguments", FORMS, ids=lambda a: a[-1])
-@pytest.mark.parametrize(
-    "damage",
-    [
-        damage_truncated,
-        damage_flipped,
-        damage_empty,
-        damage_pickle,
-        damage_torch_archive,
-        damage_header_of_petabytes,
-        damage_architecture_of_terabytes,
-        damage_architecture_of_zero,
-        damage_other_numbers,
-        damage_folder,
-    ],
-)
-def test_f38_f39_a_damaged_or_hostile_model_is_refused_in_a_line_and_no_file_is_touched(
-    damage: object, arguments: list[str]
+def test_f38_a_damaged_model_is_refused_in_a_line_and_no_file_is_touched(
+    arguments: list[str],
 ) -> None:
+    MODEL.write_bytes(MODEL.read_bytes()[:-100])
     for name in ("old.png", "old.npz", "old.csv"):
         Path(name).write_text("kept")
-    assert callable(damage)
-    damage()
     before = files()
     message = refusal(*arguments)
-    assert "\n" not in message
-    assert message.startswith("models/generator.safetensors: ")
+    assert "\n" not in message and message.startswith("models/generator.safetensors: ")
     assert files() == before
-
-
-def test_f38_the_command_itself_ends_with_one_line_and_exit_code_1() -> None:
-    damage_truncated()
-    done = subprocess.run(
-        [sys.executable, "-m", "cgan.cli", "draw", "1"], capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith("Error: models/generator.safetensors: ")
-    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.skipif(
     os.geteuid() == 0 and not shutil.which("setpriv"), reason="root writes anywhere"
 )
-@pytest.mark.parametrize("arguments", FORMS, ids=lambda a: a[-1])
+@pytest.mark.parametrize("arguments", [FORMS[0], FORMS[-1]], ids=lambda a: a[-1])
 def test_f55_a_read_only_folder_is_refused_with_the_reason(arguments: list[str]) -> None:
     folder = Path("locked")
     folder.mkdir()
@@ -563,18 +411,13 @@ def test_f55_a_read_only_folder_is_refused_with_the_reason(arguments: list[str])
     assert (folder / "old.png").read_text() == "kept"
 
 
-def test_a_folder_with_something_in_it_is_not_written_into() -> None:
-    Path("drawn").mkdir()
-    Path("drawn/mine.txt").write_text("kept")
-    before = files()
-    assert "not empty" in refusal("--per-class", "1", "--out", "drawn")
-    assert files() == before
-
-
-def test_an_existing_empty_folder_is_filled() -> None:
+def test_an_empty_folder_is_filled_and_one_with_something_in_it_is_not_written_into() -> None:
     Path("drawn.v2").mkdir()
     assert run("--per-class", "1", "--out", "drawn.v2").exit_code == 0
     assert len(list(Path("drawn.v2").rglob("*.png"))) == 10
+    before = files()
+    assert "not empty" in refusal("--per-class", "1", "--out", "drawn.v2")
+    assert files() == before
 
 
 def test_an_existing_picture_is_replaced_not_written_through() -> None:

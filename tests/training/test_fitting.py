@@ -110,13 +110,13 @@ LARGE = """
 import torch
 from cgan.data.dataset import Dataset
 from cgan.training.fitting import sparsity
-images = torch.zeros(1000, 3, 256, 256, dtype=torch.uint8)  # 0.2 GB, as floats 0.8
-assert sparsity(Dataset(images, torch.arange(1000) % 3, {"classes": 3})) == 0
+images = torch.zeros(500, 3, 256, 256, dtype=torch.uint8)  # 0.1 GB, as floats 0.4
+assert sparsity(Dataset(images, torch.arange(500) % 3, {"classes": 3})) == 0
 """
 
 
 def test_large_images_are_compared_in_bounded_memory(tmp_path: Path) -> None:
-    assert peak_bytes(LARGE, tmp_path) < 0.9e9
+    assert peak_bytes(LARGE, tmp_path) < 0.6e9
 
 
 def test_large_images_lie_as_far_apart_as_they_do_made_smaller() -> None:
