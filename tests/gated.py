@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,14 @@ def settled(root: Path) -> Iterator[None]:
         patch.setenv("DVC_ROOT", str(root))
         patch.chdir(root)
         yield
+
+
+@contextlib.contextmanager
+def copied(root: Path, target: Path) -> Iterator[Path]:
+    """A copy of a project to work in."""
+    shutil.copytree(root, target)
+    with settled(target):
+        yield target
 
 
 class _SameProcess:
