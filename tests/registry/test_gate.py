@@ -496,29 +496,25 @@ def killed(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "nth", "done"),
+    ("owner", "name", "nth"),
     [
-        pytest.param(Registry, "log_once", 2, False, id="the champion's numbers are missing"),
-        pytest.param(MlflowClient, "update_model_version", 1, False, id="the page is missing"),
-        pytest.param(Registry, "promote", 1, False, id="judged, not promoted"),
-        pytest.param(Registry, "_update_what_follows", 2, False, id="the other aliases as before"),
-        pytest.param(Registry, "promote", 1, True, id="promoted, not told"),
-        pytest.param(MlflowClient, "update_model_version", 2, False, id="half of it told"),
+        pytest.param(Registry, "log_once", 2, id="the champion's numbers are missing"),
+        pytest.param(Registry, "promote", 1, id="judged, not promoted"),
+        pytest.param(Registry, "_update_what_follows", 2, id="the other aliases as before"),
+        pytest.param(MlflowClient, "update_model_version", 2, id="half of it told"),
     ],
 )
 def test_f89_f97_gate_killed_at_any_point_is_finished_by_the_next_and_tells_once(
-    second: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, nth: int, done: bool
+    second: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, nth: int
 ) -> None:
     train(second, "second", 60)
     real, calls = getattr(owner, name), []
 
     def dying(*arguments: Any, **named: Any) -> Any:
         calls.append(name)
-        if len(calls) != nth:
-            return real(*arguments, **named)
-        if done:
-            real(*arguments, **named)
-        raise KeyboardInterrupt
+        if len(calls) == nth:
+            raise KeyboardInterrupt
+        return real(*arguments, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, dying)

@@ -258,7 +258,7 @@ def test_a_champion_whose_file_is_damaged_changes_nothing_until_it_is_mended_or_
     for each in (keeper, at_start):
         number, problem = serving(each)
         assert number == 1 and each.answers, "the one before"
-        assert "the champion, version 2 of `cgan`, cannot be loaded: " in problem
+        assert "the champion, version 2 of `cgan`, cannot be loaded" in problem
     damaged.write_bytes(whole)
     keeper._look()
     assert serving(keeper) == (2, "")

@@ -56,7 +56,7 @@ def test_a_signal_lets_requests_in_flight_finish_and_ends_with_0(
         answers: list[httpx.Response] = []
 
         def ask() -> None:
-            question = {"labels": [1] * 4000, "seed": 3}
+            question = {"labels": [1] * 2000, "seed": 3}
             answers.append(httpx.post(f"{client.base_url}/draw", json=question, timeout=60))
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
