@@ -20,6 +20,7 @@ from benchmarks import (
     large,
     quality,
     reading,
+    service,
     size,
     synthetic_csv,
     tables,
@@ -30,7 +31,6 @@ from benchmarks.contenders import (
     PEERS,
     PORT,
     KerasExample,
-    Malzantot,
     Ours,
     Peer,
     PytorchGan,
@@ -78,7 +78,7 @@ def weights(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
 
-@pytest.mark.parametrize("name", ["fast", "default", "demo"])
+@pytest.mark.parametrize("name", ["fast", "demo"])
 def test_what_is_timed_is_the_training_that_the_pipeline_runs(
     name: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,19 +120,6 @@ def test_peers_have_the_weights_of_their_originals(
     assert (weights(own.generator), weights(own.discriminator)) == (generator, discriminator)
 
 
-@pytest.mark.slow
-def test_malzantots_networks_have_a_hundred_million_weights(digits: Dataset) -> None:
-    own = Malzantot(digits)
-    maps = 64 * 28 * 28
-    assert (
-        weights(own.generator) == 11_000 + 1100 * maps + maps + 128 + (25 * 64 * 32 + 32) + 64 + 801
-    )
-    assert weights(own.discriminator) == (
-        832 + 64 + (25 * 32 * 64 + 64) + 128 + 11_000 + (maps + 1000) * 1024 + 1024 + 1025
-    )
-    own.train(1, threads=2)
-
-
 @pytest.mark.parametrize("peer", [PytorchGan, KerasExample])
 def test_a_look_at_a_peer_leaves_its_training_as_it_was(peer: type[Peer], digits: Dataset) -> None:
     asked = torch.arange(30) % 10
@@ -160,12 +147,9 @@ def test_flop_of_the_mlp_are_those_of_its_matrix_products(digits: Dataset) -> No
     assert flop_per_image(own) == pytest.approx(expected, rel=0.02)
 
 
-def test_ratios_are_taken_within_rounds() -> None:
+def test_ratios_are_taken_within_rounds_and_a_check_fails_below_its_bar() -> None:
     # the machine is half as fast in the second round: rates scatter, ratios don't
     assert throughput.ratios([800, 400, 810], [100, 50, 90]) == (8.0, 8.0, 9.0)
-
-
-def test_a_check_fails_below_its_bar() -> None:
     # whether the hardware has bfloat16 or emulates it
     for rate, bfloat16, held in ((900.0, 1e12, True), (700.0, 1e12, False), (700.0, 1e10, False)):
         rates = {2: {"preset `fast`": [rate], PORT: [100.0]}}
@@ -197,14 +181,9 @@ def figures(
     return {"images_per_s": {"1": rates, "2": rates}}, {"curves": curves}
 
 
-def test_time_to_a_bar_is_that_of_the_first_look_that_passes_in_both() -> None:
-    curve = quality.read_curves(figures()[1])[0]
-    assert curve.time_to((0.9, 30)) == 3
-    assert curve.time_to((0.5, 1)) == 6
-    assert curve.time_to((0.999, 30)) is None
-
-
 def test_ports_time_is_extrapolated_from_its_rate_until_it_was_measured() -> None:
+    curve = quality.read_curves(figures()[1])[0]
+    assert [curve.time_to(bar) for bar in ((0.9, 30), (0.5, 1), (0.999, 30))] == [3, 6, None]
     result = quality.compare_with_port(*figures())
     (check,) = result.checks
     # 870 steps of 64 images at 320 a second: 174 s, against 3 s
@@ -215,13 +194,9 @@ def test_ports_time_is_extrapolated_from_its_rate_until_it_was_measured() -> Non
     assert result.tables[0].rows[1][1:5:2] == ["90", "30×"]
     assert [row[-1] for row in result.tables[0].rows] == ["by its rate", "measured", "by its rate"]
     assert result.tables[0].rows[0][1] == "1125"  # 360,000 images at 320 a second
-
-
-def test_a_fast_that_never_arrives_breaks_the_promise() -> None:
     rates, found = figures()
-    found["curves"][0]["probes"] = [probe(1, 0.5, 20)]
-    (check,) = quality.compare_with_port(rates, found).checks
-    assert not check.held
+    found["curves"][0]["probes"] = [probe(1, 0.5, 20)]  # never arrives
+    assert not quality.compare_with_port(rates, found).checks[0].held
 
 
 @pytest.mark.slow
@@ -273,52 +248,39 @@ def test_tables_replace_what_is_between_their_markers_alone(tmp_path: Path) -> N
         tables.replace_between_markers(page, "b", "x")
 
 
-def test_docs_page_has_a_place_for_every_command() -> None:
-    page = (Path(__file__).parent.parent / "docs/benchmarks.md").read_text()
-    for name in ("short", "all", "gpu"):
-        assert (
-            len(re.findall(f"<!-- bench:{name} -->.*<!-- /bench:{name} -->", page, re.DOTALL)) == 1
-        )
-
-
-def test_every_run_names_a_preset_or_a_peer() -> None:
+def test_names_of_parts_runs_and_places_in_the_docs_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"fast", "default", "best", "demo", *(peer.name for peer in PEERS)}
     assert {run.who for scale in SCALES.values() for run in scale.runs} <= known
-
-
-def test_unknown_part_is_named_with_those_that_exist() -> None:
+    page = command.PAGE.read_text()
+    for name in ("short", "all", "gpu"):
+        place = f"<!-- bench:{name} -->.*<!-- /bench:{name} -->"
+        assert len(re.findall(place, page, re.DOTALL)) == 1
     with pytest.raises(CganError, match=r"no part `speed`\. There are: throughput, quality"):
         command.run(SCALES["tiny"], ["speed"], write=False)
-
-
-@pytest.mark.slow
-def test_a_trial_of_time_to_quality_leaves_curves_and_a_picture(
-    cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command.run(SCALES["tiny"], ["quality", "drawing"], write=False)
-    kept = json.loads((cache / "tiny/quality.json").read_text())
-    assert {curve["who"] for curve in kept["curves"]} == {"fast", "PyTorch-GAN cgan (MLP)"}
-    assert all(p["seconds"] > 0 for curve in kept["curves"] for p in curve["probes"])
-    assert {"date", "machine", "commit", "torch", "busy"} <= kept["facts"].keys()
-    assert (cache / "tiny/quality_over_time.png").read_bytes().startswith(b"\x89PNG")
-    printed = capsys.readouterr().out
-    assert "Time to quality: seconds of training" in printed
-    assert "Drawing 100 digits" in printed
-
-
-@pytest.mark.slow
-def test_all_parts_run(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command.run(SCALES["tiny"], None, write=False)
-    assert {path.stem for path in (cache / "tiny").glob("*.json")} == {*command.PARTS, "port"}
-    assert "What tracking costs a training" in capsys.readouterr().out
-
-
-def test_gpu_command_says_what_is_missing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(CganError, match=r"no CUDA device.*--device cpu"):
         command.gpu("cuda")
+
+
+@pytest.mark.slow
+def test_all_parts_run_and_leave_their_figures(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.run(SCALES["tiny"], None, write=False)
+    kept = {path.stem: json.loads(path.read_text()) for path in (cache / "tiny").glob("*.json")}
+    assert kept.keys() == {*command.PARTS, "port"}
+    curves, facts = kept["quality"]["curves"], kept["quality"]["facts"]
+    assert {curve["who"] for curve in curves} == {"fast", "PyTorch-GAN cgan (MLP)"}
+    assert all(probe["seconds"] > 0 for curve in curves for probe in curve["probes"])
+    assert {"date", "machine", "commit", "torch", "busy"} <= facts.keys()
+    assert (cache / "tiny/quality_over_time.png").read_bytes().startswith(b"\x89PNG")
+    served = kept["service"]
+    assert set(served["steady"]["statuses"]) == {"200"}, "ten digits, fifty times a second"
+    assert set(served["crowd"]["statuses"]) <= {"200", "429"}
+    assert served["grown_mb"] < service.MEMORY_MB
+    printed = capsys.readouterr().out
+    for title in ("Time to quality: seconds of", "Drawing 100 digits", "What tracking costs a tr"):
+        assert title in printed
 
 
 @pytest.mark.slow

@@ -33,22 +33,16 @@ def run_cgan(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_version_is_that_of_the_package() -> None:
+def test_version_is_that_of_the_package_which_is_typed_for_its_users() -> None:
     run = run_cgan("--version")
     assert (run.returncode, run.stdout) == (0, f"cgan {cgan.__version__}\n")
     assert importlib.metadata.version("cgan") == cgan.__version__
-
-
-def test_the_package_is_typed_for_its_users() -> None:
     assert (Path(cgan.__file__).parent / "py.typed").is_file()
 
 
-def test_completion_knows_the_commands() -> None:
+def test_completion_knows_the_commands_and_is_installed_for_a_shell(tmp_path: Path) -> None:
     run = run_cgan(_CGAN_COMPLETE="complete_bash", COMP_WORDS="cgan re", COMP_CWORD="1")
     assert run.stdout.split() == ["reproduce", "reevaluate", "report", "registry"]
-
-
-def test_completion_is_installed_for_a_shell(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     run = run_cgan("--install-completion", "bash", **env)
     assert run.returncode == 0, run.stderr
@@ -56,16 +50,11 @@ def test_completion_is_installed_for_a_shell(tmp_path: Path) -> None:
     assert ".bash_completions/cgan.sh" in (tmp_path / ".bashrc").read_text()
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["draw", "--help"], ["draw", "--no-such-option"], ["draw"]]
-)
-def test_no_color_is_respected_by_help_and_errors(arguments: list[str], tmp_path: Path) -> None:
-    run = run_cgan(*arguments, FORCE_COLOR="1", NO_COLOR="1")
-    assert run.stdout + run.stderr and not COLOUR.search(run.stdout + run.stderr)
-
-
-def test_help_is_coloured_on_a_terminal_otherwise() -> None:
+def test_help_is_coloured_on_a_terminal_and_no_color_is_respected_by_help_and_errors() -> None:
     assert COLOUR.search(run_cgan("--help", FORCE_COLOR="1").stdout)
+    for arguments in (["--help"], ["draw", "--no-such-option"]):
+        run = run_cgan(*arguments, FORCE_COLOR="1", NO_COLOR="1")
+        assert run.stdout + run.stderr and not COLOUR.search(run.stdout + run.stderr)
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])
@@ -108,7 +97,6 @@ def test_pages_on_a_port_that_is_taken_are_refused_with_the_option_for_another(
     ("module", "arguments", "said"),
     [
         ("cgan.cli", ["status"], "More           runs: `make ui` ? versions"),
-        ("cgan.cli", ["draw", "--help"], "Draw TEXT digit by digit"),
         ("cgan.stages.validate", [], "8 ? 8 pixels"),
     ],
 )

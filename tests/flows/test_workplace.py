@@ -243,7 +243,7 @@ def test_trees_of_runs_that_are_done_go_and_those_at_work_stay(
 def test_a_tree_in_which_records_wait_for_mlflow_stays(
     clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = workplace.prepare(clone, head(clone), "run") / ".cgan/tracking/one/journal.jsonl"
+    journal = workplace.prepare(clone, head(clone), "run") / ".cgan/runs/one/journal.jsonl"
     assert journal.name == RECORDS
     journal.parent.mkdir(parents=True)
     journal.touch()

@@ -229,7 +229,7 @@ def test_files_of_the_project_and_of_scheduled_runs_are_told(root: Path) -> None
         "reports/metrics.json",
         "reports/gate.json",
         ".cgan/production/prefect.json",
-        ".cgan/tracking/k/journal.jsonl",
+        ".cgan/runs/k/journal.jsonl",
     ],
 )
 @pytest.mark.parametrize("content", ["{", "[1]", '{"rows": "x", "time": 3, "quality": 7}'])

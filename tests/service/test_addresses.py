@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,20 +25,15 @@ from cgan.serving.generator import Generator
         ("/draw", 422, "`text`: required, found nothing"),
         ("/draw?text=1&labels=1", 422, "`labels`: there is no such field"),
         ("/draw?text=1&seed=x", 422, "found 'x'"),
-        ("/draw?text=1&seed=-1", 422, "found '-1'"),
         (
             "/draw?text=1&seed=9999999999999999999",
             422,
             "`seed`: expected a value less than or equal to",
         ),
-        ("/draw?text=%ff", 422, "is not a class"),
         ("/draw?" + "&".join(f"a{i}=1" for i in range(2000)), 422, "And 1,996 more."),
-        ("/draw?text=1&debug=1", 422, "`debug`: there is no such field"),
-        ("/draw?text=1&scale=", 422, "`scale`: expected"),
         ("/nowhere", 404, "there is no such address. There are /openapi.json, /, /draw, /model"),
         ("/draw/", 404, "there is no such address"),
         ("/docs", 404, "there is no such address"),
-        ("/redoc", 404, "there is no such address"),
         ("/..%2f..%2fetc/passwd", 404, "there is no such address"),
         ("/%0d%0aSet-Cookie:x", 404, "there is no such address"),
     ],
@@ -49,9 +45,7 @@ def test_f74_an_address_without_sense_is_refused_with_the_reason(
     assert (answer.status_code, words in detail(answer)) == (status, True), answer.text
 
 
-@pytest.mark.parametrize(
-    ("method", "path"), [("PUT", "/draw"), ("POST", "/"), ("DELETE", "/model")]
-)
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/draw"), ("POST", "/")])
 def test_another_method_is_refused_in_words(method: str, path: str, client: httpx.Client) -> None:
     answer = client.request(method, path)
     assert answer.status_code == 405
@@ -66,17 +60,11 @@ def test_another_method_is_refused_in_words(method: str, path: str, client: http
     ("host", "status"),
     [
         ("localhost", 200),
-        ("LOCALHOST:8000", 200),
         ("127.0.0.1:1", 200),
-        ("127.9.9.9", 200),
         ("[::1]:8000", 200),
         ("evil.example", 421),
-        ("evil.example:8000", 421),
         ("localhost.evil.example", 421),
-        ("127.0.0.1.evil.example", 421),
         ("192.168.0.7", 421),
-        ("0.0.0.0", 421),
-        ("[::1].evil.example", 200),  # no name that a browser has
         ("", 421),
     ],
 )
@@ -122,17 +110,20 @@ def test_a_page_of_another_site_may_show_few_drawings_and_read_nothing(
 # ------------------------------------------------------------------------------- what each tells
 
 
-def test_each_answer_names_the_model(client: httpx.Client, model: Path) -> None:
-    digest = Generator.load(model).facts["digest"]
-    for path in ("/", "/model", "/draw?text=1"):
-        assert client.get(path).headers["cgan-model-digest"] == digest
-
-
 def test_model_tells_facts_and_what_is_not_known_is_null(client: httpx.Client, model: Path) -> None:
+    facts = Generator.load(model).facts
+    for path in ("/", "/model", "/draw?text=1"):
+        assert client.get(path).headers["cgan-model-digest"] == facts["digest"]
     found = client.get("/model").json()
-    assert found["facts"] == Generator.load(model).facts
+    assert found["facts"] == facts
     assert (found["classes"], found["shape"], found["source"]) == (10, [28, 28], str(model))
     assert found["metrics"] is found["passport"] is found["version"] is None
+
+
+def about(asked: str) -> dict[str, Any]:
+    served = Keeper(asked).current
+    assert served
+    return served.about()
 
 
 def test_model_tells_the_quality_that_evaluate_found_of_this_generator(tmp_path: Path) -> None:
@@ -143,24 +134,19 @@ def test_model_tells_the_quality_that_evaluate_found_of_this_generator(tmp_path:
     }
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports/evaluation.json").write_text(json.dumps(report))
-    known = Keeper(str(path)).current
-    assert known
-    assert known.about()["metrics"]["conditional_accuracy"] == 0.9
-    assert known.about()["real_images"]["conditional_accuracy"] == 1.0
-    assert known.about()["passport"]["seed"] == 1
+    known = about(str(path))
+    assert known["metrics"]["conditional_accuracy"] == 0.9
+    assert known["real_images"]["conditional_accuracy"] == 1.0
+    assert known["passport"]["seed"] == 1
     a_model(path, seed=1)  # the report is of another one now
-    other = Keeper(str(path)).current
-    assert other
-    assert other.about()["metrics"] is None
+    assert about(str(path))["metrics"] is None
 
 
 def test_model_tells_the_quality_that_the_packages_own_file_states() -> None:
-    served = Keeper("digits").current
-    assert served
-    found = served.about()
+    found = about("digits")
     assert found["metrics"]["conditional_accuracy"] > 0.98
     assert found["real_images"]["conditional_accuracy"] > 0.98
-    assert found["passport"]["generator_digest"] == served.digest
+    assert found["passport"]["generator_digest"] == found["digest"]
 
 
 def test_it_lives_and_is_ready(client: httpx.Client) -> None:

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from conftest import MLFLOWS_OWN_WARNINGS
 from served import a_model, command, eventually, running
 from tracked import root as root
 
@@ -26,12 +27,7 @@ from cgan.service.app import Service
 from cgan.service.served import Keeper
 from cgan.serving.generator import Generator
 
-pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = MLFLOWS_OWN_WARNINGS
 NPZ = {"Accept": "application/x-npz"}
 
 
@@ -54,6 +50,18 @@ def registry(root: Path) -> Iterator[Registry]:
 
 def promote(registry: Registry, number: int) -> None:
     registry.promote(number, instead_of=registry.champion(), why="a test")
+
+
+def serving(keeper: Keeper) -> tuple[int | None, str]:
+    """Which version is served, and the problem."""
+    return (keeper.current.version if keeper.current else None), keeper.problem or ""
+
+
+def damage(registry: Registry, number: int) -> Path:
+    """Cut off the generator of a version in the store."""
+    [path] = Path("artifacts", registry.version(number).run_id).rglob("generator.safetensors")
+    path.write_bytes(path.read_bytes()[:-7])
+    return path
 
 
 def drawn(root: Path, number: int, seed: int) -> np.ndarray:
@@ -118,13 +126,11 @@ def test_what_is_served_is_told_with_its_quality_and_is_that_of_the_champion(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [None, "champion"])
 def test_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so(
-    asked: str | None, root: Path, registry: Registry
+    root: Path, registry: Registry
 ) -> None:
     promote(registry, 1)
-    arguments = ["--model", asked] if asked else []
-    with command(*arguments, folder=root) as (service, client):
+    with command(folder=root) as (service, client):
         assert state(client)["answers"] is True
         (root / "mlflow.db").rename(root / "elsewhere.db")
         eventually(lambda: state(client)["answers"] is False)
@@ -150,18 +156,14 @@ def blocked(root: Path) -> Path:
     return a_model(root / "models/generator.safetensors", seed=9)
 
 
-@pytest.mark.parametrize("asked", [None, "champion"])
 def test_f73_a_start_while_the_registry_is_away_serves_the_copy_of_the_last_champion(
-    asked: str | None,
-    root: Path,
-    registry: Registry,
-    blocked: Path,
-    caplog: pytest.LogCaptureFixture,
+    root: Path, registry: Registry, blocked: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     promote(registry, 2)
-    assert Keeper(asked).current
+    assert Keeper().current
     (root / "mlflow.db").rename(root / "elsewhere.db")
-    keeper = Keeper(asked)
+    assert Keeper("champion").current
+    keeper = Keeper()
     with running(Service(keeper)) as client:
         ready = client.get("/readyz")
         assert ready.status_code == 200
@@ -176,8 +178,7 @@ def test_f73_a_start_while_the_registry_is_away_serves_the_copy_of_the_last_cham
     assert "the copy kept on this machine" in caplog.text
     (root / "elsewhere.db").rename(root / "mlflow.db")
     keeper._look()
-    assert keeper.current
-    assert (keeper.current.version, keeper.current.kept, keeper.problem) == (2, False, None)
+    assert serving(keeper) == (2, "") and keeper.current and not keeper.current.kept
     assert keeper.current.metrics == {"fid_judge": 0.2}
 
 
@@ -241,59 +242,51 @@ def model(client: httpx.Client) -> dict[str, Any]:
     return found
 
 
-def test_a_champion_whose_file_is_damaged_changes_nothing_until_it_is_mended(
+def test_a_champion_whose_file_is_damaged_changes_nothing_until_it_is_mended_or_replaced(
     root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cgan.service.served.RETRY_S", 0.0)
+    client, first = registry.client, registry.version(1)
+    client.create_model_version("cgan", f"runs:/{first.run_id}/generator", first.run_id)
     promote(registry, 1)
     keeper = Keeper("champion")
-    [path] = Path("artifacts", registry.version(2).run_id).rglob("generator.safetensors")
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-7])
+    whole = Path("version-2.safetensors").read_bytes()
+    damaged = damage(registry, 2)
     promote(registry, 2)
+    at_start = Keeper("champion")
     keeper._look()
-    assert keeper.current
-    assert keeper.current.version == 1
-    assert keeper.answers
-    assert keeper.problem
-    assert "the champion, version 2 of `cgan`, cannot be loaded: " in keeper.problem
-    path.write_bytes(whole)
+    for each in (keeper, at_start):
+        number, problem = serving(each)
+        assert number == 1 and each.answers, "the one before"
+        assert "the champion, version 2 of `cgan`, cannot be loaded" in problem
+    damaged.write_bytes(whole)
     keeper._look()
-    assert (keeper.current.version, keeper.problem) == (2, None)
+    assert serving(keeper) == (2, "")
     before = keeper.current
     keeper._look()
-    assert keeper.current is before  # nothing is loaded again
-
-
-def test_a_damaged_champion_at_the_start_gives_way_to_the_one_before(
-    root: Path, registry: Registry
-) -> None:
-    promote(registry, 1)
-    promote(registry, 2)
-    [path] = Path("artifacts", registry.version(2).run_id).rglob("generator.safetensors")
-    path.write_bytes(b"")
-    keeper = Keeper("champion")
-    assert keeper.current
-    assert keeper.current.version == 1
-    assert keeper.problem
-    assert "version 2 of `cgan`, cannot be loaded" in keeper.problem
+    assert keeper.current is before, "nothing is loaded again"
+    promote(registry, 3)
+    at_start._look()
+    assert serving(at_start) == (3, "")
 
 
 def test_where_nobody_is_champion_a_file_is_served_until_somebody_is(
     root: Path, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def source() -> str:
+        assert keeper.current
+        return keeper.current.source
+
     keeper = Keeper()
-    assert keeper.current
-    assert keeper.current.source == "digits"  # the package's own
+    assert source() == "digits", "the package's own"
     shutil.copyfile("version-2.safetensors", a_model(root / "models/generator.safetensors"))
     keeper = Keeper()
-    assert keeper.current
-    assert keeper.current.source == "models/generator.safetensors"
+    assert source() == "models/generator.safetensors"
     assert "has no champion" in caplog.text
     assert "Served for now: models/generator.safetensors" in caplog.text
     promote(registry, 1)
     keeper._look()
-    assert keeper.current.version == 1
+    assert serving(keeper) == (1, "")
 
 
 @pytest.mark.slow
@@ -346,30 +339,23 @@ def test_metrics_that_cannot_be_read_now_are_asked_for_again(
     run_id = registry.version(1).run_id
     registry.client.log_dict(run_id, report, "reports/evaluation.json")
     promote(registry, 1)
-    away = threading.Event()
-    away.set()
-    listing = type(registry.client).list_artifacts
 
-    def list_artifacts(self: Any, *arguments: Any, **named: Any) -> Any:
-        if away.is_set():
-            raise ConnectionError("the store is away")
-        return listing(self, *arguments, **named)
+    def away(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("the store is away")
 
-    monkeypatch.setattr(type(registry.client), "list_artifacts", list_artifacts)
-    keeper = Keeper("champion")
-    assert keeper.current
-    assert keeper.current.metrics == {"fid_judge": 0.1}  # of the run, by the same keys
-    assert keeper.current.passport is None
-    assert keeper.problem
-    assert "reports/evaluation.json of run" in keeper.problem
-    keeper._look()
-    assert "cannot be read now" in str(keeper.problem)
-    away.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(registry.client), "list_artifacts", away)
+        keeper = Keeper("champion")
+        keeper._look()
+        assert keeper.current
+        assert keeper.current.metrics == {"fid_judge": 0.1}  # of the run, by the same keys
+        assert keeper.current.passport is None
+        assert f"reports/evaluation.json of run {run_id}" in str(keeper.problem)
+        assert "cannot be read now" in str(keeper.problem)
     keeper._look()
     assert keeper.problem is None
     assert keeper.current.passport == {"seed": 1}
-    assert keeper.current.metrics
-    assert keeper.current.metrics["fid_judge"] == 1.5
+    assert keeper.current.metrics and keeper.current.metrics["fid_judge"] == 1.5
     before = keeper.current
     keeper._look()
     assert keeper.current is before
@@ -394,23 +380,6 @@ def test_a_version_that_fails_in_whatever_way_is_not_tried_again_at_each_look(
         assert "version 2 of `cgan`, cannot be loaded (MemoryError)." in keeper.problem
         assert keeper.answers
     assert len(tries) == 1
-
-
-def test_a_good_champion_does_not_wait_behind_one_that_cannot_be_loaded(
-    root: Path, registry: Registry
-) -> None:
-    client, first = registry.client, registry.version(1)
-    client.create_model_version("cgan", f"runs:/{first.run_id}/generator", first.run_id)
-    promote(registry, 1)
-    keeper = Keeper("champion")
-    [path] = (root / "artifacts" / registry.version(2).run_id).rglob("generator.safetensors")
-    path.write_bytes(b"damaged")
-    promote(registry, 2)
-    keeper._look()
-    assert "version 2 of `cgan`, cannot be loaded" in str(keeper.problem)
-    promote(registry, 3)
-    keeper._look()
-    assert (keeper.current and keeper.current.version, keeper.problem) == (3, None)
 
 
 def test_the_registry_is_not_away_while_it_is_asked(

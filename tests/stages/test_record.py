@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recording import RecordingTracker
 
 from cgan.errors import ModelError
 from cgan.files import write_json
@@ -17,7 +18,6 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.project import EVALUATION, GENERATOR
 from cgan.stages import record
 from cgan.tracking.pages import REAL_IMAGES, real_images
-from recording import RecordingTracker
 
 REPORT: dict[str, Any] = {
     "conditional_accuracy": {"value": 0.91, "floor": 0.92, "by_class": [0.93, 0.61]},

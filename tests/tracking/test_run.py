@@ -272,7 +272,7 @@ import sys; from pathlib import Path
 from cgan.tracking.delivery import Delivery
 from cgan.tracking.store import store_uri
 root = Path(sys.argv[1])
-Delivery(root / ".cgan/tracking" / sys.argv[2], store_uri(root), root).deliver()
+Delivery(root / ".cgan/runs" / sys.argv[2], store_uri(root), root).deliver()
 """
     both = [
         subprocess.Popen([sys.executable, "-c", script, root, key], stderr=subprocess.PIPE)

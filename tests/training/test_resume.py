@@ -99,7 +99,7 @@ def until(true: Callable[[], Any], process: subprocess.Popen[str] | None = None)
 
 
 def checkpoints(project: Path) -> list[Path]:
-    return sorted(project.glob(".cgan/checkpoints/*/step-*.safetensors"))
+    return sorted(project.glob(".cgan/runs/*/step-*.safetensors"))
 
 
 def results(project: Path) -> dict[str, str]:
@@ -190,7 +190,7 @@ def test_f46_f47_a_signal_and_more_of_them_during_the_save_leave_a_checkpoint_th
         repo, sys.executable, "-m", "cgan.cli", "track", "flush"
     )  # on a busy machine something waits
     assert statuses(repo) == ["KILLED"]
-    assert not list(repo.glob(".cgan/checkpoints/*/.*.tmp"))
+    assert not list(repo.glob(".cgan/runs/*/.*.tmp"))
 
     resumed = run(repo, *STAGE).stdout
 
@@ -272,7 +272,7 @@ def test_f78_a_finished_result_of_other_code_or_damaged_is_not_taken_over(
     stage = [sys.executable, "-c", KILLED_AT, "checkpoints", "hand_over", "before", "any"]
     subprocess.run(stage, cwd=repo, env={**environment(), "DVC_STAGE": "train"}, check=False)
     if change == "damage":
-        (path,) = repo.glob(".cgan/checkpoints/*/finished/models/generator.safetensors")
+        (path,) = repo.glob(".cgan/runs/*/finished/models/generator.safetensors")
         path.write_bytes(path.read_bytes()[:-1])
     else:
         (repo / "cgan/training/monitoring.py").write_text(
@@ -367,7 +367,7 @@ def test_f55_a_place_for_results_that_cannot_be_written_is_refused_before_traini
     assert done.returncode == 1
     assert "Error: samples: cannot be written" in done.stdout
     assert "nothing was trained" in done.stdout
-    assert not (repo / ".cgan/checkpoints").exists()
+    assert not (repo / ".cgan/runs").exists()
 
 
 def cached(project: Path, name: str = "") -> dict[Path, str]:
