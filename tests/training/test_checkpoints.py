@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import torch
 from conftest import ROOT
 
 from cgan.model.model_file import digest_of, load_tensors
-from cgan.training.checkpoints import KEPT_S, Checkpoints, remove_abandoned
+from cgan.training.checkpoints import Checkpoints
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -36,19 +34,6 @@ def saved(folder: Path, *steps: int) -> Checkpoints:
 
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def test_folders_of_abandoned_trainings_go_in_time_but_for_that_of_the_training_at_hand(
-    tmp_path: Path,
-) -> None:
-    own, recent, abandoned = (tmp_path / name for name in ("own", "recent", "abandoned"))
-    for folder in (own, recent, abandoned):
-        saved(folder, 4)
-    long_ago = time.time() - KEPT_S - 60
-    for folder in (own, abandoned):
-        os.utime(folder, (long_ago, long_ago))
-    remove_abandoned(own)
-    assert sorted(tmp_path.iterdir()) == [own, recent]
 
 
 def test_newest_two_checkpoints_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:

@@ -133,7 +133,6 @@ def assert_one_training(project: Path, uninterrupted: dict[str, str]) -> None:
     again = rows(project, "select key, step from metrics group by key, step having count(*) > 1")
     assert not again
     assert len(rows(project, "select model_id from logged_models")) == 1
-    assert not checkpoints(project)
     assert "didn't change" in run(project, *REPRO).stdout
 
 
@@ -216,10 +215,10 @@ def test_f48_killed_between_the_end_of_the_stage_and_the_write_of_dvc_lock_nothi
 
     again = run(repo, *REPRO).stdout
 
-    assert "the finished result is taken over" in again and "Training deconv" not in again
+    assert f"Resuming at step {STEPS} of {STEPS}" in again
     assert_one_training(repo, uninterrupted)
     # DVC knows the result now: who asks for a training all the same gets one, and a run of its own.
-    assert "Training deconv" in run(repo, *REPRO, "--force").stdout
+    assert "Resuming" not in run(repo, *REPRO, "--force").stdout
     assert results(repo) == uninterrupted
     assert statuses(repo) == ["FINISHED", "FINISHED"]
 
@@ -241,23 +240,19 @@ def test_f65_a_training_that_goes_on_with_another_parameter_is_another_run(repo:
 
 KILLED_AT = """
 import os, signal, sys
-from cgan.training import checkpoints
-from cgan.tracking import journal, run
-from cgan.stages.runner import run_stage
 from cgan.stages import train
+from cgan.stages.runner import run_stage
+from cgan.tracking import run
+from cgan.tracking.follower import Follower
 
-owner, name, when, word = sys.argv[1:]
-owner = {"checkpoints": checkpoints, "tracker": journal.Run, "run": run,
-         "sender": run.Sender}[owner]
+owner, name, when = sys.argv[1:]
+owner = {"train": train, "run": run, "Run": run.Run, "Follower": Follower}[owner]
 plain = getattr(owner, name)
 
 def dying(*args, **kwargs):
     if when == "after":
         plain(*args, **kwargs)
-    if word in map(str, args) or word == "any":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if when == "before":
-        return plain(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 setattr(owner, name, dying)
 run_stage(train.main)
@@ -265,27 +260,25 @@ run_stage(train.main)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["damage", "other code"])
-def test_f78_a_finished_result_of_other_code_or_damaged_is_not_taken_over(
-    repo: Path, uninterrupted: dict[str, str], change: str
+@pytest.mark.parametrize(
+    "point",
+    [
+        "train write_outputs before",
+        "train write_outputs after",
+        "Run log_model after",
+        "Run close before",
+        "Follower finish before",
+        "Follower finish after",
+        "run write_json after",
+    ],
+)
+def test_f78_killed_at_any_point_of_its_end_a_training_is_one_run_with_each_record_once(
+    repo: Path, uninterrupted: dict[str, str], point: str
 ) -> None:
-    stage = [sys.executable, "-c", KILLED_AT, "checkpoints", "hand_over", "before", "any"]
-    subprocess.run(stage, cwd=repo, env={**environment(), "DVC_STAGE": "train"}, check=False)
-    if change == "damage":
-        (path,) = repo.glob(".cgan/runs/*/finished/models/generator.safetensors")
-        path.write_bytes(path.read_bytes()[:-1])
-    else:
-        (repo / "cgan/training/monitoring.py").write_text(
-            (repo / "cgan/training/monitoring.py").read_text() + "# new\n"
-        )
-    said = run(repo, *REPRO).stdout
-    assert "is not taken over" in said and "Training deconv" in said
-    assert results(repo) == uninterrupted
-    assert statuses(repo) == ["FINISHED", "FINISHED"], "another training, another run"
-    steps = rows(
-        repo, "select count(*) from metrics where key = 'loss/generator' group by run_uuid"
-    )
-    assert steps == [(STEPS // 10,), (STEPS // 10,)]
+    with running(repo, sys.executable, "-c", KILLED_AT, *point.split()) as training:
+        assert training.wait(120) == -signal.SIGKILL
+    run(repo, *REPRO)
+    assert_one_training(repo, uninterrupted)
 
 
 @pytest.mark.parametrize("file", ["params.yaml", "cgan/errors.py"])
