@@ -28,7 +28,7 @@ from cgan.data import kaggle, sources
 from cgan.errors import SourceError
 from cgan.params.sections import DataParams
 from cgan.tracking.follower import flush
-from cgan.tracking.records import runs
+from cgan.tracking.records import waiting
 
 MARK = f"planted-{uuid.uuid4().hex}"
 pytestmark = MLFLOWS_OWN_WARNINGS
@@ -165,7 +165,7 @@ def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
         with training(root, "finished") as tracker:
             log_steps(tracker)
             tracker.log_model(a_generator(root / "g.safetensors"), 500, {"digest": "d"})
-    assert len(list(runs(root).iterdir())) == 2, "both wait"
+    assert len(waiting(root)) == 2, "both wait"
     written.unlink()  # the only place where the key may be
     assert holding(root) == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
