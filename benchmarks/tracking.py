@@ -35,16 +35,18 @@ START_S = 90
 
 class Once(NamedTuple):
     """A training: seconds of its loop and around it (to open the run, to deliver the rest); CPU seconds
-    of its process and of its children, the sender above all."""
+    of its process and of its children, the follower above all."""
 
     loop_s: float
     around_s: float
     own_cpu_s: float
-    sender_cpu_s: float
+    follower_cpu_s: float
 
 
 def measure(ground: Ground, scale: Scale) -> Result:
-    logging.getLogger("cgan.tracking.run").setLevel(logging.ERROR)  # it says that servers are away
+    logging.getLogger("cgan.tracking.follower").setLevel(
+        logging.ERROR
+    )  # it says that servers are away
     params = _params(scale)
     found: dict[str, list[Once]] = {}
     with (
@@ -52,12 +54,12 @@ def measure(ground: Ground, scale: Scale) -> Result:
         contextlib.ExitStack() as stack,
     ):
         root = Path(folder)
-        stores = {"journal, MLflow on sqlite": f"sqlite:///{root / 'mlflow.db'}"}
+        stores = {"tracked, MLflow on sqlite": f"sqlite:///{root / 'mlflow.db'}"}
         if scale.tracking_server:
-            stores["journal, MLflow server"] = stack.enter_context(_server(root))
+            stores["tracked, MLflow server"] = stack.enter_context(_server(root))
         if scale.name != "tiny":
-            stores["journal, server is dead"] = f"http://127.0.0.1:{_free_port()}"
-            stores["journal, server hangs"] = stack.enter_context(_hanging())
+            stores["tracked, server is dead"] = f"http://127.0.0.1:{_free_port()}"
+            stores["tracked, server hangs"] = stack.enter_context(_hanging())
         for name, uri in stores.items():
             if "sqlite" in name or "MLflow server" in name:
                 # the first run makes the store's tables and the experiment: not every run's cost
@@ -110,7 +112,7 @@ def _once(ground: Ground, params: Params, root: Path, uri: str | None) -> Once:
         training_run(
             params,
             params.train,
-            uuid.uuid4().hex,
+            root / uuid.uuid4().hex,
             tags={},
             dataset=facts,
             reference=root / "run.json",
@@ -195,7 +197,7 @@ def tell(found: dict[str, list[Once]], params: Params) -> Result:
             "training loop, seconds",
             "to no tracking",
             "range",
-            "sender, CPU seconds",
+            "follower, CPU seconds",
             "of the training's",
             "around it, seconds",
         ],
@@ -203,25 +205,25 @@ def tell(found: dict[str, list[Once]], params: Params) -> Result:
     worst = 0.0
     for name, each in found.items():
         ratios = [a.loop_s / b.loop_s for a, b in zip(each, found[NONE], strict=True)]
-        share = statistics.median(one.sender_cpu_s / one.own_cpu_s for one in each)
+        share = statistics.median(one.follower_cpu_s / one.own_cpu_s for one in each)
         worst = max(worst, share)
         table.add(
             name,
             f"{statistics.median(one.loop_s for one in each):.2f}",
             f"{statistics.median(ratios):.3f}",
             f"{min(ratios):.3f}–{max(ratios):.3f}",
-            f"{statistics.median(one.sender_cpu_s for one in each):.2f}",
+            f"{statistics.median(one.follower_cpu_s for one in each):.2f}",
             f"{share:.1%}",
             f"{statistics.median(one.around_s for one in each):.1f}",
         )
     table.note = (
         f"Preset `default` for {params.train.total_steps:,} steps, with its previews and system metrics; "
         f"{len(found[NONE])} rounds, everyone in turn in each; medians, and medians of the ratios within a "
-        "round. The ratio of the loops is what a user feels, and as noisy as the machine; the sender's CPU "
+        "round. The ratio of the loops is what a user feels, and as noisy as the machine; the follower's CPU "
         "time is not, and its share of the training's is the most that it can take away where the "
-        "training uses all cores. The sender is a process of its own, at low priority: most of its CPU time "
+        "training uses all cores. The follower is a process of its own, at low priority: most of its work "
         "is the import of MLflow and the first contact with the store, once, so a short training "
-        "feels it and a long one doesn't. Around it: opening the run and waiting for the sender's last "
+        "feels it and a long one doesn't. Around it: opening the run and waiting for the follower's last "
         "delivery, at most 20 s, when a server is away."
     )
     raw = {"trainings": found}

@@ -1,4 +1,4 @@
-"""What `cgan gate` finds in a project: a CSV, its parts, a judge, a trained generator and its journal."""
+"""What `cgan gate` finds in a project: a CSV, its parts, a judge, a trained generator and its records."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def fitted(data: Dataset, steps: int) -> Generator:
 
 
 def train(root: Path, key: str, steps: int) -> str:
-    """What the stage train leaves: generator, reference, and a journal that nobody delivered yet."""
+    """What the stage train leaves: generator, reference, and records that nobody sent yet."""
     data = load_dataset(root / "data/processed/train.safetensors")
     path = root / "models/generator.safetensors"
     made = (data.metadata["digest"], steps)
@@ -125,10 +125,10 @@ def train(root: Path, key: str, steps: int) -> str:
     tracker.log_model(path, steps, {"digest": load_tensors(path, "generator")[1]["digest"]})
     tracker.write("end", status="FINISHED")
     tracker.close()
-    journal_header = json.loads((runs(root) / key / "run.json").read_text())
-    journal_header["tracking_uri"] = f"sqlite:///{root / 'mlflow.db'}"
-    write_json(runs(root) / key / "run.json", journal_header)
-    write_json(root / "models/mlflow_run.json", journal_header)
+    run_info = json.loads((runs(root) / key / "run.json").read_text())
+    run_info["tracking_uri"] = f"sqlite:///{root / 'mlflow.db'}"
+    write_json(runs(root) / key / "run.json", run_info)
+    write_json(root / "models/mlflow_run.json", run_info)
     return key
 
 

@@ -54,7 +54,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
     assert ("fsync", (path.stat().st_ino, 9)) in calls[:renamed]
 
 
-def test_a_closed_journal_is_on_the_disk_with_all_its_records(
+def test_a_closed_run_is_on_the_disk_with_all_its_records(
     tmp_path: Path, calls: list[tuple[str, Any]]
 ) -> None:
     tracker = Run(tmp_path, RunInfo("k", "a run", "cgan", ""), resume=False)

@@ -26,7 +26,7 @@ from cgan.tracking.delivery import RUN_KEY_TAG
 
 KILLS = int(os.environ.get("CGAN_KILLS", "5"))
 SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))
-VICTIMS = ("dvc", "group", "stage", "sender", "everything")
+VICTIMS = ("dvc", "group", "stage", "follower", "everything")
 # A kill can fall into DVC's write of dvc.lock. There is no committed one here to bring back, so it goes.
 WHOLE = (
     'python -m dvc status 2>&1 | grep --quiet "dvc.lock\' " && rm dvc.lock; '
@@ -134,7 +134,7 @@ def strike(project: Path, runner: subprocess.Popen[bytes], victim: str) -> bool:
             return False
         os.killpg(runner.pid, signal.SIGKILL)
         return True
-    word = {"dvc": "dvc", "stage": "cgan.stages", "sender": "cgan.tracking.follower"}.get(
+    word = {"dvc": "dvc", "stage": "cgan.stages", "follower": "cgan.tracking.follower"}.get(
         victim, ""
     )
     struck = False
@@ -151,7 +151,7 @@ def assert_undisturbed(project: Path, expected: dict[str, str]) -> None:
     assert results(project) == expected
     ((run_id, status),) = rows(project, "select run_uuid, status from runs")
     assert status == "FINISHED"
-    # Its key finds the run; its id isn't known where the sender was killed before it had said it.
+    # Its key finds the run; its id isn't known where the follower was killed before it had said it.
     reference = json.loads((project / "models/mlflow_run.json").read_text())
     assert reference["run_id"] in (None, run_id)
     assert reference["run_key"] and "</html>" in (project / "reports/run.html").read_text()
@@ -203,7 +203,7 @@ def test_f45_f78_f81_f82_f89_killed_at_random_the_pipeline_ends_as_if_nobody_had
             struck += hit
             finished = runner.wait() == 0 and not hit
             # The next one comes at once: what survives is in its way.
-            if victim in ("dvc", "sender"):
+            if victim in ("dvc", "follower"):
                 time.sleep(0.1)
         run(project)
         assert_undisturbed(project, expected)

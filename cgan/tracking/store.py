@@ -357,7 +357,7 @@ def store_locked(root: Path) -> Iterator[None]:
 
 
 def client_settings() -> dict[str, str]:
-    """Short timeouts and no retries: the sender tries again by itself, and knows when to give up."""
+    """Short timeouts and no retries: the follower tries again by itself, and knows when to give up."""
     return {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(HTTP_TIMEOUT_S),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",

@@ -692,7 +692,7 @@ def test_store_that_is_away_is_one_message_and_nothing_is_lost(
     assert gated()[0]["verdict"] == "promoted"
 
 
-def test_f79_f80_other_runs_journals_are_named_and_stop_no_gate(root: Path) -> None:
+def test_f79_f80_other_runs_records_are_named_and_stop_no_gate(root: Path) -> None:
     train(root, "first", 30)
     kept = {}
     for key, text in (("gone", None), ("damaged", '{"run_key": "dam')):

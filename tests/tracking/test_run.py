@@ -333,14 +333,14 @@ def test_f46_killed_training_is_resumed_in_its_own_run(root: Path) -> None:
         read_to(process, 80)
         process.terminate()
         assert process.wait(timeout=30)
-    flush(root)  # on a busy machine the sender's last seconds are too few
+    flush(root)  # on a busy machine the follower's last seconds are too few
     ((run_id, _, status),) = store.runs()
     assert status == "KILLED"
 
     with start_training(root, 60, 999) as process:  # its checkpoint is older than its death
         read_to(process, 160)
         process.kill()
-    wait_until(lambda: count_waiting(folder) == 0)  # the sender outlives it, and ends by itself
+    wait_until(lambda: count_waiting(folder) == 0)  # the follower outlives it, and ends by itself
     assert store.runs()[0][2] == "RUNNING"
 
     with start_training(root, 150, 200) as process:
