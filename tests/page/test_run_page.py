@@ -8,19 +8,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from browser import Page
 from conftest import ROOT, TINY
 from finished_project import STEPS, finish, page_data
-from numpy.typing import NDArray
 from synthetic import make_images, write_csv
 from visitor import browser as browser
 from visitor import page as page
 
-from cgan.data.dataset import load_dataset, split
+from cgan.data.dataset import load_dataset
 from cgan.errors import CganError, ModelError
 from cgan.files import md5_of, write_json
 from cgan.model.model_file import load_generator, save_network
@@ -196,32 +194,6 @@ def test_rows_of_one_colour_double_or_contradict_each_other_have_their_lines(
     first = {"row": 3, "line": 4, "label": int(labels[2])}
     assert [row["first"] for row in data["double"]["rows"]] == [first, first]
     assert [(row["row"], row["line"]) for row in data["conflicts"]["rows"]] == [(10, 12)]
-
-
-def test_a_label_that_looks_wrong_is_shown_with_its_line(project: Path) -> None:
-    images, labels = shapes(40)
-    wrong = np.array([7, 30, 77])
-    labels[wrong] = (labels[wrong] + 1) % 3
-    change_params(train_judge={"total_kimg": 4.0, "batch_size": 32, "width": 8})
-    finish(write_csv(project / "inbox/digits.csv", images, labels))
-    suspects = page_made()["data"]["suspects"]
-    held = split(images, labels, **load_params().preprocess.model_dump())[1]
-    assert [row["heldout"] for row in suspects["rows"]] == [
-        row["row"] - 1 in held for row in suspects["rows"]
-    ]
-    shown = [row for row in suspects["rows"] if row["row"] - 1 in wrong]
-    assert len(shown) == 3, suspects["rows"]
-    for row in shown:
-        assert row["line"] == row["row"] + 1
-        assert row["label"] == labels[row["row"] - 1]
-        assert row["suggested"] == (row["label"] - 1) % 3
-
-
-def shapes(per_class: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Black, grey and white images, with some noise: classes that a judge learns at once."""
-    images, labels = make_images(per_class)
-    noise = images % 32
-    return (noise + 100 * labels[:, None, None, None]).astype(np.uint8), labels
 
 
 @pytest.mark.usefixtures("finished")

@@ -57,15 +57,12 @@ def test_a_diagram_is_as_wide_as_a_readme_and_always_the_same(
     assert len(picture) - 40 < ink[-1] < len(picture) - 10, "ends with its last box"
 
 
-def test_the_demos_generator_is_traced_with_the_shapes_it_is_known_for() -> None:
+def test_a_trace_has_the_known_shapes_and_shows_a_crop() -> None:
     layers, output = trace(build_generator(DEMO))
     shapes = [layer.outputs for layer in layers if layer.kind == "convolution"]
     assert shapes == [(384, 4, 4), (192, 7, 7), (96, 14, 14), (1, 28, 28)]
     assert layers[0].inputs == (106, 1, 1)
     assert output == (1, 28, 28)
-
-
-def test_a_crop_shows_as_the_difference_of_last_layer_and_output() -> None:
     layers, output = trace(build_generator(GENERATORS[2]))
     assert layers[-1].outputs == (3, 32, 56)
     assert output == (3, 30, 50)

@@ -25,21 +25,15 @@ REPORT: dict[str, Any] = {
 }
 
 
-def test_a_share_has_wilsons_interval_for_as_many_images_as_it_is_of() -> None:
+def test_shares_and_distances_have_intervals_and_a_metric_of_unknown_spread_has_none() -> None:
     assert interval(REPORT, "conditional_accuracy") == share(0.9, 300)
     assert interval(REPORT, "coverage") == share(0.9, 40)
-
-
-def test_a_distance_has_students_interval_over_its_sets_of_drawings() -> None:
     low, high = interval(REPORT, "fid_judge") or (0, 0)
     reach = 4.303 * 0.3 / 3**0.5
     assert (low, high) == pytest.approx((2 - reach, 2 + reach))
     once = copy.deepcopy(REPORT)
     once["passport"]["draws"] = 1
     assert interval(once, "fid_judge") is None
-
-
-def test_a_metric_of_unknown_spread_and_one_that_was_not_measured_have_no_interval() -> None:
     assert interval(REPORT, "density") is None
     assert interval(REPORT, "recall") is None
     assert interval(REPORT, "worst_class_accuracy") is None, "the smallest of many is no share"

@@ -76,16 +76,15 @@ def test_an_image_moved_or_brightened_is_the_same_and_another_is_not(
     assert found.fill_diagonal_(1).min() > 0.5
 
 
-def test_a_distance_is_the_part_of_the_contrast_that_remains() -> None:
-    """Two columns pattern, orthogonal and of zero mean: at an angle, the rest is its sine."""
+def test_a_distance_is_the_part_of_the_contrast_that_remains_and_flat_images_are_like_no_other() -> (
+    None
+):
+    # Two columns pattern, orthogonal and of zero mean: at an angle, the rest is its sine.
     one = torch.tensor([1.0, -1.0]).repeat(12, 6)
     other = one.T
     images = torch.stack([128 + 80 * one, 128 + 80 * (0.8 * one + 0.6 * other), 128 + 80 * other])
     found = distances(images[:, None].to(torch.uint8), images[:, None].to(torch.uint8))
     assert found[0].tolist() == pytest.approx([0, 0.6, 1], abs=0.02)
-
-
-def test_images_of_one_colour_are_alike_and_like_no_other() -> None:
     flat = torch.tensor([0, 90, 255], dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 9, 9)
     digit = torch.eye(9, dtype=torch.uint8)[None, None] * 200
     assert distances(flat, flat).max() < 0.01
@@ -173,14 +172,11 @@ def test_a_few_pictures_of_a_class_are_counted_whatever_trifles_are_added(
     assert real == [pytest.approx(1000, rel=0.01)] * 10
 
 
-def test_real_images_that_nobody_saw_are_a_multitude_in_each_class(
+def test_real_images_are_a_multitude_and_only_the_class_with_few_pictures_has_few(
     digits: tuple[Dataset, Dataset],
 ) -> None:
     numbers, _ = different(drawings(digits[1], 100), ASKED, digits[0])
     assert all(number is not None and number > 200 for number in numbers)
-
-
-def test_only_the_class_with_few_pictures_has_few(digits: tuple[Dataset, Dataset]) -> None:
     images, one = drawings(digits[1], 100), drawings(digits[1], 1)
     images[ASKED == 4] = one[ASKED == 4]
     numbers, _ = different(images, ASKED, digits[0])

@@ -70,14 +70,6 @@ def test_a_text_is_drawn_digit_by_digit_with_nothing_between() -> None:
     assert np.array_equal(pixels, np.concatenate(list(expected([2, 0, 2, 4], 7)[:, 0]), axis=1))
 
 
-def test_the_same_seed_writes_the_same_bytes_and_another_seed_others() -> None:
-    for out, seed in (("a.png", "7"), ("b.png", "7"), ("c.png", "8")):
-        assert run("31415", "--seed", seed, "--out", out).exit_code == 0
-    a, b, c = (Path(f"{name}.png").read_bytes() for name in "abc")
-    assert a == b
-    assert a != c
-
-
 def test_what_gets_no_name_goes_where_git_does_not_look() -> None:
     for arguments in (["31415"], ["--grid", "--rows", "1"], ["--per-class", "1"]):
         assert run(*arguments).exit_code == 0

@@ -57,7 +57,7 @@ def test_the_shift_of_an_oblong_image_goes_by_its_short_side(height: int, width:
     assert chosen(oblong) == (2.5, 1, 240.0)
 
 
-def test_sparsity_is_0_of_copies_and_1_of_noise_whatever_the_contrast() -> None:
+def test_sparsity_is_a_median_of_0_for_copies_and_1_for_noise_whatever_contrast_and_size() -> None:
     data = noise(16)
     assert sparsity(data) == pytest.approx(1, abs=0.1)
     faint = Dataset(data.images // 8, data.labels, data.metadata)
@@ -66,9 +66,6 @@ def test_sparsity_is_0_of_copies_and_1_of_noise_whatever_the_contrast() -> None:
     assert sparsity(twice) < 0.01
     blank = Dataset(torch.zeros_like(data.images), data.labels, data.metadata)
     assert sparsity(blank) == 0
-
-
-def test_sparsity_is_a_median_and_leaves_the_global_generator_alone() -> None:
     data = noise(16, 61)
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -115,11 +112,8 @@ assert sparsity(Dataset(images, torch.arange(500) % 3, {"classes": 3})) == 0
 """
 
 
-def test_large_images_are_compared_in_bounded_memory(tmp_path: Path) -> None:
+def test_large_images_are_compared_smaller_and_in_bounded_memory(tmp_path: Path) -> None:
     assert peak_bytes(LARGE, tmp_path) < 0.6e9
-
-
-def test_large_images_lie_as_far_apart_as_they_do_made_smaller() -> None:
     data = noise(32)
     large = data.images.repeat_interleave(3, 2).repeat_interleave(3, 3)
     found = sparsity(Dataset(large, data.labels, data.metadata))
