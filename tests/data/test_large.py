@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import mmap
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from conftest import ROOT, TINY, peak_bytes, run_python
 from PIL import Image
 from synthetic import make_images, write_csv
 
+from benchmarks import large, synthetic_csv
 from cgan.data import csv_reader, csv_report, dataset
 from cgan.data.dataset import load_dataset, save_dataset
 from cgan.errors import DataError
@@ -165,3 +167,30 @@ def test_previews_and_contact_sheet_show_the_first_50_of_many_classes(project: P
     previews = train(load_dataset("data/processed/train.safetensors"), chosen).previews
     with Image.open(io.BytesIO(previews[0])) as picture:
         assert picture.size == (50 * 9 + 1, 8 * 9 + 1)
+
+
+@PROC
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_f88_every_stage_on_100_000_rows_takes_bounded_memory(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    """As `python -m benchmarks large` measures a million."""
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    csv = synthetic_csv.write_csv(tmp_path / "large.csv", 100_000)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in TINY.items():
+        params[section] |= values
+    params["data"] |= {"path": str(csv)}
+    params["preprocess"] |= {"holdout_fraction": 0.1}
+    params["evaluate"] |= {"samples": 2000, "draws": 1, "gan_train_kimg": 0.0}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    stages = [path.stem for path in (ROOT / "cgan/stages").glob("*.py")]
+    images = 100_000 * PIXELS
+    peaks = {}
+    for name in sorted(set(stages) - {"__init__", "runner"}, key=large.STAGES.index):
+        start = f"import runpy\nrunpy.run_module('cgan.stages.{name}', run_name='__main__')"
+        peaks[name] = peak_bytes(start, tmp_path)
+    assert peaks["download"] < 100e6 and peaks["validate"] < 140e6, peaks
+    assert max(peaks.values()) < 450e6 + 2 * images, peaks
