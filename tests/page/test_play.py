@@ -152,27 +152,6 @@ def test_a_seed_that_is_none_is_told_and_the_picture_stays(page: Page, tmp_path:
     assert MAX_SEED > 2**53 - 1  # what a page can say, cgan can draw
 
 
-def test_a_text_without_a_class_leaves_the_picture_with_its_name_and_then_all_is_drawn_anew(
-    page: Page, tmp_path: Path
-) -> None:
-    generator = generator_of()
-    page.downloads_to(tmp_path)
-    show(page, generator, tmp_path)
-    set_text(page, "31")
-    before = pixels(page)
-    set_text(page, "x")
-    page.click("#play-another")
-    idle(page)
-    assert value(page, "seed") == "1"
-    assert (pixels(page) == before).all() and label(page) == "31, drawn with seed 0"
-    page.click("#play-png")
-    page.downloaded(tmp_path / "31-seed-0.png")
-    assert words(page, "said").startswith("31-seed-0.png: ")
-    set_text(page, "31")
-    assert label(page) == "31, drawn with seed 1"
-    assert_alike(pixels(page), side_by_side(generator.draw("31", seed=1)))
-
-
 # -- Moving, and the link ----------------------------------------------------------------------------
 
 

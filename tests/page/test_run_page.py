@@ -152,9 +152,7 @@ def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing() -> None
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_drawing_stands_beside_the_training_images_that_are_nearest_and_the_worst_come_first() -> (
-    None
-):
+def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_first() -> None:
     drawn = run_of_page()["drawn"]
     worst = drawn["worst"]["probability"]
     assert worst == sorted(worst) and max(worst) <= max(drawn["random"]["probability"])
@@ -331,37 +329,6 @@ def test_in_a_browser_the_previews_go_by_keyboard_and_the_charts_tell_their_valu
     page.look(0.5)
     page.run("document.querySelector('.charted details').open = true")
     page.until("Boolean(document.querySelectorAll('.charted details tbody tr').length === 3)")
-
-
-@pytest.mark.usefixtures("finished")
-def test_in_a_browser_the_worst_classes_are_charted_and_only_what_is_mistaken_is_seen_as_another(
-    page: Page,
-) -> None:
-    run = run_of_page()
-    names = [f"class {n}" for n in range(70)]  # the first are the best
-    facts = {"low": 0.1, "high": 1, "distance": None, "different": None}
-    classes = [{"label": n, "accuracy": 1 - n / 100, **facts} for n in range(70)]
-    data = {**run["data"], "counts": [9] * 70, "means": {**run["data"]["means"], "count": 0}}
-    changed = run | {"class_names": names, "classes": classes, "data": data}
-    changed["confusion"] = {"matrix": None, "mistakes": []}
-    for part in ("random", "worst"):
-        changed["drawn"][part] |= {"asked": [0, 1] * 8, "seen": [0, 2] * 8}
-    text = RUN_PAGE.read_text(encoding="utf-8")
-    start = text.index('id="page-data">') + len('id="page-data">')
-    whole = page_data(text) | {"run": changed}
-    end = text.index("</script>", start)
-    RUN_PAGE.write_text(text[:start] + json.dumps(whole) + text[end:], encoding="utf-8")
-    show(page)
-    cards = "[...document.querySelectorAll('#drawings .cards p')].map((p) => p.innerText)"
-    said = [card.split("\n")[0] for card in page.run(cards)]
-    assert said == ["class 0", "class 1, seen as class 2"] * 16
-    see(page, "#classes .chart")
-    page.until("Boolean(document.querySelector('#classes .chart svg'))")
-    marks = (
-        "[...document.querySelectorAll('#classes svg path[aria-label]')].map((e) => e.ariaLabel)"
-    )
-    charted = {name for name in names for mark in page.run(marks) if f"{name};" in mark}
-    assert charted == set(names[10:])
 
 
 @pytest.mark.usefixtures("finished")

@@ -64,9 +64,7 @@ def test_an_empty_row_and_an_empty_matrix_are_drawn_without_a_warning() -> None:
     assert not coloured(confusion_matrix_image(np.zeros((3, 3), int), names(3))).any()
 
 
-def test_short_names_stand_at_rows_and_columns_and_long_or_foreign_ones_give_way_to_numbers() -> (
-    None
-):
+def test_short_names_stand_at_rows_and_columns_and_others_give_way_to_numbers() -> None:
     matrix = np.eye(3, dtype=int)
     numbered = confusion_matrix_image(matrix, names(3))
     assert not np.array_equal(confusion_matrix_image(matrix, ["a", "b", "c"]), numbered)

@@ -76,9 +76,7 @@ def test_an_image_moved_or_brightened_is_the_same_and_another_is_not(
     assert found.fill_diagonal_(1).min() > 0.5
 
 
-def test_a_distance_is_the_part_of_the_contrast_that_remains_and_flat_images_are_like_no_other() -> (
-    None
-):
+def test_a_distance_is_the_part_of_the_contrast_that_remains_and_flat_images_are_alike() -> None:
     # Two columns pattern, orthogonal and of zero mean: at an angle, the rest is its sine.
     one = torch.tensor([1.0, -1.0]).repeat(12, 6)
     other = one.T

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from cgan.data.dataset import Dataset
 from cgan.errors import ParamsError, TrainingError
-from cgan.model.hardware import Hardware, choose_hardware, parts_on_threads, threads_at_hand
+from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import digest_of
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import image_grid, to_uint8
@@ -31,7 +31,6 @@ from cgan.params.sections import TrainChoices, TrainParams
 from cgan.tracking.tracker import AT_THE_END, BY_STEP, RecordingTracker
 from cgan.training import monitoring
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
-from cgan.training.cuda_graph import stepper
 from cgan.training.fitting import filled
 from cgan.training.loop import (
     Diverged,
@@ -309,16 +308,6 @@ def test_shifts_move_reals_and_fakes_each_by_its_own_and_change_nothing_else() -
     assert len(moves) > 15 and len(set(map(tuple, of_fakes))) > 15
 
 
-def test_a_step_runs_with_its_own_batch_whichever_step_ran_before() -> None:
-    params = params_of(decay_from=0.0)
-    state = TrainState(DATA, params, CPU)
-    run_step = stepper(state, Feed(DATA, params, CPU.device, 2))
-    for step in (5, 0, 1, 9):
-        run_step(step)
-        rate = float(state.generator_optimizer.param_groups[0]["lr"])
-        assert rate == pytest.approx(learning_rate(params, step))
-
-
 def test_f34_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(
         ParamsError, match=r"`train.batch_size` is 38, and the training part has 36 im"
@@ -344,22 +333,6 @@ def test_f37_cuda_is_refused_where_it_is_absent_and_auto_takes_the_cpu(
             monkeypatch.setattr(torch.cpu, name, lambda name=name, has=has: name == has)
         expected = torch.bfloat16 if has else torch.float32
         assert choose_hardware("cpu", "auto").precision == expected
-
-
-def test_threads_at_hand_are_the_caller_s_also_in_the_midst_of_work_in_parts() -> None:
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        with parts_on_threads(2):
-            assert (torch.get_num_threads(), threads_at_hand()) == (1, 3)
-            with parts_on_threads(2):
-                assert threads_at_hand() == 3
-            assert threads_at_hand() == 3
-        assert torch.get_num_threads() == 3
-        torch.set_num_threads(2)
-        assert threads_at_hand() == 2, "nothing of it is left"
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_rates_penalties_and_averages_follow_their_schedules() -> None:
@@ -443,9 +416,7 @@ def test_statistics_of_a_trained_generator_are_those_of_its_drawings() -> None:
 # -- Whole trainings --------------------------------------------------------------------------------
 
 
-def test_equal_seeds_train_equal_networks_deterministically_and_leave_the_global_generator_alone() -> (
-    None
-):
+def test_equal_seeds_train_equal_networks_and_the_global_generator_has_no_part() -> None:
     first = straight(params_of())
     torch.manual_seed(99)  # the global generator has no say
     assert digest(train(DATA, params_of())) == first
@@ -899,14 +870,7 @@ def test_preset_default_takes_back_all_that_another_preset_changed(
     assert load_params(path) == load_params(ROOT / "params.yaml")
 
 
-def test_progress_is_told_every_step_and_the_callback_can_be_a_bar() -> None:
-    steps: list[range] = []
-
-    def bar(of: range) -> Any:
-        steps.append(of)
-        return iter(of)
-
-    called: list[int] = []
-    stopping: Callable[[], bool] = lambda: bool(called.append(1))  # noqa: E731
-    train(DATA, params_of(), progress=bar, stopping=stopping)
-    assert steps == [range(10)] and len(called) == 10
+def test_progress_is_told_every_step() -> None:
+    told: list[range] = []
+    train(DATA, params_of(), progress=lambda steps: told.append(steps) or iter(steps))
+    assert told == [range(10)]
