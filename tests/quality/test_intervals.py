@@ -6,8 +6,15 @@ import copy
 from typing import Any
 
 import pytest
+from scipy.stats import ttest_ind
 
-from cgan.quality.intervals import difference, interval, passports_differ, share
+from cgan.quality.intervals import (
+    difference,
+    difference_of_means,
+    interval,
+    passports_differ,
+    share,
+)
 from cgan.quality.table import METRICS
 
 REPORT: dict[str, Any] = {
@@ -55,3 +62,26 @@ def test_passports_may_differ_in_the_generator_and_in_nothing_else() -> None:
     other["passport"]["seed"] = 2
     del other["passport"]["draws"]
     assert passports_differ(REPORT, other) == {"seed": (1, 2), "draws": (3, None)}
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ([0.21, 0.22, 0.20], [0.11, 0.12, 0.10]),  # 4 degrees of freedom
+        ([1.0, 2.0, 3.0, 4.0, 5.0], [1.5, 2.5, 3.5, 4.5, 5.5]),  # 8
+    ],
+)
+def test_the_interval_of_a_difference_of_means_is_welchs(a: list[float], b: list[float]) -> None:
+    change, (low, high) = difference_of_means(a, b)
+    expected = ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    assert change == pytest.approx(sum(b) / len(b) - sum(a) / len(a))
+    assert (low, high) == pytest.approx((expected.low, expected.high), rel=2e-3)
+
+
+def test_a_difference_of_means_is_rather_too_wide_and_without_spread_has_none() -> None:
+    a, b = [0.2, 0.3, 0.25], [0.11, 0.12, 0.10]
+    _, (low, high) = difference_of_means(a, b)
+    expected = ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    assert low < expected.low and high > expected.high
+    change, ends = difference_of_means([1.0, 1.0], [2.0, 2.0])
+    assert change == 1.0 and ends == (1.0, 1.0)

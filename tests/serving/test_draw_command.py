@@ -343,17 +343,12 @@ def test_a_model_that_draws_in_colour_takes_no_ink() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["1", "--seed", "-1"],
-        ["1", "--seed", "9" * 30],
-        ["--per-class", "0"],
-        ["--grid", "--rows", "0"],
-        ["--grid", "--rows", "101"],
-        ["1", "--scale", "0"],
-        ["1", "--scale", "nan"],
+        *("1 --seed -1", f"1 --seed {'9' * 30}", "1 --scale 0", "1 --scale nan"),
+        *("--per-class 0", "--grid --rows 0", "--grid --rows 101"),
     ],
 )
-def test_a_number_out_of_range_is_a_usage_error(arguments: list[str]) -> None:
-    assert run(*arguments).exit_code == 2
+def test_a_number_out_of_range_is_a_usage_error(arguments: str) -> None:
+    assert run(*arguments.split()).exit_code == 2
 
 
 FORMS = [["2", "--out", "old.png"], ["--per-class", "1", "--out", "old.npz"]]
