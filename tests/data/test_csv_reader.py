@@ -425,24 +425,7 @@ def test_reader_is_exact_or_refuses_whatever_the_bytes(tmp_path: Path, data: st.
         assert rows.tolist() == expected
 
 
-@given(content=st.binary(max_size=300))
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_random_bytes_are_refused_in_one_message(tmp_path: Path, content: bytes) -> None:
-    assert refuses(tmp_path, content).startswith("train.csv")
-
-
 # --- the report and the command -----------------------------------------------------------------
-
-
-def test_report_is_a_function_of_csv_and_params_alone(tmp_path: Path) -> None:
-    reports = []
-    for name in ("a/one.csv", "b/two.csv"):
-        path = write_csv(tmp_path / name, IMAGES, LABELS)
-        table = csv_reader.read_csv(path, DEFAULTS)
-        reports.append(json.dumps(csv_report.report_on(table, DEFAULTS, str(path))))
-    assert reports[0] == reports[1]
 
 
 def test_report_states_what_numpy_finds(digits_csv: Path) -> None:

@@ -286,7 +286,7 @@ def test_f29_ambiguous_member_is_refused() -> None:
 def test_random_damage_to_archives_never_gets_past_with_other_bytes() -> None:
     random = np.random.default_rng(0)
     for whole, name in ((zip_of({"train.csv": CSV}), "a.zip"), (gzip.compress(CSV), "a.gz")):
-        for _ in range(60):
+        for _ in range(40):
             content = bytearray(whole)
             for at in random.integers(0, len(content), 3):
                 content[at] = random.integers(256)
@@ -420,23 +420,21 @@ def test_f21_missing_credentials_name_variables_and_file(
 @pytest.mark.parametrize(
     ("status", "of", "words"),
     [
-        (401, {}, "refused the credentials from KAGGLE_USERNAME and KAGGLE_KEY (401)"),
-        (401, {}, "https://www.kaggle.com/settings/api"),
-        (403, {}, "rules are not accepted yet"),
-        (403, {}, "https://www.kaggle.com/competitions/digit-recognizer/rules"),
+        (401, {}, r"credentials from KAGGLE_USERNAME and KAGGLE_KEY \(401\).*/settings/api"),
+        (403, {}, r"rules are not accepted yet.*kaggle\.com/competitions/digit-recognizer/rules"),
         (403, {"kaggle": "someone/digits"}, "private, or asks for consent"),
-        (404, {}, "Kaggle has no `train.csv` in `digit-recognizer` (404)"),
+        (404, {}, r"Kaggle has no `train\.csv` in `digit-recognizer` \(404\)"),
     ],
 )
 def test_f22_refusals_by_kaggle_differ_give_the_link_and_are_not_retried(
     kaggle: Start, status: int, of: dict[str, str], words: str
 ) -> None:
     server = kaggle(Answer(status=status))
-    assert words in refuses_kaggle(**of)
+    assert re.search(words, refuses_kaggle(**of))
     assert server.downloads == 1
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [429, 503])
 def test_f23_passing_faults_are_retried(
     kaggle: Start, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -167,16 +167,6 @@ def test_every_convolution_of_the_discriminator_is_followed_by_a_leak_of_a_fifth
     assert {leak.negative_slope for leak in layers[1::2]} == {0.2}
 
 
-@pytest.mark.parametrize("kind", ["deconv", "upsample", "embed"])
-def test_only_the_generator_s_last_layer_has_a_bias_since_a_norm_follows_the_others(
-    kind: str,
-) -> None:
-    generator = build_generator(generator_of(kind))
-    convs = [m for m in generator.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    assert [conv.bias is not None for conv in convs] == [False] * (len(convs) - 1) + [True]
-    assert generator.linear.bias is None
-
-
 def test_a_size_that_is_no_multiple_is_the_upper_left_of_a_larger_picture() -> None:
     generator = build_generator(generator_of(height=30, width=21)).eval()
     drawn: list[torch.Tensor] = []

@@ -104,7 +104,7 @@ def test_half_a_morph_is_the_mean_of_two_conditions(page: Page, tmp_path: Path) 
 
 
 def test_what_is_typed_is_drawn_and_what_is_no_class_is_told(page: Page, tmp_path: Path) -> None:
-    generator = generator_of()
+    generator = generator_of(height=12, width=12)
     show(page, generator, tmp_path)
     assert value(page, "text") == "2024" and words(page, "fault") == ""
     set_text(page, "31415926")

@@ -257,7 +257,7 @@ def test_f35_yaml_bomb_is_refused(load: Load) -> None:
 
 
 def test_f35_deep_huge_and_circular_yaml_are_refused(load: Load) -> None:
-    assert "nested too deeply" in refusal(load, text="[" * 10_000)
+    assert "nested too deeply" in refusal(load, text="[" * 1_000)
     assert "1,000,012 bytes, expected at most" in refusal(load, text="a: " + "x" * 1_000_009)
     assert "`train.self`" in refusal(load, text=TEXT.replace("train:\n", "train: &t\n  self: *t\n"))
 

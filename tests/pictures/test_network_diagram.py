@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from cgan.model.networks import (
     Architecture,
@@ -75,16 +74,3 @@ def test_tracing_leaves_mode_statistics_and_hooks_of_the_network_alone() -> None
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert not any(module._forward_hooks for module in network.modules())
-
-
-def test_a_layer_of_an_unknown_type_is_drawn_all_the_same() -> None:
-    class Doubled(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.cat([x, x], dim=1)
-
-    network = build_discriminator(DISCRIMINATORS[0])
-    network.layers = nn.Sequential(Doubled(), nn.Conv2d(2, 16, 4, stride=4, padding=2))
-    network.linear = nn.Linear(16 * 8 * 8, 21)
-    layers, _ = trace(network)
-    assert [layer.name for layer in layers] == ["Doubled", "Conv2d", "Linear"]
-    assert network_diagram(network).shape[1] == WIDTH

@@ -10,7 +10,6 @@ from conftest import ROOT, peak_bytes
 
 from cgan.data.dataset import Dataset
 from cgan.data.sources import mnist_sample
-from cgan.params.editing import preset_params
 from cgan.params.reading import load_params
 from cgan.training.fitting import FAR_APART, filled, fit, sparsity
 
@@ -83,17 +82,6 @@ def test_a_number_in_params_goes_before_the_rule_and_is_not_said_to_be_chosen() 
     assert found.choice.startswith("class_logit_weight 2.5 (images far apart: ")
     assert fit(filled(CHOICES), noise(32)).choice == ""
     assert fit(filled(CHOICES), noise(32)).params == filled(CHOICES)
-
-
-@pytest.mark.parametrize("name", ["fast", "best", "demo"])
-def test_a_preset_with_numbers_keeps_them_on_far_images(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(ROOT)
-    wanted = preset_params(name)
-    found = fit(CHOICES.model_copy(update=wanted), noise(32)).params.model_dump()
-    numbers = {key: value for key, value in wanted.items() if value != "auto"}
-    assert {key: found[key] for key in numbers} == numbers
 
 
 def test_the_demos_discriminator_gets_no_class_weight() -> None:

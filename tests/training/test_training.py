@@ -234,6 +234,24 @@ def test_every_weight_is_trained() -> None:
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize("updates", [one_pass, two_passes, in_turn])
+def test_parts_of_a_batch_give_the_gradient_of_the_whole_batch(
+    updates: Callable[..., None],
+) -> None:
+    """Batch norm aside: the discriminator has none, so its parts add up to the whole exactly."""
+    weights = []
+    for parts in (1, 4):
+        state = TrainState(DATA, params_of(cpu_parts=parts, optimizer="adadelta", lr=1.0), CPU)
+        for generator, _ in state.networks:
+            generator.eval()
+        updates(state, parts_of(state))
+        trained = [*state.discriminator.parameters(), *state.generator.parameters()]
+        weights.append([w.grad.clone() for w in trained if w.grad is not None])
+    assert len(weights[0]) == len(trained)
+    for whole, added in zip(*weights, strict=True):
+        assert torch.allclose(whole, added, atol=1e-5)
+
+
 # -- The feed and the schedules ---------------------------------------------------------------------
 
 
