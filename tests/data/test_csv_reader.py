@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from conftest import ROOT, peak_bytes, run_python
+from conftest import ROOT, run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import csv_lines, make_images, write_csv
@@ -95,17 +95,6 @@ def test_f10_harmless_variants_of_the_csv_are_accepted(
 ) -> None:
     table = accepts(tmp_path, change(("\n".join(LINES) + "\n").encode()))
     assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
-
-
-def test_usual_names_of_pixel_columns_are_accepted(tmp_path: Path) -> None:
-    for names in (
-        [f"pixel{i}" for i in range(1, 65)],
-        [f"pixel{i:04d}" for i in range(64)],
-        [str(i) for i in range(64)],
-        [f"{row}x{column}" for row in range(1, 9) for column in range(1, 9)],
-    ):
-        lines = [",".join(["label", *names]), *LINES[1:]]
-        assert len(accepts(tmp_path, lines).labels) == len(LABELS)
 
 
 def test_shape_comes_from_the_data_and_the_params(tmp_path: Path) -> None:
@@ -367,13 +356,6 @@ def test_f20_file_that_changes_while_it_is_read_is_refused(
         csv_reader.read_csv(digits_csv, DEFAULTS)
 
 
-def test_missing_file_is_one_message(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not found, or not a file"):
-        csv_reader.read_csv(tmp_path / "none.csv", DEFAULTS)
-    with pytest.raises(DataError, match="not found, or not a file"):
-        csv_reader.read_csv(tmp_path, DEFAULTS)
-
-
 # --- many rows ----------------------------------------------------------------------------------
 
 
@@ -395,18 +377,6 @@ def test_f88_shortest_rows_find_room(tmp_path: Path, end: str) -> None:
     lines = [LINES[0], *("0" + ",7" * 64 for _ in range(9))]
     table = accepts(tmp_path, "\n".join(lines) + end)
     assert len(table.labels) == 9 and (table.images == 7).all()
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-def test_f88_report_on_large_images_takes_at_most_twice_their_memory(tmp_path: Path) -> None:
-    code = (
-        "import numpy as np; from cgan.data import csv_reader, csv_report\n"
-        "images = np.random.default_rng(0).integers(0, 256, ({}, 3, 256, 256), np.uint8)\n"
-        "table = csv_reader.Table(images, np.arange(len(images)) % 2, 2, '', 0)\n"
-        "print(csv_report.report_on(table, csv_reader.DEFAULTS, 'x')['rows'])\n"
-    )
-    taken = peak_bytes(code.format(150), tmp_path) - peak_bytes(code.format(20), tmp_path)
-    assert taken <= 2 * 130 * 3 * 256 * 256
 
 
 # --- any bytes ----------------------------------------------------------------------------------
@@ -455,24 +425,7 @@ def test_reader_is_exact_or_refuses_whatever_the_bytes(tmp_path: Path, data: st.
         assert rows.tolist() == expected
 
 
-@given(content=st.binary(max_size=300))
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_random_bytes_are_refused_in_one_message(tmp_path: Path, content: bytes) -> None:
-    assert refuses(tmp_path, content).startswith("train.csv")
-
-
 # --- the report and the command -----------------------------------------------------------------
-
-
-def test_report_is_a_function_of_csv_and_params_alone(tmp_path: Path) -> None:
-    reports = []
-    for name in ("a/one.csv", "b/two.csv"):
-        path = write_csv(tmp_path / name, IMAGES, LABELS)
-        table = csv_reader.read_csv(path, DEFAULTS)
-        reports.append(json.dumps(csv_report.report_on(table, DEFAULTS, str(path))))
-    assert reports[0] == reports[1]
 
 
 def test_report_states_what_numpy_finds(digits_csv: Path) -> None:

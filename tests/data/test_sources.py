@@ -46,42 +46,46 @@ def zip_of(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> byt
     return buffer.getvalue()
 
 
-@pytest.fixture
-def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A destination that already holds a good file, in a working directory of its own."""
+TARGET = Path("data/raw/train.csv")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory in which the destination already holds a good file."""
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "data" / "raw" / "train.csv"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(GOOD)
-    return path
+    TARGET.parent.mkdir(parents=True)
+    TARGET.write_bytes(GOOD)
+    return tmp_path
 
 
-def fetch_file(content: bytes, name: str, target: Path, **changes: Any) -> sources.SourceInfo:
-    path = target.parent.parent.parent / name
-    path.write_bytes(content)
-    return sources.fetch(data_params(source="file", path=name, **changes), target)
+Start = Callable[..., KaggleServer]
 
 
-def refuses_file(content: bytes, name: str, target: Path, **changes: Any) -> str:
+def fetch_file(content: bytes, name: str, **changes: Any) -> sources.SourceInfo:
+    Path(name).write_bytes(content)
+    return sources.fetch(data_params(source="file", path=name, **changes), TARGET)
+
+
+def refuses_file(content: bytes, name: str, **changes: Any) -> str:
     """The message of the refusal; the destination must be as it was, with no litter beside it."""
     with pytest.raises(SourceError) as caught:
-        fetch_file(content, name, target, **changes)
-    assert target.read_bytes() == GOOD
-    assert list(target.parent.iterdir()) == [target]
+        fetch_file(content, name, **changes)
+    assert TARGET.read_bytes() == GOOD
+    assert list(TARGET.parent.iterdir()) == [TARGET]
     return str(caught.value)
 
 
 # --- sample and file ----------------------------------------------------------------------------
 
 
-def test_sample_is_a_valid_shuffled_csv_and_always_the_same(target: Path) -> None:
-    info = sources.fetch(data_params(), target)
-    table = csv_reader.read_csv(target, csv_reader.DEFAULTS)
+def test_sample_is_a_valid_shuffled_csv_and_always_the_same() -> None:
+    info = sources.fetch(data_params(), TARGET)
+    table = csv_reader.read_csv(TARGET, csv_reader.DEFAULTS)
     assert table.images.shape == (5000, 1, 28, 28)
     assert np.bincount(table.labels).tolist() == [500] * 10
     assert (np.diff(table.labels) != 0).mean() > 0.8
     assert info.rows == 5000 and info.sha256 == table.sha256 and info.source == "sample"
-    assert info.sha256 == sources.fetch(data_params(), target).sha256
+    assert info.sha256 == sources.fetch(data_params(), TARGET).sha256
 
 
 @pytest.mark.parametrize(
@@ -97,33 +101,33 @@ def test_sample_is_a_valid_shuffled_csv_and_always_the_same(target: Path) -> Non
         ("bzip2.zip", zip_of({"train.csv": CSV}, zipfile.ZIP_BZIP2)),
     ],
 )
-def test_f10_csv_is_taken_out_of_any_usual_archive(target: Path, name: str, content: bytes) -> None:
-    info = fetch_file(content, name, target)
-    assert target.read_bytes() == CSV
+def test_f10_csv_is_taken_out_of_any_usual_archive(name: str, content: bytes) -> None:
+    info = fetch_file(content, name)
+    assert TARGET.read_bytes() == CSV
     assert info.sha256 == hashlib.sha256(CSV).hexdigest()
     assert (info.source, info.origin, info.rows, info.bytes) == ("file", name, 36, len(CSV))
 
 
-def test_folder_stands_for_the_only_data_file_in_it(target: Path) -> None:
+def test_folder_stands_for_the_only_data_file_in_it() -> None:
     inbox = Path("inbox")
     inbox.mkdir()
     params = data_params(source="file", path="inbox")
     (inbox / "README.md").write_text("put it here")
     with pytest.raises(SourceError, match=r"no .csv, .gz or .zip in the folder inbox"):
-        sources.fetch(params, target)
+        sources.fetch(params, TARGET)
     (inbox / "mine.csv").write_bytes(CSV)
-    assert sources.fetch(params, target).origin == "inbox/mine.csv"
+    assert sources.fetch(params, TARGET).origin == "inbox/mine.csv"
     (inbox / "other.zip").write_bytes(b"")
     with pytest.raises(SourceError, match=r"2 files in the folder inbox: mine.csv, other.zip"):
-        sources.fetch(params, target)
+        sources.fetch(params, TARGET)
 
 
-def test_disk_trouble_and_a_missing_path_are_one_message(target: Path) -> None:
+def test_disk_trouble_and_a_missing_path_are_one_message() -> None:
     Path("blocked").write_text("a file where a folder is needed")
     with pytest.raises(SourceError, match=r"blocked.*(exists|directory).*Mend that and run again"):
         sources.fetch(data_params(), Path("blocked/train.csv"))
     with pytest.raises(SourceError, match=r"nowhere.csv does not exist"):
-        sources.fetch(data_params(source="file", path="nowhere.csv"), target)
+        sources.fetch(data_params(source="file", path="nowhere.csv"), TARGET)
 
 
 def test_stage_writes_csv_and_its_source_with_the_same_bytes_each_time(project: Path) -> None:
@@ -143,32 +147,32 @@ def test_stage_writes_csv_and_its_source_with_the_same_bytes_each_time(project: 
     [(b"", 0), (b"h", 0), (b"h\n1", 1), (b"h\n\n1\n \n2\n\n", 2), (b"h\r\n1\r\n", 1)],
 )
 def test_rows_are_counted_without_header_and_blank_lines(
-    target: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, rows: int
+    monkeypatch: pytest.MonkeyPatch, text: bytes, rows: int
 ) -> None:
     for chunk in (1, 2, 3, 100):
         monkeypatch.setattr(sources, "CHUNK_BYTES", chunk)
-        target.write_bytes(text)
-        assert sources._count_rows(target) == rows
+        TARGET.write_bytes(text)
+        assert sources._count_rows(TARGET) == rows
 
 
 # --- hostile and broken files -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["page.csv", "page.csv.gz", "page.zip"])
-def test_f12_web_page_is_recognized_under_any_name(target: Path, name: str) -> None:
+def test_f12_web_page_is_recognized_under_any_name(name: str) -> None:
     page = b"\n <!DOCTYPE html><html><title>Sign in</title>"
-    assert "this is a web page" in refuses_file(page, name, target)
-    assert "this is a web page" in refuses_file(gzip.compress(page), name, target)
-    assert "this is a web page" in refuses_file(zip_of({"train.csv": page}), name, target)
+    assert "this is a web page" in refuses_file(page, name)
+    assert "this is a web page" in refuses_file(gzip.compress(page), name)
+    assert "this is a web page" in refuses_file(zip_of({"train.csv": page}), name)
 
 
-def test_f17_line_of_megabytes_passes_in_pieces(target: Path) -> None:
+def test_f17_line_of_megabytes_passes_in_pieces() -> None:
     line = b"label," + b"1" * 20_000_000
-    assert fetch_file(line, "long.csv", target).rows == 0
+    assert fetch_file(line, "long.csv").rows == 0
 
 
-def test_f18_file_above_the_cap_is_refused(target: Path) -> None:
-    message = refuses_file(CSV * 200, "big.csv", target, max_megabytes=1)
+def test_f18_file_above_the_cap_is_refused() -> None:
+    message = refuses_file(CSV * 200, "big.csv", max_megabytes=1)
     assert "more than 1 MB" in message and "data.max_megabytes" in message
 
 
@@ -192,16 +196,16 @@ def damaged(content: bytes, at: int) -> bytes:
     ids=["no zip", "no gzip", "gzip", "deflated", "stored", "lzma"],
 )
 def test_f26_damaged_archive_or_another_file_by_its_name_is_refused(
-    target: Path, name: str, content: bytes, words: str
+    name: str, content: bytes, words: str
 ) -> None:
-    assert words in refuses_file(content, name, target)
+    assert words in refuses_file(content, name)
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.7, 0.99])
 @pytest.mark.parametrize("name", ["digits.zip", "digits.csv.gz"])
-def test_f24_truncated_archive_is_refused(target: Path, name: str, kept: float) -> None:
+def test_f24_truncated_archive_is_refused(name: str, kept: float) -> None:
     whole = zip_of({"train.csv": CSV}) if name.endswith("zip") else gzip.compress(CSV)
-    message = refuses_file(whole[: int(len(whole) * kept)], name, target)
+    message = refuses_file(whole[: int(len(whole) * kept)], name)
     assert "damaged or cut off" in message
 
 
@@ -209,27 +213,27 @@ def test_f24_truncated_archive_is_refused(target: Path, name: str, kept: float) 
     "evil",
     ["../train.csv", "a/../../train.csv", "/etc/train.csv", "C:\\train.csv", "..\\train.csv"],
 )
-def test_f27_member_outside_the_archive_is_refused(target: Path, evil: str) -> None:
+def test_f27_member_outside_the_archive_is_refused(evil: str) -> None:
     content = zip_of({"train.csv": CSV, evil: b"evil"})
-    message = refuses_file(content, "digits.zip", target)
+    message = refuses_file(content, "digits.zip")
     assert "points outside the archive" in message
     assert not Path("../train.csv").exists()
 
 
 @pytest.mark.parametrize("name", ["bomb.zip", "bomb.gz"])
-def test_f28_bomb_is_stopped_at_the_cap(target: Path, name: str) -> None:
+def test_f28_bomb_is_stopped_at_the_cap(name: str) -> None:
     zeros = bytes(50_000_000)
     content = zip_of({"train.csv": zeros}) if name.endswith("zip") else gzip.compress(zeros)
     assert len(content) < 100_000
-    assert "more than 2 MB of CSV" in refuses_file(content, name, target, max_megabytes=2)
+    assert "more than 2 MB of CSV" in refuses_file(content, name, max_megabytes=2)
 
 
-def test_f28_size_stated_in_the_archive_is_not_believed(target: Path) -> None:
+def test_f28_size_stated_in_the_archive_is_not_believed() -> None:
     content = bytearray(zip_of({"train.csv": bytes(5_000_000)}))
     directory = content.rindex(b"PK\x01\x02")
     content[directory + 24 : directory + 28] = struct.pack("<I", 10)
     content[22:26] = struct.pack("<I", 10)
-    refuses_file(bytes(content), "bomb.zip", target, max_megabytes=2)
+    refuses_file(bytes(content), "bomb.zip", max_megabytes=2)
 
 
 def zip_of_a_link() -> bytes:
@@ -267,48 +271,48 @@ def marked(at: int, value: int) -> bytes:
     ],
 )
 def test_f27_f29_archive_without_a_member_to_read_is_refused_with_what_it_holds(
-    target: Path, content: bytes, words: str
+    content: bytes, words: str
 ) -> None:
-    assert words in refuses_file(content, "digits.zip", target)
+    assert words in refuses_file(content, "digits.zip")
 
 
-def test_f29_ambiguous_member_is_refused(target: Path) -> None:
+def test_f29_ambiguous_member_is_refused() -> None:
     content = zip_of({"a/train.csv": CSV, "b/train.csv": CSV})
-    assert "2 members are named `train.csv`" in refuses_file(content, "digits.zip", target)
-    fetch_file(content, "digits.zip", target, member="b/train.csv")
-    assert target.read_bytes() == CSV
+    assert "2 members are named `train.csv`" in refuses_file(content, "digits.zip")
+    fetch_file(content, "digits.zip", member="b/train.csv")
+    assert TARGET.read_bytes() == CSV
 
 
-def test_random_damage_to_archives_never_gets_past_with_other_bytes(target: Path) -> None:
+def test_random_damage_to_archives_never_gets_past_with_other_bytes() -> None:
     random = np.random.default_rng(0)
     for whole, name in ((zip_of({"train.csv": CSV}), "a.zip"), (gzip.compress(CSV), "a.gz")):
-        for _ in range(60):
+        for _ in range(40):
             content = bytearray(whole)
             for at in random.integers(0, len(content), 3):
                 content[at] = random.integers(256)
-            target.write_bytes(GOOD)
+            TARGET.write_bytes(GOOD)
             try:
                 with warnings.catch_warnings():
                     # zipfile warns of a repeated name in a damaged directory.
                     warnings.simplefilter("ignore", UserWarning)
-                    fetch_file(bytes(content), name, target)
+                    fetch_file(bytes(content), name)
             except SourceError:
-                assert target.read_bytes() == GOOD
+                assert TARGET.read_bytes() == GOOD
             else:
-                assert target.read_bytes() in (CSV, bytes(content))
+                assert TARGET.read_bytes() in (CSV, bytes(content))
 
 
 # --- Kaggle -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def kaggle(target: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., KaggleServer]]:
+def kaggle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Start a server in Kaggle's place with a script of answers; credentials are set, waits short."""
     env = pytest.importorskip("kagglesdk.kaggle_env", reason="needs the extra `kaggle`")
     pytest.importorskip("kagglehub")
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "KAGGLE_API_ENVIRONMENT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(target.parent))
+    monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("KAGGLE_USERNAME", "someone")
     monkeypatch.setenv("KAGGLE_KEY", KEY)
     monkeypatch.setattr(kaggle_module, "RETRY_DELAYS_S", (0.01, 0.01, 0.01))
@@ -326,14 +330,14 @@ def kaggle(target: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         context.__exit__(None, None, None)
 
 
-def fetch_kaggle(target: Path, **changes: Any) -> sources.SourceInfo:
-    return sources.fetch(data_params(source="kaggle", **changes), target)
+def fetch_kaggle(**changes: Any) -> sources.SourceInfo:
+    return sources.fetch(data_params(source="kaggle", **changes), TARGET)
 
 
-def refuses_kaggle(target: Path, **changes: Any) -> str:
+def refuses_kaggle(**changes: Any) -> str:
     with pytest.raises(SourceError) as caught:
-        fetch_kaggle(target, **changes)
-    assert target.read_bytes() == GOOD
+        fetch_kaggle(**changes)
+    assert TARGET.read_bytes() == GOOD
     assert not list(Path().rglob("incoming")), "litter"
     assert KEY not in str(caught.value)
     return str(caught.value)
@@ -348,28 +352,25 @@ def refuses_kaggle(target: Path, **changes: Any) -> str:
     ],
     ids=["plain", "zipped by Kaggle", "gzip"],
 )
-def test_kaggle_competition_is_downloaded(
-    target: Path, kaggle: Callable[..., KaggleServer], answer: Answer
-) -> None:
+def test_kaggle_competition_is_downloaded(kaggle: Start, answer: Answer) -> None:
     server = kaggle(answer)
-    info = fetch_kaggle(target)
-    assert target.read_bytes() == CSV
+    info = fetch_kaggle()
+    assert TARGET.read_bytes() == CSV
     assert (info.source, info.origin, info.rows) == ("kaggle", "digit-recognizer", 36)
     assert server.seen[0][0].endswith("CompetitionApiService/DownloadDataFile")
     basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
     assert server.seen[0][1] == f"Basic {basic}"
 
 
-def test_kaggle_dataset_is_downloaded(target: Path, kaggle: Callable[..., KaggleServer]) -> None:
+def test_kaggle_dataset_is_downloaded(kaggle: Start) -> None:
     server = kaggle(Answer(CSV))
-    assert fetch_kaggle(target, kaggle="someone/digits").origin == "someone/digits"
-    assert target.read_bytes() == CSV
+    assert fetch_kaggle(kaggle="someone/digits").origin == "someone/digits"
+    assert TARGET.read_bytes() == CSV
     assert [path.rpartition("/")[2] for path, _ in server.seen] == ["GetDataset", "DownloadDataset"]
 
 
 def test_a_download_into_a_pipe_says_in_lines_how_far_it_is(
-    target: Path,
-    kaggle: Callable[..., KaggleServer],
+    kaggle: Start,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
@@ -378,8 +379,8 @@ def test_a_download_into_a_pipe_says_in_lines_how_far_it_is(
     large = CSV + b"0," * 1_500_000
     kaggle(Answer(large))
     with caplog.at_level("INFO", "cgan.data.kaggle"):
-        fetch_kaggle(target)
-    assert target.read_bytes() == large
+        fetch_kaggle()
+    assert TARGET.read_bytes() == large
     lines = [line for line in caplog.messages if line.startswith("download: ")]
     assert re.fullmatch(r"download: 1\.0 of 3\.0 MB · [\d.]+ MB/s · \d+ s left", lines[0])
     assert lines[-1].startswith("download: 3.0 of 3.0 MB · ") and lines[-1].endswith(" 0 s left")
@@ -387,16 +388,16 @@ def test_a_download_into_a_pipe_says_in_lines_how_far_it_is(
 
 
 def test_kaggle_tokens_are_used_before_the_older_pair(
-    target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
+    kaggle: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = kaggle(Answer(CSV))
-    file = target.parent / ".kaggle" / "access_token"
+    file = Path(".kaggle/access_token")
     file.parent.mkdir()
     file.write_text("token-in-home\n")
     file.chmod(0o600)
-    fetch_kaggle(target)
+    fetch_kaggle()
     monkeypatch.setenv("KAGGLE_API_TOKEN", "token-in-environment")
-    fetch_kaggle(target)
+    fetch_kaggle()
     assert [authorization for _, authorization in server.seen] == [
         "Bearer token-in-home",
         "Bearer token-in-environment",
@@ -404,13 +405,13 @@ def test_kaggle_tokens_are_used_before_the_older_pair(
 
 
 def test_f21_missing_credentials_name_variables_and_file(
-    target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
+    kaggle: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = kaggle(Answer(CSV))
     monkeypatch.delenv("KAGGLE_USERNAME")
-    assert "KAGGLE_KEY is set but KAGGLE_USERNAME is not" in refuses_kaggle(target)
+    assert "KAGGLE_KEY is set but KAGGLE_USERNAME is not" in refuses_kaggle()
     monkeypatch.delenv("KAGGLE_KEY")
-    message = refuses_kaggle(target)
+    message = refuses_kaggle()
     for needed in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", ".kaggle/kaggle.json"):
         assert needed in message
     assert server.seen == []
@@ -419,43 +420,39 @@ def test_f21_missing_credentials_name_variables_and_file(
 @pytest.mark.parametrize(
     ("status", "of", "words"),
     [
-        (401, {}, "refused the credentials from KAGGLE_USERNAME and KAGGLE_KEY (401)"),
-        (401, {}, "https://www.kaggle.com/settings/api"),
-        (403, {}, "rules are not accepted yet"),
-        (403, {}, "https://www.kaggle.com/competitions/digit-recognizer/rules"),
+        (401, {}, r"credentials from KAGGLE_USERNAME and KAGGLE_KEY \(401\).*/settings/api"),
+        (403, {}, r"rules are not accepted yet.*kaggle\.com/competitions/digit-recognizer/rules"),
         (403, {"kaggle": "someone/digits"}, "private, or asks for consent"),
-        (404, {}, "Kaggle has no `train.csv` in `digit-recognizer` (404)"),
+        (404, {}, r"Kaggle has no `train\.csv` in `digit-recognizer` \(404\)"),
     ],
 )
 def test_f22_refusals_by_kaggle_differ_give_the_link_and_are_not_retried(
-    target: Path, kaggle: Callable[..., KaggleServer], status: int, of: dict[str, str], words: str
+    kaggle: Start, status: int, of: dict[str, str], words: str
 ) -> None:
     server = kaggle(Answer(status=status))
-    assert words in refuses_kaggle(target, **of)
+    assert re.search(words, refuses_kaggle(**of))
     assert server.downloads == 1
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [429, 503])
 def test_f23_passing_faults_are_retried(
-    target: Path, kaggle: Callable[..., KaggleServer], status: int, caplog: pytest.LogCaptureFixture
+    kaggle: Start, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = kaggle(Answer(status=status), Answer(status=status), Answer(CSV))
-    fetch_kaggle(target)
-    assert target.read_bytes() == CSV and server.downloads == 3
+    fetch_kaggle()
+    assert TARGET.read_bytes() == CSV and server.downloads == 3
     assert f"({status}). Try 2 of 4 follows" in caplog.text
 
 
-def test_f23_lasting_faults_end_after_bounded_tries(
-    target: Path, kaggle: Callable[..., KaggleServer]
-) -> None:
+def test_f23_lasting_faults_end_after_bounded_tries(kaggle: Start) -> None:
     server = kaggle(Answer(status=503))
-    message = refuses_kaggle(target)
+    message = refuses_kaggle()
     assert "has a fault of its own (503). Gave up after 4 tries" in message
     assert server.downloads == 4
 
 
 def test_f23_server_is_given_the_time_it_asks_for(
-    target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
+    kaggle: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
@@ -465,62 +462,56 @@ def test_f23_server_is_given_the_time_it_asks_for(
         Answer(status=429, headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}),
         Answer(CSV),
     )
-    fetch_kaggle(target)
+    fetch_kaggle()
     waits = [wait for wait in waits if wait]
     assert waits[:2] == [7.0, kaggle_module.MAX_RETRY_AFTER_S] and waits[2] < 1
 
 
 def test_f23_silent_server_is_left_after_the_timeout(
-    target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
+    kaggle: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kaggle_module, "TIMEOUT_S", (1.0, 0.2))
     server = kaggle(Answer(status=500, silence_s=30))
     started = time.monotonic()
-    assert "Kaggle did not answer within" in refuses_kaggle(target)
+    assert "Kaggle did not answer within" in refuses_kaggle()
     assert time.monotonic() - started < 30, "four tries, and none waited the silence out"
     assert server.downloads == 4
 
 
-def test_f23_no_network_is_said_plainly(
-    target: Path, kaggle: Callable[..., KaggleServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_f23_no_network_is_said_plainly(kaggle: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kaggle_module, "RETRY_DELAYS_S", (0.01,))
     kaggle(Answer(CSV)).server_close()
-    assert "Kaggle cannot be reached" in refuses_kaggle(target)
+    assert "Kaggle cannot be reached" in refuses_kaggle()
     import kagglesdk.kaggle_env as env
 
     monkeypatch.setitem(env._env_to_endpoint, env.KaggleEnv.PROD, "http://kaggle.invalid")
-    assert "address cannot be looked up" in refuses_kaggle(target)
+    assert "address cannot be looked up" in refuses_kaggle()
 
 
-def test_f24_truncated_download_is_retried_and_never_replaces_the_old_copy(
-    target: Path, kaggle: Callable[..., KaggleServer]
-) -> None:
+def test_f24_truncated_download_is_retried_and_never_replaces_the_old_copy(kaggle: Start) -> None:
     kaggle(Answer(CSV))
-    fetch_kaggle(target)
+    fetch_kaggle()
     copy = Path(".cgan/downloads/digit-recognizer/train.csv")
     assert copy.read_bytes() == CSV
-    target.write_bytes(GOOD)
+    TARGET.write_bytes(GOOD)
     server = kaggle(Answer(CSV, cut=1000))
-    message = refuses_kaggle(target)
+    message = refuses_kaggle()
     assert "The download was cut off. Gave up after 4 tries" in message
     assert f"`data.path: {copy}`" in message
     assert copy.read_bytes() == CSV and server.downloads == 4
     kaggle(Answer(CSV, cut=1000), Answer(CSV))
-    fetch_kaggle(target)
-    assert target.read_bytes() == CSV
+    fetch_kaggle()
+    assert TARGET.read_bytes() == CSV
 
 
-def test_f24_damaged_download_is_found_by_its_checksum(
-    target: Path, kaggle: Callable[..., KaggleServer]
-) -> None:
+def test_f24_damaged_download_is_found_by_its_checksum(kaggle: Start) -> None:
     md5 = base64.b64encode(hashlib.md5(CSV).digest()).decode()
     header = {"x-goog-hash": f"crc32c=AAAAAA==,md5={md5}"}
     kaggle(Answer(CSV, headers=header))
-    fetch_kaggle(target)
-    target.write_bytes(GOOD)
+    fetch_kaggle()
+    TARGET.write_bytes(GOOD)
     kaggle(Answer(CSV.replace(b"5", b"6"), headers=header))
-    assert "arrived damaged" in refuses_kaggle(target)
+    assert "arrived damaged" in refuses_kaggle()
 
 
 @pytest.mark.parametrize(
@@ -539,15 +530,14 @@ def test_f24_damaged_download_is_found_by_its_checksum(
     ids=["login", "large", "large, zipped"],
 )
 def test_f12_f28_login_page_and_download_above_the_cap_are_refused(
-    target: Path, kaggle: Callable[..., KaggleServer], answer: Answer, words: str
+    kaggle: Start, answer: Answer, words: str
 ) -> None:
     kaggle(answer)
-    assert words in refuses_kaggle(target, max_megabytes=2)
+    assert words in refuses_kaggle(max_megabytes=2)
 
 
 def test_f30_credentials_file_readable_by_others_is_warned_of(
-    target: Path,
-    kaggle: Callable[..., KaggleServer],
+    kaggle: Start,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -559,20 +549,19 @@ def test_f30_credentials_file_readable_by_others_is_warned_of(
     path.write_text(json.dumps({"username": "someone", "key": KEY}))
     path.chmod(0o644)
     kaggle(Answer(CSV))
-    fetch_kaggle(target)
+    fetch_kaggle()
     assert "secrets/kaggle.json can be read by others: `chmod 600" in caplog.text
     caplog.clear()
     path.chmod(0o600)
-    fetch_kaggle(target)
+    fetch_kaggle()
     assert "can be read by others" not in caplog.text
-    target.write_bytes(GOOD)
+    TARGET.write_bytes(GOOD)
     path.write_text("{}")
-    assert "expected JSON with `username` and `key`" in refuses_kaggle(target)
+    assert "expected JSON with `username` and `key`" in refuses_kaggle()
 
 
 def test_f30_key_is_in_no_message_log_or_output(
-    target: Path,
-    kaggle: Callable[..., KaggleServer],
+    kaggle: Start,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -583,15 +572,13 @@ def test_f30_key_is_in_no_message_log_or_output(
         Answer(status=503, body=echo, headers={"Content-Type": "application/json"}),
         Answer(status=418, body=echo, headers={"Content-Type": "application/json"}),
     )
-    message = refuses_kaggle(target)
+    message = refuses_kaggle()
     output = capfd.readouterr()
     for text in (message, caplog.text, output.out, output.err):
         assert KEY not in text and basic not in text
 
 
-def test_missing_kagglehub_says_how_to_install_it(
-    target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_kagglehub_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "kagglehub", None)
     with pytest.raises(SourceError, match=r"pip install -e '\.\[kaggle\]'"):
-        fetch_kaggle(target)
+        fetch_kaggle()

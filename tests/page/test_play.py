@@ -104,7 +104,7 @@ def test_half_a_morph_is_the_mean_of_two_conditions(page: Page, tmp_path: Path) 
 
 
 def test_what_is_typed_is_drawn_and_what_is_no_class_is_told(page: Page, tmp_path: Path) -> None:
-    generator = generator_of()
+    generator = generator_of(height=12, width=12)
     show(page, generator, tmp_path)
     assert value(page, "text") == "2024" and words(page, "fault") == ""
     set_text(page, "31415926")
@@ -150,27 +150,6 @@ def test_a_seed_that_is_none_is_told_and_the_picture_stays(page: Page, tmp_path:
     assert (value(page, "seed"), words(page, "seed-fault")) == ("1", "")
     assert label(page) == "2024, drawn with seed 1"
     assert MAX_SEED > 2**53 - 1  # what a page can say, cgan can draw
-
-
-def test_a_text_without_a_class_leaves_the_picture_with_its_name_and_then_all_is_drawn_anew(
-    page: Page, tmp_path: Path
-) -> None:
-    generator = generator_of()
-    page.downloads_to(tmp_path)
-    show(page, generator, tmp_path)
-    set_text(page, "31")
-    before = pixels(page)
-    set_text(page, "x")
-    page.click("#play-another")
-    idle(page)
-    assert value(page, "seed") == "1"
-    assert (pixels(page) == before).all() and label(page) == "31, drawn with seed 0"
-    page.click("#play-png")
-    page.downloaded(tmp_path / "31-seed-0.png")
-    assert words(page, "said").startswith("31-seed-0.png: ")
-    set_text(page, "31")
-    assert label(page) == "31, drawn with seed 1"
-    assert_alike(pixels(page), side_by_side(generator.draw("31", seed=1)))
 
 
 # -- Moving, and the link ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 
-from cgan.page.assemble import FOLDER, PLAY, as_script_text, joined
+from cgan.page.assemble import FOLDER, as_script_text
 
 DECLARED = r"^(?:export )?(?:async )?(?:const|let|function|class) (\w+)"
 
@@ -16,15 +16,6 @@ def test_no_name_stands_at_the_top_of_two_scripts() -> None:
     texts = [path.read_text() for path in FOLDER.glob("*.js")]
     names = Counter(name for text in texts for name in re.findall(DECLARED, text, re.MULTILINE))
     assert len(names) > 50 and [name for name, count in names.items() if count > 1] == []
-
-
-def test_a_joined_script_neither_imports_nor_exports() -> None:
-    """Imports over several lines too."""
-    script = joined(PLAY)
-    assert "mersenneTwister" in script
-    assert (
-        not re.findall(r"^\s*(import|export)\b", script, re.MULTILINE) and 'from "./' not in script
-    )
 
 
 def test_no_script_makes_markup_of_text() -> None:

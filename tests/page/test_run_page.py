@@ -15,12 +15,11 @@ import yaml
 from browser import Page
 from conftest import ROOT, TINY
 from finished_project import STEPS, finish, page_data
-from numpy.typing import NDArray
 from synthetic import make_images, write_csv
 from visitor import browser as browser
 from visitor import page as page
 
-from cgan.data.dataset import load_dataset, split
+from cgan.data.dataset import load_dataset
 from cgan.errors import CganError, ModelError
 from cgan.files import md5_of, write_json
 from cgan.model.model_file import load_generator, save_network
@@ -154,9 +153,7 @@ def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing() -> None
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_drawing_stands_beside_the_training_images_that_are_nearest_and_the_worst_come_first() -> (
-    None
-):
+def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_first() -> None:
     drawn = run_of_page()["drawn"]
     worst = drawn["worst"]["probability"]
     assert worst == sorted(worst) and max(worst) <= max(drawn["random"]["probability"])
@@ -170,11 +167,11 @@ def test_a_drawing_stands_beside_the_training_images_that_are_nearest_and_the_wo
     asked = torch.arange(drawn["drawings"]) % data.classes
     images = draw(load_generator(GENERATOR)[0], asked, drawn["seed"])
     by, _ = nearest(images, asked, data.images, data.labels, NEIGHBOURS)
-    known = by.mul(1e4).round().tolist()
     for part in ("random", "worst"):
         for near, label in zip(drawn[part]["near"], drawn[part]["asked"], strict=True):
             assert {other["label"] for other in near} == {label}
-            assert [round(1e4 * other["distance"]) for other in near] in known
+            found = [other["distance"] for other in near]
+            assert any(np.allclose(found, known, atol=2e-4) for known in by.numpy())
 
 
 def test_rows_of_one_colour_double_or_contradict_each_other_have_their_lines(
@@ -196,32 +193,6 @@ def test_rows_of_one_colour_double_or_contradict_each_other_have_their_lines(
     first = {"row": 3, "line": 4, "label": int(labels[2])}
     assert [row["first"] for row in data["double"]["rows"]] == [first, first]
     assert [(row["row"], row["line"]) for row in data["conflicts"]["rows"]] == [(10, 12)]
-
-
-def test_a_label_that_looks_wrong_is_shown_with_its_line(project: Path) -> None:
-    images, labels = shapes(40)
-    wrong = np.array([7, 30, 77])
-    labels[wrong] = (labels[wrong] + 1) % 3
-    change_params(train_judge={"total_kimg": 4.0, "batch_size": 32, "width": 8})
-    finish(write_csv(project / "inbox/digits.csv", images, labels))
-    suspects = page_made()["data"]["suspects"]
-    held = split(images, labels, **load_params().preprocess.model_dump())[1]
-    assert [row["heldout"] for row in suspects["rows"]] == [
-        row["row"] - 1 in held for row in suspects["rows"]
-    ]
-    shown = [row for row in suspects["rows"] if row["row"] - 1 in wrong]
-    assert len(shown) == 3, suspects["rows"]
-    for row in shown:
-        assert row["line"] == row["row"] + 1
-        assert row["label"] == labels[row["row"] - 1]
-        assert row["suggested"] == (row["label"] - 1) % 3
-
-
-def shapes(per_class: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Black, grey and white images, with some noise: classes that a judge learns at once."""
-    images, labels = make_images(per_class)
-    noise = images % 32
-    return (noise + 100 * labels[:, None, None, None]).astype(np.uint8), labels
 
 
 @pytest.mark.usefixtures("finished")
@@ -359,37 +330,6 @@ def test_in_a_browser_the_previews_go_by_keyboard_and_the_charts_tell_their_valu
     page.look(0.5)
     page.run("document.querySelector('.charted details').open = true")
     page.until("Boolean(document.querySelectorAll('.charted details tbody tr').length === 3)")
-
-
-@pytest.mark.usefixtures("finished")
-def test_in_a_browser_the_worst_classes_are_charted_and_only_what_is_mistaken_is_seen_as_another(
-    page: Page,
-) -> None:
-    run = run_of_page()
-    names = [f"class {n}" for n in range(70)]  # the first are the best
-    facts = {"low": 0.1, "high": 1, "distance": None, "different": None}
-    classes = [{"label": n, "accuracy": 1 - n / 100, **facts} for n in range(70)]
-    data = {**run["data"], "counts": [9] * 70, "means": {**run["data"]["means"], "count": 0}}
-    changed = run | {"class_names": names, "classes": classes, "data": data}
-    changed["confusion"] = {"matrix": None, "mistakes": []}
-    for part in ("random", "worst"):
-        changed["drawn"][part] |= {"asked": [0, 1] * 8, "seen": [0, 2] * 8}
-    text = RUN_PAGE.read_text(encoding="utf-8")
-    start = text.index('id="page-data">') + len('id="page-data">')
-    whole = page_data(text) | {"run": changed}
-    end = text.index("</script>", start)
-    RUN_PAGE.write_text(text[:start] + json.dumps(whole) + text[end:], encoding="utf-8")
-    show(page)
-    cards = "[...document.querySelectorAll('#drawings .cards p')].map((p) => p.innerText)"
-    said = [card.split("\n")[0] for card in page.run(cards)]
-    assert said == ["class 0", "class 1, seen as class 2"] * 16
-    see(page, "#classes .chart")
-    page.until("Boolean(document.querySelector('#classes .chart svg'))")
-    marks = (
-        "[...document.querySelectorAll('#classes svg path[aria-label]')].map((e) => e.ariaLabel)"
-    )
-    charted = {name for name in names for mark in page.run(marks) if f"{name};" in mark}
-    assert charted == set(names[10:])
 
 
 @pytest.mark.usefixtures("finished")

@@ -44,16 +44,13 @@ def test_the_axes_hold_every_value() -> None:
         assert len({f"{tick:.4g}" for tick in ticks}) == len(ticks), "labels tell them apart"
 
 
-def test_a_value_that_is_not_finite_is_a_gap_and_a_lone_one_is_a_dot() -> None:
+def test_a_value_that_is_not_finite_is_a_gap_and_no_step_at_all_an_empty_picture() -> None:
     picture = curves_image("Losses", [1, 2, 3, 4, 5], {"a": [1, 2, NAN, 4, float("inf")]})
     x, _ = points(picture, 0)
     width = curves.WIDTH - curves.LEFT - curves.RIGHT
     third, fourth = (curves.LEFT + width * part for part in (0.5, 0.75))
     assert not np.any(np.abs(x - third) < width * 0.2)
     assert np.any(np.abs(x - fourth) < 4)
-
-
-def test_no_step_at_all_is_an_empty_picture() -> None:
     picture = curves_image("Losses", [], {"a": [], "b": []})
     assert not len(points(picture, 0)[0])
 

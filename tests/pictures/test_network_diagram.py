@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from cgan.model.networks import (
     Architecture,
@@ -57,15 +56,12 @@ def test_a_diagram_is_as_wide_as_a_readme_and_always_the_same(
     assert len(picture) - 40 < ink[-1] < len(picture) - 10, "ends with its last box"
 
 
-def test_the_demos_generator_is_traced_with_the_shapes_it_is_known_for() -> None:
+def test_a_trace_has_the_known_shapes_and_shows_a_crop() -> None:
     layers, output = trace(build_generator(DEMO))
     shapes = [layer.outputs for layer in layers if layer.kind == "convolution"]
     assert shapes == [(384, 4, 4), (192, 7, 7), (96, 14, 14), (1, 28, 28)]
     assert layers[0].inputs == (106, 1, 1)
     assert output == (1, 28, 28)
-
-
-def test_a_crop_shows_as_the_difference_of_last_layer_and_output() -> None:
     layers, output = trace(build_generator(GENERATORS[2]))
     assert layers[-1].outputs == (3, 32, 56)
     assert output == (3, 30, 50)
@@ -78,16 +74,3 @@ def test_tracing_leaves_mode_statistics_and_hooks_of_the_network_alone() -> None
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert not any(module._forward_hooks for module in network.modules())
-
-
-def test_a_layer_of_an_unknown_type_is_drawn_all_the_same() -> None:
-    class Doubled(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.cat([x, x], dim=1)
-
-    network = build_discriminator(DISCRIMINATORS[0])
-    network.layers = nn.Sequential(Doubled(), nn.Conv2d(2, 16, 4, stride=4, padding=2))
-    network.linear = nn.Linear(16 * 8 * 8, 21)
-    layers, _ = trace(network)
-    assert [layer.name for layer in layers] == ["Doubled", "Conv2d", "Linear"]
-    assert network_diagram(network).shape[1] == WIDTH

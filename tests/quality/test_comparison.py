@@ -70,7 +70,9 @@ def test_the_root_of_a_covariance_squared_is_the_covariance() -> None:
     assert torch.allclose(roots, roots.mT)
 
 
-def test_sizes_are_those_of_the_smallest_set_concerned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_are_those_of_the_smallest_set_concerned_and_at_most_200_groups(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked = torch.arange(40) % 3
     few_real = ground_of(points(20, 0), points(60, 1), asked)
     assert (few_real.distance_images, few_real.covered_images, few_real.classes) == (40, 20, 3)
@@ -78,16 +80,13 @@ def test_sizes_are_those_of_the_smallest_set_concerned(monkeypatch: pytest.Monke
     few_floor = ground_of(points(90, 0), points(30, 1), asked)
     assert (few_floor.distance_images, few_floor.covered_images) == (30, 30)
     assert few_real.agreed == 7, "of the labels 0 1 2 0 1 2 …, 20 in all, the judge names the zeros"
-    monkeypatch.setattr(comparison, "MAX_COVERED", 12)
-    assert few_real.covered_images == 12
     sizes = {kind: weights.shape[1] for kind, weights in few_floor._weights.items()}
     assert sizes == {"real": 90, "drawn": 30, "asked": 40, "floor": 30, "covered": 30}
-
-
-def test_at_most_200_groups_are_drawn_again() -> None:
     ground = ground_of(points(300, 0), points(260, 1), torch.arange(280) % 3)
     sizes = {kind: weights.shape[1] for kind, weights in ground._weights.items()}
     assert sizes == {"real": 200, "drawn": 200, "asked": 200, "floor": 200, "covered": 260}
+    monkeypatch.setattr(comparison, "MAX_COVERED", 12)
+    assert few_real.covered_images == 12
 
 
 def test_the_distance_is_the_metric_s_and_its_replicates_are_those_of_samples_drawn_again() -> None:

@@ -6,8 +6,15 @@ import copy
 from typing import Any
 
 import pytest
+from scipy.stats import ttest_ind
 
-from cgan.quality.intervals import difference, interval, passports_differ, share
+from cgan.quality.intervals import (
+    difference,
+    difference_of_means,
+    interval,
+    passports_differ,
+    share,
+)
 from cgan.quality.table import METRICS
 
 REPORT: dict[str, Any] = {
@@ -25,21 +32,15 @@ REPORT: dict[str, Any] = {
 }
 
 
-def test_a_share_has_wilsons_interval_for_as_many_images_as_it_is_of() -> None:
+def test_shares_and_distances_have_intervals_and_a_metric_of_unknown_spread_has_none() -> None:
     assert interval(REPORT, "conditional_accuracy") == share(0.9, 300)
     assert interval(REPORT, "coverage") == share(0.9, 40)
-
-
-def test_a_distance_has_students_interval_over_its_sets_of_drawings() -> None:
     low, high = interval(REPORT, "fid_judge") or (0, 0)
     reach = 4.303 * 0.3 / 3**0.5
     assert (low, high) == pytest.approx((2 - reach, 2 + reach))
     once = copy.deepcopy(REPORT)
     once["passport"]["draws"] = 1
     assert interval(once, "fid_judge") is None
-
-
-def test_a_metric_of_unknown_spread_and_one_that_was_not_measured_have_no_interval() -> None:
     assert interval(REPORT, "density") is None
     assert interval(REPORT, "recall") is None
     assert interval(REPORT, "worst_class_accuracy") is None, "the smallest of many is no share"
@@ -61,3 +62,26 @@ def test_passports_may_differ_in_the_generator_and_in_nothing_else() -> None:
     other["passport"]["seed"] = 2
     del other["passport"]["draws"]
     assert passports_differ(REPORT, other) == {"seed": (1, 2), "draws": (3, None)}
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ([0.21, 0.22, 0.20], [0.11, 0.12, 0.10]),  # 4 degrees of freedom
+        ([1.0, 2.0, 3.0, 4.0, 5.0], [1.5, 2.5, 3.5, 4.5, 5.5]),  # 8
+    ],
+)
+def test_the_interval_of_a_difference_of_means_is_welchs(a: list[float], b: list[float]) -> None:
+    change, (low, high) = difference_of_means(a, b)
+    expected = ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    assert change == pytest.approx(sum(b) / len(b) - sum(a) / len(a))
+    assert (low, high) == pytest.approx((expected.low, expected.high), rel=2e-3)
+
+
+def test_a_difference_of_means_is_rather_too_wide_and_without_spread_has_none() -> None:
+    a, b = [0.2, 0.3, 0.25], [0.11, 0.12, 0.10]
+    _, (low, high) = difference_of_means(a, b)
+    expected = ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    assert low < expected.low and high > expected.high
+    change, ends = difference_of_means([1.0, 1.0], [2.0, 2.0])
+    assert change == 1.0 and ends == (1.0, 1.0)

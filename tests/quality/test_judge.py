@@ -56,40 +56,24 @@ def judge(digits: Dataset) -> Judge:
     return train_judge(seen, recipe, CPU, torch.float32)
 
 
-def test_the_judge_halves_the_image_twice_before_its_last_convolution() -> None:
-    def sizes(side: int) -> list[tuple[int, int]]:
-        """Features and width of each map."""
-        maps, found = torch.zeros(2, 1, side, side), []
-        for layer in Judge(10, 1, 4).eval().layers:
-            maps = layer(maps)
-            if maps.dim() == 4 and tuple(maps.shape[1:3]) not in found:
-                found.append(tuple(maps.shape[1:3]))
-        return found
-
-    assert sizes(28) == [(4, 14), (4, 7), (8, 7), (16, 7), (16, 3)]
-    assert sizes(8) == [(4, 4), (8, 4), (16, 4), (16, 3)]
-
-
 def tiny(side: int = 8, channels: int = 1) -> Dataset:
     return dataset(*make_images(side=side, channels=channels), 3)
 
 
-def test_judge_names_digits_that_it_never_saw(judge: Judge, digits: Dataset) -> None:
+def test_judge_names_digits_that_it_never_saw_in_another_place_too(
+    judge: Judge, digits: Dataset
+) -> None:
     others = dataset(digits.images[3000:], digits.labels[3000:], 10)
     assert accuracy(judge, others) > 0.9
     wrong = dataset(others.images, (others.labels + 1) % 10, 10)
     assert accuracy(judge, wrong) < 0.05
-
-
-def test_judge_learnt_from_moved_images_and_so_names_digits_in_another_place(
-    judge: Judge, digits: Dataset
-) -> None:
-    """Three pixels down and right: without the moves in its training 59 % are named, with them 86 %."""
+    # Three pixels down and right: without the moves in its training 59 % are named, with them 86
+    # %.
     moved = dataset(digits.images[3000:].roll((3, 3), dims=(2, 3)), digits.labels[3000:], 10)
     assert accuracy(judge, moved) > 0.75
 
 
-def test_features_are_what_the_head_reads_and_are_not_negative(
+def test_verdicts_are_of_what_the_head_reads_and_do_not_depend_on_the_company(
     judge: Judge, digits: Dataset
 ) -> None:
     verdict = look(judge, digits.images[:300])
@@ -98,9 +82,6 @@ def test_features_are_what_the_head_reads_and_are_not_negative(
     with torch.no_grad():
         assert torch.allclose(judge.head(verdict.features), verdict.logits, atol=1e-4)
     assert torch.equal(verdict.classes, verdict.logits.argmax(dim=1))
-
-
-def test_a_verdict_does_not_depend_on_the_company(judge: Judge, digits: Dataset) -> None:
     images, weights = digits.images[:70].clone(), digest_of(judge.state_dict())
     together = look(judge, images)
     assert torch.equal(images, digits.images[:70]) and digest_of(judge.state_dict()) == weights
@@ -108,7 +89,7 @@ def test_a_verdict_does_not_depend_on_the_company(judge: Judge, digits: Dataset)
     assert torch.allclose(together.logits, apart.logits, atol=1e-4)
 
 
-def test_equal_seeds_train_equal_judges_and_another_seed_another() -> None:
+def test_equal_seeds_train_equal_judges_and_the_global_random_generator_is_left_alone() -> None:
     def trained(**changes: Any) -> str:
         judge = train_judge(tiny(), params_of(**changes), CPU, torch.float32)
         return digest_of(judge.state_dict())
@@ -116,9 +97,6 @@ def test_equal_seeds_train_equal_judges_and_another_seed_another() -> None:
     first = trained()
     torch.manual_seed(99)
     assert trained() == first != trained(seed=2)
-
-
-def test_training_leaves_the_global_random_generator_alone() -> None:
     torch.manual_seed(99)  # a state that no training before this one can have left
     before = torch.get_rng_state()
     train_judge(tiny(), params_of(), CPU, torch.float32)
@@ -272,18 +250,10 @@ OURS = Judge(3, 1, 4).facts
 @pytest.mark.parametrize(
     "claim",
     [
-        None,
-        {},
-        {"classes": 3, "channels": 1, "width": 4},  # as a judge of the first version says it
-        {**OURS, "code": 1},
-        {**OURS, "version": 3},
-        {**OURS, "version": None},
-        {**OURS, "width": "4"},
-        {**OURS, "width": -4},
-        {**OURS, "width": 10**40},
-        {**OURS, "width": 10**6},
-        {**OURS, "classes": 4},
-        {**OURS, "channels": 3},
+        *(None, {}, {"classes": 3, "channels": 1, "width": 4}),  # the last is the first version's
+        *({**OURS, **other} for other in ({"code": 1}, {"version": 3}, {"version": None})),
+        *({**OURS, "width": width} for width in ("4", -4, 10**40, 10**6)),
+        *({**OURS, **other} for other in ({"classes": 4}, {"channels": 3})),
     ],
 )
 def test_f40_file_with_another_or_a_hostile_architecture_is_refused(

@@ -52,9 +52,7 @@ def test_the_suspects_are_those_of_cleanlab_in_its_order() -> None:
     ]
 
 
-def test_an_image_is_suspect_when_it_is_surer_of_another_class_than_that_class_is_of_itself() -> (
-    None
-):
+def test_an_image_surer_of_another_class_than_that_class_is_of_itself_is_suspect() -> None:
     labels = np.array([0, 0, 0, 1, 1])
     found = np.array([[0.9, 0.1], [0.7, 0.3], [0.1, 0.9], [0.2, 0.8], [0.4, 0.6]])
     # Thresholds: 0.57 for class 0, 0.7 for class 1.

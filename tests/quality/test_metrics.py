@@ -107,8 +107,8 @@ def test_frechet_distance_matches_the_closed_form_for_gaussians(shift: float, sc
     assert distance == pytest.approx(expected, abs=1e-6)
 
 
-def test_frechet_distance_matches_the_closed_form_for_rotated_covariances() -> None:
-    """tr(A + B - 2(AB)^½) with A = diag(4, 1), B = diag(1, 9): 5 + 10 - 2·(2 + 3)."""
+def test_frechet_distance_matches_the_closed_form_for_gaussians_and_rotated_covariances() -> None:
+    # tr(A + B - 2(AB)^½) with A = diag(4, 1), B = diag(1, 9): 5 + 10 - 2·(2 + 3).
     points, others = exact(gaussian(400, 2, seed=0)), exact(gaussian(400, 2, seed=1))
     turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
     first = points * torch.tensor([2.0, 1.0]) @ turn
@@ -171,8 +171,8 @@ def test_both_distances_are_those_of_torchmetrics(dimension: int, counts: tuple[
 # -- Precision, recall, density, coverage --------------------------------------------------------------
 
 
-def test_manifold_of_a_line_counts_as_worked_out_by_hand() -> None:
-    """Real 0 1 2 3 (radii to the 1st neighbour: 1 each), drawn 0.5 1.5 9 (radii 1 1 7.5)."""
+def test_manifold_of_points_on_a_line_counts_as_worked_out_by_hand() -> None:
+    # Real 0 1 2 3 (radii to the 1st neighbour: 1 each), drawn 0.5 1.5 9 (radii 1 1 7.5).
     real = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     drawn = torch.tensor([[0.5], [1.5], [9.0]])
     found = manifold(real, drawn, k=1)
@@ -180,13 +180,23 @@ def test_manifold_of_a_line_counts_as_worked_out_by_hand() -> None:
     assert found.density == pytest.approx((2 + 2) / 3)  # 0.5 in those of 0 1; 1.5 in those of 1 2
     assert found.coverage == 3 / 4  # the ball of 3 is empty
     assert found.recall == 1.0  # 0 and 1 near 0.5, 2 near 1.5, and 3 within 7.5 of 9
-
-
-def test_the_kth_neighbour_leaves_the_point_itself_out() -> None:
     real = torch.tensor([[0.0], [1.0], [3.0]])
     # Radii to the 2nd neighbour: 3, 2, 3.
     assert manifold(real, torch.tensor([[-2.9], [-2.9], [-2.9]]), k=2).coverage == 1 / 3
     assert manifold(real, torch.tensor([[-3.1], [-3.1], [-3.1]]), k=2).coverage == 0
+    # On a line, each point's fifth neighbour is three steps away. So a drawing just to the right
+    # of a point is in the balls of that point, of two to its left and of three to its right.
+    line = torch.arange(2100.0)[:, None] * 10
+    found = manifold(line, line[50:1150] + 0.5)
+    assert found.precision == 1.0
+    assert found.density == pytest.approx(6 / 5)
+    assert found.coverage == pytest.approx(1105 / 2100)  # from 48 to 1152
+    # Radii to the 1st neighbour: 2 for the drawings 0 and 2, 5 for the real 4 and 9.
+    found = manifold(torch.tensor([[4.0], [9.0]]), torch.tensor([[0.0], [2.0]]), k=1)
+    assert found.recall == 0.0, "4 is 2 away from 2"
+    assert (found.precision, found.coverage) == (1.0, 0.5), "0 and 2 are 4 and 2 away from 4"
+    edge = manifold(torch.tensor([[4.0], [9.0]]), torch.tensor([[-1.0], [14.0]]), k=1)
+    assert (edge.precision, edge.coverage, edge.density) == (0, 0, 0), "each is 5 away"
 
 
 # -- Diversity -----------------------------------------------------------------------------
@@ -238,26 +248,6 @@ def taken_from(data: Dataset, per_class: int) -> Tensor:
     return torch.stack([by_class[i % 10][i // 10 % per_class] for i in range(len(ASKED))])
 
 
-def test_a_generator_that_copies_is_good_at_everything_but_is_found_out(
-    judge: Judge, digits: tuple[Dataset, Dataset]
-) -> None:
-    report = report_on(taken_from(digits[0], 50), judge, digits)
-    assert report["conditional_accuracy"]["value"] > 0.9
-    assert report["fid_judge"]["value"] < 2 * report["fid_judge"]["floor"]
-    assert abs(report["kid_judge"]["value"]) < 4 * report["kid_judge"]["deviation"] + 0.1
-    assert report["manifold"]["value"]["recall"] > 0.7
-    assert report["copies"]["closer_than_1_percent_of_heldout"] == 1.0
-    assert report["copies"]["drawn_nearest_median"] < 0.1
-
-
-def test_real_images_are_no_copies(judge: Judge, digits: tuple[Dataset, Dataset]) -> None:
-    report = report_on(taken_from(digits[1], 50), judge, digits)
-    assert report["copies"]["closer_than_1_percent_of_heldout"] <= 0.01
-    assert report["fid_judge"]["value"] == pytest.approx(0, abs=1e-3)
-    assert report["conditional_accuracy"]["value"] == report["conditional_accuracy"]["floor"]
-    assert report["diversity"]["by_class"] == pytest.approx(report["diversity"]["floor_by_class"])
-
-
 def test_one_picture_a_class_is_accurate_but_has_no_diversity(
     judge: Judge, digits: tuple[Dataset, Dataset]
 ) -> None:
@@ -286,17 +276,6 @@ def test_noise_and_swapped_classes_are_inaccurate(
     # Without regard to the class they are perfect; class by class they aren't.
     assert swapped["fid_judge"]["value"] == pytest.approx(0, abs=1e-3)
     assert min(swapped["fid_judge"]["by_class"]) > 10
-
-
-def test_fewer_samples_than_held_out_images_meet_images_of_all_classes(
-    judge: Judge, digits: tuple[Dataset, Dataset]
-) -> None:
-    """The hold-out is sorted by class here: its first 100 images are zeros and ones."""
-    few = EvaluateParams(samples=100, draws=1, gan_train_kimg=0.0, seed=1)
-    drawn = taken_from(digits[0], 10)[:100]
-    report = evaluate(judge, *digits, [drawn], ASKED[:100], few)
-    for found in report["manifold"].values():
-        assert found["precision"] > 0.5 and found["recall"] > 0.5
 
 
 def tiny_inputs(per_class: int = 40) -> Inputs:
@@ -462,46 +441,25 @@ def test_headline_and_run_page_take_each_number_from_its_place() -> None:
             "closer_than_1_percent_of_heldout": 0.015,
         },
     }
-    flat = {
-        "conditional_accuracy": 0.91,
-        "worst_class_accuracy": 0.61,
-        "different_drawings": 35.5,
-        "fid_judge": 11.0,
-        "fid_judge_floor": 1.5,
-        "kid_judge": 0.21,
-        "precision": 0.31,
-        "recall": 0.32,
-        "density": 0.33,
-        "coverage": 0.34,
-        "gan_train_accuracy": 0.71,
-        "copies": 0.015,
-    }
+    flat = {"conditional_accuracy": 0.91, "worst_class_accuracy": 0.61, "different_drawings": 35.5}
+    flat |= {"fid_judge": 11.0, "fid_judge_floor": 1.5, "kid_judge": 0.21}
+    flat |= {"precision": 0.31, "recall": 0.32, "density": 0.33, "coverage": 0.34}
+    flat |= {"gan_train_accuracy": 0.71, "copies": 0.015}
     assert headline(report) == flat
     assert tracked(report) == {
         f"quality/{name}": value for name, value in flat.items() if name != "fid_judge_floor"
     }
-    assert floors(report) == {
-        "conditional_accuracy": 0.92,
-        "different_drawings": 990.0,
-        "fid_judge": 1.5,
-        "kid_judge": 0.02,
-        "precision": 0.41,
-        "recall": 0.42,
-        "density": 0.43,
-        "coverage": 0.44,
-        "gan_train_accuracy": 0.72,
-        "copies": 0.01,
-    }
+    beside = {"conditional_accuracy": 0.92, "different_drawings": 990.0, "fid_judge": 1.5}
+    beside |= {"kid_judge": 0.02, "precision": 0.41, "recall": 0.42, "density": 0.43}
+    beside |= {"coverage": 0.44, "gan_train_accuracy": 0.72, "copies": 0.01}
+    assert floors(report) == beside
     table = quality_table(report)
     assert table[0][:3] == ["metric", "drawn", "real images"] and len(table) == 12
     assert table[1][:4] == ["conditional accuracy", 0.91, 0.92, "higher"]
     assert ["accuracy of the worst class", 0.61, "", "higher"] in [row[:4] for row in table]
-    assert class_table(report) == [
-        ["class", "accuracy", "Fréchet distance"],
-        [0, 0.93, 12.0],
-        [1, 0.61, ""],
-        [2, 0.94, 13.0],
-    ]
+    head, *rows = class_table(report)
+    assert head == ["class", "accuracy", "Fréchet distance"]
+    assert rows == [[0, 0.93, 12.0], [1, 0.61, ""], [2, 0.94, 13.0]]
     named = class_table({**report, "class_names": ["<b>", "no", "yes"]})
     assert [row[0] for row in named] == ["class", "<b>", "no", "yes"]
 
@@ -536,22 +494,3 @@ def test_the_stage_draws_anew_for_each_draw_and_its_passport_names_what_it_measu
 
 
 # -- By hand -------------------------------------------------------------------------------------------
-
-
-def test_a_manifold_of_more_images_than_a_chunk_is_counted_to_the_last() -> None:
-    """On a line, each point's fifth neighbour is three steps away. So a drawing just to the right of a
-    point is in the balls of that point, of two to its left and of three to its right."""
-    line = torch.arange(2100.0)[:, None] * 10
-    found = manifold(line, line[50:1150] + 0.5)
-    assert found.precision == 1.0
-    assert found.density == pytest.approx(6 / 5)
-    assert found.coverage == pytest.approx(1105 / 2100)  # from 48 to 1152
-
-
-def test_a_ball_does_not_hold_its_own_edge() -> None:
-    """Radii to the 1st neighbour: 2 for the drawings 0 and 2, 5 for the real 4 and 9."""
-    found = manifold(torch.tensor([[4.0], [9.0]]), torch.tensor([[0.0], [2.0]]), k=1)
-    assert found.recall == 0.0, "4 is 2 away from 2"
-    assert (found.precision, found.coverage) == (1.0, 0.5), "0 and 2 are 4 and 2 away from 4"
-    edge = manifold(torch.tensor([[4.0], [9.0]]), torch.tensor([[-1.0], [14.0]]), k=1)
-    assert (edge.precision, edge.coverage, edge.density) == (0, 0, 0), "each is 5 away"

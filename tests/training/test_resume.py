@@ -341,6 +341,7 @@ def test_f50_no_memory_is_told_with_advice_and_the_training_can_be_resumed(repo:
     assert f"Resuming at step {kept} of {STEPS}" in starved(repo, "sys.exit()", kept).stdout
 
 
+@pytest.mark.slow
 def test_f54_a_full_disk_at_a_checkpoint_is_told_and_the_last_good_one_is_whole(repo: Path) -> None:
     kept = int(TRAIN["save_every"]) * 2
     full = "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))"
