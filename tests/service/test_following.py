@@ -125,15 +125,20 @@ def test_what_is_served_is_told_with_its_quality_and_is_that_of_the_champion(
     assert served.digest == Generator.load("version-2.safetensors").facts["digest"]
 
 
+def ready(client: httpx.Client, part: str) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/readyz").json()[part]
+    return found
+
+
 @pytest.mark.slow
 def test_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so(
     root: Path, registry: Registry
 ) -> None:
     promote(registry, 1)
     with command(folder=root) as (service, client):
-        assert state(client)["answers"] is True
+        assert ready(client, "registry")["answers"] is True
         (root / "mlflow.db").rename(root / "elsewhere.db")
-        eventually(lambda: state(client)["answers"] is False)
+        eventually(lambda: ready(client, "registry")["answers"] is False)
         found = client.get("/readyz")
         assert found.status_code == 200
         assert found.json()["model"]["version"] == 1
@@ -141,9 +146,9 @@ def test_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so
         assert client.post("/draw", json={"text": "1"}).headers["cgan-model-version"] == "1"
         (root / "elsewhere.db").rename(root / "mlflow.db")
         promote(registry, 2)
-        eventually(lambda: model(client)["version"] == 2)
-        eventually(lambda: state(client)["problem"] is None)
-        assert state(client)["seconds_since_answer"] < 5
+        eventually(lambda: ready(client, "model")["version"] == 2)
+        eventually(lambda: ready(client, "registry")["problem"] is None)
+        assert ready(client, "registry")["seconds_since_answer"] < 5
         said = "".join(service.said)
         assert "Served for now: version 1 of `cgan`" in said
         assert said.count("there is no MLflow store") == 1
@@ -230,16 +235,6 @@ def test_f73_a_champion_that_cannot_be_loaded_is_not_replaced_by_the_projects_ge
     assert keeper.answers
     assert keeper.current is None
     assert "version 1 of `cgan`, cannot be loaded" in str(keeper.problem)
-
-
-def state(client: httpx.Client) -> dict[str, Any]:
-    found: dict[str, Any] = client.get("/readyz").json()["registry"]
-    return found
-
-
-def model(client: httpx.Client) -> dict[str, Any]:
-    found: dict[str, Any] = client.get("/readyz").json()["model"]
-    return found
 
 
 def test_a_champion_whose_file_is_damaged_changes_nothing_until_it_is_mended_or_replaced(
