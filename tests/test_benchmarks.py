@@ -198,21 +198,6 @@ def test_every_reader_reads_the_same(cache: Path) -> None:
     assert all(one["peak_mb"] >= one["before_mb"] > 10 for one in found)
 
 
-def test_tables_replace_what_is_between_their_markers_alone(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- bench:a -->\nold\n<!-- /bench:a -->\nafter <!-- bench:b -->\n")
-    table = tables.Table("Title", ["who", "s"], note="A note.")
-    table.add("x", r"\1")
-    tables.replace_between_markers(page, "a", table.markdown())
-    text = page.read_text()
-    assert text.startswith("before\n<!-- bench:a -->\n### Title\n\n| who | s |\n| --- | ---: |")
-    assert r"| x | \1 |" in text
-    assert "old" not in text
-    assert text.endswith("A note.\n<!-- /bench:a -->\nafter <!-- bench:b -->\n")
-    with pytest.raises(CganError, match=r"<!-- /bench:b -->.*restore the file"):
-        tables.replace_between_markers(page, "b", "x")
-
-
 def test_names_of_parts_runs_and_places_in_the_docs_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"fast", "default", "best", "demo", *(peer.name for peer in PEERS)}
     assert {run.who for scale in SCALES.values() for run in scale.runs} <= known
@@ -262,7 +247,9 @@ def test_figures_are_written_and_a_broken_promise_fails_the_command(
     held: bool, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page, picture = tmp_path / "page.md", tmp_path / "images/plot.png"
-    page.write_text("<!-- bench:short -->\n<!-- /bench:short -->\n")
+    page.write_text(
+        "before\n<!-- bench:short -->\nformer figures\n<!-- /bench:short -->\n<!-- bench:b -->\n"
+    )
     (cache / "short").mkdir(parents=True)
     (cache / "short/quality_over_time.png").write_bytes(b"picture")
     monkeypatch.setattr(command, "PAGE", page)
@@ -273,6 +260,10 @@ def test_figures_are_written_and_a_broken_promise_fails_the_command(
     with failure:
         command.finish("short", facts, {"x": result}, write=True, seconds=1)
     text = page.read_text()
+    assert text.startswith("before\n<!-- bench:short -->\n") and "former" not in text
+    assert text.endswith("<!-- /bench:short -->\n<!-- bench:b -->\n")
+    with pytest.raises(CganError, match=r"<!-- /bench:b -->.*restore the file"):
+        tables.replace_between_markers(page, "b", "x")
     assert "### Speed" in text
     assert "**Not for quoting**: other processes took 50%" in text
     assert f"- {'holds' if held else 'DOES NOT HOLD'}: fast: 9×" in text
