@@ -12,7 +12,6 @@ from imports import imports_of, source_of
 
 from cgan.page import assemble, run_page
 from cgan.page.run_facts import SHOWN_SECTIONS
-from cgan.quality.table import METRICS
 from cgan.stages import record
 from flows.dvc import read_stages
 
@@ -143,14 +142,3 @@ def test_every_plot_is_a_picture_so_that_the_page_loads_nothing_and_has_its_plac
     placed = set(re.findall(r"#(\w+) \{ order|#(\w+), #(\w+) \{ order", page))
     known = {str(plot).replace("/", "_").replace(".", "_") for plot in plots}
     assert {name for names in placed for name in names if name} <= known
-
-
-def test_the_most_telling_metrics_fit_on_a_terminal_beside_each_other() -> None:
-    """`dvc exp show` has a column each, as wide as the name, in the file's order; 120 are a terminal's."""
-    shown = [metric for stage in STAGES for metric in entries(stage, "metrics")]
-    assert shown == ["reports/metrics.json"]
-    first = ["conditional_accuracy", "fid_judge", "coverage"]
-    assert list(METRICS)[:3] == first
-    experiment, created, border, gap = 24, 8, 6, 3
-    columns = sum(len(f"quality.{key}") + gap for key in first)
-    assert experiment + gap + created + gap + columns + border <= 120
