@@ -7,7 +7,6 @@ page tries.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import itertools
 import json
@@ -216,10 +215,6 @@ class Page:
         network = ("http", "https", "ws", "wss")  # and not data, blob, file, the browser's own
         asked = [(urlsplit(url), url) for url in self.requests]
         return [url for at, url in asked if at.scheme in network and at.hostname != "127.0.0.1"]
-
-    def shoot(self, path: Path, whole: bool = False) -> None:
-        picture = self._ask("Page.captureScreenshot", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(picture["data"]))
 
 
 @contextlib.contextmanager

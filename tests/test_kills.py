@@ -56,7 +56,7 @@ def run(project: Path, command: str = WHOLE) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout

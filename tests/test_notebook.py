@@ -28,7 +28,10 @@ def test_the_notebook_runs_and_its_stored_outputs_are_those_of_today(tmp_path: P
     done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     today = json.loads(done.stdout)
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    notebook = json.loads(NOTEBOOK.read_text())
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    assert NOTEBOOK.stat().st_size < 200_000
+    cells = notebook["cells"]
     stored = [cell["outputs"] for cell in cells if cell["cell_type"] == "code"]
     assert len(today) == len(stored) > 5
     for (now,), (then,) in zip(today, stored, strict=True):
@@ -40,10 +43,3 @@ def test_the_notebook_runs_and_its_stored_outputs_are_those_of_today(tmp_path: P
                 ours, theirs = pixels(value), pixels(then["data"][kind])
                 assert ours.shape == theirs.shape and np.abs(ours - theirs).mean() < 1
     assert not list(tmp_path.iterdir())
-
-
-def test_the_notebook_is_of_the_published_format_and_small() -> None:
-    notebook = json.loads(NOTEBOOK.read_text())
-    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
-    ids = [cell["id"] for cell in notebook["cells"]]
-    assert len(set(ids)) == len(ids) and NOTEBOOK.stat().st_size < 200_000

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 import yaml
 from browser import Page, browsing
-from conftest import ROOT
+from conftest import ROOT, free_port
 from PIL import Image
 from tracked import log_steps, training
 from tracked import root as root
@@ -33,12 +32,6 @@ from flows.servers import Production
 
 pytestmark = pytest.mark.slow
 PATIENCE_S = 3.0  # for what a page asks for after it is there
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def post(url: str, content: dict[str, Any]) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import fnmatch
 import re
-from pathlib import Path
 
 from conftest import ROOT
 
@@ -45,11 +44,6 @@ def test_every_row_says_fault_way_tests_and_result() -> None:
         assert named(cells[2]), f"row {number} names no test"
 
 
-def test_every_test_named_exists() -> None:
-    for name in named(PAGE):
-        assert fnmatch.filter(TESTS, name), f"no test {name}"
-
-
 def test_every_row_names_a_test_of_its_number_and_every_such_test_is_named() -> None:
     patterns = {number: named(row) for number, row in ROWS}
     for number, names in patterns.items():
@@ -60,16 +54,11 @@ def test_every_row_names_a_test_of_its_number_and_every_such_test_is_named() -> 
             assert any(fnmatch.fnmatch(test, name) for name in names), f"{test} is not in its row"
 
 
-def test_what_runs_in_make_test_all_alone_is_marked() -> None:
+def test_every_test_named_exists_and_what_runs_in_make_test_all_alone_is_marked() -> None:
     for name, dagger in re.findall(r"`(test_[\w*]+)`(†?)", PAGE):
         slow = [TESTS[test] for test in fnmatch.filter(TESTS, name)]
+        assert slow, f"no test {name}"
         assert bool(dagger) == all(slow), name
-
-
-def test_pages_that_it_replaced_are_linked_nowhere() -> None:
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        text = Path(path).read_text()
-        assert "reliability-data" not in text and "reliability-processes" not in text, path
 
 
 def test_the_tests_that_the_page_of_storage_names_exist() -> None:

@@ -28,6 +28,7 @@ UNPICKLING = re.compile(
     r"(import|from) (_?pickle|joblib|marshal|dill|cloudpickle|shelve)\b|allow_pickle=True"
     r"|\b(torch(\.jit|\.hub)?\.load|torch\.package|(np|numpy)\.(load|fromfile|memmap))\b"
     r"|from (torch|numpy) import .*\bload\b|mlflow\.(pytorch|sklearn)"
+    r"|(?<![.\w])(eval|exec)\(|shell=True|os\.(system|popen)\("
 )
 
 

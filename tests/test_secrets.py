@@ -8,7 +8,6 @@ import http.server
 import json
 import logging
 import shutil
-import socket
 import subprocess
 import threading
 import uuid
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS, ROOT
+from conftest import MLFLOWS_OWN_WARNINGS, ROOT, free_port
 from kaggle_server import Answer, serving
 from toy_project import repo as repo
 from toy_project import template as template
@@ -55,12 +54,6 @@ def said(
         return caplog.text + output.out + output.err
 
     return said
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 FORMS = [

@@ -114,15 +114,9 @@ def test_a_champion_that_changes_under_load_loses_no_request_and_mixes_no_answer
     )  # some seconds: a look every other one, on a machine that is busy with the load
 
 
-def test_what_is_served_is_told_with_its_quality_and_is_that_of_the_champion(
-    root: Path, registry: Registry
-) -> None:
-    promote(registry, 2)
-    served = Keeper().current
-    assert served
-    assert (served.version, served.alias, served.registered) == (2, "champion", "cgan")
-    assert served.about()["metrics"] == {"fid_judge": 0.2}
-    assert served.digest == Generator.load("version-2.safetensors").facts["digest"]
+def ready(client: httpx.Client, part: str) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/readyz").json()[part]
+    return found
 
 
 @pytest.mark.slow
@@ -131,9 +125,9 @@ def test_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so
 ) -> None:
     promote(registry, 1)
     with command(folder=root) as (service, client):
-        assert state(client)["answers"] is True
+        assert ready(client, "registry")["answers"] is True
         (root / "mlflow.db").rename(root / "elsewhere.db")
-        eventually(lambda: state(client)["answers"] is False)
+        eventually(lambda: ready(client, "registry")["answers"] is False)
         found = client.get("/readyz")
         assert found.status_code == 200
         assert found.json()["model"]["version"] == 1
@@ -141,9 +135,9 @@ def test_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so
         assert client.post("/draw", json={"text": "1"}).headers["cgan-model-version"] == "1"
         (root / "elsewhere.db").rename(root / "mlflow.db")
         promote(registry, 2)
-        eventually(lambda: model(client)["version"] == 2)
-        eventually(lambda: state(client)["problem"] is None)
-        assert state(client)["seconds_since_answer"] < 5
+        eventually(lambda: ready(client, "model")["version"] == 2)
+        eventually(lambda: ready(client, "registry")["problem"] is None)
+        assert ready(client, "registry")["seconds_since_answer"] < 5
         said = "".join(service.said)
         assert "Served for now: version 1 of `cgan`" in said
         assert said.count("there is no MLflow store") == 1
@@ -160,7 +154,11 @@ def test_f73_a_start_while_the_registry_is_away_serves_the_copy_of_the_last_cham
     root: Path, registry: Registry, blocked: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     promote(registry, 2)
-    assert Keeper().current
+    served = Keeper().current
+    assert served
+    assert (served.version, served.alias, served.registered) == (2, "champion", "cgan")
+    assert served.about()["metrics"] == {"fid_judge": 0.2}
+    assert served.digest == Generator.load("version-2.safetensors").facts["digest"]
     (root / "mlflow.db").rename(root / "elsewhere.db")
     assert Keeper("champion").current
     keeper = Keeper()
@@ -230,16 +228,6 @@ def test_f73_a_champion_that_cannot_be_loaded_is_not_replaced_by_the_projects_ge
     assert keeper.answers
     assert keeper.current is None
     assert "version 1 of `cgan`, cannot be loaded" in str(keeper.problem)
-
-
-def state(client: httpx.Client) -> dict[str, Any]:
-    found: dict[str, Any] = client.get("/readyz").json()["registry"]
-    return found
-
-
-def model(client: httpx.Client) -> dict[str, Any]:
-    found: dict[str, Any] = client.get("/readyz").json()["model"]
-    return found
 
 
 def test_a_champion_whose_file_is_damaged_changes_nothing_until_it_is_mended_or_replaced(

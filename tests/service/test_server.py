@@ -148,19 +148,6 @@ def test_what_is_no_http_or_has_no_end_is_refused(sent: bytes, client: httpx.Cli
     assert client.get("/healthz").status_code == 200
 
 
-def test_what_anybody_may_send_brings_no_advice_of_uvicorns_into_the_log(folder: Path) -> None:
-    with command("--model", "generator.safetensors", folder=folder) as (service, client):
-        with connected(client) as connection:
-            connection.sendall(b"\x16\x03\x01\r\n\r\n")
-            all_of(connection)
-        upgrade = {"Connection": "upgrade", "Upgrade": "websocket"}
-        assert client.get("/model", headers=upgrade).status_code == 200
-        eventually(lambda: "GET /model 200" in "".join(service.said))
-    said = "".join(service.said)
-    for words in ("Invalid HTTP", "upgrade", "pip install"):
-        assert words not in said
-
-
 def test_too_many_connections_are_refused_until_some_have_gone(client: httpx.Client) -> None:
     held = [connected(client) for _ in range(40)]
     try:

@@ -55,10 +55,7 @@ def test_steps_that_are_no_images_have_no_rate_and_a_resumed_one_counts_from_the
         "judge: step 1,004 of 1,006 · 12 s left",
         "judge: step 1,006 of 1,006 · 0 s left",
     ]
-
-
-def test_what_is_soon_done_says_nothing(clock: list[float]) -> None:
-    assert lines_of(clock, range(9), 1) == []
+    assert lines_of(clock, range(9), 1) == [], "what is soon done says nothing"
 
 
 @pytest.mark.parametrize("what", ["judge", "training"])

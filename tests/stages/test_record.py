@@ -92,7 +92,7 @@ def test_numbers_of_another_generator_are_refused(tracker: _Tracker) -> None:
     assert tracker.metrics == [] and tracker.files == []
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"passport": 3}', '{"passport": {}}'])
+@pytest.mark.parametrize("content", ["", '{"passport": {}}'])
 def test_a_damaged_report_is_one_message(tracker: _Tracker, content: str) -> None:
     EVALUATION.write_text(content)
     with pytest.raises(
