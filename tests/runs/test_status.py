@@ -199,28 +199,41 @@ def test_servers_that_never_answer_cost_seconds_not_minutes(
     assert "gives no answer" in text
 
 
+PREFECT = {
+    "deployments": [{"name": "weekly"}],
+    "work_pools": [{"is_paused": True}],
+    "work_pools/cgan/workers": [
+        {"name": "host (cuda)", "status": "OFFLINE", "last_heartbeat_time": "2026-11-25T01:00:00Z"}
+    ],
+    "flow_runs": [
+        {"name": "passed over", "run_count": 0},
+        {
+            "name": f"nightly {EVIL}",
+            "start_time": "2026-11-25T02:00:00Z",
+            "state": {"type": "FAILED", "name": "Failed", "message": "train: no space left"},
+        },
+    ],
+    "later": [{"deployment_id": "d", "expected_start_time": "2100-11-26T02:00:00Z"}],
+}
+
+
 class Prefect(http.server.BaseHTTPRequestHandler):
-    """Prefect's API, as far as the screen asks it."""
+    """Prefect's API, as far as the screen asks it. It wants `user:secret`, and its pages are none of it."""
+
+    password = False
 
     def do_POST(self) -> None:
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        run = {"name": f"nightly {EVIL}", "start_time": "2026-11-25T02:00:00Z"}
-        failed = {"type": "FAILED", "name": "Failed", "message": "train: no space left"}
-        later = {"deployment_id": "d", "expected_start_time": "2100-11-26T02:00:00Z"}
-        if self.path.endswith("/deployments/filter"):
-            found = {"name": "weekly"} if question["deployments"]["id"]["any_"] == ["d"] else {}
-        elif self.path.endswith("/work_pools/filter"):
-            found = {"is_paused": question["work_pools"]["name"]["any_"] == ["cgan"]}
-        elif self.path.endswith("/work_pools/cgan/workers/filter"):
-            found = {"name": "host (cuda)", "status": "OFFLINE"}
-            found |= {"last_heartbeat_time": "2026-11-25T01:00:00Z"}
-        else:
-            found = later if "state" in question["flow_runs"] else run | {"state": failed}
-        passed_over = {"name": "other", "state_type": "CANCELLED", "run_count": 0}
-        body = json.dumps([passed_over, found] if "start_time" in found else [found]).encode()
+        if self.password and self.headers.get("Authorization") != "Basic dXNlcjpzZWNyZXQ=":
+            self.send_error(401)
+            return
+        what = self.path.removesuffix("/filter").partition("/api/")[2]
+        if "state" in question.get("flow_runs", {}) and what:
+            what = "later"
+        found = PREFECT.get(what)
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(json.dumps(found).encode() if found else b"<!doctype html>")
 
     def log_message(self, *_: Any) -> None: ...
 
@@ -259,15 +272,7 @@ def test_services_of_make_up_and_scheduled_runs_are_told(root: Path, prefect: in
 def test_a_server_with_a_password_is_asked_with_it_on_the_machine_that_started_it(
     root: Path, prefect: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    post = Prefect.do_POST
-
-    def guarded(self: Prefect) -> None:
-        if self.headers.get("Authorization") == "Basic dXNlcjpzZWNyZXQ=":  # user:secret
-            post(self)
-        else:
-            self.send_error(401)
-
-    monkeypatch.setattr(Prefect, "do_POST", guarded)
+    monkeypatch.setattr(Prefect, "password", True)
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{prefect}/api")
     assert "it wants PREFECT_API_AUTH_STRING" in screen(root)
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "user:secret")
@@ -279,12 +284,6 @@ def test_a_server_with_a_password_is_asked_with_it_on_the_machine_that_started_i
 def test_an_address_that_is_not_that_of_the_api_is_told(
     root: Path, prefect: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def page(self: Prefect) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"<!doctype html>")
-
-    monkeypatch.setattr(Prefect, "do_POST", page)
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{prefect}")
     assert "something else answers there: PREFECT_API_URL ends in /api" in screen(root)
 
