@@ -96,7 +96,7 @@ def test_pages_on_a_port_that_is_taken_are_refused_with_the_option_for_another(
 @pytest.mark.parametrize(
     ("module", "arguments", "said"),
     [
-        ("cgan.cli", ["status"], "More           runs: `make ui` ? versions"),
+        ("cgan.cli", ["status"], "not in git ? 20"),
         ("cgan.stages.validate", [], "8 ? 8 pixels"),
     ],
 )

@@ -37,6 +37,8 @@ from cgan.tracking.delivery import RUN_KEY_TAG
 from cgan.tracking.store import is_absent, reason_of, store_uri, without_credentials
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
+
     from cgan.quality.comparison import Ground
     from cgan.quality.evaluation import Inputs
 
@@ -62,8 +64,15 @@ def served(alias: str, load: Callable[[Path], T]) -> T:
 
 def readable(registry: Registry, alias: str, load: Callable[[Path], T]) -> tuple[int, T]:
     """As `served`, with the number of the version that was taken."""
+    first = registry.aliases().get(alias)
+    if first is None:
+        raise ModelError(
+            f"`{registry.model}` has no {alias} in {registry.shown}. `cgan registry list` shows its "
+            "versions; `cgan gate` makes the first champion."
+        )
+    line = lineage(registry.history(), first) if alias == CHAMPION else [first]
     failures: list[str] = []
-    for number in _candidates(registry, alias):
+    for number in dict.fromkeys(reversed(line)):
         try:
             with generator_file(f"models:/{registry.model}/{number}") as path:
                 loaded = load(path)
@@ -79,26 +88,11 @@ def readable(registry: Registry, alias: str, load: Callable[[Path], T]) -> tuple
                 "\n  ".join(failures),
             )
         return number, loaded
+    told = "\n  ".join(failures)
     raise ModelError(
-        f"no {alias} of `{registry.model}` can be read:\n  "
-        + "\n  ".join(failures)
-        + "\nTrain again "
+        f"no {alias} of `{registry.model}` can be read:\n  {told}\nTrain again "
         "(`dvc repro --force train`, `cgan gate`), or promote a version whose files are whole."
     )
-
-
-def _candidates(registry: Registry, alias: str) -> list[int]:
-    """The version with the alias; for the champion, also those before it, latest first."""
-    number = registry.aliases().get(alias)
-    if number is None:
-        raise ModelError(
-            f"`{registry.model}` has no {alias} in {registry.shown}. `cgan registry list` shows its "
-            "versions; `cgan gate` makes the first champion."
-        )
-    if alias != CHAMPION:
-        return [number]
-    line = lineage(registry.history(), number)
-    return list(dict.fromkeys(reversed(line)))
 
 
 @contextlib.contextmanager
@@ -109,37 +103,40 @@ def generator_file(uri: str) -> Iterator[Path]:
     The store is MLFLOW_TRACKING_URI, else the project's. Raises ModelError when the store has no such
     thing or it holds no generator, and its subclass UnreadableError when the store cannot give it now.
     """
-    store = store_uri(project_root())
-    shown = without_credentials(store)
     advice = (
         "Expected `runs:/<run id>/generator` or `models:/<name>@<alias>`; set MLFLOW_TRACKING_URI if "
         "the store is another."
     )
     if ".." in re.split(r"[\\/]", unquote(unquote(uri))):
         raise ModelError(f"{uri[:200]}: leads outside. {advice}")
+    store = store_uri(project_root())
     if is_absent(store):
-        raise ModelError(f"{uri}: there is no MLflow store {shown}. {advice}")
+        raise ModelError(f"{uri}: there is no MLflow store {without_credentials(store)}. {advice}")
     with mlflow_set_to(store), tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        from mlflow.artifacts import download_artifacts
-
-        try:
-            found = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
-            if found.is_dir() and not any(found.iterdir()):
-                raise FileNotFoundError("there is nothing in it")
-        except Exception as error:
-            # Besides MlflowException the stores let through what their clients raise.
-            if not _is_gone(uri):
-                raise UnreadableError(
-                    f"{uri}: the MLflow store {shown} cannot give it now ({reason_of(error)}). Try again "
-                    "when it can."
-                ) from None
-            raise ModelError(
-                f"{uri}: the MLflow store {shown} does not have it ({reason_of(error)}). {advice}"
-            ) from None
+        found = _download(uri, "", folder, uri, advice)
         files = [found] if found.is_file() else sorted(found.rglob("generator.safetensors"))
         if not files:
             raise ModelError(f"{uri}: holds no generator.safetensors. {advice}")
         yield files[0]
+
+
+def _download(address: str, name: str, folder: str, shown: str, advice: str) -> Path:
+    """A file of an address, or all there is, from the store that MLflow is set to. Raises as above."""
+    import mlflow
+
+    try:
+        whole = f"{address}/{name}" if name else address
+        found = Path(mlflow.artifacts.download_artifacts(artifact_uri=whole, dst_path=folder))
+        if found.is_dir() and not any(found.iterdir()):
+            raise FileNotFoundError("there is nothing in it")
+        return found
+    except Exception as error:  # the stores let through what their clients raise
+        store = f"{shown}: the MLflow store {without_credentials(mlflow.get_tracking_uri())}"
+        if _is_gone(address, name):
+            raise ModelError(f"{store} does not have it ({reason_of(error)}). {advice}") from None
+        raise UnreadableError(
+            f"{store} cannot give it now ({reason_of(error)}). Try again when it can."
+        ) from None
 
 
 def _is_gone(folder: str, name: str = "") -> bool:
@@ -170,26 +167,17 @@ def _is_gone(folder: str, name: str = "") -> bool:
         return False
 
 
-def evaluation_of(registry: Registry, version: Version) -> dict[str, Any] | None:
+def evaluation_of(version: Version) -> dict[str, Any] | None:
     """The evaluation's report, passport included, at a version's run; None where it has none.
 
-    Raises ModelError where the store cannot be asked now."""
-    wanted = f"reports/{EVALUATION.name}"
-    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        try:
-            kept = registry.client.list_artifacts(version.run_id, "reports")
-            if wanted not in {file.path for file in kept}:
-                return None
-            path = registry.client.download_artifacts(version.run_id, wanted, folder)
-            return dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            return None  # no report of ours
-        except Exception as error:  # the stores let through what their clients raise
-            if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
-                return None  # the run is gone
-            raise ModelError(
-                f"{wanted} of run {version.run_id} cannot be read now ({reason_of(error)})."
-            ) from None
+    Raises UnreadableError where the store cannot be asked now."""
+    try:
+        with file_of_run(version, "reports", EVALUATION.name) as path:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+    except UnreadableError:
+        raise
+    except (ModelError, ValueError, TypeError):
+        return None  # no report of ours
 
 
 # --- the run of the generator at hand -----------------------------------------------------------
@@ -209,27 +197,19 @@ def last_training() -> dict[str, str]:
     return reference
 
 
-def run_of(registry: Registry, reference: dict[str, str]) -> Any:
+def run_of(registry: Registry, reference: dict[str, str]) -> Run:
     """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
-    run_key, experiment = reference["run_key"], reference["experiment"]
-    found = registry.client.get_experiment_by_name(experiment)
-    runs: list[Any] = []
-    if found:
-        runs = registry.client.search_runs(
-            [found.experiment_id], f"tags.`{RUN_KEY_TAG}` = '{run_key}'", max_results=1
-        )
+    run_key = reference["run_key"]
+    found = registry.client.get_experiment_by_name(reference["experiment"])
+    wanted = f"tags.`{RUN_KEY_TAG}` = '{run_key}'"
+    runs = registry.client.search_runs([found.experiment_id], wanted) if found else []
     if not runs:
-        way_out = (
-            "The run was lost since: restore the store from a backup"
-            if reference["tracking_uri"] == registry.shown
-            else "Set MLFLOW_TRACKING_URI to that store"
-        )
         raise ModelError(
             f"the store {registry.shown} has no run with the key {run_key}, which trained "
-            f"{GENERATOR}; it was recorded in {reference['tracking_uri']}. {way_out}, or train again: "
-            f"{TRAIN_AGAIN}."
+            f"{GENERATOR}; it was recorded in {reference['tracking_uri']}. Set MLFLOW_TRACKING_URI to that "
+            f"store, restore it from a backup, or train again: {TRAIN_AGAIN}."
         )
-    [run] = runs
+    run: Run = runs[0]
     if run.data.tags.get("cgan.generator_sha256") != sha256_of(GENERATOR):
         raise ModelError(
             f"{GENERATOR} is not what run {run.info.run_id} trained. Restore both with `dvc checkout`, "
@@ -241,43 +221,32 @@ def run_of(registry: Registry, reference: dict[str, str]) -> Any:
 # --- what the gate keeps at a run ---------------------------------------------------------------
 
 
-def judge_of(registry: Registry, version: Version) -> tuple[Judge, Tensor, Facts, Tensor]:
+def judge_of(version: Version) -> tuple[Judge, Tensor, Facts, Tensor]:
     """A version's judge, and what was kept of its training data: features float32 [N, 128], facts,
     fingerprints int64 [M]."""
-    with kept_file(registry, version, JUDGE.name) as path:
+    with file_of_run(version, GATE_FOLDER, JUDGE.name) as path:
         judge, _ = load_judge(path)
-    with kept_file(registry, version, TRAINING_DATA) as path:
+    with file_of_run(version, GATE_FOLDER, TRAINING_DATA) as path:
         tensors, facts = load_tensors(path, "training_data")
     return judge, tensors["features"], facts, tensors["fingerprints"]
 
 
-def kept_profile(registry: Registry, version: Version) -> dict[str, Any]:
+def kept_profile(version: Version) -> dict[str, Any]:
     """The validation report of a version's data, as it was kept."""
-    with kept_file(registry, version, VALIDATION.name) as path:
+    with file_of_run(version, GATE_FOLDER, VALIDATION.name) as path:
         return csv_report.load_report(path)
 
 
 @contextlib.contextmanager
-def kept_file(registry: Registry, version: Version, name: str) -> Iterator[Path]:
-    """A file that `cgan gate` kept at the version's run. Raises ModelError when it is gone or damaged, and
-    its subclass UnreadableError when the store cannot give it now."""
-    shown = f"{GATE_FOLDER}/{name} of run {version.run_id}"
+def file_of_run(version: Version, where: str, name: str) -> Iterator[Path]:
+    """Raises ModelError when it is gone or damaged, and its subclass UnreadableError when the store cannot
+    give it now."""
+    shown = f"{where}/{name} of run {version.run_id}"
+    advice = f"Version {version.number} was registered without `cgan gate`, or its files are gone."
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        path = _download(f"runs:/{version.run_id}/{where}", name, folder, shown, advice)
         try:
-            path = registry.client.download_artifacts(
-                version.run_id, f"{GATE_FOLDER}/{name}", folder
-            )
-        except Exception as error:  # the stores let through what their clients raise
-            if not _is_gone(f"runs:/{version.run_id}/{GATE_FOLDER}", name):
-                raise UnreadableError(
-                    f"{shown} cannot be read now ({reason_of(error)}). Try again when the store can give it."
-                ) from None
-            raise ModelError(
-                f"{shown} is not there ({reason_of(error)}): version {version.number} was registered "
-                "without `cgan gate`, or its files are gone."
-            ) from None
-        try:
-            yield Path(path)
+            yield path
         except UnreadableError:
             raise
         except CganError as error:  # of the reader; its advice fits a file of the project only
@@ -303,11 +272,8 @@ def keep_at_run(
     """Store at the run what a re-evaluation needs: judge, data profile, features of the training data."""
     kept = {file.path for file in registry.client.list_artifacts(version.run_id, GATE_FOLDER)}
     if f"{GATE_FOLDER}/{TRAINING_DATA}" in kept:  # written last; a kill may have cut it off
-        with (
-            contextlib.suppress(CganError),
-            kept_file(registry, version, TRAINING_DATA) as path,
-        ):
-            load_tensors(path, "training_data")
+        with contextlib.suppress(CganError):
+            judge_of(version)
             return
     say("Keeping the judge and a profile of the training data at the run.")
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:

@@ -83,6 +83,7 @@ def read_champion(
         with generator_file(address) as path:
             found.lost = "its file is damaged"
             network, facts = load_generator(path)
+            found.lost = ""
     except UnreadableError:
         raise
     except ModelError:
@@ -90,69 +91,66 @@ def read_champion(
             f"{name} could not be compared, so the bars decided: {found.lost} ({address})"
         )
     else:
-        found.lost = ""
-        kinds = [
-            (a.classes, a.channels, a.height, a.width)
-            for a in (inputs.network.architecture, network.architecture)
-        ]
-        if kinds[0] != kinds[1]:
+        ours, theirs = _kind(inputs.network), _kind(network)
+        if ours != theirs:
             found.objections.append(
-                f"{name} draws {_kind(kinds[1])}, this one {_kind(kinds[0])}: they cannot be compared. "
+                f"{name} draws {theirs}, this one {ours}: they cannot be compared. "
                 "If that is meant, promote it by hand with cgan registry promote"
             )
             return found
         found.network = network
         found.other_data = facts.get("data_digest") != inputs.facts["data_digest"]
     if found.other_data:
-        _ask_about_data(found, name, registry, inputs, validation, params)
+        known = _ask_about_data(found, inputs, validation, params)
+        if found.network:
+            found.notes.append(
+                f"{name} was trained on other data; both were judged with today's judge and hold-out, of "
+                f"whose {len(inputs.heldout):,} images {known} were among its training images"
+                f"{'' if known == '0' else ', which favours it'}"
+            )
     return found
 
 
 def _ask_about_data(
-    found: Champion,
-    name: str,
-    registry: Registry,
-    inputs: Inputs,
-    validation: dict[str, Any],
-    params: Params,
-) -> None:
-    known = "an unknown part"
+    found: Champion, inputs: Inputs, validation: dict[str, Any], params: Params
+) -> str:
+    """How many of today's held-out images the champion was trained on, in words."""
+    heldout = inputs.heldout
     try:
-        drift = csv_report.distances(validation, kept_profile(registry, found.version))
-        judge, _, facts, seen_before = judge_of(registry, found.version)
+        drift = csv_report.distances(validation, kept_profile(found.version))
+        judge, _, facts, seen_before = judge_of(found.version)
     except UnreadableError:
         raise
     except CganError as error:
         found.doubt_data(
             [f"whether the data are like the champion's is not known: {error} I{IF_RIGHT[1:]}"]
         )
-    else:
-        seen = int(torch.isin(fingerprints(inputs.heldout.images), seen_before).sum())
-        known = f"{seen:,}"
-        moved = [
-            f"{key} {value:.3f}, at most {csv_report.DRIFT_LIMITS[key]:.3g} is usual"
-            for key, value in drift.items()
-            if value > csv_report.DRIFT_LIMITS[key]
-        ]
-        if moved:
-            found.doubt_data(
-                [
-                    "the data are no longer like what the champion was trained on "
-                    f"({'; '.join(moved)}). Look at them; {IF_RIGHT}"
-                ]
-            )
-        named = look(judge, inputs.heldout.images).classes
-        labels = inputs.heldout.labels
-        confusion = conditional_accuracy(named, labels, inputs.heldout.classes).confusion
-        rows = agreement_rows(confusion, facts, params.reevaluate.max_agreement_drop)
-        if whys := [row["why"] for row in rows if not row["passed"]]:
-            found.doubt_data([f"{'; '.join(whys)}. Check the labels; {IF_RIGHT}"])
-    if found.network:
-        found.notes.append(
-            f"{name} was trained on other data; both were judged with today's judge and hold-out, of "
-            f"whose {len(inputs.heldout):,} images {known} were among its training images"
-            f"{'' if known == '0' else ', which favours it'}"
+        return "an unknown part"
+    moved = [
+        f"{key} {value:.3f}, at most {csv_report.DRIFT_LIMITS[key]:.3g} is usual"
+        for key, value in drift.items()
+        if value > csv_report.DRIFT_LIMITS[key]
+    ]
+    if moved:
+        found.doubt_data(
+            [
+                "the data are no longer like what the champion was trained on "
+                f"({'; '.join(moved)}). Look at them; {IF_RIGHT}"
+            ]
         )
+    named = look(judge, heldout.images).classes
+    confusion = conditional_accuracy(named, heldout.labels, heldout.classes).confusion
+    rows = agreement_rows(confusion, facts, params.reevaluate.max_agreement_drop)
+    if whys := [row["why"] for row in rows if not row["passed"]]:
+        found.doubt_data([f"{'; '.join(whys)}. Check the labels; {IF_RIGHT}"])
+    return f"{int(torch.isin(fingerprints(heldout.images), seen_before).sum()):,}"
+
+
+def limit_row(name: str, value: float, limit: float, why: str = "") -> dict[str, Any]:
+    """A measure of drift, as reports hold it."""
+    passed = value <= limit
+    row = {"name": name, "value": value, "limit": limit, "passed": passed}
+    return row if passed or not why else row | {"why": why}
 
 
 def agreement_rows(confusion: Tensor, known: Facts, max_drop: float) -> list[dict[str, Any]]:
@@ -185,14 +183,9 @@ def agreement_rows(confusion: Tensor, known: Facts, max_drop: float) -> list[dic
         "its own hold-out".replace("%", " %"),
         f"the champion's judge sees {', '.join(seen_as)}",
     )
-    rows = (
-        ("label_agreement", drop, max_drop),
-        ("class_agreement", max(losses.values()), MAX_CLASS_LOSS),
-    )
     return [
-        {"name": name, "value": value, "limit": limit, "passed": value <= limit}
-        | ({} if value <= limit else {"why": why})
-        for (name, value, limit), why in zip(rows, whys, strict=True)
+        limit_row("label_agreement", drop, max_drop, whys[0]),
+        limit_row("class_agreement", max(losses.values()), MAX_CLASS_LOSS, whys[1]),
     ]
 
 
@@ -214,6 +207,6 @@ def _fallen_classes(challenger: Judged, champion: Judged) -> list[str]:
     ]
 
 
-def _kind(kind: tuple[int, int, int, int]) -> str:
-    classes, channels, height, width = kind
-    return f"{classes} classes of {height} × {width} × {channels}"
+def _kind(network: Generator) -> str:
+    kind = network.architecture
+    return f"{kind.classes} classes of {kind.height} × {kind.width} × {kind.channels}"

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.markdown import spaced
-from cgan.project import GENERATOR, RUN_REFERENCE, TRAIN_AGAIN, project_root
+from cgan.project import GENERATOR, TRAIN_AGAIN, project_root
 from cgan.registry.history import (
     ALIASES,
     CHALLENGER,
@@ -52,7 +52,6 @@ from cgan.tracking.store import (
     client_settings,
     environment_set,
     is_absent,
-    is_server,
     reason_of,
     store_uri,
     without_credentials,
@@ -104,12 +103,12 @@ class Registry:
         return sorted(versions, key=lambda version: -version.number)
 
     def version(self, number: int) -> Version:
-        for version in self.versions():
-            if version.number == number:
-                return version
-        raise ModelError(
-            f"`{self.model}` has no version {number}. `cgan registry list` shows which there are."
-        )
+        found = next((each for each in self.versions() if each.number == number), None)
+        if found is None:
+            raise ModelError(
+                f"`{self.model}` has no version {number}. `cgan registry list` shows which there are."
+            )
+        return found
 
     def measured(self, version: Version) -> tuple[dict[str, float], dict[str, float]]:
         """The metrics of the version's run, and what real images get; none if the run is gone."""
@@ -185,16 +184,16 @@ class Registry:
         """
         from mlflow.entities import Metric
 
-        with self._locked():
-            now_ms = time.time_ns() // 1_000_000
-            new = []
-            for key, value in values.items():
-                points = self.client.get_metric_history(run_id, key)
-                there = [point for point in points if point.step == step]
-                last = max(there, key=lambda point: point.timestamp, default=None)
-                if last is None or last.value != value:
-                    new.append(Metric(key, value, now_ms, step))
-            self.client.log_batch(run_id, metrics=new)
+        def known(key: str) -> float | None:
+            points = self.client.get_metric_history(run_id, key)
+            there = [point for point in points if point.step == step]
+            last = max(there, key=lambda point: point.timestamp, default=None)
+            return last.value if last else None
+
+        now_ms = time.time_ns() // 1_000_000
+        new = {key: value for key, value in values.items() if known(key) != value}
+        metrics = [Metric(key, value, now_ms, step) for key, value in new.items()]
+        self.client.log_batch(run_id, metrics=metrics)
 
     def promote(
         self, number: int, *, instead_of: int | None, why: str, action: str = "promote"
@@ -299,11 +298,10 @@ class Registry:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """One promotion at a time on this machine. Another machine's is found by `_require_champion`."""
+        name = hashlib.sha256(f"{os.getuid()} {self.uri}".encode()).hexdigest()[:16]
+        path = Path(tempfile.gettempdir()) / f"cgan-registry-{name}.lock"
         if self.uri.startswith(SQLITE):
             path = Path(self.uri.removeprefix(SQLITE) + ".registry-lock")
-        else:
-            name = hashlib.sha256(f"{os.getuid()} {self.uri}".encode()).hexdigest()[:16]
-            path = Path(tempfile.gettempdir()) / f"cgan-registry-{name}.lock"
         with path.open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -344,15 +342,10 @@ def open_registry(model: str) -> Iterator[Registry]:
     uri = store_uri(project_root())
     shown = without_credentials(uri)
     if is_absent(uri):
-        if RUN_REFERENCE.is_file():  # DVC calls that up to date
-            raise TrackingError(
-                f"there is no MLflow store {shown}, which would know the training of {GENERATOR}: that came "
-                "from elsewhere (`dvc pull`), or the store was lost. Set MLFLOW_TRACKING_URI to the store "
-                f"that knows it, or train again: {TRAIN_AGAIN}."
-            )
         raise TrackingError(
-            f"there is no MLflow store {shown} yet. Train first (`dvc repro`), or set "
-            "MLFLOW_TRACKING_URI if the store is another."
+            f"there is no MLflow store {shown}, which would know the training of {GENERATOR}. Train first "
+            f"(`dvc repro`), or set MLFLOW_TRACKING_URI if the store is another. If {GENERATOR} came from "
+            f"elsewhere (`dvc pull`) or the store was lost, train again: {TRAIN_AGAIN}."
         )
     if not NAME.fullmatch(model):
         raise ModelError(f"{model[:100]!r} is no model's name: letters, digits, `.`, `_` and `-`.")
@@ -363,13 +356,9 @@ def open_registry(model: str) -> Iterator[Registry]:
         try:
             yield Registry(model, uri)
         except (MlflowException, SQLAlchemyError) as error:
-            advice = (
-                ". Start it, or set MLFLOW_TRACKING_URI to another; then try again."
-                if is_server(uri)
-                else ""
-            )
+            advice = "Try again when it answers, or set MLFLOW_TRACKING_URI to another."
             raise TrackingError(
-                f"the MLflow store {shown} cannot be used: {reason_of(error)}{advice}"
+                f"the MLflow store {shown} cannot be used: {reason_of(error)}. {advice}"
             ) from None
 
 

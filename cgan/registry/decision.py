@@ -8,11 +8,11 @@ clear of 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cgan.markdown import in_markdown, spaced
+from cgan.markdown import in_markdown, spaced, table
 from cgan.params.sections import GateParams
 from cgan.quality.comparison import COMPARED, Judged
 from cgan.quality.metrics import wilson_interval
@@ -22,7 +22,7 @@ from cgan.tracking.pages import STRIP, artifact
 COPIES_FLOOR = 0.01  # by its definition: nearer than 99 % of the held-out reals
 MAIN = "fid_judge"
 AT_MOST = ("fid_over_floor", "copies")
-MARKS = {True: "better", False: "**worse**", None: "no clear difference"}
+MARKS = {True: "better", False: "worse", None: "no clear difference"}
 
 Report = dict[str, Any]  # reports/gate.json
 Numbers = tuple[float | None, float | None]
@@ -249,6 +249,8 @@ def _sentence(row: Compared) -> str:
 def headline(report: Report) -> str:
     """The verdict in one sentence."""
     version = report["challenger"]["version"]
+    if report["verdict"] == "unchanged":
+        return f"Version {version} needs no new verdict: {report['reasons'][0]}."
     if report["verdict"] == "blocked":
         return f"Version {version} is blocked: {report['reasons'][0].rstrip('.')}."
     if report["verdict"] == "promoted":
@@ -280,70 +282,75 @@ def _beside_champion(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """reports/gate.md."""
-    return f"# Gate: {report['verdict']}\n\n{_body(report)}"
+    return "\n\n".join([f"# Gate: {report['verdict']}", *_parts(report)])
 
 
 def version_note(report: Report) -> str:
     """The version's page in MLflow: the verdict, a drawing of each class, what was measured."""
-    said, _, rest = _body(report).partition("\n")
+    said, *rest = _parts(report)
     drawings = f"![A drawing of each class]({artifact(report['challenger']['run_id'], STRIP)})"
-    return spaced(f"{said}\n\n{drawings}\n{rest}")
+    return spaced("\n\n".join([said, drawings, *rest]))
 
 
-def _body(report: Report) -> str:
+def _parts(report: Report) -> list[str]:
     challenger, champion = report["challenger"], report["champion"]
-    lines = [in_markdown(report["summary"]), ""]
-    if len(report["reasons"]) > 1 or report["verdict"] != "blocked":  # else it has been said
-        lines += [f"- {in_markdown(reason)}" for reason in report["reasons"]]
+    parts = [in_markdown(report["summary"])]
+    if len(report["reasons"]) > 1 or report["verdict"] in (
+        "passed",
+        "promoted",
+    ):  # else it was said
+        parts.append("\n".join(f"- {in_markdown(reason)}" for reason in report["reasons"]))
     if report["comparison"] and champion:
-        lines += [
+        head = (
             "",
-            f"## Beside the champion, version {champion['version']}",
+            f"version {challenger['version']}",
+            "champion",
+            "difference",
+            "95 % interval",
             "",
-            f"| | version {challenger['version']} | champion | difference | 95 % interval | |",
-            "|---|---:|---:|---:|---:|---|",
-            *[
-                f"| {METRICS[row['metric']].name} ({METRICS[row['metric']].better} is better) | "
-                f"{row['challenger']:.4f} | {row['champion']:.4f} | {row['difference']:+.4f} | "
-                f"{row['interval'][0]:+.4f} to {row['interval'][1]:+.4f} | {MARKS[row['better']]} |"
-                for row in report["comparison"]
-            ],
+        )
+        rows = [
+            (
+                f"{METRICS[row['metric']].name} ({METRICS[row['metric']].better} is better)",
+                f"{row['challenger']:.4f}",
+                f"{row['champion']:.4f}",
+                f"{row['difference']:+.4f}",
+                "{:+.4f} to {:+.4f}".format(*row["interval"]),
+                MARKS[row["better"]],
+            )
+            for row in report["comparison"]
         ]
+        parts += [f"## Beside the champion, version {champion['version']}", table(head, rows, 4)]
     if report["checks"]:
-        lines += [
-            "",
-            "## Bars",
-            "",
-            "| | value | 95 % interval | asked for | |",
-            "|---|---:|---:|---:|---|",
-            *[_bar(check) for check in report["checks"]],
-        ]
+        parts += ["## Bars", bars_table(report["checks"])]
     if passport := report["passport"]:
-        lines += [
-            "",
+        parts.append(
             f"{passport['drawn_images']:,} drawings (seed {passport['seed']}) against "
             f"{passport['reference_images']:,} held-out images, distances with "
             f"{passport['distance_images']:,} on the other side; real training images in place of the "
             f"drawings get a Fréchet distance of {passport['fid_judge_floor']:.4f} and a coverage of "
             f"{passport['coverage_floor']:.4f}. Judge `{passport['extractor_digest'][:12]}`, hold-out "
             f"`{passport['reference_digest'][:12]}`, {passport['replicates']} bootstrap replicates: the "
-            "intervals cover the choice of latents and of real images, not another training seed.",
-        ]
-    lines += [
-        "",
+            "intervals cover the choice of latents and of real images, not another training seed."
+        )
+    parts.append(
         f"Run `{challenger['run_id']}` ({in_markdown(challenger['run_name'])}), commit "
         f"`{in_markdown(challenger['commit'][:10])}`, data `{in_markdown(challenger['data_sha256'][:12])}`, "
-        f"{report['time']}.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _bar(check: dict[str, Any]) -> str:
-    interval = check["interval"]
-    between = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
-    most = check["name"] in AT_MOST
-    return (
-        f"| {in_markdown(check['what'])} | {check['value']:.4f} | {between} | "
-        f"{'≤' if most else '≥'} {check['limit']:.4g} | {'passed' if check['passed'] else '**failed**'} |"
+        f"{report['time']}.\n"
     )
+    return parts
+
+
+def bars_table(checks: Iterable[dict[str, Any]]) -> str:
+    """Checks as reports hold them, in Markdown."""
+    rows = [
+        (
+            check["what"],
+            f"{check['value']:.4f}",
+            "{:.4f} to {:.4f}".format(*check["interval"]) if check["interval"] else "",
+            f"{'≤' if check['name'] in AT_MOST else '≥'} {check['limit']:.4g}",
+            "passed" if check["passed"] else "failed",
+        )
+        for check in checks
+    ]
+    return table(("", "value", "95 % interval", "asked for", ""), rows, 3)

@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cgan.data import csv_report
@@ -26,7 +24,6 @@ from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import (
-    EVALUATION,
     GATE_REPORT,
     GATE_TEXT,
     HOLDOUT_DATA,
@@ -34,11 +31,11 @@ from cgan.project import (
     VALIDATION,
     project_root,
 )
-from cgan.quality.comparison import REPLICATES, Ground, ground_of
-from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, classes_asked, near_copies, passport
+from cgan.quality.comparison import REPLICATES, ground_of
+from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, near_copies, passport
 from cgan.quality.judge import Progress, silent
 from cgan.quality.likeness import different
-from cgan.registry.archive import keep_at_run, last_training, run_of
+from cgan.registry.archive import file_of_run, keep_at_run, last_training, run_of
 from cgan.registry.champion import Champion, read_champion
 from cgan.registry.client import Registry, open_registry
 from cgan.registry.decision import (
@@ -114,7 +111,8 @@ def gate(params: Params, say: Say, progress: Progress = silent) -> Report:
         run = run_of(registry, reference)
         if champion := registry.champion_version():
             registry.settle()
-            if _has_same_weights(champion, run, inputs):
+            same = champion.tags.get(DIGEST) == str(inputs.facts["digest"])
+            if same and champion.run_id != run.info.run_id:  # another run trained its very weights
                 why = "the weights are the champion's, bit by bit"
                 return _publish(_standing_report(registry, champion, why), say)
         version, new = registry.register(run.info.run_id, _facts_of(run, inputs))
@@ -129,7 +127,12 @@ def gate(params: Params, say: Say, progress: Progress = silent) -> Report:
             try:
                 former = read_champion(registry, champion, inputs, inputs.validation, params)
             except UnreadableError as error:
-                report = _not_judged(version, champion, error)
+                # Nobody is promoted past a champion that may be better. It is no verdict that stands.
+                why = (
+                    f"the champion, version {champion.number}, cannot be read now, so that nothing was "
+                    f"judged: {error} `cgan gate` then judges it afresh"
+                )
+                report = _report(version, "blocked", [why], champion=champion.for_report())
                 _record(registry, version, report, {AGAINST: "nobody: the champion was not read"})
                 return _publish(report, say)
             for objection in former.objections:
@@ -140,15 +143,17 @@ def gate(params: Params, say: Say, progress: Progress = silent) -> Report:
         if report["verdict"] == "passed" and params.gate.promote:
             number = champion.number if champion else None
             registry.promote(version.number, instead_of=number, why=history_reason(report))
-            report |= {"verdict": "promoted", "promoted_from": number}
-            report["summary"] = headline(report)
-            _record(registry, version, report, tags)
+            _record_promotion(registry, version, report, number, tags)
         return _publish(report, say)
 
 
-def _publish(report: Report, say: Say) -> Report:
+def _write(report: Report) -> None:
     write_json(GATE_REPORT, report)
     write_text(GATE_TEXT, to_markdown(report))
+
+
+def _publish(report: Report, say: Say) -> Report:
+    _write(report)
     say("")
     say(f"{report['verdict'].upper()}: {report['summary']}")
     for reason in report["reasons"]:
@@ -186,13 +191,6 @@ def _facts_of(run: Any, inputs: _Inputs) -> dict[str, str]:
         "prefect.flow_run_id": run.data.tags.get("prefect.flow_run_id", ""),
     }
     return {key: value for key, value in tags.items() if value}
-
-
-def _has_same_weights(champion: Version, run: Any, inputs: _Inputs) -> bool:
-    """Did another run train the champion's very weights again?"""
-    return champion.run_id != run.info.run_id and champion.tags.get(DIGEST) == str(
-        inputs.facts["digest"]
-    )
 
 
 def _circumstances(params: Params, inputs: _Inputs) -> str:
@@ -234,60 +232,41 @@ def _why_it_stands(
     return ""
 
 
-def _empty_report(version: Version) -> Report:
-    return {
+def _report(version: Version, verdict: str, reasons: list[str], **found: Any) -> Report:
+    report = {
+        "verdict": verdict,
+        "reasons": reasons,
         "checks": [],
         "comparison": [],
+        "measured": {},
         "challenger": version.for_report(),
         "champion": None,
         "promoted_from": None,
         "passport": {},
+        **found,
         "time": now(),
-    }
-
-
-def _not_judged(version: Version, champion: Version, error: UnreadableError) -> Report:
-    """Nobody is promoted past a champion that may be better. It is no verdict that stands."""
-    report = _empty_report(version) | {
-        "verdict": "blocked",
-        "reasons": [
-            f"the champion, version {champion.number}, cannot be read now, so that nothing was judged: "
-            f"{error} `cgan gate` then judges it afresh"
-        ],
-        "measured": {},
-        "champion": champion.for_report(),
     }
     return report | {"summary": headline(report)}
 
 
 def _standing_report(registry: Registry, version: Version, why: str) -> Report:
     """The report of a verdict that still holds, with its numbers where the store has them."""
-    report = _empty_report(version)
-    with contextlib.suppress(Exception), tempfile.TemporaryDirectory() as folder:
-        path = registry.client.download_artifacts(
-            version.run_id, f"{GATE_FOLDER}/{GATE_REPORT.name}", folder
-        )
-        kept = json.loads(Path(path).read_text(encoding="utf-8"))
-        to_markdown(
-            report | kept | {"measured": dict(kept["measured"])}
-        )  # raises if it cannot be shown
-        report |= kept
+    report, kept = _report(version, "unchanged", [why]), {}
+    with (
+        contextlib.suppress(Exception),
+        file_of_run(version, GATE_FOLDER, GATE_REPORT.name) as path,
+    ):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        to_markdown(found | {"measured": dict(found["measured"])})  # raises if it cannot be shown
+        kept = found
     if (
         version.verdict == "passed" and "champion" in version.aliases
-    ):  # killed before that was recorded
-        if "measured" in report:
+    ):  # killed before it was recorded
+        if kept:
             moves = [move for move in registry.history() if move.target == version.number]
-            before = moves[-1].source if moves else None
-            report |= {"verdict": "promoted", "promoted_from": before}
-            report["summary"] = headline(report)
-            _record(registry, version, report, {})
+            _record_promotion(registry, version, kept, moves[-1].source if moves else None, {})
         registry.tag(version.number, {VERDICT: "promoted"})
-    return report | {
-        "verdict": "unchanged",
-        "summary": f"Version {version.number} needs no new verdict: {why}.",
-        "reasons": [],
-        "time": now(),
-    }
+    return report | kept | {key: report[key] for key in ("verdict", "reasons", "summary", "time")}
 
 
 def _judge(
@@ -304,7 +283,7 @@ def _judge(
     labels = labels_for(inputs.training.classes)
     address = f"models:/{registry.model}/{version.number}"
     say(f"Loading {address} in a process of its own, which has to draw {len(labels)} images.")
-    with drawing_apart(registry.uri, address, labels, seed) as apart:
+    with drawing_apart(address, labels, seed) as drawn_apart:
         ground = ground_of(inputs, params.evaluate, progress)
         keep_at_run(registry, version, ground, inputs, say)
         samples = len(ground.asked)
@@ -312,66 +291,39 @@ def _judge(
         drawings = draw(inputs.network, ground.asked, seed)
         challenger = ground.judge_drawings(drawings)
         numbers = different(drawings, ground.asked, inputs.training)
-        near = _copies(inputs, params, say)
+        near = near_copies(drawings, ground.asked, inputs.training, inputs.heldout, seed)
+        looked_at = min(COPIES_SAMPLE, samples)
         judged = None
         if champion:
             say(f"The same with the champion, version {champion.version.number}.")
             judged = champion.judged(ground, challenger)
-        drawn = apart.drawings()
-        loaded = load_result(drawn, inputs.network, inputs.judge, labels, seed)
+        loaded = load_result(drawn_apart(), inputs.network, inputs.judge, labels, seed)
     decision = decide(
         params.gate,
         challenger,
-        near,
+        Share(round(near.closer * looked_at), looked_at),
         Share(ground.agreed, len(inputs.heldout)),
         loaded,
         judged,
         champion.objections if champion else (),
         list(zip(*numbers, strict=True)),
     )
-    report: Report = {
-        "verdict": "passed" if decision.passed else "blocked",
-        "summary": "",
-        "reasons": [*decision.reasons, *(champion.notes if champion else ())],
+    return _report(
+        version,
+        "passed" if decision.passed else "blocked",
+        [*decision.reasons, *(champion.notes if champion else ())],
         **decision.to_json(),
-        "measured": {name: each.value for name, each in challenger.metrics.items()},
-        "challenger": version.for_report(),
-        "champion": champion.for_report() if champion else None,
-        "promoted_from": None,
-        "passport": _passport(ground, inputs, params),
-        "time": now(),
-    }
-    report["summary"] = headline(report)
-    return report
-
-
-def _copies(inputs: _Inputs, params: Params, say: Say) -> Share:
-    """Of the drawings, those near a training image: evaluate's number where it is of this generator."""
-    asked = classes_asked(inputs.training.classes, params.evaluate)[:COPIES_SAMPLE]
-    count, seed = len(asked), params.evaluate.seed
-    with contextlib.suppress(
-        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError
-    ):
-        report = json.loads(EVALUATION.read_text(encoding="utf-8"))
-        wanted = passport(inputs, params.evaluate)
-        closer = float(report["copies"]["closer_than_1_percent_of_heldout"])
-        if wanted.items() <= report["passport"].items() and 0 <= closer <= 1:
-            return Share(round(closer * count), count)
-    say("Looking for the training image nearest to each drawing.")
-    drawn = draw(inputs.network, asked, seed)
-    found = near_copies(drawn, asked, inputs.training, inputs.heldout, seed)
-    return Share(round(found.closer * count), count)
-
-
-def _passport(ground: Ground, inputs: _Inputs, params: Params) -> dict[str, Any]:
-    return {
-        **passport(inputs, params.evaluate),
-        "training_digest": inputs.training.metadata["digest"],
-        "fid_judge_floor": ground.fid_floor.value,
-        "coverage_floor": ground.coverage_floor.value,
-        "covered_images": ground.covered_images,
-        "replicates": REPLICATES,
-    }
+        measured={name: each.value for name, each in challenger.metrics.items()},
+        champion=champion.for_report() if champion else None,
+        passport={
+            **passport(inputs, params.evaluate),
+            "training_digest": inputs.training.metadata["digest"],
+            "fid_judge_floor": ground.fid_floor.value,
+            "coverage_floor": ground.coverage_floor.value,
+            "covered_images": ground.covered_images,
+            "replicates": REPLICATES,
+        },
+    )
 
 
 def _record(registry: Registry, version: Version, report: Report, tags: dict[str, str]) -> None:
@@ -383,11 +335,10 @@ def _record(registry: Registry, version: Version, report: Report, tags: dict[str
 
     own = {VERDICT: report["verdict"], SUMMARY: report["summary"]}
     run_id, champion = report["challenger"]["run_id"], report["champion"]
+    _write(report)
     if report["measured"]:
-        with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-            write_json(Path(folder) / GATE_REPORT.name, report)
-            write_text(Path(folder) / GATE_TEXT.name, to_markdown(report))
-            registry.client.log_artifacts(run_id, folder, GATE_FOLDER)
+        for path in (GATE_REPORT, GATE_TEXT):
+            registry.client.log_artifact(run_id, str(path), GATE_FOLDER)
     measured = {f"gate/{name}": value for name, value in report["measured"].items()}
     registry.log_once(run_id, measured, 0)  # and beside later versions at their numbers
     if report["comparison"]:
@@ -398,3 +349,11 @@ def _record(registry: Registry, version: Version, report: Report, tags: dict[str
     registry.client.log_batch(run_id, tags=run_tags)
     registry.client.update_model_version(registry.model, str(version.number), version_note(report))
     registry.tag(version.number, {**tags, **own})
+
+
+def _record_promotion(
+    registry: Registry, version: Version, report: Report, before: int | None, tags: dict[str, str]
+) -> None:
+    report |= {"verdict": "promoted", "promoted_from": before}
+    report["summary"] = headline(report)
+    _record(registry, version, report, tags)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cgan.markdown import in_markdown
+from cgan.markdown import table
 from cgan.quality.table import METRICS
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
@@ -17,7 +17,7 @@ VERDICT, SUMMARY = "gate.verdict", "gate.summary"
 GATE_FOLDER = "gate"  # of the run's artifacts
 ROLLED_BACK = "registry.rolled_back"
 DIGEST, DATA, COMMIT = "generator.digest", "data.sha256", "git.commit"
-RUN_NAME, FLOW_RUN = "run.name", "prefect.flow_run_id"
+RUN_NAME = "run.name"
 REEVALUATION = "reevaluation."
 
 
@@ -35,12 +35,20 @@ class Version:
     def verdict(self) -> str:
         return self.tags.get(VERDICT, "")
 
+    @property
+    def state(self) -> str:
+        return "rolled back" if ROLLED_BACK in self.tags else self.verdict or "not judged"
+
+    @property
+    def registered(self) -> str:
+        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(self.created_ms / 1000))
+
     def for_report(self) -> dict[str, Any]:
         """The version, as the reports of the gate and of a re-evaluation name it."""
         return {
             "version": self.number,
             "run_id": self.run_id,
-            "run_name": self.tags.get("run.name", ""),
+            "run_name": self.tags.get(RUN_NAME, ""),
             "digest": self.tags.get(DIGEST, ""),
             "data_sha256": self.tags.get(DATA, ""),
             "commit": self.tags.get(COMMIT, ""),
@@ -101,29 +109,19 @@ def list_versions(model: str, store: str, versions: Sequence[Version], moves: li
         (
             str(version.number),
             ", ".join(version.aliases),
-            "rolled back" if ROLLED_BACK in version.tags else version.verdict or "not judged",
-            _minute(version.created_ms),
-            version.tags.get("run.name", version.run_id),
+            version.state,
+            version.registered,
+            version.tags.get(RUN_NAME, version.run_id),
         )
         for version in versions
     ]
     champion = next((version.number for version in versions if CHAMPION in version.aliases), None)
-    line = lineage(moves, champion)
-    lines = [f"Versions of `{model}` in {store}:", *_table(rows)]
-    if moves:
-        lines += ["", f"Champions, latest last: {' → '.join(map(str, line)) or 'none'}"]
-        lines += _table(
-            [
-                (
-                    move.when,
-                    move.action,
-                    f"{_number(move.source)} → {move.target}",
-                    move.user + (f", flow run {move.flow_run_id}" if move.flow_run_id else ""),
-                    move.why,
-                )
-                for move in reversed(moves)
-            ]
-        )
+    line = " → ".join(map(str, lineage(moves, champion))) or "none"
+    lines = [f"Versions of `{model}` in {store}:", *_table(rows), ""]
+    lines.append(f"Champions, latest last: {line}")
+    for move in reversed(moves):
+        flow = f", flow run {move.flow_run_id}" if move.flow_run_id else ""
+        lines.append(f"  {move.when}  {move_in_words(move)} ({move.user}{flow})")
     return "\n".join(lines)
 
 
@@ -132,68 +130,28 @@ def describe_version(
 ) -> str:
     """One version as text for a terminal: what became of it, how good it is, what it was made from.
 
-    `measured` are the metrics of its run, `real` is what real images get. Tags that no group knows come
-    last, all of them.
+    `measured` are the metrics of its run, `real` is what real images get.
     """
-    tags = dict(version.tags)
-    verdict = "rolled back" if ROLLED_BACK in tags else tags.get(VERDICT) or "not judged"
-    tags.pop(VERDICT, None)
-    name = tags.pop(RUN_NAME, "")
-
-    def taken(names: dict[str, str]) -> list[tuple[str, ...]]:
-        return [(words, tags.pop(tag)) for tag, words in names.items() if tags.get(tag)]
-
-    reevaluated = {
-        tag: tag.removeprefix(REEVALUATION) for tag in tags if tag.startswith(REEVALUATION)
-    }
-    groups: dict[str, list[tuple[str, ...]]] = {
-        "": [
-            ("aliases", ", ".join(version.aliases) or "none"),
-            ("verdict", verdict),
-            *taken({SUMMARY: "why", ROLLED_BACK: "rolled back"}),
-            ("registered", _minute(version.created_ms)),
-        ],
-        "Quality": _quality(measured, real),
-        "Re-evaluated": taken(dict(sorted(reevaluated.items()))),
-        "Made from": [
-            ("run", f"{name} ({version.run_id})" if name else version.run_id),
-            *taken({FLOW_RUN: "flow run", COMMIT: "commit", DATA: "data", DIGEST: "weights"}),
-        ],
-        "Other tags": sorted(tags.items()),
-    }
-    lines = [f"Version {version.number} of `{model}`:"]
-    for title, rows in groups.items():
-        if rows:
-            lines += [*(["", f"{title}:"] if title else []), *_table(rows)]
+    numbers: list[tuple[str, ...]] = [("", "evaluated", "at the gate", "real images", "")]
+    for key, metric in METRICS.items():
+        found = (measured.get(f"quality/{key}"), measured.get(f"gate/{key}"), real.get(key))
+        if found[:2] != (None, None):
+            cells = ["" if value is None else f"{value:.4g}" for value in found]
+            numbers.append((metric.name, *cells, f"{metric.better} is better"))
+    state = [
+        ("aliases", ", ".join(version.aliases) or "none"),
+        ("verdict", version.state),
+        ("registered", version.registered),
+    ]
+    tags = [("run", version.run_id), *sorted(version.tags.items())]
+    lines = [f"Version {version.number} of `{model}`:", *_table(state)]
+    lines += ["", "Quality:", *_table(numbers), "", "Its run and tags:", *_table(tags)]
     return "\n".join(lines)
 
 
-def _quality(measured: dict[str, float], real: dict[str, float]) -> list[tuple[str, ...]]:
-    """What the run's metrics say of each metric: by the stage evaluate, by the last gate, of real images."""
-    rows = []
-    for key, metric in METRICS.items():
-        found = [
-            measured.get(f"quality/{key}"),
-            measured.get(f"gate/{key}"),
-            real.get(key),
-        ]
-        if found[:2] != [None, None]:
-            cells = ["" if value is None else f"{value:.4g}" for value in found]
-            rows.append((metric.name, *cells, f"{metric.better} is better"))
-    return [("", "evaluated", "at the gate", "real images", ""), *rows] if rows else []
-
-
-def _minute(time_ms: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(time_ms / 1000))
-
-
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  "
-        + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def move_in_words(move: Move) -> str:
@@ -206,30 +164,21 @@ def move_in_words(move: Move) -> str:
 def model_page(moves: list[Move], line: list[int]) -> str:
     """The registered model's page: how to draw with it, who was champion when and why."""
     rows = [
-        f"| {move.when.replace('T', ' ')} | {move.action} | {_number(move.source)} → **{move.target}** | "
-        f"{in_markdown(move.why)} | {in_markdown(move.user)} | {in_markdown(move.commit[:10])} |"
+        (move.when, move.action, move.target, move.why, move.user, move.commit[:10])
         for move in reversed(moves[-50:])
     ]
-    return "\n".join(
-        [
-            "Class-conditional generators. The alias `champion` says which one is served.",
-            "",
-            "```bash",
-            "cgan draw 2024 --model champion",
-            "cgan registry list",
-            "```",
-            "",
-            f"Champions so far, latest last: {' → '.join(map(str, line)) or 'none'}.",
-            "",
-            "| when | what | champion | why | who | commit |",
-            "|---|---|---|---|---|---|",
-            *rows,
-        ]
-    )
+    return f"""\
+Class-conditional generators. The alias `champion` says which one is served.
 
+```bash
+cgan draw 2024 --model champion
+cgan registry list
+```
 
-def _number(number: int | None) -> str:
-    return "none" if number is None else str(number)
+Champions so far, latest last: {" → ".join(map(str, line)) or "none"}.
+
+{table(("when", "what", "champion", "why", "who", "commit"), rows)}
+"""
 
 
 def now() -> str:

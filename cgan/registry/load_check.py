@@ -1,20 +1,21 @@
 """Does a registered model load and draw without anything of this project?
 
 A fresh interpreter in isolated mode, an empty working directory, an environment with little more than
-PATH and the store's address, pickle off, and a time limit. The package that draws comes with the model.
+PATH, pickle off, and a time limit. The package that draws comes with the model.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +29,12 @@ from cgan.model.sampling import draw
 from cgan.project import GENERATOR
 from cgan.quality.judge import Judge, look
 from cgan.registry.decision import Loaded, Share
-from cgan.tracking.store import client_settings
+from cgan.tracking.store import client_settings, reason_of
 
 TIME_LIMIT_S = 180.0
 PER_CLASS = 10
 MAX_DRAWN = 1000
-# What a store, a proxy or a bucket may need.
-PASSED_ON = (
-    "MLFLOW_TRACKING_",
-    "MLFLOW_S3_",
-    "AWS_",
-    "AZURE_",
-    "GOOGLE_",
-    "SSL_CERT_",
-    "REQUESTS_",
-)
-ALSO = ("PATH", "LANG", "LC_ALL", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "OMP_NUM_THREADS")
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "OMP_NUM_THREADS")
 PROGRAM = Path(__file__).with_name("load_check_program.py")
 
 
@@ -53,87 +44,59 @@ def labels_for(classes: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def drawing_apart(store: str, model: str, labels: list[int], seed: int) -> Iterator[ApartProcess]:
-    """The process, at work from here on; it is ended when the context is left."""
+def drawing_apart(model: str, labels: list[int], seed: int) -> Iterator[Callable[[], Tensor | str]]:
+    """The process, at work from here on; it is ended when the context is left. The function waits for it.
+
+    Raises ModelError when the store that MLflow is set to cannot give the model's files.
+    """
+    from mlflow.artifacts import download_artifacts
+
     with tempfile.TemporaryDirectory(prefix="cgan-load-") as folder:
-        process = ApartProcess(Path(folder), store, model, labels, seed)
+        work = Path(folder) / "work"
+        (work / "model").mkdir(parents=True)
         try:
-            yield process
-        finally:
-            process.end()
-
-
-class ApartProcess:
-    """Loads a model of the registry, draws and answers; see the module's head."""
-
-    def __init__(self, folder: Path, store: str, model: str, labels: list[int], seed: int) -> None:
-        self._model, self._answer = model, folder / "answer.json"
-        work = folder / "work"
-        work.mkdir()
-        kept = {k: v for k, v in os.environ.items() if k in ALSO or k.startswith(PASSED_ON)}
-        self._errors = (folder / "errors.txt").open("w+b")
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", str(PROGRAM)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._errors,
-            cwd=work,
-            env={**kept, **client_settings(), "HOME": str(folder), "TMPDIR": str(folder)},
-            start_new_session=True,
-        )
-        question = {
-            "store": store,
-            "model": model,
-            "labels": labels,
-            "seed": seed,
-            "answer": str(self._answer),
-        }
-        assert self._process.stdin
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
-            stdin.write(json.dumps(question).encode())
-
-    def drawings(self) -> Tensor | str:
-        """uint8 [N, C, H, W], or what is wrong with the model, in words.
-
-        Raises ModelError when that says nothing of the model: the store could not give it, or the
-        process was killed or too slow.
-        """
-        try:
-            self._process.wait(TIME_LIMIT_S)
-        except subprocess.TimeoutExpired:
+            path = download_artifacts(artifact_uri=model, dst_path=str(work / "model"))
+        except Exception as error:  # the stores let through what their clients raise
             raise ModelError(
-                f"{self._model}: not loaded and drawn with in {TIME_LIMIT_S:g} s. Is the machine "
-                "overloaded? Run `cgan gate` again."
-            ) from None
-        answer = self._heard()
-        if "away" in answer:
-            raise ModelError(
-                f"{self._model}: the MLflow store cannot give its files ({answer['away']}). "
+                f"{model}: the MLflow store cannot give its files ({reason_of(error)}). "
                 "If they were deleted, train again: `dvc repro --force train`."
-            )
-        if "problem" in answer:
-            return str(answer["problem"])
-        if not answer["own"]:
-            return "it was drawn with this project's package, not with the one that comes with it"
-        return torch.from_numpy(np.stack([_decoded(text) for text in answer["pictures"]]))
-
-    def _heard(self) -> dict[str, Any]:
-        try:
-            return dict(json.loads(self._answer.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            self._errors.seek(0)
-            said = self._errors.read()[-2000:].decode(errors="replace").strip().splitlines()
-            raise ModelError(
-                f"{self._model}: the process that loads it ended with exit code "
-                f"{self._process.returncode} ({said[-1] if said else 'no words'}). Out of memory? "
-                "Run `cgan gate` again."
             ) from None
+        kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        with subprocess.Popen(
+            [sys.executable, "-I", "-B", str(PROGRAM), json.dumps([path, labels, seed])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=work,
+            env={**kept, **client_settings(), "HOME": folder, "TMPDIR": folder},
+            start_new_session=True,
+        ) as process:
+            try:
+                yield functools.partial(_drawings, process, model)
+            finally:
+                process.kill()
 
-    def end(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        self._errors.close()
+
+def _drawings(process: subprocess.Popen[bytes], model: str) -> Tensor | str:
+    """uint8 [N, C, H, W], or what is wrong with the model, in words.
+
+    Raises ModelError when that says nothing of the model: the process was killed or too slow.
+    """
+    try:
+        said, _ = process.communicate(timeout=TIME_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        raise ModelError(
+            f"{model}: not loaded and drawn with in {TIME_LIMIT_S:g} s. Is the machine "
+            "overloaded? Run `cgan gate` again."
+        ) from None
+    if process.returncode:
+        raise ModelError(
+            f"{model}: the process that loads it ended with exit code {process.returncode}. Out of "
+            "memory? Run `cgan gate` again."
+        )
+    answer = json.loads(said)
+    return (
+        answer if isinstance(answer, str) else torch.from_numpy(np.stack([*map(_decoded, answer)]))
+    )
 
 
 def load_result(

@@ -8,10 +8,9 @@ reverse), and the limits of drift are far above what two halves of one data set 
 from __future__ import annotations
 
 import functools
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from cgan.data import csv_reader, csv_report
 from cgan.errors import CganError, DataError, ModelError
 from cgan.files import write_json, write_text
-from cgan.markdown import in_markdown
+from cgan.markdown import in_markdown, table
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_generator
 from cgan.model.sampling import draw
@@ -31,10 +30,10 @@ from cgan.quality.evaluation import classes_asked
 from cgan.quality.judge import LOOK_AT, Progress, look, silent
 from cgan.quality.metrics import frechet_distance
 from cgan.registry.archive import fingerprints, generator_file, judge_of, kept_profile
-from cgan.registry.champion import agreement_rows
+from cgan.registry.champion import agreement_rows, limit_row
 from cgan.registry.client import Registry, open_registry
-from cgan.registry.decision import Check, bars
-from cgan.registry.history import Version, now
+from cgan.registry.decision import Check, bars, bars_table
+from cgan.registry.history import REEVALUATION, Version, now
 
 FOLDER = "reevaluation"  # of the run's artifacts
 KIND = "shape_and_classes"
@@ -91,7 +90,7 @@ def _report(
     params: Params,
     progress: Progress,
 ) -> Report:
-    rows = _profile_drift(found, kept_profile(registry, champion))
+    rows = _profile_drift(found, kept_profile(champion))
     checks: list[Check] = []
     if rows[0]["name"] != KIND:
         more, checks = _through_the_judge(registry, champion, table, params, progress)
@@ -119,16 +118,7 @@ def _report(
         "summary": f"{summaries[verdict]}{reasons[0] if reasons else ''}.",
         "reasons": reasons,
         "drift": rows,
-        "quality": {
-            check.name: {
-                "what": check.what,
-                "value": check.value,
-                "interval": check.interval,
-                "limit": check.limit,
-                "passed": check.passed,
-            }
-            for check in checks
-        },
+        "quality": {check.name: asdict(check) for check in checks},
         "champion": champion.for_report(),
         "data": {"path": str(CSV), "sha256": table.sha256, "images": len(table.labels)},
         "time": now(),
@@ -140,20 +130,9 @@ def _profile_drift(found: dict[str, Any], known: dict[str, Any]) -> list[dict[st
     try:
         distances = csv_report.distances(found, known)
     except DataError as error:
-        return [
-            {
-                "name": KIND,
-                "value": 1.0,
-                "limit": 0.0,
-                "passed": False,
-                "why": str(error),
-            }
-        ]
-    return [_row(name, value, csv_report.DRIFT_LIMITS[name]) for name, value in distances.items()]
-
-
-def _row(name: str, value: float, limit: float) -> dict[str, Any]:
-    return {"name": name, "value": value, "limit": limit, "passed": value <= limit}
+        return [limit_row(KIND, 1.0, 0.0, str(error))]
+    limits = csv_report.DRIFT_LIMITS
+    return [limit_row(name, value, limits[name]) for name, value in distances.items()]
 
 
 def _through_the_judge(
@@ -164,7 +143,7 @@ def _through_the_judge(
     progress: Progress,
 ) -> tuple[list[dict[str, Any]], list[Check]]:
     """What the champion's judge sees in the data, and in what the champion draws."""
-    judge, features, facts, seen_before = judge_of(registry, champion)
+    judge, features, facts, seen_before = judge_of(champion)
     images, labels = torch.from_numpy(table.images), torch.from_numpy(table.labels)
     chosen = _chosen(images, seen_before, int(facts["heldout_images"]), params.evaluate.seed)
     bar = functools.partial(progress, "judging the data", images_a_step=LOOK_AT)
@@ -174,7 +153,7 @@ def _through_the_judge(
     ground = Ground(judge, real, labels[chosen], features, asked, seed, progress)
     moved = frechet_distance(real.features, features) - float(facts["fid_floor"])
     rows = [
-        _row("judge_features", moved, params.reevaluate.max_feature_distance),
+        limit_row("judge_features", moved, params.reevaluate.max_feature_distance),
         *agreement_rows(ground.confusion, facts, params.reevaluate.max_agreement_drop),
     ]
     with generator_file(f"models:/{registry.model}/{champion.number}") as path:
@@ -194,18 +173,10 @@ def _chosen(images: Tensor, seen_before: Tensor, count: int, seed: int) -> Tenso
 
 def _record(registry: Registry, champion: Version, report: Report) -> None:
     """On the champion's version and run, where MLflow shows it."""
-    registry.tag(
-        champion.number,
-        {
-            "reevaluation.verdict": report["verdict"],
-            "reevaluation.summary": report["summary"],
-            "reevaluation.time": report["time"],
-        },
-    )
-    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        write_json(Path(folder) / REEVALUATION_REPORT.name, report)
-        write_text(Path(folder) / REEVALUATION_TEXT.name, to_markdown(report))
-        registry.client.log_artifacts(champion.run_id, folder, FOLDER)
+    told = {REEVALUATION + key: report[key] for key in ("verdict", "summary", "time")}
+    registry.tag(champion.number, told)
+    for path in (REEVALUATION_REPORT, REEVALUATION_TEXT):
+        registry.client.log_artifact(champion.run_id, str(path), FOLDER)
     values = {f"reevaluation/{row['name']}": float(row["value"]) for row in report["drift"]}
     values |= {f"reevaluation/{name}": row["value"] for name, row in report["quality"].items()}
     registry.log_once(champion.run_id, values, int(time.time() // 86_400))
@@ -213,29 +184,19 @@ def _record(registry: Registry, champion: Version, report: Report) -> None:
 
 def to_markdown(report: Report) -> str:
     """reports/reevaluation.md."""
-    marks = {True: "passed", False: "**failed**"}
-    lines = [f"# Re-evaluation: {report['verdict']}", "", in_markdown(report["summary"]), ""]
-    lines += ["## The data", "", "| | value | usual | |", "|---|---:|---:|---|"]
-    lines += [
-        f"| {WORDS[row['name']]} | {row['value']:.4f} | ≤ {row['limit']:.4g} | {marks[row['passed']]} |"
+    marks = {True: "passed", False: "failed"}
+    drift = [
+        (WORDS[row["name"]], f"{row['value']:.4f}", f"≤ {row['limit']:.4g}", marks[row["passed"]])
         for row in report["drift"]
     ]
-    if report["quality"]:
-        lines += ["", "## The champion's drawings", ""]
-        lines += ["| | value | 95 % interval | bar | |", "|---|---:|---:|---:|---|"]
-    for name, row in report["quality"].items():
-        sign = "≤" if name == "fid_over_floor" else "≥"
-        low, high = row["interval"]
-        lines.append(
-            f"| {in_markdown(row['what'])} | {row['value']:.4f} | {low:.4f} to {high:.4f} | "
-            f"{sign} {row['limit']:.4g} | {marks[row['passed']]} |"
-        )
+    parts = [f"# Re-evaluation: {report['verdict']}", in_markdown(report["summary"])]
+    parts += ["## The data", table(("", "value", "usual", ""), drift, 2)]
+    if checks := report["quality"].values():
+        parts += ["## The champion's drawings", bars_table(checks)]
     champion, data = report["champion"], report["data"]
-    lines += [
-        "",
+    parts.append(
         f"Version {champion['version']}, run `{champion['run_id']}`, trained on data "
         f"`{in_markdown(champion['data_sha256'][:12])}`; judged by its own judge on "
-        f"{data['images']:,} images, `{data['sha256'][:12]}`, {report['time']}.",
-        "",
-    ]
-    return "\n".join(lines)
+        f"{data['images']:,} images, `{data['sha256'][:12]}`, {report['time']}.\n"
+    )
+    return "\n\n".join(parts)

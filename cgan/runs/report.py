@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 from cgan.errors import CganError
+from cgan.files import read_json
 from cgan.project import EVALUATION, GRID, JUDGE_METRICS, RUN_PAGE, RUN_REFERENCE, project_root
 from cgan.project import METRICS as NUMBERS
 from cgan.quality.table import METRICS, floors
@@ -28,10 +27,10 @@ def summary() -> str:
 
 
 def _summary() -> str:
-    quality = _read(NUMBERS)["quality"]
-    evaluation = _read(EVALUATION)
+    quality = read_json(NUMBERS)["quality"]
+    evaluation = read_json(EVALUATION)
     real, passport = floors(evaluation), evaluation["passport"]
-    judge = _read(JUDGE_METRICS)["judge"]
+    judge = read_json(JUDGE_METRICS)["judge"]
     rows = [("metric", "drawn", "real", "better", "meaning")]
     for key, metric in METRICS.items():
         if metric.on_screen and key in quality:
@@ -72,12 +71,3 @@ def _run() -> list[str]:
     site = mlflow_site(project_root())
     page = run_page(site or UI, str(run.get("experiment_id") or 0), run_id)
     return [f"  MLflow run    {name}", f"  in MLflow     {'' if site else 'make ui, then '}{page}"]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError:
-        raise CganError(f"{path}: not found. Run the pipeline first: `make repro`.") from None
-    except (ValueError, TypeError, RecursionError):
-        raise CganError(f"{path}: not valid JSON. Make it again: `dvc repro evaluate`.") from None

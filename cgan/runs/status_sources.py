@@ -1,166 +1,98 @@
-"""What `cgan status` asks: the project's MLflow store, Prefect's API, and files. Each may be missing."""
+"""What `cgan status` asks Prefect, and where the servers are. Each may be missing."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import json
-import logging
 import os
+import time
 import urllib.request
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError
-from cgan.params.reading import load_params
-from cgan.params.sections import Params
-from cgan.project import GATE_REPORT, PRODUCTION
-from cgan.registry.client import open_registry
-from cgan.registry.history import GATE_FOLDER, Version
-from cgan.tracking.store import (
-    experiment_name,
-    is_server,
-    reason_of,
-    store_uri,
-    without_credentials,
-)
+from cgan.files import read_json
+from cgan.project import PRODUCTION
+from cgan.tracking.store import is_server, store_uri, without_credentials
 from cgan.tracking.ui import LOOPBACK, site_of
 
-REQUEST_S = 3
 PREFECT_S = 1.0
 POOL = "cgan"  # of Prefect, in which the workers are
-TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
 ASKED_RUNS = 30
+SHOWN_WORKERS = 8
 
 Json = dict[str, Any]
 
 
-@dataclass
-class Stored:
-    """What the MLflow store says; `problem` instead when it could not be asked."""
-
-    problem: str = "it gives no answer"
-    champion: Version | None = None
-    since: Json = field(default_factory=dict)  # the history's line that made it champion
-    champion_run: Json = field(default_factory=dict)
-    newest: Version | None = None
-    report: Json = field(default_factory=dict)  # of the gate, on the newest version
-    last_run: Json = field(default_factory=dict)
+def line(*parts: object) -> str:
+    """The parts that are not empty, apart."""
+    return " · ".join(str(part) for part in parts if part)
 
 
-@dataclass
-class Scheduled:
-    """What Prefect's API says; `problem` instead when it could not be asked."""
-
-    problem: str = "it gives no answer"
-    runs: list[Json] = field(default_factory=list)
-    following: Json = field(default_factory=dict)
-    workers: list[Json] = field(default_factory=list)  # of the pool, those seen last first
-    resume: str = ""  # the command that ends a pause of the pool
-
-
-def read_params(root: Path) -> tuple[Params | None, str]:
-    try:
-        return load_params(root / "params.yaml"), ""
-    except CganError as error:
-        return None, str(error)
+def when(seconds: float) -> str:
+    """`25 Nov 02:10 UTC (5 h ago)`."""
+    away = abs(time.time() - seconds)
+    units = ((86400, "days"), (3600, "h"), (60, "min"))
+    length, unit = next((each for each in units if away >= 2 * each[0]), (1, "s"))
+    words = f"{away / length:.0f} {unit}"
+    relative = f"{words} ago" if seconds <= time.time() else f"in {words}"
+    return f"{datetime.fromtimestamp(seconds, UTC):%d %b %H:%M} UTC ({relative})"
 
 
-def ask_store(params: Params | None, stored: Stored) -> None:
-    model = params.gate.model if params else "cgan"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_S))
-    for talkative in ("mlflow", "alembic"):
-        logging.getLogger(talkative).setLevel(logging.ERROR)
-    try:
-        experiment = experiment_name(params.tracking.experiment if params else "cgan")
-        with open_registry(model) as registry:
-            versions = registry.versions()
-            stored.newest = versions[0] if versions else None
-            stored.champion = next((v for v in versions if "champion" in v.aliases), None)
-            if stored.champion:
-                number = stored.champion.number
-                moves = [move for move in registry.history() if move.target == number]
-                stored.since = vars(moves[-1]) if moves else {}
-                stored.champion_run = _run(registry.client.get_run(stored.champion.run_id))
-            if found := registry.client.get_experiment_by_name(experiment):
-                for run in registry.client.search_runs(
-                    [found.experiment_id],
-                    TRAINING,
-                    max_results=1,
-                    order_by=["attributes.start_time DESC"],
-                ):
-                    stored.last_run = _run(run)
-            stored.problem = ""
-            if stored.newest and stored.newest.verdict:
-                # Without it only the reasons are missing.
-                with contextlib.suppress(Exception):
-                    path = registry.client.download_artifacts(
-                        stored.newest.run_id, f"{GATE_FOLDER}/{GATE_REPORT.name}"
-                    )
-                    stored.report = json.loads(Path(path).read_text(encoding="utf-8"))
-    except CganError as error:
-        stored.problem = str(error)
-    except Exception as error:  # whatever a store's client raises: the screen says it in words
-        stored.problem = f"{type(error).__name__}: {reason_of(error)}"
+def at(iso: object) -> str:
+    with contextlib.suppress(ValueError):
+        return when(datetime.fromisoformat(str(iso)).timestamp())
+    return ""
 
 
-def _run(run: Any) -> Json:
-    return {
-        "id": run.info.run_id,
-        "experiment_id": run.info.experiment_id,
-        "name": run.info.run_name,
-        "status": run.info.status,
-        "start_s": run.info.start_time / 1000,
-        "metrics": dict(run.data.metrics),
-        "tags": dict(run.data.tags),
-    }
-
-
-def ask_prefect(root: Path, scheduled: Scheduled) -> None:
-    url = os.environ.get("PREFECT_API_URL", "")
+def ask_prefect(root: Path) -> Iterator[str]:
+    """The last scheduled run, the next one, whether the pool is paused, its workers."""
+    server = find_process(root, "prefect")
+    url = os.environ.get("PREFECT_API_URL") or (f"{server['site']}/api" if server else "")
     if not url:
-        server = find_process(root, "prefect")
-        if server is None:
-            scheduled.problem = "Prefect does not run here: `make up` starts it"
-            return
-        url = f"{server['site']}/api"
+        yield "Prefect does not run here: `make up` starts it"
+        return
+    shown = without_credentials(url)
     try:
-        began = {"flow_runs": {"start_time": {"is_null_": False}}}
-        scheduled.runs = _post(
-            f"{url}/flow_runs/filter", {**began, "sort": "START_TIME_DESC", "limit": ASKED_RUNS}
-        )
-        waiting = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-        following = _post(
-            f"{url}/flow_runs/filter",
-            {**waiting, "sort": "EXPECTED_START_TIME_ASC", "limit": 1},
-        )
-        if following:
-            scheduled.following = following[0]
-            id_ = scheduled.following.get("deployment_id")
-            question = {"deployments": {"id": {"any_": [id_]}}, "limit": 1}
-            for deployment in _post(f"{url}/deployments/filter", question):
-                scheduled.following["name"] = deployment["name"]
-        pool = _post(f"{url}/work_pools/filter", {"work_pools": {"name": {"any_": [POOL]}}})
-        if any(each["is_paused"] for each in pool):
-            at = without_credentials(url)
-            scheduled.resume = f"PREFECT_API_URL={at} prefect work-pool resume {POOL}"
+        began = {"start_time": {"is_null_": False}}
+        runs = _filter(url, "flow_runs", began, sort="START_TIME_DESC", limit=ASKED_RUNS)
+        # One that was cancelled before it began tells nothing: another was on.
+        for run in [run for run in runs if run.get("run_count", 1)][:1]:
+            state = run["state"]
+            yield line(run["name"], state["name"], at(run["start_time"]))
+            if state["type"] != "COMPLETED" and state.get("message"):
+                yield state["message"][:160]
+        waits = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+        following = _filter(url, "flow_runs", waits, sort="EXPECTED_START_TIME_ASC", limit=1)
+        for run in following:
+            deployment = {"id": {"any_": [run["deployment_id"]]}}
+            names = [known["name"] for known in _filter(url, "deployments", deployment)]
+            yield line(f"next: {', '.join(names)}", at(run["expected_start_time"]))
+        if not following:
+            yield "nothing is scheduled: `make deploy`"
+        if any(
+            pool["is_paused"] for pool in _filter(url, "work_pools", {"name": {"any_": [POOL]}})
+        ):
+            resume = f"PREFECT_API_URL={shown} prefect work-pool resume {POOL}"
+            yield f"the pool is paused, no run starts: `{resume}`"
         with contextlib.suppress(OSError):  # no such pool: no worker was ever there
-            workers = _post(f"{url}/work_pools/{POOL}/workers/filter", {})
-            scheduled.workers = sorted(
-                workers, key=lambda worker: str(worker.get("last_heartbeat_time")), reverse=True
-            )
-        scheduled.problem = ""
+            for worker in _filter(url, f"work_pools/{POOL}/workers", {})[:SHOWN_WORKERS]:
+                seen = at(worker["last_heartbeat_time"])
+                yield line(f"worker {worker['name']}", worker["status"].lower(), seen)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", None) or error
         if isinstance(error, json.JSONDecodeError):
             reason = "something else answers there: PREFECT_API_URL ends in /api"
         elif getattr(error, "code", 0) == 401:
             reason = "it wants PREFECT_API_AUTH_STRING, or another"
-        scheduled.problem = f"Prefect at {without_credentials(url)} gives no answer ({reason})"
+        yield f"Prefect at {shown} gives no answer ({reason})"
 
 
-def _post(url: str, question: Json) -> list[Json]:
+def _filter(url: str, what: str, wanted: Json, **more: object) -> list[Json]:
+    """Prefect's objects of this kind."""
     if not url.startswith(("http://", "https://")):  # urlopen also opens files
         raise ValueError("not an http address")
     headers = {"Content-Type": "application/json"}
@@ -169,7 +101,8 @@ def _post(url: str, question: Json) -> list[Json]:
         headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
     if key := os.environ.get("PREFECT_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
-    request = urllib.request.Request(url, json.dumps(question).encode(), headers)
+    question = json.dumps({what.rpartition("/")[2]: wanted, **more}).encode()
+    request = urllib.request.Request(f"{url}/{what}/filter", question, headers)
     with urllib.request.urlopen(request, timeout=PREFECT_S) as answer:  # nosec B310
         return list(json.load(answer))
 
@@ -193,17 +126,8 @@ def find_process(root: Path, name: str) -> Json | None:
     """What `make up` started under this name and still runs: its `pid` and `port`, a server's `site`."""
     from cgan import processes
 
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads((root / PRODUCTION / f"{name}.json").read_text(encoding="utf-8"))
+    with contextlib.suppress(CganError, ValueError, KeyError, TypeError):
+        known = read_json(root / PRODUCTION / f"{name}.json")
         if processes.find_process(int(known["pid"]), float(known["started"])):
             return {**known, "site": site_of(known.get("host", LOOPBACK), known["port"])}
     return None
-
-
-def read_newest(*paths: Path) -> Json:
-    """The newest readable JSON object of these files, by its own `time`."""
-    found = []
-    for path in paths:
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            found.append(dict(json.loads(path.read_text(encoding="utf-8"))))
-    return max(found, key=lambda document: str(document.get("time", "")), default={})

@@ -321,7 +321,7 @@ def _quality_of(registry: Registry, number: int) -> tuple[dict[str, Any], str | 
 
     version, problem = registry.version(number), None
     try:
-        if report := evaluation_of(registry, version):
+        if report := evaluation_of(version):
             return _quality(report), None
     except ModelError as error:
         problem = f"the metrics of version {number} of `{registry.model}`: {error}"

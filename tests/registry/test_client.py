@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -263,48 +262,6 @@ def test_f72_verdict_against_a_former_champion_promotes_nobody(registry: Registr
         registry.promote(3, instead_of=1, why="it beat 1")
     assert state(registry) == (2, 1)
     assert len(registry.history()) == 2
-
-
-KILLED = """
-import os, signal, sys
-from cgan.registry.client import open_registry
-with open_registry("cgan") as registry:
-    name, nth = sys.argv[1], int(sys.argv[2])
-    real, calls = getattr(registry.client, name), []
-    def dying(*arguments):
-        calls.append(arguments)
-        if len(calls) == nth:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments)
-    setattr(registry.client, name, dying)
-    registry.promote(3, instead_of=2, why="then the power went")
-"""
-
-
-@pytest.mark.parametrize(
-    ("call", "nth", "champion"),
-    [
-        pytest.param("set_registered_model_tag", 1, 2, id="before all"),
-        pytest.param("set_registered_model_alias", 1, 2, id="written down, not champion yet"),
-        pytest.param("set_registered_model_alias", 2, 3, id="champion, previous not set"),
-        pytest.param("update_registered_model", 1, 3, id="page not written"),
-    ],
-)
-def test_f72_promoter_killed_in_between_leaves_a_registry_that_makes_sense(
-    registry: Registry, call: str, nth: int, champion: int
-) -> None:
-    add_versions(registry, 4)
-    promote_in_turn(registry, 1, 2)
-    killed = start(KILLED, call, str(nth))
-    _, errors = killed.communicate(timeout=60)
-    assert killed.returncode == -signal.SIGKILL, errors
-    assert registry.champion() == champion
-    before = {2: 1, 3: 2}[champion]
-    assert lineage(registry.history(), champion)[-2:] == [before, champion]
-    promote_in_turn(registry, 4)  # the lock is free, and `previous` right again
-    assert state(registry) == (4, champion)
-    registry.rollback("back")
-    assert state(registry) == (champion, before)
 
 
 # ------------------------------------------------------------------------------- who can be drawn with

@@ -34,7 +34,7 @@ from cgan.registry import champion as champion_module
 from cgan.registry import gate as gatekeeper
 from cgan.registry import load_check
 from cgan.registry.archive import generator_file
-from cgan.registry.client import PromotionConflictError, Registry, open_registry
+from cgan.registry.client import PromotionConflictError, Registry, mlflow_set_to, open_registry
 from cgan.registry.decision import Loaded, Share
 from cgan.registry.load_check import drawing_apart, labels_for, load_result
 from cgan.tracking.records import RECORDS, Run, RunInfo, count_waiting, runs
@@ -447,33 +447,6 @@ def test_f85_damaged_profile_of_the_champion_is_an_objection_in_words(
     assert "`gate.on_drift: note`" in reason
 
 
-@pytest.mark.parametrize(
-    ("share", "other", "believed"),
-    [
-        pytest.param(0.25, {}, True, id="of this generator"),
-        pytest.param(0.25, {"generator_digest": "0" * 64}, False, id="of another"),
-        pytest.param(0.25, {"reference_digest": "0" * 64}, False, id="with another hold-out"),
-        pytest.param(0.25, {"seed": -1}, False, id="with another seed"),
-        pytest.param(0.25, {"copies_moved_by": None}, False, id="by an older rule"),
-        pytest.param(3.0, {}, False, id="an impossible one"),
-        pytest.param(0.25, '{"passport": null}', False, id="no passport"),
-        pytest.param(0.25, "[" * 100_000, False, id="no JSON"),
-    ],
-)
-def test_f85_evaluates_number_is_believed_when_it_is_possible_and_of_this_generator(
-    root: Path, share: float, other: dict[str, Any] | str, believed: bool
-) -> None:
-    train(root, "first", 2)
-    if isinstance(other, dict):
-        passport = evaluation.passport(evaluation.Inputs.load(), load_params().evaluate)
-        copies = {"closer_than_1_percent_of_heldout": share}
-        other = json.dumps({"passport": passport | other, "copies": copies})
-    Path("reports/evaluation.json").write_text(other)
-    found = gatekeeper._copies(gatekeeper._Inputs.load(), load_params(), print)
-    assert (found.value == share) is believed
-    assert 0 <= found.value <= 1
-
-
 # ------------------------------------------------------------------------- what stands in the store
 
 
@@ -648,7 +621,7 @@ def other_generator() -> None:
         (lambda: Path("models/mlflow_run.json").unlink(), "names no MLflow run"),
         (
             lambda: shutil.rmtree(".cgan/runs"),
-            "has no run .* The run was lost since: .* `dvc repro --force --downstream train`",
+            "has no run .* restore it from a backup, .* `dvc repro --force --downstream train`",
         ),
         (
             lambda: (shutil.rmtree(".cgan/runs"), Path("mlflow.db").unlink()),
@@ -733,8 +706,11 @@ def model_copy(champion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def drawn_apart(champion: Path, model: str) -> torch.Tensor | str:
-    with drawing_apart(f"sqlite:///{champion / 'mlflow.db'}", model, labels_for(3), 7) as process:
-        return process.drawings()
+    with (
+        mlflow_set_to(f"sqlite:///{champion / 'mlflow.db'}"),
+        drawing_apart(model, labels_for(3), 7) as drawn,
+    ):
+        return drawn()
 
 
 def test_model_is_loaded_without_this_project_its_environment_or_its_folder(

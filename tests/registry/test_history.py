@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cgan.errors import ModelError
@@ -260,38 +260,12 @@ def test_f72_real_store_does_the_same_as_the_one_in_memory(
     assert state(real) == state(light)
 
 
-@pytest.mark.slow
-@settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(acts=ACTS)
-def test_f72_history_is_a_stack_of_champions_in_a_real_store(
-    acts: list[Act], new_model: Callable[[], Registry]
-) -> None:
-    play(new_model(), acts)
-
-
 def test_a_version_is_described_by_its_quality_before_its_hashes() -> None:
-    tags = {
-        "data.sha256": "d" * 64,
-        "gate.against": "none · 0ab9",
-        "gate.summary": "Version 3 is the first champion.",
-        "gate.verdict": "promoted",
-        "generator.digest": "b" * 64,
-        "git.commit": "c" * 40,
-        "mine": "kept",
-        "reevaluation.verdict": "healthy",
-        "run.name": "fit",
-    }
+    tags = {"data.sha256": "d" * 64, "gate.verdict": "promoted", "mine": "kept", "run.name": "fit"}
     measured = {
         "gate/conditional_accuracy": 0.97,
         "quality/fid_judge": 0.7945,
         "quality/conditional_accuracy": 0.9935,
-        "quality/worst_class_accuracy": 0.9,
         "loss/generator": 1.0,
     }
     real = {"conditional_accuracy": 0.984, "fid_judge": 0.73}
@@ -300,32 +274,19 @@ def test_a_version_is_described_by_its_quality_before_its_hashes() -> None:
         "Version 3 of `cgan`:",
         "  aliases     champion",
         "  verdict     promoted",
-        "  why         Version 3 is the first champion.",
         "  registered  1970-01-01 00:00",
         "",
         "Quality:",
-        "                               evaluated  at the gate  real images",
-        "  conditional accuracy         0.9935     0.97         0.984        higher is better",
-        "  Fréchet distance             0.7945                  0.73         lower is better",
-        "  accuracy of the worst class  0.9                                  higher is better",
+        "                        evaluated  at the gate  real images",
+        "  conditional accuracy  0.9935     0.97         0.984        higher is better",
+        "  Fréchet distance      0.7945                  0.73         lower is better",
         "",
-        "Re-evaluated:",
-        "  verdict  healthy",
-        "",
-        "Made from:",
-        "  run      fit (run7)",
-        f"  commit   {'c' * 40}",
-        f"  data     {'d' * 64}",
-        f"  weights  {'b' * 64}",
-        "",
-        "Other tags:",
-        "  gate.against  none · 0ab9",
+        "Its run and tags:",
+        "  run           run7",
+        f"  data.sha256   {'d' * 64}",
+        "  gate.verdict  promoted",
         "  mine          kept",
+        "  run.name      fit",
     ]
     bare = Version(4, "run8", 0, {ROLLED_BACK: "2026: too grey", "gate.verdict": "promoted"}, ())
-    assert describe_version("cgan", bare, {}, {}).splitlines()[1:5] == [
-        "  aliases      none",
-        "  verdict      rolled back",
-        "  rolled back  2026: too grey",
-        "  registered   1970-01-01 00:00",
-    ]
+    assert "  verdict     rolled back\n" in describe_version("cgan", bare, {}, {})

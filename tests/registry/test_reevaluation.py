@@ -164,7 +164,7 @@ def test_distance_is_told_over_what_the_held_out_images_had(root: Path) -> None:
     report, _, _ = reevaluated(*digits(seed=FRESH))
     [row] = [row for row in report["drift"] if row["name"] == "judge_features"]
     with open_registry("cgan") as registry:
-        judge, features, facts, seen = judge_of(registry, registry.version(1))
+        judge, features, facts, seen = judge_of(registry.version(1))
     images = torch.from_numpy(digits(seed=FRESH)[0])
     chosen = _chosen(images, seen, facts["heldout_images"], load_params().evaluate.seed)
     found = frechet_distance(look(judge, images[chosen]).features, features)

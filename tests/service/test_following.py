@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mlflow
 import numpy as np
 import pytest
 import torch
@@ -327,19 +328,25 @@ def test_metrics_that_cannot_be_read_now_are_asked_for_again(
     run_id = registry.version(1).run_id
     registry.client.log_dict(run_id, report, "reports/evaluation.json")
     promote(registry, 1)
+    away = threading.Event()
+    away.set()
+    download = mlflow.artifacts.download_artifacts
 
-    def away(*_: Any, **__: Any) -> Any:
-        raise ConnectionError("the store is away")
+    def download_artifacts(artifact_uri: str, **named: Any) -> str:
+        if away.is_set() and "evaluation" in artifact_uri:
+            raise ConnectionError("the store is away")
+        return str(download(artifact_uri, **named))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(type(registry.client), "list_artifacts", away)
-        keeper = Keeper("champion")
-        keeper._look()
-        assert keeper.current
-        assert keeper.current.metrics == {"fid_judge": 0.1}  # of the run, by the same keys
-        assert keeper.current.passport is None
-        assert f"reports/evaluation.json of run {run_id}" in str(keeper.problem)
-        assert "cannot be read now" in str(keeper.problem)
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", download_artifacts)
+    keeper = Keeper("champion")
+    assert keeper.current
+    assert keeper.current.metrics == {"fid_judge": 0.1}  # of the run, by the same keys
+    assert keeper.current.passport is None
+    assert keeper.problem
+    assert "reports/evaluation.json of run" in keeper.problem
+    keeper._look()
+    assert "cannot give it now" in str(keeper.problem)
+    away.clear()
     keeper._look()
     assert keeper.problem is None
     assert keeper.current.passport == {"seed": 1}
