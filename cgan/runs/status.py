@@ -149,6 +149,8 @@ def _data(root: Path) -> Said:
             data = read_json(folder / CSV_SOURCE)
             what = f"{data['rows']:,} rows of {data['source']}: {data['origin']}"
             yield row, line(what, f"sha256 {data['sha256'][:12]}")
+        elif folder == root:
+            yield row, "not fetched yet: `make repro`"
 
 
 def _waiting(root: Path) -> Said:
