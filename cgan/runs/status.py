@@ -99,12 +99,11 @@ def _store(root: Path) -> Said:
             words = version.verdict or "not judged yet: `cgan gate`"
             yield "Verdict", line(f"version {version.number}", words, version.tags.get(SUMMARY))
         experiment = client.get_experiment_by_name(name)
-        runs = (
-            [] if experiment is None else client.search_runs([experiment.experiment_id], TRAINING)
-        )
+        ids = [experiment.experiment_id] if experiment else []
+        runs = client.search_runs(ids, TRAINING, max_results=1) if ids else []
         if not runs:
             yield "Last training", "none in MLflow yet: `make repro` trains"
-        for run in runs[:1]:
+        for run in runs:
             tags, run_id = run.data.tags, run.info.run_id
             changes = " with changes" if tags.get("git.dirty") == "true" else ""
             commit = f"commit {tags.get('mlflow.source.git.commit', '')[:8]}{changes}"
@@ -149,6 +148,8 @@ def _data(root: Path) -> Said:
             data = read_json(folder / CSV_SOURCE)
             what = f"{data['rows']:,} rows of {data['source']}: {data['origin']}"
             yield row, line(what, f"sha256 {data['sha256'][:12]}")
+        elif folder == root:
+            yield row, "not fetched yet: `make repro`"
 
 
 def _waiting(root: Path) -> Said:

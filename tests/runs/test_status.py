@@ -94,6 +94,7 @@ def test_an_empty_clone_says_what_makes_each_thing_and_makes_nothing_itself(root
     for words in (
         "there is no MLflow store",
         "Train first (`dvc repro`)",
+        "Data not fetched yet: `make repro`",
         "nothing: all records are in MLflow",
         "none runs: `make up` starts Prefect, a worker and MLflow",
         "Prefect does not run here: `make up` starts it",
