@@ -21,8 +21,6 @@ from prefect.flows import Flow
 from prefect.states import Crashed
 from prefect.utilities.urls import url_for
 
-from flows.workplace import leave
-
 URL = "CGAN_WEBHOOK_URL"
 PATIENCE_S = 5.0
 MAX_CHARACTERS = 1500
@@ -91,9 +89,7 @@ def zombie(flow_run_id: UUID) -> None:
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run_id)
         if run.state and run.state.is_final():
-            leave()
             return
         state: State[Any] = Crashed(message=ZOMBIE)
         client.set_flow_run_state(flow_run_id, state, force=True)
     notify(zombie, run, state)
-    leave()

@@ -28,7 +28,8 @@ from pathlib import Path
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.project import LOCK
+from cgan.files import write_text
+from cgan.project import LOCK, home
 from flows import remote_dvc
 from flows.dvc import own_words, run_dvc, run_remote_dvc
 
@@ -36,7 +37,6 @@ VARIABLE = "CGAN_REMOTE"
 NAME = "environment"  # of the remote that the variable names, in .dvc/config.local
 LOCAL_CONFIG = Path(".dvc/config.local")
 CHECK_S = 30.0  # several times what the slowest answer took
-UNDELIVERED = Path(".cgan/undelivered")  # there while results have not reached the remote
 BRANCH_LETTERS = 80
 TRIES = 5  # when others push to the same branch at the same time
 # In an address, up to the last @ and not a port: whoever forgets to write / as %2F is not to be shown it.
@@ -174,15 +174,18 @@ def pull(relay: Relay) -> str:
 @contextlib.contextmanager
 def owed() -> Iterator[None]:
     """While results go out; until that has succeeded once, `is_owed`, whatever ends this process."""
-    UNDELIVERED.parent.mkdir(exist_ok=True)
-    UNDELIVERED.touch()
+    write_text(_undelivered(), "")
     yield
-    UNDELIVERED.unlink()
+    _undelivered().unlink(missing_ok=True)
 
 
 def is_owed() -> bool:
-    """Did a delivery from this working tree fail, with none after it that succeeded?"""
-    return UNDELIVERED.exists()
+    """Did a delivery from this machine fail, with none after it that succeeded?"""
+    return _undelivered().exists()
+
+
+def _undelivered() -> Path:
+    return home() / "undelivered"
 
 
 def _required() -> Remote:

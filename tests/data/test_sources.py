@@ -508,7 +508,7 @@ def test_f24_truncated_download_is_retried_and_never_replaces_the_old_copy(
 ) -> None:
     kaggle(Answer(CSV))
     fetch_kaggle(target)
-    copy = Path(".cgan/downloads/digit-recognizer/train.csv")
+    copy = Path(".cgan/downloads/digit-recognizer/train.csv").resolve()
     assert copy.read_bytes() == CSV
     target.write_bytes(GOOD)
     server = kaggle(Answer(CSV, cut=1000))
