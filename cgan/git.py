@@ -170,7 +170,7 @@ def fetch_commit(repository: Path, commit: str) -> None:
 def clone_at(repository: Path, commit: str, folder: Path) -> None:
     """A plain clone in `folder` with `commit` checked out, which borrows the repository's objects.
 
-    No hook runs. Its `origin`, key and author are the repository's. Raises CganError.
+    No hook runs. Its `origin` is the repository's. Raises CganError.
     """
     fetch_commit(repository, commit)
     found = git("rev-parse", f"{commit}^{{commit}}", folder=repository).decode().strip()
@@ -184,7 +184,7 @@ def clone_at(repository: Path, commit: str, folder: Path) -> None:
     if shallow.is_file():
         shutil.copy(shallow, folder / ".git")
     git("config", "remote.origin.url", repository, folder=folder)  # where it has none itself
-    for key in ("remote.origin.url", "core.sshCommand", "user.name", "user.email"):
+    for key in ("remote.origin.url", "core.sshCommand"):
         with contextlib.suppress(GitError):  # not set
             value = git("config", key, folder=repository).decode().strip()
             is_folder = key == "remote.origin.url" and (repository / value).is_dir()

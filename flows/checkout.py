@@ -38,8 +38,10 @@ STARTERS = {"worker", "flow-run"}  # as in `prefect worker start`, `prefect flow
 
 
 def enter(commit: str) -> dict[str, str]:
-    """Check out the commit for this process, and have the rest of the process use the code there."""
-    end_with_worker()
+    """Check out the commit for this process, and have the rest of the process use the code there.
+
+    Prefect then replaces the process by that of the flow, by `exec`: its environment and the lock stay.
+    """
     source = Path(os.environ.get(SOURCE) or Path(__file__).parents[1]).resolve()
     stack = contextlib.ExitStack()
     run = os.environ.get("PREFECT__FLOW_RUN_ID", "by-hand")
@@ -98,6 +100,7 @@ def sole_holder(source: Path, name: str) -> Iterator[Path]:
 def _locked(path: Path, operation: int = 0) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as lock:
+        os.set_inheritable(lock.fileno(), True)  # to what this process becomes, not to its children
         fcntl.flock(lock, fcntl.LOCK_EX | operation)
         yield
 
@@ -146,11 +149,14 @@ def share_data(source: Path, folder: Path) -> None:
             link.symlink_to(file)
 
 
-def end_with_worker() -> None:
-    """End as Crashed when what started this run is gone: it could no longer be cancelled.
+def begin() -> None:
+    """In a flow: its checkout ends with this process, and this process with what started it.
 
-    That is a worker, or `prefect flow-run execute` where each run has a container of its own.
+    That is a worker, or `prefect flow-run execute` where each run has a container of its own. An orphaned run
+    could not be cancelled any more, so it ends as Crashed.
     """
+    if CHECKOUT in os.environ:
+        atexit.register(shutil.rmtree, os.environ[CHECKOUT], ignore_errors=True)
     worker = os.getppid()
     if (
         "PREFECT__WORKER_NAME" not in os.environ or not worker

@@ -53,7 +53,7 @@ from cgan.project import RUN_REFERENCE
 from cgan.registry.client import CAME_FIRST
 from cgan.tracking.run import made_for
 from flows import artifacts, names, remote
-from flows.checkout import CHECKOUT
+from flows.checkout import CHECKOUT, begin
 from flows.dvc import (
     BusyError,
     Stage,
@@ -155,7 +155,7 @@ def deliver(stages: list[str], whole: bool) -> State[Any]:
         with remote.owed():
             said = [remote.push(_relay, stages)]
             if whole:
-                said.append(remote.publish(branch, f"Results of {run.name}", _relay))
+                said.append(remote.publish(branch, f"Results of {run.name}"))
     except CganError as error:
         return _failed(error)
     return Completed(message=" ".join(said))
@@ -302,6 +302,7 @@ def pipeline(
         tags: Tags for the MLflow run that this makes, such as {"mlflow.parentRunId": …}. With any, a
             training is not brought back from DVC's cache: its run would be another's.
     """
+    begin()
     _name_slots()
     results: list[artifacts.StageResult] = []
     try:
@@ -349,6 +350,7 @@ def _reevaluation_name() -> str:
 )
 def reevaluate() -> State[Any]:
     """Judge the champion on data fetched anew: is it still good, are the data still of its kind?"""
+    begin()
     _name_slots()
     results: list[artifacts.StageResult] = []
     try:

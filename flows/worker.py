@@ -283,20 +283,8 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
             f"store    {without_credentials(environment[STORE])}",
             f"log      {production.home / 'worker.log'}",
             "It ends with: make down",
-            *_for_nobody(api_of(environment), worker.labels),
             *lines,
         ]
-
-
-def _for_nobody(api: Api, labels: Sequence[str]) -> list[str]:
-    """A line about labels that no deployment names: a slip of the pen, or its deployment is to come."""
-    named = {each["work_queue_name"] for each in api("POST", "/deployments/filter", {})}
-    if not (unknown := [label for label in labels if label not in named]):
-        return []
-    return [
-        f"note     no deployment is for {' or '.join(unknown)} yet: `work_queue_name` in prefect.yaml says "
-        "for whom one is"
-    ]
 
 
 def _name(production: Production, labels: Sequence[str]) -> str:

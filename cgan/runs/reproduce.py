@@ -17,13 +17,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cgan import git
 from cgan.data.sources import find_file, unpack
@@ -83,7 +81,9 @@ def reproduce_run(what: str, say: Say, *, keep: bool = False) -> Comparison:
     `keep` leaves the clone behind.
     """
     root = project_root()
-    with _stoppable(), _temporary_folder(keep) as folder:
+    for number in (signal.SIGTERM, signal.SIGINT):  # end in the normal way, and tidy up
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    with _temporary_folder(keep) as folder:
         run = find_run(what, folder)
         require_repeatable(run)
         say(f"run {run.id} · {run.name}")
@@ -116,27 +116,6 @@ def _temporary_folder(keep: bool) -> Iterator[Path]:
     finally:
         for _ in range(0 if keep else 2):  # a stage's last child may still be writing there
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the block as SystemExit; a second one doesn't stop the tidying up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    both = (signal.SIGTERM, signal.SIGINT)
-
-    def leave(number: int, _frame: Any) -> None:
-        for each in both:
-            signal.signal(each, signal.SIG_IGN)
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in both}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # --- the data ----------------------------------------------------------------------------------

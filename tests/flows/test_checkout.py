@@ -17,7 +17,7 @@ from conftest import ROOT
 from cgan.errors import CganError
 from cgan.git import source
 from flows import checkout as checkouts
-from flows.checkout import checkout, dvc_in, end_with_worker, environment
+from flows.checkout import begin, checkout, dvc_in, environment
 
 DVC = [sys.executable, "-m", "dvc"]
 
@@ -206,11 +206,21 @@ def test_a_run_that_is_taken_up_again_waits_until_its_former_process_is_gone(clo
 
 
 ENTER = """
-import json, os, sys
+import os, sys
 from flows import checkout
 found = checkout.enter(sys.argv[1])["directory"]
-import flows.names
-print(json.dumps([found, flows.names.__file__, os.environ["CGAN_CHECKOUT"], os.environ["CGAN_HOME"]]))
+os.chdir(found)
+os.execv(sys.executable, [sys.executable, "-c", sys.argv[2], found])  # as Prefect does it
+"""
+FLOW = """
+import fcntl, json, os, sys
+import flows.checkout, flows.names
+flows.checkout.begin()
+found = sys.argv[1]
+try:
+    fcntl.flock(open(found + ".lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print(json.dumps([found, flows.names.__file__, os.environ["CGAN_CHECKOUT"], os.environ["CGAN_HOME"]]))
 """
 
 
@@ -227,7 +237,7 @@ def test_a_run_imports_the_code_of_its_commit_and_its_checkout_ends_with_it(
     environment = {**os.environ, "PYTHONPATH": str(clone), "PREFECT__FLOW_RUN_ID": "the-run"}
     if code == "code":  # as the worker of `make up` has it
         environment |= {"PYTHONPATH": str(ROOT), "CGAN_SOURCE": str(clone)}
-    command = [sys.executable, "-c", ENTER, head(clone)]
+    command = [sys.executable, "-c", ENTER, head(clone), FLOW]
     said = subprocess.check_output(command, env=environment, cwd=clone.parent, text=True)
     folder = str(clone / ".cgan/checkouts/the-run")
     assert json.loads(said) == [folder, f"{folder}/flows/names.py", folder, str(clone / ".cgan")]
@@ -239,5 +249,6 @@ def test_in_a_container_a_run_that_is_the_first_process_has_no_worker_to_end_wit
 ) -> None:
     monkeypatch.setenv("PREFECT__WORKER_NAME", "in the cluster")
     monkeypatch.setattr(os, "getppid", lambda: 0)
+    monkeypatch.delenv("CGAN_CHECKOUT", raising=False)
     monkeypatch.setattr(checkouts.threading, "Thread", None)
-    end_with_worker()
+    begin()

@@ -308,7 +308,7 @@ def test_a_delivery_that_fails_fails_the_run_and_is_made_up_for_by_the_next(
 
 WORKER = """
 import os, subprocess, sys, time
-watch = "import flows.checkout as w, time; w.end_with_worker(); print('up', flush=True); time.sleep(60)"
+watch = "import flows.checkout as w, time; w.begin(); print('up', flush=True); time.sleep(60)"
 child = subprocess.Popen([sys.executable, "-c", watch], env={**os.environ, "PREFECT__WORKER_NAME": "w"})
 print(child.pid, flush=True)
 time.sleep(60)

@@ -145,7 +145,7 @@ def test_a_run_on_one_machine_is_pulled_on_another_where_nothing_is_trained(
             see_faults_of_s3(monkeypatch)
         assert told() == "it answers"
         assert " files pushed to " in remote.push(quiet)
-        remote.publish("runs/first", "a run", quiet)
+        remote.publish("runs/first", "a run")
         made = {path: path.read_bytes() for path in map(Path, outputs()) if path.is_file()}
         assert (
             Path("models/mlflow_run.json") in made and Path("models/generator.safetensors") in made

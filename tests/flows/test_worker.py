@@ -157,17 +157,6 @@ def test_a_machine_takes_as_many_runs_as_its_cores_are_enough_for(
     assert worker.runs_at_once() == runs
 
 
-def test_a_label_that_no_deployment_names_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    deployed = [{"work_queue_name": "cpu"}, {"work_queue_name": "default"}]
-
-    def api(*question: Any) -> Any:
-        return deployed
-
-    assert worker._for_nobody(api, ["cpu"]) == []
-    (line,) = worker._for_nobody(api, ["cpu", "cud"])
-    assert "no deployment is for cud yet" in line
-
-
 def test_zero_runs_at_once_are_refused(
     clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
