@@ -336,14 +336,9 @@ def pipeline(
     return undelivered or Completed(name=name, message=message)
 
 
-def _reevaluation_name() -> str:
-    name = _run_name()
-    return name if runtime.deployment.name else f"{name} · reevaluate"
-
-
 @flow(
     name="reevaluate",
-    flow_run_name=_reevaluation_name,
+    flow_run_name=_run_name,
     persist_result=False,
     on_failure=[notify],
     on_crashed=[notify],

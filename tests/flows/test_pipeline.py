@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -574,20 +573,6 @@ def test_waiting_for_another_repro_ends_after_the_last_try(
     )
 
 
-@pytest.mark.slow
-def test_a_stage_with_nothing_to_do_costs_the_flow_under_a_second(
-    prefect: None, repo: Path
-) -> None:
-    run_all()
-    started = time.monotonic()
-    run_all()
-    alone = time.monotonic() - started
-    started = time.monotonic()
-    pipeline(return_state=True, gate=False)
-    inside = time.monotonic() - started
-    assert inside - alone < len(read_stages())
-
-
 # The command line
 
 
@@ -617,25 +602,6 @@ def test_prefect_keeps_its_files_in_the_project_where_home_cannot_be_written(rep
     output, _ = command("--help", HOME="/proc/nowhere").communicate(timeout=60)
     assert output.startswith("usage:"), "no warning of Prefect's, and 24 tracebacks in a run"
     assert (repo / ".cgan/prefect").is_dir()
-
-
-def test_f66_a_temporary_server_that_comes_too_late_is_one_clear_message(
-    repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def late(**_: Any) -> None:
-        raise RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server.")
-
-    monkeypatch.setattr(flow_module, "get_client", late)
-    unset = SimpleNamespace(api=SimpleNamespace(url=None))
-    monkeypatch.setattr(flow_module, "get_current_settings", lambda: unset)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        assert flow_module.main([]) == 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    said = capsys.readouterr().err
-    assert said.startswith("Error: starting Prefect's temporary server: Timed out while")
-    assert attempts() == []
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT
 from toy_project import repo, template  # noqa: F401
 
-from flows.sweep.here import SWEEPS, Here
+from flows.sweep.here import Here
 from flows.sweep.jobs import Job, Seen, State, was_killed
 
 JOB = Job("sweep-trial-0", {"train.lr": 0.002}, {"cgan.sweep.job": "sweep-trial-0"})
@@ -191,7 +191,3 @@ def working_in(folder: Path) -> list[psutil.Process]:
 )
 def test_a_failure_by_a_signal_is_known_by_its_words(words: str, killed: bool) -> None:
     assert was_killed(words) == killed
-
-
-def test_logs_lie_where_the_docs_say(here: Here) -> None:
-    assert here._log(JOB) == here.base / SWEEPS / "sweep-trial-0.log"
