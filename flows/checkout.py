@@ -31,7 +31,7 @@ from cgan.project import home
 from cgan.tracking.store import STORE, artifact_root, is_database, store_uri
 
 CHECKOUT = "CGAN_CHECKOUT"  # in the environment of a run that works in a checkout: its folder
-FILES = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
+FILES = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # of a new experiment
 SOURCE = "CGAN_SOURCE"  # the project that the checkouts of a worker belong to
 CODE = ("cgan", "flows")
 STARTERS = {"worker", "flow-run"}  # as in `prefect worker start`, `prefect flow-run execute`
@@ -112,7 +112,7 @@ def environment(source: Path, folder: Path) -> dict[str, str]:
         CHECKOUT: str(folder),
         "CGAN_HOME": str(home(source)),
         "PYTHONPATH": str(folder),
-        STORE: os.environ.get(STORE) or store,
+        STORE: store,
         **({FILES: artifact_root(store, source)} if is_database(store) else {}),
     }
 

@@ -74,9 +74,11 @@ def test_a_checkout_is_the_commit_with_the_project_s_cache_and_is_gone_afterward
 def test_a_process_in_a_checkout_has_the_project_s_home_and_store(
     clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = environment(clone, clone / "folder")
-    assert told["CGAN_HOME"] == str(clone / ".cgan")
-    assert told["MLFLOW_TRACKING_URI"] == f"sqlite:///{clone}/mlflow.db"
+    for uri in ("", "sqlite:///mlflow.db"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        told = environment(clone, clone / "folder")
+        assert told["CGAN_HOME"] == str(clone / ".cgan")
+        assert told["MLFLOW_TRACKING_URI"] == f"sqlite:///{clone}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
     monkeypatch.setenv("CGAN_HOME", "/elsewhere")
     told = environment(clone, clone / "folder")
