@@ -150,8 +150,8 @@ def check(remote: Remote) -> str | None:
 def push(relay: Relay, stages: Sequence[str] = ()) -> str:
     """Bring what dvc.lock names to the remote, and which inputs it came from. A sentence about it.
 
-    Of these stages only, where some are given: in a tree of its own a run has no results of stages that it
-    did not come to, though the commit's dvc.lock names some. Raises RemoteError.
+    Of these stages only, where some are given: dvc.lock may name results of others that are not here. Raises
+    RemoteError.
     """
     remote = _required()
     code, lines = run_remote_dvc(["push", "--run-cache", *stages], relay)

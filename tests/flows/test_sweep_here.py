@@ -1,4 +1,4 @@
-"""Jobs on this machine: real processes and worktrees, with stages of a moment."""
+"""Jobs on this machine: real processes and checkouts, with stages of a moment."""
 
 from __future__ import annotations
 
