@@ -246,11 +246,11 @@ def reproduce(
     run: Annotated[
         str, typer.Argument(metavar="RUN_ID", help="Of MLflow; or champion, models:/NAME@ALIAS.")
     ],
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the worktree behind.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the clone behind.")] = False,
 ) -> None:
     """Repeat a training from its commit, params and data; are the bytes the same?
 
-    Runs the code of its commit in a temporary worktree. Exit code 0: equal, 1: not.
+    Runs the code of its commit in a temporary clone. Exit code 0: equal, 1: not.
     """
     from cgan.runs.reproduce import reproduce_run
 

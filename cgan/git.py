@@ -1,4 +1,4 @@
-"""The project as git sees it: what a run is made from, and the same again in a tree of its own."""
+"""The project as git sees it: what a run is made from, and a clone of it at a commit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -155,25 +154,41 @@ def has_commit(repository: Path, commit: str) -> bool:
     return True
 
 
-def is_at(repository: Path, commit: str) -> bool:
-    return git("rev-parse", "HEAD", folder=repository).decode().strip() == commit
-
-
-@contextlib.contextmanager
-def worktree(repository: Path, commit: str, *, keep: bool = False) -> Iterator[Path]:
-    """A tree of `commit` in a temporary folder, gone afterwards unless `keep`. No hook runs."""
-    home = Path(tempfile.mkdtemp(prefix="cgan-reproduce-"))
-    tree = home / "tree"
+def fetch_commit(repository: Path, commit: str) -> None:
+    """Fetch a commit from `origin` if the repository lacks it; no branch or tag changes. Raises CganError."""
+    if has_commit(repository, commit):
+        return
     try:
-        git(
-            *("-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", "--quiet"),
-            *(tree, commit),
-            folder=repository,
-        )
-        yield tree
-    finally:
-        if not keep:
-            shutil.rmtree(home, ignore_errors=True)
-            shutil.rmtree(home, ignore_errors=True)  # a stage's last child was still writing there
-            with contextlib.suppress(GitError):
-                git("worktree", "remove", "--force", "--force", tree, folder=repository)
+        git_remote("fetch", "--quiet", "--no-tags", "origin", commit, folder=repository)
+    except GitError as error:
+        raise CganError(
+            f"commit {commit} is neither in {repository} nor can its origin provide it ({error}). "
+            "Push it (`git push`), or choose a commit that is there."
+        ) from None
+
+
+def clone_at(repository: Path, commit: str, folder: Path) -> None:
+    """A plain clone in `folder` with `commit` checked out, which borrows the repository's objects.
+
+    No hook runs. Its `origin` is the repository's. Raises CganError.
+    """
+    fetch_commit(repository, commit)
+    found = git("rev-parse", f"{commit}^{{commit}}", folder=repository).decode().strip()
+    git("init", "--quiet", "--template=", folder)
+    objects, shallow = (
+        repository / git("rev-parse", "--git-path", name, folder=repository).decode().strip()
+        for name in ("objects", "shallow")
+    )
+    alternates = folder / ".git/objects/info/alternates"
+    alternates.write_text(f"{objects.resolve()}\n", encoding="utf-8")
+    if shallow.is_file():
+        shutil.copy(shallow, folder / ".git")
+    git("config", "remote.origin.url", repository, folder=folder)  # where it has none itself
+    for key in ("remote.origin.url", "core.sshCommand"):
+        with contextlib.suppress(GitError):  # not set
+            value = git("config", key, folder=repository).decode().strip()
+            is_folder = key == "remote.origin.url" and (repository / value).is_dir()
+            git(
+                "config", key, (repository / value).resolve() if is_folder else value, folder=folder
+            )
+    git("-c", "core.hooksPath=/dev/null", "checkout", "--quiet", "--detach", found, folder=folder)

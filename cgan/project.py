@@ -28,6 +28,7 @@ LOCK = Path("dvc.lock")
 RUN_REFERENCE = Path("models/mlflow_run.json")
 EVALUATION = Path("reports/evaluation.json")
 METRICS = Path("reports/metrics.json")
+RECORDED = Path("reports/recorded.json")  # the numbers on the page of the run
 JUDGE_METRICS = Path("reports/judge.json")
 VALIDATION = Path("reports/validation.json")
 GATE_REPORT, GATE_TEXT = Path("reports/gate.json"), Path("reports/gate.md")
@@ -46,7 +47,7 @@ DIAGRAMS = Path("reports/generator.png"), Path("reports/discriminator.png")
 PREVIEWS = Path("samples/previews")  # of a training
 RUN_PAGE = Path("reports/run.html")
 PRODUCTION = Path(".cgan/production")  # of `make up` and `make deploy`
-SCHEDULED_WORK = PRODUCTION / "work"  # the clone in which scheduled runs work
+SCHEDULED_WORK = PRODUCTION / "work"  # the clone whose code the worker imports
 
 
 def project_root() -> Path:

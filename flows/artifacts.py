@@ -51,26 +51,23 @@ class StageResult:
 
 
 def is_unchanged(results: Sequence[StageResult]) -> bool:
-    """Did nothing change, though the data may have been fetched again to find that out?"""
+    """Did no stage run, though the data may have been fetched again to find that out?"""
     after = [r.outcome for r in results if r.stage != "download"]
-    return bool(after) and all(outcome == Outcome.UNCHANGED for outcome in after)
+    return bool(after) and not {Outcome.RAN, "failed"}.intersection(after)
 
 
 def in_words(results: Sequence[StageResult]) -> str:
     """One sentence for the flow run's final state."""
     done = {outcome: [r.stage for r in results if r.outcome == outcome] for outcome in Outcome}
-    ran, restored = done[Outcome.RAN], done[Outcome.RESTORED]
     words = []
-    if "train" in ran:
-        words.append("trained a new generator")
-    elif ran:
-        words.append(f"ran {', '.join(ran)}")
-    if restored:
-        words.append(f"restored {', '.join(restored)} from cache")
-    if not words:
-        words.append("nothing to do, every stage is up to date")
-    elif is_unchanged(results):
-        words = ["the data is unchanged, nothing was trained"]
+    if is_unchanged(results):
+        words.append("every result was there already, nothing was trained")
+    else:
+        ran, restored = done[Outcome.RAN], done[Outcome.RESTORED]
+        if ran:
+            words.append("trained a new generator" if "train" in ran else f"ran {', '.join(ran)}")
+        if restored:
+            words.append(f"restored {', '.join(restored)} from cache")
     accuracy = _metrics().get("quality.conditional_accuracy")
     if isinstance(accuracy, float):
         words.append(f"conditional accuracy {accuracy:.3f}")

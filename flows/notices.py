@@ -21,7 +21,7 @@ from prefect.flows import Flow
 from prefect.states import Crashed
 from prefect.utilities.urls import url_for
 
-from flows.workplace import leave
+from flows.checkout import begin
 
 URL = "CGAN_WEBHOOK_URL"
 PATIENCE_S = 5.0
@@ -88,12 +88,11 @@ def _escaped(text: str) -> str:
 @flow(name="zombie", flow_run_name="zombie {flow_run_id}", persist_result=False)
 def zombie(flow_run_id: UUID) -> None:
     """Mark a run whose heartbeats stopped as Crashed, with a notice. Its trigger is in prefect.yaml."""
+    begin()
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run_id)
         if run.state and run.state.is_final():
-            leave()
             return
         state: State[Any] = Crashed(message=ZOMBIE)
         client.set_flow_run_state(flow_run_id, state, force=True)
     notify(zombie, run, state)
-    leave()

@@ -53,6 +53,7 @@ from cgan.project import RUN_REFERENCE
 from cgan.registry.client import CAME_FIRST
 from cgan.tracking.run import made_for
 from flows import artifacts, names, remote
+from flows.checkout import CHECKOUT, begin
 from flows.dvc import (
     BusyError,
     Stage,
@@ -64,7 +65,6 @@ from flows.dvc import (
 )
 from flows.notices import notify
 from flows.servers import end_temporary_server_with_us, fault
-from flows.workplace import TREE, end_with_worker, leave
 
 BUSY = "Busy"  # name of the failed state that is worth another try
 BUSY_RETRIES = 60
@@ -155,7 +155,7 @@ def deliver(stages: list[str], whole: bool) -> State[Any]:
         with remote.owed():
             said = [remote.push(_relay, stages)]
             if whole:
-                said.append(remote.publish(branch, f"Results of {run.name}", _relay))
+                said.append(remote.publish(branch, f"Results of {run.name}"))
     except CganError as error:
         return _failed(error)
     return Completed(message=" ".join(said))
@@ -200,9 +200,8 @@ def _run_stages(
     tags: Mapping[str, str] | None = None,
 ) -> State[Any] | None:
     """Run the stages one after the other; add to `results`. Returns the flow's state if one fails."""
-    try:  # also where nothing is pulled: better told now than after the training
-        has_remote = (TREE in os.environ or runtime.deployment.id) and remote.default_remote()
-        pull = TREE in os.environ and bool(has_remote)
+    try:
+        pull = CHECKOUT in os.environ and bool(remote.default_remote())
     except CganError as error:
         return Failed(message=str(error))
     for stage in stages:
@@ -210,9 +209,14 @@ def _run_stages(
             name=stage.name, task_run_name=stage.name, description=stage.description
         )
         started = time.monotonic()
+        state = _attempt(job, stage.name, refresh and not stage.upstream, pull)
         # A training that DVC brings back has an MLflow run already, which cannot get these tags.
-        own = stage.name != "train" or made_for(tags or {}, RUN_REFERENCE)
-        state = _attempt(job, stage.name, (refresh and not stage.upstream) or not own, pull)
+        if (
+            stage.name == "train"
+            and state.is_completed()
+            and not made_for(tags or {}, RUN_REFERENCE)
+        ):
+            state = _attempt(job, stage.name, True, False)
         seconds = time.monotonic() - started
         outcome = state.result() if state.is_completed() else "failed"
         results.append(artifacts.StageResult(stage.name, outcome, seconds))
@@ -222,21 +226,21 @@ def _run_stages(
 
 
 def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> State[Any] | None:
-    """Bring the results of a deployment's run to where other machines find them, if there is such a place.
+    """Bring the results of a run in a checkout to where other machines find them, if there is such a place.
 
-    Returns the flow's state if that fails on a machine where nobody would look for them.
+    Returns the flow's state if that fails: nobody would look for them in this machine's cache.
     """
     done = [result.stage for result in results if result.outcome != "failed"]
-    # In a tree of its own all is unchanged when a run is tried again.
-    news = not artifacts.is_unchanged(results) or TREE in os.environ or remote.is_owed()
-    if not (runtime.deployment.id and done and news and remote.default_remote()):
+    # A run that is tried again finds its results in the cache, and may not have delivered them.
+    news = not artifacts.is_unchanged(results) or remote.is_owed() or runtime.flow_run.run_count > 1
+    if not (CHECKOUT in os.environ and done and news and remote.default_remote()):
         return None
     state = deliver(done, whole, return_state=True)
-    if state.is_completed() or TREE not in os.environ:
+    if state.is_completed():
         return None
     return Failed(
-        message=f"Delivery: {state.message} The results are in {Path.cwd()}. Retry this run: nothing is "
-        "trained again."
+        message=f"Delivery: {state.message} The results are in DVC's cache of this machine. Retry this run: "
+        "nothing is trained again."
     )
 
 
@@ -298,7 +302,7 @@ def pipeline(
         tags: Tags for the MLflow run that this makes, such as {"mlflow.parentRunId": …}. With any, a
             training is not brought back from DVC's cache: its run would be another's.
     """
-    end_with_worker()
+    begin()
     _name_slots()
     results: list[artifacts.StageResult] = []
     try:
@@ -313,42 +317,35 @@ def pipeline(
     failed = _run_stages(chosen, refresh, results, tags)
     # The stages that ended before one failed count, too.
     undelivered = _deliver(results, whole=not failed and not stages)
-    if failed := failed or undelivered:
+    if failed or not gate or stages:
         artifacts.publish(results)
-        return failed
-    leave()
-    words = artifacts.in_words(results)
-    name = "Unchanged" if artifacts.is_unchanged(results) else None
-    if not gate or stages:
-        artifacts.publish(results)
-        return Completed(name=name, message=words)
+        name = "Unchanged" if artifacts.is_unchanged(results) else None
+        return failed or undelivered or Completed(name=name, message=artifacts.in_words(results))
     # One at a time on all machines: `make deploy` makes the limit.
     with concurrency(["gate"] if runtime.deployment.id else [], lease_duration=60):
         judged = run_gate(return_state=True)
+    verdict = artifacts.read_verdict() if judged.is_completed() else None
+    artifacts.publish(results, verdict)
     if not judged.is_completed():
-        artifacts.publish(results)
         return Failed(message=f"Gate: {judged.message}")
-    artifacts.publish(results, artifacts.read_verdict())
-    if judged.name != "Unchanged":
-        return Completed(name=judged.name, message=f"{judged.message} ({words})")
-    return Completed(name=name, message=f"{words[0].upper()}{words[1:]}. {judged.message}")
-
-
-def _reevaluation_name() -> str:
-    name = _run_name()
-    return name if runtime.deployment.name else f"{name} · reevaluate"
+    # The generator may be trained anew and be the champion, bit by bit.
+    name = (
+        None if judged.name == "Unchanged" and not artifacts.is_unchanged(results) else judged.name
+    )
+    message = f"{judged.message} ({artifacts.in_words(results)})"
+    return undelivered or Completed(name=name, message=message)
 
 
 @flow(
     name="reevaluate",
-    flow_run_name=_reevaluation_name,
+    flow_run_name=_run_name,
     persist_result=False,
     on_failure=[notify],
     on_crashed=[notify],
 )
 def reevaluate() -> State[Any]:
     """Judge the champion on data fetched anew: is it still good, are the data still of its kind?"""
-    end_with_worker()
+    begin()
     _name_slots()
     results: list[artifacts.StageResult] = []
     try:

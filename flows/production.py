@@ -6,8 +6,9 @@
 
 Prefect's server and worker and MLflow's server run on loopback or `--host`, in sessions of their own, with
 their state under `.cgan/production`, unless the environment names databases: that folder may be deleted when
-they are down, and only the history of Prefect's runs is lost. Scheduled runs work in a clone there, never
-in your tree. All three commands may be repeated, also when a former one was cut off. See docs/production.md.
+they are down, and only the history of Prefect's runs is lost. Each run works in a checkout of the deployed
+commit, never in your tree. All three commands may be repeated, also when a former one was cut off. See
+docs/production.md.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,17 +29,17 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import write_text
 from cgan.params.reading import read_yaml
+from cgan.project import home
 from cgan.tracking.store import BACKEND, STORE, is_server, is_shared, store_uri, without_credentials
 from cgan.tracking.ui import ANYWHERE, LOOPBACK, is_loopback, require_meant
 from flows import worker
+from flows.checkout import run_in
 from flows.databases import Databases, databases_of
 from flows.names import name_slots
 from flows.servers import PASSWORD, POOL, Process, Production, end_family, top_folder
-from flows.workplace import one_at_a_time, run_in, update_clone
 
-LIMIT = "cgan"  # one run at a time in the clone, whichever deployment
 PORTS = {"prefect": 4200, "mlflow": 5000}
-CRONS = ("nightly", "weekly")  # the deployments that work in the clone, on a schedule
+CRONS = ("nightly", "weekly")  # the deployments on a schedule
 NO_NOTICES = "none: the worker was started without CGAN_WEBHOOK_URL; export it, make down, make up"
 
 
@@ -60,7 +62,7 @@ def up(
         if running := production.running("worker"):
             worker.require_same(running, environment)
         else:
-            # It takes what is scheduled for the clone, and what is for any machine.
+            # `default` is the queue of what runs on a schedule.
             own = worker.Worker(POOL, ("default", *worker.labels_here()), worker.runs_at_once() + 1)
             again = worker.revive(production, own, environment)
             worker.start(production, own, {**environment, STORE: tracking}, mlflow_page)
@@ -71,7 +73,7 @@ def up(
         lines = [
             f"Prefect  {site}  (export PREFECT_API_URL={site}/api)",
             f"MLflow   {without_credentials(mlflow_page)}{export if is_shared() else ''}",
-            f"worker   pool {POOL}, works in {production.work}",
+            f"worker   pool {POOL}; each run in a checkout in {home(root)}",
             f"notices  {'to CGAN_WEBHOOK_URL' if told else NO_NOTICES}",
             f"logs     {production.home}/*.log",
             *_who_else(production),
@@ -142,7 +144,7 @@ def down(root: Path) -> list[str]:
 
 
 def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
-    """Bring the clone to the commit of HEAD, and register the deployments of its prefect.yaml."""
+    """Register the deployments of the prefect.yaml of HEAD, for runs at that commit."""
     production = Production(root)
     with production.one_at_a_time():
         elsewhere = os.environ.get("PREFECT_API_URL")
@@ -154,19 +156,10 @@ def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
         site = production.url("prefect")
         if not production.has_pool:
             raise CganError("the worker has never run. Start it: make up.")
-        # A run that begins meanwhile waits for the lock, and gets a tree of its own if its commit is another.
-        with one_at_a_time(production.work):
-            if runs := worker.runs_on(production.api, CRONS):
-                run = runs[0]
-                raise CganError(
-                    f"a run is at work in the clone: {run['name']}, "
-                    f"{site}/runs/flow-run/{run['id']}. Wait until it ends, or cancel it there, and "
-                    "deploy again. Nothing was changed."
-                )
-            commit = update_clone(root, production.work)
         _register(production, crons)
         _schedule(production)
-        lines = [f"Deployed {commit} to {production.work}."]
+        commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
+        lines = [f"Deployed {commit}."]
         if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():
             lines.append(f"Not deployed, because not committed: {', '.join(edits)}.")
         for name, deployment in production.deployments().items():
@@ -180,28 +173,22 @@ def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
 def _register(production: Production, crons: dict[str, str | None]) -> None:
     server = production.running("prefect")
     assert server
-    environment = production.environment(server)
-    file = read_yaml(production.work / "prefect.yaml")
-    for deployment in file["deployments"]:
-        if cron := crons.get(deployment["name"]):
-            deployment["schedules"] = [{"cron": cron, "timezone": "UTC"}]
-    edited = production.home / "prefect.yaml"
-    write_text(edited, yaml.safe_dump(file))
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    run_in(production.work, *command, "--prefect-file", str(edited), environment=environment)
-    # One limit for all that work in the clone; prefect.yaml knows only limits of one deployment.
-    for limit in (LIMIT, "gate"):  # the second: one gate at a time, on whichever machine
-        with contextlib.suppress(CganError):  # it is there
-            values = {"name": limit, "limit": 1, "active": True}
-            production.api("POST", "/v2/concurrency_limits/", values)
-    number = production.api("GET", f"/v2/concurrency_limits/{LIMIT}")["id"]
-    for name, deployment in production.deployments().items():
-        if name in crons:
-            shared = {
-                "global_concurrency_limit_id": number,
-                "concurrency_options": {"collision_strategy": "CANCEL_NEW"},
-            }
-            production.api("PATCH", f"/deployments/{deployment['id']}", shared)
+    with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
+        clone = Path(temporary) / "clone"
+        git.clone_at(production.root, "HEAD", clone)
+        file = read_yaml(clone / "prefect.yaml")
+        for deployment in file["deployments"]:
+            if cron := crons.get(deployment["name"]):
+                deployment["schedules"] = [{"cron": cron, "timezone": "UTC"}]
+        edited = Path(temporary) / "prefect.yaml"
+        write_text(edited, yaml.safe_dump(file))
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        command += ["--prefect-file", str(edited)]
+        environment = {**production.environment(server), "PYTHONPATH": str(clone)}
+        run_in(clone, *command, environment=environment)
+    with contextlib.suppress(CganError):  # it is there
+        limit = {"name": "gate", "limit": 1, "active": True}  # on whichever machine
+        production.api("POST", "/v2/concurrency_limits/", limit)
 
 
 def _schedule(production: Production) -> None:
@@ -221,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for_up.add_argument(f"--{name}-port", type=int, help=f"default {port}")
     for_up.add_argument("--host", default=LOOPBACK, help="where both servers listen")
     for_up.add_argument("--allow-remote", action="store_true", help="others may reach --host")
-    for_deploy = commands.add_parser("deploy", help="update the clone, register the deployments")
+    for_deploy = commands.add_parser("deploy", help="register the deployments")
     for name in CRONS:
         for_deploy.add_argument(f"--{name}", metavar="CRON", help="instead of that in prefect.yaml")
     commands.add_parser("down", help="stop what `up` started")

@@ -21,14 +21,14 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.project import LOCK
+from cgan.files import write_text
+from cgan.project import LOCK, home
 from flows import remote_dvc
 from flows.dvc import own_words, run_dvc, run_remote_dvc
 
@@ -36,14 +36,15 @@ VARIABLE = "CGAN_REMOTE"
 NAME = "environment"  # of the remote that the variable names, in .dvc/config.local
 LOCAL_CONFIG = Path(".dvc/config.local")
 CHECK_S = 30.0  # several times what the slowest answer took
-UNDELIVERED = Path(".cgan/undelivered")  # there while results have not reached the remote
 BRANCH_LETTERS = 80
-TRIES = 5  # when others push to the same branch at the same time
 # In an address, up to the last @ and not a port: whoever forgets to write / as %2F is not to be shown it.
 PASSWORD = re.compile(r"(//[^/@\s:]*):(?!\d+/)\S+@")
 PUBLISHED = (LOCK, Path("params.yaml"))
-# Where git knows nobody's name.
-IDENTITY = {"NAME": "cgan", "EMAIL": "cgan@localhost"}
+AUTHOR = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in {"NAME": "cgan", "EMAIL": "cgan@localhost"}.items()
+}
 
 Relay = Callable[[str], None]
 
@@ -149,8 +150,8 @@ def check(remote: Remote) -> str | None:
 def push(relay: Relay, stages: Sequence[str] = ()) -> str:
     """Bring what dvc.lock names to the remote, and which inputs it came from. A sentence about it.
 
-    Of these stages only, where some are given: in a tree of its own a run has no results of stages that it
-    did not come to, though the commit's dvc.lock names some. Raises RemoteError.
+    Of these stages only, where some are given: dvc.lock may name results of others that are not here. Raises
+    RemoteError.
     """
     remote = _required()
     code, lines = run_remote_dvc(["push", "--run-cache", *stages], relay)
@@ -174,15 +175,18 @@ def pull(relay: Relay) -> str:
 @contextlib.contextmanager
 def owed() -> Iterator[None]:
     """While results go out; until that has succeeded once, `is_owed`, whatever ends this process."""
-    UNDELIVERED.parent.mkdir(exist_ok=True)
-    UNDELIVERED.touch()
+    write_text(_undelivered(), "")
     yield
-    UNDELIVERED.unlink()
+    _undelivered().unlink(missing_ok=True)
 
 
 def is_owed() -> bool:
-    """Did a delivery from this working tree fail, with none after it that succeeded?"""
-    return UNDELIVERED.exists()
+    """Did a delivery from this machine fail, with none after it that succeeded?"""
+    return _undelivered().exists()
+
+
+def _undelivered() -> Path:
+    return home() / "undelivered"
 
 
 def _required() -> Remote:
@@ -203,85 +207,26 @@ def branch_name(words: str) -> str:
     return "runs/" + (plain[:BRANCH_LETTERS].strip("-") or "unnamed")
 
 
-def publish(branch: str, message: str, relay: Relay) -> str:
-    """Commit dvc.lock and params.yaml on top of HEAD, as `branch` of `origin`. A sentence about it.
+def publish(branch: str, message: str) -> str:
+    """Commit dvc.lock and params.yaml of this checkout on top of HEAD, as `branch` of `origin`. A sentence
+    about it.
 
-    Neither the working tree nor its index nor a branch of this repository changes. Where the branch is there
-    already, the commit comes after its last one. Raises RemoteError.
+    The branch is this run's alone: what an earlier attempt left there is replaced. Raises RemoteError.
     """
+    quiet = ("-c", "core.hooksPath=/dev/null")
     try:
-        for _ in range(TRIES):
-            tip = find_tip(branch)
-            tree = _tree()
-            if tip and _git("rev-parse", f"{tip}^{{tree}}") == tree:
-                return f"origin has branch {branch} already, at {tip[:12]}."
-            commit = _commit(tree, _parents(tip), message)
-            lease = f"--force-with-lease=refs/heads/{branch}:{tip or ''}"
-            try:
-                _origin("push", "--quiet", lease, "origin", f"{commit}:refs/heads/{branch}")
-            except git.GitError as error:
-                if not re.search(
-                    r"stale info|fetch first|non-fast-forward|cannot lock ref", str(error)
-                ):
-                    raise
-                relay(f"Somebody else pushed to {branch}: once more.")
-                continue
-            return f"origin has branch {branch}, at {commit[:12]}."
+        git.git("add", "--", *(path for path in PUBLISHED if path.is_file()))
+        tree = git.git("write-tree").decode().strip()
+        commit = (
+            git.git("commit-tree", tree, "-p", "HEAD", "-m", message, folder=None, **AUTHOR)
+            .decode()
+            .strip()
+        )
+        target = f"{commit}:refs/heads/{branch}"
+        git.git_remote(*quiet, "push", "--quiet", "--force", "origin", target)
     except git.GitError as error:
         raise RemoteError(f"origin did not take branch {branch}: {_reason(str(error))}") from None
-    raise RemoteError(f"origin did not take branch {branch}: others pushed to it {TRIES} times.")
-
-
-def _git(*arguments: str | Path, **environment: str) -> str:
-    return (
-        git.git("-c", "core.hooksPath=/dev/null", *arguments, folder=None, **environment)
-        .decode()
-        .strip()
-    )
-
-
-def _origin(*arguments: str | Path) -> str:
-    return git.git_remote("-c", "core.hooksPath=/dev/null", *arguments).decode().strip()
-
-
-def find_tip(branch: str) -> str:
-    """The last commit of origin's branch, brought here; empty where there is none."""
-    listed = _origin("ls-remote", "origin", f"refs/heads/{branch}").split()
-    if not listed:
-        return ""
-    _origin("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "origin", listed[0])
-    return listed[0]
-
-
-def _tree() -> str:
-    """HEAD's tree with this dvc.lock and params.yaml, made in an index of its own."""
-    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        _git("read-tree", "HEAD", **index)
-        _git("add", "--", *(path for path in PUBLISHED if path.is_file()), **index)
-        return _git("write-tree", **index)
-
-
-def _parents(tip: str) -> list[str]:
-    head = _git("rev-parse", "HEAD")
-    if not tip:
-        return [head]
-    return [tip] if _git("merge-base", tip, head) == head else [tip, head]
-
-
-def _commit(tree: str, parents: Sequence[str], message: str) -> str:
-    who: Mapping[str, str] = {}
-    try:
-        for key in ("name", "email"):
-            _git("config", f"user.{key}")
-    except git.GitError:
-        who = {
-            f"GIT_{role}_{key}": value
-            for role in ("AUTHOR", "COMMITTER")
-            for key, value in IDENTITY.items()
-        }
-    after = [word for parent in parents for word in ("-p", parent)]
-    return _git("commit-tree", tree, *after, "-m", message, **who)
+    return f"origin has branch {branch}, at {commit[:12]}."
 
 
 def _reason(words: str) -> str:

@@ -4,8 +4,8 @@
 
 joins the pool of a Prefect server elsewhere, PREFECT_API_URL, once that server, the MLflow store
 MLFLOW_TRACKING_URI, the DVC remote and the git repository have answered. It takes the runs that are meant for
-one of its labels, which are work queues of the pool, each in a tree of its own (`flows/workplace.py`). `make
-down` ends it. May be repeated, by cron too: it starts what does not run. See docs/workers.md.
+one of its labels, which are work queues of the pool, each in a checkout of its own (`flows/checkout.py`).
+`make down` ends it. May be repeated, by cron too: it starts what does not run. See docs/workers.md.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import contextlib
 import functools
 import os
 import secrets
+import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,8 @@ from cgan.tracking.store import (
     store_uri,
     without_credentials,
 )
-from flows import remote, workplace
+from flows import remote
+from flows.checkout import SOURCE, sole_holder
 from flows.names import Api
 from flows.servers import (
     AT_HOME,
@@ -55,7 +58,6 @@ from flows.servers import (
     Process,
     Production,
     ask_prefect,
-    end_family,
     top_folder,
 )
 
@@ -63,6 +65,8 @@ LABELS = ("default", "cpu", "cuda")
 CLOUD = "/workspaces/"  # in the address of Prefect Cloud's API, and of no other
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
 ON = ["PENDING", "RUNNING", "CANCELLING"]  # states of a run that may be at work
+WORKER = "prefect.worker.name"  # Prefect's label of a run
+CUT_OFF_SINCE = timedelta(days=14)
 BURIED = "Its worker was killed, and its process is gone."
 WENT_BY = "No worker was there in time, and a later slot is run."
 AGAIN = "It was cut off with its worker; the new worker takes it up."
@@ -90,8 +94,11 @@ def start(
 ) -> None:
     """Start the worker, and wait until the pool knows it."""
     command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", *_options(worker)]
+    shutil.rmtree(production.work, ignore_errors=True)
+    git.clone_at(production.root, "HEAD", production.work)
     its_own = {
-        "PYTHONPATH": str(production.work),  # the clone's code, not the engineer's
+        "PYTHONPATH": str(production.work),  # what is committed, not the engineer's edits
+        SOURCE: str(production.root),
         "CGAN_MLFLOW_PAGE": without_credentials(mlflow_page),
     }
     # Of one that was killed: it looks alive for a while.
@@ -153,72 +160,68 @@ def online(api: Api) -> list[str]:
 # -- Runs that a killed worker left ------------------------------------------------------------------
 
 
-def runs_on(api: Api, deployments: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """The pool's runs that may be at work, of these deployments (none: of all)."""
-    question: dict[str, Any] = {
-        "flow_runs": {"state": {"type": {"any_": ON}}},
-        "work_pools": {"name": {"any_": [POOL]}},
-    }
-    if names := list(deployments):
-        question["deployments"] = {"name": {"any_": names}}
-    found: list[dict[str, Any]] = api("POST", "/flow_runs/filter", question)
-    return found
-
-
 def revive(production: Production, worker: Worker, environment: dict[str, str]) -> list[str]:
     """Before a worker starts: bury the runs of a killed one on this machine, start again what was cut off.
 
     Of a schedule that is the latest run, of others each, if it crashed in its first attempt: no slot is
     lost, and DVC goes on where it was.
     """
-    clone, site = production.work, pages_of(environment["PREFECT_API_URL"])
+    site = pages_of(environment["PREFECT_API_URL"])
     api = api_of(environment)
     if not api("POST", "/work_pools/filter", {"work_pools": {"name": {"any_": [POOL]}}}):
         return []
-    here = workplace.noted(clone)
-    end_family([process for process in here.values() if process])
-    # A run may have died before it wrote down where. With no other worker it was ours.
     others = set(online(api)) - {worker.name}
+    question = {
+        "flow_runs": {"state": {"type": {"any_": ON}}},
+        "work_pools": {"name": {"any_": [POOL]}},
+    }
     lines = []
-    for run in runs_on(api):
-        # One that was taken up here and scheduled again may be at work elsewhere by now.
-        number = workplace.number_of(clone, run["id"])
-        ours = number and (run.get("infrastructure_pid") or number) == number
-        if ours or not others:
+    for run in api("POST", "/flow_runs/filter", question):
+        # One that is not labelled yet died with its worker: with no other, that was ours.
+        if _was_of(run, worker) or (WORKER not in (run["labels"] or {}) and not others):
+            with sole_holder(production.root, run["id"]):  # its process has ended, or is about to
+                ended = api("GET", f"/flow_runs/{run['id']}", None)["state_type"] not in ON
+            if ended:
+                continue
             set_state(api, run, "CRASHED", "Crashed", BURIED)
             lines.append(f"crashed  {run['name']}: {BURIED}")
             _tell(run, site)
-    again = _cut_off(api, list(here))
+    again = _cut_off(api, worker)
     for run in again:
         when = {"scheduled_time": run["expected_start_time"]}  # its own time: before later slots
         set_state(api, run, "SCHEDULED", "AwaitingRetry", AGAIN, when)
         lines.append(f"again    {run['name']}: {AGAIN}")
     for run in _went_by(api, {run["deployment_id"] for run in again}):
         set_state(api, run, "CANCELLED", "Cancelled", WENT_BY)
-    workplace.tidy(clone)
     return lines
 
 
-def _cut_off(api: Api, here: list[str]) -> list[dict[str, Any]]:
-    """The runs that were taken up here, crashed in their first attempt, and are still wanted."""
+def _was_of(run: dict[str, Any], worker: Worker) -> bool:
+    """Did this worker take it up last, perhaps with other labels?"""
+    taken_by = str((run["labels"] or {}).get(WORKER, ""))
+    return taken_by.partition(" (")[0] == worker.name.partition(" (")[0]
+
+
+def _cut_off(api: Api, worker: Worker) -> list[dict[str, Any]]:
+    """The worker's runs that crashed in their first attempt, not long ago, and are still wanted."""
+    since = (datetime.now(UTC) - CUT_OFF_SINCE).isoformat()
     found = []
     for deployment in api("POST", "/deployments/filter", {}):
         question: dict[str, Any] = {
             "deployments": {"id": {"any_": [deployment["id"]]}},
             # A slot that the limit cancelled counts as started.
-            "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}}},
+            "flow_runs": {
+                "state": {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}},
+                "start_time": {"after_": since},
+            },
             "sort": "START_TIME_DESC",
         }
         if deployment["schedules"]:
             question["limit"] = 1
-        elif here:
-            question["flow_runs"]["id"] = {"any_": here}
-        else:
-            continue
         found += [
             run
             for run in api("POST", "/flow_runs/filter", question)
-            if run["state_type"] == "CRASHED" and run["run_count"] == 1 and run["id"] in here
+            if run["state_type"] == "CRASHED" and run["run_count"] == 1 and _was_of(run, worker)
         ]
     return found
 
@@ -272,30 +275,16 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
         if running := production.running("worker"):
             require_same(running, environment, worker)
         else:
-            workplace.update_clone(root, production.work)
             lines = revive(production, worker, environment)
             start(production, worker, environment, environment[STORE])
         return [
             f"worker   {worker.name}, in the pool {POOL} of {without_credentials(pages_of(_api_url()))}",
             f"takes    runs for {' and '.join(worker.labels)}, {worker.runs} at once",
             f"store    {without_credentials(environment[STORE])}",
-            f"trees    {production.work / workplace.TREES}",
             f"log      {production.home / 'worker.log'}",
             "It ends with: make down",
-            *_for_nobody(api_of(environment), worker.labels),
             *lines,
         ]
-
-
-def _for_nobody(api: Api, labels: Sequence[str]) -> list[str]:
-    """A line about labels that no deployment names: a slip of the pen, or its deployment is to come."""
-    named = {each["work_queue_name"] for each in api("POST", "/deployments/filter", {})}
-    if not (unknown := [label for label in labels if label not in named]):
-        return []
-    return [
-        f"note     no deployment is for {' or '.join(unknown)} yet: `work_queue_name` in prefect.yaml says "
-        "for whom one is"
-    ]
 
 
 def _name(production: Production, labels: Sequence[str]) -> str:

@@ -43,6 +43,9 @@ for out in outs:
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"quality": {"conditional_accuracy": 0.9941}}))
+if stage == "train":
+    origin = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT", "{}"))
+    Path("models/mlflow_run.json").write_text(json.dumps({"run_key": "toy", "origin": origin}))
 '''
 # What stands in the place of `cgan gate`: the flow runs the code of the working directory.
 CLI = '''
@@ -74,7 +77,7 @@ stages:
   evaluate:
     desc: The last one stands first, as order in the file means nothing
     cmd: python toy.py evaluate reports/metrics.json samples/grid.png
-    deps: [models]
+    deps: [models/generator.safetensors]
     params: [evaluate]
     outs: [samples/grid.png]
     metrics: [reports/metrics.json]

@@ -24,8 +24,8 @@ from typing import Any
 
 from cgan.errors import CganError, SourceError
 from cgan.params.sections import DataParams
+from cgan.project import home
 
-DOWNLOADS = Path(".cgan/downloads")
 RETRY_DELAYS_S = (2.0, 8.0, 30.0)  # before the second, third and fourth try
 MAX_RETRY_AFTER_S = 120.0
 TIMEOUT_S = (10.0, 60.0)  # to connect; between bytes
@@ -45,7 +45,9 @@ class _Credentials:
 
 def kept_copy(params: DataParams) -> Path:
     """Where the CSV of an earlier download stays, to be used when Kaggle cannot be."""
-    return DOWNLOADS / params.kaggle.replace("/", "+") / PurePosixPath(params.member).name
+    return (
+        home() / "downloads" / params.kaggle.replace("/", "+") / PurePosixPath(params.member).name
+    )
 
 
 @contextlib.contextmanager
@@ -175,7 +177,7 @@ def _diagnose(
             "right, raise `data.max_megabytes` in params.yaml."
         ), None
     if isinstance(error, OSError) and error.errno is not None:
-        return f"{error.filename or DOWNLOADS}: {error.strerror}.", None
+        return f"{error.filename or kept_copy(params)}: {error.strerror}.", None
     reason = (str(error).splitlines() or [""])[0][:200]
     return f"The download from Kaggle failed: {type(error).__name__}: {reason}.", None
 

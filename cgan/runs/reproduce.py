@@ -1,8 +1,8 @@
 """Repeat a training that MLflow knows from its commit, params and data, and compare the bytes.
 
-This happens in a worktree in a temporary folder, with a store, checkpoints and outputs of its own. Your
-tree, DVC's cache and the registry stay as they are; the run gets the tag `cgan.reproduced`. The stages
-run for real; nothing is restored from a cache.
+This happens in a clone in a temporary folder, with a Home, a store and outputs of its own. Your tree, DVC's
+cache and the registry stay as they are; the run gets the tag `cgan.reproduced`. The stages run for real;
+nothing is restored from a cache.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cgan import git
 from cgan.data.sources import find_file, unpack
@@ -35,7 +34,6 @@ from cgan.project import (
     HOLDOUT_DATA,
     JUDGE,
     RUN_REFERENCE,
-    SCHEDULED_WORK,
     TRAIN_DATA,
     project_root,
 )
@@ -50,7 +48,6 @@ from cgan.runs.recorded_run import (
     yaml_of_then,
 )
 from cgan.stages.runner import last_line
-from cgan.tracking.records import MAX_PARAM
 
 Say = Callable[[str], None]
 STAGES = ("validate", "preprocess", "train_judge", "train")
@@ -69,7 +66,6 @@ INPUTS = {CSV: "CSV", TRAIN_DATA: "training part", HOLDOUT_DATA: "hold-out", JUD
 NOT_OURS = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")
 GRACE_S = 20.0  # for a stage to end after SIGTERM: a training writes a checkpoint first
 LAST_LINES = 15
-LOOK_EVERY_S = 1.0  # into what a stage says
 
 
 @dataclass(frozen=True)
@@ -81,143 +77,73 @@ class Comparison:
 def reproduce_run(what: str, say: Say, *, keep: bool = False) -> Comparison:
     """Repeat the training of a run id, an alias (`champion`) or `models:/NAME@ALIAS`, and compare.
 
-    Raises CganError when it cannot be repeated: no such run, its commit, patch or data is nowhere, a
-    stage fails. `keep` leaves the worktree behind.
+    Raises CganError when it cannot be repeated: no such run, its commit or data is nowhere, a stage fails.
+    `keep` leaves the clone behind.
     """
     root = project_root()
-    with _stoppable(), tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-        run = find_run(what, Path(temporary))
+    for number in (signal.SIGTERM, signal.SIGINT):  # end in the normal way, and tidy up
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    with _temporary_folder(keep) as folder:
+        run = find_run(what, folder)
         require_repeatable(run)
-        repository = _repository_with(root, run.commit)
         say(f"run {run.id} · {run.name}")
         then, now = run.tags.get("torch.version"), importlib.metadata.version("torch")
         if then != now:
             say(f"made with torch {then}, here is {now}: the bytes may differ")
-        with git.worktree(repository, run.commit, keep=keep) as tree:
-            _restore(run, tree, say)
-            _bring_csv(run, root, tree, say)
-            _require_params(run, tree)
-            for stage in STAGES:
-                told = (
-                    f" (took {run.training_s:.0f} s)" if stage == "train" and run.training_s else ""
-                )
-                say(f"{stage}{told} …")
-                _repeat_stage(tree, stage, run, say)
-            outcome = _compare(run, tree, Path(temporary))
-            if keep:
-                say(f"kept: {tree}")
+        tree = folder / "tree"
+        say(f"commit {run.commit[:10]}")
+        git.clone_at(root, run.commit, tree)
+        for name in FILES:
+            if (run.source / name).is_file():
+                shutil.copyfile(run.source / name, tree / name)
+        _bring_csv(run, root, tree, say)
+        for stage in STAGES:
+            took = f" (took {run.training_s:.0f} s)" if stage == "train" and run.training_s else ""
+            say(f"{stage}{took} …")
+            _repeat_stage(tree, stage, run, say)
+        outcome = _compare(run, tree, folder)
+        if keep:
+            say(f"kept: {tree}")
         _tag_run(run, outcome)
     return outcome
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the block as SystemExit; a second one doesn't stop the tidying up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    both = (signal.SIGTERM, signal.SIGINT)
-
-    def leave(number: int, _frame: Any) -> None:
-        for each in both:
-            signal.signal(each, signal.SIG_IGN)
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in both}
+def _temporary_folder(keep: bool) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="cgan-reproduce-"))
     try:
-        yield
+        yield folder
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for _ in range(0 if keep else 2):  # a stage's last child may still be writing there
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-# --- the tree -----------------------------------------------------------------------------------
-
-
-def _repository_with(root: Path, commit: str) -> Path:
-    """Where the commit is: the project, or the clone in which scheduled runs work."""
-    places = [root, root / SCHEDULED_WORK]
-    for place in places:
-        if (place / ".git").exists() and git.has_commit(place, commit):
-            return place
-    looked = " and ".join(str(place) for place in places if (place / ".git").exists())
-    raise CganError(
-        f"commit {commit} is gone: looked in {looked or f'{root}, which is no git repository'}. "
-        "`git fetch --all` brings it if another clone has it; a shallow clone needs `git fetch "
-        "--unshallow`."
-    )
-
-
-def _restore(run: RecordedRun, tree: Path, say: Say) -> None:
-    say(f"commit {run.commit[:10]}")
-    for name in FILES:
-        if (run.source / name).is_file():
-            shutil.copyfile(run.source / name, tree / name)
-
-
-def _require_params(run: RecordedRun, tree: Path) -> None:
-    """The params that MLflow shows must be those of params.yaml."""
-    document = yaml_of_then(tree / "params.yaml")
-    sections = ("data", "validate", "preprocess", "train_judge", "train")
-    differing = [
-        f"`{section}.{key}` is {value}, MLflow says {run.params[f'{section}.{key}']}"
-        for section in sections
-        for key, value in document.get(section, {}).items()
-        if value != "auto"  # what that became, the data say
-        and not _is_same_value(value, run.params.get(f"{section}.{key}"))
-    ]
-    if differing:
-        raise CganError(
-            f"run {run.id}: params.yaml as recorded is not what the run logged: "
-            f"{'; '.join(differing)}. The store was changed after the run."
-        )
-
-
-def _is_same_value(value: Any, logged: str | None) -> bool:
-    if logged is None or logged == str(value)[:MAX_PARAM]:
-        return True
-    with contextlib.suppress(TypeError, ValueError):
-        return float(value) == float(logged)  # 1 in the file was logged as 1.0
-    return False
+# --- the data ----------------------------------------------------------------------------------
 
 
 def _bring_csv(run: RecordedRun, root: Path, tree: Path, say: Say) -> None:
     """The run's CSV, from wherever it still is, checked by its hashes."""
-    md5 = run.tags.get("dvc.csv_md5")
-    sha256 = run.tags.get("cgan.csv_sha256")
+    md5, sha256 = run.tags.get("dvc.csv_md5"), run.tags.get("cgan.csv_sha256")
     if not md5 and not sha256:
         raise SourceError(f"run {run.id} does not say which CSV it was trained on.")
     target = tree / CSV
     target.parent.mkdir(parents=True, exist_ok=True)
+    places: dict[str, Callable[[], object]] = {
+        str(root / CSV): lambda: shutil.copyfile(root / CSV, target),
+        "DVC's cache or remote": lambda: _from_dvc(root, tree, md5 or ""),
+        "the data source": lambda: _from_source(run, root, tree, say),
+    }
     looked = []
-
-    def is_it() -> bool:
-        return (
-            target.is_file()
-            and (not md5 or md5_of(target) == md5)
-            and (not sha256 or sha256_of(target) == sha256)
-        )
-
-    for place in _places_of(root, md5):
-        if not place.is_file():
-            looked.append(f"{place}: not there")
+    for place, fetch in places.items():
+        try:
+            fetch()
+        except (OSError, CganError) as error:
+            looked.append(f"{place}: {error}")
             continue
-        shutil.copyfile(place, target)
-        if is_it():
+        if (not md5 or md5_of(target) == md5) and (not sha256 or sha256_of(target) == sha256):
             say(f"data from {place}")
             return
         looked.append(f"{place}: other content")
-    for name, fetch in (("the data source", _from_source), ("DVC's remote", _from_remote)):
-        try:
-            how = fetch(run, root, tree, say)
-        except CganError as error:
-            how = ""
-            looked.append(f"{name}: {error}")
-        if how and is_it():
-            say(f"data from {how}")
-            return
-        if how:
-            looked.append(f"{how}: other content than then")
     raise SourceError(
         f"the data of run {run.id} is nowhere: looked for a CSV with md5 {md5}, sha256 {sha256}.\n  "
         + "\n  ".join(looked)
@@ -225,55 +151,40 @@ def _bring_csv(run: RecordedRun, root: Path, tree: Path, say: Say) -> None:
     )
 
 
-def _places_of(root: Path, md5: str | None) -> list[Path]:
-    work = root / SCHEDULED_WORK
-    places = [folder / CSV for folder in (root, work) if folder.is_dir()]
-    if md5:
-        places.append(_dvc_cache(root) / "files" / "md5" / md5[:2] / md5[2:])
-    return places
+def _from_dvc(root: Path, tree: Path, md5: str) -> None:
+    """By the cache and the remote of today, into a cache of the tree's own."""
+    for name in ("config", "config.local"):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(root / ".dvc" / name, tree / ".dvc" / name)
+    with contextlib.suppress(FileNotFoundError):
+        cached = root / _dvc(root, "cache", "dir") / "files/md5" / md5[:2] / md5[2:]
+        shutil.copyfile(cached, tree / CSV)
+        return
+    if not _dvc(tree, "remote", "list"):
+        raise SourceError("not in the cache, and no remote is configured")
+    _dvc(tree, "config", "--local", "cache.dir", str(tree / ".dvc" / "cache"))
+    _dvc(tree, "pull", "--quiet", str(CSV))
 
 
 def _dvc(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=folder,
-        env=_environment(folder, None),
-        capture_output=True,
-        encoding="utf-8",
-    )
+    command = [sys.executable, "-m", "dvc", *arguments]
+    env = _environment(folder, None)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise CganError((done.stderr or done.stdout).strip().splitlines()[-1][:300])
     return done.stdout.strip()
 
 
-def _dvc_cache(root: Path) -> Path:
-    with contextlib.suppress(CganError):
-        return root / _dvc(root, "cache", "dir")
-    return root / ".dvc" / "cache"
-
-
-def _from_source(run: RecordedRun, root: Path, tree: Path, say: Say) -> str:
-    """Where `params.yaml` of then took it from, without credentials; how it came, or nothing."""
+def _from_source(run: RecordedRun, root: Path, tree: Path, say: Say) -> None:
+    """Where `params.yaml` of then took it from, without credentials."""
     data = yaml_of_then(tree / "params.yaml")["data"]
     if data["source"] == "sample":
         _repeat_stage(tree, "download", run, say)
-        return "the embedded sample"
-    if data["source"] == "file":
+    elif data["source"] == "file":
         file = find_file(root / data["path"])
         unpack(file, tree / CSV, data["member"], data["max_megabytes"])
-        return str(file)
-    raise SourceError("Kaggle is not asked: put its train.csv into data/raw, if it is the same")
-
-
-def _from_remote(run: RecordedRun, root: Path, tree: Path, _: Say) -> str:
-    for name in ("config", "config.local"):  # the remote's address and credentials of today
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copyfile(root / ".dvc" / name, tree / ".dvc" / name)
-    if not _dvc(tree, "remote", "list"):
-        raise SourceError("none is configured")
-    _dvc(tree, "config", "--local", "cache.dir", str(tree / ".dvc" / "cache"))
-    _dvc(tree, "pull", "--quiet", str(CSV))
-    return "DVC's remote"
+    else:
+        raise SourceError("Kaggle is not asked: put its train.csv into data/raw, if it is the same")
 
 
 # --- the repeat ---------------------------------------------------------------------------------
@@ -289,7 +200,8 @@ def _environment(tree: Path, run: RecordedRun | None) -> dict[str, str]:
         "DVC_NO_ANALYTICS": "1",
     }
     if run:
-        kept |= {"DVC_ROOT": str(tree), "MLFLOW_TRACKING_URI": f"sqlite:///{tree / 'mlflow.db'}"}
+        kept |= {"CGAN_HOME": str(tree / ".cgan"), "DVC_ROOT": str(tree)}
+        kept |= {"MLFLOW_TRACKING_URI": f"sqlite:///{tree / 'mlflow.db'}"}
         if run.tags.get("cgan.device") == "cpu":
             kept["CUDA_VISIBLE_DEVICES"] = ""  # `auto` shall mean what it meant there
         threads = run.tags.get("machine.omp_num_threads")
@@ -308,38 +220,35 @@ def _repeat_stage(tree: Path, stage: str, run: RecordedRun, say: Say) -> None:
     stages = yaml_of_then(tree / "dvc.yaml").get("stages") or {}
     if stage not in stages:
         raise CganError(f"dvc.yaml at commit {run.commit[:10]} has no stage `{stage}`.")
-    output = tree / ".cgan" / f"{stage}.log"
-    output.parent.mkdir(exist_ok=True)
-    with output.open("wb") as log:
-        process = subprocess.Popen(
-            shlex.split(stages[stage]["cmd"]),
-            cwd=tree,
-            env=_environment(tree, run),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = subprocess.Popen(
+        shlex.split(stages[stage]["cmd"]),
+        cwd=tree,
+        env=_environment(tree, run),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    with process, last_line(say) as tell:
         try:
-            with output.open(encoding="utf-8", errors="replace") as said, last_line(say) as tell:
-                while process.poll() is None:
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(LOOK_EVERY_S)
-                    if far := [line for line in said.readlines() if line.endswith(" left\n")]:
-                        tell(f"  {far[-1].strip()}")
-            code = process.returncode
+            for line in process.stdout or ():
+                last.append(line)
+                if line.endswith(" left\n"):
+                    tell(f"  {line.strip()}")
         except BaseException:
             _end(process)
             raise
-    if code:
-        last = output.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+    if process.returncode:
         raise TrainingError(
-            f"stage `{stage}` ended with exit code {code} in the repeat, so there is nothing to "
-            "compare (`--keep` leaves its tree behind):\n" + "\n".join(last)
+            f"stage `{stage}` ended with exit code {process.returncode} in the repeat, so there is nothing "
+            f"to compare (`--keep` leaves its tree behind):\n{''.join(last).rstrip()}"
         )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[str]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:
@@ -360,12 +269,10 @@ def _compare(run: RecordedRun, tree: Path, folder: Path) -> Comparison:
         for tag, words in MACHINE.items()
         if tag in run.tags and tag in here and run.tags[tag] != here[tag]
     ]
-    unknown = [words for tag, words in MACHINE.items() if tag not in run.tags or tag not in here]
     for path, words in INPUTS.items():
-        if str(path) not in run.lock:
-            unknown.append(words)
-        elif (now := md5_of(tree / path)) != run.lock[str(path)]:
-            differing.append(f"{words} ({path}): md5 {run.lock[str(path)]} then, {now} now")
+        then, now = run.lock.get(str(path)), md5_of(tree / path)
+        if then not in (None, now):
+            differing.append(f"{words} ({path}): md5 {then} then, {now} now")
     lines = [
         "NOT the same bytes.",
         f"  then  {expected}",
@@ -374,10 +281,6 @@ def _compare(run: RecordedRun, tree: Path, folder: Path) -> Comparison:
         "What differs:" if differing else "Nothing that is known to matter differs.",
         *(f"  {line}" for line in differing),
     ]
-    if unknown:
-        lines.append(f"Not recorded, so not compared: {', '.join(unknown)}.")
-    if not differing and not unknown:
-        lines.append("So the code itself does not give the same twice, or files changed under it.")
     return Comparison(False, "\n".join(lines))
 
 

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from cgan.errors import ModelError
+from cgan.files import write_json
 from cgan.model.file_facts import read_facts
 from cgan.project import (
     CLASS_INTERPOLATION,
@@ -26,6 +27,7 @@ from cgan.project import (
     LATENT_INTERPOLATION,
     METRICS,
     NINE,
+    RECORDED,
     RUN_PAGE,
     RUN_REFERENCE,
     STRIP,
@@ -62,6 +64,7 @@ def main() -> None:
         for place, paths in FILES.items():
             for path in paths:
                 tracker.log_file(path, place)
+    write_json(RECORDED, tracked(report))
     log.info("%d numbers, the tables and the pictures are on the run's page.", len(tracked(report)))
 
 

@@ -76,7 +76,7 @@ def sweep(base: Path, asked: Asked) -> str:
         study, facts = open_study(base, name, params, new)
         uri = store_uri(base)
         pages = Pages(uri, base)
-        place: Place = pool or Here(base, facts.commit, uri)
+        place: Place = pool or Here(base, facts.commit)
         searched = {k: each.model_dump() for k, each in params.sweep.space.items()}
         parent = pages.parent(
             f"{name}-{facts.token}", name, {"objective": facts.objective, **searched}
@@ -117,7 +117,6 @@ def _lay_ground(place: Place, facts: Facts, name: str, attempts: Counted) -> Non
     def ended(job: Job, seen: Seen) -> None:
         if seen.state is not State.DONE:
             raise CganError(f"the stages before the training: {seen.words}")
-        place.tidy(job)
 
     work(place, iter([job]), 1, attempts, lambda _: True, ended)
 

@@ -80,4 +80,3 @@ class Confirmation(Driver):
         self.pages.mark(job, "failed" if value is None else "complete")
         self.study.set_user_attr(f"seed result {job.name}", value)
         self.say(f"{role} with seed {seed}: {words}")
-        self.place.tidy(job)

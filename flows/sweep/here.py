@@ -1,4 +1,4 @@
-"""Jobs on this machine: each a process with a git worktree of its own, and without a server.
+"""Jobs on this machine: each a process with a checkout of its own, and without a server.
 
     python -m flows.sweep.here '{"name": …, "commit": …}'
 
@@ -8,7 +8,6 @@ checkpoint first, and goes on from there when the job is started again.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -23,23 +22,22 @@ from typing import Any
 from cgan.errors import CganError
 from cgan.params.editing import set_params
 from cgan.project import RUN_REFERENCE
-from cgan.tracking.follower import flush
-from cgan.tracking.records import waiting
+from cgan.tracking.follower import flush_one
+from cgan.tracking.records import count_waiting, folder_of
 from cgan.tracking.run import made_for
-from cgan.tracking.store import STORE
-from flows import workplace
+from flows.checkout import checkout, environment, share_data, sole_holder
 from flows.dvc import choose, read_stages, repro_stage
 from flows.sweep.jobs import Job, Seen, State, was_killed
 
 FAILED = 3  # exit code: the job's own error is the last line
-SWEEPS = Path(".cgan/sweeps")  # logs and locks of jobs
+SWEEPS = Path(".cgan/sweeps")  # logs of jobs
 
 
 class Here:
-    """This machine. `store`: MLflow's, for a worktree would take one of its own."""
+    """This machine."""
 
-    def __init__(self, base: Path, commit: str, store: str) -> None:
-        self.base, self.commit, self.store = base, commit, store
+    def __init__(self, base: Path, commit: str) -> None:
+        self.base, self.commit = base, commit
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, job: Job, attempt: int) -> None:
@@ -53,7 +51,6 @@ class Here:
             self._processes[job.name] = subprocess.Popen(
                 [sys.executable, "-m", "flows.sweep.here", told],
                 cwd=self.base,
-                env={**os.environ, STORE: self.store},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -74,40 +71,27 @@ class Here:
         if process := self._processes.get(job.name):
             process.terminate()
             process.wait()
-        with self._lock(job).open(
-            "w", encoding="utf-8"
-        ) as lock:  # a former driver's process may still be ending
-            fcntl.flock(lock, fcntl.LOCK_EX)
-
-    def tidy(self, job: Job) -> None:
-        if (self.base / workplace.TREES / job.name).exists():
-            workplace.remove(self.base, job.name)
-        self._lock(job).unlink(missing_ok=True)
-
-    def _lock(self, job: Job) -> Path:
-        return self._log(job).with_suffix(".lock")
+        with sole_holder(self.base, job.name):  # a former driver's process may still be ending
+            pass
 
     def _log(self, job: Job) -> Path:
         return self.base / SWEEPS / f"{job.name}.log"
 
 
-def do(job: Job, base: Path, commit: str) -> None:
-    """All stages of a job, in its tree. Raises CganError when one fails."""
-    tree = workplace.prepare(base, commit, job.name)
-    os.chdir(tree)
-    set_params(job.overrides)
-    workplace.share_data(base, tree)
+def do(job: Job) -> None:
+    """All stages of a job, in the working directory. Raises CganError when one fails."""
     env = {"MLFLOW_RUN_CONTEXT": json.dumps(job.tags)} if job.tags else {}
     for stage in choose(read_stages(), job.stages):
-        # A training that DVC brings back from its cache has no MLflow run of its own.
-        force = stage.name == "train" and not made_for(job.tags, RUN_REFERENCE)
         began = time.monotonic()
-        outcome = repro_stage(stage.name, _say, force=force, env=env)
+        outcome = repro_stage(stage.name, _say, env=env)
+        # A training that DVC brings back from its cache has no MLflow run of its own.
+        if stage.name == "train" and not made_for(job.tags, RUN_REFERENCE):
+            outcome = repro_stage(stage.name, _say, force=True, env=env)
         _say(f"{stage.name}: {outcome}, {time.monotonic() - began:.1f} s")
-    workplace.share_charts(tree, base)
-    if waiting(tree):
-        for line in flush(tree):
-            _say(line)
+    if RUN_REFERENCE.is_file():  # the driver looks in MLflow for what came of it
+        folder = folder_of(json.loads(RUN_REFERENCE.read_text(encoding="utf-8"))["run_key"])
+        if count_waiting(folder):
+            _say(flush_one(Path.cwd(), folder))
 
 
 def _say(line: str) -> None:
@@ -130,13 +114,16 @@ def main() -> int:
     _end_with(told.pop("driver"))  # not our parent: it may have died while we were starting
     base, commit = Path(told.pop("base")), told.pop("commit")
     job = Job(**told)
-    with (base / SWEEPS / f"{job.name}.lock").open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            do(job, base, commit)
-        except CganError as error:
-            _say(f"Error: {error}")
-            return 137 if was_killed(str(error)) else FAILED
+    try:
+        with checkout(base, commit, job.name) as folder:
+            os.environ.update(environment(base, folder))
+            os.chdir(folder)
+            set_params(job.overrides)
+            share_data(base, folder)
+            do(job)
+    except CganError as error:
+        _say(f"Error: {error}")
+        return 137 if was_killed(str(error)) else FAILED
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A job is one training of a sweep, in a tree of its own; a place is where jobs are done."""
+"""A job is one training of a sweep, in a checkout of its own; a place is where jobs are done."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Job:
-    """`name` is its tree's name too, and follows from the sweep: whoever starts it again, finds it.
+    """`name` is its checkout's name too, and follows from the sweep: whoever starts it again, finds it.
 
     `stages`: only these of dvc.yaml; None: all. `tags` are of the MLflow run that it makes.
     """
@@ -52,9 +52,6 @@ class Place(Protocol):
 
     def stop(self, job: Job) -> None:
         """End it early and wait for its end; a training has written down what it recorded."""
-
-    def tidy(self, job: Job) -> None:
-        """Nobody needs its tree any more."""
 
 
 class Attempts(Protocol):

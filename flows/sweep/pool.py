@@ -93,7 +93,7 @@ class Pool:
         if run.state_type is StateType.CRASHED or (
             attempt > 1 and run.state_type is StateType.FAILED
         ):
-            # The same run again: on the same worker it finds its tree, and goes on from its checkpoint.
+            # The same run again: on the same machine it goes on from its checkpoint.
             self._patiently(lambda: self.client.set_flow_run_state(run.id, Scheduled(), force=True))
 
     def look(self, job: Job) -> Seen:
@@ -132,9 +132,6 @@ class Pool:
             if state and state.is_final():
                 return
             time.sleep(1)
-
-    def tidy(self, job: Job) -> None:
-        """Workers see to their trees."""
 
     def _read(self, job: Job) -> FlowRun:
         if job.name not in self._runs:

@@ -68,8 +68,6 @@ class Search(Driver):
             work(self.place, jobs, parallel, Counted(self.study), self._watch, self._ended)
             if len(finished(self.study)) >= wanted:  # one of the last may have failed
                 break
-        for trial in finished(self.study):
-            self.place.tidy(self._job_of(trial.number, {}))  # a driver was killed before it did
 
     def _upcoming(self, wanted: int) -> Iterator[Job]:
         for frozen in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
@@ -188,8 +186,6 @@ class Search(Driver):
                 f"{GIVE_UP_AFTER} trials in a row failed; the last: {words}\nMend that, then run the same "
                 "command again: it goes on."
             )
-        if state is not TrialState.FAIL:
-            self.place.tidy(job)  # of one that failed, the tree stays to be looked into
 
 
 def _differ(first: dict[str, Any], other: dict[str, Any]) -> str:

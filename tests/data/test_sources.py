@@ -491,7 +491,7 @@ def test_f23_no_network_is_said_plainly(kaggle: Start, monkeypatch: pytest.Monke
 def test_f24_truncated_download_is_retried_and_never_replaces_the_old_copy(kaggle: Start) -> None:
     kaggle(Answer(CSV))
     fetch_kaggle()
-    copy = Path(".cgan/downloads/digit-recognizer/train.csv")
+    copy = Path(".cgan/downloads/digit-recognizer/train.csv").resolve()
     assert copy.read_bytes() == CSV
     TARGET.write_bytes(GOOD)
     server = kaggle(Answer(CSV, cut=1000))

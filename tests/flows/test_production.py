@@ -1,9 +1,8 @@
-"""`make up`, `make deploy`, `make down`: processes, ports, the clone; once with real servers."""
+"""`make up`, `make deploy`, `make down`: processes and ports; once with real servers."""
 
 from __future__ import annotations
 
 import contextlib
-import http.server
 import importlib
 import importlib.util
 import json
@@ -15,12 +14,11 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import psutil
 import pytest
@@ -28,12 +26,10 @@ from conftest import ROOT
 from toy_project import CLI, DVC_YAML, TOY
 
 from cgan.errors import CganError
-from cgan.processes import started_at
 from cgan.runs.status_sources import find_process
 from flows import production as services
-from flows import worker, workplace
+from flows import worker
 from flows.servers import AT_HOME, SERVERS_ONLY, Process, Production
-from flows.workplace import dvc_in, update_clone
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -114,12 +110,10 @@ def test_what_runs_is_still_known_after_a_step_of_the_clock(
     production = Production(project)
     production.home.mkdir(parents=True)
     production.start("worker", ["http.server", "0"], dict(os.environ))
-    workplace.note(project, "run")
     boot = psutil.boot_time()
     monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot + 3600)
     found = find_process(project, "worker")
     assert found, "by cgan status"
-    assert workplace.noted(project)["run"] == psutil.Process()
     assert services.down(project) == ["Stopped: worker."]
     assert not psutil.pid_exists(found["pid"])
 
@@ -181,30 +175,33 @@ def test_a_run_that_another_machine_took_up_meanwhile_is_not_buried(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sweep schedules a killed run again at once; its first machine's worker comes back later."""
-    production, changed = Production(project), []
-    for run in ("taken", "here", "unknown"):
-        workplace.note(production.work, run)
-    here = str(os.getpid())
-    found = [("taken", "4242"), ("here", here), ("unknown", None), ("elsewhere", "4243")]
-    runs = [{"id": run, "name": run, "infrastructure_pid": number} for run, number in found]
-    answers = {
-        "/work_pools/filter": [{"name": "cgan"}],
-        "/work_pools/cgan/workers/filter": [{"name": "other", "status": "ONLINE"}],
-        "/flow_runs/filter": runs,
-        "/deployments/filter": [],
+    changed = []
+    me = worker.Worker("here-3f2a (cpu)", ("cpu",), 1)
+    taken_by = {"here": "here-3f2a (cpu, cuda)", "taken": "there-12ab (cpu)", "unknown": None}
+    runs = {
+        name: {"id": name, "name": name, "labels": {worker.WORKER: by} if by else None}
+        for name, by in taken_by.items()
     }
+    online = ["there-12ab (cpu)"]
 
     def api(method: str, path: str, content: Any = None) -> Any:
         if path.endswith("/set_state"):
             changed.append(path.split("/")[2])
-        return answers.get(path)
+        if method == "GET":
+            return {"state_type": "RUNNING"}
+        return {
+            "/work_pools/filter": [{"name": "cgan"}],
+            "/work_pools/cgan/workers/filter": [{"name": n, "status": "ONLINE"} for n in online],
+            "/flow_runs/filter": list(runs.values()),
+        }.get(path, [])
 
     monkeypatch.setattr(worker, "api_of", lambda _: api)
-    monkeypatch.setattr(worker, "end_family", lambda _: None)
     monkeypatch.setattr(worker, "_tell", lambda *_: None)
-    me = worker.Worker("me", ("cpu",), 1)
-    worker.revive(production, me, {"PREFECT_API_URL": "http://host/api"})
-    assert changed == ["here", "unknown"]
+    for expected in (["here"], ["here", "unknown"]):
+        changed.clear()
+        worker.revive(Production(project), me, {"PREFECT_API_URL": "http://host/api"})
+        assert changed == expected
+        online.clear()
 
 
 @pytest.mark.parametrize(
@@ -272,49 +269,6 @@ def test_deploy_without_servers_says_how_to_start_them(
     assert "secret" not in told
 
 
-class Prefect(http.server.BaseHTTPRequestHandler):
-    """Prefect's API, as far as `make deploy` asks it before it changes the clone."""
-
-    pool: ClassVar[dict[str, Any]] = {"is_paused": False}
-
-    def answer(self) -> None:
-        content = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
-        if self.command == "PATCH":
-            self.pool.update(content)
-        found = [self.pool] if self.path.endswith("/work_pools/filter") else []
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(json.dumps(self.pool if self.command == "GET" else found).encode())
-
-    do_GET = do_POST = do_PATCH = answer  # noqa: N815
-
-    def log_message(self, *_: Any) -> None: ...
-
-
-def test_a_deploy_that_is_killed_leaves_the_pool_as_it_was(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    git_of_the_machine = shutil.which("git")
-    fatal = tmp_path / "bin/git"
-    fatal.parent.mkdir()
-    fatal.write_text(
-        f'#!/bin/sh\ncase "$*" in *clone*) kill -9 $PPID;; esac\nexec {git_of_the_machine} "$@"\n'
-    )
-    fatal.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{fatal.parent}{os.pathsep}{os.environ['PATH']}")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Prefect) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        me = Process(os.getpid(), started_at(psutil.Process()), server.server_port)
-        known_as(Production(project), "prefect", me)
-        command = [sys.executable, "-m", "flows.production", "deploy"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        server.shutdown()
-        thread.join()
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert Prefect.pool == {"is_paused": False}
-
-
 def test_elsewhere_than_in_the_project_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -339,64 +293,6 @@ def test_servers_get_our_settings_whatever_the_shell_has(
     assert environment["PREFECT_SERVER_UI_V2_ENABLED"] == "false"
     assert environment["PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT"] == "false"
     importlib.import_module(environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"])
-
-
-# The clone
-
-
-def test_the_clone_is_head_and_not_the_engineer_s_edits(project: Path) -> None:
-    production = Production(project)
-    (project / "toy.py").write_text("broken")
-    update_clone(project, production.work)
-    assert (production.work / "toy.py").read_text() == TOY
-    git(project, "commit", "--quiet", "--all", "-m", "edit")
-    (production.work / "params.yaml").write_text("left by a run's overrides")
-    update_clone(project, production.work)
-    assert (production.work / "toy.py").read_text() == "broken"
-    assert "overrides" not in (production.work / "params.yaml").read_text().splitlines()[0]
-    assert git(production.work, "rev-parse", "HEAD") == git(project, "rev-parse", "HEAD")
-
-
-def test_a_file_put_into_the_inbox_is_seen_by_the_clone_and_git_calls_it_clean(
-    project: Path,
-) -> None:
-    production = Production(project)
-    for _ in range(2):  # a second deploy finds the link of the first
-        update_clone(project, production.work)
-        (project / "data/inbox/digits.csv").write_text("label,pixel0\n")
-        assert (production.work / "data/inbox/digits.csv").exists()
-        assert git(production.work, "status", "--porcelain") == ""
-    assert (project / "data/inbox/README.md").exists()
-    dvc = [sys.executable, "-m", "dvc"]
-    subprocess.run([*dvc, "repro", "-s", "download"], cwd=production.work, check=True)
-    (project / "data/inbox/digits.csv").write_text("label,pixel0\n1,2\n")
-    status = subprocess.run([*dvc, "status"], cwd=production.work, capture_output=True, text=True)
-    assert re.search(r"modified:\s+data/inbox", status.stdout)
-
-
-def test_another_data_path_is_shared_and_the_former_is_as_git_has_it(project: Path) -> None:
-    production = Production(project)
-    update_clone(project, production.work)
-    text = (project / "params.yaml").read_text()
-    (project / "params.yaml").write_text(text.replace("path: data/inbox ", "path: mine/new.csv "))
-    git(project, "commit", "--quiet", "--all", "-m", "path")
-    (project / "mine").mkdir()
-    (project / "mine/new.csv").write_text("label\n")
-    update_clone(project, production.work)
-    assert (production.work / "mine/new.csv").read_text() == "label\n"
-    assert not (production.work / "data/inbox").is_symlink()
-    assert (production.work / "data/inbox/README.md").exists()
-    assert git(production.work, "status", "--porcelain") == ""
-
-
-def test_the_clone_shares_the_cache_also_when_the_project_was_moved(project: Path) -> None:
-    production = Production(project)
-    update_clone(project, production.work)
-    assert dvc_in(production.work, "cache", "dir") == str(project / ".dvc/cache")
-    moved = Production(project.rename(project.with_name("moved")))
-    update_clone(moved.root, moved.work)
-    assert dvc_in(moved.work, "cache", "dir") == str(moved.root / ".dvc/cache")
-    assert git(moved.work, "remote", "get-url", "origin").strip() == str(moved.root)
 
 
 def test_make_keeps_everything_at_home_as_the_servers_do() -> None:
@@ -493,28 +389,25 @@ def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.Monk
             planned = [run for run in runs("Scheduled") if run["name"].startswith(f"{name} ")]
             assert len(planned) >= 3
         assert len({run["name"] for run in runs("Scheduled")}) == len(runs("Scheduled"))
-        commit = git(production.work, "rev-parse", "--short", "HEAD").strip()
+        commit = git(project, "rev-parse", "--short", "HEAD").strip()
         for deployment in production.deployments().values():
             assert (deployment["version"], deployment["tags"]) == (commit, ["cgan"])
 
-        # The schedule fires by itself. While the run is on, the next is cancelled, not queued, and
-        # nothing is deployed.
+        # The schedule fires by itself. While the run is on, the next is cancelled, not queued.
         every(8)
         run = wait_until(lambda: runs("Running"))[0]
         assert wait_until(lambda: runs("Cancelled"))
         assert len(runs("Running")) == 1
         # The run has named them ahead, those that the server planned since the deploy too.
         wait_until(lambda: any(run["name"].startswith("nightly ") for run in runs("Cancelled")))
-        with pytest.raises(CganError, match="a run is at work in the clone"):
-            services.deploy(project, dict.fromkeys(services.CRONS))
         every(10_000)
         wait_until(lambda: run["id"] in ids("Promoted"))
         assert runs("Promoted")[0]["name"].startswith("nightly ")
 
         # A worker killed in mid-run: the run ends, its stage too, and the next worker takes it up.
         every(8, seed=2)
-        attempts = production.work / "attempts.log"
-        wait_until(lambda: attempts.read_text().count("\ntrain ") == 2)
+        log = production.home / "worker.log"
+        wait_until(lambda: log.read_text().count("train: step 1\n") == 2)
         (run,) = runs("Running")
         every(10_000, seed=2)
         worker = production.running("worker")

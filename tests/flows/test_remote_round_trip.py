@@ -145,7 +145,7 @@ def test_a_run_on_one_machine_is_pulled_on_another_where_nothing_is_trained(
             see_faults_of_s3(monkeypatch)
         assert told() == "it answers"
         assert " files pushed to " in remote.push(quiet)
-        remote.publish("runs/first", "a run", quiet)
+        remote.publish("runs/first", "a run")
         made = {path: path.read_bytes() for path in map(Path, outputs()) if path.is_file()}
         assert (
             Path("models/mlflow_run.json") in made and Path("models/generator.safetensors") in made
@@ -167,11 +167,8 @@ def test_a_run_on_one_machine_is_pulled_on_another_where_nothing_is_trained(
         monkeypatch.chdir(tmp_path / "worker")
         assert not Path("dvc.lock").exists()
         dvc("pull", f"{CSV}.dvc")
-        outcomes = {
-            stage.name: repro_stage(stage.name, quiet, pull=True) for stage in read_stages()
-        }
-        ran = {name for name, outcome in outcomes.items() if outcome is not Outcome.RESTORED}
-        assert ran == {"record"}, "which has no outputs: it tells MLflow again what is there"
+        for stage in read_stages():
+            assert repro_stage(stage.name, quiet, pull=True) is Outcome.RESTORED
         assert {path: path.read_bytes() for path in made} == made
 
         assert secrets_in(tmp_path / "machine") == []

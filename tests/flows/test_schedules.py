@@ -33,20 +33,19 @@ def test_a_deployment_names_a_flow_with_these_parameters(entry: dict[str, Any]) 
     )
 
 
-def test_what_works_in_the_clone_has_one_schedule_and_params_of_the_commit() -> None:
+def test_what_is_scheduled_has_one_schedule_and_one_run_at_a_time() -> None:
     scheduled = {name: entry for name, entry in DEPLOYMENTS.items() if "schedules" in entry}
     assert tuple(scheduled) == production.CRONS
     for entry in scheduled.values():
         (schedule,) = entry["schedules"]
         CronSchedule(**schedule)
-        (step,) = entry["pull"]
-        assert step["flows.workplace.enter"]["clone"] == "{{ here.stdout }}"
+        assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 
 
-def test_what_works_anywhere_gets_a_tree_and_names_whom_it_is_for() -> None:
+def test_each_run_gets_a_checkout_and_trainings_name_whom_they_are_for() -> None:
+    for entry in DEPLOYMENTS.values():
+        assert entry["pull"] == [{"flows.checkout.enter": {"commit": "{{ head.stdout }}"}}]
     for name, label in {"train": "cpu", "train-cuda": "cuda"}.items():
-        (step,) = DEPLOYMENTS[name]["pull"]
-        assert step == {"flows.workplace.enter": {"commit": "{{ head.stdout }}"}}
         assert DEPLOYMENTS[name]["work_pool"]["work_queue_name"] == label
         assert label in worker.LABELS
 
@@ -58,8 +57,3 @@ def test_zombies_are_looked_for_by_heartbeats_and_any_end_counts() -> None:
     assert event.posture == Posture.Proactive
     assert event.within.total_seconds() > 15 * 60
     assert event.expect == {"prefect.flow-run.*"}
-
-
-def test_a_zombie_is_buried_on_any_worker_and_not_in_the_clone_where_a_run_may_be_at_work() -> None:
-    assert DEPLOYMENTS["zombie"]["pull"] == DEPLOYMENTS["train"]["pull"]
-    assert "pull" not in FILE

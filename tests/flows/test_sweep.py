@@ -65,7 +65,6 @@ class Desk:
         self.pages, self.distance = pages, distance
         self.started: list[str] = []
         self.stopped: list[str] = []
-        self.tidied: set[str] = set()
         self.probes: dict[str, list[float]] = {}
         self.ends: dict[
             str, list[Seen]
@@ -105,9 +104,6 @@ class Desk:
 
     def stop(self, job: Job) -> None:
         self.stopped.append(job.name.rpartition("-")[2])
-
-    def tidy(self, job: Job) -> None:
-        self.tidied.add(job.name.rpartition("-")[2])
 
 
 @pytest.fixture(autouse=True)
@@ -249,9 +245,6 @@ def test_another_trial_takes_the_place_of_the_last_one_that_failed(folder: Path)
     driver.desk.ends = {"3": [Seen(State.FAILED, "no space left")]}
     driver.search.run(4, 3)
     assert [state for _, state in driver.results()] == [*["COMPLETE"] * 3, "FAIL", "COMPLETE"]
-    assert driver.desk.tidied == {"0", "1", "2", "4"}, (
-        "a failed one's tree is there to be looked into"
-    )
 
 
 def test_three_failures_in_a_row_end_the_sweep_in_words(folder: Path) -> None:

@@ -1,0 +1,198 @@
+"""Where a run works that is not at the engineer's terminal: in a fresh clone at a commit, its checkout.
+
+`enter` is the pull step of prefect.yaml: Prefect calls it in the run's process before it loads the flow. A
+checkout lives as long as its process. Nothing of value is in it: DVC's cache, checkpoints and unsent records
+are in the Home and the cache of the project that it belongs to, so a run that was cut off goes on in another
+checkout. Imports no Prefect.
+"""
+
+from __future__ import annotations
+
+import atexit
+import configparser
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from cgan import git
+from cgan.errors import CganError
+from cgan.params.reading import load_params
+from cgan.project import home
+from cgan.tracking.store import STORE, artifact_root, is_database, store_uri
+
+CHECKOUT = "CGAN_CHECKOUT"  # in the environment of a run that works in a checkout: its folder
+FILES = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # of a new experiment
+SOURCE = "CGAN_SOURCE"  # the project that the checkouts of a worker belong to
+CODE = ("cgan", "flows")
+STARTERS = {"worker", "flow-run"}  # as in `prefect worker start`, `prefect flow-run execute`
+
+
+def enter(commit: str) -> dict[str, str]:
+    """Check out the commit for this process, and have the rest of the process use the code there.
+
+    Prefect then replaces the process by that of the flow, by `exec`: its environment and the lock stay.
+    """
+    source = Path(os.environ.get(SOURCE) or Path(__file__).parents[1]).resolve()
+    stack = contextlib.ExitStack()
+    run = os.environ.get("PREFECT__FLOW_RUN_ID", "by-hand")
+    folder = stack.enter_context(checkout(source, commit, run))
+    atexit.register(stack.close)
+    os.environ.update(environment(source, folder))
+    sys.path.insert(0, str(folder))
+    # The worker's code is that of its own commit: the flow is to import that of the run's.
+    for name in [name for name in sys.modules if name.split(".")[0] in CODE]:
+        del sys.modules[name]
+    return {"directory": str(folder)}
+
+
+@contextlib.contextmanager
+def checkout(source: Path, commit: str, name: str) -> Iterator[Path]:
+    """A clone of `source` at `commit`, removed afterwards. A process that has one of this name is waited for.
+
+    Raises CganError when the commit is nowhere to be found.
+    """
+    with sole_holder(source, name) as folder:
+        with _locked(home(source) / "fetch.lock"):
+            git.fetch_commit(source, commit)
+        try:
+            git.clone_at(source, commit, folder)
+            # With a committed dvc.lock, DVC would not look into its run cache.
+            (folder / "dvc.lock").unlink(missing_ok=True)
+            _share_cache(source, folder)
+            share_data(source, folder)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def sole_holder(source: Path, name: str) -> Iterator[Path]:
+    """Where the checkout of this name lies, once no other process has it.
+
+    What killed processes left is removed: who holds a checkout holds the lock beside it.
+    """
+    folders = home(source) / "checkouts"
+    with contextlib.ExitStack() as stack:
+        while True:
+            with _locked(home(source) / "checkouts.lock"):
+                for lock in folders.glob("*.lock"):
+                    with contextlib.suppress(BlockingIOError), _locked(lock, fcntl.LOCK_NB):
+                        shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                        lock.unlink()
+                with contextlib.suppress(BlockingIOError):
+                    stack.enter_context(_locked(folders / f"{name}.lock", fcntl.LOCK_NB))
+                    break
+            time.sleep(0.2)
+        yield folders / name
+
+
+@contextlib.contextmanager
+def _locked(path: Path, operation: int = 0) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as lock:
+        os.set_inheritable(lock.fileno(), True)  # to what this process becomes, not to its children
+        fcntl.flock(lock, fcntl.LOCK_EX | operation)
+        yield
+
+
+def environment(source: Path, folder: Path) -> dict[str, str]:
+    """What a process in the checkout needs, and its children: the project's Home and MLflow store."""
+    store = store_uri(source)
+    return {
+        CHECKOUT: str(folder),
+        "CGAN_HOME": str(home(source)),
+        "PYTHONPATH": str(folder),
+        STORE: store,
+        **({FILES: artifact_root(store, source)} if is_database(store) else {}),
+    }
+
+
+def _share_cache(source: Path, folder: Path) -> None:
+    """The project's cache and settings of DVC, with the addresses that are relative to its `.dvc` folder."""
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read([folder / ".dvc/config", source / ".dvc/config.local"])
+    for section in settings.sections():
+        url = settings.get(section, "url", fallback="")
+        if section.startswith("'remote ") and url and "://" not in url:
+            settings.set(section, "url", os.path.normpath(source / ".dvc" / url))
+    cache = dvc_in(source, "cache", "dir")
+    # DVC's notes about a tree: in the checkout, so that they are removed with it.
+    settings.read_dict(
+        {"cache": {"dir": cache}, "core": {"site_cache_dir": folder / ".dvc/tmp/site"}}
+    )
+    with (folder / ".dvc/config.local").open("w", encoding="utf-8") as file:
+        settings.write(file)
+
+
+def share_data(source: Path, folder: Path) -> None:
+    """Link what lies at a relative `data.path` of the project and is not in the commit.
+
+    Not where the commit has a DVC pointer for it: then it comes from the remote.
+    """
+    path = Path(load_params(folder / "params.yaml").data.path)
+    there = source / path
+    inside = (folder / path).is_dir() and there.is_dir()
+    for file in [] if path.is_absolute() else there.iterdir() if inside else [there]:
+        link = folder / file.relative_to(source)
+        if file.exists() and not link.exists() and not Path(f"{link}.dvc").exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file)
+
+
+def begin() -> None:
+    """In a flow: its checkout ends with this process, and this process with what started it.
+
+    That is a worker, or `prefect flow-run execute` where each run has a container of its own. An orphaned run
+    could not be cancelled any more, so it ends as Crashed.
+    """
+    if CHECKOUT in os.environ:
+        atexit.register(shutil.rmtree, os.environ[CHECKOUT], ignore_errors=True)
+    worker = os.getppid()
+    if (
+        "PREFECT__WORKER_NAME" not in os.environ or not worker
+    ):  # a container's first process has no parent
+        return
+    # Already orphaned? Then the parent is init, or what takes its place.
+    alive = _is_worker(worker)
+
+    def watch() -> None:
+        while alive and os.getppid() == worker:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_worker(pid: int) -> bool:
+    """Asked once, at the start: of a process that died meanwhile nothing can be asked."""
+    try:
+        return not STARTERS.isdisjoint(psutil.Process(pid).cmdline())
+    except psutil.AccessDenied:
+        return True
+    except psutil.Error:
+        return False
+
+
+def run_in(folder: Path, *command: str, environment: dict[str, str] | None = None) -> str:
+    """The output of a command. Raises CganError with its error message."""
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8"
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise CganError(f"{' '.join(command)}, in {folder}, failed:\n{said}")
+    return done.stdout.rstrip()
+
+
+def dvc_in(folder: Path, *arguments: str) -> str:
+    return run_in(folder, sys.executable, "-m", "dvc", *arguments)

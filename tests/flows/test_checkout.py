@@ -1,0 +1,256 @@
+"""Checkouts: each run has a fresh clone at its commit, with the Home and the cache of its project."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from cgan.errors import CganError
+from cgan.git import source
+from flows import checkout as checkouts
+from flows.checkout import begin, checkout, dvc_in, environment
+
+DVC = [sys.executable, "-m", "dvc"]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    command = ["git", *identity, *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A worker's clone of a small project with an inbox; its origin is a bare repository beside it."""
+    for name in ("CGAN_HOME", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "clone"
+    (folder / "data/inbox").mkdir(parents=True)
+    (folder / "data/inbox/README.md").write_text("Put your CSV here.")
+    shutil.copy(ROOT / "params.yaml", folder)
+    git(folder, "init", "--quiet", "--initial-branch", "main", ".")
+    subprocess.run([*DVC, "init", "--quiet"], cwd=folder, check=True)
+    (folder / ".gitignore").write_text(".cgan\n")
+    (folder / "dvc.lock").write_text("of another machine")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "first")
+    git(folder, "clone", "--quiet", "--bare", ".", str(tmp_path / "origin.git"))
+    git(folder, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    return folder
+
+
+def head(folder: Path) -> str:
+    return git(folder, "rev-parse", "HEAD")
+
+
+def test_a_checkout_is_the_commit_with_the_project_s_cache_and_is_gone_afterwards(
+    clone: Path,
+) -> None:
+    first = head(clone)
+    (clone / "params.yaml").write_text("of the next commit")
+    git(clone, "commit", "--quiet", "--all", "-m", "second")
+    with checkout(clone, first, "run") as folder:
+        assert head(folder) == first
+        assert (folder / "params.yaml").read_text() != "of the next commit"
+        assert not (folder / "dvc.lock").exists(), "it would hide DVC's run cache"
+        (folder / "file").write_text("x")
+        subprocess.run([*DVC, "add", "--quiet", "file"], cwd=folder, check=True)
+    assert not folder.exists()
+    assert list((clone / ".dvc/cache").rglob("*")), "what one run made, the next finds"
+    assert git(clone, "status", "--porcelain") == ""
+
+
+def test_a_process_in_a_checkout_has_the_project_s_home_and_store(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for uri in ("", "sqlite:///mlflow.db"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        told = environment(clone, clone / "folder")
+        assert told["CGAN_HOME"] == str(clone / ".cgan")
+        assert told["MLFLOW_TRACKING_URI"] == f"sqlite:///{clone}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    monkeypatch.setenv("CGAN_HOME", "/elsewhere")
+    told = environment(clone, clone / "folder")
+    assert (told["CGAN_HOME"], told["MLFLOW_TRACKING_URI"]) == ("/elsewhere", "http://host:5000")
+
+
+@pytest.mark.parametrize("where", ["--project", "--local"])
+def test_a_relative_remote_is_the_same_folder_from_a_checkout(clone: Path, where: str) -> None:
+    add = ["remote", "add", where, "--default", "storage", "../store"]
+    subprocess.run([*DVC, *add], cwd=clone, check=True)
+    git(clone, "commit", "--quiet", "--all", "--allow-empty", "-m", "a remote")
+    with checkout(clone, head(clone), "run") as folder:
+        told = dvc_in(folder, "config", "--list").splitlines()
+    assert f"remote.storage.url={clone.parent / 'store'}" in told
+
+
+def test_results_are_pushed_from_a_checkout_to_where_the_project_pushes(clone: Path) -> None:
+    git(clone, "remote", "set-url", "origin", "../origin.git")
+    with checkout(clone, head(clone), "run") as folder:
+        git(folder, "push", "--quiet", "origin", "HEAD:refs/heads/runs/one")
+    assert head(clone) in git(clone, "ls-remote", "origin", "runs/one")
+
+
+@pytest.mark.parametrize("shallow", [True, False])
+def test_a_commit_that_was_pushed_later_is_fetched_and_no_branch_of_the_project_changes(
+    clone: Path, shallow: bool
+) -> None:
+    elsewhere, worker = clone.parent / "elsewhere", clone.parent / "worker"
+    git(clone.parent, "clone", "--quiet", "origin.git", str(elsewhere))
+    depth = ["--depth", "1"] if shallow else []
+    git(clone.parent, "clone", "--quiet", *depth, f"file://{clone.parent}/origin.git", "worker")
+    (elsewhere / "new").write_text("")
+    git(elsewhere, "add", ".")
+    git(elsewhere, "commit", "--quiet", "-m", "pushed later")
+    git(elsewhere, "push", "--quiet")
+    before = git(worker, "for-each-ref")
+    with checkout(worker, head(elsewhere), "run") as folder:
+        assert head(folder) == head(elsewhere) and (folder / "new").exists()
+    assert git(worker, "for-each-ref") == before
+
+
+def test_a_commit_that_nobody_has_is_named_with_the_way_out(clone: Path) -> None:
+    with pytest.raises(CganError, match=r"commit 1234567 is neither in .*git push"):
+        checkout(clone, "1234567", "run").__enter__()
+    shutil.rmtree(clone.parent / "origin.git")
+    with pytest.raises(CganError, match=r"not .*repository"):
+        checkout(clone, "1234567", "run").__enter__()
+
+
+@pytest.mark.parametrize("path", ["data/inbox", "mine/digits.csv"])
+def test_data_of_the_machine_are_seen_in_a_checkout_and_are_no_uncommitted_change(
+    clone: Path, path: str
+) -> None:
+    text = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text(text.replace("path: data/inbox ", f"path: {path} "))
+    git(clone, "commit", "--quiet", "--all", "--allow-empty", "-m", "the path")
+    file = clone / (path if path.endswith(".csv") else f"{path}/digits.csv")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("label\n")
+    stages = f"stages:\n  copy:\n    cmd: cp -r {path} out\n    deps: [{path}]\n    outs: [out]\n"
+    (clone / "dvc.yaml").write_text(stages)
+    git(clone, "add", "dvc.yaml")
+    git(clone, "commit", "--quiet", "-m", "a stage")
+    (clone / "dvc.lock").unlink()
+    subprocess.run([*DVC, "repro", "--quiet"], cwd=clone, check=True)
+    with checkout(clone, head(clone), "run") as folder:
+        assert (folder / file.relative_to(clone)).read_text() == "label\n"
+        assert source(folder).changed == []
+        assert "is cached - skipping run" in dvc_in(folder, "repro"), "the same hash for DVC"
+    assert file.exists() and (clone / "data/inbox/README.md").exists()
+
+
+def test_data_that_git_has_a_pointer_for_comes_from_the_remote(clone: Path) -> None:
+    (clone / "data/inbox/mine.csv.dvc").write_text("outs:\n- path: mine.csv\n")
+    git(clone, "add", "--force", ".")
+    git(clone, "commit", "--quiet", "-m", "pointer")
+    (clone / "data/inbox/mine.csv").write_text("label\n")
+    with checkout(clone, head(clone), "run") as folder:
+        assert not (folder / "data/inbox/mine.csv").exists()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from flows.checkout import checkout
+with checkout(Path(sys.argv[1]), *sys.argv[2:]) as folder:
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def holding(clone: Path, name: str) -> subprocess.Popen[str]:
+    """A process that has a checkout."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(clone), head(clone), name],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline()
+    return process
+
+
+def test_what_a_kill_left_is_removed_by_the_next_run_and_a_living_run_keeps_its_own(
+    clone: Path,
+) -> None:
+    folder = clone / ".cgan/checkouts"
+    killed, living = (holding(clone, name) for name in ("killed", "living"))
+    with killed, living:
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert (folder / "killed/params.yaml").exists()
+        with checkout(clone, head(clone), "next"):
+            assert not (folder / "killed").exists()
+            assert (folder / "living/params.yaml").exists()
+        living.kill()
+
+
+def test_a_run_that_is_taken_up_again_waits_until_its_former_process_is_gone(clone: Path) -> None:
+    with holding(clone, "run") as former:
+        timer = threading.Timer(1, former.kill)
+        timer.start()
+        with checkout(clone, head(clone), "run") as folder:
+            assert former.poll() is not None or former.wait(5) is not None
+            assert head(folder) == head(clone)
+
+
+ENTER = """
+import os, sys
+from flows import checkout
+found = checkout.enter(sys.argv[1])["directory"]
+os.chdir(found)
+os.execv(sys.executable, [sys.executable, "-c", sys.argv[2], found])  # as Prefect does it
+"""
+FLOW = """
+import fcntl, json, os, sys
+import flows.checkout, flows.names
+flows.checkout.begin()
+found = sys.argv[1]
+try:
+    fcntl.flock(open(found + ".lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print(json.dumps([found, flows.names.__file__, os.environ["CGAN_CHECKOUT"], os.environ["CGAN_HOME"]]))
+"""
+
+
+@pytest.mark.parametrize("code", ["clone", "code"])
+def test_a_run_imports_the_code_of_its_commit_and_its_checkout_ends_with_it(
+    clone: Path, code: str
+) -> None:
+    """In a process of its own, as a run is: `enter` changes what that imports."""
+    for package in ("cgan", "flows"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, clone / package, ignore=ignored)
+    git(clone, "add", ".")
+    git(clone, "commit", "--quiet", "-m", "code")
+    environment = {**os.environ, "PYTHONPATH": str(clone), "PREFECT__FLOW_RUN_ID": "the-run"}
+    if code == "code":  # as the worker of `make up` has it
+        environment |= {"PYTHONPATH": str(ROOT), "CGAN_SOURCE": str(clone)}
+    command = [sys.executable, "-c", ENTER, head(clone), FLOW]
+    said = subprocess.check_output(command, env=environment, cwd=clone.parent, text=True)
+    folder = str(clone / ".cgan/checkouts/the-run")
+    assert json.loads(said) == [folder, f"{folder}/flows/names.py", folder, str(clone / ".cgan")]
+    assert not Path(folder).exists()
+
+
+def test_in_a_container_a_run_that_is_the_first_process_has_no_worker_to_end_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PREFECT__WORKER_NAME", "in the cluster")
+    monkeypatch.setattr(os, "getppid", lambda: 0)
+    monkeypatch.delenv("CGAN_CHECKOUT", raising=False)
+    monkeypatch.setattr(checkouts.threading, "Thread", None)
+    begin()
