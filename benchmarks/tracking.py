@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cgan.params.sections import Params
-from cgan.tracking.run import training_run
+from cgan.run.lifecycle import training_run
 from cgan.training.loop import train
 
 from .ground import Ground, all_params, preset
@@ -44,9 +44,7 @@ class Once(NamedTuple):
 
 
 def measure(ground: Ground, scale: Scale) -> Result:
-    logging.getLogger("cgan.tracking.follower").setLevel(
-        logging.ERROR
-    )  # it says that servers are away
+    logging.getLogger("cgan.run.follower").setLevel(logging.ERROR)  # it says that servers are away
     params = _params(scale)
     found: dict[str, list[Once]] = {}
     with (

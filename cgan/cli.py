@@ -13,7 +13,7 @@ import typer
 
 from cgan import __version__
 from cgan.errors import CganError, ensure_streams, extra_with
-from cgan.runs.sweep_commands import sweep
+from cgan.reports.sweep_commands import sweep
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -213,8 +213,8 @@ def ui(
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
     from cgan.params.reading import load_params
     from cgan.project import project_root
-    from cgan.tracking.store import experiment_name
-    from cgan.tracking.ui import serve_ui
+    from cgan.store.address import experiment_name
+    from cgan.store.server import serve_ui
 
     experiment = "cgan"
     with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml
@@ -235,7 +235,7 @@ def _track() -> None: ...
 def flush() -> None:
     """Deliver what waits because MLflow was away."""
     from cgan.project import project_root
-    from cgan.tracking.follower import flush
+    from cgan.run.follower import flush
 
     lines = flush(project_root())
     typer.echo("\n".join(lines) if lines else "Nothing waits.")
@@ -252,7 +252,7 @@ def reproduce(
 
     Runs the code of its commit in a temporary clone. Exit code 0: equal, 1: not.
     """
-    from cgan.runs.reproduce import reproduce_run
+    from cgan.reports.reproduce import reproduce_run
 
     outcome = reproduce_run(run, typer.echo, keep=keep)
     typer.echo(outcome.text)
@@ -338,7 +338,7 @@ def registry_rollback(why: Why) -> None:
 def status() -> None:
     """Champion, last verdict, last training, data, services and schedule, on one screen."""
     from cgan.project import project_root
-    from cgan.runs.status import make_console, status
+    from cgan.reports.status import make_console, status
 
     status(project_root(), make_console())
 
@@ -346,7 +346,7 @@ def status() -> None:
 @app.command()
 def report() -> None:
     """Quality, pictures and run of what `dvc repro` made, on one screen."""
-    from cgan.runs.report import summary
+    from cgan.reports.report import summary
 
     typer.echo(summary())
 
@@ -363,7 +363,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="The page.")] = Path("reports/compare.html"),
 ) -> None:
     """One page of two runs: pictures by step, curves, metrics with their difference, params."""
-    from cgan.runs.compare import compare
+    from cgan.reports.compare import compare
 
     compare(run_a, run_b, out, typer.echo)
 
@@ -379,7 +379,7 @@ def label_errors(
 ) -> None:
     """Which labels of the data look wrong? Trains judges that have not seen them; minutes."""
     from cgan.params.reading import load_params
-    from cgan.runs.label_errors import find_label_errors
+    from cgan.reports.label_errors import find_label_errors
     from cgan.stages.runner import progress
 
     say = functools.partial(progress, say=typer.echo)

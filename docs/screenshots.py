@@ -30,7 +30,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
 from cgan.params.reading import load_params
-from cgan.runs.status import status
+from cgan.reports.status import status
 from flows.servers import AT_HOME
 
 IMAGES = Path(__file__).parent / "images"

@@ -24,7 +24,7 @@ from cgan.errors import CganError
 from cgan.markdown import in_markdown
 from cgan.params.sections import flatten
 from cgan.quality.table import METRICS
-from cgan.tracking.pages import run_page
+from cgan.store.pages import run_page
 from flows.dvc import Outcome
 
 PLAIN_WORDS = {

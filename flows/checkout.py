@@ -28,7 +28,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.params.reading import load_params
 from cgan.project import home
-from cgan.tracking.store import STORE, artifact_root, is_database, store_uri
+from cgan.store.address import STORE, artifact_root, is_database, store_uri
 
 CHECKOUT = "CGAN_CHECKOUT"  # in the environment of a run that works in a checkout: its folder
 FILES = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # of a new experiment

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cgan.errors import CganError
-from cgan.tracking.database import require_database
-from cgan.tracking.store import (
+from cgan.store.address import (
     BACKEND,
     STORE,
     is_database,
@@ -19,6 +18,7 @@ from cgan.tracking.store import (
     with_driver,
     without_credentials,
 )
+from cgan.store.database import require_database
 from flows.servers import FORMER_NAME, PREFECT_DATABASE, Production
 
 

@@ -51,7 +51,7 @@ from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
 from cgan.project import RUN_REFERENCE
 from cgan.registry.client import CAME_FIRST
-from cgan.tracking.run import made_for
+from cgan.run.lifecycle import made_for
 from flows import artifacts, names, remote
 from flows.checkout import CHECKOUT, begin
 from flows.dvc import (

@@ -30,8 +30,8 @@ from cgan.errors import CganError
 from cgan.files import write_text
 from cgan.params.reading import read_yaml
 from cgan.project import home
-from cgan.tracking.store import BACKEND, STORE, is_server, is_shared, store_uri, without_credentials
-from cgan.tracking.ui import ANYWHERE, LOOPBACK, is_loopback, require_meant
+from cgan.store.address import BACKEND, STORE, is_server, is_shared, store_uri, without_credentials
+from cgan.store.server import ANYWHERE, LOOPBACK, is_loopback, require_meant
 from flows import worker
 from flows.checkout import run_in
 from flows.databases import Databases, databases_of

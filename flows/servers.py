@@ -22,8 +22,8 @@ from cgan.errors import CganError
 from cgan.files import write_json
 from cgan.processes import find_process, started_at
 from cgan.project import PRODUCTION, SCHEDULED_WORK
-from cgan.tracking.store import BACKEND, without_credentials
-from cgan.tracking.ui import LOOPBACK, is_loopback, site_of
+from cgan.store.address import BACKEND, without_credentials
+from cgan.store.server import LOOPBACK, is_loopback, site_of
 
 POOL = "cgan"  # of the process worker
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"

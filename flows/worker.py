@@ -33,8 +33,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import write_text
 from cgan.params.reading import load_params
-from cgan.tracking.database import require_database
-from cgan.tracking.store import (
+from cgan.store.address import (
     SQLITE,
     STORE,
     artifact_root,
@@ -47,6 +46,7 @@ from cgan.tracking.store import (
     store_uri,
     without_credentials,
 )
+from cgan.store.database import require_database
 from flows import remote
 from flows.checkout import SOURCE, sole_holder
 from flows.names import Api

@@ -29,7 +29,7 @@ from cgan.quality.judge import save_judge, train_judge
 from cgan.registry import gate as gatekeeper
 from cgan.registry.gate import gate
 from cgan.registry.load_check import labels_for
-from cgan.tracking.records import Run, RunInfo, runs
+from cgan.run.records import Run, RunInfo, runs
 
 CLASSES, SIDE, LATENTS = 3, 8, 4
 PARAMS: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from conftest import ROOT
 import cgan
 from cgan.files import write_bytes
 from cgan.project import CSV
-from cgan.runs.status import make_console
+from cgan.reports.status import make_console
 
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:[349][0-7]|[34]8)(?:;\d+)*m")
 

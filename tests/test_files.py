@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cgan.files import md5_of, replacing, sha256_of, sync_folder, write_bytes, write_json
-from cgan.tracking.records import RECORDS, Run, RunInfo
+from cgan.run.records import RECORDS, Run, RunInfo
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from synthetic import make_images, write_csv
 from test_resume import environment, rows
 
 from cgan.files import sha256_of
-from cgan.tracking.delivery import RUN_KEY_TAG
+from cgan.run.delivery import RUN_KEY_TAG
 
 KILLS = int(os.environ.get("CGAN_KILLS", "5"))
 SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))
@@ -134,9 +134,7 @@ def strike(project: Path, runner: subprocess.Popen[bytes], victim: str) -> bool:
             return False
         os.killpg(runner.pid, signal.SIGKILL)
         return True
-    word = {"dvc": "dvc", "stage": "cgan.stages", "follower": "cgan.tracking.follower"}.get(
-        victim, ""
-    )
+    word = {"dvc": "dvc", "stage": "cgan.stages", "follower": "cgan.run.follower"}.get(victim, "")
     struck = False
     for process in of_project(project):
         if not word or is_running(process, word):

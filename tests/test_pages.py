@@ -24,9 +24,9 @@ from PIL import Image
 from tracked import log_steps, training
 from tracked import root as root
 
-from cgan.tracking.pages import STRIP
-from cgan.tracking.run import reopen
-from cgan.tracking.tracker import AT_THE_END, BY_STEP
+from cgan.project import AT_THE_END, BY_STEP
+from cgan.run.lifecycle import reopen
+from cgan.store.pages import STRIP
 from flows import production as services
 from flows.servers import Production
 

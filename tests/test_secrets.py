@@ -26,8 +26,8 @@ from tracked import root as root
 from cgan.data import kaggle, sources
 from cgan.errors import SourceError
 from cgan.params.sections import DataParams
-from cgan.tracking.follower import flush
-from cgan.tracking.records import waiting
+from cgan.run.follower import flush
+from cgan.run.records import waiting
 
 MARK = f"planted-{uuid.uuid4().hex}"
 pytestmark = MLFLOWS_OWN_WARNINGS

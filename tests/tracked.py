@@ -18,9 +18,9 @@ from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.reading import load_params
 from cgan.params.sections import Params
-from cgan.tracking import run as tracked_run
-from cgan.tracking.follower import Follower
-from cgan.tracking.records import Run, runs
+from cgan.run import lifecycle
+from cgan.run.follower import Follower
+from cgan.run.records import Run, runs
 from cgan.training.fitting import filled
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -47,7 +47,7 @@ def params(**tracking: Any) -> Params:
 def training(
     root: Path, key: str = "k1", early: Follower | None = None, **tracking: Any
 ) -> Iterator[Run]:
-    with tracked_run.training_run(
+    with lifecycle.training_run(
         params(**tracking),
         FITTED,
         runs(root) / key,

@@ -33,8 +33,8 @@ from cgan.project import (
 from cgan.quality.judge import Judge, load_judge
 from cgan.registry.client import Registry, mlflow_set_to, model_name, open_registry
 from cgan.registry.history import CHAMPION, GATE_FOLDER, Version, lineage
-from cgan.tracking.delivery import RUN_KEY_TAG
-from cgan.tracking.store import is_absent, reason_of, store_uri, without_credentials
+from cgan.run.delivery import RUN_KEY_TAG
+from cgan.store.address import is_absent, reason_of, store_uri, without_credentials
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

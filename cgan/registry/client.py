@@ -42,11 +42,9 @@ from cgan.registry.history import (
     model_page,
     now,
 )
-from cgan.tracking.database import require_database
-from cgan.tracking.delivery import MODEL_NAME
-from cgan.tracking.pages import real_images
-from cgan.tracking.run import run_context, user
-from cgan.tracking.store import (
+from cgan.run.delivery import MODEL_NAME
+from cgan.run.lifecycle import run_context, user
+from cgan.store.address import (
     SQLITE,
     STORE,
     client_settings,
@@ -56,6 +54,8 @@ from cgan.tracking.store import (
     store_uri,
     without_credentials,
 )
+from cgan.store.database import require_database
+from cgan.store.pages import real_images
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

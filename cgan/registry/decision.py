@@ -17,7 +17,7 @@ from cgan.params.sections import GateParams
 from cgan.quality.comparison import COMPARED, Judged
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import METRICS
-from cgan.tracking.pages import STRIP, artifact
+from cgan.store.pages import STRIP, artifact
 
 COPIES_FLOOR = 0.01  # by its definition: nearer than 99 % of the held-out reals
 MAIN = "fid_judge"

@@ -59,8 +59,8 @@ from cgan.registry.history import (
     now,
 )
 from cgan.registry.load_check import drawing_apart, labels_for, load_result
-from cgan.tracking.follower import flush_one
-from cgan.tracking.records import count_waiting, folder_of, runs, waiting
+from cgan.run.follower import flush_one
+from cgan.run.records import count_waiting, folder_of, runs, waiting
 
 DELIVERY_S = 60
 AGAINST = "gate.against"

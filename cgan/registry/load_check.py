@@ -29,7 +29,7 @@ from cgan.model.sampling import draw
 from cgan.project import GENERATOR
 from cgan.quality.judge import Judge, look
 from cgan.registry.decision import Loaded, Share
-from cgan.tracking.store import client_settings, reason_of
+from cgan.store.address import client_settings, reason_of
 
 TIME_LIMIT_S = 180.0
 PER_CLASS = 10

@@ -33,9 +33,9 @@ from cgan.project import (
     STRIP,
 )
 from cgan.quality.table import Report, class_table, floors, quality_table, tracked
+from cgan.run.lifecycle import reopen
 from cgan.stages.runner import run_stage
-from cgan.tracking.pages import REAL_IMAGES, real_images_tag
-from cgan.tracking.run import reopen
+from cgan.store.pages import REAL_IMAGES, real_images_tag
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {

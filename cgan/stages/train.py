@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cgan.tracking.follower import start_follower
+from cgan.run.follower import start_follower
 
 # Before torch is imported: see there.
 EARLY = start_follower() if __name__ == "__main__" else None
@@ -52,9 +52,9 @@ from cgan.project import (
     project_root,
 )
 from cgan.quality.judge import load_judge
+from cgan.run.lifecycle import training_run
+from cgan.run.records import runs, training_lock
 from cgan.stages.runner import TRAINING, progress, run_stage
-from cgan.tracking.records import runs, training_lock
-from cgan.tracking.run import training_run
 from cgan.training.fitting import Fit, fit
 from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import PROBE, Watch

@@ -20,7 +20,8 @@ from cgan.model.hardware import (
 )
 from cgan.model.networks import Discriminator, Generator
 from cgan.params.sections import TrainParams
-from cgan.tracking.tracker import AT_THE_END, BY_STEP, NullTracker, Tracker
+from cgan.project import AT_THE_END, BY_STEP
+from cgan.run.tracker import NullTracker, Tracker
 from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import Checkpoints
 from cgan.training.cuda_graph import stepper

@@ -37,7 +37,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.params.reading import load_params
 from cgan.params.sections import Params
-from cgan.tracking.store import store_uri
+from cgan.store.address import store_uri
 from flows.dvc import read_stages
 from flows.servers import top_folder
 from flows.sweep import report, space

@@ -22,9 +22,9 @@ from typing import Any
 from cgan.errors import CganError
 from cgan.params.editing import set_params
 from cgan.project import RUN_REFERENCE
-from cgan.tracking.follower import flush_one
-from cgan.tracking.records import count_waiting, folder_of
-from cgan.tracking.run import made_for
+from cgan.run.follower import flush_one
+from cgan.run.lifecycle import made_for
+from cgan.run.records import count_waiting, folder_of
 from flows.checkout import checkout, environment, share_data, sole_holder
 from flows.dvc import choose, read_stages, repro_stage
 from flows.sweep.jobs import Job, Seen, State, was_killed

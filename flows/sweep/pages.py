@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 from cgan.errors import TrackingError
 from cgan.markdown import spaced
 from cgan.params.reading import load_params
-from cgan.runs.sweeps import JOB, NAME, PARENT_TAG, ROLE, STATE
-from cgan.tracking.pages import artifact
-from cgan.tracking.run import user
-from cgan.tracking.store import (
+from cgan.reports.sweeps import JOB, NAME, PARENT_TAG, ROLE, STATE
+from cgan.run.lifecycle import user
+from cgan.store.address import (
     client_settings,
     environment_set,
     experiment_name,
@@ -26,6 +25,7 @@ from cgan.tracking.store import (
     reason_of,
     without_credentials,
 )
+from cgan.store.pages import artifact
 from flows.sweep.jobs import Job
 
 if TYPE_CHECKING:

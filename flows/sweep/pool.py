@@ -22,7 +22,7 @@ from prefect.states import Cancelled, Cancelling, Scheduled
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.tracking.store import without_credentials
+from cgan.store.address import without_credentials
 from flows.dvc import read_stages
 from flows.servers import fault
 from flows.sweep.jobs import Job, Seen, State, was_killed

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from cgan.files import write_bytes, write_json, write_text
 from cgan.params.sections import Params
 from cgan.quality.table import METRICS
-from cgan.runs.sweeps import RESULT, Found, verdict
+from cgan.reports.sweeps import RESULT, Found, verdict
 from flows.sweep.confirm import Results
 from flows.sweep.study import RUN, VALUES, WORDS, Facts, result_params
 

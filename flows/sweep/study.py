@@ -20,8 +20,8 @@ from cgan.errors import CganError
 from cgan.params.reading import parse_yaml, read_yaml
 from cgan.params.sections import Params, flatten
 from cgan.quality.table import METRICS
-from cgan.tracking.database import require_database
-from cgan.tracking.store import with_driver, without_credentials
+from cgan.store.address import with_driver, without_credentials
+from cgan.store.database import require_database
 from flows.sweep.jobs import Job
 
 STORAGE = "OPTUNA_STORAGE"

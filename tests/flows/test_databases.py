@@ -21,9 +21,9 @@ from tracked import STEPS, a_generator, log_steps, training
 
 from cgan.errors import CganError
 from cgan.registry.client import open_registry
+from cgan.run.follower import flush
 from cgan.serving.generator import Generator
-from cgan.tracking.follower import flush
-from cgan.tracking.store import store_uri
+from cgan.store.address import store_uri
 from flows import databases, worker
 from flows import production as services
 from flows.databases import Databases, databases_of

@@ -26,7 +26,7 @@ from conftest import ROOT
 from toy_project import CLI, DVC_YAML, TOY
 
 from cgan.errors import CganError
-from cgan.runs.status_sources import find_process
+from cgan.reports.status_sources import find_process
 from flows import production as services
 from flows import worker
 from flows.servers import AT_HOME, SERVERS_ONLY, Process, Production

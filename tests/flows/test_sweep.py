@@ -32,8 +32,8 @@ from prefect.settings import (
 from cgan.errors import CganError, ParamsError
 from cgan.params.reading import load_params
 from cgan.params.sections import Params
-from cgan.runs import sweeps
-from cgan.tracking.store import store_uri
+from cgan.reports import sweeps
+from cgan.store.address import store_uri
 from flows.sweep import __main__ as sweep_command
 from flows.sweep import report, space
 from flows.sweep.confirm import Confirmation, best_of

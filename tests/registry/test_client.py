@@ -25,8 +25,8 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.registry.archive import generator_file
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.history import CHAMPION, PREVIOUS, VERDICT, Move, lineage, model_page
+from cgan.run.delivery import MODEL_NAME
 from cgan.serving.generator import Generator
-from cgan.tracking.delivery import MODEL_NAME
 
 pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

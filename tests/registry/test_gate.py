@@ -37,7 +37,7 @@ from cgan.registry.archive import generator_file
 from cgan.registry.client import PromotionConflictError, Registry, mlflow_set_to, open_registry
 from cgan.registry.decision import Loaded, Share
 from cgan.registry.load_check import drawing_apart, labels_for, load_result
-from cgan.tracking.records import RECORDS, Run, RunInfo, count_waiting, runs
+from cgan.run.records import RECORDS, Run, RunInfo, count_waiting, runs
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 

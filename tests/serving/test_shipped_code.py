@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imports import imports_of, source_of
 
-from cgan.tracking.records import DRAWING_CODE
+from cgan.run.records import DRAWING_CODE
 
 
 def test_a_model_carries_exactly_the_code_that_it_draws_with() -> None:

@@ -17,7 +17,7 @@ from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.project import EVALUATION, GENERATOR
 from cgan.stages import record
-from cgan.tracking.pages import REAL_IMAGES, real_images
+from cgan.store.pages import REAL_IMAGES, real_images
 
 REPORT: dict[str, Any] = {
     "conditional_accuracy": {"value": 0.91, "floor": 0.92, "by_class": [0.93, 0.61]},

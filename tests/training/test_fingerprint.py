@@ -35,7 +35,7 @@ CHANGES_NO_WEIGHT = {
     # in test_params.py that another formula would fail.
     "cgan.params.sections",
     # Tells of the training.
-    "cgan.tracking.tracker",
+    "cgan.run.tracker",
     # How bytes get to the disk, not which; words for the user.
     "cgan.files",
     "cgan.errors",

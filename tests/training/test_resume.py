@@ -242,8 +242,8 @@ KILLED_AT = """
 import os, signal, sys
 from cgan.stages import train
 from cgan.stages.runner import run_stage
-from cgan.tracking import run
-from cgan.tracking.follower import Follower
+from cgan.run import lifecycle as run
+from cgan.run.follower import Follower
 
 owner, name, when = sys.argv[1:]
 owner = {"train": train, "run": run, "Run": run.Run, "Follower": Follower}[owner]

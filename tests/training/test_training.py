@@ -29,7 +29,7 @@ from cgan.model.sampling import image_grid, to_uint8
 from cgan.params.editing import apply_preset, preset_params
 from cgan.params.reading import load_params
 from cgan.params.sections import TrainChoices, TrainParams
-from cgan.tracking.tracker import AT_THE_END, BY_STEP
+from cgan.project import AT_THE_END, BY_STEP
 from cgan.training import monitoring
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
 from cgan.training.fitting import filled

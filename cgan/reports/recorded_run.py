@@ -1,0 +1,133 @@
+"""What MLflow remembers of a training: its tags, its params and the files that it was made from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cgan.errors import CganError, ParamsError
+from cgan.params.reading import parse_yaml
+from cgan.registry.client import Registry, model_name, open_registry
+from cgan.run.lifecycle import SOURCE
+
+FILES = ("params.yaml", "dvc.lock")
+COMMIT_TAG = "mlflow.source.git.commit"
+SHA_TAG = "cgan.generator_sha256"
+ANY = "cgan"  # for questions about runs, which no registered model is part of
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What MLflow remembers of a training. `source`: its recorded files, where it has any."""
+
+    id: str
+    name: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    training_s: float | None
+    source: Path
+    lock: dict[str, str] = field(default_factory=dict)  # path → md5, of the run's dvc.lock
+
+    @property
+    def commit(self) -> str:
+        return self.tags[COMMIT_TAG]
+
+
+def find_run(what: str, folder: Path) -> RecordedRun:
+    from mlflow.exceptions import MlflowException
+
+    run_id, model, name = address(what)
+    with open_registry(model or ANY) as registry:
+        client = registry.client
+        run_id = run_id or run_of_version(registry, name)
+        try:
+            found = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise CganError(
+                f"the MLflow store {registry.shown} has no run {run_id}. Set MLFLOW_TRACKING_URI if the "
+                "store is another."
+            ) from None
+        source = folder / SOURCE
+        source.mkdir()
+        there = {file.path for file in client.list_artifacts(run_id, SOURCE)}
+        for name in FILES:
+            if f"{SOURCE}/{name}" in there:
+                path = client.download_artifacts(run_id, f"{SOURCE}/{name}", str(folder))
+                Path(path).replace(source / name)
+    lock = source / "dvc.lock"
+    return RecordedRun(
+        id=run_id,
+        name=str(found.info.run_name),
+        tags=dict(found.data.tags),
+        params=dict(found.data.params),
+        training_s=found.data.metrics.get("time/training_s"),
+        source=source,
+        lock=hashes_in(lock) if lock.is_file() else {},
+    )
+
+
+def address(what: str) -> tuple[str, str, str]:
+    """(run id, "", "") or ("", registered model, alias or version number). Raises CganError."""
+    if match := re.fullmatch(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?", what):
+        return match[1], "", ""
+    if match := re.fullmatch(r"models:/([^@/]+)(?:@([^@/]+)|/(\d+))", what):
+        return "", match[1], match[2] or match[3]
+    if re.fullmatch(r"[a-z]+", what):
+        return "", model_name(), what
+    raise CganError(
+        f"{what!r} names no run: expected a run id (32 hexadecimal digits, on the run's page in MLflow and "
+        "in models/mlflow_run.json), an alias such as `champion`, or `models:/NAME@ALIAS`."
+    )
+
+
+def run_of_version(registry: Registry, name: str) -> str:
+    """The run of the version with this alias or number."""
+    number = int(name) if name.isdecimal() else registry.aliases().get(name)
+    if number is None:
+        raise CganError(
+            f"`{registry.model}` has no version called `{name}`. `cgan registry list` shows what there is."
+        )
+    return registry.version(number).run_id
+
+
+def require_repeatable(run: RecordedRun) -> None:
+    if SHA_TAG not in run.tags:
+        raise CganError(
+            f"run {run.id} ({run.name}) made no generator: there is nothing to compare with. Choose a "
+            "run that has the tag `cgan.generator_sha256`."
+        )
+    if COMMIT_TAG not in run.tags:
+        raise CganError(
+            f"run {run.id} was made outside of git: nobody knows with which code. Train in a git "
+            "repository, and the next run can be repeated."
+        )
+    if run.tags.get("git.changed_files", "params.yaml") != "params.yaml":
+        raise CganError(
+            f"run {run.id} was made from a tree with uncommitted changes after commit {run.commit[:10]} "
+            f"({run.tags['git.changed_files']}), and only a commit can be repeated. They are in MLflow, "
+            "as `source/patch.diff` of the run: `git apply` them, commit, and train again."
+        )
+
+
+def yaml_of_then(path: Path) -> dict[str, Any]:
+    """A file of then, by no rules of today: the stages of then check their params themselves."""
+    try:
+        return dict(parse_yaml(path.read_text(encoding="utf-8"), path.name))
+    except (OSError, ParamsError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CganError(f"{path.name} of the run cannot be read: {reason}") from None
+
+
+def hashes_in(lock: Path) -> dict[str, str]:
+    """path → md5 of all that the stages in a dvc.lock made."""
+    stages: dict[str, Any] = yaml_of_then(lock).get("stages") or {}
+    return {
+        out["path"]: out["md5"]
+        for stage in stages.values()
+        for out in stage.get("outs") or ()
+        if "md5" in out
+    }

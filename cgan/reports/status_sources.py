@@ -1,0 +1,133 @@
+"""What `cgan status` asks Prefect, and where the servers are. Each may be missing."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cgan.errors import CganError
+from cgan.files import read_json
+from cgan.project import PRODUCTION
+from cgan.store.address import is_server, store_uri, without_credentials
+from cgan.store.server import LOOPBACK, site_of
+
+PREFECT_S = 1.0
+POOL = "cgan"  # of Prefect, in which the workers are
+ASKED_RUNS = 30
+SHOWN_WORKERS = 8
+
+Json = dict[str, Any]
+
+
+def line(*parts: object) -> str:
+    """The parts that are not empty, apart."""
+    return " · ".join(str(part) for part in parts if part)
+
+
+def when(seconds: float) -> str:
+    """`25 Nov 02:10 UTC (5 h ago)`."""
+    away = abs(time.time() - seconds)
+    units = ((86400, "days"), (3600, "h"), (60, "min"))
+    length, unit = next((each for each in units if away >= 2 * each[0]), (1, "s"))
+    words = f"{away / length:.0f} {unit}"
+    relative = f"{words} ago" if seconds <= time.time() else f"in {words}"
+    return f"{datetime.fromtimestamp(seconds, UTC):%d %b %H:%M} UTC ({relative})"
+
+
+def at(iso: object) -> str:
+    with contextlib.suppress(ValueError):
+        return when(datetime.fromisoformat(str(iso)).timestamp())
+    return ""
+
+
+def ask_prefect(root: Path) -> Iterator[str]:
+    """The last scheduled run, the next one, whether the pool is paused, its workers."""
+    server = find_process(root, "prefect")
+    url = os.environ.get("PREFECT_API_URL") or (f"{server['site']}/api" if server else "")
+    if not url:
+        yield "Prefect does not run here: `make up` starts it"
+        return
+    shown = without_credentials(url)
+    try:
+        began = {"start_time": {"is_null_": False}}
+        runs = _filter(url, "flow_runs", began, sort="START_TIME_DESC", limit=ASKED_RUNS)
+        # One that was cancelled before it began tells nothing: another was on.
+        for run in [run for run in runs if run.get("run_count", 1)][:1]:
+            state = run["state"]
+            yield line(run["name"], state["name"], at(run["start_time"]))
+            if state["type"] != "COMPLETED" and state.get("message"):
+                yield state["message"][:160]
+        waits = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+        following = _filter(url, "flow_runs", waits, sort="EXPECTED_START_TIME_ASC", limit=1)
+        for run in following:
+            deployment = {"id": {"any_": [run["deployment_id"]]}}
+            names = [known["name"] for known in _filter(url, "deployments", deployment)]
+            yield line(f"next: {', '.join(names)}", at(run["expected_start_time"]))
+        if not following:
+            yield "nothing is scheduled: `make deploy`"
+        if any(
+            pool["is_paused"] for pool in _filter(url, "work_pools", {"name": {"any_": [POOL]}})
+        ):
+            resume = f"PREFECT_API_URL={shown} prefect work-pool resume {POOL}"
+            yield f"the pool is paused, no run starts: `{resume}`"
+        with contextlib.suppress(OSError):  # no such pool: no worker was ever there
+            for worker in _filter(url, f"work_pools/{POOL}/workers", {})[:SHOWN_WORKERS]:
+                seen = at(worker["last_heartbeat_time"])
+                yield line(f"worker {worker['name']}", worker["status"].lower(), seen)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = getattr(error, "reason", None) or error
+        if isinstance(error, json.JSONDecodeError):
+            reason = "something else answers there: PREFECT_API_URL ends in /api"
+        elif getattr(error, "code", 0) == 401:
+            reason = "it wants PREFECT_API_AUTH_STRING, or another"
+        yield f"Prefect at {shown} gives no answer ({reason})"
+
+
+def _filter(url: str, what: str, wanted: Json, **more: object) -> list[Json]:
+    """Prefect's objects of this kind."""
+    if not url.startswith(("http://", "https://")):  # urlopen also opens files
+        raise ValueError("not an http address")
+    headers = {"Content-Type": "application/json"}
+    server_s = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")  # where `make up` was typed
+    if user := os.environ.get("PREFECT_API_AUTH_STRING") or server_s:
+        headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
+    if key := os.environ.get("PREFECT_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
+    question = json.dumps({what.rpartition("/")[2]: wanted, **more}).encode()
+    request = urllib.request.Request(f"{url}/{what}/filter", question, headers)
+    with urllib.request.urlopen(request, timeout=PREFECT_S) as answer:  # nosec B310
+        return list(json.load(answer))
+
+
+def mlflow_site(root: Path) -> str:
+    """The address at which a browser finds MLflow's pages now: of the team's server, or of `make up`'s.
+
+    Empty where neither is there.
+    """
+    uri = ""
+    with contextlib.suppress(CganError):
+        uri = without_credentials(store_uri(root))
+    if uri.startswith(("http://", "https://")):
+        return uri
+    if not is_server(uri) and (process := find_process(root, "mlflow")):
+        return str(process["site"])
+    return ""
+
+
+def find_process(root: Path, name: str) -> Json | None:
+    """What `make up` started under this name and still runs: its `pid` and `port`, a server's `site`."""
+    from cgan import processes
+
+    with contextlib.suppress(CganError, ValueError, KeyError, TypeError):
+        known = read_json(root / PRODUCTION / f"{name}.json")
+        if processes.find_process(int(known["pid"]), float(known["started"])):
+            return {**known, "site": site_of(known.get("host", LOOPBACK), known["port"])}
+    return None

@@ -1,0 +1,285 @@
+"""The MLflow run of a stage: how it is opened, reopened and ended.
+
+A training writes its records to the run's folder (`cgan.run.records`) and never talks to a server. A
+child process, the follower (`cgan.run.follower`), sends them. What it cannot deliver waits for `cgan
+track flush`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cgan import git
+from cgan.errors import Interrupted
+from cgan.files import md5_of, write_json
+from cgan.params.editing import recipe_in_words
+from cgan.params.sections import Params, TrainParams, flatten
+from cgan.project import LOCK, project_root
+from cgan.run.follower import Follower
+from cgan.run.records import RESULT, Run, RunInfo, folder_of, is_finished, set_aside, tidy
+from cgan.run.tracker import NullTracker, Tracker
+from cgan.store.address import experiment_name, store_uri, without_credentials
+
+log = logging.getLogger(__name__)
+
+FINISH_S = 20.0
+FINISH_AFTER_SIGNAL_S = 5.0
+SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
+
+
+@contextlib.contextmanager
+def training_run(
+    params: Params,
+    fitted: TrainParams,
+    folder: Path,
+    *,
+    tags: Mapping[str, str],
+    dataset: Mapping[str, Any],
+    reference: Path,
+    early: Follower | None = None,
+) -> Iterator[Run]:
+    """The run of a training: its records are open and its follower runs until the training ends.
+
+    `fitted`: `params.train` with a number for each `auto`. `folder` is named by the training's fingerprint;
+    a run that is there already goes on. `tags`: facts the caller knows (device, data hash). `dataset`:
+    `name`, `path`, `sha256`, `rows` and other facts about the data. `reference` is written when the
+    training succeeds: a JSON file by which `reopen` finds the run again. `early`: what `start_follower`
+    returned. Status: FINISHED, FAILED on an exception, KILLED on SIGTERM or Ctrl-C. Raises TrackingError
+    when the store is unusable by configuration, or away and `tracking.on_unreachable` is `fail`.
+    """
+    uri = store_uri(project_root())
+    source = _source()
+    info = RunInfo(
+        run_key=uuid.uuid4().hex,
+        run_name=_run_name(params),
+        experiment=experiment_name(params.tracking.experiment),
+        tracking_uri=without_credentials(uri),
+        origin=_origin(dataset, source),
+    )
+    if is_finished(folder) and not _is_wanted(folder, info.origin):
+        set_aside(folder)
+    tidy(folder)
+    run = Run(folder, info, resume=True)
+    run.write("start", pid=os.getpid())
+    run.set_tags({**_facts_of_here(source), **_facts_of_csv(dataset), **tags})
+    if run.resumed:
+        run.set_tags({"cgan.resumed": "true"})
+    _log_source(run, source)
+    # These are read after the training: they may change before it is resumed, and MLflow refuses that.
+    later = {"gate", "reevaluate", "sweep", "tracking"}
+    as_run = params.model_dump(by_alias=True, exclude=later)
+    as_run["train"] = fitted.model_dump()
+    run.log_params(flatten(as_run))
+    run.log_dataset(dataset)
+    follower = _follower(run, uri, early, system_metrics=params.tracking.system_metrics)
+    try:
+        if params.tracking.on_unreachable == "fail":
+            follower.require_connection()
+        yield run
+    except BaseException as error:
+        killed = isinstance(error, Interrupted | KeyboardInterrupt)
+        status = "KILLED" if killed else "FAILED"
+        run.write("end", status=status, reason=f"{type(error).__name__}: {error}"[:1000])
+        run.close()
+        follower.finish(FINISH_AFTER_SIGNAL_S if killed else FINISH_S)
+        raise
+    run.write("end", status="FINISHED")
+    run.close()
+    write_json(reference, {**asdict(run.info), **follower.finish(FINISH_S)})
+    shutil.copyfile(reference, folder / RESULT)
+
+
+def _is_wanted(folder: Path, origin: Mapping[str, str]) -> bool:
+    """Is the finished training in this folder the one that is asked for now?
+
+    DVC learns of a result after the stage has ended. If anything is killed before that, DVC starts the
+    stage again, and the training is taken up at its last step. One that DVC knows is trained anew on
+    purpose; and one for a sweep's trial or a DVC experiment has a run of its own, whoever trained the same
+    before.
+    """
+    with contextlib.suppress(OSError):
+        if md5_of(folder / RESULT) in LOCK.read_text(encoding="utf-8"):
+            return False
+    return _asked_by(RunInfo.load(folder).origin) == _asked_by(origin)
+
+
+def _asked_by(origin: Mapping[str, str]) -> dict[str, str]:
+    here = ("data", "commit", "dirty")
+    return {k: v for k, v in origin.items() if k not in here and not k.startswith("prefect.")}
+
+
+@contextlib.contextmanager
+def reopen(reference: Path) -> Iterator[Tracker]:
+    """The run that `training_run` wrote down in `reference`, to add to it; its status stays.
+
+    Without a usable file the records are dropped.
+    """
+    try:
+        info = RunInfo.read(json.loads(reference.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        yield NullTracker()
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s names no MLflow run (%s): nothing is recorded there.", reference, error)
+        yield NullTracker()
+        return
+    run = Run(folder_of(info.run_key), info, resume=False)
+    follower = _follower(run, _uri_of(info))
+    try:
+        yield run
+    finally:
+        run.write("added")
+        run.close()
+        follower.finish(FINISH_S)
+
+
+def made_for(tags: Mapping[str, str], reference: Path) -> bool:
+    """Was the training in `reference` made with these tags? One that DVC's cache brought was made for
+    something else, and its run is another's."""
+    try:
+        origin = json.loads(reference.read_text(encoding="utf-8"))["origin"]
+        return bool(tags.items() <= origin.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return not tags
+
+
+def _follower(
+    run: Run, uri: str, early: Follower | None = None, *, system_metrics: bool = False
+) -> Follower:
+    """The one that was started early, if it was started for this store; or one of now."""
+    follower = early if early and early.uri == uri else Follower(uri)
+    follower.follow(run.folder, system_metrics=system_metrics)
+    return follower
+
+
+def _uri_of(info: RunInfo) -> str:
+    """Where a run's later records go: the store of today's environment, or the server of then."""
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not info.tracking_uri.startswith("sqlite:"):
+        return info.tracking_uri
+    return store_uri(project_root())
+
+
+def _run_name(params: Params) -> str:
+    """`lr 0.001 · default · seed 1 · 26 Nov 17:30`: what tells it from others stands in front, for tables
+    cut names short."""
+    parts = [
+        recipe_in_words(params.train),
+        f"seed {params.train.seed}",
+        os.environ.get("DVC_EXP_NAME"),
+    ]
+    return " · ".join([*filter(None, parts), time.strftime("%d %b %H:%M")])
+
+
+def _facts_of_here(source: git.Source | None) -> dict[str, str]:
+    """User, git, DVC, Prefect, torch and machine, as tags. What is unknown is left out."""
+    tags = {
+        "mlflow.source.name": "cgan.stages.train",
+        "mlflow.source.type": "LOCAL",
+        "torch.version": importlib.metadata.version("torch"),
+        "python.version": platform.python_version(),
+        "machine.cpu": _cpu(),
+        "machine.cores": str(os.cpu_count()),
+        "machine.omp_num_threads": os.environ.get("OMP_NUM_THREADS", "not set"),
+        **_git_tags(source),
+    }
+    if who := user():
+        tags["mlflow.user"] = who
+    if name := os.environ.get("DVC_EXP_NAME"):
+        tags["dvc.exp_name"] = name
+    return tags | run_context()
+
+
+def user() -> str:
+    """Who runs this; empty for a user that the container's passwd does not know."""
+    with contextlib.suppress(OSError, KeyError):
+        return getpass.getuser()
+    return ""
+
+
+def run_context() -> dict[str, str]:
+    """MLFLOW_RUN_CONTEXT, in which the flow names itself (`prefect.flow_run_id` and others)."""
+    with contextlib.suppress(ValueError, AttributeError):
+        context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
+        return {str(key): str(value) for key, value in context.items()}
+    return {}
+
+
+def _cpu() -> str:
+    """The processor's model name: different models round differently."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _facts_of_csv(dataset: Mapping[str, Any]) -> dict[str, str]:
+    """The CSV's hashes: ours, and the one by which DVC's cache keeps it."""
+    tags = {"cgan.csv_sha256": str(dataset["sha256"])}
+    with contextlib.suppress(OSError):
+        tags["dvc.csv_md5"] = md5_of(str(dataset["path"]))
+    return tags
+
+
+def _source() -> git.Source | None:
+    try:
+        return git.source()
+    except git.GitError:  # no repository, or none that has a commit
+        return None
+
+
+def _origin(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, str]:
+    """What a training was made from: data, commit, a DVC experiment or a flow that asked for it."""
+    made = {"data": str(dataset["name"])}
+    if source:
+        made |= {"commit": source.commit, "dirty": str(bool(source.changed)).lower()}
+    if name := os.environ.get("DVC_EXP_NAME"):
+        made["dvc.exp_name"] = name
+    return made | run_context()
+
+
+def _git_tags(source: git.Source | None) -> dict[str, str]:
+    if source is None:
+        return {}
+    tags = {
+        "mlflow.source.git.commit": source.commit,
+        "mlflow.source.git.branch": source.branch,
+        "git.dirty": str(bool(source.changed)).lower(),
+    }
+    if source.changed:
+        tags["git.changed_files"] = ", ".join(source.changed)[:1000]
+    return tags
+
+
+def _log_source(run: Run, source: git.Source | None) -> None:
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        if Path(name).is_file():
+            run.log_file(Path(name), SOURCE)
+    if source is None or not source.changed:
+        return
+    if source.patch is None:
+        log.warning(
+            "The changes since commit %.10s do not travel with the run: %s.",
+            source.commit,
+            source.why_no_patch,
+        )
+        run.set_tags({"git.no_patch": source.why_no_patch})
+        return
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        patch = Path(folder) / PATCH
+        patch.write_bytes(source.patch)
+        run.log_file(patch, SOURCE)

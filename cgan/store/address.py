@@ -1,0 +1,410 @@
+"""Which MLflow store the runs go to: its address, its kind, its artifacts, how a client asks it.
+
+A store is a database (sqlite in the project unless MLFLOW_TRACKING_URI names another) or a server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import socket
+import sqlite3
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote, urlsplit
+
+from cgan.errors import TrackingError
+from cgan.files import replacing
+from cgan.project import home
+from cgan.store.pages import EXPERIMENT_TAGS, VIEW_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+HTTP_TIMEOUT_S = 10
+STORE = "MLFLOW_TRACKING_URI"
+BACKEND = (
+    "MLFLOW_BACKEND_STORE_URI"  # what MLflow's server keeps the runs in; clients ask the server
+)
+SQLITE = "sqlite:///"
+PROXIED = "mlflow-artifacts:"  # files go to and from MLflow's server, which knows where they lie
+# Where a database has absolute addresses of files.
+ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+# Settings of MLflow that would send our records to somebody else's run.
+FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME")
+
+SECRET_QUERY = re.compile(r"[^=]*(passw|pwd|secret|token|key)[^=]*=", re.IGNORECASE)
+
+Kind = Literal["sqlite", "database", "server", "folder", "unknown"]
+
+
+def kind_of(uri: str) -> Kind:
+    """What an address leads to, by its scheme alone, as MLflow takes it.
+
+    A sqlite file; a PostgreSQL database; a server that is asked over the network: MLflow's own,
+    Databricks' or that of an installed plugin. No store: a folder, and what nothing here knows.
+    """
+    before, colon, _ = uri.partition(":")
+    scheme = before.lower() if colon or before == "databricks" else ""
+    database = "postgresql" if scheme == "postgres" else scheme.partition("+")[0]
+    if scheme in ("", "file"):
+        return "folder"
+    if database == "sqlite":
+        return "sqlite"
+    if database == "postgresql":
+        return "database"
+    plugins = {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}
+    return "server" if scheme in {"http", "https", "databricks"} | plugins else "unknown"
+
+
+def store_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI, else sqlite in the project's root. A relative sqlite path is the root's.
+
+    A user and password in the address of a server are moved to where MLflow looks for them too, in the
+    environment: its errors quote the address.
+
+    Raises TrackingError for what is no store (see `kind_of`), such as a folder, for MLflow has no file store
+    any more; for `host:port` without a scheme; for a project in whose path a database's address would end
+    too early; and where MLFLOW_BACKEND_STORE_URI says that a server keeps the runs, but nothing says which.
+    """
+    if is_shared() and not os.environ.get(STORE, "").strip():
+        raise TrackingError(
+            f"{BACKEND} is set: MLflow's server keeps the runs in that database. Set {STORE} to the server's "
+            f"address, which `make up` says, or unset {BACKEND}."
+        )
+    return _store_named(STORE, root)
+
+
+def served_store(root: Path) -> str:
+    """The database that MLflow's server here is to serve: MLFLOW_BACKEND_STORE_URI, else `store_uri`.
+
+    Raises TrackingError for what is no database, or no store at all."""
+    uri = _store_named(BACKEND if is_shared() else STORE, root)
+    if not is_server(uri):
+        return uri
+    shown = without_credentials(uri)
+    if is_shared():
+        raise TrackingError(f"{BACKEND} is {shown}, a server. Set it to that server's database.")
+    where = "open that in a browser" if uri.startswith("http") else "its pages are its provider's"
+    raise TrackingError(f"{STORE} names a server, {shown}: {where}.")
+
+
+def is_shared() -> bool:
+    """Is MLflow's server here to keep runs and files for clients on any machine? MLFLOW_BACKEND_STORE_URI
+    says so. They then know the server's address only."""
+    return bool(os.environ.get(BACKEND, "").strip())
+
+
+def _store_named(variable: str, root: Path) -> str:
+    uri = os.environ.get(variable, "").strip()
+    if re.match(r"sqlite(\+pysqlite)?:", uri, re.IGNORECASE):
+        uri = f"sqlite:{uri.partition(':')[2]}"
+    if not uri or (uri.startswith(SQLITE) and not uri.startswith((SQLITE + "/", SQLITE + ":"))):
+        if "?" in str(root) or unquote(str(root)) != str(root):
+            raise TrackingError(
+                f"{root}: has a `?` or a `%` with two digits in its path, which means something else in the "
+                f"address of a database. Rename that folder, or set {variable} to a store elsewhere."
+            )
+        if not uri:
+            _follow_move(root)
+        return f"{SQLITE}{root / (uri.removeprefix(SQLITE) or 'mlflow.db')}"
+    shown = without_credentials(uri)
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", shown):
+        raise TrackingError(
+            f"{variable} is {shown!r}, without a scheme. Set it to http://{shown}, or https."
+        )
+    kind, scheme = kind_of(uri), uri.partition(":")[0]
+    if kind == "folder":
+        folder = shown.removeprefix("file:").replace("//", "/") or "mlruns"
+        raise TrackingError(
+            f"{variable} is {shown!r}, a folder; MLflow keeps runs in a database or a server "
+            "since 3.13. Move the old runs with `mlflow migrate-filestore --source "
+            f"{folder} --target sqlite:///mlflow.db`, then set {variable} to "
+            "sqlite:///mlflow.db, or unset it: that is the default."
+        )
+    if kind == "unknown":
+        raise TrackingError(
+            f"{variable} has the scheme `{scheme}`, which is not supported here. Expected "
+            f"{SQLITE}file.db, postgresql://…, http://… or https://…."
+        )
+    return _taken_apart(with_driver(uri))
+
+
+def _follow_move(root: Path) -> None:
+    """Point the project's own store to the files in `root`, where it has addresses of another folder.
+
+    MLflow knows absolute addresses only. The clone was moved, if nothing is left there, or copied, if a store
+    is there too. A store that cannot be read or written now is left for whoever opens it.
+    """
+    here = (root / "mlartifacts").as_uri()
+    with contextlib.suppress(sqlite3.Error, OSError):
+        address = f"{(root / 'mlflow.db').as_uri()}?mode=rw"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as store:
+            known = store.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+            for (there,) in known:
+                folder = Path(unquote(urlsplit(str(there)).path))
+                if (
+                    not re.fullmatch("file:///.*/mlartifacts", str(there))
+                    or there == here
+                    or (folder.exists() and not folder.with_name("mlflow.db").exists())
+                ):
+                    continue
+                with store:  # all or nothing
+                    for table, column in ADDRESSES:
+                        store.execute(
+                            f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # nosec B608
+                            f" WHERE substr({column} || '/', 1, ?) = ?",
+                            (here, len(there) + 1, len(there) + 1, f"{there}/"),
+                        )
+
+
+def with_driver(uri: str, driver: str = "") -> str:
+    """The address of a PostgreSQL database for `driver`, whichever it names; by default for MLflow, which
+    needs one that waits: the one it names, or what is installed. SQLAlchemy's choice depends on its version.
+    """
+    scheme, separator, rest = uri.partition("://")
+    database, _, named = scheme.lower().partition("+")
+    if database not in ("postgres", "postgresql") or not separator:
+        return uri
+    if not driver:
+        installed = "psycopg" if find_spec("psycopg") and not find_spec("psycopg2") else "psycopg2"
+        driver = installed if named in ("", "asyncpg") else named
+    option = r"\1ssl=" if driver == "asyncpg" else r"\1sslmode="
+    return f"postgresql+{driver}://{re.sub(r'([?&])ssl(?:mode)?=', option, rest)}"
+
+
+def _taken_apart(uri: str) -> str:
+    """Without user and password, where that is the address of a server: they go where MLflow looks too."""
+    scheme, user, password, _ = _parts(uri)
+    if scheme.lower() in ("http://", "https://") and user and password:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(user)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(password)
+        return without_credentials(uri)
+    return uri
+
+
+def without_credentials(uri: str) -> str:
+    """An address as it may be shown. Of a database's, the user stays: with it a password is looked up."""
+    scheme, user, _, rest = _parts(uri)
+    user = f"{user}@" if user and kind_of(scheme) == "database" else ""
+    place, question, query = rest.partition("?")
+    shown = "&".join(each for each in query.split("&") if not SECRET_QUERY.match(each))
+    return f"{scheme}{user}{place}{question if shown else ''}{shown}"
+
+
+def _parts(uri: str) -> tuple[str, str, str, str]:
+    """Scheme, user, password, the rest of an address. A password may hold any character, as in a database's
+    address: it ends at the last `@`."""
+    scheme = found[0] if (found := re.match(r"[\w+.-]+://", uri)) else ""
+    rest = uri.removeprefix(scheme)
+    port = "" if scheme and kind_of(scheme) == "database" else r"(?!\d*(?:[/?#]|$))"
+    if found := re.match(rf"(?P<user>[^:/@?#]*)(?::{port}(?P<password>.*))?@", rest, re.DOTALL):
+        return scheme, found["user"], found["password"] or "", rest[found.end() :]
+    return scheme, "", "", rest
+
+
+def is_server(uri: str) -> bool:
+    """Does a server keep the runs, so that it alone knows where files go?"""
+    return kind_of(uri) == "server"
+
+
+def is_database(uri: str) -> bool:
+    """Is it a database that other machines can reach, which this process asks itself?"""
+    return kind_of(uri) == "database"
+
+
+def experiment_name(configured: str) -> str:
+    """The experiment of new runs: MLFLOW_EXPERIMENT_NAME, else `tracking.experiment` of params.yaml."""
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or configured
+    if len(name) > 500:
+        raise TrackingError(
+            f"MLFLOW_EXPERIMENT_NAME has {len(name):,} characters, and MLflow takes at most 500. Shorten it, "
+            "or unset it."
+        )
+    return name
+
+
+def is_absent(uri: str) -> bool:
+    """Is it a sqlite file that is not there? MLflow would make an empty one."""
+    return uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file()
+
+
+def artifact_root(uri: str, root: Path) -> str:
+    """Where a new experiment of a database keeps its files, if this process is to write them itself: beside
+    a sqlite file, else in MLFLOW_DEFAULT_ARTIFACT_ROOT or the project's folder."""
+    configured = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip()
+    if is_database(uri) and configured and not configured.startswith(PROXIED):
+        return configured
+    return artifact_folder(uri, root).as_uri()
+
+
+def artifact_folder(uri: str, root: Path) -> Path:
+    if uri.startswith(SQLITE):
+        return Path(uri.removeprefix(SQLITE)).parent / "mlartifacts"
+    return root / "mlartifacts"
+
+
+def open_store(uri: str, root: Path, experiment: str) -> tuple[MlflowClient, str]:
+    """A client of the store, and the experiment's id; what is missing is made.
+
+    Raises TrackingError for a database that is away, and for an experiment that was deleted or whose files
+    cannot be reached from here; else whatever MLflow raises.
+    """
+    from mlflow import MlflowClient
+
+    from cgan.store.database import require_database
+
+    # The first contact makes the tables of a new sqlite store: two processes at once fail.
+    with contextlib.nullcontext() if is_server(uri) else store_locked(root):
+        require_database(uri)
+        make_store(uri)
+        _follow_move(root)
+        client = MlflowClient(uri)
+        return client, _experiment_id(client, uri, root, experiment)
+
+
+def _experiment_id(client: MlflowClient, uri: str, root: Path, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        location = None if is_server(uri) else artifact_root(uri, root)
+        try:
+            return str(client.create_experiment(name, location, tags=EXPERIMENT_TAGS))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process was faster
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"the MLflow experiment `{name}` is deleted: bring it back with `mlflow experiments "
+            f"restore --experiment-id {found.experiment_id}`, or set `tracking.experiment` or "
+            "MLFLOW_EXPERIMENT_NAME to another"
+        )
+    require_files(uri, found)
+    if found.tags.get(VIEW_TAG) != EXPERIMENT_TAGS[VIEW_TAG]:  # made elsewhere
+        for key, value in EXPERIMENT_TAGS.items():
+            client.set_experiment_tag(found.experiment_id, key, value)
+    return str(found.experiment_id)
+
+
+def require_files(uri: str, experiment: Experiment) -> None:
+    """Raises TrackingError where files of new runs would not arrive."""
+    name, location = experiment.name, experiment.artifact_location
+    if not is_server(uri) and location.startswith(PROXIED):
+        raise TrackingError(
+            f"the files of experiment `{name}` go through MLflow's server: set {STORE} to its address, "
+            "http://…, not to the database's"
+        )
+    found = re.match(r"https?://(\[[^]]*\]|[^/:]*)", uri, re.IGNORECASE)
+    folder = Path(unquote(urlsplit(location).path))
+    if (
+        found
+        and location.startswith(("file:", "/"))
+        and not (_is_here(found[1]) or folder.is_dir())
+    ):
+        raise TrackingError(
+            f"experiment `{name}` keeps files in a folder of the server's machine, {folder}. "
+            "Set `tracking.experiment` or MLFLOW_EXPERIMENT_NAME to a new one, whose files it takes itself"
+        )
+
+
+def _is_here(host: str) -> bool:
+    """Is it an address of this machine? One can listen on these only."""
+    with contextlib.suppress(OSError):
+        for family, kind, *_, address in socket.getaddrinfo(
+            host.strip("[]"), 0, type=socket.SOCK_STREAM
+        ):
+            with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
+                probe.bind(address)
+                return True
+    return False
+
+
+def make_store(uri: str) -> None:
+    """A new sqlite store, complete or not at all: half-made tables would be refused for ever."""
+    path = Path(uri.removeprefix(SQLITE))
+    if not uri.startswith(SQLITE) or path.exists():
+        return
+    from mlflow import MlflowClient
+
+    for leftover in path.parent.glob(f".{path.name}.*.tmp*"):  # its maker was killed
+        leftover.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.unlink()  # MLflow takes an empty file for an old store
+        MlflowClient(f"{SQLITE}{temporary}")
+
+
+@contextlib.contextmanager
+def store_locked(root: Path) -> Iterator[None]:
+    path = home(root) / "store.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def client_settings() -> dict[str, str]:
+    """Short timeouts and no retries: the follower tries again by itself, and knows when to give up."""
+    return {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(HTTP_TIMEOUT_S),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def reason_of(error: Exception) -> str:
+    """Why a store failed, in a line; MLflow wraps three exceptions around a refused connection."""
+    text = str(error).strip() or type(error).__name__
+    if said := re.search(r"\((?:sqlite3|psycopg2?)\.\S+\) (.+)", text):  # amid SQLAlchemy's words
+        return said[1][:200]
+    text = text.splitlines()[0]
+    if failed := re.search(r"too many (\d+) error responses", text):
+        return f"the server fails ({failed[1]}); its log says why"
+    for sign, reason in (
+        (
+            "mlflow-artifacts URI was",
+            f"files come from MLflow's server: set {STORE} to its address",
+        ),
+        ("timed out", "no answer in time"),
+        ("NewConnectionError", "no connection"),
+        ("Max retries exceeded", "no connection"),
+    ):
+        if sign in text:
+            return reason
+    return text[:200]
+
+
+@contextlib.contextmanager
+def environment_set(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Environment variables for a while; None takes one away."""
+    before = {key: os.environ.get(key) for key in changes}
+
+    def apply(values: Mapping[str, str | None]) -> None:
+        for key, value in values.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+    apply(changes)
+    try:
+        yield
+    finally:
+        apply(before)

@@ -1,0 +1,231 @@
+"""`cgan compare`: two runs on one page, and numbers only where both were measured alike."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import browsing
+from conftest import ROOT
+from finished_project import finish, page_data
+
+from cgan import cli
+from cgan.errors import CganError, ModelError
+from cgan.page.compare_page import compare_page, metric_changes, read_page
+from cgan.page.run_page import run_page
+from cgan.params.reading import load_params
+from cgan.project import RUN_PAGE
+from cgan.reports import compare as command
+from cgan.store.address import store_uri
+
+CACHE = ROOT / ".cgan"
+Change = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture
+def page(project: Path) -> Path:
+    """A run's page."""
+    finish(project / "inbox/digits.csv")
+    RUN_PAGE.write_text(run_page(load_params(), CACHE), encoding="utf-8")
+    return RUN_PAGE
+
+
+def changed(page: Path, name: str, change: Change) -> Path:
+    """A copy of the page with other data in it."""
+    data = page_data(page.read_text())
+    before = json.dumps(data["run"])
+    change(data["run"])
+    assert json.dumps(data["run"]) != before
+    script = json.dumps(data).replace("<", "\\u003c")
+    path = page.with_name(name)
+    text = f'<script type="application/json" id="page-data">{script}</script>'
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def better(run: dict[str, Any]) -> None:
+    run["title"] = "the other run"
+    run["passport"]["generator_digest"] = "b" * 64
+    row = next(row for row in run["metrics"] if row["key"] == "fid_judge")
+    row["value"], row["low"], row["high"] = (row[key] - 100_000 for key in ("value", "low", "high"))
+    next(row for row in run["params"]["rows"] if row["key"] == "train.lr")["value"] = 0.125
+
+
+def test_metrics_stand_beside_each_other_with_the_difference_and_what_it_means(page: Path) -> None:
+    other = changed(page, "b.html", better)
+    text, why = compare_page(read_page(page), read_page(other), CACHE)
+    assert why == ""
+    data = page_data(text)["compare"]
+    rows = {row["name"]: row for row in data["metrics"]}
+    distance = rows["Fréchet distance"]
+    assert distance["change"] == pytest.approx(-100_000)
+    assert distance["low"] < -100_000 < distance["high"] < 0 and distance["verdict"] == "better"
+    assert rows["conditional accuracy"]["verdict"] == "within chance"
+    assert rows["density"]["verdict"] == "", "no interval, no word"
+    assert [row[0] for row in data["params"]] == ["train.lr"]
+    assert data["params"][0][2] == "0.125"
+    assert [run["title"] for run in data["runs"]] == ["a run", "the other run"]
+
+
+@pytest.mark.parametrize(
+    ("better", "low", "high", "verdict"),
+    [
+        ("higher", 0.4, 0.6, "better"),
+        ("lower", 0.4, 0.6, "worse"),
+        ("higher", 0.0, 0.2, "worse"),
+        ("higher", 0.2, 0.5, "within chance"),
+    ],
+)
+def test_a_difference_that_chance_can_make_is_called_so(
+    better: str, low: float, high: float, verdict: str
+) -> None:
+    key = "conditional_accuracy" if better == "higher" else "fid_judge"
+    one = {"key": key, "value": 0.3, "low": 0.25, "high": 0.35, "floor": 0.1}
+    two = {**one, "value": (low + high) / 2, "low": low, "high": high}
+    assert metric_changes([one], [two])[0]["verdict"] == verdict
+
+
+def test_numbers_of_different_passports_are_not_compared_and_the_reason_is_told(
+    page: Path, tmp_path: Path
+) -> None:
+    def elsewhere(run: dict[str, Any]) -> None:
+        run["passport"] |= {"reference_digest": "f" * 64, "seed": 5}
+
+    other = changed(page, "b.html", elsewhere)
+    text, why = compare_page(read_page(page), read_page(other), CACHE)
+    assert "not compared" in why
+    assert "seed: 1001 and 5" in why and " and ffffffffffff" in why and "f" * 13 not in why
+    data = page_data(text)["compare"]
+    assert data["metrics"] is None and data["classes"] is None
+    assert len(data["runs"][0]["previews"]) == 3, "pictures are shown all the same"
+
+
+def test_in_a_browser_both_films_go_by_one_slider(page: Path, tmp_path: Path) -> None:
+    def hostile(run: dict[str, Any]) -> None:
+        run["title"] = "</script><img src=x onerror=\"document.title='hacked'\">"
+        run["previews"][0]["src"] = "javascript:document.title='hacked'"
+        run["previews"] = run["previews"][:2]
+
+    out = tmp_path / "both.html"
+    command.compare(str(page), str(changed(page, "b.html", hostile)), out, lambda _: None)
+    with browsing(tmp_path / "profile", 390) as browser:
+        browser.requests.clear()
+        browser.open(out.as_uri())
+        captions = "[...document.querySelectorAll('.films figcaption')].map((c) => c.textContent)"
+        assert browser.run(captions) == ["A: step 10", "B: step 5"]
+        slider = "document.querySelector('.scrubber input')"
+        browser.run(f"{slider}.value = 0; {slider}.dispatchEvent(new Event('input'))")
+        assert browser.run(captions) == ["A: step 0", "B: step 0"]
+        browser.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
+        browser.look(2)
+        assert browser.run("document.querySelectorAll('.chart[data-drawn] svg').length") > 0
+        assert "hacked" not in str(browser.run("document.title")).replace(
+            "document.title='hacked'", ""
+        )
+        assert browser.run("document.querySelectorAll('main img[src=x]').length") == 0
+        assert browser.elsewhere() == []
+
+
+def test_the_page_of_two_runs_does_not_make_the_next_training_a_changed_tree() -> None:
+    """What git does not ignore goes into the patch that a run records."""
+    out = inspect.signature(cli.compare).parameters["out"].default
+    for name in (out, "generator.onnx", "generator.pt2"):
+        asked = ["git", "check-ignore", "--quiet", "--no-index", str(name)]
+        assert subprocess.run(asked, cwd=ROOT).returncode == 0, name
+
+
+def test_a_project_and_its_page_are_the_same_run(page: Path) -> None:
+    assert command.find_page(".") == command.find_page(str(page)) == read_page(page)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<html>", "holds no data of a run"),
+        (
+            '<script type="application/json" id="page-data">{"run": 3}</script>',
+            "holds no data of a run",
+        ),
+        ('<script type="application/json" id="page-data">{</script>', "holds no data of a run"),
+        (
+            '<script type="application/json" id="page-data">{"run": {"format": 9}}</script>',
+            "of format 9, expected 1",
+        ),
+    ],
+)
+def test_a_file_that_is_no_page_of_a_run_is_refused(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    path = tmp_path / "x.html"
+    path.write_text(content)
+    with pytest.raises(ModelError, match=message):
+        read_page(path)
+    with pytest.raises(ModelError, match="cannot be read"):
+        command.find_page(str(tmp_path / "none.html"))
+
+
+def test_a_page_with_other_data_in_it_than_expected_is_an_error_in_words(page: Path) -> None:
+    whole = read_page(page)
+
+    def refused(where: str, value: object, message: str) -> None:
+        *way, last = where.split(".")
+
+        def damage(run: Any) -> None:
+            for key in way:
+                run = run[int(key) if key.isdecimal() else key]
+            run[last] = value
+
+        other = changed(page, "b.html", damage)
+        with pytest.raises(CganError, match=message):
+            compare_page(whole, read_page(other), CACHE)
+
+    refused("metrics", "none", "its `metrics` is not what a page of this version holds")
+    refused("previews", "javascript:0", "its `previews` is not")
+    refused("lineage", None, "its `lineage` is not")
+    refused("title", 5, "its `title` is not")
+    refused("title", "\ud800", "holds no data of a run")
+    refused("metrics.0.value", float("nan"), "holds no data of a run")
+    refused("metrics.0.value", 10**400, "made by another version of cgan")
+    refused("metrics.0.value", "much", "made by another version of cgan")
+
+
+def test_what_a_foreign_page_is_called_commands_no_terminal(page: Path, tmp_path: Path) -> None:
+    def rename(run: dict[str, Any]) -> None:
+        run["title"] = "\x1b[2Jevil\u202e\nError: fake" + "x" * 1000
+
+    said: list[str] = []
+    other = changed(page, "b.html", rename)
+    command.compare(str(page), str(other), tmp_path / "out.html", said.append)
+    assert "\\x1b[2Jevil\\u202e\\nError: fake" in said[-1] and len(said[-1]) < 500
+    assert all(line.isprintable() for line in said)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+def test_a_run_is_found_in_mlflow_by_id_and_by_name(
+    page: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Path("mlflow.db").resolve()
+    store.write_bytes(empty_store.read_bytes())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store_uri(Path()))
+    experiment = client.create_experiment(
+        "e", artifact_location=Path("mlartifacts").resolve().as_uri()
+    )
+    runs = [client.create_run(experiment, run_name=name) for name in ("it's one", "two", "two")]
+    one = runs[0].info.run_id
+    client.log_artifact(one, str(page))
+    assert command.find_page(one) == command.find_page("it's one") == read_page(page)
+    with pytest.raises(CganError, match="several runs are called 'two'"):
+        command.find_page("two")
+    with pytest.raises(CganError, match="has no page"):
+        command.find_page(runs[1].info.run_id)
+    with pytest.raises(CganError, match="No run is called so"):
+        command.find_page("default · seed 9")

@@ -1,0 +1,348 @@
+"""Runs of a real project (git, DVC, sqlite store) repeated: equal bytes, or plain words why not."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, TINY
+from synthetic import make_images, write_csv
+
+from cgan import git
+from cgan.reports.recorded_run import RecordedRun
+from cgan.reports.reproduce import _bring_csv, _repeat_stage
+
+SECRET = "planted-secret-0123456789"
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "DVC_", "GIT_"))}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**kept, "PATH": path, "PYTHONPATH": ".", "SOME_TOKEN": SECRET, **more}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A clone-like folder with its own package, repository, cache and store."""
+
+    folder: Path
+
+    def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.folder, env=environment(**more), capture_output=True, text=True
+        )
+
+    def succeed(self, *command: str) -> str:
+        done = self.run(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def train(self) -> str:
+        """The run id of what `dvc repro train` made."""
+        self.succeed(sys.executable, "-m", "dvc", "repro", "train")
+        run_id = json.loads((self.folder / "models/mlflow_run.json").read_text())["run_id"]
+        assert run_id, "MLflow has it"
+        return str(run_id)
+
+    def reproduce(self, what: str, **more: str) -> subprocess.CompletedProcess[str]:
+        done = self.run(sys.executable, "-m", "cgan.cli", "reproduce", what, **more)
+        assert "Traceback" not in done.stdout + done.stderr
+        return done
+
+    def query(self, question: str, *values: str) -> list[tuple[str, ...]]:
+        with contextlib.closing(sqlite3.connect(self.folder / "mlflow.db")) as store, store:
+            return store.execute(question, values).fetchall()
+
+    def tag(self, run_id: str, key: str) -> str | None:
+        found = self.query("select value from tags where run_uuid = ? and key = ?", run_id, key)
+        return found[0][0] if found else None
+
+    def set_tag(self, run_id: str, key: str, value: str) -> None:
+        self.query("delete from tags where run_uuid = ? and key = ?", run_id, key)
+        self.query("insert into tags (run_uuid, key, value) values (?, ?, ?)", run_id, key, value)
+
+    def artifact(self, run_id: str, name: str) -> Path:
+        return next((self.folder / "mlartifacts").glob(f"{run_id}/artifacts/source/{name}"))
+
+    def state(self) -> dict[str, str]:
+        """Hashes of all that a repeat must leave alone; the store aside, which takes the tag."""
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        ignored = ("mlflow.db", "__pycache__", ".cgan/store.lock", ".dvc/tmp")
+        kept = [p for p in files if not any(part in str(p) for part in ignored)]
+        hashes = {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in kept}
+        runs = self.query("select run_uuid, status, end_time from runs")
+        return {**hashes, "runs": str(sorted(runs))}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[Project, str]:
+    """A project with a run whose params.yaml was changed after the commit, as a flow's overrides do."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "cgan", folder / "cgan", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    shutil.copy(ROOT / ".gitignore", folder)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in TINY.items():
+        params[section] |= values
+    params["tracking"]["system_metrics"] = False
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    write_csv(folder / "inbox/digits.csv", *make_images())
+    shutil.copyfile(empty_store, folder / "mlflow.db")
+    project = Project(folder)
+    project.succeed("git", "init", "--quiet", "-b", "main")
+    project.succeed(sys.executable, "-m", "dvc", "init", "--quiet")
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    project.succeed("git", "add", ".")
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
+    project.succeed("git", *identity, "commit", "--quiet", "-m", "first")
+
+    params["train"]["seed"] = 5
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (folder / ".env").write_text(f"TOKEN={SECRET}\n")
+    return project, project.train()
+
+
+@pytest.fixture
+def project(trained: tuple[Project, str], tmp_path: Path) -> Iterator[Project]:
+    """The project, as it was afterwards; temporary files of its commands under `tmp_path`."""
+    store = trained[0].folder / "mlflow.db"
+    before = store.read_bytes()
+    yield trained[0]
+    store.write_bytes(before)
+
+
+def test_what_a_run_was_made_from_is_at_the_run_and_no_secret_is(
+    project: Project, trained: tuple[Project, str]
+) -> None:
+    dirty = trained[1]
+    assert project.tag(dirty, "git.dirty") == "true"
+    changed = project.tag(dirty, "git.changed_files")
+    assert changed == "params.yaml"
+    patch = project.artifact(dirty, "patch.diff").read_text()
+    assert "+  seed: 5" in patch
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        assert project.artifact(dirty, name).is_file()
+    csv = project.folder / "data/raw/train.csv"
+    assert project.tag(dirty, "dvc.csv_md5") == hashlib.md5(csv.read_bytes()).hexdigest()
+    assert project.tag(dirty, "cgan.csv_sha256") == hashlib.sha256(csv.read_bytes()).hexdigest()
+    for key in ("torch.version", "machine.cpu", "machine.cores", "cgan.device", "cgan.precision"):
+        assert project.tag(dirty, key)
+    for path in (project.folder / "mlartifacts").rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes()
+    assert SECRET.encode() not in (project.folder / "mlflow.db").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_with_other_params_is_repeated_in_the_same_bytes_and_nothing_else_changes(
+    project: Project, trained: tuple[Project, str], tmp_path: Path
+) -> None:
+    dirty = trained[1]
+    # Neither the changes nor the outputs are at hand any more: only git, DVC's cache and MLflow.
+    before = project.state()
+    done = project.reproduce(dirty, TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    sha256 = project.tag(dirty, "cgan.generator_sha256")
+    assert f"the same bytes: {sha256}" in done.stdout
+    assert project.state() == before
+    assert "the same bytes" in (project.tag(dirty, "cgan.reproduced") or "")
+    assert not list(tmp_path.glob("cgan-*")), "the clone is gone"
+
+
+@pytest.mark.slow
+def test_a_run_from_a_clean_tree_is_repeated_though_tree_and_data_went_on(
+    trained: tuple[Project, str], tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "copy")
+    shutil.copytree(trained[0].folder, project.folder, symlinks=True)
+    (project.folder / "mlflow.db").unlink()
+    project.succeed("git", "checkout", "--quiet", ".")
+    clean = project.train()
+    assert project.tag(clean, "git.dirty") == "false", "dvc.lock, written by DVC, does not count"
+    with pytest.raises(StopIteration):
+        project.artifact(clean, "patch.diff")
+    csv = project.folder / "data/raw/train.csv"
+    csv.unlink()  # DVC's cache has it
+    csv.write_bytes(b"label,pixel0\n")
+    (project.folder / "params.yaml").write_text("broken: [\n")
+    done = project.reproduce(clean)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the same bytes" in done.stdout
+    assert "data from DVC's cache or remote" in done.stdout
+
+
+def test_how_far_a_repeated_stage_is_is_passed_on(tmp_path: Path) -> None:
+    lines = ["Training the judge …", "judge: step 9 of 12 · 3 s left", "Judge: done"]
+    program = f"import time\nfor line in {lines}: print(line, flush=True); time.sleep(0.1)"
+    (tmp_path / "stage.py").write_text(program)
+    (tmp_path / "dvc.yaml").write_text("stages: {train_judge: {cmd: python stage.py}}")
+    (tmp_path / ".cgan").mkdir()
+    run = RecordedRun("0", "", {}, {}, None, tmp_path)
+    said: list[str] = []
+    _repeat_stage(tmp_path, "train_judge", run, said.append)
+    assert said == ["  judge: step 9 of 12 · 3 s left"]
+
+
+def test_data_that_is_nowhere_is_told_with_all_places(
+    project: Project, trained: tuple[Project, str], tmp_path: Path
+) -> None:
+    project.set_tag(trained[1], "dvc.csv_md5", "0" * 32)
+    done = project.reproduce(trained[1], TMPDIR=str(tmp_path))
+    assert done.returncode == 1
+    for words in (
+        "is nowhere",
+        "md5 " + "0" * 32,
+        "data/raw/train.csv: other content",
+        "the data source: other content",
+        "not in the cache, and no remote is configured",
+    ):
+        assert words in done.stderr
+    assert not list(tmp_path.glob("cgan-*"))
+
+
+@pytest.mark.slow
+def test_a_commit_that_is_gone_is_told(project: Project, trained: tuple[Project, str]) -> None:
+    project.set_tag(trained[1], "mlflow.source.git.commit", "0" * 40)
+    done = project.reproduce(trained[1])
+    assert done.returncode == 1
+    assert f"commit {'0' * 40} is neither in {project.folder} nor" in done.stderr
+
+
+def test_a_run_from_uncommitted_code_is_refused_with_the_way_to_its_patch(
+    project: Project, trained: tuple[Project, str]
+) -> None:
+    project.set_tag(trained[1], "git.changed_files", "cgan/training/losses.py, params.yaml")
+    done = project.reproduce(trained[1])
+    assert done.returncode == 1
+    assert "uncommitted changes" in done.stderr and "`source/patch.diff`" in done.stderr
+    assert "(cgan/training/losses.py, params.yaml)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        pytest.param("0" * 32, "0" * 32, marks=pytest.mark.slow),
+        ("last one", "names no run: expected a run id"),
+        pytest.param("champion", "champion", marks=pytest.mark.slow),
+        ("models:/../etc@champion", "names no run"),
+    ],
+)
+def test_what_names_no_run_is_told(project: Project, what: str, words: str) -> None:
+    done = project.reproduce(what)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_without_a_store_none_is_made(project: Project, tmp_path: Path) -> None:
+    store = tmp_path / "away.db"
+    done = project.reproduce("0" * 32, MLFLOW_TRACKING_URI=f"sqlite:///{store}")
+    assert done.returncode == 1
+    assert "no MLflow store" in done.stderr
+    assert not store.exists()
+
+
+@pytest.mark.slow
+def test_bytes_that_differ_are_told_with_what_differs(
+    project: Project, trained: tuple[Project, str]
+) -> None:
+    """As if the run had been made on another machine, and its judge had come out otherwise there."""
+    run_id = trained[1]
+    project.set_tag(run_id, "cgan.generator_sha256", "0" * 64)
+    project.set_tag(run_id, "torch.version", "2.0.0")
+    project.set_tag(run_id, "machine.cpu", "Zilog Z80")
+    lock = project.artifact(run_id, "dvc.lock")
+    before = lock.read_text()
+    document = yaml.safe_load(before)
+    out = next(o for o in document["stages"]["train_judge"]["outs"] if "judge.s" in o["path"])
+    lock.write_text(before.replace(out["md5"], "f" * 32))
+    try:
+        done = project.reproduce(run_id)
+    finally:
+        lock.write_text(before)
+    assert done.returncode == 1
+    for words in (
+        "NOT the same bytes",
+        "0" * 64,
+        "torch: 2.0.0 then, ",
+        "CPU: Zilog Z80 then, ",
+        f"judge (models/judge.safetensors): md5 {'f' * 32} then, {out['md5']} now",
+        "weights: equal to the last bit",
+    ):
+        assert words in done.stdout
+    assert "CSV" not in done.stdout.partition("What differs")[2]
+    assert "device" not in done.stdout.partition("What differs")[2]
+    assert "NOT the same" in (project.tag(run_id, "cgan.reproduced") or "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_clone_and_no_process(
+    project: Project, trained: tuple[Project, str], tmp_path: Path, number: int
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cgan.cli", "reproduce", trained[1]],
+        cwd=project.folder,
+        env=environment(TMPDIR=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("validate"):
+            break
+    time.sleep(0.5)
+    process.send_signal(number)
+    rest = process.stdout.read()
+    process.stdout.close()
+    assert process.wait() == 128 + number
+    assert "Traceback" not in rest
+    assert not list(tmp_path.glob("cgan-*"))
+    import psutil
+
+    left = [p for p in psutil.process_iter(["cwd"]) if str(tmp_path) in (p.info["cwd"] or "")]
+    assert not left
+
+
+@pytest.mark.slow
+def test_data_that_only_dvcs_remote_has_is_pulled_and_the_cache_stays_as_it_was(
+    trained: tuple[Project, str], tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "copy")
+    shutil.copytree(trained[0].folder, project.folder)
+    dvc = (sys.executable, "-m", "dvc")
+    remote = ("--local", "--default", "there", str(tmp_path / "remote"))
+    project.succeed(*dvc, "remote", "add", "--quiet", *remote)
+    project.succeed(*dvc, "push", "--quiet", "data/raw/train.csv")
+    csv = project.folder / "data/raw/train.csv"
+    content = csv.read_bytes()
+    shutil.rmtree(project.folder / ".dvc/cache")
+    shutil.rmtree(project.folder / "inbox")
+    csv.unlink()
+    source = project.artifact(trained[1], "params.yaml").parent
+    tags = {
+        "git.dirty": "true",
+        "mlflow.source.git.commit": project.succeed("git", "rev-parse", "HEAD").strip(),
+        "dvc.csv_md5": hashlib.md5(content).hexdigest(),
+    }
+    run = RecordedRun(trained[1], "a run", tags, {}, None, source)
+    said: list[str] = []
+    tree = tmp_path / "tree"
+    git.clone_at(project.folder, run.commit, tree)
+    shutil.copy(source / "dvc.lock", tree)
+    _bring_csv(run, project.folder, tree, said.append)
+    assert (tree / "data/raw/train.csv").read_bytes() == content
+    assert said == ["data from DVC's cache or remote"]
+    assert not (project.folder / ".dvc/cache").exists()

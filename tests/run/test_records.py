@@ -1,0 +1,191 @@
+"""A run's records: whole lines, no repeats, nothing lost that was written, and never an exception."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgan.errors import TrackingError
+from cgan.run.records import (
+    CURSOR,
+    RECORDS,
+    Run,
+    RunInfo,
+    all_records,
+    count_waiting,
+    cursor,
+)
+
+INFO = RunInfo("k1", "a run", "cgan", "sqlite:///mlflow.db")
+
+
+def opened(folder: Path, *, resume: bool = True) -> Run:
+    return Run(folder, INFO, resume=resume)
+
+
+def metrics_in(folder: Path) -> list[tuple[str, int, float]]:
+    return [
+        (key, record["step"], value)
+        for record in all_records(folder)
+        if record["kind"] == "metrics"
+        for key, value in record["metrics"].items()
+    ]
+
+
+def test_resumed_training_records_each_step_once(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    for step in (50, 100, 150):
+        first.log_metrics({"loss/generator": step / 2}, step)
+    first.log_image("previews", np.zeros((4, 4), np.uint8), 100)
+    first.close()
+
+    second = opened(tmp_path)
+    for step in (100, 150, 200):
+        second.log_metrics({"loss/generator": step / 2, "progress/kimg": step / 10}, step)
+        second.log_image("previews", np.zeros((4, 4), np.uint8), step)
+    second.close()
+
+    losses = [step for key, step, _ in metrics_in(tmp_path) if key == "loss/generator"]
+    assert losses == [50, 100, 150, 200]
+    assert [step for key, step, _ in metrics_in(tmp_path) if key == "progress/kimg"] == [
+        100,
+        150,
+        200,
+    ]
+    images = [r["step"] for r in all_records(tmp_path) if r["kind"] == "image"]
+    assert images == [100, 150, 200]
+
+
+def test_second_evaluation_is_recorded_though_its_step_is_known(tmp_path: Path) -> None:
+    for value in (0.9, 0.95):
+        tracker = opened(tmp_path, resume=False)
+        tracker.log_metrics({"quality/conditional_accuracy": value}, 2500)
+        tracker.close()
+    assert [value for _, _, value in metrics_in(tmp_path)] == [0.9, 0.95]
+
+
+def test_torn_last_line_costs_that_record_only(tmp_path: Path) -> None:
+    tracker = opened(tmp_path)
+    tracker.log_metrics({"a": 1}, 1)
+    tracker.log_metrics({"a": 2}, 2)
+    tracker.close()
+    path = tmp_path / RECORDS
+    os.truncate(path, path.stat().st_size - 9)
+
+    tracker = opened(tmp_path)
+    tracker.log_metrics({"a": 3}, 3)
+    tracker.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cgan.run.records.log.warning", lambda *_: None)
+        assert metrics_in(tmp_path) == [("a", 1, 1.0), ("a", 3, 3.0)]
+
+
+def test_f51_value_that_is_not_finite_becomes_a_tag(tmp_path: Path) -> None:
+    tracker = opened(tmp_path)
+    tracker.log_metrics({"loss/generator": float("nan"), "progress/kimg": 3.2}, 50)
+    tracker.close()
+    records = list(all_records(tmp_path))
+    assert {"not_finite.loss/generator": "nan at step 50"} in [r.get("tags") for r in records]
+    assert metrics_in(tmp_path) == [("progress/kimg", 50, 3.2)]
+
+
+def test_picture_survives_bit_for_bit(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
+    tracker = opened(tmp_path)
+    tracker.log_image("previews", picture, 1)
+    tracker.close()
+    (record,) = all_records(tmp_path)
+    with Image.open(tmp_path / "files" / record["file"]) as image:
+        assert np.array_equal(np.asarray(image), picture)
+
+
+def test_f54_full_disk_costs_records_and_no_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = opened(tmp_path)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit: EFBIG
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+        for step in range(20):
+            tracker.log_metrics({"loss/generator": 1.0}, step)
+        tracker.log_image("previews", np.zeros((300, 300), np.uint8), 1)
+        tracker.log_file(Path(__file__))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert sum("records of this run are lost" in m for m in caplog.messages) == 1
+    tracker.log_metrics({"loss/generator": 2.0}, 20)
+    tracker.close()
+    assert metrics_in(tmp_path)[-1] == ("loss/generator", 20, 2.0)
+
+
+def test_sigkilled_process_loses_no_record_that_it_logged(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from cgan.run.records import *\n"
+        "t = Run(Path(sys.argv[1]), RunInfo('k', 'n', 'e', 'u'), resume=True)\n"
+        "for step in range(100): t.log_metrics({'a': step}, step)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [step for _, step, _ in metrics_in(tmp_path)] == list(range(100))
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{", '{"offset": -1}', '{"offset": 9999999}', '{"offset": "x"}']
+)
+def test_a_cursor_that_is_damaged_delivers_all_again(tmp_path: Path, damage: str) -> None:
+    tracker = opened(tmp_path)
+    tracker.log_metrics({"a": 1}, 1)
+    tracker.close()
+    (tmp_path / CURSOR).write_text(damage)
+    assert cursor(tmp_path)["offset"] == 0
+    assert count_waiting(tmp_path) == 1
+
+
+def test_f78_a_training_that_logs_its_model_again_after_a_kill_has_one(tmp_path: Path) -> None:
+    for _ in range(2):
+        tracker = opened(tmp_path)
+        tracker.log_model(Path(__file__), 120, {"digest": "d"})
+        tracker.close()
+    assert [r["step"] for r in all_records(tmp_path) if r["kind"] == "model"] == [120]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        '{"run_key": "k1"',
+        "[]",
+        '{"run_key": 1}',
+        json.dumps(asdict(INFO) | {"run_key": "../k"}),
+        None,
+    ],
+)
+def test_f80_a_training_writes_a_damaged_run_json_anew(tmp_path: Path, damage: str | None) -> None:
+    opened(tmp_path).close()
+    if damage is None:
+        (tmp_path / "run.json").unlink()
+    else:
+        (tmp_path / "run.json").write_text(damage)
+    with pytest.raises(TrackingError, match=rf"{tmp_path}/run.json .*rm -r"):
+        RunInfo.load(tmp_path)
+    assert opened(tmp_path).info == INFO
+    assert RunInfo.load(tmp_path) == INFO
+
+
+def test_a_resumed_training_keeps_the_facts_that_its_run_began_with(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    later = replace(INFO, run_name="an hour later", experiment="renamed")
+    assert Run(tmp_path, later, resume=True).info == INFO

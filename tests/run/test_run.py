@@ -1,0 +1,978 @@
+"""Runs in a real MLflow store: what arrives, that it arrives once, and that nobody waits for it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import http.server
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tracked
+from conftest import ROOT
+from tracked import DATASET, PARAMS, STEPS, Store, a_generator, log_steps, training
+from tracked import root as root
+
+from cgan.errors import TrackingError
+from cgan.run import lifecycle
+from cgan.run.delivery import Delivery
+from cgan.run.follower import flush, start_follower
+from cgan.run.records import (
+    ABANDONED_S,
+    FINISHED_S,
+    RECORDS,
+    Run,
+    RunInfo,
+    count_waiting,
+    cursor,
+    runs,
+    tidy,
+)
+from cgan.run.tracker import NullTracker
+from cgan.store.address import make_store, store_uri
+
+pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
+]
+
+
+def waiting_run(root: Path, key: str = "k1", uri: str | None = None) -> Path:
+    """A finished training whose records nobody sent yet."""
+    folder = runs(root) / key
+    header = RunInfo(key, "a run", "cgan", uri or store_uri(root))
+    tracker = Run(folder, header, resume=True)
+    tracker.write("start")
+    tracker.log_params({"train.lr": 0.003})
+    tracker.log_dataset(DATASET)
+    log_steps(tracker)
+    tracker.log_model(a_generator(root / "generator.safetensors"), STEPS[-1], {"digest": "d"})
+    tracker.write("end", status="FINISHED")
+    tracker.close()
+    return folder
+
+
+# ------------------------------------------------------------------------------ what a run holds
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Store, str]]:
+    """One training and its evaluation on sqlite: (root, store, run id)."""
+    root = tmp_path_factory.mktemp("recorded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("DVC_ROOT", str(root))
+        patch.setenv("DVC_EXP_NAME", "tasty-bole")
+        patch.setenv("MLFLOW_RUN_CONTEXT", '{"prefect.flow_run_id": "f-1"}')
+        patch.setenv("MLFLOW_RUN_ID", "0" * 32)
+        patch.chdir(root)
+        reference = root / "models/mlflow_run.json"
+        with training(root) as tracker:
+            log_steps(tracker)
+            store = Store(root / "mlflow.db")
+            load = "system/cpu_utilization_percentage"
+            wait_until(lambda: store.path.exists() and store.steps(load))
+            tracker.log_file(Path(__file__), "reports")
+            tracker.log_model(a_generator(root / "g.safetensors"), STEPS[-1], {"digest": "d"})
+        with lifecycle.reopen(reference) as later:
+            later.log_metrics({"quality/conditional_accuracy": 0.99}, STEPS[-1])
+        yield root, Store(root / "mlflow.db"), json.loads(reference.read_text())["run_id"]
+
+
+def test_f64_run_is_one_finished_and_holds_each_step_once(
+    recorded: tuple[Path, Store, str],
+) -> None:
+    root, store, run_id = recorded
+    ((found, name, status),) = store.runs()
+    assert (found, status) == (run_id, "FINISHED")
+    assert f" · seed {PARAMS.train.seed} · tasty-bole · " in name
+    for key in ("loss/generator", "progress/kimg"):
+        assert store.steps(key) == STEPS
+    assert store.steps("quality/conditional_accuracy") == [STEPS[-1]]
+    assert store.steps("system/cpu_utilization_percentage")[0] == 0
+    assert run_id != "0" * 32, "MLFLOW_RUN_ID of the environment is somebody else's"
+    assert count_waiting(runs(root) / "k1") == 0
+
+
+def test_run_says_what_made_it(recorded: tuple[Path, Store, str]) -> None:
+    _, store, run_id = recorded
+    tags, logged = store.tags(run_id), store.params(run_id)
+    assert logged["train.lr"] == str(PARAMS.train.lr)
+    assert "tracking.experiment" not in logged
+    info = RunInfo.load(recorded[0] / ".cgan/runs/k1")
+    assert tags["cgan.run_key"] == info.run_key
+    assert tags["cgan.device"] == "cpu"
+    assert tags["dvc.exp_name"] == "tasty-bole"
+    assert tags["prefect.flow_run_id"] == "f-1"
+    assert tags["torch.version"] == torch.__version__
+    note = tags["mlflow.note.content"]
+    assert note.startswith("accuracy ↑ **0.99**\n")
+    assert f"(get-artifact?path=strip.png&run_uuid={run_id})" in note
+    ((name, digest),) = store.rows("select name, digest from datasets")
+    assert (name, digest) == ("sample", "ab" * 6)
+
+
+def test_picture_lies_where_mlflow_itself_would_put_it(
+    recorded: tuple[Path, Store, str], tmp_path: Path
+) -> None:
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.create_experiment("e", (tmp_path / "artifacts").as_uri())
+    run = client.create_run(experiment).info
+    client.log_image(run.run_id, np.zeros((4, 4), np.uint8), key="previews", step=500, timestamp=7)
+
+    def shapes(folder: Path) -> list[str]:
+        found = (path.name for path in folder.rglob("images/*"))
+        return sorted(
+            re.sub(
+                "[0-9a-f]{8}-[0-9a-f-]{27}", "ID", re.sub(r"timestamp\+\d+", "timestamp+T", name)
+            )
+            for name in found
+        )
+
+    assert shapes(tmp_path / "artifacts") == shapes(recorded[0] / "mlartifacts")
+    own = Store(tmp_path / "mlflow.db").tags(run.run_id)["mlflow.loggedImages"]
+    assert recorded[1].tags(recorded[2])["mlflow.loggedImages"] == own
+
+
+def assert_draws_in_a_process_that_has_no_cgan(root: Path, run_id: str) -> None:
+    script = f"""
+import base64, io, sys
+import mlflow, pandas as pd
+from PIL import Image
+sys.path[:] = [entry for entry in sys.path if "finder" not in entry]
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in str(f).lower()]
+mlflow.set_tracking_uri("sqlite:///{root / "mlflow.db"}")
+model = mlflow.pyfunc.load_model("runs:/{run_id}/generator")
+labels = pd.DataFrame({{"label": [1, 2, 3]}})
+ask = lambda seed: list(model.predict(labels, params={{"seed": seed}})["png_base64"])
+assert ask(7) == ask(7) != ask(8)
+picture = Image.open(io.BytesIO(base64.b64decode(ask(7)[0])))
+assert (picture.size, picture.mode) == ((28, 28), "L"), picture
+assert "mlartifacts" in sys.modules["cgan"].__file__ or "/tmp" in sys.modules["cgan"].__file__
+try:
+    model.predict(pd.DataFrame({{"label": [10]}}))
+except Exception as error:
+    print(error)
+"""
+    environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-P", "-c", script],
+        capture_output=True, text=True, env=environment, cwd=root, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "classes are 0 to 9" in done.stdout
+
+
+def test_model_draws_in_a_process_that_has_no_cgan(recorded: tuple[Path, Store, str]) -> None:
+    root, _, run_id = recorded
+    assert_draws_in_a_process_that_has_no_cgan(root, run_id)
+
+
+# ------------------------------------------------------------------------------ once, and only once
+
+
+def test_f61_delivery_killed_before_its_cursor_moved_repeats_nothing(root: Path) -> None:
+    folder = waiting_run(root)
+    script = f"""
+import os, signal
+from pathlib import Path
+from cgan.run.delivery import Delivery
+from cgan.store.address import store_uri
+saved = Delivery.save_cursor
+Delivery.save_cursor = lambda self, offset=None: (
+    saved(self) if offset is None else os.kill(os.getpid(), signal.SIGKILL))
+Delivery(Path({str(folder)!r}), store_uri(Path({str(root)!r})), Path({str(root)!r})).deliver()
+"""
+    killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    store = Store(root / "mlflow.db")
+    assert store.steps("loss/generator") == STEPS
+    assert count_waiting(folder) > 0
+
+    (line,) = flush(root)
+    assert line.startswith("a run: ")
+    ((run_id, _, status),) = store.runs()
+    assert status == "FINISHED"
+    assert store.steps("loss/generator") == STEPS
+    pictures = [path.suffix for path in (root / "mlartifacts" / run_id).rglob("images/*")]
+    assert sorted(pictures) == [".png", ".webp"]
+    assert store.rows("select name, status from logged_models") == [("generator", 2)]
+    assert store.rows("select count(*) from inputs where destination_id = ?", run_id)[0][0] >= 1
+    assert count_waiting(folder) == 0
+
+
+def test_model_upload_that_was_cut_off_is_completed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    folder = waiting_run(root)
+
+    def cut_off(*_: Any, **__: Any) -> None:
+        raise ConnectionError("reset by peer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_model_artifacts", cut_off)
+        with pytest.raises(ConnectionError):
+            Delivery(folder, store_uri(root), root).deliver()
+    flush(root)
+    store = Store(root / "mlflow.db")
+    assert store.rows("select name, status from logged_models") == [("generator", 2)]
+    assert len(list((root / "mlartifacts/models").rglob("generator.safetensors"))) == 1
+
+
+def test_refused_record_holds_up_no_other(root: Path) -> None:
+    folder = waiting_run(root)
+    tracker = Run(folder, RunInfo.load(folder), resume=False)
+    tracker.log_params({"train.lr": 0.1})
+    tracker.log_metrics({"quality/fid_judge": 0.5}, 500)
+    tracker.close()
+    delivery = Delivery(folder, store_uri(root), root)
+    delivery.deliver()
+    store = Store(root / "mlflow.db")
+    assert delivery.rejected == 1
+    assert store.steps("quality/fid_judge") == [500]
+    assert store.steps("loss/generator") == STEPS
+    assert store.params(store.runs()[0][0])["train.lr"] == "0.003"
+    assert '"train.lr": "0.1"' in (folder / "rejected.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_f62_two_first_contacts_at_once_make_one_store(root: Path) -> None:
+    (root / "mlflow.db").unlink()
+    for key in ("k1", "k2"):
+        waiting_run(root, key)
+    script = """
+import sys; from pathlib import Path
+from cgan.run.delivery import Delivery
+from cgan.store.address import store_uri
+root = Path(sys.argv[1])
+Delivery(root / ".cgan/runs" / sys.argv[2], store_uri(root), root).deliver()
+"""
+    both = [
+        subprocess.Popen([sys.executable, "-c", script, root, key], stderr=subprocess.PIPE)
+        for key in ("k1", "k2")
+    ]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    store = Store(root / "mlflow.db")
+    assert len(store.runs()) == 2
+    assert store.rows("select name from experiments where name = 'cgan'") == [("cgan",)]
+    assert store.steps("loss/generator") == sorted(2 * STEPS)
+
+
+TESTS = [str(ROOT / "tests")]
+TRAINING = """
+import os, signal, sys, time; sys.path[:0] = {tests}
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+from pathlib import Path
+from tracked import training
+with training(Path.cwd()) as tracker:
+    for step in range(int(sys.argv[1]), 1000):
+        tracker.log_metrics({{"loss/generator": 1.0}}, step)
+        print(step, flush=True)
+        time.sleep(0.05)
+        if step == int(sys.argv[2]): break
+"""
+
+
+def start_training(root: Path, first: int, last: int) -> subprocess.Popen[str]:
+    script = TRAINING.format(tests=TESTS)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(first), str(last)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def read_to(process: subprocess.Popen[str], step: int) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        if line.strip() == str(step):
+            return
+    raise AssertionError(f"the training ended before step {step}")
+
+
+def wait_until(condition: Any, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_f46_killed_training_is_resumed_in_its_own_run(root: Path) -> None:
+    store = Store(root / "mlflow.db")
+    folder = runs(root) / "k1"
+
+    with start_training(root, 0, 999) as process:
+        read_to(process, 80)
+        process.terminate()
+        assert process.wait(timeout=30)
+    flush(root)  # on a busy machine the follower's last seconds are too few
+    ((run_id, _, status),) = store.runs()
+    assert status == "KILLED"
+
+    with start_training(root, 60, 999) as process:  # its checkpoint is older than its death
+        read_to(process, 160)
+        process.kill()
+    wait_until(lambda: count_waiting(folder) == 0)  # the follower outlives it, and ends by itself
+    assert store.runs()[0][2] == "RUNNING"
+
+    with start_training(root, 150, 200) as process:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert [(run, status) for run, _, status in store.runs()] == [(run_id, "FINISHED")]
+    assert store.steps("loss/generator") == list(range(201))
+    assert store.tags(run_id)["cgan.resumed"] == "true"
+    assert count_waiting(folder) == 0
+
+
+def test_a_training_resumes_in_its_run_whatever_changed_in_sections_that_it_does_not_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt), training(root) as tracker:
+        log_steps(tracker, STEPS[:5])
+        raise KeyboardInterrupt
+    flush(root)
+    changes: dict[str, dict[str, Any]] = {
+        "gate": {"promote": not PARAMS.gate.promote},
+        "reevaluate": {"max_agreement_drop": 0.5},
+        "sweep": {"trials": PARAMS.sweep.trials + 1},
+        "tracking": {"system_metrics": not PARAMS.tracking.system_metrics},
+    }
+    sections = {k: getattr(PARAMS, k).model_copy(update=v) for k, v in changes.items()}
+    monkeypatch.setattr(tracked, "PARAMS", PARAMS.model_copy(update=sections))
+    with training(root) as tracker:
+        log_steps(tracker, STEPS[5:])
+    flush(root)
+    store = Store(root / "mlflow.db")
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    assert store.steps("loss/generator") == STEPS
+    assert not runs(root).joinpath("k1/rejected.jsonl").exists()
+
+
+def test_failed_training_ends_as_failed_with_its_reason(root: Path) -> None:
+    with pytest.raises(ZeroDivisionError), training(root) as tracker:
+        log_steps(tracker)
+        raise ZeroDivisionError("loss at step 500")
+    store = Store(root / "mlflow.db")
+    ((run_id, _, status),) = store.runs()
+    assert status == "FAILED"
+    assert store.tags(run_id)["cgan.ended_by"] == "ZeroDivisionError: loss at step 500"
+    assert not (root / "models/mlflow_run.json").exists()
+
+
+# ------------------------------------------------------------------------- evaluations, and once
+
+
+def quality(root: Path) -> list[tuple[float, int]]:
+    store = Store(root / "mlflow.db")
+    query = "select value, step from metrics where key = 'quality/fid_judge' order by timestamp"
+    return [(value, step) for value, step in store.rows(query)]
+
+
+def test_an_evaluation_is_shown_at_the_latest_model_of_the_run(root: Path) -> None:
+    with training(root) as tracker:
+        log_steps(tracker)
+        for digest, step in (("old", STEPS[0]), ("new", STEPS[-1])):
+            tracker.log_model(a_generator(root / "g.safetensors"), step, {"digest": digest})
+    with lifecycle.reopen(root / "models/mlflow_run.json") as later:
+        later.log_metrics({"quality/fid_judge": 0.5}, STEPS[-1])
+    flush(root)
+    query = """select tag_value from logged_model_tags join logged_model_metrics using (model_id)
+               where metric_name = 'quality/fid_judge' and tag_key = 'digest'"""
+    assert Store(root / "mlflow.db").rows(query) == [("new",)]
+
+
+def test_a_model_that_is_a_pickle_is_not_loaded_from_the_store(root: Path) -> None:
+    code = """
+import warnings; warnings.simplefilter("ignore")
+import mlflow, sys
+from cgan.store.address import client_settings, environment_set
+class Model(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None): return "loaded"
+mlflow.pyfunc.save_model("pickled", python_model=Model())
+with environment_set(client_settings()):
+    print(mlflow.pyfunc.load_model("pickled"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 1 and "MLFLOW_ALLOW_PICKLE_DESERIALIZATION" in done.stderr
+
+
+def evaluated(root: Path, value: float) -> None:
+    """As the stage record, but for the follower's process."""
+    tracker = Run(runs(root) / "k1", RunInfo.load(runs(root) / "k1"), resume=False)
+    tracker.log_metrics({"quality/fid_judge": value, "quality/recall": 0.8}, STEPS[-1])
+    tracker.write("added")
+    tracker.close()
+    flush(root)
+
+
+def test_f81_an_evaluation_that_is_repeated_says_its_numbers_once(root: Path) -> None:
+    with training(root) as tracker:
+        log_steps(tracker)
+    evaluated(root, 0.7)
+    evaluated(root, 0.7)
+    assert quality(root) == [(0.7, STEPS[-1])]
+    # Killed before its numbers were delivered, and begun again: both lie in one file.
+    for _ in range(2):
+        killed = Run(runs(root) / "k1", RunInfo.load(runs(root) / "k1"), resume=False)
+        killed.log_metrics({"quality/fid_judge": 0.6}, STEPS[-1])
+        killed.close()
+    evaluated(root, 0.6)
+    assert quality(root) == [(0.7, STEPS[-1]), (0.6, STEPS[-1])]
+    evaluated(root, 0.7)  # other params, then the former ones: the last one is what it says now
+    assert [value for value, _ in quality(root)] == [0.7, 0.6, 0.7]
+    assert Store(root / "mlflow.db").steps("quality/recall") == [STEPS[-1]]
+
+
+def test_f79_f80_each_run_that_cannot_be_sent_is_told_and_kept_and_the_others_arrive(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    damaged, foreign, own = (
+        waiting_run(root, key, uri) for key, uri in (("a", None), ("b", gone), ("c", None))
+    )
+    (damaged / "run.json").write_text('{"run_key": "a", "run_na')
+    kept = {path: path.read_bytes() for path in (damaged / RECORDS, foreign / RECORDS)}
+    with pytest.raises(TrackingError) as told:
+        flush(root)
+    lines = str(told.value).splitlines()
+    assert len(lines) == 3
+    assert "records delivered to sqlite" in lines[0] and count_waiting(own) == 0
+    assert f"{damaged}/run.json" in lines[1] and f"rm -r '{damaged}'" in lines[1]
+    assert f"MLflow at {gone} is away" in lines[2] and str(foreign) in lines[2]
+    assert "MLFLOW_TRACKING_URI=… cgan track flush" in lines[2]
+    assert {path: path.read_bytes() for path in kept} == kept
+    shutil.rmtree(damaged)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    (line,) = flush(root)
+    assert "records delivered" in line and count_waiting(foreign) == 0
+
+
+# ------------------------------------------------------------------------- a machine in trouble
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        MemoryError(),
+        ImportError("libXau.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        FileNotFoundError(2, "No usable temporary directory found"),
+        OSError(28, "No space left on device"),
+    ],
+    ids=lambda trouble: type(trouble).__name__,
+)
+def test_f91_what_the_machine_cannot_do_now_is_no_refusal_and_all_arrives_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    folder = waiting_run(root)
+    waiting = count_waiting(folder)
+
+    def starved(*_: Any, **__: Any) -> None:
+        raise trouble
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.MlflowClient.create_logged_model", starved)
+        with pytest.raises(TrackingError, match=f"{waiting} records wait in {folder}"):
+            flush(root)
+    assert not (folder / "rejected.jsonl").exists()
+    (line,) = flush(root)
+    assert line.startswith(f"a run: {waiting} records delivered") and "refused" not in line
+    store = Store(root / "mlflow.db")
+    assert store.steps("loss/generator") == STEPS
+    assert store.rows("select count(*) from logged_models where status = 2") == [(1,)]
+
+
+def test_f91_a_cursor_that_could_not_be_written_is_no_delivery(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = waiting_run(root)
+    delivery = Delivery(folder, store_uri(root), root)
+    delivery.connect()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cgan.run.delivery.write_json", full)
+        with pytest.raises(OSError, match="No space left"):
+            delivery.deliver()
+    assert delivery.offset == 0
+    delivery.deliver()
+    assert delivery.offset == (folder / RECORDS).stat().st_size
+    assert Store(root / "mlflow.db").steps("loss/generator") == STEPS
+
+
+def test_f91_a_refused_record_stays_with_its_files(root: Path) -> None:
+    folder = waiting_run(root)
+    (picture,) = folder.glob("files/*.png")
+    picture.unlink()
+    (line,) = flush(root)
+    assert f"1 were refused for good: {folder}/rejected.jsonl says why" in line
+    assert flush(root) == []
+    assert json.loads((folder / "rejected.jsonl").read_text())["kind"] == "image"
+    assert list(folder.glob("files/*generator.safetensors"))
+
+
+MIGRATION = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from cgan.store.address import make_store
+
+@event.listens_for(Engine, "after_cursor_execute")
+def die(connection, cursor, statement, *_):
+    if statement.startswith("ALTER TABLE"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+make_store("sqlite:///" + sys.argv[1])
+"""
+
+
+def test_f95_a_kill_within_the_making_of_a_store_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mlflow.db"
+    command = [sys.executable, "-c", MIGRATION, str(path)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert not path.exists() and len(list(tmp_path.glob(".mlflow.db.*"))) >= 1
+    make_store(f"sqlite:///{path}")
+    assert list(tmp_path.iterdir()) == [path]
+    assert Store(path).rows("select count(*) from experiments") == [(1,)]
+    before = path.stat().st_ino
+    make_store(f"sqlite:///{path}")
+    assert path.stat().st_ino == before
+
+
+@pytest.mark.parametrize("name", ["what?", "a%41b"])
+def test_f93_a_path_that_a_database_s_address_cannot_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    odd = tmp_path / name / "project"
+    with pytest.raises(TrackingError, match=r"in its path.*Rename that folder"):
+        store_uri(odd)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    with pytest.raises(TrackingError, match="Rename that folder"):
+        store_uri(odd)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    assert store_uri(odd) == f"sqlite:///{tmp_path}/runs.db"
+
+
+@pytest.mark.parametrize("name", ["a b#c", "100% ä'b\"c&d=e;f"])
+def test_f93_a_store_lies_in_its_project_whatever_the_folder_is_called(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    project = tmp_path / name
+    project.mkdir()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copyfile(empty_store, project / "mlflow.db")
+    folder = waiting_run(project)
+    (line,) = flush(project)
+    assert "records delivered" in line and count_waiting(folder) == 0
+    assert Store(project / "mlflow.db").steps("loss/generator") == STEPS
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+# ----------------------------------------------------------------------------- servers in trouble
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def hanging() -> Iterator[str]:
+    """A server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def failing() -> Iterator[str]:
+    """A server that answers 500 to everything."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(500)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("trouble", ["refused", "hanging", "failing"])
+def test_f60_training_without_a_usable_server_ends_well_and_is_delivered_later(
+    trouble: str,
+    root: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    if trouble != "refused":
+        uri = request.getfixturevalue(trouble)
+    monkeypatch.setattr("cgan.store.address.HTTP_TIMEOUT_S", 1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("http://", "http://me:secret@"))
+    caplog.set_level(logging.INFO)
+
+    began = time.monotonic()
+    with training(root) as tracker:
+        log_steps(tracker)
+        assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < lifecycle.FINISH_S + 3
+
+    folder = runs(root) / "k1"
+    (message,) = [text for text in caplog.messages if "MLflow is away" in text]
+    assert f"{count_waiting(folder)} records wait in {folder}" in message
+    reference = json.loads((root / "models/mlflow_run.json").read_text())
+    assert reference["run_id"] is None
+    assert reference["tracking_uri"] == uri
+    for path in [root / "models/mlflow_run.json", *folder.glob("*.json*")]:
+        assert "secret" not in path.read_text()
+
+    with pytest.raises(TrackingError, match="away"):
+        flush(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    flush(root)
+    store = Store(root / "mlflow.db")
+    assert store.steps("loss/generator") == STEPS
+    assert store.runs()[0][2] == "FINISHED"
+    assert flush(root) == []
+
+
+def test_f60_training_fails_at_once_where_params_ask_for_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    with (
+        pytest.raises(TrackingError, match=r"cannot be used: .*tracking.on_unreachable: spool"),
+        training(root, on_unreachable="fail"),
+    ):
+        raise AssertionError("the training started")
+
+
+@contextlib.contextmanager
+def mlflow_server(root: Path, port: int) -> Iterator[None]:
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    store, artifacts = f"sqlite:///{root / 'server.db'}", str(root / "server-artifacts")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port),
+         "--backend-store-uri", store, "--artifacts-destination", artifacts],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+
+    def is_up() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    try:
+        wait_until(is_up, 60)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_f61_server_killed_and_restarted_in_mid_run_ends_up_with_each_step_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr("cgan.store.address.HTTP_TIMEOUT_S", 2)
+    store = Store(root / "server.db")
+    times = []
+
+    def log(tracker: Run, steps: range) -> None:
+        for step in steps:
+            began = time.monotonic()
+            tracker.log_metrics({"loss/generator": 1 / (step + 1)}, step)
+            if step % 20 == 0:
+                tracker.log_image("previews", np.full((28, 28), step % 256, np.uint8), step)
+            times.append(time.monotonic() - began)
+            time.sleep(0.05)
+
+    with training(root) as tracker:
+        with mlflow_server(root, port):
+            log(tracker, range(100))
+            wait_until(lambda: store.steps("loss/generator"))
+        log(tracker, range(100, 200))
+        with mlflow_server(root, port):
+            log(tracker, range(200, 300))
+            tracker.log_model(a_generator(root / "g.safetensors"), 300, {"digest": "d"})
+            time.sleep(1)
+            wait_until(lambda: count_waiting(runs(root) / "k1") == 0, 60)
+    with mlflow_server(root, port):
+        flush(root)
+    assert store.steps("loss/generator") == list(range(300))
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    steps = Counter(
+        path.name.split("+")[2] for path in (root / "server-artifacts").rglob("images/*.png")
+    )
+    assert steps == {str(step): 1 for step in range(0, 300, 20)}
+    assert store.rows("select name, status from logged_models") == [("generator", 2)]
+    assert max(times) < 0.5
+
+
+def test_a_follower_that_was_started_early_delivers_the_run(root: Path) -> None:
+    early = start_follower()
+    assert early
+    with training(root, early=early) as tracker:
+        log_steps(tracker)
+    assert early._process.returncode == 0
+    store = Store(root / "mlflow.db")
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    assert store.steps("loss/generator") == STEPS
+
+
+def test_a_follower_that_is_told_no_folder_ends_with_its_parent_and_leaves_nothing(
+    root: Path,
+) -> None:
+    before = (root / "mlflow.db").read_bytes()
+    early = start_follower()
+    assert early and early._process.stdin
+    early._process.stdin.close()
+    assert early._process.wait(30) == 0
+    assert [path.name for path in root.iterdir()] == ["mlflow.db"]
+    assert (root / "mlflow.db").read_bytes() == before
+
+
+def test_a_follower_that_was_started_for_another_store_is_not_told_this_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/other.db")
+    early = start_follower()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with training(root, early=early) as tracker:
+        log_steps(tracker)
+    assert early and early._process.stdin and early._process.poll() is None
+    early._process.communicate(timeout=30)
+    assert Store(root / "mlflow.db").steps("loss/generator") == STEPS
+    assert not (root / "other.db").exists()
+
+
+def test_no_follower_is_started_for_a_store_that_cannot_be_used_or_on_a_full_machine(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "mlruns")
+        assert start_follower() is None
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    assert start_follower() is None
+
+
+def test_a_follower_finds_a_folder_with_any_name(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / os.fsdecode(b"a \xff b\nc")
+    odd.mkdir()
+    shutil.copyfile(root / "mlflow.db", odd / "mlflow.db")
+    monkeypatch.setenv("DVC_ROOT", str(odd))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+    with training(root) as tracker:
+        log_steps(tracker)
+    assert Store(root / "mlflow.db").steps("loss/generator") == STEPS
+
+
+# ------------------------------------------------------------------------------ without a store
+
+
+@pytest.mark.slow
+def test_mlflow_experiment_name_names_the_experiment_of_new_runs(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    with training(root) as tracker:
+        log_steps(tracker)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")  # later records stay with their run
+    with lifecycle.reopen(root / "models/mlflow_run.json") as later:
+        later.log_metrics({"quality/fid_judge": 0.5}, STEPS[-1])
+    flush(root)
+    store = Store(root / "mlflow.db")
+    query = "select e.name, r.status from runs r join experiments e using (experiment_id)"
+    assert store.rows(query) == [("mine", "FINISHED")]
+    assert store.steps("quality/fid_judge") == [STEPS[-1]]
+
+
+def test_an_experiment_name_that_mlflow_would_refuse_is_refused_before_the_training(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "x" * 501)
+    refused = pytest.raises(TrackingError, match="has 501 characters, and MLflow takes at most 500")
+    with refused, training(root):
+        pytest.fail("began")
+    assert not runs(root).exists()
+
+
+def test_reopening_without_a_usable_reference_records_nowhere(root: Path) -> None:
+    with lifecycle.reopen(root / "missing.json") as tracker:
+        assert isinstance(tracker, NullTracker)
+    (root / "broken.json").write_text("{")
+    with lifecycle.reopen(root / "broken.json") as tracker:
+        assert isinstance(tracker, NullTracker)
+    assert not runs(root).exists()
+
+
+def test_changed_dvc_lock_alone_is_not_dirty(root: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
+        subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+
+    def tags() -> dict[str, str]:
+        return lifecycle._git_tags(lifecycle._source())
+
+    assert tags() == {}
+    git("init", "-b", "main")
+    for name in ("dvc.lock", "params.yaml"):
+        (root / name).write_text("a")
+    git("add", ".")
+    git("commit", "-m", "first")
+    (root / "dvc.lock").write_text("b")
+    assert (tags()["git.dirty"], tags()["mlflow.source.git.branch"]) == ("false", "main")
+    (root / "params.yaml").write_text("b")
+    assert (tags()["git.dirty"], tags()["git.changed_files"]) == ("true", "params.yaml")
+
+
+def test_recording_loads_no_mlflow_into_the_training(root: Path) -> None:
+    script = f"""
+import sys; sys.path[:0] = {TESTS}
+from pathlib import Path
+from tracked import training, log_steps
+with training(Path.cwd()) as tracker:
+    log_steps(tracker)
+assert "mlflow" not in sys.modules and "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert (runs(root) / "k1" / RECORDS).exists() or Store(root / "mlflow.db").runs()
+
+
+# ------------------------------------------------------------------- whose run a training goes on in
+
+
+def run_keys(root: Path) -> list[str]:
+    query = "select value from tags join runs using (run_uuid) where key = 'cgan.run_key' order by start_time"
+    return [value for (value,) in Store(root / "mlflow.db").rows(query)]
+
+
+def trained(root: Path) -> None:
+    with training(root) as tracker:
+        log_steps(tracker)
+
+
+def test_f48_a_training_that_dvc_did_not_hear_of_ends_again_in_its_run(root: Path) -> None:
+    for _ in range(2):
+        trained(root)
+    store = Store(root / "mlflow.db")
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    assert store.steps("loss/generator") == STEPS
+
+
+def test_a_training_that_dvc_knows_is_trained_anew_in_another_run_and_the_first_still_arrives(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr("cgan.store.address.HTTP_TIMEOUT_S", 1)
+    monkeypatch.setattr(lifecycle, "FINISH_S", 1.0)
+    trained(root)
+    reference = (root / "models/mlflow_run.json").read_bytes()
+    md5 = hashlib.md5(reference, usedforsecurity=False).hexdigest()
+    (root / "dvc.lock").write_text(f"stages: {{train: {{outs: [{{md5: {md5}}}]}}}}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    trained(root)
+    flush(root)
+    assert len(set(run_keys(root))) == 2
+    assert Store(root / "mlflow.db").steps("loss/generator") == sorted(2 * STEPS)
+
+
+def test_an_experiment_and_a_trial_have_a_run_of_their_own_whoever_trained_the_same_before(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = '{"prefect.flow_run_id": "%s", "mlflow.parentRunId": "%s"}'
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", context % ("f-1", "p-1"))
+    trained(root)
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", context % ("f-2", "p-1"))
+    trained(root)
+    assert len(run_keys(root)) == 1, "a flow that is tried again"
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", context % ("f-2", "p-2"))
+    trained(root)
+    monkeypatch.setenv("DVC_EXP_NAME", "tasty-bole")
+    trained(root)
+    assert len(set(run_keys(root))) == 3
+
+
+def test_folders_go_once_their_run_has_ended_and_arrived_or_nobody_goes_on_with_it(
+    root: Path,
+) -> None:
+    trained(root)
+    waiting_run(root, "waits")
+    with pytest.raises(KeyboardInterrupt), training(root, "killed") as tracker:
+        log_steps(tracker)
+        raise KeyboardInterrupt
+
+    def left(age_s: float) -> set[str]:
+        past = time.time() - age_s
+        for path in runs(root).rglob("*"):
+            os.utime(path, (past, past))
+        tidy(runs(root) / "other")
+        return {path.name for path in runs(root).iterdir() if path.is_dir()}
+
+    assert left(FINISHED_S - 60) == {"k1", "waits", "killed"}
+    assert left(FINISHED_S + 60) == {"waits", "killed"}
+    assert left(ABANDONED_S + 60) == {"waits"}
+
+
+def test_a_follower_that_is_killed_costs_no_record(root: Path) -> None:
+    with training(root) as tracker:
+        log_steps(tracker, STEPS[:5])
+        store = Store(root / "mlflow.db")
+        wait_until(lambda: len(store.steps("loss/generator")) == 5)
+        os.kill(cursor(tracker.folder)["follower"], signal.SIGKILL)
+        log_steps(tracker, STEPS[5:])
+    flush(root)
+    assert store.steps("loss/generator") == STEPS
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]

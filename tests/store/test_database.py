@@ -1,0 +1,171 @@
+"""Runs in PostgreSQL: a server of our own, with a password. See tests/postgres.py."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from postgres import PASSWORD, Postgres
+from postgres import postgres as postgres
+from tracked import STEPS, a_generator, log_steps, training
+
+from cgan.errors import TrackingError
+from cgan.files import sha256_of
+from cgan.registry.archive import generator_file
+from cgan.registry.client import open_registry
+from cgan.run.follower import flush
+from cgan.run.records import count_waiting, runs, waiting
+from cgan.store import database
+from cgan.store.address import with_driver
+from cgan.store.database import require_database
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project without a store of its own."""
+    for name in ("MLFLOW_RUN_ID", "DVC_EXP_NAME", "MLFLOW_RUN_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("driver", ["", "asyncpg"])
+def test_a_database_that_cannot_be_used_is_one_message_without_the_password(
+    postgres: Postgres, driver: str
+) -> None:
+    """MLflow would try for 100 seconds, Prefect would end in a traceback."""
+    name = postgres.create()
+    wrong, usable = f"wr@ng{PASSWORD}", postgres.uri(name)
+    require_database(with_driver(usable, driver))
+    away = usable.replace(f":{postgres.port}/", ":9/")
+    for uri, words in (
+        (postgres.uri(name, wrong), 'password authentication failed for user "cgan"'),
+        (postgres.uri("none"), 'database "none" does not exist'),
+        (away, "refused|Connect call failed"),
+        (usable.replace("127.0.0.1", "nobody.invalid"), "[Nn]ame "),
+        (f"{usable}?colour=red", "colour"),
+        (usable.replace("%40", "@"), "each @ of a password is written as %40"),
+        (usable.replace(f":{postgres.port}/", ":port/"), "invalid literal"),
+    ):  # fmt: skip
+        began = time.monotonic()
+        with pytest.raises(TrackingError, match=words) as caught:
+            require_database(with_driver(uri, driver), "THE_VARIABLE")
+        assert str(caught.value).startswith("THE_VARIABLE: connecting to postgresql+")
+        assert "wr@ng" not in str(caught.value) and PASSWORD[:4] not in str(caught.value)
+        assert time.monotonic() - began < 4
+
+
+@pytest.mark.slow
+def test_a_database_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "CONNECT_S", 2)  # libpq's least
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        for driver in ("", "asyncpg"):
+            began = time.monotonic()
+            uri = f"postgresql://me:secret@127.0.0.1:{silent.getsockname()[1]}/runs"
+            with pytest.raises(TrackingError, match=r"timeout|TimeoutError"):
+                require_database(with_driver(uri, driver))
+            assert time.monotonic() - began < 4
+
+
+def test_a_run_is_kept_in_postgresql_with_its_model(
+    postgres: Postgres, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is empty at first."""
+    name = postgres.create()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres.uri(name))
+    with training(root) as tracker:
+        log_steps(tracker)
+        tracker.log_model(a_generator(root / "g.safetensors"), 500, {"digest": "d"})
+    flush(root)
+    assert waiting(root) == []
+    steps = "select step from metrics where key = 'loss/generator' order by step"
+    assert postgres.rows(name, steps) == [[str(step)] for step in STEPS]
+    runs = postgres.rows(name, "select run_uuid, status from runs")
+    assert [status for _, status in runs] == ["FINISHED"]
+    assert len(list((root / "mlartifacts").rglob("images/*.png"))) == 1
+    with open_registry("cgan") as registry:
+        assert registry.shown == f"postgresql+psycopg2://cgan@127.0.0.1:{postgres.port}/{name}"
+        version, new = registry.register(runs[0][0], {})
+        assert new and registry.promote(version.number, instead_of=None, why="the first")
+    with generator_file("models:/cgan@champion") as path:
+        assert sha256_of(path) == sha256_of(root / "g.safetensors")
+    reference = (root / "models/mlflow_run.json").read_text()
+    assert f'"postgresql+psycopg2://cgan@127.0.0.1:{postgres.port}/{name}"' in reference
+    written = [path.read_bytes() for path in root.rglob("*") if path.is_file()]
+    for secret in (PASSWORD, postgres.uri(name).split(":")[2].split("@")[0]):
+        assert not any(secret.encode() in content for content in written)
+        assert secret not in postgres.dump(name)
+
+
+@pytest.mark.slow
+def test_f61_a_database_that_is_killed_in_mid_run_ends_up_with_each_step_once(
+    postgres: Postgres,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    name = postgres.create()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres.uri(name))
+    folder = runs(root) / "k1"
+
+    def delivered() -> None:
+        deadline = time.monotonic() + 60
+        while count_waiting(folder):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    with training(root) as tracker:
+        log_steps(tracker, list(range(1, 101)))
+        delivered()
+        postgres.stop()
+        log_steps(tracker, list(range(101, 201)))
+        time.sleep(6)  # a delivery is tried
+        assert count_waiting(folder)
+        postgres.start()
+        log_steps(tracker, list(range(201, 301)))
+        delivered()
+    flush(root)
+    steps = postgres.rows(
+        name, "select step from metrics where key = 'loss/generator' order by step"
+    )
+    assert steps == [[str(step)] for step in range(1, 301)]
+    assert postgres.rows(name, "select status from runs") == [["FINISHED"]]
+    assert not folder.exists(), "nothing was refused"
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_tables_of_one_empty_database(
+    postgres: Postgres, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = postgres.create()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres.uri(name))
+    monkeypatch.setenv("DVC_ROOT", os.fspath(root))
+
+    def record(key: str) -> None:
+        with training(root, key) as tracker:
+            log_steps(tracker)
+
+    threads = [threading.Thread(target=record, args=(key,)) for key in ("k1", "k2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    flush(root)
+    assert len(postgres.rows(name, "select run_uuid from runs where status = 'FINISHED'")) == 2
+    assert len(postgres.rows(name, "select name from experiments where name = 'cgan'")) == 1

@@ -1,0 +1,102 @@
+"""A store that MLflow's server keeps for all: files go by way of the server, and older ones stay readable."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tracked import a_generator, log_steps, training
+from tracked import root as root
+
+from cgan.errors import TrackingError
+from cgan.files import sha256_of
+from cgan.registry.archive import generator_file
+from cgan.run.follower import flush
+from cgan.store.address import open_store, store_uri
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+@pytest.fixture
+def served(root: Path) -> Iterator[str]:
+    """`cgan ui` on the project's sqlite file, as a shared store."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    log = (root / "ui.log").open("w")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)],
+        env={**os.environ, "MLFLOW_BACKEND_STORE_URI": "sqlite:///mlflow.db"},
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    site = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                with urllib.request.urlopen(f"{site}/health", timeout=1):
+                    break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.2)
+        yield site
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        log.close()
+
+
+def recorded(root: Path, key: str, experiment: str) -> str:
+    """The id of a run with a picture and a model."""
+    with training(root, key, experiment=experiment) as tracker:
+        log_steps(tracker)
+        tracker.log_model(a_generator(root / "g.safetensors"), 500, {"digest": "d"})
+    flush(root)  # a busy machine does not deliver all in time
+    client, number = open_store(store_uri(root), root, experiment)
+    [run] = client.search_runs([number], f"tags.`cgan.run_key` = '{key}'")
+    return str(run.info.run_id)
+
+
+def test_runs_of_before_open_and_new_experiments_keep_files_behind_the_server(
+    root: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = f"sqlite:///{root}/mlflow.db"
+    former = recorded(root, "k1", "former")
+    site = request.getfixturevalue("served")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", site)
+    runs = [former, recorded(root, "k2", "former"), recorded(root, "k3", "new")]
+    client, _ = open_store(site, root, "new")
+    places = [client.get_run(run).info.artifact_uri.partition(":")[0] for run in runs]
+    assert places == ["file", "file", "mlflow-artifacts"]
+    for run in runs:
+        [picture] = [
+            each.path for each in client.list_artifacts(run, "images") if each.path.endswith("png")
+        ]
+        query = urllib.parse.urlencode({"run_uuid": run, "path": picture})
+        with urllib.request.urlopen(f"{site}/get-artifact?{query}") as answer:  # as pages do
+            assert answer.read().startswith(b"\x89PNG")
+        with generator_file(f"runs:/{run}/generator") as path:
+            assert sha256_of(path) == sha256_of(root / "g.safetensors")
+    # Without the server, the database is no way to its files.
+    open_store(own, root, "former")
+    with pytest.raises(
+        TrackingError, match=r"files of experiment `new` go through MLflow's server"
+    ):
+        open_store(own, root, "new")

@@ -1,0 +1,300 @@
+"""MLFLOW_TRACKING_URI and MLFLOW_BACKEND_STORE_URI: what they lead to, and what may be shown of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tracked import root as root
+
+from cgan.errors import TrackingError
+from cgan.store import address
+from cgan.store.address import (
+    artifact_root,
+    is_absent,
+    kind_of,
+    served_store,
+    store_uri,
+    with_driver,
+    without_credentials,
+)
+from cgan.store.server import require_meant, serve_ui, site_of
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_BACKEND_STORE_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # our code sets them; put back afterwards
+
+
+@pytest.mark.parametrize(
+    ("uri", "kind"),
+    [
+        ("sqlite:///mlflow.db", "sqlite"),
+        ("sqlite:////data/runs.db", "sqlite"),
+        ("SQLite+pysqlite:////data/runs.db", "sqlite"),
+        ("postgresql://db/runs", "database"),
+        ("postgres://db/runs", "database"),
+        ("postgresql+psycopg2://me:pw@db:5432/runs", "database"),
+        ("postgresql:///runs?host=/run/postgresql", "database"),
+        ("mysql+pymysql://db/runs", "unknown"),
+        ("http://127.0.0.1:5000", "server"),
+        ("https://me:pw@runs.example.org/mlflow", "server"),
+        ("databricks", "server"),
+        ("databricks://profile", "server"),
+        ("databricks-uc://profile", "unknown"),
+        ("", "folder"),
+        ("./mlruns", "folder"),
+        ("/data/mlruns", "folder"),
+        ("file:///data/mlruns", "folder"),
+        ("file:mlruns", "folder"),
+        ("htpp://127.0.0.1:5000", "unknown"),
+        ("s3://bucket/runs", "unknown"),
+        ("localhost:5000", "unknown"),
+    ],
+)
+def test_an_address_leads_where_its_scheme_says(uri: str, kind: str) -> None:
+    assert kind_of(uri) == kind
+
+
+def test_a_plugin_s_scheme_is_a_server_once_it_is_installed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "ours://runs")
+    with pytest.raises(TrackingError, match=r"scheme `ours`, which is not supported"):
+        store_uri(root)
+
+    plugin = EntryPoint("ours", "x", "mlflow.tracking_store")
+    monkeypatch.setattr(
+        address, "entry_points", lambda group: [plugin] if group == plugin.group else []
+    )
+    assert store_uri(root) == "ours://runs" and kind_of("ours://runs") == "server"
+
+
+def test_store_is_in_the_project_unless_the_environment_names_another(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store_uri(root) == f"sqlite:///{root}/mlflow.db"
+    for given, meant in (
+        ("sqlite:///runs.db", f"sqlite:///{root}/runs.db"),
+        ("SQLite+pysqlite:///runs.db", f"sqlite:///{root}/runs.db"),
+        ("sqlite:////data/runs.db", "sqlite:////data/runs.db"),
+        (
+            "postgres://me:pw@db/runs?ssl=require",
+            "postgresql+psycopg2://me:pw@db/runs?sslmode=require",
+        ),
+        ("postgresql+psycopg://db/runs", "postgresql+psycopg://db/runs"),
+        ("databricks://profile", "databricks://profile"),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+        assert store_uri(root) == meant
+
+
+@pytest.mark.parametrize("uri", ["http://me:p%40w@host:5/x", "HTTPS://me:p@w@host/x"])
+def test_a_server_s_password_goes_where_mlflow_looks_and_leaves_the_address(
+    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert store_uri(root) == without_credentials(uri)
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me"
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "p@w"
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://me:secret@host:5/x", "https://host:5/x"),
+        ("https://token@host/x", "https://host/x"),
+        ("http://me:sec/ret@host:5/x", "http://host:5/x"),
+        ("http://host:5000/x@y", "http://host:5000/x@y"),
+        ("http://[::1]:5000/x", "http://[::1]:5000/x"),
+        ("me:secret@host:5000", "host:5000"),
+        ("postgresql://me:secret@host/db", "postgresql://me@host/db"),
+        ("postgresql://me:s@e/c?r:e#t@host:5432/db", "postgresql://me@host:5432/db"),
+        ("postgresql://me:12/34@host/db", "postgresql://me@host/db"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("postgresql://host:5432/db", "postgresql://host:5432/db"),
+        (
+            "postgresql:///db?host=/run&password=secret&connect_timeout=3",
+            "postgresql:///db?host=/run&connect_timeout=3",
+        ),
+        ("sqlite:////data/a@b/runs.db", "sqlite:////data/a@b/runs.db"),
+        ("/home/me@work/mlruns", "/home/me@work/mlruns"),
+        ("databricks", "databricks"),
+        ("", ""),
+    ],
+)
+def test_what_is_shown_of_an_address_has_no_password(uri: str, shown: str) -> None:
+    assert without_credentials(uri) == shown
+
+
+def test_no_refusal_shows_a_password(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for uri in (
+        "me:secret@host:5000",
+        "htpp://me:secret@host",
+        "uc://me:secret@x",
+        "secret@host/x",
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(TrackingError) as caught:
+            store_uri(root)
+        assert "secret" not in str(caught.value)
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "http://me:secret@host")
+    with pytest.raises(
+        TrackingError, match=r"is http://host, a server\. Set it to that server's d"
+    ):
+        served_store(root)
+
+
+def test_an_address_gets_the_driver_of_whoever_connects() -> None:
+    for given in ("postgres://a/b", "postgresql://a/b", "PostgreSQL+asyncpg://a/b"):
+        assert with_driver(given) == "postgresql+psycopg2://a/b"
+        assert with_driver(given, "asyncpg") == "postgresql+asyncpg://a/b"
+    assert with_driver("postgresql://a/b?x=1&sslmode=require", "asyncpg") == (
+        "postgresql+asyncpg://a/b?x=1&ssl=require"
+    )
+    for other in ("postgresql+psycopg://a", "sqlite+aiosqlite:///a", "http://a", ""):
+        assert with_driver(other) == other
+
+
+def test_f63_folder_as_store_is_refused_with_the_migration_command(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for uri in ("file:///data/mlruns", "file:mlruns", "./mlruns"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(TrackingError, match=r"mlflow migrate-filestore --source \S*mlruns "):
+            store_uri(root)
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("localhost:5000", r"without a scheme\. Set it to http://localhost:5000, or https"),
+        ("127.0.0.1:5000/mlflow", r"Set it to http://127\.0\.0\.1:5000/mlflow"),
+    ],
+)
+def test_what_is_no_store_is_refused_in_words(
+    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str, words: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError, match=words):
+        store_uri(root)
+
+
+# MLflow's server
+
+
+def served(
+    root: Path, monkeypatch: pytest.MonkeyPatch, *more: Any
+) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment that `cgan ui` becomes."""
+    became: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *all_: became.extend(all_))
+    serve_ui(root, 0, "cgan", *more)
+    return became[1], became[2]
+
+
+def test_clients_know_the_server_of_a_shared_store_only(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "sqlite:///mlflow.db")
+    with pytest.raises(TrackingError, match=r"Set MLFLOW_TRACKING_URI to the server's address"):
+        store_uri(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert store_uri(root) == "http://127.0.0.1:5000"
+    assert served_store(root) == f"sqlite:///{root}/mlflow.db"
+    command, environment = served(root, monkeypatch)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{root}/mlflow.db"
+    assert environment["MLFLOW_DEFAULT_ARTIFACT_ROOT"] == "mlflow-artifacts:/"
+    assert environment["MLFLOW_ARTIFACTS_DESTINATION"] == (root / "mlartifacts").as_uri()
+    assert "sqlite" not in " ".join(command)
+    monkeypatch.setenv("MLFLOW_ARTIFACTS_DESTINATION", "s3://bucket/runs")
+    assert served(root, monkeypatch)[1]["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://bucket/runs"
+
+
+def test_the_project_s_own_store_keeps_files_in_a_folder_that_each_writes_to(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, environment = served(root, monkeypatch)
+    assert environment["MLFLOW_DEFAULT_ARTIFACT_ROOT"] == (root / "mlartifacts").as_uri()
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "s3://bucket/runs")
+    assert artifact_root("postgresql://db/runs", root) == "s3://bucket/runs"
+    assert artifact_root(f"sqlite:///{root}/mlflow.db", root) == (root / "mlartifacts").as_uri()
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "mlflow-artifacts:/")  # a server's setting
+    assert artifact_root("postgresql://db/runs", root) == (root / "mlartifacts").as_uri()
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("http://host:5/x", r"names a server, http://host:5/x: open that in a browser"),
+        ("databricks", r"names a server, databricks: its pages are its provider's"),
+    ],
+)
+def test_the_pages_of_a_server_are_its_own(
+    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str, words: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError, match=words):
+        serve_ui(root, 0, "cgan")
+
+
+def test_a_server_that_others_can_reach_has_to_be_meant(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TrackingError, match=r"others than this machine .* --allow-remote"):
+        served(root, monkeypatch, "0.0.0.0")
+    for host in ("127.0.0.1", "localhost", "127.0.0.2"):
+        require_meant(host, allow_remote=False)
+    for host in ("203.0.113.9", "nobody.invalid", "a b"):
+        with pytest.raises(TrackingError, match=r"no address of this machine"):
+            require_meant(host, allow_remote=True)
+    command, environment = served(root, monkeypatch, "0.0.0.0", True)
+    assert command[command.index("--host") + 1] == "0.0.0.0"
+    assert f"{socket.gethostname()}:0" in environment["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    origins = environment["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+    assert f"http://{socket.gethostname()}:0" in origins and "*" not in "".join(origins)
+    assert "MLFLOW_SERVER_ALLOWED_HOSTS" not in served(root, monkeypatch)[1]
+
+
+def test_a_server_is_asked_where_it_listens() -> None:
+    assert site_of("10.0.0.1", 5) == "http://10.0.0.1:5"
+    assert site_of("0.0.0.0", 5) == site_of("::", 5) == "http://127.0.0.1:5"
+    assert site_of("fd00::1", 5) == "http://[fd00::1]:5"
+
+
+# Files of runs
+
+
+def experiment(location: str) -> Any:
+    return SimpleNamespace(name="cgan", artifact_location=location)
+
+
+def test_files_that_would_not_arrive_are_refused(tmp_path: Path) -> None:
+    require = address.require_files
+    with pytest.raises(TrackingError, match=r"set MLFLOW_TRACKING_URI to its address"):
+        require("postgresql://db/runs", experiment("mlflow-artifacts:/1"))
+    with pytest.raises(
+        TrackingError, match=r"a folder of the server's machine, /nowhere/mlartifacts"
+    ):
+        require("http://203.0.113.9:5000", experiment("file:///nowhere/mlartifacts"))
+    require("http://127.0.0.1:5000", experiment("file:///nowhere/mlartifacts"))
+    require("http://203.0.113.9:5000", experiment(tmp_path.as_uri()))  # a shared disk
+    require("http://203.0.113.9:5000", experiment("mlflow-artifacts:/1"))
+    require("http://203.0.113.9:5000", experiment("s3://bucket/1"))
+    require("postgresql://db/runs", experiment("file:///nowhere/mlartifacts"))
+    require("databricks", experiment("dbfs:/databricks/1"))
+
+
+def test_only_a_sqlite_file_can_be_absent(tmp_path: Path) -> None:
+    assert is_absent(f"sqlite:///{tmp_path}/none.db")
+    (tmp_path / "some.db").touch()
+    assert not is_absent(f"sqlite:///{tmp_path}/some.db")
+    assert not is_absent("postgresql://127.0.0.1:9/runs") and not is_absent("http://127.0.0.1:9")
