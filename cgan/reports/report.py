@@ -17,6 +17,8 @@ UI = "http://127.0.0.1:5000"  # of `make ui`
 
 def summary() -> str:
     """Raises CganError while the pipeline has not run."""
+    if not NUMBERS.is_file():
+        raise CganError(f"{NUMBERS}: not found. Run the pipeline first: `make repro`.")
     try:
         return _summary()
     except (KeyError, TypeError, ValueError, AttributeError):
