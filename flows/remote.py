@@ -215,6 +215,7 @@ def publish(branch: str, message: str) -> str:
     """
     quiet = ("-c", "core.hooksPath=/dev/null")
     try:
+        git.git("read-tree", "HEAD")  # without what DVC has staged
         git.git("add", "--", *(path for path in PUBLISHED if path.is_file()))
         tree = git.git("write-tree").decode().strip()
         commit = (
