@@ -213,8 +213,8 @@ def publish(branch: str, message: str) -> str:
 
     The branch is this run's alone: what an earlier attempt left there is replaced. Raises RemoteError.
     """
-    quiet = ("-c", "core.hooksPath=/dev/null")
     try:
+        git.git("read-tree", "HEAD")  # without what DVC has staged
         git.git("add", "--", *(path for path in PUBLISHED if path.is_file()))
         tree = git.git("write-tree").decode().strip()
         commit = (
@@ -222,8 +222,8 @@ def publish(branch: str, message: str) -> str:
             .decode()
             .strip()
         )
-        target = f"{commit}:refs/heads/{branch}"
-        git.git_remote(*quiet, "push", "--quiet", "--force", "origin", target)
+        push = ("-c", "core.hooksPath=/dev/null", "push", "--quiet", "--force", "origin")
+        git.git_remote(*push, f"{commit}:refs/heads/{branch}")
     except git.GitError as error:
         raise RemoteError(f"origin did not take branch {branch}: {_reason(str(error))}") from None
     return f"origin has branch {branch}, at {commit[:12]}."
