@@ -54,6 +54,7 @@ def repo(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return folder
 
 
+@pytest.mark.slow
 def test_f54_the_advice_on_a_full_disk_keeps_the_results_of_experiments(repo: Path) -> None:
     Path("params.yaml").write_text("x: 1")
     Path("dvc.yaml").write_text(PIPELINE.replace("hello", "${x}"))

@@ -548,6 +548,7 @@ def test_an_unknown_stage_is_refused_with_the_known_ones(prefect: None, repo: Pa
     )
 
 
+@pytest.mark.slow
 def test_f71_a_flow_waits_for_another_repro_and_then_finds_all_done(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -633,6 +634,7 @@ def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
     assert psutil.wait_procs(children, timeout=5)[1] == []
 
 
+@pytest.mark.slow
 def test_a_killed_flow_leaves_no_temporary_server(repo: Path, tmp_path: Path) -> None:
     process = command(SLOW="download", PREFECT_HOME=str(tmp_path / "prefect"))
     assert process.stdout

@@ -300,6 +300,7 @@ def test_after_a_run_that_failed_the_stages_that_ended_are_pushed(
     assert repro_stage("download", quiet, pull=True) is Outcome.RESTORED
 
 
+@pytest.mark.slow
 def test_a_run_of_some_stages_pushes_theirs_though_dvc_lock_names_others_that_are_not_here(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,6 +422,7 @@ def told() -> str | None:
     return remote.check(found)
 
 
+@pytest.mark.slow
 def test_results_travel_over_ssh(
     server: ssh.SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_stage_that_fails_is_told_in_its_own_words(
     assert "row 17, column pixel12" in seen.words
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_goes_on_where_it_was(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:

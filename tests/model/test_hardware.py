@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 
+@pytest.mark.slow
 def test_no_stage_that_trains_imports_torchs_compiler() -> None:
     """It takes longer than the whole of some stages."""
     script = """

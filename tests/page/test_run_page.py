@@ -370,6 +370,7 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page, names: list[s
     assert all(words in text for words in (*HOSTILE, *names))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("finished")
 def test_a_run_that_has_not_reached_mlflow_is_told_with_what_delivers_it(page: Page) -> None:
     write_json(RUN_REFERENCE, json.loads(RUN_REFERENCE.read_text()) | {"run_id": None})

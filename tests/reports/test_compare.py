@@ -105,6 +105,7 @@ def test_numbers_of_different_passports_are_not_compared_and_the_reason_is_told(
     assert len(data["runs"][0]["previews"]) == 3, "pictures are shown all the same"
 
 
+@pytest.mark.slow
 def test_in_a_browser_both_films_go_by_one_slider(page: Path, tmp_path: Path) -> None:
     def hostile(run: dict[str, Any]) -> None:
         run["title"] = "</script><img src=x onerror=\"document.title='hacked'\">"

@@ -20,6 +20,7 @@ from cgan.reports.label_errors import find_label_errors
 from cgan.stages import validate
 
 
+@pytest.mark.slow
 def test_planted_errors_are_listed_by_the_lines_in_which_they_stand(project: Path) -> None:
     images, labels = make_images(per_class=40)
     images = (images % 32 + 100 * labels[:, None, None, None]).astype(np.uint8)

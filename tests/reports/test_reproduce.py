@@ -124,6 +124,7 @@ def project(trained: tuple[Project, str], tmp_path: Path) -> Iterator[Project]:
     store.write_bytes(before)
 
 
+@pytest.mark.slow
 def test_what_a_run_was_made_from_is_at_the_run_and_no_secret_is(
     project: Project, trained: tuple[Project, str]
 ) -> None:
@@ -195,6 +196,7 @@ def test_how_far_a_repeated_stage_is_is_passed_on(tmp_path: Path) -> None:
     assert said == ["  judge: step 9 of 12 · 3 s left"]
 
 
+@pytest.mark.slow
 def test_data_that_is_nowhere_is_told_with_all_places(
     project: Project, trained: tuple[Project, str], tmp_path: Path
 ) -> None:
@@ -220,6 +222,7 @@ def test_a_commit_that_is_gone_is_told(project: Project, trained: tuple[Project,
     assert f"commit {'0' * 40} is neither in {project.folder} nor" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_from_uncommitted_code_is_refused_with_the_way_to_its_patch(
     project: Project, trained: tuple[Project, str]
 ) -> None:

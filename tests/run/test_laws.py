@@ -235,7 +235,7 @@ class Deliveries(RuleBasedStateMachine):
 
 
 Deliveries.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=20, deadline=None, derandomize=True
+    max_examples=20, stateful_step_count=20, deadline=None, derandomize=True
 )
 TestEachRecordArrivesOnce = Deliveries.TestCase
 
@@ -254,7 +254,7 @@ class KilledAt:
 
 
 @settings(
-    max_examples=12,
+    max_examples=6,
     deadline=None,
     derandomize=True,
 )

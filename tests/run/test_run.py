@@ -352,6 +352,7 @@ def test_f46_killed_training_is_resumed_in_its_own_run(root: Path) -> None:
     assert count_waiting(folder) == 0
 
 
+@pytest.mark.slow
 def test_a_training_resumes_in_its_run_whatever_changed_in_sections_that_it_does_not_read(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -409,6 +410,7 @@ def test_an_evaluation_is_shown_at_the_latest_model_of_the_run(root: Path) -> No
     assert Store(root / "mlflow.db").rows(query) == [("new",)]
 
 
+@pytest.mark.slow
 def test_a_model_that_is_a_pickle_is_not_loaded_from_the_store(root: Path) -> None:
     code = """
 import warnings; warnings.simplefilter("ignore")
@@ -778,6 +780,7 @@ def test_a_follower_that_is_told_no_folder_ends_with_its_parent_and_leaves_nothi
     assert (root / "mlflow.db").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_follower_that_was_started_for_another_store_is_not_told_this_run(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_database_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyP
             assert time.monotonic() - began < 4
 
 
+@pytest.mark.slow
 def test_a_run_is_kept_in_postgresql_with_its_model(
     postgres: Postgres, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

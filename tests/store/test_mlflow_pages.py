@@ -56,6 +56,7 @@ def constant(page: str, name: str) -> Any:
     return json.loads(found[1])
 
 
+@pytest.mark.slow
 def test_the_bare_address_leads_a_new_browser_to_the_runs(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     _, experiment = open_store(uri, tmp_path, "mine")
@@ -68,6 +69,7 @@ def test_the_bare_address_leads_a_new_browser_to_the_runs(tmp_path: Path) -> Non
     assert page.index("Storage.prototype.getItem") < page.index("static-files/static/js/main")
 
 
+@pytest.mark.slow
 def test_an_experiment_of_before_gets_the_columns_and_keeps_its_id(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client, experiment = open_store(uri, tmp_path, "mine")

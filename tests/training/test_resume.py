@@ -324,6 +324,7 @@ def starved(
     return run(project, sys.executable, "-c", code, check=False)
 
 
+@pytest.mark.slow
 def test_f50_no_memory_is_told_with_advice_and_the_training_can_be_resumed(repo: Path) -> None:
     kept = int(TRAIN["save_every"]) * 2
     hungry = (
