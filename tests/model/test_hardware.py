@@ -12,6 +12,8 @@ def test_no_stage_that_trains_imports_torchs_compiler() -> None:
     script = """
 import sys, torch
 from cgan.data.dataset import Dataset
+import pytest
+
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.training.fitting import filled
 from cgan.params.reading import load_params
