@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 @pytest.mark.slow
 def test_no_stage_that_trains_imports_torchs_compiler() -> None:
