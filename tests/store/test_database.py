@@ -146,7 +146,7 @@ def test_f61_a_database_that_is_killed_in_mid_run_ends_up_with_each_step_once(
     )
     assert steps == [[str(step)] for step in range(1, 301)]
     assert postgres.rows(name, "select status from runs") == [["FINISHED"]]
-    assert not folder.exists(), "nothing was refused"
+    assert not (folder / "rejected.jsonl").exists()
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
