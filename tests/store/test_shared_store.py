@@ -70,7 +70,7 @@ def recorded(root: Path, key: str, experiment: str) -> str:
         tracker.log_model(a_generator(root / "g.safetensors"), 500, {"digest": "d"})
     flush(root)  # a busy machine does not deliver all in time
     client, number = open_store(store_uri(root), root, experiment)
-    [run] = client.search_runs([number], f"tags.`cgan.run_key` = '{key}'")
+    [run] = client.search_runs([number], f"tags.`cgan.run_key` = '{tracker.info.run_key}'")
     return str(run.info.run_id)
 
 
