@@ -21,7 +21,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.params.reading import load_params
-from cgan.project import CSV_SOURCE, SCHEDULED_WORK
+from cgan.project import CSV_SOURCE
 from cgan.quality.table import METRICS
 from cgan.registry.client import Registry, open_registry
 from cgan.registry.history import CHAMPION, REEVALUATION, SUMMARY, Version
@@ -143,13 +143,12 @@ def _numbers(run: Any) -> str:
 
 
 def _data(root: Path) -> Said:
-    for row, folder in {"Data": root, "of scheduled runs": root / SCHEDULED_WORK}.items():
-        if (folder / CSV_SOURCE).exists():
-            data = read_json(folder / CSV_SOURCE)
-            what = f"{data['rows']:,} rows of {data['source']}: {data['origin']}"
-            yield row, line(what, f"sha256 {data['sha256'][:12]}")
-        elif folder == root:
-            yield row, "not fetched yet: `make repro`"
+    if not (root / CSV_SOURCE).exists():
+        yield "Data", "not fetched yet: `make repro`"
+        return
+    data = read_json(root / CSV_SOURCE)
+    what = f"{data['rows']:,} rows of {data['source']}: {data['origin']}"
+    yield "Data", line(what, f"sha256 {data['sha256'][:12]}")
 
 
 def _waiting(root: Path) -> Said:
