@@ -346,7 +346,7 @@ def is_finished(folder: Path) -> bool:
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of this file; False where another process does and `wait` is off."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as lock:
+    with path.open("a", encoding="utf-8") as lock:  # who holds it may have written its number there
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -358,22 +358,20 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
 def set_aside(folder: Path) -> None:
     """Make room for another training of the same fingerprint; what still waits there is sent from its new
     place."""
-    with locked(
-        folder / LOCK
-    ):  # else a follower that is still at work would go on in the new folder
+    # A follower that is still at work would go on in the new folder.
+    with locked(folder / LOCK):
         folder.rename(folder.with_name(f"{folder.name}-{RunInfo.load(folder).run_key[:8]}"))
 
 
 def tidy(folder: Path) -> None:
     """Remove the folders beside this one of runs that have ended and arrived, or that nobody goes on with."""
-    for other in folder.parent.glob("*/"):
+    for other in set(folder.parent.glob("*/")) - {folder}:
         with contextlib.suppress(OSError), locked(training_lock(other), wait=False) as free:
             age_s = time.time() - max(path.stat().st_mtime for path in (other, *other.glob("*")))
             kept_s = FINISHED_S if is_finished(other) else ABANDONED_S
-            if free and other != folder and age_s > kept_s and not count_waiting(other):
-                (other / RECORDS).unlink(
-                    missing_ok=True
-                )  # the rest, if this is cut off, has nothing to send
+            if free and age_s > kept_s and not count_waiting(other):
+                # First what could be sent: the rest may be cut off.
+                (other / RECORDS).unlink(missing_ok=True)
                 shutil.rmtree(other)
 
 
