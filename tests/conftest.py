@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from synthetic import make_images, write_csv
 
 # Tensors are tiny here: threads would only wait for one another, spinning beside other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts jobs in the background with Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Your production is not a test's to write to, nor your channel to post in.
 for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "CGAN_WEBHOOK_URL", "CGAN_MLFLOW_PAGE"):
