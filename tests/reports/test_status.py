@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import MLFLOWS_OWN_WARNINGS, ROOT
 from rich.console import Console
 
 from cgan.errors import CganError
@@ -26,13 +26,7 @@ from cgan.reports.status import status
 from cgan.run.records import Run, RunInfo, runs
 from cgan.store.address import store_uri
 
-pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
-]
+pytestmark = MLFLOWS_OWN_WARNINGS
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]deconv[/red]"
 
 

@@ -27,7 +27,7 @@ import numpy as np
 import pytest
 import torch
 import tracked
-from conftest import ROOT
+from conftest import MLFLOWS_OWN_WARNINGS, ROOT
 from tracked import DATASET, PARAMS, STEPS, Store, a_generator, log_steps, training
 from tracked import root as root
 
@@ -49,13 +49,7 @@ from cgan.run.records import (
 from cgan.run.tracker import NullTracker
 from cgan.store.address import make_store, store_uri
 
-pytestmark = [  # MLflow's own: connections left to the garbage collector, hints of its own classes
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
-]
+pytestmark = MLFLOWS_OWN_WARNINGS
 
 
 def waiting_run(root: Path, key: str = "k1", uri: str | None = None) -> Path:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import MLFLOWS_OWN_WARNINGS
 from postgres import PASSWORD, Postgres
 from postgres import postgres as postgres
 from tracked import STEPS, a_generator, log_steps, training
@@ -24,12 +25,7 @@ from cgan.store import database
 from cgan.store.address import with_driver
 from cgan.store.database import require_database
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = MLFLOWS_OWN_WARNINGS
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import MLFLOWS_OWN_WARNINGS
 from tracked import a_generator, log_steps, training
 from tracked import root as root
 
@@ -23,13 +24,7 @@ from cgan.registry.archive import generator_file
 from cgan.run.follower import flush
 from cgan.store.address import open_store, store_uri
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = [pytest.mark.slow, *MLFLOWS_OWN_WARNINGS]
 
 
 @pytest.fixture
