@@ -21,10 +21,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Your production is not a test's to write to, nor your channel to post in.
-FOREIGN = (
-    "PREFECT_API_URL PREFECT_PROFILE CGAN_WEBHOOK_URL CGAN_MLFLOW_PAGE MLFLOW_BACKEND_STORE_URI"
-)
-for name in (*FOREIGN.split(), "PREFECT_SERVER_DATABASE_CONNECTION_URL"):
+for name in (
+    *("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_SERVER_DATABASE_CONNECTION_URL"),
+    *("CGAN_WEBHOOK_URL", "CGAN_MLFLOW_PAGE", "MLFLOW_BACKEND_STORE_URI"),
+):
     os.environ.pop(name, None)
 
 ROOT = Path(__file__).resolve().parent.parent
