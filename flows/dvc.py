@@ -1,4 +1,4 @@
-"""One DVC stage, reproduced in a process group of its own. Knows DVC's command line, not Prefect.
+"""DVC stages, reproduced in a process group of their own. Knows DVC's command line, not Prefect.
 
 DVC is called as a subprocess: its Python API would hide the stage's output from whoever asks, and a
 crash of a stage would be a crash of ours.
@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -107,6 +107,93 @@ def choose(stages: Sequence[Stage], names: Sequence[str] | None) -> list[Stage]:
     return [stage for stage in stages if not names or stage.name in names]
 
 
+class Repro:
+    """Stages reproduced by as few `dvc repro` as will do, for each takes a second to start.
+
+    `stage` follows DVC to the end of one stage; DVC goes on with the next meanwhile, but not beyond a stage
+    in `stops`. With `pull`, results that DVC's remote has are fetched and not made again; where the remote
+    is away, a warning says so, and the stages run. `close` ends what still runs.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        stops: Collection[str] = (),
+        pull: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.names, self.stops, self.pull, self.env = list(names), stops, pull, env
+        self._process: subprocess.Popen[str] | None = None
+        self._ahead: list[str] = []  # the line with which the next stage began
+
+    def stage(self, name: str, relay: Callable[[str], None], *, force: bool = False) -> Outcome:
+        """`relay` gets each line of the stage as it comes.
+
+        Raises BusyError when another DVC process works here, StageError with the stage's own message when
+        it ends with an error. On any exception, signals turned into one included, the whole process group
+        is ended before it leaves: DVC alone would die and leave the training running.
+        """
+        process = self._process = self._process or self._start(name, relay, force)
+        lines: list[str] = []
+        code = 0
+        try:
+            for line in self._until_the_next(process, name):
+                lines.append(line)
+                relay(line)
+            if not self._ahead:
+                code = process.wait()
+        except BaseException:
+            self.close(relay)
+            raise
+        if not self._ahead:
+            self._forget()
+        outcome = _outcome(name, lines)
+        if code and self.pull and outcome is not Outcome.RAN and not _busy("\n".join(lines)):
+            relay(
+                f"WARNING: {name}: nothing came from DVC's remote: {own_words(lines)}. It is made here."
+            )
+            self.pull = False
+            return self.stage(name, relay, force=force)
+        if code:
+            raise _failure(code, lines)
+        if outcome:
+            return outcome
+        raise StageError(
+            f"`dvc repro {name}` said neither that it ran nor that it skipped the stage. "
+            f"Is this version of DVC known here? Its output:\n" + "\n".join(lines)
+        )
+
+    def _start(self, name: str, relay: Callable[[str], None], force: bool) -> subprocess.Popen[str]:
+        forget_dead_holders(relay)
+        batch = self.names[self.names.index(name) :]
+        ends = [i for i, each in enumerate(batch, 1) if force or each in self.stops]
+        arguments = ["repro", "--single-item", *batch[: ends[0] if ends else None]]
+        arguments += ["--force"] * force + ["--pull"] * self.pull
+        return _start(_dvc(arguments, remote=self.pull), self.env, spared=True)
+
+    def _until_the_next(self, process: subprocess.Popen[str], name: str) -> Iterator[str]:
+        """The lines of this stage. The first of the next one is kept for later."""
+        others = [words.format(other) for other in self.names if other != name for words in WORDS]
+        ahead, self._ahead = self._ahead, []
+        yield from ahead
+        for line in _lines_of(process):
+            if line.startswith(tuple(others)):
+                self._ahead = [line]
+                return
+            yield line
+
+    def close(self, relay: Callable[[str], None] = lambda _: None) -> None:
+        if self._process:
+            _end_group(self._process, relay)
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._process and self._process.stdout:
+            self._process.stdout.close()
+        self._process = None
+
+
 def repro_stage(
     stage: str,
     relay: Callable[[str], None],
@@ -115,36 +202,9 @@ def repro_stage(
     pull: bool = False,
     env: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """`dvc repro --single-item STAGE` in the working directory; `relay` gets each line as it comes.
-
-    With `pull`, results that DVC's remote has are fetched and not made again. Where the remote is away,
-    a warning says so, and the stage runs.
-
-    Raises BusyError when another DVC process works here, StageError with the stage's own message when
-    it ends with an error. On any exception, signals turned into one included, the whole process group
-    is ended before it leaves: DVC alone would die and leave the training running.
-    """
-    forget_dead_holders(relay)
-    arguments = ["repro", "--single-item", stage, *(["--force"] if force else [])]
-    if pull:
-        code, lines = run_remote_dvc([*arguments, "--pull"], relay, env)
-    else:
-        code, lines = run_dvc(arguments, relay, env)
-    outcome = _outcome(stage, lines)
-    if code and pull and outcome is not Outcome.RAN and not _busy("\n".join(lines)):
-        relay(
-            f"WARNING: {stage}: nothing came from DVC's remote: {own_words(lines)}. It is made here."
-        )
-        code, lines = run_dvc(arguments, relay, env)
-        outcome = _outcome(stage, lines)
-    if code:
-        raise _failure(code, lines)
-    if outcome:
-        return outcome
-    raise StageError(
-        f"`dvc repro {stage}` said neither that it ran nor that it skipped the stage. "
-        f"Is this version of DVC known here? Its output:\n" + "\n".join(lines)
-    )
+    """`dvc repro --single-item STAGE` in the working directory: see `Repro`."""
+    with contextlib.closing(Repro([stage], pull=pull, env=env)) as repro:
+        return repro.stage(stage, relay, force=force)
 
 
 def _outcome(stage: str, lines: Sequence[str]) -> Outcome | None:
@@ -165,10 +225,18 @@ def check_free() -> None:
 
 
 def run_dvc(
-    arguments: Sequence[str], relay: Callable[[str], None], env: Mapping[str, str] | None = None
+    arguments: Sequence[str], relay: Callable[[str], None], *, remote: bool = False
 ) -> tuple[int, list[str]]:
-    """Run DVC in this interpreter's environment. Returns its exit code and all lines of output."""
-    return run_module("dvc", arguments, relay, env)
+    """Run DVC in this interpreter's environment. Returns its exit code and all lines of output.
+
+    `remote`: it reaches DVC's remote.
+    """
+    return _run(_dvc(arguments, remote), relay, None, spared=True)
+
+
+def _dvc(arguments: Sequence[str], remote: bool) -> list[str]:
+    # By path, for the working directory may have no flows/; -P, for beside it lies a dvc.py.
+    return [*(["-P", remote_dvc.__file__] if remote else ["-m", "dvc"]), *arguments]
 
 
 def run_cgan(
@@ -178,39 +246,40 @@ def run_cgan(
 
     Raises StageError with its own message when it ends with an error.
     """
-    code, lines = run_module("cgan.cli", [command], relay, env)
+    code, lines = _run(["-m", "cgan.cli", command], relay, env, spared=False)
     if code:
         raise _failure(code, lines)
 
 
-def run_remote_dvc(
-    arguments: Sequence[str], relay: Callable[[str], None], env: Mapping[str, str] | None = None
-) -> tuple[int, list[str]]:
-    """`run_dvc` for what reaches DVC's remote: see remote_dvc.py."""
-    # By path, for the working directory may have no flows/; -P, for beside it lies a dvc.py.
-    return _run_python(["-P", remote_dvc.__file__, *arguments], relay, env, spared=True)
-
-
-def run_module(
-    module: str,
-    arguments: Sequence[str],
-    relay: Callable[[str], None],
-    env: Mapping[str, str] | None = None,
-) -> tuple[int, list[str]]:
-    """Run `python -m MODULE` in a process group that ends with us, however we end."""
-    return _run_python(["-m", module, *arguments], relay, env, spared=module == "dvc")
-
-
-def _run_python(
+def _run(
     arguments: Sequence[str],
     relay: Callable[[str], None],
     env: Mapping[str, str] | None,
     *,
     spared: bool,
 ) -> tuple[int, list[str]]:
+    process = _start(arguments, env, spared)
+    lines: list[str] = []
+    try:
+        for line in _lines_of(process):
+            lines.append(line)
+            relay(line)
+        return process.wait(), lines
+    except BaseException:
+        _end_group(process, relay)
+        raise
+    finally:
+        if process.stdout:
+            process.stdout.close()
+
+
+def _start(
+    arguments: Sequence[str], env: Mapping[str, str] | None, spared: bool
+) -> subprocess.Popen[str]:
+    """Python, in a process group that ends with us, however we end; `spared`: see process_guard.py."""
     home = str(Path(sys.executable).parent)  # so that `python` in a stage's command is this one
     guard = [sys.executable, process_guard.__file__, str(os.getpid()), str(GRACE_S)]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [*guard, str(int(spared)), sys.executable, *arguments],
         env={
             **os.environ,
@@ -225,18 +294,6 @@ def _run_python(
         errors="replace",
         start_new_session=True,
     )
-    assert process.stdout is not None
-    lines: list[str] = []
-    try:
-        for line in _lines_of(process):
-            lines.append(line)
-            relay(line)
-        return process.wait(), lines
-    except BaseException:
-        _end_group(process, relay)
-        raise
-    finally:
-        process.stdout.close()
 
 
 def _lines_of(process: subprocess.Popen[str]) -> Iterator[str]:

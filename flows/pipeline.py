@@ -26,6 +26,7 @@ if not os.access(Path.home(), os.W_OK):  # a container's user, a service
     os.environ.setdefault("PREFECT_HOME", str(Path.cwd() / ".cgan/prefect"))
 
 import argparse
+import contextlib
 import json
 import logging
 import signal
@@ -56,11 +57,11 @@ from flows import artifacts, names, remote
 from flows.checkout import CHECKOUT, begin
 from flows.dvc import (
     BusyError,
+    Repro,
     Stage,
     check_free,
     choose,
     read_stages,
-    repro_stage,
     run_cgan,
 )
 from flows.notices import notify
@@ -112,16 +113,10 @@ def _run_context() -> str:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_busy)
-def run_dvc_stage(stage: str, force: bool, pull: bool) -> State[Any]:
+def run_dvc_stage(repro: Repro, stage: str, force: bool) -> State[Any]:
     """Reproduce one DVC stage. The state's name says what happened: Ran, Unchanged or Restored."""
     try:
-        outcome = repro_stage(
-            stage,
-            _relay,
-            force=force,
-            pull=pull,
-            env={"MLFLOW_RUN_CONTEXT": _run_context()},
-        )
+        outcome = repro.stage(stage, _relay, force=force)
     except CganError as error:
         return _failed(error)
     return Completed(name=outcome.name.capitalize(), message=f"{stage}: {outcome}", data=outcome)
@@ -204,24 +199,28 @@ def _run_stages(
         pull = CHECKOUT in os.environ and bool(remote.default_remote())
     except CganError as error:
         return Failed(message=str(error))
-    for stage in stages:
-        job = run_dvc_stage.with_options(
-            name=stage.name, task_run_name=stage.name, description=stage.description
-        )
-        started = time.monotonic()
-        state = _attempt(job, stage.name, refresh and not stage.upstream, pull)
-        # A training that DVC brings back has an MLflow run already, which cannot get these tags.
-        if (
-            stage.name == "train"
-            and state.is_completed()
-            and not made_for(tags or {}, RUN_REFERENCE)
-        ):
-            state = _attempt(job, stage.name, True, False)
-        seconds = time.monotonic() - started
-        outcome = state.result() if state.is_completed() else "failed"
-        results.append(artifacts.StageResult(stage.name, outcome, seconds))
-        if not state.is_completed():
-            return Failed(message=f"Stage `{stage.name}`: {state.message}")
+    # A training that DVC brings back has an MLflow run already, which cannot get these tags.
+    stops = {"train"} if tags else ()
+    context = {"MLFLOW_RUN_CONTEXT": _run_context()}
+    repro = Repro([stage.name for stage in stages], stops=stops, pull=pull, env=context)
+    with contextlib.closing(repro):
+        for stage in stages:
+            job = run_dvc_stage.with_options(
+                name=stage.name, task_run_name=stage.name, description=stage.description
+            )
+            started = time.monotonic()
+            state = _attempt(job, repro, stage.name, refresh and not stage.upstream)
+            if (
+                stage.name in stops
+                and state.is_completed()
+                and not made_for(tags or {}, RUN_REFERENCE)
+            ):
+                state = _attempt(job, repro, stage.name, True)
+            seconds = time.monotonic() - started
+            outcome = state.result() if state.is_completed() else "failed"
+            results.append(artifacts.StageResult(stage.name, outcome, seconds))
+            if not state.is_completed():
+                return Failed(message=f"Stage `{stage.name}`: {state.message}")
     return None
 
 

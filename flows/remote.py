@@ -30,7 +30,7 @@ from cgan.errors import CganError
 from cgan.files import write_text
 from cgan.project import LOCK, home
 from flows import remote_dvc
-from flows.dvc import own_words, run_dvc, run_remote_dvc
+from flows.dvc import own_words, run_dvc
 
 VARIABLE = "CGAN_REMOTE"
 NAME = "environment"  # of the remote that the variable names, in .dvc/config.local
@@ -154,7 +154,7 @@ def push(relay: Relay, stages: Sequence[str] = ()) -> str:
     RemoteError.
     """
     remote = _required()
-    code, lines = run_remote_dvc(["push", "--run-cache", *stages], relay)
+    code, lines = run_dvc(["push", "--run-cache", *stages], relay, remote=True)
     if code:
         raise RemoteError(f"{remote}: not pushed: {own_words(lines)}.")
     for line in lines:
@@ -166,7 +166,7 @@ def push(relay: Relay, stages: Sequence[str] = ()) -> str:
 def pull(relay: Relay) -> str:
     """`dvc pull`, from a host whose key is known. A sentence about it. Raises RemoteError."""
     remote = _required()
-    code, lines = run_remote_dvc(["pull"], relay)
+    code, lines = run_dvc(["pull"], relay, remote=True)
     if code:
         raise RemoteError(f"{remote}: not pulled: {own_words(lines)}.")
     return f"{lines[-1] if lines else 'Done'}, from {remote}."

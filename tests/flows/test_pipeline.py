@@ -104,6 +104,28 @@ def test_a_stage_is_ran_then_unchanged_then_restored(repo: Path) -> None:
     assert repro_stage("download", quiet, force=True) == Outcome.RAN
 
 
+def test_one_dvc_runs_all_stages_and_each_line_comes_with_its_stage(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[Any] = []
+    start = repro._start
+    monkeypatch.setattr(repro, "_start", lambda *a, **k: starts.append(a[0]) or start(*a, **k))
+    names = [stage.name for stage in read_stages()]
+    with contextlib.closing(repro.Repro(names)) as run:
+        for name in names:
+            lines: list[str] = []
+            assert run.stage(name, lines.append) == Outcome.RAN
+            assert lines[0] == f"Running stage '{name}':"
+            assert {line.split(":")[0] for line in lines if "process" in line} == {name}
+    assert len(starts) == 1
+    with contextlib.closing(repro.Repro(names, stops={"train"})) as run:
+        assert run.stage("download", quiet, force=True) == Outcome.RAN
+        assert run.stage("train", quiet) == Outcome.UNCHANGED
+        assert run.stage("train", quiet, force=True) == Outcome.RAN
+        assert run.stage("evaluate", quiet) == Outcome.UNCHANGED
+    assert len(starts) == 5, "a stage that may be run again is waited for, and so is a forced one"
+
+
 def test_lines_arrive_while_the_stage_runs(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAIT_FOR", "heard")  # fails when nobody answers the first line
     lines: list[str] = []
@@ -264,7 +286,7 @@ def test_a_refresh_forces_the_stage_that_fetches_and_no_other(
 ) -> None:
     forced: dict[str, bool] = {}
 
-    def attempt(_: Any, stage: str, force: bool, pull: bool) -> State[Any]:
+    def attempt(_: Any, repro: Any, stage: str, force: bool) -> State[Any]:
         forced[stage] = force
         return Failed() if stage == "evaluate" else Completed(data=Outcome.UNCHANGED)
 
