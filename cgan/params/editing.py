@@ -7,13 +7,14 @@ show what changed, and nothing is looked up at run time.
 from __future__ import annotations
 
 import contextlib
-import json
-import re
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml.nodes import MappingNode, Node
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from cgan.errors import ParamsError
 from cgan.files import write_text
@@ -23,7 +24,6 @@ from cgan.params.reading import (
     parse_yaml,
     read_text,
     read_yaml,
-    yaml_reader,
 )
 from cgan.params.sections import TrainChoices, flatten
 
@@ -74,7 +74,11 @@ def nearest_preset(train: TrainChoices) -> tuple[str, list[str]]:
 
 def apply_preset(name: str, path: Path | str = "params.yaml") -> dict[str, tuple[Any, Any]]:
     """Write preset `name` into `path` as `set_params` does → {"train.lr": (before, after)}."""
-    return set_params({"train": preset_params(name)}, path, f"preset {name}")
+    written: dict[str, Any] = {}
+    for key in preset_params(name):  # each as its file writes it: 4.5e-3, not 0.0045
+        own, default = (_layout().load(PRESETS / f"{n}.yaml") for n in (name, "default"))
+        written[key] = own[key] if key in own else default[key]
+    return set_params({"train": written}, path, f"preset {name}")
 
 
 def set_params(
@@ -82,15 +86,50 @@ def set_params(
 ) -> dict[str, tuple[Any, Any]]:
     """Write values into params.yaml, atomically → {"train.lr": (before, after)} of what changed.
 
-    `changes` is flat (`{"train.lr": 0.001}`) or nested. Only the values' own characters are replaced:
-    comments and layout stay. Nothing is written unless the result passes every check of
-    `cgan.params.reading`; raises ParamsError that lists all problems, of `source`.
+    `changes` is flat (`{"train.lr": 0.001}`) or nested. Comments and layout stay. Nothing is written unless
+    the result passes every check of `cgan.params.reading`; raises ParamsError that lists all problems, of
+    `source`.
     """
     before = flatten(load_params(path))
     wanted = flatten(dict(changes))
     text = read_text(path)
     document = parse_yaml(text, path)
-    for key, value in wanted.items():
+    _put(document, wanted)
+    after = check_params(document, source)
+    changed = {key: (before[key], value) for key, value in wanted.items() if value != before[key]}
+    if not changed:
+        return {}
+    laid_out = _layout().load(text)
+    _put(laid_out, {key: _on_one_line(wanted[key]) for key in changed})
+    result = io.StringIO()
+    _layout().dump(laid_out, result)
+    if check_params(parse_yaml(result.getvalue(), path), path) != after:
+        raise ParamsError(f"{path}: {', '.join(changed)} cannot be written. Edit the file by hand.")
+    write_text(path, result.getvalue())
+    return changed
+
+
+def _layout() -> YAML:
+    """ruamel.yaml's reader and writer that keeps comments, quotes and the form of numbers."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.Representer = _Representer
+    return yaml
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes `null`, which ruamel.yaml leaves out."""
+
+
+_Representer.add_representer(
+    type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
+)
+
+
+def _put(document: Any, values: Mapping[str, Any]) -> None:
+    """Set each value at its dotted key, in sections that are made where they are missing."""
+    for key, value in values.items():
         *sections, name = key.split(".")
         place = document
         for section in sections:
@@ -98,57 +137,11 @@ def set_params(
                 place[section] = {}
             place = place[section]
         place[name] = value
-    after = check_params(document, source)
-
-    changed = {key: (before[key], value) for key, value in wanted.items() if value != before[key]}
-    if not changed:
-        return {}
-    spans = _value_spans(text, yaml_reader().compose(text))
-    known = [(*spans[key], key) for key in changed if key in spans]
-    for start, end, key in sorted(known, reverse=True):
-        text = text[:start] + _with_value(text[start:end], _in_yaml(wanted[key]), text[end:])
-    try:
-        only_these = check_params(parse_yaml(text, path), path) == after
-    except ParamsError:
-        only_these = False
-    if not only_these:
-        raise ParamsError(
-            f"{path}: {', '.join(changed)} cannot be changed alone, because of YAML anchors, aliases, merge "
-            "keys or directives. Write the values out instead."
-        )
-    write_text(path, text)
-    return changed
 
 
-def _value_spans(text: str, node: Node, prefix: str = "") -> dict[str, tuple[int, int]]:
-    """Where each value stands in the text, by dotted key; after the colon where there is none."""
-    spans: dict[str, tuple[int, int]] = {}
-    for key, value in node.value:
-        name = f"{prefix}{key.value}"
-        start, end = value.start_mark.index, value.end_mark.index
-        if isinstance(value, MappingNode):
-            spans |= _value_spans(text, value, f"{name}.")
-        elif start == end:
-            colon = text.index(":", key.end_mark.index) + 1
-            spans[name] = (colon, colon)
-        else:
-            spans[name] = (start, end)
-    return spans
-
-
-def _with_value(old: str, new: str, rest: str) -> str:
-    """`rest` of the file with `new` before it in the place of `old`; a comment stays in its column."""
-    space = "" if old else " "  # `key:` with nothing after it
-    after = rest.lstrip(" ")
-    if after.startswith("#"):
-        gap = len(old) + len(rest) - len(after) - len(space + new)
-        return space + new + " " * max(1, gap) + after
-    return space + new + rest
-
-
-def _in_yaml(value: Any) -> str:
-    """The value in YAML, on one line: a text as it is where that is plainly a text, else JSON."""
-    plain = isinstance(value, str) and re.fullmatch(r"[\w./][\w./-]*", value)
-    if plain and parse_yaml(value, "") == value:
-        return str(value)
-    return json.dumps(value, ensure_ascii=False)
+def _on_one_line(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    found = CommentedSeq(value)
+    found.fa.set_flow_style()
+    return found

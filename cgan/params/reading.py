@@ -6,25 +6,29 @@ YAML is read as DVC reads it: version 1.2, by ruamel.yaml. Only DVC overrides a 
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import difflib
 import re
-import types
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer
 from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import Node
 
 from cgan.errors import ParamsError
-from cgan.params.sections import Params, TrainChoices, flatten_names
+from cgan.params.sections import Dimension, Params, TrainChoices, flatten_names
 
 MAX_BYTES = 1_000_000
 MAX_ALIASES = 20
 MAX_SHOWN = 20  # problems told at once
+SHOULD_BE = "Input should be "
+EXAMPLES = {
+    "data.kaggle": "expected a competition such as `digit-recognizer`, or `owner/dataset`",
+    "gate.model": "expected letters, digits, `.`, `_` and `-`, such as `cgan`",
+}
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
@@ -76,13 +80,6 @@ class _BoundedComposer(Composer):
         return node
 
 
-def yaml_reader() -> YAML:
-    """ruamel.yaml's safe reader of plain values. It refuses tags of other types and duplicate keys."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Composer = _BoundedComposer
-    return yaml
-
-
 def parse_yaml(text: str, name: Path | str) -> Any:
     """The YAML document in `text`; `name` stands for the file in the message of a ParamsError."""
     # DVC ends a line there where ruamel.yaml.clib is installed, and not elsewhere.
@@ -94,7 +91,11 @@ def parse_yaml(text: str, name: Path | str) -> Any:
             "line for some readers only. Remove it."
         )
     try:
-        return yaml_reader().load(text)
+        yaml = YAML(
+            typ="safe", pure=True
+        )  # plain values; no tags of other types, no duplicate keys
+        yaml.Composer = _BoundedComposer
+        return yaml.load(text)
     except ParamsError as error:
         raise ParamsError(f"{name}: {error}") from None
     except RecursionError:
@@ -129,12 +130,15 @@ def check_params(document: Any, name: Path | str) -> Params:
 
 
 def _by_place(error: ValidationError) -> list[dict[str, Any]]:
-    """Its problems. A number or `auto` has a problem with each; the place is told once."""
+    """Its problems, one a place: a number or `auto` has a problem with each."""
     places: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for problem in reversed(error.errors()):
+    for problem in error.errors(include_url=False):
         depth = 4 if problem["loc"][:2] == ("sweep", "space") else 2
-        places[problem["loc"][:depth]] = dict(problem)
-    return [found | {"loc": place} for place, found in reversed(places.items())]
+        place = problem["loc"][:depth]
+        found = places.setdefault(place, {**problem, "loc": place})
+        if found["msg"] != problem["msg"]:
+            found["msg"] += f" or {problem['msg'].removeprefix(SHOULD_BE)}"
+    return list(places.values())
 
 
 # --- the space of a sweep -----------------------------------------------------------------------
@@ -175,141 +179,58 @@ def _why_not(key: str) -> str:
             "only params of `train` can be searched: the others change the data, or how drawings are "
             "judged, and trials could no longer be compared. Remove it."
         )
-    suggestion = _suggestion(key.rpartition(".")[2], TrainChoices, "train.")
-    return f"there is no such param; {suggestion}"
+    return f"there is no such param; {_suggestion('train.' + key.rpartition('.')[2])}"
 
 
 def is_whole(key: str) -> bool:
     """Does `train.KEY` take whole numbers only?"""
-    field = TrainChoices.model_fields[key.removeprefix("train.")]
-    return float not in _types_in(field.annotation)
+    return "float" not in str(TrainChoices.model_fields[key.removeprefix("train.")].annotation)
 
 
-# --- the words for a problem --------------------------------------------------------------------
+# --- the words for a problem: pydantic's, with the value that was found and a way out -----------
 
 
 def _problem_in_words(problem: dict[str, Any]) -> str:
-    location = problem["loc"]
-    name = ".".join(map(str, location))
+    name = ".".join(map(str, problem["loc"]))
     kind, found = problem["type"], problem["input"]
-    if not location:
-        return str(problem["ctx"]["error"] if "ctx" in problem else problem["msg"])
-    parent = _model_at(location[:-1])
-    prefix = name.rpartition(".")[0]
-    prefix = f"{prefix}." if prefix else ""
-    if name == "train_judge.lr":
-        return (
-            "`train_judge.lr` is `train_judge.peak_lr` now, of another optimizer: write 0.2 where it "
-            "was 2.0e-3."
-        )
-    if kind == "extra_forbidden":
-        return f"unknown key `{name}`; {_suggestion(str(location[-1]), parent, prefix)}"
-    if kind == "missing":
-        absent = parent.model_fields.get(str(location[-1]))
-        if absent is not None and type(None) in get_args(absent.annotation):
-            return f"`{name}` is missing. Add `{location[-1]}: null`, which changes nothing."
-        return f"`{name}` is missing. Add it, or restore params.yaml from git."
     if kind == "value_error":
-        return f"`{name}`: {problem['ctx']['error']}."
-    fields = {field.alias or key: field for key, field in parent.model_fields.items()}
-    field = fields.get(str(location[-1])) or next(
-        (fields[str(part)] for part in reversed(location) if str(part) in fields), None
-    )
-    if field is None:
-        return f"`{name}`: {problem['msg']}, got {_value_in_words(found)}."
-    expected = _type_in_words(field.annotation, field.metadata)
-    text = f"`{name}` must be {expected}, got {_value_in_words(found)}."
-    if wanted := {int, float} & _types_in(field.annotation):
-        text += _number_meant(found, whole=wanted == {int})
+        error = str(problem["ctx"]["error"])
+        return f"`{name}`: {error}." if name else error
+    if kind == "extra_forbidden":
+        return f"unknown key `{name}`; {_suggestion(name)}"
+    if kind == "missing":
+        return f"`{name}` is missing. Add it, or restore params.yaml from git."
+    if kind == "string_pattern_mismatch":
+        return f"`{name}`: {EXAMPLES[name]}, got {found[:80]!r}."
+    expected = re.sub("^(Input|String|List) | or instance of .*", "", problem["msg"])
+    expected = expected.replace("valid dictionary", "section")
+    text = f"`{name}` {expected}, got {_value_in_words(found)}."
+    with contextlib.suppress(ValueError):
+        if isinstance(found, str) and kind in ("float_type", "int_type") and float(found):
+            text += " Write it without quotes."
     if name == "validate.class_names" and isinstance(found, int | float):
         text += f" Put it in quotes: '{found}'."
-    if name == "gate.model" and kind == "string_pattern_mismatch":
-        text += " Expected letters, digits, `.`, `_` and `-`, such as `cgan`."
-    elif kind == "string_pattern_mismatch":
-        text += " Expected a competition such as `digit-recognizer`, or `owner/dataset`."
     return text
 
 
-def _model_at(location: tuple[Any, ...]) -> type[BaseModel]:
-    model: type[BaseModel] = Params
-    for part in location:
-        for name, field in model.model_fields.items():
-            if part in (name, field.alias) and isinstance(field.annotation, type):
-                if issubclass(field.annotation, BaseModel):
-                    model = field.annotation
-                break
-    return model
-
-
-def _suggestion(key: str, model: type[BaseModel], prefix: str) -> str:
-    keys = [field.alias or name for name, field in model.model_fields.items()]
-    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    if close:
+def _suggestion(name: str) -> str:
+    """The key that was probably meant by this one, which does not exist."""
+    prefix, _, key = name.rpartition(".")
+    prefix += "." * bool(prefix)
+    names = flatten_names(Params)
+    keys = {n.removeprefix(prefix).split(".")[0]: None for n in names if n.startswith(prefix)}
+    if close := difflib.get_close_matches(key, keys, n=1, cutoff=0.5):
         return f"did you mean `{prefix}{close[0]}`?"
-    elsewhere = [name for name in flatten_names(Params) if name.split(".")[-1] == key]
-    if elsewhere:
+    if elsewhere := [each for each in names if each.rpartition(".")[2] == key]:
         return f"did you mean `{elsewhere[0]}`?"
-    return "valid here: " + ", ".join(f"`{name}`" for name in keys) + "."
-
-
-def _types_in(annotation: Any) -> set[Any]:
-    """`float | Literal["auto"]`, with limits or without → {float, Literal["auto"]}."""
-    if get_origin(annotation) in (types.UnionType, Union):
-        return set().union(*map(_types_in, get_args(annotation)))
-    return {get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation}
-
-
-def _type_in_words(annotation: Any, metadata: list[Any]) -> str:
-    """The field's type and range in words: `a number above 0`."""
-    if get_origin(annotation) in (types.UnionType, Union):
-        options = [option for option in get_args(annotation) if option is not type(None)]
-        told = " or ".join(_type_in_words(option, metadata) for option in options)
-        return told if len(options) > 1 else f"{told} or null"
-    if get_origin(annotation) is Annotated:
-        inner, *rules = get_args(annotation)
-        limits_of = [limit for rule in rules for limit in getattr(rule, "metadata", [])]
-        return _type_in_words(inner, limits_of)
-    if get_origin(annotation) is list:
-        return f"a list of {_type_in_words(get_args(annotation)[0], []).removeprefix('a ')}s"
-    if get_origin(annotation) is Literal:
-        texts = [f"`{option}`" for option in get_args(annotation)]
-        return texts[0] if len(texts) == 1 else "one of " + ", ".join(texts)
-    kind = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(
-        annotation, "a section with keys"
-    )
-    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-    limits = [
-        f"{words[name]} {getattr(rule, name)}"
-        for rule in metadata
-        for name in words
-        if getattr(rule, name, None) is not None
-    ]
-    return " ".join([kind, " and ".join(limits)]).strip()
+    return "valid here: " + ", ".join(f"`{key}`" for key in keys or Dimension.model_fields) + "."
 
 
 def _value_in_words(value: Any) -> str:
     if value is None:
         return "nothing"
-    if isinstance(value, bool):
-        return f"the truth value {str(value).lower()}"
-    if isinstance(value, str):
-        return f"the text {value[:80]!r}" if value else "an empty text"
     if isinstance(value, dict | list):
-        return f"a {'mapping' if isinstance(value, dict) else 'list'}"
-    if isinstance(value, datetime.date):
-        return f"the date {value}"
-    return f"{str(value)[:80]}"
-
-
-def _number_meant(found: Any, whole: bool) -> str:
-    """What to write for a number in quotes, and for `1e6` where a whole number is expected."""
-    if not isinstance(found, str) and not (whole and isinstance(found, float)):
-        return ""
-    try:
-        number = float(found)
-    except ValueError:
-        return ""
-    if not abs(number) < 1e15 or (whole and not number.is_integer()):
-        return ""
-    quotes = ", without quotes" if isinstance(found, str) else ""
-    return f" Write {f'{number:.0f}' if whole else number}{quotes}."
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if isinstance(value, str):
+        return f"the text {value[:80]!r}"
+    return str(value)[:80]
