@@ -29,7 +29,6 @@ from cgan.project import home
 RETRY_DELAYS_S = (2.0, 8.0, 30.0)  # before the second, third and fourth try
 MAX_RETRY_AFTER_S = 120.0
 TIMEOUT_S = (10.0, 60.0)  # to connect; between bytes
-LINE_EVERY_S = 10.0
 SPARE_BYTES = 1 << 20  # that a download may have above the limit of the CSV
 
 log = logging.getLogger(__name__)
@@ -56,6 +55,8 @@ def downloaded(params: DataParams) -> Iterator[Path]:
 
     Raises SourceError, without credentials in it, also for what goes wrong with the file in the block.
     """
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"  # in a log, kagglehub's bar would be a line without an end
     try:
         import kagglehub
     except ImportError:
@@ -73,11 +74,7 @@ def downloaded(params: DataParams) -> Iterator[Path]:
     def attempt() -> Path:
         shutil.rmtree(incoming, ignore_errors=True)
         incoming.mkdir(parents=True)
-        with (
-            _timeouts(),
-            _told_in_lines(),
-            _file_size_limit(params.max_megabytes * 1_000_000 + SPARE_BYTES),
-        ):
+        with _timeouts(), _file_size_limit(params.max_megabytes * 1_000_000 + SPARE_BYTES):
             return Path(download(params.kaggle, params.member, output_dir=str(incoming)))
 
     try:
@@ -271,49 +268,6 @@ def _timeouts() -> Iterator[None]:
         yield
     finally:
         requests.Session.send = send  # type: ignore[method-assign]
-
-
-class _Lines:
-    """Stands in for the bar of kagglehub: says in lines how far a download is."""
-
-    def __init__(self, total: int, initial: int = 0, **_: Any) -> None:
-        self.total, self.done = total, initial
-        self.told, self.told_at = initial, time.monotonic()
-
-    def __enter__(self) -> _Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def update(self, count: int) -> None:
-        self.done += count
-        now = time.monotonic()
-        if now - self.told_at >= LINE_EVERY_S:
-            rate = (self.done - self.told) / (now - self.told_at)
-            self.told, self.told_at = self.done, now
-            log.info(
-                "download: %.1f of %.1f MB · %.1f MB/s · %.0f s left",
-                self.done / 1e6,
-                self.total / 1e6,
-                rate / 1e6,
-                (self.total - self.done) / rate,
-            )
-
-
-@contextlib.contextmanager
-def _told_in_lines() -> Iterator[None]:
-    """kagglehub shows a bar on stderr. Where that is no terminal, it would be a line without an end."""
-    from kagglehub import clients
-
-    bar = getattr(clients, "tqdm", None)
-    if sys.stderr.isatty() or bar is None:
-        yield
-        return
-    clients.tqdm = _Lines
-    try:
-        yield
-    finally:
-        clients.tqdm = bar
 
 
 @contextlib.contextmanager
