@@ -151,7 +151,7 @@ def test_f32_a_value_is_read_by_yaml_1_2(tmp_path: Path, written: str, value: An
 
 
 @given(st.text("0123456789+-.eExXob_:~nNyYfFaAlLuUtTrRsSiI \t#&*!|>\x85\u2028", max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_f32_what_we_accept_dvc_reads_alike(written: str) -> None:
     text = f"a: {written}\n"
     with tempfile.TemporaryDirectory() as folder:

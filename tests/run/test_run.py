@@ -371,6 +371,7 @@ def test_a_training_resumes_in_its_run_whatever_changed_in_sections_that_it_does
     assert not runs(root).joinpath("k1/rejected.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_failed_training_ends_as_failed_with_its_reason(root: Path) -> None:
     with pytest.raises(ZeroDivisionError), training(root) as tracker:
         log_steps(tracker)
@@ -391,6 +392,7 @@ def quality(root: Path) -> list[tuple[float, int]]:
     return [(value, step) for value, step in store.rows(query)]
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_shown_at_the_latest_model_of_the_run(root: Path) -> None:
     with training(root) as tracker:
         log_steps(tracker)
@@ -553,6 +555,7 @@ make_store("sqlite:///" + sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_f95_a_kill_within_the_making_of_a_store_leaves_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -762,6 +765,7 @@ def test_a_follower_that_was_started_early_delivers_the_run(root: Path) -> None:
     assert store.steps("loss/generator") == STEPS
 
 
+@pytest.mark.slow
 def test_a_follower_that_is_told_no_folder_ends_with_its_parent_and_leaves_nothing(
     root: Path,
 ) -> None:
@@ -803,6 +807,7 @@ def test_no_follower_is_started_for_a_store_that_cannot_be_used_or_on_a_full_mac
     assert start_follower() is None
 
 
+@pytest.mark.slow
 def test_a_follower_finds_a_folder_with_any_name(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -926,6 +931,7 @@ def test_a_training_that_dvc_knows_is_trained_anew_in_another_run_and_the_first_
     assert Store(root / "mlflow.db").steps("loss/generator") == sorted(2 * STEPS)
 
 
+@pytest.mark.slow
 def test_an_experiment_and_a_trial_have_a_run_of_their_own_whoever_trained_the_same_before(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
