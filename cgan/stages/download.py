@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     info = fetch(load_params().data, CSV)
-    write_json(CSV_SOURCE, asdict(info))
+    write_json(CSV_SOURCE, {k: v for k, v in asdict(info).items() if v is not None})
     log.info("%s rows from %s: %s", f"{info.rows:,}", info.source, info.origin)
 
 

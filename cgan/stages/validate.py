@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 from cgan.data import csv_report
 from cgan.files import write_json, write_text
 from cgan.params.reading import load_params
-from cgan.project import CSV, VALIDATION
+from cgan.project import CSV, CSV_SOURCE, VALIDATION
 from cgan.stages.runner import run_stage
 
 log = logging.getLogger(__name__)
@@ -15,6 +16,9 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params().validation
+    if params.class_names is None and CSV_SOURCE.is_file():  # folders of pictures have names
+        names = json.loads(CSV_SOURCE.read_text(encoding="utf-8")).get("class_names")
+        params = params.model_copy(update={"class_names": names})
     report = csv_report.report_on_file(CSV, params, str(CSV))
     write_json(VALIDATION, report)
     write_text("reports/validation.md", csv_report.to_markdown(report, str(CSV)))

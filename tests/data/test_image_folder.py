@@ -1,0 +1,114 @@
+"""Folders of pictures, one a class: what becomes of them, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgan.data.csv_reader import read_csv
+from cgan.data.sources import DEFAULTS, SourceInfo, fetch, plain_csv
+from cgan.errors import SourceError
+from cgan.params.reading import load_params
+
+CSV = Path("train.csv")
+
+
+def picture(path: str, size: tuple[int, int] = (10, 10), mode: str = "L", value: Any = 7) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two classes of grey pictures, with what a desktop leaves beside them."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("cat", 10), ("apple", 20)):
+        for number in range(2):
+            picture(f"own/{name}/{number}.png", value=value + number)
+    picture("own/.thumbnails/0.png")
+    picture("own/cat/.hidden.png")
+    Path("own/cat/notes.txt").touch()
+    return tmp_path
+
+
+def fetched(path: str = "own", **changes: Any) -> SourceInfo:
+    return fetch(DEFAULTS.model_copy(update={"path": path, **changes}), CSV)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_folder_or_a_zip_of_folders_is_a_csv_with_its_names(packed: bool) -> None:
+    if packed:
+        shutil.make_archive("own", "zip", ".", "own")
+    info = fetched("own.zip" if packed else "own")
+    assert (info.class_names, info.rows) == (["apple", "cat"], 4)
+    assert CSV.read_text().splitlines()[1:3] == ["0" + ",20" * 100, "0" + ",21" * 100]
+
+
+def test_numbers_stand_in_their_order_and_are_no_names() -> None:
+    for number in range(11):
+        picture(f"digits/{number}/a.png", value=number)
+    assert fetched("digits").class_names is None
+    assert [line.split(",")[:2] for line in CSV.read_text().splitlines()[1:]] == [
+        [str(n), str(n)] for n in range(11)
+    ]
+
+
+def test_colours_are_three_planes_and_every_format_is_read(folder: Path) -> None:
+    shutil.rmtree("own")
+    for number, (suffix, mode) in enumerate([("png", "RGBA"), ("jpg", "RGB"), ("gif", "P")]):
+        value = 1 if mode == "P" else (200, 100, 50, 255)[: len(mode)]
+        picture(f"own/a/{number}.{suffix}", mode=mode, value=value)
+        picture(f"own/b/{number}.{suffix}", mode=mode, value=value)
+    fetched()
+    params = load_params(Path(__file__).parents[2] / "params.yaml").validation
+    table = read_csv(CSV, params.model_copy(update={"channels": 3}))
+    assert table.images.shape == (6, 3, 10, 10)
+    assert table.images[0, :, 5, 5].tolist() == [200, 100, 50]
+    assert np.abs(table.images[1, :, 5, 5].astype(int) - [200, 100, 50]).max() < 4
+
+
+def test_pictures_of_16_bits_keep_their_brightness() -> None:
+    for name in ("cat", "apple"):
+        Image.fromarray(np.full((10, 10), 0x8000, np.uint16)).save(f"own/{name}/2.png")
+    fetched()
+    assert CSV.read_text().splitlines()[3] == "0" + ",128" * 100
+
+
+def test_other_sizes_are_named_and_the_param_fits_them() -> None:
+    picture("own/cat/wide.png", size=(30, 20))
+    with pytest.raises(
+        SourceError, match=r"2 sizes: 10 × 10 \(4, .*30 × 20 \(1, such as own/cat/w"
+    ):
+        fetched()
+    assert not CSV.exists()
+    fetched(side=16)
+    assert {line.count(",") for line in CSV.read_text().splitlines()} == {256}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda: Path("own/cat/bad.png").write_text("<html>"), "own/cat/bad.png: not a readable"),
+        (lambda: Path("own/cat").rename("own/a,b"), "folder 'a,b' cannot name a class: .*comma"),
+        (lambda: shutil.rmtree("own"), "own does not exist"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_name(spoil: Any, words: str) -> None:
+    spoil()
+    with pytest.raises(SourceError, match=words):
+        fetched()
+    assert not CSV.exists()
+
+
+def test_more_than_the_cap_is_refused_and_validate_reads_a_folder_too() -> None:
+    for number in range(4):
+        picture(f"own/cat/large{number}.png", size=(10, 10), value=200)
+    with pytest.raises(SourceError, match=r"more than 0 MB of CSV.*`data\.side`"):
+        fetched(max_megabytes=0)
+    with plain_csv(Path("own"), DEFAULTS) as (csv, name):
+        assert csv.is_file() and name == "own (unpacked)"
