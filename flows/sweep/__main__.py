@@ -174,8 +174,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
     except (MlflowException, httpx.HTTPError) as error:
+        why = reason_of(error)
+        if isinstance(error, httpx.HTTPStatusError):
+            why = error.response.text[:500]
         sys.stderr.write(
-            f"Error: MLflow or Prefect cannot be used ({reason_of(error)}). Start it, or `make deploy` if it "
+            f"Error: MLflow or Prefect cannot be used ({why}). Start it, or `make deploy` if it "
             "refused; then run the same command again: it goes on.\n"
         )
         return 1

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from cgan.files import write_json
 from cgan.markdown import spaced, table
 from cgan.params.sections import Params
 from cgan.quality.table import METRICS
@@ -21,6 +18,7 @@ from flows.sweep.search import STATES, Results, in_words
 from flows.sweep.study import PARAMS, RUN, WHY, best_of, result_params, trials_that
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
 WIDTH, HEIGHT, DPI = 8.0, 4.2, 90  # of a plot: MLflow's page is as wide as the widest picture on it
@@ -46,22 +44,19 @@ def publish(client: MlflowClient, study: optuna.Study, params: Params, confirmed
         confirmed=confirmed,
     )
     sign = 1 if metric.better == "lower" else -1
-
-    def rank(trial: FrozenTrial) -> tuple[bool, float]:
-        has_result = trial.state is TrialState.COMPLETE and trial.value is not None
-        return not has_result, sign * (trial.value or 0.0) if has_result else trial.number
-
-    trials = sorted(study.get_trials(deepcopy=False), key=rank)
+    trials = sorted(
+        study.get_trials(deepcopy=False),
+        key=lambda trial: (trial.state is not TrialState.COMPLETE, sign * (trial.value or 0.0)),
+    )
     head = ["trial", metric.name, "training s", "params", "end"]
     text = f"{verdict(found).text}\n\n{table(head, map(_row, trials), numbers=2)}\n"
     parent = study.user_attrs["parent"]
-    with tempfile.TemporaryDirectory(prefix="cgan-") as name:
-        folder = Path(name)
-        write_json(folder / RESULT, found.to_json())
-        study.trials_dataframe().to_csv(folder / "trials.csv")
-        plots = _plots(folder, study, metric.name)
-        client.log_artifacts(parent, name)
-    pictures = [f"![{plot}]({artifact(parent, plot)})" for plot in plots]
+    client.log_dict(parent, found.to_json(), RESULT)
+    client.log_text(parent, study.trials_dataframe().to_csv(), "trials.csv")
+    pictures = []
+    for name, figure in _plots(study, metric.name):
+        client.log_figure(parent, figure, name, save_kwargs={"dpi": DPI})
+        pictures.append(f"![{name}]({artifact(parent, name)})")
     client.set_tag(parent, "mlflow.note.content", spaced("\n\n".join([text, *pictures])))
     if best and best.value is not None:
         client.log_metric(parent, f"quality/{found.objective}", best.value, step=0)
@@ -69,22 +64,20 @@ def publish(client: MlflowClient, study: optuna.Study, params: Params, confirmed
     return text
 
 
-def _row(trial: FrozenTrial) -> list[str]:
-    value = f"{trial.value:.4g}" if trial.state is TrialState.COMPLETE else ""
-    seconds = trial.user_attrs.get("seconds")
+def _row(trial: FrozenTrial) -> list[object]:
     end = STATES.get(trial.state.name, "not finished")
     why = trial.user_attrs.get(WHY)
     return [
-        str(trial.number),
-        value,
-        f"{seconds:.0f}" if seconds else "",
+        trial.number,
+        f"{trial.value:.4g}" if trial.state is TrialState.COMPLETE else "",
+        round(trial.user_attrs.get("seconds", 0)) or "",
         in_words(trial.user_attrs.get(PARAMS, {})),
         f"{end}: {why}" if why else end,
     ]
 
 
-def _plots(folder: Path, study: optuna.Study, objective: str) -> list[str]:
-    """Optuna's, as PNG, where the trials are enough for them → the names of their files."""
+def _plots(study: optuna.Study, objective: str) -> Iterator[tuple[str, Figure]]:
+    """(name, picture) of each of Optuna's plots that the trials are enough for."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -92,6 +85,8 @@ def _plots(folder: Path, study: optuna.Study, objective: str) -> list[str]:
     from optuna.importance import PedAnovaImportanceEvaluator
     from optuna.visualization import matplotlib as drawn
 
+    if len(trials_that(study, TrialState.COMPLETE)) < 2:
+        return
     plots: dict[str, Callable[[], Any]] = {
         "history": lambda: drawn.plot_optimization_history(study, target_name=objective),
         "importances": lambda: drawn.plot_param_importances(
@@ -100,9 +95,6 @@ def _plots(folder: Path, study: optuna.Study, objective: str) -> list[str]:
         "parallel": lambda: drawn.plot_parallel_coordinate(study, target_name=objective),
         "probes": lambda: drawn.plot_intermediate_values(study),
     }
-    made: list[str] = []
-    if len(trials_that(study, TrialState.COMPLETE)) < 2:
-        return made
     for name, plot in plots.items():
         try:
             with warnings.catch_warnings():
@@ -111,7 +103,5 @@ def _plots(folder: Path, study: optuna.Study, objective: str) -> list[str]:
         except (ValueError, RuntimeError):  # too few trials, or all with the same result
             continue
         figure.set_size_inches(WIDTH, HEIGHT)
-        figure.savefig(folder / f"{name}.png", dpi=DPI)
+        yield f"{name}.png", figure
         pyplot.close(figure)
-        made.append(f"{name}.png")
-    return made
