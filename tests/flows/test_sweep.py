@@ -313,7 +313,7 @@ def test_the_command_searches_confirms_and_says_in_100_columns_what_it_found(
     table = said[said.index("Sweep trial-sweep: 8 complete") :]
     assert max(map(len, table.splitlines())) <= 100 and "fresh seeds" in table
     assert said.rstrip().endswith("run trial-sweep in MLflow, which `make ui` shows")
-    assert len(made.children()) == 8 + 2 * 3
+    assert len(made.started) == 1 + 8 + 2 * 3
 
 
 def test_without_a_result_the_store_is_named_and_which_sweeps_there_are(folder: Path) -> None:
