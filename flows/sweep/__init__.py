@@ -1,6 +1,6 @@
-"""A sweep: many trainings in search of better params. Optuna asks and tells, MLflow shows them.
+"""A sweep: many trainings in search of better params. Optuna proposes and remembers, MLflow shows.
 
-`python -m flows.sweep` drives it; each training is a job in a checkout of its own, on this machine or on the
-workers of Prefect's pool. All that a driver knows is in Optuna's storage and in names that follow from it,
-so that one that was killed goes on where it was. See docs/sweeps.md.
+`python -m flows.sweep` drives it, with a thread for each training that runs. A training is a job: a run on
+Prefect's pool, or a process of this machine. All that a driver knows is in Optuna's storage and in names that
+follow from it, so that the same command goes on after a kill. See docs/sweeps.md.
 """

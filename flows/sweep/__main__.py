@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 
-# Read by Prefect when it is imported: nothing leaves this machine.
+# Read by Prefect when it is imported: nothing leaves this machine; a server may be away for eight minutes.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "8")
 
 import argparse
 import fcntl
@@ -21,11 +22,11 @@ import importlib.util
 import re
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 if importlib.util.find_spec("optuna") is None:
     sys.exit(
@@ -33,100 +34,86 @@ if importlib.util.find_spec("optuna") is None:
         "`pip install -e '.[pipeline,sweep]'`, or `make env`."
     )
 
+import httpx
+import optuna
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from prefect.settings import get_current_settings
+from rich.console import Console
+from rich.markdown import Markdown
+
 from cgan import git
 from cgan.errors import CganError
 from cgan.params.reading import load_params
 from cgan.params.sections import Params
-from cgan.store.address import store_uri
-from flows.dvc import read_stages
+from cgan.reports.sweeps import NAME, ROLE
+from cgan.run.lifecycle import user
+from cgan.store.address import (
+    client_settings,
+    experiment_name,
+    open_store,
+    reason_of,
+    store_uri,
+    without_credentials,
+)
+from cgan.store.pages import run_page
 from flows.servers import top_folder
-from flows.sweep import report, space
-from flows.sweep.confirm import Confirmation, best_of
-from flows.sweep.here import SWEEPS, Here
-from flows.sweep.jobs import Job, Place, Seen, State, work
-from flows.sweep.pages import Pages
-from flows.sweep.pool import Pool, is_configured
-from flows.sweep.search import Search
-from flows.sweep.study import VALUES, Counted, Facts, facts_of, open_study
+from flows.sweep import report
+from flows.sweep.here import SWEEPS, train_here
+from flows.sweep.jobs import Pool
+from flows.sweep.search import Results, Sweep, say
+from flows.sweep.study import best_of, check_combinations, facts_of, open_study, present
 
-NAME = re.compile(r"[A-Za-z0-9][\w-]{0,59}", re.ASCII)
+A_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,59}", re.ASCII)
+NOT_SET = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "OMP_NUM_THREADS")  # trainings here inherit the rest
 
 
-@dataclass(frozen=True)
-class Asked:
-    trials: int
-    parallel: int
-    name: str | None
-    confirm: bool
-
-
-def sweep(base: Path, asked: Asked) -> str:
-    """Search and confirm; write the report → its first sentences."""
-    params = load_params()
-    space.check_combinations(params)
+def sweep(base: Path, params: Params, asked: argparse.Namespace) -> None:
+    """Search and confirm; the report goes to the page of the sweep's run in MLflow."""
+    check_combinations(params)
     with _alone(base):
-        pool = _pool(params)
-        commit = (
-            pool.commit(base)
-            if pool
-            else git.git("rev-parse", "HEAD", folder=base).decode().strip()
+        pool = None
+        if get_current_settings().api.url:
+            pool = Pool("train-cuda" if params.train.device == "cuda" else "train")
+        commit = pool.commit(base) if pool else git.git("rev-parse", "HEAD", folder=base).decode()
+        facts = facts_of(base, params, commit.strip())
+        study = open_study(base, asked.name or f"sweep-{facts['digest'][:8]}", params, facts)
+        # MLflow's client asks a server that went away again, for four minutes.
+        os.environ.update({k: v for k, v in client_settings().items() if k not in NOT_SET})
+        uri, name = store_uri(base), experiment_name(params.tracking.experiment)
+        client, experiment = open_store(uri, base, name)
+        parent = _begin(client, experiment, study, params)
+        page = f"run {study.study_name} in MLflow, which `make ui` shows"
+        if uri.startswith("http"):
+            page = run_page(without_credentials(uri), experiment, parent)
+        where = "on the pool" if pool else "on this machine"
+        say(
+            f"{study.study_name}: {asked.trials} trials, {asked.parallel} at a time, {where}\n{page}"
         )
-        new = facts_of(base, params, commit)
-        name = asked.name or f"sweep-{new.digest[:8]}"
-        study, facts = open_study(base, name, params, new)
-        uri = store_uri(base)
-        pages = Pages(uri, base)
-        place: Place = pool or Here(base, facts.commit)
-        searched = {k: each.model_dump() for k, each in params.sweep.space.items()}
-        parent = pages.parent(
-            f"{name}-{facts.token}", name, {"objective": facts.objective, **searched}
-        )
-        _say(
-            f"{name}: {asked.trials} trials, {asked.parallel} at a time, "
-            f"{'on the pool' if pool else 'on this machine'}; run {parent} in MLflow"
-        )
-        common = (study, params, facts, place, pages, parent, _say)
-        if "ground" not in study.user_attrs:
-            _lay_ground(place, facts, f"{name}-{facts.token}-ground", Counted(study))
-            study.set_user_attr("ground", True)
-        Search(*common).run(asked.trials, asked.parallel)
+        train = pool.train if pool else partial(train_here, base, study.user_attrs["commit"])
+        sweep = Sweep(study, params, client, experiment, train)
+        sweep.lay_ground()
+        sweep.search(asked.trials, asked.parallel)
         best = best_of(study)
-        confirmed = None
-        if best and asked.confirm and not space.is_present(params, best.user_attrs[VALUES]):
-            confirmed = Confirmation(*common).run(best, asked.parallel)
-        found = report.found(study, params, facts, best, confirmed)
-        with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-            text, plots = report.write(Path(folder), study, found)
-            value = (
-                {f"quality/{facts.objective}": best.value}
-                if best and best.value is not None
-                else {}
-            )
-            pages.publish(parent, Path(folder), text, plots, value)
-            if pool and (why := report.to_prefect(Path(folder), study, text)):
-                _say(f"No artifacts in Prefect ({why}). The same is on the run in MLflow.")
-        pages.end(parent)
-        return text
+        confirmed: Results = {}
+        if best and asked.confirm and best.params != present(params):
+            confirmed = sweep.confirm(best, asked.parallel)
+        text = report.publish(client, study, params, confirmed)
+        Console(width=100).print(Markdown(text))
+        say(page)
 
 
-def _lay_ground(place: Place, facts: Facts, name: str, attempts: Counted) -> None:
-    """What all trainings need, once: without it, each of the first would make the data and the judge."""
-    names = [stage.name for stage in read_stages()]
-    job = Job(name, facts.base, {}, names[: names.index("train")])
-
-    def ended(job: Job, seen: Seen) -> None:
-        if seen.state is not State.DONE:
-            raise CganError(f"the stages before the training: {seen.words}")
-
-    work(place, iter([job]), 1, attempts, lambda _: True, ended)
-
-
-def _pool(params: Params) -> Pool | None:
-    """The pool's deployment, where a server is configured."""
-
-    if not is_configured():
-        return None
-    return Pool("train-cuda" if params.train.device == "cuda" else "train")
+def _begin(client: MlflowClient, experiment: str, study: optuna.Study, params: Params) -> str:
+    """The id of the parent run, which is made once."""
+    if "parent" not in study.user_attrs:
+        tags = {NAME: study.study_name, ROLE: "parent", "mlflow.user": user()}
+        made = client.create_run(experiment, tags=tags, run_name=study.study_name)
+        study.set_user_attr("parent", made.info.run_id)
+        for key, value in {"objective": params.sweep.objective, **params.sweep.space}.items():
+            client.log_param(made.info.run_id, key, str(value)[:6000])
+    parent = str(study.user_attrs["parent"])
+    client.update_run(parent, "RUNNING")
+    return parent
 
 
 @contextmanager
@@ -144,14 +131,18 @@ def _alone(base: Path) -> Iterator[None]:
         yield
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+def _end(number: int, _: Any) -> None:
+    """As abrupt as a kill, which a sweep survives; its threads would be waited for otherwise. Processes of
+    this machine end with us, and their trainings save a checkpoint first."""
+    sys.stderr.write("\nInterrupted. The same command goes on: what is finished is kept.\n")
+    sys.stderr.flush()
+    os._exit(128 + number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0, 1 after a failure, 130 after Ctrl-C."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    """The command line. Returns the exit code: 0, 1 after a failure; 130 after Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     parser = argparse.ArgumentParser(prog="python -m flows.sweep", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--trials", type=int, help="results in all, those of former calls too")
@@ -167,24 +158,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         base = top_folder()
         os.chdir(base)
-        s = load_params().sweep
-        trials = s.trials if asked.trials is None else asked.trials
-        parallel = s.parallel if asked.parallel is None else asked.parallel
-        for option, count in (("--trials", trials), ("--parallel", parallel)):
-            if count < 1:
-                raise CganError(f"{option}: expected 1 or more, got {count}.")
-        if asked.name is not None and not NAME.fullmatch(asked.name):
+        params = load_params()
+        for option in ("trials", "parallel"):
+            if getattr(asked, option) is None:
+                setattr(asked, option, getattr(params.sweep, option))
+            if (count := getattr(asked, option)) < 1:
+                raise CganError(f"--{option}: expected 1 or more, got {count}.")
+        if asked.name is not None and not A_NAME.fullmatch(asked.name):
             raise CganError(
-                f"--name {asked.name!r}: expected letters, digits, - and _, 60 at most. Folders, runs and "
-                "artifacts are named after it."
+                f"--name {asked.name!r}: expected letters, digits, - and _, 60 at most. Folders and runs "
+                "are named after it."
             )
-        _say(sweep(base, Asked(trials, parallel, asked.name, asked.confirm)))
+        sweep(base, params, asked)
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted. The same command goes on: what is finished is kept.\n")
-        return 130
+    except (MlflowException, httpx.HTTPError) as error:
+        why = reason_of(error)
+        if isinstance(error, httpx.HTTPStatusError):
+            why = error.response.text[:500]
+        sys.stderr.write(
+            f"Error: MLflow or Prefect cannot be used ({why}). Start it, or `make deploy` if it "
+            "refused; then run the same command again: it goes on.\n"
+        )
+        return 1
     return 0
 
 

@@ -1,108 +1,119 @@
-"""A job is one training of a sweep, in a checkout of its own; a place is where jobs are done."""
+"""A job is one training of a sweep; and how it is done on the workers of Prefect's pool.
+
+There it is a run of the deployment `train`, created under the job's name as idempotency key: whoever creates
+it again, gets the same. Prefect's client asks a server that went away again (PREFECT_CLIENT_MAX_RETRIES).
+"""
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
-ATTEMPTS = 3  # of a job whose process was killed
+from optuna import TrialPruned
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
+from prefect.states import Cancelling, Scheduled
+
+from cgan import git
+from cgan.errors import CganError
+from cgan.store.address import without_credentials
+from flows.dvc import read_stages
+from flows.servers import fault
+
+STARTS = 3  # of a run whose worker was killed
 POLL_S = 1.0
-# What DVC says of a stage that a signal ended, and our guard of a DVC that one ended. Between DVC and
-# a stage is a shell: bash becomes the stage, dash stays and turns the signal into 128 plus its number.
-KILLED = re.compile(r"exited with (-\d+|1(29|[3-5]\d))\b|ended with exit code 1(37|43)\b")
+ALONE = "To train on this machine alone, unset PREFECT_API_URL."
+ENDED_BADLY = (StateType.CRASHED, StateType.FAILED, StateType.CANCELLED)
+
+Watch = Callable[[], None]  # called while a job runs; what it raises ends the job
 
 
-class State(StrEnum):
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"  # with an error of its own: the same again would fail again
-    GONE = "gone"  # killed, or its machine is away: worth another attempt
-
-
-@dataclass(frozen=True)
-class Seen:
-    state: State
-    words: str = ""
+class JobError(Exception):
+    """A job ended without a result. Why, in words."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """`name` is its checkout's name too, and follows from the sweep: whoever starts it again, finds it.
+    """`name` is its checkout's or flow run's name too: whoever starts it again, finds what is left of it.
 
-    `stages`: only these of dvc.yaml; None: all. `tags` are of the MLflow run that it makes.
+    `tags` are those of the MLflow run that it makes; `last`: the stage that it ends with.
     """
 
     name: str
     overrides: dict[str, Any]
     tags: dict[str, str]
-    stages: list[str] | None = None
+    last: str = "evaluate"
 
 
-class Place(Protocol):
-    """Where jobs are done. All calls may be repeated, also by a new driver after the old one was killed."""
-
-    def start(self, job: Job, attempt: int) -> None:
-        """Begin, or find what a former driver began as this attempt."""
-
-    def look(self, job: Job) -> Seen: ...
-
-    def stop(self, job: Job) -> None:
-        """End it early and wait for its end; a training has written down what it recorded."""
+Train = Callable[[Job, Watch], None]  # does a job; raises JobError
 
 
-class Attempts(Protocol):
-    """How often each job was begun; it outlives the driver."""
+class Pool:
+    """The deployment `name` of the server. Raises CganError where there is no such thing."""
 
-    def __call__(self, job: Job) -> int: ...
+    def __init__(self, name: str) -> None:
+        url = without_credentials(str(get_current_settings().api.url))
+        self.client = get_client(sync_client=True, httpx_settings={"timeout": 30})
+        if words := fault(url, self.client):
+            raise CganError(f"{words} {ALONE}")
+        try:
+            self.deployment = self.client.read_deployment_by_name(f"cgan/{name}")
+        except ObjectNotFound:
+            raise CganError(
+                f"the Prefect server at {url} has no deployment cgan/{name}. `make deploy` registers it, or "
+                f"`prefect deploy --all` where `make up` did not start the server. {ALONE}"
+            ) from None
 
-    def again(self, job: Job) -> int:
-        """Count one more → how many there are now."""
+    def commit(self, base: Path) -> str:
+        """The commit that is deployed. Raises CganError where it is not in this clone."""
+        for step in self.deployment.pull_steps or []:
+            for details in step.values():
+                commit = str((details or {}).get("commit", ""))
+                if commit and git.has_commit(base, commit):
+                    return commit
+        raise CganError(
+            f"the deployment cgan/{self.deployment.name} names no commit that is in this clone: `make "
+            "deploy` here, or `git fetch` what was deployed."
+        )
 
+    def train(self, job: Job, watch: Watch) -> None:
+        """Do a job, or wait for the run of it that a former driver began. Raises JobError."""
+        stages = [stage.name for stage in read_stages()]
+        parameters = {
+            "overrides": job.overrides,
+            "stages": stages[: stages.index(job.last) + 1],
+            "gate": False,
+            "tags": job.tags,
+        }
+        run = self.client.create_flow_run_from_deployment(
+            self.deployment.id,
+            parameters=parameters,
+            name=job.name,
+            idempotency_key=job.name,
+            tags=["sweep"],
+        )
+        try:
+            if run.state_type in ENDED_BADLY:  # while no driver was there
+                self.client.set_flow_run_state(run.id, Scheduled(), force=True)
+            self._wait(run.id, watch)
+        except TrialPruned:
+            self.client.set_flow_run_state(run.id, Cancelling())
+            raise
+        except ObjectNotFound:
+            raise JobError("its flow run was deleted") from None
 
-def work(
-    place: Place,
-    upcoming: Iterator[Job],
-    parallel: int,
-    attempts: Attempts,
-    watch: Callable[[Job], bool],
-    ended: Callable[[Job, Seen], None],
-) -> None:
-    """Do all jobs, `parallel` at a time.
-
-    `upcoming` is asked for the next job when there is room for one. `watch` looks at a running job and
-    says whether it is to go on; `ended` hears how a job ended, once.
-    """
-    running: list[Job] = []
-    exhausted = False
-    while True:
-        while not exhausted and len(running) < parallel:
-            job = next(upcoming, None)
-            if job is None:
-                exhausted = True
-                break
-            place.start(job, attempts(job))
-            running.append(job)
-        if not running:
-            return
-        for job in list(running):
-            seen = place.look(job)
-            if seen.state is State.RUNNING:
-                if watch(job):
-                    continue
-                place.stop(job)
-                seen = Seen(State.GONE, "stopped early")
-            elif seen.state is State.GONE and attempts(job) < ATTEMPTS:
-                place.start(job, attempts.again(job))
-                continue
-            running.remove(job)
-            ended(job, seen)
-        time.sleep(POLL_S)
-
-
-def was_killed(words: str) -> bool:
-    """Does a failure's message say that a signal ended a process?"""
-    return bool(KILLED.search(words))
+    def _wait(self, run_id: Any, watch: Watch) -> None:
+        starts = 1
+        while (run := self.client.read_flow_run(run_id)).state_type is not StateType.COMPLETED:
+            if run.state_type is StateType.CRASHED and starts < STARTS:
+                starts += 1  # the same run: on the same machine it goes on from its checkpoint
+                self.client.set_flow_run_state(run_id, Scheduled(), force=True)
+            elif run.state_type in ENDED_BADLY:
+                raise JobError(str(run.state and (run.state.message or run.state.name)))
+            watch()
+            time.sleep(POLL_S)

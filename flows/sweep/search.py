@@ -1,197 +1,270 @@
-"""The search: Optuna proposes params, trainings answer, and all that is known of it is in Optuna's storage.
+"""The search: Optuna proposes, trainings answer in MLflow; and the confirmation of the best with fresh seeds.
 
-A trial is RUNNING in the storage from before its training begins until its result is written down, and its
-job's name follows from its number. So a new driver knows which trainings to start again, or to find.
+A trial is RUNNING in Optuna's storage from before its training begins until its result is written down, and
+its job's name follows from its number. So a new driver knows which trainings to start again, or to find.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import httpx
 import optuna
-from optuna.trial import Trial, TrialState
+from mlflow.exceptions import MlflowException
+from optuna import TrialPruned
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cgan.errors import CganError
 from cgan.params.sections import Params
 from cgan.quality.intervals import passports_differ
 from cgan.quality.table import METRICS
-from flows.sweep import space
-from flows.sweep.jobs import Job, Place, Seen, State, work
-from flows.sweep.pages import Pages
-from flows.sweep.study import RUN, STOPPED, VALUES, WORDS, Counted, Facts, finished, is_pinned
+from cgan.reports.sweeps import JOB, NAME, PARENT_TAG, ROLE, STATE
+from flows.sweep.jobs import Job, JobError, Train, Watch
+from flows.sweep.study import PARAMS, RUN, WHY, short, suggest, trials_that
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 GIVE_UP_AFTER = 3  # failures in a row: the next would fail too
 LOOK_EVERY_S = 5.0  # at the probes of a training
-# What a training's own judge says of its drawings, and whether less of it is better.
+# What a training's own judge says of its drawings, and in which direction it is better.
 ACCURACY, DISTANCE = ("probe/conditional_accuracy", "higher"), ("probe/fid_judge", "lower")
 BY_ACCURACY = ("conditional_accuracy", "worst_class_accuracy", "gan_train_accuracy")
+STATES = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed"}
 
-Say = Callable[[str], None]
-
-
-@dataclass
-class Driver:
-    """What drives the trainings of one study. `parent` is MLflow's run of the sweep."""
-
-    study: optuna.Study
-    params: Params
-    facts: Facts
-    place: Place
-    pages: Pages
-    parent: str
-    say: Say
+Results = dict[str, dict[str, float | None]]  # role → seed → the objective, None where it failed
 
 
-@dataclass
-class Search(Driver):
-    """The trials."""
+class EndedError(BaseException):
+    """The sweep cannot go on. Optuna leaves the trial as it is, and the next driver takes it up."""
 
-    def __post_init__(self) -> None:
-        self.distributions = space.distributions(self.params)
-        self.probe, better = ACCURACY if self.facts.objective in BY_ACCURACY else DISTANCE
-        # Reported values go the way of the objective: an accuracy rises where a distance falls.
-        self.sign = 1.0 if better == METRICS[self.facts.objective].better else -1.0
-        self._trials: dict[str, Trial] = {}
-        self._looked: dict[str, float] = {}
-        self._failures = 0
 
-    def run(self, wanted: int, parallel: int) -> None:
-        """Go on until there are `wanted` results. Raises CganError where nothing but failures comes."""
-        if not self.study.get_trials(deepcopy=False):
-            # The first trial is what params.yaml holds, as far as the space has it.
-            self.study.enqueue_trial(space.present(self.params))
-        while True:
-            jobs = self._upcoming(wanted)
-            work(self.place, jobs, parallel, Counted(self.study), self._watch, self._ended)
-            if len(finished(self.study)) >= wanted:  # one of the last may have failed
-                break
+class Sweep:
+    """What drives the trainings of one study. `experiment`: the id of MLflow's."""
 
-    def _upcoming(self, wanted: int) -> Iterator[Job]:
-        for frozen in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            job = self._job(Trial(self.study, frozen._trial_id))
-            if STOPPED in frozen.user_attrs:
-                self.place.stop(job)
-                self._ended(job, Seen(State.GONE))
-                continue
-            self.say(f"trial {frozen.number}: taken up again")
-            yield job
-        while len(finished(self.study)) + len(self._trials) < wanted:
-            trial = self.study.ask()
-            job = self._job(trial)
-            same = [
-                t for t in finished(self.study) if t.user_attrs[VALUES] == trial.user_attrs[VALUES]
-            ]
-            if same and same[0].state is TrialState.COMPLETE:
-                self._as_before(trial, same[0])
-                continue
-            self.say(f"trial {trial.number}: {_in_words(trial.user_attrs[VALUES])}")
-            yield job
-
-    def _job(self, trial: Trial) -> Job:
-        """What a trial trains. What was suggested before a kill stays; what is missing is suggested now."""
-        suggested = {key: trial._suggest(key, each) for key, each in self.distributions.items()}
-        values = space.rounded(self.params, suggested)
-        trial.set_user_attr(VALUES, values)
-        job = self._job_of(trial.number, values)
-        self._trials[job.name] = trial
-        return job
-
-    def _job_of(self, number: int, values: dict[str, Any]) -> Job:
-        name = self._name(number)
-        tags = self.pages.child_tags(self.study.study_name, self.parent, name, "trial")
-        return Job(name, {**self.facts.base, **values}, {**tags, "cgan.sweep.trial": str(number)})
-
-    def _name(self, number: int) -> str:
-        return f"{self.study.study_name}-{self.facts.token}-trial-{number}"
-
-    def _as_before(self, trial: Trial, same: optuna.trial.FrozenTrial) -> None:
-        """The same params, so the same bytes: nothing is to be learnt from training them again."""
-        del self._trials[self._name(trial.number)]
-        trial.set_user_attr(WORDS, f"the params of trial {same.number}")
-        trial.set_user_attr(RUN, same.user_attrs[RUN])
-        self.study.tell(trial.number, same.value)
-        self.say(f"trial {trial.number}: the params of trial {same.number}, so its result")
-
-    def _watch(self, job: Job) -> bool:
-        """Report the probes of a training to Optuna; is it worth going on?"""
-        now = time.monotonic()
-        if now - self._looked.get(job.name, now - LOOK_EVERY_S) < LOOK_EVERY_S:
-            return True
-        self._looked[job.name] = now
-        trial = self._trials[job.name]
-        count = self._report(job, trial)
-        if not count or count >= self.params.train.probes or not trial.should_prune():
-            return True
-        trial.set_user_attr(STOPPED, count)
-        return False
-
-    def _report(self, job: Job, trial: Trial) -> int:
-        """By number and not by step: trainings of another length or batch have others."""
-        values = self.pages.probes(job, self.probe)
-        known = self.study.trials[trial.number].intermediate_values
-        for number, value in enumerate(values, 1):
-            if number not in known:
-                trial.report(self.sign * value, number)
-        return len(values)
-
-    def _ended(self, job: Job, seen: Seen) -> None:
-        trial = self._trials.pop(job.name)
-        stopped = self.study.trials[trial.number].user_attrs.get(STOPPED)
-        if stopped is not None:
-            told = f"after probe {stopped} of {self.params.train.probes}, worse than the median"
-            self._tell(job, trial, TrialState.PRUNED, "pruned", told)
-        elif seen.state is State.DONE:
-            self._measured(job, trial)
-        elif self.pages.collapsed(job):
-            self._report(job, trial)
-            self._tell(job, trial, TrialState.PRUNED, "collapsed", seen.words)
-        else:
-            self._tell(job, trial, TrialState.FAIL, "failed", seen.words)
-
-    def _measured(self, job: Job, trial: Trial) -> None:
-        self._report(job, trial)
-        measured = self.pages.measured(job, self.facts.objective)
-        if isinstance(measured, str):
-            self._tell(job, trial, TrialState.FAIL, "failed", measured)
-            return
-        if other := is_pinned(self.study, "passport", measured.passport, _differ):
-            told = f"it was measured by another ruler than the first trial: {other}"
-            self._tell(job, trial, TrialState.FAIL, "failed", told)
-            return
-        trial.set_user_attr(RUN, measured.run_id)
-        trial.set_user_attr("seconds", measured.seconds)
-        told = f"{METRICS[self.facts.objective].name} {measured.value:.4g}"
-        self._tell(job, trial, TrialState.COMPLETE, "complete", told, measured.value)
-
-    def _tell(
+    def __init__(
         self,
-        job: Job,
-        trial: Trial,
-        state: TrialState,
-        tag: str,
-        words: str,
-        value: float | None = None,
+        study: optuna.Study,
+        params: Params,
+        client: MlflowClient,
+        experiment: str,
+        train: Train,
     ) -> None:
-        if state is not TrialState.COMPLETE:
-            trial.set_user_attr(WORDS, words)
-        self.pages.mark(job, tag)
-        self.study.tell(trial.number, value, state)
-        self.say(f"trial {trial.number}: {'' if value is not None else f'{tag}: '}{words}")
-        self._failures = self._failures + 1 if state is TrialState.FAIL else 0
-        if self._failures >= GIVE_UP_AFTER:
-            raise CganError(
-                f"{GIVE_UP_AFTER} trials in a row failed; the last: {words}\nMend that, then run the same "
+        self.study, self.params, self.train = study, params, train
+        self.client, self.experiment = client, experiment
+        self.objective = params.sweep.objective
+        self.base: dict[str, Any] = study.user_attrs["base"]
+        self.parent: str = study.user_attrs["parent"]
+        self.failures = 0  # in a row
+        self.ended: Exception | None = None
+
+    def lay_ground(self) -> None:
+        """What all trainings need, once: without it, each of the first would make the data and the judge."""
+        if "ground" not in self.study.user_attrs:
+            say("data and judge")
+            try:
+                self.train(Job(self._name("ground"), self.base, {}, "train_judge"), lambda: None)
+            except JobError as error:
+                raise CganError(f"the stages before the training: {error}") from None
+            self.study.set_user_attr("ground", True)
+
+    def search(self, wanted: int, parallel: int) -> None:
+        """Go on until there are `wanted` results. Raises CganError where nothing but failures comes."""
+        counted = (TrialState.COMPLETE, TrialState.PRUNED)
+        while (missing := wanted - len(trials_that(self.study, *counted))) > 0:
+            with contextlib.suppress(EndedError):
+                self.study.optimize(
+                    self._try,
+                    n_trials=missing,
+                    n_jobs=parallel,
+                    catch=JobError,
+                    callbacks=[self._tell],
+                    show_progress_bar=sys.stderr.isatty(),
+                )
+            if self.ended:
+                raise self.ended
+
+    def _try(self, trial: Trial) -> float:
+        values = suggest(trial, self.params)
+        trial.set_user_attr(PARAMS, values)
+        for other in trials_that(self.study, TrialState.COMPLETE):
+            if other.user_attrs[PARAMS] == values and other.value is not None:
+                trial.set_user_attr(RUN, other.user_attrs[RUN])
+                trial.set_user_attr(WHY, f"the params of trial {other.number}")
+                return other.value  # its training would be the same, byte by byte
+        say(f"trial {trial.number}: {in_words(values)}")
+        job = self._job(f"trial-{trial.number}", "trial", values, trial=trial.number)
+        try:
+            run = self._measure(job, self._pruning(trial, job))
+        except (JobError, TrialPruned) as error:
+            trial.set_user_attr(WHY, str(error))
+            raise
+        trial.set_user_attr(RUN, run.info.run_id)
+        trial.set_user_attr("seconds", run.data.metrics.get("time/training_s", 0.0))
+        return self._value(run)
+
+    def _name(self, word: str) -> str:
+        """With a part of the parent's id: a sweep of the same params in another storage is another sweep."""
+        return f"{self.study.study_name}-{self.parent[:6]}-{word}"
+
+    def _job(self, word: str, role: str, values: dict[str, Any], **more: int) -> Job:
+        name = self._name(word)
+        tags = {PARENT_TAG: self.parent, NAME: self.study.study_name, JOB: name, ROLE: role}
+        tags |= {f"cgan.sweep.{key}": str(value) for key, value in more.items()}
+        return Job(name, {**self.base, **values}, tags)
+
+    def _runs(self, job: Job) -> list[Run]:
+        """MLflow's runs of a job; first the one that was evaluated, else the newest. A job that moved to
+        another machine has two."""
+        query, order = f"tags.`{JOB}` = '{job.name}'", ["start_time DESC"]
+        runs = self.client.search_runs([self.experiment], query, order_by=order)
+        return sorted(runs, key=lambda run: f"quality/{self.objective}" not in run.data.metrics)
+
+    def _value(self, run: Run) -> float:
+        return float(run.data.metrics.get(f"quality/{self.objective}", math.nan))
+
+    def _measure(self, job: Job, watch: Watch) -> Run:
+        """Do a job → its run in MLflow, which has the result. Raises JobError; TrialPruned for one that was
+        stopped, or that stopped itself because it was hopeless."""
+        if self.ended:
+            raise EndedError
+        failed: Exception | None = None
+        try:
+            try:
+                self.train(job, watch)
+            except (JobError, TrialPruned) as error:
+                failed = error
+            runs = self._runs(job)
+            ended_by = runs[0].data.tags.get("cgan.ended_by", "") if runs else ""
+            if isinstance(failed, JobError) and ended_by.startswith("TrainingError"):
+                failed = TrialPruned(str(failed))
+            failed = failed or self._fault(runs)
+            state = "failed" if isinstance(failed, JobError) else "pruned" if failed else "complete"
+            for number, run in enumerate(runs):
+                self.client.set_tag(run.info.run_id, STATE, "cut off" if number else state)
+                if run.info.status == "RUNNING":  # it was left behind
+                    self.client.set_terminated(run.info.run_id, "KILLED")
+        except (CganError, MlflowException, httpx.HTTPError) as error:
+            self.ended = error
+            raise EndedError from None
+        if failed:
+            raise failed
+        return runs[0]
+
+    def _fault(self, runs: list[Run]) -> JobError | None:
+        """Why the runs of a job that is done have no result."""
+        if not runs:
+            return JobError(
+                "MLflow has no run of it. Do its workers use the same store and experiment?"
+            )
+        run_id = runs[0].info.run_id
+        if not math.isfinite(value := self._value(runs[0])):
+            return JobError(f"quality/{self.objective} of its run {run_id} is {value}")
+        with tempfile.TemporaryDirectory() as folder:
+            file = self.client.download_artifacts(run_id, "reports/evaluation.json", folder)
+            report = {"passport": json.loads(Path(file).read_text(encoding="utf-8"))["passport"]}
+        if "passport" not in self.study.user_attrs:
+            self.study.set_user_attr("passport", report["passport"])
+        first = {"passport": self.study.user_attrs["passport"]}
+        if differs := passports_differ(first, report):
+            told = ", ".join(f"{key} {a} and {b}" for key, (a, b) in differs.items())
+            return JobError(f"it was measured by another ruler than the first trial: {told}")
+        return None
+
+    def _pruning(self, trial: Trial, job: Job) -> Watch:
+        """What reports the probes of a training to Optuna, and stops one that is not worth going on."""
+        key, better = ACCURACY if self.objective in BY_ACCURACY else DISTANCE
+        # Reported values go the way of the objective: an accuracy rises where a distance falls.
+        sign = 1.0 if better == METRICS[self.objective].better else -1.0
+        count, looked = self.params.train.probes, time.monotonic()
+        reported = len(self.study.trials[trial.number].intermediate_values)  # to a former driver
+
+        def watch() -> None:
+            nonlocal reported, looked
+            if time.monotonic() - looked < LOOK_EVERY_S:
+                return
+            looked = time.monotonic()
+            for run in self._runs(job)[:1]:
+                points = self.client.get_metric_history(run.info.run_id, key)
+                probes = sorted((p for p in points if p.step > 0), key=lambda p: p.step)
+                # By number and not by step: trainings of another length or batch have others.
+                for number, probe in enumerate(probes[reported:], reported + 1):
+                    trial.report(sign * probe.value, number)
+                reported = len(probes)
+            if 0 < reported < count and trial.should_prune():
+                raise TrialPruned(f"after probe {reported} of {count}, worse than the median")
+
+        return watch
+
+    def _tell(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        told, why = STATES[trial.state.name], trial.user_attrs.get(WHY, "")
+        if trial.state is TrialState.COMPLETE:
+            told = f"{METRICS[self.objective].name} {trial.value:.4g}"
+        say(f"trial {trial.number}: {told}{f' ({why})' if why else ''}")
+        self.failures = self.failures + 1 if trial.state is TrialState.FAIL else 0
+        if self.failures >= GIVE_UP_AFTER:
+            study.stop()
+            self.ended = CganError(
+                f"{self.failures} trials in a row failed; the last: {why}\nMend that, then run the same "
                 "command again: it goes on."
             )
 
+    def confirm(self, best: FrozenTrial, parallel: int) -> Results:
+        """Is the best trial better, or was it lucky? It and the params of today with fresh seeds.
 
-def _differ(first: dict[str, Any], other: dict[str, Any]) -> str:
-    found = passports_differ({"passport": first}, {"passport": other})
-    return ", ".join(f"{key} {a} and {b}" for key, (a, b) in found.items())
+        The value by which it won is not used: the best of many is so by its luck too.
+        """
+        both = {"best": best.user_attrs[PARAMS], "present": {}}
+        first = self.params.train.seed + 1
+        seeds = range(first, first + self.params.sweep.seeds)
+        with ThreadPoolExecutor(parallel) as threads:
+            found = {
+                role: {
+                    str(seed): threads.submit(self._confirm, role, values, seed, best.number)
+                    for seed in seeds
+                }
+                for role, values in both.items()
+            }
+        if self.ended:
+            raise self.ended
+        return {
+            role: {seed: done.result() for seed, done in each.items()}
+            for role, each in found.items()
+        }
+
+    def _confirm(self, role: str, values: dict[str, Any], seed: int, trial: int) -> float | None:
+        word = f"trial-{trial}" if role == "best" else role
+        own = {**values, "train.seed": seed}
+        job = self._job(f"{word}-seed-{seed}", role, own, trial=trial, seed=seed)
+        known: float | None = self.study.user_attrs.get(job.name)
+        if known is not None:
+            return known
+        say(f"{word}, seed {seed}")
+        try:
+            value = self._value(self._measure(job, lambda: None))
+        except (JobError, TrialPruned) as error:
+            say(f"{word}, seed {seed}: failed: {error}")
+            return None
+        self.study.set_user_attr(job.name, value)
+        say(f"{word}, seed {seed}: {value:.4g}")
+        return value
 
 
-def _in_words(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key.removeprefix('train.')} {value}" for key, value in values.items())
+def in_words(values: dict[str, Any]) -> str:
+    return ", ".join(f"{short(key)} {value}" for key, value in values.items())
+
+
+def say(line: str) -> None:
+    """On a terminal in place of Optuna's progress bar, which is drawn again below it."""
+    clear = "\r\033[K" if sys.stderr.isatty() and sys.stdout.isatty() else ""
+    sys.stdout.write(f"{clear}{line}\n")
+    sys.stdout.flush()
