@@ -246,7 +246,18 @@ def run_cgan(
 
     Raises StageError with its own message when it ends with an error.
     """
-    code, lines = _run(["-m", "cgan.cli", command], relay, env, spared=False)
+    _run_own(["cgan.cli", command], relay, env)
+
+
+def record_numbers(relay: Callable[[str], None]) -> None:
+    """The evaluation's numbers to the MLflow run, where the stage record does not come. Raises StageError."""
+    _run_own(["cgan.stages.record", "numbers"], relay, None)
+
+
+def _run_own(
+    module: Sequence[str], relay: Callable[[str], None], env: Mapping[str, str] | None
+) -> None:
+    code, lines = _run(["-m", *module], relay, env, spared=False)
     if code:
         raise _failure(code, lines)
 

@@ -62,6 +62,7 @@ from flows.dvc import (
     check_free,
     choose,
     read_stages,
+    record_numbers,
     run_cgan,
 )
 from flows.notices import notify
@@ -169,6 +170,16 @@ def run_gate() -> State[Any]:
                 return _failed(error)
             _relay("Another machine promoted meanwhile: judged again, beside the new champion.")
     return Completed(name=verdict["verdict"].capitalize(), message=verdict["summary"], data=verdict)
+
+
+@task(name="record", task_run_name="record", cache_policy=NO_CACHE, persist_result=False)
+def record() -> State[Any]:
+    """A sweep's training has no pictures: its numbers alone go to its MLflow run."""
+    try:
+        record_numbers(_relay)
+    except CganError as error:
+        return _failed(error)
+    return Completed(message="The numbers are on the run's page.")
 
 
 @task(name="reevaluate", task_run_name="reevaluate", cache_policy=NO_CACHE, persist_result=False)
@@ -314,6 +325,9 @@ def pipeline(
         if not written.is_completed():
             return Failed(message=written.message)
     failed = _run_stages(chosen, refresh, results, tags)
+    if tags and not failed and chosen[-1].name == "evaluate":
+        failed = record(return_state=True)
+        failed = None if failed.is_completed() else Failed(message=f"Record: {failed.message}")
     # The stages that ended before one failed count, too.
     undelivered = _deliver(results, whole=not failed and not stages)
     if failed or not gate or stages:

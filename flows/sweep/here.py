@@ -8,6 +8,7 @@ checkpoint first, and goes on from there when the job is started again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from cgan.run.follower import flush_one
 from cgan.run.lifecycle import made_for
 from cgan.run.records import count_waiting, folder_of
 from flows.checkout import checkout, environment, share_data
-from flows.dvc import read_stages, repro_stage
+from flows.dvc import Repro, read_stages, record_numbers
 
 if TYPE_CHECKING:  # it brings Prefect along, which costs the process two seconds
     from flows.sweep.jobs import Job, Watch
@@ -88,16 +89,19 @@ def _end_with(driver: int) -> None:
 
 def _run_stages(tags: dict[str, str], last: str) -> None:
     """As in the flow of a pool's run. Raises CganError when one fails."""
+    names = [stage.name for stage in read_stages()]
+    names = names[: names.index(last) + 1]
     env = {"MLFLOW_RUN_CONTEXT": json.dumps(tags)} if tags else {}
-    for stage in read_stages():
-        began = time.monotonic()
-        outcome = repro_stage(stage.name, _say, env=env)
-        # A training that DVC brings back from its cache has no MLflow run of its own.
-        if stage.name == "train" and not made_for(tags, RUN_REFERENCE):
-            outcome = repro_stage(stage.name, _say, force=True, env=env)
-        _say(f"{stage.name}: {outcome}, {time.monotonic() - began:.1f} s")
-        if stage.name == last:
-            break
+    with contextlib.closing(Repro(names, stops={"train"}, env=env)) as repro:
+        for name in names:
+            began = time.monotonic()
+            outcome = repro.stage(name, _say)
+            # A training that DVC brings back from its cache has no MLflow run of its own.
+            if name == "train" and not made_for(tags, RUN_REFERENCE):
+                outcome = repro.stage(name, _say, force=True)
+            _say(f"{name}: {outcome}, {time.monotonic() - began:.1f} s")
+    if last == "evaluate":
+        record_numbers(_say)
     if RUN_REFERENCE.is_file():  # the driver looks in MLflow for what came of it
         folder = folder_of(json.loads(RUN_REFERENCE.read_text(encoding="utf-8"))["run_key"])
         if count_waiting(folder):

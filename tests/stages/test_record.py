@@ -1,4 +1,4 @@
-"""Stages evaluate and record: numbers, tables and pictures on the page of the run of a training."""
+"""Stage record: numbers, tables and pictures of a generator on the page of the run that trained it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 from recording import RecordingTracker
 
-from cgan.stages import evaluate, record
+from cgan.errors import ModelError
+from cgan.files import write_json
+from cgan.model.model_file import load_generator, save_network
+from cgan.model.networks import Architecture, build_generator
+from cgan.project import EVALUATION, GENERATOR
+from cgan.stages import record
 from cgan.store.pages import REAL_IMAGES, real_images
 
 REPORT: dict[str, Any] = {
@@ -32,14 +37,29 @@ class _Tracker(RecordingTracker):
 
 
 @pytest.fixture
-def tracker() -> _Tracker:
+def tracker(project: Path, monkeypatch: pytest.MonkeyPatch) -> _Tracker:
+    """A project after the stages before, whose run is this tracker."""
+    save_network(GENERATOR, build_generator(Architecture("deconv", 2, 1, 8, 8, 4, 6)), {})
+    digest = load_generator(GENERATOR)[1]["digest"]
+    write_json(EVALUATION, {**REPORT, "passport": {"generator_digest": digest}})
+    for paths in record.FILES.values():
+        for path in paths:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
     recording = _Tracker()
     recording.tables = {}
+
+    @contextlib.contextmanager
+    def reopen(reference: Path) -> Iterator[_Tracker]:
+        assert reference == Path("models/mlflow_run.json")
+        yield recording
+
+    monkeypatch.setattr(record, "reopen", reopen)
     return recording
 
 
-def test_numbers_and_tables_are_recorded(project: Path, tracker: _Tracker) -> None:
-    evaluate._record(tracker, REPORT)
+def test_numbers_tables_and_pictures_are_recorded(tracker: _Tracker) -> None:
+    record.main()
     numbers = {
         "quality/conditional_accuracy": 0.91,
         "quality/worst_class_accuracy": 0.61,
@@ -51,6 +71,8 @@ def test_numbers_and_tables_are_recorded(project: Path, tracker: _Tracker) -> No
         "fid_judge": 1.5,
         "copies": 0.01,
     }
+    top = {name for folder, name in tracker.files if not folder}
+    assert {"strip.png", "grid.png", "training.gif", "quality.csv"} < top
     assert tracker.tables["quality.csv"][1][:4] == [
         "conditional accuracy",
         "0.91",
@@ -58,27 +80,26 @@ def test_numbers_and_tables_are_recorded(project: Path, tracker: _Tracker) -> No
         "higher",
     ]
     assert tracker.tables["quality_by_class.csv"][2] == ["1", "0.61", ""]
-    assert ("reports", "evaluation.json") in tracker.files
-
-
-def test_pictures_are_recorded(
-    project: Path, tracker: _Tracker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for paths in record.FILES.values():
-        for path in paths:
-            path.parent.mkdir(exist_ok=True)
-            path.touch()
-
-    @contextlib.contextmanager
-    def reopen(reference: Path) -> Iterator[_Tracker]:
-        assert reference == Path("models/mlflow_run.json")
-        yield tracker
-
-    monkeypatch.setattr(record, "reopen", reopen)
-    record.main()
-    top = {name for folder, name in tracker.files if not folder}
-    assert {"strip.png", "grid.png", "training.gif"} < top
     assert ("reports", "generator.png") in tracker.files
+
+
+def test_numbers_of_another_generator_are_refused(tracker: _Tracker) -> None:
+    save_network(GENERATOR, build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 6)), {})
+    with pytest.raises(
+        ModelError, match=r"of another generator than models/generator\.safetensors"
+    ):
+        record.main()
+    assert tracker.metrics == [] and tracker.files == []
+
+
+@pytest.mark.parametrize("content", ["", '{"passport": {}}'])
+def test_a_damaged_report_is_one_message(tracker: _Tracker, content: str) -> None:
+    EVALUATION.write_text(content)
+    with pytest.raises(
+        ModelError, match=r"no readable report\. Make it again: `dvc repro --force e"
+    ):
+        record.main()
+    assert tracker.metrics == []
 
 
 def test_a_run_of_before_says_nothing_of_real_images() -> None:
