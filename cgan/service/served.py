@@ -6,10 +6,8 @@ A `Served` never changes. The keeper puts another in its place; a request goes o
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import importlib.util
-import json
 import logging
 import os
 import re
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator, save_network
-from cgan.project import EVALUATION, project_root
+from cgan.project import project_root
 from cgan.quality.table import METRICS, floors
 from cgan.registry.history import CHAMPION
 from cgan.serving.class_names import names_in
@@ -109,25 +107,17 @@ class Served:
 
 
 def of_file(source: str) -> Served:
-    """With its quality: what the file says of it, else the report of `evaluate` where that lies in the same
-    project and is of this generator. Raises ModelError where there is no usable generator."""
+    """With the quality that the file states, as the package's own does. Raises ModelError where there is no
+    usable generator."""
     generator, quality = Generator.load(source), UNKNOWN
     if stated := generator.facts.get("quality"):
         metrics, reals, passport = stated["metrics"], stated["floors"], stated["passport"]
         quality = {"metrics": metrics, "real_images": reals, "passport": passport}
-    else:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no report of ours
-            path = Path(source).absolute().parent.parent / EVALUATION
-            report = json.loads(path.read_text(encoding="utf-8"))
-            if report["passport"]["generator_digest"] == generator.facts["digest"]:
-                quality = quality_of(report)
     return Served(generator, source, quality=quality)
 
 
-def quality_of(report: dict[str, Any] | None) -> dict[str, Any]:
+def of_report(report: dict[str, Any]) -> dict[str, Any]:
     """Of a report on a generator: the metrics by their keys, what real images get, and the passport."""
-    if report is None:
-        return UNKNOWN
     values = {key: metric.value(report) for key, metric in METRICS.items()}
     known = {key: value for key, value in values.items() if value is not None}
     return {"metrics": known, "real_images": floors(report), "passport": report.get("passport")}
@@ -229,7 +219,7 @@ class Keeper:
         except ModelError as error:
             log.warning("%s is served without its metrics: %s", source, error)
             report = None
-        was, quality = self.current, quality_of(report)
+        was, quality = self.current, of_report(report) if report else UNKNOWN
         self.current = Served(
             Generator(*loaded, source), source, registry.model, taken, self.alias, quality
         )

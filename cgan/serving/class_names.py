@@ -140,11 +140,6 @@ class _Named:
         return self.exact.get(word, alike[0] if len(alike) == 1 else None)
 
     def _stranger(self, words: list[str]) -> CganError:
-        for word in words:
-            alike = self.folded.get(word.casefold(), [])
-            if len(alike) > 1:
-                either = " or ".join(repr(self.names[label]) for label in alike[:2])
-                return CganError(f"{word!r} is not a class: is it {either}?")
         known = {piece.casefold() for name in self.names for piece in name.split()}
         strange = [w for w in words if w.casefold() not in known and not self._read([w])]
         return CganError(f"{(strange or words)[0][:40]!r} is not a class. {self._valid()}")

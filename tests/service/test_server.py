@@ -91,6 +91,11 @@ def test_others_can_reach_it_only_if_that_is_asked_for(
     assert "whoever reaches this machine can have it draw" in caplog.text
 
 
+def test_no_answer_waits_for_the_acknowledgement_of_its_first_half() -> None:
+    with listen("127.0.0.1", 0, allow_remote=False) as listening:
+        assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_host_that_is_none_is_told_in_words() -> None:
     for host in ("no such host", "a" * 500):
         with pytest.raises(CganError, match=r"--host .*Give others, such as 127\.0\.0\.1"):
