@@ -33,7 +33,7 @@ def serve(model: str | None, host: str, port: int, allow_remote: bool) -> None:
     _log_to_stderr()
     listening = listen(host, port, allow_remote)
     with drawing_threads() as pool, Keeper(model) as keeper:
-        hosts = None if allow_remote else (*THIS_MACHINE, host)
+        hosts = None if allow_remote else tuple(dict.fromkeys((*THIS_MACHINE, host.lower())))
         server = uvicorn.Server(config_for(keeper, pool, hosts))
         # When all is answered uvicorn raises the signal again, for these: exit code 0.
         for name in (signal.SIGTERM, signal.SIGINT):
