@@ -132,16 +132,14 @@ def draw(
         raise CganError(
             "--per-class makes data: --smooth, --ink, --paper, --show and --open are of pictures."
         )
-    from cgan.serving.generator import Generator, check_text, default_source
+    from rich.console import Console
+
+    from cgan.serving.drawings import write_picture, write_set
+    from cgan.serving.generator import Generator, default_source
+    from cgan.serving.picture import Inks, Style
+    from cgan.serving.screen import show as show_drawings
 
     model, note = (model, "") if model else default_source()
-    if text is not None:
-        check_text(text, model)
-    # torch comes with these: a typing error is told without waiting for it.
-    from cgan.serving.drawings import open_picture, write_picture, write_set
-    from cgan.serving.picture import Style
-    from cgan.serving.screen import Inks, Terminal, on_screen
-
     inks = Inks.named(ink, paper)
     generator = Generator.load(model)
     if per_class is not None:
@@ -152,11 +150,12 @@ def draw(
     name = "grid" if text is None else re.sub(r"[^\w,.-]+", "-", text)[:40].strip("-.") or "text"
     out, rows = out or f"drawn/{name}.png", rows if grid else 1
     images, words = write_picture(out, generator, labels, rows, seed, Style(scale, smooth, inks))
-    if sys.stdout.isatty() if show is None else show:
-        typer.echo(on_screen(images, rows, inks, Terminal.here()), color=True)
+    console = Console(force_terminal=show)
+    if console.is_terminal:
+        show_drawings(images, rows, inks, console)
     typer.echo(words + note)
-    if open_:
-        open_picture(out)
+    if open_ and typer.launch(str(Path(out).resolve()), wait=True):
+        raise CganError(f"--open: this system found no viewer. The picture is written: {out}")
 
 
 @app.command()

@@ -61,7 +61,6 @@ DRAWING_CODE = (
     "serving/generator.py",
     "serving/mlflow_model.py",
     "serving/picture.py",
-    "serving/screen.py",
 )
 
 

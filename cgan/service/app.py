@@ -3,33 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
-import hashlib
-import re
-from collections.abc import Collection, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+import html
+import reprlib
+import time
+from collections.abc import Awaitable, Callable, Collection
+from concurrent.futures import Executor
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import torch
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi.responses import HTMLResponse, JSONResponse
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from pydantic import BaseModel
 
 from cgan import __version__
+from cgan.errors import CganError
 from cgan.model.sampling import CHUNK, latent_chunks, render_chunk
-from cgan.service.answer import FORMS, DrawAnswer, form_for
-from cgan.service.guard import App, Guard, Metrics
-from cgan.service.question import EXAMPLE, DrawQuery, DrawRequest, refusal
+from cgan.service.drawing import FORMS, DrawQuery, DrawRequest, encoded, form_for, labels_for
 from cgan.service.served import Keeper, Served
 
-MAX_REQUESTS = 256  # to draw, at once
-MAX_BYTES = 2**29  # that their answers take while they are made
-QUICK_BYTES = 2**22  # of an answer that is made in milliseconds
-MAX_FOREIGN = 64  # drawings for a page of another site
-RETRY = {"Retry-After": "1"}
+MAX_BODY_BYTES = 2**16  # of a request
+SHOWN = 5  # faults of one request
+EXAMPLE = ' Send JSON as Content-Type: application/json, such as {"text": "2024", "seed": 7}.'
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+HOW_TO_CALL = """<section class="play-card">
+<h2>From code</h2>
+<p class="play-faint">Served: {served}. All addresses: <a href="openapi.json">openapi.json</a>.</p>
+<pre>curl -o drawn.png '{url}'
+
+# Python
+from urllib.request import urlopen
+png = urlopen("{url}").read()</pre>
+</section>
+"""
+router = APIRouter()
 
 
 class Problem(BaseModel):
@@ -38,208 +61,211 @@ class Problem(BaseModel):
     detail: str
 
 
-class Service:
-    """What the addresses share. `close()` ends its threads, of which `threads` draw.
+class Metrics:
+    """For Prometheus, in a registry of its own."""
 
-    They draw a chunk at a time, in the order of asking, so that a request of thousands does not hold up one
-    of ten, and on one core each, as `cgan draw` does, so that each image has the bits that it gets there."""
-
-    def __init__(self, keeper: Keeper, threads: int = 1) -> None:
-        self.keeper = keeper
-        self.metrics = Metrics(keeper)
-        self._requests = self._bytes = 0  # of the event loop's thread alone
-        self._drawing = ThreadPoolExecutor(threads, "draw", torch.set_num_threads, (1,))
-        self._slow = ThreadPoolExecutor(2, "slow")  # small answers don't stand behind large ones
-
-    def close(self) -> None:
-        self._drawing.shutdown()
-        self._slow.shutdown()
-
-    def served(self) -> Served:
-        served = self.keeper.current
-        if served is None:
-            raise HTTPException(
-                503, f"nothing is served yet: {self.keeper.problem} Try again in a moment.", RETRY
-            )
-        return served
-
-    @contextlib.contextmanager
-    def admitted(self, answer: DrawAnswer) -> Iterator[None]:
-        """Until the answer has gone. Raises HTTPException (429) when too much is on already."""
-        if self._requests >= MAX_REQUESTS or self._bytes + answer.size > MAX_BYTES:
-            raise HTTPException(
-                429,
-                f"{self._requests:,} draw requests are in progress, and the service takes at most "
-                f"{MAX_REQUESTS:,}, and {MAX_BYTES >> 20} MiB of pictures, at once. Try again in a second.",
-                RETRY,
-            )
-        self._requests += 1
-        self._bytes += answer.size
-        try:
-            yield
-        finally:
-            self._requests -= 1
-            self._bytes -= answer.size
-
-    async def answered(self, request: Request, question: DrawQuery | DrawRequest) -> Response:
-        served = self.served()
-        form = form_for(", ".join(request.headers.getlist("accept")))
-        answer = DrawAnswer.planned(question, served.generator, form)
-        foreign = request.headers.get("sec-fetch-site") == "cross-site"
-        if foreign and len(answer.labels) > MAX_FOREIGN:
-            raise HTTPException(
-                403,
-                f"the request: it comes from a page of another site, for which at most {MAX_FOREIGN} "
-                f"drawings are made at once; it asks for {len(answer.labels):,}. Ask for fewer.",
-            )
-        request.scope["held"].enter_context(self.admitted(answer))
-        request.scope["note"] = f"{len(answer.labels)} drawn"
-        network = served.generator.network
-        latents = latent_chunks(question.seed, network.architecture.latent_dim)
-        images = []
-        for labels in torch.tensor(answer.labels).split(CHUNK):
-            job = render_chunk, network, next(latents)[: len(labels)], labels
-            images.append(await self.on_thread(self._drawing, *job))
-            self.metrics.drawings.inc(len(labels))
-        pool = self._slow if answer.size > QUICK_BYTES else None
-        body = await self.on_thread(pool, answer.encoded, torch.cat(images), served)
-        headers = {**_names(served), "Vary": "Accept", "Cache-Control": "no-store"}
-        if request.method == "GET":
-            headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # for an <img> elsewhere
-        return Response(body, media_type=form, headers=headers)
-
-    async def page(self, served: Served) -> tuple[bytes, str]:
-        """The page, and its Content-Security-Policy."""
-        html: bytes = await self.on_thread(self._slow, lambda: served.page)
-        return html, await self.on_thread(self._slow, lambda: policy_for(html.decode()))
-
-    @staticmethod
-    async def on_thread(pool: Executor | None, function: Any, *arguments: Any) -> Any:
-        """Run it on a thread, of asyncio's own pool if on no other, so that others are answered meanwhile."""
-        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+    def __init__(self, keeper: Keeper) -> None:
+        self.registry = kept = CollectorRegistry()
+        self.requests = Counter(
+            "cgan_requests", "Requests answered.", ["route", "method", "status"], registry=kept
+        )
+        self.seconds = Histogram(
+            "cgan_request_seconds", "From a request to its answer.", ["route"],
+            buckets=(.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30), registry=kept,
+        )  # fmt: skip
+        self.in_flight = Gauge("cgan_in_flight", "Requests being answered.", registry=kept)
+        self.drawings = Counter("cgan_drawings", "Images drawn.", registry=kept)
+        self.model = Gauge(
+            "cgan_model_info", "What is served: always 1.", ["digest", "version", "alias"], registry=kept
+        )  # fmt: skip
+        age = Gauge(
+            "cgan_registry_answer_age_seconds", "Since the registry last answered; NaN: never, or not asked.",
+            registry=kept,
+        )  # fmt: skip
+        age.set_function(lambda: float("nan") if (s := keeper.answer_age_s()) is None else s)
 
 
-def make_app(service: Service, names: Collection[str] | None = ()) -> App:
-    """The ASGI application. `names`: of the Host of requests, see `Guard`."""
+def make_app(keeper: Keeper, pool: Executor, hosts: Collection[str] | None = None) -> FastAPI:
+    """The application. `pool` draws; `hosts` are the names that the header Host may have, None: any."""
     app = FastAPI(
         title="cgan",
         version=__version__,
         description="Draws classes of images. Equal seeds draw equal pictures, as `cgan draw` does.",
-        docs_url=None, redoc_url=None,  # their scripts come from a foreign host
+        redoc_url=None,
         redirect_slashes=False,
-        responses={"4XX": {"model": Problem}, "5XX": {"model": Problem}},
-    )  # fmt: skip
-    _add_drawing(app, service)
-    _add_machines(app, service)
-    methods: dict[str, set[str]] = {}
-    for path, route_methods in (
-        (vars(route)["path"], vars(route)["methods"]) for route in app.routes
-    ):
-        head = {"HEAD"} if "GET" in route_methods else set()  # `Guard` answers it
-        methods.setdefault(path, set()).update(route_methods, head)
+        responses={"4XX": {"model": Problem}},
+    )
+    app.state.keeper, app.state.pool, app.state.metrics = keeper, pool, Metrics(keeper)
+    app.include_router(router)
+    addresses = ", ".join(app.openapi()["paths"])
+
+    @app.middleware("http")
+    async def every_request(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        metrics, began, status = app.state.metrics, time.perf_counter(), 500
+        try:
+            with metrics.in_flight.track_inprogress():
+                response = _refused(request, hosts) or await call_next(request)
+            status = response.status_code
+        finally:
+            route = getattr(request.scope.get("route"), "path", "other")
+            method = request.method if request.method in ("GET", "POST") else "other"
+            metrics.requests.labels(route, method, status).inc()
+            metrics.seconds.labels(route).observe(time.perf_counter() - began)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> Response:
-        status, detail = refusal(error)
-        return JSONResponse({"detail": detail}, status)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        faults = error.errors()
+        words = [_in_words(fault) for fault in faults[:SHOWN]]
+        if len(faults) > SHOWN:
+            words.append(f"and {len(faults) - SHOWN:,} more")
+        advice = EXAMPLE if request.method == "POST" else ""
+        return JSONResponse({"detail": f"{'; '.join(words)}.{advice}"}, 422)
 
-    @app.exception_handler(400)
+    @app.exception_handler(CganError)
+    async def impossible(_: Request, error: CganError) -> Response:
+        return JSONResponse({"detail": str(error)}, 422)
+
     @app.exception_handler(404)
     @app.exception_handler(405)
-    async def _refused(request: Request, error: HTTPException) -> Response:
-        path, headers = request.scope["path"], {}
-        if error.status_code == 404:
-            detail = f"{path[:80]!a}: there is no such address. There are {', '.join(methods)}."
-        elif error.status_code == 405:
-            headers = {"Allow": ", ".join(sorted(methods[path]))}
-            detail = f"{path}: expected {headers['Allow']}, found {request.method[:20]!a}."
-        else:
-            detail = f"the body: expected JSON in UTF-8, found something else. {EXAMPLE}"
-        return JSONResponse({"detail": detail}, error.status_code, headers)
+    async def no_such_address(request: Request, error: HTTPException) -> Response:
+        allowed = (error.headers or {}).get("Allow")
+        expected = f"the method {allowed}" if allowed else f"one of {addresses}"
+        detail = f"expected {expected}, found {request.method[:20]} {request.scope['path'][:80]!a}."
+        return JSONResponse({"detail": detail}, error.status_code, error.headers)
 
-    @app.exception_handler(Exception)
-    async def _failed(_: Request, __: Exception) -> Response:
-        detail = "the service failed; its log says how. Try again."
-        return JSONResponse({"detail": detail}, 500)
-
-    return Guard(app, service.metrics, methods, names)
+    return app
 
 
-def _add_drawing(app: FastAPI, service: Service) -> None:
-    drawn: dict[int | str, dict[str, Any]] = {
-        200: {
-            "description": "The drawings, in the form that the header Accept asks for.",
-            "content": {form: {} for form in FORMS},
-        }
+def _refused(request: Request, hosts: Collection[str] | None) -> Response | None:
+    """A page whose name was turned to this machine (DNS rebinding) has that name in Host."""
+    if hosts is not None and request.url.hostname not in hosts:
+        detail = (
+            f"the header Host: expected one of {', '.join(hosts)}, found another name. Behind a proxy, start "
+            "the service with --allow-remote."
+        )
+        return JSONResponse({"detail": detail}, 421)
+    length = int(request.headers.get("content-length", 0))
+    if length > MAX_BODY_BYTES or "transfer-encoding" in request.headers:
+        detail = (
+            f"the body: expected a Content-Length of at most {MAX_BODY_BYTES:,} bytes, found "
+            f"{f'{length:,}' if length else 'none'}. Ask for less; `count` draws variants."
+        )
+        return JSONResponse({"detail": detail}, 413, {"Connection": "close"})
+    return None
+
+
+def _in_words(fault: dict[str, Any]) -> str:
+    """Pydantic's, with what was found."""
+    words = f"{'.'.join(str(part)[:40] for part in fault['loc'])}: {fault['msg']}"
+    if fault["input"] not in ({}, None):
+        words += f", found {reprlib.repr(fault['input'])}"
+    return words.encode("utf-8", "backslashreplace").decode()
+
+
+async def _current(request: Request) -> Served:
+    keeper: Keeper = request.app.state.keeper
+    if keeper.current is None:
+        raise HTTPException(
+            503,
+            f"nothing is served yet: {keeper.problem} Try again in a moment.",
+            {"Retry-After": "1"},
+        )
+    return keeper.current
+
+
+Current = Annotated[Served, Depends(_current)]
+
+
+@router.get("/", response_class=HTMLResponse, summary="A page to play with the generator")
+async def page(request: Request, served: Current) -> Response:
+    document, policy = await run_in_threadpool(lambda: served.page)
+    text = quote(",".join(served.generator.class_names[:4]), safe=",")
+    url = html.escape(f"{request.base_url}draw?text={text}&seed=7")
+    how = HOW_TO_CALL.format(served=html.escape(served.named), url=url)
+    body = document.replace("</main>", f"{how}</main>", 1).encode(errors="replace")
+    return HTMLResponse(body, headers={**served.headers, "Content-Security-Policy": policy})
+
+
+async def _drawn(request: Request, question: DrawQuery, served: Served) -> Response:
+    """A chunk at a time, so that a request of thousands does not hold up one of ten."""
+    accept = ", ".join(request.headers.getlist("accept"))
+    form = form_for(accept)
+    if form is None:
+        raise HTTPException(
+            406, f"the header Accept: expected one of {', '.join(FORMS)}, found {accept[:100]!r}."
+        )
+    labels, network = labels_for(question, served, form), served.generator.network
+    latents = latent_chunks(question.seed, network.architecture.latent_dim)
+    images = []
+    for part in torch.tensor(labels).split(CHUNK):
+        job = request.app.state.pool.submit(render_chunk, network, next(latents)[: len(part)], part)
+        images.append(await asyncio.wrap_future(job))
+        request.app.state.metrics.drawings.inc(len(part))
+    body = await run_in_threadpool(encoded, torch.cat(images), labels, question, served, form)
+    headers = {**served.headers, "Vary": "Accept", "Cache-Control": "no-store"}
+    return Response(body, media_type=form, headers=headers)
+
+
+DRAWN: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The drawings, in the form that the header Accept asks for.",
+        "content": {form: {} for form in FORMS},
     }
-
-    @app.get("/", response_class=Response, summary="A page to play with the generator")
-    async def page() -> Response:
-        served = service.served()
-        html, policy = await service.page(served)
-        headers = {**_names(served), "Cache-Control": "no-cache", "Content-Security-Policy": policy}
-        return Response(html, media_type="text/html", headers=headers)
-
-    @app.post("/draw", response_class=Response, responses=drawn, summary="Draw")
-    async def draw(request: Request, question: DrawRequest) -> Response:
-        return await service.answered(request, question)
-
-    @app.get(
-        "/draw",
-        response_class=Response,
-        responses=drawn,
-        summary="Draw, as an <img> may ask for it",
-    )
-    async def drawing(request: Request, question: Annotated[DrawQuery, Query()]) -> Response:
-        return await service.answered(request, question)
+}
 
 
-def policy_for(html: str) -> str:
-    """What a page may do: run its own scripts, by their hashes, and show pictures that it holds or makes.
-
-    It may ask for nothing, here or elsewhere."""
-    scripts = re.findall(r"<script\b[^>]*>(.*?)</script>", html, re.DOTALL | re.IGNORECASE)
-    hashes = [hashlib.sha256(script.encode()).digest() for script in scripts]
-    allowed = " ".join(f"'sha256-{base64.b64encode(each).decode()}'" for each in hashes) or "'none'"
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+@router.get("/draw", response_class=Response, responses=DRAWN, summary="Draw, as an <img> may ask")
+async def draw_by_query(
+    request: Request, question: Annotated[DrawQuery, Query()], served: Current
+) -> Response:
+    response = await _drawn(request, question, served)
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # for an <img> elsewhere
+    return response
 
 
-def _add_machines(app: FastAPI, service: Service) -> None:
-    @app.get("/model", summary="What is served: facts, metrics and their passport, version, digest")
-    async def model() -> Response:
-        served = service.served()
-        return JSONResponse(served.about(), headers=_names(served))
-
-    @app.get("/healthz", summary="Does the process live?")
-    async def health() -> dict[str, bool]:
-        return {"alive": True}
-
-    @app.get("/readyz", summary="Is there a model, which, since when; does the registry answer?")
-    async def ready() -> Response:
-        keeper = service.keeper
-        served, age = keeper.current, keeper.answer_age_s()
-        registry = {
-            "follows": keeper.alias,
-            "answers": keeper.answers,
-            "seconds_since_answer": None if age is None else round(age, 1),
-            "problem": keeper.problem,
-        }
-        state = {
-            "ready": served is not None,
-            "model": served and served.identity(),
-            "registry": registry if keeper.alias else None,
-        }
-        return JSONResponse(state, 200 if served else 503, {} if served else RETRY)
-
-    @app.get("/metrics", response_class=Response, summary="For Prometheus")
-    async def metrics() -> Response:
-        return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+@router.post("/draw", response_class=Response, responses=DRAWN, summary="Draw")
+async def draw(request: Request, question: DrawRequest, served: Current) -> Response:
+    return await _drawn(request, question, served)
 
 
-def _names(served: Served) -> dict[str, str]:
-    """Which model an answer is by."""
-    version = {} if served.version is None else {"Cgan-Model-Version": str(served.version)}
-    return {"Cgan-Model-Digest": served.digest, **version}
+@router.get("/model", summary="What is served: facts, metrics and their passport, version, digest")
+async def model(served: Current) -> Response:
+    return JSONResponse(served.about(), headers=served.headers)
+
+
+@router.get("/healthz", summary="Does the process live?")
+async def health() -> dict[str, bool]:
+    return {"alive": True}
+
+
+@router.get("/readyz", summary="Is there a model, which, since when; does the registry answer?")
+async def ready(request: Request) -> Response:
+    keeper: Keeper = request.app.state.keeper
+    served, age = keeper.current, keeper.answer_age_s()
+    registry = {
+        "follows": keeper.alias,
+        "seconds_since_answer": None if age is None else round(age, 1),
+        "problem": keeper.problem,
+    }
+    state = {
+        "ready": served is not None,
+        "model": served and served.identity(),
+        "registry": registry if keeper.alias else None,
+    }
+    return JSONResponse(state, 200 if served else 503)
+
+
+@router.get("/metrics", response_class=Response, summary="For Prometheus")
+async def metrics(request: Request) -> Response:
+    known: Metrics = request.app.state.metrics
+    served: Served | None = request.app.state.keeper.current
+    known.model.clear()
+    if served:
+        version = "" if served.version is None else str(served.version)
+        known.model.labels(served.digest, version, served.alias or "").set(1)
+    return Response(generate_latest(known.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,26 +1,26 @@
 """Which generator is served: chosen at the start, and, where it is an alias of the registry, followed.
 
-A `Served` never changes. The keeper puts another in its place; who took the former one goes on with it.
+A `Served` never changes. The keeper puts another in its place; a request goes on with the one it began with.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
-import html
 import importlib.util
-import json
 import logging
 import os
+import re
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator, save_network
-from cgan.project import EVALUATION, project_root
+from cgan.project import project_root
 from cgan.quality.table import METRICS, floors
 from cgan.registry.history import CHAMPION
 from cgan.serving.class_names import names_in
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 2.0
-RETRY_S = 30.0  # after a version that could not be loaded
+RETRY_POLLS = 5  # a look at the registry that failed is repeated after so many
+UNKNOWN = {"metrics": None, "real_images": None, "passport": None}
 COPIES = Path(".cgan/served")  # of what is served, for a start while the registry is away
 
 
@@ -46,19 +47,24 @@ class Served:
     registered: str | None = None  # the registered model's name
     version: int | None = None
     alias: str | None = None
-    metrics: dict[str, float] | None = None
-    real_images: dict[str, float] | None = None
-    passport: dict[str, Any] | None = None
+    quality: dict[str, Any] = field(default_factory=lambda: UNKNOWN)
     kept: bool = False  # it is the copy on this disk, served because the registry cannot give it
     since: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
     @cached_property
-    def page(self) -> bytes:
+    def page(self) -> tuple[str, str]:
+        """The page, and its Content-Security-Policy: it may run its own scripts, which the policy names by
+        their hashes, and show pictures that it makes; it may ask for nothing, here or elsewhere."""
         from cgan.page.assemble import play_page
 
-        line = f'<p class="play-faint">Served: {html.escape(self.named)}.</p>'
-        page = play_page(self.generator).replace("</main>", f"{line}\n</main>", 1)
-        return page.encode(errors="replace")  # a name may hold a lone surrogate
+        page = play_page(self.generator)
+        scripts = re.findall(r"<script\b[^>]*>(.*?)</script>", page, re.DOTALL)
+        hashes = [hashlib.sha256(script.encode(errors="replace")).digest() for script in scripts]
+        allowed = " ".join(f"'sha256-{base64.b64encode(each).decode()}'" for each in hashes)
+        return page, (
+            f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+            "img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
 
     @property
     def digest(self) -> str:
@@ -66,11 +72,16 @@ class Served:
 
     @property
     def named(self) -> str:
-        """In words, for the log."""
+        """For people."""
         if self.version is None:
             return f"{self.source} ({self.digest[:12]})"
         copy = ", the copy kept on this machine" if self.kept else ""
         return f"version {self.version} of `{self.registered}` ({self.digest[:12]}){copy}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        version = {} if self.version is None else {"Cgan-Model-Version": str(self.version)}
+        return {"Cgan-Model-Digest": self.digest, **version}
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -85,73 +96,51 @@ class Served:
 
     def about(self) -> dict[str, Any]:
         """All that is known; what isn't, is null."""
-        facts = dict(self.generator.facts)
         return {
             **self.identity(),
             "classes": self.generator.classes,
-            "class_names": names_in(facts, self.generator.classes),
-            "shape": list(self.generator.shape),
-            "metrics": self.metrics,
-            "real_images": self.real_images,
-            "passport": self.passport,
-            "facts": facts,
+            "class_names": names_in(self.generator.facts, self.generator.classes),
+            "shape": self.generator.shape,
+            **self.quality,
+            "facts": self.generator.facts,
         }
 
 
-def of_file(generator: Generator, source: str) -> Served:
-    """With its quality: what the file says of it, else the report of `evaluate` where that lies in the same
-    project and is of this generator."""
-    path = Path(source).absolute().parent.parent / EVALUATION
-    try:
-        if stated := generator.facts.get("quality"):
-            metrics, reals = dict(stated["metrics"]), dict(stated["floors"])
-            known = dict(stated["passport"])
-            return Served(generator, source, metrics=metrics, real_images=reals, passport=known)
-        report = dict(json.loads(path.read_text(encoding="utf-8")))
-        if report["passport"]["generator_digest"] == generator.facts["digest"]:
-            return Served(generator, source, **_quality(report))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    return Served(generator, source)
+def of_file(source: str) -> Served:
+    """With the quality that the file states, as the package's own does. Raises ModelError where there is no
+    usable generator."""
+    generator, quality = Generator.load(source), UNKNOWN
+    if stated := generator.facts.get("quality"):
+        metrics, reals, passport = stated["metrics"], stated["floors"], stated["passport"]
+        quality = {"metrics": metrics, "real_images": reals, "passport": passport}
+    return Served(generator, source, quality=quality)
 
 
-def _quality(report: dict[str, Any]) -> dict[str, Any]:
+def of_report(report: dict[str, Any]) -> dict[str, Any]:
     """Of a report on a generator: the metrics by their keys, what real images get, and the passport."""
     values = {key: metric.value(report) for key, metric in METRICS.items()}
-    return {
-        "metrics": {key: value for key, value in values.items() if value is not None},
-        "real_images": floors(report),
-        "passport": report.get("passport"),
-    }
-
-
-def fallback() -> Served:
-    """What is served where no champion is: the project's generator, or the package's own."""
-    source, _ = default_source()
-    return of_file(Generator.load(source), source)
+    known = {key: value for key, value in values.items() if value is not None}
+    return {"metrics": known, "real_images": floors(report), "passport": report.get("passport")}
 
 
 class Keeper:
-    """Holds what is served. `asked`: a file, an MLflow URI, an alias, or None: the champion; `fallback`
-    where the registry says that there is none, or where there is no registry.
+    """Holds what is served. `asked`: a file, an MLflow URI, an alias, or None: the champion; the project's
+    generator or the package's own where the registry says that there is none, or where there is no registry.
 
-    Each version that is taken over is copied to this disk. While the registry cannot be asked, a service that
-    starts serves that copy. Without one it serves nothing (`current` is None) and asks again and again, as it
-    does for an alias that no version has. Raises ModelError for a file or URI that has no usable generator.
+    As a context it follows an alias, on a thread. Each version that is taken is copied to this disk, and that
+    copy is served by a service that starts while the registry cannot be asked. Where there is no copy nothing
+    is served (`current` is None) until the registry answers. Raises ModelError for a file or URI that has no
+    usable generator.
     """
 
     def __init__(self, asked: str | None = None, poll_s: float = POLL_S) -> None:
         self.current: Served | None = None
         self.alias = CHAMPION if asked is None else asked if asked in ALIASES else None
-        self.answers = False  # that the registry did when it was last asked
-        self.problem: str | None = None  # what was wrong then, in words
+        self.problem: str | None = None  # with the registry, when it was last asked
+        self._asked, self._poll_s = asked, poll_s
         self._answered: float | None = None  # time.monotonic() of the registry's last answer
-        self._failed: tuple[int, float, str] | None = None  # a version, when it did not load, why
-        self._unmeasured = False  # that what is served may have metrics, which could not be read
-        self._asked = asked
-        self._poll_s = poll_s
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._stopped, self._looked = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="registry", daemon=True)
         if self.alias and importlib.util.find_spec("mlflow") is None:
             if asked is not None:
                 raise ModelError(
@@ -160,113 +149,109 @@ class Keeper:
                 )
             self.alias = None
         if self.alias is None:
-            self.current = of_file(Generator.load(asked), asked) if asked else fallback()
+            self.current = of_file(asked or default_source()[0])
         else:
             from cgan.registry.client import model_name
 
             self._model = model_name()
-            copy = self._copy()
-            self._expected = bool(asked or copy or _is_there_a_registry())
-            self._look(copy)
 
-    def follow(self) -> None:
-        """Look at the registry from now on, if an alias is served."""
+    def __enter__(self) -> Keeper:
+        """When the registry was asked once."""
         if self.alias:
-            self._thread = threading.Thread(target=self._follow, name="registry", daemon=True)
             self._thread.start()
+            self._looked.wait()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        if self._thread:
-            self._thread.join(self._poll_s)  # a call to a server that is away may take longer
+        if self.alias:
+            self._thread.join(POLL_S)  # a call to a server that is away may take longer
 
     def answer_age_s(self) -> float | None:
         """Seconds since the registry last answered; None if it never did, or is not asked."""
         return None if self._answered is None else time.monotonic() - self._answered
 
     def _follow(self) -> None:
-        while not self._stopped.wait(self._poll_s):
-            try:
-                self._look()
-            except ModelError as error:  # of the fallback
-                self.problem = str(error)
-
-    def _look(self, copy: Served | None = None) -> None:
-        """Ask once; take over what is new. Whatever fails, what is served stays.
-
-        `copy` is served if nothing is yet, and the registry cannot be asked or its version not loaded."""
+        """The store is opened once, and again after it failed."""
         from cgan.registry.client import open_registry
 
-        problem, answers, vacant = None, False, False
-        try:
-            with open_registry(self._model) as registry:
-                number = registry.aliases().get(str(self.alias))
-                self._answered, answers = time.monotonic(), True
-                if number is None:
-                    vacant = True
-                    problem = f"`{self._model}` has no {self.alias} in {registry.shown}."
-                elif not self.current or self.current.kept or number != self.current.version:
-                    problem = self._take(registry, number)
-                elif self._unmeasured:
-                    problem = self._measure(registry, self.current)
-        except CganError as error:
-            problem = str(error)
-        except Exception as error:  # the stores let through what their clients raise
-            problem = f"the registry cannot be asked ({type(error).__name__})."
-            log.exception("looking at the registry failed")
-        if self.current is None:
-            if self._asked is None and (vacant or not self._expected):
-                self.current = fallback()
-            elif not vacant:
-                self.current = copy
-        if problem != self.problem and not self._stopped.is_set():
-            served = self.current.named if self.current else "nothing"
-            if problem:
-                expected = self._expected or self._answered is not None
-                level = logging.WARNING if expected else logging.DEBUG
-                log.log(level, "%s Served for now: %s.", problem, served)
-            else:
-                log.info("the registry's problem is over")
-        self.answers, self.problem = answers, problem
+        while not self._stopped.is_set():
+            try:
+                with open_registry(self._model) as registry:
+                    while not self._stopped.is_set() and not is_absent(registry.uri):
+                        self._look(registry)
+                        self._looked.set()
+                        self._stopped.wait(self._poll_s)
+            except CganError as error:
+                self._failed(str(error))
+            except Exception as error:  # such as no memory, no disk, or what a store lets through
+                log.exception("looking at the registry failed")
+                self._failed(f"looking at the registry failed ({type(error).__name__}).")
 
-    def _take(self, registry: Registry, number: int) -> str | None:
-        """Serve a version from now on. Returns what is wrong, in words."""
-        if self._failed:
-            failed, when, words = self._failed
-            if number == failed and time.monotonic() - when < RETRY_S:
-                return words
-        from cgan.registry.archive import generator_file, readable
+    def _look(self, registry: Registry) -> None:
+        """Take the version that has the alias, if it is another than what is served."""
+        number = registry.aliases().get(str(self.alias))
+        self._answered = time.monotonic()
+        if number is None:
+            if self.current is None and self._asked is None:
+                self.current = of_file(default_source()[0])
+            self._note(f"`{registry.model}` has no {self.alias} in {registry.shown}.")
+            return
+        if self.current is None or self.current.kept or number != self.current.version:
+            self._take(registry, number)
+        self._note(None)
 
+    def _take(self, registry: Registry, number: int) -> None:
+        from cgan.registry.archive import evaluation_of, generator_file, readable
+
+        failed = f"the {self.alias}, version {number} of `{registry.model}`, cannot be loaded"
         try:
             if self.current is None:  # at the start: one that was champion before will do
                 taken, loaded = readable(registry, str(self.alias), load_generator)
             else:
                 with generator_file(f"models:/{registry.model}/{number}") as path:
                     taken, loaded = number, load_generator(path)
-            source = f"models:/{registry.model}/{taken}"
-            quality, problem = _quality_of(registry, taken)
-            generator = Generator(*loaded, source)
-            new = Served(generator, source, registry.model, taken, self.alias, **quality)
         except ModelError as error:
-            return self._not_loaded(registry, number, f": {error}")
-        except Exception as error:  # such as no memory, or no disk
-            log.exception("loading version %d failed", number)
-            return self._not_loaded(registry, number, f" ({type(error).__name__}).")
-        if taken == number:
-            self._keep(new)
-        before, self.current, self._unmeasured = self.current, new, problem is not None
-        if before or self._thread:
-            was = before.named if before else "nothing"
-            log.info("served is now %s, before: %s", new.named, was)
-        return problem if taken == number else self._not_loaded(registry, number, ".")
+            raise ModelError(f"{failed}: {error}") from None
+        source = f"models:/{registry.model}/{taken}"
+        try:
+            report = evaluation_of(registry.version(taken))
+        except ModelError as error:
+            log.warning("%s is served without its metrics: %s", source, error)
+            report = None
+        was, quality = self.current, of_report(report) if report else UNKNOWN
+        self.current = Served(
+            Generator(*loaded, source), source, registry.model, taken, self.alias, quality
+        )
+        log.info(
+            "served is now %s, before: %s", self.current.named, was.named if was else "nothing"
+        )
+        if taken != number:
+            raise ModelError(f"{failed}.")
+        self._keep(self.current)
 
-    def _measure(self, registry: Registry, served: Served) -> str | None:
-        """Add the metrics that could not be read when the version was taken."""
-        assert served.version is not None
-        quality, problem = _quality_of(registry, served.version)
-        if problem is None:
-            self.current, self._unmeasured = replace(served, **quality), False
-        return problem
+    def _failed(self, problem: str) -> None:
+        """What is served stays. At the start it is the copy or, where no registry was ever meant, a file."""
+        meant = True
+        try:
+            self.current = self.current or self._copy()
+            of_registry = self.current and self.current.version
+            meant = bool(self._asked or self._answered or of_registry or not _no_registry())
+            if self.current is None and not meant:
+                self.current = of_file(default_source()[0])
+        except (CganError, OSError) as error:
+            problem = str(error)
+        self._note(problem if meant else None)
+        self._looked.set()
+        self._stopped.wait(RETRY_POLLS * self._poll_s)
+
+    def _note(self, problem: str | None) -> None:
+        if problem and problem != self.problem:
+            served = self.current.named if self.current else "nothing"
+            log.warning("%s Served for now: %s.", problem, served)
+        elif self.problem and not problem:
+            log.info("the registry's problem is over")
+        self.problem = problem
 
     def _copy_path(self) -> Path:
         """Of this store, model and alias alone."""
@@ -287,44 +272,15 @@ class Keeper:
 
     def _copy(self) -> Served | None:
         """What was kept of the version that was served last."""
-        try:
-            path = self._copy_path()
-            if not path.exists():
-                return None
-            network, facts = load_generator(path)
-        except CganError as error:
-            log.warning("the copy of what was served last: %s", error)
+        path = self._copy_path()
+        if not path.exists():
             return None
-        number = int(facts.pop("registry_version"))
-        generator = Generator(network, facts, path)
-        return Served(generator, str(path), self._model, number, self.alias, kept=True)
-
-    def _not_loaded(self, registry: Registry, number: int, why: str) -> str:
-        words = f"the {self.alias}, version {number} of `{registry.model}`, cannot be loaded{why}"
-        self._failed = number, time.monotonic(), words
-        return words
+        network, facts = load_generator(path)
+        version, generator = int(facts.pop("registry_version")), Generator(network, facts, path)
+        return Served(generator, str(path), self._model, version, self.alias, kept=True)
 
 
-def _is_there_a_registry() -> bool:
-    """Is one named, or has the project its own? It may be away."""
-    if any(os.environ.get(name, "").strip() for name in (STORE, BACKEND)):
-        return True
-    try:
-        return not is_absent(store_uri(project_root()))
-    except CganError:  # no store can be here, for its path
-        return False
-
-
-def _quality_of(registry: Registry, number: int) -> tuple[dict[str, Any], str | None]:
-    """The quality of a version: of its report, else of its run. And why the report cannot be read."""
-    from cgan.registry.archive import evaluation_of
-
-    version, problem = registry.version(number), None
-    try:
-        if report := evaluation_of(version):
-            return _quality(report), None
-    except ModelError as error:
-        problem = f"the metrics of version {number} of `{registry.model}`: {error}"
-    measured, reals = registry.measured(version)
-    metrics = {key: measured[f"quality/{key}"] for key in METRICS if f"quality/{key}" in measured}
-    return {"metrics": metrics or None, "real_images": reals or None}, problem
+def _no_registry() -> bool:
+    """None is named, and the project has none of its own."""
+    named = any(os.environ.get(name, "").strip() for name in (STORE, BACKEND))
+    return not named and is_absent(store_uri(project_root()))

@@ -2,83 +2,85 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import logging
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import uvicorn
 
 from cgan.errors import CganError
 from cgan.model.hardware import threads_at_hand
-from cgan.service.app import Service, make_app
-from cgan.service.guard import App
+from cgan.service.app import make_app
 from cgan.service.served import Keeper
 
 log = logging.getLogger("cgan.service")
 
-KEEP_ALIVE_S = 5
-MAX_HEAD = 2**15  # bytes of a request's head
-DRAIN_S = 30  # for answers that are on their way when the service is to end
-MAX_CONNECTIONS = 1000
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+QUIET = ("/healthz", "/readyz", "/metrics")  # asked every few seconds: logged only when they fail
+LIMITS = {
+    "limit_concurrency": 1000,  # connections; more get 503
+    "timeout_keep_alive": 5,
+    "timeout_graceful_shutdown": 30,  # for answers on their way when the service is to end
+}
 
 
 def serve(model: str | None, host: str, port: int, allow_remote: bool) -> None:
     """Until SIGTERM or Ctrl-C. Raises CganError when it cannot begin."""
     _log_to_stderr()
     listening = listen(host, port, allow_remote)
-    threads = threads_at_hand()
-    torch.set_num_threads(1)  # of an operator: chunks are drawn side by side, as in `cgan draw`
-    keeper = Keeper(model)
-    service = Service(keeper, threads)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-    what = keeper.current.named if keeper.current else f"nothing yet: {keeper.problem}"
-    server = uvicorn.Server(config_for(make_app(service, None if allow_remote else [host])))
-    keeper.follow()
-    # uvicorn sets its own handlers, and raises the signal again for these when all is answered: exit code 0.
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, server.handle_exit)
-    sys.stdout.write(f"{url} serves {what} (Ctrl-C ends it)\n")  # who connects now waits a moment
-    sys.stdout.flush()
-    try:
+    with drawing_threads() as pool, Keeper(model) as keeper:
+        hosts = None if allow_remote else tuple(dict.fromkeys((*THIS_MACHINE, host.lower())))
+        server = uvicorn.Server(config_for(keeper, pool, hosts))
+        # When all is answered uvicorn raises the signal again, for these: exit code 0.
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, server.handle_exit)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        what = keeper.current.named if keeper.current else f"nothing yet: {keeper.problem}"
+        sys.stdout.write(f"{url} serves {what} (Ctrl-C ends it)\n")
+        sys.stdout.flush()
         server.run([listening])
-    finally:
-        keeper.stop()
-        service.close()
 
 
-def config_for(app: App) -> uvicorn.Config:
+def drawing_threads() -> ThreadPoolExecutor:
+    """Each computes on one core, as in `cgan draw`, so that images have the bits that they get there."""
+    return ThreadPoolExecutor(threads_at_hand(), "draw", torch.set_num_threads, (1,))
+
+
+def config_for(
+    keeper: Keeper, pool: ThreadPoolExecutor, hosts: tuple[str, ...] | None
+) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
+        make_app(keeper, pool, hosts),
         http="h11",
         ws="none",
         loop="asyncio",
         lifespan="off",
         log_config=None,
-        access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MAX_CONNECTIONS,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=DRAIN_S,
-        h11_max_incomplete_event_size=MAX_HEAD,
+        **LIMITS,  # type: ignore[arg-type]
     )
 
 
 def listen(host: str, port: int, allow_remote: bool) -> socket.socket:
-    """A socket that is bound, not yet listening. Raises CganError in words."""
+    """A listening socket. Raises CganError in words."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        listening = socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, UnicodeError) as error:
         raise CganError(
-            f"--host {host[:100]}: no address of this machine ({error}). Give one, such as 127.0.0.1."
+            f"--host {host[:100]} --port {port}: cannot be used ({error}). Give others, such as 127.0.0.1 "
+            "and 8000; port 0 is any free one."
         ) from None
-    family, kind, protocol, _, address = found[0]
-    if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+    # asyncio sets this only where a socket names its protocol; without, each answer waits 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback:
         if not allow_remote:
+            listening.close()
             raise CganError(
                 f"--host {host}: others than this machine could reach it, and the service asks nobody for a "
                 "password. Add --allow-remote if that is meant; docs/security.md says what it means."
@@ -88,31 +90,14 @@ def listen(host: str, port: int, allow_remote: bool) -> socket.socket:
             "no TLS; put a proxy in front for that.",
             host,
         )
-    listening = socket.socket(family, kind, protocol)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind(address)
-        listening.listen(1024)
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise CganError(
-                f"--port {port}: another program uses it on {host}. End that, or take another port: "
-                f"`--port {port % 65535 + 1}`; 0 is any free one."
-            ) from None
-        raise CganError(
-            f"--host {host} --port {port}: cannot be used ({error.strerror or error}). Give others, such as "
-            "127.0.0.1 and 8000."
-        ) from None
     return listening
 
 
 def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    # uvicorn warns of what anybody may send; it is refused and logged in words of ours.
-    for name, level in (("cgan", logging.INFO), ("uvicorn", logging.ERROR)):
-        logger = logging.getLogger(name)
-        logger.addHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = False
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    # uvicorn logs each request under `uvicorn.access`, and warns of what anybody may send.
+    for name, level in (("cgan", "INFO"), ("uvicorn.access", "INFO"), ("uvicorn.error", "ERROR")):
+        logging.getLogger(name).setLevel(level)
+    logging.getLogger("uvicorn.access").addFilter(
+        lambda line: not (line.args[2] in QUIET and line.args[4] == 200)  # type: ignore[index,operator]
+    )

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError
 
-MAX_HEADER_BYTES = 2**20
 MAX_SHOWN = 12  # names in a message
 
 
@@ -23,24 +20,6 @@ def names_in(facts: Any, classes: int) -> list[str] | None:
 def _is_text(name: object) -> bool:
     """As params.yaml takes names: what cannot be printed would garble a page or a terminal."""
     return isinstance(name, str) and bool(name.strip()) and name.isprintable()
-
-
-def stated_classes(path: Path | str) -> tuple[int, list[str] | None] | None:
-    """How many classes a model file has and their names, read without torch; None where it states none.
-
-    It stands in the header of a safetensors file, which is its length in 8 bytes and then JSON.
-    """
-    try:
-        if not Path(path).is_file():
-            return None
-        with Path(path).open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
-        facts = json.loads(header["__metadata__"]["cgan"])
-        classes = facts["architecture"]["classes"]
-    except (OSError, KeyError, TypeError, ValueError, RecursionError):
-        return None
-    return (classes, names_in(facts, classes)) if type(classes) is int and classes > 0 else None
 
 
 def parse_text(text: str, classes: int, names: Sequence[str] | None = None) -> list[int]:
@@ -161,11 +140,6 @@ class _Named:
         return self.exact.get(word, alike[0] if len(alike) == 1 else None)
 
     def _stranger(self, words: list[str]) -> CganError:
-        for word in words:
-            alike = self.folded.get(word.casefold(), [])
-            if len(alike) > 1:
-                either = " or ".join(repr(self.names[label]) for label in alike[:2])
-                return CganError(f"{word!r} is not a class: is it {either}?")
         known = {piece.casefold() for name in self.names for piece in name.split()}
         strange = [w for w in words if w.casefold() not in known and not self._read([w])]
         return CganError(f"{(strange or words)[0][:40]!r} is not a class. {self._valid()}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +23,6 @@ from cgan.serving.picture import Style, compose, png_of
 
 MAX_SET_BYTES = 2**30
 MAX_FILES = 100_000
-OPEN_S = 3.0
 SET_FORMATS = ".npz, .csv, or a folder (a name that ends in / or has no ending)"
 
 
@@ -35,33 +32,10 @@ def write_picture(
     """The picture that `compose` makes, as PNG → the drawings, and what was written, in words."""
     if not out.endswith(".png"):
         raise CganError(f"--out {out}: a text or a grid is written as .png, name a file like that.")
-    images, picture = compose(generator, labels, rows, seed, style)
+    images, picture = compose(generator.network, labels, rows, seed, style)
     with _write_errors(out):
         save_png(out, picture)
     return images, f"{out}: {picture.shape[1]}×{picture.shape[0]} pixels, seed {seed}"
-
-
-def open_picture(path: str) -> None:
-    """Show a file in the system's viewer. Raises CganError where there is none."""
-    name = "open" if sys.platform == "darwin" else "xdg-open"
-    program = shutil.which(name)
-    if program is None:
-        raise CganError(
-            f"--open: this system has no `{name}` to find a viewer with. The picture is written: {path}"
-        )
-    viewer = subprocess.Popen(
-        [program, str(Path(path).resolve())],  # absolute: never an option
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    # It may be the viewer itself, which stays: then there is nothing to wait for.
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        if code := viewer.wait(OPEN_S):
-            raise CganError(
-                f"--open: `{name}` found no viewer (exit code {code}). The picture is written: {path}"
-            )
 
 
 def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:

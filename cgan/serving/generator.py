@@ -1,7 +1,4 @@
-"""The generator for users: three lines from a model file to pictures.
-
-torch is imported when a model is loaded, not before: a typing error in a text is told at once.
-"""
+"""The generator for users: three lines from a model file to pictures. Loading one imports torch."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError
 from cgan.project import GENERATOR
-from cgan.serving.class_names import class_reader, listed, names_in, parse_text, stated_classes
+from cgan.serving.class_names import class_reader, listed, names_in, parse_text
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
 
 DIGITS = "digits"
 BUNDLED = Path(__file__).with_name("digits.safetensors")  # made by tools/package_generator.py
-SHOWN = 40  # characters of a label that is refused
 MAX_SEED = 2**63 - 1
 ALIASES = ("champion", "challenger", "previous")
 _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
@@ -146,11 +142,10 @@ class Generator:
         _check_seed(seed)
         from PIL import Image
 
-        from cgan.serving.picture import Style, compose
-        from cgan.serving.screen import Inks
+        from cgan.serving.picture import Inks, Style, compose
 
         style = Style(scale, smooth, Inks.named(ink, paper))
-        return Image.fromarray(compose(self, labels, rows, seed, style)[1])
+        return Image.fromarray(compose(self.network, labels, rows, seed, style)[1])
 
     def labels(self, what: str | Sequence[int | str]) -> list[int]:
         """The classes that `what` asks for, checked: a text is read as `cgan.serving.class_names` says."""
@@ -170,22 +165,12 @@ class Generator:
                 labels.append(operator.index(label))
             else:
                 raise CganError(
-                    f"label {_shown(label)} at index {position} is not a class. "
+                    f"label {label!r:.40} at index {position} is not a class. "
                     f"{listed(self.classes, names)}"
                 )
         if not labels:
             raise CganError("no labels to draw. Give at least one.")
         return labels
-
-
-def _shown(label: object) -> str:
-    """Not longer than a line, whatever somebody gave."""
-    if isinstance(label, str):
-        return repr(label[:SHOWN]) + ("…" if len(label) > SHOWN else "")
-    if isinstance(label, int) and label.bit_length() > 4 * SHOWN:
-        return "of very many digits"
-    words = repr(label)
-    return words[:SHOWN] + ("…" if len(words) > SHOWN else "")
 
 
 def _check_seed(seed: int) -> None:
@@ -206,23 +191,9 @@ def _device(name: str) -> str:
 def default_source() -> tuple[str, str]:
     """What `cgan draw` draws with where nobody says: this project's generator, or the package's own; and,
     of the latter, a note that says so."""
-    if (
-        GENERATOR.exists() or GENERATOR.is_symlink()
-    ):  # whatever it is: loading says what is wrong with it
+    if GENERATOR.exists() or GENERATOR.is_symlink():  # loading says what is wrong with it
         return str(GENERATOR), ""
     note = ", by the generator of digits that comes with cgan"
     if Path("params.yaml").is_file() and Path("dvc.yaml").is_file():
         note += f" ({GENERATOR} is not there yet: `dvc repro` trains this project's own)"
     return DIGITS, note
-
-
-def check_text(text: str, source: Path | str) -> None:
-    """Raise CganError, without waiting for torch, if a part of the text is no class of a model file.
-
-    The classes are those that its header states. Where it states none, and of a model in MLflow, nothing
-    is found. Whether the file is whole shows when it is loaded.
-    """
-    source = BUNDLED if source == DIGITS else source
-    stated = None if source in ALIASES or _MLFLOW_URI.match(str(source)) else stated_classes(source)
-    if stated:
-        parse_text(text, *stated)

@@ -7,7 +7,6 @@ MLflow runs this file when the model is loaded ("models from code"): nothing is 
 from __future__ import annotations
 
 import base64
-import io
 import math
 from typing import Any
 
@@ -31,6 +30,7 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defin
         self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         from cgan.errors import CganError
+        from cgan.model.sampling import encode_png
 
         labels = model_input["label"].tolist()
         most = min(MAX_IMAGES, MAX_BYTES // math.prod(self.generator.shape))
@@ -40,21 +40,14 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defin
             images = self.generator.draw(labels, seed=int((params or {}).get("seed", 0)))
         except CganError as error:
             raise _refused(str(error)) from None
-        return pd.DataFrame({"png_base64": [_png(image) for image in images]})
+        pngs = [base64.b64encode(encode_png(image)).decode() for image in images]
+        return pd.DataFrame({"png_base64": pngs})
 
 
 def _refused(reason: str) -> MlflowException:
     """MLflow's own error, since its server sends a traceback along with any other."""
     error: MlflowException = MlflowException.invalid_parameter_value(reason)
     return error
-
-
-def _png(image: Any) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 mlflow.models.set_model(GeneratorModel())

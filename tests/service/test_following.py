@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import io
 import shutil
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import mlflow
 import numpy as np
 import pytest
 import torch
@@ -24,12 +24,17 @@ from cgan.errors import ModelError
 from cgan.model.model_file import load_generator
 from cgan.model.sampling import draw
 from cgan.registry.client import Registry, open_registry
-from cgan.service.app import Service
 from cgan.service.served import Keeper
 from cgan.serving.generator import Generator
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 NPZ = {"Accept": "application/x-npz"}
+
+
+def report_of(number: int) -> dict[str, Any]:
+    accuracy = {"value": 0.9, "floor": 1.0, "by_class": [0.8, 1.0]}
+    fid = {"value": number / 10, "floor": 0.05}
+    return {"fid_judge": fid, "conditional_accuracy": accuracy, "passport": {"seed": number}}
 
 
 @pytest.fixture
@@ -43,7 +48,7 @@ def registry(root: Path) -> Iterator[Registry]:
             path = a_model(root / "generator.safetensors", seed=number)
             run_id = client.create_run(experiment).info.run_id
             client.log_artifact(run_id, str(path), "generator")
-            client.log_metric(run_id, "quality/fid_judge", number / 10)
+            client.log_dict(run_id, report_of(number), "reports/evaluation.json")
             client.create_model_version("cgan", f"runs:/{run_id}/generator", run_id)
             path.rename(root / f"version-{number}.safetensors")
         yield found
@@ -53,16 +58,24 @@ def promote(registry: Registry, number: int) -> None:
     registry.promote(number, instead_of=registry.champion(), why="a test")
 
 
-def serving(keeper: Keeper) -> tuple[int | None, str]:
-    """Which version is served, and the problem."""
-    return (keeper.current.version if keeper.current else None), keeper.problem or ""
+def following(asked: str | None = None) -> Keeper:
+    return Keeper(asked, poll_s=0.05)
 
 
-def damage(registry: Registry, number: int) -> Path:
-    """Cut off the generator of a version in the store."""
-    [path] = Path("artifacts", registry.version(number).run_id).rglob("generator.safetensors")
-    path.write_bytes(path.read_bytes()[:-7])
-    return path
+def version(keeper: Keeper) -> int | None:
+    return keeper.current.version if keeper.current else None
+
+
+def source(keeper: Keeper) -> str | None:
+    return keeper.current.source if keeper.current else None
+
+
+@contextlib.contextmanager
+def away(store: Path) -> Iterator[None]:
+    """As long as this lasts, the store cannot be asked."""
+    elsewhere = store.rename(store.with_suffix(".away"))
+    yield
+    elsewhere.rename(store)
 
 
 def drawn(root: Path, number: int, seed: int) -> np.ndarray:
@@ -115,34 +128,30 @@ def test_a_champion_that_changes_under_load_loses_no_request_and_mixes_no_answer
     )  # some seconds: a look every other one, on a machine that is busy with the load
 
 
-def ready(client: httpx.Client, part: str) -> dict[str, Any]:
-    found: dict[str, Any] = client.get("/readyz").json()[part]
-    return found
-
-
-@pytest.mark.slow
 def test_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so(
-    root: Path, registry: Registry
+    root: Path, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     promote(registry, 1)
-    with command(folder=root) as (service, client):
-        assert ready(client, "registry")["answers"] is True
-        (root / "mlflow.db").rename(root / "elsewhere.db")
-        eventually(lambda: ready(client, "registry")["answers"] is False)
-        found = client.get("/readyz")
-        assert found.status_code == 200
-        assert found.json()["model"]["version"] == 1
-        assert "there is no MLflow store" in found.json()["registry"]["problem"]
-        assert client.post("/draw", json={"text": "1"}).headers["cgan-model-version"] == "1"
-        (root / "elsewhere.db").rename(root / "mlflow.db")
+    caplog.set_level("INFO", "cgan.service")
+    with following() as keeper, running(keeper) as client:
+
+        def ready(part: str) -> dict[str, Any]:
+            answer = client.get("/readyz")
+            assert answer.status_code == 200
+            return dict(answer.json()[part])
+
+        assert ready("registry")["problem"] is None
+        with away(root / "mlflow.db"):
+            eventually(lambda: "there is no MLflow store" in (ready("registry")["problem"] or ""))
+            assert ready("model")["version"] == 1
+            assert client.post("/draw", json={"text": "1"}).headers["cgan-model-version"] == "1"
         promote(registry, 2)
-        eventually(lambda: ready(client, "model")["version"] == 2)
-        eventually(lambda: ready(client, "registry")["problem"] is None)
-        assert ready(client, "registry")["seconds_since_answer"] < 5
-        said = "".join(service.said)
-        assert "Served for now: version 1 of `cgan`" in said
-        assert said.count("there is no MLflow store") == 1
-        assert "served is now version 2 of `cgan`" in said
+        eventually(lambda: ready("model")["version"] == 2)
+        eventually(lambda: ready("registry")["problem"] is None)
+        assert ready("registry")["seconds_since_answer"] < 5
+    assert "Served for now: version 1 of `cgan`" in caplog.text
+    assert caplog.text.count("there is no MLflow store") == 1
+    assert "served is now version 2 of `cgan`" in caplog.text
 
 
 @pytest.fixture
@@ -155,41 +164,41 @@ def test_f73_a_start_while_the_registry_is_away_serves_the_copy_of_the_last_cham
     root: Path, registry: Registry, blocked: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     promote(registry, 2)
-    served = Keeper().current
+    with following() as keeper:
+        served = keeper.current
     assert served
     assert (served.version, served.alias, served.registered) == (2, "champion", "cgan")
-    assert served.about()["metrics"] == {"fid_judge": 0.2}
+    assert served.quality["metrics"]["fid_judge"] == 0.2
+    assert served.quality["passport"] == {"seed": 2}
     assert served.digest == Generator.load("version-2.safetensors").facts["digest"]
-    (root / "mlflow.db").rename(root / "elsewhere.db")
-    assert Keeper("champion").current
-    keeper = Keeper()
-    with running(Service(keeper)) as client:
-        ready = client.get("/readyz")
-        assert ready.status_code == 200
-        assert (ready.json()["model"]["version"], ready.json()["model"]["kept_copy"]) == (2, True)
-        assert ready.json()["registry"]["answers"] is False
-        assert "there is no MLflow store" in ready.json()["registry"]["problem"]
-        answer = client.post("/draw", json={"text": "2024", "seed": 3}, headers=NPZ)
-        images = np.load(io.BytesIO(answer.content))["images"]
-        assert np.array_equal(images, drawn(root, 2, 3))
-        assert "version 2 of `cgan`" in (page := client.get("/").text)
-        assert "the copy kept on this machine" in page
-    assert "the copy kept on this machine" in caplog.text
-    (root / "elsewhere.db").rename(root / "mlflow.db")
-    keeper._look()
-    assert serving(keeper) == (2, "") and keeper.current and not keeper.current.kept
-    assert keeper.current.metrics == {"fid_judge": 0.2}
+    with contextlib.ExitStack() as stack:
+        with away(root / "mlflow.db"):
+            keeper = stack.enter_context(following())
+            client = stack.enter_context(running(keeper))
+            ready = client.get("/readyz")
+            assert ready.status_code == 200
+            assert ready.json()["model"]["version"] == 2
+            assert ready.json()["model"]["kept_copy"] is True
+            assert "there is no MLflow store" in ready.json()["registry"]["problem"]
+            answer = client.post("/draw", json={"text": "2024", "seed": 3}, headers=NPZ)
+            images = np.load(io.BytesIO(answer.content))["images"]
+            assert np.array_equal(images, drawn(root, 2, 3))
+            assert "version 2 of `cgan`" in (page := client.get("/").text)
+            assert "the copy kept on this machine" in page
+            assert "the copy kept on this machine" in caplog.text
+        eventually(lambda: client.get("/readyz").json()["model"]["kept_copy"] is False)
+        assert client.get("/model").json()["metrics"]["fid_judge"] == 0.2
 
 
 def test_f73_a_start_while_the_registry_is_away_and_no_copy_was_kept_refuses_until_it_answers(
     root: Path, registry: Registry, blocked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(registry, 1)
-    assert Keeper().current  # keeps a copy, which is of this store alone
+    with following():
+        pass  # keeps a copy, which is of this store alone
     (root / "mlflow.db").rename(root / "other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/another.db")
-    keeper = Keeper()
-    with running(Service(keeper)) as client:
+    with following() as keeper, running(keeper) as client:
         for path in ("/draw?text=1", "/"):
             refused = client.get(path)
             assert refused.status_code == 503
@@ -197,8 +206,7 @@ def test_f73_a_start_while_the_registry_is_away_and_no_copy_was_kept_refuses_unt
         assert client.get("/readyz").status_code == 503
         assert client.get("/readyz").json()["model"] is None
         (root / "other.db").rename(root / "another.db")
-        keeper._look()
-        assert client.get("/readyz").json()["model"]["version"] == 1
+        eventually(lambda: version(keeper) == 1)
 
 
 def test_f73_a_store_that_answers_503_is_not_one_without_a_champion(
@@ -214,10 +222,10 @@ def test_f73_a_store_that_answers_503_is_not_one_without_a_champion(
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Away) as server:
         threading.Thread(target=server.serve_forever).start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
-        keeper = Keeper()
+        with following() as keeper:
+            assert keeper.current is None
+            assert "cannot be used" in str(keeper.problem)
         server.shutdown()
-    assert keeper.current is None
-    assert "cannot be used" in str(keeper.problem)
 
 
 def test_f73_a_champion_that_cannot_be_loaded_is_not_replaced_by_the_projects_generator(
@@ -225,69 +233,72 @@ def test_f73_a_champion_that_cannot_be_loaded_is_not_replaced_by_the_projects_ge
 ) -> None:
     promote(registry, 1)
     shutil.move("artifacts", "away")
-    keeper = Keeper()
-    assert keeper.answers
-    assert keeper.current is None
-    assert "version 1 of `cgan`, cannot be loaded" in str(keeper.problem)
+    with following() as keeper:
+        assert keeper.answer_age_s() is not None
+        assert keeper.current is None
+        assert "version 1 of `cgan`, cannot be loaded" in str(keeper.problem)
 
 
-def test_a_champion_whose_file_is_damaged_changes_nothing_until_it_is_mended_or_replaced(
-    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+def test_a_champion_whose_file_is_damaged_changes_nothing_until_it_is_restored_or_replaced(
+    root: Path, registry: Registry
 ) -> None:
-    monkeypatch.setattr("cgan.service.served.RETRY_S", 0.0)
     client, first = registry.client, registry.version(1)
     client.create_model_version("cgan", f"runs:/{first.run_id}/generator", first.run_id)
     promote(registry, 1)
-    keeper = Keeper("champion")
-    whole = Path("version-2.safetensors").read_bytes()
-    damaged = damage(registry, 2)
-    promote(registry, 2)
-    at_start = Keeper("champion")
-    keeper._look()
-    for each in (keeper, at_start):
-        number, problem = serving(each)
-        assert number == 1 and each.answers, "the one before"
-        assert "the champion, version 2 of `cgan`, cannot be loaded" in problem
-    damaged.write_bytes(whole)
-    keeper._look()
-    assert serving(keeper) == (2, "")
-    before = keeper.current
-    keeper._look()
-    assert keeper.current is before, "nothing is loaded again"
-    promote(registry, 3)
-    at_start._look()
-    assert serving(at_start) == (3, "")
+    folder = Path("artifacts", registry.version(2).run_id)
+    [damaged] = folder.rglob("generator.safetensors")
+    whole = damaged.read_bytes()
+    with following() as keeper:
+        damaged.write_bytes(whole[:-7])
+        promote(registry, 2)
+        eventually(lambda: keeper.problem)
+        with following() as at_start:
+            for each in (keeper, at_start):
+                assert version(each) == 1, "the one before"
+                assert "the champion, version 2 of `cgan`, cannot be loaded" in str(each.problem)
+            damaged.write_bytes(whole)
+            eventually(lambda: version(at_start) == 2 and not at_start.problem)
+        eventually(lambda: version(keeper) == 2 and not keeper.problem)
+        promote(registry, 3)
+        eventually(lambda: version(keeper) == 3)
+
+
+def test_a_version_that_fails_in_whatever_way_leaves_the_last_one(
+    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(path: Path) -> Any:
+        raise MemoryError
+
+    promote(registry, 1)
+    with following("champion") as keeper:
+        monkeypatch.setattr("cgan.service.served.load_generator", failing)
+        promote(registry, 2)
+        eventually(lambda: "failed (MemoryError)" in (keeper.problem or ""))
+        assert version(keeper) == 1
 
 
 def test_where_nobody_is_champion_a_file_is_served_until_somebody_is(
     root: Path, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def source() -> str:
-        assert keeper.current
-        return keeper.current.source
-
-    keeper = Keeper()
-    assert source() == "digits", "the package's own"
+    with following() as keeper:
+        assert source(keeper) == "digits", "the package's own"
     shutil.copyfile("version-2.safetensors", a_model(root / "models/generator.safetensors"))
-    keeper = Keeper()
-    assert source() == "models/generator.safetensors"
-    assert "has no champion" in caplog.text
-    assert "Served for now: models/generator.safetensors" in caplog.text
-    promote(registry, 1)
-    keeper._look()
-    assert serving(keeper) == (1, "")
+    with following() as keeper:
+        assert source(keeper) == "models/generator.safetensors"
+        assert "has no champion" in caplog.text
+        assert "Served for now: models/generator.safetensors" in caplog.text
+        promote(registry, 1)
+        eventually(lambda: version(keeper) == 1)
 
 
-@pytest.mark.slow
 def test_an_alias_that_nobody_has_is_waited_for(root: Path, registry: Registry) -> None:
-    with command("--model", "champion", folder=root) as (_, client):
+    with following("champion") as keeper, running(keeper) as client:
         refused = client.get("/draw?text=1")
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "1"
         assert "nothing is served yet: `cgan` has no champion" in refused.json()["detail"]
-        for path in ("/", "/model"):
+        for path in ("/", "/model", "/readyz"):
             assert client.get(path).status_code == 503
-        assert client.get("/readyz").status_code == 503
         assert client.get("/healthz").status_code == 200
         promote(registry, 2)
         eventually(lambda: client.get("/readyz").status_code == 200)
@@ -301,94 +312,18 @@ def test_a_file_or_address_that_is_no_generator_is_refused_at_once(
         with pytest.raises(ModelError):
             Keeper(asked)
     keeper = Keeper("models:/cgan/2")
-    assert keeper.current
-    assert (keeper.alias, keeper.current.digest) == (
-        None,
-        Generator.load("version-2.safetensors").facts["digest"],
-    )
+    assert keeper.alias is None
+    assert source(keeper) == "models:/cgan/2"
 
 
-def test_without_mlflow_a_file_is_served_and_an_alias_refused_in_words(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_a_registry_a_file_is_served_and_without_mlflow_an_alias_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    with following() as keeper:
+        assert source(keeper) == "digits"
     found = "cgan.service.served.importlib.util.find_spec"
     monkeypatch.setattr(found, lambda name: None)
     with pytest.raises(ModelError, match="MLflow is not installed"):
         Keeper("champion")
     keeper = Keeper()
-    assert keeper.alias is None
-    assert keeper.current
-
-
-def test_metrics_that_cannot_be_read_now_are_asked_for_again(
-    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report = {"fid_judge": {"value": 1.5, "floor": 0.5}, "passport": {"seed": 1},
-              "conditional_accuracy": {"value": 0.9, "floor": 1.0, "by_class": [0.8, 1.0]}}  # fmt: skip
-    run_id = registry.version(1).run_id
-    registry.client.log_dict(run_id, report, "reports/evaluation.json")
-    promote(registry, 1)
-    away = threading.Event()
-    away.set()
-    download = mlflow.artifacts.download_artifacts
-
-    def download_artifacts(artifact_uri: str, **named: Any) -> str:
-        if away.is_set() and "evaluation" in artifact_uri:
-            raise ConnectionError("the store is away")
-        return str(download(artifact_uri, **named))
-
-    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", download_artifacts)
-    keeper = Keeper("champion")
-    assert keeper.current
-    assert keeper.current.metrics == {"fid_judge": 0.1}  # of the run, by the same keys
-    assert keeper.current.passport is None
-    assert keeper.problem
-    assert "reports/evaluation.json of run" in keeper.problem
-    keeper._look()
-    assert "cannot give it now" in str(keeper.problem)
-    away.clear()
-    keeper._look()
-    assert keeper.problem is None
-    assert keeper.current.passport == {"seed": 1}
-    assert keeper.current.metrics and keeper.current.metrics["fid_judge"] == 1.5
-    before = keeper.current
-    keeper._look()
-    assert keeper.current is before
-
-
-def test_a_version_that_fails_in_whatever_way_is_not_tried_again_at_each_look(
-    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    promote(registry, 1)
-    keeper = Keeper("champion")
-    tries: list[Path] = []
-
-    def failing(path: Path) -> Any:
-        tries.append(path)
-        raise MemoryError
-
-    monkeypatch.setattr("cgan.service.served.load_generator", failing)
-    promote(registry, 2)
-    for _ in range(3):
-        keeper._look()
-        assert keeper.problem
-        assert "version 2 of `cgan`, cannot be loaded (MemoryError)." in keeper.problem
-        assert keeper.answers
-    assert len(tries) == 1
-
-
-def test_the_registry_is_not_away_while_it_is_asked(
-    root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    promote(registry, 1)
-    keeper = Keeper("champion")
-    seen: list[tuple[bool, str | None]] = []
-    aliases = Registry.aliases
-
-    def slow(self: Registry) -> dict[str, int]:
-        seen.append((keeper.answers, keeper.problem))
-        return aliases(self)
-
-    monkeypatch.setattr(Registry, "aliases", slow)
-    keeper._look()
-    assert seen == [(True, None)]
+    assert (keeper.alias, source(keeper)) == (None, "digits")

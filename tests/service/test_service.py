@@ -1,4 +1,4 @@
-"""The service over real HTTP: what it draws, the forms of answers, and how it refuses."""
+"""The service over real HTTP: what it draws and tells, the forms of answers, and how it refuses."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
+from browser import browsing
 from PIL import Image
-from served import a_model, detail, eventually, running, running_file
+from prometheus_client.parser import text_string_to_metric_families
+from served import SECURE, a_model, detail, eventually, running, running_file
 from served import client as client
 from served import model as model
 from typer.testing import CliRunner
 
 from cgan.cli import app
-from cgan.service.app import Service
-from cgan.service.served import Keeper
+from cgan.service.served import Keeper, of_file
 from cgan.serving.generator import Generator
 
-JSON = {"Accept": "application/json"}
+FORMS = {"image/png", "application/json", "text/csv", "application/x-npz"}
 
 
 # ------------------------------------------------------------------------------------- drawings
@@ -35,7 +36,6 @@ JSON = {"Accept": "application/json"}
 @pytest.mark.parametrize(
     ("question", "options"),
     [
-        ({"text": "2024", "seed": 7}, ["2024", "--seed", "7"]),
         ({"labels": [3, 1, 4], "seed": 1, "scale": 3}, ["314", "--seed", "1", "--scale", "3"]),
         (
             {"text": "0123456789", "seed": 5, "count": 4},
@@ -58,13 +58,15 @@ def test_a_picture_has_the_bytes_that_cgan_draw_writes(
     assert answer.content == out.read_bytes()
 
 
-def test_an_address_draws_as_well_for_an_img(client: httpx.Client) -> None:
+def test_an_address_draws_as_well_for_an_img_of_any_page(client: httpx.Client) -> None:
     posted = client.post("/draw", json={"text": "20", "seed": 7, "count": 2, "scale": 2})
     browser = {"Accept": "image/avif,image/webp,image/*,*/*;q=0.8"}
     got = client.get("/draw?text=20&seed=7&count=2&scale=2", headers=browser)
     assert got.content == posted.content
     assert got.headers["content-type"] == "image/png"
-    assert client.head("/draw?text=20&seed=7").headers["content-length"] != "0"
+    assert got.headers["cross-origin-resource-policy"] == "cross-origin"
+    assert posted.headers["cross-origin-resource-policy"] == "same-origin"
+    assert not [name for name in got.headers if name.startswith("access-control")]
 
 
 @pytest.mark.parametrize("shape", [(1, 28), (3, 16)])
@@ -72,27 +74,23 @@ def test_json_csv_and_npz_hold_the_drawings_of_the_generator(
     shape: tuple[int, int], tmp_path: Path
 ) -> None:
     path = a_model(tmp_path / "generator.safetensors", channels=shape[0], side=shape[1])
-    generator = Generator.load(path)
-    labels = [2, 0, 2, 9]
+    generator, labels = Generator.load(path), [2, 0, 2, 9]
     expected = generator.draw(labels * 2, seed=7)
     question = {"labels": labels, "seed": 7, "count": 2}
     with running_file(path) as client:
-        document = client.post("/draw", json=question, headers=JSON).json()
-        table = client.post("/draw", json=question, headers={"Accept": "text/csv"}).text
-        packed = client.post(
-            "/draw", json=question, headers={"Accept": "application/x-npz"}
-        ).content
-        large = client.post("/draw", json={**question, "scale": 2}, headers=JSON).json()
-    pictures = [
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(each["png_base64"]))))
-        for each in document["drawings"]
-    ]
-    assert np.array_equal(np.stack(pictures), expected)
+
+        def ask(form: str, **more: int) -> httpx.Response:
+            return client.post("/draw", json={**question, **more}, headers={"Accept": form})
+
+        document, large = (ask("application/json", scale=scale).json() for scale in (1, 2))
+        table, packed = ask("text/csv").text, ask("application/x-npz").content
+    for scale, each in ((1, document), (2, large)):
+        files = [base64.b64decode(drawing["png_base64"]) for drawing in each["drawings"]]
+        pictures = np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
+        assert np.array_equal(pictures[:, ::scale, ::scale], expected)
     assert [each["label"] for each in document["drawings"]] == labels * 2 == document["labels"]
     assert (document["seed"], tuple(document["shape"])) == (7, generator.shape)
     assert document["model"]["digest"] == generator.facts["digest"]
-    first = Image.open(io.BytesIO(base64.b64decode(large["drawings"][0]["png_base64"])))
-    assert np.array_equal(np.asarray(first)[::2, ::2], expected[0])
 
     head, *rows = csv.reader(io.StringIO(table))
     assert head[:2] == ["label", "pixel0"]
@@ -110,13 +108,12 @@ def test_json_csv_and_npz_hold_the_drawings_of_the_generator(
     ("accept", "kind"),
     [
         (None, "image/png"),
-        ("text/*;q=0.5, application/*;q=0.1", "text/csv"),
+        ("", "image/png"),
         ("application/json, text/plain, */*", "application/json"),
-        ("*/*;q=0.1, TEXT/CSV;q=0.2", "text/csv"),
-        ("image/png;q=0, */*", "application/json"),
+        ("text/html,image/avif,*/*;q=0.8", "image/png"),
+        ("TEXT/*;q=0.5", "text/csv"),
         ("application/x-npz", "application/x-npz"),
         ("text/html", None),
-        ("", "image/png"),
     ],
 )
 def test_accept_chooses_the_form(
@@ -158,51 +155,39 @@ def test_answers_to_many_at_once_are_those_that_each_gets_alone(
 def test_a_request_of_thousands_does_not_hold_up_one_of_four(model: Path) -> None:
     with running_file(model) as client, ThreadPoolExecutor(1) as pool:
         large = pool.submit(client.post, "/draw", json={"labels": [1] * 10_000})
-        eventually(lambda: drawn(client) > 0)
+        eventually(lambda: counts(client)["cgan_drawings_total",] > 0)
         assert client.post("/draw", json={"text": "2024"}).status_code == 200
-        assert drawn(client) < 10_004
+        assert counts(client)["cgan_drawings_total",] < 10_004
         assert large.result().status_code == 200
-        assert drawn(client) == 10_004
-
-
-def drawn(client: httpx.Client) -> float:
-    [line] = re.findall(r"^cgan_drawings_total (\S+)", client.get("/metrics").text, re.MULTILINE)
-    return float(line)
+        assert counts(client)["cgan_drawings_total",] == 10_004
 
 
 # ------------------------------------------------------------------------------------- refusals
 
-
+EXAMPLE = 'Send JSON as Content-Type: application/json, such as {"text"'
 BAD: list[tuple[Any, int, str]] = [
-    (b"", 422, "required, found nothing. Send an object such as"),
-    (b"{", 400, "expected JSON"),
-    (b"null", 422, "required, found nothing"),
-    (b'"2024"', 422, "found '2024'. Send an object such as"),
-    (b'{"text": "\xff"}', 400, "expected JSON in UTF-8"),
-    (b"\xff\xfe{\x00}\x00", 422, "found neither"),
+    (b"", 422, "body: Field required"),
+    (b"{", 422, "body.1: JSON decode error"),
+    (b'"2024"', 422, f"found '2024'. {EXAMPLE}"),
+    (b'{"text": "\xff"}', 400, "error parsing the body"),
     (b'{"labels": [NaN]}', 422, "found nan"),
-    (b'{"labels": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", 400, "expected JSON"),
-    (b'{"text": "1", "seed": ' + b"9" * 60_000 + b"}", 400, "expected JSON"),
-    (b'{"text": "1", "seed": 1e400}', 422, "`seed`: expected a valid integer, found inf"),
+    (b'{"labels": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", 400, "error parsing the body"),
+    (b'{"text": "1", "seed": 1e400}', 422, "body.seed: Input should be a valid integer, found inf"),
     ({}, 422, "expected `text` or `labels`, found neither"),
     ({"text": "1", "labels": [1]}, 422, "found both"),
-    ({"text": ""}, 422, "`text`: String should have at least 1 character, found ''"),
-    ({"text": "1" * 10_001}, 422, "`text`: String should have at most 10000 characters, found '1111"),
+    ({"text": ""}, 422, "body.text: String should have at least 1 character, found ''"),
+    ({"text": "1" * 10_001}, 422, "body.text: String should have at most 10000 characters, found '1111"),
     ({"text": "12x"}, 422, "'x', character 3 of the text to draw, is not a class"),
     ({"text": "\ud800"}, 422, "found '\\ud800'"),
-    ({"labels": "12"}, 422, "`labels`: expected a valid list, found '12'"),
-    ({"labels": [1] * 10_001}, 422, "`labels`: List should have at most 10000 items"),
+    ({"labels": [1] * 10_001}, 422, "body.labels: List should have at most 10000 items"),
     ({"labels": [3, 10]}, 422, "label 10 at index 1 is not a class"),
-    ({"labels": [1.0]}, 422, "`labels`: at index 0: expected a valid integer, found 1.0"),
-    ({"labels": [10**30]}, 422, "is not a class"),
-    ({"text": "1", "seed": -1}, 422, "`seed`: expected a value greater than or equal to 0, found -1"),
+    ({"labels": [1.0]}, 422, "Input should be a valid integer, found 1.0"),
+    ({"text": "1", "seed": -1}, 422, "body.seed: Input should be greater than or equal to 0, found -1"),
     ({"text": "1", "seed": "7"}, 422, "found '7'"),
-    ({"text": "1", "count": 0}, 422, "`count`: expected a value greater than or equal to 1, found 0"),
-    ({"text": "12", "count": 5001}, 422, "2 labels × 5,001 variants are 10,002 drawings"),
-    ({"text": "1", "scale": 65}, 422, "`scale`: expected a value less than or equal to 64, found 65"),
-    ({"text": "1" * 100, "scale": 64}, 422, "321,126,400 values, at most 33,554,432 are sent"),
-    ({"text": "1", "sed": 3}, 422, "`sed`: there is no such field. There are text, labels"),
-    ({"text": "1", **{f"{'x' * 100}{i}": 3 for i in range(500)}}, 422, "And 495 more."),
+    ({"text": "12", "count": 5001}, 422, "2 classes × 5,001 variants are 10,002 drawings"),
+    ({"text": "1", "scale": 65}, 422, "body.scale: Input should be less than or equal to 64, found 65"),
+    ({"text": "1" * 100, "scale": 64}, 422, "321,126,400 values (pixels × colours), at most 16,777,216"),
+    ({"text": "1", **{f"{'x' * 100}{i}": 3 for i in range(500)}}, 422, "and 495 more"),
 ]  # fmt: skip
 
 
@@ -215,60 +200,166 @@ def test_f74_a_request_without_sense_is_refused_with_the_reason(
     assert (answer.status_code, words in detail(answer)) == (status, True), answer.text
 
 
-def test_all_that_is_wrong_is_told_at_once(client: httpx.Client) -> None:
-    words = detail(client.post("/draw", json={"seed": -1, "scale": 0, "foo": 1}))
-    for name in ("foo", "seed", "scale"):
-        assert f"`{name}`" in words
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("GET", "/draw", 422, "query.text: Field required"),
+        ("GET", "/draw?text=1&labels=1", 422, "query.labels: Extra inputs are not permitted"),
+        ("GET", "/draw?text=1&seed=x", 422, "query.seed: Input should be a valid integer, "),
+        ("GET", "/nowhere", 404, "expected one of /, /draw, /model, "),
+        ("GET", "/draw/", 404, "found GET '/draw/'"),
+        ("GET", "/..%2f..%2fetc/passwd", 404, "found GET '/../../etc/passwd'"),
+        ("GET", "/%0d%0aSet-Cookie:x", 404, r"found GET '/\r\nSet-Cookie:x'"),
+        ("PUT", "/draw", 405, "expected the method GET, found PUT '/draw'"),
+        ("POST", "/draw?text=1", 422, f"body: Field required. {EXAMPLE}"),
+    ],
+)
+def test_f74_an_address_without_sense_is_refused_with_the_reason(
+    method: str, path: str, status: int, words: str, client: httpx.Client
+) -> None:
+    answer = client.request(method, path)
+    assert (answer.status_code, words in detail(answer)) == (status, True), answer.text
 
 
 @pytest.mark.parametrize(
-    ("headers", "status", "words"),
+    ("headers", "words"),
     [
-        ({"Content-Type": "text/plain"}, 415, "expected application/json"),
-        ({}, 415, "expected application/json"),
-        ({"Content-Type": "application/json", "Accept": "text/csv"}, 422, "text/csv holds data"),
+        ({"Content-Type": "text/plain"}, EXAMPLE),
+        ({}, EXAMPLE),
+        ({"Content-Type": "application/json", "Accept": "text/csv"}, "text/csv holds data"),
     ],
     ids=["a body of another kind", "a body of no kind", "data are not scaled"],
 )
 def test_headers_without_sense_are_refused(
-    headers: dict[str, str], status: int, words: str, client: httpx.Client
+    headers: dict[str, str], words: str, client: httpx.Client
 ) -> None:
     answer = client.post("/draw", content=b'{"text": "1", "scale": 2}', headers=headers)
-    assert (answer.status_code, words in detail(answer)) == (status, True), answer.text
+    assert (answer.status_code, words in detail(answer)) == (422, True), answer.text
 
 
-def test_f74_a_body_without_end_is_refused_before_it_is_read(client: httpx.Client) -> None:
-    headers = {"Content-Type": "application/json"}
-    said = client.post("/draw", content=b"x" * 70_000, headers=headers)
-    assert said.status_code == 413
-    assert "at most 65,536 bytes" in detail(said)
-
-    def endless() -> Iterator[bytes]:
-        for _ in range(100):
-            yield b" " * 5000
-
-    try:
-        unsaid = client.post("/draw", content=endless(), headers=headers)
-    except httpx.TransportError:  # the rest found the connection closed
-        return
-    assert unsaid.status_code == 413
+@pytest.mark.parametrize("body", [b" " * 70_000, iter([b" " * 70_000])], ids=["said", "unsaid"])
+def test_f74_a_body_that_is_long_or_without_end_is_refused_before_it_is_read(
+    body: Any, client: httpx.Client
+) -> None:
+    answer = client.post("/draw", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413
+    assert "at most 65,536 bytes" in detail(answer)
 
 
-@pytest.mark.slow
-def test_too_much_at_once_is_answered_with_429_and_later_served(model: Path) -> None:
-    service = Service(Keeper(str(model)))
-    with running(service) as client:
-        question = {"labels": [1] * 5000, "seed": 1, "scale": 2}  # 78 MB while it is made
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost", 200), ("127.0.0.1:1", 200), ("[::1]:8000", 200), ("Box:8000", 200),
+     ("evil.example", 421), ("localhost.evil.example", 421), ("192.168.0.7", 421)],
+)  # fmt: skip
+def test_a_name_that_was_turned_to_this_machine_is_refused(
+    host: str, status: int, model: Path
+) -> None:
+    with running(Keeper(str(model)), ("localhost", "127.0.0.1", "::1", "box")) as client:
+        for path in ("/", "/draw?text=1", "/model", "/metrics"):
+            answer = client.get(path, headers={"Host": host})
+            assert answer.status_code == status
+        if status != 200:
+            assert "the header Host: expected one of localhost, 127.0.0.1" in detail(answer)
+    with running(Keeper(str(model)), None) as client:
+        assert client.get("/healthz", headers={"Host": host}).status_code == 200
 
-        def ask(_: int) -> httpx.Response:
-            return client.post("/draw", json=question)
 
-        with ThreadPoolExecutor(24) as pool:
-            answers = list(pool.map(ask, range(24)))
-        statuses = {answer.status_code for answer in answers}
-        assert statuses == {200, 429}
-        refused = next(answer for answer in answers if answer.status_code == 429)
-        assert refused.headers["retry-after"] == "1"
-        assert "Try again in a second" in detail(refused)
-        assert client.post("/draw", json=question).status_code == 200
-        assert (service._requests, service._bytes) == (0, 0)
+# ------------------------------------------------------------------------------- what it tells
+
+
+def test_model_tells_facts_and_what_is_not_known_is_null(client: httpx.Client, model: Path) -> None:
+    facts = Generator.load(model).facts
+    for path in ("/", "/model", "/draw?text=1"):
+        assert client.get(path).headers["cgan-model-digest"] == facts["digest"]
+    found = client.get("/model").json()
+    assert found["facts"] == facts
+    assert (found["classes"], found["shape"], found["source"]) == (10, [28, 28], str(model))
+    assert found["metrics"] is found["passport"] is found["version"] is None
+
+
+def test_model_tells_the_quality_that_the_packages_own_file_states() -> None:
+    found = of_file("digits").about()
+    assert found["metrics"]["conditional_accuracy"] > 0.98
+    assert found["real_images"]["conditional_accuracy"] > 0.98
+    assert found["passport"]["generator_digest"] == found["digest"]
+
+
+def test_it_lives_and_is_ready(client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"alive": True}
+    ready = client.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["registry"] is None
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", ready.json()["model"]["since"])
+
+
+def counts(client: httpx.Client) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_count_requests_and_drawings(model: Path) -> None:
+    with running_file(model) as client:
+        for _ in range(3):
+            client.post("/draw", json={"text": "2024"})
+        client.post("/draw", json={"text": "x"})
+        client.get("/nowhere")
+        client.request("BREW", "/draw")
+        found = counts(client)
+    assert found["cgan_requests_total", "/draw", "200", "POST"] == 3
+    assert found["cgan_requests_total", "/draw", "422", "POST"] == 1
+    assert found["cgan_requests_total", "404", "GET", "other"] == 1
+    assert found["cgan_requests_total", "/draw", "405", "other"] == 1
+    assert found["cgan_request_seconds_count", "/draw"] == 5
+    assert found["cgan_drawings_total",] == 12
+    assert found["cgan_in_flight",] == 1  # the question itself
+    assert found["cgan_model_info", "", "", Generator.load(model).facts["digest"]] == 1
+
+
+def test_openapi_has_an_operation_with_examples_for_each_address(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    assert set(document["paths"]) == {"/", "/draw", "/model", "/healthz", "/readyz", "/metrics"}
+    post = document["paths"]["/draw"]["post"]
+    for example in document["components"]["schemas"]["DrawRequest"]["examples"]:
+        assert client.post("/draw", json=example).status_code == 200
+    assert set(post["responses"]["200"]["content"]) == FORMS
+    assert "HTTPValidationError" not in json.dumps(document)
+    assert client.get("/docs").status_code == 200
+
+
+def test_the_page_says_what_is_served_and_how_to_call_it_from_code(tmp_path: Path) -> None:
+    names = ["<b>", "a cat", *"cdefghij"]
+    model = a_model(tmp_path / "generator.safetensors", names=names)
+    with running_file(model) as client:
+        page = client.get("/")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert all(name in page.headers for name in SECURE)
+        assert f"Served: {model} (" in page.text
+        [url] = re.findall(r"curl -o drawn.png '(\S+)'", page.text)
+        assert client.get(url.replace("&amp;", "&")).headers["content-type"] == "image/png"
+        assert f'urlopen("{url}")' in page.text
+
+
+def test_the_page_plays_downloads_and_asks_for_nothing_but_itself(tmp_path: Path) -> None:
+    model = a_model(tmp_path / "generator.safetensors")
+    with running_file(model) as client, browsing(tmp_path / "profile") as page:
+        page.downloads_to(tmp_path)
+        page.open(f"{client.base_url}/#text=2024&seed=7")
+        drawn = "document.getElementById('play-picture')"
+        page.until(f"{drawn}?.getAttribute('aria-busy') === 'false'")
+        label = page.run(f"{drawn}.getAttribute('aria-label')")
+        assert label == "2024, drawn with seed 7"
+        page.click("#play-png")
+        with Image.open(page.downloaded(tmp_path / "2024-seed-7.png")) as picture:
+            assert picture.width > 4 * 28
+        page.look(1)
+        assert page.errors == []
+        assert page.elsewhere() == []
+        asked = {url.partition("#")[0] for url in page.requests if urlsplit(url).scheme == "http"}
+        assert asked == {f"{client.base_url}/"}
+        # What else a script might try is refused by the policy.
+        page.run("fetch('/model').catch((error) => { window.refused = String(error); })")
+        page.until("window.refused")
+        assert any("Content Security Policy" in error for error in page.errors)

@@ -133,19 +133,12 @@ def test_a_set_as_csv_is_in_kaggles_form() -> None:
 
 @pytest.mark.parametrize("out", ["drawn/", "deep/drawn"])
 def test_a_set_as_a_folder_has_a_png_for_each_drawing(out: str) -> None:
-    before = os.umask(0o027)
-    try:
-        assert run("--per-class", "2", "--seed", "3", "--out", out).exit_code == 0
-    finally:
-        os.umask(before)
-    assert {path.stat().st_mode & 0o777 for path in (Path(out), *Path(out).glob("*"))} == {0o750}
-    names = sorted(str(path.relative_to(out)) for path in Path(out).rglob("*.png"))
-    assert names == [f"{label}/{label}_{index:05d}.png" for label in range(10) for index in (0, 1)]
+    assert run("--per-class", "2", "--seed", "3", "--out", out).exit_code == 0
     images = expected(list(range(10)) * 2, 3)[:, 0]
-    for index, image in enumerate(images):
-        assert np.array_equal(
-            opened(f"{out}/{index % 10}/{index % 10}_{index // 10:05d}.png"), image
-        )
+    names = [f"{index % 10}/{index % 10}_{index // 10:05d}.png" for index in range(20)]
+    assert sorted(names) == sorted(str(path.relative_to(out)) for path in Path(out).rglob("*.png"))
+    for name, image in zip(names, images, strict=True):
+        assert np.array_equal(opened(f"{out}/{name}"), image)
     assert not list(Path(out).parent.glob(".*.tmp"))
 
 
@@ -185,64 +178,33 @@ def test_classes_are_drawn_by_name_into_a_file_that_stays_in_the_folder_drawn() 
 def test_ink_and_paper_take_the_place_of_white_and_black() -> None:
     arguments = ("2024", "--scale", "1", "--out", "x.png")
     grey = np.concatenate(list(expected([2, 0, 2, 4], 0)[:, 0]), axis=1)
-    for colours in (
-        ["--ink", "black", "--paper", "white"],
-        ["--ink", "#000"],
-        ["--paper", "white"],
-    ):
+    for colours in (["--ink", "#000"], ["--paper", "white"]):
         assert run(*arguments, *colours).exit_code == 0
         assert np.array_equal(opened("x.png")[..., 1], 255 - grey), colours
     assert run(*arguments, "--ink", "navy", "--paper", "#fffff0").exit_code == 0
     pixels = opened("x.png")
-    assert pixels[grey == 0].tolist() == [[255, 255, 240]] * int((grey == 0).sum())
-    assert pixels[grey == 255].tolist() == [[0, 0, 128]] * int((grey == 255).sum())
+    assert (pixels[grey == 0] == [255, 255, 240]).all()
+    assert (pixels[grey == 255] == [0, 0, 128]).all()
 
 
 def test_smooth_enlarges_each_drawing_by_lanczos() -> None:
-    for model, labels in ((GREY, [2, 0]), (COLOUR, [11, 3])):
-        save(model)
-        text = " ".join(map(str, labels)) if model is COLOUR else "20"
-        assert run(text, "--scale", "3", "--smooth", "--out", "x.png").exit_code == 0
-        large = [
-            np.asarray(
-                Image.fromarray(image.transpose(1, 2, 0).squeeze()).resize(
-                    (model.width * 3, model.height * 3), Image.Resampling.LANCZOS
-                )
-            )
-            for image in expected(labels, 0)
-        ]
-        assert np.array_equal(opened("x.png"), np.concatenate(large, axis=1))
+    assert run("20", "--scale", "3", "--smooth", "--out", "x.png").exit_code == 0
+    large = [
+        np.asarray(Image.fromarray(image).resize((84, 84), Image.Resampling.LANCZOS))
+        for image in expected([2, 0], 0)[:, 0]
+    ]
+    assert np.array_equal(opened("x.png"), np.concatenate(large, axis=1))
 
 
-@pytest.fixture
-def viewer(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only program on the PATH: the system's opener, which writes down what it is to open."""
-    folder = Path("programs").resolve()
-    folder.mkdir()
+def test_open_hands_the_picture_to_the_systems_viewer(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("xdg-open", "open"):
-        (folder / name).write_text('#!/bin/sh\necho "$@" > opened\nexit $CODE\n')
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setenv("CODE", "0")
-    return folder
-
-
-def test_open_hands_the_picture_to_the_systems_viewer(viewer: Path) -> None:
-    assert run("2024", "--open").exit_code == 0
-    assert Path("opened").read_text() == f"{Path.cwd()}/drawn/2024.png\n"
+        Path(name).write_text('#!/bin/sh\necho "$@" > opened\n')
+        Path(name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(Path.cwd()))
     assert run("2", "--open", "--out=-x.png").exit_code == 0
     assert Path("opened").read_text() == f"{Path.cwd()}/-x.png\n", "not an option"
-
-
-def test_open_says_so_where_no_viewer_opens_it_and_the_picture_is_there(
-    viewer: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CODE", "3")
-    assert "found no viewer (exit code 3). The picture is written: drawn/2.png" in refusal(
-        "2", "--open"
-    )
-    shutil.rmtree(viewer)
-    assert "to find a viewer with. The picture is written: drawn/2.png" in refusal("2", "--open")
+    monkeypatch.setenv("PATH", "nowhere")
+    assert "found no viewer. The picture is written: drawn/2.png" in refusal("2", "--open")
     assert Path("drawn/2.png").is_file()
 
 
@@ -271,34 +233,6 @@ def test_the_packages_own_is_called_digits_and_else_gives_way_to_the_projects() 
     ):
         assert run(*arguments, *model).output == "x.png: 56×28 pixels, seed 0\n"
         assert np.array_equal(opened("x.png"), pixels)
-
-
-def test_a_typing_error_is_told_before_torch_is_imported() -> None:
-    told = {
-        ("20a4",): "'a', character 3 of the text to draw, is not a class. The classes are 0 to 9.",
-        ("",): "the text to draw is empty. The classes are 0 to 9.",
-    }
-    code = f"""
-import sys
-from cgan.cli import main
-for arguments in {list(told)}:
-    sys.argv = ["cgan", "draw", *arguments]
-    try: main()
-    except SystemExit as end: assert end.code == 1
-    assert not {{"torch", "numpy", "mlflow"}} & set(sys.modules), "that takes seconds"
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    lines = done.stderr.splitlines()
-    for line, words in zip(lines, told.values(), strict=True):
-        assert line.startswith(f"Error: {words}")
-
-
-@pytest.mark.parametrize("text", ["12,3 40", "cat", "٣"])
-def test_any_text_is_let_pass_to_a_model_that_is_elsewhere_which_may_have_a_class_of_that_name(
-    text: str,
-) -> None:
-    assert "there is no MLflow store" in refusal(text, "--model", "runs:/0/generator")
 
 
 ONE_OF = "TEXT or --grid (or both), or --per-class"
