@@ -70,7 +70,7 @@ def readable(registry: Registry, alias: str, load: Callable[[Path], T]) -> tuple
             f"`{registry.model}` has no {alias} in {registry.shown}. `cgan registry list` shows its "
             "versions; `cgan gate` makes the first champion."
         )
-    line = lineage(registry.history(), first) if alias == CHAMPION else [first]
+    line = lineage(registry.versions(), first) if alias == CHAMPION else [first]
     failures: list[str] = []
     for number in dict.fromkeys(reversed(line)):
         try:
@@ -88,9 +88,9 @@ def readable(registry: Registry, alias: str, load: Callable[[Path], T]) -> tuple
                 "\n  ".join(failures),
             )
         return number, loaded
-    told = "\n  ".join(failures)
+    known = "\n  ".join(failures)
     raise ModelError(
-        f"no {alias} of `{registry.model}` can be read:\n  {told}\nTrain again "
+        f"no {alias} of `{registry.model}` can be read:\n  {known}\nTrain again "
         "(`dvc repro --force train`, `cgan gate`), or promote a version whose files are whole."
     )
 
