@@ -28,7 +28,6 @@ from cgan.params.sections import JudgeParams
 from cgan.quality.judge import save_judge, train_judge
 from cgan.registry import gate as gatekeeper
 from cgan.registry.gate import gate
-from cgan.registry.load_check import labels_for
 from cgan.run.records import Run, RunInfo, runs
 
 CLASSES, SIDE, LATENTS = 3, 8, 4
@@ -164,7 +163,7 @@ def copied(root: Path, target: Path) -> Iterator[Path]:
 def _drawings() -> torch.Tensor:
     """In place of the load check, which takes seconds and has tests of its own."""
     network, _ = load_generator("models/generator.safetensors")
-    return draw(network, torch.tensor(labels_for(3)), load_params().evaluate.seed)
+    return draw(network, torch.arange(CLASSES), load_params().evaluate.seed)
 
 
 def gated() -> tuple[dict[str, Any], list[str]]:

@@ -73,7 +73,8 @@ function showDifferences() {
     piece(
       "p",
       { class: "note" },
-      "The interval says how far chance may have moved the difference: which latents were drawn, which images held out. It " +
+      "The interval says how far chance may have moved the difference: which latents were drawn, and of shares which images " +
+        "were held out. Of the Fréchet distance it does not cover the latter, as the gate does, which may see no clear difference. It " +
         "takes the two runs for independent, which makes it rather too wide (Newcombe 1998). For precision, recall and " +
         "coverage, images are taken as independent, too. It does not say what other seeds of the training would give.",
     ),

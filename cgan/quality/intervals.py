@@ -1,10 +1,11 @@
 """How sure a metric is: 95 % intervals of what an evaluation's report holds, and of differences between two.
 
 A share of N images has Wilson's interval. A distance, which is measured on several sets of drawings, has
-Student's. Both cover which latents were drawn, or which real images were held out; neither covers what
-another seed of the training would give, nor the judge's errors. A metric that is not listed has none, the
-accuracy of the worst class among them: it is the smallest of many, and the interval of a single class
-would lie too low.
+Student's: it covers which latents were drawn, and not which real images were held out, as the gate's
+bootstrap does (`comparison`); so the gate may see no clear difference where this one is clear of 0. Neither
+covers what another seed of the training would give, nor the judge's errors. A metric that is not listed has
+none, the accuracy of the worst class among them: it is the smallest of many, and the interval of a single
+class would lie too low.
 """
 
 from __future__ import annotations

@@ -187,14 +187,11 @@ def last_training() -> dict[str, str]:
     """What the stage train wrote down of its run."""
     try:
         known = json.loads(RUN_REFERENCE.read_text(encoding="utf-8"))
-        reference = {key: str(known[key]) for key in ("run_key", "experiment", "tracking_uri")}
+        return {key: str(known[key]) for key in ("run_key", "experiment", "tracking_uri")}
     except (OSError, ValueError, KeyError, TypeError):
         raise ModelError(
             f"{RUN_REFERENCE}: names no MLflow run. Train first: `dvc repro`."
         ) from None
-    if not reference["run_key"].isalnum():
-        raise ModelError(f"{RUN_REFERENCE}: its run key leads outside. Restore it: `dvc checkout`.")
-    return reference
 
 
 def run_of(registry: Registry, reference: dict[str, str]) -> Run:

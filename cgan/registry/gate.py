@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from cgan.data import csv_report
 from cgan.errors import DataError
-from cgan.markdown import in_markdown, spaced
+from cgan.markdown import in_markdown, spaced, table
 from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
@@ -47,7 +49,7 @@ from cgan.registry.history import (
     Version,
     now,
 )
-from cgan.registry.load_check import drawing_apart, labels_for, load_result
+from cgan.registry.load_check import drawing_apart, load_problem
 from cgan.run.follower import flush_one
 from cgan.run.records import count_waiting, folder_of
 from cgan.store.pages import STRIP, artifact
@@ -215,9 +217,9 @@ def _judge(
 ) -> Report:
     """Judge both generators with one judge on the same images, check the load meanwhile, decide."""
     seed = params.evaluate.seed
-    labels = labels_for(inputs.training.classes)
+    labels = list(range(inputs.training.classes))
     address = f"models:/{registry.model}/{version.number}"
-    say(f"Loading {address} in a process of its own, which has to draw {len(labels)} images.")
+    say(f"Loading {address} in a process of its own, which has to draw every class.")
     with drawing_apart(address, labels, seed) as drawn_apart:
         ground = ground_of(inputs, params.evaluate, progress)
         keep_at_run(registry, version, ground, inputs, say)
@@ -232,13 +234,14 @@ def _judge(
         if champion and champion.network:
             say(f"The same with the champion, version {champion.version.number}.")
             judged = ground.judge_drawings(draw(champion.network, ground.asked, seed))
-        loaded = load_result(drawn_apart(), inputs.network, inputs.judge, labels, seed)
+        expected = draw(inputs.network, torch.tensor(labels), seed)
+        problem = load_problem(drawn_apart(), expected)
     decision = decide(
         params.gate,
         challenger,
         Share(round(near.closer * looked_at), looked_at),
         Share(ground.agreed, len(inputs.heldout)),
-        loaded,
+        problem,
         judged,
         list(zip(*numbers, strict=True)),
     )
@@ -265,21 +268,9 @@ def _judge(
         heading = f"Beside the champion, version {champion.version.number}"
         report.sections[heading] = comparison_table(decision.comparison, version.number)
     report.sections["Bars"] = table_of(decision.checks)
-    report.footer = f"{_conditions(context)}\n\n{report.footer}"
+    context_rows = [(key.replace("_", " "), value) for key, value in context.items()]
+    report.sections["Measured with"] = table(("", ""), context_rows)
     return report
-
-
-def _conditions(context: dict[str, Any]) -> str:
-    """What the numbers depend on, in Markdown."""
-    return (
-        f"{context['drawn_images']:,} drawings (seed {context['seed']}) against "
-        f"{context['reference_images']:,} held-out images, distances with "
-        f"{context['distance_images']:,} on the other side; real training images in place of the "
-        f"drawings get a Fréchet distance of {context['fid_judge_floor']:.4f} and a coverage of "
-        f"{context['coverage_floor']:.4f}. Judge `{context['extractor_digest'][:12]}`, hold-out "
-        f"`{context['reference_digest'][:12]}`, {context['replicates']} bootstrap replicates: the "
-        "intervals cover the choice of latents and of real images, not another training seed."
-    )
 
 
 def _record(registry: Registry, version: Version, report: Report, against: str) -> None:

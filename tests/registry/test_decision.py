@@ -22,12 +22,12 @@ from cgan.quality.comparison import Estimate, Ground, Judged
 from cgan.quality.evaluation import classes_asked
 from cgan.quality.judge import Judge, look, train_judge
 from cgan.quality.likeness import copies, different
-from cgan.registry.decision import AT_MOST, Decision, Loaded, Share, bars, compare, decide
+from cgan.registry.decision import AT_MOST, Decision, Share, bars, compare, decide
 from cgan.verdict import Report, as_dicts, table_of
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 NOT_WORSE = LIMITS.model_copy(update={"against_champion": "not_worse"})
-FINE = Loaded(right=Share(100, 100))
+FINE = ""
 FEW_COPIES = Share(10, 1000)
 JUDGE = Share(490, 500)
 DRAWN = 1500
@@ -160,18 +160,17 @@ def test_f52_a_class_with_few_pictures_is_blocked_by_name_also_where_they_are_mo
 
 
 @pytest.mark.parametrize(
-    ("judge", "loaded", "name", "reason"),
+    ("judge", "problem", "name", "reason"),
     [
-        (JUDGE, Loaded(problem="no module x"), "load_check", "no module x"),
-        (JUDGE, Loaded(right=Share(50, 100)), "load_check", "0.5000, expected at least 0.9"),
+        (JUDGE, "no module x", "load_check", "no module x"),
         (Share(440, 500), FINE, "judge_accuracy", "whose label the judge names: 0.8800"),
     ],
-    ids=["does not load", "draws badly there", "a judge that is often wrong"],
+    ids=["does not load", "a judge that is often wrong"],
 )
 def test_what_is_no_matter_of_the_drawings_blocks_for_that_alone(
-    good: Judged, judge: Share, loaded: Loaded, name: str, reason: str
+    good: Judged, judge: Share, problem: str, name: str, reason: str
 ) -> None:
-    decision = decide(LIMITS, good, FEW_COPIES, judge, loaded, None)
+    decision = decide(LIMITS, good, FEW_COPIES, judge, problem, None)
     assert blocked(decision) == [name]
     [found] = decision.reasons
     assert reason in found
@@ -205,7 +204,7 @@ def test_noise_does_not_promote(digits: Digits, pairs: int) -> None:
 
 def test_f76_html_and_markdown_of_others_are_shown_as_text(good: Judged, tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> | [x](javascript:alert(2)) ![y](http://z) \n# big"
-    decision = decide(LIMITS, good, FEW_COPIES, JUDGE, Loaded(problem=evil), None)
+    decision = decide(LIMITS, good, FEW_COPIES, JUDGE, evil, None)
     report = Report("Gate", "blocked", evil, decision.reasons, "2026-01-01T00:00:00Z")
     report.facts["checks"] = as_dicts(decision.checks)
     report.sections["Bars"] = table_of(decision.checks)
@@ -364,19 +363,6 @@ def test_a_good_generator_of_a_thousand_classes_reaches_the_bar_of_the_worst(goo
     worst = bar("worst_class_accuracy", judged)
     assert worst.passed and worst.value == 0.96
     assert len(classes_asked(10, params)) == params.samples
-
-
-def test_the_model_apart_must_reach_the_bar_and_a_problem_counts_as_none_right() -> None:
-    least, every = LIMITS.min_worst_class_accuracy, Share(1000, 1000)
-    enough = round(1000 * least)
-    for loaded, passed, value in (
-        (Loaded(right=Share(enough, 1000)), True, enough / 1000),
-        (Loaded(right=Share(enough - 1, 1000)), False, (enough - 1) / 1000),
-        (Loaded("it fell over", every), False, 0.0),
-    ):
-        check = decide(LIMITS, by_hand(), Share(0, 1000), every, loaded, None).checks[-1]
-        assert (check.passed, check.value, check.limit) == (passed, value, least)
-        assert check.interval is None
 
 
 def decided(challenger: Judged, champion: Judged, limits: GateParams = LIMITS) -> Decision:
