@@ -29,8 +29,8 @@ from cgan.project import (
     VALIDATION,
     project_root,
 )
-from cgan.quality.comparison import REPLICATES, ground_of
-from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, near_copies, passport
+from cgan.quality.comparison import REPLICATES
+from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, ground_of, near_copies, passport
 from cgan.quality.judge import Progress, silent
 from cgan.quality.likeness import different
 from cgan.registry.archive import keep_at_run, last_training, run_of
