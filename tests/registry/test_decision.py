@@ -369,34 +369,23 @@ def decided(challenger: Judged, champion: Judged, limits: GateParams = LIMITS) -
     return decide(limits, challenger, Share(0, 1000), Share(1000, 1000), FINE, champion)
 
 
-def test_reasons_give_values_intervals_and_what_was_asked() -> None:
+def test_reasons_say_what_was_missed_or_what_is_better_and_then_that_the_bars_are_reached() -> None:
     champion = by_hand()
-    blocked_by = decided(by_hand(fid_over_floor=flat(99.0, 1.0)), champion).reasons
-    assert blocked_by[0] == (
+    assert decided(by_hand(fid_over_floor=flat(99.0, 1.0)), champion).reasons[0] == (
         "Fréchet distance, less that of real images: 99.0000 (95 %: 98.0500 to 99.9500), expected at most "
         f"{LIMITS.max_fid_over_floor:.4g}"
     )
-    low = decided(by_hand(coverage_of_floor=flat(0.0)), champion).reasons[0]
-    assert low.endswith(f"expected at least {LIMITS.min_coverage_of_floor:.4g}")
-    same = decided(by_hand(), champion).reasons
-    assert same == [
-        "Fréchet distance 3.0000, not clearly different from the champion's 3.0000 (difference "
-        "+0.0000, 95 %: +0.0000 to +0.0000); it has to be better by more than noise explains"
-    ]
+    [same] = decided(by_hand(), champion).reasons
+    assert (
+        "not clearly different from the champion's 3.0000 (difference +0.0000, 95 %: +0.0" in same
+    )
     assert decided(by_hand(), champion, NOT_WORSE).passed
-
-
-def test_what_speaks_for_a_challenger_is_what_is_better_and_then_the_bars() -> None:
-    champion = by_hand()
     better = champion.metrics | {"fid_judge": flat(2.0), "coverage": flat(0.75)}
     decision = decided(by_hand(metrics=better), champion)
     first, second, last = decision.reasons
     assert decision.passed and first.startswith("Fréchet distance 2.0000, better than")
-    assert second.startswith(
-        "coverage 0.7500, better than the champion's 0.7000 (difference +0.0500"
-    )
-    assert last == "every bar is reached, also at the pessimistic end of its interval"
+    assert second.startswith("coverage 0.7500, better than the champion's 0.7000")
+    assert last.startswith("every bar is reached")
     worse = decided(by_hand(metrics=better | {"coverage": flat(0.65)}), champion)
-    assert [reason.split(" (")[0] for reason in worse.reasons] == [
-        "coverage 0.6500, worse than the champion's 0.7000"
-    ]
+    [reason] = worse.reasons
+    assert reason.startswith("coverage 0.6500, worse than the champion's 0.7000")
