@@ -187,8 +187,7 @@ def _number(value: Any) -> float | None:
 def _interval(row: Run, other: Run) -> tuple[float | None, float | None]:
     if any(found[key] is None for found in (row, other) for key in ("value", "low", "high")):
         return None, None
-    known = row.get("replicates"), other.get("replicates")
-    if all(known) and len(known[0]) == len(known[1]):
+    if row.get("replicates") and other.get("replicates"):
         one, two = (
             replicated(float(found["value"]), list(map(float, found["replicates"])))
             for found in (row, other)
