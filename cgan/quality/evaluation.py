@@ -240,7 +240,7 @@ def evaluate(
     judged = conditional_accuracy(
         torch.cat([v.classes for v in seen]), asked.repeat(len(seen)), classes
     )
-    ground = Ground(judge, real, heldout.labels, floor.features, asked, params.seed, progress)
+    ground = Ground(judge, real, heldout.labels, floor.features, asked, params.seed)
     replicates = ground.distance(seen[0].features[:count], "drawn").replicates
     replicates -= replicates.mean()
     fids = [frechet_distance(real.features, v.features[:count]) for v in seen]

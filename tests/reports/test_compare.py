@@ -53,6 +53,7 @@ def better(run: dict[str, Any]) -> None:
     run["passport"]["generator_digest"] = "b" * 64
     row = next(row for row in run["metrics"] if row["key"] == "fid_judge")
     row["value"], row["low"], row["high"] = (row[key] - 100_000 for key in ("value", "low", "high"))
+    row["replicates"].reverse()  # other drawings, so that chance moves them differently
     next(row for row in run["params"]["rows"] if row["key"] == "train.lr")["value"] = 0.125
 
 
