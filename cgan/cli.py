@@ -293,7 +293,7 @@ def registry_list() -> None:
     from cgan.registry.history import list_versions
 
     with open_registry(model_name()) as found:
-        typer.echo(list_versions(found.model, found.shown, found.versions(), found.history()))
+        typer.echo(list_versions(found.model, found.shown, found.versions()))
 
 
 @registry.command("show")
@@ -320,20 +320,19 @@ def registry_promote(
 ) -> None:
     """Make VERSION the champion by a person's decision."""
     from cgan.registry.client import model_name, open_registry, promote_by_hand
-    from cgan.registry.history import move_in_words
 
     with open_registry(model_name()) as found:
-        typer.echo(move_in_words(promote_by_hand(found, version, why, force)))
+        typer.echo(promote_by_hand(found, version, why, force))
 
 
 @registry.command("rollback")
 def registry_rollback(why: Why) -> None:
     """Bring back the champion before this one; the gate doesn't undo it."""
     from cgan.registry.client import model_name, open_registry
-    from cgan.registry.history import move_in_words
 
     with open_registry(model_name()) as found:
-        typer.echo(move_in_words(found.rollback(why)))
+        brought, left = found.rollback(why)
+        typer.echo(f"Version {brought} is champion again, in place of version {left}.")
 
 
 @app.command()

@@ -73,9 +73,10 @@ function showDifferences() {
     piece(
       "p",
       { class: "note" },
-      "The interval says how far chance may have moved the difference: which latents were drawn, which images held out. It " +
-        "takes the two runs for independent, which makes it rather too wide (Newcombe 1998). For precision, recall and " +
-        "coverage, images are taken as independent, too. It does not say what other seeds of the training would give.",
+      "The interval says how far chance may have moved the difference: which latents were drawn, which images held out. " +
+        "That of the Fréchet distance is the gate's: both runs with the same latents and images, resampled 200 times. The " +
+        "others take the runs and, for precision, recall and coverage, the images for independent, which makes them rather " +
+        "too wide (Newcombe 1998). No interval says what other seeds of the training would give.",
     ),
     folded("Accuracy by class", () => {
       const nameOf = classNamer(compared.runs[0].class_names);

@@ -11,7 +11,7 @@ from cgan.errors import CganError, ModelError
 from cgan.page.assemble import document
 from cgan.page.charts import bundle
 from cgan.page.run_page import FORMAT
-from cgan.quality.intervals import difference, passports_differ
+from cgan.quality.intervals import difference, passports_differ, replicated
 from cgan.quality.table import METRICS
 
 SCRIPTS = ("pieces.js", "charts.js", "sections.js", "compare.js")
@@ -187,6 +187,12 @@ def _number(value: Any) -> float | None:
 def _interval(row: Run, other: Run) -> tuple[float | None, float | None]:
     if any(found[key] is None for found in (row, other) for key in ("value", "low", "high")):
         return None, None
+    if row.get("replicates") and other.get("replicates"):
+        one, two = (
+            replicated(float(found["value"]), list(map(float, found["replicates"])))
+            for found in (row, other)
+        )
+        return (two - one).interval
     of_a = float(row["low"]), float(row["high"])
     of_b = float(other["low"]), float(other["high"])
     return difference(float(row["value"]), of_a, float(other["value"]), of_b)

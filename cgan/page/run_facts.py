@@ -51,6 +51,7 @@ def metrics_facts(report: Report) -> list[dict[str, Any]]:
                 "low": low,
                 "high": high,
                 "floor": metric.floor(report),
+                "replicates": report["fid_judge"].get("replicates") if key == "fid_judge" else None,
             }
         )
     return found

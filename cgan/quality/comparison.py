@@ -22,8 +22,6 @@ import torch
 from torch import Tensor
 
 from cgan.model.hardware import parts_on_threads, threads_at_hand
-from cgan.params.sections import EvaluateParams
-from cgan.quality.evaluation import Inputs, classes_asked, shuffled
 from cgan.quality.judge import LOOK_AT, Judge, Progress, Steps, Verdict, look, silent
 from cgan.quality.metrics import NEIGHBOURS, conditional_accuracy
 
@@ -131,7 +129,7 @@ class Ground:
     @cached_property
     def fid_floor(self) -> Estimate:
         """The Fréchet distance that real training images get."""
-        return self._distance(self.floor, "floor")
+        return self.distance(self.floor, "floor")
 
     @cached_property
     def coverage_floor(self) -> Estimate:
@@ -142,7 +140,7 @@ class Ground:
         bar = partial(self._progress, "judging", images_a_step=LOOK_AT)
         seen = look(self.judge, images, progress=bar)
         right = seen.classes == self.asked
-        distance = self._distance(seen.features[: self.distance_images], "drawn")
+        distance = self.distance(seen.features[: self.distance_images], "drawn")
         coverage = self._coverage(seen.features)
         asked_by_class = torch.bincount(self.asked, minlength=self.classes)
         right_by_class = torch.bincount(self.asked[right], minlength=self.classes)
@@ -174,7 +172,7 @@ class Ground:
             Estimate.of(by_class.min().item(), found[:, drawn].min(dim=1).values),
         )
 
-    def _distance(self, features: Tensor, kind: str) -> Estimate:
+    def distance(self, features: Tensor, kind: str) -> Estimate:
         """The Fréchet distance to the hold-out (`metrics.frechet_distance`)."""
         real, other = self._real_moments, _moments(features, self._weights[kind])
         means = (real.means - other.means).square().sum(dim=1)
@@ -198,17 +196,6 @@ class Ground:
         weights = self._weights["covered"]
         found = ((chosen @ covered) * weights).sum(dim=1) / (len(blocks) * count)
         return Estimate.of(covered.mean().item(), found)
-
-
-def ground_of(inputs: Inputs, params: EvaluateParams, progress: Progress = silent) -> Ground:
-    """The conditions under which the gate compares generators; those of the stage evaluate."""
-    asked = classes_asked(inputs.training.classes, params)
-    order, _ = shuffled(inputs.training, inputs.heldout, params.seed)
-    real = inputs.training.images[order[: min(len(asked), len(order))]]
-    bar = partial(progress, "judging real images", images_a_step=LOOK_AT)
-    floor = look(inputs.judge, real, progress=bar).features
-    seen = look(inputs.judge, inputs.heldout.images)
-    return Ground(inputs.judge, seen, inputs.heldout.labels, floor, asked, params.seed, progress)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ from cgan.model.networks import Generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
+from cgan.quality.comparison import Ground
 from cgan.quality.judge import (
+    LOOK_AT,
     Judge,
     Progress,
     Verdict,
@@ -73,6 +75,17 @@ class Inputs:
     @property
     def judge_digest(self) -> str:
         return str(self.judge_facts["digest"])
+
+
+def ground_of(inputs: Inputs, params: EvaluateParams, progress: Progress = silent) -> Ground:
+    """The conditions under which the gate compares generators; those of the stage evaluate."""
+    asked = classes_asked(inputs.training.classes, params)
+    order, _ = shuffled(inputs.training, inputs.heldout, params.seed)
+    real = inputs.training.images[order[: min(len(asked), len(order))]]
+    bar = functools.partial(progress, "judging real images", images_a_step=LOOK_AT)
+    floor = look(inputs.judge, real, progress=bar).features
+    seen = look(inputs.judge, inputs.heldout.images)
+    return Ground(inputs.judge, seen, inputs.heldout.labels, floor, asked, params.seed, progress)
 
 
 def passport(inputs: Inputs, params: EvaluateParams) -> dict[str, Any]:
@@ -227,6 +240,9 @@ def evaluate(
     judged = conditional_accuracy(
         torch.cat([v.classes for v in seen]), asked.repeat(len(seen)), classes
     )
+    ground = Ground(judge, real, heldout.labels, floor.features, asked, params.seed)
+    replicates = ground.distance(seen[0].features[:count], "drawn").replicates
+    replicates -= replicates.mean()
     fids = [frechet_distance(real.features, v.features[:count]) for v in seen]
     kid, kid_deviation = kernel_distance(real.features, seen[0].features[:count], params.seed)
     kid_floor, _ = kernel_distance(real.features, floor.features, params.seed)
@@ -247,6 +263,7 @@ def evaluate(
         "fid_judge": {
             "value": statistics.fmean(fids),
             "deviation": statistics.stdev(fids) if len(fids) > 1 else 0.0,
+            "replicates": [round(each, 5) for each in replicates.tolist()],
             "floor": frechet_distance(real.features, floor.features),
             "by_class": by_class(
                 frechet_distance, real, heldout.labels, seen[0], asked, classes, count

@@ -1,10 +1,10 @@
 """How sure a metric is: 95 % intervals of what an evaluation's report holds, and of differences between two.
 
-A share of N images has Wilson's interval. A distance, which is measured on several sets of drawings, has
-Student's. Both cover which latents were drawn, or which real images were held out; neither covers what
-another seed of the training would give, nor the judge's errors. A metric that is not listed has none, the
-accuracy of the worst class among them: it is the smallest of many, and the interval of a single class
-would lie too low.
+A share of N images has Wilson's interval. The Fréchet distance has that of bootstrap replicates
+(`comparison`), by which the gate decides too: which latents were drawn and which real images were held out.
+No interval covers what another seed of the training would give, nor the judge's errors. A metric that is not
+listed has none, the accuracy of the worst class among them: it is the smallest of many, and the interval of a
+single class would lie too low.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from cgan.quality.comparison import Estimate
 from cgan.quality.evaluation import COPIES_SAMPLE
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import METRICS, Report
@@ -32,9 +35,19 @@ def interval(report: Report, key: str) -> Interval | None:
     if value is None:
         return None
     if key == "fid_judge":
-        return _students(value, report[key]["deviation"], report["passport"]["draws"])
+        found = report[key].get("replicates")
+        return replicated(value, found).interval if found else None
     count = _images(report).get(key)
     return share(value, count) if count else None
+
+
+def replicated(value: float, replicates: Sequence[float]) -> Estimate:
+    """A distance with its replicates, of which the report has the differences from the value.
+
+    The difference of two that were measured alike has the gate's interval: both had the same latents and real
+    images, which were resampled alike, position by position.
+    """
+    return Estimate(value, torch.tensor(replicates, dtype=torch.float64) + value)
 
 
 def share(value: float, count: int) -> Interval:
@@ -89,10 +102,3 @@ def _images(report: Report) -> dict[str, int]:
         "gan_train_accuracy": real,
         "copies": min(COPIES_SAMPLE, drawn),
     }
-
-
-def _students(mean: float, deviation: float, count: int) -> Interval | None:
-    if count < 2:
-        return None
-    reach = STUDENT[min(count - 1, len(STUDENT)) - 1] * deviation / math.sqrt(count)
-    return mean - reach, mean + reach

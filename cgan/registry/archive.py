@@ -70,7 +70,7 @@ def readable(registry: Registry, alias: str, load: Callable[[Path], T]) -> tuple
             f"`{registry.model}` has no {alias} in {registry.shown}. `cgan registry list` shows its "
             "versions; `cgan gate` makes the first champion."
         )
-    line = lineage(registry.history(), first) if alias == CHAMPION else [first]
+    line = lineage(registry.versions(), first) if alias == CHAMPION else [first]
     failures: list[str] = []
     for number in dict.fromkeys(reversed(line)):
         try:
@@ -88,9 +88,9 @@ def readable(registry: Registry, alias: str, load: Callable[[Path], T]) -> tuple
                 "\n  ".join(failures),
             )
         return number, loaded
-    told = "\n  ".join(failures)
+    known = "\n  ".join(failures)
     raise ModelError(
-        f"no {alias} of `{registry.model}` can be read:\n  {told}\nTrain again "
+        f"no {alias} of `{registry.model}` can be read:\n  {known}\nTrain again "
         "(`dvc repro --force train`, `cgan gate`), or promote a version whose files are whole."
     )
 
@@ -187,14 +187,11 @@ def last_training() -> dict[str, str]:
     """What the stage train wrote down of its run."""
     try:
         known = json.loads(RUN_REFERENCE.read_text(encoding="utf-8"))
-        reference = {key: str(known[key]) for key in ("run_key", "experiment", "tracking_uri")}
+        return {key: str(known[key]) for key in ("run_key", "experiment", "tracking_uri")}
     except (OSError, ValueError, KeyError, TypeError):
         raise ModelError(
             f"{RUN_REFERENCE}: names no MLflow run. Train first: `dvc repro`."
         ) from None
-    if not reference["run_key"].isalnum():
-        raise ModelError(f"{RUN_REFERENCE}: its run key leads outside. Restore it: `dvc checkout`.")
-    return reference
 
 
 def run_of(registry: Registry, reference: dict[str, str]) -> Run:

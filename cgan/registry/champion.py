@@ -6,7 +6,6 @@ champion's poor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,53 +13,48 @@ import torch
 from torch import Tensor
 
 from cgan.data import csv_report
-from cgan.errors import CganError, ModelError
+from cgan.errors import CganError, DataError, ModelError
 from cgan.model.file_facts import Facts, UnreadableError
 from cgan.model.model_file import load_generator
 from cgan.model.networks import Generator
-from cgan.model.sampling import draw
 from cgan.params.sections import Params
-from cgan.quality.comparison import Ground, Judged
+from cgan.project import GENERATOR
 from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import look
 from cgan.quality.metrics import conditional_accuracy, wilson_interval
 from cgan.registry.archive import fingerprints, generator_file, judge_of, kept_profile
 from cgan.registry.client import Registry
 from cgan.registry.history import DATA, Version
+from cgan.verdict import Check
 
 MAX_CLASS_LOSS = (
     0.5  # of a class's agreement: less comes by chance, or with a class that is hard to tell
 )
-IF_RIGHT = "if they are right, `cgan registry promote`, or set `gate.on_drift: note`"
+KIND = "shape_and_classes"
+WORDS = {
+    KIND: "kind of image and classes",
+    "class_mix": "images that would need another class",
+    "pixel_values": "change of brightness, as a part of 0–255",
+    "position": "distance that the ink moved, as a part of the image's side",
+    "judge_features": "Fréchet distance to the training data, over its floor",
+    "label_agreement": "labels that the judge no longer agrees with",
+    "class_agreement": "labels of one class that the judge no longer agrees with",
+}
+ADVICE = (
+    "If they are right, set `gate.on_drift: note` and run `cgan gate` again; another data set needs a name "
+    "of its own: `gate.model`"
+)
 
 
 @dataclass
 class Champion:
-    """`lost`: why it can never be compared again; else empty. `objections` block the promotion, `notes` do
-    not. Signs against the data are the one or the other, as `gate.on_drift` says."""
+    """`network` is None where the file is gone for good or damaged. `doubts`: signs against today's data.
+    `notes`: what a reader of the verdict should know."""
 
     version: Version
-    on_drift: str
     network: Generator | None = None
-    lost: str = ""
-    other_data: bool = False
     notes: list[str] = field(default_factory=list)
-    objections: list[str] = field(default_factory=list)
-
-    def doubt_data(self, signs: Sequence[str]) -> None:
-        (self.objections if self.on_drift == "block" else self.notes).extend(signs)
-
-    def judged(self, ground: Ground, challenger: Judged) -> Judged | None:
-        """As the challenger was judged; None where it cannot be compared."""
-        if self.network is None:
-            return None
-        found = ground.judge_drawings(draw(self.network, ground.asked, ground.seed))
-        if self.other_data:
-            self.doubt_data(_fallen_classes(challenger, found))
-        return found
-
-    def for_report(self) -> dict[str, Any]:
-        return {**self.version.for_report(), "lost": self.lost}
+    doubts: list[str] = field(default_factory=list)
 
 
 def read_champion(
@@ -72,88 +66,92 @@ def read_champion(
 ) -> Champion:
     """Everything of the champion that the store has to give, and what speaks against today's data.
 
-    Raises UnreadableError when the store cannot give now what it may still have.
+    Raises UnreadableError when the store cannot give now what it may still have, and ModelError when the
+    champion draws something else than today's data show.
     """
-    found = Champion(version, params.gate.on_drift)
-    name = f"the champion, version {version.number},"
-    address = f"models:/{registry.model}/{version.number}"
-    found.other_data = version.tags.get(DATA) != inputs.facts["data_sha256"]
-    found.lost = "its file is gone from the store"
+    found, lost = Champion(version), "its file is gone from the store"
+    name, address = f"version {version.number}", f"models:/{registry.model}/{version.number}"
+    other_data = version.tags.get(DATA) != inputs.facts["data_sha256"]
     try:
         with generator_file(address) as path:
-            found.lost = "its file is damaged"
-            network, facts = load_generator(path)
-            found.lost = ""
+            lost = "its file is damaged"
+            found.network, facts = load_generator(path)
     except UnreadableError:
         raise
     except ModelError:
-        found.notes.append(
-            f"{name} could not be compared, so the bars decided: {found.lost} ({address})"
-        )
+        found.notes.append(f"its predecessor, {name}, could not be compared: {lost}")
     else:
-        ours, theirs = _kind(inputs.network), _kind(network)
+        other_data = facts.get("data_digest") != inputs.facts["data_digest"]
+        ours, theirs = _kind(inputs.network), _kind(found.network)
+        if other_data:
+            ours += _named(inputs.facts)
+            theirs += _named(facts)
         if ours != theirs:
-            found.objections.append(
-                f"{name} draws {theirs}, this one {ours}: they cannot be compared. "
-                "If that is meant, promote it by hand with cgan registry promote"
+            raise ModelError(
+                f"{GENERATOR} draws {ours}; the champion of `{registry.model}`, {name}, draws {theirs}. "
+                "Generators of different things cannot share a name: set `gate.model` in params.yaml to a "
+                "name of its own."
             )
-            return found
-        found.network = network
-        found.other_data = facts.get("data_digest") != inputs.facts["data_digest"]
-    if found.other_data:
-        known = _ask_about_data(found, inputs, validation, params)
+    if other_data:
+        known = _compare_data(found, inputs, validation, params)
         if found.network:
             found.notes.append(
-                f"{name} was trained on other data; both were judged with today's judge and hold-out, of "
-                f"whose {len(inputs.heldout):,} images {known} were among its training images"
-                f"{'' if known == '0' else ', which favours it'}"
+                f"the champion, {name}, was trained on other data; both were judged with today's judge and "
+                f"hold-out, of whose {len(inputs.heldout):,} images {known} were among its training images"
             )
     return found
 
 
-def _ask_about_data(
+def _compare_data(
     found: Champion, inputs: Inputs, validation: dict[str, Any], params: Params
 ) -> str:
-    """How many of today's held-out images the champion was trained on, in words."""
+    """Adds the doubts; how many of today's held-out images the champion was trained on, in words."""
     heldout = inputs.heldout
     try:
-        drift = csv_report.distances(validation, kept_profile(found.version))
+        profile = kept_profile(found.version)
         judge, _, facts, seen_before = judge_of(found.version)
     except UnreadableError:
         raise
     except CganError as error:
-        found.doubt_data(
-            [f"whether the data are like the champion's is not known: {error} I{IF_RIGHT[1:]}"]
+        found.doubts.append(
+            f"whether the data are like the champion's is not known: {error} {ADVICE}"
         )
         return "an unknown part"
-    moved = [
-        f"{key} {value:.3f}, at most {csv_report.DRIFT_LIMITS[key]:.3g} is usual"
-        for key, value in drift.items()
-        if value > csv_report.DRIFT_LIMITS[key]
-    ]
-    if moved:
-        found.doubt_data(
-            [
-                "the data are no longer like what the champion was trained on "
-                f"({'; '.join(moved)}). Look at them; {IF_RIGHT}"
-            ]
-        )
     named = look(judge, heldout.images).classes
     confusion = conditional_accuracy(named, heldout.labels, heldout.classes).confusion
-    rows = agreement_rows(confusion, facts, params.reevaluate.max_agreement_drop)
-    if whys := [row["why"] for row in rows if not row["passed"]]:
-        found.doubt_data([f"{'; '.join(whys)}. Check the labels; {IF_RIGHT}"])
+    moved = [check for check in drift_of_profile(validation, profile) if not check.passed]
+    fallen = [
+        check
+        for check in agreement(confusion, facts, params.reevaluate.max_agreement_drop)
+        if not check.passed
+    ]
+    if moved:
+        signs = "; ".join(check.in_words() for check in moved)
+        found.doubts.append(
+            f"the data are no longer like what the champion was trained on ({signs}). Look at them. {ADVICE}"
+        )
+    if fallen:
+        signs = "; ".join(check.why for check in fallen)
+        found.doubts.append(f"{signs}. Check the labels. {ADVICE}")
     return f"{int(torch.isin(fingerprints(heldout.images), seen_before).sum()):,}"
 
 
-def limit_row(name: str, value: float, limit: float, why: str = "") -> dict[str, Any]:
-    """A measure of drift, as reports hold it."""
+def limit(name: str, value: float, limit: float, why: str = "") -> Check:
+    """A measure of drift. `why` stands where the limit is passed."""
     passed = value <= limit
-    row = {"name": name, "value": value, "limit": limit, "passed": passed}
-    return row if passed or not why else row | {"why": why}
+    return Check(name, WORDS[name], value, limit, passed, at_most=True, why="" if passed else why)
 
 
-def agreement_rows(confusion: Tensor, known: Facts, max_drop: float) -> list[dict[str, Any]]:
+def drift_of_profile(found: dict[str, Any], known: dict[str, Any]) -> list[Check]:
+    """The statistics of two validation reports; only the first check where they are of different kinds."""
+    try:
+        distances = csv_report.distances(found, known)
+    except DataError as error:
+        return [limit(KIND, 1.0, 0.0, str(error))]
+    return [limit(name, value, csv_report.DRIFT_LIMITS[name]) for name, value in distances.items()]
+
+
+def agreement(confusion: Tensor, known: Facts, max_drop: float) -> list[Check]:
     """How much less the champion's judge agrees with labels than with those of its own hold-out: in all, and
     in the class where it fell furthest, as a part of what it was. Today's agreement is taken at the upper
     end of its 95 % interval, so that a few images prove nothing.
@@ -163,12 +161,10 @@ def agreement_rows(confusion: Tensor, known: Facts, max_drop: float) -> list[dic
     """
     right, images = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
     before = float(known["agreement"])
-    # An older version of the gate did not keep it by class.
-    before_by_class = known.get("agreement_by_class", [before] * len(right))
     drop = max(0.0, before - wilson_interval(sum(right), sum(images))[1])
     losses = {
         label: max(0.0, 1 - wilson_interval(right[label], images[label])[1] / was)
-        for label, was in enumerate(before_by_class)
+        for label, was in enumerate(known["agreement_by_class"])
         if images[label] and was
     }
     fallen = [label for label, loss in losses.items() if loss > MAX_CLASS_LOSS]
@@ -184,29 +180,16 @@ def agreement_rows(confusion: Tensor, known: Facts, max_drop: float) -> list[dic
         f"the champion's judge sees {', '.join(seen_as)}",
     )
     return [
-        limit_row("label_agreement", drop, max_drop, whys[0]),
-        limit_row("class_agreement", max(losses.values()), MAX_CLASS_LOSS, whys[1]),
-    ]
-
-
-def _fallen_classes(challenger: Judged, champion: Judged) -> list[str]:
-    """The classes that the champion draws no longer, by today's judge; in a sentence, if there are any."""
-    fallen = []
-    for label, asked in enumerate(champion.asked_by_class):
-        ours, theirs = challenger.right_by_class[label], champion.right_by_class[label]
-        if asked and wilson_interval(theirs, asked)[1] < 0.5 < wilson_interval(ours, asked)[0]:
-            fallen.append(
-                f"{theirs / asked:.0%} of the champion's drawings of {label} show it, {ours / asked:.0%} "
-                "of this one's".replace("%", " %")
-            )
-    if not fallen:
-        return []
-    return [
-        f"in the eyes of today's judge, {'; '.join(fallen)}. A champion does not forget a class: check the "
-        f"labels of today's data; {IF_RIGHT}"
+        limit("label_agreement", drop, max_drop, whys[0]),
+        limit("class_agreement", max(losses.values()), MAX_CLASS_LOSS, whys[1]),
     ]
 
 
 def _kind(network: Generator) -> str:
     kind = network.architecture
     return f"{kind.classes} classes of {kind.height} × {kind.width} × {kind.channels}"
+
+
+def _named(facts: Facts) -> str:
+    names = facts.get("class_names")
+    return f" ({', '.join(names)})" if names else ""

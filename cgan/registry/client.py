@@ -1,9 +1,9 @@
 """Versions of the generator in MLflow's registry, and which of them is served.
 
 The alias `champion` alone says which one is served, and one call sets it: a promotion has happened or it has
-not. `previous` is derived from the history: before it sets the alias, a promotion writes down what it is
-about to do, in a tag of its own at the registered model, so that two writers do not overwrite each other. An
-entry whose alias call never came is skipped. See docs/adr/0015-one-alias-says-who-is-served.md.
+not. A version's tags say when, why and in whose place it became champion; they are written before the alias
+moves, and read from the champion backwards, so that a promotion which was killed in between leaves no
+trace. See docs/adr/0015-one-alias-says-who-is-served.md.
 """
 
 from __future__ import annotations
@@ -12,34 +12,33 @@ import contextlib
 import fcntl
 import hashlib
 import io
-import json
 import logging
 import os
 import re
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cgan.errors import CganError, ModelError, TrackingError
-from cgan.markdown import spaced
 from cgan.project import GENERATOR, TRAIN_AGAIN, project_root
 from cgan.registry.history import (
     ALIASES,
     CHALLENGER,
     CHAMPION,
-    COMMIT,
-    DATA,
-    HISTORY,
+    DIGEST,
+    INSTEAD_OF,
+    PAGE,
     PREVIOUS,
     ROLLED_BACK,
+    SINCE,
     SUMMARY,
-    Move,
+    UNTIL,
+    WHO,
+    WHY,
     Version,
     lineage,
-    model_page,
     now,
 )
 from cgan.run.delivery import MODEL_NAME
@@ -82,13 +81,6 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """Newest first."""
-        found, token = [], None
-        while True:
-            page = self.client.search_model_versions(f"name = '{self.model}'", page_token=token)
-            found += list(page)
-            token = page.token
-            if not token:
-                break
         aliases = self.aliases()
         versions = [
             Version(
@@ -98,7 +90,7 @@ class Registry:
                 tags=dict(each.tags),
                 aliases=tuple(a for a in ALIASES if aliases.get(a) == int(each.version)),
             )
-            for each in found
+            for each in self.client.search_model_versions(f"name = '{self.model}'")
         ]
         return sorted(versions, key=lambda version: -version.number)
 
@@ -121,8 +113,15 @@ class Registry:
         return dict(run.metrics), real_images(run.tags)
 
     def aliases(self) -> dict[str, int]:
-        found = self._registered()
-        return {alias: int(number) for alias, number in found.aliases.items()} if found else {}
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self.client.get_registered_model(self.model).aliases
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+        return {alias: int(number) for alias, number in found.items()}
 
     def champion(self) -> int | None:
         return self.aliases().get(CHAMPION)
@@ -131,27 +130,23 @@ class Registry:
         number = self.champion()
         return None if number is None else self.version(number)
 
-    def history(self) -> list[Move]:
-        """Oldest first, as written down; `lineage` tells which were carried out."""
-        found = self._registered()
-        moves = []
-        for key, value in sorted(found.tags.items()) if found else []:
-            if key.startswith(HISTORY):
-                with contextlib.suppress(ValueError, TypeError):  # not ours
-                    moves.append(Move(**json.loads(value)))
-        return moves
+    def find(self, run_id: str, digest: str) -> Version | None:
+        """The version of a run, or of equal weights that another run trained."""
+        versions = self.versions()
+        same = [each for each in versions if each.run_id == run_id]
+        same += [each for each in versions if each.tags.get(DIGEST) == digest]
+        return same[0] if same else None
 
-    def register(self, run_id: str, tags: dict[str, str]) -> tuple[Version, bool]:
-        """The version of the run's generator, and whether it is new. One run has one version.
+    def register(self, run_id: str, tags: dict[str, str]) -> Version:
+        """The version of the run's generator, made where there is none. Equal weights have one version.
 
         Raises ModelError when the run has no complete generator in the store.
         """
         import mlflow
 
         with self._locked():
-            for version in self.versions():
-                if version.run_id == run_id:
-                    return version, False
+            if known := self.find(run_id, tags[DIGEST]):
+                return known
             run = self.client.get_run(run_id)
             models = [
                 model
@@ -166,115 +161,91 @@ class Registry:
                     "Deliver its records with `cgan track flush`, then try again."
                 )
             newest = max(models, key=lambda model: model.creation_timestamp)
-            with contextlib.redirect_stderr(io.StringIO()):  # MLflow tells it in its own words
+            with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
                 made = mlflow.register_model(f"models:/{newest.model_id}", self.model, tags=tags)
-            number = int(made.version)
-            self.client.set_registered_model_alias(self.model, CHALLENGER, str(number))
-            return self.version(number), True
+            self.client.update_registered_model(self.model, PAGE)
+            self.client.set_registered_model_alias(self.model, CHALLENGER, str(made.version))
+            return self.version(int(made.version))
 
     def tag(self, number: int, tags: dict[str, str]) -> None:
         for key, value in tags.items():
             self.client.set_model_version_tag(self.model, str(number), key, value[:5000])
 
     def log_once(self, run_id: str, values: dict[str, float], step: int) -> None:
-        """Log a run's metrics, except those whose last value at this step is the same.
-
-        A judgement that is repeated, also after a kill, is so logged once. One with other numbers is
-        logged after it, and MLflow shows the last.
-        """
+        """Log a run's metrics, except those that have this value at this step: a judgement that is
+        repeated, also after a kill, is logged once."""
         from mlflow.entities import Metric
 
-        def known(key: str) -> float | None:
-            points = self.client.get_metric_history(run_id, key)
-            there = [point for point in points if point.step == step]
-            last = max(there, key=lambda point: point.timestamp, default=None)
-            return last.value if last else None
+        def is_known(key: str, value: float) -> bool:
+            history = self.client.get_metric_history(run_id, key)
+            return any((point.step, point.value) == (step, value) for point in history)
 
         now_ms = time.time_ns() // 1_000_000
-        new = {key: value for key, value in values.items() if known(key) != value}
-        metrics = [Metric(key, value, now_ms, step) for key, value in new.items()]
-        self.client.log_batch(run_id, metrics=metrics)
+        new = [item for item in values.items() if not is_known(*item)]
+        self.client.log_batch(run_id, [Metric(*item, now_ms, step) for item in new])
 
-    def promote(
-        self, number: int, *, instead_of: int | None, why: str, action: str = "promote"
-    ) -> Move | None:
+    def promote(self, number: int, *, instead_of: int | None, why: str) -> bool:
         """Make a version the champion, if `instead_of` is it still (None: there is none).
 
-        Returns None when it is champion already. Raises PromotionConflictError when another promotion
+        Returns False when it is champion already. Raises PromotionConflictError when another promotion
         came first; then nothing is changed.
         """
         with self._locked():
             if self.champion() == number:
-                return None
+                return False
             self._require_champion(instead_of, number)
-            return self._move(action, instead_of, number, why)
+            version = self.version(number)
+            self.tag(number, {INSTEAD_OF: str(instead_of or "none")})
+            if ROLLED_BACK in version.tags:
+                self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
+            self._move(instead_of, number, why)
+            return True
 
-    def rollback(self, why: str) -> Move:
-        """Bring back the champion before this one. Twice goes back twice; never to the one left.
+    def rollback(self, why: str) -> tuple[int, int]:
+        """Bring back the champion before this one: the numbers of both. Never to one that was left.
 
         Raises ModelError when there is none before.
         """
         with self._locked():
             champion = self.champion()
-            line = lineage(self.history(), champion)
+            line = lineage(self.versions(), champion)
             if champion is None or len(line) < 2:
                 raise ModelError(
                     f"`{self.model}` has no champion before "
                     f"{'this one' if champion is None else f'version {champion}'} to go back to. "
                     "`cgan registry promote VERSION --why …` makes any version the champion."
                 )
-            return self._move("rollback", champion, line[-2], why)
-
-    def _move(self, action: str, source: int | None, target: int, why: str) -> Move:
-        # An argument's bytes that the locale cannot read are UTF-8, or nothing that a store takes.
-        why = why.encode(errors="surrogateescape").decode(errors="replace")
-        version = self.version(target)
-        move = Move(
-            action=action,
-            source=source,
-            target=target,
-            when=now(),
-            why=" ".join(why.split())[:MAX_WHY],
-            user=user(),
-            flow_run_id=run_context().get("prefect.flow_run_id", ""),
-            commit=version.tags.get(COMMIT, ""),
-            data_sha256=version.tags.get(DATA, ""),
-        )
-        # Later than all before, even if the clock was set back: this order is the history.
-        key = f"{HISTORY}{max(time.time_ns(), self._last_key() + 1):020d}"
-        self.client.set_registered_model_tag(self.model, key, json.dumps(asdict(move)))
-        if action == "rollback" and source is not None:
             # Before the alias: after a kill in between, the next gate would promote it again.
-            self.tag(source, {ROLLED_BACK: f"{move.when}: {move.why}"})
+            self.tag(champion, {ROLLED_BACK: f"{now()}: {_plain(why)}"})
+            why = f"brought back in place of version {champion}: {why}"
+            self._move(champion, line[-2], why)
+            return line[-2], champion
+
+    def _move(self, source: int | None, target: int, why: str) -> None:
+        flow = run_context().get("prefect.flow_run_id")
+        who = f"{user()}, flow run {flow}" if flow else user()
+        self.tag(target, {SINCE: now(), WHY: _plain(why), WHO: who})
         self.client.set_registered_model_alias(self.model, CHAMPION, str(target))
         self._require_champion(target, target)
-        self._update_what_follows()
-        if action == "promote" and ROLLED_BACK in version.tags:
-            self.client.delete_model_version_tag(self.model, str(target), ROLLED_BACK)
-        return move
-
-    def _last_key(self) -> int:
-        found = self._registered()
-        keys = [key.removeprefix(HISTORY) for key in found.tags if key.startswith(HISTORY)]
-        return max((int(key) for key in keys if key.isdecimal()), default=0)
+        if source is not None:
+            self.tag(source, {UNTIL: now()})
+        self._update_aliases()
 
     def settle(self) -> None:
         """Finish what a promotion that was killed left open."""
         with self._locked():
-            self._update_what_follows()
+            self._update_aliases()
 
-    def _update_what_follows(self) -> None:
-        """What follows from the alias `champion`: `previous`, `challenger`, the model's page."""
-        aliases, moves = self.aliases(), self.history()
-        line = lineage(moves, aliases.get(CHAMPION))
+    def _update_aliases(self) -> None:
+        """The aliases that follow from `champion`."""
+        aliases = self.aliases()
+        line = lineage(self.versions(), aliases.get(CHAMPION))
         if len(line) > 1:
             self.client.set_registered_model_alias(self.model, PREVIOUS, str(line[-2]))
         elif PREVIOUS in aliases:
             self.client.delete_registered_model_alias(self.model, PREVIOUS)
         if aliases.get(CHALLENGER) == aliases.get(CHAMPION) is not None:
             self.client.delete_registered_model_alias(self.model, CHALLENGER)
-        page = spaced(model_page(moves, line))
-        self.client.update_registered_model(self.model, page)
 
     def _require_champion(self, expected: int | None, wanted: int) -> None:
         found = self.champion()
@@ -284,16 +255,6 @@ class Registry:
                 f"The champion is {_numbered(found)} now, and was {_numbered(expected)} when this was "
                 "decided. Run `cgan gate` again, or look with `cgan registry list`."
             )
-
-    def _registered(self) -> Any:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self.client.get_registered_model(self.model)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -307,6 +268,12 @@ class Registry:
             yield
 
 
+def _plain(why: str) -> str:
+    """On one line; bytes of an argument that the locale cannot read are UTF-8, or nothing a store takes."""
+    text = why.encode(errors="surrogateescape").decode(errors="replace")
+    return " ".join(text.split())[:MAX_WHY]
+
+
 def model_name() -> str:
     """`gate.model` of params.yaml; outside a project `cgan`."""
     from cgan.params.reading import load_params
@@ -314,8 +281,8 @@ def model_name() -> str:
     return load_params().gate.model if Path("params.yaml").is_file() else "cgan"
 
 
-def promote_by_hand(registry: Registry, number: int, why: str, force: bool) -> Move:
-    """Raises CganError for a version that is champion already, or not blessed unless `force`."""
+def promote_by_hand(registry: Registry, number: int, why: str, force: bool) -> str:
+    """What happened, in words. Raises CganError for the champion, or one not blessed unless `force`."""
     version, champion = registry.version(number), registry.champion()
     if not why.strip():
         raise CganError("--why: say in a few words why; the history keeps it.")
@@ -326,10 +293,9 @@ def promote_by_hand(registry: Registry, number: int, why: str, force: bool) -> M
             f"version {number} of `{registry.model}` has not passed the gate: {state} "
             "`--force` promotes it all the same."
         )
-    move = registry.promote(number, instead_of=champion, why=why)
-    if move is None:
+    if not registry.promote(number, instead_of=champion, why=why):
         raise ModelError(f"version {number} of `{registry.model}` is the champion already.")
-    return move
+    return f"Version {number} is champion in place of {_numbered(champion)}: {_plain(why)}"
 
 
 def _numbered(number: int | None) -> str:

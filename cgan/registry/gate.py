@@ -1,25 +1,23 @@
 """`cgan gate`: register the trained generator, judge it beside the champion, promote or block it.
 
 It is not a DVC stage: the answer depends on the champion, which no file of the project names. It can be
-killed at any moment and started again: a run has one version, a version is promoted once, and a verdict
-that still holds is repeated ("unchanged").
+killed at any moment and started again: a generator has one version, a version is promoted once, and a
+verdict that still holds is repeated ("unchanged").
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from cgan.data import csv_report
-from cgan.data.dataset import Dataset
 from cgan.errors import DataError
-from cgan.files import write_json, write_text
-from cgan.model.file_facts import UnreadableError
+from cgan.markdown import in_markdown, spaced, table
 from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
@@ -31,63 +29,98 @@ from cgan.project import (
     VALIDATION,
     project_root,
 )
-from cgan.quality.comparison import REPLICATES, ground_of
-from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, near_copies, passport
+from cgan.quality.comparison import REPLICATES
+from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, ground_of, near_copies, passport
 from cgan.quality.judge import Progress, silent
 from cgan.quality.likeness import different
-from cgan.registry.archive import file_of_run, keep_at_run, last_training, run_of
+from cgan.registry.archive import keep_at_run, last_training, run_of
 from cgan.registry.champion import Champion, read_champion
 from cgan.registry.client import Registry, open_registry
-from cgan.registry.decision import (
-    Report,
-    Share,
-    decide,
-    headline,
-    history_reason,
-    to_markdown,
-    version_note,
-)
+from cgan.registry.decision import Share, comparison_table, decide
 from cgan.registry.history import (
     COMMIT,
     DATA,
     DIGEST,
     GATE_FOLDER,
     ROLLED_BACK,
+    RUN_NAME,
     SUMMARY,
     VERDICT,
     Version,
     now,
 )
-from cgan.registry.load_check import drawing_apart, labels_for, load_result
+from cgan.registry.load_check import drawing_apart, load_problem
 from cgan.run.follower import flush_one
-from cgan.run.records import count_waiting, folder_of, runs, waiting
+from cgan.run.records import count_waiting, folder_of
+from cgan.store.pages import STRIP, artifact
+from cgan.verdict import Report, as_dicts, table_of
 
 DELIVERY_S = 60
 AGAINST = "gate.against"
+SUMMARIES = {
+    "unchanged": "needs no new verdict",
+    "blocked": "is blocked",
+    "passed": "is good enough to be champion",
+    "promoted": "is the new champion",
+}
 
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class _Inputs(Inputs):
-    """With the validation report of the same CSV, by which drift is found."""
+def gate(params: Params, say: Say, progress: Progress = silent) -> Report:
+    """Judge what the stages made; returns the report, also in reports/gate.json and .md.
 
-    validation: Report
+    Raises CganError when nothing could be decided: nothing trained, the store away or the champion in it
+    not readable now, a champion of other images, another promotion in between. Then nothing is promoted,
+    and a second call goes on from there.
+    """
+    compute_deterministically()
+    inputs, reference = Inputs.load(), last_training()
+    validation = _validation(inputs)
+    _deliver(reference["run_key"], say)
+    with open_registry(params.gate.model) as registry:
+        run = run_of(registry, reference)
+        registry.settle()
+        champion = registry.champion_version()
+        version = registry.find(run.info.run_id, str(inputs.facts["digest"]))
+        against = _against(champion, params, inputs)
+        if version and (why := _why_it_stands(version, champion, against, params)):
+            return _publish(_report(version, "unchanged", [why]), say)
+        former = None
+        if champion:
+            say(f"Reading the champion, version {champion.number}.")
+            former = read_champion(registry, champion, inputs, validation, params)
+        version = registry.register(run.info.run_id, _tags_of(run, inputs))
+        say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
+        if former and former.doubts and params.gate.on_drift == "block":
+            known = {"champion": former.version.for_report()}
+            report = _report(version, "blocked", [*former.doubts, *former.notes], known)
+        else:
+            report = _judge(registry, version, former, inputs, params, say, progress)
+        _record(registry, version, report, against)
+        if report.verdict == "passed" and params.gate.promote:
+            why = f"passed the gate: {report.reasons[0]}"
+            number = champion.number if champion else None
+            registry.promote(version.number, instead_of=number, why=why)
+            report.verdict, report.summary = "promoted", _summary(version, "promoted", report)
+        return _publish(report, say)
 
-    @classmethod
-    def load(cls) -> _Inputs:
-        inputs = Inputs.load()
-        return cls(**vars(inputs), validation=_validation(inputs.training, inputs.heldout))
+
+def _publish(report: Report, say: Say) -> Report:
+    report.write(GATE_REPORT, GATE_TEXT)
+    report.say(say, GATE_TEXT)
+    return report
 
 
-def _validation(training: Dataset, heldout: Dataset) -> Report:
+def _validation(inputs: Inputs) -> dict[str, Any]:
     """The stage validate's report. Raises DataError when it is damaged or of another CSV."""
     again = "Restore it with `dvc checkout`, or make it again: `dvc repro --force validate`."
     try:
         report = csv_report.load_report(VALIDATION)
     except DataError as error:
         raise DataError(f"{error} {again}") from None
-    expected = str(training.metadata.get("csv_sha256")), len(training) + len(heldout)
+    images = len(inputs.training) + len(inputs.heldout)
+    expected = str(inputs.training.metadata.get("csv_sha256")), images
     found = report["csv"]["sha256"], report["rows"]
     if found != expected:
         raise DataError(
@@ -98,103 +131,33 @@ def _validation(training: Dataset, heldout: Dataset) -> Report:
     return report
 
 
-def gate(params: Params, say: Say, progress: Progress = silent) -> Report:
-    """Judge what the stages made; returns the report, also in reports/gate.json and .md.
-
-    Raises CganError when nothing could be decided: nothing trained, the store away, another promotion in
-    between. Then nothing is promoted, and a second call goes on from there.
-    """
-    compute_deterministically()
-    inputs, reference = _Inputs.load(), last_training()
-    _deliver(reference, say)
-    with open_registry(params.gate.model) as registry:
-        run = run_of(registry, reference)
-        if champion := registry.champion_version():
-            registry.settle()
-            same = champion.tags.get(DIGEST) == str(inputs.facts["digest"])
-            if same and champion.run_id != run.info.run_id:  # another run trained its very weights
-                why = "the weights are the champion's, bit by bit"
-                return _publish(_standing_report(registry, champion, why), say)
-        version, new = registry.register(run.info.run_id, _facts_of(run, inputs))
-        state = "registered" if new else "is registered"
-        say(f"Version {version.number} of `{registry.model}` {state}: {run.info.run_name}.")
-        circumstances = _circumstances(params, inputs)
-        if why := _why_it_stands(version, champion, circumstances, params):
-            return _publish(_standing_report(registry, version, why), say)
-        former = None
-        if champion:
-            say(f"Reading the champion, version {champion.number}.")
-            try:
-                former = read_champion(registry, champion, inputs, inputs.validation, params)
-            except UnreadableError as error:
-                # Nobody is promoted past a champion that may be better. It is no verdict that stands.
-                why = (
-                    f"the champion, version {champion.number}, cannot be read now, so that nothing was "
-                    f"judged: {error} `cgan gate` then judges it afresh"
-                )
-                report = _report(version, "blocked", [why], champion=champion.for_report())
-                _record(registry, version, report, {AGAINST: "nobody: the champion was not read"})
-                return _publish(report, say)
-            for objection in former.objections:
-                say(f"  - {objection}")
-        report = _judge(registry, version, former, inputs, params, say, progress)
-        tags = {AGAINST: _against(champion, circumstances)}
-        _record(registry, version, report, tags)
-        if report["verdict"] == "passed" and params.gate.promote:
-            number = champion.number if champion else None
-            registry.promote(version.number, instead_of=number, why=history_reason(report))
-            _record_promotion(registry, version, report, number, tags)
-        return _publish(report, say)
-
-
-def _write(report: Report) -> None:
-    write_json(GATE_REPORT, report)
-    write_text(GATE_TEXT, to_markdown(report))
-
-
-def _publish(report: Report, say: Say) -> Report:
-    _write(report)
-    say("")
-    say(f"{report['verdict'].upper()}: {report['summary']}")
-    for reason in report["reasons"]:
-        say(f"  - {reason}")
-    say(f"  {GATE_TEXT} has every number.")
-    return report
-
-
-def _deliver(reference: dict[str, str], say: Say) -> None:
-    """Send what this training recorded, or wait while another process does. Others are only mentioned."""
-    root = project_root()
-    own = folder_of(reference["run_key"])
+def _deliver(run_key: str, say: Say) -> None:
+    """Send what this training recorded, or wait while another process does."""
+    folder = folder_of(run_key)
     for _ in range(DELIVERY_S):
-        if own not in waiting(root):
-            break
-        line = flush_one(root, own)
-        if not count_waiting(own):
+        if not count_waiting(folder):
+            return
+        line = flush_one(project_root(), folder)
+        if not count_waiting(folder):
             say(line)
-            break
+            return
         time.sleep(1)
-    if others := [folder for folder in waiting(root) if folder != own]:
-        say(
-            f"Records of {len(others)} other run{'s' * (len(others) > 1)} wait in {runs(root)}: "
-            "`cgan track flush` delivers them, or says what is in the way."
-        )
 
 
-def _facts_of(run: Any, inputs: _Inputs) -> dict[str, str]:
+def _tags_of(run: Any, inputs: Inputs) -> dict[str, str]:
     """Tags that say how a version was made."""
     tags = {
         DIGEST: inputs.facts["digest"],
         DATA: str(inputs.facts["data_sha256"]),
         COMMIT: run.data.tags.get("mlflow.source.git.commit", ""),
-        "run.name": run.info.run_name,
+        RUN_NAME: run.info.run_name,
         "prefect.flow_run_id": run.data.tags.get("prefect.flow_run_id", ""),
     }
     return {key: value for key, value in tags.items() if value}
 
 
-def _circumstances(params: Params, inputs: _Inputs) -> str:
-    """A hash of all that a verdict depends on besides the two generators."""
+def _against(champion: Version | None, params: Params, inputs: Inputs) -> str:
+    """What a verdict holds for: this champion, and a hash of all else that it depends on."""
     facts = {
         "bars": params.gate.model_dump(exclude={"model", "promote"}),
         "judge": inputs.judge_digest,
@@ -204,17 +167,11 @@ def _circumstances(params: Params, inputs: _Inputs) -> str:
         "seed": params.evaluate.seed,
         "agreement": params.reevaluate.max_agreement_drop,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return f"{f'version {champion.number}' if champion else 'none'} · {digest}"
 
 
-def _against(champion: Version | None, circumstances: str) -> str:
-    """What a verdict holds for: this champion, these circumstances."""
-    return f"{'none' if champion is None else f'version {champion.number}'} · {circumstances}"
-
-
-def _why_it_stands(
-    version: Version, champion: Version | None, circumstances: str, params: Params
-) -> str:
+def _why_it_stands(version: Version, champion: Version | None, against: str, params: Params) -> str:
     """Why an earlier verdict still holds; empty when the version has to be judged."""
     if champion and champion.number == version.number:
         return "it is the champion already"
@@ -223,66 +180,46 @@ def _why_it_stands(
             f"it was rolled back ({version.tags[ROLLED_BACK]}); only `cgan registry promote "
             f"{version.number} --why …` makes it champion again"
         )
-    same = version.tags.get(AGAINST) == _against(champion, circumstances)
-    decided = version.verdict == "blocked" or (
-        version.verdict == "passed" and not params.gate.promote
-    )
-    if same and decided:
+    waits = version.verdict == "passed" and not params.gate.promote
+    if version.tags.get(AGAINST) == against and (version.verdict == "blocked" or waits):
         return f"it was judged before: {version.tags.get(SUMMARY, version.verdict)}"
     return ""
 
 
-def _report(version: Version, verdict: str, reasons: list[str], **found: Any) -> Report:
-    report = {
-        "verdict": verdict,
-        "reasons": reasons,
-        "checks": [],
-        "comparison": [],
-        "measured": {},
-        "challenger": version.for_report(),
-        "champion": None,
-        "promoted_from": None,
-        "passport": {},
-        **found,
-        "time": now(),
-    }
-    return report | {"summary": headline(report)}
+def _summary(version: Version, verdict: str, report: Report) -> str:
+    return f"Version {version.number} {SUMMARIES[verdict]}: {report.reasons[0].rstrip('.')}."
 
 
-def _standing_report(registry: Registry, version: Version, why: str) -> Report:
-    """The report of a verdict that still holds, with its numbers where the store has them."""
-    report, kept = _report(version, "unchanged", [why]), {}
-    with (
-        contextlib.suppress(Exception),
-        file_of_run(version, GATE_FOLDER, GATE_REPORT.name) as path,
-    ):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        to_markdown(found | {"measured": dict(found["measured"])})  # raises if it cannot be shown
-        kept = found
-    if (
-        version.verdict == "passed" and "champion" in version.aliases
-    ):  # killed before it was recorded
-        if kept:
-            moves = [move for move in registry.history() if move.target == version.number]
-            _record_promotion(registry, version, kept, moves[-1].source if moves else None, {})
-        registry.tag(version.number, {VERDICT: "promoted"})
-    return report | kept | {key: report[key] for key in ("verdict", "reasons", "summary", "time")}
+def _report(
+    version: Version, verdict: str, reasons: list[str], facts: dict[str, Any] | None = None
+) -> Report:
+    made = version.for_report()
+    report = Report("Gate", verdict, "", reasons, now())
+    report.summary = _summary(version, verdict, report)
+    report.facts = {"challenger": made, "champion": None, "checks": [], "comparison": []}
+    report.facts |= facts or {}
+    report.footer = (
+        f"Run `{made['run_id']}` ({in_markdown(made['run_name'])}), commit "
+        f"`{in_markdown(made['commit'][:10])}`, data `{in_markdown(made['data_sha256'][:12])}`, "
+        f"{report.time}."
+    )
+    return report
 
 
 def _judge(
     registry: Registry,
     version: Version,
     champion: Champion | None,
-    inputs: _Inputs,
+    inputs: Inputs,
     params: Params,
     say: Say,
     progress: Progress,
 ) -> Report:
     """Judge both generators with one judge on the same images, check the load meanwhile, decide."""
     seed = params.evaluate.seed
-    labels = labels_for(inputs.training.classes)
+    labels = list(range(inputs.training.classes))
     address = f"models:/{registry.model}/{version.number}"
-    say(f"Loading {address} in a process of its own, which has to draw {len(labels)} images.")
+    say(f"Loading {address} in a process of its own, which has to draw every class.")
     with drawing_apart(address, labels, seed) as drawn_apart:
         ground = ground_of(inputs, params.evaluate, progress)
         keep_at_run(registry, version, ground, inputs, say)
@@ -294,66 +231,68 @@ def _judge(
         near = near_copies(drawings, ground.asked, inputs.training, inputs.heldout, seed)
         looked_at = min(COPIES_SAMPLE, samples)
         judged = None
-        if champion:
+        if champion and champion.network:
             say(f"The same with the champion, version {champion.version.number}.")
-            judged = champion.judged(ground, challenger)
-        loaded = load_result(drawn_apart(), inputs.network, inputs.judge, labels, seed)
+            judged = ground.judge_drawings(draw(champion.network, ground.asked, seed))
+        expected = draw(inputs.network, torch.tensor(labels), seed)
+        problem = load_problem(drawn_apart(), expected)
     decision = decide(
         params.gate,
         challenger,
         Share(round(near.closer * looked_at), looked_at),
         Share(ground.agreed, len(inputs.heldout)),
-        loaded,
+        problem,
         judged,
-        champion.objections if champion else (),
         list(zip(*numbers, strict=True)),
     )
-    return _report(
-        version,
-        "passed" if decision.passed else "blocked",
-        [*decision.reasons, *(champion.notes if champion else ())],
-        **decision.to_json(),
-        measured={name: each.value for name, each in challenger.metrics.items()},
-        champion=champion.for_report() if champion else None,
-        passport={
-            **passport(inputs, params.evaluate),
-            "training_digest": inputs.training.metadata["digest"],
-            "fid_judge_floor": ground.fid_floor.value,
-            "coverage_floor": ground.coverage_floor.value,
-            "covered_images": ground.covered_images,
-            "replicates": REPLICATES,
-        },
-    )
+    reasons, notes = decision.reasons, [*champion.doubts, *champion.notes] if champion else []
+    is_lost = champion is not None and champion.network is None
+    reasons = [*notes, *reasons] if decision.passed and is_lost else [*reasons, *notes]
+    context = {
+        **passport(inputs, params.evaluate),
+        "training_digest": inputs.training.metadata["digest"],
+        "fid_judge_floor": ground.fid_floor.value,
+        "coverage_floor": ground.coverage_floor.value,
+        "covered_images": ground.covered_images,
+        "replicates": REPLICATES,
+    }
+    facts = {
+        "checks": as_dicts(decision.checks),
+        "comparison": as_dicts(decision.comparison),
+        "measured": {name: each.value for name, each in challenger.metrics.items()},
+        "champion": champion.version.for_report() if champion else None,
+        "passport": context,
+    }
+    report = _report(version, "passed" if decision.passed else "blocked", reasons, facts)
+    if champion and decision.comparison:
+        heading = f"Beside the champion, version {champion.version.number}"
+        report.sections[heading] = comparison_table(decision.comparison, version.number)
+    report.sections["Bars"] = table_of(decision.checks)
+    context_rows = [(key.replace("_", " "), value) for key, value in context.items()]
+    report.sections["Measured with"] = table(("", ""), context_rows)
+    return report
 
 
-def _record(registry: Registry, version: Version, report: Report, tags: dict[str, str]) -> None:
+def _record(registry: Registry, version: Version, report: Report, against: str) -> None:
     """The verdict where MLflow shows it: the version's tags and page, the runs' numbers, the reports.
 
-    The champion's run gets its numbers of today, so that the two runs compare on one passport.
+    The champion's run gets its numbers of today, so that the two runs compare in one measurement context.
     """
     from mlflow.entities import RunTag
 
-    own = {VERDICT: report["verdict"], SUMMARY: report["summary"]}
-    run_id, champion = report["challenger"]["run_id"], report["champion"]
-    _write(report)
-    if report["measured"]:
-        for path in (GATE_REPORT, GATE_TEXT):
-            registry.client.log_artifact(run_id, str(path), GATE_FOLDER)
-    measured = {f"gate/{name}": value for name, value in report["measured"].items()}
-    registry.log_once(run_id, measured, 0)  # and beside later versions at their numbers
-    if report["comparison"]:
-        theirs = {f"gate/{row['metric']}": row["champion"] for row in report["comparison"]}
-        registry.log_once(champion["run_id"], theirs, version.number)
-    run_tags = [RunTag(key, value[:5000]) for key, value in own.items()]
-    run_tags.append(RunTag("gate.version", str(version.number)))
-    registry.client.log_batch(run_id, tags=run_tags)
-    registry.client.update_model_version(registry.model, str(version.number), version_note(report))
-    registry.tag(version.number, {**tags, **own})
-
-
-def _record_promotion(
-    registry: Registry, version: Version, report: Report, before: int | None, tags: dict[str, str]
-) -> None:
-    report |= {"verdict": "promoted", "promoted_from": before}
-    report["summary"] = headline(report)
-    _record(registry, version, report, tags)
+    client, run_id, facts = registry.client, version.run_id, report.facts
+    tags = {VERDICT: report.verdict, SUMMARY: report.summary}
+    report.write(GATE_REPORT, GATE_TEXT)
+    for path in (GATE_REPORT, GATE_TEXT):
+        client.log_artifact(run_id, str(path), GATE_FOLDER)
+    measured = facts.get("measured", {})
+    registry.log_once(run_id, {f"gate/{name}": value for name, value in measured.items()}, 0)
+    if rows := facts["comparison"]:  # beside later versions at their numbers
+        theirs = {f"gate/{row['metric']}": row["champion"] for row in rows}
+        registry.log_once(facts["champion"]["run_id"], theirs, version.number)
+    run_tags = [RunTag(key, value[:5000]) for key, value in tags.items()]
+    client.log_batch(run_id, tags=[*run_tags, RunTag("gate.version", str(version.number))])
+    drawings = f"![A drawing of each class]({artifact(run_id, STRIP)})"
+    page = spaced(report.body(drawings))
+    client.update_model_version(registry.model, str(version.number), page)
+    registry.tag(version.number, {**tags, AGAINST: against})

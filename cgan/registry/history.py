@@ -1,4 +1,4 @@
-"""Versions of a generator and the moves of its champion, as data and as text. Asks no store."""
+"""Versions of a generator and who of them was champion, as data and as text. Asks no store."""
 
 from __future__ import annotations
 
@@ -7,18 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cgan.markdown import table
 from cgan.quality.table import METRICS
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
-HISTORY = "history."
 VERDICT, SUMMARY = "gate.verdict", "gate.summary"
 GATE_FOLDER = "gate"  # of the run's artifacts
+# Tags of a version that is or was champion: when, why, by whom, and the number of the champion before.
+SINCE, UNTIL, WHY = "champion.since", "champion.until", "champion.why"
+WHO, INSTEAD_OF = "champion.who", "champion.instead_of"
 ROLLED_BACK = "registry.rolled_back"
 DIGEST, DATA, COMMIT = "generator.digest", "data.sha256", "git.commit"
 RUN_NAME = "run.name"
 REEVALUATION = "reevaluation."
+PAGE = """\
+Class-conditional generators. The alias `champion` says which one is served; the tags `champion.…` of a
+version say since when, until when, why and by whom it was champion.
+
+```bash
+cgan draw 2024 --model champion
+cgan registry list
+```
+"""  # of the registered model
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,15 @@ class Version:
     def registered(self) -> str:
         return time.strftime("%Y-%m-%d %H:%M", time.gmtime(self.created_ms / 1000))
 
+    @property
+    def reign(self) -> str:
+        """When, why and by whom it was champion, in a line; empty where it never was."""
+        tags, is_champion = self.tags, CHAMPION in self.aliases
+        if SINCE not in tags or not (is_champion or UNTIL in tags):  # killed before the alias moved
+            return ""
+        until = "now" if is_champion else tags[UNTIL]
+        return f"{tags[SINCE]} to {until}  version {self.number}: {tags[WHY]} ({tags[WHO]})"
+
     def for_report(self) -> dict[str, Any]:
         """The version, as the reports of the gate and of a re-evaluation name it."""
         return {
@@ -55,53 +74,24 @@ class Version:
         }
 
 
-@dataclass(frozen=True)
-class Move:
-    """A line of the history: who made whom champion, in whose place, when and why."""
-
-    action: str  # promote | rollback
-    source: int | None  # the champion before
-    target: int
-    when: str  # ISO, UTC
-    why: str
-    user: str = ""
-    flow_run_id: str = ""
-    commit: str = ""
-    data_sha256: str = ""
-
-
-def lineage(moves: list[Move], champion: int | None) -> list[int]:
+def lineage(versions: Sequence[Version], champion: int | None) -> list[int]:
     """The champions that a rollback goes back through, oldest first, the present one last.
 
-    A rollback takes the last one away; a move whose alias call never came is passed over.
+    Each names the one before it. Those that were rolled back are passed over.
     """
-    if champion is None:
-        return []
-    line: list[int] = []
-    for move in _carried_out(moves, champion):
-        if move.action == "rollback" and move.target in line:
-            del line[len(line) - line[::-1].index(move.target) :]
-            continue
-        if move.source is not None and move.source not in line[-1:]:
-            line.append(move.source)  # before the history began, or set by hand
-        if move.target not in line[-1:]:
-            line.append(move.target)
-    return line if line[-1:] == [champion] else [*line, champion]
+    tags = {version.number: version.tags for version in versions}
+    line, number = [], champion
+    while number in tags:
+        found = tags.pop(number)  # so that two which name each other end
+        if number == champion or ROLLED_BACK not in found:
+            line.append(number)
+        before = found.get(INSTEAD_OF, "")
+        number = int(before) if before.isdecimal() else None
+    return line[::-1]
 
 
-def _carried_out(moves: list[Move], champion: int) -> list[Move]:
-    """Each one's target is where the next one starts, and the last one's the champion."""
-    real: list[Move] = []
-    wanted: int | None = champion
-    for move in reversed(moves):
-        if move.target == wanted:
-            real.append(move)
-            wanted = move.source
-    return real[::-1]
-
-
-def list_versions(model: str, store: str, versions: Sequence[Version], moves: list[Move]) -> str:
-    """All versions and moves as text for a terminal."""
+def list_versions(model: str, store: str, versions: Sequence[Version]) -> str:
+    """All versions and champions as text for a terminal."""
     if not versions:
         return f"`{model}` has no versions yet: `dvc repro`, then `cgan gate`."
     rows = [("version", "alias", "verdict", "registered", "run")]
@@ -116,13 +106,12 @@ def list_versions(model: str, store: str, versions: Sequence[Version], moves: li
         for version in versions
     ]
     champion = next((version.number for version in versions if CHAMPION in version.aliases), None)
-    line = " → ".join(map(str, lineage(moves, champion))) or "none"
+    line = " → ".join(map(str, lineage(versions, champion))) or "none"
+    reigns = sorted((version.reign for version in versions if version.reign), reverse=True)
     lines = [f"Versions of `{model}` in {store}:", *_table(rows), ""]
-    lines.append(f"Champions, latest last: {line}")
-    for move in reversed(moves):
-        flow = f", flow run {move.flow_run_id}" if move.flow_run_id else ""
-        lines.append(f"  {move.when}  {move_in_words(move)} ({move.user}{flow})")
-    return "\n".join(lines)
+    return "\n".join(
+        [*lines, f"Champions, latest last: {line}", *(f"  {reign}" for reign in reigns)]
+    )
 
 
 def describe_version(
@@ -152,33 +141,6 @@ def describe_version(
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
-def move_in_words(move: Move) -> str:
-    """A move in a sentence."""
-    words = "brought back in place of" if move.action == "rollback" else "champion in place of"
-    instead = "none" if move.source is None else f"version {move.source}"
-    return f"Version {move.target} is {words} {instead}: {move.why}"
-
-
-def model_page(moves: list[Move], line: list[int]) -> str:
-    """The registered model's page: how to draw with it, who was champion when and why."""
-    rows = [
-        (move.when, move.action, move.target, move.why, move.user, move.commit[:10])
-        for move in reversed(moves[-50:])
-    ]
-    return f"""\
-Class-conditional generators. The alias `champion` says which one is served.
-
-```bash
-cgan draw 2024 --model champion
-cgan registry list
-```
-
-Champions so far, latest last: {" → ".join(map(str, line)) or "none"}.
-
-{table(("when", "what", "champion", "why", "who", "commit"), rows)}
-"""
 
 
 def now() -> str:

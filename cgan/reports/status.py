@@ -24,7 +24,7 @@ from cgan.params.reading import load_params
 from cgan.project import CSV_SOURCE
 from cgan.quality.table import METRICS
 from cgan.registry.client import Registry, open_registry
-from cgan.registry.history import CHAMPION, REEVALUATION, SUMMARY, Version
+from cgan.registry.history import CHAMPION, REEVALUATION, SINCE, SUMMARY, WHO, WHY, Version
 from cgan.reports.status_sources import ask_prefect, at, find_process, line, mlflow_site, when
 from cgan.run.records import count_waiting, waiting
 from cgan.store.address import experiment_name, reason_of
@@ -117,13 +117,13 @@ def _store(root: Path) -> Said:
 
 def _champion(registry: Registry, champion: Version) -> Said:
     run = registry.client.get_run(champion.run_id)
-    moves = [move for move in registry.history() if move.target == champion.number]
-    since = f"since {at(moves[-1].when)}" if moves else ""
+    tags = champion.tags
+    since = f"since {at(tags[SINCE])}" if SINCE in tags else ""
     yield "Champion", line(f"version {champion.number}", since, _started(run))
     yield "", _numbers(run)
-    for move in moves[-1:]:
-        yield "", f"{move.action} by {move.user}: {move.why}"
-    drift = [champion.tags.get(REEVALUATION + key, "") for key in ("verdict", "time", "summary")]
+    if WHY in tags:
+        yield "", f"by {tags[WHO]}: {tags[WHY]}"
+    drift = [tags.get(REEVALUATION + key, "") for key in ("verdict", "time", "summary")]
     yield "Drift", line(drift[0], at(drift[1]), drift[2]) or "never checked: `cgan reevaluate`"
 
 

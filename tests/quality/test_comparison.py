@@ -92,7 +92,7 @@ def test_sizes_are_those_of_the_smallest_set_concerned_and_at_most_200_groups(
 def test_the_distance_is_the_metric_s_and_its_replicates_are_those_of_samples_drawn_again() -> None:
     real, other = points(40, seed=0), points(50, seed=1, mean=0.5)
     ground = ground_of(real, other, torch.arange(50) % 3)
-    found = ground._distance(other, "drawn")
+    found = ground.distance(other, "drawn")
     assert found.value == pytest.approx(frechet_distance(real, other), rel=1e-9)
     mixed = ground._real.double().split(1)  # 40 and 50 are fewer than 200: each image is a group
     again: list[float] = []
@@ -183,7 +183,7 @@ def test_drawings_are_counted_by_class_and_compared_with_what_real_images_get(
     assert list(metrics) == list(comparison.COMPARED)
     assert metrics["conditional_accuracy"] == pytest.approx(23 / 24)
     assert metrics["worst_class_accuracy"] == pytest.approx(7 / 8)
-    distance = ground._distance(seen.features, "drawn").value
+    distance = ground.distance(seen.features, "drawn").value
     assert metrics["fid_judge"] == pytest.approx(distance)
     assert judged.fid_over_floor.value == pytest.approx(distance - ground.fid_floor.value)
     share = metrics["coverage"] / ground.coverage_floor.value
@@ -233,3 +233,33 @@ def test_a_ground_depends_on_its_seed_alone() -> None:
 def test_an_interval_leaves_out_a_fortieth_at_each_end() -> None:
     assert Estimate(0.0, torch.arange(201.0, dtype=torch.float64)).interval == (5.0, 195.0)
     assert Estimate(0.0, torch.arange(201.0, dtype=torch.float64).flip(0)).interval == (5.0, 195.0)
+
+
+def called_different(other: Tensor, pairs: int, count: int = 400) -> tuple[int, int]:
+    """How often B, which lies at `other`, is called worse and better than A, which lies at (0.3, 0, …)."""
+    calls = []
+    asked = torch.arange(count) % 3
+    here = torch.zeros(len(other))
+    here[0] = 0.3
+    for pair in range(pairs):
+        drawn = [points(count, seed, len(other)) for seed in (4 * pair, 4 * pair + 1)]
+        real, floor = (points(count, 4 * pair + seed, len(other)) for seed in (2, 3))
+        ground = ground_of(real, floor, asked, seed=pair)
+        a, b = (
+            ground.distance(images + at, "drawn")
+            for images, at in zip(drawn, (here, other), strict=True)
+        )
+        calls.append((b - a).interval)
+    return sum(low > 0 for low, _ in calls), sum(high < 0 for _, high in calls)
+
+
+def test_of_equally_good_generators_at_most_one_in_twenty_is_called_better_or_worse() -> None:
+    """They miss the truth by as much, in opposite directions: to one hold-out, one of them is nearer. An
+    interval of the latents alone calls most of these pairs different."""
+    worse, better = called_different(torch.tensor([-0.3, 0.0, 0.0, 0.0]), pairs=200)
+    assert worse + better <= 10
+
+
+def test_of_generators_that_differ_by_a_real_step_nine_in_ten_are_found() -> None:
+    worse, better = called_different(torch.tensor([0.6, 0.0, 0.0, 0.0]), pairs=100)
+    assert worse >= 90 and better == 0

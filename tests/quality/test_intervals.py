@@ -19,7 +19,7 @@ from cgan.quality.table import METRICS
 
 REPORT: dict[str, Any] = {
     "conditional_accuracy": {"value": 0.9, "by_class": [0.8, 1.0]},
-    "fid_judge": {"value": 2.0, "deviation": 0.3},
+    "fid_judge": {"value": 2.0, "replicates": [step / 100 - 1 for step in range(201)]},
     "manifold": {"value": {"coverage": 0.9, "density": 1.0}},
     "passport": {
         "drawn_images": 100,
@@ -35,12 +35,10 @@ REPORT: dict[str, Any] = {
 def test_shares_and_distances_have_intervals_and_a_metric_of_unknown_spread_has_none() -> None:
     assert interval(REPORT, "conditional_accuracy") == share(0.9, 300)
     assert interval(REPORT, "coverage") == share(0.9, 40)
-    low, high = interval(REPORT, "fid_judge") or (0, 0)
-    reach = 4.303 * 0.3 / 3**0.5
-    assert (low, high) == pytest.approx((2 - reach, 2 + reach))
-    once = copy.deepcopy(REPORT)
-    once["passport"]["draws"] = 1
-    assert interval(once, "fid_judge") is None
+    assert interval(REPORT, "fid_judge") == pytest.approx((1.05, 2.95))
+    older = copy.deepcopy(REPORT)
+    del older["fid_judge"]["replicates"]
+    assert interval(older, "fid_judge") is None
     assert interval(REPORT, "density") is None
     assert interval(REPORT, "recall") is None
     assert interval(REPORT, "worst_class_accuracy") is None, "the smallest of many is no share"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,29 +16,18 @@ from torch import Tensor
 
 from cgan.data.dataset import Dataset
 from cgan.data.sources import mnist_sample
-from cgan.model.networks import Architecture, build_generator
-from cgan.model.sampling import draw
 from cgan.params.reading import load_params
 from cgan.params.sections import GateParams, JudgeParams
 from cgan.quality.comparison import Estimate, Ground, Judged
 from cgan.quality.evaluation import classes_asked
 from cgan.quality.judge import Judge, look, train_judge
 from cgan.quality.likeness import copies, different
-from cgan.registry.decision import (
-    AT_MOST,
-    Decision,
-    Loaded,
-    Share,
-    bars,
-    compare,
-    decide,
-    headline,
-    to_markdown,
-)
+from cgan.registry.decision import AT_MOST, Decision, Share, bars, compare, decide
+from cgan.verdict import Report, as_dicts, table_of
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 NOT_WORSE = LIMITS.model_copy(update={"against_champion": "not_worse"})
-FINE = Loaded(right=Share(100, 100))
+FINE = ""
 FEW_COPIES = Share(10, 1000)
 JUDGE = Share(490, 500)
 DRAWN = 1500
@@ -128,14 +118,6 @@ def test_good_pictures_of_the_wrong_classes_are_blocked(digits: Digits) -> None:
     assert decision.reasons[0].startswith("drawings that show the class asked for: 0.")
 
 
-def test_untrained_generator_is_blocked(digits: Digits) -> None:
-    torch.manual_seed(3)
-    network = build_generator(Architecture("deconv", 10, 1, 28, 28, 8, 16)).eval()
-    judged = digits.ground.judge_drawings(draw(network, digits.ground.asked, 0))
-    names = blocked(decide(LIMITS, judged, FEW_COPIES, JUDGE, FINE, None))
-    assert {"conditional_accuracy", "fid_over_floor", "coverage_of_floor"} <= set(names)
-
-
 def test_one_class_of_noise_is_blocked_by_name(digits: Digits) -> None:
     images = digits.good()
     random = torch.Generator().manual_seed(0)
@@ -170,7 +152,7 @@ def test_f52_a_class_with_few_pictures_is_blocked_by_name_also_where_they_are_mo
     assert "different_drawings" in blocked(decision)
     [reason] = [reason for reason in decision.reasons if "different" in reason]
     assert reason.startswith("different drawings of 1, the least varied class: ")
-    assert reason.endswith("at least 30 is asked")
+    assert reason.endswith("expected at least 30")
     assert pictures > 1 or blocked(decision) == ["different_drawings"]
     numbers = list(zip(*different(digits.good(), asked, digits.training), strict=True))
     fine = decide(LIMITS, judged, FEW_COPIES, JUDGE, FINE, None, different=numbers)
@@ -178,35 +160,20 @@ def test_f52_a_class_with_few_pictures_is_blocked_by_name_also_where_they_are_mo
 
 
 @pytest.mark.parametrize(
-    ("judge", "loaded", "objections", "names", "reason"),
+    ("judge", "problem", "name", "reason"),
     [
-        (JUDGE, Loaded(problem="no module x"), [], ["load_check"], "no module x"),
-        (JUDGE, Loaded(right=Share(50, 100)), [], ["load_check"], "0.5000, at least 0.9 is asked"),
-        (Share(440, 500), FINE, [], ["judge_accuracy"], "whose label the judge names: 0.8800"),
-        (JUDGE, FINE, ["it draws other classes"], [], "it draws other classes"),
+        (JUDGE, "no module x", "load_check", "no module x"),
+        (Share(440, 500), FINE, "judge_accuracy", "whose label the judge names: 0.8800"),
     ],
-    ids=["does not load", "draws badly apart", "a judge that is often wrong", "an objection"],
+    ids=["does not load", "a judge that is often wrong"],
 )
 def test_what_is_no_matter_of_the_drawings_blocks_for_that_alone(
-    good: Judged, judge: Share, loaded: Loaded, objections: list[str], names: list[str], reason: str
+    good: Judged, judge: Share, problem: str, name: str, reason: str
 ) -> None:
-    decision = decide(LIMITS, good, FEW_COPIES, judge, loaded, None, objections)
-    assert blocked(decision) == names
-    [told] = decision.reasons
-    assert reason in told
-
-
-def test_bar_is_checked_at_the_pessimistic_end(good: Judged) -> None:
-    few = replace(good, right_by_class=[10] * 10, asked_by_class=[10] * 10)  # 100 of 100 are right
-    checks = {check.name: check for check in bars(LIMITS, few, FEW_COPIES)}
-    assert checks["conditional_accuracy"].passed  # 0.963 at the lower end
-    worst = checks["worst_class_accuracy"]
-    assert worst.value == 1
-    assert worst.interval
-    assert worst.interval[0] < LIMITS.min_worst_class_accuracy
-    assert not worst.passed
-    doubt = {c.name: c for c in bars(LIMITS, few, FEW_COPIES, benefit_of_doubt=True)}
-    assert doubt["worst_class_accuracy"].passed
+    decision = decide(LIMITS, good, FEW_COPIES, judge, problem, None)
+    assert blocked(decision) == [name]
+    [found] = decision.reasons
+    assert reason in found
 
 
 # ------------------------------------------------------------------------------------ the champion
@@ -214,48 +181,6 @@ def test_bar_is_checked_at_the_pessimistic_end(good: Judged) -> None:
 
 def verdict(limits: GateParams, challenger: Judged, champion: Judged) -> Decision:
     return decide(limits, challenger, FEW_COPIES, JUDGE, FINE, champion)
-
-
-def by_metric(decision: Decision) -> dict[str, bool | None]:
-    return {row.metric: row.better for row in decision.comparison}
-
-
-def worsened(images: Tensor) -> Tensor:
-    """Still the right digits, but paler: a step down that the judge's features show."""
-    return (images.float() * 0.7).to(torch.uint8)
-
-
-def test_clearly_better_challenger_passes_and_says_by_how_much(
-    digits: Digits, good: Judged
-) -> None:
-    champion = digits.ground.judge_drawings(worsened(digits.good(3500)))
-    decision = verdict(LIMITS, good, champion)
-    assert decision.passed, decision.reasons
-    assert by_metric(decision)["fid_judge"] is True
-    assert decision.reasons[0].startswith("Fréchet distance")
-    assert "better than the champion's" in decision.reasons[0]
-
-
-def test_clearly_worse_challenger_is_blocked_by_both_rules(digits: Digits, good: Judged) -> None:
-    challenger = digits.ground.judge_drawings(worsened(digits.good(3500)))
-    wide = {
-        "min_conditional_accuracy": 0.0,
-        "min_worst_class_accuracy": 0.0,
-        "max_fid_over_floor": 1e6,
-        "min_coverage_of_floor": 0.0,
-    }
-    for limits in (LIMITS, NOT_WORSE):
-        decision = verdict(limits.model_copy(update=wide), challenger, good)
-        assert blocked(decision) == []
-        assert "worse than the champion's" in decision.reasons[0]
-
-
-def test_the_champion_itself_is_neither_better_nor_worse(digits: Digits, good: Judged) -> None:
-    again = digits.ground.judge_drawings(digits.good())
-    for row in compare(again, good):
-        assert (row.difference, row.interval, row.better) == (0.0, (0.0, 0.0), None)
-    assert not verdict(LIMITS, again, good).passed
-    assert verdict(NOT_WORSE, again, good).passed
 
 
 @pytest.mark.parametrize("pairs", [4, pytest.param(40, marks=pytest.mark.slow)])
@@ -274,74 +199,24 @@ def test_noise_does_not_promote(digits: Digits, pairs: int) -> None:
 # ----------------------------------------------------------------------------------- the numbers
 
 
-def test_an_estimate_is_moved_to_its_value() -> None:
-    estimate = Estimate.of(2.0, torch.tensor([4.0, 5.0, 6.0], dtype=torch.float64))
-    assert estimate.replicates.tolist() == [1.0, 2.0, 3.0]
-    assert (estimate - estimate).interval == (0.0, 0.0)
-
-
-def test_a_quotient_of_estimates_has_the_quotients_of_their_replicates() -> None:
-    part = Estimate(0.6, torch.tensor([0.4, 0.6, 0.8], dtype=torch.float64))
-    found = part / Estimate(0.8, torch.tensor([0.8, 0.8, 0.8], dtype=torch.float64))
-    assert found.value == pytest.approx(0.75)
-    assert found.replicates.tolist() == pytest.approx([0.5, 0.75, 1.0])
-    nothing = part / Estimate(0.0, torch.zeros(3, dtype=torch.float64))
-    assert (nothing.value, nothing.replicates.tolist()) == (1.0, [1.0, 1.0, 1.0])
-    assert nothing.interval == (1.0, 1.0)
-    tiny = part / Estimate(0.5, torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
-    assert tiny.replicates.isfinite().all()
-
-
 # ------------------------------------------------------------------------------------- the report
 
 
-def report_of(decision: Decision, **changes: Any) -> dict[str, Any]:
-    version = {
-        "version": 3,
-        "run_id": "a" * 32,
-        "run_name": "deconv · seed 1",
-        "digest": "d" * 64,
-        "data_sha256": "e" * 64,
-        "commit": "f" * 40,
-    }
-    report = {
-        "verdict": "passed" if decision.passed else "blocked",
-        "reasons": decision.reasons,
-        **decision.to_json(),
-        "challenger": version,
-        "champion": {**version, "version": 2},
-        "promoted_from": None,
-        "passport": {},
-        "time": "2026-01-01T00:00:00Z",
-        **changes,
-    }
-    report["summary"] = headline(report)
-    return json.loads(json.dumps(report, allow_nan=False))
-
-
-def test_report_is_plain_json_and_a_readable_page(digits: Digits, good: Judged) -> None:
-    champion = digits.ground.judge_drawings(worsened(digits.good(3500)))
-    report = report_of(verdict(LIMITS, good, champion))
-    page = to_markdown(report)
-    assert page.startswith("# Gate: passed\n\nVersion 3 is good enough to be champion: Fréchet")
-    assert "| Fréchet distance (lower is better) | " in page
-    assert "| better |" in page
-    assert page.count("| passed |") == 7
-    signs = re.findall(r"\| (≤|≥) [\d.e+-]+ \| passed", page)
-    assert [signs[n] for n in (0, 2, 4)] == ["≥", "≤", "≤"]  # accuracy, copies, distance
-    assert signs.count("≤") == 2
-
-
-def test_f76_html_and_markdown_of_others_are_shown_as_text(good: Judged) -> None:
+def test_f76_html_and_markdown_of_others_are_shown_as_text(good: Judged, tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> | [x](javascript:alert(2)) ![y](http://z) \n# big"
-    decision = decide(LIMITS, good, FEW_COPIES, JUDGE, Loaded(problem=evil), None)
-    page = to_markdown(
-        report_of(decision, challenger={**report_of(decision)["challenger"], "run_name": evil})
-    )
-    assert "<script" not in page
+    decision = decide(LIMITS, good, FEW_COPIES, JUDGE, evil, None)
+    report = Report("Gate", "blocked", evil, decision.reasons, "2026-01-01T00:00:00Z")
+    report.facts["checks"] = as_dicts(decision.checks)
+    report.sections["Bars"] = table_of(decision.checks)
+    report.write(tmp_path / "gate.json", tmp_path / "gate.md")
+    page = (tmp_path / "gate.md").read_text()
+    assert page.startswith("# Gate: blocked\n\n&lt;script&gt;")
+    assert "<script" not in page and "\n# big" not in page
     assert not re.search(r"(?<!\\)\]\(", page)
-    assert "\n# big" not in page
-    assert page.count("&lt;script&gt;") == 2
+    assert page.count("| passed |") == 6 and page.count("| failed |") == 1
+    signs = re.findall(r"\| (≤|≥) [\d.e+-]+ \| ", page)
+    assert [signs[n] for n in (0, 2, 4)] == ["≥", "≤", "≤"]  # accuracy, copies, distance
+    assert json.loads((tmp_path / "gate.json").read_text())["checks"][0]["passed"] is True
 
 
 # ------------------------------------------------------------------------ by hand, without a judge
@@ -490,51 +365,27 @@ def test_a_good_generator_of_a_thousand_classes_reaches_the_bar_of_the_worst(goo
     assert len(classes_asked(10, params)) == params.samples
 
 
-def test_the_model_apart_must_reach_the_bar_and_a_problem_counts_as_none_right() -> None:
-    least, every = LIMITS.min_worst_class_accuracy, Share(1000, 1000)
-    enough = round(1000 * least)
-    for loaded, passed, value in (
-        (Loaded(right=Share(enough, 1000)), True, enough / 1000),
-        (Loaded(right=Share(enough - 1, 1000)), False, (enough - 1) / 1000),
-        (Loaded("it fell over", every), False, 0.0),
-    ):
-        check = decide(LIMITS, by_hand(), Share(0, 1000), every, loaded, None).checks[-1]
-        assert (check.passed, check.value, check.limit) == (passed, value, least)
-        assert check.interval is None
-
-
 def decided(challenger: Judged, champion: Judged, limits: GateParams = LIMITS) -> Decision:
     return decide(limits, challenger, Share(0, 1000), Share(1000, 1000), FINE, champion)
 
 
-def test_reasons_give_values_intervals_and_what_was_asked() -> None:
+def test_reasons_say_what_was_missed_or_what_is_better_and_then_that_the_bars_are_reached() -> None:
     champion = by_hand()
-    blocked_by = decided(by_hand(fid_over_floor=flat(99.0, 1.0)), champion).reasons
-    assert blocked_by[0] == (
-        "Fréchet distance, less that of real images: 99.0000 (95 %: 98.0500 to 99.9500), at most "
-        f"{LIMITS.max_fid_over_floor:.4g} is asked at the upper end"
+    assert decided(by_hand(fid_over_floor=flat(99.0, 1.0)), champion).reasons[0] == (
+        "Fréchet distance, less that of real images: 99.0000 (95 %: 98.0500 to 99.9500), expected at most "
+        f"{LIMITS.max_fid_over_floor:.4g}"
     )
-    low = decided(by_hand(coverage_of_floor=flat(0.0)), champion).reasons[0]
-    assert low.endswith(f"at least {LIMITS.min_coverage_of_floor:.4g} is asked at the lower end")
-    same = decided(by_hand(), champion).reasons
-    assert same == [
-        "Fréchet distance 3.0000, not clearly different from the champion's 3.0000 (difference "
-        "+0.0000, 95 %: +0.0000 to +0.0000); asked for is a better one, by more than noise explains"
-    ]
+    [same] = decided(by_hand(), champion).reasons
+    assert (
+        "not clearly different from the champion's 3.0000 (difference +0.0000, 95 %: +0.0" in same
+    )
     assert decided(by_hand(), champion, NOT_WORSE).passed
-
-
-def test_what_speaks_for_a_challenger_is_what_is_better_and_then_the_bars() -> None:
-    champion = by_hand()
     better = champion.metrics | {"fid_judge": flat(2.0), "coverage": flat(0.75)}
     decision = decided(by_hand(metrics=better), champion)
     first, second, last = decision.reasons
     assert decision.passed and first.startswith("Fréchet distance 2.0000, better than")
-    assert second.startswith(
-        "coverage 0.7500, better than the champion's 0.7000 (difference +0.0500"
-    )
-    assert last == "every bar is reached, also at the pessimistic end of its interval"
+    assert second.startswith("coverage 0.7500, better than the champion's 0.7000")
+    assert last.startswith("every bar is reached")
     worse = decided(by_hand(metrics=better | {"coverage": flat(0.65)}), champion)
-    assert [reason.split(" (")[0] for reason in worse.reasons] == [
-        "coverage 0.6500, worse than the champion's 0.7000"
-    ]
+    [reason] = worse.reasons
+    assert reason.startswith("coverage 0.6500, worse than the champion's 0.7000")

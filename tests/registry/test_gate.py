@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +18,32 @@ import numpy as np
 import pytest
 import torch
 from conftest import MLFLOWS_OWN_WARNINGS, ROOT
-from gated import change_params, copied, digits, gated, make_project, settled, train
+from gated import blank as blank
+from gated import champion as champion
+from gated import change_params, copied, digits, gated, train
 from mlflow import MlflowClient
 
 from cgan.data.dataset import Dataset, load_dataset, save_dataset, split
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
-from cgan.model.sampling import draw
 from cgan.params.reading import load_params
 from cgan.quality import evaluation
-from cgan.quality.judge import load_judge, look, save_judge
-from cgan.registry import champion as champion_module
+from cgan.quality.judge import load_judge, save_judge
 from cgan.registry import gate as gatekeeper
 from cgan.registry import load_check
-from cgan.registry.archive import generator_file
 from cgan.registry.client import PromotionConflictError, Registry, mlflow_set_to, open_registry
-from cgan.registry.decision import Loaded, Share
-from cgan.registry.load_check import drawing_apart, labels_for, load_result
+from cgan.registry.load_check import drawing_apart, load_problem
 from cgan.run.records import RECORDS, Run, RunInfo, count_waiting, runs
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 
 
-@pytest.fixture(scope="module")
-def blank(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """A project before its first training, with a store that has its tables."""
-    root = tmp_path_factory.mktemp("blank")
-    make_project(root)
-    shutil.copyfile(empty_store, root / "mlflow.db")
-    return root
-
-
 @pytest.fixture
 def root(blank: Path, tmp_path: Path) -> Iterator[Path]:
+    """A project before its first training."""
     with copied(blank, tmp_path / "project") as target:
         yield target
-
-
-@pytest.fixture(scope="module")
-def champion(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with its first champion, and what the gate said; tests only read it."""
-    with copied(blank, tmp_path_factory.mktemp("champion") / "project") as root:
-        train(root, "first", 30)
-        (root / "said.txt").write_text("\n".join(gated()[1]))
-        return root
 
 
 @pytest.fixture
@@ -87,35 +67,31 @@ def versions() -> list[tuple[int, str]]:
         return [(version.number, version.verdict) for version in registry.versions()]
 
 
-def promotions() -> list[int | None]:
-    with open_registry("cgan") as registry:
-        return [move.target for move in registry.history()]
-
-
 # ------------------------------------------------------------------------------------- the first one
 
 
 def test_first_good_generator_is_promoted_and_the_verdict_stands_in_mlflow(champion: Path) -> None:
-    summary = "Version 1 is the first champion."
+    summary = "Version 1 is the new champion: every bar is reached, also at the pessimistic end "
+    summary += "of its interval."
     report = json.loads((champion / "reports/gate.json").read_text())
     assert (report["verdict"], report["summary"]) == ("promoted", summary)
-    assert (report["champion"], report["promoted_from"]) == (None, None)
+    assert report["champion"] is None
     assert all(check["passed"] for check in report["checks"])
     said = (champion / "said.txt").read_text()
-    assert "Version 1 of `cgan` registered: fit of 30 steps." in said
+    assert "Version 1 of `cgan`: fit of 30 steps." in said
     assert f"PROMOTED: {summary}" in said
     assert (champion / "reports/gate.md").read_text().startswith("# Gate: promoted")
     client = client_of(champion)
     version = client.get_model_version_by_alias("cgan", "champion")
     assert version.tags.items() >= {
-        ("gate.verdict", "promoted"),
-        ("gate.summary", summary),
+        ("gate.verdict", "passed"),
+        ("champion.instead_of", "none"),
         ("git.commit", "c" * 40),
         ("prefect.flow_run_id", "flow-1"),
     }
     assert version.version in (1, "1") and "## Bars" in version.description
     run = client.get_run(version.run_id)
-    assert run.data.tags["gate.verdict"] == "promoted"
+    assert run.data.tags["gate.verdict"] == "passed"
     assert run.data.metrics["gate/conditional_accuracy"] > 0.95
     files = {
         file.path.removeprefix("gate/") for file in client.list_artifacts(run.info.run_id, "gate")
@@ -140,43 +116,23 @@ def test_f72_two_gates_at_once_make_one_version_and_one_promotion(root: Path) ->
     said = [each.communicate(timeout=240) for each in gates]
     assert [each.returncode for each in gates] == [0, 0], said
     assert all("PROMOTED" in out or "UNCHANGED" in out for out, _ in said)
-    assert versions() == [(1, "promoted")]
-    assert promotions() == [1]
+    assert versions() == [(1, "passed")]
 
 
 # --------------------------------------------------------------------------------- those that follow
 
 
-def test_a_copied_project_uses_its_own_files_and_a_moved_one_keeps_its_champion(
-    champion: Path, second: Path, tmp_path: Path
-) -> None:
-    originals = set((champion / "mlartifacts").rglob("*"))
-    train(second, "second", 60)
-    with settled(second):
-        assert gated()[0]["verdict"] == "promoted"
-    assert set((champion / "mlartifacts").rglob("*")) == originals
-    moved = second.rename(tmp_path / "änother place")
-    with settled(moved):
-        train(moved, "third", 90)
-        report, _ = gated()
-        assert report["champion"]["version"] == 2, "it was compared"
-        with generator_file("models:/cgan@champion") as path:
-            assert load_generator(path)
-    assert not second.exists()
-
-
-def test_the_same_weights_are_no_second_version_whoever_made_them(second: Path) -> None:
-    for key, words in (
-        ("", "it is the champion already"),
-        ("again", "are the champion's, bit by bit"),
-    ):
+def test_equal_weights_are_registered_once_whoever_trained_them(second: Path) -> None:
+    for key in ("", "again"):
         if key:
             train(second, key, 30)
         report, _ = gated()
-        assert report["verdict"] == "unchanged" and words in report["summary"]
-        assert report["checks"], "the numbers of then are told again"
-    assert versions() == [(1, "promoted")]
-    assert promotions() == [1]
+        assert report["verdict"] == "unchanged" and "the champion already" in report["summary"]
+    train(second, "worse", 20)
+    assert gated()[0]["verdict"] == "blocked"
+    train(second, "asbad", 20)
+    assert "it was judged before: Version 2 is blocked" in gated()[0]["summary"]
+    assert versions() == [(2, "blocked"), (1, "passed")]
 
 
 def test_f72_f89_better_generator_becomes_champion_until_a_rollback_even_a_killed_one(
@@ -185,7 +141,7 @@ def test_f72_f89_better_generator_becomes_champion_until_a_rollback_even_a_kille
     train(second, "second", 60)
     report, _ = gated()
     assert report["verdict"] == "promoted", report["reasons"]
-    assert (report["promoted_from"], report["champion"]["version"]) == (1, 1)
+    assert report["champion"]["version"] == 1
     rows = {row["metric"]: row for row in report["comparison"]}
     assert rows["fid_judge"]["better"] is True
     assert rows["fid_judge"]["interval"][1] < 0
@@ -202,7 +158,7 @@ def test_f72_f89_better_generator_becomes_champion_until_a_rollback_even_a_kille
         open_registry("cgan") as registry,
         pytest.raises(KeyboardInterrupt),
     ):
-        patch.setattr(Registry, "_update_what_follows", killed)
+        patch.setattr(Registry, "_update_aliases", killed)
         registry.rollback("it draws badly on the wall")
     report, _ = gated()
     assert report["verdict"] == "unchanged"
@@ -279,6 +235,7 @@ def test_champion_of_other_data_is_judged_on_todays_and_its_advantage_counted(
     note = f"of whose {heldout:,} images {heldout:,} were among its training images"
     assert any(note in reason for reason in report["reasons"]), report["reasons"]
     assert "no longer like" not in str(report["reasons"])
+    assert report["comparison"]
 
 
 @pytest.mark.parametrize(("on_drift", "verdict"), [("block", "blocked"), ("note", "promoted")])
@@ -294,7 +251,8 @@ def test_f19_data_unlike_the_champions_block_what_they_made_however_good(
     report, _ = gated()
     assert report["verdict"] == verdict
     (reason,) = (r for r in report["reasons"] if "no longer like" in r)
-    assert "pixel_values 0." in reason
+    assert "change of brightness, as a part of 0–255: 0." in reason
+    assert bool(report["comparison"]) is (verdict == "promoted"), "nothing was drawn in vain"
 
 
 # ------------------------------------------------------------- what does not belong, what is damaged
@@ -341,11 +299,6 @@ FOREIGN: list[Any] = [
         id="hold-out of other classes",
     ),
     pytest.param(
-        lambda: with_heldout(lambda d: (d.images[:, :, 1:], d.labels, {})),
-        r"holdout.safetensors: made for another kind .* found \(3, 1, 7, 8\)",
-        id="hold-out of another shape",
-    ),
-    pytest.param(
         lambda: with_heldout(of_another_split),
         r"holdout.safetensors: 41 of its 54 images are in .*train.safetensors too",
         id="hold-out of another split",
@@ -354,11 +307,6 @@ FOREIGN: list[Any] = [
         lambda: change_validation(lambda report: report["csv"].update(sha256="d" * 64)),
         OTHER_CSV,
         id="validation report of another CSV",
-    ),
-    pytest.param(
-        lambda: change_validation(lambda report: report.update(rows=179)),
-        OTHER_CSV,
-        id="validation report of another number of images",
     ),
 ]
 
@@ -409,7 +357,7 @@ def test_f85_damaged_validation_report_is_refused_before_anything_is_registered(
     damage(Path("reports/validation.json"))
     with pytest.raises(CganError, match=rf"reports/validation.json: .*{words}.*`dvc checkout`"):
         gated()
-    assert versions() == [(1, "promoted")]
+    assert versions() == [(1, "passed")]
     assert count_waiting(Path(".cgan/runs/swapped")) > 0
 
 
@@ -420,30 +368,14 @@ def kept_at(root: Path, number: int, name: str) -> Path:
     return found
 
 
-@contextlib.contextmanager
-def damaged(path: Path, damage: Callable[[Path], Any]) -> Iterator[None]:
-    """A file of the store, which other tests read too, for a while."""
-    content = path.read_bytes()
-    damage(path)
-    try:
-        yield
-    finally:
-        path.write_bytes(content)
-
-
-def test_f85_damaged_profile_of_the_champion_is_an_objection_in_words(
-    second: Path,
-) -> None:
+def test_f85_damaged_profile_of_the_champion_is_an_objection_in_words(second: Path) -> None:
     swap_parts()
     train(second, "swapped", 60)
-    with damaged(kept_at(second, 1, "validation.json"), without_profile):
-        report, _ = gated()
+    without_profile(kept_at(second, 1, "validation.json"))
+    report, _ = gated()
     assert report["verdict"] == "blocked"
     [reason] = [r for r in report["reasons"] if "is not known" in r]
-    assert "gate/validation.json of run" in reason
-    assert (
-        "is damaged (validation.json: not a validation report of this version (profile:" in reason
-    )
+    assert "gate/validation.json of run" in reason and "(validation.json: not a valid" in reason
     assert "`gate.on_drift: note`" in reason
 
 
@@ -470,10 +402,14 @@ def killed(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "nth"),
     [
-        pytest.param(Registry, "log_once", 2, id="the champion's numbers are missing"),
-        pytest.param(Registry, "promote", 1, id="judged, not promoted"),
-        pytest.param(Registry, "_update_what_follows", 2, id="the other aliases as before"),
-        pytest.param(MlflowClient, "update_model_version", 2, id="half of it told"),
+        pytest.param(
+            Registry, "log_once", 2, id="the champion's numbers are missing", marks=pytest.mark.slow
+        ),
+        pytest.param(Registry, "promote", 1, id="judged, not promoted", marks=pytest.mark.slow),
+        pytest.param(Registry, "_update_aliases", 2, id="the other aliases as before"),
+        pytest.param(
+            MlflowClient, "update_model_version", 1, id="half recorded", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_f89_f97_gate_killed_at_any_point_is_finished_by_the_next_and_tells_once(
@@ -496,66 +432,12 @@ def test_f89_f97_gate_killed_at_any_point_is_finished_by_the_next_and_tells_once
     numbers = gate_numbers(second)
     assert stand_once(numbers), numbers
     assert len(numbers) == 12  # of version 1 alone, and of both beside each other
-    assert versions() == [(2, "promoted"), (1, "promoted")]
+    assert versions() == [(2, "passed"), (1, "passed")]
     assert aliases() == {"champion": 2, "previous": 1}
-    assert promotions() == [1, 2]
     version = client_of(second).get_model_version_by_alias("cgan", "champion")
-    tags = client_of(second).get_run(version.run_id).data.tags
-    assert tags["gate.verdict"] == "promoted"
-    assert "Version 2 is the new champion" in tags["gate.summary"]
-    assert "Version 2 is the new champion" in version.description
-
-
-def test_whatever_a_verdict_depends_on_makes_another_judgement_and_nothing_else(root: Path) -> None:
-    train(root, "first", 2)
-    inputs, params = gatekeeper._Inputs.load(), load_params()
-    one = gatekeeper._circumstances(params, inputs)
-
-    def with_digest(part: str) -> gatekeeper._Inputs:
-        data: Dataset = getattr(inputs, part)
-        return replace(inputs, **{part: replace(data, metadata={**data.metadata, "digest": "0"})})
-
-    others = [
-        replace(inputs, judge_facts={"digest": "0"}),
-        with_digest("training"),
-        with_digest("heldout"),
-    ]
-    assert all(gatekeeper._circumstances(params, other) != one for other in others)
-    for section, key, value, counts in (
-        ("evaluate", "seed", 99, True),
-        ("evaluate", "samples", 600, True),
-        ("gate", "min_judge_accuracy", 0.123, True),
-        ("gate", "on_drift", "note", True),
-        ("gate", "promote", False, False),
-        ("train", "lr", 0.5, False),
-    ):
-        changed = getattr(params, section).model_copy(update={key: value})
-        other = params.model_copy(update={section: changed})
-        assert (gatekeeper._circumstances(other, inputs) != one) is counts, key
-
-
-# ----------------------------------------------------------------------------- copies of training images
-
-
-def test_copies_of_a_sorted_holdout_are_counted_as_evaluate_counts_them(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The held-out images of one class are all alike here: a sample of it alone says nothing."""
-
-    def by_class(data: Dataset) -> tuple[Any, Any, dict[str, Any]]:
-        order = data.labels.argsort(stable=True)
-        images = data.images[order].clone()
-        images[:18] = 255 - images[:18]
-        return images, data.labels[order], {}
-
-    for module in (gatekeeper, evaluation):
-        monkeypatch.setattr(module, "COPIES_SAMPLE", 18, raising=False)
-    change_params(root, "evaluate", draws=1, gan_train_kimg=0.0)
-    with_heldout(by_class)
-    train(root, "first", 30)
-    report = evaluation.judge_generator(evaluation.Inputs.load(), load_params().evaluate)
-    [check] = [check for check in gated()[0]["checks"] if check["name"] == "copies"]
-    assert check["value"] == report["copies"]["closer_than_1_percent_of_heldout"]
+    assert "Fréchet distance" in version.tags["champion.why"]
+    assert client_of(second).get_run(version.run_id).data.tags["gate.verdict"] == "passed"
+    assert "Version 2 is good enough to be champion" in version.description
 
 
 # ------------------------------------------------------------------------------- few different drawings
@@ -568,11 +450,9 @@ def test_f52_a_generator_that_draws_one_picture_a_class_is_blocked_by_name(root:
     report, said = gated()
     assert report["verdict"] == "blocked"
     [check] = [check for check in report["checks"] if check["name"] == "different_drawings"]
-    assert not check["passed"] and check["value"] < 3
+    assert not check["passed"] and check["value"] < 5
     [reason] = report["reasons"]
-    assert re.match(
-        r"different drawings of \d, the least varied class: \d\.\d+, at least \d+", reason
-    )
+    assert re.match(r"different drawings of \d, the least varied class: .*, expected .* 30", reason)
     assert reason in Path("reports/gate.md").read_text() and any(reason in line for line in said)
 
 
@@ -591,7 +471,7 @@ def test_store_that_is_away_is_one_message_and_nothing_is_lost(
     assert gated()[0]["verdict"] == "promoted"
 
 
-def test_f79_f80_other_runs_records_are_named_and_stop_no_gate(root: Path) -> None:
+def test_f79_f80_other_runs_records_stop_no_gate_and_are_left_alone(root: Path) -> None:
     train(root, "first", 30)
     kept = {}
     for key, text in (("gone", None), ("damaged", '{"run_key": "dam')):
@@ -601,10 +481,7 @@ def test_f79_f80_other_runs_records_are_named_and_stop_no_gate(root: Path) -> No
         if text:
             (other.folder / "run.json").write_text(text)
         kept[other.folder / RECORDS] = (other.folder / RECORDS).read_bytes()
-    report, said = gated()
-    assert report["verdict"] == "promoted"
-    (line,) = [line for line in said if "wait in" in line]
-    assert line.startswith("Records of 2 other runs wait in") and "`cgan track flush`" in line
+    assert gated()[0]["verdict"] == "promoted"
     assert {path: path.read_bytes() for path in kept} == kept
 
 
@@ -660,37 +537,45 @@ def test_f72_champion_that_went_during_the_judgement_is_replaced_by_nobody(
     assert "champion" not in aliases()
 
 
-def test_champion_of_another_kind_of_image_is_an_objection(second: Path) -> None:
+def other_digits(names: list[str] | None = None, classes: int = 3) -> None:
+    """The champion's file as it would be, had it learnt other classes of another CSV."""
+    facts = {"data_digest": "0" * 64, "class_names": names}
+    network = build_generator(Architecture("deconv", classes, 1, 8, 8, 4, 4))
+    save_network(next(Path("mlartifacts/models").rglob("generator.safetensors")), network, facts)
+
+
+@pytest.mark.parametrize(
+    ("champion_draws", "words"),
+    [
+        (lambda: other_digits(classes=4), "4 classes of 8 × 8 × 1"),
+        (
+            lambda: other_digits(["stop", "yield", "go"]),
+            r"3 classes of 8 × 8 × 1 \(stop, yield, go\)",
+        ),
+    ],
+    ids=["other classes", "other names"],
+)
+def test_generator_of_something_else_is_refused_at_once_and_not_registered(
+    second: Path, champion_draws: Callable[[], None], words: str
+) -> None:
     train(second, "second", 60)
-    other = build_generator(Architecture("deconv", 4, 1, 8, 8, 4, 4))
-    save_network("other.safetensors", other, {})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            champion_module, "generator_file", lambda _: contextlib.nullcontext("other.safetensors")
-        )
-        report, _ = gated()
-    assert report["verdict"] == "blocked"
-    assert "draws 4 classes of 8 × 8 × 1, this one 3 classes of 8 × 8 × 1" in report["reasons"][0]
+    champion_draws()
+    with pytest.raises(ModelError, match=rf"draws 3 classes .* draws {words}\. .*`gate\.model`"):
+        gated()
+    assert versions() == [(1, "passed")]
 
 
 # -------------------------------------------------------------------------------------- load check
 
 
-def test_drawings_from_apart_are_compared_pixel_for_pixel_and_by_class(root: Path) -> None:
-    train(root, "first", 2)  # too few: it draws one class for another
-    inputs, labels = gatekeeper._Inputs.load(), labels_for(3)
-    drawn = draw(inputs.network, torch.tensor(labels), 7)
-    named = look(inputs.judge, drawn).classes
-    right = int((named == torch.tensor(labels)).sum())
-    assert right < len(labels)
-    assert load_result(drawn, inputs.network, inputs.judge, labels, 7) == Loaded(
-        right=Share(right, len(labels))
-    )
-    drawn[-1, 0, 0, 0] ^= 1
+def test_drawings_of_the_registered_model_are_compared_pixel_for_pixel() -> None:
+    expected = torch.arange(3 * 64, dtype=torch.uint8).view(3, 1, 8, 8)
+    assert load_problem(expected.clone(), expected) == ""
+    other = expected.clone()
+    other[-1, 0, 0, 0] ^= 1
     words = "its drawings are not those of models/generator.safetensors"
-    assert load_result(drawn, inputs.network, inputs.judge, labels, 7).problem == words
-    assert load_result(drawn[:-1], inputs.network, inputs.judge, labels, 7).problem == words
-    assert load_result("no module", inputs.network, inputs.judge, labels, 7).problem == "no module"
+    assert load_problem(other, expected) == load_problem(expected[:-1], expected) == words
+    assert load_problem("no module", expected) == "no module"
 
 
 def registered_model(root: Path) -> Path:
@@ -708,7 +593,7 @@ def model_copy(champion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def drawn_apart(champion: Path, model: str) -> torch.Tensor | str:
     with (
         mlflow_set_to(f"sqlite:///{champion / 'mlflow.db'}"),
-        drawing_apart(model, labels_for(3), 7) as drawn,
+        drawing_apart(model, [0, 1, 2], 7) as drawn,
     ):
         return drawn()
 

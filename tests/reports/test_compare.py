@@ -53,6 +53,8 @@ def better(run: dict[str, Any]) -> None:
     run["passport"]["generator_digest"] = "b" * 64
     row = next(row for row in run["metrics"] if row["key"] == "fid_judge")
     row["value"], row["low"], row["high"] = (row[key] - 100_000 for key in ("value", "low", "high"))
+    # Chance moves both alike, but for a little.
+    row["replicates"] = [each + n % 7 - 3 for n, each in enumerate(row["replicates"])]
     next(row for row in run["params"]["rows"] if row["key"] == "train.lr")["value"] = 0.125
 
 

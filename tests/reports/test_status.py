@@ -113,7 +113,6 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
     judged(first, "promoted", f"{EVIL} is the first champion.")
     text = screen(root)
     assert "version 1 · since " in text
-    assert "promote by " in text
     assert "conditional accuracy 0.991 · Fréchet distance 1.25" in text
     assert "never checked: `cgan reevaluate`" in text
     assert "[red]deconv[/red] run · FINISHED" in text

@@ -1,0 +1,90 @@
+"""A verdict with its reasons, checks and tables: one report as JSON, as Markdown and for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cgan.files import write_json, write_text
+from cgan.markdown import in_markdown, table
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Check:
+    """`value`, where known with its 95 % interval, against `limit`; `what` and `why` are plain words."""
+
+    name: str
+    what: str
+    value: float
+    limit: float
+    passed: bool
+    at_most: bool = False
+    interval: Interval | None = None
+    why: str = ""
+
+    def in_words(self) -> str:
+        if self.why:
+            return f"{self.what}: {self.why}"
+        interval = " (95 %: {:.4f} to {:.4f})".format(*self.interval) if self.interval else ""
+        expected = f"at {'most' if self.at_most else 'least'} {self.limit:.4g}"
+        return f"{self.what}: {self.value:.4f}{interval}, expected {expected}"
+
+
+def table_of(checks: Iterable[Check]) -> str:
+    """Checks as a table in Markdown."""
+    rows = [
+        (
+            check.what,
+            f"{check.value:.4f}",
+            "{:.4f} to {:.4f}".format(*check.interval) if check.interval else "",
+            f"{'≤' if check.at_most else '≥'} {check.limit:.4g}",
+            "passed" if check.passed else "failed",
+        )
+        for check in checks
+    ]
+    return table(("", "value", "95 % interval", "expected", ""), rows, 3)
+
+
+@dataclass
+class Report:
+    """`facts`: what the JSON file has besides. `sections`: tables in Markdown by their headings."""
+
+    title: str
+    verdict: str
+    summary: str
+    reasons: list[str]
+    time: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    sections: dict[str, str] = field(default_factory=dict)
+    footer: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        own = {key: getattr(self, key) for key in ("verdict", "summary", "reasons", "time")}
+        return own | self.facts
+
+    def body(self, picture: str = "") -> str:
+        """All but the title, in Markdown."""
+        parts = [in_markdown(self.summary), picture]
+        parts.append("\n".join(f"- {in_markdown(reason)}" for reason in self.reasons))
+        parts += [f"## {heading}\n\n{text}" for heading, text in self.sections.items()]
+        return "\n\n".join(part for part in [*parts, self.footer] if part) + "\n"
+
+    def write(self, json_path: Path, text_path: Path) -> None:
+        write_json(json_path, self.to_json())
+        write_text(text_path, f"# {self.title}: {self.verdict}\n\n{self.body()}")
+
+    def say(self, say: Callable[[str], None], text_path: Path) -> None:
+        """For a terminal."""
+        say(f"{self.verdict.upper()}: {self.summary}")
+        for reason in self.reasons:
+            say(f"  - {reason}")
+        say(f"  {text_path} has every number.")
+
+
+def as_dicts(rows: Iterable[Any]) -> list[dict[str, Any]]:
+    """Checks, or other data classes, as JSON has them."""
+    return [asdict(row) for row in rows]
