@@ -30,11 +30,11 @@ class Databases:
     prefect: str  # "": SQLite in Prefect's folder
     clients: str  # MLFLOW_TRACKING_URI of whoever records; "": that of the server of `make up`
 
-    def settings(self, name: str) -> dict[str, str]:
-        """What that server is told in its environment."""
-        if name == "mlflow":
-            return {BACKEND: self.mlflow} if is_shared() else {}
-        return {PREFECT_DATABASE: self.prefect} if self.prefect else {}
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the servers are told in their environment."""
+        mlflow = {BACKEND: self.mlflow} if is_shared() else {}
+        return mlflow | ({PREFECT_DATABASE: self.prefect} if self.prefect else {})
 
     def shown(self, name: str) -> str:
         """As it may be written down; "" for what is our own file."""
@@ -51,7 +51,7 @@ def databases_of(production: Production) -> Databases:
     """
     found = _by_environment(production.root)
     for name, variable in (("mlflow", BACKEND), ("prefect", PREFECT_DATABASE)):
-        known, wanted = production.known(name), found.shown(name)
+        known, wanted = production.known().get(name), found.shown(name)
         if known and known.database != wanted:
             raise CganError(
                 f"the {name} server was started on {known.database or 'SQLite'}, and the environment leads "
