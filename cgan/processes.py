@@ -27,6 +27,12 @@ def supervisor(root: Path) -> Iterator[Any]:
             transport.close()
 
 
+def has_supervisor(root: Path) -> bool:
+    with contextlib.suppress(OSError), supervisor(root) as keeper:
+        return bool(keeper.getPID())
+    return False
+
+
 def running(root: Path) -> dict[str, int]:
     """The number of each process that the supervisor keeps. Empty where none runs."""
     with contextlib.suppress(OSError), supervisor(root) as keeper:

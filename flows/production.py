@@ -53,7 +53,7 @@ def up(
         if not is_loopback(host) and not is_shared() and not is_server(store := store_uri(root)):
             # Runs on other machines can write to this server, but not to a folder here.
             os.environ[BACKEND] = store
-        databases = databases_of(production)
+        databases = databases_of(root)
         programs = _programs(production, databases, ports, host)
         site = programs["prefect"].site
         mlflow_page = programs["mlflow"].site if databases.mlflow else databases.clients
@@ -107,27 +107,16 @@ def _programs(
 
 
 def _who_else(programs: dict[str, Program]) -> list[str]:
-    """Lines about machines that can reach the servers."""
-    open_to_others = {
-        name: programs[name]
-        for name in PORTS
-        if name in programs and not is_loopback(programs[name].host)
-    }
-    if not open_to_others:
+    """A line about machines that can reach the servers."""
+    prefect = programs["prefect"]
+    if is_loopback(prefect.host):
         return []
+    host = socket.gethostname() if prefect.host in ANYWHERE else prefect.host
     asks = "asks for a password" if os.environ.get(PASSWORD) else "asks nobody for a password"
-    told = {
-        "prefect": f"Prefect {asks}, and runs what it is told on the worker's machine",
-        "mlflow": "MLflow asks nobody for a password",
-    }
-    words = ". ".join(told[name] for name in open_to_others)
-    by = [
-        f"{name} by http://{socket.gethostname()}:{place.port}"
-        for name, place in open_to_others.items()
-        if place.host in ANYWHERE
+    return [
+        f"others   can reach Prefect by http://{host}:{prefect.port}: it {asks}, and runs what it is told on "
+        "the worker's machine. MLflow asks nobody for a password: docs/security.md"
     ]
-    ways = f" ({', '.join(by)}, or an address of it)" if by else ""
-    return [f"others   can reach this machine's servers{ways}. {words}: docs/security.md"]
 
 
 def down(root: Path) -> list[str]:
@@ -184,7 +173,7 @@ def _register(production: Production, crons: dict[str, str | None]) -> None:
 
 
 def _schedule(production: Production) -> None:
-    """Plan the next runs now, and name them. The server would do so within a minute, and by its own names."""
+    """Plan the next runs now, by names of ours. The server would do so within a minute, by its own."""
     for name, deployment in production.deployments().items():
         if name in CRONS:
             production.api("POST", f"/deployments/{deployment['id']}/schedule", {})

@@ -23,7 +23,7 @@ import psutil
 from cgan import git
 from cgan.errors import CganError
 from cgan.files import write_json, write_text
-from cgan.processes import SOCKET, STATE, running, supervisor
+from cgan.processes import SOCKET, STATE, has_supervisor, running, supervisor
 from cgan.project import PRODUCTION, SCHEDULED_WORK
 from cgan.store.address import BACKEND, without_credentials
 from cgan.store.server import LOOPBACK, is_loopback, site_of
@@ -124,8 +124,6 @@ class Production:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    # Processes
-
     def known(self) -> dict[str, Program]:
         """The programs of the last start, until `make down`."""
         try:
@@ -172,16 +170,19 @@ class Production:
         }
 
     def supervise(self, programs: dict[str, Program], environment: dict[str, str]) -> None:
-        """Start the supervisor of these programs, and not yet them. Raises CganError if it has others."""
-        with contextlib.suppress(OSError), supervisor(self.root) as keeper:
-            keeper.getPID()
-            known = self.known()
-            for name in known.keys() | programs.keys():
-                if (found := known.get(name)) != programs.get(name):
-                    raise CganError(
-                        f"{self.root} runs already, with another {name} than you ask for now: "
-                        f"{found or 'none'}. End it first: make down."
-                    )
+        """Start the supervisor of these programs, and not yet them.
+
+        Raises CganError if it runs with others, or if a server was on another database before.
+        """
+        runs, known = has_supervisor(self.root), self.known()
+        for name in known.keys() | (programs.keys() if runs else ()):
+            before, now = known.get(name), programs.get(name)
+            if (runs and before != now) or (before and now and before.database != now.database):
+                raise CganError(
+                    f"{name} was started otherwise than you ask for now. Then: {before or 'not at all'}. "
+                    f"Now: {now or 'not at all'}. Ask for the same, or end the former: make down."
+                )
+        if runs:
             return
         shutil.rmtree(self.work, ignore_errors=True)
         git.clone_at(self.root, "HEAD", self.work)
@@ -211,23 +212,18 @@ class Production:
         while not answers():
             with supervisor(self.root) as keeper:
                 state = keeper.getProcessInfo(name)["statename"]
-                if state not in ("STARTING", "RUNNING") or time.monotonic() > deadline:
-                    if state == "BACKOFF":
-                        keeper.stopProcess(name)
-                    break
+                if state == "BACKOFF":
+                    keeper.stopProcess(name)
+            if state not in ("STARTING", "RUNNING") or time.monotonic() > deadline:
+                log = self.home / f"{name}.log"
+                words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
+                raise CganError("\n".join([f"{name} did not start. The end of {log}:", *words]))
             time.sleep(0.2)
-        else:
-            return
-        log = self.home / f"{name}.log"
-        last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:])
-        raise CganError(f"{name} did not start. The end of {log}:\n{last}")
 
     def start_server(self, name: str, path: str) -> None:
-        site = self.known()[name].site
-
         def answers() -> bool:
             with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"{site}{path}", timeout=2).is_success
+                return httpx.get(f"{self.known()[name].site}{path}", timeout=2).is_success
             return False
 
         self.start(name, answers)
@@ -250,8 +246,6 @@ class Production:
             itself.wait()
         (self.home / STATE).unlink(missing_ok=True)
         return list(found)
-
-    # Prefect
 
     def api(self, method: str, path: str, content: Any = None) -> Any:
         return ask_prefect(f"{self.url('prefect')}/api", method, path, content)

@@ -56,6 +56,7 @@ ENDED = ("COMPLETED", "FAILED")
 WORKER = "prefect.worker.name"  # Prefect's label of a run
 CUT_OFF_SINCE = timedelta(days=14)
 BURIED = "Its worker was killed, and its process is gone."
+WENT_BY = "No worker was there in time, and a later slot is run."
 AGAIN = "It was cut off with its worker; the new worker takes it up."
 
 
@@ -110,44 +111,40 @@ def start(production: Production, name: str, api_url: str) -> None:
 def take_up(api: Api, name: str, source: Path) -> None:
     """Schedule again the runs of the worker `name` that were cut off: of a schedule the latest, each once.
 
-    No slot is lost, and DVC goes on where it was. What was cut off twice is for a person.
+    DVC goes on where it was. What was cut off twice is for a person. Of the slots of a schedule that went by,
+    the last is run.
     """
     since = (datetime.now(UTC) - CUT_OFF_SINCE).isoformat()
     for deployment in api("POST", "/deployments/filter", {}):
-        question = {
-            "deployments": {"id": {"any_": [deployment["id"]]}},
-            # A slot that the limit cancelled counts as started.
-            "flow_runs": {
-                "state": {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}},
-                "expected_start_time": {"after_": since},
-            },
-            "sort": "START_TIME_DESC",
-            **({"limit": 1} if deployment["schedules"] else {}),
-        }
-        for run in api("POST", "/flow_runs/filter", question):
+
+        def runs(state: dict[str, Any], of: str = deployment["id"], **more: Any) -> Any:
+            flow_runs = {"state": state, "expected_start_time": {"after_": since}}
+            question = {"deployments": {"id": {"any_": [of]}}, "flow_runs": flow_runs, **more}
+            return api("POST", "/flow_runs/filter", question)
+
+        latest = {"limit": 1} if deployment["schedules"] else {}
+        # A slot that the limit cancelled counts as started.
+        began = {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}}
+        for run in runs(began, sort="START_TIME_DESC", **latest):
             taken_by = str((run["labels"] or {}).get(WORKER, ""))  # perhaps with other labels
             if run["state_type"] in ENDED or taken_by.partition(" (")[0] != name.partition(" (")[0]:
                 continue
             with sole_holder(source, run["id"]):  # its process has ended, or is about to
                 run = api("GET", f"/flow_runs/{run['id']}", None)
             if run["state_type"] in ON:
-                _set_state(api, run, "CRASHED", "Crashed", BURIED)
+                _set_state(api, run, type="CRASHED", name="Crashed", message=BURIED)
             elif run["state_type"] != "CRASHED":
                 continue
             if run["run_count"] <= 1:
-                when = {"scheduled_time": run["expected_start_time"]}  # before later slots
-                _set_state(api, run, "SCHEDULED", "AwaitingRetry", AGAIN, when)
+                due = {"scheduled_time": run["expected_start_time"]}  # before later slots
+                again = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": due}
+                _set_state(api, run, **again, message=AGAIN)
+        late = runs({"name": {"any_": ["Late"]}}, sort="EXPECTED_START_TIME_ASC")
+        for run in [run for run in late if run["auto_scheduled"]][:-1]:
+            _set_state(api, run, type="CANCELLED", name="Cancelled", message=WENT_BY)
 
 
-def _set_state(
-    api: Api,
-    run: dict[str, Any],
-    kind: str,
-    name: str,
-    message: str,
-    details: dict[str, Any] | None = None,
-) -> None:
-    state = {"type": kind, "name": name, "message": message, "state_details": details or {}}
+def _set_state(api: Api, run: dict[str, Any], **state: Any) -> None:
     api("POST", f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
 
 
@@ -161,13 +158,15 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
         labels = tuple(labels or labels_here())
         worker = Worker(_name(production, labels), labels, runs or runs_at_once())
         require(root)
-        environment = _environment(production)
-        production.supervise({"worker": worker.program(pages_of(_api_url()))}, environment)
-        start(production, worker.name, _api_url())
+        url, store = _api_url(), store_uri(root)
+        shown = without_credentials(store)
+        ours = {**production.settings(url), STORE: store, "CGAN_MLFLOW_PAGE": shown}
+        production.supervise({"worker": worker.program(url)}, {**os.environ, **ours})
+        start(production, worker.name, url)
         return [
-            f"worker   {worker.name}, in the pool {POOL} of {without_credentials(pages_of(_api_url()))}",
+            f"worker   {worker.name}, in the pool {POOL} of {without_credentials(url)}",
             f"takes    runs for {' and '.join(worker.labels)}, {worker.runs} at once",
-            f"store    {without_credentials(environment[STORE])}",
+            f"store    {shown}",
             f"log      {production.home / 'worker.log'}",
             "It ends with: make down",
         ]
@@ -209,15 +208,7 @@ def require(root: Path) -> None:
 def _api_url() -> str:
     """Of a server, the address of its pages will do."""
     url = os.environ.get("PREFECT_API_URL", "").strip().rstrip("/")
-    return url if not url or CLOUD in url or url.endswith("/api") else f"{url}/api"
-
-
-def pages_of(api_url: str) -> str:
-    """Where people look."""
-    if CLOUD not in api_url:
-        return api_url.removesuffix("/api")
-    host, _, workspace = api_url.partition("/api/accounts/")
-    return f"{host.replace('://api.', '://app.')}/account/{workspace.replace(CLOUD, '/workspace/')}"
+    return url if not url or "/api/" in f"{url}/" else f"{url}/api"
 
 
 def _fault_of_prefect() -> str | None:
@@ -250,26 +241,16 @@ def _fault_of_mlflow(root: Path) -> str | None:
             found = MlflowClient(uri).get_experiment_by_name(experiment)
         except Exception as error:  # whatever a store's client raises
             return f"{shown} gives no answer ({reason_of(error)})."
-    if not found and is_database(uri) and _is_folder(artifact_root(uri, root)):
+    files = found.artifact_location if found else is_database(uri) and artifact_root(uri, root)
+    if files and urlsplit(files).scheme in ("", "file"):
         return (
-            f"{shown} has no experiment `{experiment}` yet, and by a database's address this machine would "
-            f"make one whose files lie on its own disk. Set {STORE} to an MLflow server in front of the "
-            "database, e.g. http://host:5000, or MLFLOW_DEFAULT_ARTIFACT_ROOT to a bucket "
-            "(docs/production.md)."
-        )
-    if found and _is_folder(found.artifact_location):
-        return (
-            f"the experiment `{experiment}` of {shown} keeps its files in {found.artifact_location}, a "
-            "folder of another machine. Give `tracking.experiment` in params.yaml a new name, commit and "
-            "deploy it: the files of a new experiment go through the server (docs/workers.md)."
+            f"the experiment `{experiment}` of {shown} keeps its files in {files}, a folder of one machine. "
+            f"Set {STORE} to an MLflow server, and give `tracking.experiment` in params.yaml a new name: the "
+            "files of a new experiment go through the server (docs/workers.md)."
         )
     if found:
         require_files(uri, found)
     return None
-
-
-def _is_folder(location: str) -> bool:
-    return urlsplit(location).scheme in ("", "file")
 
 
 def _fault_of_remote() -> str | None:
@@ -286,14 +267,6 @@ def _fault_of_origin(root: Path) -> str | None:
     except git.GitError as error:
         return f"the remote `origin` of {root} does not answer: {error}"
     return None
-
-
-def _environment(production: Production) -> dict[str, str]:
-    """The engineer's, with Prefect's files in our folder."""
-    store = store_uri(production.root)
-    page = without_credentials(store)
-    ours = production.settings(_api_url())
-    return {**os.environ, **ours, STORE: store, "CGAN_MLFLOW_PAGE": page}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -100,11 +100,13 @@ def serve_ui(
         "MLFLOW_ARTIFACTS_DESTINATION": os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")
         or artifact_folder(uri, root).as_uri(),
         "MLFLOW_SERVE_ARTIFACTS": "true",
+        "PYTHONWARNINGS": "ignore",  # of one library about another
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
         **({} if host == LOOPBACK else _reachable_at(host, port)),
     }
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "cgan", "--workers", "1"]
+    command += ["--uvicorn-opts", "--log-level warning"]  # else a line for each request
     command += ["--host", host, "--port", str(port)]
     sys.stdout.write(f"MLflow: {site_of(host, port)} (Ctrl-C ends it)\n")
     sys.stdout.flush()
