@@ -122,7 +122,7 @@ def take_up(api: Api, name: str, source: Path) -> None:
             question = {"deployments": {"id": {"any_": [of]}}, "flow_runs": flow_runs, **more}
             return api("POST", "/flow_runs/filter", question)
 
-        latest = {"limit": 1} if deployment["schedules"] else {}
+        latest: dict[str, Any] = {"limit": 1} if deployment["schedules"] else {}
         # A slot that the limit cancelled counts as started.
         began = {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}}
         for run in runs(began, sort="START_TIME_DESC", **latest):
