@@ -11,7 +11,7 @@ from xmlrpc.client import ServerProxy
 from cgan.project import PRODUCTION
 
 SOCKET = "supervisor.sock"
-STATE = "state.json"  # the programs of the last start: how each was asked for
+STATE = "state.json"  # what was started, by name: command, host, port
 
 
 @contextlib.contextmanager
@@ -19,18 +19,10 @@ def supervisor(root: Path) -> Iterator[Any]:
     """Its XML-RPC interface. A call raises OSError where none runs."""
     from supervisor.xmlrpc import SupervisorTransport
 
-    with contextlib.chdir(root / PRODUCTION):  # a socket's path has 107 bytes at most
-        transport = SupervisorTransport(None, None, f"unix://{SOCKET}")
-        try:
-            yield ServerProxy("http://localhost", transport).supervisor
-        finally:
-            transport.close()
-
-
-def has_supervisor(root: Path) -> bool:
-    with contextlib.suppress(OSError), supervisor(root) as keeper:
-        return bool(keeper.getPID())
-    return False
+    transport = SupervisorTransport(None, None, f"unix://{SOCKET}")
+    # From inside the folder: a socket's path has 107 bytes at most.
+    with contextlib.chdir(root / PRODUCTION), ServerProxy("http://localhost", transport) as proxy:
+        yield proxy.supervisor
 
 
 def running(root: Path) -> dict[str, int]:

@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -23,10 +22,10 @@ import psutil
 from cgan import git
 from cgan.errors import CganError
 from cgan.files import write_json, write_text
-from cgan.processes import SOCKET, STATE, has_supervisor, running, supervisor
-from cgan.project import PRODUCTION, SCHEDULED_WORK
+from cgan.processes import SOCKET, STATE, running, supervisor
+from cgan.project import PRODUCTION
 from cgan.store.address import BACKEND, without_credentials
-from cgan.store.server import LOOPBACK, is_loopback, site_of
+from cgan.store.server import LOOPBACK, is_loopback, require_free, site_of
 from flows.checkout import SOURCE, run_in
 
 POOL = "cgan"  # of the process worker
@@ -113,7 +112,7 @@ class Production:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.home = root / PRODUCTION
-        self.work = root / SCHEDULED_WORK
+        self.work = self.home / "work"  # the clone whose code the worker imports
 
     @contextlib.contextmanager
     def one_at_a_time(self) -> Iterator[None]:
@@ -174,7 +173,9 @@ class Production:
 
         Raises CganError if it runs with others, or if a server was on another database before.
         """
-        runs, known = has_supervisor(self.root), self.known()
+        runs, known = False, self.known()
+        with contextlib.suppress(OSError), supervisor(self.root) as keeper:
+            runs = bool(keeper.getPID())
         for name in known.keys() | (programs.keys() if runs else ()):
             before, now = known.get(name), programs.get(name)
             if (runs and before != now) or (before and now and before.database != now.database):
@@ -207,7 +208,7 @@ class Production:
                 keeper.stopProcess(name)
             if not keeper.getProcessInfo(name)["pid"]:
                 if program.port:
-                    _refuse_taken_port(name, program.host, program.port)
+                    require_free(program.host, program.port, f"{name.upper()}_PORT=")
                 keeper.startProcess(name, False)
         while not answers():
             with supervisor(self.root) as keeper:
@@ -318,17 +319,3 @@ def end_temporary_server_with_us() -> None:
         )
         waiting.returncode = 0  # it outlives us: nobody is to be warned of that
         os.close(heard)
-
-
-def _refuse_taken_port(name: str, host: str, port: int) -> None:
-    family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            variable = f"{name.upper()}_PORT"
-            raise CganError(
-                f"port {port} for the {name} server cannot be had ({error.strerror}): another "
-                f"program listens there. End that, or take another: make up {variable}={port + 1}."
-            ) from None

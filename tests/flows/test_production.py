@@ -230,7 +230,7 @@ def test_a_port_of_somebody_else_s_is_refused_with_the_way_out(
         arguments = [f"--{server}-port={port}" for server, port in ports.items()]
         assert services.main(["up", *arguments]) == 1
         told = capsys.readouterr().err
-        assert re.search(rf"port {ports[name]} for the {name} server .* {name.upper()}_PORT=", told)
+        assert re.search(rf"port {ports[name]} cannot be used .* {name.upper()}_PORT=", told)
         assert Production(project).running() == {}
     services.down(project)
 
