@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 import re
@@ -100,6 +99,7 @@ def test_what_dies_is_started_again_and_down_ends_it(kept: Production) -> None:
     wait_until(lambda: kept.running().get("mlflow", first) != first)
     kept.start_server("mlflow", "/")
     found = kept.running()["mlflow"]
+    assert stat.S_IMODE(kept.home.stat().st_mode) == 0o700  # flow parameters, and logs
     assert services_of(kept.root) == {"mlflow": kept.url("mlflow")}, "by cgan status"
     assert services.down(kept.root) == ["Stopped: mlflow."]
     assert not psutil.pid_exists(found)
@@ -148,12 +148,6 @@ def test_a_server_that_ends_at_once_is_told_with_its_last_words(project: Path) -
                 production.start("prefect", lambda: False)
         finally:
             production.stop()
-
-
-def test_logs_and_flow_parameters_are_for_nobody_else(project: Path) -> None:
-    production = Production(project)
-    with production.one_at_a_time():
-        assert stat.S_IMODE(production.home.stat().st_mode) == 0o700
 
 
 def test_runs_that_were_cut_off_are_taken_up_once_and_others_left_alone(project: Path) -> None:
@@ -310,12 +304,6 @@ def test_make_hands_addresses_on_as_they_are(tmp_path: Path) -> None:
         subprocess.check_output(["make", "--silent", "worker", *told], cwd=ROOT, text=True)
         == address
     )
-
-
-def test_make_runs_modules_that_exist() -> None:
-    modules = set(re.findall(r"-m (flows\.\w+)", (ROOT / "Makefile").read_text()))
-    assert modules == {"flows.production", "flows.worker"}
-    assert all(importlib.util.find_spec(module) for module in modules)
 
 
 # All of it
