@@ -171,7 +171,8 @@ class Production:
     def supervise(self, programs: dict[str, Program], environment: dict[str, str]) -> None:
         """Start the supervisor of these programs, and not yet them.
 
-        Raises CganError if it runs with others, or if a server was on another database before.
+        Raises CganError if it runs with others, if a server was on another database before, or if a port is
+        taken.
         """
         runs, known = False, self.known()
         with contextlib.suppress(OSError), supervisor(self.root) as keeper:
@@ -185,6 +186,9 @@ class Production:
                 )
         if runs:
             return
+        for name, program in programs.items():
+            if program.port:
+                require_free(program.host, program.port, f"{name.upper()}_PORT=")
         shutil.rmtree(self.work, ignore_errors=True)
         git.clone_at(self.root, "HEAD", self.work)
         write_json(self.home / STATE, {name: asdict(each) for name, each in programs.items()})
@@ -199,16 +203,12 @@ class Production:
         run_in(self.home, *itself, environment=environment)
 
     def start(self, name: str, answers: Callable[[], bool]) -> None:
-        """Start a program if it does not run, and wait until it answers.
-
-        Raises CganError where its port is taken, and with its last words if it ends before."""
-        program, deadline = self.known()[name], time.monotonic() + START_S
+        """Start a program if it does not run, and wait until it answers. Raises CganError if it ends before."""
+        deadline = time.monotonic() + START_S
         with supervisor(self.root) as keeper:
             if keeper.getProcessInfo(name)["statename"] == "BACKOFF":
                 keeper.stopProcess(name)
             if not keeper.getProcessInfo(name)["pid"]:
-                if program.port:
-                    require_free(program.host, program.port, f"{name.upper()}_PORT=")
                 keeper.startProcess(name, False)
         while not answers():
             with supervisor(self.root) as keeper:

@@ -210,23 +210,16 @@ def test_a_worker_knows_no_password_of_a_database(
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])
 def test_a_port_of_somebody_else_s_is_refused_with_the_way_out(
-    project: Path,
-    name: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    project: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if name == "prefect":  # then MLflow's is not ours to start
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     ports = {"prefect": free_port(), "mlflow": free_port()}
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", ports[name]))
-        other.listen()
+    with socket.create_server(("127.0.0.1", ports[name])):
         arguments = [f"--{server}-port={port}" for server, port in ports.items()]
         assert services.main(["up", *arguments]) == 1
         told = capsys.readouterr().err
         assert re.search(rf"port {ports[name]} cannot be used .* {name.upper()}_PORT=", told)
-        assert Production(project).running() == {}
-    services.down(project)
+    assert services.down(project) == ["Nothing was running."]
+    assert Production(project).known() == {}, "the way out is open"
 
 
 def test_deploy_without_servers_says_how_to_start_them(
