@@ -203,7 +203,7 @@ class Production:
         run_in(self.home, *itself, environment=environment)
 
     def start(self, name: str, answers: Callable[[], bool]) -> None:
-        """Start a program if it does not run, and wait until it answers. Raises CganError if it ends before."""
+        """Start a program if it does not run, and wait until it answers. Raises CganError if it ends."""
         deadline = time.monotonic() + START_S
         with supervisor(self.root) as keeper:
             if keeper.getProcessInfo(name)["statename"] == "BACKOFF":

@@ -126,12 +126,11 @@ def take_up(api: Api, name: str, source: Path) -> None:
         # A slot that the limit cancelled counts as started.
         began = {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}}
         for run in runs(began, sort="START_TIME_DESC", **latest):
-            taken_by = str((run["labels"] or {}).get(WORKER, ""))  # perhaps with other labels
-            if run["state_type"] in ENDED or taken_by.partition(" (")[0] != name.partition(" (")[0]:
+            if run["state_type"] in ENDED or not _took(name, run):
                 continue
             with sole_holder(source, run["id"]):  # its process has ended, or is about to
                 run = api("GET", f"/flow_runs/{run['id']}", None)
-            if run["state_type"] in ON:
+            if run["state_type"] in ON and _took(name, run):  # and no other worker since
                 _set_state(api, run, type="CRASHED", name="Crashed", message=BURIED)
             elif run["state_type"] != "CRASHED":
                 continue
@@ -142,6 +141,12 @@ def take_up(api: Api, name: str, source: Path) -> None:
         late = runs({"name": {"any_": ["Late"]}}, sort="EXPECTED_START_TIME_ASC")
         for run in [run for run in late if run["auto_scheduled"]][:-1]:
             _set_state(api, run, type="CANCELLED", name="Cancelled", message=WENT_BY)
+
+
+def _took(name: str, run: dict[str, Any]) -> bool:
+    """Did the worker of this name take the run up last, perhaps with other labels?"""
+    taken_by = str((run["labels"] or {}).get(WORKER, ""))
+    return taken_by.partition(" (")[0] == name.partition(" (")[0]
 
 
 def _set_state(api: Api, run: dict[str, Any], **state: Any) -> None:

@@ -157,7 +157,8 @@ def test_runs_that_were_cut_off_are_taken_up_once_and_others_left_alone(project:
         "crashed": ("CRASHED", 1, mine),
         "twice": ("RUNNING", 2, mine),
         "completed": ("COMPLETED", 1, mine),
-        "theirs": ("RUNNING", 1, others),  # a sweep scheduled it again meanwhile
+        "theirs": ("RUNNING", 1, others),
+        "taken": ("RUNNING", 1, mine),  # a sweep schedules it again meanwhile, and they take it
         "unknown": ("RUNNING", 1, None),
     }
     found = {
@@ -180,7 +181,8 @@ def test_runs_that_were_cut_off_are_taken_up_once_and_others_left_alone(project:
         if path == "/deployments/filter":
             return [{"id": "nightly", "schedules": []}]
         if method == "GET":
-            return found[path.split("/")[2]]
+            run = found[path.split("/")[2]]
+            return run | ({"labels": {worker.WORKER: others}} if run["id"] == "taken" else {})
         return late if "name" in content.get("flow_runs", {}).get("state", ()) else found.values()
 
     worker.take_up(api, "here-3f2a (cpu)", project)

@@ -221,32 +221,19 @@ def set_up(hosts: Hosts) -> Callable[[], None]:
     folder = hosts.folder
     ends = contextlib.ExitStack()
 
-    def ip(*arguments: str) -> None:
-        subprocess.run(["ip", *arguments], check=True)
+    def ip(words: str) -> None:
+        subprocess.run(["ip", *words.split()], check=True)
 
     for host in "ab":
-        ip("netns", "add", f"cgan-{host}")
-        ends.callback(ip, "netns", "del", f"cgan-{host}")
-        ip("-n", f"cgan-{host}", "link", "set", "lo", "up")
+        ip(f"netns add cgan-{host}")
+        ends.callback(ip, f"netns del cgan-{host}")
+        ip(f"-n cgan-{host} link set lo up")
         (folder / host / "home/.ssh").mkdir(parents=True, mode=0o700)
         (folder / host / "tmp").mkdir()
-    ip(
-        "link",
-        "add",
-        "cg-a",
-        "netns",
-        "cgan-a",
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "cg-b",
-        "netns",
-        "cgan-b",
-    )
+    ip("link add cg-a netns cgan-a type veth peer name cg-b netns cgan-b")
     for host, address in {"a": A, "b": B}.items():
-        ip("-n", f"cgan-{host}", "addr", "add", f"{address}/24", "dev", f"cg-{host}")
-        ip("-n", f"cgan-{host}", "link", "set", f"cg-{host}", "up")
+        ip(f"-n cgan-{host} addr add {address}/24 dev cg-{host}")
+        ip(f"-n cgan-{host} link set cg-{host} up")
 
     sshd = folder / "a/sshd"
     sshd.mkdir()
@@ -271,18 +258,11 @@ def set_up(hosts: Hosts) -> Callable[[], None]:
     (data / "password").write_text("secret")
     (data / "password").chmod(0o644)
 
+    as_nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+
     def postgres(program: str, *arguments: str) -> None:
-        as_nobody = [
-            "setpriv",
-            "--reuid=nobody",
-            "--regid=nogroup",
-            "--clear-groups",
-            "env",
-            "LC_ALL=C",
-        ]
-        command = hosts.command(
-            "a", *as_nobody, "PGPASSWORD=secret", PROGRAMS / program, *arguments
-        )
+        environment = ["env", "LC_ALL=C", "PGPASSWORD=secret"]
+        command = hosts.command("a", *as_nobody, *environment, PROGRAMS / program, *arguments)
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert done.returncode == 0, done.stdout
 
@@ -290,11 +270,7 @@ def set_up(hosts: Hosts) -> Callable[[], None]:
     makes = ["-U", "cgan", "-N", "-E", "UTF8", "--auth=scram-sha-256", f"--pwfile={data}/password"]
     postgres("initdb", "-D", f"{data}/data", *makes)
     subprocess.run(
-        hosts.command(
-            "a",
-            *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"),
-            *(PROGRAMS / "pg_ctl", "start", *start),
-        ),
+        hosts.command("a", *as_nobody, PROGRAMS / "pg_ctl", "start", *start),
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
