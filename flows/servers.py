@@ -58,6 +58,7 @@ file={HERE}{SOCKET}
 [supervisord]
 logfile=supervisord.log
 pidfile=supervisord.pid
+umask={{:03o}}
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
@@ -192,7 +193,8 @@ class Production:
         shutil.rmtree(self.work, ignore_errors=True)
         git.clone_at(self.root, "HEAD", self.work)
         write_json(self.home / STATE, {name: asdict(each) for name, each in programs.items()})
-        sections = [SUPERVISOR]
+        os.umask(mask := os.umask(0))  # the supervisor would have one of its own
+        sections = [SUPERVISOR.format(mask)]
         for name, program in programs.items():
             command = shlex.join([Path(sys.executable).name, "-m", *program.command])
             # A worker's code is what is committed, not the engineer's edits.
