@@ -134,7 +134,7 @@ worker: $(READY) ## Join the pool of a Prefect server elsewhere (PREFECT_API_URL
 deploy: $(READY) ## Schedule the commit of HEAD in a clone of its own (NIGHTLY="0 2 * * *" WEEKLY="0 5 * * 1")
 	@python -m flows.production deploy $(if $(NIGHTLY),--nightly "$(NIGHTLY)") $(if $(WEEKLY),--weekly "$(WEEKLY)")
 
-down: $(READY) ## Stop what `make up` started; the next `make up` runs again what was cut off
+down: $(READY) ## Stop what `make up` or `make worker` started; the next one runs again what was cut off
 	@python -m flows.production down
 
 clean: ## Remove caches and build leftovers; data, models and runs stay

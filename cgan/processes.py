@@ -1,31 +1,32 @@
-"""Processes that an earlier command started and wrote down: a number, and when it began."""
+"""The supervisor of `make up` and `make worker`, which keeps this project's processes running."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from xmlrpc.client import ServerProxy
 
-import psutil
+from cgan.project import PRODUCTION
 
-
-def started_at(process: psutil.Process) -> float:
-    """When it began, in seconds since the machine's start: when the clock is set, that stays the same.
-
-    Where there is no /proc, in seconds since 1970, which the kernel keeps then."""
-    try:
-        words = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return process.create_time()
-    return int(words.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+SOCKET = "supervisor.sock"
+STATE = "state.json"  # what was started, by name: command, host, port
 
 
-def find_process(pid: int, started: float) -> psutil.Process | None:
-    """The process that was written down, if it is still alive: a later one may have got its number."""
-    with contextlib.suppress(psutil.Error):
-        found = psutil.Process(pid)
-        # An older version wrote down the time since 1970.
-        times = (started_at(found), found.create_time())
-        if found.status() != psutil.STATUS_ZOMBIE and any(abs(t - started) < 0.01 for t in times):
-            return found
-    return None
+@contextlib.contextmanager
+def supervisor(root: Path) -> Iterator[Any]:
+    """Its XML-RPC interface. A call raises OSError where none runs."""
+    from supervisor.xmlrpc import SupervisorTransport
+
+    transport = SupervisorTransport(None, None, f"unix://{SOCKET}")
+    # From inside the folder: a socket's path has 107 bytes at most.
+    with contextlib.chdir(root / PRODUCTION), ServerProxy("http://localhost", transport) as proxy:
+        yield proxy.supervisor
+
+
+def running(root: Path) -> dict[str, int]:
+    """The number of each process that the supervisor keeps. Empty where none runs."""
+    with contextlib.suppress(OSError), supervisor(root) as keeper:
+        return {each["name"]: each["pid"] for each in keeper.getAllProcessInfo() if each["pid"]}
+    return {}

@@ -50,7 +50,6 @@ RUN_PAGE = Path("reports/run.html")
 FIRST_LOOK = "A first look"
 AT_THE_END, BY_STEP = f"{FIRST_LOOK}/at the end", f"{FIRST_LOOK}/by step"
 PRODUCTION = Path(".cgan/production")  # of `make up` and `make deploy`
-SCHEDULED_WORK = PRODUCTION / "work"  # the clone whose code the worker imports
 
 
 def project_root() -> Path:

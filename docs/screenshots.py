@@ -31,6 +31,7 @@ from rich.console import Console
 
 from cgan.params.reading import load_params
 from cgan.reports.status import status
+from cgan.reports.status_sources import services
 from flows.servers import AT_HOME
 
 IMAGES = Path(__file__).parent / "images"
@@ -94,8 +95,7 @@ def visit(page: Page, address: str, patience_ms: int = 4000) -> None:
 
 def production_pages(page: Page) -> None:
     """The morning's pages, from the servers that `make up` started in the working directory."""
-    known = json.loads(Path(".cgan/production/prefect.json").read_text(encoding="utf-8"))
-    site = f"http://127.0.0.1:{known['port']}"
+    site = services(Path.cwd())["prefect"]
     judged = {"name": {"any_": ["Promoted", "Blocked"]}}
     question = {"sort": "START_TIME_DESC", "flow_runs": {"state": judged}, "limit": 1}
     run = post(f"{site}/api/flow_runs/filter", question)[0]

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from cgan.errors import CganError
 from cgan.store.address import (
     BACKEND,
     STORE,
@@ -19,7 +18,7 @@ from cgan.store.address import (
     without_credentials,
 )
 from cgan.store.database import require_database
-from flows.servers import FORMER_NAME, PREFECT_DATABASE, Production
+from flows.servers import FORMER_NAME, PREFECT_DATABASE
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,11 @@ class Databases:
     prefect: str  # "": SQLite in Prefect's folder
     clients: str  # MLFLOW_TRACKING_URI of whoever records; "": that of the server of `make up`
 
-    def settings(self, name: str) -> dict[str, str]:
-        """What that server is told in its environment."""
-        if name == "mlflow":
-            return {BACKEND: self.mlflow} if is_shared() else {}
-        return {PREFECT_DATABASE: self.prefect} if self.prefect else {}
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the servers are told in their environment."""
+        mlflow = {BACKEND: self.mlflow} if is_shared() else {}
+        return mlflow | ({PREFECT_DATABASE: self.prefect} if self.prefect else {})
 
     def shown(self, name: str) -> str:
         """As it may be written down; "" for what is our own file."""
@@ -43,30 +42,15 @@ class Databases:
         return without_credentials(self.mlflow) if is_shared() or is_database(self.mlflow) else ""
 
 
-def databases_of(production: Production) -> Databases:
+def databases_of(root: Path) -> Databases:
     """By MLFLOW_BACKEND_STORE_URI, MLFLOW_TRACKING_URI and PREFECT_SERVER_DATABASE_CONNECTION_URL.
 
-    Raises CganError for what is no store, for a database that cannot be used now, and for another than
-    that of a server which an earlier `up` started.
+    Raises CganError for what is no store, and for a database that cannot be used now.
     """
-    found = _by_environment(production.root)
-    for name, variable in (("mlflow", BACKEND), ("prefect", PREFECT_DATABASE)):
-        known, wanted = production.known(name), found.shown(name)
-        if known and known.database != wanted:
-            raise CganError(
-                f"the {name} server was started on {known.database or 'SQLite'}, and the environment leads "
-                f"to {wanted or 'SQLite'} now. Set {variable} as it was then, or `make down` first."
-            )
-    require_database(found.mlflow, BACKEND if is_shared() else STORE)
-    require_database(found.prefect, PREFECT_DATABASE)
-    return found
-
-
-def _by_environment(root: Path) -> Databases:
     given = os.environ.get(PREFECT_DATABASE) or os.environ.get(FORMER_NAME) or ""
     prefect = with_driver(given.strip(), "asyncpg")
-    if is_shared():
-        clients = store_uri(root) if os.environ.get(STORE, "").strip() else ""
-        return Databases(served_store(root), prefect, clients if is_server(clients) else "")
-    uri = store_uri(root)
-    return Databases("" if is_server(uri) else uri, prefect, uri)
+    clients = store_uri(root) if os.environ.get(STORE, "").strip() or not is_shared() else ""
+    mlflow = served_store(root) if is_shared() or not is_server(clients) else ""
+    require_database(mlflow, BACKEND if is_shared() else STORE)
+    require_database(prefect, PREFECT_DATABASE)
+    return Databases(mlflow, prefect, "" if is_shared() and not is_server(clients) else clients)

@@ -179,7 +179,7 @@ def record() -> State[Any]:
         record_numbers(_relay)
     except CganError as error:
         return _failed(error)
-    return Completed(message="The numbers are on the run's page.")
+    return Completed()
 
 
 @task(name="reevaluate", task_run_name="reevaluate", cache_policy=NO_CACHE, persist_result=False)

@@ -4,7 +4,7 @@
     python -m flows.production deploy [--nightly "0 2 * * *"] [--weekly "0 5 * * 1"]
     python -m flows.production down
 
-Prefect's server and worker and MLflow's server run on loopback or `--host`, in sessions of their own, with
+A supervisor keeps Prefect's server and worker and MLflow's server running, on loopback or `--host`, with
 their state under `.cgan/production`, unless the environment names databases: that folder may be deleted when
 they are down, and only the history of Prefect's runs is lost. Each run works in a checkout of the deployed
 commit, never in your tree. All three commands may be repeated, also when a former one was cut off. See
@@ -20,9 +20,9 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import yaml
 
 from cgan import git
@@ -36,7 +36,7 @@ from flows import worker
 from flows.checkout import run_in
 from flows.databases import Databases, databases_of
 from flows.names import name_slots
-from flows.servers import PASSWORD, POOL, Process, Production, end_family, top_folder
+from flows.servers import PASSWORD, POOL, Production, Program, top_folder
 
 PORTS = {"prefect": 4200, "mlflow": 5000}
 CRONS = ("nightly", "weekly")  # the deployments on a schedule
@@ -53,22 +53,24 @@ def up(
         if not is_loopback(host) and not is_shared() and not is_server(store := store_uri(root)):
             # Runs on other machines can write to this server, but not to a folder here.
             os.environ[BACKEND] = store
-        databases = databases_of(production)
-        environment = _start_servers(production, databases, ports, host)
-        mlflow_page = production.url("mlflow") if databases.mlflow else databases.clients
+        databases = databases_of(root)
+        programs = _programs(production, databases, ports, host)
+        site = programs["prefect"].site
+        mlflow_page = programs["mlflow"].site if databases.mlflow else databases.clients
         tracking = databases.clients or mlflow_page
-        again: list[str] = []
-        site = production.url("prefect")
-        if running := production.running("worker"):
-            worker.require_same(running, environment)
-        else:
-            # `default` is the queue of what runs on a schedule.
-            own = worker.Worker(POOL, ("default", *worker.labels_here()), worker.runs_at_once() + 1)
-            again = worker.revive(production, own, environment)
-            worker.start(production, own, {**environment, STORE: tracking}, mlflow_page)
-        running = production.running("worker")
-        process = running.find() if running else None
-        told = bool(process and process.environ().get("CGAN_WEBHOOK_URL"))
+        environment = {
+            **production.environment(programs["prefect"]),
+            **databases.settings,
+            STORE: tracking,
+            "CGAN_MLFLOW_PAGE": without_credentials(mlflow_page),
+        }
+        production.supervise(programs, environment)
+        if databases.mlflow:
+            production.start_server("mlflow", "/health")
+        production.start_server("prefect", "/api/health")
+        worker.start(production, POOL, environment["PREFECT_API_URL"])
+        process = psutil.Process(production.running()["worker"])
+        told = "CGAN_WEBHOOK_URL" in process.environ()
         export = f"  (export MLFLOW_TRACKING_URI={without_credentials(tracking)})"
         lines = [
             f"Prefect  {site}  (export PREFECT_API_URL={site}/api)",
@@ -76,70 +78,52 @@ def up(
             f"worker   pool {POOL}; each run in a checkout in {home(root)}",
             f"notices  {'to CGAN_WEBHOOK_URL' if told else NO_NOTICES}",
             f"logs     {production.home}/*.log",
-            *_who_else(production),
-            *again,
+            *_who_else(programs),
         ]
         if "nightly" not in production.deployments():
             lines.append("Nothing is deployed yet: make deploy")
         return lines
 
 
-def _start_servers(
+def _programs(
     production: Production, databases: Databases, ports: dict[str, int | None], host: str
-) -> dict[str, str]:
-    """Returns the environment of whoever asks them."""
-    places = {
-        # A killed server comes back where its worker looks for it.
-        name: production.known(name) or Process(0, 0, ports[name] or default, host)
-        for name, default in PORTS.items()
-    }
-    environment = production.environment(places["prefect"])
+) -> dict[str, Program]:
+    known, running = production.known(), production.running()
+    programs = {}
     commands = {"prefect": ["prefect", "server", "start"]}
     if databases.mlflow:
-        commands = {"mlflow": ["cgan.cli", "ui", "--allow-remote"], **commands}
+        commands["mlflow"] = ["cgan.cli", "ui", "--allow-remote"]
     for name, command in commands.items():
-        place = replace(places[name], database=databases.shown(name))
-        if not production.running(name):
-            command += ["--host", place.host, "--port", str(place.port)]
-            production.start(name, command, {**environment, **databases.settings(name)}, place)
-    for name in reversed(commands):
-        production.wait_for(name, {"prefect": "/api/health", "mlflow": "/health"}[name])
-    return environment
+        # A server comes back where its worker looks for it.
+        before = known.get(name, Program([], host=host, port=PORTS[name]))
+        port = (not running and ports[name]) or before.port
+        command += ["--host", before.host, "--port", str(port)]
+        programs[name] = Program(
+            command, host=before.host, port=port, database=databases.shown(name)
+        )
+    # `default` is the queue of what runs on a schedule.
+    own = worker.Worker(POOL, ("default", *worker.labels_here()), worker.runs_at_once() + 1)
+    return {**programs, "worker": own.program(programs["prefect"].site)}
 
 
-def _who_else(production: Production) -> list[str]:
-    """Lines about machines that can reach the servers."""
-    open_to_others = [
-        name
-        for name in PORTS
-        if (place := production.running(name)) and not is_loopback(place.host)
-    ]
-    if not open_to_others:
+def _who_else(programs: dict[str, Program]) -> list[str]:
+    """A line about machines that can reach the servers."""
+    prefect = programs["prefect"]
+    if is_loopback(prefect.host):
         return []
+    host = socket.gethostname() if prefect.host in ANYWHERE else prefect.host
     asks = "asks for a password" if os.environ.get(PASSWORD) else "asks nobody for a password"
-    told = {
-        "prefect": f"Prefect {asks}, and runs what it is told on the worker's machine",
-        "mlflow": "MLflow asks nobody for a password",
-    }
-    words = ". ".join(told[name] for name in open_to_others)
-    by = [
-        f"{name} by http://{socket.gethostname()}:{place.port}"
-        for name in open_to_others
-        if (place := production.running(name)) and place.host in ANYWHERE
+    return [
+        f"others   can reach Prefect by http://{host}:{prefect.port}: it {asks}, and runs what it is told on "
+        "the worker's machine. MLflow asks nobody for a password: docs/security.md"
     ]
-    ways = f" ({', '.join(by)}, or an address of it)" if by else ""
-    return [f"others   can reach this machine's servers{ways}. {words}: docs/security.md"]
 
 
 def down(root: Path) -> list[str]:
-    """Stop what `up` started, the worker first: its run saves a checkpoint and ends as Crashed."""
+    """Stop what `up` or `join` started: a run saves a checkpoint and ends as Crashed."""
     production = Production(root)
     with production.one_at_a_time():
-        # Prefect's worker kills its runs when it is told to stop. Told themselves, they end in order.
-        running = production.running("worker")
-        if found := running.find() if running else None:
-            end_family(found.children())
-        stopped = [name for name in ("worker", "prefect", "mlflow") if production.stop(name)]
+        stopped = production.stop()
     return [f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running."]
 
 
@@ -148,14 +132,12 @@ def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
     production = Production(root)
     with production.one_at_a_time():
         elsewhere = os.environ.get("PREFECT_API_URL")
-        if elsewhere and not production.running("prefect"):
+        if elsewhere and "prefect" not in production.running():
             raise CganError(
                 f"make deploy is for the servers of make up, which don't run here. For the server at "
                 f"{without_credentials(elsewhere)}: prefect deploy --all, see docs/elsewhere.md."
             )
         site = production.url("prefect")
-        if not production.has_pool:
-            raise CganError("the worker has never run. Start it: make up.")
         _register(production, crons)
         _schedule(production)
         commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
@@ -171,8 +153,6 @@ def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
 
 
 def _register(production: Production, crons: dict[str, str | None]) -> None:
-    server = production.running("prefect")
-    assert server
     with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
         clone = Path(temporary) / "clone"
         git.clone_at(production.root, "HEAD", clone)
@@ -184,7 +164,8 @@ def _register(production: Production, crons: dict[str, str | None]) -> None:
         write_text(edited, yaml.safe_dump(file))
         command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
         command += ["--prefect-file", str(edited)]
-        environment = {**production.environment(server), "PYTHONPATH": str(clone)}
+        environment = production.environment(production.known()["prefect"])
+        environment["PYTHONPATH"] = str(clone)
         run_in(clone, *command, environment=environment)
     with contextlib.suppress(CganError):  # it is there
         limit = {"name": "gate", "limit": 1, "active": True}  # on whichever machine
@@ -192,7 +173,7 @@ def _register(production: Production, crons: dict[str, str | None]) -> None:
 
 
 def _schedule(production: Production) -> None:
-    """Plan the next runs now, and name them. The server would do so within a minute, and by its own names."""
+    """Plan the next runs now, by names of ours. The server would do so within a minute, by its own."""
     for name, deployment in production.deployments().items():
         if name in CRONS:
             production.api("POST", f"/deployments/{deployment['id']}/schedule", {})

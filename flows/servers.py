@@ -1,4 +1,4 @@
-"""What production consists of on this machine: its processes, its folder, and Prefect's API."""
+"""What production consists of on this machine: its folder, its supervisor, and Prefect's API."""
 
 from __future__ import annotations
 
@@ -6,29 +6,32 @@ import contextlib
 import fcntl
 import json
 import os
-import socket
+import shlex
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+from cgan import git
 from cgan.errors import CganError
-from cgan.files import write_json
-from cgan.processes import find_process, started_at
-from cgan.project import PRODUCTION, SCHEDULED_WORK
+from cgan.files import write_json, write_text
+from cgan.processes import SOCKET, STATE, running, supervisor
+from cgan.project import PRODUCTION
 from cgan.store.address import BACKEND, without_credentials
-from cgan.store.server import LOOPBACK, is_loopback, site_of
+from cgan.store.server import LOOPBACK, is_loopback, require_free, site_of
+from flows.checkout import SOURCE, run_in
 
 POOL = "cgan"  # of the process worker
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 START_S = 120.0
-STOP_S = 60.0  # a run has 20 s for a checkpoint, and Prefect some to record the end
+STOP_S = 60  # a run has 20 s for a checkpoint, and Prefect some to record the end
 AT_HOME = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -45,6 +48,37 @@ PREFECT_DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"  # that Prefect's server asks for
 FORMER_NAME = "PREFECT_API_DATABASE_CONNECTION_URL"  # Prefect's own for it, until version 3
 SERVERS_ONLY = (BACKEND, PREFECT_DATABASE, FORMER_NAME)
+# The supervisor makes an absolute path of its socket's, which has 107 bytes at most: this one stays short.
+HERE = "/proc/self/cwd/" if Path("/proc/self/cwd").exists() else ""
+# No password: they are in the environment.
+SUPERVISOR = f"""\
+[unix_http_server]
+file={HERE}{SOCKET}
+
+[supervisord]
+logfile=supervisord.log
+pidfile=supervisord.pid
+umask={{:03o}}
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl=unix://{HERE}{SOCKET}
+"""
+PROGRAM = f"""
+[program:{{}}]
+command={{}}
+directory={{}}
+autostart=false
+autorestart=true
+startsecs=10
+startretries=1000
+stopwaitsecs={STOP_S}
+killasgroup=true
+redirect_stderr=true
+stdout_logfile=%(program_name)s.log
+"""
 
 
 def top_folder() -> Path:
@@ -55,34 +89,22 @@ def top_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Process:
-    """A process that we started. Its start time tells it from a later one with the same number."""
+class Program:
+    """What the supervisor keeps running: `python -m` with these words."""
 
-    pid: int
-    started: float
-    port: int | None
-    host: str = LOOPBACK  # on which it listens
+    command: list[str]
+    server: str = ""  # that a worker asks
+    host: str = LOOPBACK  # where a server listens
+    port: int | None = None
     database: str = ""  # of a server, unless it is its own sqlite file; without a password
 
     @property
     def site(self) -> str:
-        """Where it is asked from this machine."""
+        """Where a server is asked from this machine."""
         return site_of(self.host, self.port)
 
-    def find(self) -> psutil.Process | None:
-        return find_process(self.pid, self.started)
-
-    def leftovers(self) -> list[psutil.Process]:
-        """The children of a leader that was killed: a server's, that keep its port."""
-        if psutil.pid_exists(self.pid):
-            return []  # the number is somebody else's, and so would be the group
-        return [process for process in psutil.process_iter() if _group_of(process) == self.pid]
-
-
-def _group_of(process: psutil.Process) -> int | None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        return os.getpgid(process.pid)
-    return None
+    def __str__(self) -> str:
+        return f"`{shlex.join(self.command)}`, {self.server or self.database or 'SQLite'}"
 
 
 class Production:
@@ -91,7 +113,7 @@ class Production:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.home = root / PRODUCTION
-        self.work = root / SCHEDULED_WORK
+        self.work = self.home / "work"  # the clone whose code the worker imports
 
     @contextlib.contextmanager
     def one_at_a_time(self) -> Iterator[None]:
@@ -102,26 +124,24 @@ class Production:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    # Processes
-
-    def known(self, name: str) -> Process | None:
-        """What an earlier `up` started under this name, alive or not."""
+    def known(self) -> dict[str, Program]:
+        """The programs of the last start, until `make down`."""
         try:
-            return Process(**json.loads((self.home / f"{name}.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
+            state = json.loads((self.home / STATE).read_text(encoding="utf-8"))
+            return {name: Program(**program) for name, program in state.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
 
-    def running(self, name: str) -> Process | None:
-        known = self.known(name)
-        return known if known and known.find() else None
+    def running(self) -> dict[str, int]:
+        return running(self.root)
 
     def url(self, name: str) -> str:
         """Raises CganError when that server does not run."""
-        if not (process := self.running(name)):
+        if name not in self.running():
             raise CganError(f"the {name} server of this project does not run. Start it: make up.")
-        return process.site
+        return self.known()[name].site
 
-    def environment(self, prefect: Process) -> dict[str, str]:
+    def environment(self, prefect: Program) -> dict[str, str]:
         """Of every process here; `prefect`: the server, running or to be."""
         left_out = FOREIGN + SERVERS_ONLY
         kept = {key: value for key, value in os.environ.items() if key not in left_out}
@@ -132,81 +152,109 @@ class Production:
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect.site,
             **({} if is_loopback(prefect.host) else {"PREFECT_SERVER_UI_API_URL": "/api"}),
             **kept,
-            **AT_HOME,
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-            "PREFECT_HOME": str(self.home / "prefect"),
-            "PREFECT_API_URL": f"{prefect.site}/api",
+            **self.settings(f"{prefect.site}/api"),
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
             # In memory, a server that is started again would end the run that holds the slot.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
-            "PYTHONUNBUFFERED": "1",
         }
 
-    def start(
-        self,
-        name: str,
-        command: list[str],
-        environment: dict[str, str],
-        place: Process | None = None,
-    ) -> None:
-        """Start a process; `place`: where a server listens, and its database."""
-        place = place or Process(0, 0, None)
-        self.stop(name)
-        if place.port:
-            _refuse_taken_port(name, place.host, place.port)
-        log = self.home / f"{name}.log"
-        if log.exists():
-            log.replace(log.with_suffix(".log.1"))
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=self.root,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        started = started_at(psutil.Process(process.pid))
-        process.returncode = 0  # it outlives us: nobody is to be warned of that
-        known = replace(place, pid=process.pid, started=started)
-        write_json(self.home / f"{name}.json", asdict(known))
+    def settings(self, api_url: str) -> dict[str, str]:
+        """Of ours, whichever server a worker asks."""
+        return {
+            **AT_HOME,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PREFECT_HOME": str(self.home / "prefect"),
+            "PREFECT_API_URL": api_url,
+            "PYTHONUNBUFFERED": "1",
+            SOURCE: str(self.root),
+        }
 
-    def wait_for(self, name: str, path: str) -> None:
-        """Until a server answers. Raises CganError with its last words if it ends before."""
+    def supervise(self, programs: dict[str, Program], environment: dict[str, str]) -> None:
+        """Start the supervisor of these programs, and not yet them.
+
+        Raises CganError if it runs with others, if a server was on another database before, or if a port is
+        taken.
+        """
+        runs, known = False, self.known()
+        with contextlib.suppress(OSError), supervisor(self.root) as keeper:
+            runs = bool(keeper.getPID())
+        for name in known.keys() | (programs.keys() if runs else ()):
+            before, now = known.get(name), programs.get(name)
+            if (runs and before != now) or (before and now and before.database != now.database):
+                raise CganError(
+                    f"{name} was started otherwise than you ask for now. Then: {before or 'not at all'}. "
+                    f"Now: {now or 'not at all'}. Ask for the same, or end the former: make down."
+                )
+        if runs:
+            return
+        for name, program in programs.items():
+            if program.port:
+                require_free(program.host, program.port, f"{name.upper()}_PORT=")
+        shutil.rmtree(self.work, ignore_errors=True)
+        git.clone_at(self.root, "HEAD", self.work)
+        write_json(self.home / STATE, {name: asdict(each) for name, each in programs.items()})
+        os.umask(mask := os.umask(0))  # the supervisor would have one of its own
+        sections = [SUPERVISOR.format(mask)]
+        for name, program in programs.items():
+            command = shlex.join([Path(sys.executable).name, "-m", *program.command])
+            # A worker's code is what is committed, not the engineer's edits.
+            folder = "../.." if program.port else self.work.name
+            sections.append(PROGRAM.format(name, command.replace("%", "%%"), folder))
+        write_text(self.home / "supervisord.conf", "".join(sections))
+        itself = [sys.executable, "-m", "supervisor.supervisord", "-c", "supervisord.conf"]
+        run_in(self.home, *itself, environment=environment)
+
+    def start(self, name: str, answers: Callable[[], bool]) -> None:
+        """Start a program if it does not run, and wait until it answers. Raises CganError if it ends."""
         deadline = time.monotonic() + START_S
-        while process := self.running(name):
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{process.site}{path}", timeout=2).is_success:
-                    return
-            if time.monotonic() > deadline:
-                raise CganError(f"the {name} server does not answer; see {self.home / name}.log.")
+        with supervisor(self.root) as keeper:
+            if keeper.getProcessInfo(name)["statename"] == "BACKOFF":
+                keeper.stopProcess(name)
+            if not keeper.getProcessInfo(name)["pid"]:
+                keeper.startProcess(name, False)
+        while not answers():
+            with supervisor(self.root) as keeper:
+                state = keeper.getProcessInfo(name)["statename"]
+                if state == "BACKOFF":
+                    keeper.stopProcess(name)
+            if state not in ("STARTING", "RUNNING") or time.monotonic() > deadline:
+                log = self.home / f"{name}.log"
+                words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
+                raise CganError("\n".join([f"{name} did not start. The end of {log}:", *words]))
             time.sleep(0.2)
-        log = self.home / f"{name}.log"
-        last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:])
-        raise CganError(f"the {name} server ended while it started. The end of {log}:\n{last}")
 
-    def stop(self, name: str) -> bool:
-        """End a process that we started, or what it left behind. False if nothing runs."""
-        known = self.known(name)
-        found = [process] if known and (process := known.find()) else []
-        end_family(found or (known.leftovers() if known else []))
-        (self.home / f"{name}.json").unlink(missing_ok=True)
-        return bool(found)
+    def start_server(self, name: str, path: str) -> None:
+        def answers() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"{self.known()[name].site}{path}", timeout=2).is_success
+            return False
 
-    # Prefect
+        self.start(name, answers)
+
+    def stop(self) -> list[str]:
+        """End all, and the supervisor. Returns what ran."""
+        found = self.running()
+        if worker := found.get("worker"):
+            # Prefect's worker kills its runs when it is told to stop. Told themselves, they end in order.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                runs = psutil.Process(worker).children()
+                for run in runs:
+                    run.terminate()
+                psutil.wait_procs(runs, timeout=STOP_S)
+        with contextlib.suppress(OSError), supervisor(self.root) as keeper:
+            itself = psutil.Process(keeper.getPID())
+            if worker:
+                keeper.stopProcess("worker")
+            keeper.shutdown()
+            itself.wait()
+        (self.home / STATE).unlink(missing_ok=True)
+        return list(found)
 
     def api(self, method: str, path: str, content: Any = None) -> Any:
         return ask_prefect(f"{self.url('prefect')}/api", method, path, content)
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         return {entry["name"]: entry for entry in self.api("POST", "/deployments/filter", {})}
-
-    @property
-    def has_pool(self) -> bool:
-        return bool(
-            self.api("POST", "/work_pools/filter", {"work_pools": {"name": {"any_": [POOL]}}})
-        )
 
 
 def ask_prefect(url: str, method: str, path: str, content: Any = None) -> Any:
@@ -273,29 +321,3 @@ def end_temporary_server_with_us() -> None:
         )
         waiting.returncode = 0  # it outlives us: nobody is to be warned of that
         os.close(heard)
-
-
-def _refuse_taken_port(name: str, host: str, port: int) -> None:
-    family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            variable = f"{name.upper()}_PORT"
-            raise CganError(
-                f"port {port} for the {name} server cannot be had ({error.strerror}): another "
-                f"program listens there. End that, or take another: make up {variable}={port + 1}."
-            ) from None
-
-
-def end_family(processes: list[psutil.Process]) -> None:
-    """SIGTERM, and SIGKILL to what is still there after STOP_S, children included."""
-    family = list(processes)
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for process in processes:
-            family += process.children(recursive=True)
-            process.terminate()
-    for rest in psutil.wait_procs(family, timeout=STOP_S)[1]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            rest.kill()

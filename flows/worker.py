@@ -15,19 +15,15 @@ import contextlib
 import functools
 import os
 import secrets
-import shutil
 import socket
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
-
-import psutil
 
 from cgan import git
 from cgan.errors import CganError
@@ -50,21 +46,13 @@ from cgan.store.database import require_database
 from flows import remote
 from flows.checkout import SOURCE, sole_holder
 from flows.names import Api
-from flows.servers import (
-    AT_HOME,
-    POOL,
-    SERVERS_ONLY,
-    START_S,
-    Process,
-    Production,
-    ask_prefect,
-    top_folder,
-)
+from flows.servers import POOL, SERVERS_ONLY, Production, Program, ask_prefect, top_folder
 
 LABELS = ("default", "cpu", "cuda")
 CLOUD = "/workspaces/"  # in the address of Prefect Cloud's API, and of no other
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
-ON = ["PENDING", "RUNNING", "CANCELLING"]  # states of a run that may be at work
+ON = ("PENDING", "RUNNING", "CANCELLING")  # states of a run that may be at work
+ENDED = ("COMPLETED", "FAILED")
 WORKER = "prefect.worker.name"  # Prefect's label of a run
 CUT_OFF_SINCE = timedelta(days=14)
 BURIED = "Its worker was killed, and its process is gone."
@@ -78,6 +66,22 @@ class Worker:
     labels: tuple[str, ...]
     runs: int  # that it takes at once
 
+    def program(self, server: str) -> Program:
+        words = ["flows.worker", "run", self.name, str(self.runs), *self.labels]
+        return Program(words, server=without_credentials(server))
+
+    def become(self) -> NoReturn:
+        """Take up what a killed worker left, and be Prefect's worker in this process."""
+        api = functools.partial(ask_prefect, os.environ["PREFECT_API_URL"])
+        take_up(api, self.name, Path(os.environ[SOURCE]))
+        for name in SERVERS_ONLY:
+            os.environ.pop(name, None)
+        os.environ["PYTHONPATH"] = str(Path.cwd())
+        command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+        command += ["--name", self.name, "--limit", str(self.runs), "--install-policy", "never"]
+        command += [word for label in self.labels for word in ("--work-queue", label)]
+        os.execv(sys.executable, [sys.executable, "-m", *command])
+
 
 def labels_here() -> tuple[str, ...]:
     """What this machine has: `cuda` beside `cpu` where there is a driver for an NVIDIA card."""
@@ -89,175 +93,64 @@ def runs_at_once() -> int:
     return max(1, (os.cpu_count() or 1) // THREADS_OF_A_TRAINING)
 
 
-def start(
-    production: Production, worker: Worker, environment: dict[str, str], mlflow_page: str
-) -> None:
+def start(production: Production, name: str, api_url: str) -> None:
     """Start the worker, and wait until the pool knows it."""
-    command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", *_options(worker)]
-    shutil.rmtree(production.work, ignore_errors=True)
-    git.clone_at(production.root, "HEAD", production.work)
-    its_own = {
-        "PYTHONPATH": str(production.work),  # what is committed, not the engineer's edits
-        SOURCE: str(production.root),
-        "CGAN_MLFLOW_PAGE": without_credentials(mlflow_page),
-    }
-    # Of one that was killed: it looks alive for a while.
-    former = _heartbeat(environment, worker.name)
-    production.start("worker", command, {**environment, **its_own})
-    deadline = time.monotonic() + START_S
-    while production.running("worker") and time.monotonic() < deadline:
-        if _heartbeat(environment, worker.name) not in (None, former):
-            return
-        time.sleep(0.2)
-    raise CganError(f"the worker did not start; see {production.home / 'worker.log'}.")
+
+    def heartbeat() -> str | None:
+        with contextlib.suppress(CganError):  # no such pool yet: the worker makes it
+            for each in ask_prefect(api_url, "POST", f"/work_pools/{POOL}/workers/filter", {}):
+                if each["name"] == name:
+                    return str(each["last_heartbeat_time"])
+        return None
+
+    # Of one that was killed, or that runs: it looks alive.
+    former = None if "worker" in production.running() else heartbeat()
+    production.start("worker", lambda: heartbeat() not in (None, former))
 
 
-def _heartbeat(environment: dict[str, str], name: str) -> str | None:
-    with contextlib.suppress(CganError):  # no such pool yet: the worker makes it
-        for each in workers(api_of(environment)):
-            if each["name"] == name:
-                return str(each["last_heartbeat_time"])
-    return None
+def take_up(api: Api, name: str, source: Path) -> None:
+    """Schedule again the runs of the worker `name` that were cut off: of a schedule the latest, each once.
 
-
-def _options(worker: Worker) -> list[str]:
-    queues = [word for label in worker.labels for word in ("--work-queue", label)]
-    name = ["--name", worker.name, "--limit", str(worker.runs)]
-    return [*name, "--install-policy", "never", *queues]
-
-
-def require_same(
-    running: Process, environment: dict[str, str], worker: Worker | None = None
-) -> None:
-    """Raises CganError where the worker that runs here asks another server, or is not `worker`."""
-    try:
-        process = psutil.Process(running.pid)
-        words, url = process.cmdline(), process.environ().get("PREFECT_API_URL", "")
-    except psutil.Error:
-        return
-    if url != environment["PREFECT_API_URL"]:
-        what = f"for {without_credentials(pages_of(url))}"
-    elif worker and words[-len(_options(worker)) :] != _options(worker):
-        what = f"with other labels or another limit, `{' '.join(words[words.index('--name') :])}`"
-    else:
-        return
-    raise CganError(f"a worker of this project runs already, {what}. End it first: make down.")
-
-
-def api_of(environment: dict[str, str]) -> Api:
-    return functools.partial(ask_prefect, environment["PREFECT_API_URL"])
-
-
-def workers(api: Api) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = api("POST", f"/work_pools/{POOL}/workers/filter", {})
-    return found
-
-
-def online(api: Api) -> list[str]:
-    return [each["name"] for each in workers(api) if each["status"] == "ONLINE"]
-
-
-# -- Runs that a killed worker left ------------------------------------------------------------------
-
-
-def revive(production: Production, worker: Worker, environment: dict[str, str]) -> list[str]:
-    """Before a worker starts: bury the runs of a killed one on this machine, start again what was cut off.
-
-    Of a schedule that is the latest run, of others each, if it crashed in its first attempt: no slot is
-    lost, and DVC goes on where it was.
+    DVC goes on where it was. What was cut off twice is for a person. Of the slots of a schedule that went by,
+    the last is run.
     """
-    site = pages_of(environment["PREFECT_API_URL"])
-    api = api_of(environment)
-    if not api("POST", "/work_pools/filter", {"work_pools": {"name": {"any_": [POOL]}}}):
-        return []
-    others = set(online(api)) - {worker.name}
-    question = {
-        "flow_runs": {"state": {"type": {"any_": ON}}},
-        "work_pools": {"name": {"any_": [POOL]}},
-    }
-    lines = []
-    for run in api("POST", "/flow_runs/filter", question):
-        # One that is not labelled yet died with its worker: with no other, that was ours.
-        if _was_of(run, worker) or (WORKER not in (run["labels"] or {}) and not others):
-            with sole_holder(production.root, run["id"]):  # its process has ended, or is about to
-                ended = api("GET", f"/flow_runs/{run['id']}", None)["state_type"] not in ON
-            if ended:
-                continue
-            set_state(api, run, "CRASHED", "Crashed", BURIED)
-            lines.append(f"crashed  {run['name']}: {BURIED}")
-            _tell(run, site)
-    again = _cut_off(api, worker)
-    for run in again:
-        when = {"scheduled_time": run["expected_start_time"]}  # its own time: before later slots
-        set_state(api, run, "SCHEDULED", "AwaitingRetry", AGAIN, when)
-        lines.append(f"again    {run['name']}: {AGAIN}")
-    for run in _went_by(api, {run["deployment_id"] for run in again}):
-        set_state(api, run, "CANCELLED", "Cancelled", WENT_BY)
-    return lines
-
-
-def _was_of(run: dict[str, Any], worker: Worker) -> bool:
-    """Did this worker take it up last, perhaps with other labels?"""
-    taken_by = str((run["labels"] or {}).get(WORKER, ""))
-    return taken_by.partition(" (")[0] == worker.name.partition(" (")[0]
-
-
-def _cut_off(api: Api, worker: Worker) -> list[dict[str, Any]]:
-    """The worker's runs that crashed in their first attempt, not long ago, and are still wanted."""
     since = (datetime.now(UTC) - CUT_OFF_SINCE).isoformat()
-    found = []
     for deployment in api("POST", "/deployments/filter", {}):
-        question: dict[str, Any] = {
-            "deployments": {"id": {"any_": [deployment["id"]]}},
-            # A slot that the limit cancelled counts as started.
-            "flow_runs": {
-                "state": {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}},
-                "start_time": {"after_": since},
-            },
-            "sort": "START_TIME_DESC",
-        }
-        if deployment["schedules"]:
-            question["limit"] = 1
-        found += [
-            run
-            for run in api("POST", "/flow_runs/filter", question)
-            if run["state_type"] == "CRASHED" and run["run_count"] == 1 and _was_of(run, worker)
-        ]
-    return found
+
+        def runs(state: dict[str, Any], of: str = deployment["id"], **more: Any) -> Any:
+            flow_runs = {"state": state, "expected_start_time": {"after_": since}}
+            question = {"deployments": {"id": {"any_": [of]}}, "flow_runs": flow_runs, **more}
+            return api("POST", "/flow_runs/filter", question)
+
+        latest: dict[str, Any] = {"limit": 1} if deployment["schedules"] else {}
+        # A slot that the limit cancelled counts as started.
+        began = {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}}
+        for run in runs(began, sort="START_TIME_DESC", **latest):
+            if run["state_type"] in ENDED or not _took(name, run):
+                continue
+            with sole_holder(source, run["id"]):  # its process has ended, or is about to
+                run = api("GET", f"/flow_runs/{run['id']}", None)
+            if run["state_type"] in ON and _took(name, run):  # and no other worker since
+                _set_state(api, run, type="CRASHED", name="Crashed", message=BURIED)
+            elif run["state_type"] != "CRASHED":
+                continue
+            if run["run_count"] <= 1:
+                due = {"scheduled_time": run["expected_start_time"]}  # before later slots
+                again = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": due}
+                _set_state(api, run, **again, message=AGAIN)
+        late = runs({"name": {"any_": ["Late"]}}, sort="EXPECTED_START_TIME_ASC")
+        for run in [run for run in late if run["auto_scheduled"]][:-1]:
+            _set_state(api, run, type="CANCELLED", name="Cancelled", message=WENT_BY)
 
 
-def _went_by(api: Api, at_work: set[str]) -> list[dict[str, Any]]:
-    """The slots of each schedule that nobody took in time, but the last; that, too, if it is `at_work`."""
-    found: list[dict[str, Any]] = []
-    for deployment in api("POST", "/deployments/filter", {}):
-        question = {
-            "deployments": {"id": {"any_": [deployment["id"]]}},
-            "flow_runs": {"state": {"name": {"any_": ["Late"]}}},
-            "sort": "EXPECTED_START_TIME_ASC",
-        }
-        if deployment["schedules"]:
-            slots = api("POST", "/flow_runs/filter", question)
-            late = [run for run in slots if run["auto_scheduled"]]
-            found += late if deployment["id"] in at_work else late[:-1]
-    return found
+def _took(name: str, run: dict[str, Any]) -> bool:
+    """Did the worker of this name take the run up last, perhaps with other labels?"""
+    taken_by = str((run["labels"] or {}).get(WORKER, ""))
+    return taken_by.partition(" (")[0] == name.partition(" (")[0]
 
 
-def set_state(
-    api: Api,
-    run: dict[str, Any],
-    kind: str,
-    name: str,
-    message: str,
-    details: dict[str, Any] | None = None,
-) -> None:
-    state = {"type": kind, "name": name, "message": message, "state_details": details or {}}
+def _set_state(api: Api, run: dict[str, Any], **state: Any) -> None:
     api("POST", f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
-
-
-def _tell(run: dict[str, Any], site: str) -> None:
-    from flows import notices  # brings Prefect along, which costs a second or more
-
-    notices.post(notices.CRASHED, run["name"], BURIED, f"{site}/runs/flow-run/{run['id']}")
 
 
 # -- Joining a pool elsewhere -------------------------------------------------------------------------
@@ -270,20 +163,17 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
         labels = tuple(labels or labels_here())
         worker = Worker(_name(production, labels), labels, runs or runs_at_once())
         require(root)
-        environment = _environment(production)
-        lines = []
-        if running := production.running("worker"):
-            require_same(running, environment, worker)
-        else:
-            lines = revive(production, worker, environment)
-            start(production, worker, environment, environment[STORE])
+        url, store = _api_url(), store_uri(root)
+        shown = without_credentials(store)
+        ours = {**production.settings(url), STORE: store, "CGAN_MLFLOW_PAGE": shown}
+        production.supervise({"worker": worker.program(url)}, {**os.environ, **ours})
+        start(production, worker.name, url)
         return [
-            f"worker   {worker.name}, in the pool {POOL} of {without_credentials(pages_of(_api_url()))}",
+            f"worker   {worker.name}, in the pool {POOL} of {without_credentials(url)}",
             f"takes    runs for {' and '.join(worker.labels)}, {worker.runs} at once",
-            f"store    {without_credentials(environment[STORE])}",
+            f"store    {shown}",
             f"log      {production.home / 'worker.log'}",
             "It ends with: make down",
-            *lines,
         ]
 
 
@@ -323,15 +213,7 @@ def require(root: Path) -> None:
 def _api_url() -> str:
     """Of a server, the address of its pages will do."""
     url = os.environ.get("PREFECT_API_URL", "").strip().rstrip("/")
-    return url if not url or CLOUD in url or url.endswith("/api") else f"{url}/api"
-
-
-def pages_of(api_url: str) -> str:
-    """Where people look."""
-    if CLOUD not in api_url:
-        return api_url.removesuffix("/api")
-    host, _, workspace = api_url.partition("/api/accounts/")
-    return f"{host.replace('://api.', '://app.')}/account/{workspace.replace(CLOUD, '/workspace/')}"
+    return url if not url or "/api/" in f"{url}/" else f"{url}/api"
 
 
 def _fault_of_prefect() -> str | None:
@@ -364,26 +246,16 @@ def _fault_of_mlflow(root: Path) -> str | None:
             found = MlflowClient(uri).get_experiment_by_name(experiment)
         except Exception as error:  # whatever a store's client raises
             return f"{shown} gives no answer ({reason_of(error)})."
-    if not found and is_database(uri) and _is_folder(artifact_root(uri, root)):
+    files = found.artifact_location if found else is_database(uri) and artifact_root(uri, root)
+    if files and urlsplit(files).scheme in ("", "file"):
         return (
-            f"{shown} has no experiment `{experiment}` yet, and by a database's address this machine would "
-            f"make one whose files lie on its own disk. Set {STORE} to an MLflow server in front of the "
-            "database, e.g. http://host:5000, or MLFLOW_DEFAULT_ARTIFACT_ROOT to a bucket "
-            "(docs/production.md)."
-        )
-    if found and _is_folder(found.artifact_location):
-        return (
-            f"the experiment `{experiment}` of {shown} keeps its files in {found.artifact_location}, a "
-            "folder of another machine. Give `tracking.experiment` in params.yaml a new name, commit and "
-            "deploy it: the files of a new experiment go through the server (docs/workers.md)."
+            f"the experiment `{experiment}` of {shown} keeps its files in {files}, a folder of one machine. "
+            f"Set {STORE} to an MLflow server, and give `tracking.experiment` in params.yaml a new name: the "
+            "files of a new experiment go through the server (docs/workers.md)."
         )
     if found:
         require_files(uri, found)
     return None
-
-
-def _is_folder(location: str) -> bool:
-    return urlsplit(location).scheme in ("", "file")
 
 
 def _fault_of_remote() -> str | None:
@@ -402,29 +274,22 @@ def _fault_of_origin(root: Path) -> str | None:
     return None
 
 
-def _environment(production: Production) -> dict[str, str]:
-    """The engineer's, with Prefect's files in our folder, and without the passwords of databases."""
-    return {
-        **{key: value for key, value in os.environ.items() if key not in SERVERS_ONLY},
-        **AT_HOME,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PREFECT_HOME": str(production.home / "prefect"),
-        "PREFECT_API_URL": _api_url(),
-        STORE: store_uri(production.root),
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.worker", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
     for_join = commands.add_parser("join", help="start this machine's worker")
     for_join.add_argument("--labels", default="", help="such as cpu,cuda; default: what is here")
     for_join.add_argument("--runs", type=int, help="at once; default: one for two cores")
+    for_run = commands.add_parser("run", help="what the supervisor runs")
+    for_run.add_argument("name")
+    for_run.add_argument("runs", type=int)
+    for_run.add_argument("labels", nargs="+")
     asked = parser.parse_args(arguments)
     try:
-        labels = [label for label in asked.labels.replace(",", " ").split() if label]
+        if asked.command == "run":
+            Worker(asked.name, tuple(asked.labels), asked.runs).become()
+        labels = asked.labels.replace(",", " ").split()
         if asked.runs is not None and asked.runs < 1:
             raise CganError(f"--runs: expected 1 or more, got {asked.runs}.")
         lines = join(top_folder(), labels, asked.runs)

@@ -68,6 +68,7 @@ def test_the_pages_of_our_servers_ask_no_other_host(
     root = tmp_path / "project"
     root.mkdir()
     (root / "dvc.yaml").touch()
+    shutil.copytree(ROOT / "flows", root / "flows")  # the worker is of this commit
     identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "one"]):
         subprocess.run(["git", *identity, *command], cwd=root, check=True)

@@ -25,7 +25,7 @@ from cgan.project import CSV_SOURCE
 from cgan.quality.table import METRICS
 from cgan.registry.client import Registry, open_registry
 from cgan.registry.history import CHAMPION, REEVALUATION, SINCE, SUMMARY, WHO, WHY, Version
-from cgan.reports.status_sources import ask_prefect, at, find_process, line, mlflow_site, when
+from cgan.reports.status_sources import ask_prefect, at, line, mlflow_site, services, when
 from cgan.run.records import count_waiting, waiting
 from cgan.store.address import experiment_name, reason_of
 from cgan.store.pages import run_page
@@ -158,14 +158,13 @@ def _waiting(root: Path) -> Said:
 
 
 def _services(root: Path) -> Said:
-    found = {name: find_process(root, name) for name in ("prefect", "mlflow", "worker")}
-    for name, process in found.items():
-        if process:
-            where = process["site"] if process.get("port") else f"process {process['pid']}"
-            yield "Services", f"{name} runs: {where}"
-        elif found["prefect"] or found["mlflow"]:  # else they are elsewhere, or nowhere
+    found = services(root)
+    for name in ("prefect", "mlflow", "worker"):
+        if name in found:
+            yield "Services", f"{name} runs: {found[name]}"
+        elif found.keys() & {"prefect", "mlflow"}:  # else they are elsewhere, or nowhere
             yield "Services", f"{name} does not run: `make up`"
-    if not any(found.values()):
+    if not found:
         yield "Services", "none runs: `make up` starts Prefect, a worker and MLflow"
 
 

@@ -17,7 +17,7 @@ from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.project import PRODUCTION
 from cgan.store.address import is_server, store_uri, without_credentials
-from cgan.store.server import LOOPBACK, site_of
+from cgan.store.server import site_of
 
 PREFECT_S = 1.0
 POOL = "cgan"  # of Prefect, in which the workers are
@@ -50,8 +50,8 @@ def at(iso: object) -> str:
 
 def ask_prefect(root: Path) -> Iterator[str]:
     """The last scheduled run, the next one, whether the pool is paused, its workers."""
-    server = find_process(root, "prefect")
-    url = os.environ.get("PREFECT_API_URL") or (f"{server['site']}/api" if server else "")
+    server = services(root).get("prefect")
+    url = os.environ.get("PREFECT_API_URL") or (f"{server}/api" if server else "")
     if not url:
         yield "Prefect does not run here: `make up` starts it"
         return
@@ -117,17 +117,16 @@ def mlflow_site(root: Path) -> str:
         uri = without_credentials(store_uri(root))
     if uri.startswith(("http://", "https://")):
         return uri
-    if not is_server(uri) and (process := find_process(root, "mlflow")):
-        return str(process["site"])
-    return ""
+    return "" if is_server(uri) else services(root).get("mlflow", "")
 
 
-def find_process(root: Path, name: str) -> Json | None:
-    """What `make up` started under this name and still runs: its `pid` and `port`, a server's `site`."""
+def services(root: Path) -> dict[str, str]:
+    """What the supervisor of `make up` keeps running: a server's address, a worker's process."""
     from cgan import processes
 
-    with contextlib.suppress(CganError, ValueError, KeyError, TypeError):
-        known = read_json(root / PRODUCTION / f"{name}.json")
-        if processes.find_process(int(known["pid"]), float(known["started"])):
-            return {**known, "site": site_of(known.get("host", LOOPBACK), known["port"])}
-    return None
+    found = {}
+    for name, pid in processes.running(root).items():
+        known = read_json(root / PRODUCTION / processes.STATE)[name]
+        port = known["port"]
+        found[name] = site_of(known["host"], port) if port else f"process {pid}"
+    return found

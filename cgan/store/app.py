@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,15 @@ def create_app() -> Any:
         return page, {"Cache-Control": "no-store"}
 
     pages.view_functions["serve"] = first_page
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     return app
+
+
+def _end_with(parent: int) -> None:
+    """MLflow's command starts us, and would leave us and the port behind if it were killed."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _start() -> str:

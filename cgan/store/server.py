@@ -61,15 +61,15 @@ def require_meant(host: str, allow_remote: bool) -> None:
         )
 
 
-def _require_free(host: str, port: int) -> None:
-    """Raises TrackingError where nobody can listen: MLflow's server would end with a log and exit code 0."""
+def require_free(host: str, port: int, other: str) -> None:
+    """Raises TrackingError where nobody can listen; `other` says how to take another port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         raise TrackingError(
             f"port {port} cannot be used ({os.strerror(error.errno or 0)}). End the program that listens "
-            "there, or choose another port with --port."
+            f"there, or choose another port with {other}."
         ) from None
 
 
@@ -82,7 +82,7 @@ def serve_ui(
     reach it unless `allow_remote`, or the package has to be installed again.
     """
     require_meant(host, allow_remote)
-    _require_free(host, port)
+    require_free(host, port, "--port")  # MLflow's server would end with exit code 0
     uri = served_store(root)
     if not entry_points(group="mlflow.app", name="cgan"):  # an update brought it
         raise TrackingError(
@@ -100,11 +100,13 @@ def serve_ui(
         "MLFLOW_ARTIFACTS_DESTINATION": os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")
         or artifact_folder(uri, root).as_uri(),
         "MLFLOW_SERVE_ARTIFACTS": "true",
+        "PYTHONWARNINGS": "ignore",  # of one library about another
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
         **({} if host == LOOPBACK else _reachable_at(host, port)),
     }
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "cgan", "--workers", "1"]
+    command += ["--uvicorn-opts", "--log-level warning"]  # else a line for each request
     command += ["--host", host, "--port", str(port)]
     sys.stdout.write(f"MLflow: {site_of(host, port)} (Ctrl-C ends it)\n")
     sys.stdout.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import socket
 from pathlib import Path
@@ -15,22 +14,20 @@ from conftest import ROOT
 from mlflow import MlflowClient
 from postgres import PASSWORD, Postgres
 from postgres import postgres as postgres
-from test_production import free_port, git, known_as, wait_until
+from test_production import free_port, git, wait_until
 from test_production import project as project
-from tracked import STEPS, a_generator, log_steps, training
 
 from cgan.errors import CganError
-from cgan.registry.client import open_registry
-from cgan.run.follower import flush
-from cgan.serving.generator import Generator
+from cgan.processes import STATE
 from cgan.store.address import store_uri
 from flows import databases, worker
 from flows import production as services
 from flows.databases import Databases, databases_of
-from flows.servers import Process, Production
+from flows.servers import Production, Program
 
 MLFLOW, PREFECT = "MLFLOW_BACKEND_STORE_URI", "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 TRACKING = "MLFLOW_TRACKING_URI"
+DATABASE = "postgresql+psycopg2://db/runs"
 # What SQLAlchemy and the drivers say of MLflow and of each other, and leave open.
 quiet = pytest.mark.filterwarnings(
     "ignore::ResourceWarning",
@@ -45,48 +42,15 @@ def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(databases, "require_database", lambda *_: None)
 
 
-def test_sqlite_is_the_default(project: Path) -> None:
-    found = databases_of(Production(project))
-    own = f"sqlite:///{project}/mlflow.db"
-    assert found == Databases(mlflow=own, prefect="", clients=own)
-    assert found.settings("mlflow") == found.settings("prefect") == {}
-    assert found.shown("mlflow") == found.shown("prefect") == ""
-
-
-def test_a_plain_address_gets_the_driver_of_each_server(
-    project: Path, unasked: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(MLFLOW, "postgresql://me:secret@db/runs")
-    for name in (PREFECT, "PREFECT_API_DATABASE_CONNECTION_URL"):
-        monkeypatch.setenv(name, "postgres://me:secret@db/flows?sslmode=require")
-        found = databases_of(Production(project))
-        monkeypatch.delenv(name)
-        assert found.settings("mlflow") == {MLFLOW: "postgresql+psycopg2://me:secret@db/runs"}
-        assert found.settings("prefect") == {
-            PREFECT: "postgresql+asyncpg://me:secret@db/flows?ssl=require"
-        }
-        assert found.shown("prefect") == "postgresql+asyncpg://me@db/flows?ssl=require"
-        assert found.shown("mlflow") == "postgresql+psycopg2://me@db/runs"
-
-
 @pytest.mark.parametrize(
     ("backend", "tracking", "served", "clients"),
     [
-        ("postgresql://db/runs", "", "postgresql+psycopg2://db/runs", ""),
+        ("", "", "sqlite:///{}/mlflow.db", "sqlite:///{}/mlflow.db"),
+        ("postgresql://db/runs", "", DATABASE, ""),
         # Behind a proxy, clients know the server by another address.
-        (
-            "postgresql://db/runs",
-            "https://runs/x",
-            "postgresql+psycopg2://db/runs",
-            "https://runs/x",
-        ),
+        ("postgresql://db/runs", "https://runs/x", DATABASE, "https://runs/x"),
         ("", "https://runs/x", "", "https://runs/x"),
-        (
-            "",
-            "postgresql://db/runs",
-            "postgresql+psycopg2://db/runs",
-            "postgresql+psycopg2://db/runs",
-        ),
+        ("", "postgresql://db/runs", DATABASE, DATABASE),
     ],
 )
 def test_what_mlflow_s_server_serves_and_what_clients_are_told(
@@ -100,32 +64,25 @@ def test_what_mlflow_s_server_serves_and_what_clients_are_told(
 ) -> None:
     monkeypatch.setenv(MLFLOW, backend)
     monkeypatch.setenv(TRACKING, tracking)
-    found = databases_of(Production(project))
-    assert (found.mlflow, found.clients) == (served, clients)
+    found = databases_of(project)
+    assert found == Databases(served.format(project), "", clients.format(project))
+    assert found.settings == ({MLFLOW: served} if backend else {})
 
 
-def test_a_server_does_not_come_back_on_another_database(
+def test_a_plain_address_gets_the_driver_of_each_server(
     project: Path, unasked: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as from cron, whose environment lacks the address: schedules and champion would be gone."""
-    production = Production(project)
-    place = Process(1, 1.0, 5000, database="postgresql+psycopg2://me@db/runs")
-    known_as(production, "mlflow", place)
-    with pytest.raises(
-        CganError, match=rf"mlflow server was started on {re_plain(place.database)}.*"
-    ):
-        databases_of(production)
     monkeypatch.setenv(MLFLOW, "postgresql://me:secret@db/runs")
-    assert databases_of(production).mlflow
-    known_as(production, "prefect", Process(1, 1.0, 4200))
-    monkeypatch.setenv(PREFECT, "postgresql://me:secret@db/flows")
-    with pytest.raises(CganError, match=r"prefect server was started on SQLite") as caught:
-        databases_of(production)
-    assert "secret" not in str(caught.value)
-
-
-def re_plain(text: str) -> str:
-    return text.replace("+", r"\+")
+    for name in (PREFECT, "PREFECT_API_DATABASE_CONNECTION_URL"):
+        monkeypatch.setenv(name, "postgres://me:secret@db/flows?sslmode=require")
+        found = databases_of(project)
+        monkeypatch.delenv(name)
+        assert found.settings == {
+            MLFLOW: "postgresql+psycopg2://me:secret@db/runs",
+            PREFECT: "postgresql+asyncpg://me:secret@db/flows?ssl=require",
+        }
+        assert found.shown("prefect") == "postgresql+asyncpg://me@db/flows?ssl=require"
+        assert found.shown("mlflow") == "postgresql+psycopg2://me@db/runs"
 
 
 @pytest.mark.parametrize("variable", [MLFLOW, PREFECT])
@@ -140,7 +97,7 @@ def test_up_without_its_database_starts_nothing_and_says_which_is_away(
     told = capsys.readouterr().err
     assert told.startswith(f"Error: {variable}: connecting to postgresql+")
     assert "Connect" in told and "secret" not in told
-    assert not list(Production(project).home.glob("*.json"))
+    assert not (Production(project).home / STATE).exists()
 
 
 def test_up_for_others_has_to_be_meant(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,23 +109,14 @@ def test_up_for_others_has_to_be_meant(project: Path, capsys: pytest.CaptureFixt
 def test_who_else_reaches_the_servers_is_told(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    production, me = Production(project), psutil.Process()
-    for name, port in services.PORTS.items():
-        known_as(production, name, Process(me.pid, me.create_time(), port))
-    assert services._who_else(production) == []
-    for name, port in services.PORTS.items():
-        known_as(production, name, Process(me.pid, me.create_time(), port, host="10.0.0.1"))
-    assert production.url("mlflow") == "http://10.0.0.1:5000"
-    [line] = services._who_else(production)
-    assert "Prefect asks nobody for a password" in line and "MLflow asks nobody" in line
-    assert " by http" not in line, "the lines above say the address"
-    known_as(production, "mlflow", Process(me.pid, me.create_time(), 5000, host="0.0.0.0"))
-    [line] = services._who_else(production)
-    assert f"(mlflow by http://{socket.gethostname()}:5000, or an address of it)" in line
+    assert services._who_else({"prefect": Program([], port=4200)}) == []
+    open_to_all = Program([], host="0.0.0.0", port=4200)
+    [line] = services._who_else({"prefect": open_to_all})
+    assert f"by http://{socket.gethostname()}:4200: it asks nobody for a password" in line
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:secret")
-    [line] = services._who_else(production)
-    assert "Prefect asks for a password" in line and "secret" not in line
-    environment = production.environment(Process(0, 0, 4200, host="10.0.0.1"))
+    [line] = services._who_else({"prefect": open_to_all})
+    assert "it asks for a password" in line and "secret" not in line
+    environment = Production(project).environment(Program([], host="10.0.0.1", port=4200))
     assert environment["PREFECT_API_AUTH_STRING"] == "me:secret"
     assert environment["PREFECT_API_URL"] == "http://10.0.0.1:4200/api"
 
@@ -181,7 +129,7 @@ def test_a_worker_makes_no_experiment_whose_files_lie_on_its_own_disk(
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.setenv(TRACKING, postgres.uri(postgres.create()))
     fault = worker._fault_of_mlflow(tmp_path)
-    assert fault and "no experiment `cgan` yet" in fault and PASSWORD[:4] not in fault
+    assert fault and "a folder of one machine" in fault and PASSWORD[:4] not in fault
     monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "s3://bucket/runs")
     assert worker._fault_of_mlflow(tmp_path) is None
     MlflowClient(store_uri(tmp_path)).create_experiment("cgan", "mlflow-artifacts:/1")
@@ -197,7 +145,7 @@ def test_a_worker_makes_no_experiment_whose_files_lie_on_its_own_disk(
 def test_production_on_postgresql_is_found_again_after_an_end(
     project: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both servers, a run of the deployment, a run with files by way of MLflow's server."""
+    """Both servers, and a run of the deployment."""
     runs, flows = postgres.create(), postgres.create()
     monkeypatch.setenv(MLFLOW, postgres.uri(runs))
     monkeypatch.setenv(PREFECT, postgres.uri(flows))
@@ -226,40 +174,19 @@ def test_production_on_postgresql_is_found_again_after_an_end(
         number = production.deployments()["nightly"]["id"]
         by_hand = production.api("POST", f"/deployments/{number}/create_flow_run", {})["id"]
 
-        monkeypatch.setenv(TRACKING, site)
-        monkeypatch.setenv("DVC_ROOT", str(project))
-        with training(project) as tracker:
-            log_steps(tracker)
-            tracker.log_model(a_generator(project / "g.safetensors"), 500, {"digest": "d"})
-        flush(project)  # a busy machine does not deliver all in time
-        reference = json.loads((project / "models/mlflow_run.json").read_text())
-        assert reference["tracking_uri"] == site
-        ((run_id,),) = postgres.rows(runs, "select run_uuid from runs")
-        with open_registry("cgan") as registry:
-            version, _ = registry.register(run_id, {})
-            registry.promote(version.number, instead_of=None, why="the first")
-        kept = postgres.rows(runs, "select artifact_uri from runs")
-        assert [[uri.partition("/")[0]] for (uri,) in kept] == [["mlflow-artifacts:"]]
-        assert len(list((project / "mlartifacts").rglob("images/*.png"))) == 1
         wait_until(completed)
 
         arguments = [" ".join(p.cmdline()) for p in psutil.process_iter() if _is_there(p)]
         secrets = (PASSWORD, postgres.uri(runs).split(":")[2].split("@")[0])
         assert not any(secret in line for secret in secrets for line in arguments)
-        worker = production.running("worker")
-        assert worker
-        assert not set(psutil.Process(worker.pid).environ()) & {MLFLOW, PREFECT}
+        worker = psutil.Process(production.running()["worker"])
+        assert not set(worker.environ()) & {MLFLOW, PREFECT}
 
         services.down(project)
-        assert production.running("mlflow") is None
+        assert production.running() == {}
         services.up(project, ports)
         assert [run["id"] for run in completed()] == [by_hand]
         assert number == production.deployments()["nightly"]["id"]
-        with open_registry("cgan") as registry:
-            assert registry.champion() == version.number
-            history = registry.client.get_metric_history(run_id, "loss/generator")
-            assert [point.step for point in history] == STEPS
-        assert Generator.load("models:/cgan@champion").draw([3]).shape == (1, 28, 28)
     finally:
         services.down(project)
     written = [p for p in project.rglob("*") if p.is_file() and not p.is_symlink()]

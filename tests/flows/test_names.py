@@ -20,18 +20,14 @@ DUE = datetime(2026, 11, 25, 2, tzinfo=UTC)
     ("deployment", "parameters", "name"),
     [
         (None, {}, "25 Nov 02:00"),
-        (None, {"refresh": False, "overrides": None, "stages": None, "gate": True}, "25 Nov 02:00"),
         (None, {"refresh": True, "gate": False}, "25 Nov 02:00 · refresh · no gate"),
         (
             None,
             {"overrides": {"train": {"lr": 0.5, "seed": 2}}, "stages": ["evaluate", "render"]},
             "25 Nov 02:00 · train.lr=0.5 · train.seed=2 · stages evaluate, render",
         ),
-        # Stages that are chosen are never judged.
-        (None, {"stages": ["render"], "gate": False}, "25 Nov 02:00 · stages render"),
         ("nightly", {"refresh": True}, "nightly 25 Nov 02:00"),
         ("nightly", {"overrides": {"train.seed": 2}}, "nightly 25 Nov 02:00 · train.seed=2"),
-        ("weekly", {}, "weekly 25 Nov 02:00"),
         ("train", {"gate": False}, "train 25 Nov 02:00"),
         ("train-cuda", {"gate": True}, "train-cuda 25 Nov 02:00 · gate"),
     ],

@@ -188,8 +188,17 @@ class Hosts:
         raise AssertionError(f"{found['name']} is {found['state_name']}, not {names}")
 
     def worker(self, host: str) -> int:
-        known = json.loads((self.project(host) / ".cgan/production/worker.json").read_text())
-        return int(known["pid"])
+        """The number of its process, once it runs."""
+        code = (
+            "from pathlib import Path; from cgan.processes import running; "
+            "print(running(Path.cwd()).get('worker', 0))"
+        )
+        while not (pid := int(self.run(host, self.python(host), "-c", code))):
+            time.sleep(0.5)
+        return pid
+
+    def python(self, host: str) -> Path:
+        return self.project(host) / ".venv/bin/python" if host == "b" else Path(sys.executable)
 
 
 def copy_environment(project: Path) -> None:
@@ -211,32 +220,19 @@ def set_up(hosts: Hosts) -> Callable[[], None]:
     folder = hosts.folder
     ends = contextlib.ExitStack()
 
-    def ip(*arguments: str) -> None:
-        subprocess.run(["ip", *arguments], check=True)
+    def ip(words: str) -> None:
+        subprocess.run(["ip", *words.split()], check=True)
 
     for host in "ab":
-        ip("netns", "add", f"cgan-{host}")
-        ends.callback(ip, "netns", "del", f"cgan-{host}")
-        ip("-n", f"cgan-{host}", "link", "set", "lo", "up")
+        ip(f"netns add cgan-{host}")
+        ends.callback(ip, f"netns del cgan-{host}")
+        ip(f"-n cgan-{host} link set lo up")
         (folder / host / "home/.ssh").mkdir(parents=True, mode=0o700)
         (folder / host / "tmp").mkdir()
-    ip(
-        "link",
-        "add",
-        "cg-a",
-        "netns",
-        "cgan-a",
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "cg-b",
-        "netns",
-        "cgan-b",
-    )
+    ip("link add cg-a netns cgan-a type veth peer name cg-b netns cgan-b")
     for host, address in {"a": A, "b": B}.items():
-        ip("-n", f"cgan-{host}", "addr", "add", f"{address}/24", "dev", f"cg-{host}")
-        ip("-n", f"cgan-{host}", "link", "set", f"cg-{host}", "up")
+        ip(f"-n cgan-{host} addr add {address}/24 dev cg-{host}")
+        ip(f"-n cgan-{host} link set cg-{host} up")
 
     sshd = folder / "a/sshd"
     sshd.mkdir()
@@ -261,18 +257,11 @@ def set_up(hosts: Hosts) -> Callable[[], None]:
     (data / "password").write_text("secret")
     (data / "password").chmod(0o644)
 
+    as_nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+
     def postgres(program: str, *arguments: str) -> None:
-        as_nobody = [
-            "setpriv",
-            "--reuid=nobody",
-            "--regid=nogroup",
-            "--clear-groups",
-            "env",
-            "LC_ALL=C",
-        ]
-        command = hosts.command(
-            "a", *as_nobody, "PGPASSWORD=secret", PROGRAMS / program, *arguments
-        )
+        environment = ["env", "LC_ALL=C", "PGPASSWORD=secret"]
+        command = hosts.command("a", *as_nobody, *environment, PROGRAMS / program, *arguments)
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert done.returncode == 0, done.stdout
 
@@ -280,11 +269,7 @@ def set_up(hosts: Hosts) -> Callable[[], None]:
     makes = ["-U", "cgan", "-N", "-E", "UTF8", "--auth=scram-sha-256", f"--pwfile={data}/password"]
     postgres("initdb", "-D", f"{data}/data", *makes)
     subprocess.run(
-        hosts.command(
-            "a",
-            *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"),
-            *(PROGRAMS / "pg_ctl", "start", *start),
-        ),
+        hosts.command("a", *as_nobody, PROGRAMS / "pg_ctl", "start", *start),
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -412,9 +397,6 @@ def test_a_run_whose_worker_is_killed_is_taken_up_by_the_next(hosts: Hosts) -> N
         time.sleep(1)
     time.sleep(5)
     os.kill(hosts.worker("b"), signal.SIGKILL)
-    hosts.wait_for(run, "Crashed")
-    told = hosts.run("b", *JOIN, "LABELS=cuda")
-    assert "It was cut off with its worker; the new worker takes it up." in told
     ended = hosts.wait_for(run, "Completed")
     assert ended["run_count"] == 2
     assert "trained a new generator" in ended["state"]["message"].lower()

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from conftest import MLFLOWS_OWN_WARNINGS, ROOT
 from rich.console import Console
 
+from cgan import processes
 from cgan.errors import CganError
 from cgan.registry.client import open_registry
 from cgan.reports.report import summary
@@ -148,7 +148,7 @@ def test_a_broken_file_costs_its_row_only(root: Path, content: str) -> None:
     for path in (
         "mlflow.db",
         "data/raw/source.json",
-        ".cgan/production/prefect.json",
+        ".cgan/production/state.json",
         ".cgan/runs/k/records.jsonl",
     ):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -238,17 +238,21 @@ def prefect() -> Iterator[int]:
     server.server_close()
 
 
-def test_services_of_make_up_and_scheduled_runs_are_told(root: Path, prefect: int) -> None:
-    here = psutil.Process()
-    known = {"pid": here.pid, "started": here.create_time()}
-    write(root / ".cgan/production/prefect.json", known | {"port": prefect})
-    write(root / ".cgan/production/worker.json", known | {"port": None})
-    # Another process got the number of the MLflow server that once ran.
-    stale = {"pid": here.pid, "started": here.create_time() - 9, "port": 5000}
-    write(root / ".cgan/production/mlflow.json", stale)
+def started(root: Path, monkeypatch: pytest.MonkeyPatch, **ports: int | None) -> None:
+    """As if `make up` had, and MLflow's server had died."""
+    known = {name: {"host": "127.0.0.1", "port": port} for name, port in ports.items()}
+    write(root / ".cgan/production/state.json", known)
+    pids = {name: 17 for name in ports if name != "mlflow"}
+    monkeypatch.setattr(processes, "running", lambda _: pids)
+
+
+def test_services_of_make_up_and_scheduled_runs_are_told(
+    root: Path, prefect: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(root, monkeypatch, prefect=prefect, mlflow=5000, worker=None)
     text = screen(root)
     assert f"prefect runs: http://127.0.0.1:{prefect}" in text
-    assert f"worker runs: process {here.pid}" in text
+    assert "worker runs: process 17" in text
     assert "mlflow does not run: `make up`" in text
     assert "[red]deconv[/red] · Failed · 25 Nov 02:00 UTC" in text
     assert "train: no space left" in text
@@ -277,12 +281,12 @@ def test_an_address_that_is_not_that_of_the_api_is_told(
     assert "something else answers there: PREFECT_API_URL ends in /api" in screen(root)
 
 
-def test_on_a_machine_with_a_worker_only_no_server_is_missed(root: Path) -> None:
-    here = psutil.Process()
-    known = {"pid": here.pid, "started": here.create_time(), "port": None}
-    write(root / ".cgan/production/worker.json", known)
+def test_on_a_machine_with_a_worker_only_no_server_is_missed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(root, monkeypatch, worker=None)
     text = screen(root)
-    assert f"worker runs: process {here.pid}" in text
+    assert "worker runs: process 17" in text
     assert "does not run: `make up`" not in text
 
 
