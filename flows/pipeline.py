@@ -27,7 +27,6 @@ if not os.access(Path.home(), os.W_OK):  # a container's user, a service
 
 import argparse
 import contextlib
-import json
 import logging
 import signal
 import sys
@@ -36,56 +35,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
-from prefect import State, Task, flow, get_run_logger, runtime, task
-from prefect.cache_policies import NO_CACHE
+from prefect import State, Task, flow, get_run_logger, runtime
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import TaskRun
 from prefect.concurrency.sync import concurrency
-from prefect.context import FlowRunContext
 from prefect.exceptions import FailedRun
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 from rich.console import Console
 
 from cgan.errors import CganError
-from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
 from cgan.project import RUN_REFERENCE
-from cgan.registry.client import CAME_FIRST
 from cgan.run.lifecycle import made_for
-from flows import artifacts, names, remote
+from flows import artifacts, names, remote, tasks
 from flows.checkout import CHECKOUT, begin
 from flows.dvc import (
-    BusyError,
     Repro,
     Stage,
-    check_free,
     choose,
     read_stages,
-    record_numbers,
-    run_cgan,
 )
 from flows.notices import notify
 from flows.servers import end_temporary_server_with_us, fault
 
-BUSY = "Busy"  # name of the failed state that is worth another try
-BUSY_RETRIES = 60
-GATE_TRIES = 3  # as many as promote at the same time
 BUSY_DELAY_S = 10  # ten minutes in all: longer than the longest preset trains
-
-
-def _is_busy(_: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    return state.name == BUSY and task_run.run_count < BUSY_RETRIES
-
-
-def _relay(line: str) -> None:
-    """One line of DVC's or a stage's output into the log of the task."""
-    level = logging.INFO
-    if line.startswith(("ERROR:", "Error:")):
-        level = logging.ERROR
-    elif line.startswith("WARNING:"):
-        level = logging.WARNING
-    get_run_logger().log(level, "%s", line)
 
 
 def _no_traceback(record: logging.LogRecord) -> bool:
@@ -97,104 +70,9 @@ for _name in ("prefect.engine", "prefect.flow_runs"):  # the second under a work
     logging.getLogger(_name).addFilter(_no_traceback)
 
 
-def _failed(error: CganError) -> State[Any]:
-    """A failed state with the message alone: a raised exception would be logged with a traceback."""
-    return Failed(name=BUSY if isinstance(error, BusyError) else "Failed", message=str(error))
-
-
-def _run_context() -> str:
-    """What becomes tags of the MLflow run. Asks no server: one that went away stops no stage."""
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return "{}"
-    run = context.flow_run
-    known = {"flow_run_id": run.id, "flow_run_name": run.name, "deployment_id": run.deployment_id}
-    tags = {f"prefect.{name}": str(value) for name, value in known.items() if value}
-    return json.dumps({**tags, **(run.parameters.get("tags") or {})})
-
-
-@task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_busy)
-def run_dvc_stage(repro: Repro, stage: str, force: bool) -> State[Any]:
-    """Reproduce one DVC stage. The state's name says what happened: Ran, Unchanged or Restored."""
-    try:
-        outcome = repro.stage(stage, _relay, force=force)
-    except CganError as error:
-        return _failed(error)
-    return Completed(name=outcome.name.capitalize(), message=f"{stage}: {outcome}", data=outcome)
-
-
-@task(
-    name="params",
-    task_run_name="params",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retry_condition_fn=_is_busy,
-)
-def write_overrides(overrides: dict[str, Any]) -> State[Any]:
-    """Write the overrides into params.yaml, but never under a running stage (it would poison dvc.lock)."""
-    try:
-        check_free()
-        changed = list(set_params(overrides))
-    except CganError as error:
-        return _failed(error)
-    words = ", ".join(changed) or "nothing: the values are there already"
-    return Completed(message=f"params.yaml: changed {words}", data=changed)
-
-
-@task(name="deliver", task_run_name="deliver", cache_policy=NO_CACHE, persist_result=False)
-def deliver(stages: list[str], whole: bool) -> State[Any]:
-    """Results of these stages to the DVC remote; of a whole run, a branch that points to them to `origin`."""
-    run = runtime.flow_run
-    # What is special about the run may be long, and stands in its params.yaml.
-    branch = remote.branch_name(f"{run.name.partition(' · ')[0]} {run.id[:8]}")
-    try:
-        with remote.owed():
-            said = [remote.push(_relay, stages)]
-            if whole:
-                said.append(remote.publish(branch, f"Results of {run.name}"))
-    except CganError as error:
-        return _failed(error)
-    return Completed(message=" ".join(said))
-
-
-@task(name="gate", task_run_name="gate", cache_policy=NO_CACHE, persist_result=False)
-def run_gate() -> State[Any]:
-    """Is the new generator good enough, and better than the champion? The state's name says it."""
-    for left in reversed(range(GATE_TRIES)):
-        try:
-            run_cgan("gate", _relay, {"MLFLOW_RUN_CONTEXT": _run_context()})
-            verdict = artifacts.read_verdict()
-            break
-        except CganError as error:
-            if CAME_FIRST not in str(error) or not left:
-                return _failed(error)
-            _relay("Another machine promoted meanwhile: judged again, beside the new champion.")
-    return Completed(name=verdict["verdict"].capitalize(), message=verdict["summary"], data=verdict)
-
-
-@task(name="record", task_run_name="record", cache_policy=NO_CACHE, persist_result=False)
-def record() -> State[Any]:
-    """A sweep's training has no pictures: its numbers alone go to its MLflow run."""
-    try:
-        record_numbers(_relay)
-    except CganError as error:
-        return _failed(error)
-    return Completed()
-
-
-@task(name="reevaluate", task_run_name="reevaluate", cache_policy=NO_CACHE, persist_result=False)
-def run_reevaluation() -> State[Any]:
-    """Is the champion still good on the data of today, and are they like those it was trained on?"""
-    try:
-        run_cgan("reevaluate", _relay, {"MLFLOW_RUN_CONTEXT": _run_context()})
-    except CganError as error:
-        return _failed(error)
-    return Completed(message=artifacts.reevaluation_summary())
-
-
 def _attempt(job: Task[..., State[Any]], *arguments: Any) -> State[Any]:
     """The final state of a task that waits while another DVC process is at work."""
-    job = job.with_options(retries=BUSY_RETRIES, retry_delay_seconds=BUSY_DELAY_S)
+    job = job.with_options(retries=tasks.BUSY_RETRIES, retry_delay_seconds=BUSY_DELAY_S)
     state: State[Any] = job(*arguments, return_state=True)
     return state
 
@@ -212,11 +90,11 @@ def _run_stages(
         return Failed(message=str(error))
     # A training that DVC brings back has an MLflow run already, which cannot get these tags.
     stops = {"train"} if tags else ()
-    context = {"MLFLOW_RUN_CONTEXT": _run_context()}
+    context = {"MLFLOW_RUN_CONTEXT": tasks.run_context()}
     repro = Repro([stage.name for stage in stages], stops=stops, pull=pull, env=context)
     with contextlib.closing(repro):
         for stage in stages:
-            job = run_dvc_stage.with_options(
+            job = tasks.run_dvc_stage.with_options(
                 name=stage.name, task_run_name=stage.name, description=stage.description
             )
             started = time.monotonic()
@@ -245,7 +123,7 @@ def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> State[Any
     news = not artifacts.is_unchanged(results) or remote.is_owed() or runtime.flow_run.run_count > 1
     if not (CHECKOUT in os.environ and done and news and remote.default_remote()):
         return None
-    state = deliver(done, whole, return_state=True)
+    state = tasks.deliver(done, whole, return_state=True)
     if state.is_completed():
         return None
     return Failed(
@@ -321,12 +199,12 @@ def pipeline(
     except CganError as error:
         return Failed(message=str(error))
     if overrides:
-        written = _attempt(write_overrides, overrides)
+        written = _attempt(tasks.write_overrides, overrides)
         if not written.is_completed():
             return Failed(message=written.message)
     failed = _run_stages(chosen, refresh, results, tags)
     if tags and not failed and chosen[-1].name == "evaluate":
-        failed = record(return_state=True)
+        failed = tasks.record(return_state=True)
         failed = None if failed.is_completed() else Failed(message=f"Record: {failed.message}")
     # The stages that ended before one failed count, too.
     undelivered = _deliver(results, whole=not failed and not stages)
@@ -336,7 +214,7 @@ def pipeline(
         return failed or undelivered or Completed(name=name, message=artifacts.in_words(results))
     # One at a time on all machines: `make deploy` makes the limit.
     with concurrency(["gate"] if runtime.deployment.id else [], lease_duration=60):
-        judged = run_gate(return_state=True)
+        judged = tasks.run_gate(return_state=True)
     verdict = artifacts.read_verdict() if judged.is_completed() else None
     artifacts.publish(results, verdict)
     if not judged.is_completed():
@@ -368,7 +246,7 @@ def reevaluate() -> State[Any]:
         return Failed(message=str(error))
     if failed := _run_stages(stages, refresh=True, results=results):
         return failed
-    judged = run_reevaluation(return_state=True)
+    judged = tasks.run_reevaluation(return_state=True)
     artifacts.publish_reevaluation()
     if not judged.is_completed():
         return Failed(message=judged.message)

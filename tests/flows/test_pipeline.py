@@ -306,8 +306,8 @@ def test_a_delivery_that_fails_fails_the_run_and_is_made_up_for_by_the_next(
             raise RemoteError("ssh://nas/cgan: it does not answer.")
         return "1 file"
 
-    task = flow_module.deliver.fn
-    monkeypatch.setattr(flow_module, "deliver", lambda *asked, return_state: task(*asked))
+    task = flow_module.tasks.deliver.fn
+    monkeypatch.setattr(flow_module.tasks, "deliver", lambda *asked, return_state: task(*asked))
     monkeypatch.setattr(flow_module.remote, "push", push)
     for name, value in {"NAME": "nightly", "ID": "12345678", "RUN_COUNT": "1"}.items():
         monkeypatch.setenv(f"PREFECT__RUNTIME__FLOW_RUN__{name}", value)
@@ -586,7 +586,7 @@ def test_waiting_for_another_repro_ends_after_the_last_try(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flow_module, "BUSY_DELAY_S", 0.1)
-    monkeypatch.setattr(flow_module, "BUSY_RETRIES", 2)
+    monkeypatch.setattr(flow_module.tasks, "BUSY_RETRIES", 2)
     with slow_repro("train"):
         state = pipeline(overrides={"train.seed": 3}, return_state=True)
     assert state.is_failed()
