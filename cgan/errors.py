@@ -1,4 +1,4 @@
-"""Errors of the user's side. Every message says where, what was expected, what was found and what to do;
+"""User errors. Every message says where, what was expected, what was found and what to do;
 `cgan.cli` and the stages print it without a traceback and exit with `exit_code`."""
 
 import io

@@ -1,4 +1,4 @@
-"""Text of people and files in Markdown: names, reasons and tags, which may hold anything."""
+"""User-supplied text in Markdown: names, reasons and tags, which may hold anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks of the flows, but for the gate's order: what Prefect shows as boxes of a run."""
+"""The tasks of a flow run, as Prefect shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a file that is no valid CSV: its kind, or the rows and columns to mend."""
+"""What is wrong with a file that is no valid CSV: its kind, or the rows and columns to fix."""
 
 from __future__ import annotations
 

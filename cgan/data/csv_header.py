@@ -1,4 +1,4 @@
-"""The first line of a CSV: are all pixels there, in their order, and which shape has an image?"""
+"""The first line of a CSV: are all pixels there, in their order, and what shape is an image?"""
 
 from __future__ import annotations
 
