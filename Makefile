@@ -32,6 +32,7 @@ env: $(READY) ## Make the environment (.venv) if it is missing or pyproject.toml
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "cgan needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "Making the environment in $(VENV), once: two to five minutes, mostly downloads."
 	$(PYTHON) -m venv $(MOVED) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[pipeline,serve,kaggle,postgres,sweep,dev]'
 	@$(COMPILE)

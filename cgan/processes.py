@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from xmlrpc.client import ServerProxy
+from xmlrpc.client import ServerProxy  # nosec B411: our own supervisor answers
 
 from cgan.project import PRODUCTION
 
