@@ -24,7 +24,21 @@ from cgan.params.sections import Dimension, Params, TrainChoices, flatten_names
 MAX_BYTES = 1_000_000
 MAX_ALIASES = 20
 MAX_SHOWN = 20  # problems told at once
-SHOULD_BE = "Input should be "
+KINDS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "a text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a section",
+    "null": "null",
+}
+LIMITS = {
+    "exclusiveMinimum": "above",
+    "minimum": "at least",
+    "exclusiveMaximum": "below",
+    "maximum": "at most",
+}
 EXAMPLES = {
     "data.kaggle": "expected a competition such as `digit-recognizer`, or `owner/dataset`",
     "gate.model": "expected letters, digits, `.`, `_` and `-`, such as `cgan`",
@@ -135,9 +149,7 @@ def _by_place(error: ValidationError) -> list[dict[str, Any]]:
     for problem in error.errors(include_url=False):
         depth = 4 if problem["loc"][:2] == ("sweep", "space") else 2
         place = problem["loc"][:depth]
-        found = places.setdefault(place, {**problem, "loc": place})
-        if found["msg"] != problem["msg"]:
-            found["msg"] += f" or {problem['msg'].removeprefix(SHOULD_BE)}"
+        places.setdefault(place, {**problem, "loc": place})
     return list(places.values())
 
 
@@ -202,15 +214,37 @@ def _problem_in_words(problem: dict[str, Any]) -> str:
         return f"`{name}` is missing. Add it, or restore params.yaml from git."
     if kind == "string_pattern_mismatch":
         return f"`{name}`: {EXAMPLES[name]}, got {found[:80]!r}."
-    expected = re.sub("^(Input|String|List) | or instance of .*", "", problem["msg"])
-    expected = expected.replace("valid dictionary", "section")
-    text = f"`{name}` {expected}, got {_value_in_words(found)}."
+    if "too_short" in kind:
+        return f"`{name}` is empty, or too short: {problem['msg']}."
+    if not (expected := _expected(problem["loc"])):
+        return f"`{name}`: {problem['msg']}, got {_value_in_words(found)}."
+    text = f"`{name}` should be {expected}, got {_value_in_words(found)}."
     with contextlib.suppress(ValueError):
         if isinstance(found, str) and kind in ("float_type", "int_type") and float(found):
             text += " Write it without quotes."
     if name == "validate.class_names" and isinstance(found, int | float):
         text += f" Put it in quotes: '{found}'."
     return text
+
+
+def _expected(place: tuple[Any, ...]) -> str:
+    """The type and limits of a param in words, such as `a number above 0`, from its JSON schema."""
+    schema = root = Params.model_json_schema()
+    for part in place:
+        if "$ref" in schema:
+            schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+        schema = schema.get("properties", {}).get(part) or schema.get("additionalProperties") or {}
+    return _schema_in_words(schema)
+
+
+def _schema_in_words(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(map(_schema_in_words, schema["anyOf"]))
+    if options := schema.get("enum") or [schema[key] for key in ("const",) if key in schema]:
+        return " or ".join(f"`{option}`" for option in options)
+    words = KINDS.get(schema.get("type", "object" if "$ref" in schema else ""), "")
+    limits = [f"{word} {schema[key]}" for key, word in LIMITS.items() if key in schema]
+    return " ".join([words, " and ".join(limits)]).strip()
 
 
 def _suggestion(name: str) -> str:

@@ -36,11 +36,11 @@ def load(tmp_path: Path) -> Any:
         ({"train_judge.width": {"choices": [4, 8]}}, "only params of `train` can be searched"),
         ({"train.seed": {"low": 1, "high": 9}}, "a seed is luck"),
         ({"train.probes": {"low": 1, "high": 9}}, "trials are compared probe by probe"),
-        ({"train.lr": {"low": -1.0, "high": 1.0}}, "greater than 0, got -1.0"),
-        ({"train.adam_beta1": {"low": 0.0, "high": 1.0}}, "less than 1, got 1.0"),
-        ({"train.latent_dim": {"low": 1.5, "high": 9.5}}, "should be a valid integer"),
-        ({"train.generator": {"choices": ["deconv", "conv"]}}, "'deconv', 'upsample', 'embed'"),
-        ({"train.generator": {"low": 1, "high": 2}}, "`train.generator` should be 'deconv'"),
+        ({"train.lr": {"low": -1.0, "high": 1.0}}, "above 0 and at most 1000, got -1.0"),
+        ({"train.adam_beta1": {"low": 0.0, "high": 1.0}}, "below 1, got 1.0"),
+        ({"train.latent_dim": {"low": 1.5, "high": 9.5}}, "should be a whole number"),
+        ({"train.generator": {"choices": ["deconv", "conv"]}}, "`deconv` or `upsample` or `embed`"),
+        ({"train.generator": {"low": 1, "high": 2}}, "`train.generator` should be `deconv`"),
         ({"train.lr": {"low": 0.2, "high": 0.1}}, "`low` (0.2) must be below `high` (0.1)"),
         ({"train.lr": {"low": 0.1}}, "give either both `low` and `high`, or `choices`"),
         ({"train.lr": {"choices": [0.1, 0.2], "log": True}}, "`choices` stand alone"),
@@ -64,7 +64,7 @@ def test_a_space_that_cannot_be_searched_is_refused(load: Any, space: Any, words
 def test_all_faults_are_told_at_once(load: Any) -> None:
     space = {"train.seed": {"low": 1, "high": 9}, "train.lr": {"low": -1.0, "high": 1.0}}
     with pytest.raises(
-        ParamsError, match=r"(?s)2 problems.*greater than 0, got -1\.0.*a seed is luck"
+        ParamsError, match=r"(?s)2 problems.*above 0 and at most 1000, got -1\.0.*a seed is luck"
     ):
         load(space)
 
@@ -79,7 +79,7 @@ def test_numbers_or_choices_of_auto_and_a_range_from_zero_are_kept(load: Any) ->
 def test_the_objective_is_a_metric(load: Any) -> None:
     field = SweepParams.model_fields["objective"]
     assert set(field.annotation.__args__) == set(METRICS)  # type: ignore[union-attr]
-    with pytest.raises(ParamsError, match=r"`sweep\.objective` should be 'conditional_accuracy'"):
+    with pytest.raises(ParamsError, match=r"`sweep\.objective` should be `conditional_accuracy`"):
         load({"train.lr": {"low": 0.1, "high": 0.2}}, objective="beauty")
 
 
