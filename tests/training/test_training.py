@@ -26,7 +26,7 @@ from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import digest_of
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import image_grid, to_uint8
-from cgan.params.editing import apply_preset, preset_params
+from cgan.params.editing import preset_params
 from cgan.params.reading import load_params
 from cgan.params.sections import TrainChoices, TrainParams
 from cgan.project import AT_THE_END, BY_STEP
@@ -226,15 +226,6 @@ def test_a_logit_at_the_threshold_says_fake(objective: str, at: float) -> None:
     assert stats["accuracy/discriminator_fake"].item() == pytest.approx(2 / 3)
 
 
-def test_every_weight_is_trained() -> None:
-    state = TrainState(DATA, params_of(), CPU)
-    before = [w.clone() for w in state.generator.parameters()]
-    before += [w.clone() for w in state.discriminator.parameters()]
-    trained = train(DATA, params_of(ema_half_life_kimg=0.0))
-    after = [*trained.generator.parameters(), *trained.discriminator.parameters()]
-    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-
-
 @pytest.mark.parametrize("updates", [one_pass, two_passes, in_turn])
 def test_parts_of_a_batch_give_the_gradient_of_the_whole_batch(
     updates: Callable[..., None],
@@ -370,38 +361,6 @@ def test_rates_penalties_and_averages_follow_their_schedules() -> None:
     assert kept == pytest.approx(0.5, rel=1e-6)
     assert average_weight(params, 0) == pytest.approx(0.9), "short-sighted at the start"
     assert average_weight(params_of(ema_half_life_kimg=0.0), 5) == 1.0
-
-
-def test_update_average_moves_weights_and_statistics_by_the_given_share() -> None:
-    state = TrainState(DATA, params_of(), CPU)
-    old = {name: t.clone() for name, t in state.average.state_dict().items()}
-    with torch.no_grad():
-        for tensor in state.generator.state_dict().values():
-            tensor.add_(1)
-    new = {name: t.clone() for name, t in state.generator.state_dict().items()}
-    state.update_average(torch.tensor(0.25))
-    floats = [name for name in old if old[name].is_floating_point()]
-    assert any("running_mean" in name for name in floats)
-    for name in floats:
-        expected = 0.75 * old[name] + 0.25 * new[name]
-        assert torch.allclose(state.average.state_dict()[name], expected, atol=1e-6)
-        assert torch.equal(state.generator.state_dict()[name], new[name])
-
-
-def test_batch_norm_estimation_changes_batch_norm_statistics_only() -> None:
-    torch.manual_seed(0)
-    generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
-    before = {name: t.clone() for name, t in generator.state_dict().items()}
-    estimate_batch_norm(generator, seed=1, batches=3, size=64)
-    after = {name: t.clone() for name, t in generator.state_dict().items()}
-    changed = {n for n, t in after.items() if not torch.equal(t, before[n])}
-    assert changed == {n for n in before if n.rsplit(".")[-1].startswith(("running", "num"))}
-    assert not generator.training
-    assert all(n.momentum == 0.1 for n in generator.modules() if isinstance(n, nn.BatchNorm2d))
-    estimate_batch_norm(generator, seed=1, batches=3, size=64)
-    assert digest_of(generator.state_dict()) == digest_of(after), "nothing is left of older ones"
-    estimate_batch_norm(generator, seed=2, batches=3, size=64)
-    assert digest_of(generator.state_dict()) != digest_of(after)
 
 
 def test_estimated_statistics_are_means_over_all_batches_each_with_every_class_alike() -> None:
@@ -875,18 +834,6 @@ def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     choices = TrainChoices(**{**DEFAULTS, "device": "cpu", **preset_params(name), **sizes})
     params = filled(choices)
     assert np.isfinite(train(data_of(side=28), params).history).all()
-
-
-@pytest.mark.parametrize("name", ["demo", "fast", "best"])
-def test_preset_default_takes_back_all_that_another_preset_changed(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    path = tmp_path / "params.yaml"
-    path.write_bytes((ROOT / "params.yaml").read_bytes())
-    assert apply_preset(name, path)
-    apply_preset("default", path)
-    assert load_params(path) == load_params(ROOT / "params.yaml")
 
 
 def test_progress_is_told_every_step() -> None:
