@@ -206,16 +206,6 @@ def test_preprocess_without_a_report_says_which_stage_is_missing(project: Path) 
             preprocess.main()
 
 
-def test_the_order_of_the_facts_does_not_change_the_bytes_and_a_nan_is_no_fact(
-    tmp_path: Path,
-) -> None:
-    dataset.save_dataset(tmp_path / "a", IMAGES, LABELS, FACTS)
-    dataset.save_dataset(tmp_path / "b", IMAGES, LABELS, dict(reversed(FACTS.items())))
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        dataset.save_dataset(tmp_path / "c", IMAGES, LABELS, FACTS | {"mean": float("nan")})
-
-
 def test_a_hold_out_with_copies_takes_whole_groups_and_no_more_than_its_share() -> None:
     """Ten images of each class: one of them six times, four once. Half of a class is a single group of
     six at most when that one is drawn first (nothing smaller is), else as many of the four as fit."""

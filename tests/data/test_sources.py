@@ -145,19 +145,6 @@ def test_stage_writes_csv_and_its_source_with_the_same_bytes_each_time(project: 
     assert info["rows"] == 36 and "time" not in info
 
 
-@pytest.mark.parametrize(
-    ("text", "rows"),
-    [(b"", 0), (b"h", 0), (b"h\n1", 1), (b"h\n\n1\n \n2\n\n", 2), (b"h\r\n1\r\n", 1)],
-)
-def test_rows_are_counted_without_header_and_blank_lines(
-    monkeypatch: pytest.MonkeyPatch, text: bytes, rows: int
-) -> None:
-    for chunk in (1, 2, 3, 100):
-        monkeypatch.setattr(sources, "CHUNK_BYTES", chunk)
-        TARGET.write_bytes(text)
-        assert sources._count_rows(TARGET) == rows
-
-
 # --- hostile and broken files -------------------------------------------------------------------
 
 

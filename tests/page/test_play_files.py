@@ -95,7 +95,7 @@ def test_a_downloaded_picture_has_the_pixels_that_were_asked_for(
 # -- Looks -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("width", "height"), [(320, 640), (1280, 800), (3840, 2160)])
+@pytest.mark.parametrize(("width", "height"), [(320, 640), (1280, 800)])
 def test_nothing_is_wider_than_the_screen(
     page: Page, tmp_path: Path, width: int, height: int
 ) -> None:

@@ -245,33 +245,6 @@ Delivery(root / ".cgan/runs" / sys.argv[2], store_uri(root), root).deliver()
 
 
 TESTS = [str(ROOT / "tests")]
-TRAINING = """
-import os, signal, sys, time; sys.path[:0] = {tests}
-signal.signal(signal.SIGTERM, signal.default_int_handler)
-from pathlib import Path
-from tracked import training
-with training(Path.cwd()) as tracker:
-    for step in range(int(sys.argv[1]), 1000):
-        tracker.log_metrics({{"loss/generator": 1.0}}, step)
-        print(step, flush=True)
-        time.sleep(0.05)
-        if step == int(sys.argv[2]): break
-"""
-
-
-def start_training(root: Path, first: int, last: int) -> subprocess.Popen[str]:
-    script = TRAINING.format(tests=TESTS)
-    return subprocess.Popen(
-        [sys.executable, "-c", script, str(first), str(last)], stdout=subprocess.PIPE, text=True
-    )
-
-
-def read_to(process: subprocess.Popen[str], step: int) -> None:
-    assert process.stdout
-    for line in process.stdout:
-        if line.strip() == str(step):
-            return
-    raise AssertionError(f"the training ended before step {step}")
 
 
 def wait_until(condition: Any, seconds: float = 30) -> None:
@@ -279,34 +252,6 @@ def wait_until(condition: Any, seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.1)
-
-
-@pytest.mark.slow
-def test_f46_killed_training_is_resumed_in_its_own_run(root: Path) -> None:
-    store = Store(root / "mlflow.db")
-    folder = runs(root) / "k1"
-
-    with start_training(root, 0, 999) as process:
-        read_to(process, 80)
-        process.terminate()
-        assert process.wait(timeout=30)
-    flush(root)  # on a busy machine the follower's last seconds are too few
-    ((run_id, _, status),) = store.runs()
-    assert status == "KILLED"
-
-    with start_training(root, 60, 999) as process:  # its checkpoint is older than its death
-        read_to(process, 160)
-        process.kill()
-    wait_until(lambda: count_waiting(folder) == 0)  # the follower outlives it, and ends by itself
-    assert store.runs()[0][2] == "RUNNING"
-
-    with start_training(root, 150, 200) as process:
-        process.communicate(timeout=60)
-        assert process.returncode == 0
-    assert [(run, status) for run, _, status in store.runs()] == [(run_id, "FINISHED")]
-    assert store.steps("loss/generator") == list(range(201))
-    assert store.tags(run_id)["cgan.resumed"] == "true"
-    assert count_waiting(folder) == 0
 
 
 @pytest.mark.slow
@@ -531,17 +476,14 @@ def hanging() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("trouble", ["refused", "hanging"])
-def test_f60_training_without_a_usable_server_ends_well_and_is_delivered_later(
-    trouble: str,
+def test_f60_training_with_a_silent_server_ends_well_and_is_delivered_later(
     root: Path,
     hanging: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    uri = hanging if trouble == "hanging" else f"http://127.0.0.1:{free_port()}"
     monkeypatch.setattr("cgan.store.address.HTTP_TIMEOUT_S", 1)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("http://", "http://me:secret@"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", hanging.replace("http://", "http://me:secret@"))
     caplog.set_level(logging.INFO)
 
     began = time.monotonic()
@@ -555,7 +497,7 @@ def test_f60_training_without_a_usable_server_ends_well_and_is_delivered_later(
     assert f"{count_waiting(folder)} records wait in {folder}" in message
     reference = json.loads((root / "models/mlflow_run.json").read_text())
     assert reference["run_id"] is None
-    assert reference["tracking_uri"] == uri
+    assert reference["tracking_uri"] == hanging
     for path in [root / "models/mlflow_run.json", *folder.glob("*.json*")]:
         assert "secret" not in path.read_text()
 
