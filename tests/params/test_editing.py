@@ -105,7 +105,7 @@ def test_a_preset_is_written_and_says_what_it_changed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    for name in ("fast", "best", "demo"):
+    for name in ("best", "demo"):
         changed = apply_preset(name, path)
         assert changed and all(key.startswith("train.") for key in changed)
         assert len(differing(path)) == len(changed)

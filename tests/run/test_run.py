@@ -70,9 +70,12 @@ def waiting_run(
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Store, str]]:
-    """One training and its evaluation on sqlite: (root, store, run id)."""
+def recorded(
+    tmp_path_factory: pytest.TempPathFactory, empty_store: Path
+) -> Iterator[tuple[Path, Store, str]]:
+    """One training and its evaluation on sqlite, by a follower started early: (root, store, run id)."""
     root = tmp_path_factory.mktemp("recorded")
+    shutil.copyfile(empty_store, root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("DVC_ROOT", str(root))
@@ -81,13 +84,14 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, S
         patch.setenv("MLFLOW_RUN_ID", "0" * 32)
         patch.chdir(root)
         reference = root / "models/mlflow_run.json"
-        with training(root) as tracker:
+        early = start_follower()
+        with training(root, early=early) as tracker:
             log_steps(tracker)
             store = Store(root / "mlflow.db")
-            load = "system/cpu_utilization_percentage"
-            wait_until(lambda: store.path.exists() and store.steps(load))
+            wait_until(lambda: store.steps("system/cpu_utilization_percentage"))
             tracker.log_file(Path(__file__), "reports")
             tracker.log_model(a_generator(root / "g.safetensors"), STEPS[-1], {"digest": "d"})
+        assert early and early._process.returncode == 0
         with lifecycle.reopen(reference) as later:
             later.log_metrics({"quality/conditional_accuracy": 0.99}, STEPS[-1])
         yield root, Store(root / "mlflow.db"), json.loads(reference.read_text())["run_id"]
@@ -127,11 +131,12 @@ def test_run_says_what_made_it(recorded: tuple[Path, Store, str]) -> None:
 
 
 def test_picture_lies_where_mlflow_itself_would_put_it(
-    recorded: tuple[Path, Store, str], tmp_path: Path
+    recorded: tuple[Path, Store, str], empty_store: Path, tmp_path: Path
 ) -> None:
 
     from mlflow import MlflowClient
 
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.create_experiment("e", (tmp_path / "artifacts").as_uri())
     run = client.create_run(experiment).info
@@ -576,17 +581,6 @@ def test_f61_server_killed_and_restarted_in_mid_run_ends_up_with_each_step_once(
     assert max(times) < 0.5
 
 
-def test_a_follower_that_was_started_early_delivers_the_run(root: Path) -> None:
-    early = start_follower()
-    assert early
-    with training(root, early=early) as tracker:
-        log_steps(tracker)
-    assert early._process.returncode == 0
-    store = Store(root / "mlflow.db")
-    assert [status for _, _, status in store.runs()] == ["FINISHED"]
-    assert store.steps("loss/generator") == STEPS
-
-
 @pytest.mark.slow
 def test_a_follower_that_was_started_for_another_store_is_not_told_this_run(
     root: Path, monkeypatch: pytest.MonkeyPatch
@@ -675,6 +669,7 @@ def test_changed_dvc_lock_alone_is_not_dirty(root: Path) -> None:
     assert (tags()["git.dirty"], tags()["git.changed_files"]) == ("true", "params.yaml")
 
 
+@pytest.mark.slow
 def test_recording_loads_no_mlflow_into_the_training(root: Path) -> None:
     script = f"""
 import sys; sys.path[:0] = {TESTS}
