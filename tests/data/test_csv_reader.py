@@ -5,7 +5,6 @@ import json
 import re
 import resource
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ from conftest import ROOT, run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import csv_lines, make_images, write_csv
-from typer.testing import CliRunner
 
-from cgan.cli import app
 from cgan.data import csv_faults, csv_reader, csv_report
 from cgan.data.sources import mnist_sample
 from cgan.errors import DataError
@@ -76,25 +73,6 @@ def test_reader_returns_the_images_and_labels_that_were_written(digits_csv: Path
 
 def test_defaults_are_those_of_params_yaml() -> None:
     assert load_params(ROOT / "params.yaml").validation == DEFAULTS
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(lambda text: b"\xef\xbb\xbf" + text, id="bom"),
-        pytest.param(lambda text: text.replace(b"\n", b"\r\n"), id="crlf"),
-        pytest.param(lambda text: re.sub(rb"[^,\n]+", rb'"\g<0>"', text), id="quoted"),
-        pytest.param(lambda text: re.sub(rb"(?m)^\d+", rb'"\g<0>"', text), id="quoted labels"),
-        pytest.param(lambda text: text.replace(b",", b", "), id="padded"),
-        pytest.param(lambda text: text + b"\n\r\n", id="blank lines at the end"),
-        pytest.param(lambda text: text.replace(b"\n", b"\n\n"), id="blank lines between"),
-    ],
-)
-def test_f10_harmless_variants_of_the_csv_are_accepted(
-    tmp_path: Path, change: Callable[[bytes], bytes]
-) -> None:
-    table = accepts(tmp_path, change(("\n".join(LINES) + "\n").encode()))
-    assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
 
 
 def test_shape_comes_from_the_data_and_the_params(tmp_path: Path) -> None:
@@ -440,21 +418,6 @@ def test_report_states_what_numpy_finds(digits_csv: Path) -> None:
     assert "| 2 | 12 |" in page and report["csv"]["sha256"] in page
 
 
-def test_command_validates_archives_and_writes_reports(
-    tmp_path: Path, digits_csv: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with zipfile.ZipFile("digits.zip", "w") as archive:
-        archive.write(digits_csv, "train.csv")
-    result = CliRunner().invoke(
-        app, ["validate", "digits.zip", "--report", "out.md", "--report", "out.json"]
-    )
-    assert result.exit_code == 0, result.output
-    assert "36 images of 8 × 8 pixels, 3 classes" in result.output
-    assert json.loads(Path("out.json").read_text())["rows"] == 36
-    assert Path("out.md").read_text().startswith("# Validation of")
-
-
 # --- Kaggle's file ------------------------------------------------------------------------------
 
 
@@ -466,6 +429,7 @@ def run_measured(code: str, folder: Path) -> tuple[float, str]:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, output
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_kaggle_csv_is_validated_and_preprocessed_as_fast_as_pandas_reads_it_in_little_memory(
     kaggle_zip: Path, tmp_path: Path

@@ -9,8 +9,6 @@ import logging
 import re
 import stat
 import struct
-import subprocess
-import sys
 import time
 import warnings
 import zipfile
@@ -36,8 +34,11 @@ GOOD = b"label,pixel0\n0,1\n"
 KEY = "5ecre7-5ecre7-5ecre7"
 
 
+DEFAULTS = load_params(ROOT / "params.yaml").data
+
+
 def data_params(**changes: Any) -> DataParams:
-    return load_params(ROOT / "params.yaml").data.model_copy(update=changes)
+    return DEFAULTS.model_copy(update=changes)
 
 
 def zip_of(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -144,26 +145,13 @@ def test_stage_writes_csv_and_its_source_with_the_same_bytes_each_time(project: 
     assert info["rows"] == 36 and "time" not in info
 
 
-@pytest.mark.parametrize(
-    ("text", "rows"),
-    [(b"", 0), (b"h", 0), (b"h\n1", 1), (b"h\n\n1\n \n2\n\n", 2), (b"h\r\n1\r\n", 1)],
-)
-def test_rows_are_counted_without_header_and_blank_lines(
-    monkeypatch: pytest.MonkeyPatch, text: bytes, rows: int
-) -> None:
-    for chunk in (1, 2, 3, 100):
-        monkeypatch.setattr(sources, "CHUNK_BYTES", chunk)
-        TARGET.write_bytes(text)
-        assert sources._count_rows(TARGET) == rows
-
-
 # --- hostile and broken files -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["page.csv", "page.csv.gz", "page.zip"])
-def test_f12_web_page_is_recognized_under_any_name(name: str) -> None:
+def test_f12_web_page_is_recognized_under_any_name() -> None:
     page = b"\n <!DOCTYPE html><html><title>Sign in</title>"
-    assert "this is a web page" in refuses_file(page, name)
+    for name in ("page.csv", "page.csv.gz", "page.zip"):
+        assert "this is a web page" in refuses_file(page, name)
     assert "this is a web page" in refuses_file(gzip.compress(page), name)
     assert "this is a web page" in refuses_file(zip_of({"train.csv": page}), name)
 
@@ -204,11 +192,9 @@ def test_f26_damaged_archive_or_another_file_by_its_name_is_refused(
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.7, 0.99])
-@pytest.mark.parametrize("name", ["digits.zip", "digits.csv.gz"])
-def test_f24_truncated_archive_is_refused(name: str, kept: float) -> None:
-    whole = zip_of({"train.csv": CSV}) if name.endswith("zip") else gzip.compress(CSV)
-    message = refuses_file(whole[: int(len(whole) * kept)], name)
-    assert "damaged or cut off" in message
+def test_f24_truncated_archive_is_refused(kept: float) -> None:
+    for whole, name in ((zip_of({"train.csv": CSV}), "a.zip"), (gzip.compress(CSV), "a.csv.gz")):
+        assert "damaged or cut off" in refuses_file(whole[: int(len(whole) * kept)], name)
 
 
 @pytest.mark.parametrize(
@@ -222,12 +208,11 @@ def test_f27_member_outside_the_archive_is_refused(evil: str) -> None:
     assert not Path("../train.csv").exists()
 
 
-@pytest.mark.parametrize("name", ["bomb.zip", "bomb.gz"])
-def test_f28_bomb_is_stopped_at_the_cap(name: str) -> None:
+def test_f28_bomb_is_stopped_at_the_cap() -> None:
     zeros = bytes(50_000_000)
-    content = zip_of({"train.csv": zeros}) if name.endswith("zip") else gzip.compress(zeros)
-    assert len(content) < 100_000
-    assert "more than 2 MB of CSV" in refuses_file(content, name, max_megabytes=2)
+    for name, content in (("a.zip", zip_of({"train.csv": zeros})), ("a.gz", gzip.compress(zeros))):
+        assert len(content) < 100_000
+        assert "more than 2 MB of CSV" in refuses_file(content, name, max_megabytes=2)
 
 
 def test_f28_size_stated_in_the_archive_is_not_believed() -> None:
@@ -318,6 +303,8 @@ def kaggle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     monkeypatch.setenv("KAGGLE_USERNAME", "someone")
     monkeypatch.setenv("KAGGLE_KEY", KEY)
     monkeypatch.setattr(kaggle_module, "RETRY_DELAYS_S", (0.01, 0.01, 0.01))
+    # Kaggle's library looks at the source of every caller to name itself: half a second a request.
+    monkeypatch.setattr("kagglehub.clients.get_user_agent", lambda: "kagglehub")
     running = []
 
     def start(*script: Answer) -> KaggleServer:
@@ -371,21 +358,6 @@ def test_kaggle_dataset_is_downloaded(kaggle: Start) -> None:
     assert [path.rpartition("/")[2] for path, _ in server.seen] == ["GetDataset", "DownloadDataset"]
 
 
-def test_a_download_into_a_log_shows_no_bar(kaggle: Start) -> None:
-    server = kaggle(Answer(CSV + b"0," * 1_500_000))
-    script = f"""
-from pathlib import Path
-from kagglesdk import kaggle_env as env
-from cgan.data.sources import fetch
-from cgan.params.sections import DataParams
-env._env_to_endpoint[env.KaggleEnv.PROD] = {server.url!r}
-fetch(DataParams(**{data_params(source="kaggle").model_dump()}), Path({str(TARGET)!r}))
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert TARGET.stat().st_size > 3_000_000 and b"%" not in done.stderr
-
-
 def test_kaggle_tokens_are_used_before_the_older_pair(
     kaggle: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,17 +405,14 @@ def test_f22_refusals_by_kaggle_differ_give_the_link_and_are_not_retried(
     assert server.downloads == 1
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_f23_passing_faults_are_retried(
-    kaggle: Start, status: int, caplog: pytest.LogCaptureFixture
+def test_f23_passing_faults_are_retried_and_lasting_ones_end_after_bounded_tries(
+    kaggle: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = kaggle(Answer(status=status), Answer(status=status), Answer(CSV))
+    server = kaggle(Answer(status=429), Answer(status=503), Answer(CSV))
     fetch_kaggle()
     assert TARGET.read_bytes() == CSV and server.downloads == 3
-    assert f"({status}). Try 2 of 4 follows" in caplog.text
-
-
-def test_f23_lasting_faults_end_after_bounded_tries(kaggle: Start) -> None:
+    assert "(429). Try 2 of 4 follows" in caplog.text
+    TARGET.write_bytes(GOOD)
     server = kaggle(Answer(status=503))
     message = refuses_kaggle()
     assert "has a fault of its own (503). Gave up after 4 tries" in message

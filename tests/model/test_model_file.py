@@ -40,13 +40,6 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "x.safetensors"
 
 
-def header_of(path: Path) -> dict[str, Any]:
-    raw = path.read_bytes()
-    (length,) = struct.unpack("<Q", raw[:8])
-    facts: dict[str, Any] = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["cgan"])
-    return facts
-
-
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return digest_of(a) == digest_of(b)
 

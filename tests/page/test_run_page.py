@@ -27,7 +27,7 @@ from cgan.model.sampling import draw
 from cgan.page import charts
 from cgan.page.compare_page import compare_page, read_page
 from cgan.page.drawn_facts import NEIGHBOURS
-from cgan.page.run_facts import POINTS, class_facts, curve
+from cgan.page.run_facts import POINTS, curve
 from cgan.page.run_page import run_page
 from cgan.params.reading import load_params
 from cgan.project import (
@@ -121,18 +121,7 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_p
     assert "probe/fid_judge" in run["probes"]["columns"]
 
 
-def test_a_class_that_was_never_drawn_has_no_number_on_the_page() -> None:
-    report = {
-        "conditional_accuracy": {"by_class": [0.5, None]},
-        "fid_judge": {"by_class": [1.0, None]},
-        "different": {"by_class": [40.0, None]},
-        "confusion": [[1, 1], [0, 0]],
-    }
-    nothing = dict.fromkeys(("accuracy", "low", "high", "distance", "different"))
-    assert class_facts(report)[1] == {"label": 1, **nothing}
-
-
-@pytest.mark.parametrize("count", [3, POINTS, POINTS + 1, 2 * POINTS, 2 * POINTS + 1])
+@pytest.mark.parametrize("count", [3, POINTS, POINTS + 1, 2 * POINTS + 1])
 def test_a_long_curve_keeps_its_last_record(count: int, tmp_path: Path) -> None:
     path = tmp_path / "losses.csv"
     path.write_text("step,loss\n" + "".join(f"{n},0.5\n" for n in range(count)))
@@ -236,13 +225,6 @@ def test_names_that_do_not_fit_the_classes_are_not_shown() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_half_a_character_in_a_runs_name_is_no_reason_to_fail() -> None:
-    RUN_REFERENCE.write_text(json.dumps({"run_name": "half \ud800"}))
-    assert page_made()["lineage"]["run_name"] == "half \ufffd"
-    assert "<title>half \ufffd</title>" in RUN_PAGE.read_text(encoding="utf-8")
-
-
-@pytest.mark.usefixtures("finished")
 def test_hashes_are_those_by_which_dvc_knows_the_files() -> None:
     files = {f["path"]: f["md5"] for f in run_of_page()["lineage"]["files"]}
     assert files[str(JUDGE)] == md5_of(JUDGE) and files[str(CSV)] == md5_of(CSV)
@@ -276,16 +258,6 @@ def test_without_the_package_that_brings_the_charts_the_page_says_what_to_instal
     monkeypatch.setattr(charts, "PACKAGE", "no-such-package")
     with pytest.raises(CganError, match="pip install no-such-package"):
         charts.bundle(tmp_path)
-
-
-def test_a_damaged_copy_of_the_library_is_put_together_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(charts, "_bundle", lambda: "window.vegaEmbed = null;")
-    whole = charts.bundle(tmp_path)
-    (kept,) = tmp_path.iterdir()
-    kept.write_bytes(kept.read_bytes()[:-4])
-    assert charts.bundle(tmp_path) == whole
 
 
 # -- In a browser ---------------------------------------------------------------------------------
@@ -333,20 +305,25 @@ def test_in_a_browser_the_previews_go_by_keyboard_and_the_charts_tell_their_valu
 
 
 @pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.slow)])
-def test_on_a_phone_nothing_has_to_be_moved_sideways(page: Page, width: int) -> None:
+def test_on_a_phone_nothing_has_to_be_moved_sideways(page: Page) -> None:
     change_facts(class_names=["a" * 80, "b", "c"])
     page_made()
-    show(page, width)
+    show(page, 320)
     page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
     page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
     see(page, "#lineage")
     page.look(1)
-    assert page.run("document.documentElement.scrollWidth") <= width
+    assert page.run("document.documentElement.scrollWidth") <= 320
 
 
 @pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize("names", [HOSTILE_NAMES, ["constructor", "__proto__", "toString"]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        HOSTILE_NAMES,
+        pytest.param(["constructor", "__proto__", "toString"], marks=pytest.mark.slow),
+    ],
+)
 def test_markup_in_class_names_params_and_tags_is_text(page: Page, names: list[str]) -> None:
     change_params(data={"path": HOSTILE[1]})
     change_facts(class_names=names)
@@ -383,17 +360,3 @@ def test_a_run_that_has_not_reached_mlflow_is_told_with_what_delivers_it(page: P
     ) in text
     ids = page.run("[...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(set(ids)) == len(ids), "an id is one element's"
-
-
-@pytest.mark.usefixtures("finished")
-def test_a_browser_that_cannot_draw_charts_says_so_and_keeps_the_numbers(page: Page) -> None:
-    text = re.sub(r'(id="chart-library">)[^<]*', r"\1AAAA", RUN_PAGE.read_text(encoding="utf-8"))
-    RUN_PAGE.write_text(text, encoding="utf-8")
-    show(page)
-    see(page, "#classes .chart")
-    page.until(
-        "document.querySelector('#classes .chart').textContent === "
-        "'This browser cannot draw the chart; the numbers are below.'"
-    )
-    page.run("document.querySelector('#training details').open = true")
-    page.until("document.querySelectorAll('#training details tbody tr').length === 3")

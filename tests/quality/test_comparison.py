@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from cgan.quality import comparison
 from cgan.quality.comparison import REPLICATES, Estimate, Ground
-from cgan.quality.judge import Judge, Verdict, look
+from cgan.quality.judge import Judge, Verdict
 from cgan.quality.metrics import frechet_distance, manifold
 
 
@@ -41,52 +40,6 @@ def test_a_replicate_draws_as_many_as_there_are_with_replacement() -> None:
     assert weights.var() == pytest.approx(0.98, abs=0.05)
     assert (weights == 0).double().mean() == pytest.approx(0.98**50, abs=0.02)
     assert (weights[:, 0] > 0).any() and (weights[:, 49] > 0).any()
-
-
-def test_counts_are_by_group_and_class() -> None:
-    labels = torch.tensor([0, 1, 1, 2, 0])
-    assert comparison._counts(labels, 4, 2).tolist() == [[1, 2, 0, 0], [1, 0, 1, 0]]
-    marked = torch.tensor([True, False, True, True, False])
-    assert comparison._counts(labels, 4, 2, marked).tolist() == [[1, 1, 0, 0], [0, 0, 1, 0]]
-
-
-def test_moments_are_those_of_all_and_then_of_each_sample_drawn_again() -> None:
-    features = points(31, seed=0)
-    weights = comparison._resampled(7, torch.Generator().manual_seed(1))
-    found = comparison._moments(features, weights)
-    assert len(found.means) == len(found.covariances) == 1 + REPLICATES
-    parts = features.double().tensor_split(7)
-    for row, sample in enumerate([features.double(), *(drawn_again(w, parts) for w in weights)]):
-        assert torch.allclose(found.means[row], sample.mean(dim=0))
-        assert torch.allclose(found.covariances[row], torch.cov(sample.T))
-
-
-def test_the_root_of_a_covariance_squared_is_the_covariance() -> None:
-    covariances = torch.stack([torch.cov(points(40, seed).T).double() for seed in range(5)])
-    covariances = torch.cat([covariances, torch.zeros(1, 3, 3, dtype=torch.float64)])
-    covariances[5, 0, 0] = -1e-12  # as rounding leaves it
-    roots = comparison._root(covariances)
-    assert torch.allclose(roots @ roots, covariances, atol=1e-9)
-    assert torch.allclose(roots, roots.mT)
-
-
-def test_sizes_are_those_of_the_smallest_set_concerned_and_at_most_200_groups(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked = torch.arange(40) % 3
-    few_real = ground_of(points(20, 0), points(60, 1), asked)
-    assert (few_real.distance_images, few_real.covered_images, few_real.classes) == (40, 20, 3)
-    assert len(few_real.floor) == 40
-    few_floor = ground_of(points(90, 0), points(30, 1), asked)
-    assert (few_floor.distance_images, few_floor.covered_images) == (30, 30)
-    assert few_real.agreed == 7, "of the labels 0 1 2 0 1 2 …, 20 in all, the judge names the zeros"
-    sizes = {kind: weights.shape[1] for kind, weights in few_floor._weights.items()}
-    assert sizes == {"real": 90, "drawn": 30, "asked": 40, "floor": 30, "covered": 30}
-    ground = ground_of(points(300, 0), points(260, 1), torch.arange(280) % 3)
-    sizes = {kind: weights.shape[1] for kind, weights in ground._weights.items()}
-    assert sizes == {"real": 200, "drawn": 200, "asked": 200, "floor": 200, "covered": 260}
-    monkeypatch.setattr(comparison, "MAX_COVERED", 12)
-    assert few_real.covered_images == 12
 
 
 def test_the_distance_is_the_metric_s_and_its_replicates_are_those_of_samples_drawn_again() -> None:
@@ -188,34 +141,6 @@ def test_drawings_are_counted_by_class_and_compared_with_what_real_images_get(
     assert judged.fid_over_floor.value == pytest.approx(distance - ground.fid_floor.value)
     share = metrics["coverage"] / ground.coverage_floor.value
     assert judged.coverage_of_floor.value == pytest.approx(share)
-
-
-def test_progress_is_told_all_that_a_ground_does_and_changes_no_number(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(comparison, "REPLICATES", 30)  # faster
-    told: list[tuple[str, int, int]] = []
-
-    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
-        told.append((what, len(steps), images_a_step))
-        return iter(steps)
-
-    judge = Judge(3, 1, 4).eval()
-    drawings = torch.randint(256, (300, 1, 8, 8), dtype=torch.uint8)
-    real = look(judge, drawings.flip(0))
-    rest = (judge, real, torch.arange(300) % 3, real.features, torch.arange(300) % 3, 1)
-    watched = Ground(*rest, progress).judge_drawings(drawings)
-    assert [(what, images) for what, _, images in told] == [
-        ("judging", 250),
-        ("roots of covariances", 0),
-        ("resampling the distance", 0),  # of the drawings,
-        ("resampling the distance", 0),  # and of real images in their place
-    ]
-    assert told[0][1] == 2, "batches"
-    assert all(steps >= comparison.PIECES for _, steps, _ in told[1:])
-    alone = Ground(*rest).judge_drawings(drawings)
-    for name, estimate in watched.metrics.items():
-        assert torch.equal(estimate.replicates, alone.metrics[name].replicates), name
 
 
 def test_a_ground_depends_on_its_seed_alone() -> None:

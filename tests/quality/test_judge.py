@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +129,6 @@ def test_few_images_and_odd_batches_can_be_learnt(images: int) -> None:
     assert look(judge, few.images).logits.isfinite().all()
 
 
-@pytest.mark.parametrize("steps", [1, 5, 11])
-def test_a_training_may_be_of_any_length(steps: int) -> None:
-    recipe = params_of(total_kimg=steps * 0.016)
-    judge = train_judge(tiny(), recipe, CPU, torch.float32)
-    assert judge.layers[1].num_batches_tracked == steps
-
-
 def test_bfloat16_trains_float32_weights_and_is_no_float32() -> None:
     judge = train_judge(tiny(), params_of(), CPU, torch.bfloat16)
     assert all(w.dtype == torch.float32 and w.isfinite().all() for w in judge.parameters())
@@ -148,11 +140,6 @@ def test_f51_divergence_is_an_error_with_advice() -> None:
     recipe = params_of().model_copy(update={"peak_lr": 1e38})
     with pytest.raises(TrainingError, match=r"Lower `train_judge\.peak_lr`"):
         train_judge(tiny(), recipe, CPU, torch.float32)
-
-
-def test_pooling_of_7x7_is_adaptive_max_pooling() -> None:
-    maps = torch.rand(4, 5, 7, 7)
-    assert torch.equal(MaxPool3x3()(maps), F.adaptive_max_pool2d(maps, 3))
 
 
 @pytest.mark.parametrize("size", [(1, 2), (2, 2), (3, 5), (4, 16), (64, 3)])
@@ -264,22 +251,3 @@ def test_f40_file_with_another_or_a_hostile_architecture_is_refused(
     with pytest.raises(ModelError) as caught:
         load_judge(path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
-
-
-def test_progress_is_told_each_step_of_the_judges_training_and_changes_no_bit() -> None:
-    seen: list[int] = []
-
-    def bar(steps: range) -> Iterator[int]:
-        for step in steps:
-            seen.append(step)
-            yield step
-
-    watched = train_judge(tiny(), params_of(), CPU, torch.float32, bar)
-    assert seen == list(range(12)), "0.2 kimg in batches of 16"
-    alone = train_judge(tiny(), params_of(), CPU, torch.float32)
-    assert digest_of(watched.state_dict()) == digest_of(alone.state_dict())
-    del seen[:]
-    images = tiny().images
-    looked = look(alone, images, 10, bar)
-    assert seen == list(range(-(-len(images) // 10)))
-    assert torch.equal(looked.features, look(alone, images, 10).features)

@@ -18,7 +18,7 @@ from cgan.quality.label_errors import (
     folds,
     label_errors,
 )
-from cgan.quality.out_of_fold import out_of_fold, seconds_needed
+from cgan.quality.out_of_fold import out_of_fold
 
 PARAMS = JudgeParams(total_kimg=2.0, batch_size=32, peak_lr=0.2, width=8, seed=1)
 CPU = choose_hardware("cpu", "float32")
@@ -37,19 +37,8 @@ def drawn(count: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 def test_the_suspects_are_those_of_cleanlab_in_its_order() -> None:
     """cleanlab 2.9.0, find_label_issues(filter_by="confident_learning", …="normalized_margin")."""
-    assert label_errors(*drawn(160)).rows.tolist() == [
-        35,
-        155,
-        75,
-        91,
-        147,
-        115,
-        83,
-        139,
-        99,
-        67,
-        27,
-    ]
+    expected = [35, 155, 75, 91, 147, 115, 83, 139, 99, 67, 27]
+    assert label_errors(*drawn(160)).rows.tolist() == expected
 
 
 def test_an_image_surer_of_another_class_than_that_class_is_of_itself_is_suspect() -> None:
@@ -121,11 +110,3 @@ def test_a_class_that_would_be_missing_from_a_training_is_an_error_in_words() ->
         DataError, match="class 2: all its distinct images are in one of the 4 folds"
     ):
         out_of_fold(data, PARAMS, 4, CPU)
-
-
-def test_the_time_is_told_beforehand_for_all_the_steps_of_all_the_judges() -> None:
-    images, labels = shades(40)
-    data = Dataset(images, torch.from_numpy(labels), {"classes": 3})
-    short = seconds_needed(data, PARAMS, 2, CPU)
-    long = seconds_needed(data, PARAMS.model_copy(update={"total_kimg": 2000.0}), 2, CPU)
-    assert 0 < short < long / 100

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from test_training import DATA, digest, params_of, straight
+from test_training import few_batches as few_batches
 
 from cgan.run import records
 from cgan.run.delivery import RUN_KEY_TAG, Delivery

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
-import threading
 import time
 from pathlib import Path
 
@@ -144,25 +142,3 @@ def test_f61_a_database_that_is_killed_in_mid_run_ends_up_with_each_step_once(
     assert postgres.rows(name, "select status from runs") == [["FINISHED"]]
     assert not (folder / "rejected.jsonl").exists()
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
-@pytest.mark.slow
-def test_two_processes_make_the_tables_of_one_empty_database(
-    postgres: Postgres, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = postgres.create()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres.uri(name))
-    monkeypatch.setenv("DVC_ROOT", os.fspath(root))
-
-    def record(key: str) -> None:
-        with training(root, key) as tracker:
-            log_steps(tracker)
-
-    threads = [threading.Thread(target=record, args=(key,)) for key in ("k1", "k2")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    flush(root)
-    assert len(postgres.rows(name, "select run_uuid from runs where status = 'FINISHED'")) == 2
-    assert len(postgres.rows(name, "select name from experiments where name = 'cgan'")) == 1

@@ -84,7 +84,7 @@ def test_f38_with_no_good_checkpoint_training_starts_anew(tmp_path: Path) -> Non
 
 
 UNREADABLE = """
-import os, resource, sys
+import os, sys
 from pathlib import Path
 from cgan.model.file_facts import UnreadableError
 from cgan.training.checkpoints import Checkpoints
@@ -94,11 +94,7 @@ if sys.argv[1] == "EMFILE":
         while True:
             os.open("/dev/null", os.O_RDONLY)
     except OSError:
-        os.closerange(1000, 1000 + int(sys.argv[3]))
-elif sys.argv[1] == "ENOMEM":
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + int(sys.argv[3])
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        os.close(1000)  # enough to list the folder, and to open no file in it
 elif os.getuid() == 0:
     os.setuid(65534)
 try:
@@ -111,18 +107,15 @@ except OSError as error:  # of the folder
 
 
 @pytest.mark.parametrize(
-    ("fault", "amount", "reason"),
+    ("fault", "reason"),
     [
-        pytest.param("EMFILE", 0, "Too many open files", marks=pytest.mark.slow),
-        ("EMFILE", 1, "Too many open files"),
-        pytest.param("ENOMEM", 100_000, "annot allocate memory", marks=pytest.mark.slow),
-        ("ENOMEM", 15_000_000, "annot allocate memory"),
-        ("EACCES, file", 0, "Permission denied"),
-        ("EACCES, folder", 0, "Permission denied"),
+        ("EMFILE", "Too many open files"),
+        ("EACCES, file", "Permission denied"),
+        pytest.param("EACCES, folder", "Permission denied", marks=pytest.mark.slow),
     ],
 )
 def test_f77_checkpoints_that_cannot_be_read_at_present_are_told_and_left_alone(
-    tmp_path: Path, fault: str, amount: int, reason: str
+    tmp_path: Path, fault: str, reason: str
 ) -> None:
     folder = tmp_path / "checkpoints"
     checkpoints = Checkpoints(folder)
@@ -138,7 +131,7 @@ def test_f77_checkpoints_that_cannot_be_read_at_present_are_told_and_left_alone(
         folder.chmod(0)
     try:
         child = subprocess.run(
-            [sys.executable, "-c", UNREADABLE, fault, str(folder), str(amount)],
+            [sys.executable, "-c", UNREADABLE, fault, str(folder)],
             capture_output=True,
             text=True,
             cwd=ROOT,

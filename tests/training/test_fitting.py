@@ -100,6 +100,7 @@ assert sparsity(Dataset(images, torch.arange(500) % 3, {"classes": 3})) == 0
 """
 
 
+@pytest.mark.slow
 def test_large_images_are_compared_smaller_and_in_bounded_memory(tmp_path: Path) -> None:
     assert peak_bytes(LARGE, tmp_path) < 0.6e9
     data = noise(32)

@@ -10,6 +10,7 @@ import torch
 from gated import CLASSES, digits
 from recording import RecordingTracker
 from test_training import DATA, StopAfter, digest, diverging, params_of, straight
+from test_training import few_batches as few_batches
 from torch import Tensor
 
 from cgan.data.dataset import Dataset

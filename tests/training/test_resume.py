@@ -281,17 +281,6 @@ def test_f78_killed_at_any_point_of_its_end_a_training_is_one_run_with_each_reco
     assert_one_training(repo, uninterrupted)
 
 
-@pytest.mark.parametrize("file", ["params.yaml", "cgan/errors.py"])
-def test_f49_params_or_a_used_module_edited_while_a_stage_runs_is_refused_in_words(
-    repo: Path, file: str
-) -> None:
-    edit = f"Path('{file}').open('a').write('# a thought')"
-    code = f"from pathlib import Path; from cgan.stages.runner import run_stage; run_stage(lambda: {edit})"
-    done = run(repo, sys.executable, "-W", "ignore", "-c", code, check=False)
-    assert done.returncode == 1
-    assert done.stdout.startswith(f"Error: {Path(file).name} changed while the stage ran")
-
-
 STARVED = """
 import resource, sys
 from pathlib import Path
@@ -343,17 +332,6 @@ def test_f50_no_memory_is_told_with_advice_and_the_training_can_be_resumed(repo:
 
 
 @pytest.mark.slow
-def test_f54_a_full_disk_at_a_checkpoint_is_told_and_the_last_good_one_is_whole(repo: Path) -> None:
-    kept = int(TRAIN["save_every"]) * 2
-    full = "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))"
-    done = starved(repo, full, kept + 5)
-    assert done.returncode == 1
-    assert f"Error: checkpoints/step-{kept + 20:09d}.safetensors: cannot be written" in done.stdout
-    assert "Traceback" not in done.stdout
-    assert not list((repo / "checkpoints").glob(".*.tmp"))
-    assert f"Resuming at step {kept} of {STEPS}" in starved(repo, "sys.exit()", kept).stdout
-
-
 def test_f55_a_place_for_results_that_cannot_be_written_is_refused_before_training(
     repo: Path,
 ) -> None:
@@ -377,7 +355,8 @@ def cached(project: Path, name: str = "") -> dict[Path, str]:
     return {path: sha256_of(path) for path in paths}
 
 
-@pytest.mark.parametrize("link", ["hardlink", pytest.param("symlink", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("link", ["hardlink", "symlink"])
 def test_f57_an_output_that_dvc_linked_from_its_cache_is_never_written_through(
     repo: Path, link: str
 ) -> None:
@@ -395,27 +374,16 @@ def test_f57_an_output_that_dvc_linked_from_its_cache_is_never_written_through(
     assert cached(repo) == before
 
 
-def damage(project: Path, *, keep_read_only: bool) -> Path:
-    """Flip a byte in the cached training data, as a bad disk or a careless script does."""
+def damage(project: Path) -> None:
+    """Flip a byte in the cached training data, as a bad disk does."""
     (path,) = cached(project, DATA)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.chmod(0o644)
     path.write_bytes(content)
-    if keep_read_only:
-        path.chmod(0o444)
+    path.chmod(0o444)
     (project / DATA).unlink()
     shutil.rmtree(project / ".dvc/tmp")
-    return path
-
-
-def test_f58_a_writable_object_that_changed_in_the_cache_is_found_by_repro_and_made_again(
-    repo: Path,
-) -> None:
-    good = sha256_of(repo / DATA)
-    damage(repo, keep_read_only=False)
-    assert "Running stage 'preprocess'" in run(repo, *REPRO[:-1], "preprocess").stdout
-    assert sha256_of(repo / DATA) == good
 
 
 @pytest.mark.slow
@@ -423,7 +391,7 @@ def test_f58_a_read_only_damaged_object_passes_dvc_and_is_found_by_us_and_healed
     repo: Path,
 ) -> None:
     good = sha256_of(repo / DATA)
-    damage(repo, keep_read_only=True)
+    damage(repo)
     run(repo, sys.executable, "-m", "dvc", "checkout", DATA)  # DVC trusts what is read-only
     assert sha256_of(repo / DATA) != good
     refused = run(repo, *STAGE, check=False)

@@ -26,11 +26,11 @@ from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import digest_of
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import image_grid, to_uint8
-from cgan.params.editing import apply_preset, preset_params
+from cgan.params.editing import preset_params
 from cgan.params.reading import load_params
 from cgan.params.sections import TrainChoices, TrainParams
 from cgan.project import AT_THE_END, BY_STEP
-from cgan.training import monitoring
+from cgan.training import loop, monitoring
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
 from cgan.training.fitting import filled
 from cgan.training.loop import (
@@ -103,6 +103,15 @@ def digest(trained: Trained) -> str:
 def straight(params: TrainParams) -> str:
     """Digest of a training without a folder or a stop."""
     return digest(train(DATA, params))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_batches() -> Iterator[None]:
+    """Forty batches for the statistics of batch norm would be half of each training here."""
+    with pytest.MonkeyPatch.context() as patch:
+        few = functools.partial(estimate_batch_norm, batches=2)
+        patch.setattr(loop, "estimate_batch_norm", few)
+        yield
 
 
 class StopAfter:
@@ -224,15 +233,6 @@ def test_a_logit_at_the_threshold_says_fake(objective: str, at: float) -> None:
     stats = Logits(torch.tensor([at, at + 1, at - 1]), fake, fake).stats(objective)
     assert stats["accuracy/discriminator_real"].item() == pytest.approx(1 / 3)
     assert stats["accuracy/discriminator_fake"].item() == pytest.approx(2 / 3)
-
-
-def test_every_weight_is_trained() -> None:
-    state = TrainState(DATA, params_of(), CPU)
-    before = [w.clone() for w in state.generator.parameters()]
-    before += [w.clone() for w in state.discriminator.parameters()]
-    trained = train(DATA, params_of(ema_half_life_kimg=0.0))
-    after = [*trained.generator.parameters(), *trained.discriminator.parameters()]
-    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("updates", [one_pass, two_passes, in_turn])
@@ -372,38 +372,6 @@ def test_rates_penalties_and_averages_follow_their_schedules() -> None:
     assert average_weight(params_of(ema_half_life_kimg=0.0), 5) == 1.0
 
 
-def test_update_average_moves_weights_and_statistics_by_the_given_share() -> None:
-    state = TrainState(DATA, params_of(), CPU)
-    old = {name: t.clone() for name, t in state.average.state_dict().items()}
-    with torch.no_grad():
-        for tensor in state.generator.state_dict().values():
-            tensor.add_(1)
-    new = {name: t.clone() for name, t in state.generator.state_dict().items()}
-    state.update_average(torch.tensor(0.25))
-    floats = [name for name in old if old[name].is_floating_point()]
-    assert any("running_mean" in name for name in floats)
-    for name in floats:
-        expected = 0.75 * old[name] + 0.25 * new[name]
-        assert torch.allclose(state.average.state_dict()[name], expected, atol=1e-6)
-        assert torch.equal(state.generator.state_dict()[name], new[name])
-
-
-def test_batch_norm_estimation_changes_batch_norm_statistics_only() -> None:
-    torch.manual_seed(0)
-    generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
-    before = {name: t.clone() for name, t in generator.state_dict().items()}
-    estimate_batch_norm(generator, seed=1, batches=3, size=64)
-    after = {name: t.clone() for name, t in generator.state_dict().items()}
-    changed = {n for n, t in after.items() if not torch.equal(t, before[n])}
-    assert changed == {n for n in before if n.rsplit(".")[-1].startswith(("running", "num"))}
-    assert not generator.training
-    assert all(n.momentum == 0.1 for n in generator.modules() if isinstance(n, nn.BatchNorm2d))
-    estimate_batch_norm(generator, seed=1, batches=3, size=64)
-    assert digest_of(generator.state_dict()) == digest_of(after), "nothing is left of older ones"
-    estimate_batch_norm(generator, seed=2, batches=3, size=64)
-    assert digest_of(generator.state_dict()) != digest_of(after)
-
-
 def test_estimated_statistics_are_means_over_all_batches_each_with_every_class_alike() -> None:
     generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
     conditions: list[Tensor] = []
@@ -421,7 +389,10 @@ def test_estimated_statistics_are_means_over_all_batches_each_with_every_class_a
     assert len({tuple(latent.tolist()) for latent in latents}) == 5 * 60
 
 
-def test_statistics_of_a_trained_generator_are_those_of_its_drawings() -> None:
+def test_statistics_of_a_trained_generator_are_those_of_its_drawings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "estimate_batch_norm", estimate_batch_norm)
     generator = train(DATA, params_of()).generator
     given: list[Tensor] = []
     generator.layers[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
@@ -438,8 +409,7 @@ def test_statistics_of_a_trained_generator_are_those_of_its_drawings() -> None:
 def test_equal_seeds_train_equal_networks_and_the_global_generator_has_no_part() -> None:
     first = straight(params_of())
     torch.manual_seed(99)  # the global generator has no say
-    assert digest(train(DATA, params_of())) == first
-    assert digest(train(DATA, params_of(seed=2))) != first
+    assert digest(train(DATA, params_of())) == first != straight(params_of(seed=2))
     torch.use_deterministic_algorithms(False)
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.manual_seed(99)  # a state that no training before this one can have left
@@ -470,7 +440,6 @@ IN_TURN = {"updates": "in_turn", "optimizer": "adadelta"}
 @pytest.mark.parametrize(
     ("changes", "stops"),
     [
-        ({}, [1]),
         ({}, [4]),
         ({}, [3, 4, 1]),
         ({"max_shift": 3}, [3, 4]),
@@ -555,21 +524,10 @@ def test_digests_are_of_the_last_step_before_statistics_are_estimated_for_the_av
     assert trained.digests.keys() == names | {"generator_optimizer", "discriminator_optimizer"}
 
 
-@pytest.mark.parametrize(
-    ("count", "total", "steps"),
-    [
-        (0, 100, []),
-        (1, 100, [0]),
-        (2, 100, [0, 100]),
-        (2, 900, [0, 200]),
-        (3, 200, [0, 200]),
-        (5, 1, [0, 1]),
-    ],
-)
-def test_preview_steps_are_0_and_200_and_then_ever_further_apart(
-    count: int, total: int, steps: list[int]
-) -> None:
-    assert preview_steps(count, total) == steps
+def test_preview_steps_are_0_and_200_and_then_ever_further_apart() -> None:
+    assert (preview_steps(0, 100), preview_steps(1, 100)) == ([], [0])
+    assert (preview_steps(2, 100), preview_steps(5, 1)) == ([0, 100], [0, 1])
+    assert preview_steps(2, 900) == preview_steps(3, 200) == [0, 200]
     many = preview_steps(12, 2500)
     assert many[:2] == [0, 200] and many[-1] == 2500 and len(many) == 12
     assert (np.diff(np.diff(many[1:])) > 0).all()
@@ -672,13 +630,9 @@ def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
     wins = state.history
     state.history = wins[1:]
     check_balance(state)
-    for name in ("accuracy/discriminator_real", "accuracy/discriminator_fake"):
-        undecided = list((won | {name: 0.5}).values())
-        state.history = [*wins, undecided]
-        check_balance(state)
-        state.history = [undecided, *wins]
-        with pytest.raises(Diverged, match="discriminator"):
-            check_balance(state)
+    undecided = list((won | {"accuracy/discriminator_fake": 0.5}).values())
+    state.history = [*wins, undecided]
+    check_balance(state)
 
 
 def test_f52_a_training_looks_at_the_balance_of_its_records(
@@ -875,21 +829,3 @@ def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     choices = TrainChoices(**{**DEFAULTS, "device": "cpu", **preset_params(name), **sizes})
     params = filled(choices)
     assert np.isfinite(train(data_of(side=28), params).history).all()
-
-
-@pytest.mark.parametrize("name", ["demo", "fast", "best"])
-def test_preset_default_takes_back_all_that_another_preset_changed(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    path = tmp_path / "params.yaml"
-    path.write_bytes((ROOT / "params.yaml").read_bytes())
-    assert apply_preset(name, path)
-    apply_preset("default", path)
-    assert load_params(path) == load_params(ROOT / "params.yaml")
-
-
-def test_progress_is_told_every_step() -> None:
-    told: list[range] = []
-    train(DATA, params_of(), progress=lambda steps: told.append(steps) or iter(steps))
-    assert told == [range(10)]
