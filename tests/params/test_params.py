@@ -246,9 +246,9 @@ def test_height_without_width_is_refused(load: Load) -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ([0, 1, 2], "should be a valid string, got 0. Put it in quotes: '0'."),
-        ("zero, one", "should be a valid list, got the text 'zero, one'."),
-        (["a", ""], "should have at least 1 character, got the text ''."),
+        ([0, 1, 2], "should be a list or null, got 0. Put it in quotes: '0'."),
+        ("zero, one", "should be a list or null, got the text 'zero, one'."),
+        (["a", ""], "is empty, or too short"),
         (["a", "\u202eb"], "holds characters that cannot be shown"),
         (["a", " b"], "' b' has a comma, or a space at an end"),
         (["a", "b" * 61], "has 61 characters, expected at most 60"),
