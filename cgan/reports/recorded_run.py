@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cgan.errors import CganError, ParamsError
 from cgan.params.reading import parse_yaml
 from cgan.registry.client import Registry, model_name, open_registry
 from cgan.run.lifecycle import SOURCE
 
-FILES = ("params.yaml", "dvc.lock")
 COMMIT_TAG = "mlflow.source.git.commit"
 SHA_TAG = "cgan.generator_sha256"
 ANY = "cgan"  # for questions about runs, which no registered model is part of
@@ -25,10 +23,9 @@ class RecordedRun:
     id: str
     name: str
     tags: dict[str, str]
-    params: dict[str, str]
     training_s: float | None
     source: Path
-    lock: dict[str, str] = field(default_factory=dict)  # path → md5, of the run's dvc.lock
+    lock: dict[str, str]  # path → md5, of the run's dvc.lock
 
     @property
     def commit(self) -> str:
@@ -51,22 +48,16 @@ def find_run(what: str, folder: Path) -> RecordedRun:
                 f"the MLflow store {registry.shown} has no run {run_id}. Set MLFLOW_TRACKING_URI if the "
                 "store is another."
             ) from None
-        source = folder / SOURCE
-        source.mkdir()
-        there = {file.path for file in client.list_artifacts(run_id, SOURCE)}
-        for name in FILES:
-            if f"{SOURCE}/{name}" in there:
-                path = client.download_artifacts(run_id, f"{SOURCE}/{name}", str(folder))
-                Path(path).replace(source / name)
-    lock = source / "dvc.lock"
+        if client.list_artifacts(run_id, SOURCE):
+            client.download_artifacts(run_id, SOURCE, str(folder))
+    source = folder / SOURCE
     return RecordedRun(
         id=run_id,
         name=str(found.info.run_name),
         tags=dict(found.data.tags),
-        params=dict(found.data.params),
         training_s=found.data.metrics.get("time/training_s"),
         source=source,
-        lock=hashes_in(lock) if lock.is_file() else {},
+        lock=hashes_in(source / "dvc.lock"),
     )
 
 
@@ -113,21 +104,14 @@ def require_repeatable(run: RecordedRun) -> None:
         )
 
 
-def yaml_of_then(path: Path) -> dict[str, Any]:
-    """A file of then, by no rules of today: the stages of then check their params themselves."""
-    try:
-        return dict(parse_yaml(path.read_text(encoding="utf-8"), path.name))
-    except (OSError, ParamsError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CganError(f"{path.name} of the run cannot be read: {reason}") from None
-
-
 def hashes_in(lock: Path) -> dict[str, str]:
-    """path → md5 of all that the stages in a dvc.lock made."""
-    stages: dict[str, Any] = yaml_of_then(lock).get("stages") or {}
-    return {
-        out["path"]: out["md5"]
-        for stage in stages.values()
-        for out in stage.get("outs") or ()
-        if "md5" in out
-    }
+    """path → md5 of all that the stages in a dvc.lock made; nothing where there is no such file."""
+    if not lock.is_file():
+        return {}
+    try:
+        stages = parse_yaml(lock.read_text(encoding="utf-8"), lock.name)["stages"]
+        outs = [out for stage in stages.values() for out in stage.get("outs") or ()]
+        return {out["path"]: out["md5"] for out in outs if "md5" in out}
+    except (OSError, ParamsError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CganError(f"{lock.name} of the run cannot be read: {reason}") from None

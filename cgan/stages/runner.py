@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -12,7 +11,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import yaml
@@ -182,20 +181,6 @@ def _bar(what: str, steps: range, images_a_step: int) -> Generator[int, None, No
             speed = bar.tasks[task].speed
             rate = f" {speed * images_a_step:,.0f} images/s ·" if images_a_step and speed else ""
             bar.update(task, completed=step + 1, rate=rate)
-
-
-@contextlib.contextmanager
-def last_line(say: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
-    """For lines of another process's progress: each takes the last one's place on a terminal, and is
-    said elsewhere."""
-    if not sys.stdout.isatty():
-        yield say
-        return
-    from rich.console import Console
-    from rich.markup import escape
-
-    with Console().status("…") as status:
-        yield lambda line: status.update(escape(line))
 
 
 def _duration(seconds: float) -> str:

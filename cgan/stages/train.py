@@ -8,12 +8,11 @@ one is of the last step: whatever is killed before DVC knows the result, the nex
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import json
 import logging
-import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -53,7 +52,7 @@ from cgan.project import (
 )
 from cgan.quality.judge import load_judge
 from cgan.run.lifecycle import training_run
-from cgan.run.records import runs, training_lock
+from cgan.run.records import locked, runs, training_lock
 from cgan.stages.runner import TRAINING, progress, run_stage
 from cgan.training.fitting import Fit, fit
 from cgan.training.loop import Diverged, Trained, train
@@ -87,12 +86,13 @@ def main() -> None:
     facts = result_facts(fitting.params, data, hardware)
     require_writable(GENERATOR.parent, PREVIEWS.parent, LOSSES.parent)
     folder = runs() / fingerprint(facts)
-    with (
+    with contextlib.ExitStack() as held:
         # In this tree, for killing `dvc` can leave one alive; and of this result, in any checkout.
-        only_training(project_root() / ".cgan" / "train.lock"),
-        only_training(training_lock(folder)),
-        asked_to_stop() as stop,
-    ):
+        for lock in (project_root() / ".cgan" / "train.lock", training_lock(folder)):
+            if not held.enter_context(locked(lock, wait=False)):
+                log.info("Another training runs here and holds %s: waiting for it.", lock)
+                held.enter_context(locked(lock))
+        stop = held.enter_context(asked_to_stop())
         train_here(params, fitting, data, hardware, facts, folder, stop)
 
 
@@ -146,11 +146,7 @@ def train_here(
             report = write_incident(error, folder, fitted)
             run.log_file(report, "incident")
             raise TrainingError(f"{error} Report with pictures: {report}") from None
-        made_by = {
-            "params": facts["params"],
-            "steps": fitted.total_steps,
-            **facts["data"],
-        }
+        made_by = {"params": facts["params"], "steps": fitted.total_steps, **facts["data"]}
         write_outputs(trained, made_by)
         for path in (LOSSES, PROBES, GENERATOR, DISCRIMINATOR):
             run.log_file(path, "reports" if path.suffix == ".csv" else "networks")
@@ -228,10 +224,8 @@ def require_writable(*folders: Path) -> None:
 def write_incident(error: Diverged, folder: Path, params: TrainParams) -> Path:
     """A short report with the previews so far, in `.cgan/incidents` → its path."""
     target = home() / "incidents" / f"{folder.name}-step-{error.step}"
-    pictures = []
-    for path in sorted((folder / "previews").glob("*.png")):
-        write_bytes(target / path.name, path.read_bytes())
-        pictures.append(f"![{path.stem}]({path.name})")
+    shutil.copytree(folder / "previews", target, dirs_exist_ok=True)
+    pictures = [f"![{path.stem}]({path.name})" for path in sorted(target.glob("*.png"))]
     recipe = "\n".join(f"- `train.{name}`: {value}" for name, value in params)
     write_text(
         target / "report.md",
@@ -259,25 +253,6 @@ def _table(columns: tuple[str, ...], rows: list[list[float]]) -> str:
     for step, *values in rows:
         lines.append(",".join([f"{step:.0f}", *(f"{value:.6g}" for value in values)]))
     return "\n".join(lines) + "\n"
-
-
-@contextlib.contextmanager
-def only_training(path: Path) -> Iterator[None]:
-    """Wait until no other training holds this lock."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            log.info(
-                "Another training runs here (process %s): waiting for it.", lock.read().strip()
-            )
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 class _Stop:

@@ -88,14 +88,6 @@ def test_a_terminal_gets_a_bar_and_only_that_of_a_training_stays(
     assert not said
 
 
-def test_lines_of_another_process_are_said_in_a_pipe() -> None:
-    said: list[str] = []
-    with runner.last_line(said.append) as tell:
-        tell("step 1")
-        tell("step 2")
-    assert said == ["step 1", "step 2"]
-
-
 @pytest.mark.parametrize("command", ["gate", "reevaluate"])
 def test_the_commands_hand_on_what_shows_progress(
     command: str, monkeypatch: pytest.MonkeyPatch
