@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import logging
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -224,8 +223,10 @@ def require_writable(*folders: Path) -> None:
 def write_incident(error: Diverged, folder: Path, params: TrainParams) -> Path:
     """A short report with the previews so far, in `.cgan/incidents` → its path."""
     target = home() / "incidents" / f"{folder.name}-step-{error.step}"
-    shutil.copytree(folder / "previews", target, dirs_exist_ok=True)
-    pictures = [f"![{path.stem}]({path.name})" for path in sorted(target.glob("*.png"))]
+    pictures = []
+    for path in sorted((folder / "previews").glob("*.png")):
+        write_bytes(target / path.name, path.read_bytes())
+        pictures.append(f"![{path.stem}]({path.name})")
     recipe = "\n".join(f"- `train.{name}`: {value}" for name, value in params)
     write_text(
         target / "report.md",
