@@ -50,19 +50,12 @@ class Canvas:
         scaled = [(x * SHARPNESS, y * SHARPNESS) for x, y in points]
         self._draw.line(scaled, fill=colour, width=round(width * SHARPNESS), joint="curve")
 
-    def arrow(self, *points: tuple[float, float], colour: str = FAINT) -> None:
-        """A line through the points with a head at its end; the last part is upright or level."""
-        (x0, y0), (x, y) = points[-2:]
-        along = (np.sign(x - x0), np.sign(y - y0))
-        neck = (x - 6 * along[0], y - 6 * along[1])
-        side = (4 * along[1], 4 * along[0])
-        self.line(*points[:-1], neck, colour=colour)
-        head = [
-            (neck[0] - side[0], neck[1] - side[1]),
-            (neck[0] + side[0], neck[1] + side[1]),
-            (x, y),
-        ]
-        self._draw.polygon([(a * SHARPNESS, b * SHARPNESS) for a, b in head], fill=colour)
+    def arrow(self, x: float, top: float, bottom: float) -> None:
+        """Downwards."""
+        neck = bottom - 6
+        self.line((x, top), (x, neck))
+        head = [(x - 4, neck), (x + 4, neck), (x, bottom)]
+        self._draw.polygon([(a * SHARPNESS, b * SHARPNESS) for a, b in head], fill=FAINT)
 
     def text(
         self,

@@ -151,7 +151,7 @@ def network_diagram(network: Generator | Discriminator) -> Picture:
     for step, gap in zip(steps, gaps, strict=True):
         top, middle = y + gap, y + gap + HEIGHT / 2
         if gap == GAP and y > TOP:
-            canvas.arrow((LEFT + BOX_WIDTH / 2, y), (LEFT + BOX_WIDTH / 2, top))
+            canvas.arrow(LEFT + BOX_WIDTH / 2, y, top)
         edge, face = COLOURS[step.kind]
         canvas.box(LEFT, top, BOX_WIDTH, HEIGHT, edge, radius=7)
         canvas.box(LEFT + 5, top + 1.2, BOX_WIDTH - 6.2, HEIGHT - 2.4, face, radius=5)

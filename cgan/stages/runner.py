@@ -160,7 +160,7 @@ def _lines(
             rate = (step + 1 - shown) / (now - shown_at)
             shown, shown_at = step + 1, now
             speed = f"{rate * images_a_step:,.0f} images/s · " if images_a_step else ""
-            left = _duration((steps.stop - step - 1) / rate)
+            left = duration((steps.stop - step - 1) / rate)
             say(f"{what}: step {step + 1:,} of {steps.stop:,} · {speed}{left} left")
 
 
@@ -183,7 +183,7 @@ def _bar(what: str, steps: range, images_a_step: int) -> Generator[int, None, No
             bar.update(task, completed=step + 1, rate=rate)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
