@@ -25,20 +25,24 @@ from pathlib import Path
 
 from cgan import git
 from cgan.errors import CganError, SourceError, TrainingError
-from cgan.files import md5_of, sha256_of
+from cgan.files import sha256_of
 from cgan.project import (
     CSV,
     CSV_SOURCE,
     DVC_PULL,
     GENERATOR,
-    HOLDOUT_DATA,
-    JUDGE,
     RUN_REFERENCE,
-    TRAIN_DATA,
     project_root,
 )
 from cgan.registry.client import open_registry
-from cgan.reports.recorded_run import ANY, SHA_TAG, RecordedRun, find_run, require_repeatable
+from cgan.reports.recorded_run import (
+    ANY,
+    SHA_TAG,
+    RecordedRun,
+    find_run,
+    hashes_in,
+    require_repeatable,
+)
 
 Say = Callable[[str], None]
 STAGES = ("validate", "preprocess", "train_judge", "train")
@@ -53,7 +57,6 @@ MACHINE = {
     "machine.omp_num_threads": "OMP_NUM_THREADS",
     "python.version": "Python",
 }
-INPUTS = {CSV: "CSV", TRAIN_DATA: "training part", HOLDOUT_DATA: "hold-out", JUDGE: "judge"}
 NOT_OURS = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")
 GRACE_S = 20.0  # for a stage to end after SIGTERM: a training writes a checkpoint first
 LAST_LINES = 15
@@ -216,10 +219,10 @@ def _compare(run: RecordedRun, tree: Path, folder: Path) -> Comparison:
         for tag, words in MACHINE.items()
         if tag in run.tags and tag in here and run.tags[tag] != here[tag]
     ]
-    for path, words in INPUTS.items():
-        then, now = run.lock.get(str(path)), md5_of(tree / path)
-        if then not in (None, now):
-            differing.append(f"{words} ({path}): md5 {then} then, {now} now")
+    for path, now in hashes_in(tree / "dvc.lock").items():
+        then = run.lock.get(path, now)
+        if then != now:
+            differing.append(f"{path}: md5 {then} then, {now} now")
     lines = [
         "NOT the same bytes.",
         f"  then  {expected}",

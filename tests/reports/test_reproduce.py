@@ -262,7 +262,7 @@ def test_bytes_that_differ_are_told_with_what_differs(
         "0" * 64,
         "torch: 2.0.0 then, ",
         "CPU: Zilog Z80 then, ",
-        f"judge (models/judge.safetensors): md5 {'f' * 32} then, {out['md5']} now",
+        f"models/judge.safetensors: md5 {'f' * 32} then, {out['md5']} now",
         "weights: equal to the last bit",
     ):
         assert words in done.stdout
