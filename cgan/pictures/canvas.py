@@ -78,17 +78,6 @@ class Canvas:
             stroke_fill=colour,
         )
 
-    def upright_text(
-        self, x: float, y: float, text: str, size: float = 13, colour: str = INK
-    ) -> None:
-        """Read from below, its middle at (x, y)."""
-        length, height = text_width(text, size) + 4, size * 1.5
-        strip = Canvas(length, height)
-        strip.text(length / 2, height / 2, text, size, colour, anchor="mm")
-        turned = strip._image.rotate(90, expand=True)
-        left, top = x * SHARPNESS - turned.width / 2, y * SHARPNESS - turned.height / 2
-        self._image.paste(turned, (round(left), round(top)))
-
     def picture(self) -> NDArray[np.uint8]:
         """uint8 [height, width, 3]."""
         small = self._image.resize((self.width, self.height), Image.Resampling.LANCZOS)
