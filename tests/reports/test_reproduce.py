@@ -197,14 +197,6 @@ def test_data_that_is_nowhere_is_told_with_all_places(
 
 
 @pytest.mark.slow
-def test_a_commit_that_is_gone_is_told(project: Project, trained: tuple[Project, str]) -> None:
-    project.set_tag(trained[1], "mlflow.source.git.commit", "0" * 40)
-    done = project.reproduce(trained[1])
-    assert done.returncode == 1
-    assert f"commit {'0' * 40} is neither in {project.folder} nor" in done.stderr
-
-
-@pytest.mark.slow
 def test_a_run_from_uncommitted_code_is_refused_with_the_way_to_its_patch(
     project: Project, trained: tuple[Project, str]
 ) -> None:
@@ -228,14 +220,6 @@ def test_what_names_no_run_is_told(project: Project, what: str, words: str) -> N
     done = project.reproduce(what)
     assert done.returncode == 1
     assert words in done.stderr
-
-
-def test_without_a_store_none_is_made(project: Project, tmp_path: Path) -> None:
-    store = tmp_path / "away.db"
-    done = project.reproduce("0" * 32, MLFLOW_TRACKING_URI=f"sqlite:///{store}")
-    assert done.returncode == 1
-    assert "no MLflow store" in done.stderr
-    assert not store.exists()
 
 
 @pytest.mark.slow
