@@ -50,19 +50,12 @@ class Canvas:
         scaled = [(x * SHARPNESS, y * SHARPNESS) for x, y in points]
         self._draw.line(scaled, fill=colour, width=round(width * SHARPNESS), joint="curve")
 
-    def arrow(self, *points: tuple[float, float], colour: str = FAINT) -> None:
-        """A line through the points with a head at its end; the last part is upright or level."""
-        (x0, y0), (x, y) = points[-2:]
-        along = (np.sign(x - x0), np.sign(y - y0))
-        neck = (x - 6 * along[0], y - 6 * along[1])
-        side = (4 * along[1], 4 * along[0])
-        self.line(*points[:-1], neck, colour=colour)
-        head = [
-            (neck[0] - side[0], neck[1] - side[1]),
-            (neck[0] + side[0], neck[1] + side[1]),
-            (x, y),
-        ]
-        self._draw.polygon([(a * SHARPNESS, b * SHARPNESS) for a, b in head], fill=colour)
+    def arrow(self, x: float, top: float, bottom: float) -> None:
+        """Downwards."""
+        neck = bottom - 6
+        self.line((x, top), (x, neck))
+        head = [(x - 4, neck), (x + 4, neck), (x, bottom)]
+        self._draw.polygon([(a * SHARPNESS, b * SHARPNESS) for a, b in head], fill=FAINT)
 
     def text(
         self,
@@ -84,17 +77,6 @@ class Canvas:
             stroke_width=0.5 * SHARPNESS / 2 if bold else 0,
             stroke_fill=colour,
         )
-
-    def upright_text(
-        self, x: float, y: float, text: str, size: float = 13, colour: str = INK
-    ) -> None:
-        """Read from below, its middle at (x, y)."""
-        length, height = text_width(text, size) + 4, size * 1.5
-        strip = Canvas(length, height)
-        strip.text(length / 2, height / 2, text, size, colour, anchor="mm")
-        turned = strip._image.rotate(90, expand=True)
-        left, top = x * SHARPNESS - turned.width / 2, y * SHARPNESS - turned.height / 2
-        self._image.paste(turned, (round(left), round(top)))
 
     def picture(self) -> NDArray[np.uint8]:
         """uint8 [height, width, 3]."""

@@ -36,15 +36,14 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> NDArray[n
     name_step = next(
         (n for n in (1, 5, 10, 50) if n * cell >= widest + 4), 100
     )  # names must not touch
-    left, top = 52 + widest, 112.0
+    left, top = 34 + widest, 112.0
     side = cell * classes
     canvas = Canvas(max(left + side + 28, 460), top + side + 28)
     hits = counts.trace() / max(counts.sum(), 1)
     canvas.text(24, 28, "Is the class drawn that was asked for?", 18, bold=True)
     subtitle = f"{hits:.2%} of {int(counts.sum()):,} drawings are; per cent of each row"
     canvas.text(24, 52, subtitle, 13, FAINT)
-    canvas.text(left + side / 2, top - 32, "judged class", 13, FAINT, anchor="mm")
-    canvas.upright_text(24, top + side / 2, "asked class", 13, FAINT)
+    canvas.text(24, 74, "rows: the class asked for; columns: the judged one", 13, FAINT)
     for index, name in enumerate(class_names):
         if index % name_step == 0:
             middle = (index + 0.5) * cell

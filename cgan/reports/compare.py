@@ -5,17 +5,15 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from cgan.errors import CganError, printable
 from cgan.files import write_text
 from cgan.page.compare_page import Run, compare_page, read_page
 from cgan.project import RUN_PAGE, home
-from cgan.registry.client import Registry, open_registry
-from cgan.reports.recorded_run import ANY, address, run_of_version
+from cgan.registry.client import open_registry
+from cgan.reports.recorded_run import ANY, find_run_id
 from cgan.store.address import reason_of
 
-MOST = 10  # runs of one name that are listed
 MOST_SHOWN = 100  # characters of a title
 
 
@@ -38,27 +36,12 @@ def find_page(what: str) -> Run:
         path = next((page for page in inside if page.is_file()), inside[0])
     if path.suffix == ".html" or path.is_file() or Path(what).is_dir():
         return read_page(path)
-    return recorded_page(what)
+    return recorded_page(find_run_id(what))
 
 
-def recorded_page(what: str) -> Run:
+def recorded_page(run_id: str) -> Run:
     """The page that MLflow keeps of a run."""
-    try:
-        run_id, model, alias = address(what)
-    except CganError as error:
-        with open_registry(ANY) as registry:
-            return _download(registry, _named(registry, what, error))
-    with open_registry(model or ANY) as registry:
-        if not run_id:
-            try:
-                run_id = run_of_version(registry, alias)
-            except CganError as error:  # a run's name can look like an alias
-                run_id = _named(registry, what, error)
-        return _download(registry, run_id)
-
-
-def _download(registry: Registry, run_id: str) -> Run:
-    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+    with open_registry(ANY) as registry, tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         try:
             found = registry.client.download_artifacts(run_id, RUN_PAGE.name, folder)
         except Exception as error:  # the stores let through what their clients raise
@@ -67,19 +50,3 @@ def _download(registry: Registry, run_id: str) -> Run:
                 "record has not run for it. `dvc repro` records the run at hand."
             ) from None
         return read_page(Path(found))
-
-
-def _named(registry: Registry, name: str, otherwise: CganError) -> str:
-    """The id of the one run with this name. Raises CganError where there is none or several."""
-    quote = '"' if "'" in name else "'"  # MLflow has no escapes
-    runs: list[Any] = []
-    if quote not in name:
-        experiments = [found.experiment_id for found in registry.client.search_experiments()]
-        wanted = f"attributes.run_name = {quote}{name}{quote}"
-        runs = registry.client.search_runs(experiments, wanted, max_results=MOST)
-    if not runs:
-        raise CganError(f"{otherwise} No run is called so, and no page or folder.")
-    if len(runs) > 1:
-        ids = ", ".join(run.info.run_id for run in runs)
-        raise CganError(f"several runs are called {name!r}: {ids}. Give one of these ids.")
-    return str(runs[0].info.run_id)

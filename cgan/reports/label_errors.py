@@ -21,6 +21,7 @@ from cgan.project import CSV, VALIDATION
 from cgan.quality.judge import Progress
 from cgan.quality.label_errors import Suspects, calibrated, label_errors
 from cgan.quality.out_of_fold import out_of_fold, seconds_needed
+from cgan.stages.runner import duration
 
 COLUMNS = ("row", "line", "label", "suggested", "confidence")
 
@@ -42,7 +43,7 @@ def find_label_errors(
     seconds = seconds_needed(data, params.train_judge, folds, hardware)
     say(
         f"Training {folds} judges, each on {folds - 1} parts of {folds} of {len(data):,} images: about "
-        f"{_duration(seconds)}."
+        f"{duration(seconds)}."
     )
     probabilities = out_of_fold(data, params.train_judge, folds, hardware, progress)
     found = label_errors(calibrated(probabilities, table.labels), table.labels)
@@ -73,7 +74,3 @@ def as_csv(found: Suspects, rows: Rows) -> str:
         label = int(rows.table.labels[index])
         writer.writerow([place["row"], place["line"], label, int(suggested), f"{confidence:.4f}"])
     return text.getvalue()
-
-
-def _duration(seconds: float) -> str:
-    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cgan.errors import CganError, ParamsError
 from cgan.params.reading import parse_yaml
 from cgan.registry.client import Registry, model_name, open_registry
 from cgan.run.lifecycle import SOURCE
 
-FILES = ("params.yaml", "dvc.lock")
 COMMIT_TAG = "mlflow.source.git.commit"
 SHA_TAG = "cgan.generator_sha256"
 ANY = "cgan"  # for questions about runs, which no registered model is part of
@@ -25,10 +23,9 @@ class RecordedRun:
     id: str
     name: str
     tags: dict[str, str]
-    params: dict[str, str]
     training_s: float | None
     source: Path
-    lock: dict[str, str] = field(default_factory=dict)  # path → md5, of the run's dvc.lock
+    lock: dict[str, str]  # path → md5, of the run's dvc.lock
 
     @property
     def commit(self) -> str:
@@ -38,10 +35,9 @@ class RecordedRun:
 def find_run(what: str, folder: Path) -> RecordedRun:
     from mlflow.exceptions import MlflowException
 
-    run_id, model, name = address(what)
-    with open_registry(model or ANY) as registry:
+    run_id = find_run_id(what)
+    with open_registry(ANY) as registry:
         client = registry.client
-        run_id = run_id or run_of_version(registry, name)
         try:
             found = client.get_run(run_id)
         except MlflowException as error:
@@ -51,47 +47,52 @@ def find_run(what: str, folder: Path) -> RecordedRun:
                 f"the MLflow store {registry.shown} has no run {run_id}. Set MLFLOW_TRACKING_URI if the "
                 "store is another."
             ) from None
-        source = folder / SOURCE
-        source.mkdir()
-        there = {file.path for file in client.list_artifacts(run_id, SOURCE)}
-        for name in FILES:
-            if f"{SOURCE}/{name}" in there:
-                path = client.download_artifacts(run_id, f"{SOURCE}/{name}", str(folder))
-                Path(path).replace(source / name)
-    lock = source / "dvc.lock"
+        if client.list_artifacts(run_id, SOURCE):
+            client.download_artifacts(run_id, SOURCE, str(folder))
+    source = folder / SOURCE
     return RecordedRun(
         id=run_id,
         name=str(found.info.run_name),
         tags=dict(found.data.tags),
-        params=dict(found.data.params),
         training_s=found.data.metrics.get("time/training_s"),
         source=source,
-        lock=hashes_in(lock) if lock.is_file() else {},
+        lock=hashes_in(source / "dvc.lock"),
     )
 
 
-def address(what: str) -> tuple[str, str, str]:
-    """(run id, "", "") or ("", registered model, alias or version number). Raises CganError."""
+def find_run_id(what: str) -> str:
+    """The run of an id, of an alias, of `models:/NAME@ALIAS`, or the one with this name. Raises CganError."""
     if match := re.fullmatch(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?", what):
-        return match[1], "", ""
-    if match := re.fullmatch(r"models:/([^@/]+)(?:@([^@/]+)|/(\d+))", what):
-        return "", match[1], match[2] or match[3]
-    if re.fullmatch(r"[a-z]+", what):
-        return "", model_name(), what
-    raise CganError(
-        f"{what!r} names no run: expected a run id (32 hexadecimal digits, on the run's page in MLflow and "
-        "in models/mlflow_run.json), an alias such as `champion`, or `models:/NAME@ALIAS`."
-    )
-
-
-def run_of_version(registry: Registry, name: str) -> str:
-    """The run of the version with this alias or number."""
-    number = int(name) if name.isdecimal() else registry.aliases().get(name)
-    if number is None:
+        return match[1]
+    version = re.fullmatch(r"models:/([^@/]+)(?:@([^@/]+)|/(\d+))", what)
+    with open_registry(version[1] if version else model_name()) as registry:
+        alias = version[2] or version[3] if version else what
+        number = int(alias) if version and version[3] else registry.aliases().get(alias)
+        if number is not None:
+            return registry.version(number).run_id
+        ids = _called(registry, what)
+    if len(ids) > 1:
         raise CganError(
-            f"`{registry.model}` has no version called `{name}`. `cgan registry list` shows what there is."
+            f"several runs are called {what!r}: {', '.join(ids)}. Give one of these ids."
         )
-    return registry.version(number).run_id
+    if not ids:
+        raise CganError(
+            f"{what!r} names no run: expected a run id (32 hexadecimal digits, on its page in MLflow and "
+            "in models/mlflow_run.json), its name, an alias such as `champion`, or `models:/NAME@ALIAS` "
+            "(`cgan registry list` shows what there is)."
+        )
+    return ids[0]
+
+
+def _called(registry: Registry, name: str) -> list[str]:
+    """The ids of the runs with this name, the first 10."""
+    quote = '"' if "'" in name else "'"  # MLflow has no escapes
+    if quote in name:
+        return []
+    experiments = [found.experiment_id for found in registry.client.search_experiments()]
+    wanted = f"attributes.run_name = {quote}{name}{quote}"
+    runs = registry.client.search_runs(experiments, wanted, max_results=10)
+    return [run.info.run_id for run in runs]
 
 
 def require_repeatable(run: RecordedRun) -> None:
@@ -113,21 +114,15 @@ def require_repeatable(run: RecordedRun) -> None:
         )
 
 
-def yaml_of_then(path: Path) -> dict[str, Any]:
-    """A file of then, by no rules of today: the stages of then check their params themselves."""
-    try:
-        return dict(parse_yaml(path.read_text(encoding="utf-8"), path.name))
-    except (OSError, ParamsError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CganError(f"{path.name} of the run cannot be read: {reason}") from None
-
-
 def hashes_in(lock: Path) -> dict[str, str]:
-    """path → md5 of all that the stages in a dvc.lock made."""
-    stages: dict[str, Any] = yaml_of_then(lock).get("stages") or {}
-    return {
-        out["path"]: out["md5"]
-        for stage in stages.values()
-        for out in stage.get("outs") or ()
-        if "md5" in out
-    }
+    """path → md5 of what the stages before train made, by a dvc.lock; nothing where there is none."""
+    if not lock.is_file():
+        return {}
+    try:
+        stages = parse_yaml(lock.read_text(encoding="utf-8"), lock.name)["stages"]
+        made = [stages.get(name, {}) for name in ("preprocess", "train_judge")]
+        outs = [out for stage in made for out in stage.get("outs") or ()]
+        return {out["path"]: out["md5"] for out in outs if "md5" in out}
+    except (OSError, ParamsError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CganError(f"{lock.name} of the run cannot be read: {reason}") from None

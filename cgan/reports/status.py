@@ -25,7 +25,7 @@ from cgan.project import CSV_SOURCE
 from cgan.quality.table import METRICS
 from cgan.registry.client import Registry, open_registry
 from cgan.registry.history import CHAMPION, REEVALUATION, SINCE, SUMMARY, WHO, WHY, Version
-from cgan.reports.status_sources import ask_prefect, at, line, mlflow_site, services, when
+from cgan.reports.status_sources import ask_prefect, line, mlflow_site, services, when
 from cgan.run.records import count_waiting, waiting
 from cgan.store.address import experiment_name, reason_of
 from cgan.store.pages import run_page
@@ -54,10 +54,9 @@ def status(root: Path, console: Console) -> None:
         try:
             for row, text in ask(root):
                 screen.add_row(row, _shown(text))
-        except CganError as error:
-            screen.add_row(name, _shown(f"unknown: {error}"))
         except Exception as error:  # a store's client raises anything; a file may have any shape
-            screen.add_row(name, _shown(f"unknown: {type(error).__name__}: {reason_of(error)}"))
+            kind = "" if isinstance(error, CganError) else f"{type(error).__name__}: "
+            screen.add_row(name, _shown(f"unknown: {kind}{reason_of(error)}"))
     console.print(screen)
 
 
@@ -89,18 +88,18 @@ def _store(root: Path) -> Said:
     params, site = load_params(root / "params.yaml"), mlflow_site(root)
     name = experiment_name(params.tracking.experiment)
     with open_registry(params.gate.model) as registry:
-        client, versions = registry.client, registry.versions()
-        champion = next((version for version in versions if CHAMPION in version.aliases), None)
-        if champion:
+        versions = registry.versions()
+        champions = [version for version in versions if CHAMPION in version.aliases]
+        for champion in champions:
             yield from _champion(registry, champion)
-        else:
+        if not champions:
             yield "Champion", "none yet: `cgan gate` makes the first"
         for version in versions[:1]:
             words = version.verdict or "not judged yet: `cgan gate`"
             yield "Verdict", line(f"version {version.number}", words, version.tags.get(SUMMARY))
-        experiment = client.get_experiment_by_name(name)
+        experiment = registry.client.get_experiment_by_name(name)
         ids = [experiment.experiment_id] if experiment else []
-        runs = client.search_runs(ids, TRAINING, max_results=1) if ids else []
+        runs = registry.client.search_runs(ids, TRAINING, max_results=1) if ids else []
         if not runs:
             yield "Last training", "none in MLflow yet: `make repro` trains"
         for run in runs:
@@ -118,13 +117,13 @@ def _store(root: Path) -> Said:
 def _champion(registry: Registry, champion: Version) -> Said:
     run = registry.client.get_run(champion.run_id)
     tags = champion.tags
-    since = f"since {at(tags[SINCE])}" if SINCE in tags else ""
+    since = f"since {when(tags[SINCE])}" if SINCE in tags else ""
     yield "Champion", line(f"version {champion.number}", since, _started(run))
     yield "", _numbers(run)
     if WHY in tags:
         yield "", f"by {tags[WHO]}: {tags[WHY]}"
     drift = [tags.get(REEVALUATION + key, "") for key in ("verdict", "time", "summary")]
-    yield "Drift", line(drift[0], at(drift[1]), drift[2]) or "never checked: `cgan reevaluate`"
+    yield "Drift", line(drift[0], when(drift[1]), drift[2]) or "never checked: `cgan reevaluate`"
 
 
 def _started(run: Any) -> str:
@@ -133,11 +132,11 @@ def _started(run: Any) -> str:
 
 def _numbers(run: Any) -> str:
     """Its own, those for which a screen has room; `cgan report` has each in plain words."""
-    found = {
-        key: run.data.metrics.get(f"quality/{key}") for key in METRICS if METRICS[key].on_screen
-    }
+    measured = run.data.metrics
     numbers = [
-        f"{METRICS[key].name} {value:.4g}" for key, value in found.items() if value is not None
+        f"{metric.name} {measured[f'quality/{key}']:.4g}"
+        for key, metric in METRICS.items()
+        if metric.on_screen and f"quality/{key}" in measured
     ]
     return line(*numbers) or "not evaluated yet: `dvc repro` does it"
 
@@ -153,8 +152,8 @@ def _data(root: Path) -> Said:
 
 def _waiting(root: Path) -> Said:
     counts = [count_waiting(folder) for folder in waiting(root)]
-    words = f"records: {sum(counts):,}, of runs: {sum(map(bool, counts))}; `cgan track flush` delivers them"
-    yield "Waiting", words if any(counts) else "nothing: all records are in MLflow"
+    words = f"records: {sum(counts):,}, of runs: {len(counts)}; `cgan track flush` delivers them"
+    yield "Waiting", words if counts else "nothing: all records are in MLflow"
 
 
 def _services(root: Path) -> Said:

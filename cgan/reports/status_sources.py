@@ -22,7 +22,6 @@ from cgan.store.server import site_of
 PREFECT_S = 1.0
 POOL = "cgan"  # of Prefect, in which the workers are
 ASKED_RUNS = 30
-SHOWN_WORKERS = 8
 
 Json = dict[str, Any]
 
@@ -32,20 +31,17 @@ def line(*parts: object) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
-def when(seconds: float) -> str:
-    """`25 Nov 02:10 UTC (5 h ago)`."""
+def when(moment: float | str) -> str:
+    """`25 Nov 02:10 UTC (5 h ago)`, of seconds or ISO text; nothing of nothing."""
+    if not moment:
+        return ""
+    seconds = datetime.fromisoformat(moment).timestamp() if isinstance(moment, str) else moment
     away = abs(time.time() - seconds)
     units = ((86400, "days"), (3600, "h"), (60, "min"))
     length, unit = next((each for each in units if away >= 2 * each[0]), (1, "s"))
     words = f"{away / length:.0f} {unit}"
     relative = f"{words} ago" if seconds <= time.time() else f"in {words}"
     return f"{datetime.fromtimestamp(seconds, UTC):%d %b %H:%M} UTC ({relative})"
-
-
-def at(iso: object) -> str:
-    with contextlib.suppress(ValueError):
-        return when(datetime.fromisoformat(str(iso)).timestamp())
-    return ""
 
 
 def ask_prefect(root: Path) -> Iterator[str]:
@@ -62,7 +58,7 @@ def ask_prefect(root: Path) -> Iterator[str]:
         # One that was cancelled before it began tells nothing: another was on.
         for run in [run for run in runs if run.get("run_count", 1)][:1]:
             state = run["state"]
-            yield line(run["name"], state["name"], at(run["start_time"]))
+            yield line(run["name"], state["name"], when(run["start_time"]))
             if state["type"] != "COMPLETED" and state.get("message"):
                 yield state["message"][:160]
         waits = {"state": {"type": {"any_": ["SCHEDULED"]}}}
@@ -70,20 +66,18 @@ def ask_prefect(root: Path) -> Iterator[str]:
         for run in following:
             deployment = {"id": {"any_": [run["deployment_id"]]}}
             names = [known["name"] for known in _filter(url, "deployments", deployment)]
-            yield line(f"next: {', '.join(names)}", at(run["expected_start_time"]))
+            yield line(f"next: {', '.join(names)}", when(run["expected_start_time"]))
         if not following:
             yield "nothing is scheduled: `make deploy`"
-        if any(
-            pool["is_paused"] for pool in _filter(url, "work_pools", {"name": {"any_": [POOL]}})
-        ):
+        pools = _filter(url, "work_pools", {"name": {"any_": [POOL]}})
+        if any(pool["is_paused"] for pool in pools):
             resume = f"PREFECT_API_URL={shown} prefect work-pool resume {POOL}"
             yield f"the pool is paused, no run starts: `{resume}`"
-        with contextlib.suppress(OSError):  # no such pool: no worker was ever there
-            for worker in _filter(url, f"work_pools/{POOL}/workers", {})[:SHOWN_WORKERS]:
-                seen = at(worker["last_heartbeat_time"])
-                yield line(f"worker {worker['name']}", worker["status"].lower(), seen)
+        for worker in _filter(url, f"work_pools/{POOL}/workers", {}) if pools else ():
+            seen = when(worker["last_heartbeat_time"])
+            yield line(f"worker {worker['name']}", worker["status"].lower(), seen)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = getattr(error, "reason", None) or error
+        reason = getattr(error, "reason", error)
         if isinstance(error, json.JSONDecodeError):
             reason = "something else answers there: PREFECT_API_URL ends in /api"
         elif getattr(error, "code", 0) == 401:
@@ -97,10 +91,10 @@ def _filter(url: str, what: str, wanted: Json, **more: object) -> list[Json]:
         raise ValueError("not an http address")
     headers = {"Content-Type": "application/json"}
     server_s = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")  # where `make up` was typed
-    if user := os.environ.get("PREFECT_API_AUTH_STRING") or server_s:
-        headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
     if key := os.environ.get("PREFECT_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
+    elif user := os.environ.get("PREFECT_API_AUTH_STRING") or server_s:
+        headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
     question = json.dumps({what.rpartition("/")[2]: wanted, **more}).encode()
     request = urllib.request.Request(f"{url}/{what}/filter", question, headers)
     with urllib.request.urlopen(request, timeout=PREFECT_S) as answer:  # nosec B310
@@ -112,12 +106,11 @@ def mlflow_site(root: Path) -> str:
 
     Empty where neither is there.
     """
-    uri = ""
     with contextlib.suppress(CganError):
         uri = without_credentials(store_uri(root))
-    if uri.startswith(("http://", "https://")):
-        return uri
-    return "" if is_server(uri) else services(root).get("mlflow", "")
+        if is_server(uri):
+            return uri if uri.startswith("http") else ""
+    return services(root).get("mlflow", "")
 
 
 def services(root: Path) -> dict[str, str]:

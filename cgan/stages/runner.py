@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -12,7 +11,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import yaml
@@ -161,7 +160,7 @@ def _lines(
             rate = (step + 1 - shown) / (now - shown_at)
             shown, shown_at = step + 1, now
             speed = f"{rate * images_a_step:,.0f} images/s · " if images_a_step else ""
-            left = _duration((steps.stop - step - 1) / rate)
+            left = duration((steps.stop - step - 1) / rate)
             say(f"{what}: step {step + 1:,} of {steps.stop:,} · {speed}{left} left")
 
 
@@ -184,21 +183,7 @@ def _bar(what: str, steps: range, images_a_step: int) -> Generator[int, None, No
             bar.update(task, completed=step + 1, rate=rate)
 
 
-@contextlib.contextmanager
-def last_line(say: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
-    """For lines of another process's progress: each takes the last one's place on a terminal, and is
-    said elsewhere."""
-    if not sys.stdout.isatty():
-        yield say
-        return
-    from rich.console import Console
-    from rich.markup import escape
-
-    with Console().status("…") as status:
-        yield lambda line: status.update(escape(line))
-
-
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -8,7 +8,6 @@ one is of the last step: whatever is killed before DVC knows the result, the nex
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import json
@@ -18,7 +17,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from cgan.run.follower import start_follower
@@ -35,7 +33,7 @@ from cgan.model.file_facts import FORMAT, read_facts
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_network
 from cgan.params.reading import load_params
-from cgan.params.sections import Params, TrainParams
+from cgan.params.sections import TrainParams
 from cgan.project import (
     CSV,
     CSV_SOURCE,
@@ -53,9 +51,9 @@ from cgan.project import (
 )
 from cgan.quality.judge import load_judge
 from cgan.run.lifecycle import training_run
-from cgan.run.records import runs, training_lock
+from cgan.run.records import locked, runs, training_lock
 from cgan.stages.runner import TRAINING, progress, run_stage
-from cgan.training.fitting import Fit, fit
+from cgan.training.fitting import fit
 from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import PROBE, Watch
 from cgan.training.state import COLUMNS
@@ -84,29 +82,10 @@ def main() -> None:
     data = load_dataset(TRAIN_DATA)
     hardware = choose_hardware(params.train.device, params.train.precision)
     fitting = fit(params.train, data)
-    facts = result_facts(fitting.params, data, hardware)
+    fitted = fitting.params
+    facts = result_facts(fitted, data, hardware)
     require_writable(GENERATOR.parent, PREVIEWS.parent, LOSSES.parent)
     folder = runs() / fingerprint(facts)
-    with (
-        # In this tree, for killing `dvc` can leave one alive; and of this result, in any checkout.
-        only_training(project_root() / ".cgan" / "train.lock"),
-        only_training(training_lock(folder)),
-        asked_to_stop() as stop,
-    ):
-        train_here(params, fitting, data, hardware, facts, folder, stop)
-
-
-def train_here(
-    params: Params,
-    fitting: Fit,
-    data: Dataset,
-    hardware: Hardware,
-    facts: dict[str, Any],
-    folder: Path,
-    stop: _Stop,
-) -> None:
-    """Train, write the outputs, record it all in the run of this folder."""
-    fitted = fitting.params
     tags = {
         "cgan.chosen_for_the_data": fitting.choice or "nothing",
         "cgan.device": str(hardware.device),
@@ -114,16 +93,25 @@ def train_here(
         "cgan.fingerprint": folder.name,
         "dvc.data_md5": md5_of(TRAIN_DATA),
     }
-    dataset = dataset_facts(data)
-    with training_run(
-        params,
-        fitted,
-        folder,
-        tags=tags,
-        dataset=dataset,
-        reference=RUN_REFERENCE,
-        early=EARLY,
-    ) as run:
+    with contextlib.ExitStack() as held:
+        # In this tree, for killing `dvc` can leave one alive; and of this result, in any checkout.
+        for lock in (project_root() / ".cgan" / "train.lock", training_lock(folder)):
+            if not held.enter_context(locked(lock, wait=False)):
+                number = lock.read_text(encoding="utf-8")
+                log.info("Another training runs here (process %s): waiting for it.", number)
+                held.enter_context(locked(lock))
+            lock.write_text(str(os.getpid()), encoding="utf-8")
+        asked = held.enter_context(asked_to_stop())
+        opened = training_run(
+            params,
+            fitted,
+            folder,
+            tags=tags,
+            dataset=dataset_facts(data),
+            reference=RUN_REFERENCE,
+            early=EARLY,
+        )
+        run = held.enter_context(opened)
         log.info(
             "Training %s against %s on %s images (%s, %s): %s steps of %d",
             fitted.generator,
@@ -139,28 +127,23 @@ def train_here(
         bar = functools.partial(progress, TRAINING, images_a_step=fitted.batch_size)
         watch = Watch(load_judge(JUDGE)[0], data, fitted.seed)
         try:
-            trained = train(data, fitted, run, folder, bar, lambda: stop.signal > 0, watch)
+            trained = train(data, fitted, run, folder, bar, lambda: bool(asked), watch)
         except Interrupted as interruption:
             raise Interrupted(f"{interruption}. Start it again to go on.") from None
         except Diverged as error:
             report = write_incident(error, folder, fitted)
             run.log_file(report, "incident")
             raise TrainingError(f"{error} Report with pictures: {report}") from None
-        made_by = {
-            "params": facts["params"],
-            "steps": fitted.total_steps,
-            **facts["data"],
-        }
+        made_by = {"params": facts["params"], "steps": fitted.total_steps, **facts["data"]}
         write_outputs(trained, made_by)
         for path in (LOSSES, PROBES, GENERATOR, DISCRIMINATOR):
             run.log_file(path, "reports" if path.suffix == ".csv" else "networks")
+        hashes = {
+            "dvc.generator_md5": md5_of(GENERATOR),
+            "cgan.generator_sha256": sha256_of(GENERATOR),
+        }
+        run.set_tags(hashes)
         digest = read_facts(GENERATOR, "generator")["digest"]
-        run.set_tags(
-            {
-                "dvc.generator_md5": md5_of(GENERATOR),
-                "cgan.generator_sha256": sha256_of(GENERATOR),
-            }
-        )
         run.log_model(GENERATOR, fitted.total_steps, {"digest": digest})
         # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
         run.log_metrics({"time/training_s": trained.wall_time_s}, 0)
@@ -262,47 +245,24 @@ def _table(columns: tuple[str, ...], rows: list[list[float]]) -> str:
 
 
 @contextlib.contextmanager
-def only_training(path: Path) -> Iterator[None]:
-    """Wait until no other training holds this lock."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            log.info(
-                "Another training runs here (process %s): waiting for it.", lock.read().strip()
-            )
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-class _Stop:
-    signal = 0
-
-
-@contextlib.contextmanager
-def asked_to_stop() -> Iterator[_Stop]:
-    """Have SIGTERM and Ctrl-C ask the training to save and stop; a second signal changes nothing."""
-    stop = _Stop()
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        stop.signal = stop.signal or number
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+def asked_to_stop() -> Iterator[list[int]]:
+    """Yield the list of SIGTERM and Ctrl-C that come, at which a training saves and stops; the first one
+    decides the exit code."""
+    asked: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: asked.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
-        yield stop
+        yield asked
     except Interrupted as interruption:
         sys.stdout.flush()
         sys.stderr.write(f"Training {interruption}\n")
-        sys.exit(128 + stop.signal)
+        sys.exit(128 + asked[0])
     finally:
         for number, handler in before.items():
             # Another signal while the process ends must not change its exit code.
-            signal.signal(number, signal.SIG_IGN if stop.signal else handler)
+            signal.signal(number, signal.SIG_IGN if asked else handler)
 
 
 if __name__ == "__main__":

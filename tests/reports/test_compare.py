@@ -230,5 +230,5 @@ def test_a_run_is_found_in_mlflow_by_id_and_by_name(
         command.find_page("two")
     with pytest.raises(CganError, match="has no page"):
         command.find_page(runs[1].info.run_id)
-    with pytest.raises(CganError, match="No run is called so"):
+    with pytest.raises(CganError, match="names no run"):
         command.find_page("default · seed 9")

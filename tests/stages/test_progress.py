@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 import pty
 import threading
-from typing import Any
 
 import pytest
-from conftest import ROOT
-from typer.testing import CliRunner
 
-from cgan.cli import app
 from cgan.stages import runner
 
 
@@ -86,23 +82,3 @@ def test_a_terminal_gets_a_bar_and_only_that_of_a_training_stays(
     erased = "\x1b[2K" in shown[shown.rindex("step 7 of 7") :]
     assert erased == (what != "training")
     assert not said
-
-
-def test_lines_of_another_process_are_said_in_a_pipe() -> None:
-    said: list[str] = []
-    with runner.last_line(said.append) as tell:
-        tell("step 1")
-        tell("step 2")
-    assert said == ["step 1", "step 2"]
-
-
-@pytest.mark.parametrize("command", ["gate", "reevaluate"])
-def test_the_commands_hand_on_what_shows_progress(
-    command: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[Any] = []
-    module = "gate" if command == "gate" else "reevaluation"
-    monkeypatch.setattr(f"cgan.registry.{module}.{command}", lambda *given: taken.extend(given))
-    monkeypatch.chdir(ROOT)
-    assert CliRunner().invoke(app, [command]).exit_code == 0
-    assert list(taken[2]("judging", range(3), images_a_step=5)) == [0, 1, 2]

@@ -12,10 +12,10 @@ import yaml
 from conftest import ROOT
 from PIL import Image
 
-from cgan.errors import DataError, ModelError
-from cgan.model.model_file import load_generator, save_network
+from cgan.errors import DataError
+from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_discriminator, build_generator
-from cgan.model.sampling import draw, encode_png
+from cgan.model.sampling import encode_png
 from cgan.params.sections import RenderParams
 from cgan.project import DISCRIMINATOR, GENERATOR
 from cgan.stages import render
@@ -96,24 +96,6 @@ def test_a_preview_that_does_not_fit_is_refused_by_name(
     (render.PREVIEWS / "step-000200.png").write_bytes(content)
     with pytest.raises(DataError, match=rf"step-000200\.png: {words}"):
         render.film(render.PREVIEWS)
-
-
-def test_a_missing_generator_is_told_before_anything_is_written(trained: Path) -> None:
-    GENERATOR.unlink()
-    with pytest.raises(ModelError, match="not found"):
-        render.main()
-    assert not any(Path(path).exists() for path in OUTPUTS)
-
-
-def test_the_class_grid_has_a_row_a_class(trained: Path) -> None:
-    network, _ = load_generator(GENERATOR)
-    picture = render.class_grid(network, PARAMS)
-    scale = render.WIDTH // (3 * 8)
-    assert picture.shape == (4 * (8 * scale + 2) + 2, 3 * (8 * scale + 2) + 2)
-    images = draw(network, torch.arange(4).repeat_interleave(3), PARAMS.seed)[:, 0]
-    y, x = 2 + 2 * (8 * scale + 2), 2 + 1 * (8 * scale + 2)
-    cell = picture[y : y + 8 * scale : scale, x : x + 8 * scale : scale]
-    assert np.array_equal(cell, images[2 * 3 + 1].numpy())
 
 
 @pytest.mark.parametrize(
