@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,11 +12,8 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from cgan.errors import TrackingError
-from cgan.store import server
 from cgan.store.address import open_store
 from cgan.store.pages import COLUMNS, EXPERIMENT_TAGS, TABLE, VIEW_TAG, run_page, runs_page
-from cgan.store.server import serve_ui
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -79,18 +75,6 @@ def test_an_experiment_of_before_gets_the_columns_and_keeps_its_id(tmp_path: Pat
     tags = client.get_experiment(experiment).tags
     assert {key: tags[key] for key in EXPERIMENT_TAGS} == EXPERIMENT_TAGS
     assert json.loads(tags[VIEW_TAG])["selectedColumns"] == list(COLUMNS)
-
-
-def test_an_installation_of_before_is_told_to_install_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(server, "entry_points", lambda **_: ())
-    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("the server was started"))
-    with pytest.raises(
-        TrackingError, match=r"Install it again: `make env`, or `pip install -e '\.\[pipeline\]'`"
-    ):
-        serve_ui(tmp_path, 0, "cgan")
 
 
 @pytest.mark.parametrize("site", ["http://mlflow.example", "http://mlflow.example/"])
