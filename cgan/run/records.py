@@ -78,14 +78,11 @@ class RunInfo:
     @classmethod
     def read(cls, known: Mapping[str, Any]) -> RunInfo:
         """Raises KeyError, TypeError or ValueError where it is none."""
-        texts = {
-            name: known[name] for name in ("run_key", "run_name", "experiment", "tracking_uri")
-        }
-        if not all(isinstance(text, str) for text in texts.values()):
-            raise ValueError("not a text")
-        if not texts["run_key"].isalnum():
+        names = ("run_key", "run_name", "experiment", "tracking_uri")
+        info = cls(*(str(known[name]) for name in names), dict(known.get("origin") or {}))
+        if not info.run_key.isalnum():
             raise ValueError("the run's key leads outside")
-        return cls(**texts, origin=dict(known.get("origin") or {}))
+        return info
 
     @classmethod
     def load(cls, folder: Path) -> RunInfo:
@@ -204,17 +201,20 @@ class Run:
         with self._lock:
             if self._descriptor < 0:
                 return
-            try:
+            with self._surviving():
                 line = b"\n" * self._torn + line + b"\n"
                 self._torn = True
                 self._torn = os.write(self._descriptor, line) != len(line)
-            except OSError as error:
-                self._warn(error)
 
-    def _warn(self, error: OSError) -> None:
-        if not self._failed:
-            log.warning("%s: records of this run are lost from here on: %s", self.folder, error)
-        self._failed = True
+    @contextlib.contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """What cannot be written is lost, with a warning."""
+        try:
+            yield
+        except OSError as error:
+            if not self._failed:
+                log.warning("%s: records of this run are lost from here on: %s", self.folder, error)
+            self._failed = True
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self.write("params", params={key: str(value) for key, value in params.items()})
@@ -239,17 +239,14 @@ class Run:
             return
         from PIL import Image
 
-        target = self._new_file(f"{step}.png")
-        try:
+        with self._surviving():
+            target = self._new_file(f"{step}.png")
             Image.fromarray(image).save(target, format="PNG", compress_level=1)
-        except OSError as error:
-            self._warn(error)
-            return
-        self.write(**record, file=target.name)
+            self.write(**record, file=target.name)
 
     def log_file(self, path: Path, folder: str = "") -> None:
-        if target := self._copy(path):
-            self.write("file", file=target.name, name=path.name, folder=folder)
+        with self._surviving():
+            self.write("file", file=self._copy(path), name=path.name, folder=folder)
 
     def log_dataset(self, facts: Mapping[str, Any]) -> None:
         """The data of the run: `name`, `path`, `sha256`, `rows`, and other facts."""
@@ -260,40 +257,28 @@ class Run:
         record: Record = {"kind": "model", "step": int(step), "facts": dict(facts)}
         if not self._is_new(record):
             return
-        code = self._new_file("code") / "cgan"
-        target = self._copy(path)
-        if target is None:
-            return
-        try:
+        code = self._new_file("code")
+        with self._surviving():
             for name in DRAWING_CODE:
-                (code / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(PACKAGE / name, code / name)
-        except OSError as error:
-            self._warn(error)
-            return
-        self.write(**record, file=target.name, code=code.parent.name)
+                (code / "cgan" / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(PACKAGE / name, code / "cgan" / name)
+            self.write(**record, file=self._copy(path), code=code.name)
 
     def _new_file(self, name: str) -> Path:
         return self.folder / "files" / f"{uuid.uuid4().hex[:12]}-{name}"
 
-    def _copy(self, path: Path) -> Path | None:
+    def _copy(self, path: Path) -> str:
         target = self._new_file(path.name)
-        try:
-            shutil.copyfile(path, target)
-        except OSError as error:
-            self._warn(error)
-            return None
-        return target
+        shutil.copyfile(path, target)
+        return target.name
 
     def close(self) -> None:
         """Flush to the disk and close. Later calls do nothing."""
         with self._lock:
             if self._descriptor < 0:
                 return
-            try:
+            with self._surviving():
                 os.fsync(self._descriptor)
-            except OSError as error:
-                self._warn(error)
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -332,10 +317,8 @@ def is_finished(folder: Path) -> bool:
     """Has the run ended for good? A killed or failed one may be resumed."""
     status = ""
     for record in all_records(folder):
-        if record["kind"] == "start":
-            status = "RUNNING"
-        elif record["kind"] == "end":
-            status = record["status"]
+        if record["kind"] in ("start", "end"):
+            status = record.get("status", "RUNNING")
         elif record["kind"] == "added":
             status = status or "FINISHED"
     return status == "FINISHED"

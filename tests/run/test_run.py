@@ -393,20 +393,6 @@ def quality(root: Path) -> list[tuple[float, int]]:
 
 
 @pytest.mark.slow
-def test_an_evaluation_is_shown_at_the_latest_model_of_the_run(root: Path) -> None:
-    with training(root) as tracker:
-        log_steps(tracker)
-        for digest, step in (("old", STEPS[0]), ("new", STEPS[-1])):
-            tracker.log_model(a_generator(root / "g.safetensors"), step, {"digest": digest})
-    with lifecycle.reopen(root / "models/mlflow_run.json") as later:
-        later.log_metrics({"quality/fid_judge": 0.5}, STEPS[-1])
-    flush(root)
-    query = """select tag_value from logged_model_tags join logged_model_metrics using (model_id)
-               where metric_name = 'quality/fid_judge' and tag_key = 'digest'"""
-    assert Store(root / "mlflow.db").rows(query) == [("new",)]
-
-
-@pytest.mark.slow
 def test_a_model_that_is_a_pickle_is_not_loaded_from_the_store(root: Path) -> None:
     code = """
 import warnings; warnings.simplefilter("ignore")
