@@ -79,7 +79,8 @@ class RunInfo:
     def read(cls, known: Mapping[str, Any]) -> RunInfo:
         """Raises KeyError, TypeError or ValueError where it is none."""
         names = ("run_key", "run_name", "experiment", "tracking_uri")
-        info = cls(*(str(known[name]) for name in names), dict(known.get("origin") or {}))
+        texts = {name: str(known[name]) for name in names}
+        info = cls(**texts, origin=dict(known.get("origin") or {}))
         if not info.run_key.isalnum():
             raise ValueError("the run's key leads outside")
         return info
