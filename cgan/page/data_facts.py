@@ -60,10 +60,7 @@ def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, An
     values = images.reshape(len(images), -1)
     one_colour = np.flatnonzero(values.min(axis=1) == values.max(axis=1))
     shown = min(rows.table.classes, MEANS)
-    # uint8 [classes, C, H, W]
-    means = [
-        images[labels == label].mean(axis=0).round().astype(np.uint8) for label in range(shown)
-    ]
+    means = [_mean(images, np.flatnonzero(labels == label)) for label in range(shown)]
     return {
         "rows": len(labels),
         "training": len(rows.training),
@@ -77,6 +74,13 @@ def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, An
         "conflicts": _pairs(rows, conflicts, firsts),
         "suspects": _suspects(rows, judge),
     }
+
+
+def _mean(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Of a few images at a time: they may be more than fit into memory."""
+    parts = (rows[start : start + 200] for start in range(0, len(rows), 200))
+    total = sum(images[part].sum(axis=0, dtype=np.int64) for part in parts)
+    return np.round(total / len(rows)).astype(np.uint8)
 
 
 def _listed(rows: Rows, found: NDArray[np.int64]) -> dict[str, Any]:

@@ -357,20 +357,13 @@ def _requirements() -> list[str]:
 
 
 def _is_refusal(error: Exception, files: Path) -> bool:
-    """Would the store refuse the same record again later?
-
-    No, where the store is away, busy or full, or this machine lacks memory, threads or temporary space. A
-    missing file is a refusal only if it belongs to the run, in `files`.
-    """
+    """Would the store refuse the same record again later? A missing file is a refusal only if it belongs to
+    the run, in `files`. Anything else may be this machine's trouble, or the store's, of today."""
     from mlflow.exceptions import MlflowException
     from PIL import UnidentifiedImageError
-    from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(error, MlflowException):
         return error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
-    if isinstance(error, UnidentifiedImageError):
-        return True
     if isinstance(error, FileNotFoundError):
         return files in Path(str(error.filename)).parents
-    today = (OSError, SQLAlchemyError, json.JSONDecodeError, MemoryError, ImportError, RuntimeError)
-    return not isinstance(error, today)
+    return isinstance(error, UnidentifiedImageError)

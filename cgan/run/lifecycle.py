@@ -31,7 +31,7 @@ from cgan.params.sections import Params, TrainParams, flatten
 from cgan.project import LOCK, project_root
 from cgan.run.follower import Follower
 from cgan.run.records import RESULT, Run, RunInfo, folder_of, is_finished, set_aside, tidy
-from cgan.run.tracker import NullTracker, Tracker
+from cgan.run.tracker import Tracker
 from cgan.store.address import SQLITE, STORE, experiment_name, store_uri, without_credentials
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def reopen(reference: Path) -> Iterator[Tracker]:
         info = RunInfo.read(json.loads(reference.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s names no MLflow run (%s): nothing is recorded there.", reference, error)
-        yield NullTracker()
+        yield Tracker()
         return
     run = Run(folder_of(info.run_key), info, resume=False)
     # The store of today's environment, or the server of then.

@@ -15,7 +15,6 @@ import logging
 import math
 import os
 import shutil
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from cgan.errors import TrackingError
 from cgan.files import write_json
 from cgan.project import PACKAGE, home
+from cgan.run.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +49,9 @@ DRAWING_CODE = (
     "__init__.py",
     "errors.py",
     "files.py",
-    "model/__init__.py",
-    "model/file_facts.py",
-    "model/hardware.py",
-    "model/model_file.py",
-    "model/networks.py",
-    "model/sampling.py",
     "project.py",
-    "serving/__init__.py",
-    "serving/class_names.py",
-    "serving/generator.py",
-    "serving/mlflow_model.py",
-    "serving/picture.py",
+    "model/*.py",
+    "serving/*.py",
 )
 
 
@@ -138,7 +129,7 @@ def all_records(folder: Path) -> Iterator[Record]:
         yield from records
 
 
-class Run:
+class Run(Tracker):
     """A Tracker that appends to a run's records. It never raises: on a full disk records are lost, no more.
 
     `resume`: a step that was recorded already is dropped, since a resumed training repeats the steps after
@@ -148,7 +139,6 @@ class Run:
 
     def __init__(self, folder: Path, info: RunInfo, *, resume: bool) -> None:
         self.folder = folder
-        self._lock = threading.Lock()
         self._failed = False
         self._once = {} if resume else {"once": True}
         self._last_step: dict[tuple[str, str], int] = {}
@@ -199,13 +189,12 @@ class Run:
         line = json.dumps(
             {"kind": kind, "time_ms": time.time_ns() // 1_000_000, **content}
         ).encode()
-        with self._lock:
-            if self._descriptor < 0:
-                return
-            with self._surviving():
-                line = b"\n" * self._torn + line + b"\n"
-                self._torn = True
-                self._torn = os.write(self._descriptor, line) != len(line)
+        if self._descriptor < 0:
+            return
+        with self._surviving():
+            line = b"\n" * self._torn + line + b"\n"
+            self._torn = True
+            self._torn = os.write(self._descriptor, line) != len(line)
 
     @contextlib.contextmanager
     def _surviving(self) -> Iterator[None]:
@@ -260,9 +249,10 @@ class Run:
             return
         code = self._new_file("code")
         with self._surviving():
-            for name in DRAWING_CODE:
-                (code / "cgan" / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(PACKAGE / name, code / "cgan" / name)
+            for found in [each for name in DRAWING_CODE for each in PACKAGE.glob(name)]:
+                copied = code / "cgan" / found.relative_to(PACKAGE)
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(found, copied)
             self.write(**record, file=self._copy(path), code=code.name)
 
     def _new_file(self, name: str) -> Path:
@@ -275,13 +265,12 @@ class Run:
 
     def close(self) -> None:
         """Flush to the disk and close. Later calls do nothing."""
-        with self._lock:
-            if self._descriptor < 0:
-                return
-            with self._surviving():
-                os.fsync(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._descriptor < 0:
+            return
+        with self._surviving():
+            os.fsync(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
 
 
 # --- what a folder says ---------------------------------------------------------------------------

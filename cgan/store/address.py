@@ -104,8 +104,6 @@ def is_shared() -> bool:
 
 def _store_named(variable: str, root: Path) -> str:
     uri = os.environ.get(variable, "").strip()
-    if re.match(r"sqlite(\+pysqlite)?:", uri, re.IGNORECASE):
-        uri = f"sqlite:{uri.partition(':')[2]}"
     if not uri or (uri.startswith(SQLITE) and not uri.startswith((SQLITE + "/", SQLITE + ":"))):
         if "?" in str(root) or unquote(str(root)) != str(root):
             raise TrackingError(
@@ -153,11 +151,8 @@ def _follow_move(root: Path) -> None:
                     continue
                 with store:  # all or nothing
                     for table, column in ADDRESSES:
-                        store.execute(
-                            f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # nosec B608
-                            f" WHERE substr({column} || '/', 1, ?) = ?",
-                            (here, len(there) + 1, len(there) + 1, f"{there}/"),
-                        )
+                        moved = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # nosec B608
+                        store.execute(moved, (there, here))
 
 
 def with_driver(uri: str, driver: str = "") -> str:

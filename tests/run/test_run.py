@@ -46,7 +46,7 @@ from cgan.run.records import (
     runs,
     tidy,
 )
-from cgan.run.tracker import NullTracker
+from cgan.run.tracker import Tracker
 from cgan.store.address import make_store, store_uri
 
 pytestmark = MLFLOWS_OWN_WARNINGS
@@ -829,10 +829,10 @@ def test_mlflow_experiment_name_names_the_experiment_of_new_runs(
 
 def test_reopening_without_a_usable_reference_records_nowhere(root: Path) -> None:
     with lifecycle.reopen(root / "missing.json") as tracker:
-        assert isinstance(tracker, NullTracker)
+        assert type(tracker) is Tracker
     (root / "broken.json").write_text("{")
     with lifecycle.reopen(root / "broken.json") as tracker:
-        assert isinstance(tracker, NullTracker)
+        assert type(tracker) is Tracker
     assert not runs(root).exists()
 
 

@@ -67,7 +67,6 @@ def test_store_is_in_the_project_unless_the_environment_names_another(
     assert store_uri(root) == f"sqlite:///{root}/mlflow.db"
     for given, meant in (
         ("sqlite:///runs.db", f"sqlite:///{root}/runs.db"),
-        ("SQLite+pysqlite:///runs.db", f"sqlite:///{root}/runs.db"),
         ("sqlite:////data/runs.db", "sqlite:////data/runs.db"),
         (
             "postgres://me:pw@db/runs?ssl=require",
