@@ -78,8 +78,9 @@ def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, An
 
 def _mean(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Of a few images at a time: they may be more than fit into memory."""
-    parts = (rows[start : start + 200] for start in range(0, len(rows), 200))
-    total = sum(images[part].sum(axis=0, dtype=np.int64) for part in parts)
+    total = np.zeros(images.shape[1:], np.int64)
+    for start in range(0, len(rows), 200):
+        total += images[rows[start : start + 200]].sum(axis=0, dtype=np.int64)
     return np.round(total / len(rows)).astype(np.uint8)
 
 

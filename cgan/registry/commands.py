@@ -1,5 +1,4 @@
-"""The commands `cgan registry …`. What they do is in `client` and `history`, which import more than `cgan
---help` may."""
+"""The commands `cgan registry …`."""
 
 from __future__ import annotations
 
