@@ -234,6 +234,7 @@ def open_store(uri: str, root: Path, experiment: str) -> tuple[MlflowClient, str
     with contextlib.nullcontext() if is_server(uri) else store_locked(root):
         require_database(uri)
         make_store(uri)
+        _follow_move(root)
         client = MlflowClient(uri)
         return client, _experiment_id(client, uri, root, experiment)
 
