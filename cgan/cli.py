@@ -13,7 +13,13 @@ import typer
 
 from cgan import __version__
 from cgan.errors import CganError, ensure_streams, extra_with
+from cgan.registry.commands import registry
 from cgan.reports.sweep_commands import sweep
+
+Host = Annotated[str, typer.Option(help="The address to listen at.")]
+AllowRemote = Annotated[
+    bool, typer.Option("--allow-remote", help="A --host that others can reach is meant.")
+]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -168,10 +174,8 @@ def serve(
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="A --host that others can reach is meant.")
-    ] = False,
+    host: Host = "127.0.0.1",
+    allow_remote: AllowRemote = False,
 ) -> None:
     """Draw over HTTP: a page for people, POST /draw for programs, until Ctrl-C. docs/service.md says more."""
     from cgan.service.server import serve
@@ -207,10 +211,8 @@ def export(
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="A --host that others can reach is meant.")
-    ] = False,
+    host: Host = "127.0.0.1",
+    allow_remote: AllowRemote = False,
 ) -> None:
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
     from cgan.params.reading import load_params
@@ -282,57 +284,7 @@ def reevaluate() -> None:
     reevaluate(load_params(), typer.echo, functools.partial(progress, say=typer.echo))
 
 
-registry = typer.Typer(no_args_is_help=True, help="Versions of the generator; who is served.")
 app.add_typer(registry, name="registry")
-
-
-@registry.command("list")
-def registry_list() -> None:
-    """Every version with its verdict, and who was champion when, why and by whom."""
-    from cgan.registry.client import model_name, open_registry
-    from cgan.registry.history import list_versions
-
-    with open_registry(model_name()) as found:
-        typer.echo(list_versions(found.model, found.shown, found.versions()))
-
-
-@registry.command("show")
-def registry_show(version: Annotated[int, typer.Argument(help="Its number.")]) -> None:
-    """What is known of one version: what became of it, how good it is, what it was made from."""
-    from cgan.registry.client import model_name, open_registry
-    from cgan.registry.history import describe_version
-
-    with open_registry(model_name()) as found:
-        known = found.version(version)
-        typer.echo(describe_version(found.model, known, *found.measured(known)))
-
-
-Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]
-
-
-@registry.command("promote")
-def registry_promote(
-    version: Annotated[int, typer.Argument(help="Its number.")],
-    why: Why,
-    force: Annotated[
-        bool, typer.Option("--force", help="Also a version that the gate blocked or never judged.")
-    ] = False,
-) -> None:
-    """Make VERSION the champion by a person's decision."""
-    from cgan.registry.client import model_name, open_registry, promote_by_hand
-
-    with open_registry(model_name()) as found:
-        typer.echo(promote_by_hand(found, version, why, force))
-
-
-@registry.command("rollback")
-def registry_rollback(why: Why) -> None:
-    """Bring back the champion before this one; the gate doesn't undo it."""
-    from cgan.registry.client import model_name, open_registry
-
-    with open_registry(model_name()) as found:
-        brought, left = found.rollback(why)
-        typer.echo(f"Version {brought} is champion again, in place of version {left}.")
 
 
 @app.command()
@@ -405,30 +357,28 @@ def preset(
 def main() -> None:
     """Entry point: a CganError becomes one message and its exit code, never a traceback."""
     ensure_streams()
+    code = 1
     try:
         app()
+        return
     except CganError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        sys.exit(error.exit_code)
+        code, said = error.exit_code, str(error)
     except ModuleNotFoundError as error:
         extra = extra_with(error.name or "")
         if extra is None:
             raise
-        sys.stderr.write(
-            f"Error: this needs the extra `{extra}`, which drawing does without; there is no package "
+        said = (
+            f"this needs the extra `{extra}`, which drawing does without; there is no package "
             f"{error.name} here. Install it: `pip install 'cgan[{extra}]'`; in a clone of the repository "
-            f"`pip install -e '.[{extra}]'`.\n"
+            f"`pip install -e '.[{extra}]'`."
         )
-        sys.exit(1)
     except MemoryError:
-        sys.stderr.write(
-            "Error: out of memory. End other programs, or raise the limit; try again.\n"
-        )
-        sys.exit(1)
+        said = "out of memory. End other programs, or raise the limit; try again."
     except OSError as error:  # a place that cannot be read or written, a full disk
         where = f"{str(error.filename)[:300]}: " if error.filename else ""
-        sys.stderr.write(f"Error: {where}{error.strerror or error}. Mend that and run again.\n")
-        sys.exit(1)
+        said = f"{where}{error.strerror or error}. Mend that and run again."
+    sys.stderr.write(f"Error: {said}\n")
+    sys.exit(code)
 
 
 if __name__ == "__main__":

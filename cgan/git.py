@@ -70,12 +70,8 @@ def git_remote(*arguments: str | Path, folder: Path | None = None) -> bytes:
 
     Other than `git`, it heeds the caller's GIT_SSH_COMMAND, which may name the key. Raises GitError.
     """
-    ssh = os.environ.get("GIT_SSH_COMMAND", "")
-    if not ssh:
-        try:
-            ssh = git("config", "core.sshCommand", folder=folder).decode().strip()
-        except GitError:
-            ssh = "ssh"
+    configured = git("config", "--default", "ssh", "core.sshCommand", folder=folder)
+    ssh = os.environ.get("GIT_SSH_COMMAND") or configured.decode().strip()
     return git(
         *arguments,
         folder=folder,

@@ -8,53 +8,26 @@ unpacks it when the first chart comes into sight.
 from __future__ import annotations
 
 import base64
-import contextlib
 import gzip
 import importlib.metadata
 import logging
 from pathlib import Path
 
-from cgan.errors import CganError
 from cgan.files import write_bytes
 
-PACKAGE = "vl-convert-python"
 SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
 log = logging.getLogger(__name__)
 
 
 def bundle(cache: Path) -> str:
-    """gzip in base64, to be unpacked and run as a script. `cache`: a folder.
-
-    Raises CganError where the package is not installed.
-    """
-    try:
-        version = importlib.metadata.version(PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        raise CganError(
-            f"the package {PACKAGE} is not installed, and the charts of a page are drawn with what it "
-            f"brings. Install it: `pip install {PACKAGE}`."
-        ) from None
+    """gzip in base64, to be unpacked and run as a script. `cache`: a folder."""
+    version = importlib.metadata.version("vl-convert-python")
     kept = cache / f"charts-{version}.js.gz"
-    content = _whole(kept)
-    if content is None:
-        log.info("Putting the chart library together (%s %s), once.", PACKAGE, version)
-        content = gzip.compress(_bundle().encode(), mtime=0)
-        with contextlib.suppress(OSError):  # it is made again next time
-            write_bytes(kept, content)
-    return base64.b64encode(content).decode()
+    if not kept.is_file():
+        import vl_convert
 
-
-def _whole(path: Path) -> bytes | None:
-    try:
-        content = path.read_bytes()
-        gzip.decompress(content)
-    except (OSError, EOFError, ValueError):
-        return None
-    return content
-
-
-def _bundle() -> str:
-    import vl_convert
-
-    return str(vl_convert.javascript_bundle(SNIPPET))
+        log.info("Putting the chart library together (vl-convert-python %s), once.", version)
+        script = str(vl_convert.javascript_bundle(SNIPPET))
+        write_bytes(kept, gzip.compress(script.encode(), mtime=0))
+    return base64.b64encode(kept.read_bytes()).decode()

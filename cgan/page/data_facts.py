@@ -25,7 +25,6 @@ MEANS = 200  # classes with a mean image
 SHOWN = 48  # suspects
 LISTED = 40  # rows of a kind
 VALUES = 60_000_000  # pixels that the judge looks at
-BLOCK = 20_000_000  # pixels that are added up at once
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,14 @@ def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, An
     values = images.reshape(len(images), -1)
     one_colour = np.flatnonzero(values.min(axis=1) == values.max(axis=1))
     shown = min(rows.table.classes, MEANS)
-    means = _mean_images(images, labels, shown)
+    means = [_mean(images, np.flatnonzero(labels == label)) for label in range(shown)]
     return {
         "rows": len(labels),
         "training": len(rows.training),
         "heldout": len(rows.heldout),
         "shape": report["shape"],
         "counts": report["class_counts"],
-        "means": sheet(torch.from_numpy(means), SIDE),
+        "means": sheet(torch.from_numpy(np.stack(means)), SIDE),
         "warnings": report["warnings"],
         "one_colour": _listed(rows, one_colour),
         "double": _pairs(rows, double, firsts),
@@ -77,18 +76,12 @@ def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, An
     }
 
 
-def _mean_images(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int
-) -> NDArray[np.uint8]:
-    """Of the first classes, uint8 [classes, C, H, W]; a block of the images at a time."""
-    sums = np.zeros((classes, *images.shape[1:]), np.int64)
-    step = max(1, BLOCK // images[0].size)
-    for start in range(0, len(images), step):
-        part, theirs = images[start : start + step], labels[start : start + step]
-        for label in np.unique(theirs[theirs < classes]):
-            sums[label] += part[theirs == label].sum(axis=0, dtype=np.int64)
-    counts = np.bincount(labels, minlength=classes)[:classes]
-    return np.round(sums / counts[:, None, None, None]).astype(np.uint8)
+def _mean(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Of a few images at a time: they may be more than fit into memory."""
+    total = np.zeros(images.shape[1:], np.int64)
+    for start in range(0, len(rows), 200):
+        total += images[rows[start : start + 200]].sum(axis=0, dtype=np.int64)
+    return np.round(total / len(rows)).astype(np.uint8)
 
 
 def _listed(rows: Rows, found: NDArray[np.int64]) -> dict[str, Any]:
@@ -109,12 +102,10 @@ def _suspects(rows: Rows, judge: Judge) -> dict[str, Any]:
     """Rows whose label the judge doubts. It has seen the labels of the training part, and learnt some."""
     images, labels = rows.table.images, rows.table.labels
     room = max(1, VALUES // images[0].size)
-    held, trained = rows.heldout, rows.training
-    if room < len(labels):  # a CSV can be sorted by class: what is looked at comes from everywhere
-        random = np.random.default_rng(0)
-        held = random.permutation(held) if len(held) > room else held
-        trained = random.permutation(trained)
-    looked = np.sort(np.concatenate([held, trained])[:room])
+    # A CSV can be sorted by class: what is looked at comes from everywhere, held-out rows first.
+    random = np.random.default_rng(0)
+    order = [random.permutation(part) for part in (rows.heldout, rows.training)]
+    looked = np.sort(np.concatenate(order)[:room])
     seen = look(judge, torch.from_numpy(images[looked])).logits.double().softmax(dim=1).numpy()
     found = doubtful_labels(seen, labels[looked])
     shown = suspects_facts(found.first(SHOWN), looked, rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,7 +54,7 @@ def drawn_facts(
             "near_sheet": sheet(images[places[places >= 0]], SIDE),
             "asked": asked[picked].tolist(),
             "seen": seen[picked].tolist(),
-            "probability": _rounded(right[picked]),
+            "probability": [round(value, 4) for value in right[picked].tolist()],
             "near": [
                 [
                     {"label": int(labels[i]), "line": int(lines[i]), "distance": round(d, 4)}
@@ -70,7 +69,3 @@ def drawn_facts(
 
 def _random(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def _rounded(values: Tensor) -> list[float]:
-    return [float(value) for value in np.round(values.numpy(), 4)]

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from cgan.errors import CganError
 from cgan.files import md5_of
 from cgan.params.editing import nearest_preset, preset_params
 from cgan.params.sections import Params, flatten
@@ -22,12 +21,9 @@ SHOWN_SECTIONS = ("data", "validate", "preprocess", "train_judge", "train", "eva
 
 def curve(path: Path) -> dict[str, Any]:
     """A CSV of numbers by step, every n-th row of a long one."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            columns, *lines = csv.reader(file)
-        rows = [[float(value) for value in line] for line in lines]
-    except (OSError, ValueError):
-        raise CganError(f"{path}: missing or not readable. Make it with `dvc repro`.") from None
+    with path.open(encoding="utf-8", newline="") as file:
+        columns, *lines = csv.reader(file)
+    rows = [[float(value) for value in line] for line in lines]
     every = -(-len(rows) // POINTS) or 1
     kept = rows[(len(rows) - 1) % every :: every]  # the last is among them
     return {"columns": columns, "rows": kept, "every": every}

@@ -110,14 +110,9 @@ def left_out(facts: dict[str, Any]) -> list[str]:
     if data["means"]["count"] < len(data["counts"]):
         found.append(f"Mean images are shown of the first {data['means']['count']} classes.")
     if (looked_at := data["suspects"]["looked_at"]) < data["rows"]:
-        held_out = (
-            "all of them held out"
-            if looked_at <= data["heldout"]
-            else "all of the held-out ones among them"
-        )
         found.append(
-            f"For labels that look wrong the judge looked at {looked_at:,} of {data['rows']:,} rows, "
-            f"{held_out} ({VALUES:,} pixels are the limit): `cgan label-errors` looks at all."
+            f"For labels that look wrong the judge looked at {looked_at:,} of {data['rows']:,} rows, the "
+            f"held-out ones first ({VALUES:,} pixels are the limit): `cgan label-errors` looks at all."
         )
     if facts["confusion"]["matrix"] is None:
         found.append(

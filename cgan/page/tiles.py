@@ -13,8 +13,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.errors import DataError
-
 COLUMNS = 25  # of a sheet
 MAX_FILM_BYTES = 800_000  # more, and the previews are made smaller
 FILM_WIDTH = 720
@@ -45,24 +43,14 @@ def shrunk(images: Tensor, side: int) -> Tensor:
 
 
 def film(folder: Path) -> tuple[list[dict[str, Any]], str]:
-    """The previews of a training by step, and what was left out of them, in words.
-
-    Raises DataError for a file that is no picture.
-    """
+    """The previews of a training by step, and what was left out of them, in words."""
     files = {int(path.stem.removeprefix("step-")): path for path in folder.glob("step-*.png")}
     large = sum(path.stat().st_size for path in files.values()) > MAX_FILM_BYTES
     found = []
     for step, path in sorted(files.items()):
-        try:
-            with Image.open(path) as picture:
-                picture.load()
-                src = _webp(picture) if large else _uri("png", path.read_bytes())
-                size = {"width": picture.width, "height": picture.height}
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{path}: not a readable picture ({error}). Restore it with `dvc checkout --force`, "
-                "or train again with `dvc repro --force train`."
-            ) from None
+        with Image.open(path) as picture:
+            src = _webp(picture) if large else _uri("png", path.read_bytes())
+            size = {"width": picture.width, "height": picture.height}
         found.append({"step": step, "src": src, **size})
     return found, "The previews are made smaller, and are in full size in samples/previews." * large
 

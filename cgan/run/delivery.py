@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,8 @@ from cgan.store.pages import STRIP, artifact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import LoggedModel, Metric
+    from mlflow.entities import Run as MlflowRun
     from PIL import Image
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,9 @@ Column `png_base64` holds a PNG a row. Same labels and seed: same pictures.
 class Delivery:
     """Sends the records of one run to the store at `uri`; the caller holds the folder's lock."""
 
+    client: MlflowClient
+    experiment_id: str
+
     def __init__(self, folder: Path, uri: str, root: Path) -> None:
         import mlflow
 
@@ -74,45 +78,29 @@ class Delivery:
         self.folder, self.uri, self.root = folder, uri, root
         self.info = RunInfo.load(folder)
         self.rejected = 0
-        self.run_id: str | None = None
-        self.experiment_id: str | None = None
-        self._client: MlflowClient | None = None
-        self._model_id: str | None = None  # "": none yet
+        self.run_id = ""
         self.offset: int = cursor(folder)["offset"]
-
-    @property
-    def client(self) -> MlflowClient:
-        assert self._client
-        return self._client
 
     def connect(self) -> str:
         """The run's id: found by its key, or made. Raises whatever MLflow raises."""
-        if self.run_id:
-            return self.run_id
-        self._client, self.experiment_id = open_store(self.uri, self.root, self.info.experiment)
-        run_id = self._find_run() or self._create_run()
-        self.run_id = run_id
-        self.save_cursor()
-        return run_id
+        if not self.run_id:
+            self.client, self.experiment_id = open_store(self.uri, self.root, self.info.experiment)
+            by_key = f"tags.`{RUN_KEY_TAG}` = '{self.info.run_key}'"
+            found = self.client.search_runs([self.experiment_id], by_key, max_results=1)
+            run = found[0] if found else self._create_run()
+            self.run_id = str(run.info.run_id)
+            self.save_cursor()
+        return self.run_id
 
-    def _find_run(self) -> str | None:
-        assert self.experiment_id
-        found = self.client.search_runs(
-            [self.experiment_id], f"tags.`{RUN_KEY_TAG}` = '{self.info.run_key}'", max_results=1
-        )
-        return str(found[0].info.run_id) if found else None
-
-    def _create_run(self) -> str:
-        assert self.experiment_id
+    def _create_run(self) -> MlflowRun:
+        self.offset = 0
         first = next(all_records(self.folder), None)
-        run = self.client.create_run(
+        return self.client.create_run(
             self.experiment_id,
             start_time=first["time_ms"] if first else None,
             tags={RUN_KEY_TAG: self.info.run_key},
             run_name=self.info.run_name,
         )
-        self.offset = 0
-        return str(run.info.run_id)
 
     def deliver(self) -> None:
         """Send all that the folder holds now. Raises whatever MLflow raises when it is away."""
@@ -133,18 +121,17 @@ class Delivery:
         write_json(self.folder / CURSOR, {**known, "error": error})
 
     def _send(self, records: list[Record]) -> None:
+        """All together; one by one, where MLflow refuses some."""
         try:
             self._send_together(records)
         except Exception as error:
             if not _is_refusal(error, self.folder / "files"):
                 raise
+            if len(records) == 1:
+                self._reject(records[0], error)
+                return
             for record in records:
-                try:
-                    self._send_together([record])
-                except Exception as error:
-                    if not _is_refusal(error, self.folder / "files"):
-                        raise
-                    self._reject(record, error)
+                self._send([record])
 
     def _reject(self, record: Record, error: Exception) -> None:
         log.warning("MLflow refuses a record: %s", error)
@@ -154,102 +141,79 @@ class Delivery:
 
     def _send_together(self, records: list[Record]) -> None:
         """One call for all records of a kind, where MLflow has one."""
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import Param, RunTag
 
-        metrics = [
-            Metric(
-                key, value, record["time_ms"], record["step"], model_id=self._model_of_metric(key)
-            )
-            for record, key, value in self._values_not_stored(records)
-        ]
-        tags = {
-            key: value
-            for record in records
-            if record["kind"] == "tags"
-            for key, value in record["tags"].items()
-        }
-        run_id = self.connect()
-        for chunk in _chunks(list(tags.items()), 100):
-            self.client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in chunk])
-        for chunk in _chunks(metrics, 1000):
-            self.client.log_batch(run_id, metrics=chunk)
+        tags = {k: v for record in records for k, v in record.get("tags", {}).items()}
+        self._log(100, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
+        self._log(1000, metrics=self._metrics(records))
         self._send_images([record for record in records if record["kind"] == "image"])
-        others: dict[str, Callable[[Record], None]] = {
-            "start": self._send_start,
-            "params": self._send_params,
-            "dataset": self._send_dataset,
-            "file": self._send_file,
-            "model": self._send_model,
-            "end": self._send_end,
-            "added": self._send_added,
-        }
         for record in records:
-            if record["kind"] in others:
-                others[record["kind"]](record)
+            match record["kind"]:
+                case "start":
+                    self.client.update_run(self.run_id, status="RUNNING")
+                case "params":
+                    params = record["params"].items()
+                    self._log(100, params=[Param(key, value[:MAX_PARAM]) for key, value in params])
+                case "dataset":
+                    self._send_dataset(record["facts"])
+                case "file":
+                    with self._file_as(record, record["name"]) as path:
+                        self.client.log_artifact(self.run_id, str(path), record["folder"] or None)
+                case "model":
+                    self._send_model(record)
+                case "end" | "added":
+                    self._send_end(record)
 
-    def _values_not_stored(self, records: list[Record]) -> Iterator[tuple[Record, str, float]]:
-        """The values of metrics records that the store lacks.
+    def _log(self, most: int, **entities: list[Any]) -> None:
+        """Params, tags or metrics, as many in a call as MLflow takes."""
+        log_batch: Any = self.client.log_batch
+        for kind, values in entities.items():
+            for start in range(0, len(values), most):
+                log_batch(self.run_id, **{kind: values[start : start + most]})
+
+    def _metrics(self, records: list[Record]) -> list[Metric]:
+        """The values that the store lacks. Those of an evaluation are shown on the model's page too.
 
         An evaluation that was killed and repeated logs the same numbers again at another time, and the
         store would keep both points. Only a number that differs from the last one is sent.
         """
-        last: dict[str, float] | None = None
-        for record in records:
-            if record["kind"] != "metrics":
-                continue
-            for key, value in record["metrics"].items():
-                if record.get("once"):
-                    if last is None:
-                        last = dict(self.client.get_run(self.connect()).data.metrics)
-                    if last.get(key) == value:
-                        continue
-                    last[key] = value
-                yield record, key, value
+        from mlflow.entities import Metric
 
-    def _model_of_metric(self, key: str) -> str | None:
-        """The run's model, for a metric that judges it: shown on the model's page too."""
-        if not key.startswith("quality/"):
-            return None
-        if self._model_id is None:
-            models = self._models()
-            self._model_id = models[-1].model_id if models else ""
-        return self._model_id or None
+        last: dict[str, float] = {}
+        model_id = None
+        if any(record.get("once") for record in records):
+            last = dict(self.client.get_run(self.run_id).data.metrics)
+            model_id = next((model.model_id for model in self._models()), None)
+        found = []
+        for record in records:
+            for key, value in record.get("metrics", {}).items():
+                if record.get("once") and last.get(key) == value:
+                    continue
+                last[key] = value
+                judged = model_id if key.startswith("quality/") else None
+                found.append(Metric(key, value, record["time_ms"], record["step"], model_id=judged))
+        return found
 
     def _models(self) -> list[LoggedModel]:
-        """The run's models, oldest first."""
-        assert self.experiment_id
+        """The run's model, once there is one."""
         return list(
             self.client.search_logged_models(
-                [self.experiment_id],
-                f"source_run_id = '{self.connect()}'",
-                order_by=[{"field_name": "creation_time", "ascending": True}],
+                [self.experiment_id], f"source_run_id = '{self.run_id}'"
             )
         )
 
-    def _send_start(self, record: Record) -> None:
-        self.client.update_run(self.connect(), status="RUNNING")
-
-    def _send_params(self, record: Record) -> None:
-        from mlflow.entities import Param
-
-        for chunk in _chunks(list(record["params"].items()), 100):
-            params = [Param(key, value[:MAX_PARAM]) for key, value in chunk]
-            self.client.log_batch(self.connect(), params=params)
-
     def _send_end(self, record: Record) -> None:
-        run_id = self.connect()
+        """The run ends, or something was added: then a run that had ended stays so, and one that was made
+        for it ends."""
+        run = self.client.get_run(self.run_id)
         if reason := record.get("reason"):
-            self.client.set_tag(run_id, "cgan.ended_by", reason)
-        self.client.set_terminated(run_id, record["status"], record["time_ms"])
-        self._describe()
-
-    def _send_added(self, record: Record) -> None:
-        """An evaluation or pictures came: a run that had ended stays so, one made for them ends."""
-        run_id = self.connect()
-        run = self.client.get_run(run_id)
-        if run.info.status == "RUNNING" and "mlflow.source.name" not in run.data.tags:
-            self.client.set_terminated(run_id, "FINISHED", record["time_ms"])
-        self._describe()
+            self.client.set_tag(self.run_id, "cgan.ended_by", reason)
+        made_for_it = run.info.status == "RUNNING" and "mlflow.source.name" not in run.data.tags
+        if record["kind"] == "end" or made_for_it:
+            status = record.get("status", "FINISHED")
+            self.client.set_terminated(self.run_id, status, record["time_ms"])
+        description = describe(self.run_id, run.data.params, run.data.metrics)
+        self.client.set_tag(self.run_id, "mlflow.note.content", description)
 
     def _send_images(self, records: list[Record]) -> None:
         """As `MlflowClient.log_image` does, but under a name that is the same at a second try, and larger:
@@ -258,7 +222,6 @@ class Delivery:
             return
         from PIL import Image
 
-        run_id = self.connect()
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for record in records:
@@ -273,12 +236,8 @@ class Delivery:
                     # The quickest that loses nothing: this is done while the training needs the cores.
                     quickest = {"lossless": True, "quality": 0, "method": 0}
                     image.save(folder / f"{stem}+compressed.webp", format="WEBP", **quickest)
-            self.client.log_artifacts(run_id, name, "images")
-        self.client.set_tag(run_id, "mlflow.loggedImages", "True")
-
-    def _send_file(self, record: Record) -> None:
-        with self._file_as(record, record["name"]) as path:
-            self.client.log_artifact(self.connect(), str(path), record["folder"] or None)
+            self.client.log_artifacts(self.run_id, name, "images")
+        self.client.set_tag(self.run_id, "mlflow.loggedImages", "True")
 
     @contextlib.contextmanager
     def _file_as(self, record: Record, name: str) -> Iterator[Path]:
@@ -288,10 +247,9 @@ class Delivery:
             shutil.copyfile(self.folder / "files" / record["file"], path)
             yield path
 
-    def _send_dataset(self, record: Record) -> None:
+    def _send_dataset(self, facts: dict[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        facts = record["facts"]
         dataset = Dataset(
             name=str(facts["name"]),
             digest=str(facts["sha256"])[:12],
@@ -300,7 +258,7 @@ class Delivery:
             profile=json.dumps({key: facts[key] for key in facts if key not in ("name", "path")}),
         )
         context = InputTag("mlflow.data.context", "training")
-        self.client.log_inputs(self.connect(), [DatasetInput(dataset, [context])])
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset, [context])])
 
     def _send_model(self, record: Record) -> None:
         import pandas as pd
@@ -308,14 +266,15 @@ class Delivery:
         from mlflow.models import Model, ModelSignature
         from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-        run_id = self.connect()
-        model = self._logged_model(run_id, record)
+        models = self._models()  # one, where a delivery was cut off
+        model = models[0] if models else self._create_model(record)
         if model.status == "READY":
             return
-        outputs = self.client.get_run(run_id).outputs
+        outputs = self.client.get_run(self.run_id).outputs
         known = {output.model_id for output in outputs.model_outputs} if outputs else set()
         if model.model_id not in known:  # a second time, the store refuses it
-            self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, record["step"])])
+            output = LoggedModelOutput(model.model_id, record["step"])
+            self.client.log_outputs(self.run_id, [output])
         code = self.folder / "files" / record["code"] / "cgan"
         with self._file_as(record, "generator.safetensors") as path:
             Model.log(
@@ -335,32 +294,17 @@ class Delivery:
                 validate_serving_input=False,
             )
 
-    def _logged_model(self, run_id: str, record: Record) -> LoggedModel:
-        """The store's entry for a model record, new or left by a delivery that was cut off."""
-        assert self.experiment_id
-        self._model_id = None
-        for model in self._models():
-            if model.tags.get("cgan.record") == record["file"]:
-                return model
+    def _create_model(self, record: Record) -> LoggedModel:
         return self.client.create_logged_model(
             self.experiment_id,
             name=MODEL_NAME,
-            source_run_id=run_id,
+            source_run_id=self.run_id,
             tags={
                 **{key: str(value) for key, value in record["facts"].items()},
-                "cgan.record": record["file"],
-                "mlflow.note.content": MODEL_NOTE.format(run_id=run_id, name=MODEL_NAME),
+                "mlflow.note.content": MODEL_NOTE.format(run_id=self.run_id, name=MODEL_NAME),
             },
-            params=self.client.get_run(run_id).data.params,
+            params=self.client.get_run(self.run_id).data.params,
             model_type="generator",
-        )
-
-    def _describe(self) -> None:
-        """The run's description, from what the store holds of it."""
-        run_id = self.connect()
-        run = self.client.get_run(run_id)
-        self.client.set_tag(
-            run_id, "mlflow.note.content", describe(run_id, run.data.params, run.data.metrics)
         )
 
 
@@ -413,25 +357,13 @@ def _requirements() -> list[str]:
 
 
 def _is_refusal(error: Exception, files: Path) -> bool:
-    """Would the store refuse the same record again later?
-
-    No, where the store is away, busy or full, or this machine lacks memory, threads or temporary space. A
-    missing file is a refusal only if it belongs to the run, in `files`.
-    """
+    """Would the store refuse the same record again later? A missing file is a refusal only if it belongs to
+    the run, in `files`. Anything else may be this machine's trouble, or the store's, of today."""
     from mlflow.exceptions import MlflowException
     from PIL import UnidentifiedImageError
-    from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(error, MlflowException):
         return error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
-    if isinstance(error, UnidentifiedImageError):
-        return True
     if isinstance(error, FileNotFoundError):
         return files in Path(str(error.filename)).parents
-    today = (OSError, SQLAlchemyError, json.JSONDecodeError, MemoryError, ImportError, RuntimeError)
-    return not isinstance(error, today)
-
-
-def _chunks(values: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
+    return isinstance(error, UnidentifiedImageError)

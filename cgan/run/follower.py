@@ -106,12 +106,8 @@ class Follower:
             self._process.communicate()
         known = cursor(self.folder)
         if refused := known.get("rejected"):
-            log.warning(
-                "MLflow refused %d records for good; they are in %s/%s",
-                refused,
-                self.folder,
-                REJECTED,
-            )
+            place = self.folder / REJECTED
+            log.warning("MLflow refused %d records for good; they are in %s", refused, place)
         if left := count_waiting(self.folder):
             log.warning(
                 "MLflow is away (%s): %d records wait in %s; `cgan track flush` delivers them.",
@@ -206,7 +202,7 @@ def flush(root: Path) -> list[str]:
         except TrackingError as error:
             failures.append(str(error))
     if failures:
-        raise TrackingError("\n".join([*lines, *failures]))
+        raise TrackingError("\n".join(lines + failures))
     return lines
 
 
@@ -214,16 +210,15 @@ def flush_one(root: Path, folder: Path) -> str:
     """Send the records of one run and say so. Raises TrackingError when that fails now."""
     info = RunInfo.load(folder)
     left = count_waiting(folder)
-    # MLflow writes the address that it is told there, and the next run may have another.
-    told = {STORE: os.environ.get(STORE)}
+    given = os.environ.get(STORE)  # MLflow overwrites it, and the next run may have another address
     with (
-        environment_set({**client_settings(), **dict.fromkeys(FOREIGN_RUN), **told}),
+        environment_set({**client_settings(), **dict.fromkeys(FOREIGN_RUN), STORE: given}),
         locked(folder / LOCK, wait=False) as alone,
     ):
         if not alone:
             return f"{info.run_name}: a running stage delivers it"
         moved = is_absent(info.tracking_uri)  # the project, or its store
-        uri = store_uri(root) if told[STORE] or moved else info.tracking_uri
+        uri = store_uri(root) if given or moved else info.tracking_uri
         delivery = Delivery(folder, uri, root)
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # no tracebacks: we give the reason
         try:

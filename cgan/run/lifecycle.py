@@ -31,8 +31,8 @@ from cgan.params.sections import Params, TrainParams, flatten
 from cgan.project import LOCK, project_root
 from cgan.run.follower import Follower
 from cgan.run.records import RESULT, Run, RunInfo, folder_of, is_finished, set_aside, tidy
-from cgan.run.tracker import NullTracker, Tracker
-from cgan.store.address import experiment_name, store_uri, without_credentials
+from cgan.run.tracker import Tracker
+from cgan.store.address import SQLITE, STORE, experiment_name, store_uri, without_credentials
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +75,8 @@ def training_run(
     tidy(folder)
     run = Run(folder, info, resume=True)
     run.write("start", pid=os.getpid())
-    run.set_tags({**_facts_of_here(source), **_facts_of_csv(dataset), **tags})
-    if run.resumed:
-        run.set_tags({"cgan.resumed": "true"})
+    resumed = {"cgan.resumed": "true"} if run.resumed else {}
+    run.set_tags({**_facts_of_here(source, dataset), **tags, **resumed})
     _log_source(run, source)
     # These are read after the training: they may change before it is resumed, and MLflow refuses that.
     later = {"gate", "reevaluate", "sweep", "tracking"}
@@ -85,7 +84,8 @@ def training_run(
     as_run["train"] = fitted.model_dump()
     run.log_params(flatten(as_run))
     run.log_dataset(dataset)
-    follower = _follower(run, uri, early, system_metrics=params.tracking.system_metrics)
+    follower = early if early and early.uri == uri else Follower(uri)
+    follower.follow(folder, system_metrics=params.tracking.system_metrics)
     try:
         if params.tracking.on_unreachable == "fail":
             follower.require_connection()
@@ -130,15 +130,15 @@ def reopen(reference: Path) -> Iterator[Tracker]:
     """
     try:
         info = RunInfo.read(json.loads(reference.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        yield NullTracker()
-        return
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s names no MLflow run (%s): nothing is recorded there.", reference, error)
-        yield NullTracker()
+        yield Tracker()
         return
     run = Run(folder_of(info.run_key), info, resume=False)
-    follower = _follower(run, _uri_of(info))
+    # The store of today's environment, or the server of then.
+    of_then = not os.environ.get(STORE) and not info.tracking_uri.startswith(SQLITE)
+    follower = Follower(info.tracking_uri if of_then else store_uri(project_root()))
+    follower.follow(run.folder)
     try:
         yield run
     finally:
@@ -157,22 +157,6 @@ def made_for(tags: Mapping[str, str], reference: Path) -> bool:
         return not tags
 
 
-def _follower(
-    run: Run, uri: str, early: Follower | None = None, *, system_metrics: bool = False
-) -> Follower:
-    """The one that was started early, if it was started for this store; or one of now."""
-    follower = early if early and early.uri == uri else Follower(uri)
-    follower.follow(run.folder, system_metrics=system_metrics)
-    return follower
-
-
-def _uri_of(info: RunInfo) -> str:
-    """Where a run's later records go: the store of today's environment, or the server of then."""
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not info.tracking_uri.startswith("sqlite:"):
-        return info.tracking_uri
-    return store_uri(project_root())
-
-
 def _run_name(params: Params) -> str:
     """`lr 0.001 · default · seed 1 · 26 Nov 17:30`: what tells it from others stands in front, for tables
     cut names short."""
@@ -184,23 +168,24 @@ def _run_name(params: Params) -> str:
     return " · ".join([*filter(None, parts), time.strftime("%d %b %H:%M")])
 
 
-def _facts_of_here(source: git.Source | None) -> dict[str, str]:
-    """User, git, DVC, Prefect, torch and machine, as tags. What is unknown is left out."""
+def _facts_of_here(source: git.Source | None, dataset: Mapping[str, Any]) -> dict[str, str]:
+    """User, git, DVC, Prefect, torch, machine and CSV, as tags. What is unknown is left out."""
     tags = {
         "mlflow.source.name": "cgan.stages.train",
         "mlflow.source.type": "LOCAL",
+        "mlflow.user": user(),
+        "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
         "torch.version": importlib.metadata.version("torch"),
         "python.version": platform.python_version(),
         "machine.cpu": _cpu(),
         "machine.cores": str(os.cpu_count()),
         "machine.omp_num_threads": os.environ.get("OMP_NUM_THREADS", "not set"),
-        **_git_tags(source),
+        "cgan.csv_sha256": str(dataset["sha256"]),
     }
-    if who := user():
-        tags["mlflow.user"] = who
-    if name := os.environ.get("DVC_EXP_NAME"):
-        tags["dvc.exp_name"] = name
-    return tags | run_context()
+    with contextlib.suppress(OSError):  # by which DVC's cache keeps it
+        tags["dvc.csv_md5"] = md5_of(str(dataset["path"]))
+    known = tags | _git_tags(source) | run_context()
+    return {key: value for key, value in known.items() if value}
 
 
 def user() -> str:
@@ -212,10 +197,8 @@ def user() -> str:
 
 def run_context() -> dict[str, str]:
     """MLFLOW_RUN_CONTEXT, in which the flow names itself (`prefect.flow_run_id` and others)."""
-    with contextlib.suppress(ValueError, AttributeError):
-        context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
-        return {str(key): str(value) for key, value in context.items()}
-    return {}
+    context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
+    return {str(key): str(value) for key, value in context.items()}
 
 
 def _cpu() -> str:
@@ -225,14 +208,6 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _facts_of_csv(dataset: Mapping[str, Any]) -> dict[str, str]:
-    """The CSV's hashes: ours, and the one by which DVC's cache keeps it."""
-    tags = {"cgan.csv_sha256": str(dataset["sha256"])}
-    with contextlib.suppress(OSError):
-        tags["dvc.csv_md5"] = md5_of(str(dataset["path"]))
-    return tags
 
 
 def _source() -> git.Source | None:

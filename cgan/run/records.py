@@ -15,7 +15,6 @@ import logging
 import math
 import os
 import shutil
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from cgan.errors import TrackingError
 from cgan.files import write_json
 from cgan.project import PACKAGE, home
+from cgan.run.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +49,9 @@ DRAWING_CODE = (
     "__init__.py",
     "errors.py",
     "files.py",
-    "model/__init__.py",
-    "model/file_facts.py",
-    "model/hardware.py",
-    "model/model_file.py",
-    "model/networks.py",
-    "model/sampling.py",
     "project.py",
-    "serving/__init__.py",
-    "serving/class_names.py",
-    "serving/generator.py",
-    "serving/mlflow_model.py",
-    "serving/picture.py",
+    "model/*.py",
+    "serving/*.py",
 )
 
 
@@ -78,14 +69,12 @@ class RunInfo:
     @classmethod
     def read(cls, known: Mapping[str, Any]) -> RunInfo:
         """Raises KeyError, TypeError or ValueError where it is none."""
-        texts = {
-            name: known[name] for name in ("run_key", "run_name", "experiment", "tracking_uri")
-        }
-        if not all(isinstance(text, str) for text in texts.values()):
-            raise ValueError("not a text")
-        if not texts["run_key"].isalnum():
+        names = ("run_key", "run_name", "experiment", "tracking_uri")
+        texts = {name: str(known[name]) for name in names}
+        info = cls(**texts, origin=dict(known.get("origin") or {}))
+        if not info.run_key.isalnum():
             raise ValueError("the run's key leads outside")
-        return cls(**texts, origin=dict(known.get("origin") or {}))
+        return info
 
     @classmethod
     def load(cls, folder: Path) -> RunInfo:
@@ -140,7 +129,7 @@ def all_records(folder: Path) -> Iterator[Record]:
         yield from records
 
 
-class Run:
+class Run(Tracker):
     """A Tracker that appends to a run's records. It never raises: on a full disk records are lost, no more.
 
     `resume`: a step that was recorded already is dropped, since a resumed training repeats the steps after
@@ -150,7 +139,6 @@ class Run:
 
     def __init__(self, folder: Path, info: RunInfo, *, resume: bool) -> None:
         self.folder = folder
-        self._lock = threading.Lock()
         self._failed = False
         self._once = {} if resume else {"once": True}
         self._last_step: dict[tuple[str, str], int] = {}
@@ -201,20 +189,22 @@ class Run:
         line = json.dumps(
             {"kind": kind, "time_ms": time.time_ns() // 1_000_000, **content}
         ).encode()
-        with self._lock:
-            if self._descriptor < 0:
-                return
-            try:
-                line = b"\n" * self._torn + line + b"\n"
-                self._torn = True
-                self._torn = os.write(self._descriptor, line) != len(line)
-            except OSError as error:
-                self._warn(error)
+        if self._descriptor < 0:
+            return
+        with self._surviving():
+            line = b"\n" * self._torn + line + b"\n"
+            self._torn = True
+            self._torn = os.write(self._descriptor, line) != len(line)
 
-    def _warn(self, error: OSError) -> None:
-        if not self._failed:
-            log.warning("%s: records of this run are lost from here on: %s", self.folder, error)
-        self._failed = True
+    @contextlib.contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """What cannot be written is lost, with a warning."""
+        try:
+            yield
+        except OSError as error:
+            if not self._failed:
+                log.warning("%s: records of this run are lost from here on: %s", self.folder, error)
+            self._failed = True
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self.write("params", params={key: str(value) for key, value in params.items()})
@@ -239,17 +229,14 @@ class Run:
             return
         from PIL import Image
 
-        target = self._new_file(f"{step}.png")
-        try:
+        with self._surviving():
+            target = self._new_file(f"{step}.png")
             Image.fromarray(image).save(target, format="PNG", compress_level=1)
-        except OSError as error:
-            self._warn(error)
-            return
-        self.write(**record, file=target.name)
+            self.write(**record, file=target.name)
 
     def log_file(self, path: Path, folder: str = "") -> None:
-        if target := self._copy(path):
-            self.write("file", file=target.name, name=path.name, folder=folder)
+        with self._surviving():
+            self.write("file", file=self._copy(path), name=path.name, folder=folder)
 
     def log_dataset(self, facts: Mapping[str, Any]) -> None:
         """The data of the run: `name`, `path`, `sha256`, `rows`, and other facts."""
@@ -260,42 +247,30 @@ class Run:
         record: Record = {"kind": "model", "step": int(step), "facts": dict(facts)}
         if not self._is_new(record):
             return
-        code = self._new_file("code") / "cgan"
-        target = self._copy(path)
-        if target is None:
-            return
-        try:
-            for name in DRAWING_CODE:
-                (code / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(PACKAGE / name, code / name)
-        except OSError as error:
-            self._warn(error)
-            return
-        self.write(**record, file=target.name, code=code.parent.name)
+        code = self._new_file("code")
+        with self._surviving():
+            for found in [each for name in DRAWING_CODE for each in PACKAGE.glob(name)]:
+                copied = code / "cgan" / found.relative_to(PACKAGE)
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(found, copied)
+            self.write(**record, file=self._copy(path), code=code.name)
 
     def _new_file(self, name: str) -> Path:
         return self.folder / "files" / f"{uuid.uuid4().hex[:12]}-{name}"
 
-    def _copy(self, path: Path) -> Path | None:
+    def _copy(self, path: Path) -> str:
         target = self._new_file(path.name)
-        try:
-            shutil.copyfile(path, target)
-        except OSError as error:
-            self._warn(error)
-            return None
-        return target
+        shutil.copyfile(path, target)
+        return target.name
 
     def close(self) -> None:
         """Flush to the disk and close. Later calls do nothing."""
-        with self._lock:
-            if self._descriptor < 0:
-                return
-            try:
-                os.fsync(self._descriptor)
-            except OSError as error:
-                self._warn(error)
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._descriptor < 0:
+            return
+        with self._surviving():
+            os.fsync(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
 
 
 # --- what a folder says ---------------------------------------------------------------------------
@@ -332,10 +307,8 @@ def is_finished(folder: Path) -> bool:
     """Has the run ended for good? A killed or failed one may be resumed."""
     status = ""
     for record in all_records(folder):
-        if record["kind"] == "start":
-            status = "RUNNING"
-        elif record["kind"] == "end":
-            status = record["status"]
+        if record["kind"] in ("start", "end"):
+            status = record.get("status", "RUNNING")
         elif record["kind"] == "added":
             status = status or "FINISHED"
     return status == "FINISHED"

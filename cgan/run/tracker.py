@@ -1,17 +1,18 @@
-"""What a training tells the world about itself. The core knows this protocol, never a platform."""
+"""What a training tells the world about itself. The core knows this class, never a platform."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class Tracker(Protocol):
-    """Receives records. No call may block on a network or raise because a server is away."""
+class Tracker:
+    """Receives records; this one forgets them. No call may block on a network or raise because a server is
+    away."""
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Flat params, `{"train.lr": 0.003}`."""
@@ -25,18 +26,5 @@ class Tracker(Protocol):
     def log_file(self, path: Path, folder: str = "") -> None:
         """A finished file; it is copied before the call returns."""
 
-    def set_tags(self, tags: Mapping[str, str]) -> None: ...
-
-
-class NullTracker:
-    """Forgets everything; the default."""
-
-    def log_params(self, params: Mapping[str, Any]) -> None: ...
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
-
-    def log_image(self, name: str, image: NDArray[np.uint8], step: int) -> None: ...
-
-    def log_file(self, path: Path, folder: str = "") -> None: ...
-
-    def set_tags(self, tags: Mapping[str, str]) -> None: ...
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Facts in words."""

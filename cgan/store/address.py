@@ -9,11 +9,8 @@ import contextlib
 import fcntl
 import os
 import re
-import socket
 import sqlite3
 from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
@@ -45,28 +42,27 @@ ADDRESSES = (
 # Settings of MLflow that would send our records to somebody else's run.
 FOREIGN_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_NAME")
 
-SECRET_QUERY = re.compile(r"[^=]*(passw|pwd|secret|token|key)[^=]*=", re.IGNORECASE)
+USER = re.compile(r"([\w+.-]+://)?+([^:/@?#]*)(:.*)?@")  # a password ends at the last @
+SECRET_QUERY = re.compile(
+    r"(?<=[?&])[^=&]*(passw|pwd|secret|token|key)[^=&]*=[^&]*&?", re.IGNORECASE
+)
 
 Kind = Literal["sqlite", "database", "server", "folder", "unknown"]
+KINDS: dict[str, Kind] = {
+    "sqlite": "sqlite",
+    "postgres": "database",
+    "postgresql": "database",
+    "http": "server",
+    "https": "server",
+    "file": "folder",
+    "": "folder",
+}
 
 
 def kind_of(uri: str) -> Kind:
-    """What an address leads to, by its scheme alone, as MLflow takes it.
-
-    A sqlite file; a PostgreSQL database; a server that is asked over the network: MLflow's own,
-    Databricks' or that of an installed plugin. No store: a folder, and what nothing here knows.
-    """
-    before, colon, _ = uri.partition(":")
-    scheme = before.lower() if colon or before == "databricks" else ""
-    database = "postgresql" if scheme == "postgres" else scheme.partition("+")[0]
-    if scheme in ("", "file"):
-        return "folder"
-    if database == "sqlite":
-        return "sqlite"
-    if database == "postgresql":
-        return "database"
-    plugins = {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}
-    return "server" if scheme in {"http", "https", "databricks"} | plugins else "unknown"
+    """What an address leads to, by its scheme."""
+    scheme, colon, _ = uri.partition(":")
+    return KINDS.get(scheme.lower().partition("+")[0] if colon else "", "unknown")
 
 
 def store_uri(root: Path) -> str:
@@ -75,9 +71,9 @@ def store_uri(root: Path) -> str:
     A user and password in the address of a server are moved to where MLflow looks for them too, in the
     environment: its errors quote the address.
 
-    Raises TrackingError for what is no store (see `kind_of`), such as a folder, for MLflow has no file store
-    any more; for `host:port` without a scheme; for a project in whose path a database's address would end
-    too early; and where MLFLOW_BACKEND_STORE_URI says that a server keeps the runs, but nothing says which.
+    Raises TrackingError for what is no store, such as a folder; for a project in whose path a database's
+    address would end too early; and where MLFLOW_BACKEND_STORE_URI says that a server keeps the runs, but
+    nothing says which.
     """
     if is_shared() and not os.environ.get(STORE, "").strip():
         raise TrackingError(
@@ -97,8 +93,7 @@ def served_store(root: Path) -> str:
     shown = without_credentials(uri)
     if is_shared():
         raise TrackingError(f"{BACKEND} is {shown}, a server. Set it to that server's database.")
-    where = "open that in a browser" if uri.startswith("http") else "its pages are its provider's"
-    raise TrackingError(f"{STORE} names a server, {shown}: {where}.")
+    raise TrackingError(f"{STORE} names a server, {shown}: open that in a browser.")
 
 
 def is_shared() -> bool:
@@ -109,8 +104,6 @@ def is_shared() -> bool:
 
 def _store_named(variable: str, root: Path) -> str:
     uri = os.environ.get(variable, "").strip()
-    if re.match(r"sqlite(\+pysqlite)?:", uri, re.IGNORECASE):
-        uri = f"sqlite:{uri.partition(':')[2]}"
     if not uri or (uri.startswith(SQLITE) and not uri.startswith((SQLITE + "/", SQLITE + ":"))):
         if "?" in str(root) or unquote(str(root)) != str(root):
             raise TrackingError(
@@ -120,14 +113,9 @@ def _store_named(variable: str, root: Path) -> str:
         if not uri:
             _follow_move(root)
         return f"{SQLITE}{root / (uri.removeprefix(SQLITE) or 'mlflow.db')}"
-    shown = without_credentials(uri)
-    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", shown):
-        raise TrackingError(
-            f"{variable} is {shown!r}, without a scheme. Set it to http://{shown}, or https."
-        )
-    kind, scheme = kind_of(uri), uri.partition(":")[0]
+    shown, kind = without_credentials(uri), kind_of(uri)
     if kind == "folder":
-        folder = shown.removeprefix("file:").replace("//", "/") or "mlruns"
+        folder = shown.removeprefix("file:").replace("//", "/")
         raise TrackingError(
             f"{variable} is {shown!r}, a folder; MLflow keeps runs in a database or a server "
             "since 3.13. Move the old runs with `mlflow migrate-filestore --source "
@@ -136,8 +124,8 @@ def _store_named(variable: str, root: Path) -> str:
         )
     if kind == "unknown":
         raise TrackingError(
-            f"{variable} has the scheme `{scheme}`, which is not supported here. Expected "
-            f"{SQLITE}file.db, postgresql://…, http://… or https://…."
+            f"{variable} is {shown!r}, which is not supported. Expected {SQLITE}file.db, postgresql://…, "
+            "http://… or https://…."
         )
     return _taken_apart(with_driver(uri))
 
@@ -163,56 +151,38 @@ def _follow_move(root: Path) -> None:
                     continue
                 with store:  # all or nothing
                     for table, column in ADDRESSES:
-                        store.execute(
-                            f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # nosec B608
-                            f" WHERE substr({column} || '/', 1, ?) = ?",
-                            (here, len(there) + 1, len(there) + 1, f"{there}/"),
-                        )
+                        moved = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # nosec B608
+                        store.execute(moved, (there, here))
 
 
 def with_driver(uri: str, driver: str = "") -> str:
-    """The address of a PostgreSQL database for `driver`, whichever it names; by default for MLflow, which
-    needs one that waits: the one it names, or what is installed. SQLAlchemy's choice depends on its version.
-    """
+    """The address of a PostgreSQL database for `driver`; by default for MLflow, which needs one that waits:
+    the one that is named, or psycopg2."""
     scheme, separator, rest = uri.partition("://")
-    database, _, named = scheme.lower().partition("+")
-    if database not in ("postgres", "postgresql") or not separator:
+    _, _, named = scheme.lower().partition("+")
+    if not separator or kind_of(uri) != "database":
         return uri
-    if not driver:
-        installed = "psycopg" if find_spec("psycopg") and not find_spec("psycopg2") else "psycopg2"
-        driver = installed if named in ("", "asyncpg") else named
+    driver = driver or ("psycopg2" if named in ("", "asyncpg") else named)
     option = r"\1ssl=" if driver == "asyncpg" else r"\1sslmode="
     return f"postgresql+{driver}://{re.sub(r'([?&])ssl(?:mode)?=', option, rest)}"
 
 
 def _taken_apart(uri: str) -> str:
     """Without user and password, where that is the address of a server: they go where MLflow looks too."""
-    scheme, user, password, _ = _parts(uri)
-    if scheme.lower() in ("http://", "https://") and user and password:
-        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(user)
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(password)
+    parts = urlsplit(uri)
+    if kind_of(uri) == "server" and parts.username and parts.password:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
         return without_credentials(uri)
     return uri
 
 
 def without_credentials(uri: str) -> str:
     """An address as it may be shown. Of a database's, the user stays: with it a password is looked up."""
-    scheme, user, _, rest = _parts(uri)
-    user = f"{user}@" if user and kind_of(scheme) == "database" else ""
-    place, question, query = rest.partition("?")
-    shown = "&".join(each for each in query.split("&") if not SECRET_QUERY.match(each))
-    return f"{scheme}{user}{place}{question if shown else ''}{shown}"
-
-
-def _parts(uri: str) -> tuple[str, str, str, str]:
-    """Scheme, user, password, the rest of an address. A password may hold any character, as in a database's
-    address: it ends at the last `@`."""
-    scheme = found[0] if (found := re.match(r"[\w+.-]+://", uri)) else ""
-    rest = uri.removeprefix(scheme)
-    port = "" if scheme and kind_of(scheme) == "database" else r"(?!\d*(?:[/?#]|$))"
-    if found := re.match(rf"(?P<user>[^:/@?#]*)(?::{port}(?P<password>.*))?@", rest, re.DOTALL):
-        return scheme, found["user"], found["password"] or "", rest[found.end() :]
-    return scheme, "", "", rest
+    if found := USER.match(uri):
+        user = f"{found[2]}@" if kind_of(uri) == "database" else ""
+        uri = f"{found[1] or ''}{user}{uri[found.end() :]}"
+    return SECRET_QUERY.sub("", uri).rstrip("?&")
 
 
 def is_server(uri: str) -> bool:
@@ -227,13 +197,7 @@ def is_database(uri: str) -> bool:
 
 def experiment_name(configured: str) -> str:
     """The experiment of new runs: MLFLOW_EXPERIMENT_NAME, else `tracking.experiment` of params.yaml."""
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or configured
-    if len(name) > 500:
-        raise TrackingError(
-            f"MLFLOW_EXPERIMENT_NAME has {len(name):,} characters, and MLflow takes at most 500. Shorten it, "
-            "or unset it."
-        )
-    return name
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or configured
 
 
 def is_absent(uri: str) -> bool:
@@ -308,29 +272,12 @@ def require_files(uri: str, experiment: Experiment) -> None:
             f"the files of experiment `{name}` go through MLflow's server: set {STORE} to its address, "
             "http://…, not to the database's"
         )
-    found = re.match(r"https?://(\[[^]]*\]|[^/:]*)", uri, re.IGNORECASE)
     folder = Path(unquote(urlsplit(location).path))
-    if (
-        found
-        and location.startswith(("file:", "/"))
-        and not (_is_here(found[1]) or folder.is_dir())
-    ):
+    if is_server(uri) and location.startswith(("file:", "/")) and not folder.parent.is_dir():
         raise TrackingError(
             f"experiment `{name}` keeps files in a folder of the server's machine, {folder}. "
             "Set `tracking.experiment` or MLFLOW_EXPERIMENT_NAME to a new one, whose files it takes itself"
         )
-
-
-def _is_here(host: str) -> bool:
-    """Is it an address of this machine? One can listen on these only."""
-    with contextlib.suppress(OSError):
-        for family, kind, *_, address in socket.getaddrinfo(
-            host.strip("[]"), 0, type=socket.SOCK_STREAM
-        ):
-            with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
-                probe.bind(address)
-                return True
-    return False
 
 
 def make_store(uri: str) -> None:
@@ -375,36 +322,22 @@ def reason_of(error: Exception) -> str:
     if said := re.search(r"\((?:sqlite3|psycopg2?)\.\S+\) (.+)", text):  # amid SQLAlchemy's words
         return said[1][:200]
     text = text.splitlines()[0]
-    if failed := re.search(r"too many (\d+) error responses", text):
-        return f"the server fails ({failed[1]}); its log says why"
-    for sign, reason in (
-        (
-            "mlflow-artifacts URI was",
-            f"files come from MLflow's server: set {STORE} to its address",
-        ),
-        ("timed out", "no answer in time"),
-        ("NewConnectionError", "no connection"),
-        ("Max retries exceeded", "no connection"),
-    ):
-        if sign in text:
-            return reason
-    return text[:200]
+    if "NewConnectionError" in text:
+        return "no connection"
+    return text[-200:]  # what a library's message ends with is its cause
 
 
 @contextlib.contextmanager
 def environment_set(changes: Mapping[str, str | None]) -> Iterator[None]:
     """Environment variables for a while; None takes one away."""
-    before = {key: os.environ.get(key) for key in changes}
-
-    def apply(values: Mapping[str, str | None]) -> None:
-        for key, value in values.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-
-    apply(changes)
+    before = os.environ.copy()
+    for key, value in changes.items():
+        os.environ.pop(key, None)
+        if value is not None:
+            os.environ[key] = value
     try:
         yield
     finally:
-        apply(before)
+        for key in changes:
+            os.environ.pop(key, None)
+        os.environ.update({key: before[key] for key in changes if key in before})

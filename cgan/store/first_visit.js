@@ -1,5 +1,5 @@
 // Runs before MLflow's own code, in the pages that `cgan ui` serves. CHOICES, TABLE, CHARTS and START are
-// written above it by mlflow_app.py.
+// written above it by app.py.
 
 // MLflow keeps a visitor's choices in the browser's storage. Where it finds nothing there, it finds ours;
 // what the visitor chooses is stored, and counts from then on.

@@ -6,7 +6,6 @@ import ipaddress
 import os
 import socket
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from cgan.errors import TrackingError
@@ -78,17 +77,12 @@ def serve_ui(
 ) -> None:
     """Become MLflow's server on the project's store; it opens on the runs of `experiment`.
 
-    Raises TrackingError where the port is taken, a server keeps the runs, the database is away, others could
-    reach it unless `allow_remote`, or the package has to be installed again.
+    Raises TrackingError where the port is taken, a server keeps the runs, the database is away, or others
+    could reach it unless `allow_remote`.
     """
     require_meant(host, allow_remote)
     require_free(host, port, "--port")  # MLflow's server would end with exit code 0
     uri = served_store(root)
-    if not entry_points(group="mlflow.app", name="cgan"):  # an update brought it
-        raise TrackingError(
-            "MLflow does not know our pages: the package was installed before it had them. Install it again: "
-            "`make env`, or `pip install -e '.[pipeline]'`."
-        )
     require_database(uri, BACKEND if is_shared() else STORE)
     with store_locked(root), environment_set(client_settings()):
         make_store(uri)

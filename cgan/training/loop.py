@@ -21,7 +21,7 @@ from cgan.model.hardware import (
 from cgan.model.networks import Discriminator, Generator
 from cgan.params.sections import TrainParams
 from cgan.project import AT_THE_END, BY_STEP
-from cgan.run.tracker import NullTracker, Tracker
+from cgan.run.tracker import Tracker
 from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import Checkpoints
 from cgan.training.cuda_graph import stepper
@@ -64,7 +64,7 @@ def train(
     don't fit, and Diverged when a loss is not a finite number, the discriminator wins for good or a
     class collapses; then nothing of that interval is saved.
     """
-    tracker = tracker or NullTracker()
+    tracker = tracker or Tracker()
     hardware = choose_hardware(params.device, params.precision)
     compute_deterministically()
     keep_freed_memory()

@@ -20,11 +20,10 @@ from visitor import browser as browser
 from visitor import page as page
 
 from cgan.data.dataset import load_dataset
-from cgan.errors import CganError, ModelError
+from cgan.errors import ModelError
 from cgan.files import md5_of, write_json
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.sampling import draw
-from cgan.page import charts
 from cgan.page.compare_page import compare_page, read_page
 from cgan.page.drawn_facts import NEIGHBOURS
 from cgan.page.run_facts import POINTS, curve
@@ -250,14 +249,6 @@ def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
     change_facts(data_sha256="0" * 64)
     with pytest.raises(ModelError, match=f"{GENERATOR}: trained on another CSV"):
         run_page(load_params(), CACHE)
-
-
-def test_without_the_package_that_brings_the_charts_the_page_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(charts, "PACKAGE", "no-such-package")
-    with pytest.raises(CganError, match="pip install no-such-package"):
-        charts.bundle(tmp_path)
 
 
 # -- In a browser ---------------------------------------------------------------------------------

@@ -134,7 +134,6 @@ def test_f78_a_training_that_logs_its_model_again_after_a_kill_has_one(tmp_path:
         "",
         '{"run_key": "k1"',
         "[]",
-        '{"run_key": 1}',
         json.dumps(asdict(INFO) | {"run_key": "../k"}),
         None,
     ],

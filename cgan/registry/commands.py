@@ -1,0 +1,63 @@
+"""The commands `cgan registry …`."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cgan.registry.client import Registry
+
+registry = typer.Typer(no_args_is_help=True, help="Versions of the generator; who is served.")
+Number = Annotated[int, typer.Argument(help="Its number.")]
+Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]
+
+
+def _opened() -> AbstractContextManager[Registry]:
+    from cgan.registry.client import model_name, open_registry
+
+    return open_registry(model_name())
+
+
+@registry.command("list")
+def list_() -> None:
+    """Every version with its verdict, and who was champion when, why and by whom."""
+    from cgan.registry.history import list_versions
+
+    with _opened() as found:
+        typer.echo(list_versions(found.model, found.shown, found.versions()))
+
+
+@registry.command()
+def show(version: Number) -> None:
+    """What is known of one version: what became of it, how good it is, what it was made from."""
+    from cgan.registry.history import describe_version
+
+    with _opened() as found:
+        known = found.version(version)
+        typer.echo(describe_version(found.model, known, *found.measured(known)))
+
+
+@registry.command()
+def promote(
+    version: Number,
+    why: Why,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also a version that the gate blocked or never judged.")
+    ] = False,
+) -> None:
+    """Make VERSION the champion by a person's decision."""
+    from cgan.registry.client import promote_by_hand
+
+    with _opened() as found:
+        typer.echo(promote_by_hand(found, version, why, force))
+
+
+@registry.command()
+def rollback(why: Why) -> None:
+    """Bring back the champion before this one; the gate doesn't undo it."""
+    with _opened() as found:
+        brought, left = found.rollback(why)
+        typer.echo(f"Version {brought} is champion again, in place of version {left}.")
