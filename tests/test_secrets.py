@@ -25,7 +25,6 @@ from tracked import root as root
 
 from cgan.data import kaggle, sources
 from cgan.errors import SourceError
-from cgan.params.sections import DataParams
 from cgan.run.follower import flush
 from cgan.run.records import waiting
 
@@ -90,9 +89,7 @@ def test_f30_key_is_nowhere_after_downloads_that_fail(
     monkeypatch.setattr(kaggle, "RETRY_DELAYS_S", (0.01,))
     echo = json.dumps({"code": 1, "message": f"{MARK} and {FORMS[1].decode()}"}).encode()
     headers = {"Content-Type": "application/json"}
-    params = DataParams(
-        source="kaggle", path="x", kaggle="digit-recognizer", member="train.csv", max_megabytes=1
-    )
+    params = DEFAULTS.model_copy(update={"source": "kaggle", "max_megabytes": 1})
     for answer in (
         *(Answer(echo, status, headers) for status in (401, 403, 404, 418, 429, 503)),
         Answer(b"label,pixel0\n" * 9000, cut=1000),

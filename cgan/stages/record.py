@@ -43,7 +43,7 @@ from cgan.store.pages import REAL_IMAGES, real_images_tag
 FILES = {
     "": (STRIP, GRID, FILM, CONFUSION, RUN_PAGE),
     "samples": (NINE, LATENT_INTERPOLATION, CLASS_INTERPOLATION),
-    "reports": (*CURVES, *DIAGRAMS),
+    "reports": (EVALUATION, METRICS, *CURVES, *DIAGRAMS),
 }
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ def numbers() -> None:
     report = _evaluation()
     with reopen(RUN_REFERENCE) as tracker:
         _numbers(tracker, report)
+        tracker.log_file(EVALUATION, "reports")
 
 
 def _numbers(tracker: Tracker, report: Report) -> None:
@@ -77,8 +78,6 @@ def _numbers(tracker: Tracker, report: Report) -> None:
             with table.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows(rows(report))
             tracker.log_file(table)
-    for path in (EVALUATION, METRICS):
-        tracker.log_file(path, "reports")
 
 
 def _evaluation() -> Report:
