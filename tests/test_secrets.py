@@ -89,7 +89,7 @@ def test_f30_key_is_nowhere_after_downloads_that_fail(
     monkeypatch.setattr(kaggle, "RETRY_DELAYS_S", (0.01,))
     echo = json.dumps({"code": 1, "message": f"{MARK} and {FORMS[1].decode()}"}).encode()
     headers = {"Content-Type": "application/json"}
-    params = DEFAULTS.model_copy(update={"source": "kaggle", "max_megabytes": 1})
+    params = sources.DEFAULTS.model_copy(update={"source": "kaggle", "max_megabytes": 1})
     for answer in (
         *(Answer(echo, status, headers) for status in (401, 403, 404, 418, 429, 503)),
         Answer(b"label,pixel0\n" * 9000, cut=1000),
