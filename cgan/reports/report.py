@@ -57,6 +57,7 @@ def _summary() -> str:
             f"  sample grid   {GRID}",
             *_run(),
             "  draw digits   .venv/bin/cgan draw 2024 --seed 7",
+            "  compare later git commit -m 'My results' dvc.lock; then dvc metrics diff, dvc plots diff",
         ]
     )
 
