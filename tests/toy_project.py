@@ -106,6 +106,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cgan").mkdir()
     (folder / "cgan/__init__.py").touch()
     (folder / "cgan/cli.py").write_text(CLI)
+    (folder / "cgan/stages").mkdir()
+    (folder / "cgan/stages/record.py").touch()  # a sweep's trial calls it
     shutil.copy(ROOT / "params.yaml", folder)
     for command in (
         ["git", "init", "--quiet", "."],

@@ -55,9 +55,9 @@ def status(root: Path, console: Console) -> None:
             for row, text in ask(root):
                 screen.add_row(row, _shown(text))
         except Exception as error:  # a store's client raises anything; a file may have any shape
-            kind = "" if isinstance(error, CganError) else f"{type(error).__name__}: "
-            screen.add_row(name, _shown(f"unknown: {kind}{reason_of(error)}"))
-    console.print(screen)
+            own = isinstance(error, CganError)
+            why = str(error) if own else f"{type(error).__name__}: {reason_of(error)}"
+            screen.add_row(name, _shown(f"unknown: {why}"))
 
 
 def make_console() -> Console:
