@@ -58,6 +58,7 @@ def status(root: Path, console: Console) -> None:
             own = isinstance(error, CganError)
             why = str(error) if own else f"{type(error).__name__}: {reason_of(error)}"
             screen.add_row(name, _shown(f"unknown: {why}"))
+    console.print(screen)
 
 
 def make_console() -> Console:
