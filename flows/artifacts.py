@@ -94,10 +94,7 @@ def _metrics() -> dict[str, Any]:
     """Every number of the two metrics files, by dotted name."""
     found: dict[str, Any] = {}
     for path in (project.METRICS, project.JUDGE_METRICS):
-        with contextlib.suppress(
-            RecursionError
-        ):  # of flatten: nested more deeply than JSON's limit
-            found |= flatten(_read_json(path))
+        found |= flatten(_read_json(path))
     return found
 
 
@@ -212,17 +209,12 @@ def _metrics_table(verdict: Mapping[str, Any]) -> None:
 
 
 def _changes(rows: Any) -> dict[str, str]:
-    """`+0.0012 (better)`, `+0.0003 (within chance)` by metric: beyond chance or not is the gate's word.
-
-    A row of gate.json that is not as this version of the gate writes it is left out.
-    """
+    """`+0.0012 (better)`, `+0.0003 (within chance)` by metric: beyond chance or not is the gate's word."""
     words = {True: "better", False: "worse", None: "within chance"}
-    changes = {}
-    for row in rows if isinstance(rows, list) else ():
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-            word = words[row.get("better")]
-            changes[f"quality.{row['metric']}"] = f"{row['difference']:+.4g} ({word})"
-    return changes
+    return {
+        f"quality.{row['metric']}": f"{row['difference']:+.4g} ({words[row['better']]})"
+        for row in rows or ()
+    }
 
 
 def _mlflow_link(artifact: str = "") -> str:

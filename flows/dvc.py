@@ -30,6 +30,8 @@ GRACE_S = 20.0  # for a training to write its checkpoint; a Prefect worker kills
 KEPT_LINES = 20  # of output, for the message of a failure
 BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
 BROKEN = re.compile(r"dvc\.lock' (is invalid|validation failed)")
+# The evaluation's numbers to the MLflow run, where the stage record does not come.
+NUMBERS = ("cgan.stages.record", "numbers")
 RWLOCK = Path(".dvc/tmp/rwlock")
 BLOCKER = re.compile(r"\(PID (\d+)\): (.*)")
 
@@ -174,7 +176,8 @@ class Repro:
 
     def _until_the_next(self, process: subprocess.Popen[str], name: str) -> Iterator[str]:
         """The lines of this stage. The first of the next one is kept for later."""
-        others = [words.format(other) for other in self.names if other != name for words in WORDS]
+        begins = [*WORDS, "ERROR: failed to reproduce '{}'"]  # it may fail before it runs
+        others = [words.format(other) for other in self.names if other != name for words in begins]
         ahead, self._ahead = self._ahead, []
         yield from ahead
         for line in _lines_of(process):
@@ -191,7 +194,7 @@ class Repro:
     def _forget(self) -> None:
         if self._process and self._process.stdout:
             self._process.stdout.close()
-        self._process = None
+        self._process, self._ahead = None, []
 
 
 def repro_stage(
@@ -239,24 +242,13 @@ def _dvc(arguments: Sequence[str], remote: bool) -> list[str]:
     return [*(["-P", remote_dvc.__file__] if remote else ["-m", "dvc"]), *arguments]
 
 
-def run_cgan(
-    command: str, relay: Callable[[str], None], env: Mapping[str, str] | None = None
+def run_own(
+    module: Sequence[str], relay: Callable[[str], None], env: Mapping[str, str] | None = None
 ) -> None:
-    """Run `cgan COMMAND` with the code of the working directory.
+    """`python -m MODULE …` of the code in the working directory.
 
     Raises StageError with its own message when it ends with an error.
     """
-    _run_own(["cgan.cli", command], relay, env)
-
-
-def record_numbers(relay: Callable[[str], None]) -> None:
-    """The evaluation's numbers to the MLflow run, where the stage record does not come. Raises StageError."""
-    _run_own(["cgan.stages.record", "numbers"], relay, None)
-
-
-def _run_own(
-    module: Sequence[str], relay: Callable[[str], None], env: Mapping[str, str] | None
-) -> None:
     code, lines = _run(["-m", *module], relay, env, spared=False)
     if code:
         raise _failure(code, lines)

@@ -16,7 +16,7 @@ from cgan.errors import CganError
 from cgan.params.editing import set_params
 from cgan.registry.client import CAME_FIRST
 from flows import artifacts, remote
-from flows.dvc import BusyError, Repro, check_free, record_numbers, run_cgan
+from flows.dvc import NUMBERS, BusyError, Repro, check_free, run_own
 
 BUSY = "Busy"  # name of the failed state that is worth another try
 BUSY_RETRIES = 60
@@ -102,7 +102,7 @@ def run_gate() -> State[Any]:
     """Is the new generator good enough, and better than the champion? The state's name says it."""
     for left in reversed(range(GATE_TRIES)):
         try:
-            run_cgan("gate", relay, {"MLFLOW_RUN_CONTEXT": run_context()})
+            run_own(["cgan.cli", "gate"], relay, {"MLFLOW_RUN_CONTEXT": run_context()})
             verdict = artifacts.read_verdict()
             break
         except CganError as error:
@@ -116,7 +116,7 @@ def run_gate() -> State[Any]:
 def record() -> State[Any]:
     """A sweep's training has no pictures: its numbers alone go to its MLflow run."""
     try:
-        record_numbers(relay)
+        run_own(NUMBERS, relay)
     except CganError as error:
         return _failed(error)
     return Completed()
@@ -126,7 +126,7 @@ def record() -> State[Any]:
 def run_reevaluation() -> State[Any]:
     """Is the champion still good on the data of today, and are they like those it was trained on?"""
     try:
-        run_cgan("reevaluate", relay, {"MLFLOW_RUN_CONTEXT": run_context()})
+        run_own(["cgan.cli", "reevaluate"], relay, {"MLFLOW_RUN_CONTEXT": run_context()})
     except CganError as error:
         return _failed(error)
     return Completed(message=artifacts.reevaluation_summary())

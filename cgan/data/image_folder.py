@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cgan.files import replacing
 from cgan.params.sections import ClassName
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+ORIENTATION = 0x0112  # of EXIF; above 4, width and height change places
 MAX_DEPTH = 3  # folders around the classes
 GREY = ("1", "L", "LA", "I", "I;16")
 
@@ -70,11 +70,12 @@ def write_csv(
     grey = True
     for picture in (picture for pictures in classes.values() for picture in pictures):
         with _opened(picture) as image:
-            sizes.setdefault(image.size, []).append(picture)
+            turned = image.getexif().get(ORIENTATION, 1) > 4
+            sizes.setdefault(image.size[::-1] if turned else image.size, []).append(picture)
             grey = grey and image.mode in GREY
     if side is None and len(sizes) > 1:
-        counts = Counter({size: len(found) for size, found in sizes.items()}).most_common(4)
-        shown = ", ".join(f"{w} × {h} ({n:,}, such as {sizes[w, h][0]})" for (w, h), n in counts)
+        most = sorted(sizes.items(), key=lambda each: -len(each[1]))[:4]
+        shown = ", ".join(f"{w} × {h} ({len(p):,}, such as {p[0]})" for (w, h), p in most)
         raise SourceError(
             f"{name}: pictures of {len(sizes):,} sizes: {shown}. Give all one size, or set `data.side: 32` "
             "in params.yaml: each is then scaled to 32 × 32, and what does not fit is cut off."

@@ -74,10 +74,10 @@ def nearest_preset(train: TrainChoices) -> tuple[str, list[str]]:
 
 def apply_preset(name: str, path: Path | str = "params.yaml") -> dict[str, tuple[Any, Any]]:
     """Write preset `name` into `path` as `set_params` does → {"train.lr": (before, after)}."""
-    written: dict[str, Any] = {}
-    for key in preset_params(name):  # each as its file writes it: 4.5e-3, not 0.0045
-        own, default = (_layout().load(PRESETS / f"{n}.yaml") for n in (name, "default"))
-        written[key] = own[key] if key in own else default[key]
+    preset_params(name)  # is there such a preset, with known keys only?
+    written: dict[str, Any] = {}  # as the files write it: 4.5e-3, not 0.0045
+    for each in ("default", name):
+        written |= _layout().load(PRESETS / f"{each}.yaml")
     return set_params({"train": written}, path, f"preset {name}")
 
 

@@ -105,9 +105,8 @@ def parse_yaml(text: str, name: Path | str) -> Any:
             "line for some readers only. Remove it."
         )
     try:
-        yaml = YAML(
-            typ="safe", pure=True
-        )  # plain values; no tags of other types, no duplicate keys
+        # Plain values: no tags of other types, no duplicate keys.
+        yaml = YAML(typ="safe", pure=True)
         yaml.Composer = _BoundedComposer
         return yaml.load(text)
     except ParamsError as error:
@@ -267,4 +266,4 @@ def _value_in_words(value: Any) -> str:
         return "a mapping" if isinstance(value, dict) else "a list"
     if isinstance(value, str):
         return f"the text {value[:80]!r}"
-    return str(value)[:80]
+    return str(value).lower()[:80] if isinstance(value, bool) else str(value)[:80]

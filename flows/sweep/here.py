@@ -26,7 +26,7 @@ from cgan.run.follower import flush_one
 from cgan.run.lifecycle import made_for
 from cgan.run.records import count_waiting, folder_of
 from flows.checkout import checkout, environment, share_data
-from flows.dvc import Repro, read_stages, record_numbers
+from flows.dvc import NUMBERS, Repro, read_stages, run_own
 
 if TYPE_CHECKING:  # it brings Prefect along, which costs the process two seconds
     from flows.sweep.jobs import Job, Watch
@@ -101,7 +101,7 @@ def _run_stages(tags: dict[str, str], last: str) -> None:
                 outcome = repro.stage(name, _say, force=True)
             _say(f"{name}: {outcome}, {time.monotonic() - began:.1f} s")
     if last == "evaluate":
-        record_numbers(_say)
+        run_own(NUMBERS, _say)
     if RUN_REFERENCE.is_file():  # the driver looks in MLflow for what came of it
         folder = folder_of(json.loads(RUN_REFERENCE.read_text(encoding="utf-8"))["run_key"])
         if count_waiting(folder):

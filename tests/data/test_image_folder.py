@@ -79,6 +79,18 @@ def test_pictures_of_16_bits_keep_their_brightness() -> None:
     assert CSV.read_text().splitlines()[3] == "0" + ",128" * 100
 
 
+def test_a_photograph_that_is_stored_on_its_side_stands_upright() -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name in ("cat", "apple"):
+        Image.new("L", (9, 12), 7).save(f"photos-{name}.png")
+        Path("photos", name).mkdir(parents=True)
+        Path(f"photos-{name}.png").rename(f"photos/{name}/upright.png")
+        Image.new("L", (12, 9), 7).save(f"photos/{name}/on-its-side.jpg", exif=turned)
+    fetched("photos")
+    assert {line.count(",") for line in CSV.read_text().splitlines()} == {9 * 12}
+
+
 def test_other_sizes_are_named_and_the_param_fits_them() -> None:
     picture("own/cat/wide.png", size=(30, 20))
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""What the artifacts of a flow run make of files that nobody would expect."""
+"""The verdict and the links among the artifacts of a flow run."""
 
 from __future__ import annotations
 
@@ -9,47 +9,16 @@ from typing import Any
 import pytest
 
 from cgan.errors import CganError
-from cgan.project import GATE_REPORT, JUDGE_METRICS, METRICS, RUN_REFERENCE
+from cgan.project import GATE_REPORT, RUN_REFERENCE
 from flows import artifacts
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx")
-GOOD = {"metric": "copies", "difference": -0.02, "better": True}
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("reports").mkdir()
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        "a text",
-        None,
-        {"metric": "copies"},
-        {**GOOD, "difference": "much"},
-        {**GOOD, "difference": None},
-        {**GOOD, "better": "yes"},
-        {**GOOD, "better": []},
-        {"difference": 0.1, "better": None},
-    ],
-)
-def test_a_row_of_the_gate_that_is_not_as_expected_is_left_out(odd: Any) -> None:
-    good = {**GOOD, "metric": "fid_judge", "better": None}
-    assert artifacts._changes([odd, good]) == {"quality.fid_judge": "-0.02 (within chance)"}
-
-
-@pytest.mark.parametrize("odd", [None, "rows", {"metric": "copies"}, 3])
-def test_a_comparison_that_is_no_list_shows_no_changes(odd: Any) -> None:
-    assert artifacts._changes(odd) == {}
-
-
-@pytest.mark.parametrize("depth", [900, 100_000])
-def test_metrics_that_are_nested_too_deeply_are_left_out(depth: int) -> None:
-    METRICS.write_text('{"a":' * depth + "1" + "}" * depth)
-    JUDGE_METRICS.write_text('{"judge": {"accuracy": 0.98}}')
-    assert artifacts._metrics()["judge.accuracy"] == 0.98
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,11 @@ def test_one_dvc_runs_all_stages_and_each_line_comes_with_its_stage(
         assert run.stage("train", quiet, force=True) == Outcome.RAN
         assert run.stage("evaluate", quiet) == Outcome.UNCHANGED
     assert len(starts) == 5, "a stage that may be run again is waited for, and so is a forced one"
+    Path("models/generator.safetensors").unlink()
+    with contextlib.closing(repro.Repro(["download", "evaluate"])) as run:
+        assert run.stage("download", quiet) == Outcome.UNCHANGED, "not blamed for what follows"
+        with pytest.raises(StageError, match=r"failed to reproduce 'evaluate'.*generator"):
+            run.stage("evaluate", quiet)
 
 
 def test_lines_arrive_while_the_stage_runs(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+import tracked
 from conftest import MLFLOWS_OWN_WARNINGS, ROOT, free_port
 from tracked import DATASET, PARAMS, STEPS, Store, a_generator, log_steps, training
 from tracked import root as root
@@ -257,6 +258,31 @@ def wait_until(condition: Any, seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_training_resumes_in_its_run_whatever_changed_in_sections_that_it_does_not_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt), training(root) as tracker:
+        log_steps(tracker, STEPS[:5])
+        raise KeyboardInterrupt
+    flush(root)
+    changes: dict[str, dict[str, Any]] = {
+        "gate": {"promote": not PARAMS.gate.promote},
+        "reevaluate": {"max_agreement_drop": 0.5},
+        "sweep": {"trials": PARAMS.sweep.trials + 1},
+        "tracking": {"system_metrics": not PARAMS.tracking.system_metrics},
+    }
+    sections = {k: getattr(PARAMS, k).model_copy(update=v) for k, v in changes.items()}
+    monkeypatch.setattr(tracked, "PARAMS", PARAMS.model_copy(update=sections))
+    with training(root) as tracker:
+        log_steps(tracker, STEPS[5:])
+    flush(root)
+    store = Store(root / "mlflow.db")
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    assert store.steps("loss/generator") == STEPS
+    assert not runs(root).joinpath("k1/rejected.jsonl").exists()
 
 
 @pytest.mark.slow
