@@ -1,26 +1,20 @@
-"""How a stage runs: errors in words, former outputs put back, sources unchanged, progress shown."""
+"""How a stage runs: errors in words, sources unchanged, progress shown."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-import yaml
-
 from cgan.errors import CganError, ensure_streams
-from cgan.files import md5_of, replacing
-from cgan.project import LOCK, PACKAGE
+from cgan.project import PACKAGE
 
-CACHE = Path(".dvc/cache/files/md5")
 # As torch says it of the host and of CUDA: RuntimeErrors, both.
 NO_MEMORY = ("can't allocate memory", "out of memory", "can't start new thread")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -32,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def run_stage(stage: Callable[[], None]) -> None:
     """Run a stage's `main`: log lines to stdout; a CganError ends it with its message alone, and so
-    do Ctrl-C, a full disk and exhausted memory. A stage that refuses leaves its last outputs.
+    do Ctrl-C, a full disk and exhausted memory.
 
     Fails when params.yaml or a module that the stage imported changed while it ran: DVC hashes them
     after the stage, so dvc.lock would pair the new text with results of the old (treeverse/dvc#11058).
@@ -51,42 +45,12 @@ def run_stage(stage: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        _put_back()
         message = _in_words(error)
         if not message:
             raise
         sys.stdout.flush()
         sys.stderr.write(f"Error: {message}\n")
         sys.exit(getattr(error, "exit_code", 1))
-
-
-def _put_back() -> None:
-    """Under `dvc repro`, the outputs that dvc.lock knows of this stage, from DVC's cache: DVC removed
-    them before the stage began. What the cache hasn't got whole stays away."""
-    try:
-        lock = yaml.safe_load(LOCK.read_text(encoding="utf-8"))
-        outs = lock["stages"][os.environ["DVC_STAGE"]]["outs"]
-        files: dict[Path, str] = {}
-        for out in outs:
-            path, md5 = Path(out["path"]), out["md5"]
-            if not md5.endswith(".dir"):
-                files[path] = md5
-                continue
-            parts = json.loads(_cached(md5).read_text(encoding="utf-8"))
-            inside = {path / part["relpath"]: part["md5"] for part in parts}
-            for stranger in {f for f in path.rglob("*") if f.is_file()} - inside.keys():
-                stranger.unlink()
-            files |= inside
-        for path, md5 in files.items():
-            if md5_of(_cached(md5)) == md5:
-                with replacing(path) as temporary:
-                    shutil.copyfile(_cached(md5), temporary)
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
-        return  # a first run, or a cache elsewhere: there is nothing to bring back
-
-
-def _cached(md5: str) -> Path:
-    return CACHE / md5[:2] / md5[2:]
 
 
 def _in_words(error: Exception) -> str:

@@ -207,7 +207,7 @@ class Deliveries(RuleBasedStateMachine):
             return
         delivery = Delivery(self.folder, INFO.tracking_uri, self.folder.parent)
         delivery.deliver()
-        assert delivery.rejected == 0
+        assert delivery.refused == 0
 
     def teardown(self) -> None:
         """In peace, all that was said arrives, each once."""
