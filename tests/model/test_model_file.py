@@ -92,7 +92,7 @@ def test_facts_that_are_no_json_are_refused_and_the_old_file_stays(file: Path) -
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
 
 
-def test_f38_any_flipped_bit_is_found(tmp_path: Path) -> None:
+def test_f38_f58_any_flipped_bit_is_found(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_tensors(path, "checkpoint", {"w": torch.tensor([1.0, 2.0])}, {"step": 12345})
     content = path.read_bytes()
