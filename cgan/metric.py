@@ -1,4 +1,4 @@
-"""The metrics: a row each. What a row says, every page, table, gate and sweep takes from here.
+"""The metrics: a row each, from which pages, tables, the gate and sweeps have names and directions.
 
 To add a metric, write a row here and a method of its key in `cgan.quality.evaluation.Measured`.
 """

@@ -96,7 +96,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
                 (True, "true"),
                 (None, "nothing"),
                 ([0.1], "a list"),
-                ("1e-3", "the text '1e-3'. Write it without"),
+                ("1.0e-3", "the text '1.0e-3'. Write it without"),
             ]
         ),
         # What torch computes with: as float32, 1e300 is inf, or a traceback.

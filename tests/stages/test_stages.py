@@ -126,7 +126,7 @@ def test_our_own_bugs_keep_their_traceback(project: Path) -> None:
         ),
         pytest.param(
             f"raise OSError({errno.ENOSPC}, os.strerror({errno.ENOSPC}), 'models/x.safetensors')",
-            "models/x.safetensors: cannot be written (No space left",
+            "models/x.safetensors: cannot be used (No space left",
             "",
             id="f54 disk",
         ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from cgan.registry.archive import generator_file
 from cgan.registry.client import open_registry
 from cgan.run.follower import flush
 from cgan.run.records import waiting
-from cgan.store import database
 from cgan.store.address import with_driver
 from cgan.store.database import require_database
 
@@ -59,20 +57,6 @@ def test_a_database_that_cannot_be_used_is_one_message_without_the_password(
         assert str(caught.value).startswith("THE_VARIABLE: connecting to postgresql+")
         assert "wr@ng" not in str(caught.value) and PASSWORD[:4] not in str(caught.value)
         assert time.monotonic() - began < 4
-
-
-@pytest.mark.slow
-def test_a_database_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "CONNECT_S", 2)  # libpq's least
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        for driver in ("", "asyncpg"):
-            began = time.monotonic()
-            uri = f"postgresql://me:secret@127.0.0.1:{silent.getsockname()[1]}/runs"
-            with pytest.raises(TrackingError, match=r"timeout|TimeoutError"):
-                require_database(with_driver(uri, driver))
-            assert time.monotonic() - began < 4
 
 
 @pytest.mark.slow

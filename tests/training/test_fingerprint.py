@@ -34,6 +34,8 @@ CHANGES_NO_WEIGHT = {
     # The values are in the fingerprint. What is computed from them there, `total_steps`, has a test
     # in test_params.py that another formula would fail.
     "cgan.params.sections",
+    # What is measured of a generator.
+    "cgan.metric",
     # Tells of the training.
     "cgan.run.tracker",
     # How bytes get to the disk, not which; words for the user.
