@@ -18,8 +18,8 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT, TINY
-from synthetic import make_images, write_csv
-from test_resume import environment, rows
+from test_resume import environment, repository, rows
+from test_resume import run as run_command
 
 from cgan.files import sha256_of
 from cgan.run.delivery import RUN_KEY_TAG
@@ -33,7 +33,6 @@ WHOLE = (
     "python -m dvc repro && python -m cgan.cli gate"
 )
 PARAMS: dict[str, dict[str, Any]] = {
-    **TINY,
     "train": {**TINY["train"], "total_kimg": 0.96, "log_every": 10, "save_every": 20},
     "evaluate": {"samples": 100, "gan_train_kimg": 0.05},
     "gate": {
@@ -49,36 +48,14 @@ PARAMS: dict[str, dict[str, Any]] = {
 
 
 def run(project: Path, command: str = WHOLE) -> str:
-    done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=project,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    return run_command(project, "bash", "-c", command).stdout
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     project = tmp_path_factory.mktemp("template")
-    for package in ("cgan", "flows"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / package, project / package, ignore=ignored)
-    shutil.copytree(ROOT / "presets", project / "presets")
-    write_csv(project / "inbox/digits.csv", *make_images())
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, values in PARAMS.items():
-        params[section] |= values
-    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
-    run(project, "git init --quiet . && python -m dvc init --quiet")
-    for name in (".dvc/config", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, project / name)
+    repository(project, stages, PARAMS)
     run(project, "git add . && git -c user.name=t -c user.email=t@t commit --quiet -m start")
     shutil.copyfile(empty_store, project / "mlflow.db")
     return project

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import sqlite3
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +100,36 @@ class Store:
 
     def params(self, run_id: str) -> dict[str, str]:
         return dict(self.rows("select key, value from params where run_uuid = ?", run_id))
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def mlflow_server(root: Path, port: int) -> Iterator[str]:
+    """`cgan ui` on the project's sqlite file, as a shared store; killed in the end."""
+    site = f"http://127.0.0.1:{port}"
+    with (root / "ui.log").open("a") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)],
+            env={**os.environ, "MLFLOW_BACKEND_STORE_URI": "sqlite:///mlflow.db"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+    def is_up() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{site}/health", timeout=1):
+            return True
+        return False
+
+    try:
+        wait_until(is_up, 90)
+        yield site
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

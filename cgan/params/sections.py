@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from cgan.metric import METRICS
+
 MAX_NAME_LENGTH = 60  # characters of a class name
 
 
@@ -289,24 +291,18 @@ class Dimension(Section):
         return [self.low, *([second] if self.low < second < self.high else []), self.high]
 
 
+def _check_metric(key: str) -> str:
+    if key not in METRICS:
+        raise ValueError(f"{key[:80]!r} is no metric. Expected one of {', '.join(METRICS)}")
+    return key
+
+
 class SweepParams(Section):
     """`python -m flows.sweep`: a search for better values of the section `train`."""
 
     trials: int = Field(ge=1, le=10_000)
     parallel: int = Field(ge=1, le=1000)
-    objective: Literal[
-        "conditional_accuracy",
-        "fid_judge",
-        "coverage",
-        "recall",
-        "worst_class_accuracy",
-        "different_drawings",
-        "gan_train_accuracy",
-        "copies",
-        "kid_judge",
-        "precision",
-        "density",
-    ]
+    objective: Annotated[str, AfterValidator(_check_metric)]
     seeds: int = Field(ge=2, le=100)
     prune_after_trials: int | None = Field(ge=1)
     prune_after_probes: int = Field(ge=1, le=1000)

@@ -161,8 +161,10 @@ class Ground:
     def _accuracies(self, right: Tensor) -> tuple[Estimate, Estimate]:
         """Over all drawings, and of the worst class."""
         weights = self._weights["asked"]
-        asked = _counts(self.asked, self.classes, weights.shape[1])
-        hits = _counts(self.asked, self.classes, weights.shape[1], right)
+        asked, hits = (
+            _counts(self.asked, each.double(), self.classes, weights.shape[1])
+            for each in (torch.ones_like(right), right)
+        )
         found = (weights @ hits) / (weights @ asked).clamp(min=1)
         overall = (weights @ hits).sum(dim=1) / (weights @ asked).sum(dim=1)
         drawn = asked.sum(dim=0) > 0
@@ -213,17 +215,10 @@ def _resampled(count: int, random: torch.Generator) -> Tensor:
     return weights.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.float64))
 
 
-def _counts(labels: Tensor, classes: int, groups: int, marked: Tensor | None = None) -> Tensor:
-    """How many of the labels (of the marked ones) each group has of each class: [groups, classes]."""
-    counts = [
-        torch.bincount(part if mark is None else part[mark], minlength=classes)
-        for part, mark in zip(
-            labels.tensor_split(groups),
-            [None] * groups if marked is None else marked.tensor_split(groups),
-            strict=True,
-        )
-    ]
-    return torch.stack(counts).double()
+def _counts(labels: Tensor, weights: Tensor, classes: int, groups: int) -> Tensor:
+    """How much weight each group of neighbours has in each class: [groups, classes]."""
+    parts = zip(labels.tensor_split(groups), weights.tensor_split(groups), strict=True)
+    return torch.stack([torch.bincount(part, weight, classes) for part, weight in parts])
 
 
 def _moments(features: Tensor, weights: Tensor) -> _Moments:

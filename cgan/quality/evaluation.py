@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import statistics
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from cgan.data.dataset import Dataset, image_digests, load_dataset
 from cgan.errors import DataError, ModelError
+from cgan.metric import METRICS, Report
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import load_generator
@@ -26,11 +29,11 @@ from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
 from cgan.quality.comparison import Ground
+from cgan.quality.intervals import replicated, share
 from cgan.quality.judge import (
     LOOK_AT,
     Judge,
     Progress,
-    Verdict,
     accuracy,
     load_judge,
     look,
@@ -40,7 +43,7 @@ from cgan.quality.judge import (
 from cgan.quality.likeness import MAX_SHIFT, Copies, copies, different
 from cgan.quality.metrics import (
     NEIGHBOURS,
-    Manifold,
+    Accuracy,
     conditional_accuracy,
     diversity,
     frechet_distance,
@@ -69,8 +72,9 @@ class Inputs:
         network, facts = load_generator(GENERATOR)
         judge, judge_facts = load_judge(JUDGE)
         training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
-        require_one_origin(network, facts, judge, judge_facts, training, heldout)
-        return cls(network, facts, judge, judge_facts, training, heldout)
+        found = cls(network, facts, judge, judge_facts, training, heldout)
+        require_one_origin(found)
+        return found
 
     @property
     def judge_digest(self) -> str:
@@ -111,10 +115,8 @@ def classes_asked(classes: int, params: EvaluateParams) -> Tensor:
     return torch.arange(max(params.samples, LEAST_PER_CLASS * classes)) % classes
 
 
-def judge_generator(
-    inputs: Inputs, params: EvaluateParams, progress: Progress = silent
-) -> dict[str, Any]:
-    """The report on the trained generator, passport included."""
+def judge_generator(inputs: Inputs, params: EvaluateParams, progress: Progress = silent) -> Report:
+    """The report on the trained generator, its measurement context included."""
     device = choose_hardware("auto", "float32").device
     inputs.network.to(device)
     inputs.judge.to(device)
@@ -123,50 +125,34 @@ def judge_generator(
         draw(inputs.network, asked, params.seed + n, device)
         for n in progress("drawing", range(params.draws), len(asked))
     ]
-    report = evaluate(inputs.judge, inputs.training, inputs.heldout, draws, asked, params, progress)
-    if params.gan_train_kimg != 0:
-        report["gan_train"] = {
-            "value": gan_train(draws[0], asked, inputs, params.gan_train_kimg, progress),
-            "floor": report["conditional_accuracy"]["floor"],
-        }
+    report = Measured(inputs, params, draws, progress).report()
     if "class_names" in inputs.training.metadata:
         report["class_names"] = inputs.training.class_names
     own = {"draws": params.draws, "neighbours": NEIGHBOURS}
     return {**report, "passport": passport(inputs, params) | own}
 
 
-def require_one_origin(
-    network: Generator,
-    generator_facts: Facts,
-    judge: Judge,
-    judge_facts: Facts,
-    training: Dataset,
-    heldout: Dataset,
-) -> None:
+def require_one_origin(inputs: Inputs) -> None:
     """Were generator, judge and hold-out made from this training part, and from one split?
 
-    If not, every number is of something else, and none of them shows it. `cgan gate` asks this too.
-    Raises DataError or ModelError.
+    If not, every number is of something else, and none of them shows it.
     """
+    training, heldout, judge = inputs.training, inputs.heldout, inputs.judge
     digest = training.metadata["digest"]
     again = "Run `dvc repro`, or restore all with `dvc checkout`."
-    if generator_facts.get("data_digest") != digest:
-        raise ModelError(
-            f"{GENERATOR}: trained on other data than {TRAIN_DATA} holds: expected the digest "
-            f"{digest[:12]}, found {_short(generator_facts)}. {again}"
-        )
-    if judge_facts.get("data_digest") != digest:
-        raise ModelError(
-            f"{JUDGE}: learnt from other data than {TRAIN_DATA} holds: expected the digest "
-            f"{digest[:12]}, found {_short(judge_facts)}. {again}"
-        )
+    for path, facts in ((GENERATOR, inputs.facts), (JUDGE, inputs.judge_facts)):
+        if facts.get("data_digest") != digest:
+            raise ModelError(
+                f"{path}: learnt from other data than {TRAIN_DATA} holds: expected the digest "
+                f"{digest[:12]}, found {str(facts.get('data_digest', 'none'))[:12]}. {again}"
+            )
     origins = [str(part.metadata.get("csv_sha256"))[:12] for part in (training, heldout)]
     if origins[0] != origins[1]:
         raise DataError(
             f"{HOLDOUT_DATA}: made from another CSV than {TRAIN_DATA}: expected sha256 {origins[0]}, "
             f"found {origins[1]}. {again}"
         )
-    ours, made = _kind_of(training), network.architecture
+    ours, made = _kind_of(training), inputs.network.architecture
     for path, kind in (
         (HOLDOUT_DATA, _kind_of(heldout)),
         (GENERATOR, (made.classes, made.channels, made.height, made.width)),
@@ -178,17 +164,12 @@ def require_one_origin(
                 f"channels, height, width) {ours}, found {kind}. {again}"
             )
     held, trained = (image_digests(part.images.numpy()) for part in (heldout, training))
-    known = int(np.isin(held, trained).sum())
-    if known:
+    if known := int(np.isin(held, trained).sum()):
         raise DataError(
             f"{HOLDOUT_DATA}: {known:,} of its {len(heldout):,} images are in {TRAIN_DATA} too, expected "
             "none: the two are of different splits (`preprocess.seed`, `preprocess.holdout_fraction`). "
             "Make both again: `dvc repro --force preprocess`, then `dvc repro`."
         )
-
-
-def _short(facts: Facts) -> str:
-    return str(facts.get("data_digest", "none"))[:12]
 
 
 def _kind_of(data: Dataset) -> tuple[int, ...]:
@@ -212,105 +193,170 @@ def near_copies(
     return copies(drawn[:COPIES_SAMPLE], asked[:COPIES_SAMPLE], some, training)
 
 
-def evaluate(
-    judge: Judge,
-    training: Dataset,
-    heldout: Dataset,
-    draws: list[Tensor],
-    asked: Tensor,
-    params: EvaluateParams,
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """All metrics of the drawings (uint8 [N, C, H, W] each, of the classes `asked`), with floors.
+Entry = dict[str, Any]
+
+
+class Measured:
+    """Drawings (uint8 [N, C, H, W] each, of `classes_asked`) through the judge, beside real images.
+
+    A method named by a metric's key returns the metric's entry in the report: `value`, and where there are
+    such, `floor` (what real images get), `interval_95` and details.
 
     Distances compare as many drawings as the floor has training images; precision, recall, density
     and coverage take equal counts on both sides.
     """
-    classes, count = training.classes, min(len(asked), len(training))
-    equal = min(len(heldout), count)
-    if equal <= NEIGHBOURS:
-        raise DataError(
-            f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision "
-            f"and recall need more than {NEIGHBOURS}. Raise `preprocess.holdout_fraction`, or add images."
-        )
-    order, mixed = shuffled(training, heldout, params.seed)
-    real, floor = look(judge, heldout.images), look(judge, training.images[order[:count]])
-    seen = [look(judge, draws[n]) for n in progress("judging", range(len(draws)), len(asked))]
 
-    judged = conditional_accuracy(
-        torch.cat([v.classes for v in seen]), asked.repeat(len(seen)), classes
-    )
-    ground = Ground(judge, real, heldout.labels, floor.features, asked, params.seed)
-    replicates = ground.distance(seen[0].features[:count], "drawn").replicates
-    replicates -= replicates.mean()
-    fids = [frechet_distance(real.features, v.features[:count]) for v in seen]
-    kid, kid_deviation = kernel_distance(real.features, seen[0].features[:count], params.seed)
-    kid_floor, _ = kernel_distance(real.features, floor.features, params.seed)
-    near = near_copies(draws[0], asked, training, heldout, params.seed)
-    numbers, numbers_real = different(draws[0], asked, training)
-    spread = diversity(seen[0].features, asked, classes)
-    spread_real = diversity(real.features, heldout.labels, classes)
-    some_real = real.features[mixed[:equal]]
-    drawn_manifold = manifold(some_real, seen[0].features[:equal])
-    floor_manifold = manifold(some_real, floor.features[:equal])
-    report: dict[str, Any] = {
-        "conditional_accuracy": {
+    def __init__(
+        self,
+        inputs: Inputs,
+        params: EvaluateParams,
+        draws: list[Tensor],
+        progress: Progress = silent,
+    ) -> None:
+        training, heldout, judge = inputs.training, inputs.heldout, inputs.judge
+        self.inputs, self.params, self.draws, self.progress = inputs, params, draws, progress
+        self.asked = classes_asked(training.classes, params)
+        count = min(len(self.asked), len(training))
+        self.equal = min(len(heldout), count)
+        if self.equal <= NEIGHBOURS:
+            raise DataError(
+                f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision "
+                f"and recall need more than {NEIGHBOURS}. Raise `preprocess.holdout_fraction`, or add images."
+            )
+        order, self.mixed = shuffled(training, heldout, params.seed)
+        self.real = look(judge, heldout.images)
+        self.floor = look(judge, training.images[order[:count]]).features
+        self.seen = [
+            look(judge, draws[n]) for n in progress("judging", range(len(draws)), len(self.asked))
+        ]
+        self.drawn = self.seen[0].features[:count]
+
+    def report(self) -> Report:
+        found = {key: getattr(self, key)() for key in METRICS}
+        classes, heldout = self.inputs.training.classes, self.inputs.heldout
+        return {key: entry for key, entry in found.items() if entry} | {
+            "diversity": {
+                "by_class": diversity(self.seen[0].features, self.asked, classes),
+                "floor_by_class": diversity(self.real.features, heldout.labels, classes),
+            },
+            "different": dict(zip(("by_class", "floor_by_class"), self._different, strict=True)),
+            "confusion": self._judged.confusion.tolist(),
+        }
+
+    def conditional_accuracy(self) -> Entry:
+        judged = self._judged
+        return {
             "value": judged.overall,
             "interval_95": list(judged.interval),
-            "floor": (real.classes == heldout.labels).double().mean().item(),
+            "floor": self._real_accuracy,
             "by_class": judged.by_class,
-        },
-        "fid_judge": {
-            "value": statistics.fmean(fids),
-            "deviation": statistics.stdev(fids) if len(fids) > 1 else 0.0,
-            "replicates": [round(each, 5) for each in replicates.tolist()],
-            "floor": frechet_distance(real.features, floor.features),
-            "by_class": by_class(
-                frechet_distance, real, heldout.labels, seen[0], asked, classes, count
-            ),
-        },
-        "kid_judge": {
-            "value": kid,
-            "deviation": kid_deviation,
-            "floor": kid_floor,
-            "by_class": by_class(
-                lambda a, b: kernel_distance(a, b, params.seed)[0],
-                real,
-                heldout.labels,
-                seen[0],
-                asked,
-                classes,
-                count,
-            ),
-        },
-        "manifold": {"value": vars_of(drawn_manifold), "floor": vars_of(floor_manifold)},
-        "diversity": {"by_class": spread, "floor_by_class": spread_real},
-        "different": {"by_class": numbers, "floor_by_class": numbers_real},
-        "copies": {
+        }
+
+    def worst_class_accuracy(self) -> Entry:
+        """Without an interval: it is the smallest of many, and that of a single class would lie too low."""
+        return {"value": min(each for each in self._judged.by_class if each is not None)}
+
+    def fid_judge(self) -> Entry:
+        real, heldout = self.real, self.inputs.heldout
+        ground = Ground(
+            self.inputs.judge, real, heldout.labels, self.floor, self.asked, self.params.seed
+        )
+        replicates = ground.distance(self.drawn, "drawn").replicates
+        differences = [round(each, 5) for each in (replicates - replicates.mean()).tolist()]
+        found = [frechet_distance(real.features, s.features[: len(self.drawn)]) for s in self.seen]
+        value = statistics.fmean(found)
+        return {
+            "value": value,
+            "interval_95": list(replicated(value, differences).interval),
+            "deviation": statistics.stdev(found) if len(found) > 1 else 0.0,
+            "replicates": differences,
+            "floor": frechet_distance(real.features, self.floor),
+            "by_class": self._by_class(frechet_distance),
+        }
+
+    def kid_judge(self) -> Entry:
+        distance = functools.partial(kernel_distance, seed=self.params.seed)
+        value, deviation = distance(self.real.features, self.drawn)
+        return {
+            "value": value,
+            "deviation": deviation,
+            "floor": distance(self.real.features, self.floor)[0],
+            "by_class": self._by_class(lambda real, drawn: distance(real, drawn)[0]),
+        }
+
+    def precision(self) -> Entry:
+        return self._manifold("precision")
+
+    def recall(self) -> Entry:
+        return self._manifold("recall")
+
+    def coverage(self) -> Entry:
+        return self._manifold("coverage")
+
+    def density(self) -> Entry:
+        value, floor = (each["density"] for each in self._manifolds)
+        return {"value": value, "floor": floor}
+
+    def gan_train_accuracy(self) -> Entry | None:
+        kimg = self.params.gan_train_kimg
+        if kimg == 0:
+            return None
+        value = gan_train(self.draws[0], self.asked, self.inputs, kimg, self.progress)
+        interval = list(share(value, len(self.inputs.heldout)))
+        return {"value": value, "interval_95": interval, "floor": self._real_accuracy}
+
+    def different_drawings(self) -> Entry | None:
+        """Of the class that has fewest."""
+        pairs = zip(*self._different, strict=True)
+        known = [(drawn, real) for drawn, real in pairs if drawn is not None and real is not None]
+        return dict(zip(("value", "floor"), min(known), strict=True)) if known else None
+
+    def copies(self) -> Entry:
+        inputs = self.inputs
+        near = near_copies(
+            self.draws[0], self.asked, inputs.training, inputs.heldout, self.params.seed
+        )
+        return {
+            "value": near.closer,
+            "interval_95": list(share(near.closer, min(COPIES_SAMPLE, len(self.asked)))),
+            "floor": 0.01,  # by its definition
             "drawn_nearest_median": near.drawn_median,
             "heldout_nearest_median": near.heldout_median,
-            "closer_than_1_percent_of_heldout": near.closer,
-        },
-        "confusion": judged.confusion.tolist(),
-    }
-    return report
+        }
 
+    @cached_property
+    def _judged(self) -> Accuracy:
+        seen = torch.cat([each.classes for each in self.seen])
+        asked = self.asked.repeat(len(self.seen))
+        return conditional_accuracy(seen, asked, self.inputs.training.classes)
 
-def by_class(
-    distance: Any,
-    real: Verdict,
-    real_labels: Tensor,
-    drawn: Verdict,
-    asked: Tensor,
-    classes: int,
-    count: int,
-) -> list[float | None]:
-    """A distance for each class; None for a class with a single image, which has no spread."""
-    pairs = [
-        (real.features[real_labels == label], drawn.features[:count][asked[:count] == label])
-        for label in range(classes)
-    ]
-    return [distance(*pair) if min(map(len, pair)) > 1 else None for pair in pairs]
+    @cached_property
+    def _real_accuracy(self) -> float:
+        return (self.real.classes == self.inputs.heldout.labels).double().mean().item()
+
+    @cached_property
+    def _different(self) -> tuple[list[float | None], list[float | None]]:
+        return different(self.draws[0], self.asked, self.inputs.training)
+
+    @cached_property
+    def _manifolds(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Of the drawings, and of training images."""
+        real = self.real.features[self.mixed[: self.equal]]
+        drawn, floor = self.seen[0].features[: self.equal], self.floor[: self.equal]
+        return asdict(manifold(real, drawn)), asdict(manifold(real, floor))
+
+    def _manifold(self, name: str) -> Entry:
+        value, floor = (each[name] for each in self._manifolds)
+        return {"value": value, "interval_95": list(share(value, self.equal)), "floor": floor}
+
+    def _by_class(self, distance: Callable[[Tensor, Tensor], float]) -> list[float | None]:
+        """None for a class with a single image, which has no spread."""
+        asked, labels = self.asked[: len(self.drawn)], self.inputs.heldout.labels
+        pairs = [
+            (self.real.features[labels == label], self.drawn[asked == label])
+            for label in range(self.inputs.training.classes)
+        ]
+        return [distance(*pair) if min(map(len, pair)) > 1 else None for pair in pairs]
 
 
 def gan_train(
@@ -338,7 +384,3 @@ def gan_train(
     )
     pupil = train_judge(data, recipe, hardware.device, hardware.precision, bar)
     return accuracy(pupil, inputs.heldout)
-
-
-def vars_of(value: Manifold) -> dict[str, float]:
-    return {name: getattr(value, name) for name in ("precision", "recall", "density", "coverage")}

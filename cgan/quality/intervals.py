@@ -2,9 +2,7 @@
 
 A share of N images has Wilson's interval. The Fréchet distance has that of bootstrap replicates
 (`comparison`), by which the gate decides too: which latents were drawn and which real images were held out.
-No interval covers what another seed of the training would give, nor the judge's errors. A metric that is not
-listed has none, the accuracy of the worst class among them: it is the smallest of many, and the interval of a
-single class would lie too low.
+No interval covers what another seed of the training would give, nor the judge's errors.
 """
 
 from __future__ import annotations
@@ -16,10 +14,9 @@ from typing import Any
 
 import torch
 
+from cgan.metric import METRICS, Report
 from cgan.quality.comparison import Estimate
-from cgan.quality.evaluation import COPIES_SAMPLE
 from cgan.quality.metrics import wilson_interval
-from cgan.quality.table import METRICS, Report
 
 Interval = tuple[float, float]
 
@@ -31,14 +28,7 @@ OWN = {"generator_digest"}
 
 def interval(report: Report, key: str) -> Interval | None:
     """Of the metric `key`; None where none is known."""
-    value = METRICS[key].value(report)
-    if value is None:
-        return None
-    if key == "fid_judge":
-        found = report[key].get("replicates")
-        return replicated(value, found).interval if found else None
-    count = _images(report).get(key)
-    return share(value, count) if count else None
+    return METRICS[key].interval(report)
 
 
 def replicated(value: float, replicates: Sequence[float]) -> Estimate:
@@ -86,19 +76,3 @@ def passports_differ(a: Report, b: Report) -> dict[str, tuple[Any, Any]]:
     one, other = a["passport"], b["passport"]
     keys = sorted((one.keys() | other.keys()) - OWN)
     return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}
-
-
-def _images(report: Report) -> dict[str, int]:
-    """How many images each share is of."""
-    passport = report["passport"]
-    drawn, real = passport["drawn_images"], passport["reference_images"]
-    equal = min(real, passport["distance_images"])
-    judged = drawn * passport["draws"]
-    return {
-        "conditional_accuracy": judged,
-        "coverage": equal,
-        "recall": equal,
-        "precision": equal,
-        "gan_train_accuracy": real,
-        "copies": min(COPIES_SAMPLE, drawn),
-    }

@@ -1,120 +1,11 @@
-"""The metrics, once: each one's key, name, meaning, direction, and where the evaluation's report has it.
-
-To add a metric, measure it in `evaluation.evaluate` and give it a row here: `dvc metrics`, MLflow,
-`cgan report`, `cgan status` and Prefect's table then show it. The gate takes its names from here, and
-compares only the metrics in `comparison.COMPARED`.
-"""
+"""An evaluation's report, read: its headline numbers, what real images get, its tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-Report = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """`value` and `floor` (what real images get in place of drawings) are read from the report; None
-    where it has none. `on_screen`: told where there is room for a few only."""
-
-    name: str
-    meaning: str
-    better: str  # "higher" or "lower"
-    value: Callable[[Report], float | None]
-    floor: Callable[[Report], float | None]
-    on_screen: bool = True
-
-
-def _at(*keys: str) -> Callable[[Report], float | None]:
-    """Reads the number there, or None: a report written before the metric existed does not have it."""
-
-    def read(report: Report) -> float | None:
-        found: Any = report
-        for key in keys:
-            found = found.get(key) if isinstance(found, dict) else None
-        number: float | None = found
-        return number
-
-    return read
-
-
-def _fewest(report: Report, part: str) -> float | None:
-    """Of the class with the fewest different drawings: their number, or that of its real images."""
-    found = report.get("different", {"by_class": []})
-    numbers = [(number, n) for n, number in enumerate(found["by_class"]) if number is not None]
-    fewest: float | None = found[part][min(numbers)[1]] if numbers else None
-    return fewest
-
-
-def _manifold(name: str, meaning: str, on_screen: bool) -> Metric:
-    value, floor = _at("manifold", "value", name), _at("manifold", "floor", name)
-    return Metric(name, meaning, "higher", value, floor, on_screen)
-
-
-# Key, of metrics.json and of MLflow after `quality/` → the metric. In the order in which they are told: a
-# terminal shows the first three or four beside each other (`dvc exp show`).
-METRICS = {
-    "conditional_accuracy": Metric(
-        "conditional accuracy",
-        "share of drawings that show the class asked for",
-        "higher",
-        _at("conditional_accuracy", "value"),
-        _at("conditional_accuracy", "floor"),
-    ),
-    "fid_judge": Metric(
-        "Fréchet distance",
-        "from held-out real images, in the judge's features",
-        "lower",
-        _at("fid_judge", "value"),
-        _at("fid_judge", "floor"),
-    ),
-    "coverage": _manifold("coverage", "share of real images with a drawing near them", True),
-    "recall": _manifold("recall", "share of real images that look like some drawing", True),
-    "worst_class_accuracy": Metric(
-        "accuracy of the worst class",
-        "conditional accuracy of the class that fares worst",
-        "higher",
-        lambda report: min(
-            value for value in report["conditional_accuracy"]["by_class"] if value is not None
-        ),
-        lambda _: None,
-    ),
-    "different_drawings": Metric(
-        "different drawings",
-        "how many the least varied class has; moved or brightened copies count once",
-        "higher",
-        lambda report: _fewest(report, "by_class"),
-        lambda report: _fewest(report, "floor_by_class"),
-    ),
-    "gan_train_accuracy": Metric(
-        "GAN-train accuracy",
-        "of a class network that saw drawings only, on real images",
-        "higher",
-        _at("gan_train", "value"),
-        _at("gan_train", "floor"),
-    ),
-    "copies": Metric(
-        "copies",
-        "share of drawings closer to a training image, moved or brightened, than 99 % of reals",
-        "lower",
-        _at("copies", "closer_than_1_percent_of_heldout"),
-        lambda _: 0.01,  # by its definition
-    ),
-    "kid_judge": Metric(
-        "kernel distance",
-        "from the same images by another formula; 0 is like real, and chance may put it below",
-        "lower",
-        _at("kid_judge", "value"),
-        _at("kid_judge", "floor"),
-        on_screen=False,
-    ),
-    "precision": _manifold("precision", "share of drawings that look like some real image", False),
-    "density": _manifold(
-        "density", "how deep among the real images the drawings lie; 1 is like real", False
-    ),
-}
+from cgan.metric import METRICS as METRICS
+from cgan.metric import Report as Report
 
 
 def headline(report: Report) -> dict[str, float]:
@@ -122,10 +13,10 @@ def headline(report: Report) -> dict[str, float]:
     flat: dict[str, float] = {}
     for key, metric in METRICS.items():
         if (value := metric.value(report)) is not None:
-            flat[key] = value
+            flat[key] = round(value, 5)
         if key == "fid_judge":
-            flat["fid_judge_floor"] = report["fid_judge"]["floor"]
-    return {name: round(value, 5) for name, value in flat.items()}
+            flat["fid_judge_floor"] = round(report[key]["floor"], 5)
+    return flat
 
 
 def floors(report: Report) -> dict[str, float]:

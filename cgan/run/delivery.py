@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgan.files import write_json
+from cgan.metric import METRICS
 from cgan.run.records import (
     CURSOR,
     MAX_PARAM,
@@ -44,13 +45,7 @@ log = logging.getLogger(__name__)
 
 RUN_KEY_TAG = "cgan.run_key"
 MODEL_NAME = "generator"
-REJECTED = "rejected.jsonl"
-HEADLINE = {
-    "conditional_accuracy": "accuracy ↑",
-    "fid_judge": "distance ↓",
-    "recall": "recall ↑",
-    "gan_train_accuracy": "GAN-train ↑",
-}
+ARROWS = {"higher": "↑", "lower": "↓"}
 LARGE = 1024  # pixels
 MODEL_NOTE = """\
 The trained generator. It draws the classes that it is asked for:
@@ -77,7 +72,7 @@ class Delivery:
         mlflow.set_tracking_uri(uri)
         self.folder, self.uri, self.root = folder, uri, root
         self.info = RunInfo.load(folder)
-        self.rejected = 0
+        self.refused = 0
         self.run_id = ""
         self.offset: int = cursor(folder)["offset"]
 
@@ -114,7 +109,7 @@ class Delivery:
             self.offset = offset  # after the cursor: a full disk must not pass for a delivery
 
     def save_cursor(self, offset: int | None = None, error: str = "") -> None:
-        known = {**cursor(self.folder), "follower": os.getpid(), "rejected": self.rejected}
+        known = {**cursor(self.folder), "follower": os.getpid(), "refused": self.refused}
         known["offset"] = self.offset if offset is None else offset
         if self.run_id:
             known |= {"run_id": self.run_id, "experiment_id": self.experiment_id}
@@ -128,16 +123,11 @@ class Delivery:
             if not _is_refusal(error, self.folder / "files"):
                 raise
             if len(records) == 1:
-                self._reject(records[0], error)
+                log.warning("MLflow refuses %s: %s", json.dumps(records[0])[:1000], error)
+                self.refused += 1
                 return
             for record in records:
                 self._send([record])
-
-    def _reject(self, record: Record, error: Exception) -> None:
-        log.warning("MLflow refuses a record: %s", error)
-        self.rejected += 1
-        with (self.folder / REJECTED).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**record, "refusal": str(error)[:2000]}) + "\n")
 
     def _send_together(self, records: list[Record]) -> None:
         """One call for all records of a kind, where MLflow has one."""
@@ -311,9 +301,9 @@ class Delivery:
 def describe(run_id: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
     """A run in Markdown: a drawing of each class, its headline numbers, what it is, where to look."""
     headline = [
-        f"{words} **{metrics[f'quality/{key}']:.4g}**"
-        for key, words in HEADLINE.items()
-        if f"quality/{key}" in metrics
+        f"{metric.headline} {ARROWS[metric.better]} **{metrics[f'quality/{key}']:.4g}**"
+        for key, metric in METRICS.items()
+        if metric.headline and f"quality/{key}" in metrics
     ]
     lines = []
     if headline:  # then the pictures are there too

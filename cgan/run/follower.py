@@ -24,7 +24,7 @@ from typing import Any
 
 from cgan.errors import CganError, TrackingError
 from cgan.project import PACKAGE_PARENT, project_root
-from cgan.run.delivery import REJECTED, Delivery
+from cgan.run.delivery import Delivery
 from cgan.run.records import LOCK, RunInfo, count_waiting, cursor, locked, waiting
 from cgan.store.address import (
     FOREIGN_RUN,
@@ -105,9 +105,8 @@ class Follower:
             self._process.kill()
             self._process.communicate()
         known = cursor(self.folder)
-        if refused := known.get("rejected"):
-            place = self.folder / REJECTED
-            log.warning("MLflow refused %d records for good; they are in %s", refused, place)
+        if refused := known.get("refused"):
+            log.warning("MLflow refuses %d records: %s/follower.log says why", refused, self.folder)
         if left := count_waiting(self.folder):
             log.warning(
                 "MLflow is away (%s): %d records wait in %s; `cgan track flush` delivers them.",
@@ -231,11 +230,7 @@ def flush_one(root: Path, folder: Path) -> str:
                 "drops them."
             ) from None
     line = f"{info.run_name}: {left} records delivered to {without_credentials(uri)}"
-    if delivery.rejected:
-        line += (
-            f"; of these, {delivery.rejected} were refused for good: {folder / REJECTED} says why"
-        )
-    return line
+    return line + f"; of these, it refuses {delivery.refused}" * bool(delivery.refused)
 
 
 if __name__ == "__main__":

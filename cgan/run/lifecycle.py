@@ -84,7 +84,7 @@ def training_run(
     as_run["train"] = fitted.model_dump()
     run.log_params(flatten(as_run))
     run.log_dataset(dataset)
-    follower = early if early and early.uri == uri else Follower(uri)
+    follower = early or Follower(uri)
     follower.follow(folder, system_metrics=params.tracking.system_metrics)
     try:
         if params.tracking.on_unreachable == "fail":

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from cgan.errors import DataError
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator, load_generator
 from cgan.model.networks import Generator
@@ -134,30 +132,16 @@ def _framed(images: torch.Tensor, rows: int, width: int = WIDTH) -> Picture:
 def film(folder: Path) -> list[Picture]:
     """The previews step-000001.png, … in the order of their steps, each over its step in words.
 
-    uint8 [H, W, 3] each. Raises DataError for a file that is no picture, or of another size.
+    uint8 [H, W, 3] each.
     """
-    steps = {}
-    for path in folder.glob("*.png"):
-        if match := re.fullmatch(r"step-(\d+)\.png", path.name):
-            steps[int(match[1])] = path
+    steps = {int(path.stem.removeprefix("step-")): path for path in folder.glob("step-*.png")}
     frames: list[Picture] = []
     for step, path in sorted(steps.items()):
-        try:
-            with Image.open(path) as file:
-                picture = np.asarray(file.convert("RGB"))
-        except (OSError, UnidentifiedImageError, ValueError) as error:
-            raise DataError(
-                f"{path}: not a readable picture ({error}). Restore it with `dvc checkout --force`, "
-                "or train again with `dvc repro --force train`."
-            ) from None
+        with Image.open(path) as file:
+            picture = np.asarray(file.convert("RGB"))
         scale = max(1, 600 // picture.shape[1])
-        frame = _captioned(picture.repeat(scale, axis=0).repeat(scale, axis=1), step, max(steps))
-        if frames and frame.shape != frames[0].shape:
-            raise DataError(
-                f"{path}: {picture.shape[1]} × {picture.shape[0]} pixels, unlike the previews before "
-                "it. Train again with `dvc repro --force train`."
-            )
-        frames.append(frame)
+        large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+        frames.append(_captioned(large, step, max(steps)))
     return frames
 
 

@@ -1,38 +1,32 @@
-"""How a stage runs: errors in words, former outputs put back, sources unchanged, progress shown."""
+"""How a stage runs: errors in words, sources unchanged, progress shown."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-import yaml
-
 from cgan.errors import CganError, ensure_streams
-from cgan.files import md5_of, replacing
-from cgan.project import LOCK, PACKAGE
+from cgan.project import PACKAGE
 
-CACHE = Path(".dvc/cache/files/md5")
 # As torch says it of the host and of CUDA: RuntimeErrors, both.
 NO_MEMORY = ("can't allocate memory", "out of memory", "can't start new thread")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LINE_EVERY_S = 10.0
-TRAINING = "training"
+ERASE = "\r\x1b[2K"  # the line where the cursor is
 
 log = logging.getLogger(__name__)
 
 
 def run_stage(stage: Callable[[], None]) -> None:
     """Run a stage's `main`: log lines to stdout; a CganError ends it with its message alone, and so
-    do Ctrl-C, a full disk and exhausted memory. A stage that refuses leaves its last outputs.
+    do Ctrl-C, a full disk and exhausted memory.
 
     Fails when params.yaml or a module that the stage imported changed while it ran: DVC hashes them
     after the stage, so dvc.lock would pair the new text with results of the old (treeverse/dvc#11058).
@@ -51,42 +45,12 @@ def run_stage(stage: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        _put_back()
         message = _in_words(error)
         if not message:
             raise
         sys.stdout.flush()
         sys.stderr.write(f"Error: {message}\n")
         sys.exit(getattr(error, "exit_code", 1))
-
-
-def _put_back() -> None:
-    """Under `dvc repro`, the outputs that dvc.lock knows of this stage, from DVC's cache: DVC removed
-    them before the stage began. What the cache hasn't got whole stays away."""
-    try:
-        lock = yaml.safe_load(LOCK.read_text(encoding="utf-8"))
-        outs = lock["stages"][os.environ["DVC_STAGE"]]["outs"]
-        files: dict[Path, str] = {}
-        for out in outs:
-            path, md5 = Path(out["path"]), out["md5"]
-            if not md5.endswith(".dir"):
-                files[path] = md5
-                continue
-            parts = json.loads(_cached(md5).read_text(encoding="utf-8"))
-            inside = {path / part["relpath"]: part["md5"] for part in parts}
-            for stranger in {f for f in path.rglob("*") if f.is_file()} - inside.keys():
-                stranger.unlink()
-            files |= inside
-        for path, md5 in files.items():
-            if md5_of(_cached(md5)) == md5:
-                with replacing(path) as temporary:
-                    shutil.copyfile(_cached(md5), temporary)
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
-        return  # a first run, or a cache elsewhere: there is nothing to bring back
-
-
-def _cached(md5: str) -> Path:
-    return CACHE / md5[:2] / md5[2:]
 
 
 def _in_words(error: Exception) -> str:
@@ -99,17 +63,18 @@ def _in_words(error: Exception) -> str:
             "other programs, or make `batch_size` or the widths in params.yaml smaller. Run `dvc "
             "repro` again: a training goes on from its last checkpoint if its params are the same."
         )
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
+    if isinstance(error, OSError) and error.errno:
+        advice = "Put that right"
+        if error.errno in NO_SPACE:
+            advice = (
+                "Free some space (`dvc gc --all-commits --all-experiments` removes cached results that no "
+                "commit and no experiment has; docs/production.md says how beside `make deploy`)"
+            )
+        elif not error.filename:
+            return ""
         return (
-            f"{error.filename or 'a file'}: cannot be written ({error.strerror}). Free some space "
-            "(`dvc gc --all-commits --all-experiments` removes cached results that no commit and no "
-            "experiment has; docs/production.md says how beside `make deploy`) and run `dvc repro` again: "
-            "complete files are whole, a training goes on from its last checkpoint."
-        )
-    if isinstance(error, OSError) and error.errno and error.filename:
-        return (
-            f"{str(error.filename)[:300]}: {error.strerror}. Mend that and run `dvc repro` again: complete "
-            "files are whole, a training goes on from its last checkpoint."
+            f"{str(error.filename or 'a file')[:300]}: cannot be used ({error.strerror}). {advice} and run "
+            "`dvc repro` again: complete files are whole, a training goes on from its last checkpoint."
         )
     return ""
 
@@ -140,47 +105,28 @@ def _refuse_changes(before: dict[Path, str]) -> None:
 def progress(
     what: str, steps: range, images_a_step: int = 0, say: Callable[[str], None] = log.info
 ) -> Generator[int, None, None]:
-    """Yield the steps; show a bar on a terminal, plain lines elsewhere, with rate and time left.
-
-    The rate is of the last seconds, not of the whole. A training's bar stays, others vanish at their end.
-    """
-    if sys.stdout.isatty():
-        return _bar(what, steps, images_a_step)
-    return _lines(what, steps, images_a_step, say)
-
-
-def _lines(
-    what: str, steps: range, images_a_step: int, say: Callable[[str], None]
-) -> Generator[int, None, None]:
+    """Yield the steps; show how far they are, with time left and the rate of the last seconds: in one place
+    on a terminal, in a line every ten seconds elsewhere."""
+    terminal = sys.stdout.isatty()
     shown, shown_at = steps.start, time.perf_counter()
-    for step in steps:
-        yield step
-        now = time.perf_counter()
-        if now - shown_at >= LINE_EVERY_S:
-            rate = (step + 1 - shown) / (now - shown_at)
-            shown, shown_at = step + 1, now
-            speed = f"{rate * images_a_step:,.0f} images/s · " if images_a_step else ""
-            left = duration((steps.stop - step - 1) / rate)
-            say(f"{what}: step {step + 1:,} of {steps.stop:,} · {speed}{left} left")
-
-
-def _bar(what: str, steps: range, images_a_step: int) -> Generator[int, None, None]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn(what),
-        BarColumn(),
-        TextColumn("step {task.completed:,.0f} of {task.total:,.0f} ·{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    with Progress(*columns, refresh_per_second=2, transient=what != TRAINING) as bar:
-        task = bar.add_task("", total=steps.stop, completed=steps.start, rate="")
+    try:
         for step in steps:
             yield step
-            speed = bar.tasks[task].speed
-            rate = f" {speed * images_a_step:,.0f} images/s ·" if images_a_step and speed else ""
-            bar.update(task, completed=step + 1, rate=rate)
+            now = time.perf_counter()
+            if now - shown_at >= (1 if terminal else LINE_EVERY_S):
+                rate = (step + 1 - shown) / (now - shown_at)
+                shown, shown_at = step + 1, now
+                speed = f"{rate * images_a_step:,.0f} images/s · " if images_a_step else ""
+                left = duration((steps.stop - step - 1) / rate)
+                line = f"{what}: step {step + 1:,} of {steps.stop:,} · {speed}{left} left"
+                if terminal:
+                    sys.stdout.write(f"{ERASE}{line}")
+                    sys.stdout.flush()
+                else:
+                    say(line)
+    finally:
+        if terminal:
+            sys.stdout.write(ERASE)
 
 
 def duration(seconds: float) -> str:

@@ -46,13 +46,12 @@ from cgan.project import (
     PROBES,
     RUN_REFERENCE,
     TRAIN_DATA,
-    home,
     project_root,
 )
 from cgan.quality.judge import load_judge
 from cgan.run.lifecycle import training_run
 from cgan.run.records import locked, runs, training_lock
-from cgan.stages.runner import TRAINING, progress, run_stage
+from cgan.stages.runner import progress, run_stage
 from cgan.training.fitting import fit
 from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import PROBE, Watch
@@ -124,16 +123,14 @@ def main() -> None:
         )
         if fitting.choice:
             log.info("Chosen for these images: %s", fitting.choice)
-        bar = functools.partial(progress, TRAINING, images_a_step=fitted.batch_size)
+        bar = functools.partial(progress, "training", images_a_step=fitted.batch_size)
         watch = Watch(load_judge(JUDGE)[0], data, fitted.seed)
         try:
             trained = train(data, fitted, run, folder, bar, lambda: bool(asked), watch)
         except Interrupted as interruption:
             raise Interrupted(f"{interruption}. Start it again to go on.") from None
         except Diverged as error:
-            report = write_incident(error, folder, fitted)
-            run.log_file(report, "incident")
-            raise TrainingError(f"{error} Report with pictures: {report}") from None
+            raise TrainingError(f"{error} Its pictures: {folder / 'previews'}") from None
         made_by = {"params": facts["params"], "steps": fitted.total_steps, **facts["data"]}
         write_outputs(trained, made_by)
         for path in (LOSSES, PROBES, GENERATOR, DISCRIMINATOR):
@@ -206,23 +203,6 @@ def require_writable(*folders: Path) -> None:
                 f"{folder}: cannot be written ({error.strerror}), and the results go there. "
                 "Make it writable and start again; nothing was trained."
             ) from None
-
-
-def write_incident(error: Diverged, folder: Path, params: TrainParams) -> Path:
-    """A short report with the previews so far, in `.cgan/incidents` → its path."""
-    target = home() / "incidents" / f"{folder.name}-step-{error.step}"
-    pictures = []
-    for path in sorted((folder / "previews").glob("*.png")):
-        write_bytes(target / path.name, path.read_bytes())
-        pictures.append(f"![{path.stem}]({path.name})")
-    recipe = "\n".join(f"- `train.{name}`: {value}" for name, value in params)
-    write_text(
-        target / "report.md",
-        f"# Training stopped at step {error.step}\n\n{error}\n\n## Previews\n\n"
-        + "\n\n".join(pictures[-4:])
-        + f"\n\n## Params\n\n{recipe}\n",
-    )
-    return target / "report.md"
 
 
 def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:

@@ -42,8 +42,6 @@ class Trained:
     previews: dict[int, bytes] = field(default_factory=dict)
     wall_time_s: float = 0.0
     resumed_from: int = 0
-    digests: dict[str, str] = field(default_factory=dict)
-    """Of the last step's state: see TrainState.digests."""
 
 
 def train(
@@ -109,7 +107,6 @@ def train(
                 saved = "the checkpoint is saved" if checkpoints else "nothing is kept"
                 raise Interrupted(f"stopped at step {step} of {params.total_steps}; {saved}")
         wall_time_s = time.perf_counter() - started
-        digests = state.digests()  # before it changes
         estimate_batch_norm(state.average, params.seed)
     return Trained(
         state.average.cpu(),
@@ -119,7 +116,6 @@ def train(
         previewer.taken(),
         wall_time_s,
         start,
-        digests,
     )
 
 

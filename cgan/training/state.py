@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import Hardware, Map, sharing_weights, without_compiler
-from cgan.model.model_file import digest_of
 from cgan.model.networks import (
     Architecture,
     Discriminator,
@@ -209,13 +208,6 @@ class TrainState:
                 for key, value in optimizer.state[weight].items():
                     tensors[f"{name}/{index}/{key}"] = torch.as_tensor(value)
         return tensors
-
-    def digests(self) -> dict[str, str]:
-        """sha256 of each part of the state, to compare two trainings bit for bit."""
-        tensors = self.tensors()
-        parts = {name: _below(tensors, f"{name}/") for name in (*NETWORKS, *OPTIMIZERS)}
-        parts["history"] = {"history": tensors["history"]}
-        return {name: digest_of(part) for name, part in parts.items()}
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Go back to a checkpoint of a training with the same fingerprint."""

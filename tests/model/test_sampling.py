@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cgan.errors import CganError
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.networks import Generator as Network
 from cgan.model.sampling import (
@@ -24,7 +23,6 @@ from cgan.model.sampling import (
     save_gif,
     to_uint8,
 )
-from cgan.serving.generator import Generator
 
 KINDS = ["deconv", "upsample", "embed", "demo"]
 
@@ -47,6 +45,7 @@ def test_an_image_depends_on_seed_and_position_alone_not_on_how_many_are_drawn(k
     network = network_of(kind)
     labels = torch.arange(2 * CHUNK + 9) % 10
     all_of_them = draw(network, labels, seed=7)
+    torch.manual_seed(99)  # the global generator has no say
     for count in (1, 2, 5, CHUNK - 1, CHUNK, CHUNK + 1):
         assert torch.equal(draw(network, labels[:count], seed=7), all_of_them[:count])
 
@@ -60,18 +59,7 @@ def test_the_network_always_runs_on_whole_chunks(count: int) -> None:
     assert rows == [CHUNK] * -(-count // CHUNK)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_same_seed_draws_the_same_images_and_another_seed_others(kind: str) -> None:
-    network, labels = network_of(kind), torch.arange(20) % 10
-    first = draw(network, labels, seed=7)
-    torch.manual_seed(99)
-    before = torch.get_rng_state()
-    assert torch.equal(draw(network, labels, seed=7), first)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert all(not torch.equal(a, b) for a, b in zip(draw(network, labels, 8), first, strict=True))
-
-
-def test_an_image_depends_neither_on_the_number_of_threads_nor_on_another_label() -> None:
+def test_an_image_depends_on_its_seed_and_not_on_the_number_of_threads_or_another_label() -> None:
     network, labels, threads = network_of("deconv"), torch.arange(150) % 10, torch.get_num_threads()
     try:
         drawn = []
@@ -81,9 +69,9 @@ def test_an_image_depends_neither_on_the_number_of_threads_nor_on_another_label(
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(drawn[0], drawn[1])
-    assert torch.equal(drawn[0], drawn[2])
-    network, labels = network_of("deconv"), torch.arange(80) % 10
+    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(draw(network, labels, seed=8), drawn[0])
+    labels = labels[:80]
     changed = labels.clone()
     changed[33] = (changed[33] + 1) % 10
     same = (draw(network, labels, 7) == draw(network, changed, 7)).flatten(1).all(dim=1)
@@ -103,11 +91,6 @@ def test_latents_do_not_depend_on_how_many_follow_and_are_those_that_draw_uses(
     assert torch.equal(
         render(network, latents, network.condition(labels)), draw(network, labels, 7)
     )
-
-
-def test_drawing_in_training_mode_is_refused_because_padding_would_enter_the_statistics() -> None:
-    with pytest.raises(AssertionError, match="eval mode"):
-        draw(network_of("deconv").train(), torch.tensor([1]), 7)
 
 
 def test_minus_one_to_one_becomes_0_to_255_to_the_nearest() -> None:
@@ -165,19 +148,3 @@ def test_a_film_has_every_frame_in_order_loops_and_holds_the_last(tmp_path: Path
             film.seek(index)
             found.append((film.convert("L").getpixel((3, 3)), film.info["duration"]))
     assert found == [(0, 200), (90, 200), (200, 900)]
-
-
-def test_generator_draws_texts_and_labels_alike_in_colour_too() -> None:
-    generator = Generator(network_of("embed", channels=3), {})
-    drawn = generator.draw("309", seed=7)
-    assert drawn.shape == (3, *generator.shape) == (3, 28, 28, 3)
-    assert np.array_equal(drawn, generator.draw([3, 0, 9], seed=7))
-    assert np.array_equal(drawn, generator.draw(np.array([3, 0, 9]), seed=7))  # type: ignore[arg-type]
-    expected = draw(generator.network, torch.tensor([3, 0, 9]), 7).permute(0, 2, 3, 1)
-    assert np.array_equal(drawn, expected.numpy())
-
-
-@pytest.mark.parametrize("labels", [[3, 10], [-1], [2.5], ["3"], [float("nan")], []])
-def test_f74_labels_that_are_no_classes_are_refused(labels: list[int]) -> None:
-    with pytest.raises(CganError):
-        Generator(network_of("deconv"), {}).draw(labels)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from cgan.errors import ParamsError
 from cgan.params.editing import apply_preset, preset_params, recipe_in_words, set_params
 from cgan.params.reading import load_params
-from cgan.params.sections import flatten
 
 TEXT = (ROOT / "params.yaml").read_text()
 
@@ -84,21 +83,6 @@ def test_any_text_is_written_so_that_it_reads_back(text: str) -> None:
         set_params({"data.path": text}, path)
         assert load_params(path).data.path == text
         assert len(differing(path)) == 1
-
-
-ALIAS = TEXT.replace("  lr: 4.5e-3", "  lr: &x 4.5e-3").replace("kimg: 10.0", "kimg: *x")
-MERGE = TEXT.replace("  steps: 10   ", "  <<: {steps: 10}")
-
-
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [(ALIAS, "train.lr"), (ALIAS, "train.ema_half_life_kimg"), (MERGE, "render.steps")],
-)
-def test_a_value_that_others_share_is_changed_alone(path: Path, text: str, key: str) -> None:
-    path.write_text(text)
-    before = flatten(load_params(path))
-    set_params({key: 5}, path)
-    assert flatten(load_params(path)) == {**before, key: 5}
 
 
 def test_a_preset_is_written_and_says_what_it_changed(

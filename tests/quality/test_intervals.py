@@ -11,40 +11,13 @@ from scipy.stats import ttest_ind
 from cgan.quality.intervals import (
     difference,
     difference_of_means,
-    interval,
     passports_differ,
     share,
 )
-from cgan.quality.table import METRICS
 
 REPORT: dict[str, Any] = {
-    "conditional_accuracy": {"value": 0.9, "by_class": [0.8, 1.0]},
-    "fid_judge": {"value": 2.0, "replicates": [step / 100 - 1 for step in range(201)]},
-    "manifold": {"value": {"coverage": 0.9, "density": 1.0}},
-    "passport": {
-        "drawn_images": 100,
-        "draws": 3,
-        "reference_images": 50,
-        "distance_images": 40,
-        "generator_digest": "a",
-        "seed": 1,
-    },
+    "passport": {"drawn_images": 100, "draws": 3, "generator_digest": "a", "seed": 1}
 }
-
-
-def test_shares_and_distances_have_intervals_and_a_metric_of_unknown_spread_has_none() -> None:
-    assert interval(REPORT, "conditional_accuracy") == share(0.9, 300)
-    assert interval(REPORT, "coverage") == share(0.9, 40)
-    assert interval(REPORT, "fid_judge") == pytest.approx((1.05, 2.95))
-    older = copy.deepcopy(REPORT)
-    del older["fid_judge"]["replicates"]
-    assert interval(older, "fid_judge") is None
-    assert interval(REPORT, "density") is None
-    assert interval(REPORT, "recall") is None
-    assert interval(REPORT, "worst_class_accuracy") is None, "the smallest of many is no share"
-    assert {interval(REPORT, key) for key in METRICS if METRICS[key].value(REPORT) is None} == {
-        None
-    }
 
 
 def test_the_interval_of_a_difference_is_newcombes() -> None:

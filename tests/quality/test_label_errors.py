@@ -13,8 +13,6 @@ from cgan.model.hardware import choose_hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.label_errors import (
     calibrated,
-    confident_classes,
-    doubtful_labels,
     folds,
     label_errors,
 )
@@ -39,24 +37,6 @@ def test_the_suspects_are_those_of_cleanlab_in_its_order() -> None:
     """cleanlab 2.9.0, find_label_issues(filter_by="confident_learning", …="normalized_margin")."""
     expected = [35, 155, 75, 91, 147, 115, 83, 139, 99, 67, 27]
     assert label_errors(*drawn(160)).rows.tolist() == expected
-
-
-def test_an_image_surer_of_another_class_than_that_class_is_of_itself_is_suspect() -> None:
-    labels = np.array([0, 0, 0, 1, 1])
-    found = np.array([[0.9, 0.1], [0.7, 0.3], [0.1, 0.9], [0.2, 0.8], [0.4, 0.6]])
-    # Thresholds: 0.57 for class 0, 0.7 for class 1.
-    assert confident_classes(found, labels).tolist() == [0, 0, 1, 1, -1]
-    suspects = label_errors(found, labels)
-    assert (suspects.rows.tolist(), suspects.suggested.tolist()) == ([2], [1])
-    assert suspects.confidence.tolist() == pytest.approx([0.8])
-
-
-def test_doubtful_labels_are_all_that_the_likeliest_class_contradicts_the_clearest_first() -> None:
-    labels = np.array([0, 0, 1])
-    found = np.array([[0.45, 0.55], [0.1, 0.9], [0.3, 0.7]])
-    suspects = doubtful_labels(found, labels)
-    assert suspects.rows.tolist() == [1, 0]
-    assert suspects.first(1).rows.tolist() == [1]
 
 
 def test_calibration_makes_a_judge_as_sure_as_it_is_right_and_changes_no_opinion() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import peak_bytes
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -108,19 +106,6 @@ def test_f88_the_nearest_are_of_the_same_class_whatever_the_blocks(
         assert torch.equal(found[1], at)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-def test_f88_the_nearest_take_at_most_twice_the_memory_of_the_images(tmp_path: Path) -> None:
-    code = (
-        "import torch; from cgan.quality.likeness import nearest\n"
-        "reference = torch.randint(0, 256, ({}, 1, 28, 28), dtype=torch.uint8)\n"
-        "of = torch.arange(len(reference)) % 10\n"
-        "print(nearest(reference[:10], of[:10], reference, of)[0].max())\n"
-    )
-    taken = peak_bytes(code.format(42_000), tmp_path) - peak_bytes(code.format(12_000), tmp_path)
-    assert taken <= 2 * 30_000 * 784, f"{taken / 30_000 / 784:.2f} times"
-
-
 # -- Copies --------------------------------------------------------------------------------------------
 
 
@@ -180,18 +165,3 @@ def test_real_images_are_a_multitude_and_only_the_class_with_few_pictures_has_fe
     images[ASKED == 4] = one[ASKED == 4]
     numbers, _ = different(images, ASKED, digits[0])
     assert [label for label, number in enumerate(numbers) if number and number < 30] == [4]
-
-
-def test_a_small_class_has_the_pairs_that_it_has_and_repeated_images_count_once() -> None:
-    random = torch.Generator().manual_seed(0)
-    real = torch.randint(0, 256, (25, 1, 9, 9), dtype=torch.uint8, generator=random)
-    images, labels = (
-        torch.cat([real[:20], real[:4], real[20:]]),
-        torch.tensor([0] * 24 + [1] + [2] * 4),
-    )
-    training = Dataset(images, labels, {"classes": 4})
-    drawn = torch.randint(0, 256, (63, 1, 9, 9), dtype=torch.uint8, generator=random)
-    asked = torch.tensor([0] * 60 + [1, 1, 2])
-    numbers, floors = different(drawn, asked, training)
-    assert floors == [190, None, None, None]  # 20 different images; 1; too few drawings; neither
-    assert numbers[0] is not None and numbers[0] > 100 and numbers[1:] == [None] * 3

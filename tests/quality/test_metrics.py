@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,22 @@ from cgan import project
 from cgan.data.dataset import Dataset, load_dataset, save_dataset
 from cgan.data.sources import mnist_sample
 from cgan.errors import DataError, ModelError
+from cgan.metric import METRICS
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import digest_of, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality import evaluation
-from cgan.quality.evaluation import Inputs, evaluate, gan_train, judge_generator
+from cgan.quality.evaluation import (
+    Entry,
+    Inputs,
+    Measured,
+    classes_asked,
+    gan_train,
+    judge_generator,
+)
+from cgan.quality.intervals import share
 from cgan.quality.judge import Judge, accuracy, look, save_judge, train_judge
 from cgan.quality.likeness import copies, different
 from cgan.quality.metrics import (
@@ -197,20 +206,24 @@ def judge(digits: tuple[Dataset, Dataset]) -> Judge:
 RECIPE = JudgeParams(total_kimg=6.0, batch_size=64, peak_lr=0.1, width=8, seed=1)
 
 
-PARAMS = EvaluateParams(samples=500, draws=1, gan_train_kimg=0.0, seed=1)
-ASKED = torch.arange(500) % 10
+PARAMS = EvaluateParams(samples=100, draws=1, gan_train_kimg=0.0, seed=1)
+
+
+def digit_inputs(judge: Judge, digits: tuple[Dataset, Dataset]) -> Inputs:
+    network = build_generator(Architecture("deconv", 10, 1, 28, 28, features=4, latent_dim=4))
+    return Inputs(network, {}, judge, {}, *digits)
 
 
 def report_on(drawn: Tensor, judge: Judge, digits: tuple[Dataset, Dataset]) -> dict[str, Any]:
-    report = evaluate(judge, *digits, [drawn], ASKED, PARAMS)
+    report = Measured(digit_inputs(judge, digits), PARAMS, [drawn]).report()
     json.dumps(report, allow_nan=False)
     return report
 
 
 def taken_from(data: Dataset, per_class: int) -> Tensor:
-    """Images of the classes ASKED, the first `per_class` of each class in turn."""
+    """1,000 images, the first `per_class` of each class in turn."""
     by_class = [data.images[data.labels == label][:per_class] for label in range(10)]
-    return torch.stack([by_class[i % 10][i // 10 % per_class] for i in range(len(ASKED))])
+    return torch.stack([by_class[i % 10][i // 10 % per_class] for i in range(1000)])
 
 
 def test_one_picture_a_class_is_accurate_but_has_no_diversity(
@@ -222,8 +235,9 @@ def test_one_picture_a_class_is_accurate_but_has_no_diversity(
     report = report_on(taken_from(known, 1), judge, digits)
     assert report["conditional_accuracy"]["value"] == 1.0
     assert report["diversity"]["by_class"] == pytest.approx([0] * 10, abs=1e-3)
-    assert report["manifold"]["value"]["recall"] < 0.01
-    assert report["manifold"]["value"]["coverage"] < 0.2
+    assert report["recall"]["value"] < 0.01
+    assert report["coverage"]["value"] < 0.2
+    assert report["different_drawings"]["value"] == 1
     assert report["fid_judge"]["value"] > 5 * report["fid_judge"]["floor"]
 
 
@@ -231,10 +245,10 @@ def test_noise_and_swapped_classes_are_inaccurate(
     judge: Judge, digits: tuple[Dataset, Dataset]
 ) -> None:
     random = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (500, 1, 28, 28), dtype=torch.uint8, generator=random)
+    noise = torch.randint(0, 256, (1000, 1, 28, 28), dtype=torch.uint8, generator=random)
     report = report_on(noise, judge, digits)
     assert report["conditional_accuracy"]["value"] < 0.3
-    assert report["manifold"]["value"]["coverage"] < 0.05
+    assert report["coverage"]["value"] < 0.05
     assert report["fid_judge"]["value"] > 10 * report["fid_judge"]["floor"]
     swapped = report_on(taken_from(digits[1], 50).roll(1, dims=0), judge, digits)
     assert swapped["conditional_accuracy"]["value"] < 0.1
@@ -243,75 +257,7 @@ def test_noise_and_swapped_classes_are_inaccurate(
     assert min(swapped["fid_judge"]["by_class"]) > 10
 
 
-def tiny_inputs(per_class: int = 40) -> Inputs:
-    """What the stage would load, with a short recipe of the judge's; a generator is not asked."""
-    architecture = Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4)
-    training, heldout = (  # a file of each would name its content
-        Dataset(data.images, data.labels, data.metadata | {"digest": "0"})
-        for data in (tiny_data(per_class, 0), tiny_data(per_class, 1))
-    )
-    recipe = RECIPE.model_copy(update={"total_kimg": 0.5, "batch_size": 16})
-    facts = {"params": recipe.model_dump(), "digest": "0"}
-    generator = build_generator(architecture).eval()
-    return Inputs(generator, {"digest": "0"}, untrained_judge(), facts, training, heldout)
-
-
-def test_gan_train_is_the_judges_own_recipe_on_drawings() -> None:
-    inputs = tiny_inputs()
-    training, recipe = inputs.training, JudgeParams(**inputs.judge_facts["params"])
-    hardware = choose_hardware("auto", "auto")
-    first = train_judge(training, recipe, hardware.device, hardware.precision)
-    # The training images in the drawings' place: the second judge is the first.
-    found = gan_train(training.images, training.labels, inputs, None)
-    assert found == accuracy(first, inputs.heldout)
-    assert found != gan_train(training.images, training.labels, inputs, 0.016)
-
-
-@pytest.mark.parametrize("params", [None, {"lr": 0.002}, 3])
-def test_a_judge_of_another_recipe_trains_no_second_one_and_is_one_message(params: Any) -> None:
-    inputs = tiny_inputs()
-    facts = {"digest": "0"} if params is None else {"digest": "0", "params": params}
-    other = r"its recipe is not one of this cgan's.*--force train_judge"
-    with pytest.raises(ModelError, match=other):
-        images, labels = inputs.training.images, inputs.training.labels
-        gan_train(images, labels, replace(inputs, judge_facts=facts), None)
-
-
-def test_progress_is_told_what_an_evaluation_does_and_changes_no_number() -> None:
-    told: list[tuple[str, int]] = []
-
-    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
-        told.append((what, len(steps) * images_a_step))
-        return iter(steps)
-
-    params = PARAMS.model_copy(update={"gan_train_kimg": 0.256, "samples": 100, "draws": 2})
-    inputs = tiny_inputs()
-    watched = judge_generator(inputs, params, progress)
-    assert told == [("drawing", 600), ("judging", 600), ("GAN-train, on drawings", 256)]
-    assert watched["gan_train"]["floor"] == accuracy(inputs.judge, inputs.heldout)
-    assert watched == judge_generator(inputs, params)
-
-
-def test_a_class_with_one_held_out_image_has_no_distance_of_its_own() -> None:
-    training, few = tiny_data(12, 0), tiny_data(4, 9)
-    kept = torch.tensor([0, 1, 2, 3, 4, 8, 9, 10, 11])
-    heldout = Dataset(few.images[kept], few.labels[kept], few.metadata)
-    drawn, asked = torch.from_numpy(make_images(40, seed=5)[0])[:100], torch.arange(100) % 3
-    report = evaluate(untrained_judge(), training, heldout, [drawn], asked, PARAMS)
-    for name in ("fid_judge", "kid_judge"):
-        assert [value is None for value in report[name]["by_class"]] == [False, True, False]
-    json.dumps(report, allow_nan=False)
-    assert [row[2] == "" for row in class_table(report)[1:]] == [False, True, False]
-
-
-@pytest.mark.parametrize("held", [3, NEIGHBOURS])
-def test_a_hold_out_too_small_for_neighbours_is_refused_with_advice(held: int) -> None:
-    training, few = tiny_data(12, 0), tiny_data(4, 1)
-    few = Dataset(few.images[:held], few.labels[:held], few.metadata)
-    drawn, asked = training.images.repeat(3, 1, 1, 1)[:100], torch.arange(100) % 3
-    advice = rf"hold-out has {held} images .* Raise `preprocess.holdout_fra"
-    with pytest.raises(DataError, match=advice):
-        evaluate(untrained_judge(), training, few, [drawn], asked, PARAMS)
+# -- The report ----------------------------------------------------------------------------------------
 
 
 def untrained_judge() -> Judge:
@@ -323,110 +269,175 @@ def tiny_data(per_class: int, seed: int) -> Dataset:
     """Sorted by class, as a CSV can be."""
     images, labels = (torch.from_numpy(array) for array in make_images(per_class, seed=seed))
     order = labels.argsort(stable=True)
-    return Dataset(images[order], labels[order], {"classes": 3})
+    return Dataset(images[order], labels[order], {"classes": 3, "digest": "0"})
+
+
+def tiny_inputs(per_class: int = 40, held: int = 40) -> Inputs:
+    """What the stage would load, with a short recipe of the judge's."""
+    recipe = RECIPE.model_copy(update={"total_kimg": 0.5, "batch_size": 16})
+    facts = {"params": recipe.model_dump(), "digest": "0"}
+    generator = build_generator(Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4)).eval()
+    parts = tiny_data(per_class, 0), tiny_data(held, 1)
+    return Inputs(generator, {"digest": "0"}, untrained_judge(), facts, *parts)
+
+
+def draws(*seeds: int) -> list[Tensor]:
+    return [torch.from_numpy(make_images(100, seed=seed)[0]) for seed in seeds]
+
+
+def test_a_metric_is_a_row_and_a_method() -> None:
+    """Those of no metric are the report's own."""
+    written = {name for name in vars(Measured) if not name.startswith("_")}
+    assert written - {"report"} == set(METRICS)
+
+
+def test_gan_train_is_the_judges_own_recipe_on_drawings() -> None:
+    inputs = tiny_inputs()
+    training, recipe = inputs.training, JudgeParams(**inputs.judge_facts["params"])
+    hardware = choose_hardware("auto", "auto")
+    first = train_judge(training, recipe, hardware.device, hardware.precision)
+    # The training images in the drawings' place: the second judge is the first.
+    found = gan_train(training.images, training.labels, inputs, None)
+    assert found == accuracy(first, inputs.heldout)
+    assert found != gan_train(training.images, training.labels, inputs, 0.016)
+    for facts in ({}, {"params": {"lr": 0.002}}, {"params": 3}):
+        with pytest.raises(ModelError, match="--force train_judge"):
+            gan_train(
+                training.images, training.labels, replace(inputs, judge_facts={**facts}), None
+            )
+
+
+def test_progress_is_told_what_an_evaluation_does_and_changes_no_number() -> None:
+    told: list[tuple[str, int]] = []
+
+    def progress(what: str, steps: range, images_a_step: int = 0) -> Iterator[int]:
+        told.append((what, len(steps) * images_a_step))
+        return iter(steps)
+
+    params = PARAMS.model_copy(update={"gan_train_kimg": 0.256, "draws": 2})
+    inputs = tiny_inputs()
+    watched = judge_generator(inputs, params, progress)
+    assert [amount for _, amount in told] == [600, 600, 256]
+    assert watched["gan_train_accuracy"]["floor"] == accuracy(inputs.judge, inputs.heldout)
+    assert watched == judge_generator(inputs, params)
+
+
+def test_a_class_with_one_held_out_image_has_no_distance_of_its_own() -> None:
+    inputs = tiny_inputs(12, 4)
+    kept = torch.tensor([0, 1, 2, 3, 4, 8, 9, 10, 11])
+    few = Dataset(inputs.heldout.images[kept], inputs.heldout.labels[kept], {"classes": 3})
+    report = Measured(replace(inputs, heldout=few), PARAMS, draws(5)).report()
+    for name in ("fid_judge", "kid_judge"):
+        assert [value is None for value in report[name]["by_class"]] == [False, True, False]
+    json.dumps(report, allow_nan=False)
+    assert [row[2] == "" for row in class_table(report)[1:]] == [False, True, False]
+
+
+@pytest.mark.parametrize("held", [3, NEIGHBOURS])
+def test_a_hold_out_too_small_for_neighbours_is_refused_with_advice(held: int) -> None:
+    inputs = tiny_inputs()
+    few = Dataset(inputs.heldout.images[:held], inputs.heldout.labels[:held], {"classes": 3})
+    with pytest.raises(DataError, match=r"Raise `preprocess.holdout_fra"):
+        Measured(replace(inputs, heldout=few), PARAMS, draws(5))
 
 
 @pytest.mark.parametrize(
     ("per_class", "held"),
-    [(12, 4), (40, 40)],
+    [(12, 4), (120, 120)],
     ids=["more drawn than real", "fewer drawn than held out"],
 )
 def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     per_class: int, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluation, "COPIES_SAMPLE", 8)
-    training, heldout, judge = tiny_data(per_class, 0), tiny_data(held, 1), untrained_judge()
-    params, asked = PARAMS.model_copy(update={"samples": 100}), torch.arange(100) % 3
-    draws = [torch.from_numpy(make_images(40, seed=seed)[0])[:100] for seed in (5, 6)]
-    count = min(100, len(training))
-    report = evaluate(judge, training, heldout, draws, asked, params)
+    inputs, params = tiny_inputs(per_class, held), PARAMS
+    training, heldout, judge, drawn = inputs.training, inputs.heldout, inputs.judge, draws(5, 6)
+    asked = classes_asked(3, params)
+    count = min(len(asked), len(training))
+    report = Measured(inputs, params, drawn).report()
 
     random = torch.Generator().manual_seed(params.seed)
     some = torch.randperm(len(training), generator=random)[:count]
     mixed = torch.randperm(len(heldout), generator=random)
     real, floor = look(judge, heldout.images), look(judge, training.images[some])
-    first, second = (look(judge, drawn) for drawn in draws)
+    first, second = (look(judge, images) for images in drawn)
 
-    right = torch.cat([first.classes == asked, second.classes == asked])
-    assert report["conditional_accuracy"]["value"] == right.double().mean().item()
-    assert report["conditional_accuracy"]["floor"] == accuracy(judge, heldout)
+    def near(expected: float) -> Any:
+        return pytest.approx(expected)
+
+    right = torch.cat([first.classes == asked, second.classes == asked]).double().mean().item()
+    found = report["conditional_accuracy"]
+    assert (found["value"], found["floor"]) == (right, accuracy(judge, heldout))
+    assert found["interval_95"] == list(share(right, 600)), "both draws are judged"
+    assert sum(map(sum, report["confusion"])) == 600
+    assert report["worst_class_accuracy"] == {"value": min(found["by_class"])}
+
+    fid, kid = report["fid_judge"], report["kid_judge"]
     distances = [frechet_distance(real.features, v.features[:count]) for v in (first, second)]
-    assert sum(map(sum, report["confusion"])) == 200, "both draws are judged"
-    flat = headline(report)
-    assert flat["worst_class_accuracy"] == round(min(report["conditional_accuracy"]["by_class"]), 5)
-    fid = report["fid_judge"]
-    assert flat["fid_judge"] == round(fid["value"], 5)
-    assert fid["value"] == pytest.approx(sum(distances) / 2)
-    assert fid["deviation"] == pytest.approx(abs(distances[0] - distances[1]) / math.sqrt(2))
-    assert fid["floor"] == pytest.approx(frechet_distance(real.features, floor.features))
-    kid = report["kid_judge"]
+    assert fid["value"] == near(sum(distances) / 2)
+    assert fid["deviation"] == near(abs(distances[0] - distances[1]) / math.sqrt(2))
+    assert fid["floor"] == near(frechet_distance(real.features, floor.features))
+    assert fid["interval_95"][0] < fid["value"] < fid["interval_95"][1]
+    assert sum(fid["replicates"]) == pytest.approx(0, abs=0.01)
     assert (kid["value"], kid["deviation"]) == pytest.approx(
         kernel_distance(real.features, first.features[:count], params.seed)
     )
-    assert kid["floor"] == pytest.approx(
-        kernel_distance(real.features, floor.features, params.seed)[0]
-    )
+    assert kid["floor"] == near(kernel_distance(real.features, floor.features, params.seed)[0])
     for label in range(3):
         mine = first.features[:count][asked[:count] == label]
         theirs = real.features[heldout.labels == label]
-        assert fid["by_class"][label] == pytest.approx(frechet_distance(theirs, mine))
-        assert kid["by_class"][label] == pytest.approx(
-            kernel_distance(theirs, mine, params.seed)[0]
-        )
-    for part, features in (("value", first.features), ("floor", floor.features)):
-        equal = min(count, len(heldout))
-        expected = manifold(real.features[mixed[:equal]], features[:equal])
-        assert report["manifold"][part] == vars(expected)
+        assert fid["by_class"][label] == near(frechet_distance(theirs, mine))
+        assert kid["by_class"][label] == near(kernel_distance(theirs, mine, params.seed)[0])
+    equal = min(count, len(heldout))
+    value, reals = (
+        asdict(manifold(real.features[mixed[:equal]], features[:equal]))
+        for features in (first.features, floor.features)
+    )
+    for key in value:
+        expected: Entry = {"value": value[key], "floor": reals[key]}
+        if key != "density":
+            expected["interval_95"] = list(share(value[key], equal))
+        assert report[key] == expected
     assert report["diversity"] == {
         "by_class": diversity(first.features, asked, 3),
         "floor_by_class": diversity(real.features, heldout.labels, 3),
     }
     some_held = Dataset(heldout.images[mixed[:8]], heldout.labels[mixed[:8]], heldout.metadata)
-    assert list(report["copies"].values()) == list(
-        vars(copies(draws[0][:8], asked[:8], some_held, training)).values()
-    )
-    assert list(report["different"].values()) == list(different(draws[0], asked, training))
-
-
-def test_headline_and_run_page_take_each_number_from_its_place() -> None:
-    names = ("precision", "recall", "density", "coverage")
-    report = {
-        "conditional_accuracy": {"value": 0.91, "floor": 0.92, "by_class": [0.93, 0.61, 0.94]},
-        "fid_judge": {"value": 11.0, "floor": 1.5, "by_class": [12.0, None, 13.0]},
-        "kid_judge": {"value": 0.21, "floor": 0.02},
-        "manifold": {
-            "value": dict(zip(names, (0.31, 0.32, 0.33, 0.34), strict=True)),
-            "floor": dict(zip(names, (0.41, 0.42, 0.43, 0.44), strict=True)),
-        },
-        "gan_train": {"value": 0.71, "floor": 0.72},
-        "different": {"by_class": [900.0, None, 35.5], "floor_by_class": [1000.0, 12.0, 990.0]},
-        "copies": {
-            "drawn_nearest_median": 30.0,
-            "heldout_nearest_median": 31.0,
-            "closer_than_1_percent_of_heldout": 0.015,
-        },
+    by_hand = copies(drawn[0][:8], asked[:8], some_held, training)
+    assert report["copies"] == {
+        "value": by_hand.closer,
+        "interval_95": list(share(by_hand.closer, 8)),
+        "floor": 0.01,
+        "drawn_nearest_median": by_hand.drawn_median,
+        "heldout_nearest_median": by_hand.heldout_median,
     }
-    flat = {"conditional_accuracy": 0.91, "worst_class_accuracy": 0.61, "different_drawings": 35.5}
-    flat |= {"fid_judge": 11.0, "fid_judge_floor": 1.5, "kid_judge": 0.21}
-    flat |= {"precision": 0.31, "recall": 0.32, "density": 0.33, "coverage": 0.34}
-    flat |= {"gan_train_accuracy": 0.71, "copies": 0.015}
-    assert headline(report) == flat
+    numbers, of_real = different(drawn[0], asked, training)
+    assert report["different"] == {"by_class": numbers, "floor_by_class": of_real}
+    fewest = numbers.index(min(numbers))  # type: ignore[type-var]
+    assert report["different_drawings"]["value"] == numbers[fewest]
+
+
+def test_headline_tables_and_run_page_take_each_number_from_its_row() -> None:
+    report: dict[str, Any] = {
+        key: {"value": n / 10 + 1e-7, "floor": n / 100} for n, key in enumerate(METRICS)
+    }
+    del report["gan_train_accuracy"], report["worst_class_accuracy"]["floor"]
+    report["conditional_accuracy"]["by_class"] = [0.93, 0.61]
+    report["fid_judge"]["by_class"] = [12.0, None]
+    flat = headline(report)
+    assert flat.keys() == METRICS.keys() - {"gan_train_accuracy"} | {"fid_judge_floor"}
+    assert (flat["fid_judge"], flat["fid_judge_floor"]) == (0.1, 0.01)
     assert tracked(report) == {
         f"quality/{name}": value for name, value in flat.items() if name != "fid_judge_floor"
     }
-    beside = {"conditional_accuracy": 0.92, "different_drawings": 990.0, "fid_judge": 1.5}
-    beside |= {"kid_judge": 0.02, "precision": 0.41, "recall": 0.42, "density": 0.43}
-    beside |= {"coverage": 0.44, "gan_train_accuracy": 0.72, "copies": 0.01}
-    assert floors(report) == beside
+    assert floors(report).keys() == METRICS.keys() - {"gan_train_accuracy", "worst_class_accuracy"}
     table = quality_table(report)
-    assert table[0][:3] == ["metric", "drawn", "real images"] and len(table) == 12
-    assert table[1][:4] == ["conditional accuracy", 0.91, 0.92, "higher"]
-    assert ["accuracy of the worst class", 0.61, "", "higher"] in [row[:4] for row in table]
-    head, *rows = class_table(report)
-    assert head == ["class", "accuracy", "Fréchet distance"]
-    assert rows == [[0, 0.93, 12.0], [1, 0.61, ""], [2, 0.94, 13.0]]
-    named = class_table({**report, "class_names": ["<b>", "no", "yes"]})
-    assert [row[0] for row in named] == ["class", "<b>", "no", "yes"]
+    assert table[0][:3] == ["metric", "drawn", "real images"] and len(table) == len(METRICS)
+    assert table[2][:4] == ["Fréchet distance", 0.1, 0.01, "lower"]
+    assert table[5][:4] == ["accuracy of the worst class", 0.4, "", "higher"]
+    assert class_table(report)[1:] == [[0, 0.93, 12.0], [1, 0.61, ""]]
+    named = class_table({**report, "class_names": ["<b>", "no"]})
+    assert [row[0] for row in named] == ["class", "<b>", "no"]
 
 
 def test_the_stage_draws_anew_for_each_draw_and_its_passport_names_what_it_measured(
@@ -440,22 +451,15 @@ def test_the_stage_draws_anew_for_each_draw_and_its_passport_names_what_it_measu
     network = build_generator(Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4)).eval()
     save_network(project.GENERATOR, network, {"steps": 77, **made_from})
     params = EvaluateParams(samples=100, draws=2, gan_train_kimg=0.0, seed=3)
-    seen: list[list[Tensor]] = []
-    monkeypatch.setattr(
-        evaluation, "evaluate", lambda *call: seen.append(call[3]) or evaluate(*call)
-    )
-    report = evaluation.judge_generator(evaluation.Inputs.load(), params)
-    assert evaluation.Inputs.load().facts["steps"] == 77
-    assert all(
-        torch.equal(drawn, draw(network, torch.arange(300) % 3, seed))
-        for drawn, seed in zip(seen[0], (3, 4), strict=True)
-    )
+    inputs = Inputs.load()
+    assert inputs.facts["steps"] == 77
+    report = judge_generator(inputs, params)
+    drawn = [draw(network, torch.arange(300) % 3, seed) for seed in (3, 4)]
+    by_hand = Measured(inputs, params, drawn).report()
+    assert {key: report[key] for key in by_hand} == by_hand
     passport = report["passport"]
     assert passport["generator_digest"] == digest_of(network.state_dict())
     assert passport["extractor_digest"] == digest_of(untrained_judge().state_dict())
     assert passport["reference_digest"] == load_dataset(project.HOLDOUT_DATA).metadata["digest"]
     counts = ("reference_images", "drawn_images", "distance_images", "draws", "seed")
     assert [passport[name] for name in counts] == [12, 300, 60, 2, 3], "100 of each class at least"
-
-
-# -- By hand -------------------------------------------------------------------------------------------

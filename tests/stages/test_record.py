@@ -22,6 +22,8 @@ from cgan.store.pages import REAL_IMAGES, real_images
 REPORT: dict[str, Any] = {
     "conditional_accuracy": {"value": 0.91, "floor": 0.92, "by_class": [0.93, 0.61]},
     "fid_judge": {"value": 11.0, "floor": 1.5, "by_class": [12.0, None]},
+    "worst_class_accuracy": {"value": 0.61},
+    "copies": {"value": 0.02, "floor": 0.01},
 }
 
 
@@ -64,6 +66,7 @@ def test_numbers_tables_and_pictures_are_recorded(tracker: _Tracker) -> None:
         "quality/conditional_accuracy": 0.91,
         "quality/worst_class_accuracy": 0.61,
         "quality/fid_judge": 11.0,
+        "quality/copies": 0.02,
     }
     assert tracker.metrics == [(0, numbers)], "a later step would be drawn as a chart of one dot"
     assert real_images(tracker.tags) == {

@@ -12,7 +12,6 @@ import yaml
 from conftest import ROOT
 from PIL import Image
 
-from cgan.errors import DataError
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_discriminator, build_generator
 from cgan.model.sampling import encode_png
@@ -79,23 +78,6 @@ def test_without_previews_the_film_is_the_trained_generators_grid(trained: Path)
     render.main()
     with Image.open("samples/grid.png") as grid, Image.open(render.FILM) as film:
         assert np.array_equal(np.asarray(film.convert("RGB"))[..., 0], np.asarray(grid))
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"no picture", "not a readable picture"),
-        (encode_png(np.zeros((20, 30), np.uint8))[:-30], "not a readable picture"),
-        (encode_png(np.zeros((9, 9), np.uint8)), "9 × 9 pixels"),
-    ],
-    ids=["no picture", "cut off", "of another size"],
-)
-def test_a_preview_that_does_not_fit_is_refused_by_name(
-    trained: Path, content: bytes, words: str
-) -> None:
-    (render.PREVIEWS / "step-000200.png").write_bytes(content)
-    with pytest.raises(DataError, match=rf"step-000200\.png: {words}"):
-        render.film(render.PREVIEWS)
 
 
 @pytest.mark.parametrize(

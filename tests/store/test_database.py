@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import socket
 import time
 from pathlib import Path
 
@@ -18,8 +16,7 @@ from cgan.files import sha256_of
 from cgan.registry.archive import generator_file
 from cgan.registry.client import open_registry
 from cgan.run.follower import flush
-from cgan.run.records import count_waiting, runs, waiting
-from cgan.store import database
+from cgan.run.records import waiting
 from cgan.store.address import with_driver
 from cgan.store.database import require_database
 
@@ -63,20 +60,6 @@ def test_a_database_that_cannot_be_used_is_one_message_without_the_password(
 
 
 @pytest.mark.slow
-def test_a_database_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "CONNECT_S", 2)  # libpq's least
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        for driver in ("", "asyncpg"):
-            began = time.monotonic()
-            uri = f"postgresql://me:secret@127.0.0.1:{silent.getsockname()[1]}/runs"
-            with pytest.raises(TrackingError, match=r"timeout|TimeoutError"):
-                require_database(with_driver(uri, driver))
-            assert time.monotonic() - began < 4
-
-
-@pytest.mark.slow
 def test_a_run_is_kept_in_postgresql_with_its_model(
     postgres: Postgres, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,40 +88,3 @@ def test_a_run_is_kept_in_postgresql_with_its_model(
     for secret in (PASSWORD, postgres.uri(name).split(":")[2].split("@")[0]):
         assert not any(secret.encode() in content for content in written)
         assert secret not in postgres.dump(name)
-
-
-@pytest.mark.slow
-def test_f61_a_database_that_is_killed_in_mid_run_ends_up_with_each_step_once(
-    postgres: Postgres,
-    root: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    name = postgres.create()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres.uri(name))
-    folder = runs(root) / "k1"
-
-    def delivered() -> None:
-        deadline = time.monotonic() + 60
-        while count_waiting(folder):
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-
-    with training(root) as tracker:
-        log_steps(tracker, list(range(1, 101)))
-        delivered()
-        postgres.stop()
-        log_steps(tracker, list(range(101, 201)))
-        time.sleep(6)  # a delivery is tried
-        assert count_waiting(folder)
-        postgres.start()
-        log_steps(tracker, list(range(201, 301)))
-        delivered()
-    flush(root)
-    steps = postgres.rows(
-        name, "select step from metrics where key = 'loss/generator' order by step"
-    )
-    assert steps == [[str(step)] for step in range(1, 301)]
-    assert postgres.rows(name, "select status from runs") == [["FINISHED"]]
-    assert not (folder / "rejected.jsonl").exists()
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

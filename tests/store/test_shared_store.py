@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS
-from tracked import a_generator, log_steps, training
+from conftest import MLFLOWS_OWN_WARNINGS, free_port
+from tracked import a_generator, log_steps, mlflow_server, training
 from tracked import root as root
 
 from cgan.errors import TrackingError
@@ -25,37 +18,6 @@ from cgan.run.follower import flush
 from cgan.store.address import open_store, store_uri
 
 pytestmark = [pytest.mark.slow, *MLFLOWS_OWN_WARNINGS]
-
-
-@pytest.fixture
-def served(root: Path) -> Iterator[str]:
-    """`cgan ui` on the project's sqlite file, as a shared store."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    log = (root / "ui.log").open("w")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)],
-        env={**os.environ, "MLFLOW_BACKEND_STORE_URI": "sqlite:///mlflow.db"},
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-    site = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                with urllib.request.urlopen(f"{site}/health", timeout=1):
-                    break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < deadline
-                time.sleep(0.2)
-        yield site
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        log.close()
 
 
 def recorded(root: Path, key: str, experiment: str) -> str:
@@ -70,12 +32,20 @@ def recorded(root: Path, key: str, experiment: str) -> str:
 
 
 def test_runs_of_before_open_and_new_experiments_keep_files_behind_the_server(
-    root: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = f"sqlite:///{root}/mlflow.db"
     former = recorded(root, "k1", "former")
-    site = request.getfixturevalue("served")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", site)
+    with mlflow_server(root, free_port()) as site:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", site)
+        assert_open(root, site, former)
+    # Without the server, the database is no way to its files.
+    own = f"sqlite:///{root}/mlflow.db"
+    open_store(own, root, "former")
+    with pytest.raises(TrackingError, match=r"experiment `new` go through MLflow's server"):
+        open_store(own, root, "new")
+
+
+def assert_open(root: Path, site: str, former: str) -> None:
     runs = [former, recorded(root, "k2", "former"), recorded(root, "k3", "new")]
     client, _ = open_store(site, root, "new")
     places = [client.get_run(run).info.artifact_uri.partition(":")[0] for run in runs]
@@ -89,9 +59,3 @@ def test_runs_of_before_open_and_new_experiments_keep_files_behind_the_server(
             assert answer.read().startswith(b"\x89PNG")
         with generator_file(f"runs:/{run}/generator") as path:
             assert sha256_of(path) == sha256_of(root / "g.safetensors")
-    # Without the server, the database is no way to its files.
-    open_store(own, root, "former")
-    with pytest.raises(
-        TrackingError, match=r"files of experiment `new` go through MLflow's server"
-    ):
-        open_store(own, root, "new")

@@ -15,7 +15,6 @@ from cgan.errors import TrackingError
 from cgan.store import address
 from cgan.store.address import (
     artifact_root,
-    experiment_name,
     served_store,
     store_uri,
     with_driver,
@@ -32,31 +31,27 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "")  # our code sets them; put back afterwards
 
 
-def test_store_is_in_the_project_unless_the_environment_names_another(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert store_uri(root) == f"sqlite:///{root}/mlflow.db"
-    for given, meant in (
-        ("sqlite:///runs.db", f"sqlite:///{root}/runs.db"),
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("", "sqlite:///{root}/mlflow.db"),
+        ("sqlite:///runs.db", "sqlite:///{root}/runs.db"),
         ("sqlite:////data/runs.db", "sqlite:////data/runs.db"),
-        (
-            "postgres://me:pw@db/runs?ssl=require",
-            "postgresql+psycopg2://me:pw@db/runs?sslmode=require",
-        ),
+        ("postgres://me:pw@db/x?ssl=require", "postgresql+psycopg2://me:pw@db/x?sslmode=require"),
         ("postgresql+psycopg://db/runs", "postgresql+psycopg://db/runs"),
-    ):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
-        assert store_uri(root) == meant
-
-
-@pytest.mark.parametrize("uri", ["http://me:p%40w@host:5/x", "HTTPS://me:p@w@host/x"])
-def test_a_server_s_password_goes_where_mlflow_looks_and_leaves_the_address(
-    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+        # A server's password goes where MLflow looks for it.
+        ("http://me:p%40w@host:5/x", "http://host:5/x"),
+        ("HTTPS://me:p@w@host/x", "HTTPS://host/x"),
+    ],
+)
+def test_store_is_in_the_project_unless_the_environment_names_another(
+    root: Path, monkeypatch: pytest.MonkeyPatch, given: str, meant: str
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert store_uri(root) == without_credentials(uri)
-    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me"
-    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "p@w"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    assert store_uri(root) == meant.format(root=root)
+    if "host" in given:
+        assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me"
+        assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "p@w"
 
 
 @pytest.mark.parametrize(
@@ -82,22 +77,22 @@ def test_what_is_shown_of_an_address_has_no_password(uri: str, shown: str) -> No
     assert without_credentials(uri) == shown
 
 
-def test_no_refusal_shows_a_password(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for uri in (
-        "me:secret@host:5000",
-        "htpp://me:secret@host",
-        "uc://me:secret@x",
-        "secret@host/x",
-    ):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        with pytest.raises(TrackingError) as caught:
-            store_uri(root)
-        assert "secret" not in str(caught.value)
-    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "http://me:secret@host")
-    with pytest.raises(
-        TrackingError, match=r"is http://host, a server\. Set it to that server's d"
-    ):
-        served_store(root)
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("me:secret@host:5000", r"'host:5000', which is not supported"),
+        ("ours://me:secret@runs", r"'ours://runs', which is not supported"),
+        ("secret@host/mlruns", r"mlflow migrate-filestore --source \S*mlruns "),
+        ("file:///old/mlruns", r"mlflow migrate-filestore --source /old/mlruns "),
+    ],
+)
+def test_f63_what_is_no_store_is_refused_with_what_to_do_and_without_its_password(
+    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str, words: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError, match=words) as caught:
+        store_uri(root)
+    assert "secret" not in str(caught.value)
 
 
 def test_an_address_gets_the_driver_of_whoever_connects() -> None:
@@ -109,24 +104,6 @@ def test_an_address_gets_the_driver_of_whoever_connects() -> None:
     )
     for other in ("postgresql+psycopg://a", "sqlite+aiosqlite:///a", "http://a", ""):
         assert with_driver(other) == other
-
-
-MIGRATE = r"mlflow migrate-filestore --source \S*mlruns "
-
-
-@pytest.mark.parametrize(
-    ("uri", "words"),
-    [
-        ("localhost:5000", r"'localhost:5000', which is not supported\. Expected .*http://"),
-        ("ours://me:secret@runs", r"'ours://runs', which is not supported"),
-    ],
-)
-def test_f63_what_is_no_store_is_refused_with_what_to_do(
-    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str, words: str
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(TrackingError, match=words):
-        store_uri(root)
 
 
 # MLflow's server
@@ -156,6 +133,18 @@ def test_clients_know_the_server_of_a_shared_store_only(
     assert environment["MLFLOW_DEFAULT_ARTIFACT_ROOT"] == "mlflow-artifacts:/"
     assert environment["MLFLOW_ARTIFACTS_DESTINATION"] == (root / "mlartifacts").as_uri()
     assert "sqlite" not in " ".join(command)
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "http://me:secret@host")
+    with pytest.raises(TrackingError, match=r"is http://host, a server"):
+        served_store(root)
+    monkeypatch.delenv("MLFLOW_BACKEND_STORE_URI")
+    with pytest.raises(TrackingError, match=r"http://127.0.0.1:5000: open that in a browser"):
+        serve_ui(root, 0, "cgan")
+
+
+def test_files_of_a_shared_store_lie_where_its_server_says(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "sqlite:///mlflow.db")
     monkeypatch.setenv("MLFLOW_ARTIFACTS_DESTINATION", "s3://bucket/runs")
     assert served(root, monkeypatch)[1]["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://bucket/runs"
 
@@ -170,12 +159,6 @@ def test_the_project_s_own_store_keeps_files_in_a_folder_that_each_writes_to(
     assert artifact_root(f"sqlite:///{root}/mlflow.db", root) == (root / "mlartifacts").as_uri()
     monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "mlflow-artifacts:/")  # a server's setting
     assert artifact_root("postgresql://db/runs", root) == (root / "mlartifacts").as_uri()
-
-
-def test_the_pages_of_a_server_are_its_own(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5/x")
-    with pytest.raises(TrackingError, match=r"names a server, http://host:5/x: open that in a bro"):
-        serve_ui(root, 0, "cgan")
 
 
 def test_a_server_that_others_can_reach_has_to_be_meant(
@@ -221,11 +204,3 @@ def test_files_that_would_not_arrive_are_refused(tmp_path: Path) -> None:
     require("http://203.0.113.9:5000", experiment("mlflow-artifacts:/1"))
     require("http://203.0.113.9:5000", experiment("s3://bucket/1"))
     require("postgresql://db/runs", experiment("file:///nowhere/mlartifacts"))
-
-
-def test_an_experiment_name_that_mlflow_would_refuse_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "x" * 501)
-    with pytest.raises(TrackingError, match="has 501 characters, MLflow takes 500"):
-        experiment_name("cgan")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from conftest import ROOT, peak_bytes
+from conftest import ROOT
 
 from cgan.data.dataset import Dataset
 from cgan.data.sources import mnist_sample
@@ -49,13 +47,6 @@ def test_a_shift_goes_with_the_side_and_small_images_stay_where_they_are(
     assert chosen(noise(side)) == (2.5, shift, 240.0)
 
 
-@pytest.mark.parametrize(("height", "width"), [(16, 64), (64, 16)])
-def test_the_shift_of_an_oblong_image_goes_by_its_short_side(height: int, width: int) -> None:
-    data = noise(64)
-    oblong = Dataset(data.images[:, :, :height, :width], data.labels, data.metadata)
-    assert chosen(oblong) == (2.5, 1, 240.0)
-
-
 def test_sparsity_is_a_median_of_0_for_copies_and_1_for_noise_whatever_contrast_and_size() -> None:
     data = noise(16)
     assert sparsity(data) == pytest.approx(1, abs=0.1)
@@ -89,21 +80,3 @@ def test_the_demos_discriminator_gets_no_class_weight() -> None:
     found = fit(CHOICES.model_copy(update=changes), noise(28))
     assert found.params.class_logit_weight == 0
     assert found.choice.startswith("class_logit_weight 0, ")
-
-
-LARGE = """
-import torch
-from cgan.data.dataset import Dataset
-from cgan.training.fitting import sparsity
-images = torch.zeros(500, 3, 256, 256, dtype=torch.uint8)  # 0.1 GB, as floats 0.4
-assert sparsity(Dataset(images, torch.arange(500) % 3, {"classes": 3})) == 0
-"""
-
-
-@pytest.mark.slow
-def test_large_images_are_compared_smaller_and_in_bounded_memory(tmp_path: Path) -> None:
-    assert peak_bytes(LARGE, tmp_path) < 0.6e9
-    data = noise(32)
-    large = data.images.repeat_interleave(3, 2).repeat_interleave(3, 3)
-    found = sparsity(Dataset(large, data.labels, data.metadata))
-    assert found == pytest.approx(sparsity(data)) and found > FAR_APART

@@ -1,0 +1,115 @@
+"""The metrics: a row each, from which pages, tables, the gate and sweeps have names and directions.
+
+To add a metric, write a row here and a method of its key in `cgan.quality.evaluation.Measured`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`key`: of metrics.json, and of MLflow after `quality/`. `on_screen`: shown where there is room for a
+    few only. `headline`: its name in the first line of a run's page, for those that lead it."""
+
+    key: str
+    name: str
+    meaning: str
+    better: str  # "higher" or "lower"
+    on_screen: bool = True
+    headline: str = ""
+
+    def value(self, report: Report) -> float | None:
+        """None where the report has none."""
+        found: float | None = report.get(self.key, {}).get("value")
+        return found
+
+    def floor(self, report: Report) -> float | None:
+        """What real images get in place of drawings, where that is known."""
+        found: float | None = report.get(self.key, {}).get("floor")
+        return found
+
+    def interval(self, report: Report) -> tuple[float, float] | None:
+        """At 95 %, where it is known."""
+        found = report.get(self.key, {}).get("interval_95")
+        return (found[0], found[1]) if found else None
+
+
+# A terminal shows the first three or four of them beside each other (`dvc exp show`).
+METRICS = {
+    metric.key: metric
+    for metric in (
+        Metric(
+            "conditional_accuracy",
+            "conditional accuracy",
+            "share of drawings that show the class asked for",
+            "higher",
+            headline="accuracy",
+        ),
+        Metric(
+            "fid_judge",
+            "Fréchet distance",
+            "from held-out real images, in the judge's features",
+            "lower",
+            headline="distance",
+        ),
+        Metric("coverage", "coverage", "share of real images with a drawing near them", "higher"),
+        Metric(
+            "recall",
+            "recall",
+            "share of real images that look like some drawing",
+            "higher",
+            headline="recall",
+        ),
+        Metric(
+            "worst_class_accuracy",
+            "accuracy of the worst class",
+            "conditional accuracy of the class that fares worst",
+            "higher",
+        ),
+        Metric(
+            "different_drawings",
+            "different drawings",
+            "how many the least varied class has; moved or brightened copies count once",
+            "higher",
+        ),
+        Metric(
+            "gan_train_accuracy",
+            "GAN-train accuracy",
+            "of a class network that saw drawings only, on real images",
+            "higher",
+            headline="GAN-train",
+        ),
+        Metric(
+            "copies",
+            "copies",
+            "share of drawings closer to a training image, moved or brightened, than 99 % of reals",
+            "lower",
+        ),
+        Metric(
+            "kid_judge",
+            "kernel distance",
+            "from the same images by another formula; 0 is like real, and chance may put it below",
+            "lower",
+            on_screen=False,
+        ),
+        Metric(
+            "precision",
+            "precision",
+            "share of drawings that look like some real image",
+            "higher",
+            on_screen=False,
+        ),
+        Metric(
+            "density",
+            "density",
+            "how deep among the real images the drawings lie; 1 is like real",
+            "higher",
+            on_screen=False,
+        ),
+    )
+}
