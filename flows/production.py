@@ -75,19 +75,20 @@ def up(
         known = production.known()
         # A server comes back where its worker looks for it.
         host = host or known.get("prefect", {}).get("host", LOOPBACK)
-        for name, default in PORTS.items():
-            ports[name] = ports[name] or known.get(name, {}).get("port", default)
+        before = {name: server["port"] for name, server in known.items() if name in PORTS}
+        given = {name: port for name, port in ports.items() if port}
+        chosen = PORTS | before | given
         if not is_loopback(host) and not is_shared() and not is_server(store := store_uri(root)):
             # Runs on other machines can write to this server, but not to a folder here.
             os.environ[BACKEND] = store
         served, prefect_database, clients = databases_of(root)
         prefect = Program.server_at(
-            ["prefect", "server", "start"], host, ports["prefect"], prefect_database
+            ["prefect", "server", "start"], host, chosen["prefect"], prefect_database
         )
         mlflow = Program.server_at(
             ["cgan.cli", "ui", "--allow-remote"],
             host,
-            ports["mlflow"],
+            chosen["mlflow"],
             served if is_shared() or is_database(served) else "",
         )
         # `default` is the queue of what runs on a schedule.
