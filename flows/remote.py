@@ -41,10 +41,6 @@ AUTHOR = {
 }
 
 
-class RemoteError(CganError):
-    """The remote, or the git server beside it, did not do what was asked."""
-
-
 @dataclass(frozen=True)
 class Remote:
     """A DVC remote: its name in DVC's settings, and its address."""
@@ -60,16 +56,16 @@ def default_remote() -> Remote | None:
     """The remote of this working tree; None where there is none.
 
     CGAN_REMOTE goes before DVC's own default: its address is written to .dvc/config.local, which git ignores,
-    and removed from there when the variable is gone. Raises RemoteError for an address that cannot be used.
+    and removed from there when the variable is gone. Raises CganError for an address that cannot be used.
     """
     url = os.environ.get(VARIABLE, "")
     if urlsplit(url).password:
-        raise RemoteError(
+        raise CganError(
             f"{VARIABLE} holds a password, which would come to stand in .dvc/config.local. Leave it out: "
             "access is by the ssh agent, by a key in ~/.ssh, or by AWS's variables."
         )
     if url and "://" not in url and not Path(url).is_absolute():
-        raise RemoteError(
+        raise CganError(
             f"{VARIABLE} is {url}, a relative path, and runs work in folders of their own. Give the whole "
             "path, such as /mnt/share/storage, or an address such as ssh://host/folder."
         )
@@ -89,24 +85,24 @@ def _settings() -> dict[str, str]:
 
 
 def _dvc(*arguments: str) -> list[str]:
-    """DVC's output. Raises RemoteError with its own words."""
+    """DVC's output. Raises CganError with its own words."""
     code, lines = run_dvc(arguments, lambda _: None)
     if code:
-        raise RemoteError(f"dvc {' '.join(arguments)}: {own_words(lines)}.")
+        raise CganError(f"dvc {' '.join(arguments)}: {own_words(lines)}.")
     return lines
 
 
 def _required() -> Remote:
     if remote := default_remote():
         return remote
-    raise RemoteError(
+    raise CganError(
         "there is no DVC remote. Set one: `dvc remote add --default storage ssh://host/folder`, or "
         f"{VARIABLE}=ssh://host/folder in the environment."
     )
 
 
 def check() -> str:
-    """Writes a small file to the remote and removes it. Raises RemoteError with what DVC's libraries say."""
+    """Writes a small file to the remote and removes it. Raises CganError with what DVC's libraries say."""
     remote = _required()
     command = [sys.executable, "-P", remote_dvc.__file__, "probe", remote.name]
     try:
@@ -120,10 +116,10 @@ def check() -> str:
             start_new_session=True,  # no terminal, on which it could ask for a password
         )
     except subprocess.TimeoutExpired:
-        raise RemoteError(f"{remote} does not answer within {CHECK_S:.0f} seconds.") from None
+        raise CganError(f"{remote} does not answer within {CHECK_S:.0f} seconds.") from None
     if done.returncode:
         lines = (done.stdout or done.stderr).strip().splitlines() or ["it said nothing"]
-        raise RemoteError(f"{remote} cannot be used: {lines[-1][:300]}")
+        raise CganError(f"{remote} cannot be used: {lines[-1][:300]}")
     return f"{remote} answers, and can be written to."
 
 
@@ -131,13 +127,13 @@ def push(relay: Relay = print, stages: Sequence[str] = ()) -> str:
     """Bring what dvc.lock names to the remote, and which inputs it came from. A sentence about it.
 
     Of these stages only, where some are given: dvc.lock may name results of others that are not here. Raises
-    RemoteError.
+    CganError.
     """
     return _transfer(["push", "--run-cache", *stages], relay)
 
 
 def pull(relay: Relay = print) -> str:
-    """`dvc pull`, from a host whose key is known. A sentence about it. Raises RemoteError."""
+    """`dvc pull`, from a host whose key is known. A sentence about it. Raises CganError."""
     return _transfer(["pull"], relay)
 
 
@@ -145,7 +141,7 @@ def _transfer(arguments: Sequence[str], relay: Relay) -> str:
     remote = _required()
     code, lines = run_dvc(arguments, relay, remote=True)
     if code:
-        raise RemoteError(f"{remote}: dvc {arguments[0]}: {own_words(lines)}.")
+        raise CganError(f"{remote}: dvc {arguments[0]}: {own_words(lines)}.")
     return f"{remote}: {lines[-1] if lines else 'nothing to do.'}"
 
 
@@ -153,7 +149,7 @@ def publish(branch: str, message: str) -> str:
     """Commit dvc.lock and params.yaml of this checkout on top of HEAD, as `branch` of `origin`. A sentence
     about it.
 
-    The branch is this run's alone: what an earlier attempt left there is replaced. Raises RemoteError.
+    The branch is this run's alone: what an earlier attempt left there is replaced. Raises CganError.
     """
     try:
         git.git("read-tree", "HEAD")  # without what DVC has staged
@@ -163,7 +159,7 @@ def publish(branch: str, message: str) -> str:
         push = ("-c", "core.hooksPath=/dev/null", "push", "--quiet", "--force", "origin")
         git.git_remote(*push, f"{made.decode().strip()}:refs/heads/{branch}")
     except git.GitError as error:
-        raise RemoteError(f"origin did not take branch {branch}: {error}") from None
+        raise CganError(f"origin did not take branch {branch}: {error}") from None
     return f"origin has branch {branch}."
 
 

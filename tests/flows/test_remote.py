@@ -14,10 +14,11 @@ from toy_project import attempts, quiet, repro_stage, run_all
 from toy_project import repo as repo
 from toy_project import template as template
 
+from cgan.errors import CganError
 from cgan.project import DVC_PULL
 from flows import remote
 from flows.dvc import Outcome, StageError
-from flows.remote import Remote, RemoteError
+from flows.remote import Remote
 
 LOCAL_CONFIG = Path(".dvc/config.local")
 
@@ -72,7 +73,7 @@ def clone(origin: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_project_without_a_remote_has_none_and_push_says_how_to_add_one(repo: Path) -> None:
     assert remote.default_remote() is None
-    with pytest.raises(RemoteError, match="dvc remote add --default storage ssh://"):
+    with pytest.raises(CganError, match="dvc remote add --default storage ssh://"):
         remote.push()
 
 
@@ -104,7 +105,7 @@ def test_an_address_that_cannot_be_used_is_refused_and_dvc_still_works(
     store: Path, monkeypatch: pytest.MonkeyPatch, url: str, message: str
 ) -> None:
     monkeypatch.setenv("CGAN_REMOTE", url)
-    with pytest.raises(RemoteError, match=message) as refused:
+    with pytest.raises(CganError, match=message) as refused:
         remote.default_remote()
     assert "secret" not in str(refused.value)
     assert not LOCAL_CONFIG.exists() or "secret" not in LOCAL_CONFIG.read_text()
@@ -122,7 +123,7 @@ def told() -> str:
     """What is said of the remote."""
     try:
         return remote.check()
-    except RemoteError as error:
+    except CganError as error:
         return str(error)
 
 
@@ -226,7 +227,7 @@ def test_with_the_remote_away_a_stage_is_run_and_a_warning_says_why(
     (warning,) = [line for line in said if line.startswith("WARNING: download: nothing came")]
     assert "Connect call failed" in warning and attempts() == ["download"]
     with pytest.raises(
-        RemoteError, match=r"ssh://127\.0\.0\.1:1/store: dvc push: .*Connect call failed"
+        CganError, match=r"ssh://127\.0\.0\.1:1/store: dvc push: .*Connect call failed"
     ):
         remote.push()
 
@@ -262,7 +263,7 @@ def test_what_git_s_server_says_is_told_in_a_line(origin: Path, kind: str) -> No
     else:
         origin.rename(origin.with_name("elsewhere"))
         words = "does not appear to be a git repository"
-    with pytest.raises(RemoteError, match="origin did not take branch runs/a: ") as told:
+    with pytest.raises(CganError, match="origin did not take branch runs/a: ") as told:
         remote.publish("runs/a", "a run")
     assert words in str(told.value)
 
@@ -306,7 +307,7 @@ def test_a_host_that_is_not_known_gets_nothing(server: ssh.SshServer, tmp_path: 
     known.write_text(f"[127.0.0.1]:{server.port} {kind} {key}\n")
     assert "Host key is not trusted" in told()
     repro_stage("download")
-    with pytest.raises(RemoteError, match="Host key"):
+    with pytest.raises(CganError, match="Host key"):
         remote.push()
     assert not (tmp_path / "over-ssh").exists()
 
