@@ -4,43 +4,39 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-from prefect import get_run_logger
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-    create_table_artifact,
-)
+from prefect.artifacts import create_markdown_artifact
 
 from cgan import project
 from cgan.errors import CganError
-from cgan.markdown import in_markdown
+from cgan.files import read_json
+from cgan.markdown import in_markdown, table
 from cgan.params.sections import flatten
 from cgan.quality.table import METRICS
 from cgan.store.pages import run_page
 from flows.dvc import Outcome
 
 PLAIN_WORDS = {
-    **{
-        f"quality.{key}": f"{metric.name}: {metric.meaning}; {metric.better} is better"
-        for key, metric in METRICS.items()
-    },
-    "quality.fid_judge_floor": "the same of real training images: what a perfect generator has",
-    "judge.accuracy": "share of held-out real images that the judge gets right",
-    "judge.accuracy_low": "lower end of its 95 % interval",
-    "judge.accuracy_high": "upper end of its 95 % interval",
-    "judge.heldout_images": "real images that the judge was tested on",
+    f"quality.{key}": f"{metric.name}: {metric.meaning}; {metric.better} is better"
+    for key, metric in METRICS.items()
 }
-
-
-CHANGE = "*change*: against the champion, both drawn and judged anew by one judge on one set. "
+DESCRIPTIONS = {
+    "stages": "What DVC did with each stage. *unchanged*: its inputs are those of last time. "
+    "*restored from cache*: it ran with these inputs before.",
+    "sample-grid": "Drawn by the generator that is there now, a row for each class.",
+    "metrics": "How good the drawings are, through the eyes of the judge: a class network trained on the "
+    "real images. *floor*: of real training images, what a perfect generator has. Sample counts and seeds: "
+    "reports/evaluation.json.",
+    "verdict": "Is it good enough, and better? Why?",
+    "mlflow-run": "The MLflow run that made the generator: losses, previews, parameters, metrics, model.",
+    "run-page": "The generator to play with, and all there is to know of its training, as one HTML file.",
+    "reevaluation": "The champion on the data of today.",
+}
 
 
 @dataclass(frozen=True)
@@ -58,12 +54,14 @@ def is_unchanged(results: Sequence[StageResult]) -> bool:
 
 def in_words(results: Sequence[StageResult]) -> str:
     """One sentence for the flow run's final state."""
-    done = {outcome: [r.stage for r in results if r.outcome == outcome] for outcome in Outcome}
+    ran, restored = (
+        [r.stage for r in results if r.outcome == outcome]
+        for outcome in (Outcome.RAN, Outcome.RESTORED)
+    )
     words = []
     if is_unchanged(results):
         words.append("every result was there already, nothing was trained")
     else:
-        ran, restored = done[Outcome.RAN], done[Outcome.RESTORED]
         if ran:
             words.append("trained a new generator" if "train" in ran else f"ran {', '.join(ran)}")
         if restored:
@@ -74,88 +72,54 @@ def in_words(results: Sequence[StageResult]) -> str:
     return "; ".join(words)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """Empty where there is none, or it is damaged, or nested too deeply to be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def publish(results: Sequence[StageResult], judged: bool = False) -> None:
+    """The artifacts of a flow run: what is there now, also when nothing ran."""
+    rows = [(r.stage, r.outcome, f"{r.seconds:.1f}") for r in results]
+    grid, link = _grid(), mlflow_link()
+    _show("stages", table(("stage", "what happened", "seconds"), rows))
+    _show("sample-grid", grid)
+    if numbers := _metrics():
+        shown = [
+            (
+                name,
+                round(value, 4) if isinstance(value, float) else value,
+                PLAIN_WORDS.get(name, ""),
+            )
+            for name, value in numbers.items()
+        ]
+        _show("metrics", table(("metric", "value", "in plain words"), shown, 1))
+    if judged:
+        parts = [project.GATE_TEXT.read_text(encoding="utf-8")]
+        parts += [f"[Open the MLflow run]({link})"] if link else []
+        parts += [f"## Drawings\n\n{grid}"] if grid else []
+        _show("verdict", "\n\n".join(parts))
+    _show("mlflow-run", f"[Open the MLflow run]({link})" if link else _mlflow_run())
+    if project.RUN_PAGE.is_file():  # in MLflow, where a server shows it, or on this machine's disk
+        page = mlflow_link(project.RUN_PAGE.name)
+        here = f"It opens in any browser: {in_markdown(project.RUN_PAGE.resolve())}"
+        _show("run-page", f"[Open the page of the run]({page})" if page else here)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+def publish_reevaluation() -> None:
+    with contextlib.suppress(FileNotFoundError):  # it ended before it had a result
+        _show("reevaluation", project.REEVALUATION_TEXT.read_text(encoding="utf-8"))
+
+
+def _show(key: str, text: str) -> None:
+    if text:
+        create_markdown_artifact(text, key=key, description=DESCRIPTIONS[key])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Empty where there is none, as in a run of some stages."""
+    with contextlib.suppress(CganError):
+        return read_json(path)
+    return {}
 
 
 def _metrics() -> dict[str, Any]:
     """Every number of the two metrics files, by dotted name."""
-    found: dict[str, Any] = {}
-    for path in (project.METRICS, project.JUDGE_METRICS):
-        found |= flatten(_read_json(path))
-    return found
-
-
-def read_verdict() -> dict[str, Any]:
-    """What `cgan gate` wrote. Raises CganError if it is not what the flow needs."""
-    found = _read_json(project.GATE_REPORT)
-    if not all(isinstance(found.get(key), str) for key in ("verdict", "summary")):
-        raise CganError(f"{project.GATE_REPORT}: no verdict in it, though `cgan gate` ended well.")
-    return found
-
-
-def reevaluation_summary() -> str:
-    """What `cgan reevaluate` found, in a sentence, when it ended well."""
-    return str(_read_json(project.REEVALUATION_REPORT).get("summary", "the champion is healthy"))
-
-
-def publish(results: Sequence[StageResult], verdict: Mapping[str, Any] | None = None) -> None:
-    """The artifacts of a flow run: what is there now, also when nothing ran.
-
-    A server that is away is a warning: the stages have done their work.
-    """
-    with _server_may_be_away():
-        _stages(results)
-        _sample_grid()
-        _metrics_table(verdict or {})
-        if verdict:
-            _verdict_page(verdict)
-        _mlflow_run()
-        _run_page()
-
-
-def publish_reevaluation() -> None:
-    with _server_may_be_away():
-        if text := _read_text(project.REEVALUATION_TEXT):
-            create_markdown_artifact(
-                text,
-                key="reevaluation",
-                description="The champion on the data of today.",
-            )
-
-
-@contextlib.contextmanager
-def _server_may_be_away() -> Iterator[None]:
-    try:
-        yield
-    except httpx.TransportError as error:
-        get_run_logger().warning(
-            "The Prefect server is away (%s): artifacts are missing from this run.", error
-        )
-
-
-def _stages(results: Sequence[StageResult]) -> None:
-    create_table_artifact(
-        [
-            {"stage": r.stage, "what happened": r.outcome, "seconds": round(r.seconds, 1)}
-            for r in results
-        ],
-        key="stages",
-        description="What DVC did with each stage. *unchanged*: its inputs are those of last time. "
-        "*restored from cache*: it ran with these inputs before.",
-    )
+    return flatten(_read(project.METRICS)) | flatten(_read(project.JUDGE_METRICS))
 
 
 def _grid() -> str:
@@ -169,57 +133,9 @@ def _grid() -> str:
     return f"![A row for each class](data:image/png;base64,{content})"
 
 
-def _sample_grid() -> None:
-    if grid := _grid():
-        create_markdown_artifact(
-            grid,
-            key="sample-grid",
-            description="Drawn by the generator that is there now, a row for each class.",
-        )
-
-
-def _verdict_page(verdict: Mapping[str, Any]) -> None:
-    """The gate's report with the drawings and a link to the run."""
-    text = _read_text(project.GATE_TEXT) or str(verdict.get("summary", ""))
-    if link := _mlflow_link():
-        text += f"\n[Open the MLflow run]({link})\n"
-    if grid := _grid():
-        text += f"\n## Drawings\n\n{grid}\n"
-    create_markdown_artifact(text, key="verdict", description="Is it good enough, and better? Why?")
-
-
-def _metrics_table(verdict: Mapping[str, Any]) -> None:
-    changes = _changes(verdict.get("comparison"))
-    if metrics := _metrics():
-        create_table_artifact(
-            [
-                {
-                    "metric": name,
-                    "value": round(value, 4) if isinstance(value, float) else value,
-                    **({"change": changes.get(name, "")} if changes else {}),
-                    "in plain words": PLAIN_WORDS.get(name, ""),
-                }
-                for name, value in metrics.items()
-            ],
-            key="metrics",
-            description="How good the drawings are, through the eyes of the judge: a class network "
-            f"trained on the real images. {CHANGE if changes else ''}"
-            "Sample counts and seeds: reports/evaluation.json.",
-        )
-
-
-def _changes(rows: Any) -> dict[str, str]:
-    """`+0.0012 (better)`, `+0.0003 (within chance)` by metric: beyond chance or not is the gate's word."""
-    words = {True: "better", False: "worse", None: "within chance"}
-    return {
-        f"quality.{row['metric']}": f"{row['difference']:+.4g} ({words[row['better']]})"
-        for row in rows or ()
-    }
-
-
-def _mlflow_link(artifact: str = "") -> str:
+def mlflow_link(artifact: str = "") -> str:
     """The page of the run that made the generator, if a server is known that shows it."""
-    run = _read_json(project.RUN_REFERENCE)
+    run = _read(project.RUN_REFERENCE)
     # `make up` serves the store that the stages write to as a file.
     uri = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri") or "")
     if not uri.startswith("http") or not run.get("run_id"):
@@ -228,33 +144,12 @@ def _mlflow_link(artifact: str = "") -> str:
     return run_page(uri, str(run.get("experiment_id") or 0), str(run["run_id"]), artifact)
 
 
-def _mlflow_run() -> None:
-    run = _read_json(project.RUN_REFERENCE)
-    text = "The MLflow run that made the generator: losses, previews, parameters, metrics, model."
-    if link := _mlflow_link():
-        create_link_artifact(
-            link, link_text="Open the MLflow run", key="mlflow-run", description=text
-        )
-    elif run.get("run_id"):
-        create_markdown_artifact(
-            f"`make ui` opens MLflow. There it is the run **{run.get('run_name')}** of the "
-            f"experiment **{run.get('experiment')}**, id `{run['run_id']}`.",
-            key="mlflow-run",
-            description=text,
-        )
-
-
-def _run_page() -> None:
-    """The file that the stage page made: in MLflow, where a server shows it, or on this machine's disk."""
-    if not project.RUN_PAGE.is_file():
-        return
-    text = "The generator to play with, and all there is to know of its training, as one HTML file."
-    if link := _mlflow_link(project.RUN_PAGE.name):
-        create_link_artifact(
-            link, link_text="Open the page of the run", key="run-page", description=text
-        )
-    else:
-        path = in_markdown(project.RUN_PAGE.resolve())
-        create_markdown_artifact(
-            f"It opens in any browser: {path}", key="run-page", description=text
-        )
+def _mlflow_run() -> str:
+    run = _read(project.RUN_REFERENCE)
+    name, experiment = (in_markdown(run.get(key)) for key in ("run_name", "experiment"))
+    return (
+        f"`make ui` opens MLflow. There it is the run **{name}** of the experiment **{experiment}**, id "
+        f"`{run['run_id']}`."
+        if run.get("run_id")
+        else ""
+    )

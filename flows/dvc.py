@@ -7,7 +7,6 @@ crash of a stage would be a crash of ours.
 from __future__ import annotations
 
 import contextlib
-import graphlib
 import os
 import re
 import signal
@@ -18,9 +17,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from cgan.errors import CganError
 from cgan.params.reading import read_yaml
@@ -30,10 +26,11 @@ GRACE_S = 20.0  # for a training to write its checkpoint; a Prefect worker kills
 KEPT_LINES = 20  # of output, for the message of a failure
 BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
 BROKEN = re.compile(r"dvc\.lock' (is invalid|validation failed)")
+BLOCKER = re.compile(r"\(PID (\d+)\): (.*)")
 # The evaluation's numbers to the MLflow run, where the stage record does not come.
 NUMBERS = ("cgan.stages.record", "numbers")
-RWLOCK = Path(".dvc/tmp/rwlock")
-BLOCKER = re.compile(r"\(PID (\d+)\): (.*)")
+
+Relay = Callable[[str], None]  # gets each line of output as it comes
 
 
 class StageError(CganError):
@@ -66,36 +63,14 @@ WORDS = {
 class Stage:
     name: str
     description: str
-    upstream: frozenset[str]  # the stages whose outputs it reads
 
 
 def read_stages(path: Path | str = "dvc.yaml") -> list[Stage]:
-    """The stages of a dvc.yaml, each after those whose outputs it reads, else in the file's order."""
+    """The stages in the file's order: each stands after those whose outputs it reads."""
     document = read_yaml(path)
     if not isinstance(document, dict) or not isinstance(document.get("stages"), dict):
         raise CganError(f"{path}: no stages in it. Restore it from git.")
-    entries: dict[str, dict[str, Any]] = document["stages"]
-    maker = {
-        out: name
-        for name, entry in entries.items()
-        for kind in ("outs", "metrics", "plots")
-        for out in _paths(entry.get(kind))
-    }
-    upstream = {
-        name: frozenset(
-            maker[out]
-            for dep in _paths(entry.get("deps"))
-            for out in maker
-            if dep == out or dep.startswith(f"{out}/") or out.startswith(f"{dep}/")
-        )
-        for name, entry in entries.items()
-    }
-    order = graphlib.TopologicalSorter(upstream).static_order()
-    return [Stage(name, str(entries[name].get("desc", "")), upstream[name]) for name in order]
-
-
-def _paths(items: Sequence[str | dict[str, Any]] | None) -> list[str]:
-    return [item if isinstance(item, str) else next(iter(item)) for item in items or ()]
+    return [Stage(name, str(each.get("desc", ""))) for name, each in document["stages"].items()]
 
 
 def choose(stages: Sequence[Stage], names: Sequence[str] | None) -> list[Stage]:
@@ -127,108 +102,74 @@ class Repro:
     ) -> None:
         self.names, self.stops, self.pull, self.env = list(names), stops, pull, env
         self._process: subprocess.Popen[str] | None = None
-        self._ahead: list[str] = []  # the line with which the next stage began
+        self._next = ""  # the line with which the next stage began
 
-    def stage(self, name: str, relay: Callable[[str], None], *, force: bool = False) -> Outcome:
-        """`relay` gets each line of the stage as it comes.
-
-        Raises BusyError when another DVC process works here, StageError with the stage's own message when
+    def stage(self, name: str, relay: Relay, *, force: bool = False) -> Outcome:
+        """Raises BusyError when another DVC process works here, StageError with the stage's own message when
         it ends with an error. On any exception, signals turned into one included, the whole process group
         is ended before it leaves: DVC alone would die and leave the training running.
         """
-        process = self._process = self._process or self._start(name, relay, force)
+        if not self._process:
+            batch = self.names[self.names.index(name) :]
+            ends = [i for i, each in enumerate(batch, 1) if force or each in self.stops]
+            arguments = ["repro", "--single-item", *batch[: ends[0] if ends else None]]
+            arguments += ["--force"] * force + ["--pull"] * self.pull
+            self._process = _start(_dvc(arguments, remote=self.pull), self.env, spared=True)
         lines: list[str] = []
         code = 0
         try:
-            for line in self._until_the_next(process, name):
+            for line in self._until_the_next(self._process, name):
                 lines.append(line)
                 relay(line)
-            if not self._ahead:
-                code = process.wait()
+            if not self._next:
+                code = self._process.wait()
+                self._process = None
         except BaseException:
             self.close(relay)
             raise
-        if not self._ahead:
-            self._forget()
-        outcome = _outcome(name, lines)
-        if code and self.pull and outcome is not Outcome.RAN and not _busy("\n".join(lines)):
+        outcome = None  # what DVC said last of what it does with the stage
+        for line in lines:
+            for words, meaning in WORDS.items():
+                if line.startswith(words.format(name)):
+                    outcome = meaning
+        if code and self.pull and outcome is not Outcome.RAN and not _busy(lines):
             relay(
                 f"WARNING: {name}: nothing came from DVC's remote: {own_words(lines)}. It is made here."
             )
             self.pull = False
             return self.stage(name, relay, force=force)
-        if code:
+        if code or not outcome:  # without either, a version of DVC that is not known here
             raise _failure(code, lines)
-        if outcome:
-            return outcome
-        raise StageError(
-            f"`dvc repro {name}` said neither that it ran nor that it skipped the stage. "
-            f"Is this version of DVC known here? Its output:\n" + "\n".join(lines)
-        )
-
-    def _start(self, name: str, relay: Callable[[str], None], force: bool) -> subprocess.Popen[str]:
-        forget_dead_holders(relay)
-        batch = self.names[self.names.index(name) :]
-        ends = [i for i, each in enumerate(batch, 1) if force or each in self.stops]
-        arguments = ["repro", "--single-item", *batch[: ends[0] if ends else None]]
-        arguments += ["--force"] * force + ["--pull"] * self.pull
-        return _start(_dvc(arguments, remote=self.pull), self.env, spared=True)
+        return outcome
 
     def _until_the_next(self, process: subprocess.Popen[str], name: str) -> Iterator[str]:
         """The lines of this stage. The first of the next one is kept for later."""
         begins = [*WORDS, "ERROR: failed to reproduce '{}'"]  # it may fail before it runs
         others = [words.format(other) for other in self.names if other != name for words in begins]
-        ahead, self._ahead = self._ahead, []
-        yield from ahead
+        if self._next:
+            yield self._next
+            self._next = ""
         for line in _lines_of(process):
             if line.startswith(tuple(others)):
-                self._ahead = [line]
+                self._next = line
                 return
             yield line
 
-    def close(self, relay: Callable[[str], None] = lambda _: None) -> None:
+    def close(self, relay: Relay = lambda _: None) -> None:
         if self._process:
             _end_group(self._process, relay)
-            self._forget()
-
-    def _forget(self) -> None:
-        if self._process and self._process.stdout:
-            self._process.stdout.close()
-        self._process, self._ahead = None, []
-
-
-def repro_stage(
-    stage: str,
-    relay: Callable[[str], None],
-    *,
-    force: bool = False,
-    pull: bool = False,
-    env: Mapping[str, str] | None = None,
-) -> Outcome:
-    """`dvc repro --single-item STAGE` in the working directory: see `Repro`."""
-    with contextlib.closing(Repro([stage], pull=pull, env=env)) as repro:
-        return repro.stage(stage, relay, force=force)
-
-
-def _outcome(stage: str, lines: Sequence[str]) -> Outcome | None:
-    """What DVC said last of what it does with the stage."""
-    found = None
-    for line in lines:
-        for words, outcome in WORDS.items():
-            if line.startswith(words.format(stage)):
-                found = outcome
-    return found
+        self._process, self._next = None, ""
 
 
 def check_free() -> None:
     """Raise BusyError while another DVC process runs a stage in this repository."""
     _, lines = run_dvc(["status"], lambda _: None)
-    if busy := _busy("\n".join(lines)):
+    if busy := _busy(lines):
         raise busy
 
 
 def run_dvc(
-    arguments: Sequence[str], relay: Callable[[str], None], *, remote: bool = False
+    arguments: Sequence[str], relay: Relay, *, remote: bool = False
 ) -> tuple[int, list[str]]:
     """Run DVC in this interpreter's environment. Returns its exit code and all lines of output.
 
@@ -242,9 +183,7 @@ def _dvc(arguments: Sequence[str], remote: bool) -> list[str]:
     return [*(["-P", remote_dvc.__file__] if remote else ["-m", "dvc"]), *arguments]
 
 
-def run_own(
-    module: Sequence[str], relay: Callable[[str], None], env: Mapping[str, str] | None = None
-) -> None:
+def run_own(module: Sequence[str], relay: Relay, env: Mapping[str, str] | None = None) -> None:
     """`python -m MODULE …` of the code in the working directory.
 
     Raises StageError with its own message when it ends with an error.
@@ -255,11 +194,7 @@ def run_own(
 
 
 def _run(
-    arguments: Sequence[str],
-    relay: Callable[[str], None],
-    env: Mapping[str, str] | None,
-    *,
-    spared: bool,
+    arguments: Sequence[str], relay: Relay, env: Mapping[str, str] | None, *, spared: bool
 ) -> tuple[int, list[str]]:
     process = _start(arguments, env, spared)
     lines: list[str] = []
@@ -271,9 +206,6 @@ def _run(
     except BaseException:
         _end_group(process, relay)
         raise
-    finally:
-        if process.stdout:
-            process.stdout.close()
 
 
 def _start(
@@ -301,12 +233,14 @@ def _start(
 
 def _lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
     """Its lines, until the last process of its group has closed the pipe."""
-    for raw in process.stdout or ():
+    assert process.stdout
+    for raw in process.stdout:
         if line := raw.rstrip():
             yield line
+    process.stdout.close()
 
 
-def _end_group(process: subprocess.Popen[str], relay: Callable[[str], None]) -> None:
+def _end_group(process: subprocess.Popen[str], relay: Relay) -> None:
     """Have the guard end its group, and relay the last words; SIGKILL where even the guard hangs."""
 
     def kill() -> None:
@@ -327,7 +261,8 @@ def _end_group(process: subprocess.Popen[str], relay: Callable[[str], None]) -> 
         process.wait()
 
 
-def _busy(output: str) -> BusyError | None:
+def _busy(lines: Sequence[str]) -> BusyError | None:
+    output = "\n".join(lines)
     if not BUSY.search(output):
         return None
     if not (blocker := BLOCKER.search(output)):
@@ -335,7 +270,7 @@ def _busy(output: str) -> BusyError | None:
     pid, command = blocker.groups()
     return BusyError(
         f"another DVC process is at work in this repository: `{command}`, process {pid}. "
-        "Wait until it ends. If that process is something else, remove .dvc/tmp/rwlock."
+        "Wait until it ends. If it is dead or something else, remove .dvc/tmp/rwlock."
     )
 
 
@@ -346,48 +281,15 @@ def own_words(lines: Sequence[str]) -> str:
 
 
 def _failure(code: int, lines: Sequence[str]) -> CganError:
-    if busy := _busy("\n".join(lines)):
+    if busy := _busy(lines):
         return busy
     if any(map(BROKEN.search, lines)):
         return StageError(
             "DVC cannot read dvc.lock: DVC was killed while it wrote it, or a merge left conflicts in it. "
             "`git checkout dvc.lock` brings the committed one back; then start again."
         )
-    ends = [i for i, line in enumerate(lines) if line.startswith("ERROR: failed to reproduce")]
-    own = list(lines[: ends[-1]] if ends else lines)
-    starts = [i for i, line in enumerate(own) if line.startswith("Error: ")]
-    if starts:
-        return StageError("\n".join(own[starts[-1] :]).removeprefix("Error: "))
+    own = "\n".join(lines).partition("\nERROR: failed to reproduce")[0]
+    _, separator, message = f"\n{own}".rpartition("\nError: ")
+    if separator:
+        return StageError(message)
     return StageError(f"ended with exit code {code}:\n" + "\n".join(lines[-KEPT_LINES:]))
-
-
-def forget_dead_holders(say: Callable[[str], None]) -> None:
-    """Remove DVC's list of files in use when nobody lives who is on it.
-
-    DVC itself forgets those whose number no process has. A killed one keeps its number until its
-    parent has asked how it ended, and in many a container nobody asks.
-    """
-    try:
-        content = RWLOCK.read_text(encoding="utf-8")
-        holders = set(map(int, re.findall(r'"pid": *"?(\d+)', content)))
-        if (
-            not holders
-            or any(map(_lives, holders))
-            or RWLOCK.read_text(encoding="utf-8") != content
-        ):
-            return
-        RWLOCK.unlink()
-    except OSError:
-        return  # there is none, or it is gone meanwhile
-    say(
-        f"WARNING: the DVC that used files here (process {min(holders)}) is dead: {RWLOCK} is removed."
-    )
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.Error:
-        return True  # somebody else's, whom we may not ask

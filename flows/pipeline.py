@@ -32,10 +32,11 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import httpx
-from prefect import State, Task, flow, get_run_logger, runtime
+from prefect import State, flow, runtime
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import FailedRun
@@ -45,20 +46,16 @@ from rich.console import Console
 
 from cgan.errors import CganError
 from cgan.params.reading import load_params, parse_yaml
+from cgan.params.sections import flatten
 from cgan.project import RUN_REFERENCE
 from cgan.run.lifecycle import made_for
-from flows import artifacts, names, remote, tasks
+from flows import artifacts, remote, tasks
 from flows.checkout import CHECKOUT, begin
-from flows.dvc import (
-    Repro,
-    Stage,
-    choose,
-    read_stages,
-)
+from flows.dvc import Repro, choose, read_stages
 from flows.notices import notify
-from flows.servers import end_temporary_server_with_us, fault
+from flows.servers import fault
 
-BUSY_DELAY_S = 10  # ten minutes in all: longer than the longest preset trains
+FETCH = "download"  # the stage that a refresh forces
 
 
 def _no_traceback(record: logging.LogRecord) -> bool:
@@ -70,68 +67,6 @@ for _name in ("prefect.engine", "prefect.flow_runs"):  # the second under a work
     logging.getLogger(_name).addFilter(_no_traceback)
 
 
-def _attempt(job: Task[..., State[Any]], *arguments: Any) -> State[Any]:
-    """The final state of a task that waits while another DVC process is at work."""
-    job = job.with_options(retries=tasks.BUSY_RETRIES, retry_delay_seconds=BUSY_DELAY_S)
-    state: State[Any] = job(*arguments, return_state=True)
-    return state
-
-
-def _run_stages(
-    stages: Sequence[Stage],
-    refresh: bool,
-    results: list[artifacts.StageResult],
-    tags: Mapping[str, str] | None = None,
-) -> State[Any] | None:
-    """Run the stages one after the other; add to `results`. Returns the flow's state if one fails."""
-    try:
-        pull = CHECKOUT in os.environ and bool(remote.default_remote())
-    except CganError as error:
-        return Failed(message=str(error))
-    # A training that DVC brings back has an MLflow run already, which cannot get these tags.
-    stops = {"train"} if tags else ()
-    context = {"MLFLOW_RUN_CONTEXT": tasks.run_context()}
-    repro = Repro([stage.name for stage in stages], stops=stops, pull=pull, env=context)
-    with contextlib.closing(repro):
-        for stage in stages:
-            job = tasks.run_dvc_stage.with_options(
-                name=stage.name, task_run_name=stage.name, description=stage.description
-            )
-            started = time.monotonic()
-            state = _attempt(job, repro, stage.name, refresh and not stage.upstream)
-            if (
-                stage.name in stops
-                and state.is_completed()
-                and not made_for(tags or {}, RUN_REFERENCE)
-            ):
-                state = _attempt(job, repro, stage.name, True)
-            seconds = time.monotonic() - started
-            outcome = state.result() if state.is_completed() else "failed"
-            results.append(artifacts.StageResult(stage.name, outcome, seconds))
-            if not state.is_completed():
-                return Failed(message=f"Stage `{stage.name}`: {state.message}")
-    return None
-
-
-def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> State[Any] | None:
-    """Bring the results of a run in a checkout to where other machines find them, if there is such a place.
-
-    Returns the flow's state if that fails: nobody would look for them in this machine's cache.
-    """
-    done = [result.stage for result in results if result.outcome != "failed"]
-    # A run that is tried again finds its results in the cache, and may not have delivered them.
-    news = not artifacts.is_unchanged(results) or remote.is_owed() or runtime.flow_run.run_count > 1
-    if not (CHECKOUT in os.environ and done and news and remote.default_remote()):
-        return None
-    state = tasks.deliver(done, whole, return_state=True)
-    if state.is_completed():
-        return None
-    return Failed(
-        message=f"Delivery: {state.message} The results are in DVC's cache of this machine. Retry this run: "
-        "nothing is trained again."
-    )
-
-
 def _go_on_unheard(console: Console) -> None:
     """When nobody reads the log any more, go on silently; rich would end the process."""
     console.quiet = True
@@ -140,27 +75,77 @@ def _go_on_unheard(console: Console) -> None:
 Console.on_broken_pipe = _go_on_unheard  # type: ignore[method-assign,assignment]
 
 
+def run_name(deployment: str | None, due: datetime, parameters: Mapping[str, Any]) -> str:
+    """`nightly 25 Nov 02:00`; by hand `26 Nov 17:30 · train.seed=2`. Times are UTC."""
+    if job := (parameters.get("tags") or {}).get("cgan.sweep.job"):
+        return f"{job} {due:%d %b %H:%M}"  # its params are on the pages of the sweep
+    parts = [f"{deployment} {due:%d %b %H:%M}" if deployment else f"{due:%d %b %H:%M}"]
+    parts += [f"{key}={value}" for key, value in flatten(parameters.get("overrides") or {}).items()]
+    if stages := parameters.get("stages"):
+        parts.append(f"stages {', '.join(stages)}")
+    return " · ".join(parts)
+
+
 def _run_name() -> str:
     run = runtime.flow_run
-    return names.run_name(runtime.deployment.name, run.scheduled_start_time, run.parameters)
+    return run_name(runtime.deployment.name, run.scheduled_start_time, run.parameters)
 
 
-def _name_slots() -> None:
-    """Name this deployment's next slots: while this run is on, the limit may cancel them."""
-    if not runtime.deployment.id:
-        return
+def _run_stages(
+    names: Sequence[str] | None,
+    refresh: bool,
+    results: list[artifacts.StageResult],
+    tags: Mapping[str, str] | None = None,
+) -> str | None:
+    """Run the stages one after the other; add to `results`. Returns the message of the one that fails.
 
-    def api(method: Any, path: Any, content: Any) -> Any:
-        answer = client.request(method, path, json=content)
-        return answer.json() if answer.content else None
+    Raises CganError for what is no stage, and for params and a remote that cannot be used.
+    """
+    stages = choose(read_stages(), names)
+    load_params()
+    pull = CHECKOUT in os.environ and bool(remote.default_remote())
+    # A training that DVC brings back has an MLflow run already, which cannot get these tags.
+    stops = {"train"} if tags else ()
+    env = tasks.run_context()
+    repro = Repro([stage.name for stage in stages], stops=stops, pull=pull, env=env)
+    with contextlib.closing(repro):
+        for stage in stages:
+            job = tasks.run_dvc_stage.with_options(
+                name=stage.name, task_run_name=stage.name, description=stage.description
+            )
+            started = time.monotonic()
+            state = job(repro, stage.name, refresh and stage.name == FETCH, return_state=True)
+            known = state.is_completed() and stage.name in stops
+            if known and not made_for(tags or {}, RUN_REFERENCE):
+                state = job(repro, stage.name, True, return_state=True)
+            outcome = state.result() if state.is_completed() else "failed"
+            seconds = time.monotonic() - started
+            results.append(artifacts.StageResult(stage.name, outcome, seconds))
+            if not state.is_completed():
+                return f"Stage `{stage.name}`: {state.message}"
+    if tags and stages[-1].name == "evaluate":
+        recorded = tasks.record(return_state=True)
+        return None if recorded.is_completed() else f"Record: {recorded.message}"
+    return None
 
-    try:
-        with get_client(sync_client=True) as client:
-            names.name_slots(api, str(runtime.deployment.id), str(runtime.deployment.name))
-    except httpx.HTTPError as error:
-        get_run_logger().warning(
-            "The Prefect server is away (%s): the next scheduled runs have no names yet.", error
-        )
+
+def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> str | None:
+    """Bring the results of a run in a checkout to where other machines find them, if there is such a place.
+
+    Returns a message if that fails: nobody would look for them in this machine's cache.
+    """
+    done = [result.stage for result in results if result.outcome != "failed"]
+    # A run that is tried again finds its results in the cache, and may not have delivered them.
+    news = not artifacts.is_unchanged(results) or runtime.flow_run.run_count > 1
+    if not (CHECKOUT in os.environ and done and news and remote.default_remote()):
+        return None
+    state = tasks.deliver(done, whole, return_state=True)
+    if state.is_completed():
+        return None
+    return (
+        f"Delivery: {state.message} The results are in DVC's cache of this machine. Retry this run: "
+        "nothing is trained again."
+    )
 
 
 @flow(
@@ -191,40 +176,35 @@ def pipeline(
             training is not brought back from DVC's cache: its run would be another's.
     """
     begin()
-    _name_slots()
     results: list[artifacts.StageResult] = []
     try:
-        chosen = choose(read_stages(), stages)
-        load_params()
+        choose(read_stages(), stages)  # before anything is written
+        if overrides:
+            written = tasks.write_overrides(overrides, return_state=True)
+            if not written.is_completed():
+                return Failed(message=written.message)
+        failed = _run_stages(stages, refresh, results, tags)
+        # The stages that ended before one failed count, too.
+        undelivered = _deliver(results, whole=not failed and not stages)
     except CganError as error:
         return Failed(message=str(error))
-    if overrides:
-        written = _attempt(tasks.write_overrides, overrides)
-        if not written.is_completed():
-            return Failed(message=written.message)
-    failed = _run_stages(chosen, refresh, results, tags)
-    if tags and not failed and chosen[-1].name == "evaluate":
-        failed = tasks.record(return_state=True)
-        failed = None if failed.is_completed() else Failed(message=f"Record: {failed.message}")
-    # The stages that ended before one failed count, too.
-    undelivered = _deliver(results, whole=not failed and not stages)
-    if failed or not gate or stages:
-        artifacts.publish(results)
-        name = "Unchanged" if artifacts.is_unchanged(results) else None
-        return failed or undelivered or Completed(name=name, message=artifacts.in_words(results))
-    # One at a time on all machines: `make deploy` makes the limit.
-    with concurrency(["gate"] if runtime.deployment.id else [], lease_duration=60):
-        judged = tasks.run_gate(return_state=True)
-    verdict = artifacts.read_verdict() if judged.is_completed() else None
-    artifacts.publish(results, verdict)
-    if not judged.is_completed():
-        return Failed(message=f"Gate: {judged.message}")
-    # The generator may be trained anew and be the champion, bit by bit.
-    name = (
-        None if judged.name == "Unchanged" and not artifacts.is_unchanged(results) else judged.name
-    )
-    message = f"{judged.message} ({artifacts.in_words(results)})"
-    return undelivered or Completed(name=name, message=message)
+    done = artifacts.in_words(results)
+    name = "Unchanged" if artifacts.is_unchanged(results) else None
+    judged = None
+    if gate and not stages and not failed:
+        # One at a time on all machines: `make deploy` makes the limit.
+        with concurrency(["gate"] if runtime.deployment.id else [], lease_duration=60):
+            judged = tasks.run_gate(return_state=True)
+        if judged.is_completed():
+            # The generator may be trained anew and be the champion, bit by bit.
+            name = name if judged.name == "Unchanged" else judged.name
+            done = f"{judged.message} ({done})"
+        else:
+            failed = f"Gate: {judged.message}"
+    artifacts.publish(results, judged=bool(judged and judged.is_completed()))
+    if message := failed or undelivered:
+        return Failed(message=message)
+    return Completed(name=name, message=done)
 
 
 @flow(
@@ -237,15 +217,11 @@ def pipeline(
 def reevaluate() -> State[Any]:
     """Judge the champion on data fetched anew: is it still good, are the data still of its kind?"""
     begin()
-    _name_slots()
-    results: list[artifacts.StageResult] = []
     try:
-        stages = choose(read_stages(), ["download", "validate"])
-        load_params()
+        if failed := _run_stages([FETCH, "validate"], refresh=True, results=[]):
+            return Failed(message=failed)
     except CganError as error:
         return Failed(message=str(error))
-    if failed := _run_stages(stages, refresh=True, results=results):
-        return failed
     judged = tasks.run_reevaluation(return_state=True)
     artifacts.publish_reevaluation()
     if not judged.is_completed():
@@ -280,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _find_server()
         state = pipeline(
             refresh=asked.refresh,
-            overrides=dict(map(_parse_override, asked.overrides)) or None,
+            overrides=dict(map(parse_override, asked.overrides)) or None,
             stages=asked.stages,
             gate=asked.gate,
             return_state=True,
@@ -303,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _parse_override(text: str) -> tuple[str, Any]:
+def parse_override(text: str) -> tuple[str, Any]:
     """`train.lr=1e-3` → ("train.lr", 0.001): the value is read as in params.yaml."""
     key, equals, value = text.partition("=")
     if not equals or not key:
@@ -323,7 +299,6 @@ def _find_server() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             get_client(sync_client=True)
-            end_temporary_server_with_us()
         except RuntimeError as late:
             raise CganError(f"starting Prefect's temporary server: {late}") from None
         finally:

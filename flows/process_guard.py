@@ -3,7 +3,7 @@
     python guard.py PARENT_PID GRACE_S SPARED COMMAND…
 
 A flow that dies by SIGKILL cannot end its children: its training would go on, beside the one that the next
-run starts. This process is the leader of the group. SIGTERM tells it to end the group; once a second
+run starts. This process is the leader of the group. SIGTERM tells it to end the group; five times a second
 it looks whether its parent is still there.
 
 The command's output passes through this process, and is dropped when nobody reads it any more: otherwise a
@@ -22,29 +22,22 @@ import sys
 import threading
 import time
 
-LOOK_S = 0.1
+LOOK_S = 0.2
 
 
 def main() -> int:
     parent, grace_s, spared, *command = sys.argv[1:]
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert child.stdout
     relay = threading.Thread(target=_relay, args=[child.stdout.fileno()], daemon=True)
     relay.start()
-    ending = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ending.set())
-
-    def watch() -> None:
-        while os.getppid() == int(parent) and not ending.wait(1):
-            pass
-        ending.set()
+    while relay.is_alive() and not signals and os.getppid() == int(parent):
+        relay.join(LOOK_S)
+    if relay.is_alive():
         _end_group(float(grace_s), {child.pid} if spared == "1" else set())
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     code = child.wait()
-    if ending.is_set() or os.getppid() != int(parent):
-        watcher.join()  # it sees to the rest of the group
     relay.join()
     return code if code >= 0 else 128 - code
 

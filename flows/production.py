@@ -23,100 +23,108 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
-import yaml
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.files import write_text
-from cgan.params.reading import read_yaml
 from cgan.project import home
-from cgan.store.address import BACKEND, STORE, is_server, is_shared, store_uri, without_credentials
+from cgan.store.address import (
+    BACKEND,
+    STORE,
+    is_database,
+    is_server,
+    is_shared,
+    served_store,
+    store_uri,
+    with_driver,
+    without_credentials,
+)
+from cgan.store.database import require_database
 from cgan.store.server import ANYWHERE, LOOPBACK, is_loopback, require_meant
 from flows import worker
 from flows.checkout import run_in
-from flows.databases import Databases, databases_of
-from flows.names import name_slots
-from flows.servers import PASSWORD, POOL, Production, Program, top_folder
+from flows.servers import PASSWORD, POOL, PREFECT_DATABASE, Production, Program, top_folder
 
 PORTS = {"prefect": 4200, "mlflow": 5000}
 CRONS = ("nightly", "weekly")  # the deployments on a schedule
 NO_NOTICES = "none: the worker was started without CGAN_WEBHOOK_URL; export it, make down, make up"
 
 
+def databases_of(root: Path) -> tuple[str, str, str]:
+    """Addresses with passwords, for environments of servers only: the database that MLflow's server serves,
+    "" where a server elsewhere keeps the runs; Prefect's, "" for SQLite in its folder; and
+    MLFLOW_TRACKING_URI of whoever records, "" where that is the server of `make up`.
+
+    Raises CganError for what is no store, and for a database that cannot be used now.
+    """
+    prefect = with_driver(os.environ.get(PREFECT_DATABASE, "").strip(), "asyncpg")
+    clients = store_uri(root) if os.environ.get(STORE, "").strip() or not is_shared() else ""
+    mlflow = served_store(root) if is_shared() or not is_server(clients) else ""
+    require_database(mlflow, BACKEND if is_shared() else STORE)
+    require_database(prefect, PREFECT_DATABASE)
+    return mlflow, prefect, "" if is_shared() and not is_server(clients) else clients
+
+
 def up(
-    root: Path, ports: dict[str, int | None], host: str = LOOPBACK, allow_remote: bool = False
+    root: Path, ports: dict[str, int | None], host: str | None = None, allow_remote: bool = False
 ) -> list[str]:
     """Start what does not run yet, and say what runs where."""
-    require_meant(host, allow_remote)
+    if host:
+        require_meant(host, allow_remote)
     production = Production(root)
     with production.one_at_a_time():
+        known = production.known()
+        # A server comes back where its worker looks for it.
+        host = host or known.get("prefect", {}).get("host", LOOPBACK)
+        before = {name: server["port"] for name, server in known.items() if name in PORTS}
+        given = {name: port for name, port in ports.items() if port}
+        chosen = PORTS | before | given
         if not is_loopback(host) and not is_shared() and not is_server(store := store_uri(root)):
             # Runs on other machines can write to this server, but not to a folder here.
             os.environ[BACKEND] = store
-        databases = databases_of(root)
-        programs = _programs(production, databases, ports, host)
-        site = programs["prefect"].site
-        mlflow_page = programs["mlflow"].site if databases.mlflow else databases.clients
-        tracking = databases.clients or mlflow_page
-        environment = {
-            **production.environment(programs["prefect"]),
-            **databases.settings,
-            STORE: tracking,
-            "CGAN_MLFLOW_PAGE": without_credentials(mlflow_page),
-        }
+        served, prefect_database, clients = databases_of(root)
+        prefect = Program.server_at(
+            ["prefect", "server", "start"], host, chosen["prefect"], prefect_database
+        )
+        mlflow = Program.server_at(
+            ["cgan.cli", "ui", "--allow-remote"],
+            host,
+            chosen["mlflow"],
+            served if is_shared() or is_database(served) else "",
+        )
+        # `default` is the queue of what runs on a schedule.
+        own = worker.Worker(POOL, ("default", *worker.labels_here()), worker.runs_at_once() + 1)
+        programs = {"prefect": prefect, "worker": own.program(prefect.site)}
+        programs |= {"mlflow": mlflow} if served else {}
+        page = without_credentials(mlflow.site if served else clients)
+        tracking = clients or mlflow.site
+        environment = production.environment(prefect)
+        environment |= {STORE: tracking, "CGAN_MLFLOW_PAGE": page}
+        environment |= {BACKEND: served} if is_shared() else {}
+        environment |= {PREFECT_DATABASE: prefect_database} if prefect_database else {}
         production.supervise(programs, environment)
-        if databases.mlflow:
-            production.start_server("mlflow", "/health")
-        production.start_server("prefect", "/api/health")
-        worker.start(production, POOL, environment["PREFECT_API_URL"])
-        process = psutil.Process(production.running()["worker"])
-        told = "CGAN_WEBHOOK_URL" in process.environ()
+        if served:
+            production.start("mlflow", f"{mlflow.site}/health")
+        production.start("prefect", f"{prefect.site}/api/health")
+        production.start("worker")
+        notices = "CGAN_WEBHOOK_URL" in psutil.Process(production.running()["worker"]).environ()
         export = f"  (export MLFLOW_TRACKING_URI={without_credentials(tracking)})"
         lines = [
-            f"Prefect  {site}  (export PREFECT_API_URL={site}/api)",
-            f"MLflow   {without_credentials(mlflow_page)}{export if is_shared() else ''}",
+            f"Prefect  {prefect.site}  (export PREFECT_API_URL={prefect.site}/api)",
+            f"MLflow   {page}{export if is_shared() else ''}",
             f"worker   pool {POOL}; each run in a checkout in {home(root)}",
-            f"notices  {'to CGAN_WEBHOOK_URL' if told else NO_NOTICES}",
+            f"notices  {'to CGAN_WEBHOOK_URL' if notices else NO_NOTICES}",
             f"logs     {production.home}/*.log",
-            *_who_else(programs),
         ]
+        if not is_loopback(host):
+            there = socket.gethostname() if host in ANYWHERE else host
+            asks = "asks for a password" if os.environ.get(PASSWORD) else "asks for no password"
+            lines.append(
+                f"others   can reach Prefect by http://{there}:{prefect.port}: it {asks}, and runs what it "
+                "is told on the worker's machine. MLflow asks for no password: docs/security.md"
+            )
         if "nightly" not in production.deployments():
             lines.append("Nothing is deployed yet: make deploy")
         return lines
-
-
-def _programs(
-    production: Production, databases: Databases, ports: dict[str, int | None], host: str
-) -> dict[str, Program]:
-    known, running = production.known(), production.running()
-    programs = {}
-    commands = {"prefect": ["prefect", "server", "start"]}
-    if databases.mlflow:
-        commands["mlflow"] = ["cgan.cli", "ui", "--allow-remote"]
-    for name, command in commands.items():
-        # A server comes back where its worker looks for it.
-        before = known.get(name, Program([], host=host, port=PORTS[name]))
-        port = (not running and ports[name]) or before.port
-        command += ["--host", before.host, "--port", str(port)]
-        programs[name] = Program(
-            command, host=before.host, port=port, database=databases.shown(name)
-        )
-    # `default` is the queue of what runs on a schedule.
-    own = worker.Worker(POOL, ("default", *worker.labels_here()), worker.runs_at_once() + 1)
-    return {**programs, "worker": own.program(programs["prefect"].site)}
-
-
-def _who_else(programs: dict[str, Program]) -> list[str]:
-    """A line about machines that can reach the servers."""
-    prefect = programs["prefect"]
-    if is_loopback(prefect.host):
-        return []
-    host = socket.gethostname() if prefect.host in ANYWHERE else prefect.host
-    asks = "asks for a password" if os.environ.get(PASSWORD) else "asks nobody for a password"
-    return [
-        f"others   can reach Prefect by http://{host}:{prefect.port}: it {asks}, and runs what it is told on "
-        "the worker's machine. MLflow asks nobody for a password: docs/security.md"
-    ]
 
 
 def down(root: Path) -> list[str]:
@@ -131,15 +139,22 @@ def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
     """Register the deployments of the prefect.yaml of HEAD, for runs at that commit."""
     production = Production(root)
     with production.one_at_a_time():
-        elsewhere = os.environ.get("PREFECT_API_URL")
-        if elsewhere and "prefect" not in production.running():
-            raise CganError(
-                f"make deploy is for the servers of make up, which don't run here. For the server at "
-                f"{without_credentials(elsewhere)}: prefect deploy --all, see docs/elsewhere.md."
-            )
         site = production.url("prefect")
-        _register(production, crons)
-        _schedule(production)
+        with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
+            clone = Path(temporary) / "clone"
+            git.clone_at(root, "HEAD", clone)
+            environment = production.environment(Program(**production.known()["prefect"]))
+            command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+            run_in(clone, *command, environment={**environment, "PYTHONPATH": str(clone)})
+        deployments = production.deployments()
+        for name, cron in crons.items():
+            if cron:
+                schedule = {"schedule": {"cron": cron, "timezone": "UTC"}, "active": True}
+                path = f"/deployments/{deployments[name]['id']}"
+                production.api("PATCH", path, {"schedules": [schedule]})
+        with contextlib.suppress(CganError):  # it is there
+            limit = {"name": "gate", "limit": 1, "active": True}  # on whichever machine
+            production.api("POST", "/v2/concurrency_limits/", limit)
         commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
         lines = [f"Deployed {commit}."]
         if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():
@@ -148,36 +163,7 @@ def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
             for schedule in deployment["schedules"]:
                 what = schedule["schedule"].get("cron") or f"{schedule['schedule']}"
                 lines.append(f"{name}: {what}{' UTC' if schedule['active'] else ' UTC (paused)'}")
-        lines.append(f"{site}/deployments")
-        return lines
-
-
-def _register(production: Production, crons: dict[str, str | None]) -> None:
-    with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-        clone = Path(temporary) / "clone"
-        git.clone_at(production.root, "HEAD", clone)
-        file = read_yaml(clone / "prefect.yaml")
-        for deployment in file["deployments"]:
-            if cron := crons.get(deployment["name"]):
-                deployment["schedules"] = [{"cron": cron, "timezone": "UTC"}]
-        edited = Path(temporary) / "prefect.yaml"
-        write_text(edited, yaml.safe_dump(file))
-        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-        command += ["--prefect-file", str(edited)]
-        environment = production.environment(production.known()["prefect"])
-        environment["PYTHONPATH"] = str(clone)
-        run_in(clone, *command, environment=environment)
-    with contextlib.suppress(CganError):  # it is there
-        limit = {"name": "gate", "limit": 1, "active": True}  # on whichever machine
-        production.api("POST", "/v2/concurrency_limits/", limit)
-
-
-def _schedule(production: Production) -> None:
-    """Plan the next runs now, by names of ours. The server would do so within a minute, by its own."""
-    for name, deployment in production.deployments().items():
-        if name in CRONS:
-            production.api("POST", f"/deployments/{deployment['id']}/schedule", {})
-            name_slots(production.api, deployment["id"], name)
+        return [*lines, f"{site}/deployments"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -187,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for_up = commands.add_parser("up", help="start what does not run")
     for name, port in PORTS.items():
         for_up.add_argument(f"--{name}-port", type=int, help=f"default {port}")
-    for_up.add_argument("--host", default=LOOPBACK, help="where both servers listen")
+    for_up.add_argument("--host", help=f"where both servers listen; default {LOOPBACK}")
     for_up.add_argument("--allow-remote", action="store_true", help="others may reach --host")
     for_deploy = commands.add_parser("deploy", help="register the deployments")
     for name in CRONS:

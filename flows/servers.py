@@ -8,10 +8,9 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +45,7 @@ FOREIGN = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_HOM
 # The servers' only: a worker, and what it runs, knows no password of a database.
 PREFECT_DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"  # that Prefect's server asks for
-FORMER_NAME = "PREFECT_API_DATABASE_CONNECTION_URL"  # Prefect's own for it, until version 3
-SERVERS_ONLY = (BACKEND, PREFECT_DATABASE, FORMER_NAME)
+SERVERS_ONLY = (BACKEND, PREFECT_DATABASE)
 # The supervisor makes an absolute path of its socket's, which has 107 bytes at most: this one stays short.
 HERE = "/proc/self/cwd/" if Path("/proc/self/cwd").exists() else ""
 # No password: they are in the environment.
@@ -98,13 +96,15 @@ class Program:
     port: int | None = None
     database: str = ""  # of a server, unless it is its own sqlite file; without a password
 
+    @classmethod
+    def server_at(cls, command: list[str], host: str, port: int | None, database: str) -> Program:
+        command = [*command, "--host", host, "--port", str(port)]
+        return cls(command, host=host, port=port, database=without_credentials(database))
+
     @property
     def site(self) -> str:
         """Where a server is asked from this machine."""
         return site_of(self.host, self.port)
-
-    def __str__(self) -> str:
-        return f"`{shlex.join(self.command)}`, {self.server or self.database or 'SQLite'}"
 
 
 class Production:
@@ -124,13 +124,10 @@ class Production:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def known(self) -> dict[str, Program]:
+    def known(self) -> dict[str, dict[str, Any]]:
         """The programs of the last start, until `make down`."""
-        try:
-            state = json.loads((self.home / STATE).read_text(encoding="utf-8"))
-            return {name: Program(**program) for name, program in state.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            return {}
+        state = self.home / STATE
+        return json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {}
 
     def running(self) -> dict[str, int]:
         return running(self.root)
@@ -138,8 +135,12 @@ class Production:
     def url(self, name: str) -> str:
         """Raises CganError when that server does not run."""
         if name not in self.running():
-            raise CganError(f"the {name} server of this project does not run. Start it: make up.")
-        return self.known()[name].site
+            raise CganError(
+                f"the {name} server of this project does not run. Start it: make up. For a server elsewhere: "
+                "prefect deploy --all, see docs/elsewhere.md."
+            )
+        known = self.known()[name]
+        return site_of(known["host"], known["port"])
 
     def environment(self, prefect: Program) -> dict[str, str]:
         """Of every process here; `prefect`: the server, running or to be."""
@@ -172,27 +173,26 @@ class Production:
     def supervise(self, programs: dict[str, Program], environment: dict[str, str]) -> None:
         """Start the supervisor of these programs, and not yet them.
 
-        Raises CganError if it runs with others, if a server was on another database before, or if a port is
-        taken.
+        Raises CganError if a port is taken, or if others were started before and not ended by `make down`:
+        those may run, be known by other addresses, or have their data in another database.
         """
-        runs, known = False, self.known()
-        with contextlib.suppress(OSError), supervisor(self.root) as keeper:
-            runs = bool(keeper.getPID())
-        for name in known.keys() | (programs.keys() if runs else ()):
-            before, now = known.get(name), programs.get(name)
-            if (runs and before != now) or (before and now and before.database != now.database):
+        known, asked = self.known(), {name: asdict(each) for name, each in programs.items()}
+        for name in sorted(known.keys() | asked.keys()) if known else ():
+            before, now = known.get(name), asked.get(name)
+            if before != now:
                 raise CganError(
                     f"{name} was started otherwise than you ask for now. Then: {before or 'not at all'}. "
                     f"Now: {now or 'not at all'}. Ask for the same, or end the former: make down."
                 )
-        if runs:
+        with contextlib.suppress(OSError), supervisor(self.root) as keeper:
+            keeper.getPID()
             return
         for name, program in programs.items():
             if program.port:
                 require_free(program.host, program.port, f"{name.upper()}_PORT=")
         shutil.rmtree(self.work, ignore_errors=True)
         git.clone_at(self.root, "HEAD", self.work)
-        write_json(self.home / STATE, {name: asdict(each) for name, each in programs.items()})
+        write_json(self.home / STATE, asked)
         os.umask(mask := os.umask(0))  # the supervisor would have one of its own
         sections = [SUPERVISOR.format(mask)]
         for name, program in programs.items():
@@ -204,32 +204,29 @@ class Production:
         itself = [sys.executable, "-m", "supervisor.supervisord", "-c", "supervisord.conf"]
         run_in(self.home, *itself, environment=environment)
 
-    def start(self, name: str, answers: Callable[[], bool]) -> None:
-        """Start a program if it does not run, and wait until it answers. Raises CganError if it ends."""
+    def start(self, name: str, site: str = "") -> None:
+        """Start a program if it does not run. Wait until `site` answers, else until it has lived for a while.
+
+        Raises CganError if it ends.
+        """
         deadline = time.monotonic() + START_S
         with supervisor(self.root) as keeper:
             if keeper.getProcessInfo(name)["statename"] == "BACKOFF":
                 keeper.stopProcess(name)
             if not keeper.getProcessInfo(name)["pid"]:
                 keeper.startProcess(name, False)
-        while not answers():
+        while True:
             with supervisor(self.root) as keeper:
                 state = keeper.getProcessInfo(name)["statename"]
                 if state == "BACKOFF":
                     keeper.stopProcess(name)
+            if _answers(site) if site else state == "RUNNING":
+                return
             if state not in ("STARTING", "RUNNING") or time.monotonic() > deadline:
                 log = self.home / f"{name}.log"
                 words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
                 raise CganError("\n".join([f"{name} did not start. The end of {log}:", *words]))
             time.sleep(0.2)
-
-    def start_server(self, name: str, path: str) -> None:
-        def answers() -> bool:
-            with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"{self.known()[name].site}{path}", timeout=2).is_success
-            return False
-
-        self.start(name, answers)
 
     def stop(self) -> list[str]:
         """End all, and the supervisor. Returns what ran."""
@@ -257,67 +254,47 @@ class Production:
         return {entry["name"]: entry for entry in self.api("POST", "/deployments/filter", {})}
 
 
+def _answers(site: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(site, timeout=2).is_success
+    return False
+
+
 def ask_prefect(url: str, method: str, path: str, content: Any = None) -> Any:
     """What the API at `url` answers. Credentials as Prefect's own client takes them, from the environment.
 
     Raises CganError with the answer when it refuses, or gives none.
     """
     password = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get(PASSWORD, "")
-    user = password.partition(":")[::2]
     key = os.environ.get("PREFECT_API_KEY", "")
-    for wait_s in (0.5, 1, 2, 4, 0):
-        try:
-            answer = httpx.request(
-                method,
-                f"{url}{path}",
-                json=content,
-                timeout=30,
-                auth=user if any(user) else None,
-                headers={"Authorization": f"Bearer {key}"} if key else None,
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CganError(
-                f"Prefect at {without_credentials(url)} gives no answer ({error})."
-            ) from None
-        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-            break
-        time.sleep(wait_s)  # its database is busy
+    options: dict[str, Any] = {
+        "json": content,
+        "timeout": 30,
+        "auth": password.partition(":")[::2] if password else None,
+        "headers": {"Authorization": f"Bearer {key}"} if key else None,
+    }
     try:
-        return answer.raise_for_status().json() if answer.content else None
-    except (httpx.HTTPStatusError, ValueError):
-        raise CganError(
-            f"Prefect at {without_credentials(url)} answers {method} {path} with {answer.status_code}: "
-            f"{answer.text[:500]}"
-        ) from None
+        for wait_s in (0.5, 1, 2, 4, 0):
+            answer = httpx.request(method, f"{url}{path}", **options)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(wait_s)  # its database is busy
+        if answer.is_success:
+            return answer.json() if answer.content else None
+        found = f"{answer.status_code}: {answer.text[:500]}"
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        found = str(error)
+    raise CganError(f"Prefect at {without_credentials(url)}, {method} {path}: {found}")
 
 
 def fault(url: str, client: Any) -> str | None:
     """Why Prefect's own client cannot use the API at `url`, in its words; None where it can."""
     try:
         client.request("POST", "/work_pools/filter", json={"limit": 1}).raise_for_status().json()
-    except httpx.HTTPStatusError as error:
-        said = f"{error.response.status_code} {error.response.reason_phrase}"
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        said = f"{type(error).__name__}: {error}"[:300]
-    else:
-        return None
-    return (
-        f"Prefect's API at {without_credentials(url)} cannot be used ({said}). `make up` starts a server and "
-        "prints the PREFECT_API_URL to set."
-    )
-
-
-def end_temporary_server_with_us() -> None:
-    """A flow that dies by SIGKILL cannot end Prefect's temporary server. What does it then waits for the
-    end of a pipe that only we hold."""
-    from prefect.server.api.server import SubprocessASGIServer
-
-    if server := SubprocessASGIServer().server_process:
-        heard, _ = os.pipe()
-        command = ["sh", "-c", 'read -r _; kill "$0" 2> /dev/null', str(server.pid)]
-        quiet = subprocess.DEVNULL
-        waiting = subprocess.Popen(
-            command, stdin=heard, stdout=quiet, stderr=quiet, start_new_session=True
+        status = getattr(error, "response", "")
+        return (
+            f"Prefect's API at {without_credentials(url)} cannot be used ({type(error).__name__}: "
+            f"{status or str(error)[:300]}). `make up` starts a server and prints the PREFECT_API_URL to set."
         )
-        waiting.returncode = 0  # it outlives us: nobody is to be warned of that
-        os.close(heard)
+    return None

@@ -11,7 +11,6 @@ one of its labels, which are work queues of the pool, each in a checkout of its 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import os
 import secrets
@@ -20,7 +19,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -45,16 +43,15 @@ from cgan.store.address import (
 from cgan.store.database import require_database
 from flows import remote
 from flows.checkout import SOURCE, sole_holder
-from flows.names import Api
 from flows.servers import POOL, SERVERS_ONLY, Production, Program, ask_prefect, top_folder
 
 LABELS = ("default", "cpu", "cuda")
-CLOUD = "/workspaces/"  # in the address of Prefect Cloud's API, and of no other
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
 ON = ("PENDING", "RUNNING", "CANCELLING")  # states of a run that may be at work
 ENDED = ("COMPLETED", "FAILED")
 WORKER = "prefect.worker.name"  # Prefect's label of a run
 CUT_OFF_SINCE = timedelta(days=14)
+Api = Callable[[str, str, Any], Any]  # asks Prefect: method, path and content → answer
 BURIED = "Its worker was killed, and its process is gone."
 WENT_BY = "No worker was there in time, and a later slot is run."
 AGAIN = "It was cut off with its worker; the new worker takes it up."
@@ -91,21 +88,6 @@ def labels_here() -> tuple[str, ...]:
 def runs_at_once() -> int:
     """How many trainings this machine's cores are enough for."""
     return max(1, (os.cpu_count() or 1) // THREADS_OF_A_TRAINING)
-
-
-def start(production: Production, name: str, api_url: str) -> None:
-    """Start the worker, and wait until the pool knows it."""
-
-    def heartbeat() -> str | None:
-        with contextlib.suppress(CganError):  # no such pool yet: the worker makes it
-            for each in ask_prefect(api_url, "POST", f"/work_pools/{POOL}/workers/filter", {}):
-                if each["name"] == name:
-                    return str(each["last_heartbeat_time"])
-        return None
-
-    # Of one that was killed, or that runs: it looks alive.
-    former = None if "worker" in production.running() else heartbeat()
-    production.start("worker", lambda: heartbeat() not in (None, former))
 
 
 def take_up(api: Api, name: str, source: Path) -> None:
@@ -153,9 +135,6 @@ def _set_state(api: Api, run: dict[str, Any], **state: Any) -> None:
     api("POST", f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
 
 
-# -- Joining a pool elsewhere -------------------------------------------------------------------------
-
-
 def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
     """Check that all is there that a run needs, and start this machine's worker if it does not run."""
     production = Production(root)
@@ -163,11 +142,11 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
         labels = tuple(labels or labels_here())
         worker = Worker(_name(production, labels), labels, runs or runs_at_once())
         require(root)
-        url, store = _api_url(), store_uri(root)
+        url, store = api_url(), store_uri(root)
         shown = without_credentials(store)
         ours = {**production.settings(url), STORE: store, "CGAN_MLFLOW_PAGE": shown}
         production.supervise({"worker": worker.program(url)}, {**os.environ, **ours})
-        start(production, worker.name, url)
+        production.start("worker")
         return [
             f"worker   {worker.name}, in the pool {POOL} of {without_credentials(url)}",
             f"takes    runs for {' and '.join(worker.labels)}, {worker.runs} at once",
@@ -192,48 +171,41 @@ def _name(production: Production, labels: Sequence[str]) -> str:
 
 def require(root: Path) -> None:
     """Raises CganError that names each of Prefect, MLflow, the DVC remote and git that gives no answer."""
-    checks: dict[str, Callable[[], str | None]] = {
-        "Prefect": _fault_of_prefect,
-        "MLflow": lambda: _fault_of_mlflow(root),
-        "DVC remote": _fault_of_remote,
-        "git": lambda: _fault_of_origin(root),
+    checks: dict[str, Callable[[], Any]] = {
+        "Prefect": lambda: ask_prefect(api_url(), "POST", "/work_pools/filter", {"limit": 1}),
+        "MLflow": lambda: require_store(root),
+        "DVC remote": remote.check,
+        # Runs fetch their commit from there, and leave branches with their results.
+        "git": lambda: git.git_remote("ls-remote", "--exit-code", "origin", "HEAD", folder=root),
     }
     faults = []
     for what, check in checks.items():
         try:
-            fault = check()
-        except CganError as error:
-            fault = str(error)
-        if fault:
-            faults.append(f"  {what}: {fault}")
+            check()
+        except Exception as error:  # a store's client raises anything
+            own = isinstance(error, CganError)
+            faults.append(f"  {what}: {error if own else reason_of(error)}")
     if faults:
         raise CganError("this machine cannot join yet:\n" + "\n".join(faults))
 
 
-def _api_url() -> str:
-    """Of a server, the address of its pages will do."""
+def api_url() -> str:
+    """Of a server, the address of its pages will do. Raises CganError where none is set."""
     url = os.environ.get("PREFECT_API_URL", "").strip().rstrip("/")
-    return url if not url or "/api/" in f"{url}/" else f"{url}/api"
+    if not url:
+        raise CganError(
+            "PREFECT_API_URL is not set. `make up` on the machine of the server says it, e.g. "
+            "http://host:4200/api."
+        )
+    return url if "/api/" in f"{url}/" else f"{url}/api"
 
 
-def _fault_of_prefect() -> str | None:
-    if not (url := _api_url()):
-        return "PREFECT_API_URL is not set. `make up` on the machine of the server says it, e.g. http://host:4200/api."
-    if CLOUD in url:  # always of today's version; is the key accepted?
-        ask_prefect(url, "POST", "/work_pools/filter", {"limit": 1})
-        return None
-    theirs = str(ask_prefect(url, "GET", "/admin/version"))
-    ours = version("prefect")
-    if theirs.split(".")[0] != ours.split(".")[0]:
-        return f"the server is Prefect {theirs}, this environment has {ours}: install the same major version."
-    return None
-
-
-def _fault_of_mlflow(root: Path) -> str | None:
+def require_store(root: Path) -> None:
+    """Raises CganError where runs of this machine cannot be recorded with their files, else whatever MLflow
+    raises."""
     uri = store_uri(root)
-    shown = without_credentials(uri)
     if uri.startswith(SQLITE):
-        return (
+        raise CganError(
             f"{STORE} is not set, or names a file of this machine. Set it to the server's address, e.g. "
             "http://host:5000."
         )
@@ -242,36 +214,16 @@ def _fault_of_mlflow(root: Path) -> str | None:
     with environment_set(client_settings()):
         from mlflow import MlflowClient
 
-        try:
-            found = MlflowClient(uri).get_experiment_by_name(experiment)
-        except Exception as error:  # whatever a store's client raises
-            return f"{shown} gives no answer ({reason_of(error)})."
+        found = MlflowClient(uri).get_experiment_by_name(experiment)
     files = found.artifact_location if found else is_database(uri) and artifact_root(uri, root)
     if files and urlsplit(files).scheme in ("", "file"):
-        return (
-            f"the experiment `{experiment}` of {shown} keeps its files in {files}, a folder of one machine. "
-            f"Set {STORE} to an MLflow server, and give `tracking.experiment` in params.yaml a new name: the "
-            "files of a new experiment go through the server (docs/workers.md)."
+        raise CganError(
+            f"the experiment `{experiment}` of {without_credentials(uri)} keeps its files in {files}, a "
+            f"folder of one machine. Set {STORE} to an MLflow server, and give `tracking.experiment` in "
+            "params.yaml a new name: the files of a new experiment go through the server (docs/workers.md)."
         )
     if found:
         require_files(uri, found)
-    return None
-
-
-def _fault_of_remote() -> str | None:
-    found = remote.default_remote()
-    if not found:
-        return "there is none. Set one: `dvc remote add --default storage ssh://host/folder`."
-    return remote.check(found)
-
-
-def _fault_of_origin(root: Path) -> str | None:
-    """Runs fetch their commit from there, and leave branches with their results."""
-    try:
-        git.git_remote("ls-remote", "--exit-code", "origin", "HEAD", folder=root)
-    except git.GitError as error:
-        return f"the remote `origin` of {root} does not answer: {error}"
-    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

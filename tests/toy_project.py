@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from flows.dvc import Outcome, Relay, Repro, read_stages
 
 TOY = '''
 """A stage: says some lines, writes its outputs. The environment makes it slow or fail."""
@@ -74,13 +77,6 @@ if verdict == "drifted":
 '''
 DVC_YAML = """
 stages:
-  evaluate:
-    desc: The last one stands first, as order in the file means nothing
-    cmd: python toy.py evaluate reports/metrics.json samples/grid.png
-    deps: [models/generator.safetensors]
-    params: [evaluate]
-    outs: [samples/grid.png]
-    metrics: [reports/metrics.json]
   download:
     desc: The CSV
     cmd: python toy.py download data/raw/train.csv
@@ -93,6 +89,13 @@ stages:
     deps: [data/raw/train.csv]
     params: [train]
     outs: [models/generator.safetensors]
+  evaluate:
+    desc: The numbers
+    cmd: python toy.py evaluate reports/metrics.json samples/grid.png
+    deps: [models/generator.safetensors]
+    params: [evaluate]
+    outs: [samples/grid.png]
+    metrics: [reports/metrics.json]
 """
 
 
@@ -129,3 +132,24 @@ def repo(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     # DVC finds `python` for the stages by PATH: the flow has to put its own in front.
     monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
     return folder
+
+
+def quiet(_: str) -> None: ...
+
+
+def repro_stage(
+    name: str, relay: Relay = quiet, *, force: bool = False, pull: bool = False
+) -> Outcome:
+    """What DVC did with a stage in the working directory."""
+    with contextlib.closing(Repro([name], pull=pull)) as repro:
+        return repro.stage(name, relay, force=force)
+
+
+def run_all(pull: bool = False) -> list[Outcome]:
+    return [repro_stage(stage.name, pull=pull) for stage in read_stages()]
+
+
+def attempts() -> list[str]:
+    """The stages whose command started in the working directory, in order."""
+    log = Path("attempts.log")
+    return [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []

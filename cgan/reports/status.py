@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from cgan import git
@@ -23,22 +22,21 @@ from cgan.files import read_json
 from cgan.params.reading import load_params
 from cgan.project import CSV_SOURCE
 from cgan.quality.table import METRICS
-from cgan.registry.client import Registry, open_registry
-from cgan.registry.history import CHAMPION, REEVALUATION, SINCE, SUMMARY, WHO, WHY, Version
-from cgan.reports.status_sources import ask_prefect, line, mlflow_site, services, when
+from cgan.registry.client import open_registry
+from cgan.registry.history import CHAMPION, REEVALUATION, SUMMARY
+from cgan.reports.status_sources import line, mlflow_site, prefect, services, when
 from cgan.run.records import count_waiting, waiting
 from cgan.store.address import experiment_name, reason_of
 from cgan.store.pages import run_page
 
-PLAIN_WIDTH = 110
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
 COLOURS = {
     "green": r"(?i)\b(promoted|passed|healthy|completed|finished|online|runs)\b",
     "bold red": r"(?i)\b(blocked|drifted|degraded|failed|crashed|killed|offline|not run|paused|unknown)\b",
-    "dim": r"`[^`]*`| · ",
 }
+WIDTH = 15  # of the names of rows
 
-Said = Iterator[tuple[str, str]]  # the row's name, at its first line only; a line
+Rows = Iterator[tuple[str, str]]  # a row's name, at its first line only; a line
 
 
 def status(root: Path, console: Console) -> None:
@@ -47,35 +45,30 @@ def status(root: Path, console: Console) -> None:
         raise CganError(
             f"{root} is no cgan project: there is no dvc.yaml. Go to the project's top folder first."
         )
-    screen = Table.grid(padding=(0, 2))
-    screen.add_column(style="bold cyan", no_wrap=True)
-    screen.add_column(overflow="fold")  # an address that is cut leads nowhere
     for name, ask in ROWS.items():
         try:
-            for row, text in ask(root):
-                screen.add_row(row, _shown(text))
+            for row, words in ask(root):
+                _print(console, row, words)
         except Exception as error:  # a store's client raises anything; a file may have any shape
             own = isinstance(error, CganError)
             why = str(error) if own else f"{type(error).__name__}: {reason_of(error)}"
-            screen.add_row(name, _shown(f"unknown: {why}"))
-    console.print(screen)
+            _print(console, name, f"unknown: {why}")
 
 
 def make_console() -> Console:
-    """The terminal's; a wide one without colours where output goes into a pipe."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+    return Console(highlight=False)
 
 
-def _shown(text: str) -> Text:
-    """With states in colour; foreign text without what a terminal would obey."""
-    shown = Text("".join(letter if letter.isprintable() else " " for letter in text).strip())
-    for style, words in COLOURS.items():
-        shown.highlight_regex(words, style)
-    return shown
+def _print(console: Console, row: str, words: str) -> None:
+    """A line that is not broken, for it may hold an address; foreign text without what a terminal would
+    obey."""
+    shown = Text("".join(letter if letter.isprintable() else " " for letter in words).strip())
+    for style, states in COLOURS.items():
+        shown.highlight_regex(states, style)
+    console.print(Text(row.ljust(WIDTH), "bold cyan").append(shown), soft_wrap=True)
 
 
-def _project(root: Path) -> Said:
+def _project(root: Path) -> Rows:
     place = "not in git"
     with contextlib.suppress(git.GitError):
         source = git.source(root)
@@ -84,23 +77,28 @@ def _project(root: Path) -> Said:
     yield "Project", line(place, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", root)
 
 
-def _store(root: Path) -> Said:
+def _store(root: Path) -> Rows:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     params, site = load_params(root / "params.yaml"), mlflow_site(root)
     name = experiment_name(params.tracking.experiment)
     with open_registry(params.gate.model) as registry:
-        versions = registry.versions()
-        champions = [version for version in versions if CHAMPION in version.aliases]
-        for champion in champions:
-            yield from _champion(registry, champion)
-        if not champions:
+        client, versions = registry.client, registry.versions()
+        champion = next((each for each in versions if CHAMPION in each.aliases), None)
+        if champion:
+            tags, run = champion.tags, client.get_run(champion.run_id)
+            yield "Champion", line(champion.reign or f"version {champion.number}", _started(run))
+            yield "", _numbers(run)
+            drift = [tags.get(REEVALUATION + key, "") for key in ("verdict", "time", "summary")]
+            told = line(drift[0], when(drift[1]), drift[2])
+            yield "Drift", told or "never checked: `cgan reevaluate`"
+        else:
             yield "Champion", "none yet: `cgan gate` makes the first"
         for version in versions[:1]:
             words = version.verdict or "not judged yet: `cgan gate`"
             yield "Verdict", line(f"version {version.number}", words, version.tags.get(SUMMARY))
-        experiment = registry.client.get_experiment_by_name(name)
+        experiment = client.get_experiment_by_name(name)
         ids = [experiment.experiment_id] if experiment else []
-        runs = registry.client.search_runs(ids, TRAINING, max_results=1) if ids else []
+        runs = client.search_runs(ids, TRAINING, max_results=1) if ids else []
         if not runs:
             yield "Last training", "none in MLflow yet: `make repro` trains"
         for run in runs:
@@ -113,18 +111,6 @@ def _store(root: Path) -> Said:
             yield "", page if site else f"run {run_id}: `make ui` shows it"
             if run_id not in [version.run_id for version in versions]:
                 yield "", "not judged yet: `cgan gate`"
-
-
-def _champion(registry: Registry, champion: Version) -> Said:
-    run = registry.client.get_run(champion.run_id)
-    tags = champion.tags
-    since = f"since {when(tags[SINCE])}" if SINCE in tags else ""
-    yield "Champion", line(f"version {champion.number}", since, _started(run))
-    yield "", _numbers(run)
-    if WHY in tags:
-        yield "", f"by {tags[WHO]}: {tags[WHY]}"
-    drift = [tags.get(REEVALUATION + key, "") for key in ("verdict", "time", "summary")]
-    yield "Drift", line(drift[0], when(drift[1]), drift[2]) or "never checked: `cgan reevaluate`"
 
 
 def _started(run: Any) -> str:
@@ -142,7 +128,7 @@ def _numbers(run: Any) -> str:
     return line(*numbers) or "not evaluated yet: `dvc repro` does it"
 
 
-def _data(root: Path) -> Said:
+def _data(root: Path) -> Rows:
     if not (root / CSV_SOURCE).exists():
         yield "Data", "not fetched yet: `make repro`"
         return
@@ -151,13 +137,13 @@ def _data(root: Path) -> Said:
     yield "Data", line(what, f"sha256 {data['sha256'][:12]}")
 
 
-def _waiting(root: Path) -> Said:
+def _waiting(root: Path) -> Rows:
     counts = [count_waiting(folder) for folder in waiting(root)]
     words = f"records: {sum(counts):,}, of runs: {len(counts)}; `cgan track flush` delivers them"
     yield "Waiting", words if counts else "nothing: all records are in MLflow"
 
 
-def _services(root: Path) -> Said:
+def _services(root: Path) -> Rows:
     found = services(root)
     for name in ("prefect", "mlflow", "worker"):
         if name in found:
@@ -168,11 +154,11 @@ def _services(root: Path) -> Said:
         yield "Services", "none runs: `make up` starts Prefect, a worker and MLflow"
 
 
-ROWS: dict[str, Callable[[Path], Said]] = {
+ROWS: dict[str, Callable[[Path], Rows]] = {
     "Project": _project,
     "Champion": _store,
     "Data": _data,
     "Waiting": _waiting,
     "Services": _services,
-    "Scheduled": lambda root: (("Scheduled", text) for text in ask_prefect(root)),
+    "Scheduled": lambda root: (("Scheduled", words) for words in prefect(root)),
 }

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 import os
 import time
-import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,61 +41,57 @@ def when(moment: float | str) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%d %b %H:%M} UTC ({relative})"
 
 
-def ask_prefect(root: Path) -> Iterator[str]:
+def prefect(root: Path) -> Iterator[str]:
     """The last scheduled run, the next one, whether the pool is paused, its workers."""
-    server = services(root).get("prefect")
-    url = os.environ.get("PREFECT_API_URL") or (f"{server}/api" if server else "")
+    url = os.environ.get("PREFECT_API_URL") or services(root).get("prefect", "")
     if not url:
         yield "Prefect does not run here: `make up` starts it"
         return
-    shown = without_credentials(url)
-    try:
-        began = {"start_time": {"is_null_": False}}
-        runs = _filter(url, "flow_runs", began, sort="START_TIME_DESC", limit=ASKED_RUNS)
-        # One that was cancelled before it began tells nothing: another was on.
-        for run in [run for run in runs if run.get("run_count", 1)][:1]:
-            state = run["state"]
-            yield line(run["name"], state["name"], when(run["start_time"]))
-            if state["type"] != "COMPLETED" and state.get("message"):
-                yield state["message"][:160]
-        waits = {"state": {"type": {"any_": ["SCHEDULED"]}}}
-        following = _filter(url, "flow_runs", waits, sort="EXPECTED_START_TIME_ASC", limit=1)
-        for run in following:
-            deployment = {"id": {"any_": [run["deployment_id"]]}}
-            names = [known["name"] for known in _filter(url, "deployments", deployment)]
-            yield line(f"next: {', '.join(names)}", when(run["expected_start_time"]))
-        if not following:
-            yield "nothing is scheduled: `make deploy`"
-        pools = _filter(url, "work_pools", {"name": {"any_": [POOL]}})
-        if any(pool["is_paused"] for pool in pools):
-            resume = f"PREFECT_API_URL={shown} prefect work-pool resume {POOL}"
-            yield f"the pool is paused, no run starts: `{resume}`"
-        for worker in _filter(url, f"work_pools/{POOL}/workers", {}) if pools else ():
-            seen = when(worker["last_heartbeat_time"])
-            yield line(f"worker {worker['name']}", worker["status"].lower(), seen)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(error, json.JSONDecodeError):
-            reason = "something else answers there: PREFECT_API_URL ends in /api"
-        elif getattr(error, "code", 0) == 401:
-            reason = "it wants PREFECT_API_AUTH_STRING, or another"
-        yield f"Prefect at {shown} gives no answer ({reason})"
+    url = url.rstrip("/") if "/api" in url else f"{url.rstrip('/')}/api"
+    began = {"start_time": {"is_null_": False}}
+    runs = _filter(url, "flow_runs", began, sort="START_TIME_DESC", limit=ASKED_RUNS)
+    # One that was cancelled before it began tells nothing: another was on.
+    for run in [run for run in runs if run.get("run_count", 1)][:1]:
+        state = run["state"]
+        yield line(run["name"], state["name"], when(run["start_time"]))
+        if state["type"] != "COMPLETED" and state.get("message"):
+            yield state["message"][:160]
+    waits = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+    following = _filter(url, "flow_runs", waits, sort="EXPECTED_START_TIME_ASC", limit=1)
+    for run in following:
+        deployment = {"id": {"any_": [run["deployment_id"]]}}
+        names = [known["name"] for known in _filter(url, "deployments", deployment)]
+        yield line(f"next: {', '.join(names)}", when(run["expected_start_time"]))
+    if not following:
+        yield "nothing is scheduled: `make deploy`"
+    pools = _filter(url, "work_pools", {"name": {"any_": [POOL]}})
+    if any(pool["is_paused"] for pool in pools):
+        resume = f"PREFECT_API_URL={without_credentials(url)} prefect work-pool resume {POOL}"
+        yield f"the pool is paused, no run starts: `{resume}`"
+    for worker in _filter(url, f"work_pools/{POOL}/workers", {}) if pools else ():
+        seen = when(worker["last_heartbeat_time"])
+        yield line(f"worker {worker['name']}", worker["status"].lower(), seen)
 
 
 def _filter(url: str, what: str, wanted: Json, **more: object) -> list[Json]:
     """Prefect's objects of this kind."""
-    if not url.startswith(("http://", "https://")):  # urlopen also opens files
-        raise ValueError("not an http address")
-    headers = {"Content-Type": "application/json"}
-    server_s = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")  # where `make up` was typed
-    if key := os.environ.get("PREFECT_API_KEY"):
-        headers["Authorization"] = f"Bearer {key}"
-    elif user := os.environ.get("PREFECT_API_AUTH_STRING") or server_s:
-        headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
-    question = json.dumps({what.rpartition("/")[2]: wanted, **more}).encode()
-    request = urllib.request.Request(f"{url}/{what}/filter", question, headers)
-    with urllib.request.urlopen(request, timeout=PREFECT_S) as answer:  # nosec B310
-        return list(json.load(answer))
+    import httpx
+
+    key = os.environ.get("PREFECT_API_KEY")
+    server_s = os.environ.get("PREFECT_SERVER_API_AUTH_STRING", "")  # where `make up` was typed
+    user = (os.environ.get("PREFECT_API_AUTH_STRING") or server_s).partition(":")[::2]
+    try:
+        answer = httpx.post(
+            f"{url}/{what}/filter",
+            json={what.rpartition("/")[2]: wanted, **more},
+            headers={"Authorization": f"Bearer {key}"} if key else None,
+            auth=user if any(user) and not key else None,
+            timeout=PREFECT_S,
+        )
+        return list(answer.raise_for_status().json())
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        said = getattr(error, "response", "") or f"{type(error).__name__}: {error}"
+        raise CganError(f"Prefect at {without_credentials(url)} gives no answer ({said})") from None
 
 
 def mlflow_site(root: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from test_production import project as project
 from cgan.errors import CganError
 from cgan.processes import STATE
 from cgan.store.address import store_uri
-from flows import databases, worker
 from flows import production as services
-from flows.databases import Databases, databases_of
+from flows import worker
+from flows.production import databases_of
 from flows.servers import Production, Program
 
 MLFLOW, PREFECT = "MLFLOW_BACKEND_STORE_URI", "PREFECT_SERVER_DATABASE_CONNECTION_URL"
@@ -39,7 +38,7 @@ quiet = pytest.mark.filterwarnings(
 
 @pytest.fixture
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(databases, "require_database", lambda *_: None)
+    monkeypatch.setattr(services, "require_database", lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -64,25 +63,20 @@ def test_what_mlflow_s_server_serves_and_what_clients_are_told(
 ) -> None:
     monkeypatch.setenv(MLFLOW, backend)
     monkeypatch.setenv(TRACKING, tracking)
-    found = databases_of(project)
-    assert found == Databases(served.format(project), "", clients.format(project))
-    assert found.settings == ({MLFLOW: served} if backend else {})
+    assert databases_of(project) == (served.format(project), "", clients.format(project))
 
 
 def test_a_plain_address_gets_the_driver_of_each_server(
     project: Path, unasked: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(MLFLOW, "postgresql://me:secret@db/runs")
-    for name in (PREFECT, "PREFECT_API_DATABASE_CONNECTION_URL"):
-        monkeypatch.setenv(name, "postgres://me:secret@db/flows?sslmode=require")
-        found = databases_of(project)
-        monkeypatch.delenv(name)
-        assert found.settings == {
-            MLFLOW: "postgresql+psycopg2://me:secret@db/runs",
-            PREFECT: "postgresql+asyncpg://me:secret@db/flows?ssl=require",
-        }
-        assert found.shown("prefect") == "postgresql+asyncpg://me@db/flows?ssl=require"
-        assert found.shown("mlflow") == "postgresql+psycopg2://me@db/runs"
+    monkeypatch.setenv(PREFECT, "postgres://me:secret@db/flows?sslmode=require")
+    assert databases_of(project)[:2] == (
+        "postgresql+psycopg2://me:secret@db/runs",
+        "postgresql+asyncpg://me:secret@db/flows?ssl=require",
+    )
+    shown = Program.server_at([], "127.0.0.1", 1, databases_of(project)[1]).database
+    assert shown == "postgresql+asyncpg://me@db/flows?ssl=require"
 
 
 @pytest.mark.parametrize("variable", [MLFLOW, PREFECT])
@@ -106,16 +100,10 @@ def test_up_for_others_has_to_be_meant(project: Path, capsys: pytest.CaptureFixt
     assert not Production(project).home.exists()
 
 
-def test_who_else_reaches_the_servers_is_told(
+def test_who_asks_a_server_with_a_password_says_it_too(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert services._who_else({"prefect": Program([], port=4200)}) == []
-    open_to_all = Program([], host="0.0.0.0", port=4200)
-    [line] = services._who_else({"prefect": open_to_all})
-    assert f"by http://{socket.gethostname()}:4200: it asks nobody for a password" in line
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:secret")
-    [line] = services._who_else({"prefect": open_to_all})
-    assert "it asks for a password" in line and "secret" not in line
     environment = Production(project).environment(Program([], host="10.0.0.1", port=4200))
     assert environment["PREFECT_API_AUTH_STRING"] == "me:secret"
     assert environment["PREFECT_API_URL"] == "http://10.0.0.1:4200/api"
@@ -128,15 +116,16 @@ def test_a_worker_makes_no_experiment_whose_files_lie_on_its_own_disk(
 ) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.setenv(TRACKING, postgres.uri(postgres.create()))
-    fault = worker._fault_of_mlflow(tmp_path)
-    assert fault and "a folder of one machine" in fault and PASSWORD[:4] not in fault
+    with pytest.raises(CganError, match="a folder of one machine") as refused:
+        worker.require_store(tmp_path)
+    assert PASSWORD[:4] not in str(refused.value)
     monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "s3://bucket/runs")
-    assert worker._fault_of_mlflow(tmp_path) is None
+    worker.require_store(tmp_path)
     MlflowClient(store_uri(tmp_path)).create_experiment("cgan", "mlflow-artifacts:/1")
     with pytest.raises(
         CganError, match=r"go through MLflow's server: set MLFLOW_TRACKING_URI to its"
     ):
-        worker._fault_of_mlflow(tmp_path)
+        worker.require_store(tmp_path)
 
 
 @pytest.mark.slow

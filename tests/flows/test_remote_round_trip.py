@@ -17,17 +17,15 @@ import yaml
 from conftest import ROOT, TINY
 from object_store import ACCESS_KEY, SECRET_KEY
 from synthetic import make_images, write_csv
+from toy_project import run_all
 
+from cgan.errors import CganError
 from flows import remote
-from flows.dvc import Outcome, read_stages, repro_stage
+from flows.dvc import Outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 CSV = Path("data/digits.csv")
-
-
-def quiet(_: str) -> None:
-    pass
 
 
 def run(*command: str | Path, folder: Path | None = None) -> str:
@@ -80,8 +78,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dvc("add", "--quiet", CSV)
         git("add", "--all")
         git("commit", "--quiet", "--message", "the project")
-        for stage in read_stages():
-            assert repro_stage(stage.name, quiet) is Outcome.RAN
+        assert set(run_all()) == {Outcome.RAN}
     return folder
 
 
@@ -106,9 +103,10 @@ def remote_on_s3(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def told() -> str:
-    found = remote.default_remote()
-    assert found
-    return (remote.check(found) or "it answers").removeprefix(f"{found.url} cannot be used: ")
+    try:
+        return remote.check()
+    except CganError as error:
+        return str(error)
 
 
 def see_faults_of_s3(patch: pytest.MonkeyPatch) -> None:
@@ -116,15 +114,15 @@ def see_faults_of_s3(patch: pytest.MonkeyPatch) -> None:
     assert "Unable to locate credentials" in told()
     patch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     patch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    assert told() != "it answers"
+    assert "cannot be used" in told()
     patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    assert told() != "it answers"
+    assert "cannot be used" in told()
     object_store.make_bucket(os.environ["AWS_ENDPOINT_URL"], "cgan")
     with patch.context() as guest:
         guest.setenv("AWS_ACCESS_KEY_ID", "team:guest")
         guest.setenv("AWS_SECRET_ACCESS_KEY", "guest")
-        assert told() != "it answers"
-    assert told() == "it answers"
+        assert "cannot be used" in told()
+    assert "answers" in told()
 
 
 @pytest.mark.parametrize("kind", ["ssh", "s3"])
@@ -143,8 +141,8 @@ def test_a_run_on_one_machine_is_pulled_on_another_where_nothing_is_trained(
         git("push", "--quiet", "origin", "main")
         if kind == "s3":
             see_faults_of_s3(monkeypatch)
-        assert told() == "it answers"
-        assert " files pushed to " in remote.push(quiet)
+        assert "answers" in told()
+        assert "files pushed" in remote.push()
         remote.publish("runs/first", "a run")
         made = {path: path.read_bytes() for path in map(Path, outputs()) if path.is_file()}
         assert (
@@ -167,8 +165,7 @@ def test_a_run_on_one_machine_is_pulled_on_another_where_nothing_is_trained(
         monkeypatch.chdir(tmp_path / "worker")
         assert not Path("dvc.lock").exists()
         dvc("pull", f"{CSV}.dvc")
-        for stage in read_stages():
-            assert repro_stage(stage.name, quiet, pull=True) is Outcome.RESTORED
+        assert set(run_all(pull=True)) == {Outcome.RESTORED}
         assert {path: path.read_bytes() for path in made} == made
 
         assert secrets_in(tmp_path / "machine") == []
