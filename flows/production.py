@@ -92,8 +92,9 @@ def up(
             served if is_shared() or is_database(served) else "",
         )
         # `default` is the queue of what runs on a schedule.
-        own = worker.Worker(POOL, ("default", *worker.labels_here()), worker.runs_at_once() + 1)
-        programs = {"prefect": prefect, "worker": own.program(prefect.site)}
+        labels, runs = ("default", *worker.labels_here()), worker.runs_at_once() + 1
+        own = worker.program(POOL, labels, runs, prefect.site)
+        programs = {"prefect": prefect, "worker": own}
         programs |= {"mlflow": mlflow} if served else {}
         page = without_credentials(mlflow.site if served else clients)
         tracking = clients or mlflow.site
