@@ -27,6 +27,7 @@ import psutil
 from cgan import git
 from cgan.errors import CganError
 from cgan.project import home
+from cgan.reports.status_sources import PASSWORD, POOL
 from cgan.store.address import (
     BACKEND,
     STORE,
@@ -42,7 +43,7 @@ from cgan.store.database import require_database
 from cgan.store.server import ANYWHERE, LOOPBACK, is_loopback, require_meant
 from flows import worker
 from flows.checkout import run_in
-from flows.servers import PASSWORD, POOL, PREFECT_DATABASE, Production, Program, top_folder
+from flows.servers import PREFECT_DATABASE, Production, Program, top_folder
 
 PORTS = {"prefect": 4200, "mlflow": 5000}
 CRONS = ("nightly", "weekly")  # the deployments on a schedule

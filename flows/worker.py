@@ -26,6 +26,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import write_text
 from cgan.params.reading import load_params
+from cgan.reports.status_sources import POOL, ask_prefect
 from cgan.store.address import (
     SQLITE,
     STORE,
@@ -42,7 +43,7 @@ from cgan.store.address import (
 from cgan.store.database import require_database
 from flows import remote
 from flows.checkout import SOURCE, sole_holder
-from flows.servers import POOL, SERVERS_ONLY, Production, Program, ask_prefect, top_folder
+from flows.servers import SERVERS_ONLY, Production, Program, top_folder
 
 LABELS = ("default", "cpu", "cuda")
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
