@@ -269,9 +269,11 @@ def fault(url: str, client: Any) -> str | None:
     try:
         client.request("POST", "/work_pools/filter", json={"limit": 1}).raise_for_status().json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        status = getattr(error, "response", "")
+        found = f"{type(error).__name__}: {error}"[:300]
+        if isinstance(error, httpx.HTTPStatusError):
+            found = f"{error.response.status_code} {error.response.reason_phrase}"
         return (
-            f"Prefect's API at {without_credentials(url)} cannot be used ({type(error).__name__}: "
-            f"{status or str(error)[:300]}). `make up` starts a server and prints the PREFECT_API_URL to set."
+            f"Prefect's API at {without_credentials(url)} cannot be used ({found}). `make up` starts a "
+            "server and prints the PREFECT_API_URL to set."
         )
     return None

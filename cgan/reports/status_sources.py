@@ -103,12 +103,13 @@ def ask_prefect(
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 break
             time.sleep(wait_s)  # its database is busy
-        if answer.is_success:
-            return answer.json() if answer.content else None
-        found = f"{answer.status_code}: {answer.text[:500]}"
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        found = str(error)
-    raise CganError(f"Prefect at {without_credentials(url)}, {method} {path}: {found}")
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+    except (httpx.HTTPStatusError, ValueError):
+        found = f"answers {method} {path} with {answer.status_code}: {answer.text[:500]}"
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        found = f"gives no answer ({error})"
+    raise CganError(f"Prefect at {without_credentials(url)} {found}")
 
 
 def mlflow_site(root: Path) -> str:

@@ -201,7 +201,7 @@ def test_a_worker_knows_no_password_of_a_database(
         monkeypatch.setenv(name, "postgresql://me:hunter2@host/runs")
     monkeypatch.setenv("CGAN_SOURCE", str(project))
     monkeypatch.setenv("PREFECT_API_URL", "http://host/api")
-    worker.main(["run", "me (cpu)", "--limit", "2", "--work-queue", "cpu"])
+    worker.become("me (cpu)", ["--limit", "2", "--work-queue", "cpu"])
     assert "hunter2" not in str(os.environ) + str(became)
     assert became[-2:] == ["--work-queue", "cpu"]
 
