@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ import psutil
 from cgan import git
 from cgan.errors import CganError
 from cgan.project import home
+from cgan.reports.status_sources import POOL
 from cgan.store.address import (
     BACKEND,
     STORE,
@@ -39,10 +39,10 @@ from cgan.store.address import (
     without_credentials,
 )
 from cgan.store.database import require_database
-from cgan.store.server import ANYWHERE, LOOPBACK, is_loopback, require_meant
+from cgan.store.server import LOOPBACK, is_loopback, require_meant
 from flows import worker
 from flows.checkout import run_in
-from flows.servers import PASSWORD, POOL, PREFECT_DATABASE, Production, Program, top_folder
+from flows.servers import PREFECT_DATABASE, Production, Program, top_folder
 
 PORTS = {"prefect": 4200, "mlflow": 5000}
 CRONS = ("nightly", "weekly")  # the deployments on a schedule
@@ -92,8 +92,9 @@ def up(
             served if is_shared() or is_database(served) else "",
         )
         # `default` is the queue of what runs on a schedule.
-        own = worker.Worker(POOL, ("default", *worker.labels_here()), worker.runs_at_once() + 1)
-        programs = {"prefect": prefect, "worker": own.program(prefect.site)}
+        labels, runs = ("default", *worker.labels_here()), worker.runs_at_once() + 1
+        own = worker.program(POOL, labels, runs, prefect.site)
+        programs = {"prefect": prefect, "worker": own}
         programs |= {"mlflow": mlflow} if served else {}
         page = without_credentials(mlflow.site if served else clients)
         tracking = clients or mlflow.site
@@ -115,13 +116,6 @@ def up(
             f"notices  {'to CGAN_WEBHOOK_URL' if notices else NO_NOTICES}",
             f"logs     {production.home}/*.log",
         ]
-        if not is_loopback(host):
-            there = socket.gethostname() if host in ANYWHERE else host
-            asks = "asks for a password" if os.environ.get(PASSWORD) else "asks for no password"
-            lines.append(
-                f"others   can reach Prefect by http://{there}:{prefect.port}: it {asks}, and runs what it "
-                "is told on the worker's machine. MLflow asks for no password: docs/security.md"
-            )
         if "nightly" not in production.deployments():
             lines.append("Nothing is deployed yet: make deploy")
         return lines

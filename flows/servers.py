@@ -23,11 +23,11 @@ from cgan.errors import CganError
 from cgan.files import write_json, write_text
 from cgan.processes import SOCKET, STATE, running, supervisor
 from cgan.project import PRODUCTION
+from cgan.reports.status_sources import PASSWORD, ask_prefect, services
 from cgan.store.address import BACKEND, without_credentials
 from cgan.store.server import LOOPBACK, is_loopback, require_free, site_of
 from flows.checkout import SOURCE, run_in
 
-POOL = "cgan"  # of the process worker
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 START_S = 120.0
 STOP_S = 60  # a run has 20 s for a checkpoint, and Prefect some to record the end
@@ -44,7 +44,6 @@ AT_HOME = {
 FOREIGN = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_HOME", "DVC_ROOT")
 # The servers' only: a worker, and what it runs, knows no password of a database.
 PREFECT_DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
-PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"  # that Prefect's server asks for
 SERVERS_ONLY = (BACKEND, PREFECT_DATABASE)
 # The supervisor makes an absolute path of its socket's, which has 107 bytes at most: this one stays short.
 HERE = "/proc/self/cwd/" if Path("/proc/self/cwd").exists() else ""
@@ -134,13 +133,12 @@ class Production:
 
     def url(self, name: str) -> str:
         """Raises CganError when that server does not run."""
-        if name not in self.running():
-            raise CganError(
-                f"the {name} server of this project does not run. Start it: make up. For a server elsewhere: "
-                "prefect deploy --all, see docs/elsewhere.md."
-            )
-        known = self.known()[name]
-        return site_of(known["host"], known["port"])
+        if site := services(self.root).get(name):
+            return site
+        raise CganError(
+            f"the {name} server of this project does not run. Start it: make up. For a server elsewhere: "
+            "prefect deploy --all, see docs/elsewhere.md."
+        )
 
     def environment(self, prefect: Program) -> dict[str, str]:
         """Of every process here; `prefect`: the server, running or to be."""
@@ -181,8 +179,8 @@ class Production:
             before, now = known.get(name), asked.get(name)
             if before != now:
                 raise CganError(
-                    f"{name} was started otherwise than you ask for now. Then: {before or 'not at all'}. "
-                    f"Now: {now or 'not at all'}. Ask for the same, or end the former: make down."
+                    f"{name} was started otherwise than you ask for now. Then: {_shown(before)}. "
+                    f"Now: {_shown(now)}. Ask for the same, or end the former: make down."
                 )
         with contextlib.suppress(OSError), supervisor(self.root) as keeper:
             keeper.getPID()
@@ -254,37 +252,16 @@ class Production:
         return {entry["name"]: entry for entry in self.api("POST", "/deployments/filter", {})}
 
 
+def _shown(program: dict[str, Any] | None) -> str:
+    if not program:
+        return "not at all"
+    return f"`{shlex.join(program['command'])}`, {program['server'] or program['database'] or 'SQLite'}"
+
+
 def _answers(site: str) -> bool:
     with contextlib.suppress(httpx.TransportError):
         return httpx.get(site, timeout=2).is_success
     return False
-
-
-def ask_prefect(url: str, method: str, path: str, content: Any = None) -> Any:
-    """What the API at `url` answers. Credentials as Prefect's own client takes them, from the environment.
-
-    Raises CganError with the answer when it refuses, or gives none.
-    """
-    password = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get(PASSWORD, "")
-    key = os.environ.get("PREFECT_API_KEY", "")
-    options: dict[str, Any] = {
-        "json": content,
-        "timeout": 30,
-        "auth": password.partition(":")[::2] if password else None,
-        "headers": {"Authorization": f"Bearer {key}"} if key else None,
-    }
-    try:
-        for wait_s in (0.5, 1, 2, 4, 0):
-            answer = httpx.request(method, f"{url}{path}", **options)
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                break
-            time.sleep(wait_s)  # its database is busy
-        if answer.is_success:
-            return answer.json() if answer.content else None
-        found = f"{answer.status_code}: {answer.text[:500]}"
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        found = str(error)
-    raise CganError(f"Prefect at {without_credentials(url)}, {method} {path}: {found}")
 
 
 def fault(url: str, client: Any) -> str | None:
@@ -292,9 +269,11 @@ def fault(url: str, client: Any) -> str | None:
     try:
         client.request("POST", "/work_pools/filter", json={"limit": 1}).raise_for_status().json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        status = getattr(error, "response", "")
+        found = f"{type(error).__name__}: {error}"[:300]
+        if isinstance(error, httpx.HTTPStatusError):
+            found = f"{error.response.status_code} {error.response.reason_phrase}"
         return (
-            f"Prefect's API at {without_credentials(url)} cannot be used ({type(error).__name__}: "
-            f"{status or str(error)[:300]}). `make up` starts a server and prints the PREFECT_API_URL to set."
+            f"Prefect's API at {without_credentials(url)} cannot be used ({found}). `make up` starts a "
+            "server and prints the PREFECT_API_URL to set."
         )
     return None

@@ -17,7 +17,6 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,6 +26,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import write_text
 from cgan.params.reading import load_params
+from cgan.reports.status_sources import POOL, ask_prefect
 from cgan.store.address import (
     SQLITE,
     STORE,
@@ -43,7 +43,7 @@ from cgan.store.address import (
 from cgan.store.database import require_database
 from flows import remote
 from flows.checkout import SOURCE, sole_holder
-from flows.servers import POOL, SERVERS_ONLY, Production, Program, ask_prefect, top_folder
+from flows.servers import SERVERS_ONLY, Production, Program, top_folder
 
 LABELS = ("default", "cpu", "cuda")
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
@@ -57,27 +57,23 @@ WENT_BY = "No worker was there in time, and a later slot is run."
 AGAIN = "It was cut off with its worker; the new worker takes it up."
 
 
-@dataclass(frozen=True)
-class Worker:
-    name: str
-    labels: tuple[str, ...]
-    runs: int  # that it takes at once
+def program(name: str, labels: Sequence[str], runs: int, server: str) -> Program:
+    """A worker that takes so many runs at once, of these work queues."""
+    queues = [word for label in labels for word in ("--work-queue", label)]
+    words = ["flows.worker", "run", name, "--limit", str(runs), *queues]
+    return Program(words, server=without_credentials(server))
 
-    def program(self, server: str) -> Program:
-        words = ["flows.worker", "run", self.name, str(self.runs), *self.labels]
-        return Program(words, server=without_credentials(server))
 
-    def become(self) -> NoReturn:
-        """Take up what a killed worker left, and be Prefect's worker in this process."""
-        api = functools.partial(ask_prefect, os.environ["PREFECT_API_URL"])
-        take_up(api, self.name, Path(os.environ[SOURCE]))
-        for name in SERVERS_ONLY:
-            os.environ.pop(name, None)
-        os.environ["PYTHONPATH"] = str(Path.cwd())
-        command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-        command += ["--name", self.name, "--limit", str(self.runs), "--install-policy", "never"]
-        command += [word for label in self.labels for word in ("--work-queue", label)]
-        os.execv(sys.executable, [sys.executable, "-m", *command])
+def become(name: str, options: Sequence[str]) -> NoReturn:
+    """Take up what a killed worker left, and be Prefect's worker in this process."""
+    api = functools.partial(ask_prefect, os.environ["PREFECT_API_URL"])
+    take_up(api, name, Path(os.environ[SOURCE]))
+    for variable in SERVERS_ONLY:
+        os.environ.pop(variable, None)
+    os.environ["PYTHONPATH"] = str(Path.cwd())
+    command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", name]
+    command += ["--install-policy", "never", *options]
+    os.execv(sys.executable, [sys.executable, "-m", *command])
 
 
 def labels_here() -> tuple[str, ...]:
@@ -140,16 +136,17 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
     production = Production(root)
     with production.one_at_a_time():
         labels = tuple(labels or labels_here())
-        worker = Worker(_name(production, labels), labels, runs or runs_at_once())
+        name, runs = _name(production, labels), runs or runs_at_once()
         require(root)
         url, store = api_url(), store_uri(root)
         shown = without_credentials(store)
         ours = {**production.settings(url), STORE: store, "CGAN_MLFLOW_PAGE": shown}
-        production.supervise({"worker": worker.program(url)}, {**os.environ, **ours})
+        worker = program(name, labels, runs, url)
+        production.supervise({"worker": worker}, {**os.environ, **ours})
         production.start("worker")
         return [
-            f"worker   {worker.name}, in the pool {POOL} of {without_credentials(url)}",
-            f"takes    runs for {' and '.join(worker.labels)}, {worker.runs} at once",
+            f"worker   {name}, in the pool {POOL} of {without_credentials(url)}",
+            f"takes    runs for {' and '.join(labels)}, {runs} at once",
             f"store    {shown}",
             f"log      {production.home / 'worker.log'}",
             "It ends with: make down",
@@ -235,12 +232,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for_join.add_argument("--runs", type=int, help="at once; default: one for two cores")
     for_run = commands.add_parser("run", help="what the supervisor runs")
     for_run.add_argument("name")
-    for_run.add_argument("runs", type=int)
-    for_run.add_argument("labels", nargs="+")
+    for_run.add_argument("options", nargs=argparse.REMAINDER, help="for `prefect worker start`")
     asked = parser.parse_args(arguments)
     try:
         if asked.command == "run":
-            Worker(asked.name, tuple(asked.labels), asked.runs).become()
+            become(asked.name, asked.options)
         labels = asked.labels.replace(",", " ").split()
         if asked.runs is not None and asked.runs < 1:
             raise CganError(f"--runs: expected 1 or more, got {asked.runs}.")

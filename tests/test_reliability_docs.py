@@ -9,7 +9,7 @@ import re
 from conftest import ROOT
 
 PAGE = (ROOT / "docs/reliability.md").read_text()
-NUMBERS = set(range(1, 99)) - {25, 53, 56, 68, 84, 92}
+NUMBERS = set(range(1, 99)) - {25, 53, 56, 68, 84, 92, 96}
 ROWS = re.findall(r"^\| (\d+) \|(.*)\|$", PAGE, re.MULTILINE)
 CELL = 4  # fault, how, tests, result
 
@@ -64,6 +64,6 @@ def test_every_test_named_exists_and_what_runs_in_make_test_all_alone_is_marked(
 def test_the_tests_that_the_page_of_storage_names_exist() -> None:
     page = (ROOT / "docs/storage.md").read_text()
     names = re.findall(r"`(test_\w+…?)`", page.partition("## Tried")[2])
-    assert len(names) > 15
+    assert len(names) > 10
     for name in names:
         assert fnmatch.filter(TESTS, name.replace("…", "*")), name

@@ -1,4 +1,4 @@
-"""What `cgan status` asks Prefect, and where the servers are. Each may be missing."""
+"""What Prefect's API says, to `cgan status` too, and where the servers are. Each may be missing."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from cgan.store.server import site_of
 
 PREFECT_S = 1.0
 POOL = "cgan"  # of Prefect, in which the workers are
+PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"  # that its server asks for, where `make up` was typed
 ASKED_RUNS = 30
 
 Json = dict[str, Any]
@@ -75,23 +76,40 @@ def prefect(root: Path) -> Iterator[str]:
 
 def _filter(url: str, what: str, wanted: Json, **more: object) -> list[Json]:
     """Prefect's objects of this kind."""
+    question = {what.rpartition("/")[2]: wanted, **more}
+    return list(ask_prefect(url, "POST", f"/{what}/filter", question, PREFECT_S))
+
+
+def ask_prefect(
+    url: str, method: str, path: str, content: Any = None, timeout_s: float = 30
+) -> Any:
+    """What the API at `url` answers. Credentials as Prefect's own client takes them, from the environment.
+
+    Raises CganError with the answer when it refuses, or gives none.
+    """
     import httpx
 
-    key = os.environ.get("PREFECT_API_KEY")
-    server_s = os.environ.get("PREFECT_SERVER_API_AUTH_STRING", "")  # where `make up` was typed
-    user = (os.environ.get("PREFECT_API_AUTH_STRING") or server_s).partition(":")[::2]
+    password = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get(PASSWORD, "")
+    key = os.environ.get("PREFECT_API_KEY", "")
+    options: dict[str, Any] = {
+        "json": content,
+        "timeout": timeout_s,
+        "auth": password.partition(":")[::2] if password else None,
+        "headers": {"Authorization": f"Bearer {key}"} if key else None,
+    }
     try:
-        answer = httpx.post(
-            f"{url}/{what}/filter",
-            json={what.rpartition("/")[2]: wanted, **more},
-            headers={"Authorization": f"Bearer {key}"} if key else None,
-            auth=user if any(user) and not key else None,
-            timeout=PREFECT_S,
-        )
-        return list(answer.raise_for_status().json())
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        said = getattr(error, "response", "") or f"{type(error).__name__}: {error}"
-        raise CganError(f"Prefect at {without_credentials(url)} gives no answer ({said})") from None
+        for wait_s in (0.5, 1, 2, 4, 0):
+            answer = httpx.request(method, f"{url}{path}", **options)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(wait_s)  # its database is busy
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+    except (httpx.HTTPStatusError, ValueError):
+        found = f"answers {method} {path} with {answer.status_code}: {answer.text[:500]}"
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        found = f"gives no answer ({error})"
+    raise CganError(f"Prefect at {without_credentials(url)} {found}")
 
 
 def mlflow_site(root: Path) -> str:

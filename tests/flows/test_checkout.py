@@ -16,8 +16,7 @@ from conftest import ROOT
 
 from cgan.errors import CganError
 from cgan.git import source
-from flows import checkout as checkouts
-from flows.checkout import begin, checkout, dvc_in, environment
+from flows.checkout import checkout, dvc_in, environment
 
 DVC = [sys.executable, "-m", "dvc"]
 
@@ -90,16 +89,12 @@ def test_a_relative_remote_is_the_same_folder_from_a_checkout(clone: Path, where
     add = ["remote", "add", where, "--default", "storage", "../store"]
     subprocess.run([*DVC, *add], cwd=clone, check=True)
     git(clone, "commit", "--quiet", "--all", "--allow-empty", "-m", "a remote")
-    with checkout(clone, head(clone), "run") as folder:
-        told = dvc_in(folder, "config", "--list").splitlines()
-    assert f"remote.storage.url={clone.parent / 'store'}" in told
-
-
-def test_results_are_pushed_from_a_checkout_to_where_the_project_pushes(clone: Path) -> None:
     git(clone, "remote", "set-url", "origin", "../origin.git")
     with checkout(clone, head(clone), "run") as folder:
+        told = dvc_in(folder, "config", "--list").splitlines()
         git(folder, "push", "--quiet", "origin", "HEAD:refs/heads/runs/one")
     assert head(clone) in git(clone, "ls-remote", "origin", "runs/one")
+    assert f"remote.storage.url={clone.parent / 'store'}" in told
 
 
 @pytest.mark.parametrize("shallow", [True, False])
@@ -129,18 +124,17 @@ def test_a_commit_that_nobody_has_is_named_with_the_way_out(clone: Path) -> None
 
 
 @pytest.mark.parametrize("path", ["data/inbox", "mine/digits.csv"])
-def test_data_of_the_machine_are_seen_in_a_checkout_and_are_no_uncommitted_change(
+def test_data_of_the_machine_are_seen_in_a_checkout_unless_the_remote_has_them(
     clone: Path, path: str
 ) -> None:
     text = (clone / "params.yaml").read_text()
     (clone / "params.yaml").write_text(text.replace("path: data/inbox ", f"path: {path} "))
-    git(clone, "commit", "--quiet", "--all", "--allow-empty", "-m", "the path")
     file = clone / (path if path.endswith(".csv") else f"{path}/digits.csv")
     file.parent.mkdir(exist_ok=True)
     file.write_text("label\n")
     stages = f"stages:\n  copy:\n    cmd: cp -r {path} out\n    deps: [{path}]\n    outs: [out]\n"
     (clone / "dvc.yaml").write_text(stages)
-    git(clone, "add", "dvc.yaml")
+    git(clone, "add", "dvc.yaml", "params.yaml")
     git(clone, "commit", "--quiet", "-m", "a stage")
     (clone / "dvc.lock").unlink()
     subprocess.run([*DVC, "repro", "--quiet"], cwd=clone, check=True)
@@ -149,15 +143,12 @@ def test_data_of_the_machine_are_seen_in_a_checkout_and_are_no_uncommitted_chang
         assert source(folder).changed == []
         assert "is cached - skipping run" in dvc_in(folder, "repro"), "the same hash for DVC"
     assert file.exists() and (clone / "data/inbox/README.md").exists()
-
-
-def test_data_that_git_has_a_pointer_for_comes_from_the_remote(clone: Path) -> None:
-    (clone / "data/inbox/mine.csv.dvc").write_text("outs:\n- path: mine.csv\n")
-    git(clone, "add", "--force", ".")
+    pointer = Path(f"{file}.dvc")
+    pointer.write_text("outs:\n- path: mine.csv\n")
+    git(clone, "add", "--force", str(pointer))
     git(clone, "commit", "--quiet", "-m", "pointer")
-    (clone / "data/inbox/mine.csv").write_text("label\n")
     with checkout(clone, head(clone), "run") as folder:
-        assert not (folder / "data/inbox/mine.csv").exists()
+        assert not (folder / file.relative_to(clone)).exists(), "it comes from the remote"
 
 
 HOLD = """
@@ -226,31 +217,17 @@ except BlockingIOError:
 """
 
 
-@pytest.mark.parametrize("code", ["clone", "code"])
-def test_a_run_imports_the_code_of_its_commit_and_its_checkout_ends_with_it(
-    clone: Path, code: str
-) -> None:
+def test_a_run_imports_the_code_of_its_commit_and_its_checkout_ends_with_it(clone: Path) -> None:
     """In a process of its own, as a run is: `enter` changes what that imports."""
     for package in ("cgan", "flows"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, clone / package, ignore=ignored)
     git(clone, "add", ".")
     git(clone, "commit", "--quiet", "-m", "code")
-    environment = {**os.environ, "PYTHONPATH": str(clone), "PREFECT__FLOW_RUN_ID": "the-run"}
-    if code == "code":  # as the worker of `make up` has it
-        environment |= {"PYTHONPATH": str(ROOT), "CGAN_SOURCE": str(clone)}
+    environment = {**os.environ, "PREFECT__FLOW_RUN_ID": "the-run"}
+    environment |= {"PYTHONPATH": str(ROOT), "CGAN_SOURCE": str(clone)}  # as a worker has it
     command = [sys.executable, "-c", ENTER, head(clone), FLOW]
     said = subprocess.check_output(command, env=environment, cwd=clone.parent, text=True)
     folder = str(clone / ".cgan/checkouts/the-run")
     assert json.loads(said) == [folder, f"{folder}/flows/dvc.py", folder, str(clone / ".cgan")]
     assert not Path(folder).exists()
-
-
-def test_in_a_container_a_run_that_is_the_first_process_has_no_worker_to_end_with(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("PREFECT__WORKER_NAME", "in the cluster")
-    monkeypatch.setattr(os, "getppid", lambda: 0)
-    monkeypatch.delenv("CGAN_CHECKOUT", raising=False)
-    monkeypatch.setattr(checkouts.threading, "Thread", None)
-    begin()

@@ -128,7 +128,9 @@ def test_what_was_started_is_not_said_to_be_what_else_is_asked_for(kept: Product
         with pytest.raises(CganError, match=r"mlflow was started otherwise .* make down"):
             kept.supervise({"mlflow": other}, {})
     with supervisor(kept.root) as keeper:
+        process = psutil.Process(keeper.getPID())
         keeper.shutdown()
+        process.wait(60)
     with pytest.raises(CganError, match=r"mlflow was started otherwise .* make down"):
         kept.supervise({"mlflow": others[1]}, {})
 
@@ -199,7 +201,7 @@ def test_a_worker_knows_no_password_of_a_database(
         monkeypatch.setenv(name, "postgresql://me:hunter2@host/runs")
     monkeypatch.setenv("CGAN_SOURCE", str(project))
     monkeypatch.setenv("PREFECT_API_URL", "http://host/api")
-    worker.Worker("me (cpu)", ("cpu",), 2).become()
+    worker.become("me (cpu)", ["--limit", "2", "--work-queue", "cpu"])
     assert "hunter2" not in str(os.environ) + str(became)
     assert became[-2:] == ["--work-queue", "cpu"]
 

@@ -1,4 +1,4 @@
-"""The shared remote and `origin`: a folder, a bare repository, and ssh where there is a server."""
+"""The shared remote and `origin`: a folder, a bare repository, ssh and S3 where there is a server."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import ssh_server as ssh
+from object_store import ACCESS_KEY, SECRET_KEY, make_bucket, object_store
 from toy_project import attempts, quiet, repro_stage, run_all
 from toy_project import repo as repo
 from toy_project import template as template
@@ -268,25 +269,7 @@ def test_what_git_s_server_says_is_told_in_a_line(origin: Path, kind: str) -> No
     assert words in str(told.value)
 
 
-@pytest.mark.slow
-def test_collecting_garbage_by_all_commits_keeps_the_results_of_runs_and_by_all_branches_does_not(
-    origin: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def kept() -> int:
-        return len(list((store / "files").glob("*/*/*")))
-
-    repro_stage("download")
-    remote.push()
-    remote.publish("runs/a", "a run")
-    clone(origin, tmp_path / "fresh", monkeypatch)
-    assert kept() == 1
-    dvc("gc", "--cloud", "--force", "--all-commits")
-    assert kept() == 1
-    dvc("gc", "--cloud", "--force", "--all-branches")
-    assert kept() == 0
-
-
-# --- over ssh -----------------------------------------------------------------------------------
+# --- over ssh, and through S3 -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -313,16 +296,6 @@ def test_a_host_that_is_not_known_gets_nothing(server: ssh.SshServer, tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_key_that_the_server_does_not_accept_is_told_without_a_question(
-    server: ssh.SshServer,
-) -> None:
-    ssh.make_key(server.home / ".ssh/id_ed25519")
-    assert "cannot be used: " in told()
-    server.accept(ssh.make_key(server.home / ".ssh/id_ed25519", passphrase="secret"))
-    assert "cannot be used: " in told()
-
-
-@pytest.mark.slow
 def test_the_agent_s_key_opens_the_door_and_is_not_lent(
     server: ssh.SshServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,3 +313,42 @@ def test_the_agent_s_key_opens_the_door_and_is_not_lent(
         agent.terminate()
         agent.wait()
     assert "auth-agent" not in (server.folder / "log").read_text()
+
+
+@pytest.mark.slow
+def test_results_travel_through_s3_and_no_file_holds_the_key(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dvc_s3", reason="the extra s3 is not installed")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "server").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "server"))
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with object_store(tmp_path / "server") as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        dvc("remote", "modify", "storage", "url", "s3://cgan/store")
+        assert "Unable to locate credentials" in told()
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        for key in ("wrong", SECRET_KEY):  # the second has no bucket yet
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key)
+            assert "cannot be used" in told()
+        make_bucket(address, "cgan")
+        assert "answers" in told()
+        git("commit", "--quiet", "--all", "--message", "a bucket")
+        git("push", "--quiet", "origin", "HEAD:main")
+        run_all()
+        assert "files pushed" in remote.push()
+        remote.publish("runs/first", "a run")
+        machine = Path.cwd()
+        clone(origin, tmp_path / "colleague", monkeypatch)
+        git("switch", "--quiet", "runs/first")
+        dvc("pull")
+        assert "up to date" in dvc("status")
+        assert run_all() == [Outcome.UNCHANGED] * 3 and attempts() == []
+        clone(origin, tmp_path / "worker", monkeypatch)
+        assert not Path("dvc.lock").exists()
+        assert run_all(pull=True) == [Outcome.RESTORED] * 3
+    for file in [path for path in machine.rglob("*") if path.is_file()]:
+        assert SECRET_KEY.encode() not in file.read_bytes()

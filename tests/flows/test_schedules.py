@@ -12,7 +12,8 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import Posture
 
 from cgan.params.reading import read_yaml
-from flows import production, servers, worker
+from cgan.reports.status_sources import POOL
+from flows import production, worker
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx")
 FILE = read_yaml(ROOT / "prefect.yaml")
@@ -24,7 +25,7 @@ def test_a_deployment_names_a_flow_with_these_parameters(entry: dict[str, Any]) 
     file, _, name = entry["entrypoint"].partition(":")
     flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), name)
     assert entry.get("parameters", {}).keys() <= flow.parameters.properties.keys()
-    assert entry["work_pool"]["name"] == servers.POOL
+    assert entry["work_pool"]["name"] == POOL
     assert entry["tags"] == ["cgan"]
     (build,) = (s for step in FILE["build"] for s in step.values() if s["id"] == "commit")
     assert (entry["version"], build["script"].split()[:2]) == (
