@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import torch
 from conftest import MLFLOWS_OWN_WARNINGS, ROOT
 from tracked import root as root
 
-from cgan import cli
 from cgan.errors import ModelError
 from cgan.registry.archive import generator_file
 from cgan.registry.client import open_registry
@@ -68,17 +66,6 @@ def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[bytes]:
 def test_hostile_file_would_leave_a_trace(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Hostile(tmp_path / "trace")))
     assert (tmp_path / "trace").exists()
-
-
-def test_f39_hostile_file_is_drawn_by_nobody(
-    hostile: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "g.safetensors").write_bytes(hostile)
-    monkeypatch.setattr(
-        sys, "argv", ["cgan", "draw", "1", "--model", str(tmp_path / "g.safetensors")]
-    )
-    with pytest.raises(SystemExit, match="1"):
-        cli.main()
 
 
 def test_f39_hostile_checkpoint_is_left_out(hostile: bytes, tmp_path: Path) -> None:

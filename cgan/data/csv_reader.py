@@ -30,7 +30,6 @@ from cgan.data.csv_faults import (
     unquoted,
 )
 from cgan.data.csv_header import MAX_HEADER_BYTES, Header, read_header
-from cgan.data.dataset import room_for
 from cgan.errors import DataError
 from cgan.files import sha256_of
 from cgan.params.sections import ValidateParams
@@ -54,10 +53,8 @@ _CSV_BYTES = b'0123456789,\r\n \t"+-'
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV whole; large images lie in a mapped file (`dataset.room_for`).
-
-    `images` uint8 [N, C, H, W]; `labels` int64 [N], all below `classes`; `sha256` of the file's bytes.
-    """
+    """A CSV whole: `images` uint8 [N, C, H, W]; `labels` int64 [N], all below `classes`; `sha256` of the
+    file's bytes."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -186,7 +183,7 @@ def read_csv(
     """All of a CSV at once, for who goes to its images in any order. Raises as CsvBlocks does."""
     blocks = CsvBlocks(path, params, max_bytes=max_bytes, name=name)
     # Room that nothing is written to takes no memory.
-    images = room_for((blocks.room, *blocks.shape))
+    images = np.empty((blocks.room, *blocks.shape), np.uint8)
     labels = np.empty(blocks.room, np.int64)
     count = 0
     for some_labels, some_images in blocks:

@@ -2,19 +2,12 @@
 
 The facts are one metadata entry, `cgan`, because safetensors writes several in random order and equal
 content must be equal bytes. Writing needs numpy alone; torch is imported when a file is loaded.
-
-Images that take more than MAPPED_BYTES are not held in memory. They lie in a file that is mapped into it: the
-system reads what is looked at, and takes the room back when others need it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-import mmap
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +25,6 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
-MAPPED_BYTES = 512_000_000  # of images: more are mapped
 MOVED_VALUES = 1_000_000  # values that are held beside the arrays between which rows are moved
 RESTORE = (
     "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force preprocess`."
@@ -41,8 +33,7 @@ RESTORE = (
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images uint8 [N, C, H, W] and labels int64 [N] on the CPU. Many images lie in their file, mapped; what
-    is written to them stays in memory.
+    """Images uint8 [N, C, H, W] and labels int64 [N] on the CPU.
 
     `metadata`: `classes` (int), `count` (int), `shape` (C, H, W), `part` (train or holdout),
     `csv_sha256` (of the CSV), `digest` (sha256 of images and labels; the reference set's hash), and
@@ -65,33 +56,6 @@ class Dataset:
         """One a class, in the order of the labels; numbers where they have no names."""
         named: list[str] = self.metadata.get("class_names") or [str(n) for n in range(self.classes)]
         return named
-
-
-def room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An array to be filled, in a temporary file where it takes more than MAPPED_BYTES.
-
-    The file has no name, so that it goes with the array, however the process ends. It lies in TMPDIR, or in
-    /var/tmp, for /tmp may itself be memory. Raises DataError when there is no room for it.
-    """
-    size = math.prod(shape)
-    if size <= MAPPED_BYTES:
-        return np.empty(shape, np.uint8)
-    folder = os.environ.get("TMPDIR") or "/var/tmp"  # nosec B108
-    try:
-        with tempfile.TemporaryFile(prefix="cgan-", dir=folder) as file:
-            # All of it now: a mapped page without room on the disk would end the process with SIGBUS.
-            # macOS has no such call.
-            getattr(os, "posix_fallocate", _extend)(file.fileno(), 0, size)
-            return np.frombuffer(mmap.mmap(file.fileno(), size), np.uint8).reshape(shape)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: no room for {size / 1e6:,.0f} MB of images while they are read "
-            f"({error.strerror}). Free some space there, or set TMPDIR to a folder on another disk."
-        ) from None
-
-
-def _extend(file: int, start: int, size: int) -> None:
-    os.ftruncate(file, start + size)
 
 
 def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
@@ -135,16 +99,6 @@ def split(
         held[mine[: min(max(1, fits), len(mine) - 1)]] = True
     side = held[firsts]
     return np.flatnonzero(~side), np.flatnonzero(side)
-
-
-def copied(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """→ `images[rows]`, mapped where it is large."""
-    found = room_for((len(rows), *images.shape[1:]))
-    step = max(1, MOVED_VALUES // max(1, images[:1].size))
-    for start in range(0, len(rows), step):
-        some = rows[start : start + step]
-        found[start : start + len(some)] = images[some]
-    return found
 
 
 def move_to_front(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -196,9 +150,7 @@ def load_dataset(path: Path | str) -> Dataset:
         path.open("rb").close()  # safetensors calls every file that it cannot open absent
         with safe_open(path, framework="pt") as file:
             stored = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if sum(array.nbytes for array in arrays.values()) <= MAPPED_BYTES:
-            arrays = {name: array.clone() for name, array in arrays.items()}
+            arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:200]
         raise DataError(

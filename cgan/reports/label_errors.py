@@ -23,7 +23,7 @@ from cgan.quality.label_errors import Suspects, calibrated, label_errors
 from cgan.quality.out_of_fold import out_of_fold, seconds_needed
 from cgan.stages.runner import duration
 
-COLUMNS = ("row", "line", "label", "suggested", "confidence")
+COLUMNS = ("row", "line", "label", "suggested", "confidence", "file")  # a file: of pictures only
 
 
 def find_label_errors(
@@ -72,5 +72,6 @@ def as_csv(found: Suspects, rows: Rows) -> str:
     ):
         place = rows.place(index)
         label = int(rows.table.labels[index])
-        writer.writerow([place["row"], place["line"], label, int(suggested), f"{confidence:.4f}"])
+        found_here = [label, int(suggested), f"{confidence:.4f}"]
+        writer.writerow([place["row"], place["line"], *found_here, place.get("file", "")])
     return text.getvalue()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cgan.data import csv_reader, csv_report
-from cgan.data.dataset import copied, move_to_front, save_dataset, split
+from cgan.data.dataset import move_to_front, save_dataset, split
 from cgan.errors import DataError
 from cgan.files import replacing
 from cgan.params.reading import load_params
@@ -45,7 +45,7 @@ def main() -> None:
         save_dataset(f"data/processed/{part}.safetensors", images, labels, {"part": part, **facts})
 
     part, rows = smaller
-    save(part, copied(table.images, rows), table.labels[rows])
+    save(part, table.images[rows], table.labels[rows])
     part, rows = larger  # a copy of this part would need the table's memory once more
     save(part, move_to_front(table.images, rows), move_to_front(table.labels, rows))
     with replacing("reports/real_samples.png") as temporary:

@@ -106,6 +106,8 @@ def test_holdout_is_stratified_and_parts_are_disjoint_and_complete() -> None:
     assert np.bincount(labels[holdout]).tolist() == [4, 4, 1]
     assert sorted([*train, *holdout]) == list(range(len(labels)))
     assert list(train) == sorted(train) and list(holdout) == sorted(holdout)
+    exact = [len(dataset.split(IMAGES, LABELS, part, 0)[1]) for part in (0.01, 0.1, 0.125, 0.98)]
+    assert exact == [3, 6, 6, 57], "at least one, rounded to even, never all twenty"
 
 
 def test_holdout_depends_on_the_seed_alone() -> None:
@@ -164,12 +166,22 @@ def test_f88_rows_moved_to_the_front_are_those_that_indexing_gives(
 # --- the stages ---------------------------------------------------------------------------------
 
 
-def test_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(project: Path) -> None:
+@pytest.mark.parametrize("fraction", [0.25, 0.75])  # of images that are moved, and that are copied
+def test_f88_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(
+    project: Path, fraction: float
+) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["preprocess"]["holdout_fraction"] = fraction
+    Path("params.yaml").write_text(yaml.safe_dump(params))
     for stage in (download, validate, preprocess):
         stage.main()
-    train = dataset.load_dataset("data/processed/train.safetensors")
-    holdout = dataset.load_dataset("data/processed/holdout.safetensors")
-    assert (len(train), len(holdout)) == (27, 9)
+    images, labels = make_images()
+    rows = dataset.split(images, labels, fraction, params["preprocess"]["seed"])
+    parts = [dataset.load_dataset(f"data/processed/{n}.safetensors") for n in ("train", "holdout")]
+    for part, mine in zip(parts, rows, strict=True):
+        assert np.array_equal(part.images.numpy(), images[mine])
+        assert np.array_equal(part.labels.numpy(), labels[mine])
+    train, holdout = parts
     assert (train.metadata["part"], holdout.metadata["part"]) == ("train", "holdout")
     assert train.metadata["csv_sha256"] == sha256_of("data/raw/train.csv")
     with Image.open("reports/real_samples.png") as sheet:
@@ -204,35 +216,3 @@ def test_preprocess_without_a_report_says_which_stage_is_missing(project: Path) 
         report.write_text(content)
         with pytest.raises(DataError, match="Make it with `dvc repro validate`"):
             preprocess.main()
-
-
-def test_a_hold_out_with_copies_takes_whole_groups_and_no_more_than_its_share() -> None:
-    """Ten images of each class: one of them six times, four once. Half of a class is a single group of
-    six at most when that one is drawn first (nothing smaller is), else as many of the four as fit."""
-    kinds = [0] * 6 + [1, 2, 3, 4] + [5] * 6 + [6, 7, 8, 9]
-    images = np.array(kinds, np.uint8).reshape(-1, 1, 1, 1).repeat(8, 2).repeat(8, 3)
-    labels = np.array([0] * 10 + [1] * 10, np.int64)
-    seen = set()
-    for seed in range(12):
-        _, holdout = dataset.split(images, labels, 0.5, seed)
-        for of_class in (holdout[holdout < 10], holdout[holdout >= 10]):
-            seen.add(len(of_class))
-    assert seen <= {1, 2, 3, 4, 6} and {4, 6} <= seen
-    exact = [len(dataset.split(IMAGES, LABELS, part, 0)[1]) for part in (0.01, 0.1, 0.125, 0.98)]
-    assert exact == [3, 6, 6, 57], "at least one, rounded to even, never all twenty"
-
-
-@pytest.mark.parametrize("fraction", [0.25, 0.75])
-def test_f88_both_parts_are_whole_whichever_is_the_larger(project: Path, fraction: float) -> None:
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    params["preprocess"]["holdout_fraction"] = fraction
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-    for stage in (download, validate, preprocess):
-        stage.main()
-    images, labels = make_images()
-    parts = dataset.split(images, labels, fraction, params["preprocess"]["seed"])
-    for name, rows in zip(("train", "holdout"), parts, strict=True):
-        loaded = dataset.load_dataset(f"data/processed/{name}.safetensors")
-        assert loaded.metadata["part"] == name
-        assert np.array_equal(loaded.images.numpy(), images[rows])
-        assert np.array_equal(loaded.labels.numpy(), labels[rows])

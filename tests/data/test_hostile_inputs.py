@@ -136,7 +136,7 @@ FILES = {f"{name}.csv": content for name, content in CSVS.items()} | ARCHIVES
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_f01_f02_f03_f04_f05_f08_bad_csv_or_archive_is_refused_in_words(
+def test_f01_f02_f03_f04_f05_f08_f09_f11_bad_csv_or_archive_is_refused_in_words(
     refused: Refused, tmp_path: Path, name: str
 ) -> None:
     content = FILES[name]
@@ -174,12 +174,6 @@ def test_what_is_no_file_is_refused_as_csv_and_as_model(
     path = str(make_strange(tmp_path, kind))
     refused("validate", path, "--report", "report.json")
     refused("draw", "1", "--model", path, "--out", "picture.png")
-
-
-def test_report_that_cannot_be_written_is_told(refused: Refused, tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text(GOOD)
-    words = refused("validate", "train.csv", "--report", "params.yaml/report.json")
-    assert "params.yaml" in words
 
 
 # --- params -------------------------------------------------------------------------------------
@@ -341,23 +335,3 @@ def test_model_that_was_not_damaged_is_drawn(tmp_path: Path, monkeypatch: Any) -
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0 and (tmp_path / "drawn/1.png").is_file()
-
-
-def test_file_of_gigabytes_with_a_fitting_header_is_refused_before_it_is_read(
-    refused: Refused, tmp_path: Path
-) -> None:
-    raw = model()
-    end = 8 + struct.unpack("<Q", raw[:8])[0]
-    facts = json.loads(raw[8:end])["__metadata__"]
-    size = 10**10
-    content = {
-        "__metadata__": facts,
-        WEIGHT: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]},
-    }
-    text = json.dumps(content).encode()
-    with (tmp_path / "g.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + size)
-    assert "g.safetensors" in refused(
-        "draw", "1", "--model", "g.safetensors", "--out", "picture.png"
-    )

@@ -1,27 +1,23 @@
-"""Large data: memory that does not grow with it, and the same results where images are mapped."""
+"""Large data: memory that does not grow with it."""
 
 from __future__ import annotations
 
 import io
-import mmap
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
-from conftest import ROOT, TINY, peak_bytes, run_python
+from conftest import ROOT, TINY, peak_bytes
 from PIL import Image
 from synthetic import make_images, write_csv
 
 from benchmarks import large, synthetic_csv
-from cgan.data import csv_reader, csv_report, dataset
-from cgan.data.dataset import load_dataset, save_dataset
+from cgan.data import csv_reader, csv_report
+from cgan.data.dataset import load_dataset
 from cgan.errors import DataError
-from cgan.files import sha256_of
-from cgan.params.sections import JudgeParams, TrainParams
-from cgan.quality.judge import train_judge
+from cgan.params.sections import TrainParams
 from cgan.stages import download, preprocess, validate
 from cgan.training.loop import train
 
@@ -29,12 +25,6 @@ PROC = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="memory is read from /proc"
 )
 PIXELS = 784
-OUTPUTS = [
-    "reports/validation.json",
-    "data/processed/train.safetensors",
-    "data/processed/holdout.safetensors",
-    "reports/real_samples.png",
-]
 
 
 def write_noise(path: Path, count: int) -> None:
@@ -71,73 +61,6 @@ def test_a_report_on_a_file_is_that_on_its_table(digits_csv: Path) -> None:
     assert csv_report.report_on_file(digits_csv, params, "x", max_bytes=limit) == whole
     with pytest.raises(DataError, match=r"Raise `data.max_megabytes` in params.yaml"):
         csv_report.report_on_file(digits_csv, params, "x", max_bytes=limit - 1)
-
-
-def test_stages_write_the_same_bytes_where_images_are_mapped(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hashes = []
-    for limit in (dataset.MAPPED_BYTES, 0):
-        monkeypatch.setattr(dataset, "MAPPED_BYTES", limit)
-        for stage in (download, validate, preprocess):
-            stage.main()
-        hashes.append([sha256_of(path) for path in OUTPUTS])
-    table = csv_reader.read_csv("data/raw/train.csv", csv_reader.DEFAULTS)
-    under: object = table.images
-    while isinstance(under, np.ndarray):
-        under = under.base
-    assert isinstance(under, memoryview)
-    assert isinstance(under.obj, mmap.mmap)
-    assert hashes[0] == hashes[1]
-
-
-def test_no_room_for_a_mapped_file_is_told_with_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dataset, "MAPPED_BYTES", 0)
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
-    with pytest.raises(DataError, match=r"none: no room for 1 MB of images .*set TMPDIR"):
-        dataset.room_for((1000, 1000))
-
-
-@PROC
-def test_a_large_data_set_stays_in_its_file_when_it_is_loaded(tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (15_000, 1, 28, 28), dtype=np.uint8)
-    save_dataset(tmp_path / "x", images, np.arange(15_000) % 3, {"classes": 3})
-    code = (
-        "import torch; from cgan.data import dataset\n"
-        "def own(): return int(open('/proc/self/status').read().split('RssAnon:')[1].split()[0])\n"
-        "dataset.load_dataset('x')\n"
-        "for limit in (10**6, 10**9):\n"
-        "    dataset.MAPPED_BYTES, before = limit, own()\n"
-        "    data = dataset.load_dataset('x'); print(1024 * (own() - before))\n"
-        "    data.images[0] = 7\n"
-    )
-    digest = sha256_of(tmp_path / "x")
-    mapped, held = map(int, run_python(code, tmp_path).split())
-    assert held > 0.9 * images.nbytes > 4 * mapped
-    assert sha256_of(tmp_path / "x") == digest, "what is written stays in memory"
-
-
-def test_training_on_mapped_images_gives_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images, labels = make_images(per_class=40)
-    save_dataset(tmp_path / "x", images, labels, {"classes": 3, "csv_sha256": "ab"})
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params = TrainParams(
-        **values["train"] | TINY["train"] | {"class_logit_weight": 1.0, "max_shift": 1}
-    )
-    judge_params = JudgeParams(**values["train_judge"] | TINY["train_judge"])
-    found = []
-    for limit in (dataset.MAPPED_BYTES, 0):
-        monkeypatch.setattr(dataset, "MAPPED_BYTES", limit)
-        data = load_dataset(tmp_path / "x")
-        judge = train_judge(data, judge_params, torch.device("cpu"), torch.float32)
-        found.append((train(data, params).digests, judge.state_dict()))
-    (first, one), (second, two) = found
-    assert first == second
-    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_previews_and_contact_sheet_show_the_first_50_of_many_classes(project: Path) -> None:

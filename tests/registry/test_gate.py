@@ -343,8 +343,8 @@ def without_profile(path: Path) -> None:
     ("damage", "words"),
     [
         (Path.unlink, "cannot be read"),
-        (cut_off, "not even JSON"),
-        (without_profile, r"of this version \(profile: Field required\)"),
+        (cut_off, "of this version"),
+        (without_profile, "of this version"),
     ],
     ids=["missing", "cut off", "without its profile"],
 )
