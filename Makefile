@@ -89,10 +89,10 @@ audit: $(READY) ## Known holes in the installed packages (asks the package index
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check > .cgan/audit/installed.txt
 	.cgan/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .cgan/audit/installed.txt
 
-bench: $(READY) ## Measure speed, time to quality and cost, check the promised ratios (10 minutes)
+bench: $(READY) ## Measure training, quality, service, page and pipeline; check what is promised (10 minutes)
 	python -m benchmarks short
 
-bench-all: $(READY) ## The same with more rounds, 3 seeds, all peers, every metric (an hour and a half)
+bench-all: $(READY) ## The same with more rounds, 3 seeds and all peers (an hour)
 	python -m benchmarks all
 
 bench-gpu: $(READY) ## Training speed and time to quality on a CUDA device

@@ -17,7 +17,6 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from torch.utils.flop_counter import FlopCounterMode
 
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import (
@@ -41,7 +40,6 @@ DRAW_BATCH = 500
 class Contender(Protocol):
     name: str
     batch: int
-    flop_steps: int  # so many steps hold every kind of step
 
     @property
     def step(self) -> int: ...
@@ -58,7 +56,6 @@ class Ours:
 
     def __init__(self, name: str, data: Dataset, params: TrainParams) -> None:
         self.name, self.batch, self.params = name, params.batch_size, params
-        self.flop_steps = params.r1_every if params.r1_gamma else 1
         hardware = choose_hardware(params.device, params.precision)
         self.state = TrainState(data, params, hardware)
         self.feed = Feed(data, params, hardware.device, params.log_every)
@@ -106,7 +103,6 @@ class Peer(ABC):
 
     name: str
     batch = 64
-    flop_steps = 1
     side = 28
     latent_dim = 100
     lowest = -1.0  # of a pixel; the highest is 1
@@ -409,13 +405,6 @@ class Malzantot(Peer):
 
 PEERS: tuple[type[Peer], ...] = (PytorchGan, KerasExample, Malzantot)
 PORT = "the demo's port (preset `demo`)"
-
-
-def flop_per_image(contender: Contender) -> float:
-    """Multiplications and additions of matrix products and convolutions, both ways, all updates."""
-    with FlopCounterMode(display=False) as counter:
-        contender.train(contender.flop_steps, threads=1)
-    return float(counter.get_total_flops()) / (contender.flop_steps * contender.batch)
 
 
 def timed(contender: Contender, steps: int, threads: int) -> tuple[float, float]:

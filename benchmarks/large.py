@@ -13,9 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -39,23 +37,17 @@ STAGES = (
 DVC = "DVC: hash and keep all of it"
 PEAK_MB = 2500  # promised of a million rows
 TIME = "/usr/bin/time"
-Say = Callable[[str], None]
 
 
-def measure(
-    rows: list[int],
-    folder: Path | None = None,
-    changes: dict[str, dict[str, Any]] | None = None,
-    say: Say = print,
-) -> Result:
-    """`folder`: where the clones are made, and removed again. `changes`: to params.yaml."""
+def measure(rows: list[int], folder: Path | None = None) -> Result:
+    """`folder`: where the clones are made, and removed again."""
     if not Path(TIME).is_file():
         raise CganError(f"{TIME}: not found. Install it: `apt-get install time`.")
     result = Result()
     found = {}
     for count in rows:
         with tempfile.TemporaryDirectory(prefix="cgan-large-", dir=folder) as place:
-            found[count] = stages_of(Path(place), count, changes or {}, say)
+            found[count] = stages_of(Path(place), count)
     result.figures["rows"] = {str(count): each for count, each in found.items()}
     table = Table(
         "Large data: seconds and peak MB of each stage",
@@ -84,29 +76,23 @@ def measure(
     return result
 
 
-def stages_of(
-    place: Path, rows: int, changes: dict[str, dict[str, Any]], say: Say
-) -> dict[str, dict[str, float]]:
+def stages_of(place: Path, rows: int) -> dict[str, dict[str, float]]:
     """Seconds and peak MB of each stage on a CSV of so many rows."""
     clone = place / "clone"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
-    began = time.perf_counter()
     csv = write_csv(place / "large.csv", rows)
     megabytes = csv.stat().st_size / 1e6
-    say(f"{rows:,} rows, {megabytes:,.0f} MB, written in {time.perf_counter() - began:.0f} s")
+    print(f"{rows:,} rows, {megabytes:,.0f} MB", flush=True)
     path = clone / "params.yaml"
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
     params["data"] |= {"source": "file", "path": str(csv), "max_megabytes": int(megabytes) + 1}
-    for section, values in changes.items():
-        params[section] |= values
     path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     dvc = shutil.which("dvc", path=str(Path(sys.executable).parent)) or "dvc"
     commands = {name: [sys.executable, "-m", f"cgan.stages.{name}"] for name in STAGES}
     found = {}
     for name, command in (commands | {DVC: [dvc, "commit", "--force"]}).items():
         found[name] = now = timed(command, clone)
-        seconds = f"{now['seconds']:.1f} s, {now['cpu_s']:.1f} s of CPU"
-        say(f"{name}: {seconds}, {now['peak_mb']:,.0f} MB")
+        print(f"{name}: {now['cpu_s']:.1f} s of CPU, {now['peak_mb']:,.0f} MB", flush=True)
     return found
 
 

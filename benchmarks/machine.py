@@ -1,4 +1,4 @@
-"""What a figure was measured on: machine, versions, commit; and how fast its convolutions can be."""
+"""What a figure was measured on: machine, versions, commit."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ from typing import Any
 
 import psutil
 import torch
-from torch.nn import functional as F  # noqa: N812
 
 ROOT = Path(__file__).resolve().parent.parent
 BUSY = 0.15  # part of the CPU that others may take before figures are marked
 MEASURED = ("cgan", "benchmarks", "presets", "params.yaml")
-# Images, channels, side: 3×3 convolutions large enough that nothing but arithmetic counts.
-PEAK_SHAPES = ((64, 128, 28), (64, 256, 14), (16, 256, 28))
 
 
 def facts(device: str = "cpu") -> dict[str, Any]:
@@ -101,26 +98,3 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@torch.inference_mode()
-def conv_peak(dtype: torch.dtype, threads: int, seconds: float) -> float:
-    """FLOP a second of the fastest of PEAK_SHAPES, forward, channels-last; its best single run."""
-    best = 0.0
-    with torch_threads(threads):
-        for images, channels, side in PEAK_SHAPES:
-            x = torch.randn(images, channels, side, side).to(dtype)
-            x = x.contiguous(memory_format=torch.channels_last)
-            weight = torch.randn(channels, channels, 3, 3).to(dtype)
-            weight = weight.contiguous(memory_format=torch.channels_last)
-            flop = 2 * images * side**2 * channels**2 * 9
-            F.conv2d(x, weight, padding=1)
-            until = time.perf_counter() + seconds / len(PEAK_SHAPES)
-            while True:
-                began = time.perf_counter()
-                F.conv2d(x, weight, padding=1)
-                now = time.perf_counter()
-                best = max(best, flop / (now - began))
-                if now > until:
-                    break
-    return best

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from cgan.errors import CganError
 
-from .ground import kaggle_zip
+from .evaluation_set import kaggle_zip
 from .machine import ROOT
+from .scale import Scale
 from .tables import Check, Result, Table
 
 RUNNING = re.compile(r"Running stage '([\w]+)'")
@@ -26,28 +27,30 @@ TRAINED = re.compile(r"Trained [\d,]+ steps in ([\d.]+) s")
 START, TRAINING = "DVC's own, before the first", "of which training steps"
 SETTINGS = {"sample": "the embedded 5,000, `default`", "full": "42,000 rows, `fast`"}
 Seconds = dict[str, float]
-Run = Callable[[str, str], Seconds]
 
 
-def measure(
-    rounds: int,
-    against: str | None = None,
-    settings: Iterable[str] = SETTINGS,
-    short: bool = False,
-    say: Callable[[str], None] = print,
+def measure(scale: Scale) -> Result:
+    trial = scale.name == "tiny"
+    return compare(scale.pipeline_rounds, settings=["sample"] if trial else SETTINGS, short=trial)
+
+
+def compare(
+    rounds: int, against: str | None = None, settings: Iterable[str] = SETTINGS, short: bool = False
 ) -> Result:
     """HEAD, and `against`, in turns. `short`: trainings of a few steps, to see that it runs."""
     result = Result()
     commits = ["HEAD", *([against] if against else [])]
     for setting in settings:
         if setting == "full" and not kaggle_zip().is_file():
-            say(f"{SETTINGS[setting]}: left out, for there is no {kaggle_zip().name}")
+            print(f"{SETTINGS[setting]}: left out, for there is no {kaggle_zip().name}")
             continue
         found: dict[str, list[Seconds]] = {commit: [] for commit in commits}
         for _ in range(rounds):
             for commit in commits:
                 found[commit].append(seconds_of_stages(commit, setting, short))
-                say(f"{SETTINGS[setting]}, {commit}: {sum_of(found[commit][-1]):.1f} s")
+                print(
+                    f"{SETTINGS[setting]}, {commit}: {sum_of(found[commit][-1]):.1f} s", flush=True
+                )
         result.figures[setting] = found
         result.tables.append(table(setting, found))
         if not against:

@@ -23,7 +23,7 @@ import torch
 from cgan.model.model_file import save_network
 from cgan.project import PACKAGE_PARENT
 
-from .ground import fresh_generator
+from .evaluation_set import fresh_generator
 from .scale import Scale
 from .tables import Check, Result, Table
 

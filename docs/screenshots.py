@@ -1,4 +1,4 @@
-"""Retake the screenshots of the docs: the pages of MLflow and `dvc plots`, `cgan status`; Prefect's pages.
+"""Retake the screenshots of the docs: the pages of MLflow and `dvc plots`; Prefect's pages.
 
     pip install playwright && playwright install chromium
     python docs/screenshots.py              # of what was trained and registered here, two runs at least
@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -21,16 +20,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
-from rich.console import Console
+from playwright.sync_api import Page, sync_playwright
 
 from cgan.params.reading import load_params
-from cgan.reports.status import status
 from cgan.reports.status_sources import services
 from flows.servers import AT_HOME
 
@@ -160,24 +157,6 @@ def plots_page(page: Page) -> None:
     shoot(page, "dvc-plots")
 
 
-def status_screen(browser: Browser) -> None:
-    """What `cgan status` says here and now, as a terminal shows it."""
-    console = Console(
-        record=True, width=112, file=StringIO(), force_terminal=True, color_system="truecolor"
-    )
-    status(Path.cwd(), console)
-    drawing = console.export_svg(title="cgan status")
-    drawing = re.sub(r"@font-face {.*?}", "", drawing, flags=re.DOTALL)  # fonts from the internet
-    drawing = drawing.replace("Fira Code", "DejaVu Sans Mono")
-    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)
-    assert box
-    page = browser.new_page(
-        viewport={"width": round(float(box[1])), "height": round(float(box[2]))}
-    )
-    page.set_content(f'<body style="margin:0">{drawing}</body>')
-    shoot(page, "status")
-
-
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
@@ -193,7 +172,6 @@ def main() -> None:
         else:
             mlflow_pages(page)
             plots_page(page)
-            status_screen(browser)
         browser.close()
 
 

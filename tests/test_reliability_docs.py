@@ -59,11 +59,3 @@ def test_every_test_named_exists_and_what_runs_in_make_test_all_alone_is_marked(
         slow = [TESTS[test] for test in fnmatch.filter(TESTS, name)]
         assert slow, f"no test {name}"
         assert bool(dagger) == all(slow), name
-
-
-def test_the_tests_that_the_page_of_storage_names_exist() -> None:
-    page = (ROOT / "docs/storage.md").read_text()
-    names = re.findall(r"`(test_\w+…?)`", page.partition("## Tried")[2])
-    assert len(names) > 10
-    for name in names:
-        assert fnmatch.filter(TESTS, name.replace("…", "*")), name

@@ -1,4 +1,4 @@
-"""The common ground of all contenders: one split, one judge, one way to score drawings."""
+"""What all contenders are measured with: one split, one judge, one way to score drawings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def as_dataset(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: in
 
 
 @dataclass
-class Ground:
+class EvaluationSet:
     """`training` is what contenders may see, `heldout` what their drawings are compared with."""
 
     training: Dataset
@@ -103,8 +103,9 @@ class Ground:
     judge_kimg: float | None = None  # None: as params.yaml has it
 
     @classmethod
-    def prepare(cls, limit: int | None = None, judge_kimg: float | None = None) -> Ground:
-        """`limit` takes the first images only: for a trial of the benchmark itself."""
+    @cache
+    def prepare(cls, limit: int | None = None, judge_kimg: float | None = None) -> EvaluationSet:
+        """`limit`: the first images only, for a trial of the benchmarks."""
         path, about = csv_file()
         table = csv_reader.read_csv(path, all_params().validation)
         images, labels = table.images[:limit], table.labels[:limit]
