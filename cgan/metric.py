@@ -39,7 +39,6 @@ class Metric:
         return (found[0], found[1]) if found else None
 
 
-# A terminal shows the first three or four of them beside each other (`dvc exp show`).
 METRICS = {
     metric.key: metric
     for metric in (

@@ -28,6 +28,7 @@ LOCK = Path("dvc.lock")
 RUN_REFERENCE = Path("models/mlflow_run.json")
 EVALUATION = Path("reports/evaluation.json")
 METRICS = Path("reports/metrics.json")
+DVC_METRICS = Path("reports/headline.json")  # of `dvc metrics`, `dvc exp show`
 RECORDED = Path("reports/recorded.json")  # the numbers on the page of the run
 JUDGE_METRICS = Path("reports/judge.json")
 VALIDATION = Path("reports/validation.json")

@@ -9,7 +9,7 @@ from cgan.metric import Report as Report
 
 
 def headline(report: Report) -> dict[str, float]:
-    """The flat numbers that `dvc metrics show` prints; the distance has its floor behind it."""
+    """A number for each metric; the distance has its floor behind it."""
     flat: dict[str, float] = {}
     for key, metric in METRICS.items():
         if (value := metric.value(report)) is not None:
@@ -17,6 +17,13 @@ def headline(report: Report) -> dict[str, float]:
         if key == "fid_judge":
             flat["fid_judge_floor"] = round(report[key]["floor"], 5)
     return flat
+
+
+def leading(report: Report) -> dict[str, float]:
+    """The three numbers that `dvc metrics diff` shows. `dvc exp show` has room for no more beside a param."""
+    numbers = headline(report)
+    leads = [key for key, metric in METRICS.items() if metric.headline and key in numbers]
+    return {key: numbers[key] for key in leads[:3]}
 
 
 def floors(report: Report) -> dict[str, float]:

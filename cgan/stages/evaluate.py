@@ -11,9 +11,9 @@ from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import save_png
 from cgan.params.reading import load_params
 from cgan.pictures.confusion_matrix import confusion_matrix_image
-from cgan.project import CONFUSION, EVALUATION, METRICS
+from cgan.project import CONFUSION, DVC_METRICS, EVALUATION, METRICS
 from cgan.quality.evaluation import Inputs, judge_generator
-from cgan.quality.table import headline
+from cgan.quality.table import headline, leading
 from cgan.stages.runner import progress, run_stage
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ def main() -> None:
     report = judge_generator(inputs, load_params().evaluate, progress)
     write_json(EVALUATION, report)
     write_json(METRICS, {"quality": headline(report)})
+    write_json(DVC_METRICS, leading(report))
     confusion = torch.tensor(report["confusion"])
     save_png(CONFUSION, confusion_matrix_image(confusion, inputs.training.class_names))
     for name, value in headline(report).items():

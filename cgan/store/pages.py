@@ -96,7 +96,7 @@ Trainings of a class-conditional DCGAN: *Training runs* on the left (this browse
 pages? Choose *Model training* above it). A run is one training, its evaluation and its pictures.
 
 - **Compare** runs by `quality/conditional_accuracy` (higher is better) and `quality/fid_judge` (lower
-  is better).
+  is better), or two of them with their pictures and intervals: `cgan compare A B`.
 - **In a run**, *Model metrics* begins with the drawings over the training: move the slider. Grid, film
   and tables of quality are under *Artifacts*, the machine's load under *System metrics*, the generator
   under *Logged models*.

@@ -38,7 +38,6 @@ PROBE = (
     "probe/fid_judge",
     "probe/diversity_mean",
     "probe/diversity_worst_class",
-    "probe/worst_class",
 )
 
 
@@ -53,6 +52,7 @@ class Watch:
         self.real = look(judge, data.images[rows]).features
         self.real_diversity = diversity(self.real, labels, data.classes)
         self.asked = torch.arange(DRAWINGS) % data.classes
+        self.worst_class = 0  # of the last probe: the least varied one
         self._bad = 0
 
     def probe(self, generator: Generator) -> dict[str, float]:
@@ -66,13 +66,12 @@ class Watch:
             for label, (own, real) in enumerate(zip(spread, self.real_diversity, strict=True))
             if real > 0
         } or {0: 1.0}
-        worst = min(relative, key=lambda label: relative[label])
+        self.worst_class = min(relative, key=lambda label: relative[label])
         values = (
             (seen.classes == self.asked).double().mean().item(),
             frechet_distance(self.real, seen.features),
             sum(relative.values()) / len(relative),
-            relative[worst],
-            float(worst),
+            relative[self.worst_class],
         )
         return dict(zip(PROBE, values, strict=True))
 
@@ -91,7 +90,7 @@ class Watch:
             )
         if worst < LEAST_DIVERSITY:
             return (
-                f"mode collapse: drawings of class {probe['probe/worst_class']:.0f} vary {worst:.2f} "
+                f"mode collapse: drawings of class {self.worst_class} vary {worst:.2f} "
                 f"times as much as real ones (at least {LEAST_DIVERSITY} is expected)"
             )
         return None

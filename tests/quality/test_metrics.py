@@ -46,7 +46,7 @@ from cgan.quality.metrics import (
     manifold,
     wilson_interval,
 )
-from cgan.quality.table import class_table, floors, headline, quality_table, tracked
+from cgan.quality.table import class_table, floors, headline, leading, quality_table, tracked
 
 
 def gaussian(
@@ -427,6 +427,7 @@ def test_headline_tables_and_run_page_take_each_number_from_its_row() -> None:
     flat = headline(report)
     assert flat.keys() == METRICS.keys() - {"gan_train_accuracy"} | {"fid_judge_floor"}
     assert (flat["fid_judge"], flat["fid_judge_floor"]) == (0.1, 0.01)
+    assert leading(report) == {"conditional_accuracy": 0, "fid_judge": 0.1, "recall": 0.3}
     assert tracked(report) == {
         f"quality/{name}": value for name, value in flat.items() if name != "fid_judge_floor"
     }

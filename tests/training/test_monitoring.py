@@ -127,15 +127,16 @@ def test_a_probe_compares_drawings_with_the_real_images_class_by_class(
     assert faithful["probe/conditional_accuracy"] > 0.95
     assert faithful["probe/diversity_mean"] == pytest.approx(1, abs=0.1)
     assert faithful["probe/diversity_worst_class"] == pytest.approx(1, abs=0.15)
-    assert narrow["probe/worst_class"] == 2.0
+    assert watch.worst_class == 2
     assert narrow["probe/diversity_worst_class"] == pytest.approx(0, abs=1e-3)
     assert narrow["probe/diversity_mean"] == pytest.approx(2 / 3, abs=0.1)
     assert faithful["probe/fid_judge"] < 0.1 * narrow["probe/fid_judge"]
     rare = data.labels == 2
     rare[rare.nonzero()[0]] = False
     kept = Dataset(data.images[~rare], data.labels[~rare], data.metadata)
-    found = Watch(judge, kept, 1).probe(Copier(data, 2).eval())
-    assert found["probe/worst_class"] != 2.0, "with no two real images it is not compared"
+    of_kept = Watch(judge, kept, 1)
+    found = of_kept.probe(Copier(data, 2).eval())
+    assert of_kept.worst_class != 2, "with no two real images it is not compared"
     assert found["probe/diversity_mean"] == pytest.approx(1, abs=0.1)
 
 
@@ -153,11 +154,8 @@ def test_f52_one_picture_a_class_is_seen_by_the_second_probe_after_the_warm_up(
 
 def test_bad_probes_must_follow_one_another(data: Dataset, judge: Judge) -> None:
     watch = Watch(judge, data, 1)
-    good = {
-        "probe/conditional_accuracy": 1.0,
-        "probe/diversity_worst_class": 1.0,
-        "probe/worst_class": 2.0,
-    }
+    watch.worst_class = 2
+    good = {"probe/conditional_accuracy": 1.0, "probe/diversity_worst_class": 1.0}
     bad = good | {"probe/diversity_worst_class": 0.1}
     said = [watch.problem(probe, 100.0, 160.0) for probe in (bad, good, bad, good, bad)]
     assert said == [None] * 5
