@@ -202,7 +202,7 @@ class Delivery:
         if record["kind"] == "end" or made_for_it:
             status = record.get("status", "FINISHED")
             self.client.set_terminated(self.run_id, status, record["time_ms"])
-        description = describe(self.run_id, run.data.params, run.data.metrics)
+        description = describe(self.run_id, run.data.metrics)
         self.client.set_tag(self.run_id, "mlflow.note.content", description)
 
     def _send_images(self, records: list[Record]) -> None:
@@ -298,29 +298,15 @@ class Delivery:
         )
 
 
-def describe(run_id: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
-    """A run in Markdown: a drawing of each class, its headline numbers, what it is, where to look."""
-    headline = [
+def describe(run_id: str, metrics: Mapping[str, float]) -> str:
+    """A run in Markdown: its headline numbers and a drawing of each class; nothing before it is judged."""
+    headline = " · ".join(
         f"{metric.headline} {ARROWS[metric.better]} **{metrics[f'quality/{key}']:.4g}**"
         for key, metric in METRICS.items()
         if metric.headline and f"quality/{key}" in metrics
-    ]
-    lines = []
-    if headline:  # then the pictures are there too
-        strip = f"![A drawing of each class]({artifact(run_id, STRIP)})"
-        lines += [" · ".join(headline), "", strip, ""]
-    recipe = "A class-conditional generator, trained, judged and drawn with."
-    if "train.generator" in params:
-        recipe = (
-            f"A `{params['train.generator']}` generator against a `{params['train.discriminator']}` "
-            f"discriminator, {params['train.objective']} objective, "
-            f"{params['train.total_kimg']} thousand images shown, seed {params['train.seed']}."
-        )
-    where = (
-        "*Model metrics* shows the drawings over the training, losses and logits; *Artifacts* the grid, the "
-        "film, and quality as tables; *Logged models* the generator, ready to draw."
     )
-    return "\n".join([*lines, recipe, "", where])
+    strip = f"![A drawing of each class]({artifact(run_id, STRIP)})"
+    return f"{headline}\n\n{strip}" if headline else ""
 
 
 def enlarged(image: Image.Image) -> Image.Image:

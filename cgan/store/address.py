@@ -115,7 +115,7 @@ def _store_named(variable: str, root: Path) -> str:
         return f"{SQLITE}{root / (uri.removeprefix(SQLITE) or 'mlflow.db')}"
     shown, kind = without_credentials(uri), kind_of(uri)
     if kind == "folder":
-        folder = shown.removeprefix("file:").replace("//", "/")
+        folder = shown.removeprefix("file://").removeprefix("file:")
         raise TrackingError(
             f"{variable} is {shown!r}, a folder; MLflow keeps runs in a database or a server "
             "since 3.13. Move the old runs with `mlflow migrate-filestore --source "
