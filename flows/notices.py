@@ -56,7 +56,8 @@ def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
         url, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}
     )
     try:
-        urllib.request.urlopen(request, timeout=PATIENCE_S).close()  # nosec B310: http or https only
+        # http or https only, see above
+        urllib.request.urlopen(request, timeout=PATIENCE_S).close()  # nosec B310
     except Exception as error:  # its text may hold the address
         code = getattr(error, "code", type(error).__name__)
         log.warning("The notice to %s was not delivered: %s.", URL, code)

@@ -30,6 +30,7 @@ WHILE_BUSY = {
     "retry_condition_fn": lambda _, __, state: state.name == BUSY,
 }
 AT_THE_SAME_TIME = WHILE_BUSY | {"retries": 2, "retry_delay_seconds": 0}  # others promote
+LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
 WHILE_AWAY = {"retries": 2, "retry_delay_seconds": [10, 60]}
 
 
@@ -55,11 +56,7 @@ def _task(
 
 def relay(line: str) -> None:
     """One line of DVC's or a stage's output into the log of the task."""
-    level = logging.INFO
-    if line.startswith(("ERROR:", "Error:")):
-        level = logging.ERROR
-    elif line.startswith("WARNING:"):
-        level = logging.WARNING
+    level = LEVELS.get(line.partition(":")[0], logging.INFO)
     get_run_logger().log(level, "%s", line)
 
 
