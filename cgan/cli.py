@@ -357,14 +357,13 @@ def preset(
 
 
 def main() -> None:
-    """Entry point: a CganError becomes one message and its exit code, never a traceback."""
+    """Entry point: a CganError becomes one message and exit code 1, never a traceback."""
     ensure_streams()
-    code = 1
     try:
         app()
         return
     except CganError as error:
-        code, said = error.exit_code, str(error)
+        said = str(error)
     except ModuleNotFoundError as error:
         extras = extras_with(error.name or "")
         if not extras:
@@ -380,8 +379,7 @@ def main() -> None:
     except OSError as error:  # a place that cannot be read or written, a full disk
         where = f"{str(error.filename)[:300]}: " if error.filename else ""
         said = f"{where}{error.strerror or error}. Correct that and run again."
-    sys.stderr.write(f"Error: {said}\n")
-    sys.exit(code)
+    sys.exit(f"Error: {said}")
 
 
 if __name__ == "__main__":
