@@ -243,8 +243,7 @@ def flush() -> None:
     from cgan.project import project_root
     from cgan.run.follower import flush
 
-    lines = flush(project_root())
-    typer.echo("\n".join(lines) if lines else "Nothing waits.")
+    typer.echo("\n".join(flush(project_root())) or "Nothing waits.")
 
 
 @app.command()
@@ -379,7 +378,8 @@ def main() -> None:
     except OSError as error:  # a place that cannot be read or written, a full disk
         where = f"{str(error.filename)[:300]}: " if error.filename else ""
         said = f"{where}{error.strerror or error}. Correct that and run again."
-    sys.exit(f"Error: {said}")
+    sys.stderr.write(f"Error: {said}\n")
+    sys.exit(1)
 
 
 if __name__ == "__main__":
