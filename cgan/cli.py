@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from cgan import __version__
-from cgan.errors import CganError, ensure_streams, extra_with
+from cgan.errors import CganError, ensure_streams, extras_with
 from cgan.registry.commands import registry
 from cgan.reports.sweep_commands import sweep
 
@@ -58,15 +58,17 @@ def validate(
     """Say whether FILE is a valid CSV of labelled images, and if not, which row and column is wrong."""
     from cgan.data import csv_reader, csv_report, sources
     from cgan.files import write_json, write_text
-    from cgan.params.reading import load_params
 
     outputs = report or []
     for output in outputs:
         if output.suffix not in (".md", ".json"):
             raise CganError(f"--report {output}: expected a name that ends in .md or .json.")
-    here = load_params() if Path("params.yaml").is_file() else None
-    params = here.validation if here else csv_reader.DEFAULTS
-    source = here.data if here else sources.DEFAULTS
+    params, source = csv_reader.DEFAULTS, sources.DEFAULTS
+    if Path("params.yaml").is_file():
+        from cgan.params.reading import load_params
+
+        here = load_params()
+        params, source = here.validation, here.data
     with sources.plain_csv(file, source) as (csv, name):
         limit = source.max_megabytes * 1_000_000
         found = csv_report.report_on_file(csv, params, name, max_bytes=limit)
@@ -241,8 +243,7 @@ def flush() -> None:
     from cgan.project import project_root
     from cgan.run.follower import flush
 
-    lines = flush(project_root())
-    typer.echo("\n".join(lines) if lines else "Nothing waits.")
+    typer.echo("\n".join(flush(project_root())) or "Nothing waits.")
 
 
 @app.command()
@@ -355,30 +356,30 @@ def preset(
 
 
 def main() -> None:
-    """Entry point: a CganError becomes one message and its exit code, never a traceback."""
+    """Entry point: a CganError becomes one message and exit code 1, never a traceback."""
     ensure_streams()
-    code = 1
     try:
         app()
         return
     except CganError as error:
-        code, said = error.exit_code, str(error)
+        said = str(error)
     except ModuleNotFoundError as error:
-        extra = extra_with(error.name or "")
-        if extra is None:
+        extras = extras_with(error.name or "")
+        if not extras:
             raise
+        # Some commands have an extra of their own, and that is called as they are.
+        extra = next((each for each in extras if each in sys.argv[1:2]), extras[0])
         said = (
-            f"this needs the extra `{extra}`, which drawing does without; there is no package "
-            f"{error.name} here. Install it: `pip install 'cgan[{extra}]'`; in a clone of the repository "
-            f"`pip install -e '.[{extra}]'`."
+            f"this needs the extra `{extra}`: there is no package {error.name} here. Install it with "
+            f"`pip install 'cgan[{extra}]'`, in a clone of the repository `pip install -e '.[{extra}]'`."
         )
     except MemoryError:
-        said = "out of memory. End other programs, or raise the limit; try again."
+        said = "out of memory. End other programs, or raise the limit, and try again."
     except OSError as error:  # a place that cannot be read or written, a full disk
         where = f"{str(error.filename)[:300]}: " if error.filename else ""
-        said = f"{where}{error.strerror or error}. Mend that and run again."
+        said = f"{where}{error.strerror or error}. Correct that and run again."
     sys.stderr.write(f"Error: {said}\n")
-    sys.exit(code)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -27,17 +27,17 @@ def ensure_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
-def extra_with(module: str) -> str | None:
-    """The extra of this package (`pip install 'cgan[pipeline]'`) that brings a module; None if none does."""
+def extras_with(module: str) -> list[str]:
+    """The extras of this package (`pip install 'cgan[pipeline]'`) that bring a module."""
     import importlib.metadata
 
-    package = module.partition(".")[0]
+    extras, package = [], module.partition(".")[0]
     installed = importlib.metadata.distributions(name="cgan")
     for requirement in [line for each in installed for line in each.requires or []]:
         found = re.match(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]", requirement)
         if found and package == PACKAGES.get(found[1].lower(), found[1].lower().replace("-", "_")):
-            return found[2]
-    return None
+            extras.append(found[2])
+    return extras
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -34,9 +34,9 @@ def replacing(path: Path | str) -> Iterator[Path]:
         if not _lives(leftover.name.removeprefix(f".{path.name}.").partition("-")[0]):
             leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    temporary.touch(exist_ok=False)
-    mode = temporary.stat().st_mode  # by the umask, whatever mode its writer gives it
     try:
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode  # by the umask, whatever mode its writer gives it
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -45,8 +45,9 @@ def replacing(path: Path | str) -> Iterator[Path]:
         for folder in changed:
             sync_folder(folder)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
             error.filename = str(path)  # a full disk doesn't say for which file
         raise
 
@@ -99,11 +100,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def md5_of(path: Path | str) -> str:
     """The hash by which dvc.lock and DVC's cache know a file. It is no protection against forgery."""
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, _md5).hexdigest()
-
-
-def _md5() -> Any:
-    return hashlib.md5(usedforsecurity=False)
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def sha256_of(path: Path | str) -> str:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_python
 
 import cgan
 from cgan.files import write_bytes
@@ -40,35 +40,26 @@ def test_version_is_that_of_the_package_which_is_typed_for_its_users() -> None:
     assert (Path(cgan.__file__).parent / "py.typed").is_file()
 
 
-def test_completion_knows_the_commands_and_is_installed_for_a_shell(tmp_path: Path) -> None:
+def test_completion_knows_the_commands() -> None:
     run = run_cgan(_CGAN_COMPLETE="complete_bash", COMP_WORDS="cgan re", COMP_CWORD="1")
     assert run.stdout.split() == ["reproduce", "reevaluate", "report", "registry"]
-    env = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-    run = run_cgan("--install-completion", "bash", **env)
-    assert run.returncode == 0, run.stderr
-    assert "_CGAN_COMPLETE=complete_bash" in (tmp_path / ".bash_completions/cgan.sh").read_text()
-    assert ".bash_completions/cgan.sh" in (tmp_path / ".bashrc").read_text()
 
 
-def test_help_is_coloured_on_a_terminal_and_no_color_is_respected_by_help_and_errors() -> None:
-    assert COLOUR.search(run_cgan("--help", FORCE_COLOR="1").stdout)
-    for arguments in (["--help"], ["draw", "--no-such-option"]):
-        run = run_cgan(*arguments, FORCE_COLOR="1", NO_COLOR="1")
-        assert run.stdout + run.stderr and not COLOUR.search(run.stdout + run.stderr)
-
-
-@pytest.mark.parametrize("no_color", ["", "1"])
-def test_no_color_is_respected_by_status(
-    no_color: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_colours_are_shown_on_a_terminal_unless_no_color_is_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert COLOUR.search(run_cgan("--help", FORCE_COLOR="1").stdout)
+    run = run_cgan("draw", "--no-such-option", FORCE_COLOR="1", NO_COLOR="1")
+    assert run.stderr and not COLOUR.search(run.stdout + run.stderr)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("NO_COLOR", no_color)
-    make_console().print("[green]promoted[/green]")
-    assert bool(COLOUR.search(capsys.readouterr().out)) == (not no_color)
+    for no_color in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", no_color)
+        make_console().print("[green]promoted[/green]")
+        assert bool(COLOUR.search(capsys.readouterr().out)) == (not no_color)
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from cgan.cli import main\n"
         "sys.argv = ['cgan', '--help']\n"
@@ -77,8 +68,7 @@ def test_help_imports_nothing_heavy() -> None:
         "heavy = ('torch', 'numpy', 'mlflow', 'pydantic', 'ruamel', 'yaml', 'pandas', 'PIL')\n"
         "assert not [name for name in heavy if name in sys.modules]\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
+    run_python(code, tmp_path)
 
 
 def test_pages_on_a_port_that_is_taken_are_refused_with_the_option_for_another(
@@ -89,8 +79,7 @@ def test_pages_on_a_port_that_is_taken_are_refused_with_the_option_for_another(
         port = taken.getsockname()[1]
         run = run_cgan("ui", "--port", str(port), MLFLOW_TRACKING_URI="")
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr.startswith(f"Error: port {port} cannot be used (Address already in use).")
-    assert "--port" in run.stderr
+    assert run.stderr.startswith(f"Error: port {port} ") and "--port" in run.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from what git knows, so that nothing else in the folder can get in."""
     folder = tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+    for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / "source" / name).write_bytes((ROOT / name).read_bytes())
@@ -44,17 +38,15 @@ def installed(wheel: Path) -> Path:
     return programs
 
 
-def run(*command: object, cwd: Path, **environment: str) -> str:
-    kept = {
-        key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")
-    }
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**kept, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment},
-        capture_output=True,
-        text=True,
-    )
+def ended(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    outer = ("PYTHONPATH", "PYTHONHOME")
+    kept = {key: value for key, value in os.environ.items() if key not in outer}
+    words = [str(part) for part in command]
+    return subprocess.run(words, cwd=cwd, env=kept, capture_output=True, text=True)
+
+
+def run(*command: object, cwd: Path) -> str:
+    done = ended(*command, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -66,8 +58,8 @@ def test_the_wheel_draws_at_once_where_nothing_else_is_installed(
     assert {"cgan/py.typed", "cgan/serving/digits.safetensors"} <= set(names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"cgan"}
     assert wheel.stat().st_size < 1_500_000
-    told = run(installed / "cgan", "draw", "2024", cwd=tmp_path)
-    assert told.endswith("seed 0, by the generator of digits that comes with cgan\n")
+    words = run(installed / "cgan", "draw", "2024", cwd=tmp_path)
+    assert words.endswith("seed 0, by the generator of digits that comes with cgan\n")
     code = """
 import importlib.util
 import cgan
@@ -77,17 +69,22 @@ print(*[name for name in ("mlflow", "dvc", "prefect", "pandas", "flows") if impo
     assert run(installed / "python", "-c", code, cwd=tmp_path) == "\n"
 
 
-def test_a_command_of_the_pipeline_says_how_to_install_what_it_needs(
-    installed: Path, tmp_path: Path
+def test_a_command_says_which_extra_it_needs_and_validate_needs_none_or_a_small_one(
+    wheel: Path, installed: Path, tmp_path: Path
 ) -> None:
-    for words in ("gate", "status", "ui", "validate x.csv", "draw 1 --model champion"):
-        done = subprocess.run(
-            [installed / "cgan", *words.split()], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 1 and done.stderr.startswith(
-            "Error: this needs the extra `pipeline`"
-        )
-        assert done.stderr.count("\n") == 1 and "`pip install 'cgan[pipeline]'`" in done.stderr
+    header = ",".join(["label", *(f"pixel{i}" for i in range(64))])
+    rows = [",".join(map(str, [row % 2, *range(row, row + 64)])) for row in range(40)]
+    (tmp_path / "good.csv").write_text("\n".join([header, *rows]))
+    for words in ("gate", "status", "ui", "draw 1 --model champion"):
+        refused = ended(installed / "cgan", *words.split(), cwd=tmp_path)
+        assert refused.returncode == 1 and refused.stderr.count("\n") == 1
+        assert "`pip install 'cgan[pipeline]'`" in refused.stderr
+    validate = installed / "cgan", "validate", "good.csv"
+    assert "is valid" in run(*validate, cwd=tmp_path)
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    assert "`pip install 'cgan[validate]'`" in ended(*validate, cwd=tmp_path).stderr
+    run(installed / "python", "-m", "pip", "install", "-q", f"{wheel}[validate]", cwd=tmp_path)
+    assert "is valid" in run(*validate, cwd=tmp_path)
 
 
 def test_it_serves_over_http_with_the_extra_serve(
@@ -98,14 +95,11 @@ def test_it_serves_over_http_with_the_extra_serve(
     with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout
-            told = server.stdout.readline()
-            assert " serves digits " in told
-            drawn = httpx.post(
-                f"{told.split()[0]}/draw",
-                json={"text": "2024"},
-                headers={"Accept": "application/json"},
-                timeout=60,
-            )
-            assert drawn.status_code == 200 and drawn.json()["labels"] == [2, 0, 2, 4]
+            words = server.stdout.readline()
+            assert " serves digits " in words
+            drawn = httpx.get(f"{words.split()[0]}/draw?text=2024", timeout=60)
+            assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
         finally:
             server.kill()
+    refused = ended(installed / "cgan", "serve", "--model", "champion", cwd=tmp_path)
+    assert refused.returncode == 1 and "`pip install 'cgan[pipeline]'`" in refused.stderr

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import html
 import reprlib
 import time
 from collections.abc import Awaitable, Callable, Collection
-from concurrent.futures import Executor
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import torch
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, Info, generate_latest
 from pydantic import BaseModel
 
 from cgan import __version__
 from cgan.errors import CganError
-from cgan.model.sampling import CHUNK, latent_chunks, render_chunk
-from cgan.service.drawing import FORMS, DrawQuery, DrawRequest, encoded, form_for, labels_for
+from cgan.service.drawing import FORMS, DrawQuery, DrawRequest, answer, form_for
 from cgan.service.served import Keeper, Served
 
 MAX_BODY_BYTES = 2**16  # of a request
@@ -44,7 +33,7 @@ HEADERS = {
 }
 HOW_TO_CALL = """<section class="play-card">
 <h2>From code</h2>
-<p class="play-faint">Served: {served}. All addresses: <a href="openapi.json">openapi.json</a>.</p>
+<p class="play-faint">Served: {served}. All addresses: <a href="docs">docs</a>.</p>
 <pre>curl -o drawn.png '{url}'
 
 # Python
@@ -52,6 +41,17 @@ from urllib.request import urlopen
 png = urlopen("{url}").read()</pre>
 </section>
 """
+REQUESTS = Counter("cgan_requests", "Requests answered.", ["route", "method", "status"])
+SECONDS = Histogram(
+    "cgan_request_seconds", "From a request to its answer.", ["route"],
+    buckets=(.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30),
+)  # fmt: skip
+IN_FLIGHT = Gauge("cgan_in_flight", "Requests being answered.")
+DRAWINGS = Counter("cgan_drawings", "Images drawn.")
+MODEL = Info("cgan_model", "What is served.")
+AGE = Gauge(
+    "cgan_registry_answer_age_seconds", "Since the registry answered; NaN: never or not asked."
+)
 router = APIRouter()
 
 
@@ -61,33 +61,9 @@ class Problem(BaseModel):
     detail: str
 
 
-class Metrics:
-    """For Prometheus, in a registry of its own."""
-
-    def __init__(self, keeper: Keeper) -> None:
-        self.registry = kept = CollectorRegistry()
-        self.requests = Counter(
-            "cgan_requests", "Requests answered.", ["route", "method", "status"], registry=kept
-        )
-        self.seconds = Histogram(
-            "cgan_request_seconds", "From a request to its answer.", ["route"],
-            buckets=(.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30), registry=kept,
-        )  # fmt: skip
-        self.in_flight = Gauge("cgan_in_flight", "Requests being answered.", registry=kept)
-        self.drawings = Counter("cgan_drawings", "Images drawn.", registry=kept)
-        self.model = Gauge(
-            "cgan_model_info", "What is served: always 1.", ["digest", "version", "alias"], registry=kept
-        )  # fmt: skip
-        age = Gauge(
-            "cgan_registry_answer_age_seconds", "Since the registry last answered; NaN: never, or not asked.",
-            registry=kept,
-        )  # fmt: skip
-        age.set_function(lambda: float("nan") if (s := keeper.answer_age_s()) is None else s)
-
-
-def make_app(keeper: Keeper, pool: Executor, hosts: Collection[str] | None = None) -> FastAPI:
-    """The application. `pool` draws; `hosts` are the names that the header Host may have, None: any."""
-    app = FastAPI(
+def make_app(keeper: Keeper, hosts: Collection[str] | None = None) -> FastAPI:
+    """The application. `hosts` are the names that the header Host may have, None: any."""
+    app = FastAPIOffline(
         title="cgan",
         version=__version__,
         description="Draws classes of images. Equal seeds draw equal pictures, as `cgan draw` does.",
@@ -95,48 +71,36 @@ def make_app(keeper: Keeper, pool: Executor, hosts: Collection[str] | None = Non
         redirect_slashes=False,
         responses={"4XX": {"model": Problem}},
     )
-    app.state.keeper, app.state.pool, app.state.metrics = keeper, pool, Metrics(keeper)
+    app.state.keeper = keeper
     app.include_router(router)
-    addresses = ", ".join(app.openapi()["paths"])
 
     @app.middleware("http")
     async def every_request(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        metrics, began, status = app.state.metrics, time.perf_counter(), 500
+        began, status = time.perf_counter(), 500
         try:
-            with metrics.in_flight.track_inprogress():
+            with IN_FLIGHT.track_inprogress():
                 response = _refused(request, hosts) or await call_next(request)
             status = response.status_code
         finally:
             route = getattr(request.scope.get("route"), "path", "other")
             method = request.method if request.method in ("GET", "POST") else "other"
-            metrics.requests.labels(route, method, status).inc()
-            metrics.seconds.labels(route).observe(time.perf_counter() - began)
+            REQUESTS.labels(route, method, status).inc()
+            SECONDS.labels(route).observe(time.perf_counter() - began)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        faults = error.errors()
-        words = [_in_words(fault) for fault in faults[:SHOWN]]
-        if len(faults) > SHOWN:
-            words.append(f"and {len(faults) - SHOWN:,} more")
+        words = "; ".join(_in_words(fault) for fault in error.errors()[:SHOWN])
         advice = EXAMPLE if request.method == "POST" else ""
-        return JSONResponse({"detail": f"{'; '.join(words)}.{advice}"}, 422)
+        return JSONResponse({"detail": f"{words}.{advice}"}, 422)
 
     @app.exception_handler(CganError)
     async def impossible(_: Request, error: CganError) -> Response:
         return JSONResponse({"detail": str(error)}, 422)
-
-    @app.exception_handler(404)
-    @app.exception_handler(405)
-    async def no_such_address(request: Request, error: HTTPException) -> Response:
-        allowed = (error.headers or {}).get("Allow")
-        expected = f"the method {allowed}" if allowed else f"one of {addresses}"
-        detail = f"expected {expected}, found {request.method[:20]} {request.scope['path'][:80]!a}."
-        return JSONResponse({"detail": detail}, error.status_code, error.headers)
 
     return app
 
@@ -170,11 +134,8 @@ def _in_words(fault: dict[str, Any]) -> str:
 async def _current(request: Request) -> Served:
     keeper: Keeper = request.app.state.keeper
     if keeper.current is None:
-        raise HTTPException(
-            503,
-            f"nothing is served yet: {keeper.problem} Try again in a moment.",
-            {"Retry-After": "1"},
-        )
+        detail = f"nothing is served yet: {keeper.problem} Try again in a moment."
+        raise HTTPException(503, detail, {"Retry-After": "1"})
     return keeper.current
 
 
@@ -182,8 +143,8 @@ Current = Annotated[Served, Depends(_current)]
 
 
 @router.get("/", response_class=HTMLResponse, summary="A page to play with the generator")
-async def page(request: Request, served: Current) -> Response:
-    document, policy = await run_in_threadpool(lambda: served.page)
+def page(request: Request, served: Current) -> Response:
+    document, policy = served.page
     text = quote(",".join(served.generator.class_names[:4]), safe=",")
     url = html.escape(f"{request.base_url}draw?text={text}&seed=7")
     how = HOW_TO_CALL.format(served=html.escape(served.named), url=url)
@@ -191,22 +152,15 @@ async def page(request: Request, served: Current) -> Response:
     return HTMLResponse(body, headers={**served.headers, "Content-Security-Policy": policy})
 
 
-async def _drawn(request: Request, question: DrawQuery, served: Served) -> Response:
-    """A chunk at a time, so that a request of thousands does not hold up one of ten."""
+def _drawn(request: Request, question: DrawQuery, served: Served) -> Response:
     accept = ", ".join(request.headers.getlist("accept"))
     form = form_for(accept)
     if form is None:
         raise HTTPException(
             406, f"the header Accept: expected one of {', '.join(FORMS)}, found {accept[:100]!r}."
         )
-    labels, network = labels_for(question, served, form), served.generator.network
-    latents = latent_chunks(question.seed, network.architecture.latent_dim)
-    images = []
-    for part in torch.tensor(labels).split(CHUNK):
-        job = request.app.state.pool.submit(render_chunk, network, next(latents)[: len(part)], part)
-        images.append(await asyncio.wrap_future(job))
-        request.app.state.metrics.drawings.inc(len(part))
-    body = await run_in_threadpool(encoded, torch.cat(images), labels, question, served, form)
+    body, count = answer(question, form, served.generator, served.identity())
+    DRAWINGS.inc(count)
     headers = {**served.headers, "Vary": "Accept", "Cache-Control": "no-store"}
     return Response(body, media_type=form, headers=headers)
 
@@ -220,17 +174,17 @@ DRAWN: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/draw", response_class=Response, responses=DRAWN, summary="Draw, as an <img> may ask")
-async def draw_by_query(
+def draw_by_query(
     request: Request, question: Annotated[DrawQuery, Query()], served: Current
 ) -> Response:
-    response = await _drawn(request, question, served)
+    response = _drawn(request, question, served)
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # for an <img> elsewhere
     return response
 
 
 @router.post("/draw", response_class=Response, responses=DRAWN, summary="Draw")
-async def draw(request: Request, question: DrawRequest, served: Current) -> Response:
-    return await _drawn(request, question, served)
+def draw(request: Request, question: DrawRequest, served: Current) -> Response:
+    return _drawn(request, question, served)
 
 
 @router.get("/model", summary="What is served: facts, metrics and their passport, version, digest")
@@ -262,10 +216,10 @@ async def ready(request: Request) -> Response:
 
 @router.get("/metrics", response_class=Response, summary="For Prometheus")
 async def metrics(request: Request) -> Response:
-    known: Metrics = request.app.state.metrics
-    served: Served | None = request.app.state.keeper.current
-    known.model.clear()
-    if served:
-        version = "" if served.version is None else str(served.version)
-        known.model.labels(served.digest, version, served.alias or "").set(1)
-    return Response(generate_latest(known.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    keeper: Keeper = request.app.state.keeper
+    age = keeper.answer_age_s()
+    AGE.set(float("nan") if age is None else age)
+    if served := keeper.current:
+        version, alias = str(served.version or ""), served.alias or ""
+        MODEL.info({"digest": served.digest, "version": version, "alias": alias})
+    return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -9,21 +9,16 @@ import json
 import math
 from typing import Annotated, Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
-from torch import Tensor
 
 from cgan.errors import CganError
 from cgan.model.sampling import encode_png
-from cgan.service.served import Served
-from cgan.serving.class_names import names_in
-from cgan.serving.drawings import csv_into, npz_into
-from cgan.serving.generator import MAX_SEED
-from cgan.serving.picture import MAX_SCALE, Layout, arranged, png_of
+from cgan.serving.drawings import write_csv, write_npz
+from cgan.serving.generator import MAX_SEED, Generator
+from cgan.serving.picture import MAX_SCALE, Style, compose
 
 PNG, JSON, CSV, NPZ = "image/png", "application/json", "text/csv", "application/x-npz"
 FORMS = (PNG, JSON, CSV, NPZ)
-MAX_TEXT = 10_000  # characters
 MAX_DRAWINGS = 10_000
 MAX_VALUES = 2**24  # pixels × colours of one answer
 
@@ -31,7 +26,7 @@ Text = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=MAX_TEXT,
+        max_length=MAX_DRAWINGS,
         description='Classes, as in `cgan draw`: "2024"; of more than 10 classes "12,3 40".',
         examples=["2024"],
     ),
@@ -77,7 +72,7 @@ class DrawRequest(DrawQuery):
     labels: Labels | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> DrawRequest:
+    def _one_of_both(self) -> DrawRequest:
         if (self.text is None) == (self.labels is None):
             found = "neither" if self.text is None else "both"
             raise ValueError(f"expected `text` or `labels`, found {found}")
@@ -90,63 +85,45 @@ def form_for(accept: str) -> str | None:
     return next((form for wanted in ranges for form in fnmatch.filter(FORMS, wanted)), None)
 
 
-def labels_for(question: DrawQuery, served: Served, form: str) -> list[int]:
-    """The class of each drawing. Raises CganError for what is no class, and for too large an answer."""
-    generator = served.generator
+def answer(
+    question: DrawQuery, form: str, generator: Generator, model: dict[str, Any]
+) -> tuple[bytes, int]:
+    """The body of an answer, and how many images it holds. Raises CganError for what is no class, and for too
+    large an answer, before anything is drawn."""
     row = generator.labels(getattr(question, "labels", None) or question.text)
-    labels = row * question.count
-    if len(labels) > MAX_DRAWINGS:
+    count, scale = len(row) * question.count, question.scale or 1
+    values = count * math.prod(generator.shape) * scale**2
+    if count > MAX_DRAWINGS or values > MAX_VALUES:
         raise CganError(
-            f"{len(row):,} classes × {question.count:,} variants are {len(labels):,} drawings, at most "
-            f"{MAX_DRAWINGS:,} are made at once. Ask several times, with other seeds."
+            f"{len(row):,} classes × {question.count:,} variants are {count:,} drawings of {values:,} values "
+            f"(pixels × colours), expected at most {MAX_DRAWINGS:,} and {MAX_VALUES:,}. Ask several times, "
+            "with other seeds, or for a smaller `scale`."
         )
+    if form == PNG:
+        style = Style(question.scale)
+        picture = compose(generator.network, row, question.count, question.seed, style, MAX_VALUES)
+        return encode_png(picture[1]), count
     if form in (CSV, NPZ) and question.scale:
         raise CganError(f"`scale` enlarges pictures, and {form} holds data. Leave it out.")
-    values = len(labels) * math.prod(generator.shape) * (question.scale or 1) ** 2
-    if form == PNG:
-        values = Layout.of(generator.shape, len(row), question.count, question.scale).values
-    if values > MAX_VALUES:
-        raise CganError(
-            f"the answer would have {values:,} values (pixels × colours), at most {MAX_VALUES:,} are sent at "
-            "once. Ask for fewer drawings, or a smaller `scale`."
-        )
-    return labels
-
-
-def encoded(
-    images: Tensor, labels: list[int], question: DrawQuery, served: Served, form: str
-) -> bytes:
-    """The body of an answer, of drawings uint8 [N, C, H, W]."""
-    generator = served.generator
-    if form == PNG:
-        row = len(labels) // question.count
-        layout = Layout.of(generator.shape, row, question.count, question.scale)
-        return encode_png(arranged(images, layout))
-    if form == JSON:
-        return json.dumps(_document(images, labels, question, served)).encode()
+    labels = row * question.count
+    images = generator.draw(labels, question.seed)
     if form == CSV:
-        text = io.StringIO()
-        csv_into(text, images, torch.tensor(labels))
-        return text.getvalue().encode()
-    packed = io.BytesIO()
-    names = names_in(generator.facts, generator.classes)
-    npz_into(packed, images, torch.tensor(labels), names)
-    return packed.getvalue()
-
-
-def _document(
-    images: Tensor, labels: list[int], question: DrawQuery, served: Served
-) -> dict[str, Any]:
-    scale = question.scale or 1
-    large = images.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
-    pictures = [base64.b64encode(png_of(image)).decode() for image in large]
-    return {
+        table = io.StringIO()
+        write_csv(table, images, labels)
+        return table.getvalue().encode(), count
+    if form == NPZ:
+        packed = io.BytesIO()
+        write_npz(packed, images, labels, generator)
+        return packed.getvalue(), count
+    large = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    pngs = [base64.b64encode(encode_png(image)).decode() for image in large]
+    document = {
         "labels": labels,
         "seed": question.seed,
-        "shape": served.generator.shape,
-        "model": served.identity(),
+        "shape": generator.shape,
+        "model": model,
         "drawings": [
-            {"label": label, "png_base64": picture}
-            for label, picture in zip(labels, pictures, strict=True)
+            {"label": label, "png_base64": png} for label, png in zip(labels, pngs, strict=True)
         ],
     }
+    return json.dumps(document).encode(), count

@@ -6,6 +6,7 @@ A `Served` never changes. The keeper puts another in its place; a request goes o
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import importlib.util
 import logging
@@ -116,15 +117,17 @@ def of_file(source: str) -> Served:
     return Served(generator, source, quality=quality)
 
 
-def of_report(report: dict[str, Any]) -> dict[str, Any]:
+def _quality(report: dict[str, Any] | None) -> dict[str, Any]:
     """Of a report on a generator: the metrics by their keys, what real images get, and the passport."""
+    if report is None:
+        return UNKNOWN
     values = {key: metric.value(report) for key, metric in METRICS.items()}
     known = {key: value for key, value in values.items() if value is not None}
     return {"metrics": known, "real_images": floors(report), "passport": report.get("passport")}
 
 
 class Keeper:
-    """Holds what is served. `asked`: a file, an MLflow URI, an alias, or None: the champion; the project's
+    """Holds what is served. `model`: a file, an MLflow URI, an alias, or None: the champion; the project's
     generator or the package's own where the registry says that there is none, or where there is no registry.
 
     As a context it follows an alias, on a thread. Each version that is taken is copied to this disk, and that
@@ -133,27 +136,24 @@ class Keeper:
     usable generator.
     """
 
-    def __init__(self, asked: str | None = None, poll_s: float = POLL_S) -> None:
+    def __init__(self, model: str | None = None, poll_s: float = POLL_S) -> None:
         self.current: Served | None = None
-        self.alias = CHAMPION if asked is None else asked if asked in ALIASES else None
         self.problem: str | None = None  # with the registry, when it was last asked
-        self._asked, self._poll_s = asked, poll_s
+        self.alias = CHAMPION if model is None else model if model in ALIASES else None
+        self._default, self._poll_s = model is None, poll_s
         self._answered: float | None = None  # time.monotonic() of the registry's last answer
         self._stopped, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="registry", daemon=True)
-        if self.alias and importlib.util.find_spec("mlflow") is None:
-            if asked is not None:
-                raise ModelError(
-                    f"--model {asked}: is looked up in MLflow's registry, and MLflow is not installed. "
-                    "Install `mlflow`, or give a file."
-                )
+        if self._default and importlib.util.find_spec("mlflow") is None:
             self.alias = None
-        if self.alias is None:
-            self.current = of_file(asked or default_source()[0])
-        else:
+        if self.alias:
             from cgan.registry.client import model_name
 
             self._model = model_name()
+        if self.alias is None or (
+            self._default and _no_registry() and not self._copy_path().exists()
+        ):
+            self.current = of_file(model or default_source()[0])
 
     def __enter__(self) -> Keeper:
         """When the registry was asked once."""
@@ -178,22 +178,25 @@ class Keeper:
         while not self._stopped.is_set():
             try:
                 with open_registry(self._model) as registry:
-                    while not self._stopped.is_set() and not is_absent(registry.uri):
+                    while not is_absent(registry.uri):
                         self._look(registry)
                         self._looked.set()
-                        self._stopped.wait(self._poll_s)
+                        if self._stopped.wait(self._poll_s):
+                            return
             except CganError as error:
                 self._failed(str(error))
             except Exception as error:  # such as no memory, no disk, or what a store lets through
                 log.exception("looking at the registry failed")
                 self._failed(f"looking at the registry failed ({type(error).__name__}).")
+            self._looked.set()
+            self._stopped.wait(RETRY_POLLS * self._poll_s)
 
     def _look(self, registry: Registry) -> None:
         """Take the version that has the alias, if it is another than what is served."""
         number = registry.aliases().get(str(self.alias))
         self._answered = time.monotonic()
         if number is None:
-            if self.current is None and self._asked is None:
+            if self.current is None and self._default:
                 self.current = of_file(default_source()[0])
             self._note(f"`{registry.model}` has no {self.alias} in {registry.shown}.")
             return
@@ -205,52 +208,42 @@ class Keeper:
         from cgan.registry.archive import evaluation_of, generator_file, readable
 
         failed = f"the {self.alias}, version {number} of `{registry.model}`, cannot be loaded"
+        taken, report = number, None
         try:
             if self.current is None:  # at the start: one that was champion before will do
                 taken, loaded = readable(registry, str(self.alias), load_generator)
             else:
                 with generator_file(f"models:/{registry.model}/{number}") as path:
-                    taken, loaded = number, load_generator(path)
+                    loaded = load_generator(path)
         except ModelError as error:
             raise ModelError(f"{failed}: {error}") from None
-        source = f"models:/{registry.model}/{taken}"
-        try:
+        with contextlib.suppress(ModelError):  # its metrics may be away
             report = evaluation_of(registry.version(taken))
-        except ModelError as error:
-            log.warning("%s is served without its metrics: %s", source, error)
-            report = None
-        was, quality = self.current, of_report(report) if report else UNKNOWN
+        source = f"models:/{registry.model}/{taken}"
         self.current = Served(
-            Generator(*loaded, source), source, registry.model, taken, self.alias, quality
+            Generator(*loaded, source), source, registry.model, taken, self.alias, _quality(report)
         )
-        log.info(
-            "served is now %s, before: %s", self.current.named, was.named if was else "nothing"
-        )
+        log.info("served is now %s", self.current.named)
         if taken != number:
             raise ModelError(f"{failed}.")
-        self._keep(self.current)
+        network, facts = loaded
+        try:
+            save_network(self._copy_path(), network, {**facts, "registry_version": number})
+        except OSError as error:
+            log.warning("no copy is kept for a start while the registry is away: %s", error)
 
     def _failed(self, problem: str) -> None:
-        """What is served stays. At the start it is the copy or, where no registry was ever meant, a file."""
-        meant = True
-        try:
-            self.current = self.current or self._copy()
-            of_registry = self.current and self.current.version
-            meant = bool(self._asked or self._answered or of_registry or not _no_registry())
-            if self.current is None and not meant:
-                self.current = of_file(default_source()[0])
-        except (CganError, OSError) as error:
-            problem = str(error)
-        self._note(problem if meant else None)
-        self._looked.set()
-        self._stopped.wait(RETRY_POLLS * self._poll_s)
+        """What is served stays; at the start it is the copy on this disk."""
+        if self.current is None:
+            with contextlib.suppress(ModelError):
+                self.current = self._copy()
+        no_registry_yet = self._answered is None and self.current and not self.current.version
+        self._note(None if no_registry_yet else problem)
 
     def _note(self, problem: str | None) -> None:
         if problem and problem != self.problem:
             served = self.current.named if self.current else "nothing"
             log.warning("%s Served for now: %s.", problem, served)
-        elif self.problem and not problem:
-            log.info("the registry's problem is over")
         self.problem = problem
 
     def _copy_path(self) -> Path:
@@ -259,22 +252,9 @@ class Keeper:
         key = hashlib.sha256(f"{store} {self._model} {self.alias}".encode()).hexdigest()[:16]
         return project_root() / COPIES / f"{self._model}-{self.alias}-{key}.safetensors"
 
-    def _keep(self, served: Served) -> None:
-        facts = {**served.generator.facts, "registry_version": served.version}
-        try:
-            save_network(self._copy_path(), served.generator.network, facts)
-        except OSError as error:
-            log.warning(
-                "no copy of what is served could be kept (%s). A service that starts while the registry is "
-                "away will refuse to draw. Make room, or give write permission.",
-                error,
-            )
-
-    def _copy(self) -> Served | None:
-        """What was kept of the version that was served last."""
+    def _copy(self) -> Served:
+        """What was kept of the version that was served last. Raises ModelError where there is nothing."""
         path = self._copy_path()
-        if not path.exists():
-            return None
         network, facts = load_generator(path)
         version, generator = int(facts.pop("registry_version")), Generator(network, facts, path)
         return Served(generator, str(path), self._model, version, self.alias, kept=True)

@@ -7,13 +7,11 @@ import logging
 import signal
 import socket
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import uvicorn
 
 from cgan.errors import CganError
-from cgan.model.hardware import threads_at_hand
 from cgan.service.app import make_app
 from cgan.service.served import Keeper
 
@@ -32,9 +30,11 @@ def serve(model: str | None, host: str, port: int, allow_remote: bool) -> None:
     """Until SIGTERM or Ctrl-C. Raises CganError when it cannot begin."""
     _log_to_stderr()
     listening = listen(host, port, allow_remote)
-    with drawing_threads() as pool, Keeper(model) as keeper:
+    # As in `cgan draw` each thread computes on one core, so that images have the bits that they get there.
+    torch.set_num_threads(1)
+    with Keeper(model) as keeper:
         hosts = None if allow_remote else tuple(dict.fromkeys((*THIS_MACHINE, host.lower())))
-        server = uvicorn.Server(config_for(keeper, pool, hosts))
+        server = uvicorn.Server(config_for(keeper, hosts))
         # When all is answered uvicorn raises the signal again, for these: exit code 0.
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, server.handle_exit)
@@ -45,16 +45,9 @@ def serve(model: str | None, host: str, port: int, allow_remote: bool) -> None:
         server.run([listening])
 
 
-def drawing_threads() -> ThreadPoolExecutor:
-    """Each computes on one core, as in `cgan draw`, so that images have the bits that they get there."""
-    return ThreadPoolExecutor(threads_at_hand(), "draw", torch.set_num_threads, (1,))
-
-
-def config_for(
-    keeper: Keeper, pool: ThreadPoolExecutor, hosts: tuple[str, ...] | None
-) -> uvicorn.Config:
+def config_for(keeper: Keeper, hosts: tuple[str, ...] | None) -> uvicorn.Config:
     return uvicorn.Config(
-        make_app(keeper, pool, hosts),
+        make_app(keeper, hosts),
         http="h11",
         ws="none",
         loop="asyncio",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,38 +33,45 @@ def parse_text(text: str, classes: int, names: Sequence[str] | None = None) -> l
     """
     if names is not None:
         return _Named(names).labels(text)
-    valid = f"0 to {classes - 1}"
-    if classes > 10:
-        words = list(enumerate(text.replace(",", " ").split(), start=1))
-        valid += ', separated by commas or spaces ("12,3 40")'
-    else:
-        words = [
-            (n, one) for n, one in enumerate(text, start=1) if one != "," and not one.isspace()
-        ]
-    if not words:
-        raise CganError(f"the text to draw is empty. The classes are {valid}.")
+    spaced = "".join(" " if one == "," or one.isspace() else one for one in text)
+    many = classes > 10
+    words = enumerate(spaced.split() if many else spaced, start=1)
+    placed = [(position, word) for position, word in words if word != " "]
+    if not placed:
+        raise CganError(f"the text to draw is empty. {listed(classes)}")
     labels = []
-    for position, word in words:
+    for position, word in placed:
         label = _number(word, classes)
         if label is None:
-            part = "number" if classes > 10 else "character"
             raise CganError(
-                f"{word[:40]!r}, {part} {position} of the text to draw, is not a class. "
-                f"The classes are {valid}."
+                f"{word[:40]!r}, {'number' if many else 'character'} {position} of the text to draw, is not "
+                f"a class. {listed(classes)}"
             )
         labels.append(label)
     return labels
 
 
-def class_reader(names: Sequence[str]) -> Callable[[str], int | None]:
+def class_reader(
+    classes: int, names: Sequence[str] | None = None
+) -> Callable[[int | str], int | None]:
     """A function from the name or number of one class to its label; None if there is no such class."""
-    named = _Named(names)
-    return lambda name: named.label(" ".join(name.split()))
+    named = _Named(names) if names else None
+
+    def read(one: int | str) -> int | None:
+        if isinstance(one, str):
+            return named.label(" ".join(one.split())) if named else None
+        label = operator.index(one) if hasattr(one, "__index__") else -1
+        return label if 0 <= label < classes else None
+
+    return read
 
 
 def listed(classes: int, names: Sequence[str] | None = None) -> str:
     """Which classes there are, as a sentence."""
-    return f"{_Named(names).listed()}." if names else f"The classes are 0 to {classes - 1}."
+    if names:
+        return _Named(names).listed()
+    separated = ', separated by commas or spaces ("12,3 40")' if classes > 10 else ""
+    return f"The classes are 0 to {classes - 1}{separated}."
 
 
 def _number(word: str, classes: int) -> int | None:
@@ -89,16 +97,15 @@ class _Named:
 
     def labels(self, text: str) -> list[int]:
         """Between commas stands a name, or several with spaces between them."""
-        parts = [" ".join(part.split()) for part in text.split(",")]
-        if not any(parts):
-            raise CganError(f"the text to draw is empty. {self._valid()}")
-        return [label for part in parts if part for label in self._labels_in(part)]
+        parts = [words for part in text.split(",") if (words := part.split())]
+        if not parts:
+            raise CganError(f"the text to draw is empty. {self.listed()}")
+        return [label for words in parts for label in self._labels_in(words)]
 
-    def _labels_in(self, part: str) -> list[int]:
-        label = self.label(part)
+    def _labels_in(self, words: list[str]) -> list[int]:
+        label = self.label(" ".join(words))
         if label is not None:
             return [label]
-        words = part.split(" ")
         # From the end: in how many ways the words from here on can be read, and where the first class ends.
         ways, ends = [0] * len(words) + [1], [0] * len(words)
         for start in reversed(range(len(words))):
@@ -107,10 +114,12 @@ class _Named:
                     ways[start] = min(2, ways[start] + ways[end])
                     ends[start] = end
         if not ways[0]:
-            raise self._stranger(words)
+            known = {piece.casefold() for name in self.names for piece in name.split()}
+            strange = [w for w in words if w.casefold() not in known and not self._read([w])]
+            raise CganError(f"{(strange or words)[0][:40]!r} is not a class. {self.listed()}")
         if ways[0] > 1:
             raise CganError(
-                f"{part[:80]!r} can be read as several lists of classes. Put commas between them."
+                f"{' '.join(words)[:80]!r} can be read as several lists of classes. Put commas between them."
             )
         labels, start = [], 0
         while start < len(words):
@@ -139,18 +148,8 @@ class _Named:
         alike = self.folded.get(word.casefold(), [])
         return self.exact.get(word, alike[0] if len(alike) == 1 else None)
 
-    def _stranger(self, words: list[str]) -> CganError:
-        known = {piece.casefold() for name in self.names for piece in name.split()}
-        strange = [w for w in words if w.casefold() not in known and not self._read([w])]
-        return CganError(f"{(strange or words)[0][:40]!r} is not a class. {self._valid()}")
-
-    def _valid(self) -> str:
-        return f"{self.listed()}; put commas between them."
-
     def listed(self) -> str:
-        """Which there are, in words."""
-        shown = ", ".join(self.names[:MAX_SHOWN])
-        count = len(self.names)
+        shown, count = ", ".join(self.names[:MAX_SHOWN]), len(self.names)
         more = f", … ({count:,} in all)" if count > MAX_SHOWN else ""
         numbers = f", or their numbers, 0 to {count - 1}" if self.numbered else ""
-        return f"The classes are {shown}{more}{numbers}"
+        return f"The classes are {shown}{more}{numbers}; put commas between them."

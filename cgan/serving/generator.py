@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,26 +63,21 @@ class Generator:
 
         `device`: cpu, cuda, or auto (a GPU where torch finds one). Devices draw alike but for rounding.
         """
-        loaded = cls._loaded(source)
-        loaded.network.to(_device(device))
-        return loaded
-
-    @classmethod
-    def _loaded(cls, source: Path | str) -> Generator:
         from cgan.model.model_file import load_generator
 
-        if source == DIGITS:
-            return cls(*load_generator(BUNDLED), source)
         if source in ALIASES:
             from cgan.registry.archive import served
 
-            return cls(*served(str(source), load_generator), source)
-        if isinstance(source, str) and _MLFLOW_URI.match(source):
+            network, facts = served(str(source), load_generator)
+        elif isinstance(source, str) and _MLFLOW_URI.match(source):
             from cgan.registry.archive import generator_file
 
             with generator_file(source) as path:
-                return cls(*load_generator(path), source)
-        return cls(*load_generator(source), source)
+                network, facts = load_generator(path)
+        else:
+            network, facts = load_generator(BUNDLED if source == DIGITS else source)
+        network.to(_device(device))
+        return cls(network, facts, source)
 
     @property
     def device(self) -> torch.device:
@@ -152,22 +146,16 @@ class Generator:
         names = names_in(self.facts, self.classes)
         if isinstance(what, str):
             return parse_text(what, self.classes, names)
-        read = class_reader(names) if names else lambda _: None
+        read = class_reader(self.classes, names)
         labels: list[int] = []
-        for position, label in enumerate(what):
-            if isinstance(label, str) and (one := read(label)) is not None:
-                labels.append(one)
-            elif (
-                not isinstance(label, str)
-                and hasattr(label, "__index__")
-                and 0 <= label < self.classes
-            ):
-                labels.append(operator.index(label))
-            else:
+        for position, asked in enumerate(what):
+            label = read(asked)
+            if label is None:
                 raise CganError(
-                    f"label {label!r:.40} at index {position} is not a class. "
+                    f"label {asked!r:.40} at index {position} is not a class. "
                     f"{listed(self.classes, names)}"
                 )
+            labels.append(label)
         if not labels:
             raise CganError("no labels to draw. Give at least one.")
         return labels

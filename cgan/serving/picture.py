@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from cgan.errors import CganError
 from cgan.model.networks import Generator
-from cgan.model.sampling import Picture, draw, encode_png, image_grid, picture_of
+from cgan.model.sampling import Picture, draw, image_grid, picture_of
 
 Colour = tuple[int, int, int]
-WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 PER_LINE = 20  # drawings, at most, of a text
 MAX_PICTURE_BYTES = 200_000_000
 MAX_SCALED_WIDTH = 900
@@ -34,17 +34,13 @@ class Inks:
         """By names or #RRGGBB; the one that is not given is black or white, whichever stands out."""
         if ink is None and paper is None:
             return None
-        known = {
-            o: _colour(o, name) for o, name in (("ink", ink), ("paper", paper)) if name is not None
-        }
-        inks = cls(
-            known.get("ink") or _apart_from(known["paper"]),
-            known.get("paper") or _apart_from(known["ink"]),
-        )
+        given = [
+            None if name is None else _colour(option, name)
+            for option, name in (("ink", ink), ("paper", paper))
+        ]
+        inks = cls(given[0] or _contrast(given[1]), given[1] or _contrast(given[0]))
         if inks.ink == inks.paper:
-            raise CganError(
-                f"`ink` {ink} and `paper` {paper}: the same colour shows nothing. Change one."
-            )
+            raise CganError(f"`ink` {ink} and `paper` {paper} are the same colour. Change one.")
         return inks
 
     def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -64,8 +60,9 @@ def _colour(option: str, name: str) -> Colour:
     return red, green, blue
 
 
-def _apart_from(colour: Colour) -> Colour:
-    return BLACK if sum(colour) > 3 * 127 else WHITE
+def _contrast(colour: Colour | None) -> Colour:
+    assert colour
+    return (0, 0, 0) if sum(colour) > 3 * 127 else (255, 255, 255)
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,12 @@ class Style:
 
 
 def compose(
-    network: Generator, labels: list[int], rows: int, seed: int, style: Style
+    network: Generator,
+    labels: list[int],
+    rows: int,
+    seed: int,
+    style: Style,
+    max_bytes: int = MAX_PICTURE_BYTES,
 ) -> tuple[Tensor, Picture]:
     """`rows` variants of the labels in a row, or one variant in lines of at most PER_LINE.
 
@@ -89,45 +91,26 @@ def compose(
     """
     a = network.architecture
     if style.inks and a.channels > 1:
-        raise CganError(
-            "`ink` and `paper` are for drawings in grey, and this model draws in colour. Leave them out."
-        )
+        raise CganError("this model draws in colour: leave out ink and paper.")
     if rows < 1 or not 1 <= (style.scale or 1) <= MAX_SCALE:
         raise CganError(
-            f"rows {rows} and scale {style.scale}: expected at least one row, and a scale from 1 to "
-            f"{MAX_SCALE}."
+            f"rows {rows}, scale {style.scale}: expected at least one row and a scale from 1 to {MAX_SCALE}."
         )
-    layout = Layout.of((a.height, a.width, a.channels), len(labels), rows, style.scale)
-    size = layout.values * (3 if style.inks else 1)
-    if size > MAX_PICTURE_BYTES:
+    columns = len(labels) if rows > 1 else balanced(len(labels), PER_LINE)
+    lines = -(-len(labels) * rows // columns)
+    scale = style.scale or max(1, min(4, MAX_SCALED_WIDTH // (columns * a.width)))
+    size = lines * columns * a.height * a.width * scale**2 * (3 if style.inks else a.channels)
+    if size > max_bytes:
         raise CganError(
-            f"{rows} × {len(labels)} drawings at scale {layout.scale} make a picture of {size:,} bytes, at "
-            f"most {MAX_PICTURE_BYTES:,} are drawn. Ask for less, or for a set with `--per-class`."
+            f"{rows} × {len(labels)} drawings at scale {scale} make a picture of {size:,} bytes, expected "
+            f"at most {max_bytes:,}. Ask for fewer drawings or a smaller scale."
         )
-    device = next(network.parameters()).device
-    images = draw(network, torch.tensor(labels * rows), seed, device)
-    picture = arranged(images, layout, style.smooth)
+    images = draw(network, torch.tensor(labels * rows), seed, next(network.parameters()).device)
+    large, scale = (_smooth(images, scale), 1) if style.smooth else (images, scale)
+    filled = F.pad(large, (0, 0) * 3 + (0, lines * columns - len(large)))
+    grid = filled.view(lines, columns, *large.shape[1:])
+    picture = image_grid(grid, int(rows > 1), scale=scale)
     return images, style.inks.apply(picture) if style.inks else picture
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where drawings stand in one picture. `values` is how many bytes its pixels take, without inks."""
-
-    lines: int
-    columns: int
-    scale: int
-    padding: int
-    values: int
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], labels: int, rows: int, scale: int | None) -> Layout:
-        """Of `rows` variants of so many labels, each drawing of `shape`."""
-        columns = labels if rows > 1 else balanced(labels, PER_LINE)
-        lines = -(-labels * rows // columns)
-        scale = scale or max(1, min(4, MAX_SCALED_WIDTH // (columns * shape[1])))
-        values = lines * columns * int(np.prod(shape)) * scale**2
-        return cls(lines, columns, scale, int(rows > 1), values)
 
 
 def balanced(count: int, most: int) -> int:
@@ -135,31 +118,12 @@ def balanced(count: int, most: int) -> int:
     return -(-count // -(-count // most))
 
 
-def arranged(images: Tensor, layout: Layout, smooth: bool = False) -> Picture:
-    """One picture of drawings uint8 [N, C, H, W]; what they leave of its last line is black."""
-    large = _smoothly(images, layout.scale) if smooth else images
-    missing = layout.lines * layout.columns - len(large)
-    filled = torch.cat([large, large.new_zeros(missing, *large.shape[1:])])
-    grid = filled.view(layout.lines, layout.columns, *large.shape[1:])
-    return image_grid(grid, layout.padding, scale=1 if smooth else layout.scale)
-
-
-def png_of(image: Tensor) -> bytes:
-    """One drawing, uint8 [C, H, W], as PNG."""
-    return encode_png(picture_of(image.permute(1, 2, 0).contiguous()))
-
-
-def _smoothly(images: Tensor, scale: int) -> Tensor:
+def _smooth(images: Tensor, scale: int) -> Tensor:
     """Each image enlarged on its own, so that none shines into its neighbour."""
     height, width = images.shape[2] * scale, images.shape[3] * scale
     large = [
-        np.asarray(
-            Image.fromarray(picture_of(image.permute(1, 2, 0).contiguous())).resize(
-                (width, height), Image.Resampling.LANCZOS
-            )
-        )
-        for image in images
+        Image.fromarray(picture_of(image)).resize((width, height), Image.Resampling.LANCZOS)
+        for image in images.permute(0, 2, 3, 1).contiguous()
     ]
-    return (
-        torch.from_numpy(np.stack(large)).view(len(images), height, width, -1).permute(0, 3, 1, 2)
-    )
+    stacked = torch.from_numpy(np.stack([np.asarray(image) for image in large]))
+    return stacked.view(len(images), height, width, -1).permute(0, 3, 1, 2)

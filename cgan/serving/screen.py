@@ -42,16 +42,13 @@ def show(images: Tensor, rows: int, inks: Inks | None, console: Console) -> None
         for line in lines[: most // high]
         for row in _rows_of(_smaller(line[:shown], 2 * high, wide), inks, console)
     ]
-    left_out = [
-        f"{few} of {all_} {what}"
-        for few, all_, what in (
-            (most // high, len(lines), "rows" if rows > 1 else "lines"),
-            (shown, columns, "columns"),
+    if shown < columns or most // high < len(lines):
+        text.append(
+            Text(
+                f"(shown: {min(most // high, len(lines))} of {len(lines)} rows, {shown} of {columns} "
+                "columns; the file has all)"
+            )
         )
-        if few < all_
-    ]
-    if left_out:
-        text.append(Text(f"({', '.join(left_out)}; the file has all)"))
     console.print(Text("\n").join(text), soft_wrap=True)
 
 
@@ -72,12 +69,12 @@ def _rows_of(pixels: NDArray[np.uint8], inks: Inks | None, console: Console) -> 
         for row in (light / 256 * len(shades)).astype(int):
             yield Text("".join(shades[level] for level in row).rstrip())
         return
-    coloured = (
-        inks.apply(pixels[..., 0]) if inks else np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-    ).tolist()
+    grey_or_colour = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    coloured = (inks.apply(pixels[..., 0]) if inks else grey_or_colour).tolist()
     for above, below in zip(coloured[::2], coloured[1::2], strict=True):
-        colours = [
-            Style(color=Color.from_rgb(*fore), bgcolor=Color.from_rgb(*back))
-            for fore, back in zip(above, below, strict=True)
-        ]
-        yield Text.assemble(*(("▀", style) for style in colours))
+        yield Text.assemble(
+            *(
+                ("▀", Style(color=Color.from_rgb(*fore), bgcolor=Color.from_rgb(*back)))
+                for fore, back in zip(above, below, strict=True)
+            )
+        )

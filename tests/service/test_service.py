@@ -1,4 +1,4 @@
-"""The service over real HTTP: what it draws and tells, the forms of answers, and how it refuses."""
+"""The service over real HTTP: what it draws and says, the forms of answers, and how it refuses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,7 @@ import pytest
 from browser import browsing
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
-from served import SECURE, a_model, detail, eventually, running, running_file
-from served import client as client
-from served import model as model
+from served import a_model, detail, eventually, running
 from typer.testing import CliRunner
 
 from cgan.cli import app
@@ -30,6 +29,17 @@ from cgan.serving.generator import Generator
 FORMS = {"image/png", "application/json", "text/csv", "application/x-npz"}
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return a_model(tmp_path_factory.mktemp("model") / "generator.safetensors")
+
+
+@pytest.fixture(scope="module")
+def client(model: Path) -> Iterator[httpx.Client]:
+    with running(Keeper(str(model))) as found:
+        yield found
+
+
 # ------------------------------------------------------------------------------------- drawings
 
 
@@ -37,14 +47,8 @@ FORMS = {"image/png", "application/json", "text/csv", "application/x-npz"}
     ("question", "options"),
     [
         ({"labels": [3, 1, 4], "seed": 1, "scale": 3}, ["314", "--seed", "1", "--scale", "3"]),
-        (
-            {"text": "0123456789", "seed": 5, "count": 4},
-            ["0123456789", "--grid", "--rows", "4", "--seed", "5"],
-        ),
-        (
-            {"text": "0123456789" * 7, "seed": 2**63 - 1},
-            ["0123456789" * 7, "--seed", f"{2**63 - 1}"],
-        ),
+        ({"text": "0123", "seed": 5, "count": 4}, ["0123", "--grid", "--rows", "4", "--seed", "5"]),
+        ({"text": "01" * 35, "seed": 2**63 - 1}, ["01" * 35, "--seed", f"{2**63 - 1}"]),
     ],
 )
 def test_a_picture_has_the_bytes_that_cgan_draw_writes(
@@ -56,17 +60,12 @@ def test_a_picture_has_the_bytes_that_cgan_draw_writes(
     answer = client.post("/draw", json=question)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
     assert answer.content == out.read_bytes()
-
-
-def test_an_address_draws_as_well_for_an_img_of_any_page(client: httpx.Client) -> None:
-    posted = client.post("/draw", json={"text": "20", "seed": 7, "count": 2, "scale": 2})
-    browser = {"Accept": "image/avif,image/webp,image/*,*/*;q=0.8"}
-    got = client.get("/draw?text=20&seed=7&count=2&scale=2", headers=browser)
-    assert got.content == posted.content
-    assert got.headers["content-type"] == "image/png"
-    assert got.headers["cross-origin-resource-policy"] == "cross-origin"
-    assert posted.headers["cross-origin-resource-policy"] == "same-origin"
-    assert not [name for name in got.headers if name.startswith("access-control")]
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    if "text" in question:
+        browser = {"Accept": "image/avif,image/webp,image/*,*/*;q=0.8"}
+        got = client.get("/draw", params=question, headers=browser)
+        assert got.content == answer.content
+        assert got.headers["cross-origin-resource-policy"] == "cross-origin", "for an <img>"
 
 
 @pytest.mark.parametrize("shape", [(1, 28), (3, 16)])
@@ -77,27 +76,26 @@ def test_json_csv_and_npz_hold_the_drawings_of_the_generator(
     generator, labels = Generator.load(path), [2, 0, 2, 9]
     expected = generator.draw(labels * 2, seed=7)
     question = {"labels": labels, "seed": 7, "count": 2}
-    with running_file(path) as client:
+    with running(Keeper(str(path))) as client:
 
         def ask(form: str, **more: int) -> httpx.Response:
             return client.post("/draw", json={**question, **more}, headers={"Accept": form})
 
-        document, large = (ask("application/json", scale=scale).json() for scale in (1, 2))
+        documents = [(scale, ask("application/json", scale=scale).json()) for scale in (1, 2)]
         table, packed = ask("text/csv").text, ask("application/x-npz").content
-    for scale, each in ((1, document), (2, large)):
+    for scale, each in documents:
         files = [base64.b64decode(drawing["png_base64"]) for drawing in each["drawings"]]
         pictures = np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
         assert np.array_equal(pictures[:, ::scale, ::scale], expected)
-    assert [each["label"] for each in document["drawings"]] == labels * 2 == document["labels"]
-    assert (document["seed"], tuple(document["shape"])) == (7, generator.shape)
-    assert document["model"]["digest"] == generator.facts["digest"]
+        assert [each["label"] for each in each["drawings"]] == labels * 2 == each["labels"]
+        assert (each["seed"], tuple(each["shape"])) == (7, generator.shape)
+        assert each["model"]["digest"] == generator.facts["digest"]
 
     head, *rows = csv.reader(io.StringIO(table))
     assert head[:2] == ["label", "pixel0"]
-    assert [int(row[0]) for row in rows] == labels * 2
-    pixels = np.array([row[1:] for row in rows], np.uint8)
     planes = expected if expected.ndim == 3 else expected.transpose(0, 3, 1, 2)
-    assert np.array_equal(pixels, planes.reshape(len(rows), -1))
+    numbers = np.column_stack([labels * 2, planes.reshape(len(rows), -1)])
+    assert np.array_equal(np.array(rows, int), numbers)
 
     archive = np.load(io.BytesIO(packed))
     assert np.array_equal(archive["images"], expected)
@@ -107,88 +105,72 @@ def test_json_csv_and_npz_hold_the_drawings_of_the_generator(
 @pytest.mark.parametrize(
     ("accept", "kind"),
     [
-        (None, "image/png"),
         ("", "image/png"),
         ("application/json, text/plain, */*", "application/json"),
         ("text/html,image/avif,*/*;q=0.8", "image/png"),
         ("TEXT/*;q=0.5", "text/csv"),
-        ("application/x-npz", "application/x-npz"),
         ("text/html", None),
     ],
 )
-def test_accept_chooses_the_form(
-    accept: str | None, kind: str | None, client: httpx.Client
-) -> None:
-    request = client.build_request("POST", "/draw", json={"text": "1"})
-    del request.headers["accept"]
-    if accept is not None:
-        request.headers["accept"] = accept
-    answer = client.send(request)
+def test_accept_chooses_the_form(accept: str, kind: str | None, client: httpx.Client) -> None:
+    answer = client.post("/draw", json={"text": "1"}, headers={"Accept": accept})
     if kind:
         assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (200, kind)
     else:
-        assert answer.status_code == 406
-        assert "image/png, application/json, text/csv, application/x-npz" in detail(answer)
+        assert answer.status_code == 406 and all(form in detail(answer) for form in FORMS)
 
 
 def test_answers_to_many_at_once_are_those_that_each_gets_alone(
     client: httpx.Client, model: Path
 ) -> None:
     generator = Generator.load(model)
-    questions = [
-        {"labels": [(seed + i) % 10 for i in range(1 + seed % 13)], "seed": seed}
-        for seed in range(60)
-    ]
 
-    def ask(question: dict[str, Any]) -> np.ndarray:
+    def right(seed: int) -> bool:
+        labels = [(seed + i) % 10 for i in range(1 + seed % 13)]
         headers = {"Accept": "application/x-npz"}
-        answer = client.post("/draw", json=question, headers=headers)
-        images: np.ndarray = np.load(io.BytesIO(answer.content))["images"]
-        return images
+        answer = client.post("/draw", json={"labels": labels, "seed": seed}, headers=headers)
+        images = np.load(io.BytesIO(answer.content))["images"]
+        return np.array_equal(images, generator.draw(labels, seed))
 
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(ask, questions))
-    for question, images in zip(questions, answers, strict=True):
-        assert np.array_equal(images, generator.draw(question["labels"], question["seed"]))
+        assert all(pool.map(right, range(60)))
 
 
-def test_a_request_of_thousands_does_not_hold_up_one_of_four(model: Path) -> None:
-    with running_file(model) as client, ThreadPoolExecutor(1) as pool:
+def test_a_request_of_thousands_does_not_hold_up_one_of_four(client: httpx.Client) -> None:
+    with ThreadPoolExecutor(1) as pool:
         large = pool.submit(client.post, "/draw", json={"labels": [1] * 10_000})
-        eventually(lambda: counts(client)["cgan_drawings_total",] > 0)
+        eventually(lambda: counts(client)["cgan_in_flight",] == 2)
         assert client.post("/draw", json={"text": "2024"}).status_code == 200
-        assert counts(client)["cgan_drawings_total",] < 10_004
-        assert large.result().status_code == 200
-        assert counts(client)["cgan_drawings_total",] == 10_004
+        assert not large.done() and large.result().status_code == 200
 
 
 # ------------------------------------------------------------------------------------- refusals
 
-EXAMPLE = 'Send JSON as Content-Type: application/json, such as {"text"'
+EXAMPLE = 'Content-Type: application/json, such as {"text"'
 BAD: list[tuple[Any, int, str]] = [
-    (b"", 422, "body: Field required"),
+    (b"", 422, "body: "),
     (b"{", 422, "body.1: JSON decode error"),
-    (b'"2024"', 422, f"found '2024'. {EXAMPLE}"),
-    (b'{"text": "\xff"}', 400, "error parsing the body"),
+    (b'"2024"', 422, f"found '2024'. Send JSON as {EXAMPLE}"),
+    (b'{"text": "\xff"}', 400, ""),
     (b'{"labels": [NaN]}', 422, "found nan"),
-    (b'{"labels": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", 400, "error parsing the body"),
-    (b'{"text": "1", "seed": 1e400}', 422, "body.seed: Input should be a valid integer, found inf"),
+    (b'{"labels": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", 400, ""),
+    (b'{"text": "1", "seed": 1e400}', 422, "body.seed: "),
     ({}, 422, "expected `text` or `labels`, found neither"),
     ({"text": "1", "labels": [1]}, 422, "found both"),
-    ({"text": ""}, 422, "body.text: String should have at least 1 character, found ''"),
-    ({"text": "1" * 10_001}, 422, "body.text: String should have at most 10000 characters, found '1111"),
-    ({"text": "12x"}, 422, "'x', character 3 of the text to draw, is not a class"),
+    ({"text": ""}, 422, "body.text: "),
+    ({"text": "1" * 10_001}, 422, "body.text: "),
+    ({"text": "12x"}, 422, "'x', character 3"),
     ({"text": "\ud800"}, 422, "found '\\ud800'"),
-    ({"labels": [1] * 10_001}, 422, "body.labels: List should have at most 10000 items"),
-    ({"labels": [3, 10]}, 422, "label 10 at index 1 is not a class"),
-    ({"labels": [1.0]}, 422, "Input should be a valid integer, found 1.0"),
-    ({"text": "1", "seed": -1}, 422, "body.seed: Input should be greater than or equal to 0, found -1"),
+    ({"labels": [1] * 10_001}, 422, "body.labels: "),
+    ({"labels": [3, 10]}, 422, "label 10 at index 1"),
+    ({"labels": [1.0]}, 422, "found 1.0"),
     ({"text": "1", "seed": "7"}, 422, "found '7'"),
-    ({"text": "12", "count": 5001}, 422, "2 classes × 5,001 variants are 10,002 drawings"),
-    ({"text": "1", "scale": 65}, 422, "body.scale: Input should be less than or equal to 64, found 65"),
-    ({"text": "1" * 100, "scale": 64}, 422, "321,126,400 values (pixels × colours), at most 16,777,216"),
-    ({"text": "1", **{f"{'x' * 100}{i}": 3 for i in range(500)}}, 422, "and 495 more"),
-]  # fmt: skip
+    ({"text": "12", "count": 5001}, 422, "10,002 drawings"),
+    ({"text": "1", "scale": 65}, 422, "body.scale: "),
+    ({"text": "1" * 100, "scale": 64}, 422, "321,126,400 values"),
+    ({"text": "1", "count": 10_000}, 422, "at scale 4"),
+    ({"text": "1", **{f"{'x' * 100}{i}": 3 for i in range(500)}}, 422, "body.xxx"),
+]
 
 
 @pytest.mark.parametrize(("question", "status", "words"), BAD)
@@ -203,15 +185,13 @@ def test_f74_a_request_without_sense_is_refused_with_the_reason(
 @pytest.mark.parametrize(
     ("method", "path", "status", "words"),
     [
-        ("GET", "/draw", 422, "query.text: Field required"),
-        ("GET", "/draw?text=1&labels=1", 422, "query.labels: Extra inputs are not permitted"),
-        ("GET", "/draw?text=1&seed=x", 422, "query.seed: Input should be a valid integer, "),
-        ("GET", "/nowhere", 404, "expected one of /, /draw, /model, "),
-        ("GET", "/draw/", 404, "found GET '/draw/'"),
-        ("GET", "/..%2f..%2fetc/passwd", 404, "found GET '/../../etc/passwd'"),
-        ("GET", "/%0d%0aSet-Cookie:x", 404, r"found GET '/\r\nSet-Cookie:x'"),
-        ("PUT", "/draw", 405, "expected the method GET, found PUT '/draw'"),
-        ("POST", "/draw?text=1", 422, f"body: Field required. {EXAMPLE}"),
+        ("GET", "/draw", 422, "query.text: "),
+        ("GET", "/draw?text=1&labels=1", 422, "query.labels: "),
+        ("GET", "/draw?text=1&seed=x", 422, "query.seed: "),
+        ("GET", "/draw/", 404, ""),
+        ("GET", "/static-offline-docs/..%2f..%2fcore.py", 404, ""),
+        ("PUT", "/draw", 405, ""),
+        ("POST", "/draw?text=1", 422, f"body: Field required. Send JSON as {EXAMPLE}"),
     ],
 )
 def test_f74_an_address_without_sense_is_refused_with_the_reason(
@@ -228,7 +208,6 @@ def test_f74_an_address_without_sense_is_refused_with_the_reason(
         ({}, EXAMPLE),
         ({"Content-Type": "application/json", "Accept": "text/csv"}, "text/csv holds data"),
     ],
-    ids=["a body of another kind", "a body of no kind", "data are not scaled"],
 )
 def test_headers_without_sense_are_refused(
     headers: dict[str, str], words: str, client: httpx.Client
@@ -242,32 +221,29 @@ def test_f74_a_body_that_is_long_or_without_end_is_refused_before_it_is_read(
     body: Any, client: httpx.Client
 ) -> None:
     answer = client.post("/draw", content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 413
-    assert "at most 65,536 bytes" in detail(answer)
+    assert answer.status_code == 413 and "65,536 bytes" in detail(answer)
 
 
-@pytest.mark.parametrize(
-    ("host", "status"),
-    [("localhost", 200), ("127.0.0.1:1", 200), ("[::1]:8000", 200), ("Box:8000", 200),
-     ("evil.example", 421), ("localhost.evil.example", 421), ("192.168.0.7", 421)],
-)  # fmt: skip
-def test_a_name_that_was_turned_to_this_machine_is_refused(
-    host: str, status: int, model: Path
+def test_a_name_that_was_turned_to_this_machine_is_refused(model: Path) -> None:
+    keeper, paths = Keeper(str(model)), ("/", "/draw?text=1", "/model", "/metrics")
+    with running(keeper, ("localhost", "127.0.0.1", "::1", "box")) as client:
+        for host in ("localhost", "127.0.0.1:1", "[::1]:8000", "Box:8000"):
+            for path in paths:
+                assert client.get(path, headers={"Host": host}).status_code == 200
+        for host in ("evil.example", "localhost.evil.example", "192.168.0.7"):
+            for path in paths:
+                answer = client.get(path, headers={"Host": host})
+                assert answer.status_code == 421 and "localhost, 127.0.0.1" in detail(answer)
+    with running(keeper, None) as client:
+        assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 200
+
+
+# ------------------------------------------------------------------------------- what it says
+
+
+def test_model_says_what_is_known_and_what_is_not_known_is_null(
+    client: httpx.Client, model: Path
 ) -> None:
-    with running(Keeper(str(model)), ("localhost", "127.0.0.1", "::1", "box")) as client:
-        for path in ("/", "/draw?text=1", "/model", "/metrics"):
-            answer = client.get(path, headers={"Host": host})
-            assert answer.status_code == status
-        if status != 200:
-            assert "the header Host: expected one of localhost, 127.0.0.1" in detail(answer)
-    with running(Keeper(str(model)), None) as client:
-        assert client.get("/healthz", headers={"Host": host}).status_code == 200
-
-
-# ------------------------------------------------------------------------------- what it tells
-
-
-def test_model_tells_facts_and_what_is_not_known_is_null(client: httpx.Client, model: Path) -> None:
     facts = Generator.load(model).facts
     for path in ("/", "/model", "/draw?text=1"):
         assert client.get(path).headers["cgan-model-digest"] == facts["digest"]
@@ -275,20 +251,16 @@ def test_model_tells_facts_and_what_is_not_known_is_null(client: httpx.Client, m
     assert found["facts"] == facts
     assert (found["classes"], found["shape"], found["source"]) == (10, [28, 28], str(model))
     assert found["metrics"] is found["passport"] is found["version"] is None
-
-
-def test_model_tells_the_quality_that_the_packages_own_file_states() -> None:
     found = of_file("digits").about()
-    assert found["metrics"]["conditional_accuracy"] > 0.98
-    assert found["real_images"]["conditional_accuracy"] > 0.98
+    for quality in (found["metrics"], found["real_images"]):
+        assert quality["conditional_accuracy"] > 0.98
     assert found["passport"]["generator_digest"] == found["digest"]
 
 
 def test_it_lives_and_is_ready(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"alive": True}
     ready = client.get("/readyz")
-    assert ready.status_code == 200
-    assert ready.json()["registry"] is None
+    assert (ready.status_code, ready.json()["registry"]) == (200, None)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", ready.json()["model"]["since"])
 
 
@@ -300,65 +272,64 @@ def counts(client: httpx.Client) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_metrics_count_requests_and_drawings(model: Path) -> None:
-    with running_file(model) as client:
-        for _ in range(3):
-            client.post("/draw", json={"text": "2024"})
-        client.post("/draw", json={"text": "x"})
-        client.get("/nowhere")
-        client.request("BREW", "/draw")
-        found = counts(client)
-    assert found["cgan_requests_total", "/draw", "200", "POST"] == 3
-    assert found["cgan_requests_total", "/draw", "422", "POST"] == 1
-    assert found["cgan_requests_total", "404", "GET", "other"] == 1
-    assert found["cgan_requests_total", "/draw", "405", "other"] == 1
-    assert found["cgan_request_seconds_count", "/draw"] == 5
-    assert found["cgan_drawings_total",] == 12
-    assert found["cgan_in_flight",] == 1  # the question itself
-    assert found["cgan_model_info", "", "", Generator.load(model).facts["digest"]] == 1
+def test_metrics_count_requests_and_drawings(client: httpx.Client, model: Path) -> None:
+    before = counts(client)
+    for _ in range(3):
+        client.post("/draw", json={"text": "2024"})
+    client.post("/draw", json={"text": "x"})
+    client.get("/nowhere")
+    client.request("BREW", "/draw")
+    after = counts(client)
+    for key, more in {
+        ("cgan_requests_total", "/draw", "200", "POST"): 3,
+        ("cgan_requests_total", "/draw", "422", "POST"): 1,
+        ("cgan_requests_total", "404", "GET", "other"): 1,
+        ("cgan_requests_total", "/draw", "405", "other"): 1,
+        ("cgan_request_seconds_count", "/draw"): 5,
+        ("cgan_drawings_total",): 12,
+    }.items():
+        assert after[key] - before.get(key, 0) == more, key
+    assert after["cgan_in_flight",] == 1, "the question itself"
+    assert after["cgan_model_info", "", "", Generator.load(model).facts["digest"]] == 1
 
 
-def test_openapi_has_an_operation_with_examples_for_each_address(client: httpx.Client) -> None:
+def test_the_schema_has_examples_that_work_and_docs_shows_it_without_a_network(
+    client: httpx.Client, tmp_path: Path
+) -> None:
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {"/", "/draw", "/model", "/healthz", "/readyz", "/metrics"}
-    post = document["paths"]["/draw"]["post"]
     for example in document["components"]["schemas"]["DrawRequest"]["examples"]:
         assert client.post("/draw", json=example).status_code == 200
-    assert set(post["responses"]["200"]["content"]) == FORMS
+    assert set(document["paths"]["/draw"]["post"]["responses"]["200"]["content"]) == FORMS
     assert "HTTPValidationError" not in json.dumps(document)
-    assert client.get("/docs").status_code == 200
+    with browsing(tmp_path / "profile") as page:
+        page.open(f"{client.base_url}/docs")
+        page.until("document.body.innerText.includes('/draw')")
+        assert page.errors == [] and page.elsewhere() == []
 
 
 def test_the_page_says_what_is_served_and_how_to_call_it_from_code(tmp_path: Path) -> None:
     names = ["<b>", "a cat", *"cdefghij"]
     model = a_model(tmp_path / "generator.safetensors", names=names)
-    with running_file(model) as client:
+    with running(Keeper(str(model))) as client:
         page = client.get("/")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
-        assert all(name in page.headers for name in SECURE)
         assert f"Served: {model} (" in page.text
         [url] = re.findall(r"curl -o drawn.png '(\S+)'", page.text)
         assert client.get(url.replace("&amp;", "&")).headers["content-type"] == "image/png"
         assert f'urlopen("{url}")' in page.text
 
 
-def test_the_page_plays_downloads_and_asks_for_nothing_but_itself(tmp_path: Path) -> None:
-    model = a_model(tmp_path / "generator.safetensors")
-    with running_file(model) as client, browsing(tmp_path / "profile") as page:
-        page.downloads_to(tmp_path)
+def test_the_page_draws_and_may_ask_for_nothing(client: httpx.Client, tmp_path: Path) -> None:
+    with browsing(tmp_path / "profile") as page:
         page.open(f"{client.base_url}/#text=2024&seed=7")
         drawn = "document.getElementById('play-picture')"
         page.until(f"{drawn}?.getAttribute('aria-busy') === 'false'")
         label = page.run(f"{drawn}.getAttribute('aria-label')")
         assert label == "2024, drawn with seed 7"
-        page.click("#play-png")
-        with Image.open(page.downloaded(tmp_path / "2024-seed-7.png")) as picture:
-            assert picture.width > 4 * 28
-        page.look(1)
         assert page.errors == []
-        assert page.elsewhere() == []
         asked = {url.partition("#")[0] for url in page.requests if urlsplit(url).scheme == "http"}
-        assert asked == {f"{client.base_url}/"}
+        assert asked == {f"{client.base_url}/"} and page.elsewhere() == []
         # What else a script might try is refused by the policy.
         page.run("fetch('/model').catch((error) => { window.refused = String(error); })")
         page.until("window.refused")

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 
 import cgan
 from cgan.cli import app
-from cgan.errors import PACKAGES, CganError, extra_with
+from cgan.errors import PACKAGES, CganError, extras_with
 from cgan.model.model_file import load_generator
 from cgan.serving.generator import BUNDLED, Generator
 
@@ -42,18 +43,10 @@ def test_it_is_small_whole_and_says_how_it_was_made_and_how_good_it_is() -> None
     assert BUNDLED.stat().st_size <= 600_000
     _, facts = load_generator(BUNDLED)  # checks the digest and each weight
     assert facts["recipe"] == "best" and "MNIST" in facts["data"]
-    assert facts["params"]["total_kimg"] == 700.0 and re.fullmatch(
-        "[0-9a-f]{64}", facts["data_sha256"]
-    )
     quality = facts["quality"]
-    assert quality["passport"]["generator_digest"] == facts["digest"]
-    assert quality["metrics"]["conditional_accuracy"] > 0.99
-    assert quality["metrics"]["fid_judge"] < 3 * quality["floors"]["fid_judge"]
-
-
-def test_the_readme_gives_its_numbers_as_its_file_does() -> None:
-    quality = Generator.load().facts["quality"]
     metrics, floors, passport = (quality[key] for key in ("metrics", "floors", "passport"))
+    assert passport["generator_digest"] == facts["digest"]
+    assert metrics["conditional_accuracy"] > 0.99
     assert (
         f"{100 * metrics['conditional_accuracy']:.1f} % ({100 * metrics['worst_class_accuracy']:.1f} %) | "
         f"{metrics['fid_judge']:.3f} ± {quality['fid_judge_deviation']:.3f} ({floors['fid_judge']:.3f}) | "
@@ -66,12 +59,8 @@ def test_load_without_an_argument_is_the_packages_own() -> None:
     generator = cgan.Generator.load()
     assert (generator.source, generator.classes, generator.shape) == ("digits", 10, (28, 28))
     assert generator.class_names == list("0123456789") and str(generator.device) == "cpu"
-    named, network = Generator.load("digits"), load_generator(BUNDLED)[0]
+    named = Generator.load("digits")
     assert np.array_equal(generator.draw("2024", seed=7), named.draw([2, 0, 2, 4], seed=7))
-    assert all(
-        torch.equal(ours, theirs)
-        for ours, theirs in zip(generator.network.parameters(), network.parameters(), strict=True)
-    )
 
 
 @pytest.mark.parametrize(
@@ -97,17 +86,17 @@ def test_a_picture_is_what_cgan_draw_writes(
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda g: g.picture("20a4"), "'a', character 3"),
-        (lambda g: g.picture("1", scale=65), "a scale from 1 to 64"),
-        (lambda g: g.picture("1", scale=-1), "a scale from 1 to 64"),
-        (lambda g: g.picture("1", rows=0), "at least one row"),
-        (lambda g: g.picture("1", ink="no such"), "not a colour"),
+        (lambda g: g.picture("1", scale=65), "scale 65"),
+        (lambda g: g.picture("1", scale=-1), "scale -1"),
+        (lambda g: g.picture("1", rows=0), "rows 0"),
         (lambda g: g.picture("1", seed=-1), "the seed is -1"),
         (lambda g: g.draw("1", seed=2**63), "the seed is 9223372036854775808"),
         (lambda _: Generator.load(device="gpu"), "expected cpu, cuda or auto"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_in_words(call, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_drawn_is_refused_in_words(
+    call: Callable[[Generator], object], words: str
+) -> None:
     with pytest.raises(CganError, match=words):
         call(Generator.load())
 
@@ -134,39 +123,14 @@ from cgan.cli import main
 sys.argv = ["cgan", "draw", "2024"]
 main()
 import cgan
-generator = cgan.Generator.load()
-assert generator.draw("2024").shape == (4, 28, 28) and generator.picture("2024").size == (448, 112)
+assert cgan.Generator.load().picture("2024").size == (448, 112)
 assert not [name for name in sys.modules if name.partition(".")[0] in absent]
 """
-    told = run_python(BLOCKER + code, tmp_path)
-    assert told.startswith("drawn/2024.png: ") and (tmp_path / "drawn/2024.png").is_file()
+    words = run_python(BLOCKER + code, tmp_path)
+    assert words.startswith("drawn/2024.png: ") and (tmp_path / "drawn/2024.png").is_file()
 
 
-@pytest.mark.parametrize("arguments", [["gate"], ["draw", "1", "--model", "champion"]])
 def test_a_command_that_needs_an_absent_package_ends_with_how_to_install_it(
-    arguments: list[str], tmp_path: Path
-) -> None:
-    code = f"""
-from cgan import cli
-cli.extra_with = lambda module: "pipeline" if module.partition(".")[0] in absent else None
-sys.argv = ["cgan", *{arguments}]
-cli.main()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCKER + code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(
-        "Error: this needs the extra `pipeline`, which drawing does without"
-    )
-    assert "`pip install 'cgan[pipeline]'`; in a clone" in done.stderr
-
-
-def test_the_extra_of_a_package_is_found_in_what_the_installed_package_requires(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "cgan-9.dist-info"
@@ -175,8 +139,25 @@ def test_the_extra_of_a_package_is_found_in_what_the_installed_package_requires(
     for extra, requirements in PROJECT["optional-dependencies"].items():
         lines += [f'Requires-Dist: {line}; extra == "{extra}"' for line in requirements]
     (folder / "METADATA").write_text("\n".join(["Name: cgan", "Version: 9", *lines, ""]))
+    for arguments, extra in (
+        ("gate", "pipeline"),
+        ("draw 1 --model champion", "pipeline"),
+        ("validate x.csv", "validate"),
+    ):
+        code = f"from cgan import cli; sys.argv = ['cgan', *{arguments.split()}]; cli.main()"
+        done = subprocess.run(
+            [sys.executable, "-c", BLOCKER.replace("absent = [", "absent = ['pydantic', ") + code],
+            cwd=tmp_path,
+            env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"Error: this needs the extra `{extra}`"), done.stderr
+        assert f"`pip install 'cgan[{extra}]'`" in done.stderr
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    for module in ("mlflow.tracking", "ruamel.yaml", "yaml", "dvc", "prefect", "sqlalchemy.exc"):
-        assert extra_with(module) == "pipeline", module
-    assert (extra_with("kagglehub"), extra_with("pynvml")) == ("kaggle", "gpu")
-    assert extra_with("torch") is extra_with("cgan.nothing") is extra_with("") is None
+    for module in ("mlflow.tracking", "yaml", "dvc", "prefect", "sqlalchemy.exc"):
+        assert extras_with(module) == ["pipeline"], module
+    assert extras_with("ruamel.yaml") == ["pipeline", "validate"]
+    assert (extras_with("kagglehub"), extras_with("pynvml")) == (["kaggle"], ["gpu"])
+    assert extras_with("torch") == extras_with("cgan.nothing") == extras_with("") == []
