@@ -259,9 +259,7 @@ def reproduce(
     """
     from cgan.reports.reproduce import reproduce_run
 
-    outcome = reproduce_run(run, typer.echo, keep=keep)
-    typer.echo(outcome.text)
-    if not outcome.equal:
+    if not reproduce_run(run, typer.echo, keep=keep):
         raise typer.Exit(1)
 
 

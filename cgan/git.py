@@ -10,18 +10,17 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 from cgan.errors import CganError
 
 PATCH_LIMIT = 10_000_000  # bytes
 # A rewritten dvc.lock is what a training on another kind of machine leaves behind; it travels by itself.
 # DVC's settings change no result, and may name a password.
+OURS = ("params.yaml", "dvc.yaml", "cgan/*.py", "flows/*.py")  # new files that are part of a patch
 LEFT_OUT = (":(exclude,top,glob)**/dvc.lock", ":(exclude,top).dvc")
 SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW|CREDENTIAL|WEBHOOK|AUTH_STRING|_KEY$|^KEY", re.IGNORECASE
 )
-IN_ADDRESS = re.compile(r"://[^:/@\s]*:(.+)@")  # a database's or a server's password
 SECRET_LENGTH = 8  # shorter values stand in any text by chance
 
 
@@ -92,54 +91,35 @@ def source(folder: Path | None = None) -> Source:
         real = Path(git("rev-parse", "--git-path", "index", folder=folder).decode().strip())
         with contextlib.suppress(FileNotFoundError):
             shutil.copy2((folder or Path()) / real, index)
-        others = git("ls-files", "--others", "--exclude-standard", "-z", folder=folder).decode()
-        if new := [name for name in others.split("\0") if _is_ours(name)]:
-            git("add", "--intent-to-add", "--", *new, folder=folder, GIT_INDEX_FILE=str(index))
-        difference = [
-            "-c",
-            "core.quotePath=false",
-            "diff",
-            "HEAD",
-            "--no-ext-diff",
-            "--no-textconv",
-        ]
-        difference += ["--no-color", "--no-renames", "--no-relative", "--src-prefix=a/"]
-        difference += ["--dst-prefix=b/"]
-        names, output = (
-            git(*difference, *form, "--", ":/", *LEFT_OUT, folder=folder, GIT_INDEX_FILE=str(index))
-            for form in (("--name-only", "-z"), ("--binary", "--full-index"))
+
+        def on_copy(*arguments: str) -> bytes:
+            return git(*arguments, folder=folder, GIT_INDEX_FILE=str(index))
+
+        new = on_copy("ls-files", "--others", "--exclude-standard", "-z", "--", *OURS)
+        on_copy("add", "--intent-to-add", "--", *new.decode().split("\0")[:-1])
+        on_copy("update-index", "-q", "--refresh")
+        # Other than `git diff`, it heeds no settings of the engineer's.
+        names, patch = (
+            on_copy("diff-index", *form, "HEAD", "--", ":/", *LEFT_OUT)
+            for form in (("--name-only", "-z"), ("-p", "--binary", "--full-index"))
         )
-    changed = [name for name in names.decode(errors="replace").split("\0") if name]
+    changed = names.decode(errors="replace").split("\0")[:-1]
     why = ""
-    if len(output) > PATCH_LIMIT:
-        why = f"it has {len(output) / 1e6:.1f} MB, the limit is {PATCH_LIMIT / 1e6:.0f} MB"
-    elif held := _secrets_in(output):
+    if len(patch) > PATCH_LIMIT:
+        why = f"it has {len(patch) / 1e6:.1f} MB, the limit is {PATCH_LIMIT / 1e6:.0f} MB"
+    elif held := _secrets_in(patch):
         why = f"it holds the value of the environment variable {held}"
-    return Source(commit, branch, changed, None if why else output, why)
-
-
-def _is_ours(name: str) -> bool:
-    return name in ("params.yaml", "dvc.yaml") or (
-        name.endswith(".py") and name.startswith(("cgan/", "flows/"))
-    )
+    return Source(commit, branch, changed, None if why else patch, why)
 
 
 def _secrets_in(content: bytes) -> str:
     """The names of environment variables whose secret values stand in `content`."""
+    secrets = {name: value for name, value in os.environ.items() if SECRET_NAME.search(name)}
     return ", ".join(
         name
-        for name, value in os.environ.items()
-        if any(
-            len(secret) >= SECRET_LENGTH and secret.encode() in content
-            for secret in _secrets_of(name, value)
-        )
+        for name, value in secrets.items()
+        if len(value) >= SECRET_LENGTH and value.encode() in content
     )
-
-
-def _secrets_of(name: str, value: str) -> list[str]:
-    address = IN_ADDRESS.search(value)
-    passwords = [address[1], unquote(address[1])] if address else []
-    return [value, *passwords] if SECRET_NAME.search(name) else passwords
 
 
 def has_commit(repository: Path, commit: str) -> bool:
@@ -169,7 +149,6 @@ def clone_at(repository: Path, commit: str, folder: Path) -> None:
     No hook runs. Its `origin` is the repository's. Raises CganError.
     """
     fetch_commit(repository, commit)
-    found = git("rev-parse", f"{commit}^{{commit}}", folder=repository).decode().strip()
     git("init", "--quiet", "--template=", folder)
     objects, shallow = (
         repository / git("rev-parse", "--git-path", name, folder=repository).decode().strip()
@@ -177,14 +156,15 @@ def clone_at(repository: Path, commit: str, folder: Path) -> None:
     )
     alternates = folder / ".git/objects/info/alternates"
     alternates.write_text(f"{objects.resolve()}\n", encoding="utf-8")
-    if shallow.is_file():
+    with contextlib.suppress(FileNotFoundError):
         shutil.copy(shallow, folder / ".git")
-    git("config", "remote.origin.url", repository, folder=folder)  # where it has none itself
-    for key in ("remote.origin.url", "core.sshCommand"):
-        with contextlib.suppress(GitError):  # not set
-            value = git("config", key, folder=repository).decode().strip()
-            is_folder = key == "remote.origin.url" and (repository / value).is_dir()
-            git(
-                "config", key, (repository / value).resolve() if is_folder else value, folder=folder
-            )
+    origin, ssh = (
+        git("config", "--default", default, key, folder=repository).decode().strip()
+        for key, default in (("remote.origin.url", str(repository)), ("core.sshCommand", "ssh"))
+    )
+    if (repository / origin).is_dir():
+        origin = str((repository / origin).resolve())
+    git("config", "remote.origin.url", origin, folder=folder)
+    git("config", "core.sshCommand", ssh, folder=folder)
+    found = git("rev-parse", f"{commit}^{{commit}}", folder=repository).decode().strip()
     git("-c", "core.hooksPath=/dev/null", "checkout", "--quiet", "--detach", found, folder=folder)

@@ -8,44 +8,31 @@ brings, and the run the tag `cgan.reproduced`.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
-import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cgan import git
 from cgan.errors import CganError, SourceError, TrainingError
-from cgan.files import sha256_of
-from cgan.project import (
-    CSV,
-    CSV_SOURCE,
-    DVC_PULL,
-    GENERATOR,
-    RUN_REFERENCE,
-    project_root,
-)
+from cgan.files import read_json, sha256_of
+from cgan.project import CSV, CSV_SOURCE, DVC_PULL, GENERATOR, RUN_REFERENCE, project_root
 from cgan.registry.client import open_registry
-from cgan.reports.recorded_run import (
-    ANY,
-    SHA_TAG,
-    RecordedRun,
-    find_run,
-    hashes_in,
-    require_repeatable,
-)
+from cgan.reports.recorded_run import ANY, find_run_id
+from cgan.run.lifecycle import SOURCE
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 Say = Callable[[str], None]
 STAGES = ("validate", "preprocess", "train_judge", "train")
+COMMIT_TAG, SHA_TAG = "mlflow.source.git.commit", "cgan.generator_sha256"
 OUTCOME_TAG = "cgan.reproduced"
 # What can round otherwise: tag of a run → words.
 MACHINE = {
@@ -58,58 +45,65 @@ MACHINE = {
     "python.version": "Python",
 }
 NOT_OURS = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")
-GRACE_S = 20.0  # for a stage to end after SIGTERM: a training writes a checkpoint first
-LAST_LINES = 15
 
 
-@dataclass(frozen=True)
-class Comparison:
-    equal: bool
-    text: str
-
-
-def reproduce_run(what: str, say: Say, *, keep: bool = False) -> Comparison:
-    """Repeat the training of a run id, an alias (`champion`) or `models:/NAME@ALIAS`, and compare.
+def reproduce_run(what: str, say: Say, *, keep: bool = False) -> bool:
+    """Repeat the training of a run id, an alias (`champion`) or `models:/NAME@ALIAS`: are the bytes equal?
 
     Raises CganError when it cannot be repeated: no such run, its commit or data is nowhere, a stage fails.
     `keep` leaves the clone behind.
     """
-    root = project_root()
     for number in (signal.SIGTERM, signal.SIGINT):  # end in the normal way, and tidy up
         signal.signal(number, lambda number, _: sys.exit(128 + number))
+    run_id = find_run_id(what)
     with contextlib.ExitStack() as at_the_end:
         folder = Path(tempfile.mkdtemp(prefix="cgan-reproduce-"))
         if not keep:
             at_the_end.callback(shutil.rmtree, folder, ignore_errors=True)
-        run = find_run(what, folder)
-        require_repeatable(run)
-        say(f"run {run.id} · {run.name}")
-        then, now = run.tags.get("torch.version"), importlib.metadata.version("torch")
-        if then != now:
-            say(f"made with torch {then}, here is {now}: the bytes may differ")
         tree = folder / "tree"
-        say(f"commit {run.commit[:10]}")
-        git.clone_at(root, run.commit, tree)
+        with open_registry(ANY) as registry:
+            run = registry.client.get_run(run_id)
+            _require_repeatable(run)
+            say(f"run {run_id} · {run.info.run_name} · commit {run.data.tags[COMMIT_TAG][:10]}")
+            if registry.client.list_artifacts(run_id, SOURCE):
+                registry.client.download_artifacts(run_id, SOURCE, str(folder))
+        git.clone_at(project_root(), run.data.tags[COMMIT_TAG], tree)
         for name in ("params.yaml", "dvc.lock"):
             with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(run.source / name, tree / name)
-        _bring_csv(run, root, tree, say)
-        _repeat(STAGES, run, tree, say)
-        outcome = _compare(run, tree, folder)
-        if keep:
-            say(f"kept: {tree}")
-        _tag_run(run, outcome)
-    return outcome
+                shutil.copyfile(folder / SOURCE / name, tree / name)
+        _bring_csv(run, tree, say)
+        _repeat(run, tree, *STAGES)
+        equal, words = _compare(run, tree)
+        say(words + (f"\nkept: {tree}" if keep else ""))
+        with contextlib.suppress(CganError), open_registry(ANY) as registry:
+            text = f"{time.strftime('%Y-%m-%d %H:%M %Z')}: {words}"
+            registry.client.set_tag(run_id, OUTCOME_TAG, text[:5000])
+    return equal
 
 
-def _bring_csv(run: RecordedRun, root: Path, tree: Path, say: Say) -> None:
+def _require_repeatable(run: Run) -> None:
+    run_id, tags = run.info.run_id, run.data.tags
+    if SHA_TAG not in tags or COMMIT_TAG not in tags:
+        raise CganError(
+            f"run {run_id} ({run.info.run_name}) made no generator, or outside of git, so that nobody knows "
+            f"with which code. Choose a run with the tags `{SHA_TAG}` and `{COMMIT_TAG}`."
+        )
+    if tags.get("git.changed_files", "params.yaml") != "params.yaml":
+        raise CganError(
+            f"run {run_id} was made from a tree with uncommitted changes after commit "
+            f"{tags[COMMIT_TAG][:10]} ({tags['git.changed_files']}), and only a commit can be repeated. They "
+            "are in MLflow, as `source/patch.diff` of the run: `git apply` them, commit, and train again."
+        )
+
+
+def _bring_csv(run: Run, tree: Path, say: Say) -> None:
     """The run's CSV, from wherever it still is, checked by its hash."""
-    sha256 = run.tags.get("cgan.csv_sha256")
+    sha256, root = run.data.tags.get("cgan.csv_sha256"), project_root()
     here = CSV.parent
     places: dict[str, Callable[[], object]] = {
         str(root / CSV): lambda: shutil.copytree(root / here, tree / here, dirs_exist_ok=True),
-        "DVC's cache or remote": lambda: _pull(run, root, tree),
-        "the data source": lambda: _repeat(("download",), run, tree, say),
+        "DVC's cache or remote": lambda: _pull(run, tree),
+        "the data source": lambda: _repeat(run, tree, "download"),
     }
     looked = []
     for place, bring in places.items():
@@ -122,44 +116,29 @@ def _bring_csv(run: RecordedRun, root: Path, tree: Path, say: Say) -> None:
         except (OSError, CganError) as error:
             looked.append(f"{place}: {error}")
     raise SourceError(
-        f"the data of run {run.id} is nowhere: looked for a CSV with sha256 {sha256}.\n  "
+        f"the data of run {run.info.run_id} is nowhere: looked for a CSV with sha256 {sha256}.\n  "
         + "\n  ".join(looked)
         + f"\nBring the file back as {CSV}, or into DVC's cache with {DVC_PULL}."
     )
 
 
-def _pull(run: RecordedRun, root: Path, tree: Path) -> None:
+def _pull(run: Run, tree: Path) -> None:
     """By the run's dvc.lock, with the cache and the remote that the project has today."""
+    root = project_root()
     for name in (".dvc/config", ".dvc/config.local"):
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(root / name, tree / name)
-    cache = root / _dvc(run, tree, root, "cache", "dir")[-1].strip()
-    _dvc(run, tree, tree, "cache", "dir", "--local", str(cache))
-    _dvc(run, tree, tree, "pull", "--force", str(CSV), str(CSV_SOURCE))
+    cache = subprocess.check_output([sys.executable, "-m", "dvc", "cache", "dir"], cwd=root)
+    _dvc(run, tree, "cache", "dir", "--local", cache.decode().strip())
+    _dvc(run, tree, "pull", "--force", str(CSV), str(CSV_SOURCE))
 
 
-def _repeat(stages: tuple[str, ...], run: RecordedRun, tree: Path, say: Say) -> None:
-    def relay(line: str) -> None:
-        """Which stage runs, and how far it says it is."""
-        if begun := re.match(r"Running stage '(\w+)'", line):
-            took = (
-                f" (took {run.training_s:.0f} s)" if begun[1] == "train" and run.training_s else ""
-            )
-            say(f"{begun[1]}{took} …")
-        elif line.endswith(" left\n"):
-            say(f"  {line.strip()}")
-
-    repro = ("repro", "--force", "--no-commit", "--single-item", *stages)
-    _dvc(run, tree, tree, *repro, relay=relay)
+def _repeat(run: Run, tree: Path, *stages: str) -> None:
+    _dvc(run, tree, "repro", "--force", "--no-commit", "--single-item", *stages)
 
 
-def _dvc(
-    run: RecordedRun, tree: Path, folder: Path, *arguments: str, relay: Say = lambda _: None
-) -> list[str]:
-    """Run DVC in `folder`, its stages on a machine set up like the run's where possible → its last lines.
-
-    Raises TrainingError with them if it fails.
-    """
+def _dvc(run: Run, tree: Path, *arguments: str) -> None:
+    """Run DVC in the clone, its stages on a machine set up like the run's where possible."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(NOT_OURS)}
     env |= {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
@@ -170,68 +149,40 @@ def _dvc(
         "CGAN_HOME": str(tree / ".cgan"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{tree / 'mlflow.db'}",
     }
-    if run.tags.get("cgan.device") == "cpu":
+    if run.data.tags.get("cgan.device") == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = ""  # `auto` shall mean what it meant there
-    threads = run.tags.get("machine.omp_num_threads")
+    threads = run.data.tags.get("machine.omp_num_threads", "not set")
+    env["OMP_NUM_THREADS"] = threads
     if threads == "not set":
-        env.pop("OMP_NUM_THREADS", None)
-    elif threads:
-        env["OMP_NUM_THREADS"] = threads
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=folder,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
-    last: deque[str] = deque(maxlen=LAST_LINES)
-    with process:
-        try:
-            for line in process.stdout or ():
-                last.append(line)
-                relay(line)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=GRACE_S)  # DVC ends at once, its stage closes the pipe
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise
-    if process.returncode:
+        del env["OMP_NUM_THREADS"]
+    command = [sys.executable, "-m", "dvc", *arguments]
+    process = subprocess.Popen(command, cwd=tree, env=env, start_new_session=True)
+    try:
+        code = process.wait()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)  # of the clone nothing is needed any more
+        process.wait()
+        raise
+    if code:
         raise TrainingError(
-            f"`dvc {' '.join(arguments)}` ended with exit code {process.returncode} in the clone, which "
-            f"`--keep` leaves behind:\n{''.join(last).rstrip()}"
+            f"`dvc {' '.join(arguments)}` ended with exit code {code} in the clone, which `--keep` leaves "
+            "behind. Its own words stand above."
         )
-    return list(last)
 
 
-def _compare(run: RecordedRun, tree: Path, folder: Path) -> Comparison:
-    found, expected = sha256_of(tree / GENERATOR), run.tags[SHA_TAG]
+def _compare(run: Run, tree: Path) -> tuple[bool, str]:
+    found, expected = sha256_of(tree / GENERATOR), run.data.tags[SHA_TAG]
     if found == expected:
-        return Comparison(True, f"the same bytes: {found}")
-    here = _tags_of_repeat(tree)
+        return True, f"the same bytes: {found}"
+    then, now = run.data.tags, _tags_of_repeat(tree)
     differing = [
-        f"{words}: {run.tags[tag]} then, {here[tag]} now"
+        f"  {words}: {then[tag]} then, {now[tag]} now"
         for tag, words in MACHINE.items()
-        if tag in run.tags and tag in here and run.tags[tag] != here[tag]
+        if tag in then and tag in now and then[tag] != now[tag]
     ]
-    for path, now in hashes_in(tree / "dvc.lock").items():
-        then = run.lock.get(path, now)
-        if then != now:
-            differing.append(f"{path}: md5 {then} then, {now} now")
-    lines = [
-        "NOT the same bytes.",
-        f"  then  {expected}",
-        f"  now   {found}",
-        *([f"  weights: {words}"] if (words := _distance(run, tree, folder)) else []),
-        "What differs:" if differing else "Nothing that is known to matter differs.",
-        *(f"  {line}" for line in differing),
-    ]
-    return Comparison(False, "\n".join(lines))
+    lines = ["NOT the same bytes.", f"  then  {expected}", f"  now   {found}"]
+    lines += ["What differs:", *differing] if differing else ["Torch and machine are the same."]
+    return False, "\n".join(lines)
 
 
 def _tags_of_repeat(tree: Path) -> dict[str, str]:
@@ -240,34 +191,5 @@ def _tags_of_repeat(tree: Path) -> dict[str, str]:
 
     with contextlib.suppress(Exception):  # it only explains: the comparison stands without it
         client = MlflowClient(f"sqlite:///{tree / 'mlflow.db'}")
-        reference = json.loads((tree / RUN_REFERENCE).read_text(encoding="utf-8"))
-        return dict(client.get_run(reference["run_id"]).data.tags)
+        return dict(client.get_run(read_json(tree / RUN_REFERENCE)["run_id"]).data.tags)
     return {}
-
-
-def _distance(run: RecordedRun, tree: Path, folder: Path) -> str:
-    """How far apart the two generators are, in words; nothing when the run's is not to be had."""
-    from cgan.model.model_file import load_tensors
-
-    try:
-        with open_registry(ANY) as registry:
-            path = f"networks/{GENERATOR.name}"
-            then = Path(registry.client.download_artifacts(run.id, path, str(folder)))
-        (old, old_facts), (new, new_facts) = (
-            load_tensors(file, "generator") for file in (then, tree / GENERATOR)
-        )
-    except CganError:
-        return ""
-    if old_facts["digest"] == new_facts["digest"]:
-        names = [key for key in old_facts | new_facts if old_facts.get(key) != new_facts.get(key)]
-        return f"equal to the last bit; only facts in the file differ: {', '.join(names)}"
-    furthest = max((old[key].double() - new[key].double()).abs().max().item() for key in old)
-    return f"at most {furthest:.2g} apart"
-
-
-def _tag_run(run: RecordedRun, outcome: Comparison) -> None:
-    """The outcome as a tag of the run; a store that went away meanwhile costs no more than that."""
-    words = "the same bytes" if outcome.equal else outcome.text
-    with contextlib.suppress(CganError), open_registry(ANY) as registry:
-        text = f"{time.strftime('%Y-%m-%d %H:%M %Z')}: {words}"
-        registry.client.set_tag(run.id, OUTCOME_TAG, text[:5000])

@@ -17,13 +17,11 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "8")
 
 import argparse
-import fcntl
 import importlib.util
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,16 +36,19 @@ import httpx
 import optuna
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from optuna.exceptions import OptunaError
 from prefect.settings import get_current_settings
 from rich.console import Console
 from rich.markdown import Markdown
+from sqlalchemy.exc import SQLAlchemyError
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.params.reading import load_params
+from cgan.params.reading import check_params, load_params
 from cgan.params.sections import Params
 from cgan.reports.sweeps import NAME, ROLE
 from cgan.run.lifecycle import user
+from cgan.run.records import locked
 from cgan.store.address import (
     client_settings,
     experiment_name,
@@ -58,52 +59,47 @@ from cgan.store.address import (
 )
 from cgan.store.pages import run_page
 from flows.servers import top_folder
-from flows.sweep import report
-from flows.sweep.here import SWEEPS, train_here
-from flows.sweep.jobs import Pool
+from flows.sweep import study as studies
+from flows.sweep.jobs import SWEEPS, Pool, train_here
+from flows.sweep.report import publish
 from flows.sweep.search import Results, Sweep, say
-from flows.sweep.study import best_of, check_combinations, facts_of, open_study, present
 
-A_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,59}", re.ASCII)
 NOT_SET = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "OMP_NUM_THREADS")  # trainings here inherit the rest
 
 
-def sweep(base: Path, params: Params, asked: argparse.Namespace) -> None:
+def sweep(base: Path, params: Params, prefix: str, confirm: bool) -> None:
     """Search and confirm; the report goes to the page of the sweep's run in MLflow."""
-    check_combinations(params)
-    with _alone(base):
-        pool = None
-        if get_current_settings().api.url:
-            pool = Pool("train-cuda" if params.train.device == "cuda" else "train")
-        commit = pool.commit(base) if pool else git.git("rev-parse", "HEAD", folder=base).decode()
-        facts = facts_of(base, params, commit.strip())
-        study = open_study(base, asked.name or f"sweep-{facts['digest'][:8]}", params, facts)
-        # MLflow's client asks a server that went away again, for four minutes.
-        os.environ.update({k: v for k, v in client_settings().items() if k not in NOT_SET})
-        uri, name = store_uri(base), experiment_name(params.tracking.experiment)
-        client, experiment = open_store(uri, base, name)
-        parent = _begin(client, experiment, study, params)
-        page = f"run {study.study_name} in MLflow, which `make ui` shows"
-        if uri.startswith("http"):
-            page = run_page(without_credentials(uri), experiment, parent)
-        where = "on the pool" if pool else "on this machine"
-        say(
-            f"{study.study_name}: {asked.trials} trials, {asked.parallel} at a time, {where}\n{page}"
-        )
-        train = pool.train if pool else partial(train_here, base, study.user_attrs["commit"])
-        sweep = Sweep(study, params, client, experiment, train)
-        sweep.lay_ground()
-        sweep.search(asked.trials, asked.parallel)
-        best = best_of(study)
-        confirmed: Results = {}
-        if best and asked.confirm and best.params != present(params):
-            confirmed = sweep.confirm(best, asked.parallel)
-        text = report.publish(client, study, params, confirmed)
-        Console(width=100).print(Markdown(text))
-        say(page)
+    studies.check_combinations(params)
+    pool = None
+    if get_current_settings().api.url:
+        pool = Pool("train-cuda" if params.train.device == "cuda" else "train")
+    head = git.git("rev-parse", "HEAD", folder=base).decode().strip()
+    commit = pool.commit(base) if pool else head
+    overrides = studies.uncommitted_params(base, params, commit)
+    study = studies.open_study(base, studies.study_name(base, prefix, params, commit), params)
+    # MLflow's client asks a server that went away again, for four minutes.
+    os.environ.update({k: v for k, v in client_settings().items() if k not in NOT_SET})
+    uri = store_uri(base)
+    client, experiment = open_store(uri, base, experiment_name(params.tracking.experiment))
+    parent = begin(client, experiment, study, params)
+    page = f"run {study.study_name} in MLflow, which `make ui` shows"
+    if uri.startswith("http"):
+        page = run_page(without_credentials(uri), experiment, parent)
+    trials, parallel = params.sweep.trials, params.sweep.parallel
+    where = "on the pool" if pool else "on this machine"
+    say(f"{study.study_name}: {trials} trials, {parallel} at a time, {where}\n{page}")
+    train = pool.train if pool else partial(train_here, base, commit)
+    driver = Sweep(study, params, client, experiment, overrides, train)
+    driver.search(trials, parallel)
+    best = studies.best_of(study)
+    confirmed: Results = {}
+    if best and confirm and best.params != studies.present(params):
+        confirmed = driver.confirm(best, parallel)
+    Console(width=100).print(Markdown(publish(client, study, params, confirmed)))
+    say(page)
 
 
-def _begin(client: MlflowClient, experiment: str, study: optuna.Study, params: Params) -> str:
+def begin(client: MlflowClient, experiment: str, study: optuna.Study, params: Params) -> str:
     """The id of the parent run, which is made once."""
     if "parent" not in study.user_attrs:
         tags = {NAME: study.study_name, ROLE: "parent", "mlflow.user": user()}
@@ -114,21 +110,6 @@ def _begin(client: MlflowClient, experiment: str, study: optuna.Study, params: P
     parent = str(study.user_attrs["parent"])
     client.update_run(parent, "RUNNING")
     return parent
-
-
-@contextmanager
-def _alone(base: Path) -> Iterator[None]:
-    """One sweep at a time in a clone: two drivers of one study would both start its trials."""
-    path = base / SWEEPS / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise CganError(
-                "a sweep runs in this folder already. Wait until it ends, or stop it."
-            ) from None
-        yield
 
 
 def _end(number: int, _: Any) -> None:
@@ -145,41 +126,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, _end)
     parser = argparse.ArgumentParser(prog="python -m flows.sweep", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--trials", type=int, help="results in all, those of former calls too")
-    parser.add_argument("--parallel", type=int, help="trainings at a time")
-    parser.add_argument("--name", help="default: by what is searched, so that the same goes on")
-    parser.add_argument(
-        "--no-confirm",
-        dest="confirm",
-        action="store_false",
-        help="do not train the best and the present params with fresh seeds",
-    )
+    add = parser.add_argument
+    add("--trials", type=int, help="results in all, those of former calls too")
+    add("--parallel", type=int, help="trainings at a time")
+    add("--name", default="sweep", help="begins the sweep's name; the rest says what is searched")
+    words = "do not train the best and the present params with fresh seeds"
+    add("--no-confirm", dest="confirm", action="store_false", help=words)
     asked = parser.parse_args(arguments)
     try:
         base = top_folder()
         os.chdir(base)
-        params = load_params()
-        for option in ("trials", "parallel"):
-            if getattr(asked, option) is None:
-                setattr(asked, option, getattr(params.sweep, option))
-            if (count := getattr(asked, option)) < 1:
-                raise CganError(f"--{option}: expected 1 or more, got {count}.")
-        if asked.name is not None and not A_NAME.fullmatch(asked.name):
-            raise CganError(
-                f"--name {asked.name!r}: expected letters, digits, - and _, 60 at most. Folders and runs "
-                "are named after it."
-            )
-        sweep(base, params, asked)
+        document = load_params().model_dump(by_alias=True)
+        options = {"trials": asked.trials, "parallel": asked.parallel}
+        document["sweep"] |= {key: value for key, value in options.items() if value is not None}
+        params = check_params(document, "the command line")
+        with locked(base / SWEEPS / "lock", wait=False) as is_alone:
+            if not is_alone:  # both would start the study's trials
+                raise CganError(
+                    "a sweep runs in this folder already. Wait until it ends, or stop it."
+                )
+            prefix = re.sub(r"[^A-Za-z0-9]+", "-", asked.name)[:60]  # of folders, too
+            sweep(base, params, prefix, asked.confirm)
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
-    except (MlflowException, httpx.HTTPError) as error:
+    except (MlflowException, httpx.HTTPError, OptunaError, SQLAlchemyError) as error:
         why = reason_of(error)
         if isinstance(error, httpx.HTTPStatusError):
             why = error.response.text[:500]
         sys.stderr.write(
-            f"Error: MLflow or Prefect cannot be used ({why}). Start it, or `make deploy` if it "
-            "refused; then run the same command again: it goes on.\n"
+            f"Error: MLflow, Prefect or Optuna's storage cannot be used ({why}). Start it, or `make deploy` "
+            "if it refused; then run the same command again: it goes on.\n"
         )
         return 1
     return 0

@@ -1,11 +1,13 @@
-"""A job is one training of a sweep; and how it is done on the workers of Prefect's pool.
+"""A job is one training of a sweep. A worker of Prefect's pool does it, or a process of this machine.
 
-There it is a run of the deployment `train`, created under the job's name as idempotency key: whoever creates
-it again, gets the same. Prefect's client asks a server that went away again (PREFECT_CLIENT_MAX_RETRIES).
+On the pool it is a run of the deployment `train`, created under the job's name as idempotency key: whoever
+creates it again, gets the same. Here it has a checkout of that name: whoever starts it again, waits for the
+process that is left of it. Prefect's client asks a server that went away again (PREFECT_CLIENT_MAX_RETRIES).
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +24,10 @@ from prefect.states import Cancelling, Scheduled
 from cgan import git
 from cgan.errors import CganError
 from cgan.store.address import without_credentials
-from flows.dvc import read_stages
+from flows.dvc import StageError, read_stages, run_own
 from flows.servers import fault
 
+SWEEPS = Path(".cgan/sweeps")  # logs of jobs
 STARTS = 3  # of a run whose worker was killed
 POLL_S = 1.0
 ALONE = "To train on this machine alone, unset PREFECT_API_URL."
@@ -39,18 +42,30 @@ class JobError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """`name` is its checkout's or flow run's name too: whoever starts it again, finds what is left of it.
-
-    `tags` are those of the MLflow run that it makes; `last`: the stage that it ends with.
-    """
+    """`overrides`: of params.yaml; `tags`: of the MLflow run that it makes."""
 
     name: str
     overrides: dict[str, Any]
     tags: dict[str, str]
-    last: str = "evaluate"
 
 
 Train = Callable[[Job, Watch], None]  # does a job; raises JobError
+
+
+def train_here(base: Path, commit: str, job: Job, watch: Watch) -> None:
+    """In a process that ends with this one, however this one ends; a training saves a checkpoint first."""
+    asked = json.dumps([str(base), commit, job.name, job.overrides, job.tags])
+    with (base / SWEEPS / f"{job.name}.log").open("a", encoding="utf-8") as log:
+
+        def relay(line: str) -> None:
+            log.write(f"{line}\n")
+            log.flush()
+            watch()
+
+        try:
+            run_own(["flows.sweep.here", asked], relay)
+        except StageError as error:
+            raise JobError(str(error)) from None
 
 
 class Pool:
@@ -82,14 +97,10 @@ class Pool:
         )
 
     def train(self, job: Job, watch: Watch) -> None:
-        """Do a job, or wait for the run of it that a former driver began. Raises JobError."""
+        """Do a job, or wait for the run of it that a former driver began."""
         stages = [stage.name for stage in read_stages()]
-        parameters = {
-            "overrides": job.overrides,
-            "stages": stages[: stages.index(job.last) + 1],
-            "gate": False,
-            "tags": job.tags,
-        }
+        stages = stages[: stages.index("evaluate") + 1]
+        parameters = {"overrides": job.overrides, "stages": stages, "gate": False, "tags": job.tags}
         run = self.client.create_flow_run_from_deployment(
             self.deployment.id,
             parameters=parameters,
@@ -97,23 +108,20 @@ class Pool:
             idempotency_key=job.name,
             tags=["sweep"],
         )
+        starts = 0 if run.state_type in ENDED_BADLY else 1  # it ended while no driver was there
         try:
-            if run.state_type in ENDED_BADLY:  # while no driver was there
-                self.client.set_flow_run_state(run.id, Scheduled(), force=True)
-            self._wait(run.id, watch)
+            while run.state_type is not StateType.COMPLETED:
+                crashed = run.state_type is StateType.CRASHED and starts < STARTS
+                if crashed or not starts:
+                    starts += 1  # the same run: on the same machine it goes on from its checkpoint
+                    self.client.set_flow_run_state(run.id, Scheduled(), force=True)
+                elif run.state_type in ENDED_BADLY:
+                    raise JobError(str(run.state and (run.state.message or run.state.name)))
+                watch()
+                time.sleep(POLL_S)
+                run = self.client.read_flow_run(run.id)
         except TrialPruned:
             self.client.set_flow_run_state(run.id, Cancelling())
             raise
         except ObjectNotFound:
             raise JobError("its flow run was deleted") from None
-
-    def _wait(self, run_id: Any, watch: Watch) -> None:
-        starts = 1
-        while (run := self.client.read_flow_run(run_id)).state_type is not StateType.COMPLETED:
-            if run.state_type is StateType.CRASHED and starts < STARTS:
-                starts += 1  # the same run: on the same machine it goes on from its checkpoint
-                self.client.set_flow_run_state(run_id, Scheduled(), force=True)
-            elif run.state_type in ENDED_BADLY:
-                raise JobError(str(run.state and (run.state.message or run.state.name)))
-            watch()
-            time.sleep(POLL_S)

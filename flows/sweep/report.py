@@ -1,9 +1,10 @@
-"""What a sweep found: a table, Optuna's plots, and `sweep.json`, from which `cgan sweep` tells."""
+"""What a sweep found: a verdict, a table, Optuna's plots, and `sweep.json`, from which `cgan sweep` tells."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -11,11 +12,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cgan.markdown import spaced, table
 from cgan.params.sections import Params
+from cgan.quality.intervals import difference_of_means
 from cgan.quality.table import METRICS
-from cgan.reports.sweeps import RESULT, Found, verdict
+from cgan.registry.history import now
+from cgan.reports.sweeps import BETTER, RESULT
 from cgan.store.pages import artifact
-from flows.sweep.search import STATES, Results, in_words
-from flows.sweep.study import PARAMS, RUN, WHY, best_of, result_params, trials_that
+from cgan.verdict import Report
+from flows.sweep.search import STATES, WHY, Results
+from flows.sweep.study import best_of, in_words, result_params, trained, trials_that
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,32 +30,32 @@ WIDTH, HEIGHT, DPI = 8.0, 4.2, 90  # of a plot: MLflow's page is as wide as the 
 
 def publish(client: MlflowClient, study: optuna.Study, params: Params, confirmed: Results) -> str:
     """The report on the page of the parent run, which ends → its text, in Markdown."""
-    best, metric = best_of(study), METRICS[params.sweep.objective]
-    found = Found(
-        name=study.study_name,
-        objective=params.sweep.objective,
-        commit=study.user_attrs["commit"],
-        trials={state.name: len(trials_that(study, state)) for state in TrialState},
-        best={
-            "trial": best.number,
-            "value": best.value,
-            "params": best.user_attrs[PARAMS],
-            "run": best.user_attrs[RUN],
-        }
-        if best
-        else {},
-        present=result_params(params),
-        confirmed=confirmed,
+    best, metric, parent = (
+        best_of(study),
+        METRICS[params.sweep.objective],
+        study.user_attrs["parent"],
     )
+    present = result_params(params)
+    counts = {word: len(trials_that(study, TrialState[state])) for state, word in STATES.items()}
+    done = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    is_better, why = verdict(params.sweep.objective, best, present, confirmed)
     sign = 1 if metric.better == "lower" else -1
     trials = sorted(
         study.get_trials(deepcopy=False),
         key=lambda trial: (trial.state is not TrialState.COMPLETE, sign * (trial.value or 0.0)),
     )
-    head = ["trial", metric.name, "training s", "params", "end"]
-    text = f"{verdict(found).text}\n\n{table(head, map(_row, trials), numbers=2)}\n"
-    parent = study.user_attrs["parent"]
-    client.log_dict(parent, found.to_json(), RESULT)
+    head = ["trial", metric.name, "s", "params", "end"]
+    report = Report(
+        title=f"Sweep {study.study_name}",
+        verdict=BETTER if is_better else "not better",
+        summary=f"Sweep {study.study_name}: {done}. {why}",
+        reasons=[],
+        time=now(),
+        facts={"best": trained(best) if best else {}, "present": present},
+        sections={"Trials": table(head, map(_row, trials), numbers=2)},
+    )
+    text = report.body()
+    client.log_dict(parent, report.to_json(), RESULT)
     client.log_text(parent, study.trials_dataframe().to_csv(), "trials.csv")
     pictures = []
     for name, figure in _plots(study, metric.name):
@@ -59,19 +63,51 @@ def publish(client: MlflowClient, study: optuna.Study, params: Params, confirmed
         pictures.append(f"![{name}]({artifact(parent, name)})")
     client.set_tag(parent, "mlflow.note.content", spaced("\n\n".join([text, *pictures])))
     if best and best.value is not None:
-        client.log_metric(parent, f"quality/{found.objective}", best.value, step=0)
+        client.log_metric(parent, f"quality/{params.sweep.objective}", best.value, step=0)
     client.set_terminated(parent, "FINISHED")
     return text
 
 
+def verdict(
+    objective: str, best: FrozenTrial | None, present: dict[str, Any], confirmed: Results
+) -> tuple[bool, str]:
+    """Is the best trial better than params.yaml, by more than the luck of seeds explains? And why."""
+    if best is None:
+        return False, "No trial has a result."
+    metric, values = METRICS[objective], trained(best)
+    which = f"trial {best.number} ({in_words(values)})"
+    if values.items() <= present.items():
+        return False, f"The best is what params.yaml holds: {which}."
+    if not confirmed:
+        return False, (
+            f"The best is {which} with a {metric.name} of {best.value:.4g}. It has not been compared with "
+            "params.yaml over several seeds."
+        )
+    if any(None in results.values() for results in confirmed.values()):
+        return (
+            False,
+            f"The best is {which}. A training with fresh seeds failed, so it is not compared.",
+        )
+    ours, theirs = (
+        [value for value in confirmed[role].values() if value is not None]
+        for role in ("best", "present")
+    )
+    change, (low, high) = difference_of_means(theirs, ours)
+    is_better = high < 0 if metric.better == "lower" else low > 0
+    return is_better, (
+        f"The best, {which}, is {'better' if is_better else 'not clearly better'} than params.yaml: "
+        f"{metric.name} {sum(ours) / len(ours):.4g} against {sum(theirs) / len(theirs):.4g} over {len(ours)} "
+        f"fresh seeds (difference {change:+.4g}, 95 %: {low:+.4g} to {high:+.4g}; {metric.better} is better)."
+    )
+
+
 def _row(trial: FrozenTrial) -> list[object]:
-    end = STATES.get(trial.state.name, "not finished")
-    why = trial.user_attrs.get(WHY)
+    end, why = STATES.get(trial.state.name, "not finished"), trial.user_attrs.get(WHY)
     return [
         trial.number,
         f"{trial.value:.4g}" if trial.state is TrialState.COMPLETE else "",
-        round(trial.user_attrs.get("seconds", 0)) or "",
-        in_words(trial.user_attrs.get(PARAMS, {})),
+        round(trial.duration.total_seconds()) if trial.duration else "",
+        in_words(trained(trial)),
         f"{end}: {why}" if why else end,
     ]
 
@@ -85,21 +121,18 @@ def _plots(study: optuna.Study, objective: str) -> Iterator[tuple[str, Figure]]:
     from optuna.importance import PedAnovaImportanceEvaluator
     from optuna.visualization import matplotlib as drawn
 
-    if len(trials_that(study, TrialState.COMPLETE)) < 2:
-        return
-    plots: dict[str, Callable[[], Any]] = {
-        "history": lambda: drawn.plot_optimization_history(study, target_name=objective),
-        "importances": lambda: drawn.plot_param_importances(
-            study, evaluator=PedAnovaImportanceEvaluator(), target_name=objective
-        ),
-        "parallel": lambda: drawn.plot_parallel_coordinate(study, target_name=objective),
-        "probes": lambda: drawn.plot_intermediate_values(study),
+    importances = partial(drawn.plot_param_importances, evaluator=PedAnovaImportanceEvaluator())
+    plots: dict[str, Callable[[optuna.Study], Any]] = {
+        "history": partial(drawn.plot_optimization_history, target_name=objective),
+        "importances": partial(importances, target_name=objective),
+        "parallel": partial(drawn.plot_parallel_coordinate, target_name=objective),
+        "probes": drawn.plot_intermediate_values,
     }
-    for name, plot in plots.items():
+    for name, plot in plots.items() if len(trials_that(study, TrialState.COMPLETE)) > 1 else ():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of an axis on which all trials have one value
-                figure = plot().figure
+                figure = plot(study).figure
         except (ValueError, RuntimeError):  # too few trials, or all with the same result
             continue
         figure.set_size_inches(WIDTH, HEIGHT)
