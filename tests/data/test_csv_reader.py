@@ -134,9 +134,8 @@ def test_f07_row_numbers_skip_blank_lines_and_line_numbers_count_them(tmp_path: 
 
 
 def test_f13_lone_label_far_above_the_others_may_be_a_slip(tmp_path: Path) -> None:
-    slip = with_field(1, 0, "57")
-    assert "If 57 is no class but a slip" in refuses(tmp_path, slip)
-    assert "column label: 57 is outside" in refuses(tmp_path, slip, classes=3)
+    assert "If 57 is no class but a slip" in refuses(tmp_path, with_field(1, 0, "57"))
+    assert "column label: 57 is outside" in refuses(tmp_path, with_field(1, 0, "57"), classes=3)
 
 
 def relabelled(*names: int | str, rows: list[str] = LINES) -> list[str]:

@@ -66,8 +66,8 @@ def test_f19_changed_images_fail_the_check_with_the_statistic(
 def test_f19_another_mix_of_classes_fails_the_check(tmp_path: Path) -> None:
     mine, path = counted([6, 4]), tmp_path / "reference.json"
     path.write_text(json.dumps(counted([5, 5])))
-    found = csv_report.check_drift(mine, path, "x")
-    assert found == {"class_mix": 0.1, "pixel_values": 0, "position": 0}, "at its limit"
+    at_its_limit = {"class_mix": 0.1, "pixel_values": 0, "position": 0}
+    assert csv_report.check_drift(mine, path, "x") == at_its_limit
     path.write_text(json.dumps(counted([499, 501])))
     with pytest.raises(DataError, match=r"class_mix 0\.101 \(limit 0\.10\)"):
         csv_report.check_drift(mine, path, "x")

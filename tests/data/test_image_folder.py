@@ -46,8 +46,7 @@ def test_a_folder_or_a_zip_of_folders_is_a_csv_with_its_names(packed: bool) -> N
         shutil.make_archive("own", "zip", ".", "own")
     info = fetched("own.zip" if packed else "own")
     assert (info.class_names, info.rows) == (["apple", "cat"], 4)
-    assert info.files and [str(Path(file).name) for file in info.files] == ["0.png", "1.png"] * 2
-    assert "apple" in info.files[1] and "cat" in info.files[2]
+    assert [file[-10:] for file in info.files or []][1::2] == ["pple/1.png", "/cat/1.png"]
     assert CSV.read_text().splitlines()[1:3] == ["0" + ",20" * 100, "0" + ",21" * 100]
 
 

@@ -126,8 +126,7 @@ def test_dvc_finds_every_file_of_the_plots_and_artifacts_among_the_outputs() -> 
         for kind in ("outs", "metrics", "plots")
         for out in entries(stage, kind)
     }
-    sources = {artifact["path"] for artifact in DVC["artifacts"].values()}
-    assert sources <= outputs
+    assert {artifact["path"] for artifact in DVC["artifacts"].values()} <= outputs
 
 
 def test_every_plot_is_a_picture_so_that_the_page_loads_nothing_and_has_its_place_there() -> None:

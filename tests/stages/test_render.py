@@ -20,7 +20,8 @@ from cgan.params.sections import RenderParams
 from cgan.project import DISCRIMINATOR, GENERATOR
 from cgan.stages import render
 
-OUTPUTS = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["render"]["plots"]
+STAGE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["render"]
+OUTPUTS = STAGE["outs"] + STAGE["plots"]
 PARAMS = RenderParams(columns=3, steps=4, seed=7)
 
 
