@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cgan.errors import ParamsError
 from cgan.params.editing import apply_preset, preset_params, recipe_in_words, set_params
@@ -70,19 +67,6 @@ def test_f31_a_wrong_override_changes_nothing(
     with pytest.raises(ParamsError, match=message):
         set_params(override, path)
     assert path.read_text() == TEXT
-
-
-@given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=12))
-@settings(max_examples=10, deadline=None)
-def test_any_text_is_written_so_that_it_reads_back(text: str) -> None:
-    if not text.isprintable():
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "params.yaml")
-        path.write_text(TEXT)
-        set_params({"data.path": text}, path)
-        assert load_params(path).data.path == text
-        assert len(differing(path)) == 1
 
 
 def test_a_preset_is_written_and_says_what_it_changed(
