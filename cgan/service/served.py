@@ -183,6 +183,7 @@ class Keeper:
                         self._looked.set()
                         if self._stopped.wait(self._poll_s):
                             return
+                continue
             except CganError as error:
                 self._failed(str(error))
             except Exception as error:  # such as no memory, no disk, or what a store lets through
