@@ -121,8 +121,7 @@ def _quality(report: dict[str, Any] | None) -> dict[str, Any]:
     """Of a report on a generator: the metrics by their keys, what real images get, and the passport."""
     if report is None:
         return UNKNOWN
-    values = {key: metric.value(report) for key, metric in METRICS.items()}
-    known = {key: value for key, value in values.items() if value is not None}
+    known = {k: v for k, metric in METRICS.items() if (v := metric.value(report)) is not None}
     return {"metrics": known, "real_images": floors(report), "passport": report.get("passport")}
 
 
@@ -183,6 +182,7 @@ class Keeper:
                         self._looked.set()
                         if self._stopped.wait(self._poll_s):
                             return
+                continue
             except CganError as error:
                 self._failed(str(error))
             except Exception as error:  # such as no memory, no disk, or what a store lets through
@@ -226,9 +226,9 @@ class Keeper:
         log.info("served is now %s", self.current.named)
         if taken != number:
             raise ModelError(f"{failed}.")
-        network, facts = loaded
         try:
-            save_network(self._copy_path(), network, {**facts, "registry_version": number})
+            facts = {**loaded[1], "registry_version": number}
+            save_network(self._copy_path(), loaded[0], facts)
         except OSError as error:
             log.warning("no copy is kept for a start while the registry is away: %s", error)
 
