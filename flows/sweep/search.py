@@ -82,7 +82,7 @@ class Sweep:
                     n_jobs=1 if is_first else parallel,
                     catch=JobError,
                     callbacks=[self._tell],
-                    show_progress_bar=sys.stderr.isatty(),
+                    show_progress_bar=sys.stderr.isatty() and not is_first,
                 )
             if self.ended:
                 raise self.ended

@@ -43,8 +43,9 @@ def here(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., 
     commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
     LOG.parent.mkdir(parents=True)
     yield lambda job=JOB, watch=lambda: None: train_here(repo, commit, job, watch)
-    there = [str(p.info["cwd"]) for p in psutil.process_iter(["cwd", "cmdline"])]
-    assert not [folder for folder in there if folder.startswith(str(repo / ".cgan"))]
+    for process in psutil.process_iter(["cwd", "cmdline"]):
+        of_ours = str(process.info["cwd"]).startswith(str(repo))
+        assert not (of_ours and "toy.py" in process.info["cmdline"]), process
 
 
 def test_a_job_runs_in_a_checkout_of_its_own_with_its_params(here: Callable[..., None]) -> None:
