@@ -64,14 +64,9 @@ class Version:
 
     def for_report(self) -> dict[str, Any]:
         """The version, as the reports of the gate and of a re-evaluation name it."""
-        return {
-            "version": self.number,
-            "run_id": self.run_id,
-            "run_name": self.tags.get(RUN_NAME, ""),
-            "digest": self.tags.get(DIGEST, ""),
-            "data_sha256": self.tags.get(DATA, ""),
-            "commit": self.tags.get(COMMIT, ""),
-        }
+        tags = {"run_name": RUN_NAME, "digest": DIGEST, "data_sha256": DATA, "commit": COMMIT}
+        found = {key: self.tags.get(tag, "") for key, tag in tags.items()}
+        return {"version": self.number, "run_id": self.run_id, **found}
 
 
 def lineage(versions: Sequence[Version], champion: int | None) -> list[int]:
@@ -145,3 +140,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def numbered(version: int | None) -> str:
+    return "none" if version is None else f"version {version}"
