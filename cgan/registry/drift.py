@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 from cgan.data import csv_report
-from cgan.errors import DataError
+from cgan.errors import DataError, ModelError
 from cgan.model.file_facts import Facts
+from cgan.params.sections import Params
 from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import look
 from cgan.quality.metrics import conditional_accuracy, wilson_interval
-from cgan.registry.archive import Kept, fingerprints
+from cgan.registry.archive import fingerprints, kept_of
+from cgan.registry.client import Registry
+from cgan.registry.history import Version
 from cgan.verdict import Check
 
 MAX_CLASS_LOSS = (
@@ -39,24 +42,40 @@ ADVICE = (
 )
 
 
-def doubts_about(
-    inputs: Inputs, validation: dict[str, Any], kept: Kept, max_drop: float
-) -> tuple[list[str], int]:
-    """What speaks against today's data, in words; and how many of today's held-out images the champion was
-    trained on."""
-    heldout, doubts = inputs.heldout, []
-    moved = [each for each in drift_of_profile(validation, kept.profile) if not each.passed]
-    if moved:
-        signs = "; ".join(check.in_words() for check in moved)
-        doubts.append(
-            f"the data are no longer like what the champion was trained on ({signs}). Look at them. {ADVICE}"
-        )
-    named = look(kept.judge, heldout.images).classes
-    confusion = conditional_accuracy(named, heldout.labels, heldout.classes).confusion
-    fallen = [each for each in agreement(confusion, kept.facts, max_drop) if not each.passed]
-    if fallen:
-        doubts.append(f"{'; '.join(check.why for check in fallen)}. Check the labels. {ADVICE}")
-    return doubts, int(torch.isin(fingerprints(heldout.images), kept.fingerprints).sum())
+def about_other_data(
+    registry: Registry,
+    champion: Version,
+    inputs: Inputs,
+    validation: dict[str, Any],
+    params: Params,
+) -> tuple[list[str], list[str]]:
+    """What speaks against today's data, and what a reader should know of a champion of other data."""
+    heldout, doubts, known = inputs.heldout, list[str](), "an unknown part"
+    try:
+        kept = kept_of(registry, champion)
+    except ModelError as error:
+        if params.gate.on_drift == "block":
+            raise ModelError(
+                f"whether the data are like the champion's is not known: {error} Or set `gate.on_drift: "
+                "note`, if you know that they are right."
+            ) from None
+    else:
+        moved = drift_of_profile(validation, kept.profile)
+        if signs := "; ".join(check.in_words() for check in moved if not check.passed):
+            doubts.append(
+                "the data are no longer like what the champion was trained on "
+                f"({signs}). Look at them. {ADVICE}"
+            )
+        named = look(kept.judge, heldout.images).classes
+        confusion = conditional_accuracy(named, heldout.labels, heldout.classes).confusion
+        fallen = agreement(confusion, kept.facts, params.reevaluate.max_agreement_drop)
+        if signs := "; ".join(check.why for check in fallen if not check.passed):
+            doubts.append(f"{signs}. Check the labels. {ADVICE}")
+        known = f"{int(torch.isin(fingerprints(heldout.images), kept.fingerprints).sum()):,}"
+    return doubts, [
+        f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
+        f"judge and hold-out, of whose {len(heldout):,} images {known} were among its training images"
+    ]
 
 
 def limit(name: str, value: float, limit: float, why: str = "") -> Check:

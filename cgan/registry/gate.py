@@ -39,10 +39,10 @@ from cgan.quality.comparison import REPLICATES
 from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, ground_of, near_copies, passport
 from cgan.quality.judge import Progress, silent
 from cgan.quality.likeness import different
-from cgan.registry.archive import generator_file, keep_at_run, kept_of
+from cgan.registry.archive import generator_file, keep_at_run
 from cgan.registry.client import Registry, open_registry
 from cgan.registry.decision import Share, comparison_table, decide
-from cgan.registry.drift import doubts_about
+from cgan.registry.drift import about_other_data
 from cgan.registry.history import (
     COMMIT,
     DATA,
@@ -102,7 +102,7 @@ def gate(params: Params, say: Say, progress: Progress = silent) -> Report:
             say(f"Reading the champion, version {champion.number}.")
             former, is_of_other_data = _read_champion(registry, champion, inputs)
             if is_of_other_data:
-                doubts, notes = _about_other_data(registry, champion, inputs, validation, params)
+                doubts, notes = about_other_data(registry, champion, inputs, validation, params)
         version = registry.register(run.info.run_id, _tags_of(run, inputs))
         say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
         report = _report(version, "blocked", [*doubts, *notes], champion)
@@ -245,32 +245,6 @@ def _read_champion(registry: Registry, champion: Version, inputs: Inputs) -> tup
             "share a name: set `gate.model` in params.yaml to a name of its own."
         )
     return network, is_of_other_data
-
-
-def _about_other_data(
-    registry: Registry,
-    champion: Version,
-    inputs: Inputs,
-    validation: dict[str, Any],
-    params: Params,
-) -> tuple[list[str], list[str]]:
-    """What speaks against today's data, and what a reader should know of a champion of other data."""
-    try:
-        kept = kept_of(registry, champion)
-        most = params.reevaluate.max_agreement_drop
-        doubts, count = doubts_about(inputs, validation, kept, most)
-        known = f"{count:,}"
-    except ModelError as error:
-        if params.gate.on_drift == "block":
-            raise ModelError(
-                f"whether the data are like the champion's is not known: {error} Or set `gate.on_drift: "
-                "note`, if you know that they are right."
-            ) from None
-        doubts, known = [], "an unknown part"
-    return doubts, [
-        f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
-        f"judge and hold-out, of whose {len(inputs.heldout):,} images {known} were among its training images"
-    ]
 
 
 def _report(

@@ -122,15 +122,18 @@ def describe_version(
         if found[:2] != (None, None):
             cells = ["" if value is None else f"{value:.4g}" for value in found]
             numbers.append((metric.name, *cells, f"{metric.better} is better"))
-    state = [
+    of_version = [
         ("aliases", ", ".join(version.aliases) or "none"),
         ("verdict", version.state),
         ("registered", version.registered),
+        ("run", version.run_id),
     ]
-    tags = [("run", version.run_id), *sorted(version.tags.items())]
-    lines = [f"Version {version.number} of `{model}`:", *_table(state)]
-    lines += ["", "Quality:", *_table(numbers), "", "Its run and tags:", *_table(tags)]
-    return "\n".join(lines)
+    tables: dict[str, Sequence[tuple[str, ...]]] = {
+        f"Version {version.number} of `{model}`:": of_version,
+        "Quality:": numbers,
+        "Tags:": sorted(version.tags.items()),
+    }
+    return "\n\n".join("\n".join([head, *_table(rows)]) for head, rows in tables.items())
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

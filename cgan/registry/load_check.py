@@ -76,9 +76,8 @@ def _draw(folder: str, labels: list[int], seed: int) -> None:
     stdout, sys.stdout = sys.stdout, sys.stderr
     model = mlflow.pyfunc.load_model(folder)
     drawn = model.predict(pd.DataFrame({"label": labels}), params={"seed": seed})
-    import cgan
-
-    if not Path(str(cgan.__file__)).resolve().is_relative_to(Path(folder).resolve()):
+    package = Path(str(sys.modules["cgan"].__file__)).resolve()
+    if not package.is_relative_to(Path(folder).resolve()):
         raise ImportError(
             "it drew with this project's package, not with the one that comes with it"
         )
