@@ -60,7 +60,6 @@ class Report:
     time: str
     facts: dict[str, Any] = field(default_factory=dict)
     sections: dict[str, str] = field(default_factory=dict)
-    footer: str = ""
 
     def to_json(self) -> dict[str, Any]:
         own = {key: getattr(self, key) for key in ("verdict", "summary", "reasons", "time")}
@@ -71,7 +70,7 @@ class Report:
         parts = [in_markdown(self.summary), picture]
         parts.append("\n".join(f"- {in_markdown(reason)}" for reason in self.reasons))
         parts += [f"## {heading}\n\n{text}" for heading, text in self.sections.items()]
-        return "\n\n".join(part for part in [*parts, self.footer] if part) + "\n"
+        return "\n\n".join(filter(None, parts)) + "\n"
 
     def write(self, json_path: Path, text_path: Path) -> None:
         write_json(json_path, self.to_json())

@@ -1,21 +1,18 @@
 """Versions of the generator in MLflow's registry, and which of them is served.
 
-The alias `champion` alone says which one is served, and one call sets it: a promotion has happened or it has
-not. A version's tags say when, why and in whose place it became champion; they are written before the alias
-moves, and read from the champion backwards, so that a promotion which was killed in between leaves no
-trace. See docs/adr/0015-one-alias-says-who-is-served.md.
+The alias `champion` alone says which one is served, and the call that sets it is the last of a promotion:
+one that was killed before it has changed nothing that is read, and is done by running it again. A version's
+tags say when, why and in whose place it became champion; they are read from the champion backwards. See
+docs/adr/0015-one-alias-says-who-is-served.md.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import io
 import logging
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,34 +30,31 @@ from cgan.registry.history import (
     PREVIOUS,
     ROLLED_BACK,
     SINCE,
-    SUMMARY,
     UNTIL,
     WHO,
     WHY,
     Version,
     lineage,
     now,
+    numbered,
 )
 from cgan.run.delivery import MODEL_NAME
 from cgan.run.lifecycle import run_context, user
 from cgan.store.address import (
-    SQLITE,
     STORE,
     client_settings,
     environment_set,
     is_absent,
     reason_of,
+    store_locked,
     store_uri,
     without_credentials,
 )
 from cgan.store.database import require_database
-from cgan.store.pages import real_images
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-
-MAX_WHY = 500
 CAME_FIRST = "another promotion came first"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 
@@ -102,26 +96,9 @@ class Registry:
             )
         return found
 
-    def measured(self, version: Version) -> tuple[dict[str, float], dict[str, float]]:
-        """The metrics of the version's run, and what real images get; none if the run is gone."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = self.client.get_run(version.run_id).data
-        except MlflowException:
-            return {}, {}
-        return dict(run.metrics), real_images(run.tags)
-
     def aliases(self) -> dict[str, int]:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            found = self.client.get_registered_model(self.model).aliases
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return {}
-            raise
-        return {alias: int(number) for alias, number in found.items()}
+        found = self.client.search_registered_models(f"name = '{self.model}'")
+        return {alias: int(number) for each in found for alias, number in each.aliases.items()}
 
     def champion(self) -> int | None:
         return self.aliases().get(CHAMPION)
@@ -132,10 +109,8 @@ class Registry:
 
     def find(self, run_id: str, digest: str) -> Version | None:
         """The version of a run, or of equal weights that another run trained."""
-        versions = self.versions()
-        same = [each for each in versions if each.run_id == run_id]
-        same += [each for each in versions if each.tags.get(DIGEST) == digest]
-        return same[0] if same else None
+        known = (v for v in self.versions() if v.run_id == run_id or v.tags.get(DIGEST) == digest)
+        return next(known, None)
 
     def register(self, run_id: str, tags: dict[str, str]) -> Version:
         """The version of the run's generator, made where there is none. Equal weights have one version.
@@ -144,7 +119,7 @@ class Registry:
         """
         import mlflow
 
-        with self._locked():
+        with store_locked(project_root()):
             if known := self.find(run_id, tags[DIGEST]):
                 return known
             run = self.client.get_run(run_id)
@@ -184,29 +159,32 @@ class Registry:
         new = [item for item in values.items() if not is_known(*item)]
         self.client.log_batch(run_id, [Metric(*item, now_ms, step) for item in new])
 
-    def promote(self, number: int, *, instead_of: int | None, why: str) -> bool:
+    def promote(self, number: int, *, instead_of: int | None, why: str) -> None:
         """Make a version the champion, if `instead_of` is it still (None: there is none).
 
-        Returns False when it is champion already. Raises PromotionConflictError when another promotion
-        came first; then nothing is changed.
+        Raises PromotionConflictError when another promotion came first; then nothing is changed.
         """
-        with self._locked():
-            if self.champion() == number:
-                return False
-            self._require_champion(instead_of, number)
-            version = self.version(number)
-            self.tag(number, {INSTEAD_OF: str(instead_of or "none")})
-            if ROLLED_BACK in version.tags:
-                self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
-            self._move(instead_of, number, why)
-            return True
+        with store_locked(project_root()):
+            champion = self.champion()
+            if champion == number:
+                return
+            self.version(number)
+            if champion != instead_of:
+                raise PromotionConflictError(
+                    f"version {number} of `{self.model}` is not the champion: {CAME_FIRST}. The champion "
+                    f"is {numbered(champion)} now, and was {numbered(instead_of)} when this was decided. "
+                    "Run `cgan gate` again, or look with `cgan registry list`."
+                )
+            self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
+            self.tag(number, {INSTEAD_OF: str(champion or "none")})
+            self._move(champion, number, champion, why)
 
     def rollback(self, why: str) -> tuple[int, int]:
         """Bring back the champion before this one: the numbers of both. Never to one that was left.
 
         Raises ModelError when there is none before.
         """
-        with self._locked():
+        with store_locked(project_root()):
             champion = self.champion()
             line = lineage(self.versions(), champion)
             if champion is None or len(line) < 2:
@@ -215,63 +193,31 @@ class Registry:
                     f"{'this one' if champion is None else f'version {champion}'} to go back to. "
                     "`cgan registry promote VERSION --why …` makes any version the champion."
                 )
-            # Before the alias: after a kill in between, the next gate would promote it again.
-            self.tag(champion, {ROLLED_BACK: f"{now()}: {_plain(why)}"})
+            # So that the next gate doesn't promote it again.
+            self.tag(champion, {ROLLED_BACK: f"{now()}: {one_line(why)}"})
             why = f"brought back in place of version {champion}: {why}"
-            self._move(champion, line[-2], why)
+            self._move(champion, line[-2], line[-3] if len(line) > 2 else None, why)
             return line[-2], champion
 
-    def _move(self, source: int | None, target: int, why: str) -> None:
+    def _move(self, source: int | None, target: int, previous: int | None, why: str) -> None:
         flow = run_context().get("prefect.flow_run_id")
         who = f"{user()}, flow run {flow}" if flow else user()
-        self.tag(target, {SINCE: now(), WHY: _plain(why), WHO: who})
-        self.client.set_registered_model_alias(self.model, CHAMPION, str(target))
-        self._require_champion(target, target)
+        self.tag(target, {SINCE: now(), WHY: one_line(why), WHO: who})
         if source is not None:
             self.tag(source, {UNTIL: now()})
-        self._update_aliases()
-
-    def settle(self) -> None:
-        """Finish what a promotion that was killed left open."""
-        with self._locked():
-            self._update_aliases()
-
-    def _update_aliases(self) -> None:
-        """The aliases that follow from `champion`."""
-        aliases = self.aliases()
-        line = lineage(self.versions(), aliases.get(CHAMPION))
-        if len(line) > 1:
-            self.client.set_registered_model_alias(self.model, PREVIOUS, str(line[-2]))
-        elif PREVIOUS in aliases:
+        if previous is None:
             self.client.delete_registered_model_alias(self.model, PREVIOUS)
-        if aliases.get(CHALLENGER) == aliases.get(CHAMPION) is not None:
+        else:
+            self.client.set_registered_model_alias(self.model, PREVIOUS, str(previous))
+        if self.aliases().get(CHALLENGER) == target:
             self.client.delete_registered_model_alias(self.model, CHALLENGER)
-
-    def _require_champion(self, expected: int | None, wanted: int) -> None:
-        found = self.champion()
-        if found != expected:
-            raise PromotionConflictError(
-                f"version {wanted} of `{self.model}` is not the champion: {CAME_FIRST}. "
-                f"The champion is {_numbered(found)} now, and was {_numbered(expected)} when this was "
-                "decided. Run `cgan gate` again, or look with `cgan registry list`."
-            )
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One promotion at a time on this machine. Another machine's is found by `_require_champion`."""
-        name = hashlib.sha256(f"{os.getuid()} {self.uri}".encode()).hexdigest()[:16]
-        path = Path(tempfile.gettempdir()) / f"cgan-registry-{name}.lock"
-        if self.uri.startswith(SQLITE):
-            path = Path(self.uri.removeprefix(SQLITE) + ".registry-lock")
-        with path.open("a", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        self.client.set_registered_model_alias(self.model, CHAMPION, str(target))
 
 
-def _plain(why: str) -> str:
-    """On one line; bytes of an argument that the locale cannot read are UTF-8, or nothing a store takes."""
+def one_line(why: str) -> str:
+    """Bytes of an argument that the locale cannot read are UTF-8, or nothing a store takes."""
     text = why.encode(errors="surrogateescape").decode(errors="replace")
-    return " ".join(text.split())[:MAX_WHY]
+    return " ".join(text.split())[:500]
 
 
 def model_name() -> str:
@@ -281,30 +227,12 @@ def model_name() -> str:
     return load_params().gate.model if Path("params.yaml").is_file() else "cgan"
 
 
-def promote_by_hand(registry: Registry, number: int, why: str, force: bool) -> str:
-    """What happened, in words. Raises CganError for the champion, or one not blessed unless `force`."""
-    version, champion = registry.version(number), registry.champion()
-    if not why.strip():
-        raise CganError("--why: say in a few words why; the history keeps it.")
-    blessed = version.verdict in ("passed", "promoted") or number == champion
-    if not blessed and not force:
-        state = version.tags.get(SUMMARY) or "`cgan gate` has not judged it."
-        raise ModelError(
-            f"version {number} of `{registry.model}` has not passed the gate: {state} "
-            "`--force` promotes it all the same."
-        )
-    if not registry.promote(number, instead_of=champion, why=why):
-        raise ModelError(f"version {number} of `{registry.model}` is the champion already.")
-    return f"Version {number} is champion in place of {_numbered(champion)}: {_plain(why)}"
-
-
-def _numbered(number: int | None) -> str:
-    return "none" if number is None else f"version {number}"
-
-
 @contextlib.contextmanager
 def open_registry(model: str) -> Iterator[Registry]:
-    """The project's registry. Raises TrackingError when there is no store or it is away."""
+    """The project's registry, with MLflow set to its store: models:/ addresses heed the global setting only.
+
+    Raises TrackingError when there is no store or it is away.
+    """
     uri = store_uri(project_root())
     shown = without_credentials(uri)
     if is_absent(uri):
@@ -315,33 +243,17 @@ def open_registry(model: str) -> Iterator[Registry]:
         )
     if not NAME.fullmatch(model):
         raise ModelError(f"{model[:100]!r} is no model's name: letters, digits, `.`, `_` and `-`.")
-    with mlflow_set_to(uri):
+    require_database(uri)
+    settings = {
+        name: os.environ.get(name, value)
+        for name, value in client_settings().items()
+        if name.startswith("MLFLOW_")
+    }
+    # MLflow writes the address that it is set to into the environment too.
+    with environment_set({**settings, STORE: os.environ.get(STORE)}):
+        import mlflow
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError  # of a damaged or locked file, let through
-
-        try:
-            yield Registry(model, uri)
-        except (MlflowException, SQLAlchemyError) as error:
-            advice = "Try again when it answers, or set MLFLOW_TRACKING_URI to another."
-            raise TrackingError(
-                f"the MLflow store {shown} cannot be used: {reason_of(error)}. {advice}"
-            ) from None
-
-
-@contextlib.contextmanager
-def mlflow_set_to(uri: str) -> Iterator[None]:
-    """MLflow set to a store, without long waits; models:/ addresses heed the global setting only.
-
-    Raises TrackingError for a database that is away."""
-    require_database(uri)
-    added: dict[str, str | None] = {
-        name: value
-        for name, value in client_settings().items()
-        if name.startswith("MLFLOW_") and name not in os.environ
-    }
-    # MLflow writes the address that it is told into the environment too.
-    with environment_set({**added, STORE: os.environ.get(STORE)}):
-        import mlflow
 
         # Downloads, and tracebacks of what we say in words.
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)
@@ -349,6 +261,11 @@ def mlflow_set_to(uri: str) -> Iterator[None]:
         before = mlflow.get_tracking_uri() if is_set else None
         mlflow.set_tracking_uri(uri)
         try:
-            yield
+            yield Registry(model, uri)
+        except (MlflowException, SQLAlchemyError) as error:
+            raise TrackingError(
+                f"the MLflow store {shown} cannot be used: {reason_of(error)}. "
+                "Try again when it answers, or set MLFLOW_TRACKING_URI to another."
+            ) from None
         finally:
             mlflow.set_tracking_uri(before)  # type: ignore[arg-type]

@@ -34,10 +34,12 @@ def list_() -> None:
 def show(version: Number) -> None:
     """What is known of one version: what became of it, how good it is, what it was made from."""
     from cgan.registry.history import describe_version
+    from cgan.store.pages import real_images
 
     with _opened() as found:
         known = found.version(version)
-        typer.echo(describe_version(found.model, known, *found.measured(known)))
+        run = found.client.get_run(known.run_id).data
+        typer.echo(describe_version(found.model, known, run.metrics, real_images(run.tags)))
 
 
 @registry.command()
@@ -49,10 +51,23 @@ def promote(
     ] = False,
 ) -> None:
     """Make VERSION the champion by a person's decision."""
-    from cgan.registry.client import promote_by_hand
+    from cgan.errors import CganError, ModelError
+    from cgan.registry.history import SUMMARY, numbered
 
+    if not why.strip():
+        raise CganError("--why: say in a few words why; the history keeps it.")
     with _opened() as found:
-        typer.echo(promote_by_hand(found, version, why, force))
+        wanted, champion = found.version(version), found.champion()
+        if version == champion:
+            raise ModelError(f"version {version} of `{found.model}` is the champion already.")
+        if wanted.verdict != "passed" and not force:
+            state = wanted.tags.get(SUMMARY) or "`cgan gate` has not judged it."
+            raise ModelError(
+                f"version {version} of `{found.model}` has not passed the gate: {state} "
+                "`--force` promotes it all the same."
+            )
+        found.promote(version, instead_of=champion, why=why)
+        typer.echo(f"Version {version} is champion in place of {numbered(champion)}: {why.strip()}")
 
 
 @registry.command()

@@ -22,6 +22,16 @@ from cgan.verdict import Check, Interval
 COPIES_FLOOR = 0.01  # by its definition: nearer than 99 % of the held-out reals
 MAIN = "fid_judge"
 AT_MOST = ("fid_over_floor", "copies")
+WORDS = {
+    "conditional_accuracy": "drawings that show the class asked for",
+    "worst_class_accuracy": "drawings of {}, the worst class, that show it",
+    "copies": "drawings closer to a training image than 99 % of reals",
+    "judge_accuracy": "held-out images whose label the judge names",
+    "fid_over_floor": "Fréchet distance, less that of real images",
+    "coverage_of_floor": "coverage, as a part of what real images get",
+    "different_drawings": "different drawings of {}, the least varied class",
+    "load_check": "the registered model draws every class in a process of its own, as its file does",
+}
 
 Numbers = tuple[float | None, float | None]
 
@@ -87,16 +97,15 @@ def decide(
     with; `problem`: of the registered model, when a process of its own loaded it; `different`: how many
     different drawings each class has, and how many its real images get.
     """
-    checks = [
-        *bars(limits, challenger, copies, judge, different),
-        _load_check(problem),
-    ]
+    what = WORDS["load_check"]
+    loads = Check("load_check", what, float(not problem), 1.0, not problem, why=problem)
+    checks = [*bars(limits, challenger, copies, judge, different), loads]
     comparison = compare(challenger, champion) if champion else []
-    against = [row.in_words() for row in comparison if row.better is False]
-    main = next((row for row in comparison if row.metric == MAIN), None)
-    if main and limits.against_champion == "better" and main.better is None:
-        against.append(f"{main.in_words()}; it has to be better by more than noise explains")
-    failed = [*(check.in_words() for check in checks if not check.passed), *against]
+    failed = [check.in_words() for check in checks if not check.passed]
+    failed += [row.in_words() for row in comparison if row.better is False]
+    for row in comparison:
+        if row.metric == MAIN and row.better is None and limits.against_champion == "better":
+            failed.append(f"{row.in_words()}; it has to be better by more than noise explains")
     praise = [row.in_words() for row in comparison if row.better]
     praise += ["every bar is reached, also at the pessimistic end of its interval"]
     return Decision(not failed, failed or praise, checks, comparison)
@@ -119,17 +128,12 @@ def comparison_table(rows: Sequence[Compared], challenger: int) -> str:
     """In Markdown."""
     marks = {True: "better", False: "worse", None: "no clear difference"}
     head = ("", f"version {challenger}", "champion", "difference", "95 % interval", "")
-    cells = [
-        (
-            f"{METRICS[row.metric].name} ({METRICS[row.metric].better} is better)",
-            f"{row.challenger:.4f}",
-            f"{row.champion:.4f}",
-            f"{row.difference:+.4f}",
-            "{:+.4f} to {:+.4f}".format(*row.interval),
-            marks[row.better],
-        )
-        for row in rows
-    ]
+    cells = []
+    for row in rows:
+        metric, (low, high) = METRICS[row.metric], row.interval
+        values = (f"{row.challenger:.4f}", f"{row.champion:.4f}", f"{row.difference:+.4f}")
+        name = f"{metric.name} ({metric.better} is better)"
+        cells.append((name, *values, f"{low:+.4f} to {high:+.4f}", marks[row.better]))
     return table(head, cells, 4)
 
 
@@ -147,71 +151,35 @@ def bars(
     # There may be more classes than drawings.
     seen = [label for label, count in enumerate(asked) if count]
     worst = min(seen, key=lambda label: right[label] / asked[label])
-    measured: list[tuple[str, str, Share | Estimate | None, float]] = [
-        (
-            "conditional_accuracy",
-            "drawings that show the class asked for",
-            Share(sum(right), sum(asked)),
-            limits.min_conditional_accuracy,
-        ),
-        (
-            "worst_class_accuracy",
-            f"drawings of {worst}, the worst class, that show it",
+    shares: dict[str, tuple[Share | Estimate | None, float]] = {
+        "conditional_accuracy": (Share(sum(right), sum(asked)), limits.min_conditional_accuracy),
+        "worst_class_accuracy": (
             Share(right[worst], asked[worst]),
             limits.min_worst_class_accuracy,
         ),
-        (
-            "copies",
-            "drawings closer to a training image than 99 % of reals",
-            copies,
-            COPIES_FLOOR + limits.max_copies_over_floor,
-        ),
-        (
-            "judge_accuracy",
-            "held-out images whose label the judge names",
-            judge,
-            limits.min_judge_accuracy,
-        ),
-        (
-            "fid_over_floor",
-            "Fréchet distance, less that of real images",
-            judged.fid_over_floor,
-            limits.max_fid_over_floor,
-        ),
-        (
-            "coverage_of_floor",
-            "coverage, as a part of what real images get",
-            judged.coverage_of_floor,
-            limits.min_coverage_of_floor,
-        ),
-    ]
+        "copies": (copies, COPIES_FLOOR + limits.max_copies_over_floor),
+        "judge_accuracy": (judge, limits.min_judge_accuracy),
+        "fid_over_floor": (judged.fid_over_floor, limits.max_fid_over_floor),
+        "coverage_of_floor": (judged.coverage_of_floor, limits.min_coverage_of_floor),
+    }
     checks = []
-    for name, what, found, limit in measured:
+    for name, (found, limit) in shares.items():
         if found:
             at_most = name in AT_MOST
             # The bootstrap can go below what a share can be.
             low, high = max(found.interval[0], -math.inf if at_most else 0.0), found.interval[1]
             end = high if at_most != benefit_of_doubt else low
             passed = end <= limit if at_most else end >= limit
+            what = WORDS[name].format(worst)
             checks.append(Check(name, what, found.value, limit, passed, at_most, (low, high)))
-    return [*checks, *_variety(limits, different)]
-
-
-def _variety(limits: GateParams, different: Sequence[Numbers]) -> list[Check]:
-    """Of the class nearest to its limit. A class of ten images has few pairs, so half of what its real images
-    get is enough."""
-    rows = [
+    # A class of ten images has few pairs, so half of what its real images get is enough.
+    varied = [
         (min(limits.min_different_drawings, real / 2), drawn, label)
         for label, (drawn, real) in enumerate(different)
         if drawn is not None and real is not None
     ]
-    if not rows:
-        return []
-    limit, drawn, label = min(rows, key=lambda row: row[1] - row[0])
-    what = f"different drawings of {label}, the least varied class"
-    return [Check("different_drawings", what, drawn, limit, drawn >= limit)]
-
-
-def _load_check(problem: str) -> Check:
-    what = "the registered model draws every class in a process of its own, as its file does"
-    return Check("load_check", what, float(not problem), 1.0, not problem, why=problem)
+    if varied:
+        limit, drawn, label = min(varied, key=lambda row: row[1] - row[0])
+        what = WORDS["different_drawings"].format(label)
+        checks.append(Check("different_drawings", what, drawn, limit, drawn >= limit))
+    return checks

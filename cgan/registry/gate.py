@@ -11,20 +11,26 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cgan.data import csv_report
-from cgan.errors import DataError
-from cgan.markdown import in_markdown, spaced, table
+from cgan.errors import DataError, ModelError
+from cgan.files import sha256_of
+from cgan.markdown import spaced, table
 from cgan.model.hardware import compute_deterministically
+from cgan.model.model_file import load_generator
+from cgan.model.networks import Generator
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import (
     GATE_REPORT,
     GATE_TEXT,
-    HOLDOUT_DATA,
+    GENERATOR,
+    RUN_REFERENCE,
+    TRAIN_AGAIN,
     TRAIN_DATA,
     VALIDATION,
     project_root,
@@ -33,10 +39,10 @@ from cgan.quality.comparison import REPLICATES
 from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, ground_of, near_copies, passport
 from cgan.quality.judge import Progress, silent
 from cgan.quality.likeness import different
-from cgan.registry.archive import keep_at_run, last_training, run_of
-from cgan.registry.champion import Champion, read_champion
+from cgan.registry.archive import generator_file, keep_at_run
 from cgan.registry.client import Registry, open_registry
 from cgan.registry.decision import Share, comparison_table, decide
+from cgan.registry.drift import about_other_data
 from cgan.registry.history import (
     COMMIT,
     DATA,
@@ -48,12 +54,17 @@ from cgan.registry.history import (
     VERDICT,
     Version,
     now,
+    numbered,
 )
-from cgan.registry.load_check import drawing_apart, load_problem
+from cgan.registry.load_check import load_problem
+from cgan.run.delivery import RUN_KEY_TAG
 from cgan.run.follower import flush_one
-from cgan.run.records import count_waiting, folder_of
+from cgan.run.records import RunInfo, count_waiting, folder_of
 from cgan.store.pages import STRIP, artifact
 from cgan.verdict import Report, as_dicts, table_of
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 DELIVERY_S = 60
 AGAINST = "gate.against"
@@ -70,39 +81,39 @@ Say = Callable[[str], None]
 def gate(params: Params, say: Say, progress: Progress = silent) -> Report:
     """Judge what the stages made; returns the report, also in reports/gate.json and .md.
 
-    Raises CganError when nothing could be decided: nothing trained, the store away or the champion in it
-    not readable now, a champion of other images, another promotion in between. Then nothing is promoted,
-    and a second call goes on from there.
+    Raises CganError when nothing could be decided: nothing trained, the store away, a champion that cannot be
+    read or that draws something else, another promotion in between. Then nothing is promoted, and a second
+    call goes on from there.
     """
     compute_deterministically()
-    inputs, reference = Inputs.load(), last_training()
+    inputs = Inputs.load()
     validation = _validation(inputs)
-    _deliver(reference["run_key"], say)
+    trained = _last_training()
+    _deliver(trained.run_key, say)
     with open_registry(params.gate.model) as registry:
-        run = run_of(registry, reference)
-        registry.settle()
+        run = _run_of(registry, trained)
         champion = registry.champion_version()
         version = registry.find(run.info.run_id, str(inputs.facts["digest"]))
         against = _against(champion, params, inputs)
         if version and (why := _why_it_stands(version, champion, against, params)):
             return _publish(_report(version, "unchanged", [why]), say)
-        former = None
+        former, doubts, notes = None, list[str](), list[str]()
         if champion:
             say(f"Reading the champion, version {champion.number}.")
-            former = read_champion(registry, champion, inputs, validation, params)
+            former, is_of_other_data = _read_champion(registry, champion, inputs)
+            if is_of_other_data:
+                doubts, notes = about_other_data(registry, champion, inputs, validation, params)
         version = registry.register(run.info.run_id, _tags_of(run, inputs))
         say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
-        if former and former.doubts and params.gate.on_drift == "block":
-            known = {"champion": former.version.for_report()}
-            report = _report(version, "blocked", [*former.doubts, *former.notes], known)
-        else:
-            report = _judge(registry, version, former, inputs, params, say, progress)
+        report = _report(version, "blocked", [*doubts, *notes], champion)
+        if not doubts or params.gate.on_drift == "note":
+            _judge(report, registry, version, former, inputs, params, say, progress)
         _record(registry, version, report, against)
         if report.verdict == "passed" and params.gate.promote:
             why = f"passed the gate: {report.reasons[0]}"
             number = champion.number if champion else None
             registry.promote(version.number, instead_of=number, why=why)
-            report.verdict, report.summary = "promoted", _summary(version, "promoted", report)
+            _conclude(report, version, "promoted")
         return _publish(report, say)
 
 
@@ -114,21 +125,25 @@ def _publish(report: Report, say: Say) -> Report:
 
 def _validation(inputs: Inputs) -> dict[str, Any]:
     """The stage validate's report. Raises DataError when it is damaged or of another CSV."""
-    again = "Restore it with `dvc checkout`, or make it again: `dvc repro --force validate`."
     try:
         report = csv_report.load_report(VALIDATION)
+        if report["csv"]["sha256"] != inputs.training.metadata.get("csv_sha256"):
+            raise DataError(f"{VALIDATION}: of another CSV than {TRAIN_DATA}.")
     except DataError as error:
-        raise DataError(f"{error} {again}") from None
-    images = len(inputs.training) + len(inputs.heldout)
-    expected = str(inputs.training.metadata.get("csv_sha256")), images
-    found = report["csv"]["sha256"], report["rows"]
-    if found != expected:
         raise DataError(
-            f"{VALIDATION}: of another CSV than {TRAIN_DATA} and {HOLDOUT_DATA}: expected sha256 "
-            f"{expected[0][:12]} and {expected[1]:,} images, found {found[0][:12]} and {found[1]:,}. "
-            f"{again}"
-        )
+            f"{error} Restore it (`dvc checkout`) or make it again (`dvc repro --force validate`)."
+        ) from None
     return report
+
+
+def _last_training() -> RunInfo:
+    """What the stage train wrote down of its run."""
+    try:
+        return RunInfo.read(json.loads(RUN_REFERENCE.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ModelError(
+            f"{RUN_REFERENCE}: names no MLflow run. Train first: `dvc repro`."
+        ) from None
 
 
 def _deliver(run_key: str, say: Say) -> None:
@@ -144,10 +159,27 @@ def _deliver(run_key: str, say: Say) -> None:
         time.sleep(1)
 
 
-def _tags_of(run: Any, inputs: Inputs) -> dict[str, str]:
+def _run_of(registry: Registry, trained: RunInfo) -> Run:
+    """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
+    found = registry.client.get_experiment_by_name(trained.experiment)
+    wanted = f"tags.`{RUN_KEY_TAG}` = '{trained.run_key}'"
+    wanted += f" AND tags.`cgan.generator_sha256` = '{sha256_of(GENERATOR)}'"
+    runs = registry.client.search_runs([found.experiment_id], wanted) if found else []
+    if not runs:
+        raise ModelError(
+            f"the store {registry.shown} has no run with the key {trained.run_key} that trained {GENERATOR}; "
+            f"it was recorded in {trained.tracking_uri}. Restore what belongs together (`dvc checkout`; the "
+            "store from a backup), set MLFLOW_TRACKING_URI if the store is another, or train again: "
+            f"{TRAIN_AGAIN}."
+        )
+    run: Run = runs[0]
+    return run
+
+
+def _tags_of(run: Run, inputs: Inputs) -> dict[str, str]:
     """Tags that say how a version was made."""
     tags = {
-        DIGEST: inputs.facts["digest"],
+        DIGEST: str(inputs.facts["digest"]),
         DATA: str(inputs.facts["data_sha256"]),
         COMMIT: run.data.tags.get("mlflow.source.git.commit", ""),
         RUN_NAME: run.info.run_name,
@@ -158,17 +190,17 @@ def _tags_of(run: Any, inputs: Inputs) -> dict[str, str]:
 
 def _against(champion: Version | None, params: Params, inputs: Inputs) -> str:
     """What a verdict holds for: this champion, and a hash of all else that it depends on."""
-    facts = {
-        "bars": params.gate.model_dump(exclude={"model", "promote"}),
-        "judge": inputs.judge_digest,
-        "reference": inputs.heldout.metadata["digest"],
-        "training": inputs.training.metadata["digest"],
-        "samples": params.evaluate.samples,
-        "seed": params.evaluate.seed,
-        "agreement": params.reevaluate.max_agreement_drop,
-    }
+    facts = (
+        params.gate.model_dump(exclude={"model", "promote"}),
+        params.evaluate.model_dump(),
+        params.reevaluate.model_dump(),
+        [
+            inputs.judge_digest,
+            *(each.metadata["digest"] for each in (inputs.training, inputs.heldout)),
+        ],
+    )
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    return f"{f'version {champion.number}' if champion else 'none'} · {digest}"
+    return f"{numbered(champion.number if champion else None)} · {digest}"
 
 
 def _why_it_stands(version: Version, champion: Version | None, against: str, params: Params) -> str:
@@ -186,56 +218,84 @@ def _why_it_stands(version: Version, champion: Version | None, against: str, par
     return ""
 
 
-def _summary(version: Version, verdict: str, report: Report) -> str:
-    return f"Version {version.number} {SUMMARIES[verdict]}: {report.reasons[0].rstrip('.')}."
+def _read_champion(registry: Registry, champion: Version, inputs: Inputs) -> tuple[Generator, bool]:
+    """Its generator; and was that trained on other data? Raises ModelError when it cannot be read, or draws
+    something else than what was trained now."""
+    name = f"the champion of `{registry.model}`, version {champion.number},"
+    try:
+        with generator_file(f"models:/{registry.model}/{champion.number}") as path:
+            network, facts = load_generator(path)
+    except ModelError as error:
+        raise ModelError(
+            f"{name} cannot be read, so nothing is promoted in its place: {error} If its file is lost, bring "
+            "back an earlier champion (`cgan registry rollback --why …`), or delete the alias `champion` on "
+            "the model's page in MLflow: the next `cgan gate` then makes a first one."
+        ) from None
+    is_of_other_data = facts.get("data_digest") != inputs.facts["data_digest"]
+    drawn = []
+    for kind, known in ((inputs.network.architecture, inputs.facts), (network.architecture, facts)):
+        names = known.get("class_names") if is_of_other_data else None
+        named = f" ({', '.join(names)})" if names else ""
+        drawn.append(
+            f"{kind.classes} classes of {kind.height} × {kind.width} × {kind.channels}{named}"
+        )
+    if drawn[0] != drawn[1]:
+        raise ModelError(
+            f"{GENERATOR} draws {drawn[0]}; {name} draws {drawn[1]}. Generators of different things cannot "
+            "share a name: set `gate.model` in params.yaml to a name of its own."
+        )
+    return network, is_of_other_data
 
 
 def _report(
-    version: Version, verdict: str, reasons: list[str], facts: dict[str, Any] | None = None
+    version: Version, verdict: str, reasons: list[str], champion: Version | None = None
 ) -> Report:
-    made = version.for_report()
     report = Report("Gate", verdict, "", reasons, now())
-    report.summary = _summary(version, verdict, report)
-    report.facts = {"challenger": made, "champion": None, "checks": [], "comparison": []}
-    report.facts |= facts or {}
-    report.footer = (
-        f"Run `{made['run_id']}` ({in_markdown(made['run_name'])}), commit "
-        f"`{in_markdown(made['commit'][:10])}`, data `{in_markdown(made['data_sha256'][:12])}`, "
-        f"{report.time}."
-    )
+    made, theirs = version.for_report(), champion.for_report() if champion else None
+    report.facts = {"challenger": made, "champion": theirs, "checks": [], "comparison": []}
+    report.sections["The version"] = table(("", ""), made.items())
+    if reasons:
+        _conclude(report, version, verdict)
     return report
 
 
+def _conclude(report: Report, version: Version, verdict: str) -> None:
+    reason = report.reasons[0].rstrip(".")
+    report.verdict = verdict
+    report.summary = f"Version {version.number} {SUMMARIES[verdict]}: {reason}."
+
+
 def _judge(
+    report: Report,
     registry: Registry,
     version: Version,
-    champion: Champion | None,
+    former: Generator | None,
     inputs: Inputs,
     params: Params,
     say: Say,
     progress: Progress,
-) -> Report:
+) -> None:
     """Judge both generators with one judge on the same images, check the load meanwhile, decide."""
-    seed = params.evaluate.seed
-    labels = list(range(inputs.training.classes))
+    seed, classes = params.evaluate.seed, list(range(inputs.training.classes))
     address = f"models:/{registry.model}/{version.number}"
     say(f"Loading {address} in a process of its own, which has to draw every class.")
-    with drawing_apart(address, labels, seed) as drawn_apart:
+    with ThreadPoolExecutor(1) as apart:
+        expected = draw(inputs.network, torch.tensor(classes), seed)
+        loaded = apart.submit(load_problem, registry, address, classes, seed, expected)
         ground = ground_of(inputs, params.evaluate, progress)
-        keep_at_run(registry, version, ground, inputs, say)
+        keep_at_run(registry, version, ground, inputs)
         samples = len(ground.asked)
-        say(f"Drawing {samples:,} images, {samples // inputs.training.classes:,} of each class.")
+        say(f"Drawing {samples:,} images, {samples // len(classes):,} of each class.")
         drawings = draw(inputs.network, ground.asked, seed)
         challenger = ground.judge_drawings(drawings)
         numbers = different(drawings, ground.asked, inputs.training)
         near = near_copies(drawings, ground.asked, inputs.training, inputs.heldout, seed)
         looked_at = min(COPIES_SAMPLE, samples)
         judged = None
-        if champion and champion.network:
-            say(f"The same with the champion, version {champion.version.number}.")
-            judged = ground.judge_drawings(draw(champion.network, ground.asked, seed))
-        expected = draw(inputs.network, torch.tensor(labels), seed)
-        problem = load_problem(drawn_apart(), expected)
+        if former:
+            say("The same with the champion.")
+            judged = ground.judge_drawings(draw(former, ground.asked, seed))
+        problem = loaded.result()
     decision = decide(
         params.gate,
         challenger,
@@ -245,9 +305,6 @@ def _judge(
         judged,
         list(zip(*numbers, strict=True)),
     )
-    reasons, notes = decision.reasons, [*champion.doubts, *champion.notes] if champion else []
-    is_lost = champion is not None and champion.network is None
-    reasons = [*notes, *reasons] if decision.passed and is_lost else [*reasons, *notes]
     context = {
         **passport(inputs, params.evaluate),
         "training_digest": inputs.training.metadata["digest"],
@@ -256,21 +313,19 @@ def _judge(
         "covered_images": ground.covered_images,
         "replicates": REPLICATES,
     }
-    facts = {
+    report.reasons = [*decision.reasons, *report.reasons]
+    _conclude(report, version, "passed" if decision.passed else "blocked")
+    report.facts |= {
         "checks": as_dicts(decision.checks),
         "comparison": as_dicts(decision.comparison),
         "measured": {name: each.value for name, each in challenger.metrics.items()},
-        "champion": champion.version.for_report() if champion else None,
         "passport": context,
     }
-    report = _report(version, "passed" if decision.passed else "blocked", reasons, facts)
-    if champion and decision.comparison:
-        heading = f"Beside the champion, version {champion.version.number}"
-        report.sections[heading] = comparison_table(decision.comparison, version.number)
+    if judged:
+        rows = comparison_table(decision.comparison, version.number)
+        report.sections["Beside the champion"] = rows
     report.sections["Bars"] = table_of(decision.checks)
-    context_rows = [(key.replace("_", " "), value) for key, value in context.items()]
-    report.sections["Measured with"] = table(("", ""), context_rows)
-    return report
+    report.sections["Measured with"] = table(("", ""), context.items())
 
 
 def _record(registry: Registry, version: Version, report: Report, against: str) -> None:
@@ -278,8 +333,6 @@ def _record(registry: Registry, version: Version, report: Report, against: str) 
 
     The champion's run gets its numbers of today, so that the two runs compare in one measurement context.
     """
-    from mlflow.entities import RunTag
-
     client, run_id, facts = registry.client, version.run_id, report.facts
     tags = {VERDICT: report.verdict, SUMMARY: report.summary}
     report.write(GATE_REPORT, GATE_TEXT)
@@ -287,11 +340,9 @@ def _record(registry: Registry, version: Version, report: Report, against: str) 
         client.log_artifact(run_id, str(path), GATE_FOLDER)
     measured = facts.get("measured", {})
     registry.log_once(run_id, {f"gate/{name}": value for name, value in measured.items()}, 0)
-    if rows := facts["comparison"]:  # beside later versions at their numbers
-        theirs = {f"gate/{row['metric']}": row["champion"] for row in rows}
+    for row in facts["comparison"]:  # beside later versions at their numbers
+        theirs = {f"gate/{row['metric']}": row["champion"]}
         registry.log_once(facts["champion"]["run_id"], theirs, version.number)
-    run_tags = [RunTag(key, value[:5000]) for key, value in tags.items()]
-    client.log_batch(run_id, tags=[*run_tags, RunTag("gate.version", str(version.number))])
     drawings = f"![A drawing of each class]({artifact(run_id, STRIP)})"
     page = spaced(report.body(drawings))
     client.update_model_version(registry.model, str(version.number), page)

@@ -64,14 +64,9 @@ class Version:
 
     def for_report(self) -> dict[str, Any]:
         """The version, as the reports of the gate and of a re-evaluation name it."""
-        return {
-            "version": self.number,
-            "run_id": self.run_id,
-            "run_name": self.tags.get(RUN_NAME, ""),
-            "digest": self.tags.get(DIGEST, ""),
-            "data_sha256": self.tags.get(DATA, ""),
-            "commit": self.tags.get(COMMIT, ""),
-        }
+        tags = {"run_name": RUN_NAME, "digest": DIGEST, "data_sha256": DATA, "commit": COMMIT}
+        found = {key: self.tags.get(tag, "") for key, tag in tags.items()}
+        return {"version": self.number, "run_id": self.run_id, **found}
 
 
 def lineage(versions: Sequence[Version], champion: int | None) -> list[int]:
@@ -127,15 +122,18 @@ def describe_version(
         if found[:2] != (None, None):
             cells = ["" if value is None else f"{value:.4g}" for value in found]
             numbers.append((metric.name, *cells, f"{metric.better} is better"))
-    state = [
+    of_version = [
         ("aliases", ", ".join(version.aliases) or "none"),
         ("verdict", version.state),
         ("registered", version.registered),
+        ("run", version.run_id),
     ]
-    tags = [("run", version.run_id), *sorted(version.tags.items())]
-    lines = [f"Version {version.number} of `{model}`:", *_table(state)]
-    lines += ["", "Quality:", *_table(numbers), "", "Its run and tags:", *_table(tags)]
-    return "\n".join(lines)
+    tables: dict[str, Sequence[tuple[str, ...]]] = {
+        f"Version {version.number} of `{model}`:": of_version,
+        "Quality:": numbers,
+        "Tags:": sorted(version.tags.items()),
+    }
+    return "\n\n".join("\n".join([head, *_table(rows)]) for head, rows in tables.items())
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -145,3 +143,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def numbered(version: int | None) -> str:
+    return "none" if version is None else f"version {version}"

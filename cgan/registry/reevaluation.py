@@ -16,9 +16,10 @@ from torch import Tensor
 
 from cgan.data import csv_reader, csv_report
 from cgan.errors import CganError, DataError, ModelError
-from cgan.markdown import in_markdown
+from cgan.markdown import table
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_generator
+from cgan.model.networks import Generator
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import CSV, REEVALUATION_REPORT, REEVALUATION_TEXT
@@ -26,10 +27,10 @@ from cgan.quality.comparison import Ground
 from cgan.quality.evaluation import classes_asked
 from cgan.quality.judge import LOOK_AT, Progress, look, silent
 from cgan.quality.metrics import frechet_distance
-from cgan.registry.archive import fingerprints, generator_file, judge_of, kept_profile
-from cgan.registry.champion import KIND, agreement, drift_of_profile, limit
+from cgan.registry.archive import Kept, fingerprints, generator_file, kept_of
 from cgan.registry.client import Registry, open_registry
 from cgan.registry.decision import bars
+from cgan.registry.drift import KIND, agreement, drift_of_profile, limit
 from cgan.registry.history import REEVALUATION, Version, now
 from cgan.verdict import Check, Report, as_dicts, table_of
 
@@ -52,8 +53,8 @@ def reevaluate(params: Params, say: Callable[[str], None], progress: Progress = 
     if not CSV.is_file():
         raise DataError(f"{CSV}: not found. Fetch the data first: `dvc repro validate`.")
     most = params.data.max_megabytes * 1_000_000
-    table = csv_reader.read_csv(CSV, params.validation, max_bytes=most, name=str(CSV))
-    found = csv_report.report_on(table, params.validation, str(CSV))
+    csv = csv_reader.read_csv(CSV, params.validation, max_bytes=most, name=str(CSV))
+    found = csv_report.report_on(csv, params.validation, str(CSV))
     with open_registry(params.gate.model) as registry:
         champion = registry.champion_version()
         if champion is None:
@@ -63,12 +64,15 @@ def reevaluate(params: Params, say: Callable[[str], None], progress: Progress = 
         say(
             f"Judging version {champion.number} of `{registry.model}` on {found['rows']:,} images of {CSV}."
         )
-        drift = drift_of_profile(found, kept_profile(champion))
+        kept = kept_of(registry, champion)
+        drift = drift_of_profile(found, kept.profile)
         checks: list[Check] = []
         if drift[0].name != KIND:
-            more, checks = _through_the_judge(registry, champion, table, params, progress)
+            with generator_file(f"models:/{registry.model}/{champion.number}") as path:
+                network, _ = load_generator(path)
+            more, checks = _through_the_judge(kept, network, csv, params, progress)
             drift += more
-        report = _report(champion, table, drift, checks)
+        report = _report(champion, csv, drift, checks)
         report.write(REEVALUATION_REPORT, REEVALUATION_TEXT)
         _record(registry, champion, report, [*drift, *checks])
     report.say(say, REEVALUATION_TEXT)
@@ -78,7 +82,7 @@ def reevaluate(params: Params, say: Callable[[str], None], progress: Progress = 
 
 
 def _report(
-    champion: Version, table: csv_reader.Table, drift: list[Check], checks: list[Check]
+    champion: Version, csv: csv_reader.Table, drift: list[Check], checks: list[Check]
 ) -> Report:
     moved = [check.in_words() for check in drift if not check.passed]
     missed = [check.in_words() for check in checks if not check.passed]
@@ -86,48 +90,37 @@ def _report(
     reasons = [*moved, *missed]
     summary = f"{SUMMARIES[verdict].format(champion.number)}{reasons[0] if reasons else ''}."
     report = Report("Re-evaluation", verdict, summary, reasons, now())
-    images = len(table.labels)
     report.facts = {
         "drift": as_dicts(drift),
         "quality": as_dicts(checks),
         "champion": champion.for_report(),
-        "data": {"path": str(CSV), "sha256": table.sha256, "images": images},
+        "data": {"path": str(CSV), "sha256": csv.sha256, "images": len(csv.labels)},
     }
     report.sections["The data"] = table_of(drift)
     if checks:
         report.sections["The champion's drawings"] = table_of(checks)
-    data = in_markdown(report.facts["champion"]["data_sha256"][:12])
-    report.footer = (
-        f"Version {champion.number}, run `{champion.run_id}`, trained on data `{data}`; judged by its own "
-        f"judge on {images:,} images, `{table.sha256[:12]}`, {report.time}."
-    )
+    for heading, of in {"The champion": "champion", "Judged on": "data"}.items():
+        report.sections[heading] = table(("", ""), report.facts[of].items())
     return report
 
 
 def _through_the_judge(
-    registry: Registry,
-    champion: Version,
-    table: csv_reader.Table,
-    params: Params,
-    progress: Progress,
+    kept: Kept, network: Generator, csv: csv_reader.Table, params: Params, progress: Progress
 ) -> tuple[list[Check], list[Check]]:
     """What the champion's judge sees in the data, and in what the champion draws."""
-    judge, features, facts, seen_before = judge_of(champion)
-    images, labels = torch.from_numpy(table.images), torch.from_numpy(table.labels)
-    chosen = _chosen(images, seen_before, int(facts["heldout_images"]), params.evaluate.seed)
+    images, labels = torch.from_numpy(csv.images), torch.from_numpy(csv.labels)
+    seed, count = params.evaluate.seed, int(kept.facts["heldout_images"])
+    chosen = _chosen(images, kept.fingerprints, count, seed)
     bar = functools.partial(progress, "judging the data", images_a_step=LOOK_AT)
-    real = look(judge, images[chosen], progress=bar)
+    real = look(kept.judge, images[chosen], progress=bar)
     asked = classes_asked(len(real.logits[0]), params.evaluate)
-    seed = params.evaluate.seed
-    ground = Ground(judge, real, labels[chosen], features, asked, seed, progress)
-    moved = frechet_distance(real.features, features) - float(facts["fid_floor"])
+    ground = Ground(kept.judge, real, labels[chosen], kept.features, asked, seed, progress)
+    moved = frechet_distance(real.features, kept.features) - float(kept.facts["fid_floor"])
     rows = [
         limit("judge_features", moved, params.reevaluate.max_feature_distance),
-        *agreement(ground.confusion, facts, params.reevaluate.max_agreement_drop),
+        *agreement(ground.confusion, kept.facts, params.reevaluate.max_agreement_drop),
     ]
-    with generator_file(f"models:/{registry.model}/{champion.number}") as path:
-        network, _ = load_generator(path)
-    judged = ground.judge_drawings(draw(network, asked, params.evaluate.seed))
+    judged = ground.judge_drawings(draw(network, asked, seed))
     return rows, bars(params.gate, judged, benefit_of_doubt=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import MLFLOWS_OWN_WARNINGS, ROOT
+from PIL import Image
 from tracked import root as root
 from typer.testing import CliRunner, Result
 
@@ -22,7 +24,7 @@ from cgan.errors import CganError, ModelError, TrackingError
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.registry.archive import generator_file
-from cgan.registry.client import PromotionConflictError, Registry, open_registry
+from cgan.registry.client import Registry, open_registry
 from cgan.registry.history import CHAMPION, PREVIOUS, VERDICT
 from cgan.run.delivery import MODEL_NAME
 from cgan.serving.generator import Generator
@@ -103,35 +105,6 @@ def test_promotion_moves_champion_and_previous_and_is_written_down(
     assert "champion.until" not in second
 
 
-def test_challenger_alias_goes_when_the_challenger_is_champion(registry: Registry) -> None:
-    add_versions(registry, 1)
-    registry.client.set_registered_model_alias("cgan", "challenger", "1")
-    promote_in_turn(registry, 1)
-    assert registry.aliases() == {"champion": 1}
-
-
-def test_rollback_goes_back_one_champion_a_call_and_then_refuses(registry: Registry) -> None:
-    add_versions(registry, 3)
-    promote_in_turn(registry, 1, 2, 3)
-    registry.rollback("3 draws badly")
-    assert state(registry) == (2, 1)
-    assert "3 draws badly" in registry.version(3).tags["registry.rolled_back"]
-    registry.rollback("2 as well")
-    assert state(registry) == (1, None)
-    with pytest.raises(ModelError, match="no champion before version 1 to go back to"):
-        registry.rollback("1 too")
-    assert state(registry) == (1, None)
-
-
-def test_version_rolled_back_comes_back_by_hand_only(registry: Registry) -> None:
-    add_versions(registry, 2)
-    promote_in_turn(registry, 1, 2)
-    registry.rollback("too grey")
-    promote_in_turn(registry, 2)
-    assert state(registry) == (2, 1)
-    assert "registry.rolled_back" not in registry.version(2).tags
-
-
 def test_of_a_run_s_models_the_newest_is_registered(registry: Registry) -> None:
     client, models = registry.client, []
     experiment = client.create_experiment("cgan")
@@ -165,20 +138,18 @@ with open_registry("cgan") as registry:
 """
 
 
-def start(script: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", script, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
 def test_f72_of_two_promoters_one_wins_and_the_other_says_so(registry: Registry) -> None:
     add_versions(registry, 3)
     promote_in_turn(registry, 1)
-    promoters = [start(PROMOTER, str(number)) for number in (2, 3)]
+    promoters = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", PROMOTER, number],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for number in ("2", "3")
+    ]
     while not (Path("ready2").exists() and Path("ready3").exists()):
         assert all(promoter.poll() is None for promoter in promoters)
         time.sleep(0.02)
@@ -191,15 +162,6 @@ def test_f72_of_two_promoters_one_wins_and_the_other_says_so(registry: Registry)
     said = outputs[loser - 2][0]
     assert f"version {loser} of `cgan` is not the champion: another promotion came first" in said
     assert f"The champion is version {winner} now, and was version 1" in said
-
-
-def test_f72_verdict_against_a_former_champion_promotes_nobody(registry: Registry) -> None:
-    add_versions(registry, 3)
-    promote_in_turn(registry, 1, 2)
-    with pytest.raises(PromotionConflictError, match="The champion is version 2 now"):
-        registry.promote(3, instead_of=1, why="it beat 1")
-    assert state(registry) == (2, 1)
-    assert registry.version(3).state == "passed" and registry.version(3).reign == ""
 
 
 # ------------------------------------------------------------------------------- who can be drawn with
@@ -232,7 +194,6 @@ def test_f73_deleted_or_damaged_champion_gives_way_to_the_one_before_loudly(
     expected = drawn_by(registry, 1)
     files_of(registry, 3).unlink()
     files_of(registry, 2).write_bytes(b"damaged")
-    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
     drawn = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "cgan.cli", "draw", "2024", "--seed", "7",
          "--model", "champion", "--out", "drawn.png", "--scale", "1"],
@@ -240,33 +201,18 @@ def test_f73_deleted_or_damaged_champion_gives_way_to_the_one_before_loudly(
     )  # fmt: skip
     assert drawn.returncode == 0, drawn.stderr
     assert drawn.stderr.startswith("WARNING: the champion cannot be read; version 1 of `cgan`")
-    assert "version 3:" in drawn.stderr
-    assert "version 2:" in drawn.stderr
+    assert "version 3:" in drawn.stderr and "version 2:" in drawn.stderr
     assert "Traceback" not in drawn.stderr
-    from PIL import Image
-
     with Image.open("drawn.png") as picture:
         columns = [picture.crop((x, 0, x + 28, 28)).tobytes() for x in range(0, 112, 28)]
     assert b"".join(columns) == expected
-
-
-def test_f73_no_champion_that_can_be_read_is_refused(registry: Registry) -> None:
-    add_versions(registry, 2)
-    promote_in_turn(registry, 1, 2)
+    # The others are not replaced, and without any that can be read nothing is drawn.
+    assert "no previous of `cgan` can be read" in refusal("draw", "1", "--model", "previous")
+    assert "has no challenger" in refusal("draw", "1", "--model", "challenger")
     shutil.rmtree("artifacts")
     message = refusal("draw", "1", "--model", "champion")
     assert message.startswith("no champion of `cgan` can be read:")
-    assert "version 2:" in message
-    assert "version 1:" in message
-    assert "Train again" in message
-
-
-def test_f73_previous_and_challenger_are_not_replaced(registry: Registry) -> None:
-    add_versions(registry, 3)
-    promote_in_turn(registry, 1, 2, 3)
-    files_of(registry, 2).unlink()
-    assert "no previous of `cgan` can be read" in refusal("draw", "1", "--model", "previous")
-    assert "has no challenger" in refusal("draw", "1", "--model", "challenger")
+    assert "version 3:" in message and "version 1:" in message
 
 
 @pytest.mark.parametrize(
@@ -284,12 +230,8 @@ def test_f73_previous_and_challenger_are_not_replaced(registry: Registry) -> Non
 )
 def test_f75_names_that_lead_outside_are_refused(registry: Registry, root: Path, uri: str) -> None:
     (root.parent / "secret").mkdir(exist_ok=True)
-    torch.manual_seed(0)
-    save_network(
-        root.parent / "secret" / "generator.safetensors",
-        build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 6)),
-        {},
-    )
+    network = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 6))
+    save_network(root.parent / "secret/generator.safetensors", network, {})
     with pytest.raises(ModelError, match="leads outside"), generator_file(uri) as path:
         load_generator(path)
 
@@ -317,7 +259,8 @@ def test_commands_list_show_promote_and_roll_back(registry: Registry) -> None:
     assert "sharper" in listed
     registry.client.log_metric(registry.version(2).run_id, "quality/fid_judge", 0.7945)
     shown = run("registry", "show", "2").output
-    assert shown.index("0.7945") < shown.index("commit2")
+    assert re.search(r"Fréchet distance +0\.7945 .*lower is better", shown)
+    assert shown.index("0.7945") < shown.index("commit2"), "quality before hashes"
     why = "für alle".encode().decode("ascii", "surrogateescape")  # as Python reads it in LC_ALL=C
     assert run("registry", "rollback", "--why", why).output == (
         "Version 1 is champion again, in place of version 2.\n"

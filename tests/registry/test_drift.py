@@ -1,0 +1,138 @@
+"""A champion that cannot be read, and data or labels that are not those that the champion learnt."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import MLFLOWS_OWN_WARNINGS
+from gated import best as best
+from gated import change_json, change_params, copied, digits, gated, make_project, of_store, train
+
+from cgan.errors import ModelError
+from cgan.registry.client import open_registry
+from cgan.registry.drift import agreement
+
+pytestmark = MLFLOWS_OWN_WARNINGS
+
+
+@pytest.fixture
+def root(best: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of a project whose version 1 is champion, files included."""
+    with copied(best, tmp_path / "project") as target:
+        yield target
+
+
+def new_data(images: np.ndarray, labels: np.ndarray) -> None:
+    """A new CSV, and the parts and the judge made from it."""
+    make_project(Path(), (images, labels))
+    change_params(Path(), "gate", against_champion="not_worse")
+
+
+def swapped(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return images, np.array([1, 0, 2])[labels]
+
+
+def refused_for(words: str) -> None:
+    """The gate ends without a verdict, and nobody is promoted or registered."""
+    with pytest.raises(ModelError, match=words):
+        gated()
+    with open_registry("cgan") as registry:
+        assert [version.number for version in registry.versions()] == [registry.champion()] == [1]
+
+
+HARM: dict[str, Callable[[Path], Any]] = {
+    "file gone": Path.unlink,
+    "folder gone": lambda path: shutil.rmtree(path.parents[1]),
+    "damaged": lambda path: path.write_bytes(b"damaged"),
+}
+
+
+@pytest.mark.parametrize("harm", HARM.values(), ids=HARM)
+def test_f73_champion_that_cannot_be_read_is_replaced_by_nobody_until_a_person_says_so(
+    root: Path, harm: Callable[[Path], Any]
+) -> None:
+    train(root, "worse", 30)  # good enough by the bars alone
+    harm(of_store("models/*/artifacts/**/generator.safetensors"))
+    refused_for("the champion of `cgan`, version 1, cannot be read")
+    with open_registry("cgan") as registry:
+        registry.client.delete_registered_model_alias("cgan", "champion")
+    assert gated()[0]["verdict"] == "promoted"
+
+
+@pytest.mark.parametrize(("on_drift", "verdict"), [("block", "blocked"), ("note", "promoted")])
+def test_f19_swapped_labels_are_seen_by_the_champion_s_own_judge(
+    root: Path, on_drift: str, verdict: str
+) -> None:
+    """Today's judge learnt the swap: it finds the new generator good, and the champion poor."""
+    new_data(*swapped(*digits(seed=5)))
+    change_params(root, "gate", on_drift=on_drift)
+    train(root, "swapped", 60)
+    report, _ = gated()
+    assert report["verdict"] == verdict
+    [found] = [reason for reason in report["reasons"] if "Check the labels" in reason]
+    assert "agrees with 33.3 % of the labels" in found
+    assert "1 in 100 % of the 18 images labelled 0" in found
+    assert "0 in 100 % of the 18 images labelled 1" in found
+    assert (found.rstrip(".") in report["summary"]) is (verdict == "blocked")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda folder: shutil.rmtree(folder),
+        lambda folder: (folder / "judge.safetensors").write_bytes(b"damaged"),
+        lambda folder: change_json(
+            folder / "validation.json", lambda report: report.pop("profile")
+        ),
+    ],
+    ids=["gone", "damaged judge", "damaged profile"],
+)
+def test_f19_f85_data_that_nobody_can_compare_need_a_person_s_word(
+    root: Path, harm: Callable[[Path], Any]
+) -> None:
+    new_data(*swapped(*digits(seed=5)))
+    train(root, "swapped", 60)
+    harm(of_store("*/artifacts/gate"))
+    refused_for("is not known: .*`gate.on_drift: note`")
+    change_params(root, "gate", on_drift="note")
+    assert "an unknown part were among its training images" in str(gated()[0]["reasons"])
+
+
+@pytest.mark.parametrize("noise", [0, 4], ids=["new images", "and 2 % of the labels wrong"])
+def test_new_data_of_the_same_kind_are_no_sign_against_anything(root: Path, noise: int) -> None:
+    images, labels = digits(seed=5)
+    wrong = np.random.default_rng(0).permutation(len(labels))[:noise]
+    labels[wrong] = (labels[wrong] + 1) % 3
+    new_data(images, labels)
+    change_params(root, "gate", min_judge_accuracy=0.8)
+    train(root, "second", 60)
+    report, _ = gated()
+    # So small a generator of noisy labels may be worse than the champion.
+    assert noise or report["verdict"] == "promoted", report["reasons"]
+    assert not any(word in str(report["reasons"]) for word in ("heck the labels", "no longer like"))
+
+
+@pytest.mark.parametrize(
+    ("confusion", "by_class", "failed"),
+    [
+        pytest.param([[500, 0], [3, 0]], [1.0, 1.0], [], id="three images prove nothing"),
+        pytest.param([[970, 0], [30, 0]], [1.0, 0.0], [], id="a class that it never knew"),
+        pytest.param([[960, 0], [24, 6]], [1.0, 0.3], [], id="a class that is hard to tell"),
+        pytest.param([[980, 0], [20, 0]], [1.0, 1.0], ["class_agreement"], id="a rare class"),
+        pytest.param([[450, 50], [50, 450]], [1.0, 1.0], ["label_agreement"], id="a tenth of all"),
+        pytest.param([[490, 10], [10, 490]], [1.0, 1.0], [], id="2 % of all"),
+    ],
+)
+def test_agreement_falls_by_more_than_noise(
+    confusion: list[list[int]], by_class: list[float], failed: list[str]
+) -> None:
+    known = {"agreement": 0.99, "agreement_by_class": by_class}
+    checks = agreement(torch.tensor(confusion), known, 0.03)
+    assert [check.name for check in checks if not check.passed] == failed
+    assert [check.name for check in checks if check.why] == failed
