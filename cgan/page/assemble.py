@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from cgan.page.weights import directions, layer_facts, packed
+from cgan.page.weights import layer_facts, packed
 from cgan.project import PACKAGE
 from cgan.serving.class_names import names_in
 
@@ -46,7 +46,6 @@ def play_data(generator: Generator) -> dict[str, Any]:
         "digest": generator.facts["digest"],
         "class_names": names_in(generator.facts, generator.classes),
         "layers": layer_facts(generator),
-        "directions": directions(generator),
     }
 
 

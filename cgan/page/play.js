@@ -11,7 +11,7 @@ import {
   pngOf,
   resize,
 } from "./play_pictures.js";
-import { latentsOf, moved, worker } from "./play_work.js";
+import { latentsOf, worker } from "./play_work.js";
 import { drawSample, onWake, showSamples } from "./play_samples.js";
 
 const MOST_IN_LINE = 20; // as in `cgan draw`
@@ -40,12 +40,12 @@ function askForText() {
   const { text, seed, x, y } = state;
   const all = seed !== shown?.seed || x !== shown.x || y !== shown.y;
   shown = { text, seed, x, y };
-  const latents = latentsOf(seed, labels.length);
+  const latents = latentsOf(seed, labels.length, x, y);
   cells = labels.map((label, i) => {
     const same = cells[i]?.label === label;
     return {
       label,
-      latent: moved(latents[i], x, y),
+      latent: latents[i],
       drawing: cells[i]?.drawing,
       due: all || !same || cells[i].due,
     };
@@ -97,7 +97,7 @@ let morphDue = true;
 function drawMorph() {
   if (!morphDue) return false;
   morphDue = false;
-  const latent = moved(latentsOf(state.seed, 1)[0], state.x, state.y);
+  const [latent] = latentsOf(state.seed, 1, state.x, state.y);
   const drawing = forward(latent, mixedCondition(state.from, state.to, state.mix));
   const canvas = part("morph");
   resize(canvas, SHAPE.width, SHAPE.height);
@@ -270,16 +270,15 @@ function fillChoices() {
   part("text-label").textContent = DIGITS ? "Number" : "Classes";
   if (DIGITS) part("text").inputMode = "numeric";
   part("hint").textContent = valid();
-  part("move").hidden = SHAPE.latent_dim < 2;
+  part("move").hidden = SHAPE.latent_dim < 3;
 }
 
 /**
- * For programs. `latents(seed, count)` are those of `cgan draw --seed`; `draw(latents, labels)` are drawings,
- * Uint8Array [channels, height, width] each; `moved(latent, x, y)` is where the square moves a latent to.
+ * For programs. `latents(seed, count, x, y)` are those of `cgan draw --seed`, moved to a place of the pad;
+ * `draw(latents, labels)` are drawings, Uint8Array [channels, height, width] each.
  */
 globalThis.cgan = {
   latents: latentsOf,
-  moved,
   draw: (latents, labels) => latents.map((latent, i) => forward(latent, conditionOf(labels[i]))),
 };
 

