@@ -168,6 +168,9 @@ function listen() {
     change({ text: before + comma + NAMES[part("add").value] }, true);
     part("add").value = "";
   });
+  document.querySelectorAll(".play-chips button").forEach((chip) =>
+    chip.addEventListener("click", () => change({ text: chip.textContent }, true))
+  );
   part("seed").addEventListener("input", () => {
     const seed = Number(part("seed").value);
     const fits = part("seed").value.trim() !== "" && Number.isInteger(seed) && seed >= 0 &&
@@ -247,13 +250,19 @@ async function downloadPicture() {
   say(`${name}: ${picture.width}×${picture.height} pixels.`);
 }
 
+/** A link to a file, or to this computer's server, opens nothing elsewhere. */
 async function copyLink() {
   const link = linkOf(state);
+  const shared = location.protocol.startsWith("http") &&
+    !/^(localhost$|127\.)/.test(location.hostname);
+  const told = shared
+    ? "It opens this picture."
+    : "It opens this picture on this computer. For somebody elsewhere, send the page's file along.";
   try {
     await navigator.clipboard.writeText(link);
-    say("Link copied. It opens this picture.");
+    say(`Link copied. ${told}`);
   } catch {
-    say(`This browser does not let a page copy. The link: ${link}`);
+    say(`This browser does not let a page copy. The link: ${link} ${told}`);
   }
 }
 
