@@ -39,6 +39,7 @@ const CURVES = Object.fromEntries(["losses", "probes"].map((table) => [
   ),
 ]));
 
+const DIGITS3 = { format: ".3~r" }; // as in the tables
 const fieldOf = (field, title, scale) => ({ field, type: "quantitative", title, scale });
 
 /** Classes stand on an axis by number: a name can be what Vega takes for its own. */
@@ -87,7 +88,7 @@ const CHARTS = {
           mark: { type: "rule", strokeWidth: 1 },
           encoding: {
             opacity: { condition: { value: 0.8, param: "hover", empty: false }, value: 0 },
-            tooltip: [{ field: "step" }, ...names.map((field) => ({ field, format: ".3~r" }))],
+            tooltip: [{ field: "step" }, ...names.map((field) => ({ ...DIGITS3, field }))],
           },
         },
       ],
@@ -103,11 +104,7 @@ const CHARTS = {
       mark: ranged ? { type: "point", filled: true, size: 60 } : "bar",
       encoding: {
         y: fieldOf("value", unit, scale),
-        tooltip: [{ field: "name", title: "class" }, {
-          field: "value",
-          title: unit,
-          format: ".3~r",
-        }],
+        tooltip: [{ field: "name", title: "class" }, { ...DIGITS3, field: "value", title: unit }],
       },
     };
     const interval = {
@@ -124,7 +121,9 @@ const CHARTS = {
   /** Counts, of which the mistakes are coloured: they are what is looked for. */
   matrix({ names, matrix }) {
     const values = matrix.flatMap((row, asked) =>
-      row.map((count, seen) => ({ asked, seen, count, of: names[asked], as: names[seen] }))
+      row.map((count, seen) => {
+        return { asked, seen, count, "asked for": names[asked], "seen as": names[seen] };
+      })
     );
     const shade = fieldOf("count", "drawings", { type: "sqrt", zero: true });
     const mistakes = {
@@ -132,11 +131,7 @@ const CHARTS = {
       mark: { type: "rect", fill: "var(--mistake)" },
       encoding: {
         fillOpacity: { ...shade, legend: null },
-        tooltip: [
-          { field: "of", title: "asked for" },
-          { field: "as", title: "seen" },
-          { field: "count" },
-        ],
+        tooltip: ["asked for", "seen as", "count"].map((field) => ({ field })),
       },
     };
     const numbers = {

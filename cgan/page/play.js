@@ -279,7 +279,7 @@ function fillChoices() {
   part("text-label").textContent = DIGITS ? "Number" : "Classes";
   if (DIGITS) part("text").inputMode = "numeric";
   part("hint").textContent = valid();
-  part("move").hidden = SHAPE.latent_dim < 3;
+  part("move").hidden = SHAPE.latent_dim < 2;
 }
 
 /**

@@ -34,26 +34,16 @@ export function worker(sources) {
  */
 export function latentsOf(seed, count, x = 0, y = 0) {
   const latents = drawLatents(seed, count, SHAPE.latent_dim);
-  const distance = Math.hypot(x, y);
-  if (!distance) return latents;
+  if (!x && !y) return latents;
   const [across, up] = [1, 2].map((next) => drawLatents(seed + next, count, SHAPE.latent_dim));
-  const [stay, go] = [Math.cos(distance * Math.PI / 2), Math.sin(distance * Math.PI / 2)];
+  const angle = Math.hypot(x, y) * Math.PI / 2;
   return latents.map((latent, i) => {
-    const right = perpendicular(across[i], [latent]);
-    const top = perpendicular(up[i], [latent, right]);
-    const length = Math.sqrt(dot(latent, latent)) / distance;
-    return latent.map((value, n) => stay * value + go * length * (x * right[n] + y * top[n]));
+    const towards = latent.map((_, n) => x * across[i][n] + y * up[i][n]);
+    const share = dot(towards, latent) / dot(latent, latent);
+    const aim = towards.map((value, n) => value - share * latent[n]); // at right angles to the latent
+    const go = Math.sin(angle) * Math.sqrt(dot(latent, latent) / dot(aim, aim));
+    return latent.map((value, n) => Math.cos(angle) * value + go * aim[n]);
   });
-}
-
-/** A vector of length 1: the part of `vector` that is at right angles to others, which are so to each other. */
-function perpendicular(vector, others) {
-  const rest = others.reduce((left, other) => {
-    const share = dot(left, other) / dot(other, other);
-    return left.map((value, n) => value - share * other[n]);
-  }, vector);
-  const length = Math.sqrt(dot(rest, rest));
-  return rest.map((value) => value / length);
 }
 
 function dot(a, b) {
