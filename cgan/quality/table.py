@@ -7,6 +7,7 @@ compares only the metrics in `comparison.COMPARED`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -119,28 +120,28 @@ METRICS = {
 
 def verdict(report: Report, training_s: float | None = None) -> str:
     """`99.4 % legible (real images 98.6 %), 96 % as varied as real images, no copies, trained in 24 s`."""
-    accuracy, recall, copies = (
-        METRICS[key] for key in ("conditional_accuracy", "recall", "copies")
-    )
     parts = []
-    if (right := accuracy.value(report)) is not None:
-        real = accuracy.floor(report)
-        parts.append(
-            f"{_percent(right)} legible" + (f" (real images {_percent(real)})" if real else "")
-        )
-    if (varied := recall.value(report)) is not None and (real := recall.floor(report)):
-        share = f"{_percent(varied / real, 0)} " if varied < 0.995 * real else ""
-        parts.append(f"{share}as varied as real images")
-    if (copied := copies.value(report)) is not None:
-        few = copied <= (copies.floor(report) or 0)
-        parts.append("no copies" if few else f"{_percent(copied)} copies")
+    for key, words in _VERDICT.items():
+        value, real = METRICS[key].value(report), METRICS[key].floor(report)
+        if value is not None and math.isfinite(value) and real:
+            parts.append(words(value, real))
     if training_s:
         parts.append(f"trained in {training_s:,.0f} s")
     return ", ".join(parts)
 
 
-def _percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f} %"
+_VERDICT: dict[str, Callable[[float, float], str]] = {
+    "conditional_accuracy": lambda value, real: (
+        f"{100 * value:.1f} % legible (real images {100 * real:.1f} %)"
+    ),
+    "recall": lambda value, real: (
+        (f"{100 * value / real:.0f} % " if value < 0.995 * real else "")
+        + "as varied as real images"
+    ),
+    "copies": lambda value, real: (
+        "no copies" if value <= real else f"{100 * value:.1f} % near copies"
+    ),
+}
 
 
 def headline(report: Report) -> dict[str, float]:

@@ -49,7 +49,6 @@ HOSTILE = (
     "</script><img src=x onerror=\"document.title='hacked'\">",
     "a\u2028b\u2029 \u202eאבג' \" & ${1} \\u003c",
 )
-HOSTILE_NAMES = [*HOSTILE[:2], "אבג' \" & ${1} \\u003c"]  # printable, as names are
 
 
 def page_made() -> dict[str, Any]:
@@ -222,14 +221,6 @@ def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
     assert changes["conditional accuracy"]["change"] is None
 
 
-@pytest.mark.usefixtures("finished")
-def test_names_that_do_not_fit_the_classes_are_not_shown() -> None:
-    for names in ([1, 1, 1], ["a", "b"], ["a", "b", "\ud800"], ["a", "b", "c\u202e"]):
-        change_facts(class_names=names)
-        assert page_made()["class_names"] is None
-        assert page_data(RUN_PAGE.read_text(encoding="utf-8"))["class_names"] is None
-
-
 def test_what_differs_from_the_preset_is_told(finished: Path) -> None:
     (finished / "presets").symlink_to(ROOT / "presets")
     params = page_made()["params"]
@@ -299,7 +290,7 @@ def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_c
 
 
 @pytest.mark.usefixtures("finished")
-def test_on_a_phone_nothing_has_to_be_moved_sideways(page: Page) -> None:
+def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page: Page) -> None:
     change_facts(class_names=["a" * 80, "b", "c"])
     page_made()
     show(page, 320)
@@ -308,17 +299,14 @@ def test_on_a_phone_nothing_has_to_be_moved_sideways(page: Page) -> None:
     see(page, "#lineage")
     page.look(1)
     assert page.run("document.documentElement.scrollWidth") <= 320
+    rights = "[...document.querySelectorAll('main td')].map((e) => e.getBoundingClientRect().right)"
+    assert max(page.run(rights)) <= 320
+    assert page.run("getComputedStyle(document.querySelector('#metrics td')).display") == "flex"
 
 
 @pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize(
-    "names",
-    [
-        HOSTILE_NAMES,
-        pytest.param(["constructor", "__proto__", "toString"], marks=pytest.mark.slow),
-    ],
-)
-def test_markup_in_class_names_params_and_tags_is_text(page: Page, names: list[str]) -> None:
+def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
+    names = [HOSTILE[1], "אבג' \" & ${1} \\u003c {{ 7 }}", "__proto__"]  # printable, as names are
     change_params(data={"path": HOSTILE[1]})
     change_facts(class_names=names)
     reference = json.loads(RUN_REFERENCE.read_text()) | {

@@ -37,7 +37,7 @@ from cgan.quality.metrics import (
     manifold,
     wilson_interval,
 )
-from cgan.quality.table import class_table, floors, headline, quality_table, tracked
+from cgan.quality.table import class_table, floors, headline, quality_table, tracked, verdict
 
 
 def gaussian(
@@ -411,6 +411,8 @@ def test_headline_and_run_page_take_each_number_from_its_place() -> None:
     flat |= {"precision": 0.31, "recall": 0.32, "density": 0.33, "coverage": 0.34}
     flat |= {"gan_train_accuracy": 0.71, "copies": 0.015}
     assert headline(report) == flat
+    told = "91.0 % legible (real images 92.0 %), 76 % as varied as real images, 1.5 % near copies"
+    assert verdict(report, 68.4) == f"{told}, trained in 68 s"
     assert tracked(report) == {
         f"quality/{name}": value for name, value in flat.items() if name != "fid_judge_floor"
     }
