@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from cgan.pictures.canvas import FAINT, INK, Canvas, text_width
 
-EMPTY = np.array([247, 247, 247])
-RIGHT = np.array([38, 107, 174])
-WRONG = np.array([197, 48, 48])
+EMPTY = (247, 247, 247)
+RIGHT = (38, 107, 174)
+WRONG = (197, 48, 48)
 
 
 def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> NDArray[np.uint8]:
@@ -49,7 +49,8 @@ def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> NDArray[n
     for row, column in np.argwhere(parts > 0):
         part = float(parts[row, column])
         depth = part if row == column else part**0.5
-        shade = EMPTY + ((RIGHT if row == column else WRONG) - EMPTY) * depth
+        full = RIGHT if row == column else WRONG
+        shade = tuple(int(a + (b - a) * depth) for a, b in zip(EMPTY, full, strict=True))
         x, y = left + column * cell, top + row * cell
         canvas.box(x, y, cell - gap, cell - gap, shade)
         if part >= 0.0005 and cell >= 24:

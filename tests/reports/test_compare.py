@@ -123,8 +123,8 @@ def test_in_a_browser_both_films_go_by_one_slider(page: Path, tmp_path: Path) ->
         browser.requests.clear()
         browser.open(out.as_uri())
         captions = "[...document.querySelectorAll('.films figcaption')].map((c) => c.textContent)"
-        browser.until(f"{captions}[0] === 'A: step 0'")  # it plays by itself
-        browser.until(f"{captions}[0] === 'A: step 10'")
+        played = "document.querySelector('.scrubber button').textContent === 'Play'"
+        browser.until(f"{played} && {captions}[0] === 'A: step 10'")
         slider = "document.querySelector('.scrubber input')"
         browser.run(f"{slider}.value = 0; {slider}.dispatchEvent(new Event('input'))")
         assert browser.run(captions) == ["A: step 0", "B: step 5"], "B has no picture before"
