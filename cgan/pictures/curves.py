@@ -71,7 +71,8 @@ def curves_image(title: str, steps: Curve, curves: Mapping[str, Curve]) -> Pictu
         canvas.line((place, 56), (place + 18, 56), colour=colour, width=3)
         canvas.text(place + 24, 56, name, 13, INK)
         known = [(x(s), y(v)) for s, v in zip(steps, curve, strict=True) if math.isfinite(v)]
-        canvas.line(*known, colour=colour, width=2)
+        if known:
+            canvas.line(*known, colour=colour, width=2)
     return canvas.picture()
 
 
