@@ -145,8 +145,9 @@ def mlflow_pages(page: Page) -> None:
 def page_of_the_run(page: Page, name: str) -> None:
     visit(page, Path("reports/run.html").resolve().as_uri(), 1500)
     shoot(page, name)
-    page.get_by_role("heading", name="Drawings, not chosen by hand").scroll_into_view_if_needed()
-    page.evaluate("scrollBy(0, 700)")
+    drawings = page.get_by_role("heading", name="Drawings, not chosen by hand")
+    drawings.click()
+    drawings.evaluate("heading => heading.scrollIntoView()")
     page.wait_for_timeout(1500)
     shoot(page, f"{name}-believe")
 

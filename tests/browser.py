@@ -132,13 +132,9 @@ class Page:
         """The value of an expression, once it is true."""
         deadline = time.monotonic() + patience_s
         while not (found := self.run(code)):
-            assert time.monotonic() < deadline, self._never(code)
+            assert time.monotonic() < deadline, f"never true: {code}\n{self.errors}"
             self.look(0.02)
         return found
-
-    def _never(self, code: str) -> str:
-        page = "[document.visibilityState, scrollY, document.body.innerText]"
-        return f"never true: {code}\n{self.errors}\n{self.run(page)}"
 
     # -- A person's hands ----------------------------------------------------------------------------
 
@@ -177,7 +173,7 @@ class Page:
     def click(self, selector: str) -> None:
         self.drag(selector, (0.5, 0.5))
 
-    def drag(self, selector: str, *path: tuple[float, float], touch: bool = False) -> None:
+    def drag(self, selector: str, *path: tuple[float, float]) -> None:
         """Press inside an element, move and let go; places are shares of its width and height."""
         where = json.dumps(selector)
         self.run(f"document.querySelector({where}).scrollIntoView({{block: 'center'}})")
@@ -185,13 +181,6 @@ class Page:
         points = [
             {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in path
         ]
-        if touch:
-            for kind, point in zip(
-                ["touchStart", *["touchMove"] * len(points)], points, strict=False
-            ):
-                self._ask("Input.dispatchTouchEvent", type=kind, touchPoints=[point])
-            self._ask("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-            return
         held = {"button": "left", "buttons": 1, "clickCount": 1}
         self._ask("Input.dispatchMouseEvent", type="mousePressed", **points[0], **held)
         for point in points[1:]:

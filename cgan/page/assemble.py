@@ -1,17 +1,16 @@
-"""One HTML file out of its parts: template, style, sections, data, weights, scripts. It requests nothing."""
+"""One HTML file out of a template, its data, scripts, weights and charts. It requests nothing."""
 
 from __future__ import annotations
 
 import base64
-import html
-import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from string import Template
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cgan.page.weights import directions, layer_facts, packed
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from cgan.page.weights import layer_facts, packed
 from cgan.project import PACKAGE
 from cgan.serving.class_names import names_in
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from cgan.serving.generator import Generator
 
 FOLDER = PACKAGE / "page"
-_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: UTF-8 has none
-_UNSAFE = re.compile("[<\u2028\u2029]")
 # In the order in which they are evaluated: a file imports only from those before it.
 PLAY = (
     "generator.js",
@@ -32,53 +29,80 @@ PLAY = (
     "play_samples.js",
     "play.js",
 )
+EVIDENCE = ("film.js", "charts.js")
+WRITTEN_OUT = 20  # classes, at most, that an example has
 
 
 def play_page(generator: Generator) -> str:
-    """A page of the first half alone: the generator, to play with."""
-    return document("cgan", ["play"], PLAY, play_data(generator), packed(generator))
+    """A page to play with the generator, and nothing else."""
+    return document("play_page.html", PLAY, play_data(generator), packed(generator))
 
 
-def play_data(generator: Generator) -> dict[str, Any]:
-    """What the first half knows of its generator."""
+def play_data(generator: Generator, seed: int = 0) -> dict[str, Any]:
+    """What the scripts know of the generator. `seed`: of the first picture."""
     return {
         "architecture": generator.network.architecture.to_json(),
-        "digest": generator.facts["digest"],
         "class_names": names_in(generator.facts, generator.classes),
         "layers": layer_facts(generator),
-        "directions": directions(generator),
+        "examples": examples(generator),
+        "seed": seed,
     }
 
 
+def examples(generator: Generator) -> list[str]:
+    """Texts to draw; the page opens with the first."""
+    names = generator.class_names
+    digits = names == [str(label) for label in range(min(10, len(names)))]
+    written = ("" if digits else ", ").join
+    texts = [written(names[:4]), written(names[:WRITTEN_OUT]), written(names[-4:][::-1])]
+    if digits and len(names) == 10:
+        texts = ["2024", "31415926", "0123456789"]
+    return list(dict.fromkeys(texts))
+
+
 def document(
-    title: str,
-    sections: Sequence[str],
+    template: str,
     scripts: Iterable[str],
     data: Mapping[str, Any],
-    weights: bytes | None = None,
+    weights: bytes = b"",
     charts: str = "",
+    **shown: Any,
 ) -> str:
-    """The file. `sections` are names of .html files here, which may have a .css beside them, `data` is what
-    the scripts read as JSON, `charts` what `page.charts.bundle` made.
-
-    Whatever stands in `title` and `data` is text: it cannot become markup or script.
+    """The file. The scripts read `data` as JSON, the template shows `shown`, `charts` is what
+    `page.charts.bundle` made. Whatever stands in data and shown is text, neither markup nor script.
     """
-    return Template(_asset("template.html")).substitute(
-        title=html.escape(_SURROGATE.sub("\ufffd", title)),
-        style="\n".join(_asset(f"{name}.css") for name in ["page", *sections] if _has_style(name)),
-        body="\n".join(_asset(f"{name}.html") for name in sections),
-        data=as_script_text(data),
-        weights=base64.b64encode(weights or b"").decode(),
+    page = _environment().get_template(template)
+    text = page.render(
+        finite(shown),
+        data=finite(data),
+        weights=base64.b64encode(weights).decode(),
         charts=charts,
         script=joined(scripts),
     )
+    return text.encode(errors="replace").decode()  # half a character: UTF-8 has none
 
 
-def as_script_text(data: Any) -> str:
-    """JSON that cannot end the <script> that it stands in, nor break its encoding."""
-    text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    text = _SURROGATE.sub("\ufffd", text)
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        extensions=["jinja2.ext.do"],
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters["number"] = number
+    return environment
+
+
+def number(value: float | None) -> str:
+    """Three significant digits and no exponent, whole numbers whole; – for none."""
+    if value is None:
+        return "–"
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def finite(data: Any) -> Any:
@@ -92,13 +116,5 @@ def finite(data: Any) -> Any:
 
 def joined(scripts: Iterable[str]) -> str:
     """Modules → one: they share a scope, so imports between them fall away."""
-    text = "\n".join(_asset(name) for name in scripts)
+    text = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in scripts)
     return re.sub(r"^(import [^;]*;\n|export )", "", text, flags=re.MULTILINE)
-
-
-def _has_style(name: str) -> bool:
-    return (FOLDER / f"{name}.css").is_file()
-
-
-def _asset(name: str) -> str:
-    return (FOLDER / name).read_text(encoding="utf-8")

@@ -7,14 +7,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from cgan.errors import CganError, ModelError
-from cgan.page.assemble import document
+from cgan.page.assemble import EVIDENCE, document
 from cgan.page.charts import bundle
 from cgan.page.run_page import FORMAT
 from cgan.quality.intervals import difference, passports_differ, replicated
 from cgan.quality.table import METRICS
 
-SCRIPTS = ("pieces.js", "charts.js", "sections.js", "compare.js")
 DIGEST_SHOWN = 12  # characters, in a message
 # What the page of two runs shows of each as it is.
 KEPT = ("title", "class_names", "previews", "losses", "probes", "passport", "lineage", "params")
@@ -29,14 +30,31 @@ def compare_page(a: Run, b: Run, cache: Path) -> tuple[str, str]:
     Raises CganError for data that no page of this version holds.
     """
     try:
-        data = compare_facts(a, b)
-        title = f"{a['title']} and {b['title']}"
-        page = document(title, ["compare"], SCRIPTS, {"compare": data}, charts=bundle(cache))
-    except (KeyError, TypeError, ArithmeticError, ValueError, AttributeError, IndexError):
+        facts = compare_facts(a, b)
+        why = refusal(facts)
+        page = document(
+            "compare.html",
+            EVIDENCE,
+            {"compare": facts},
+            charts=bundle(cache),
+            compare=facts,
+            verdict=why or in_words(facts["metrics"]),
+            names=a["class_names"] or [str(row["label"]) for row in a["classes"]],
+            lineage=[{**run["lineage"], **run["lineage"]["origin"]} for run in (a, b)],
+        )
+    except (
+        TemplateError,
+        KeyError,
+        TypeError,
+        ArithmeticError,
+        ValueError,
+        AttributeError,
+        IndexError,
+    ):
         raise CganError(
             "one of the two pages was made by another version of cgan. Make it again: `dvc repro page`."
         ) from None
-    return page, refusal(data)
+    return page, why
 
 
 def read_page(path: Path) -> Run:
@@ -60,7 +78,9 @@ def compare_facts(a: Run, b: Run) -> dict[str, Any]:
     """What the page shows, as plain JSON. Numbers only where both were measured alike."""
     differs = passports_differ(a, b)
     return {
-        "runs": [{key: run[key] for key in KEPT} for run in (a, b)],
+        "runs": [
+            {"verdict": run.get("verdict"), **{key: run[key] for key in KEPT}} for run in (a, b)
+        ],
         "passports_differ": [[key, *map(_text, pair)] for key, pair in differs.items()],
         "metrics": None if differs else metric_changes(a["metrics"], b["metrics"]),
         "classes": None if differs else class_changes(a["classes"], b["classes"]),
@@ -80,6 +100,20 @@ def refusal(data: dict[str, Any]) -> str:
         f"The numbers are not compared, for the two runs were not measured alike: {what}. To compare them, "
         "evaluate both with one judge, one hold-out and the same params of `evaluate`: "
         "`cgan gate` does that for the champion and the generator at hand."
+    )
+
+
+def in_words(metrics: list[Run]) -> str:
+    """`B is better in recall, worse in copies; the rest is within chance.`"""
+    named = {
+        word: [row["name"] for row in metrics if row["verdict"] == word]
+        for word in ("better", "worse")
+    }
+    parts = [f"{word} in {' and '.join(names)}" for word, names in named.items() if names]
+    return (
+        f"B is {', '.join(parts)}; the rest is within chance."
+        if parts
+        else ("All differences of B from A are within chance.")
     )
 
 

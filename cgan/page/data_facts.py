@@ -15,7 +15,7 @@ from cgan.data.csv_report import validated_params
 from cgan.data.dataset import first_copies, image_digests, split
 from cgan.data.rows import line_numbers
 from cgan.files import read_json
-from cgan.page.tiles import sheet
+from cgan.page.tiles import tile
 from cgan.params.sections import PreprocessParams
 from cgan.project import CSV_SOURCE, VALIDATION
 from cgan.quality.judge import Judge, look
@@ -72,7 +72,7 @@ def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, An
         "heldout": len(rows.heldout),
         "shape": report["shape"],
         "counts": report["class_counts"],
-        "means": sheet(torch.from_numpy(np.stack(means)), SIDE),
+        "means": [tile(torch.from_numpy(mean), SIDE) for mean in means],
         "warnings": report["warnings"],
         "one_colour": _listed(rows, one_colour),
         "double": _pairs(rows, double, firsts),
@@ -90,17 +90,20 @@ def _mean(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint
 
 
 def _listed(rows: Rows, found: NDArray[np.int64]) -> dict[str, Any]:
-    listed = [rows.place(i) | {"label": int(rows.table.labels[i])} for i in found[:LISTED]]
-    return {"count": len(found), "rows": listed}
+    return {"count": len(found), "rows": [_row(rows, i) for i in found[:LISTED]]}
+
+
+def _row(rows: Rows, index: int) -> dict[str, Any]:
+    picture = tile(torch.from_numpy(rows.table.images[index]), SIDE)
+    return {**rows.place(index), "label": int(rows.table.labels[index]), "src": picture}
 
 
 def _pairs(rows: Rows, found: NDArray[np.int64], firsts: NDArray[np.int64]) -> dict[str, Any]:
-    """Rows that repeat an earlier one, with that one and a picture."""
+    """Rows that repeat an earlier one, with that one."""
     listed = _listed(rows, found)
     for row, i in zip(listed["rows"], found, strict=False):
         row["first"] = rows.place(firsts[i]) | {"label": int(rows.table.labels[firsts[i]])}
-    pictures = torch.from_numpy(rows.table.images[found[:LISTED]])
-    return listed | ({"sheet": sheet(pictures, SIDE)} if len(found) else {})
+    return listed
 
 
 def _suspects(rows: Rows, judge: Judge) -> dict[str, Any]:
@@ -114,23 +117,17 @@ def _suspects(rows: Rows, judge: Judge) -> dict[str, Any]:
     seen = look(judge, torch.from_numpy(images[looked])).logits.double().softmax(dim=1).numpy()
     found = doubtful_labels(seen, labels[looked])
     shown = suspects_facts(found.first(SHOWN), looked, rows)
-    inside = np.isin(looked[found.first(SHOWN).rows], rows.heldout)
-    for row, part in zip(shown["rows"], inside, strict=True):
-        row["heldout"] = bool(part)
-    return {"count": len(found), "looked_at": len(looked), **shown}
+    return {"count": len(found), "looked_at": len(looked), "rows": shown}
 
 
-def suspects_facts(found: Suspects, looked: NDArray[np.int64], rows: Rows) -> dict[str, Any]:
+def suspects_facts(found: Suspects, looked: NDArray[np.int64], rows: Rows) -> list[dict[str, Any]]:
     """For each suspect its place, label and picture. `looked`: the rows that `found` counts."""
     at = looked[found.rows]
-    listed = [
-        rows.place(i)
-        | {
-            "label": int(rows.table.labels[i]),
-            "suggested": int(suggested),
-            "confidence": round(float(confidence), 4),
-        }
-        for i, suggested, confidence in zip(at, found.suggested, found.confidence, strict=True)
+    heldout = np.isin(at, rows.heldout)
+    return [
+        _row(rows, i)
+        | {"suggested": int(suggested), "confidence": float(confidence), "heldout": bool(part)}
+        for i, suggested, confidence, part in zip(
+            at, found.suggested, found.confidence, heldout, strict=True
+        )
     ]
-    pictures = torch.from_numpy(rows.table.images[at])
-    return {"rows": listed, **({"sheet": sheet(pictures, SIDE)} if len(at) else {})}

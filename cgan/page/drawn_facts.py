@@ -9,12 +9,14 @@ from torch import Tensor
 
 from cgan.model.networks import Generator
 from cgan.model.sampling import draw
-from cgan.page.tiles import sheet
+from cgan.page.tiles import tile
 from cgan.quality.judge import Judge, look
 from cgan.quality.likeness import nearest
 
 DRAWINGS = 1000
 SHOWN = 16
+LOOKED_AT = 2000  # training images, for the first picture
+SEEDS = 20  # that are tried for the page's first picture
 NEIGHBOURS = 3
 SIDE = 96  # pixels, at most, of an image in the page
 VALUES = 20_000_000  # that are drawn: fewer drawings of large images
@@ -28,8 +30,12 @@ def drawn_facts(
     lines: Tensor,
     training: Tensor,
     seed: int,
+    first: list[int],
 ) -> dict[str, Any]:
-    """`images` [N, C, H, W], `labels` [N], `lines` [N] of the CSV; `training`: rows of the training part."""
+    """`images` [N, C, H, W], `labels` [N], `lines` [N] of the CSV; `training`: rows of the training part.
+
+    `first`: labels of the page's first picture, for which a good seed is looked for.
+    """
     a = network.architecture
     each = a.channels * a.height * a.width
     count = max(SHOWN, min(DRAWINGS, VALUES // each))
@@ -46,25 +52,45 @@ def drawn_facts(
     seen = certain.argmax(dim=1)
     known = torch.full_like(labels, -1)  # a held-out image is of no class
     known[training] = labels[training]
-    found: dict[str, Any] = {"drawings": count, "seed": seed}
-    for name, picked in chosen.items():
-        distances, places = nearest(drawn[picked], asked[picked], images, known, NEIGHBOURS)
-        found[name] = {
-            "sheet": sheet(drawn[picked], SIDE),
-            "near_sheet": sheet(images[places[places >= 0]], SIDE),
-            "asked": asked[picked].tolist(),
-            "seen": seen[picked].tolist(),
-            "probability": [round(value, 4) for value in right[picked].tolist()],
-            "near": [
-                [
-                    {"label": int(labels[i]), "line": int(lines[i]), "distance": round(d, 4)}
-                    for i, d in zip(at, by, strict=True)
+
+    def beside(picked: Tensor) -> list[dict[str, Any]]:
+        found = nearest(drawn[picked], asked[picked], images, known, NEIGHBOURS)
+        return [
+            {
+                "src": tile(drawn[n], SIDE),
+                "asked": int(asked[n]),
+                "seen": int(seen[n]),
+                "probability": float(right[n]),
+                "near": [
+                    {
+                        "src": tile(images[i], SIDE),
+                        "label": int(labels[i]),
+                        "line": int(lines[i]),
+                        "distance": distance,
+                    }
+                    for distance, i in zip(far.tolist(), places.tolist(), strict=True)
                     if i >= 0
-                ]
-                for at, by in zip(places.tolist(), distances.tolist(), strict=True)
-            ],
-        }
-    return found
+                ],
+            }
+            for n, far, places in zip(picked.tolist(), *found, strict=True)
+        ]
+
+    some = training[torch.randperm(len(training), generator=_random(seed))[:LOOKED_AT]]
+    first_seed = good_seed(network, judge, first, images[some], labels[some])
+    parts = {name: beside(picked) for name, picked in chosen.items()}
+    return {"drawings": count, "seed": seed, "first_seed": first_seed, **parts}
+
+
+def good_seed(
+    network: Generator, judge: Judge, wanted: list[int], images: Tensor, labels: Tensor
+) -> int:
+    """Of the first seeds, the one whose drawings of these labels look most like images of their classes."""
+    asked = torch.tensor(wanted).repeat(SEEDS)
+    tried = torch.cat([draw(network, torch.tensor(wanted), seed) for seed in range(SEEDS)])
+    far = torch.cdist(look(judge, tried).features.float(), look(judge, images).features.float())
+    far[asked[:, None] != labels] = torch.inf
+    nearest_few = far.topk(min(5, len(images)), largest=False).values.mean(dim=1)
+    return int(nearest_few.view(SEEDS, -1).max(dim=1).values.argmin())
 
 
 def _random(seed: int) -> torch.Generator:

@@ -157,23 +157,11 @@ function readTensors(bytes) {
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
   delete header.__metadata__;
   const tensors = {};
-  for (const [name, { dtype, shape, data_offsets }] of Object.entries(header)) {
+  for (const [name, { shape, data_offsets }] of Object.entries(header)) {
     const [start, end] = data_offsets.map((offset) => 8 + length + offset);
-    const content = bytes.buffer.slice(start, end);
-    const values = dtype === "F16" ? fromHalf(new Uint16Array(content)) : new Float32Array(content);
-    tensors[name] = { shape, values };
+    tensors[name] = { shape, values: new Float32Array(bytes.buffer.slice(start, end)) };
   }
   return tensors;
-}
-
-/** IEEE half precision: a sign, five bits of exponent, ten of fraction. */
-function fromHalf(bits) {
-  return Float32Array.from(bits, (half) => {
-    const exponent = (half >> 10) & 31;
-    const fraction = half & 1023;
-    const size = exponent ? 2 ** (exponent - 25) * (1024 + fraction) : 2 ** -24 * fraction;
-    return half >> 15 ? -size : size;
-  });
 }
 
 const TENSORS = readTensors(decodeBase64(document.getElementById("weights").textContent));

@@ -11,7 +11,7 @@ import {
   pngOf,
   resize,
 } from "./play_pictures.js";
-import { latentsOf, moved, worker } from "./play_work.js";
+import { latentsOf, worker } from "./play_work.js";
 import { drawSample, onWake, showSamples } from "./play_samples.js";
 
 const MOST_IN_LINE = 20; // as in `cgan draw`
@@ -40,12 +40,12 @@ function askForText() {
   const { text, seed, x, y } = state;
   const all = seed !== shown?.seed || x !== shown.x || y !== shown.y;
   shown = { text, seed, x, y };
-  const latents = latentsOf(seed, labels.length);
+  const latents = latentsOf(seed, labels.length, x, y);
   cells = labels.map((label, i) => {
     const same = cells[i]?.label === label;
     return {
       label,
-      latent: moved(latents[i], x, y),
+      latent: latents[i],
       drawing: cells[i]?.drawing,
       due: all || !same || cells[i].due,
     };
@@ -97,7 +97,7 @@ let morphDue = true;
 function drawMorph() {
   if (!morphDue) return false;
   morphDue = false;
-  const latent = moved(latentsOf(state.seed, 1)[0], state.x, state.y);
+  const [latent] = latentsOf(state.seed, 1, state.x, state.y);
   const drawing = forward(latent, mixedCondition(state.from, state.to, state.mix));
   const canvas = part("morph");
   resize(canvas, SHAPE.width, SHAPE.height);
@@ -168,6 +168,9 @@ function listen() {
     change({ text: before + comma + NAMES[part("add").value] }, true);
     part("add").value = "";
   });
+  document.querySelectorAll(".play-chips button").forEach((chip) =>
+    chip.addEventListener("click", () => change({ text: chip.textContent }, true))
+  );
   part("seed").addEventListener("input", () => {
     const seed = Number(part("seed").value);
     const fits = part("seed").value.trim() !== "" && Number.isInteger(seed) && seed >= 0 &&
@@ -247,13 +250,19 @@ async function downloadPicture() {
   say(`${name}: ${picture.width}×${picture.height} pixels.`);
 }
 
+/** A link to a file, or to this computer's server, opens nothing elsewhere. */
 async function copyLink() {
   const link = linkOf(state);
+  const shared = location.protocol.startsWith("http") &&
+    !/^(localhost$|127\.)/.test(location.hostname);
+  const told = shared
+    ? "It opens this picture."
+    : "It opens this picture on this computer. For somebody elsewhere, send the page's file along.";
   try {
     await navigator.clipboard.writeText(link);
-    say("Link copied. It opens this picture.");
+    say(`Link copied. ${told}`);
   } catch {
-    say(`This browser does not let a page copy. The link: ${link}`);
+    say(`This browser does not let a page copy. The link: ${link} ${told}`);
   }
 }
 
@@ -274,12 +283,11 @@ function fillChoices() {
 }
 
 /**
- * For programs. `latents(seed, count)` are those of `cgan draw --seed`; `draw(latents, labels)` are drawings,
- * Uint8Array [channels, height, width] each; `moved(latent, x, y)` is where the square moves a latent to.
+ * For programs. `latents(seed, count, x, y)` are those of `cgan draw --seed`, moved to a place of the pad;
+ * `draw(latents, labels)` are drawings, Uint8Array [channels, height, width] each.
  */
 globalThis.cgan = {
   latents: latentsOf,
-  moved,
   draw: (latents, labels) => latents.map((latent, i) => forward(latent, conditionOf(labels[i]))),
 };
 

@@ -1,6 +1,5 @@
 /** What a picture depends on, and the link that holds it. */
-import { SHAPE } from "./generator.js";
-import { DIGITS, NAMES, parseText, textOf } from "./play_text.js";
+import { RUN, SHAPE } from "./generator.js";
 
 export const MAX_SEED = Number.MAX_SAFE_INTEGER;
 const MAX_TEXT = 500;
@@ -11,10 +10,9 @@ const LINK_PAUSE_MS = 250; // browsers limit how often the address may change
  * second. `of`: the label of the samples, or null for all.
  */
 export function freshState() {
-  const year = DIGITS && !parseText("2024").fault;
-  const text = year ? "2024" : textOf([...NAMES.keys()].slice(0, 4));
   const to = SHAPE.classes > 8 ? 8 : SHAPE.classes - 1;
-  return { text, seed: 0, x: 0, y: 0, from: Math.min(3, to), to, mix: 0, of: null };
+  const [text] = RUN.examples;
+  return { text, seed: RUN.seed, x: 0, y: 0, from: Math.min(3, to), to, mix: 0, of: null };
 }
 
 /** The state that a link's hash holds, or null where it holds none. What makes no sense in it is left out. */

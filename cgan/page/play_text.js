@@ -46,11 +46,6 @@ export function parseText(text) {
   return { labels: labels.slice(0, MOST_DRAWINGS), fault };
 }
 
-/** The text that asks for these classes. */
-export function textOf(labels) {
-  return labels.map((label) => NAMES[label]).join(DIGITS ? "" : ", ");
-}
-
 /** In words, which classes there are: it stands beside what is told. */
 export function valid() {
   const last = SHAPE.classes - 1;

@@ -1,5 +1,5 @@
 /** Drawing in slices: long work must not keep the page from answering. */
-import { RUN, SHAPE } from "./generator.js";
+import { SHAPE } from "./generator.js";
 import { drawLatents } from "./play_random.js";
 
 const SLICE_MS = 24;
@@ -27,30 +27,25 @@ export function worker(sources) {
   };
 }
 
-/** The first `count` latents of a seed. */
-export function latentsOf(seed, count) {
-  return drawLatents(seed, count, SHAPE.latent_dim);
-}
-
 /**
- * A latent moved along its great circle, so that it stays as long as it was: at distance 0 it is where it
- * was, at distance 1 all latents meet in one direction, of the two that weights.py chose.
+ * The first `count` latents of a seed, moved by the pad. Each goes on a great circle, so it stays as long as it
+ * was: `x` leads towards its fellow of the next seed, `y` to that of the one after, a quarter turn at 1. All
+ * points of the pad are then as random as the middle, and the generator draws as well there.
  */
-export function moved(latent, x, y) {
-  const [first, second] = RUN.directions;
-  const distance = Math.hypot(x, y);
-  if (!first || !distance) return latent;
-  const aim = latent.map((_, i) => (x * first[i] + y * second[i]) / distance);
-  const [dot, norm] = [sumOf(aim, latent), Math.sqrt(sumOf(latent, latent))];
-  const across = aim.map((value, i) => value - dot / norm ** 2 * latent[i]);
-  const length = Math.sqrt(sumOf(across, across));
-  // It stands at `start` from the aim; a part of this angle is gone.
-  const angle = Math.atan2(length, dot / norm) * distance;
-  if (!(norm > 0 && length > 1e-6)) return latent;
-  const [stay, go] = [Math.cos(angle), Math.sin(angle) * norm / length];
-  return latent.map((value, i) => stay * value + go * across[i]);
+export function latentsOf(seed, count, x = 0, y = 0) {
+  const latents = drawLatents(seed, count, SHAPE.latent_dim);
+  if (!x && !y) return latents;
+  const [across, up] = [1, 2].map((next) => drawLatents(seed + next, count, SHAPE.latent_dim));
+  const angle = Math.hypot(x, y) * Math.PI / 2;
+  return latents.map((latent, i) => {
+    const towards = latent.map((_, n) => x * across[i][n] + y * up[i][n]);
+    const share = dot(towards, latent) / dot(latent, latent);
+    const aim = towards.map((value, n) => value - share * latent[n]); // at right angles to the latent
+    const go = Math.sin(angle) * Math.sqrt(dot(latent, latent) / dot(aim, aim));
+    return latent.map((value, n) => Math.cos(angle) * value + go * aim[n]);
+  });
 }
 
-function sumOf(a, b) {
-  return a.reduce((sum, value, i) => sum + value * b[i], 0);
+function dot(a, b) {
+  return a.reduce((sum, value, n) => sum + value * b[n], 0);
 }

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from cgan.files import md5_of
 from cgan.params.editing import nearest_preset, preset_params
 from cgan.params.sections import Params, flatten
 from cgan.quality.intervals import interval, share
@@ -100,8 +99,8 @@ def params_facts(params: Params, fitted: dict[str, Any]) -> dict[str, Any]:
     return {"preset": preset, "rows": rows}
 
 
-def lineage_facts(reference: dict[str, Any], csv_sha256: str, files: list[Path]) -> dict[str, Any]:
-    """`reference`: what the stage train wrote of its run. The hashes are those of dvc.lock."""
+def lineage_facts(reference: dict[str, Any], csv_sha256: str) -> dict[str, Any]:
+    """`reference`: what the stage train wrote of its run."""
     origin = reference.get("origin") or {}
     return {
         "run_id": reference.get("run_id"),
@@ -109,5 +108,4 @@ def lineage_facts(reference: dict[str, Any], csv_sha256: str, files: list[Path])
         "experiment": reference.get("experiment"),
         "origin": {str(key): str(value) for key, value in origin.items()},
         "csv_sha256": csv_sha256,
-        "files": [{"path": str(path), "md5": md5_of(path)} for path in files],
     }

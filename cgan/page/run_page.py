@@ -9,7 +9,7 @@ import torch
 
 from cgan.errors import ModelError
 from cgan.files import read_json
-from cgan.page.assemble import PLAY, document, play_data
+from cgan.page.assemble import EVIDENCE, PLAY, document, examples, play_data
 from cgan.page.charts import bundle
 from cgan.page.data_facts import VALUES, Rows, data_facts
 from cgan.page.drawn_facts import drawn_facts
@@ -28,41 +28,42 @@ from cgan.project import (
     CSV,
     EVALUATION,
     GENERATOR,
-    HOLDOUT_DATA,
     JUDGE,
     LOSSES,
     PREVIEWS,
     PROBES,
     RUN_REFERENCE,
-    TRAIN_DATA,
     VALIDATION,
 )
 from cgan.quality.judge import load_judge
+from cgan.quality.table import verdict
 from cgan.serving.class_names import names_in
 from cgan.serving.generator import Generator
 
 FORMAT = 1
-SECTIONS = ("play", "believe")
-BELIEVE = ("pieces.js", "charts.js", "sections.js", "believe.js")
-HASHED = [CSV, VALIDATION, TRAIN_DATA, HOLDOUT_DATA, JUDGE, GENERATOR, LOSSES, PROBES, EVALUATION]
+TEMPLATES = ("run.html", "play.html", "page.html", "macros.html", "page.css")
+SHOWN_ONLY = {"confusion", "drawn", "data", "usual_distance", "left_out"}
 
 
 def run_page(params: Params, cache: Path) -> str:
     """HTML. `cache`: a folder for the chart library. Raises CganError for what doesn't belong together."""
     generator = Generator.load(GENERATOR)
     run = run_facts(generator, params)
+    names = generator.class_names
+    kept = {key: value for key, value in run.items() if key not in SHOWN_ONLY}
     return document(
-        run["title"],
-        SECTIONS,
-        PLAY + BELIEVE,
-        {**play_data(generator), "run": run},
+        "run.html",
+        PLAY + EVIDENCE,
+        {**play_data(generator, run["drawn"]["first_seed"]), "run": kept},
         packed(generator),
         bundle(cache),
+        run=run,
+        names=names,
     )
 
 
 def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
-    """All that the second half shows, as plain JSON; `cgan compare` reads it out of the page again."""
+    """All that the page shows, as plain JSON; but for SHOWN_ONLY `cgan compare` reads it there again."""
     report, validation = read_json(EVALUATION), read_json(VALIDATION)
     judge, _ = load_judge(JUDGE)
     rows = Rows.read(CSV, validation, params.preprocess)
@@ -73,9 +74,11 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         torch.from_numpy, (rows.table.images, rows.table.labels, rows.lines, rows.training)
     )
     seed = report["passport"]["seed"]
+    first = generator.labels(examples(generator)[0])
     facts = {
         "format": FORMAT,
         "title": str(reference.get("run_name") or "cgan"),
+        "verdict": verdict(report, reference.get("training_s")),
         "class_names": names_in(generator.facts, generator.classes),
         "previews": previews,
         "losses": curve(LOSSES),
@@ -85,10 +88,12 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "usual_distance": report["copies"]["heldout_nearest_median"],
         "classes": class_facts(report),
         "confusion": confusion_facts(report),
-        "drawn": drawn_facts(generator.network, judge, images, labels, lines, training, seed),
+        "drawn": drawn_facts(
+            generator.network, judge, images, labels, lines, training, seed, first
+        ),
         "data": data_facts(rows, judge, validation),
         "params": params_facts(params, generator.facts.get("params") or {}),
-        "lineage": lineage_facts(reference, rows.table.sha256, HASHED),
+        "lineage": lineage_facts(reference, rows.table.sha256),
     }
     return facts | {"left_out": [text for text in [smaller, *left_out(facts)] if text]}
 
@@ -107,8 +112,8 @@ def left_out(facts: dict[str, Any]) -> list[str]:
     data, found = facts["data"], []
     if facts["losses"]["every"] > 1:
         found.append(f"Of the curves, every {facts['losses']['every']}th record is shown.")
-    if data["means"]["count"] < len(data["counts"]):
-        found.append(f"Mean images are shown of the first {data['means']['count']} classes.")
+    if len(data["means"]) < len(data["counts"]):
+        found.append(f"Mean images are shown of the first {len(data['means'])} classes.")
     if (looked_at := data["suspects"]["looked_at"]) < data["rows"]:
         found.append(
             f"For labels that look wrong the judge looked at {looked_at:,} of {data['rows']:,} rows, the "

@@ -22,30 +22,22 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cgan.model.networks import ConvGenerator, DemoGenerator
-from cgan.model.sampling import draw
 
 if TYPE_CHECKING:
     from cgan.model import networks
     from cgan.serving.generator import Generator
 
-HALF_SHARE = 0.999  # of the pixels, with float16 weights, are within one grey level of float32's
-TRIED = 256  # drawings, fewer of large ones
-TRIED_PIXELS = 2**20
-
 _Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 
 
 def packed(generator: Generator) -> bytes:
-    """safetensors; the weights in float16 where that is hardly seen in the pictures, else in float32."""
+    """safetensors, in float32."""
     plain = without_norms(generator.network)
-    halved = in_half(plain)
-    precision = torch.float16 if hardly_differ(generator.network, halved) else torch.float32
     tensors: dict[str, Tensor] = {}
     if (embedding := getattr(plain, "embedding", None)) is not None:
         tensors["embedding"] = embedding.weight.detach()
     for number, (layer, _) in enumerate(_layers(plain)):
-        weight = _as_page_reads(plain, layer).to(precision)
-        tensors[f"{number}.weight"] = weight.contiguous()
+        tensors[f"{number}.weight"] = _as_page_reads(plain, layer).contiguous()
         tensors[f"{number}.bias"] = _bias_as_page_reads(plain, layer).contiguous()
     return save(tensors)
 
@@ -64,22 +56,6 @@ def layer_facts(generator: Generator) -> list[dict[str, Any]]:
             fact = {"form": "upsample" if upsampled else "conv"}
         facts.append({**fact, "activation": "relu" if number + 1 < len(found) else "tanh"})
     return facts
-
-
-def directions(generator: Generator) -> list[list[float]]:
-    """Two orthonormal latents along which the first layer changes most (Shen & Zhou, *Closed-Form
-    Factorization of Latent Semantics in GANs*, CVPR 2021); none where the latent is too short for two."""
-    network = without_norms(generator.network)
-    latent_dim = network.architecture.latent_dim
-    if latent_dim < 2:
-        return []
-    weight = _as_page_reads(network, _layers(network)[0][0])[0, 0, :latent_dim].double()
-    _, vectors = torch.linalg.eigh(weight @ weight.T)
-    chosen = vectors[:, [-1, -2]].T
-    # Either sign is an eigenvector: the largest entry is made positive, on every machine.
-    signs = chosen.gather(1, chosen.abs().argmax(dim=1, keepdim=True)).sign()
-    rows: list[list[float]] = (chosen * signs).tolist()
-    return rows
 
 
 def without_norms(network: networks.Generator) -> networks.Generator:
@@ -109,23 +85,6 @@ def _fold(layer: _Layer, norm: nn.BatchNorm2d) -> None:
     else:
         layer.weight *= scale[:, None, None, None]
     layer.bias = nn.Parameter(bias)
-
-
-def in_half(plain: networks.Generator) -> networks.Generator:
-    """A copy whose weights, not biases, have passed through float16."""
-    rounded = copy.deepcopy(plain)
-    for layer, _ in _layers(rounded):
-        layer.weight.data = layer.weight.data.half().float()
-    return rounded
-
-
-def hardly_differ(network: networks.Generator, other: networks.Generator) -> bool:
-    """Whether nearly all pixels of two networks' drawings are within one grey level."""
-    a = network.architecture
-    count = max(8, min(TRIED, TRIED_PIXELS // (a.height * a.width * a.channels)))
-    labels = torch.arange(count) % a.classes
-    ours, theirs = (draw(net, labels, seed=0).int() for net in (network, other))
-    return bool(((ours - theirs).abs() <= 1).float().mean() >= HALF_SHARE)
 
 
 def _layers(network: networks.Generator) -> list[tuple[_Layer, bool]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,15 +34,13 @@ class Canvas:
         y: float,
         width: float,
         height: float,
-        fill: str | NDArray[Any],
+        fill: str | tuple[int, ...],
         outline: str | None = None,
         radius: float = 0,
     ) -> None:
-        """`fill`: a colour name, or red, green and blue 0–255."""
         corners = [x * SHARPNESS, y * SHARPNESS, (x + width) * SHARPNESS, (y + height) * SHARPNESS]
-        colour = fill if isinstance(fill, str) else (int(fill[0]), int(fill[1]), int(fill[2]))
         self._draw.rounded_rectangle(
-            corners, radius * SHARPNESS, fill=colour, outline=outline, width=SHARPNESS
+            corners, radius * SHARPNESS, fill=fill, outline=outline, width=SHARPNESS
         )
 
     def line(self, *points: tuple[float, float], colour: str = FAINT, width: float = 1.5) -> None:

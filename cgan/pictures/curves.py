@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgan.errors import DataError
-from cgan.pictures.canvas import FAINT, INK, Canvas, text_width
+from cgan.pictures.canvas import FAINT, INK, Canvas
 
 WIDTH, HEIGHT = 600, 380
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 84, 52
@@ -43,7 +43,7 @@ def training_curves(table: Path) -> tuple[Picture, Picture]:
 
 
 def curves_image(title: str, steps: Curve, curves: Mapping[str, Curve]) -> Picture:
-    """uint8 [H, W, 3]: at most two curves over the steps. A value that is not finite is a gap."""
+    """uint8 [H, W, 3]: at most two curves over the steps. A value that is not finite is left out."""
     canvas = Canvas(WIDTH, HEIGHT)
     canvas.text(24, 28, title, 18, bold=True)
     heights = _ticks(
@@ -66,28 +66,14 @@ def curves_image(title: str, steps: Curve, curves: Mapping[str, Curve]) -> Pictu
         if first <= step <= last:
             canvas.text(x(step), HEIGHT - BOTTOM + 16, f"{step:,.0f}", 12, FAINT, anchor="mm")
     canvas.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, "step", 13, FAINT, anchor="mm")
-    place = 24.0
-    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+    for n, ((name, curve), colour) in enumerate(zip(curves.items(), COLOURS, strict=False)):
+        place = LEFT + 160 * n
         canvas.line((place, 56), (place + 18, 56), colour=colour, width=3)
         canvas.text(place + 24, 56, name, 13, INK)
-        place += text_width(name, 13) + 48
-        for points in _pieces(steps, curve):
-            on_canvas = [(x(step), y(value)) for step, value in points]
-            canvas.line(*on_canvas, colour=colour, width=2)
-            if len(on_canvas) == 1:  # no line
-                canvas.box(on_canvas[0][0] - 3, on_canvas[0][1] - 3, 6, 6, colour, radius=3)
+        known = [(x(s), y(v)) for s, v in zip(steps, curve, strict=True) if math.isfinite(v)]
+        if known:
+            canvas.line(*known, colour=colour, width=2)
     return canvas.picture()
-
-
-def _pieces(steps: Curve, curve: Curve) -> list[list[tuple[float, float]]]:
-    """The curve without its gaps."""
-    pieces: list[list[tuple[float, float]]] = [[]]
-    for step, value in zip(steps, curve, strict=True):
-        if math.isfinite(value):
-            pieces[-1].append((step, value))
-        elif pieces[-1]:
-            pieces.append([])
-    return [piece for piece in pieces if piece]
 
 
 def _ticks(values: Curve) -> list[float]:

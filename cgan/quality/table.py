@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from cgan.metric import METRICS as METRICS
 from cgan.metric import Report as Report
+
+
+def verdict(report: Report, training_s: float | None = None) -> str:
+    """`99.4 % legible (real images 98.6 %), 96 % as varied as real images, no copies, trained in 24 s`."""
+    parts = []
+    for key, words in _VERDICT.items():
+        value, real = METRICS[key].value(report), METRICS[key].floor(report)
+        if value is not None and math.isfinite(value) and real:
+            parts.append(words(value, real))
+    if training_s:
+        parts.append(f"trained in {training_s:,.0f} s")
+    return ", ".join(parts)
+
+
+_VERDICT: dict[str, Callable[[float, float], str]] = {
+    "conditional_accuracy": lambda value, real: (
+        f"{100 * value:.1f} % legible (real images {100 * real:.1f} %)"
+    ),
+    "recall": lambda value, real: (
+        (f"{100 * value / real:.0f} % " if value < 0.995 * real else "")
+        + "as varied as real images"
+    ),
+    "copies": lambda value, real: (
+        "no copies" if value <= real else f"{100 * value:.1f} % near copies"
+    ),
+}
 
 
 def headline(report: Report) -> dict[str, float]:

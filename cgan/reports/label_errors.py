@@ -14,8 +14,8 @@ from cgan.data.dataset import Dataset
 from cgan.errors import CganError
 from cgan.files import read_json, write_text
 from cgan.model.hardware import choose_hardware, compute_deterministically
-from cgan.page.data_facts import Rows
-from cgan.page.labels_page import labels_page
+from cgan.page.assemble import document
+from cgan.page.data_facts import Rows, suspects_facts
 from cgan.params.sections import Params
 from cgan.project import CSV, VALIDATION
 from cgan.quality.judge import Progress
@@ -23,6 +23,7 @@ from cgan.quality.label_errors import Suspects, calibrated, label_errors
 from cgan.quality.out_of_fold import out_of_fold, seconds_needed
 from cgan.stages.runner import duration
 
+SHOWN = 400  # on the page
 COLUMNS = ("row", "line", "label", "suggested", "confidence", "file")  # a file: of pictures only
 
 
@@ -53,9 +54,17 @@ def find_label_errors(
         "(Northcutt et al., arXiv:1911.00068) compared what they see with the labels."
     )
     page = out.with_suffix(".html")
-    everything = np.arange(len(data))
-    names = report["params"].get("class_names")
-    write_text(page, labels_page(rows, found, everything, how, names))
+    html = document(
+        "labels.html",
+        (),
+        {},
+        how=how,
+        count=len(found),
+        of=len(data),
+        names=report["params"].get("class_names") or list(range(table.classes)),
+        suspects=suspects_facts(found.first(SHOWN), np.arange(len(data)), rows),
+    )
+    write_text(page, html)
     right = (probabilities.argmax(axis=1) == table.labels).mean()
     say(
         f"{len(found):,} of {len(data):,} labels look wrong ({right:.2%} agree with the judges). "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.project import EVALUATION, GRID, JUDGE_METRICS, RUN_PAGE, RUN_REFERENCE, project_root
 from cgan.project import METRICS as NUMBERS
-from cgan.quality.table import METRICS, floors
+from cgan.quality.table import METRICS, floors, verdict
 from cgan.reports.status_sources import mlflow_site
 from cgan.store.pages import run_page
 
@@ -30,6 +31,7 @@ def summary() -> str:
 
 def _summary() -> str:
     quality = read_json(NUMBERS)["quality"]
+    run = _reference()
     evaluation = read_json(EVALUATION)
     real, passport = floors(evaluation), evaluation["passport"]
     judge = read_json(JUDGE_METRICS)["judge"]
@@ -49,28 +51,38 @@ def _summary() -> str:
     )
     return "\n".join(
         [
+            f"{run.get('run_name', 'This generator')}: {verdict(evaluation, run.get('training_s'))}",
+            "",
             "Quality of the generator, next to real images:",
             table,
             note,
             "",
             f"  its page      {RUN_PAGE}: open it in a browser; it needs no server",
             f"  sample grid   {GRID}",
-            *_run(),
+            *_run(run),
             "  draw digits   .venv/bin/cgan draw 2024 --seed 7",
             "  compare later git commit -m 'My results' dvc.lock; then dvc metrics diff, dvc plots diff",
         ]
     )
 
 
-def _run() -> list[str]:
-    """The run's name, and where a browser finds its page."""
+def _reference() -> dict[str, Any]:
+    """What the training wrote of its run; empty where there is none."""
     try:
-        run = json.loads(RUN_REFERENCE.read_text(encoding="utf-8"))
-        name, run_id = run["run_name"], run["run_id"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return dict(json.loads(RUN_REFERENCE.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _run(run: dict[str, Any]) -> list[str]:
+    """The run's name, and where a browser finds its page."""
+    if "run_name" not in run:
         return ["  MLflow run    none"]
-    if not run_id:
-        return [f"  MLflow run    {name}, not delivered yet: cgan track flush"]
+    if not run.get("run_id"):
+        return [f"  MLflow run    {run['run_name']}, not delivered yet: cgan track flush"]
     site = mlflow_site(project_root())
-    page = run_page(site or UI, str(run.get("experiment_id") or 0), run_id)
-    return [f"  MLflow run    {name}", f"  in MLflow     {'' if site else 'make ui, then '}{page}"]
+    page = run_page(site or UI, str(run.get("experiment_id") or 0), run["run_id"])
+    return [
+        f"  MLflow run    {run['run_name']}",
+        f"  in MLflow     {'' if site else 'make ui, then '}{page}",
+    ]

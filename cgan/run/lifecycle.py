@@ -65,7 +65,7 @@ def training_run(
     source = _source()
     info = RunInfo(
         run_key=uuid.uuid4().hex,
-        run_name=_run_name(params),
+        run_name=_run_name(params, data_name(dataset)),
         experiment=experiment_name(params.tracking.experiment),
         tracking_uri=without_credentials(uri),
         origin=_origin(dataset, source),
@@ -99,7 +99,7 @@ def training_run(
         raise
     run.write("end", status="FINISHED")
     run.close()
-    write_json(reference, {**asdict(run.info), **follower.finish(FINISH_S)})
+    write_json(reference, {**asdict(run.info), **run.result, **follower.finish(FINISH_S)})
     shutil.copyfile(reference, folder / RESULT)
 
 
@@ -157,11 +157,18 @@ def made_for(tags: Mapping[str, str], reference: Path) -> bool:
         return not tags
 
 
-def _run_name(params: Params) -> str:
-    """`lr 0.001 · default · seed 1 · 26 Nov 17:30`: what tells it from others stands in front, for tables
-    cut names short."""
+def data_name(dataset: Mapping[str, Any]) -> str:
+    """`MNIST sample` for the embedded digits, else the name of the file or of Kaggle's data set."""
+    source, _, name = str(dataset["name"]).partition(": ")
+    return "MNIST sample" if source == "sample" else Path(name).stem
+
+
+def _run_name(params: Params, data: str) -> str:
+    """`lr 0.001 · default · MNIST sample · seed 1 · 26 Nov 17:30`: what tells it from others stands in
+    front, for tables cut names short."""
     parts = [
         recipe_in_words(params.train),
+        data,
         f"seed {params.train.seed}",
         os.environ.get("DVC_EXP_NAME"),
     ]
@@ -181,6 +188,7 @@ def _facts_of_here(source: git.Source | None, dataset: Mapping[str, Any]) -> dic
         "machine.cores": str(os.cpu_count()),
         "machine.omp_num_threads": os.environ.get("OMP_NUM_THREADS", "not set"),
         "cgan.csv_sha256": str(dataset["sha256"]),
+        "data": data_name(dataset),
     }
     with contextlib.suppress(OSError):  # by which DVC's cache keeps it
         tags["dvc.csv_md5"] = md5_of(str(dataset["path"]))

@@ -139,6 +139,7 @@ class Run(Tracker):
 
     def __init__(self, folder: Path, info: RunInfo, *, resume: bool) -> None:
         self.folder = folder
+        self.result: dict[str, Any] = {}  # further facts for the file that names the run
         self._failed = False
         self._once = {} if resume else {"once": True}
         self._last_step: dict[tuple[str, str], int] = {}

@@ -144,6 +144,8 @@ def main() -> None:
         run.log_model(GENERATOR, fitted.total_steps, {"digest": digest})
         # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
         run.log_metrics({"time/training_s": trained.wall_time_s}, 0)
+        if not trained.resumed_from:
+            run.result["training_s"] = round(trained.wall_time_s, 1)
     done = fitted.total_steps - trained.resumed_from
     log.info(
         "Trained %s steps in %.1f s, %s images/s → %s",

@@ -61,6 +61,7 @@ CHOICES: dict[str, Any] = {
     "mlflow.settings.telemetry.enabled_v1": False,
 }
 COLUMNS = {  # of the table of runs, with their widths in pixels
+    "tags.`data`": 110,
     "metrics.`quality/conditional_accuracy`": 210,
     "metrics.`quality/fid_judge`": 140,
     "metrics.`quality/recall`": 120,
@@ -95,6 +96,8 @@ EXPERIMENT_TAGS = {
 Trainings of a class-conditional DCGAN: *Training runs* on the left (this browser shows *GenAI* \
 pages? Choose *Model training* above it). A run is one training, its evaluation and its pictures.
 
+- **Filter** runs by their data: `tags.data = 'MNIST sample'`. Distances of different data cannot be
+  compared.
 - **Compare** runs by `quality/conditional_accuracy` (higher is better) and `quality/fid_judge` (lower
   is better), or two of them with their pictures and intervals: `cgan compare A B`.
 - **In a run**, *Model metrics* begins with the drawings over the training: move the slider. Grid, film

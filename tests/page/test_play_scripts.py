@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
+from typing import Any
 
-from cgan.page.assemble import FOLDER, as_script_text
+from finished_project import page_data
+
+from cgan.page.assemble import FOLDER, document
 
 DECLARED = r"^(?:export )?(?:async )?(?:const|let|function|class) (\w+)"
 
@@ -26,12 +28,11 @@ def test_no_script_makes_markup_of_text() -> None:
         assert found == [], path
 
 
-def test_data_that_utf8_or_json_cannot_hold_become_what_they_can() -> None:
-    text = as_script_text({"half": "\ud800", "numbers": (float("nan"), [float("-inf")], 0.5)})
-    assert json.loads(text.encode()) == {"half": "\ufffd", "numbers": [None, [None], 0.5]}
-
-
-def test_data_cannot_end_the_script_that_it_stands_in() -> None:
-    hostile = {"name": "</script><script>alert(1)</script><!--", "line": "\u2028"}
-    text = as_script_text(hostile)
-    assert "<" not in text and "\u2028" not in text and json.loads(text) == hostile
+def test_data_and_words_are_text_whatever_is_in_them() -> None:
+    """Neither ends the script that it stands in, nor breaks the file's encoding or its JSON."""
+    hostile = "</script><script>alert(1)</script><!-- \u2028 \ud800"
+    data = {"name": hostile, "numbers": (float("nan"), [float("-inf")], 0.5)}
+    known: dict[str, Any] = {"count": 0, "of": 0, "names": [], "suspects": []}
+    page = document("labels.html", (), data, how=hostile, **known)
+    assert page.encode() and "<script>alert" not in page
+    assert page_data(page) == {"name": hostile, "numbers": [None, [None], 0.5]}

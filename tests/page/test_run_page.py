@@ -21,19 +21,18 @@ from visitor import page as page
 
 from cgan.data.dataset import load_dataset
 from cgan.errors import ModelError
-from cgan.files import md5_of, write_json
+from cgan.files import write_json
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.sampling import draw
 from cgan.page.compare_page import compare_page, read_page
 from cgan.page.drawn_facts import NEIGHBOURS
 from cgan.page.run_facts import POINTS, curve
-from cgan.page.run_page import run_page
+from cgan.page.run_page import run_facts, run_page
 from cgan.params.reading import load_params
 from cgan.project import (
     CSV,
     EVALUATION,
     GENERATOR,
-    JUDGE,
     PROBES,
     RUN_PAGE,
     RUN_REFERENCE,
@@ -41,6 +40,8 @@ from cgan.project import (
 )
 from cgan.quality.likeness import nearest
 from cgan.quality.metrics import wilson_interval
+from cgan.quality.table import verdict
+from cgan.serving.generator import Generator
 
 CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together
 HOSTILE = (
@@ -48,7 +49,6 @@ HOSTILE = (
     "</script><img src=x onerror=\"document.title='hacked'\">",
     "a\u2028b\u2029 \u202eאבג' \" & ${1} \\u003c",
 )
-HOSTILE_NAMES = [*HOSTILE[:2], "אבג' \" & ${1} \\u003c"]  # printable, as names are
 
 
 def page_made() -> dict[str, Any]:
@@ -60,6 +60,11 @@ def page_made() -> dict[str, Any]:
 def run_of_page() -> dict[str, Any]:
     run: dict[str, Any] = page_data(RUN_PAGE.read_text(encoding="utf-8"))["run"]
     return run
+
+
+def facts() -> dict[str, Any]:
+    """All that the page shows."""
+    return run_facts(Generator.load(GENERATOR), load_params())
 
 
 def change_facts(**facts: Any) -> None:
@@ -98,7 +103,7 @@ def finished(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("finished")
 def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_passport() -> None:
-    run = run_of_page()
+    run = facts()
     report = json.loads(EVALUATION.read_text())
     metrics = {row["key"]: row for row in run["metrics"]}
     accuracy = report["conditional_accuracy"]
@@ -118,6 +123,10 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_p
     assert [preview["step"] for preview in run["previews"]] == list(STEPS)
     assert [row[0] for row in run["losses"]["rows"]] == list(STEPS)
     assert "probe/fid_judge" in run["probes"]["columns"]
+    text = RUN_PAGE.read_text(encoding="utf-8")
+    assert run["verdict"] == verdict(report) and f'<p class="verdict">{run["verdict"]}</p>' in text
+    rows = run_of_page()["metrics"]
+    assert [row["value"] for row in rows] == [row["value"] for row in run["metrics"]]
 
 
 @pytest.mark.parametrize("count", [3, POINTS, POINTS + 1, 2 * POINTS + 1])
@@ -136,30 +145,29 @@ def test_making_a_page_twice_gives_the_same_bytes_and_requests_nothing() -> None
     assert library and len(library[1]) > 100_000
     # What a page can ask for stands in its markup or style: there is nothing but data in both.
     markup = re.sub(r"<script.*?</script>", "", first, flags=re.DOTALL)
-    assert set(re.findall(r"""(?:src|href)=["']([^"']*)""", markup)) <= {"data:,"}
+    asked = re.findall(r"""(?:src|href)=["']([^"']*)""", markup)
+    assert {address.partition(":")[0] for address in asked} == {"data"}
     assert "url(" not in markup and "@import" not in markup
 
 
 @pytest.mark.usefixtures("finished")
 def test_a_drawing_stands_beside_the_nearest_training_images_and_the_worst_come_first() -> None:
-    drawn = run_of_page()["drawn"]
-    worst = drawn["worst"]["probability"]
-    assert worst == sorted(worst) and max(worst) <= max(drawn["random"]["probability"])
-    assert drawn["random"]["asked"] != sorted(drawn["random"]["asked"])
+    drawn = facts()["drawn"]
+    worst, random = ([one["probability"] for one in drawn[part]] for part in ("worst", "random"))
+    assert worst == sorted(worst) and max(worst) <= max(random)
+    shown = [*drawn["random"], *drawn["worst"]]
+    lines = CSV.read_text().splitlines()
     data = load_dataset(TRAIN_DATA)
-    lines = (CSV).read_text().splitlines()
-    for near in (*drawn["random"]["near"], *drawn["worst"]["near"]):
-        distances = [other["distance"] for other in near]
-        assert distances == sorted(distances)
-        assert all(int(lines[o["line"] - 1].split(",")[0]) == o["label"] for o in near)
     asked = torch.arange(drawn["drawings"]) % data.classes
     images = draw(load_generator(GENERATOR)[0], asked, drawn["seed"])
     by, _ = nearest(images, asked, data.images, data.labels, NEIGHBOURS)
-    for part in ("random", "worst"):
-        for near, label in zip(drawn[part]["near"], drawn[part]["asked"], strict=True):
-            assert {other["label"] for other in near} == {label}
-            found = [other["distance"] for other in near]
-            assert any(np.allclose(found, known, atol=2e-4) for known in by.numpy())
+    for one in shown:
+        distances = [other["distance"] for other in one["near"]]
+        assert distances == sorted(distances)
+        assert any(np.allclose(distances, known, atol=2e-4) for known in by.numpy())
+        for other in one["near"]:
+            assert other["label"] == one["asked"]
+            assert int(lines[other["line"] - 1].split(",")[0]) == other["label"]
 
 
 def test_rows_of_one_colour_double_or_contradict_each_other_have_their_lines(
@@ -173,13 +181,11 @@ def test_rows_of_one_colour_double_or_contradict_each_other_have_their_lines(
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:4], "", *lines[4:]]) + "\n")  # row 4 stands in line 6
     finish(path)
-    data = page_made()["data"]
-    assert data["one_colour"]["rows"] == [
-        {"row": 6, "line": 8, "label": int(labels[5])},
-        {"row": 8, "line": 10, "label": int(labels[7])},
-    ]
-    first = {"row": 3, "line": 4, "label": int(labels[2])}
-    assert [row["first"] for row in data["double"]["rows"]] == [first, first]
+    data = facts()["data"]
+    found = [(row["row"], row["line"], row["label"]) for row in data["one_colour"]["rows"]]
+    assert found == [(6, 8, labels[5]), (8, 10, labels[7])]
+    firsts = [row["first"] for row in data["double"]["rows"]]
+    assert [(first["row"], first["line"]) for first in firsts] == [(3, 4), (3, 4)]
     assert [(row["row"], row["line"]) for row in data["conflicts"]["rows"]] == [(10, 12)]
 
 
@@ -213,20 +219,6 @@ def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
     numbers, _ = compare_page(read_page(RUN_PAGE), read_page(RUN_PAGE), CACHE)
     changes = {row["name"]: row for row in page_data(numbers)["compare"]["metrics"]}
     assert changes["conditional accuracy"]["change"] is None
-
-
-@pytest.mark.usefixtures("finished")
-def test_names_that_do_not_fit_the_classes_are_not_shown() -> None:
-    for names in ([1, 1, 1], ["a", "b"], ["a", "b", "\ud800"], ["a", "b", "c\u202e"]):
-        change_facts(class_names=names)
-        assert page_made()["class_names"] is None
-        assert page_data(RUN_PAGE.read_text(encoding="utf-8"))["class_names"] is None
-
-
-@pytest.mark.usefixtures("finished")
-def test_hashes_are_those_by_which_dvc_knows_the_files() -> None:
-    files = {f["path"]: f["md5"] for f in run_of_page()["lineage"]["files"]}
-    assert files[str(JUDGE)] == md5_of(JUDGE) and files[str(CSV)] == md5_of(CSV)
 
 
 def test_what_differs_from_the_preset_is_told(finished: Path) -> None:
@@ -271,14 +263,23 @@ def see(page: Page, selector: str) -> dict[str, float]:
 
 
 @pytest.mark.usefixtures("finished")
-def test_in_a_browser_the_previews_go_by_keyboard_and_the_charts_tell_their_values(
+def test_evidence_is_folded_until_one_opens_it_and_then_the_film_plays_and_the_charts_tell(
     page: Page,
 ) -> None:
     show(page)
-    assert page.run("document.querySelectorAll('.chart[data-drawn]').length") < 9, "lazily"
+    assert page.run("document.title") == run_of_page()["title"]
+    # The generator to play with, and one screen of headings below.
+    assert page.run("document.documentElement.scrollHeight") < 2.2 * 800
+    assert page.run("document.querySelectorAll('.chart[data-drawn]').length") == 0
+    page.run(
+        "globalThis.seen = []; new MutationObserver(([{ target }]) => seen.push(target.textContent))"
+        ".observe(document.querySelector('.scrubber figcaption'), {childList: true})"
+    )
+    page.run("document.querySelector('#training').open = true")
     caption = "document.querySelector('.scrubber figcaption').textContent"
     picture = "document.querySelector('.scrubber img').src"
-    assert page.run(caption) == "step 10"
+    see(page, ".scrubber")
+    page.until("seen.join() === 'step 0,step 5,step 10'")
     last = page.run(picture)
     page.run("document.querySelector('.scrubber input').focus()")
     page.press("ArrowLeft")
@@ -289,14 +290,10 @@ def test_in_a_browser_the_previews_go_by_keyboard_and_the_charts_tell_their_valu
     page._ask("Input.dispatchMouseEvent", type="mouseMoved", **middle)
     page.until("Boolean(document.querySelector('#vg-tooltip-element.visible'))")
     assert "step" in page.run("document.querySelector('#vg-tooltip-element').innerText")
-    page.run("document.querySelector('.zoom button').click()")
-    page.look(0.5)
-    page.run("document.querySelector('.charted details').open = true")
-    page.until("Boolean(document.querySelectorAll('.charted details tbody tr').length === 3)")
 
 
 @pytest.mark.usefixtures("finished")
-def test_on_a_phone_nothing_has_to_be_moved_sideways(page: Page) -> None:
+def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page: Page) -> None:
     change_facts(class_names=["a" * 80, "b", "c"])
     page_made()
     show(page, 320)
@@ -305,17 +302,14 @@ def test_on_a_phone_nothing_has_to_be_moved_sideways(page: Page) -> None:
     see(page, "#lineage")
     page.look(1)
     assert page.run("document.documentElement.scrollWidth") <= 320
+    rights = "[...document.querySelectorAll('main td')].map((e) => e.getBoundingClientRect().right)"
+    assert max(page.run(rights)) <= 320
+    assert page.run("getComputedStyle(document.querySelector('#metrics td')).display") == "flex"
 
 
 @pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize(
-    "names",
-    [
-        HOSTILE_NAMES,
-        pytest.param(["constructor", "__proto__", "toString"], marks=pytest.mark.slow),
-    ],
-)
-def test_markup_in_class_names_params_and_tags_is_text(page: Page, names: list[str]) -> None:
+def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
+    names = [HOSTILE[1], "אבג' \" & ${1} \\u003c {{ 7 }}", "__proto__"]  # printable, as names are
     change_params(data={"path": HOSTILE[1]})
     change_facts(class_names=names)
     reference = json.loads(RUN_REFERENCE.read_text()) | {
@@ -334,20 +328,15 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page, names: list[s
     page.look(0.5)
     assert page.run("document.title") == HOSTILE[0]
     assert page.run("document.querySelectorAll('main img[src=x], main script').length") == 0
-    text = page.run("document.querySelector('#believe').textContent")
+    text = page.run("document.querySelector('main').textContent")
     assert all(words in text for words in (*HOSTILE, *names))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("finished")
-def test_a_run_that_has_not_reached_mlflow_is_told_with_what_delivers_it(page: Page) -> None:
+def test_a_run_that_has_not_reached_mlflow_is_told_with_what_delivers_it() -> None:
     write_json(RUN_REFERENCE, json.loads(RUN_REFERENCE.read_text()) | {"run_id": None})
     page_made()
-    show(page)
-    text = page.run("document.querySelector('#lineage').textContent")
-    assert (
-        "This page was made before the run had reached MLflow, so it holds no run id. "
-        "cgan track flush delivers it; dvc repro --force page makes the page again."
-    ) in text
-    ids = page.run("[...document.querySelectorAll('[id]')].map((e) => e.id)")
+    text = RUN_PAGE.read_text(encoding="utf-8")
+    assert "<code>cgan track flush</code>" in text and "cgan reproduce" not in text
+    ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(set(ids)) == len(ids), "an id is one element's"

@@ -127,7 +127,7 @@ def side_by_side(images: Any) -> Any:
 
 
 def assert_alike(found: Any, expected: Any) -> None:
-    """99.9 % of the pixels within one grey level, none more than two: float16's share."""
+    """99.9 % of the pixels within one grey level, none more than two."""
     assert found.shape == expected.shape
     apart = np.abs(found.astype(int) - expected.astype(int))
     assert expected.std() > 30 and (apart <= 1).mean() >= 0.999 and apart.max() <= 2

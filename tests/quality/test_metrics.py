@@ -46,7 +46,15 @@ from cgan.quality.metrics import (
     manifold,
     wilson_interval,
 )
-from cgan.quality.table import class_table, floors, headline, leading, quality_table, tracked
+from cgan.quality.table import (
+    class_table,
+    floors,
+    headline,
+    leading,
+    quality_table,
+    tracked,
+    verdict,
+)
 
 
 def gaussian(
@@ -439,6 +447,14 @@ def test_headline_tables_and_run_page_take_each_number_from_its_row() -> None:
     assert class_table(report)[1:] == [[0, 0.93, 12.0], [1, 0.61, ""]]
     named = class_table({**report, "class_names": ["<b>", "no"]})
     assert [row[0] for row in named] == ["class", "<b>", "no"]
+    numbers = {
+        "conditional_accuracy": (0.91, 0.92),
+        "recall": (0.32, 0.42),
+        "copies": (0.015, 0.01),
+    }
+    told = {key: {"value": value, "floor": real} for key, (value, real) in numbers.items()}
+    words = "91.0 % legible (real images 92.0 %), 76 % as varied as real images, 1.5 % near copies"
+    assert verdict(told, 68.4) == f"{words}, trained in 68 s"
 
 
 def test_the_stage_draws_anew_for_each_draw_and_its_passport_names_what_it_measured(

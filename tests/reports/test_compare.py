@@ -68,6 +68,9 @@ def test_metrics_stand_beside_each_other_with_the_difference_and_what_it_means(p
     assert rows["density"]["verdict"] == "", "no interval, no word"
     assert [row[0] for row in data["params"]] == ["train.lr"]
     assert data["params"][0][2] == "0.125"
+    assert (
+        '<p class="verdict">B is better in Fréchet distance; the rest is within chance.</p>' in text
+    )
     assert [run["title"] for run in data["runs"]] == ["a run", "the other run"]
 
 
@@ -117,10 +120,12 @@ def test_in_a_browser_both_films_go_by_one_slider(page: Path, tmp_path: Path) ->
         browser.requests.clear()
         browser.open(out.as_uri())
         captions = "[...document.querySelectorAll('.films figcaption')].map((c) => c.textContent)"
-        assert browser.run(captions) == ["A: step 10", "B: step 5"]
+        played = "document.querySelector('.scrubber button').textContent === 'Play'"
+        browser.until(f"{played} && {captions}[0] === 'A: step 10'")
         slider = "document.querySelector('.scrubber input')"
         browser.run(f"{slider}.value = 0; {slider}.dispatchEvent(new Event('input'))")
-        assert browser.run(captions) == ["A: step 0", "B: step 0"]
+        assert browser.run(captions) == ["A: step 0", "B: step 5"], "B has no picture before"
+        browser.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
         browser.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
         browser.look(2)
         assert browser.run("document.querySelectorAll('.chart[data-drawn] svg').length") > 0

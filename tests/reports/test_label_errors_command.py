@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from finished_project import page_data
 from synthetic import make_images, write_csv
 
 from cgan.errors import CganError
@@ -52,9 +52,8 @@ def test_planted_errors_are_listed_by_the_lines_in_which_they_stand(project: Pat
     assert said[0].startswith("Training 3 judges") and "about" in said[0]
     assert f"{len(rows)} of 120 labels look wrong" in said[1]
 
-    shown = page_data(out.with_suffix(".html").read_text())["labels"]
-    assert {row["line"] for row in shown["rows"]} == {int(row["line"]) for row in rows.values()}
-    assert shown["sheet"]["count"] == len(rows)
+    shown = re.findall(r'alt="The image of line (\d+)"', out.with_suffix(".html").read_text())
+    assert sorted(shown) == sorted(row["line"] for row in rows.values())
 
 
 def test_another_ending_than_csv_is_refused_before_anything_is_trained(project: Path) -> None:

@@ -286,12 +286,13 @@ def test_f85_report_over_damaged_files_is_one_message(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reports").mkdir()
-    floors = {key: {"floor": 0.5} for key in ("conditional_accuracy", "fid_judge")}
+    floors = {key: {"value": 0.9, "floor": 0.5} for key in ("conditional_accuracy", "fid_judge")}
     passport = {"drawn_images": 100, "draws": 3}
     manifold = {"floor": {"recall": 0.5, "coverage": 0.5}}
     write(Path("reports/metrics.json"), {"quality": {"conditional_accuracy": 0.9}})
     write(Path("reports/judge.json"), {"judge": {"accuracy": 0.9, "heldout_images": 50}})
     write(Path("reports/evaluation.json"), {**floors, "manifold": manifold, "passport": passport})
+    assert summary().splitlines()[0].endswith("90.0 % legible (real images 50.0 %)")
     assert "share of drawings that show the class asked for" in summary()
     Path(f"reports/{name}.json").write_text(content)
     with pytest.raises(CganError, match=words) as refused:

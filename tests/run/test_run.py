@@ -109,7 +109,7 @@ def test_f64_run_is_one_finished_and_holds_each_step_once(
     root, store, run_id = recorded
     ((found, name, status),) = store.runs()
     assert (found, status) == (run_id, "FINISHED")
-    assert f" · seed {PARAMS.train.seed} · tasty-bole · " in name
+    assert f" · MNIST sample · seed {PARAMS.train.seed} · tasty-bole · " in name
     for key in ("loss/generator", "progress/kimg"):
         assert store.steps(key) == STEPS
     assert store.steps("quality/conditional_accuracy") == [STEPS[-1]]
@@ -126,7 +126,7 @@ def test_run_says_what_made_it(recorded: tuple[Path, Store, str]) -> None:
     info = RunInfo.load(recorded[0] / ".cgan/runs/k1")
     assert tags["cgan.run_key"] == info.run_key
     assert tags["cgan.device"] == "cpu"
-    assert tags["dvc.exp_name"] == "tasty-bole"
+    assert tags["dvc.exp_name"] == "tasty-bole" and tags["data"] == "MNIST sample"
     assert tags["prefect.flow_run_id"] == "f-1"
     assert tags["torch.version"] == torch.__version__
     note = tags["mlflow.note.content"]

@@ -93,11 +93,7 @@ def test_each_section_of_params_belongs_to_one_stage_and_each_that_makes_somethi
 
 
 def test_the_page_depends_on_every_file_that_is_put_together_in_it() -> None:
-    halves = [
-        ROOT / f"cgan/page/{name}.{kind}" for name in run_page.SECTIONS for kind in ("html", "css")
-    ]
-    sections = [path.name for path in halves if path.is_file()]
-    parts = {"template.html", "page.css", *sections, *assemble.PLAY, *run_page.BELIEVE}
+    parts = {*run_page.TEMPLATES, *assemble.PLAY, *assemble.EVIDENCE}
     declared = {str(dep) for dep in entries("page", "deps") if str(dep).startswith("cgan/page/")}
     assert {dep for dep in declared if not dep.endswith(".py")} == {f"cgan/page/{p}" for p in parts}
 
