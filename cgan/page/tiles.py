@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.serving.picture import png_of
+from cgan.model.sampling import encode_png, picture_of
 
 MAX_FILM_BYTES = 800_000  # more, and the previews are made smaller
 FILM_WIDTH = 720
@@ -25,7 +25,7 @@ def tile(image: Tensor, side: int) -> str:
     if scale < 1:
         size = [max(1, round(height * scale)), max(1, round(width * scale))]
         image = F.interpolate(image[None].float(), size, mode="area")[0].round().to(torch.uint8)
-    return _uri("png", png_of(image))
+    return _uri("png", encode_png(picture_of(image.permute(1, 2, 0).contiguous())))
 
 
 def film(folder: Path) -> tuple[list[dict[str, Any]], str]:
