@@ -197,6 +197,9 @@ def test_digits_are_as_legible_everywhere_on_the_pad_as_in_its_middle(
 ) -> None:
     """The generator in the package, in the eyes of a judge of the embedded digits."""
     generator = Generator.load()
+    asked = torch.arange(500) % 10
+    show(page, generator, tmp_path)
+    over_the_pad = latents_over_the_pad(page, len(asked))  # before the browser waits for the judge
     images, labels = mnist_data()
     data = Dataset(
         torch.from_numpy(images.reshape(-1, 1, 28, 28).astype(np.uint8)),
@@ -205,11 +208,9 @@ def test_digits_are_as_legible_everywhere_on_the_pad_as_in_its_middle(
     )
     recipe = load_params(ROOT / "params.yaml").train_judge
     judge = train_judge(data, recipe, torch.device("cpu"), torch.float32)
-    show(page, generator, tmp_path)
-    asked = torch.arange(500) % 10
     condition = generator.network.condition(asked)
     legible = []
-    for latents in latents_over_the_pad(page, len(asked)):
+    for latents in over_the_pad:
         drawn = render(generator.network, torch.from_numpy(latents).float(), condition)
         legible.append(float((look(judge, drawn).classes == asked).float().mean()))
     assert legible[0] > 0.98 and min(legible) >= 0.98 * legible[0], legible
