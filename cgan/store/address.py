@@ -197,7 +197,12 @@ def is_database(uri: str) -> bool:
 
 def experiment_name(configured: str) -> str:
     """The experiment of new runs: MLFLOW_EXPERIMENT_NAME, else `tracking.experiment` of params.yaml."""
-    return os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or configured
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or configured
+    if len(name) > 500:
+        raise TrackingError(
+            f"MLFLOW_EXPERIMENT_NAME has {len(name):,} characters, MLflow takes 500."
+        )
+    return name
 
 
 def is_absent(uri: str) -> bool:

@@ -226,7 +226,7 @@ def test_f19_data_unlike_the_champions_block_what_they_made_however_good(
 
 
 FOREIGN: dict[str, tuple[Callable[[], Any], str]] = {
-    "generator": (swap_parts, r"generator.safetensors: trained on other data"),
+    "generator": (swap_parts, r"generator.safetensors: learnt from other data"),
     "judge": (
         lambda: with_judge({"data_digest": "0" * 64}),
         r"judge.safetensors: learnt from other",

@@ -15,6 +15,7 @@ from cgan.errors import TrackingError
 from cgan.store import address
 from cgan.store.address import (
     artifact_root,
+    experiment_name,
     served_store,
     store_uri,
     with_driver,
@@ -204,3 +205,11 @@ def test_files_that_would_not_arrive_are_refused(tmp_path: Path) -> None:
     require("http://203.0.113.9:5000", experiment("mlflow-artifacts:/1"))
     require("http://203.0.113.9:5000", experiment("s3://bucket/1"))
     require("postgresql://db/runs", experiment("file:///nowhere/mlartifacts"))
+
+
+def test_a_name_that_mlflow_does_not_take_is_refused_before_the_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "x" * 501)
+    with pytest.raises(TrackingError, match="has 501 characters, MLflow takes 500"):
+        experiment_name("cgan")
