@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import reprlib
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Annotated, Any
 from urllib.parse import quote
 
+import anyio
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -23,6 +25,7 @@ from cgan.service.served import Keeper, Served
 
 MAX_BODY_BYTES = 2**16  # of a request
 SHOWN = 5  # faults of one request
+THREADS = 8  # that draw
 EXAMPLE = ' Send JSON as Content-Type: application/json, such as {"text": "2024", "seed": 7}.'
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -70,6 +73,7 @@ def make_app(keeper: Keeper, hosts: Collection[str] | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         responses={"4XX": {"model": Problem}},
+        lifespan=_few_threads,
     )
     app.state.keeper = keeper
     app.include_router(router)
@@ -103,6 +107,13 @@ def make_app(keeper: Keeper, hosts: Collection[str] | None = None) -> FastAPI:
         return JSONResponse({"detail": str(error)}, 422)
 
     return app
+
+
+@contextlib.asynccontextmanager
+async def _few_threads(_: FastAPI) -> AsyncIterator[None]:
+    """More drawing at once would only take memory and keep each other waiting."""
+    anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+    yield
 
 
 def _refused(request: Request, hosts: Collection[str] | None) -> Response | None:

@@ -51,7 +51,7 @@ def config_for(keeper: Keeper, hosts: tuple[str, ...] | None) -> uvicorn.Config:
         http="h11",
         ws="none",
         loop="asyncio",
-        lifespan="off",
+        lifespan="on",
         log_config=None,
         server_header=False,
         proxy_headers=False,
