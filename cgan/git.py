@@ -21,6 +21,7 @@ LEFT_OUT = (":(exclude,top,glob)**/dvc.lock", ":(exclude,top).dvc")
 SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW|CREDENTIAL|WEBHOOK|AUTH_STRING|_KEY$|^KEY", re.IGNORECASE
 )
+IN_ADDRESS = re.compile(r"://[^:/@\s]*:(.+)@")  # a database's or a server's password
 SECRET_LENGTH = 8  # shorter values stand in any text by chance
 
 
@@ -97,7 +98,7 @@ def source(folder: Path | None = None) -> Source:
 
         new = on_copy("ls-files", "--others", "--exclude-standard", "-z", "--", *OURS)
         on_copy("add", "--intent-to-add", "--", *new.decode().split("\0")[:-1])
-        on_copy("update-index", "-q", "--refresh")
+        on_copy("update-index", "-q", "--unmerged", "--refresh")
         # Other than `git diff`, it heeds no settings of the engineer's.
         names, patch = (
             on_copy("diff-index", *form, "HEAD", "--", ":/", *LEFT_OUT)
@@ -115,6 +116,9 @@ def source(folder: Path | None = None) -> Source:
 def _secrets_in(content: bytes) -> str:
     """The names of environment variables whose secret values stand in `content`."""
     secrets = {name: value for name, value in os.environ.items() if SECRET_NAME.search(name)}
+    for name, value in os.environ.items():
+        if found := IN_ADDRESS.search(value):
+            secrets.setdefault(name, found[1])
     return ", ".join(
         name
         for name, value in secrets.items()

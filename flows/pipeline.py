@@ -29,6 +29,7 @@ import argparse
 import contextlib
 import logging
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -136,7 +137,11 @@ def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> str | Non
     """
     done = [result.stage for result in results if result.outcome != "failed"]
     # A run that is tried again finds its results in the cache, and may not have delivered them.
-    news = not artifacts.is_unchanged(results) or runtime.flow_run.run_count > 1
+    news = (
+        not artifacts.is_unchanged(results)
+        or remote.owed().exists()
+        or runtime.flow_run.run_count > 1
+    )
     if not (CHECKOUT in os.environ and done and news and remote.default_remote()):
         return None
     state = tasks.deliver(done, whole, return_state=True)
@@ -287,6 +292,22 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key, parse_yaml(value, f"--set {key}")
 
 
+def _end_temporary_server_with_us() -> None:
+    """A flow that dies by SIGKILL cannot end Prefect's temporary server. What does it then waits for the
+    end of a pipe that only we hold."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    if server := SubprocessASGIServer().server_process:
+        heard, _ = os.pipe()
+        command = ["sh", "-c", 'read -r _; kill "$0" 2> /dev/null', str(server.pid)]
+        quiet = subprocess.DEVNULL
+        waiting = subprocess.Popen(
+            command, stdin=heard, stdout=quiet, stderr=quiet, start_new_session=True
+        )
+        waiting.returncode = 0  # it outlives us: nobody is to be warned of that
+        os.close(heard)
+
+
 def _find_server() -> None:
     """Check the Prefect server that is configured, or start the temporary one.
 
@@ -299,6 +320,7 @@ def _find_server() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             get_client(sync_client=True)
+            _end_temporary_server_with_us()
         except RuntimeError as late:
             raise CganError(f"starting Prefect's temporary server: {late}") from None
         finally:

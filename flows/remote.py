@@ -16,22 +16,24 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.project import LOCK
+from cgan.project import LOCK, home
 from cgan.store.address import without_credentials
 from flows import remote_dvc
 from flows.dvc import Relay, own_words, run_dvc
 
 VARIABLE = "CGAN_REMOTE"
 NAME = "environment"  # of the remote that the variable names, in .dvc/config.local
+PASSWORD = re.compile(r"(//[^/@\s:]*):(?!\d+/)\S+@")  # in an address; a password may hold / ? # @
+WITHOUT = r"\1@"
 CHECK_S = 30.0  # several times what the slowest answer took
 PUBLISHED = (LOCK, Path("params.yaml"))
 AUTHOR = {
@@ -49,7 +51,7 @@ class Remote:
     url: str
 
     def __str__(self) -> str:
-        return without_credentials(self.url)
+        return without_credentials(PASSWORD.sub(WITHOUT, self.url))
 
 
 def default_remote() -> Remote | None:
@@ -59,7 +61,7 @@ def default_remote() -> Remote | None:
     and removed from there when the variable is gone. Raises CganError for an address that cannot be used.
     """
     url = os.environ.get(VARIABLE, "")
-    if urlsplit(url).password:
+    if PASSWORD.search(url):
         raise CganError(
             f"{VARIABLE} holds a password, which would come to stand in .dvc/config.local. Leave it out: "
             "access is by the ssh agent, by a key in ~/.ssh, or by AWS's variables."
@@ -92,6 +94,11 @@ def _dvc(*arguments: str) -> list[str]:
     return lines
 
 
+def owed() -> Path:
+    """There from before a delivery until one has succeeded, whatever ends the process."""
+    return home() / "undelivered"
+
+
 def _required() -> Remote:
     if remote := default_remote():
         return remote
@@ -119,7 +126,7 @@ def check() -> str:
         raise CganError(f"{remote} does not answer within {CHECK_S:.0f} seconds.") from None
     if done.returncode:
         lines = (done.stdout or done.stderr).strip().splitlines() or ["it said nothing"]
-        raise CganError(f"{remote} cannot be used: {lines[-1][:300]}")
+        raise CganError(f"{remote} cannot be used: {PASSWORD.sub(WITHOUT, lines[-1])[:300]}")
     return f"{remote} answers, and can be written to."
 
 

@@ -44,7 +44,7 @@ AT_HOME = {
 FOREIGN = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_HOME", "DVC_ROOT")
 # The servers' only: a worker, and what it runs, knows no password of a database.
 PREFECT_DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
-SERVERS_ONLY = (BACKEND, PREFECT_DATABASE)
+SERVERS_ONLY = (BACKEND, PREFECT_DATABASE, "PREFECT_API_DATABASE_CONNECTION_URL")  # its former name
 # The supervisor makes an absolute path of its socket's, which has 107 bytes at most: this one stays short.
 HERE = "/proc/self/cwd/" if Path("/proc/self/cwd").exists() else ""
 # No password: they are in the environment.

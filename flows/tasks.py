@@ -15,7 +15,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
-from cgan.files import read_json
+from cgan.files import read_json, write_text
 from cgan.params.editing import set_params
 from cgan.project import GATE_REPORT, REEVALUATION_REPORT
 from cgan.registry.client import CAME_FIRST
@@ -93,12 +93,14 @@ def write_overrides(overrides: dict[str, Any]) -> State[Any]:
 @_task("deliver", **WHILE_AWAY)
 def deliver(stages: list[str], whole: bool) -> State[Any]:
     """Results of these stages to the DVC remote; of a whole run, a branch that points to them to `origin`."""
+    write_text(remote.owed(), "")
     done = remote.push(relay, stages)
     if whole:
         run = runtime.flow_run
         # What is special about the run may be long, and stands in its params.yaml.
         name = re.sub(r"[^A-Za-z0-9]+", "-", f"{run.name.partition(' · ')[0]} {run.id[:8]}")
         done = f"{done} {remote.publish(f'runs/{name}', f'Results of {run.name}')}"
+    remote.owed().unlink(missing_ok=True)
     return Completed(message=done)
 
 

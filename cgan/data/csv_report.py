@@ -338,7 +338,7 @@ def load_report(path: Path, name: str = "") -> dict[str, Any]:
         )
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror}).") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         whole = False
     if not whole:
         raise DataError(f"{name}: not a validation report of this version. Was it cut off?")

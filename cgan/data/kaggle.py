@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -27,6 +28,7 @@ from cgan.project import home
 RETRY_DELAYS_S = (2.0, 8.0, 30.0)  # before the second, third and fourth try
 MAX_RETRY_AFTER_S = 120.0
 TIMEOUT_S = (10.0, 60.0)  # to connect; between bytes
+SPARE_BYTES = 1 << 20  # that a download may have above the limit of the CSV
 SETTINGS_PAGE = "https://www.kaggle.com/settings/api"
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ def downloaded(params: DataParams) -> Iterator[Path]:
             shutil.rmtree(incoming, ignore_errors=True)
             incoming.mkdir(parents=True)
             try:
-                with _timeouts():
+                with _timeouts(), _file_size_limit(params.max_megabytes * 1_000_000 + SPARE_BYTES):
                     found = Path(download(params.kaggle, params.member, output_dir=str(incoming)))
                 break
             except Exception as error:  # kagglehub and requests raise a dozen kinds
@@ -138,6 +140,11 @@ def _diagnose(error: Exception, params: DataParams, *, known: bool) -> tuple[str
         if "resolve" in str(error).lower():
             return "Kaggle's address cannot be looked up: no network, or DNS is away.", 0.0
         return f"Kaggle cannot be reached ({type(error).__name__}).", 0.0
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return (
+            f"Kaggle's `{params.member}` is larger than {params.max_megabytes:,} MB, the limit. If it is "
+            "right, raise `data.max_megabytes` in params.yaml."
+        ), None
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.filename or kept_copy(params)}: {error.strerror}.", None
     reason = (str(error).splitlines() or [""])[0][:200]
@@ -212,3 +219,20 @@ def _timeouts() -> Iterator[None]:
         yield
     finally:
         requests.Session.send = send  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _file_size_limit(limit: int) -> Iterator[None]:
+    """Have the kernel refuse writes beyond `limit` bytes: kagglehub has no limit and unpacks what comes."""
+    try:
+        import resource
+    except ImportError:  # not a POSIX system; `unpack` still checks afterwards
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    known = [value for value in (limit, soft, hard) if value != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(known), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

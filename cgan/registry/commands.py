@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,13 +34,18 @@ def list_() -> None:
 @registry.command()
 def show(version: Number) -> None:
     """What is known of one version: what became of it, how good it is, what it was made from."""
+    from mlflow.exceptions import MlflowException
+
     from cgan.registry.history import describe_version
     from cgan.store.pages import real_images
 
     with _opened() as found:
         known = found.version(version)
-        run = found.client.get_run(known.run_id).data
-        typer.echo(describe_version(found.model, known, run.metrics, real_images(run.tags)))
+        numbers, reals = {}, {}
+        with contextlib.suppress(MlflowException):  # the run may have been deleted
+            run = found.client.get_run(known.run_id).data
+            numbers, reals = run.metrics, real_images(run.tags)
+        typer.echo(describe_version(found.model, known, numbers, reals))
 
 
 @registry.command()

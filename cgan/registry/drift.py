@@ -59,6 +59,7 @@ def about_other_data(
                 f"whether the data are like the champion's is not known: {error} Or set `gate.on_drift: "
                 "note`, if you know that they are right."
             ) from None
+        known = f"an unknown part ({error})"
     else:
         moved = drift_of_profile(validation, kept.profile)
         if signs := "; ".join(check.in_words() for check in moved if not check.passed):

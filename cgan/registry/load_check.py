@@ -52,6 +52,7 @@ def load_problem(
                 [sys.executable, "-I", "-B", __file__, asked],
                 capture_output=True,
                 encoding="utf-8",
+                errors="replace",
                 timeout=TIME_LIMIT_S,
                 cwd=work,
                 env={**kept, **client_settings(), "HOME": work, "TMPDIR": work},

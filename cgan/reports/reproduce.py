@@ -113,7 +113,7 @@ def _bring_csv(run: Run, tree: Path, say: Say) -> None:
                 say(f"data from {place}")
                 return
             looked.append(f"{place}: other content")
-        except (OSError, CganError) as error:
+        except (OSError, subprocess.SubprocessError, CganError) as error:
             looked.append(f"{place}: {error}")
     raise SourceError(
         f"the data of run {run.info.run_id} is nowhere: looked for a CSV with sha256 {sha256}.\n  "

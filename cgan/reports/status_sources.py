@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -105,9 +106,9 @@ def ask_prefect(
             time.sleep(wait_s)  # its database is busy
         answer.raise_for_status()
         return answer.json() if answer.content else None
-    except (httpx.HTTPStatusError, ValueError):
+    except (httpx.HTTPStatusError, json.JSONDecodeError):
         found = f"answers {method} {path} with {answer.status_code}: {answer.text[:500]}"
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         found = f"gives no answer ({error})"
     raise CganError(f"Prefect at {without_credentials(url)} {found}")
 

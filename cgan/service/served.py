@@ -143,7 +143,12 @@ class Keeper:
         self._answered: float | None = None  # time.monotonic() of the registry's last answer
         self._stopped, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="registry", daemon=True)
-        if self._default and importlib.util.find_spec("mlflow") is None:
+        if self.alias and importlib.util.find_spec("mlflow") is None:
+            if not self._default:
+                raise ModelError(
+                    f"--model {model}: is looked up in MLflow's registry, and MLflow is not installed. "
+                    "Install `mlflow`, or give a file."
+                )
             self.alias = None
         if self.alias:
             from cgan.registry.client import model_name
@@ -235,7 +240,7 @@ class Keeper:
     def _failed(self, problem: str) -> None:
         """What is served stays; at the start it is the copy on this disk."""
         if self.current is None:
-            with contextlib.suppress(ModelError):
+            with contextlib.suppress(CganError, OSError):
                 self.current = self._copy()
         no_registry_yet = self._answered is None and self.current and not self.current.version
         self._note(None if no_registry_yet else problem)

@@ -109,9 +109,11 @@ class Sweep:
         return Job(name, {**self.base, **values}, tags)
 
     def _runs(self, job: Job) -> list[Run]:
-        """MLflow's runs of a job, the newest first. One that moved to another machine has two."""
+        """MLflow's runs of a job; first the one that was evaluated, else the newest. A job that moved to
+        another machine has two."""
         query, order = f"tags.`{JOB}` = '{job.name}'", ["start_time DESC"]
-        return list(self.client.search_runs([self.experiment], query, order_by=order))
+        runs = self.client.search_runs([self.experiment], query, order_by=order)
+        return sorted(runs, key=lambda run: f"quality/{self.objective}" not in run.data.metrics)
 
     def _measure(self, job: Job, watch: Watch) -> float:
         """Do a job → the objective. Raises JobError; TrialPruned for one that was stopped, or that stopped

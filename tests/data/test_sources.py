@@ -465,10 +465,10 @@ def test_f24_damaged_download_is_found_by_its_checksum(kaggle: Start) -> None:
             Answer(b"<!doctype html><title>Log in</title>"),
             "Kaggle's train.csv of digit-recognizer: this is a web page",
         ),
-        (Answer(bytes(10_000_000)), "more than 2 MB of CSV, the limit"),
+        (Answer(bytes(10_000_000)), "larger than 2 MB, the limit"),
         (
             Answer(zip_of({"train.csv": bytes(10_000_000)}), name="train.csv.zip"),
-            "more than 2 MB of CSV, the limit",
+            "larger than 2 MB, the limit",
         ),
     ],
     ids=["login", "large", "large, zipped"],

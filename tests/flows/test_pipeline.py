@@ -594,3 +594,16 @@ def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
     assert "train: saved a checkpoint" in output
     assert "Traceback" not in output
     assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+@pytest.mark.slow
+def test_a_killed_flow_leaves_no_temporary_server(repo: Path, tmp_path: Path) -> None:
+    process = command(SLOW="download", PREFECT_HOME=str(tmp_path / "prefect"))
+    assert process.stdout
+    with process.stdout as output:
+        assert any("download: step 1" in line for line in output)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert any("uvicorn" in child.cmdline() for child in children)
+        process.kill()
+        process.wait()
+    assert psutil.wait_procs(children, timeout=20)[1] == []

@@ -98,6 +98,7 @@ def test_the_variable_goes_before_the_committed_remote_and_leaves_no_trace_in_gi
     ("url", "message"),
     [
         ("ssh://me:secret@host/store", "holds a password"),
+        ("ssh://me:se/ret?#@host/store", "holds a password"),
         ("../store", "CGAN_REMOTE is ../store, a relative path"),
         ("nonsense://host/store", "nonsense://host/store: .*Unsupported URL type"),
     ],
