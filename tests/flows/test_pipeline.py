@@ -250,7 +250,7 @@ time.sleep(60)
 
 def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", WORKER]
+    command = [sys.executable, "-c", WORKER, "worker", "start"]
     worker = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert worker.stdout
     with worker.stdout as output:
