@@ -146,8 +146,8 @@ class Keeper:
         if self.alias and importlib.util.find_spec("mlflow") is None:
             if not self._default:
                 raise ModelError(
-                    f"--model {model}: is looked up in MLflow's registry, and MLflow is not installed. "
-                    "Install `mlflow`, or give a file."
+                    f"--model {model}: is looked up in MLflow's registry, and MLflow is not installed. Run "
+                    "`pip install 'cgan[pipeline]'`, or give a file."
                 )
             self.alias = None
         if self.alias:
