@@ -56,7 +56,7 @@ def validate(
     ] = None,
 ) -> None:
     """Say whether FILE is a valid CSV of labelled images, and if not, which row and column is wrong."""
-    from cgan.data import csv_reader, csv_report, sources
+    from cgan.data import csv_reader, csv_report, drift, sources
     from cgan.files import write_json, write_text
 
     outputs = report or []
@@ -78,7 +78,7 @@ def validate(
         else:
             write_text(output, csv_report.to_markdown(found, name))
     if reference is not None:
-        distances = csv_report.check_drift(found, reference, name)
+        distances = drift.check_drift(found, reference, name)
         typer.echo("Like the reference: " + ", ".join(f"{k} {v:.3f}" for k, v in distances.items()))
     typer.echo(f"{name} is valid: {csv_report.summary(found)}")
 

@@ -197,6 +197,16 @@ def read_csv(
     return Table(images, labels, classes, blocks.sha256, blocks.size_bytes, blocks.warnings)
 
 
+def line_numbers(path: Path | str) -> NDArray[np.int64]:
+    """The line, counted from 1, of each row of data of a valid CSV; int64 [N].
+
+    The header is line 1. Blank lines hold no row, and a row never spans lines.
+    """
+    with Path(path).open("rb") as file:
+        lines = (number for number, line in enumerate(file, start=1) if number > 1 and line.strip())
+        return np.fromiter(lines, np.int64)
+
+
 def _parsed_blocks(
     rows: Iterator[bytes], header: Header, params: ValidateParams
 ) -> Iterator[NDArray[np.int16]]:

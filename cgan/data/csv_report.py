@@ -1,14 +1,8 @@
-"""What a valid CSV is like: the validation report, and whether two reports are of like data.
-
-`distances` compares two reports. Each distance is 0 for equal data and has a unit that can be pictured;
-the limits are far above what two random halves of MNIST differ by (a few tenths of a per cent each).
-"""
+"""The validation report: what a valid CSV is like."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +20,6 @@ FORMAT = 1
 FEW = 50  # images of a class: warn
 NOISE_ROUGHNESS = 0.8  # above it, a class is not made of pictures
 BLOCK_VALUES = 100_000  # pixels that are looked at at once: they stay in the cache
-DRIFT_LIMITS = {
-    "class_mix": 0.10,  # share of the images that would need another class
-    "pixel_values": 0.03,  # mean change of brightness that is needed, as a part of 0–255
-    "position": 0.02,  # distance that the ink must move, as a part of the image's side
-}
 BINS = 32  # of brightness, in a profile
 
 
@@ -315,36 +304,6 @@ def to_markdown(report: dict[str, Any], name: str) -> str:
 # --- drift --------------------------------------------------------------------------------------
 
 
-def load_report(path: Path, name: str = "") -> dict[str, Any]:
-    """A validation report that `distances` takes; `name` stands for it in messages.
-
-    Raises DataError that says what is wrong with it; what to do, the caller knows.
-    """
-    name = name or str(path)
-    try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        profile, shape = report["profile"], report["shape"]
-        sums = [
-            report["class_counts"],
-            *(profile[key] for key in ("brightness", "rows", "columns")),
-        ]
-        lengths = [report["classes"], BINS, shape["height"], shape["width"]]
-        numbers = [np.array(values, float) for values in sums]
-        # A distance to no number would be within every limit.
-        whole = (
-            [len(values) for values in numbers] == lengths
-            and all(np.isfinite(n).all() and n.min() >= 0 and n.sum() > 0 for n in numbers)
-            and bool(report["csv"]["sha256"] and report["rows"] and shape["channels"])
-        )
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror}).") from None
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        whole = False
-    if not whole:
-        raise DataError(f"{name}: not a validation report of this version. Was it cut off?")
-    return report
-
-
 def validated_params(report: Any, name: str) -> ValidateParams:
     """The params that a report's CSV was validated with: by them it is read alike again.
 
@@ -357,54 +316,3 @@ def validated_params(report: Any, name: str) -> ValidateParams:
         raise DataError(
             f"{name}: not a report of this version. Make it again: `dvc repro --force validate`."
         ) from None
-
-
-def distances(report: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
-    """Distances by the names of DRIFT_LIMITS. Raises DataError when shapes or classes differ."""
-    for key in ("shape", "classes"):  # so the profiles have equal lengths, too
-        if report[key] != reference[key]:
-            raise DataError(
-                f"drift: `{key}` is {report[key]}, the reference has {reference[key]}. "
-                "Compare files of one kind of image."
-            )
-    found, expected = report["profile"], reference["profile"]
-    counts = [np.asarray(each["class_counts"], float) for each in (report, reference)]
-    mixes = [count / count.sum() for count in counts]
-    return {
-        "class_mix": round(float(np.abs(mixes[0] - mixes[1]).sum() / 2), 4),
-        "pixel_values": _earth_movers_distance(found["brightness"], expected["brightness"]),
-        "position": max(
-            _earth_movers_distance(found[axis], expected[axis]) for axis in ("rows", "columns")
-        ),
-    }
-
-
-def check_drift(report: dict[str, Any], reference: Path, name: str) -> dict[str, float]:
-    """The distances to the report in the file `reference`, if all are within DRIFT_LIMITS.
-
-    Raises DataError that gives those which are not, and when the file is no such report.
-    """
-    try:
-        known = load_report(reference)
-    except DataError as error:
-        raise DataError(
-            f"{error} Make it from good data: `cgan validate GOOD.csv --report {reference}`."
-        ) from None
-    found = distances(report, known)
-    over = [
-        f"{key} {value:.3f} (limit {DRIFT_LIMITS[key]:.2f})"
-        for key, value in found.items()
-        if value > DRIFT_LIMITS[key]
-    ]
-    if over:
-        raise DataError(
-            f"{name}: differs from the reference: {', '.join(over)}. Inverted, moved or rescaled "
-            "images, or another mix of classes? If it is meant so, make a new reference from this file."
-        )
-    return found
-
-
-def _earth_movers_distance(first: Sequence[float], second: Sequence[float]) -> float:
-    """Earth mover's distance of two histograms on 0–1, each scaled to the sum 1."""
-    a, b = np.asarray(first, float), np.asarray(second, float)
-    return round(float(np.abs(np.cumsum(a / a.sum() - b / b.sum())).sum() / len(a)), 4)

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cgan.data.csv_reader import Table, read_csv
+from cgan.data.csv_reader import Table, line_numbers, read_csv
 from cgan.data.csv_report import validated_params
 from cgan.data.dataset import first_copies, image_digests, split
-from cgan.data.rows import line_numbers
 from cgan.files import read_json
 from cgan.page.tiles import tile
 from cgan.params.sections import PreprocessParams

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import torch
 from torch import Tensor
 
-from cgan.data import csv_report
+from cgan.data import drift
 from cgan.errors import CganError, ModelError
 from cgan.model.file_facts import Facts
 from cgan.model.model_file import load_tensors, save_tensors
@@ -157,7 +157,7 @@ def kept_of(registry: Registry, version: Version) -> Kept:
         try:
             judge, _ = load_judge(folder / JUDGE.name)
             tensors, facts = load_tensors(folder / TRAINING_DATA, "training_data")
-            profile = csv_report.load_report(folder / VALIDATION.name)
+            profile = drift.load_report(folder / VALIDATION.name)
         except CganError as error:  # its advice fits a file of the project only
             reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
             raise ModelError(f"{address}: missing or damaged ({reason}). {advice}") from None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgan.data import csv_report
+from cgan.data import drift
 from cgan.errors import DataError, ModelError
 from cgan.model.file_facts import Facts
 from cgan.params.sections import Params
@@ -88,10 +88,10 @@ def limit(name: str, value: float, limit: float, why: str = "") -> Check:
 def drift_of_profile(found: dict[str, Any], known: dict[str, Any]) -> list[Check]:
     """The statistics of two validation reports; only the first check where they are of different kinds."""
     try:
-        distances = csv_report.distances(found, known)
+        distances = drift.distances(found, known)
     except DataError as error:
         return [limit(KIND, 1.0, 0.0, str(error))]
-    return [limit(name, value, csv_report.DRIFT_LIMITS[name]) for name, value in distances.items()]
+    return [limit(name, value, drift.DRIFT_LIMITS[name]) for name, value in distances.items()]
 
 
 def agreement(confusion: Tensor, known: Facts, max_drop: float) -> list[Check]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cgan.data import csv_report
+from cgan.data import drift
 from cgan.errors import DataError, ModelError
 from cgan.files import sha256_of
 from cgan.markdown import spaced, table
@@ -126,7 +126,7 @@ def _publish(report: Report, say: Say) -> Report:
 def _validation(inputs: Inputs) -> dict[str, Any]:
     """The stage validate's report. Raises DataError when it is damaged or of another CSV."""
     try:
-        report = csv_report.load_report(VALIDATION)
+        report = drift.load_report(VALIDATION)
         if report["csv"]["sha256"] != inputs.training.metadata.get("csv_sha256"):
             raise DataError(f"{VALIDATION}: of another CSV than {TRAIN_DATA}.")
     except DataError as error:

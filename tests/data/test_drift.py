@@ -11,7 +11,7 @@ from synthetic import make_images, write_csv
 from typer.testing import CliRunner
 
 from cgan.cli import app
-from cgan.data import csv_reader, csv_report
+from cgan.data import csv_reader, csv_report, drift
 from cgan.errors import DataError
 
 DEFAULTS = csv_reader.DEFAULTS
@@ -35,10 +35,10 @@ def report(images: Images, labels: Labels) -> dict[str, Any]:
 
 def test_two_halves_of_the_same_digits_show_no_drift(digits: tuple[Images, Labels]) -> None:
     images, labels = digits
-    found = csv_report.distances(
+    found = drift.distances(
         report(images[:2500], labels[:2500]), report(images[2500:], labels[2500:])
     )
-    assert all(0 < value < csv_report.DRIFT_LIMITS[key] / 2 for key, value in found.items()), found
+    assert all(0 < value < drift.DRIFT_LIMITS[key] / 2 for key, value in found.items()), found
 
 
 @pytest.mark.parametrize(
@@ -60,17 +60,17 @@ def test_f19_changed_images_fail_the_check_with_the_statistic(
     reference.write_text(json.dumps(report(images[:2500], labels[:2500])))
     changed = np.ascontiguousarray(change(images[2500:]))
     with pytest.raises(DataError, match=rf"mine.csv: differs from the reference:.*{named} 0\.\d+"):
-        csv_report.check_drift(report(changed, labels[2500:]), reference, "mine.csv")
+        drift.check_drift(report(changed, labels[2500:]), reference, "mine.csv")
 
 
 def test_f19_another_mix_of_classes_fails_the_check(tmp_path: Path) -> None:
     mine, path = counted([6, 4]), tmp_path / "reference.json"
     path.write_text(json.dumps(counted([5, 5])))
     at_its_limit = {"class_mix": 0.1, "pixel_values": 0, "position": 0}
-    assert csv_report.check_drift(mine, path, "x") == at_its_limit
+    assert drift.check_drift(mine, path, "x") == at_its_limit
     path.write_text(json.dumps(counted([499, 501])))
     with pytest.raises(DataError, match=r"class_mix 0\.101 \(limit 0\.10\)"):
-        csv_report.check_drift(mine, path, "x")
+        drift.check_drift(mine, path, "x")
 
 
 def test_other_shapes_and_other_files_are_not_compared(
@@ -79,14 +79,14 @@ def test_other_shapes_and_other_files_are_not_compared(
     images, labels = digits
     whole, cropped = report(images, labels), report(images[:, :, 2:-2, 2:-2], labels)
     with pytest.raises(DataError, match="drift: `shape` is"):
-        csv_report.distances(cropped, whole)
+        drift.distances(cropped, whole)
     path = tmp_path / "reference.json"
     with pytest.raises(DataError, match="cannot be read"):
-        csv_report.check_drift(whole, path, "x")
+        drift.check_drift(whole, path, "x")
     for content in ("{", "[]", "{}", json.dumps({**whole, "profile": {}}), "3"):
         path.write_text(content)
         with pytest.raises(DataError, match="not a validation report"):
-            csv_report.check_drift(whole, path, "x")
+            drift.check_drift(whole, path, "x")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_f85_report_that_cannot_be_compared_is_refused(
     path = tmp_path / "reference.json"
     path.write_text(json.dumps(spoilt))
     with pytest.raises(DataError, match=r"not a validation report of this version.*GOOD.csv"):
-        csv_report.check_drift(whole, path, "x")
+        drift.check_drift(whole, path, "x")
 
 
 def test_command_compares_with_a_reference(
@@ -142,6 +142,6 @@ def test_distances_of_hand_made_reports_are_those_worked_out_by_hand() -> None:
     # Mixes 3/4, 1/4, 0 and thirds: 5/12 must move. All brightness goes 24 of 32 bins up, all ink one column
     # of two to the right, and no ink changes its row.
     expected = {"class_mix": 0.4167, "pixel_values": 0.75, "position": 0.5}
-    assert csv_report.distances(first, second) == expected
+    assert drift.distances(first, second) == expected
     third = counted([3, 1, 0], rows=[1, 2])
-    assert csv_report.distances(first, third)["position"] == 0.3333, "rows count as columns do"
+    assert drift.distances(first, third)["position"] == 0.3333, "rows count as columns do"
