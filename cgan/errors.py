@@ -62,7 +62,7 @@ class ParamsError(CganError):
 
 
 class DataError(CganError):
-    """The CSV, or a file made from it, cannot be used."""
+    """The data cannot be used."""
 
 
 class SourceError(CganError):
@@ -70,7 +70,7 @@ class SourceError(CganError):
 
 
 class ModelError(CganError):
-    """A model or checkpoint file cannot be used."""
+    """A file of tensors cannot be used: a model, a checkpoint, a dataset."""
 
 
 class TrainingError(CganError):

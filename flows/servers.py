@@ -142,8 +142,7 @@ class Production:
 
     def environment(self, prefect: Program) -> dict[str, str]:
         """Of every process here; `prefect`: the server, running or to be."""
-        left_out = FOREIGN + SERVERS_ONLY
-        kept = {key: value for key, value in os.environ.items() if key not in left_out}
+        kept = {k: v for k, v in os.environ.items() if k not in FOREIGN + SERVERS_ONLY}
         if password := os.environ.get(PASSWORD):  # who asks has to say it too
             kept.setdefault("PREFECT_API_AUTH_STRING", password)
         return {
@@ -166,6 +165,7 @@ class Production:
             "PREFECT_API_URL": api_url,
             "PYTHONUNBUFFERED": "1",
             SOURCE: str(self.root),
+            "PREFECT_WORKER_QUERY_SECONDS": "3",  # not 10: how long a run that is asked for may wait
         }
 
     def supervise(self, programs: dict[str, Program], environment: dict[str, str]) -> None:

@@ -24,8 +24,8 @@ from cgan.model.model_file import load_tensors, save_network
 from cgan.model.networks import Architecture, Generator, build_generator
 from cgan.params.reading import load_params
 from cgan.params.sections import JudgeParams
-from cgan.quality.judge import save_judge, train_judge
-from cgan.registry import gate as gatekeeper
+from cgan.quality.judge import save_judge, silent, train_judge
+from cgan.registry import judging
 from cgan.registry.gate import gate
 from cgan.run.records import Run, RunInfo, runs
 
@@ -176,8 +176,8 @@ def gated() -> tuple[dict[str, Any], list[str]]:
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         # The load check takes seconds and has tests of its own.
-        patch.setattr(gatekeeper, "load_problem", lambda *_: "")
-        gate(load_params(), said.append)
+        patch.setattr(judging, "load_problem", lambda *_: "")
+        gate(load_params(), said.append, silent)
     return json.loads(Path("reports/gate.json").read_text()), said
 
 

@@ -1,34 +1,27 @@
-"""Checked images → the files that training reads: uint8 tensors in safetensors, facts in JSON.
+"""Checked images → the files that training reads: uint8 tensors in safetensors, and their facts.
 
-The facts are one metadata entry, `cgan`, because safetensors writes several in random order and equal
-content must be equal bytes. Writing needs numpy alone; torch is imported when a file is loaded.
+Writing needs numpy alone; torch is imported when a file is loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from cgan.errors import DataError
 from cgan.files import replacing
-from cgan.project import DVC_PULL
+from cgan.model import file_facts
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
 MOVED_VALUES = 1_000_000  # values that are held beside the arrays between which rows are moved
-RESTORE = (
-    "Restore it with `dvc checkout --force`, or make it again with `dvc repro --force preprocess`."
-)
 
 
 @dataclass(frozen=True)
@@ -119,7 +112,6 @@ def save_dataset(
     """Write atomically; equal content gives equal bytes. `metadata` must be plain JSON."""
     images, labels = np.ascontiguousarray(images), np.ascontiguousarray(labels)
     facts = {
-        "format": FORMAT,
         "kind": "dataset",
         "count": len(labels),
         "shape": list(images.shape[1:]),
@@ -127,72 +119,34 @@ def save_dataset(
         **metadata,
     }
     with replacing(path) as temporary:
-        save_file(
-            {"images": images, "labels": labels},
-            temporary,
-            {"cgan": json.dumps(facts, sort_keys=True, allow_nan=False)},
-        )
+        save_file({"images": images, "labels": labels}, temporary, file_facts.metadata_of(facts))
+
+
+def read_facts(path: Path | str) -> file_facts.Facts:
+    """The metadata alone, without torch; the images aren't read, so they may be damaged. Raises as
+    `load_dataset` does."""
+    return file_facts.read_facts(path, "dataset")
 
 
 def load_dataset(path: Path | str) -> Dataset:
-    """Read and check a file of `save_dataset`.
-
-    Raises DataError when the file is missing, truncated, damaged, foreign or of another format.
-    """
+    """Read and check a file of `save_dataset`. Raises as `cgan.model.file_facts.opened` does."""
     import torch
 
     path = Path(path)
-    if not path.is_file():
-        raise DataError(
-            f"{path}: not found. Make it with `dvc repro preprocess`, or bring it with {DVC_PULL}."
-        )
-    try:
-        path.open("rb").close()  # safetensors calls every file that it cannot open absent
-        with safe_open(path, framework="pt") as file:
-            stored = file.metadata() or {}
-            arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (OSError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:200]
-        raise DataError(
-            f"{str(path)[:300]}: cannot be read now ({reason}). The file is left as it is: give read "
-            "permission, end other programs, or raise the limit (`ulimit -n`, `ulimit -v`), and try again."
-        ) from None
-    except (SafetensorError, ValueError, TypeError, OverflowError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise DataError(f"{path}: not a readable safetensors file ({reason}). {RESTORE}") from None
-    try:
-        facts = json.loads(stored["cgan"])
-        version, kind, digest = facts["format"], facts["kind"], facts["digest"]
-        classes = int(facts["classes"])
-    except (KeyError, TypeError, ValueError, RecursionError):
-        raise DataError(f"{path}: not a dataset that cgan wrote. {RESTORE}") from None
-    if version != FORMAT or kind != "dataset":
-        raise DataError(
-            f"{path}: expected a dataset of format {FORMAT}, found {kind!r} of format {version!r}. {RESTORE}"
-        )
-    images, labels = arrays.get("images"), arrays.get("labels")
+    with file_facts.opened(path, "dataset", "pt") as (file, facts):
+        # Copies: pages of the file would count as memory of ours, and change with it.
+        images, labels = (file.get_tensor(name).clone() for name in ("images", "labels"))
     if (
-        images is None
-        or labels is None
-        or images.dtype != torch.uint8
+        images.dtype != torch.uint8
         or labels.dtype != torch.int64
         or images.ndim != 4
         or labels.shape != images.shape[:1]
         or len(labels) == 0
+        or labels.min() < 0
+        or labels.max() >= facts["classes"]
+        or _digest(images.numpy(), labels.numpy()) != facts["digest"]
     ):
-        found = {name: f"{array.dtype} {list(array.shape)}" for name, array in arrays.items()}
-        raise DataError(
-            f"{path}: expected `images` uint8 [N, C, H, W] and `labels` int64 [N], found {found}. {RESTORE}"
-        )
-    if (
-        labels.min() < 0
-        or labels.max() >= classes
-        or _digest(images.numpy(), labels.numpy()) != digest
-    ):
-        raise DataError(
-            f"{path}: the images don't match their digest: damaged. {RESTORE} If it comes back damaged, "
-            "DVC's cache is: `chmod -R u+w .dvc/cache/files` has DVC check it at the next `dvc repro`."
-        )
+        raise file_facts.damaged(path)
     return Dataset(images, labels, facts)
 
 

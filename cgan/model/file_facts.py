@@ -1,4 +1,4 @@
-"""What a file of ours says of itself: one format for model files and training checkpoints. No torch here.
+"""What a file of ours says of itself: one format for datasets, models and checkpoints. No torch here.
 
 The metadata of the safetensors file has a single entry, `cgan`: a JSON object with the format number, the
 kind of file, a digest of the tensors and the facts that the writer adds. A single one, because
@@ -84,7 +84,7 @@ def _checked(metadata: Mapping[str, str], kind: str, path: Path) -> Facts:
         version, found_kind, _ = facts["format"], facts["kind"], facts["digest"]
     except (KeyError, TypeError, ValueError, RecursionError):
         raise ModelError(
-            f"{path}: a safetensors file, but not one that cgan wrote. Give a model that `dvc repro` made."
+            f"{path}: a safetensors file, but not one that cgan wrote. Give a file that `dvc repro` made."
         ) from None
     if version != FORMAT:
         raise ModelError(

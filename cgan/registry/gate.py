@@ -11,38 +11,28 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from cgan.data import drift
+from cgan.data import dataset, drift
 from cgan.errors import DataError, ModelError
 from cgan.files import sha256_of
 from cgan.markdown import spaced, table
-from cgan.model.hardware import compute_deterministically
-from cgan.model.model_file import load_generator
-from cgan.model.networks import Generator
-from cgan.model.sampling import draw
+from cgan.model import file_facts
 from cgan.params.sections import Params
 from cgan.project import (
     GATE_REPORT,
     GATE_TEXT,
     GENERATOR,
+    HOLDOUT_DATA,
+    JUDGE,
     RUN_REFERENCE,
     TRAIN_AGAIN,
     TRAIN_DATA,
     VALIDATION,
     project_root,
 )
-from cgan.quality.comparison import REPLICATES
-from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, ground_of, near_copies, passport
-from cgan.quality.judge import Progress, silent
-from cgan.quality.likeness import different
-from cgan.registry.archive import generator_file, keep_at_run
 from cgan.registry.client import Registry, open_registry
-from cgan.registry.decision import Share, comparison_table, decide
-from cgan.registry.drift import about_other_data
 from cgan.registry.history import (
     COMMIT,
     DATA,
@@ -56,15 +46,16 @@ from cgan.registry.history import (
     now,
     numbered,
 )
-from cgan.registry.load_check import load_problem
 from cgan.run.delivery import RUN_KEY_TAG
 from cgan.run.follower import flush_one
 from cgan.run.records import RunInfo, count_waiting, folder_of
 from cgan.store.pages import STRIP, artifact
-from cgan.verdict import Report, as_dicts, table_of
+from cgan.verdict import Report
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+    from cgan.quality.judge import Progress
 
 DELIVERY_S = 60
 AGAINST = "gate.against"
@@ -78,36 +69,61 @@ SUMMARIES = {
 Say = Callable[[str], None]
 
 
-def gate(params: Params, say: Say, progress: Progress = silent) -> Report:
+@dataclass(frozen=True)
+class Made:
+    """What the files that the stages made say of themselves."""
+
+    generator: dict[str, Any]
+    judge: dict[str, Any]
+    training: dict[str, Any]
+    heldout: dict[str, Any]
+
+    @classmethod
+    def read(cls) -> Made:
+        """Raises ModelError or DataError for a file that is absent or none of ours."""
+        return cls(
+            file_facts.read_facts(GENERATOR, "generator"),
+            file_facts.read_facts(JUDGE, "judge"),
+            dataset.read_facts(TRAIN_DATA),
+            dataset.read_facts(HOLDOUT_DATA),
+        )
+
+
+def gate(params: Params, say: Say, progress: Progress) -> Report:
     """Judge what the stages made; returns the report, also in reports/gate.json and .md.
 
     Raises CganError when nothing could be decided: nothing trained, the store away, a champion that cannot be
     read or that draws something else, another promotion in between. Then nothing is promoted, and a second
     call goes on from there.
     """
-    compute_deterministically()
-    inputs = Inputs.load()
-    validation = _validation(inputs)
+    made = Made.read()
+    validation = _validation(made)
     trained = _last_training()
     _deliver(trained.run_key, say)
     with open_registry(params.gate.model) as registry:
         run = _run_of(registry, trained)
         champion = registry.champion_version()
-        version = registry.find(run.info.run_id, str(inputs.facts["digest"]))
-        against = _against(champion, params, inputs)
+        version = registry.find(run.info.run_id, str(made.generator["digest"]))
+        against = _against(champion, params, made)
         if version and (why := _why_it_stands(version, champion, against, params)):
             return _publish(_report(version, "unchanged", [why]), say)
+        # Two seconds of imports, for which a night with nothing new does not wait.
+        from cgan.registry import judging
+        from cgan.registry.drift import about_other_data
+
+        inputs = judging.load()
         former, doubts, notes = None, list[str](), list[str]()
         if champion:
             say(f"Reading the champion, version {champion.number}.")
-            former, is_of_other_data = _read_champion(registry, champion, inputs)
+            former, is_of_other_data = judging.read_champion(registry, champion, inputs)
             if is_of_other_data:
                 doubts, notes = about_other_data(registry, champion, inputs, validation, params)
-        version = registry.register(run.info.run_id, _tags_of(run, inputs))
+        version = registry.register(run.info.run_id, _tags_of(run, made))
         say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
         report = _report(version, "blocked", [*doubts, *notes], champion)
         if not doubts or params.gate.on_drift == "note":
-            _judge(report, registry, version, former, inputs, params, say, progress)
+            judging.judge(report, registry, version, former, inputs, params, say, progress)
+            _conclude(report, version, report.verdict)
         _record(registry, version, report, against)
         if report.verdict == "passed" and params.gate.promote:
             why = f"passed the gate: {report.reasons[0]}"
@@ -123,11 +139,11 @@ def _publish(report: Report, say: Say) -> Report:
     return report
 
 
-def _validation(inputs: Inputs) -> dict[str, Any]:
+def _validation(made: Made) -> dict[str, Any]:
     """The stage validate's report. Raises DataError when it is damaged or of another CSV."""
     try:
         report = drift.load_report(VALIDATION)
-        if report["csv"]["sha256"] != inputs.training.metadata.get("csv_sha256"):
+        if report["csv"]["sha256"] != made.training.get("csv_sha256"):
             raise DataError(f"{VALIDATION}: of another CSV than {TRAIN_DATA}.")
     except DataError as error:
         raise DataError(
@@ -176,11 +192,11 @@ def _run_of(registry: Registry, trained: RunInfo) -> Run:
     return run
 
 
-def _tags_of(run: Run, inputs: Inputs) -> dict[str, str]:
+def _tags_of(run: Run, made: Made) -> dict[str, str]:
     """Tags that say how a version was made."""
     tags = {
-        DIGEST: str(inputs.facts["digest"]),
-        DATA: str(inputs.facts["data_sha256"]),
+        DIGEST: str(made.generator["digest"]),
+        DATA: str(made.generator["data_sha256"]),
         COMMIT: run.data.tags.get("mlflow.source.git.commit", ""),
         RUN_NAME: run.info.run_name,
         "prefect.flow_run_id": run.data.tags.get("prefect.flow_run_id", ""),
@@ -188,18 +204,15 @@ def _tags_of(run: Run, inputs: Inputs) -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
-def _against(champion: Version | None, params: Params, inputs: Inputs) -> str:
+def _against(champion: Version | None, params: Params, made: Made) -> str:
     """What a verdict holds for: this champion, and a hash of all else that it depends on."""
-    facts = (
+    depends_on = (
         params.gate.model_dump(exclude={"model", "promote"}),
         params.evaluate.model_dump(),
         params.reevaluate.model_dump(),
-        [
-            inputs.judge_digest,
-            *(each.metadata["digest"] for each in (inputs.training, inputs.heldout)),
-        ],
+        [facts["digest"] for facts in (made.judge, made.training, made.heldout)],
     )
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
     return f"{numbered(champion.number if champion else None)} · {digest}"
 
 
@@ -218,35 +231,6 @@ def _why_it_stands(version: Version, champion: Version | None, against: str, par
     return ""
 
 
-def _read_champion(registry: Registry, champion: Version, inputs: Inputs) -> tuple[Generator, bool]:
-    """Its generator; and was that trained on other data? Raises ModelError when it cannot be read, or draws
-    something else than what was trained now."""
-    name = f"the champion of `{registry.model}`, version {champion.number},"
-    try:
-        with generator_file(f"models:/{registry.model}/{champion.number}") as path:
-            network, facts = load_generator(path)
-    except ModelError as error:
-        raise ModelError(
-            f"{name} cannot be read, so nothing is promoted in its place: {error} If its file is lost, bring "
-            "back an earlier champion (`cgan registry rollback --why …`), or delete the alias `champion` on "
-            "the model's page in MLflow: the next `cgan gate` then makes a first one."
-        ) from None
-    is_of_other_data = facts.get("data_digest") != inputs.facts["data_digest"]
-    drawn = []
-    for kind, known in ((inputs.network.architecture, inputs.facts), (network.architecture, facts)):
-        names = known.get("class_names") if is_of_other_data else None
-        named = f" ({', '.join(names)})" if names else ""
-        drawn.append(
-            f"{kind.classes} classes of {kind.height} × {kind.width} × {kind.channels}{named}"
-        )
-    if drawn[0] != drawn[1]:
-        raise ModelError(
-            f"{GENERATOR} draws {drawn[0]}; {name} draws {drawn[1]}. Generators of different things cannot "
-            "share a name: set `gate.model` in params.yaml to a name of its own."
-        )
-    return network, is_of_other_data
-
-
 def _report(
     version: Version, verdict: str, reasons: list[str], champion: Version | None = None
 ) -> Report:
@@ -263,69 +247,6 @@ def _conclude(report: Report, version: Version, verdict: str) -> None:
     reason = report.reasons[0].rstrip(".")
     report.verdict = verdict
     report.summary = f"Version {version.number} {SUMMARIES[verdict]}: {reason}."
-
-
-def _judge(
-    report: Report,
-    registry: Registry,
-    version: Version,
-    former: Generator | None,
-    inputs: Inputs,
-    params: Params,
-    say: Say,
-    progress: Progress,
-) -> None:
-    """Judge both generators with one judge on the same images, check the load meanwhile, decide."""
-    seed, classes = params.evaluate.seed, list(range(inputs.training.classes))
-    address = f"models:/{registry.model}/{version.number}"
-    say(f"Loading {address} in a process of its own, which has to draw every class.")
-    with ThreadPoolExecutor(1) as apart:
-        expected = draw(inputs.network, torch.tensor(classes), seed)
-        loaded = apart.submit(load_problem, registry, address, classes, seed, expected)
-        ground = ground_of(inputs, params.evaluate, progress)
-        keep_at_run(registry, version, ground, inputs)
-        samples = len(ground.asked)
-        say(f"Drawing {samples:,} images, {samples // len(classes):,} of each class.")
-        drawings = draw(inputs.network, ground.asked, seed)
-        challenger = ground.judge_drawings(drawings)
-        numbers = different(drawings, ground.asked, inputs.training)
-        near = near_copies(drawings, ground.asked, inputs.training, inputs.heldout, seed)
-        looked_at = min(COPIES_SAMPLE, samples)
-        judged = None
-        if former:
-            say("The same with the champion.")
-            judged = ground.judge_drawings(draw(former, ground.asked, seed))
-        problem = loaded.result()
-    decision = decide(
-        params.gate,
-        challenger,
-        Share(round(near.closer * looked_at), looked_at),
-        Share(ground.agreed, len(inputs.heldout)),
-        problem,
-        judged,
-        list(zip(*numbers, strict=True)),
-    )
-    context = {
-        **passport(inputs, params.evaluate),
-        "training_digest": inputs.training.metadata["digest"],
-        "fid_judge_floor": ground.fid_floor.value,
-        "coverage_floor": ground.coverage_floor.value,
-        "covered_images": ground.covered_images,
-        "replicates": REPLICATES,
-    }
-    report.reasons = [*decision.reasons, *report.reasons]
-    _conclude(report, version, "passed" if decision.passed else "blocked")
-    report.facts |= {
-        "checks": as_dicts(decision.checks),
-        "comparison": as_dicts(decision.comparison),
-        "measured": {name: each.value for name, each in challenger.metrics.items()},
-        "passport": context,
-    }
-    if judged:
-        rows = comparison_table(decision.comparison, version.number)
-        report.sections["Beside the champion"] = rows
-    report.sections["Bars"] = table_of(decision.checks)
-    report.sections["Measured with"] = table(("", ""), context.items())
 
 
 def _record(registry: Registry, version: Version, report: Report, against: str) -> None:
