@@ -1,4 +1,4 @@
-"""Checked images → the files that training reads: uint8 tensors in safetensors, and their facts.
+"""Checked images → the files that training reads: uint8 tensors and their facts.
 
 Writing needs numpy alone; torch is imported when a file is loaded.
 """

@@ -1,4 +1,4 @@
-"""The verdict of the gate: both generators before one judge, and the registered model drawn elsewhere."""
+"""Both generators before one judge."""
 
 from __future__ import annotations
 
