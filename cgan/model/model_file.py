@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save as serialized
@@ -25,7 +25,6 @@ from cgan.model.networks import (
     build_generator,
 )
 
-Shapes = dict[str, tuple[Any, ...]]
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -48,19 +47,13 @@ def save_tensors(path: Path | str, kind: str, tensors: Mapping[str, Tensor], fac
         temporary.write_bytes(serialized(plain, metadata))
 
 
-def load_tensors(
-    path: Path | str, kind: str, shapes: Callable[[Facts], Shapes] | None = None
-) -> tuple[dict[str, Tensor], Facts]:
+def load_tensors(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Facts]:
     """Read and check a file of ours. Tensors are on the CPU whatever device wrote them.
 
-    `shapes` says from the facts which shapes the tensors must have, by name; a file with others is
-    refused before its tensors are read. Raises as `cgan.model.file_facts.opened` does.
+    Raises as `cgan.model.file_facts.opened` does.
     """
     path = Path(path)
     with opened(path, kind, "pt") as (file, facts):
-        if shapes is not None:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _refuse_difference(shapes(facts), found, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if digest_of(tensors) != facts["digest"]:
         raise damaged(path)
@@ -76,56 +69,43 @@ def save_network(path: Path | str, network: Generator | Discriminator, facts: Fa
 
 def load_generator(path: Path | str) -> tuple[Generator, Facts]:
     """A generator in eval mode on the CPU, and the facts of its file."""
-    return _load_network(build_generator, "generator", path)
+    return load_network(path, "generator", lambda facts: build_generator(Architecture(**facts)))
 
 
 def load_discriminator(path: Path | str) -> tuple[Discriminator, Facts]:
     """A discriminator in eval mode on the CPU, and the facts of its file."""
-    return _load_network(build_discriminator, "discriminator", path)
+    return load_network(
+        path, "discriminator", lambda facts: build_discriminator(Architecture(**facts))
+    )
 
 
-def _load_network(
-    build: Callable[[Architecture], _Network], kind: str, path: Path | str
+def load_network(
+    path: Path | str, kind: str, build: Callable[[Facts], _Network]
 ) -> tuple[_Network, Facts]:
-    """Build the network without memory for weights, in case the file lies about sizes; then fill it."""
-
-    def empty(facts: Facts) -> _Network:
-        try:
-            with torch.device("meta"):
-                return build(Architecture.from_json(facts.get("architecture")))
-        except CganError as error:
-            raise ModelError(
-                f"{path}: {error}. Give a model that `dvc repro` made, or make it again."
-            ) from None
-
-    def shapes(facts: Facts) -> Shapes:
-        return {name: tuple(t.shape) for name, t in empty(facts).state_dict().items()}
-
-    tensors, facts = load_tensors(path, kind, shapes)
-    network = empty(facts)
-    fill(network, tensors, path)
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all() or (name.endswith("running_var") and tensor.min() < 0):
-            raise ModelError(
-                f"{path}: tensor `{name}` holds values that no training gives (NaN, infinite, or a "
-                "negative variance). Make the model again with `dvc repro --force`, or use another."
-            )
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network.eval().requires_grad_(False), facts
-
-
-def fill(network: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:
-    """Give a network from the meta device its weights. Raises ModelError where they don't fit."""
-    expected = {name: (*t.shape, t.dtype) for name, t in network.state_dict().items()}
-    _refuse_difference(expected, {n: (*t.shape, t.dtype) for n, t in tensors.items()}, path)
-    network.load_state_dict(tensors, assign=True)
-
-
-def _refuse_difference(expected: Shapes, found: Shapes, path: Path | str) -> None:
+    """The network that `build` makes of the file's architecture, with the weights of the file."""
+    tensors, facts = load_tensors(path, kind)
+    again = "Make it again with `dvc repro --force`, or use another."
+    try:
+        with torch.device("meta"):  # without memory for weights, in case the file lies about sizes
+            network = build(facts["architecture"])
+    except (CganError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError):
+        raise ModelError(f"{path}: its architecture is not that of a {kind}. {again}") from None
+    expected, found = (
+        {name: (*tensor.shape, tensor.dtype) for name, tensor in each.items()}
+        for each in (network.state_dict(), tensors)
+    )
     if expected != found:
         name = min(name for name, _ in set(expected.items()) ^ set(found.items()))
         raise ModelError(
             f"{path}: tensor `{name}` should be {expected.get(name, 'absent')}, is "
-            f"{found.get(name, 'absent')}: weights and architecture in the file don't match. Make the "
-            "model again with `dvc repro --force`, or use another."
+            f"{found.get(name, 'absent')}: weights and architecture in the file don't match. {again}"
         )
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all() or (name.endswith("running_var") and tensor.min() < 0):
+            raise ModelError(
+                f"{path}: tensor `{name}` holds values that no training gives (NaN, infinite, or a "
+                f"negative variance). {again}"
+            )
+    network.load_state_dict(tensors, assign=True)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval().requires_grad_(False), facts

@@ -23,7 +23,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.errors import ModelError, ParamsError
 
-MIN_SIDE = 8  # pixels
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -43,25 +42,6 @@ class Architecture:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, facts: Any) -> Architecture:
-        """Raises ModelError on missing or foreign facts, or sizes that no network of ours has."""
-        try:
-            architecture = cls(**facts)
-        except TypeError as error:
-            raise ModelError(f"the file's architecture is not one of ours ({error})") from None
-        for name, value in asdict(architecture).items():
-            if name == "kind":
-                valid = isinstance(value, str)
-            elif name == "class_logit_weight":
-                valid = type(value) in (int, float) and 0 <= value < math.inf
-            else:
-                least = {"latent_dim": 0, "height": MIN_SIDE, "width": MIN_SIDE}.get(name, 1)
-                valid = type(value) is int and least <= value <= 4096
-            if not valid:
-                raise ModelError(f"the file's architecture has `{name}`: {value!r}")
-        return architecture
 
 
 def _halvings(height: int, width: int) -> int:

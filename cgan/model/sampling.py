@@ -9,9 +9,9 @@ number of rows.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -39,54 +39,39 @@ def draw(
     so that devices differ by rounding only. On one device equal (seed, position, label) are equal
     images.
     """
-    parts = torch.split(labels.to(device), CHUNK)
-    chunks = latent_chunks(seed, network.architecture.latent_dim)
-    return _render(
-        network,
-        [(chunk[: len(part)], part) for part, chunk in zip(parts, chunks, strict=False)],
-    )
+    latents = draw_latents(seed, len(labels), network.architecture.latent_dim)
+    return render(network, latents, labels.to(device))
 
 
 def draw_latents(seed: int, count: int, latent_dim: int) -> Tensor:
     """The latents float32 [count, latent_dim] that `draw` uses for the first `count` positions."""
-    chunks = islice(latent_chunks(seed, latent_dim), -(-count // CHUNK))
-    return torch.cat(list(chunks))[:count]
-
-
-def latent_chunks(seed: int, latent_dim: int) -> Iterator[Tensor]:
-    """The latents float32 [CHUNK, latent_dim] of each chunk of a drawing, one after the other."""
     source = torch.Generator().manual_seed(seed)
-    while True:
-        yield torch.randn(CHUNK, latent_dim, generator=source)
+    chunks = [
+        torch.randn(CHUNK, latent_dim, generator=source) for _ in range(math.ceil(count / CHUNK))
+    ]
+    return torch.cat(chunks)[:count]
 
 
 def render(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
-    """Images uint8 [N, C, H, W] of given latents and conditions, as `draw` would draw them."""
-    pairs = zip(torch.split(latents, CHUNK), torch.split(condition, CHUNK), strict=True)
-    return _render(network, list(pairs))
-
-
-def _render(network: Generator, chunks: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Pairs of latents and conditions (or labels), at most CHUNK rows each → uint8 [N, C, H, W].
+    """Images uint8 [N, C, H, W] of given latents and conditions (or labels), as `draw` would draw them.
 
     On the CPU each thread works on a chunk of its own, instead of all on one: that is bit for bit
     the same, and several times faster when another process takes a core away.
     """
     assert not network.training, "drawing needs eval mode: padding would enter the batch statistics"
-    parts = threads_at_hand() if chunks[0][1].device.type == "cpu" else 1
+    parts = threads_at_hand() if condition.device.type == "cpu" else 1
     exact = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
+    chunks = latents.split(CHUNK), condition.split(CHUNK)
     with exact, parts_on_threads(parts) as parallel:
-        return torch.cat(list(parallel(partial(render_chunk, network), *zip(*chunks, strict=True))))
+        return torch.cat(list(parallel(partial(_render_chunk, network), *chunks)))
 
 
 @torch.inference_mode()
-def render_chunk(
-    network: Generator, latents: Tensor, condition: Tensor, rows: int = CHUNK
-) -> Tensor:
-    """Images uint8 [N, C, H, W] of N latents and conditions (or labels), in one pass over `rows` rows."""
-    count, missing = len(latents), rows - len(latents)
+def _render_chunk(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
+    """Images uint8 [N, C, H, W] of N latents and conditions (or labels), in one pass over CHUNK rows."""
+    count, missing = len(latents), CHUNK - len(latents)
     if not condition.is_floating_point():
         condition = network.condition(condition)
     images: Tensor = network.from_condition(

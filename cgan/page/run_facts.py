@@ -9,7 +9,7 @@ from typing import Any
 
 from cgan.params.editing import nearest_preset, preset_params
 from cgan.params.sections import Params, flatten
-from cgan.quality.intervals import interval, share
+from cgan.quality.intervals import share
 from cgan.quality.table import METRICS, Report
 
 POINTS = 600  # of a curve
@@ -35,7 +35,7 @@ def metrics_facts(report: Report) -> list[dict[str, Any]]:
         if value is None:
             continue
         known = math.isfinite(value)
-        low, high = (interval(report, key) if known else None) or (None, None)
+        low, high = (metric.interval(report) if known else None) or (None, None)
         found.append(
             {
                 "key": key,

@@ -22,14 +22,13 @@ import torch
 from torch import Tensor
 
 from cgan.model.hardware import parts_on_threads, threads_at_hand
-from cgan.quality.judge import LOOK_AT, Judge, Progress, Steps, Verdict, look, silent
+from cgan.quality.judge import LOOK_AT, Judge, Progress, Verdict, look, silent
 from cgan.quality.metrics import NEIGHBOURS, conditional_accuracy
 
 REPLICATES = 200
 GROUPS = 200
 MAX_COVERED = 1000  # real images whose surroundings coverage looks at
 MAX_BLOCKS = 20
-PIECES = 20  # of a core's work, to see how far it is
 # What is measured of both generators, by the keys of `quality.table`.
 COMPARED = ("fid_judge", "conditional_accuracy", "worst_class_accuracy", "coverage")
 
@@ -92,7 +91,8 @@ class Ground:
         seed: int,
         progress: Progress = silent,
     ) -> None:
-        self.judge, self.asked, self.seed, self._progress = judge, asked, seed, progress
+        self.judge, self.real, self.asked, self.seed = judge, real, asked, seed
+        self._progress = progress
         self.classes = real.logits.shape[1]
         self.distance_images = min(len(asked), len(floor))
         random = torch.Generator().manual_seed(seed)
@@ -123,8 +123,7 @@ class Ground:
 
     @cached_property
     def _real_roots(self) -> Tensor:
-        bar = partial(self._progress, "roots of covariances")
-        return _root(self._real_moments.covariances, bar)
+        return _a_core_each(_root, self._real_moments.covariances)
 
     @cached_property
     def fid_floor(self) -> Estimate:
@@ -180,8 +179,7 @@ class Ground:
         means = (real.means - other.means).square().sum(dim=1)
         traces = sum(m.covariances.diagonal(dim1=1, dim2=2).sum(dim=1) for m in (real, other))
         product = self._real_roots @ other.covariances @ self._real_roots
-        bar = partial(self._progress, "resampling the distance")
-        values = _a_core_each(torch.linalg.eigvalsh, product, bar)
+        values = _a_core_each(torch.linalg.eigvalsh, product)
         overlap = values.clamp(min=0).sqrt().sum(dim=1)
         distances = (means + traces - 2 * overlap).clamp(min=0)
         return Estimate.of(distances[0].item(), distances[1:])
@@ -236,20 +234,15 @@ def _moments(features: Tensor, weights: Tensor) -> _Moments:
     return _Moments(means, (second / total - outer) * (total / (total - 1)))
 
 
-def _root(covariances: Tensor, progress: Steps = iter) -> Tensor:
-    def root_of(part: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(part)
-        scaled: Tensor = vectors * values.clamp(min=0).sqrt()[:, None, :]
-        root: Tensor = scaled @ vectors.mT
-        return root
-
-    return _a_core_each(root_of, covariances, progress)
+def _root(covariances: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariances)
+    scaled: Tensor = vectors * values.clamp(min=0).sqrt()[:, None, :]
+    root: Tensor = scaled @ vectors.mT
+    return root
 
 
-def _a_core_each(function: Callable[[Tensor], Tensor], matrices: Tensor, progress: Steps) -> Tensor:
+def _a_core_each(function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:
     """LAPACK's own threads, on matrices as small as these, took 20 times as long as one thread."""
     parts = threads_at_hand()
-    pieces = matrices.tensor_split(min(len(matrices), parts * PIECES))
     with parts_on_threads(parts) as parallel:
-        found = parallel(function, pieces)
-        return torch.cat([next(found) for _ in progress(range(len(pieces)))])
+        return torch.cat(list(parallel(function, matrices.tensor_split(parts))))

@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cgan.data.dataset import Dataset, image_digests, load_dataset
-from cgan.errors import DataError, ModelError
+from cgan.errors import DataError
 from cgan.metric import METRICS, Report
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import choose_hardware
@@ -43,7 +42,6 @@ from cgan.quality.judge import (
 from cgan.quality.likeness import MAX_SHIFT, Copies, copies, different
 from cgan.quality.metrics import (
     NEIGHBOURS,
-    Accuracy,
     conditional_accuracy,
     diversity,
     frechet_distance,
@@ -125,7 +123,7 @@ def judge_generator(inputs: Inputs, params: EvaluateParams, progress: Progress =
         draw(inputs.network, asked, params.seed + n, device)
         for n in progress("drawing", range(params.draws), len(asked))
     ]
-    report = Measured(inputs, params, draws, progress).report()
+    report = measured(inputs, params, draws, progress)
     if "class_names" in inputs.training.metadata:
         report["class_names"] = inputs.training.class_names
     own = {"draws": params.draws, "neighbours": NEIGHBOURS}
@@ -137,31 +135,31 @@ def require_one_origin(inputs: Inputs) -> None:
 
     If not, every number is of something else, and none of them shows it.
     """
-    training, heldout, judge = inputs.training, inputs.heldout, inputs.judge
-    digest = training.metadata["digest"]
+    training, heldout = inputs.training, inputs.heldout
+    data, csv = ("learnt from other data", "data_digest"), ("made from another CSV", "csv_sha256")
+    digest, made = training.metadata["digest"], inputs.network.architecture
+    ours, judge = _kind_of(training), inputs.judge.facts
+    kind = "made for another kind of image (classes, channels, height, width)"
     again = "Run `dvc repro`, or restore all with `dvc checkout`."
-    for path, facts in ((GENERATOR, inputs.facts), (JUDGE, inputs.judge_facts)):
-        if facts.get("data_digest") != digest:
-            raise ModelError(
-                f"{path}: learnt from other data than {TRAIN_DATA} holds: expected the digest "
-                f"{digest[:12]}, found {str(facts.get('data_digest', 'none'))[:12]}. {again}"
+    for path, (what, fact), facts, expected in (
+        (GENERATOR, data, inputs.facts, digest),
+        (JUDGE, data, inputs.judge_facts, digest),
+        (HOLDOUT_DATA, csv, heldout.metadata, training.metadata.get("csv_sha256")),
+    ):
+        found = facts.get(fact)
+        if found != expected:
+            raise DataError(
+                f"{path}: {what} than {TRAIN_DATA}: expected {fact} {str(expected)[:12]}, found "
+                f"{str(found)[:12]}. {again}"
             )
-    origins = [str(part.metadata.get("csv_sha256"))[:12] for part in (training, heldout)]
-    if origins[0] != origins[1]:
-        raise DataError(
-            f"{HOLDOUT_DATA}: made from another CSV than {TRAIN_DATA}: expected sha256 {origins[0]}, "
-            f"found {origins[1]}. {again}"
-        )
-    ours, made = _kind_of(training), inputs.network.architecture
-    for path, kind in (
+    for path, found in (
         (HOLDOUT_DATA, _kind_of(heldout)),
         (GENERATOR, (made.classes, made.channels, made.height, made.width)),
-        (JUDGE, (judge.facts["classes"], judge.facts["channels"], *ours[2:])),
+        (JUDGE, (judge["classes"], judge["channels"], *ours[2:])),
     ):
-        if kind != ours:
+        if found != ours:
             raise DataError(
-                f"{path}: made for another kind of image than {TRAIN_DATA} holds: expected (classes, "
-                f"channels, height, width) {ours}, found {kind}. {again}"
+                f"{path}: {kind} than {TRAIN_DATA}: expected {ours}, found {found}. {again}"
             )
     held, trained = (image_digests(part.images.numpy()) for part in (heldout, training))
     if known := int(np.isin(held, trained).sum()):
@@ -193,170 +191,118 @@ def near_copies(
     return copies(drawn[:COPIES_SAMPLE], asked[:COPIES_SAMPLE], some, training)
 
 
-Entry = dict[str, Any]
-
-
-class Measured:
+def measured(
+    inputs: Inputs, params: EvaluateParams, draws: list[Tensor], progress: Progress = silent
+) -> Report:
     """Drawings (uint8 [N, C, H, W] each, of `classes_asked`) through the judge, beside real images.
 
-    A method named by a metric's key returns the metric's entry in the report: `value`, and where there are
-    such, `floor` (what real images get), `interval_95` and details.
+    Each key of METRICS has an entry: `value`, and where there are such, `floor` (what real images get),
+    `interval_95` and details; None where it was not asked for or nothing is known.
 
     Distances compare as many drawings as the floor has training images; precision, recall, density
     and coverage take equal counts on both sides.
     """
+    training, heldout, judge, seed = inputs.training, inputs.heldout, inputs.judge, params.seed
+    classes, count = (
+        training.classes,
+        min(len(classes_asked(training.classes, params)), len(training)),
+    )
+    equal = min(len(heldout), count)
+    if equal <= NEIGHBOURS:
+        raise DataError(
+            f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision "
+            f"and recall need more than {NEIGHBOURS}. Raise `preprocess.holdout_fraction`, or add images."
+        )
+    ground = ground_of(inputs, params)
+    asked, real, floor = ground.asked, ground.real, ground.floor
+    seen = [look(judge, draws[n]) for n in progress("judging", range(len(draws)), len(asked))]
+    drawn = seen[0].features[:count]
 
-    def __init__(
-        self,
-        inputs: Inputs,
-        params: EvaluateParams,
-        draws: list[Tensor],
-        progress: Progress = silent,
-    ) -> None:
-        training, heldout, judge = inputs.training, inputs.heldout, inputs.judge
-        self.inputs, self.params, self.draws, self.progress = inputs, params, draws, progress
-        self.asked = classes_asked(training.classes, params)
-        count = min(len(self.asked), len(training))
-        self.equal = min(len(heldout), count)
-        if self.equal <= NEIGHBOURS:
-            raise DataError(
-                f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision "
-                f"and recall need more than {NEIGHBOURS}. Raise `preprocess.holdout_fraction`, or add images."
-            )
-        order, self.mixed = shuffled(training, heldout, params.seed)
-        self.real = look(judge, heldout.images)
-        self.floor = look(judge, training.images[order[:count]]).features
-        self.seen = [
-            look(judge, draws[n]) for n in progress("judging", range(len(draws)), len(self.asked))
+    named = torch.cat([each.classes for each in seen])
+    accuracy = conditional_accuracy(named, asked.repeat(len(seen)), classes)
+    real_accuracy = ground.agreed / len(heldout)
+
+    def by_class(distance: Callable[[Tensor, Tensor], float]) -> list[float | None]:
+        """None for a class with a single image, which has no spread."""
+        pairs = [
+            (real.features[heldout.labels == label], drawn[asked[:count] == label])
+            for label in range(classes)
         ]
-        self.drawn = self.seen[0].features[:count]
+        return [distance(*pair) if min(map(len, pair)) > 1 else None for pair in pairs]
 
-    def report(self) -> Report:
-        found = {key: getattr(self, key)() for key in METRICS}
-        classes, heldout = self.inputs.training.classes, self.inputs.heldout
-        return {key: entry for key, entry in found.items() if entry} | {
-            "diversity": {
-                "by_class": diversity(self.seen[0].features, self.asked, classes),
-                "floor_by_class": diversity(self.real.features, heldout.labels, classes),
-            },
-            "different": dict(zip(("by_class", "floor_by_class"), self._different, strict=True)),
-            "confusion": self._judged.confusion.tolist(),
-        }
+    fid = [frechet_distance(real.features, each.features[:count]) for each in seen]
+    spread = ground.distance(drawn, "drawn").replicates
+    replicates = [round(each, 5) for each in (spread - spread.mean()).tolist()]
+    kernel = functools.partial(kernel_distance, seed=seed)
+    kid, kid_deviation = kernel(real.features, drawn)
 
-    def conditional_accuracy(self) -> Entry:
-        judged = self._judged
-        return {
-            "value": judged.overall,
-            "interval_95": list(judged.interval),
-            "floor": self._real_accuracy,
-            "by_class": judged.by_class,
-        }
-
-    def worst_class_accuracy(self) -> Entry:
-        """Without an interval: it is the smallest of many, and that of a single class would lie too low."""
-        return {"value": min(each for each in self._judged.by_class if each is not None)}
-
-    def fid_judge(self) -> Entry:
-        real, heldout = self.real, self.inputs.heldout
-        ground = Ground(
-            self.inputs.judge, real, heldout.labels, self.floor, self.asked, self.params.seed
-        )
-        replicates = ground.distance(self.drawn, "drawn").replicates
-        differences = [round(each, 5) for each in (replicates - replicates.mean()).tolist()]
-        found = [frechet_distance(real.features, s.features[: len(self.drawn)]) for s in self.seen]
-        value = statistics.fmean(found)
-        return {
-            "value": value,
-            "interval_95": list(replicated(value, differences).interval),
-            "deviation": statistics.stdev(found) if len(found) > 1 else 0.0,
-            "replicates": differences,
-            "floor": frechet_distance(real.features, self.floor),
-            "by_class": self._by_class(frechet_distance),
-        }
-
-    def kid_judge(self) -> Entry:
-        distance = functools.partial(kernel_distance, seed=self.params.seed)
-        value, deviation = distance(self.real.features, self.drawn)
-        return {
-            "value": value,
-            "deviation": deviation,
-            "floor": distance(self.real.features, self.floor)[0],
-            "by_class": self._by_class(lambda real, drawn: distance(real, drawn)[0]),
-        }
-
-    def precision(self) -> Entry:
-        return self._manifold("precision")
-
-    def recall(self) -> Entry:
-        return self._manifold("recall")
-
-    def coverage(self) -> Entry:
-        return self._manifold("coverage")
-
-    def density(self) -> Entry:
-        value, floor = (each["density"] for each in self._manifolds)
-        return {"value": value, "floor": floor}
-
-    def gan_train_accuracy(self) -> Entry | None:
-        kimg = self.params.gan_train_kimg
-        if kimg == 0:
-            return None
-        value = gan_train(self.draws[0], self.asked, self.inputs, kimg, self.progress)
-        interval = list(share(value, len(self.inputs.heldout)))
-        return {"value": value, "interval_95": interval, "floor": self._real_accuracy}
-
-    def different_drawings(self) -> Entry | None:
-        """Of the class that has fewest."""
-        pairs = zip(*self._different, strict=True)
-        known = [(drawn, real) for drawn, real in pairs if drawn is not None and real is not None]
-        return dict(zip(("value", "floor"), min(known), strict=True)) if known else None
-
-    def copies(self) -> Entry:
-        inputs = self.inputs
-        near = near_copies(
-            self.draws[0], self.asked, inputs.training, inputs.heldout, self.params.seed
-        )
-        return {
+    some = real.features[shuffled(training, heldout, seed)[1][:equal]]
+    of_drawn, of_real = manifold(some, seen[0].features[:equal]), manifold(some, floor[:equal])
+    near = near_copies(draws[0], asked, training, heldout, seed)
+    numbers = different(draws[0], asked, training)
+    counted = [
+        (mine, theirs)
+        for mine, theirs in zip(*numbers, strict=True)
+        if mine is not None and theirs is not None
+    ]
+    entries: dict[str, dict[str, Any] | None] = {
+        "conditional_accuracy": {
+            "value": accuracy.overall,
+            "interval_95": list(accuracy.interval),
+            "floor": real_accuracy,
+            "by_class": accuracy.by_class,
+        },
+        # Without an interval: it is the smallest of many, and that of a single class would lie too low.
+        "worst_class_accuracy": {
+            "value": min(each for each in accuracy.by_class if each is not None)
+        },
+        "fid_judge": {
+            "value": statistics.fmean(fid),
+            "interval_95": list(replicated(statistics.fmean(fid), replicates).interval),
+            "deviation": statistics.stdev(fid) if len(fid) > 1 else 0.0,
+            "replicates": replicates,
+            "floor": frechet_distance(real.features, floor),
+            "by_class": by_class(frechet_distance),
+        },
+        "kid_judge": {
+            "value": kid,
+            "deviation": kid_deviation,
+            "floor": kernel(real.features, floor)[0],
+            "by_class": by_class(lambda *pair: kernel(*pair)[0]),
+        },
+        **{
+            key: {"value": value, "floor": of_real[key]}
+            | ({} if key == "density" else {"interval_95": list(share(value, equal))})
+            for key, value in of_drawn.items()
+        },
+        "gan_train_accuracy": None,
+        # Of the class that has fewest.
+        "different_drawings": dict(zip(("value", "floor"), min(counted), strict=True))
+        if counted
+        else None,
+        "copies": {
             "value": near.closer,
-            "interval_95": list(share(near.closer, min(COPIES_SAMPLE, len(self.asked)))),
+            "interval_95": list(share(near.closer, min(COPIES_SAMPLE, len(asked)))),
             "floor": 0.01,  # by its definition
             "drawn_nearest_median": near.drawn_median,
             "heldout_nearest_median": near.heldout_median,
+        },
+    }
+    if params.gan_train_kimg != 0:
+        value = gan_train(draws[0], asked, inputs, params.gan_train_kimg, progress)
+        entries["gan_train_accuracy"] = {
+            "value": value,
+            "interval_95": list(share(value, len(heldout))),
+            "floor": real_accuracy,
         }
-
-    @cached_property
-    def _judged(self) -> Accuracy:
-        seen = torch.cat([each.classes for each in self.seen])
-        asked = self.asked.repeat(len(self.seen))
-        return conditional_accuracy(seen, asked, self.inputs.training.classes)
-
-    @cached_property
-    def _real_accuracy(self) -> float:
-        return (self.real.classes == self.inputs.heldout.labels).double().mean().item()
-
-    @cached_property
-    def _different(self) -> tuple[list[float | None], list[float | None]]:
-        return different(self.draws[0], self.asked, self.inputs.training)
-
-    @cached_property
-    def _manifolds(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Of the drawings, and of training images."""
-        real = self.real.features[self.mixed[: self.equal]]
-        drawn, floor = self.seen[0].features[: self.equal], self.floor[: self.equal]
-        return asdict(manifold(real, drawn)), asdict(manifold(real, floor))
-
-    def _manifold(self, name: str) -> Entry:
-        value, floor = (each[name] for each in self._manifolds)
-        return {"value": value, "interval_95": list(share(value, self.equal)), "floor": floor}
-
-    def _by_class(self, distance: Callable[[Tensor, Tensor], float]) -> list[float | None]:
-        """None for a class with a single image, which has no spread."""
-        asked, labels = self.asked[: len(self.drawn)], self.inputs.heldout.labels
-        pairs = [
-            (self.real.features[labels == label], self.drawn[asked == label])
-            for label in range(self.inputs.training.classes)
-        ]
-        return [distance(*pair) if min(map(len, pair)) > 1 else None for pair in pairs]
+    return {key: entries[key] for key in METRICS if entries[key]} | {
+        "diversity": {
+            "by_class": diversity(seen[0].features, asked, classes),
+            "floor_by_class": diversity(real.features, heldout.labels, classes),
+        },
+        "different": dict(zip(("by_class", "floor_by_class"), numbers, strict=True)),
+        "confusion": accuracy.confusion.tolist(),
+    }
 
 
 def gan_train(
@@ -367,14 +313,7 @@ def gan_train(
     It is trained as the judge was, seed included, for `kimg` or as long: so what the judge itself, which
     saw reals, gets on the hold-out is what this can be at best.
     """
-    try:
-        recipe = JudgeParams(**inputs.judge_facts["params"])
-    except (KeyError, TypeError, ValueError):
-        raise ModelError(
-            f"{JUDGE}: its recipe is not one of this cgan's, so no second judge can be trained by it. "
-            "Make it again: `dvc repro --force train_judge`; or leave GAN-train out: "
-            "`evaluate.gan_train_kimg: 0.0`."
-        ) from None
+    recipe = JudgeParams(**inputs.judge_facts["params"])
     if kimg is not None:
         recipe = recipe.model_copy(update={"total_kimg": kimg})
     hardware = choose_hardware("auto", "auto")

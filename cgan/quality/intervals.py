@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cgan.metric import METRICS, Report
+from cgan.metric import Report
 from cgan.quality.comparison import Estimate
 from cgan.quality.metrics import wilson_interval
 
@@ -24,11 +24,6 @@ Interval = tuple[float, float]
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 # The only passport key that may differ.
 OWN = {"generator_digest"}
-
-
-def interval(report: Report, key: str) -> Interval | None:
-    """Of the metric `key`; None where none is known."""
-    return METRICS[key].interval(report)
 
 
 def replicated(value: float, replicates: Sequence[float]) -> Estimate:

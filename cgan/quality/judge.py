@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.dataset import Dataset
-from cgan.errors import ModelError, TrainingError
+from cgan.errors import TrainingError
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import (
     keep_freed_memory,
@@ -26,7 +26,7 @@ from cgan.model.hardware import (
     threads_at_hand,
     without_compiler,
 )
-from cgan.model.model_file import fill, load_tensors, save_tensors
+from cgan.model.model_file import load_network, save_tensors
 from cgan.params.sections import JudgeParams
 
 FEATURES = 128
@@ -79,16 +79,10 @@ def _convolution(before: int, after: int, size: int, stride: int = 1) -> list[nn
 class Judge(nn.Module):
     """Images float [N, C, H, W] in [-1, 1] → class logits [N, classes]."""
 
-    def __init__(self, classes: int, channels: int, width: int, version: int = VERSION) -> None:
+    def __init__(self, classes: int, channels: int, width: int) -> None:
         super().__init__()
-        if version != VERSION:
-            raise ValueError(f"a judge of version {version}")
-        self.facts: Facts = {
-            "classes": classes,
-            "channels": channels,
-            "width": width,
-            "version": version,
-        }
+        sizes = {"classes": classes, "channels": channels, "width": width}
+        self.facts: Facts = {**sizes, "version": VERSION}
         w = width
         self.layers = nn.Sequential(
             *_convolution(channels, w, 5, stride=2),
@@ -240,17 +234,10 @@ def save_judge(path: Path | str, judge: Judge, facts: Facts) -> None:
 
 def load_judge(path: Path | str) -> tuple[Judge, Facts]:
     """A judge in eval mode on the CPU, and its file's facts; `digest` in them names it in passports."""
-    tensors, facts = load_tensors(path, "judge")
-    try:
-        with torch.device("meta"):  # a hostile file's sizes cost no memory
-            judge = Judge(**facts["architecture"])
-        if judge.facts != facts["architecture"]:  # one that names no version
-            raise ValueError
-    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError):
-        raise ModelError(
-            f"{path}: the file's architecture is not a judge's. "
-            "Make it again with `dvc repro --force train_judge`."
-        ) from None
-    fill(judge, tensors, path)
-    judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return judge.eval().requires_grad_(False), facts
+    return load_network(path, "judge", _judge_of)
+
+
+def _judge_of(facts: Facts) -> Judge:
+    if facts["version"] != VERSION:
+        raise ValueError(f"a judge of version {facts['version']}")
+    return Judge(facts["classes"], facts["channels"], facts["width"])

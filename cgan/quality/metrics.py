@@ -84,18 +84,10 @@ def kernel_distance(real: Tensor, drawn: Tensor, seed: int = 0) -> tuple[float, 
     return values.mean().item(), values.std(unbiased=False).item()
 
 
-@dataclass(frozen=True)
-class Manifold:
-    """Fidelity (precision, density) and diversity (recall, coverage) by nearest neighbours."""
+def manifold(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
+    """Fidelity (precision, density) and diversity (recall, coverage) by nearest neighbours.
 
-    precision: float
-    recall: float
-    density: float
-    coverage: float
-
-
-def manifold(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> Manifold:
-    """Precision: drawings within a real image's ball (to its k-th neighbour); recall the reverse.
+    Precision: drawings within a real image's ball (to its k-th neighbour); recall the reverse.
     Density: how many real balls hold a drawing, over k; coverage: real balls that hold one.
 
     Give equal counts: all four move with them. O(N²) time, O(N · chunk) memory.
@@ -112,12 +104,12 @@ def manifold(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> Manifold:
         covered |= inside.any(dim=0)
     for part, mark in zip(real.split(_CHUNK), recalled.split(_CHUNK), strict=True):
         mark |= (torch.cdist(part, drawn) < drawn_radius).any(dim=1)
-    return Manifold(
-        precision=precise / len(drawn),
-        recall=recalled.double().mean().item(),
-        density=balls / (k * len(drawn)),
-        coverage=covered.double().mean().item(),
-    )
+    return {
+        "precision": precise / len(drawn),
+        "recall": recalled.double().mean().item(),
+        "density": balls / (k * len(drawn)),
+        "coverage": covered.double().mean().item(),
+    }
 
 
 def _radius(points: Tensor, k: int) -> Tensor:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cgan.data.dataset import Dataset, first_copies, image_digests
 from cgan.errors import DataError
@@ -16,8 +13,6 @@ from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Progress, look, silent, train_judge
 from cgan.quality.label_errors import Probabilities, folds
-
-TRIED_STEPS = 12  # of a training, to say how long all will take
 
 
 def out_of_fold(
@@ -29,12 +24,19 @@ def out_of_fold(
     """
     labels = data.labels.numpy()
     fold = folds(labels, count, first_copies(image_digests(data.images.numpy())), params.seed)
-    _require_all_classes(labels, fold, count, data.classes)
+    for label in np.unique(labels):
+        if len(np.unique(fold[labels == label])) == 1:
+            raise DataError(
+                f"class {label}: all its distinct images are in one of the {count} folds, so that "
+                "no judge can learn it from the others. Add images of this class, or remove it."
+            )
     found = np.zeros((len(labels), data.classes))
     for number in range(count):
-        inside = torch.from_numpy(np.flatnonzero(fold == number))
+        inside, outside = (
+            torch.from_numpy(where.nonzero()[0]) for where in (fold == number, fold != number)
+        )
         judge = train_judge(
-            part_of(data, np.flatnonzero(fold != number)),
+            Dataset(data.images[outside], data.labels[outside], data.metadata),
             params,
             hardware.device,
             hardware.precision,
@@ -47,36 +49,3 @@ def out_of_fold(
         seen = look(judge, data.images[inside]).logits
         found[inside.numpy()] = seen.double().softmax(dim=1).numpy()
     return found
-
-
-def seconds_needed(data: Dataset, params: JudgeParams, count: int, hardware: Hardware) -> float:
-    """How long `out_of_fold` will take, from the first steps of a training: without looking at the images."""
-    batch = min(params.batch_size, len(data))
-    short = params.model_copy(update={"total_kimg": TRIED_STEPS * batch / 1000})
-    times: list[float] = []
-
-    def timed(steps: range) -> Iterator[int]:
-        for step in steps:
-            times.append(time.perf_counter())
-            yield step
-
-    train_judge(data, short, hardware.device, hardware.precision, timed)
-    usual = float(np.median(np.diff(times)))
-    return usual * params.total_kimg * 1000 / batch * count
-
-
-def part_of(data: Dataset, rows: NDArray[np.int64]) -> Dataset:
-    chosen = torch.from_numpy(rows)
-    return Dataset(data.images[chosen], data.labels[chosen], data.metadata)
-
-
-def _require_all_classes(
-    labels: NDArray[np.int64], fold: NDArray[np.int64], count: int, classes: int
-) -> None:
-    for number in range(count):
-        missing = np.flatnonzero(np.bincount(labels[fold != number], minlength=classes) == 0)
-        if len(missing):
-            raise DataError(
-                f"class {missing[0]}: all its distinct images are in one of the {count} folds, so that "
-                "no judge can learn it from the others. Add images of this class, or remove it."
-            )

@@ -20,8 +20,7 @@ from cgan.params.sections import Params
 from cgan.project import CSV, VALIDATION
 from cgan.quality.judge import Progress
 from cgan.quality.label_errors import Suspects, calibrated, label_errors
-from cgan.quality.out_of_fold import out_of_fold, seconds_needed
-from cgan.stages.runner import duration
+from cgan.quality.out_of_fold import out_of_fold
 
 SHOWN = 400  # on the page
 COLUMNS = ("row", "line", "label", "suggested", "confidence", "file")  # a file: of pictures only
@@ -41,11 +40,7 @@ def find_label_errors(
     )
     compute_deterministically()
     hardware = choose_hardware("auto", "auto")
-    seconds = seconds_needed(data, params.train_judge, folds, hardware)
-    say(
-        f"Training {folds} judges, each on {folds - 1} parts of {folds} of {len(data):,} images: about "
-        f"{duration(seconds)}."
-    )
+    say(f"Training {folds} judges, each on {folds - 1} parts of {folds} of {len(data):,} images.")
     probabilities = out_of_fold(data, params.train_judge, folds, hardware, progress)
     found = label_errors(calibrated(probabilities, table.labels), table.labels)
     write_text(out, as_csv(found, rows))

@@ -12,11 +12,6 @@ import torch
 from torch import Tensor
 
 
-def draw_shifts(max_shift: int, count: int, generator: torch.Generator) -> Tensor:
-    """int64 [count, 2]: pixels down and to the right, each from -max_shift to max_shift."""
-    return torch.randint(-max_shift, max_shift + 1, (count, 2), generator=generator)
-
-
 def shift(images: Tensor, shifts: Tensor) -> Tensor:
     """Images [N, C, H, W], each moved by its row of `shifts` (int64 [N, 2]), round the edge."""
     count, channels, height, width = images.shape

@@ -15,7 +15,7 @@ from torch import Tensor
 from cgan.data.dataset import Dataset
 from cgan.errors import ParamsError
 from cgan.params.sections import TrainParams
-from cgan.training.augmentation import draw_shifts, shift
+from cgan.training.augmentation import shift
 
 
 class Batch(NamedTuple):
@@ -95,8 +95,8 @@ class Feed:
         )
         if self.shifts is not None:
             # After the latents and by the same generator: theirs are the same with and without.
-            shifts = draw_shifts(p.max_shift, 2 * self.chunk * p.batch_size, generator)
-            self.shifts.copy_(shifts.view(self.shifts.shape))
+            bounds = (-p.max_shift, p.max_shift + 1)
+            self.shifts.copy_(torch.randint(*bounds, self.shifts.shape, generator=generator))
         self._loaded = chunk
 
     def _rows_of(self, step: int) -> Tensor:

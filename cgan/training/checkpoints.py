@@ -49,9 +49,9 @@ class Checkpoints:
         for path in self._files():
             try:
                 tensors, facts = load_tensors(path, "checkpoint")
-            except UnreadableError:
-                raise
             except ModelError as error:
+                if isinstance(error, UnreadableError):
+                    raise
                 log.warning("Checkpoint left out: %s", error)
                 path.unlink(missing_ok=True)
                 continue

@@ -25,8 +25,11 @@ from cgan.run.tracker import Tracker
 from cgan.training.batches import Feed, learning_rate
 from cgan.training.checkpoints import Checkpoints
 from cgan.training.cuda_graph import stepper
-from cgan.training.monitoring import Previewer, Watch, discriminator_wins
+from cgan.training.monitoring import WARM_UP_KIMG, Previewer, Watch
 from cgan.training.state import COLUMNS, STATS, TrainState, estimate_batch_norm
+
+PINNED = 0.995  # of both the reals and the fakes told apart, in every one of the last records
+PINNED_RECORDS = 10
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +123,7 @@ def train(
 
 
 class Diverged(TrainingError):  # noqa: N818 - reads like what happened
-    """The training went wrong by itself. `step` is where it was seen."""
+    """The training went wrong by itself."""
 
     def __init__(self, step: int, what: str, advice: str) -> None:
         super().__init__(
@@ -151,27 +154,32 @@ def check_finite(state: TrainState) -> None:
 
 
 def check_balance(state: TrainState) -> None:
-    """Raise Diverged when the discriminator has won for good."""
-    real = state.recorded("accuracy/discriminator_real")
-    fake = state.recorded("accuracy/discriminator_fake")
-    accuracies = list(zip(real, fake, strict=True))
-    if problem := discriminator_wins(accuracies, state.step * state.params.batch_size / 1000):
-        advice = "Lower `train.lr`, raise `train.r1_gamma`, or look at the data: `cgan validate`."
-        raise Diverged(state.step, problem, advice)
+    """Raise Diverged when the discriminator has won for good: in every one of the last records it tells
+    nearly all fakes from reals."""
+    last = [row[-2:] for row in state.history[-PINNED_RECORDS:]]  # reals and fakes told apart
+    if (
+        state.kimg > WARM_UP_KIMG
+        and len(last) == PINNED_RECORDS
+        and min(min(pair) for pair in last) >= PINNED
+    ):
+        raise Diverged(
+            state.step,
+            f"the discriminator tells fakes from reals in more than {PINNED:.1%} of all cases for "
+            f"{PINNED_RECORDS} records: the generator learns nothing more",
+            "Lower `train.lr`, raise `train.r1_gamma`, or look at the data: `cgan validate`.",
+        )
 
 
 def probe(state: TrainState, watch: Watch) -> dict[str, float]:
     """Quality of the averaged generator now. Raises Diverged when it has collapsed or learns nothing."""
     found = watch.probe(state.average)
-    p = state.params
-    if problem := watch.problem(found, state.step * p.batch_size / 1000, p.total_kimg):
+    if problem := watch.problem(found, state.kimg, state.params.total_kimg):
         advice = (
             "Lower `train.lr` or `train.class_logit_weight`, raise `train.r1_gamma`, or, with few images, "
             "choose `train.updates: two_passes`."
         )
         raise Diverged(state.step, problem, advice)
-    kimg = state.step * p.batch_size / 1000
-    state.probes.append([state.step, kimg, *found.values()])
+    state.probes.append([state.step, state.kimg, *found.values()])
     return found
 
 
@@ -189,7 +197,7 @@ def record(state: TrainState, seconds: float, steps: int) -> dict[str, float]:
     means = state.stats[:done].double().mean(dim=0).tolist()
     values = {
         "step": step,
-        "progress/kimg": step * p.batch_size / 1000,
+        "progress/kimg": state.kimg,
         "progress/learning_rate": learning_rate(p, step - 1),
         **dict(zip(STATS, means, strict=True)),
     }

@@ -7,7 +7,6 @@ class is drawn as one and the same picture, or the drawings show the class asked
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +23,6 @@ from cgan.training.state import TrainState
 
 PREVIEW_ROWS, PREVIEW_CLASSES = 8, 50
 DRAWINGS = 1000
-PINNED = 0.995  # of both the reals and the fakes told apart, in every record
-PINNED_RECORDS = 10
 LEAST_DIVERSITY = 0.25  # of what real images of the class have
 CHANCE = 1.5  # times the share of chance; no better in the second half: it learnt nothing
 BAD_PROBES = 2  # in a row
@@ -94,21 +91,6 @@ class Watch:
                 f"times as much as real ones (at least {LEAST_DIVERSITY} is expected)"
             )
         return None
-
-
-def discriminator_wins(accuracies: Sequence[tuple[float, float]], kimg: float) -> str | None:
-    """What is wrong, in words, if the last records (reals right, fakes right) leave no doubt; or None."""
-    last = accuracies[-PINNED_RECORDS:]
-    if (
-        kimg <= WARM_UP_KIMG
-        or len(last) < PINNED_RECORDS
-        or min(min(pair) for pair in last) < PINNED
-    ):
-        return None
-    return (
-        f"the discriminator tells fakes from reals in more than {PINNED:.1%} of all cases for "
-        f"{PINNED_RECORDS} records: the generator learns nothing more"
-    )
 
 
 def preview_steps(count: int, total_steps: int) -> list[int]:

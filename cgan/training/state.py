@@ -78,18 +78,18 @@ class Logits(NamedTuple):
     fake: Tensor
     fake_in_generator_update: Tensor
 
-    def stats(self, objective: str) -> dict[str, Tensor]:
-        """STATS by name. The losses are the adversarial ones: class losses would hide who is ahead."""
+    def stats(self, objective: str) -> Tensor:
+        """STATS. The losses are the adversarial ones: class losses would hide who is ahead."""
         real, fake, threshold = self.real, self.fake, decision_threshold(objective)
-        return {
-            "loss/discriminator": discriminator_fake_loss(objective, fake)
-            + discriminator_real_loss(objective, real),
-            "loss/generator": generator_loss(objective, self.fake_in_generator_update),
-            "logits/real_mean": real.mean(),
-            "logits/fake_mean": fake.mean(),
-            "accuracy/discriminator_real": (real > threshold).float().mean(),
-            "accuracy/discriminator_fake": (fake <= threshold).float().mean(),
-        }
+        values = (
+            discriminator_fake_loss(objective, fake) + discriminator_real_loss(objective, real),
+            generator_loss(objective, self.fake_in_generator_update),
+            real.mean(),
+            fake.mean(),
+            (real > threshold).float().mean(),
+            (fake <= threshold).float().mean(),
+        )
+        return torch.stack(values)
 
 
 class TrainState:
@@ -169,14 +169,13 @@ class TrainState:
 
     def write_stats(self, row: Tensor, logits: list[Logits]) -> None:
         """Write STATS of a step, as means over all its parts, into a row of `stats` (int64 [1])."""
-        by_part = [part.stats(self.params.objective) for part in logits]
-        stats = torch.stack([torch.stack([part[name] for name in STATS]) for part in by_part])
-        self.stats.index_copy_(0, row, stats.mean(dim=0)[None])
+        by_part = torch.stack([part.stats(self.params.objective) for part in logits])
+        self.stats.index_copy_(0, row, by_part.mean(dim=0)[None])
 
-    def recorded(self, column: str) -> list[float]:
-        """One of COLUMNS in every record so far."""
-        index = COLUMNS.index(column)
-        return [row[index] for row in self.history]
+    @property
+    def kimg(self) -> float:
+        """Thousands of images seen so far."""
+        return self.step * self.params.batch_size / 1000
 
     def set_learning_rate(self, rate: Tensor) -> None:
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):

@@ -49,7 +49,7 @@ def test_planted_errors_are_listed_by_the_lines_in_which_they_stand(project: Pat
         stands = text.splitlines()[int(row["line"]) - 1]
         assert stands.split(",")[0] == row["label"] == str(labels[number - 1])
         assert int(row["suggested"]) == right[number - 1]
-    assert said[0].startswith("Training 3 judges") and "about" in said[0]
+    assert said[0].startswith("Training 3 judges")
     assert f"{len(rows)} of 120 labels look wrong" in said[1]
 
     shown = re.findall(r'alt="The image of line (\d+)"', out.with_suffix(".html").read_text())

@@ -49,7 +49,8 @@ from cgan.training.losses import (
     generator_loss,
     r1_penalty,
 )
-from cgan.training.monitoring import PINNED_RECORDS, WARM_UP_KIMG, Watch, preview_steps
+from cgan.training.loop import PINNED_RECORDS
+from cgan.training.monitoring import WARM_UP_KIMG, Watch, preview_steps
 from cgan.training.state import COLUMNS, STATS, Part, TrainState, estimate_batch_norm
 from cgan.training.updates import UPDATES, in_turn, one_pass, train_step, two_passes
 
