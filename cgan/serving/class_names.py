@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from cgan.errors import CganError
@@ -31,60 +31,15 @@ def parse_text(text: str, classes: int, names: Sequence[str] | None = None) -> l
     ("cat, dog 3"), in capitals or not; those whose names are single characters also by a word ("HELLO").
     The page reads a text by the same rules (cgan/page/play_text.js).
     """
-    if names is not None:
-        return _Named(names).labels(text)
-    spaced = "".join(" " if one == "," or one.isspace() else one for one in text)
-    many = classes > 10
-    words = enumerate(spaced.split() if many else spaced, start=1)
-    placed = [(position, word) for position, word in words if word != " "]
-    if not placed:
-        raise CganError(f"the text to draw is empty. {listed(classes)}")
-    labels = []
-    for position, word in placed:
-        label = _number(word, classes)
-        if label is None:
-            raise CganError(
-                f"{word[:40]!r}, {'number' if many else 'character'} {position} of the text to draw, is not "
-                f"a class. {listed(classes)}"
-            )
-        labels.append(label)
-    return labels
+    return Classes(classes, names).labels(text)
 
 
-def class_reader(
-    classes: int, names: Sequence[str] | None = None
-) -> Callable[[int | str], int | None]:
-    """A function from the name or number of one class to its label; None if there is no such class."""
-    named = _Named(names) if names else None
+class Classes:
+    """Reads which of `count` classes is asked for, by number or, where they have `names`, by these."""
 
-    def read(one: int | str) -> int | None:
-        if isinstance(one, str):
-            return named.label(" ".join(one.split())) if named else None
-        label = operator.index(one) if hasattr(one, "__index__") else -1
-        return label if 0 <= label < classes else None
-
-    return read
-
-
-def listed(classes: int, names: Sequence[str] | None = None) -> str:
-    """Which classes there are, as a sentence."""
-    if names:
-        return _Named(names).listed()
-    separated = ', separated by commas or spaces ("12,3 40")' if classes > 10 else ""
-    return f"The classes are 0 to {classes - 1}{separated}."
-
-
-def _number(word: str, classes: int) -> int | None:
-    # isdecimal() alone would let other scripts' digits through.
-    plain = word.isascii() and word.isdecimal() and len(word) < 10
-    return int(word) if plain and int(word) < classes else None
-
-
-class _Named:
-    """Reads texts that call the classes by `names`."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = [" ".join(name.split()) for name in names]
+    def __init__(self, count: int, names: Sequence[str] | None = None) -> None:
+        self.count, self.many = count, count > 10
+        self.names = [" ".join(name.split()) for name in names or ()]
         self.exact = {name: label for label, name in enumerate(self.names)}
         self.folded: dict[str, list[int]] = {}
         for label, name in enumerate(self.names):
@@ -93,7 +48,7 @@ class _Named:
         self.numbered = all(
             _number(name, 10**9) in (None, label) for label, name in enumerate(self.names)
         )
-        self.most_words = max(len(name.split()) for name in names)
+        self.most_words = max((len(name.split()) for name in self.names), default=1)
 
     def labels(self, text: str) -> list[int]:
         """Between commas stands a name, or several with spaces between them."""
@@ -103,7 +58,7 @@ class _Named:
         return [label for words in parts for label in self._labels_in(words)]
 
     def _labels_in(self, words: list[str]) -> list[int]:
-        label = self.label(" ".join(words))
+        label = self._label(" ".join(words))
         if label is not None:
             return [label]
         # From the end: in how many ways the words from here on can be read, and where the first class ends.
@@ -116,7 +71,10 @@ class _Named:
         if not ways[0]:
             known = {piece.casefold() for name in self.names for piece in name.split()}
             strange = [w for w in words if w.casefold() not in known and not self._read([w])]
-            raise CganError(f"{(strange or words)[0][:40]!r} is not a class. {self.listed()}")
+            word = (strange or words)[0]
+            if not self.names and not self.many:
+                word = next(one for one in word if self._label(one) is None)
+            raise CganError(f"{word[:40]!r} is not a class. {self.listed()}")
         if ways[0] > 1:
             raise CganError(
                 f"{' '.join(words)[:80]!r} can be read as several lists of classes. Put commas between them."
@@ -129,19 +87,26 @@ class _Named:
 
     def _read(self, words: list[str]) -> list[int]:
         """A name, a number, or one word of single characters that are classes; else nothing."""
-        label = self.label(" ".join(words))
+        label = self._label(" ".join(words))
         if label is not None:
             return [label]
-        read = self._by_name if len(self.names) > 10 else self.label
+        read = self._by_name if self.many else self._label
         characters = [read(character) for character in words[0]] if len(words) == 1 else []
         known = [label for label in characters if label is not None]
         return known if len(known) == len(characters) else []
 
-    def label(self, word: str) -> int | None:
-        """One class; up to 10 classes a number has one digit, since "07" is two of them."""
+    def label(self, one: int | str) -> int | None:
+        """That of one class, by its number, or its name as a text; None if there is no such class."""
+        if isinstance(one, str):
+            return self._label(" ".join(one.split())) if self.names else None
+        label = operator.index(one) if hasattr(one, "__index__") else -1
+        return label if 0 <= label < self.count else None
+
+    def _label(self, word: str) -> int | None:
+        """Up to 10 classes a number has one digit, since "07" is two of them."""
         named = self._by_name(word)
-        if named is None and self.numbered and (len(word) == 1 or len(self.names) > 10):
-            return _number(word, len(self.names))
+        if named is None and self.numbered and (len(word) == 1 or self.many):
+            return _number(word, self.count)
         return named
 
     def _by_name(self, word: str) -> int | None:
@@ -149,7 +114,17 @@ class _Named:
         return self.exact.get(word, alike[0] if len(alike) == 1 else None)
 
     def listed(self) -> str:
-        shown, count = ", ".join(self.names[:MAX_SHOWN]), len(self.names)
-        more = f", … ({count:,} in all)" if count > MAX_SHOWN else ""
-        numbers = f", or their numbers, 0 to {count - 1}" if self.numbered else ""
+        """Which classes there are, as a sentence."""
+        if not self.names:
+            separated = ', separated by commas or spaces ("12,3 40")' if self.many else ""
+            return f"The classes are 0 to {self.count - 1}{separated}."
+        shown = ", ".join(self.names[:MAX_SHOWN])
+        more = f", … ({self.count:,} in all)" if self.count > MAX_SHOWN else ""
+        numbers = f", or their numbers, 0 to {self.count - 1}" if self.numbered else ""
         return f"The classes are {shown}{more}{numbers}; put commas between them."
+
+
+def _number(word: str, classes: int) -> int | None:
+    # isdecimal() alone would let other scripts' digits through.
+    plain = word.isascii() and word.isdecimal() and len(word) < 10
+    return int(word) if plain and int(word) < classes else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError
 from cgan.project import GENERATOR
-from cgan.serving.class_names import class_reader, listed, names_in, parse_text
+from cgan.serving.class_names import Classes, names_in
 
 if TYPE_CHECKING:
     import torch
@@ -143,17 +143,15 @@ class Generator:
 
     def labels(self, what: str | Sequence[int | str]) -> list[int]:
         """The classes that `what` asks for, checked: a text is read as `cgan.serving.class_names` says."""
-        names = names_in(self.facts, self.classes)
+        classes = Classes(self.classes, names_in(self.facts, self.classes))
         if isinstance(what, str):
-            return parse_text(what, self.classes, names)
-        read = class_reader(self.classes, names)
+            return classes.labels(what)
         labels: list[int] = []
         for position, asked in enumerate(what):
-            label = read(asked)
+            label = classes.label(asked)
             if label is None:
                 raise CganError(
-                    f"label {asked!r:.40} at index {position} is not a class. "
-                    f"{listed(self.classes, names)}"
+                    f"label {asked!r:.40} at index {position} is not a class. {classes.listed()}"
                 )
             labels.append(label)
         if not labels:
