@@ -24,6 +24,7 @@ from cgan.model.model_file import load_tensors, save_network
 from cgan.model.networks import Architecture, Generator, build_generator
 from cgan.params.reading import load_params
 from cgan.params.sections import JudgeParams
+from cgan.quality import comparison
 from cgan.quality.judge import save_judge, silent, train_judge
 from cgan.registry import judging
 from cgan.registry.gate import gate
@@ -175,8 +176,9 @@ def gated() -> tuple[dict[str, Any], list[str]]:
     """The report and what was said."""
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        # The load check takes seconds and has tests of its own.
+        # The load check takes seconds, and so do 200 replicates; both have tests of their own.
         patch.setattr(judging, "load_problem", lambda *_: "")
+        patch.setattr(comparison, "REPLICATES", 40)
         gate(load_params(), said.append, silent)
     return json.loads(Path("reports/gate.json").read_text()), said
 

@@ -45,7 +45,7 @@ def test_what_is_judged_has_the_values_of_the_metrics_beside_those_of_real_image
     assert (found.right_by_class, found.asked_by_class) == ([7, 8, 8], [8, 8, 8])
     near = {key: pytest.approx(estimate.value) for key, estimate in found.metrics.items()}
     distance, of_floor = frechet_distance(real, drawn), frechet_distance(real, floor)
-    coverage, at_best = (manifold(real, some[:20]).coverage for some in (drawn, floor))
+    coverage, at_best = (manifold(real, some[:20])["coverage"] for some in (drawn, floor))
     assert near == {
         "fid_judge": distance,
         "conditional_accuracy": 23 / 24,
@@ -65,7 +65,7 @@ def test_coverage_is_the_mean_over_blocks_of_as_many_drawings_as_real_images(
     right = torch.ones(40, dtype=torch.bool)
     for most in (2, 20):  # the last 4 are no whole block
         monkeypatch.setattr(comparison, "MAX_BLOCKS", most)
-        expected = [manifold(real, block).coverage for block in drawn.split(12)[:3][:most]]
+        expected = [manifold(real, block)["coverage"] for block in drawn.split(12)[:3][:most]]
         found = judged(ground, drawn, right, monkeypatch).metrics["coverage"].value
         assert found == pytest.approx(sum(expected) / len(expected))
 
@@ -122,10 +122,10 @@ def called_different(other: Tensor, pairs: int, count: int = 400) -> tuple[int, 
 def test_of_equally_good_generators_at_most_one_in_twenty_is_called_better_or_worse() -> None:
     """They miss the truth by as much, in opposite directions: to one hold-out, one of them is nearer. An
     interval of the latents alone calls most of these pairs different."""
-    worse, better = called_different(torch.tensor([-0.3, 0.0, 0.0, 0.0]), pairs=200)
-    assert worse + better <= 10
+    worse, better = called_different(torch.tensor([-0.3, 0.0, 0.0, 0.0]), pairs=80)
+    assert worse + better <= 4
 
 
 def test_of_generators_that_differ_by_a_real_step_nine_in_ten_are_found() -> None:
-    worse, better = called_different(torch.tensor([0.6, 0.0, 0.0, 0.0]), pairs=100)
-    assert worse >= 90 and better == 0
+    worse, better = called_different(torch.tensor([0.6, 0.0, 0.0, 0.0]), pairs=30)
+    assert worse >= 27 and better == 0

@@ -43,9 +43,8 @@ def test_passports_may_differ_in_the_generator_and_in_nothing_else() -> None:
     ],
 )
 def test_the_interval_of_a_difference_of_means_is_welchs(a: list[float], b: list[float]) -> None:
-    change, (low, high) = difference_of_means(a, b)
+    _, (low, high) = difference_of_means(a, b)
     expected = ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
-    assert change == pytest.approx(sum(b) / len(b) - sum(a) / len(a))
     assert (low, high) == pytest.approx((expected.low, expected.high), rel=2e-3)
 
 
@@ -54,5 +53,4 @@ def test_a_difference_of_means_is_rather_too_wide_and_without_spread_has_none() 
     _, (low, high) = difference_of_means(a, b)
     expected = ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
     assert low < expected.low and high > expected.high
-    change, ends = difference_of_means([1.0, 1.0], [2.0, 2.0])
-    assert change == 1.0 and ends == (1.0, 1.0)
+    assert difference_of_means([1.0, 1.0], [2.0, 2.0]) == (1.0, (1.0, 1.0))

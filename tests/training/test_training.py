@@ -35,6 +35,7 @@ from cgan.training import loop, monitoring
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
 from cgan.training.fitting import filled
 from cgan.training.loop import (
+    PINNED_RECORDS,
     Diverged,
     Interrupted,
     Trained,
@@ -49,7 +50,6 @@ from cgan.training.losses import (
     generator_loss,
     r1_penalty,
 )
-from cgan.training.loop import PINNED_RECORDS
 from cgan.training.monitoring import WARM_UP_KIMG, Watch, preview_steps
 from cgan.training.state import COLUMNS, STATS, Part, TrainState, estimate_batch_norm
 from cgan.training.updates import UPDATES, in_turn, one_pass, train_step, two_passes
