@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.errors import ModelError, ParamsError
+from cgan.errors import ParamsError
 from cgan.model.networks import (
     GENERATORS,
     Architecture,
@@ -46,7 +46,7 @@ def shapes_through(layers: nn.Module, run: Any) -> list[tuple[str, tuple[int, ..
 @pytest.mark.parametrize("kind", [kind for kind in GENERATORS if kind != "demo"])
 @pytest.mark.parametrize(
     ("channels", "height", "width"),
-    [(1, 28, 28), (3, 30, 20), (1, 64, 64), (1, 8, 8), (3, 8, 256), (1, 9, 65), (1, 256, 8)],
+    [(1, 28, 28), (3, 30, 20), (1, 8, 8), (1, 9, 65), (1, 128, 8)],
 )
 def test_generator_and_discriminator_fit_every_image_size(
     kind: str, channels: int, height: int, width: int
@@ -101,45 +101,39 @@ def test_generator_starts_from_a_map_of_at_most_8_pixels(
     assert generator.linear.out_features == smallest * generator.layers[0].num_features
 
 
-def test_the_demo_generator_has_the_layers_of_the_demo() -> None:
-    generator = build_generator(DEMO)
-    latents, labels = torch.randn(2, 96), torch.tensor([3, 7])
-    seen = shapes_through(generator.layers, lambda: generator(latents, labels))
-    normalised = ["BatchNorm2d", "ReLU"]
-    expected = []
+def test_the_demo_s_networks_have_the_layers_of_the_demo() -> None:
+    latents, images, labels = torch.randn(2, 96), torch.randn(2, 1, 28, 28), torch.tensor([3, 7])
+    generator, discriminator = build_generator(DEMO), build_discriminator(DEMO)
+    expected: list[tuple[str, tuple[int, ...]]] = []
     for channels, side in ((384, 4), (192, 7), (96, 14)):
-        expected += [(k, (channels, side, side)) for k in ["ConvTranspose2d", *normalised]]
-    assert seen == [*expected, ("ConvTranspose2d", (1, 28, 28)), ("Tanh", (1, 28, 28))]
-    convs = [m for m in generator.modules() if isinstance(m, nn.ConvTranspose2d)]
-    assert [conv.in_channels for conv in convs] == [106, 384, 192, 96]
-    assert [conv.kernel_size[0] for conv in convs] == [4, 3, 4, 4]
-    assert [conv.stride[0] for conv in convs] == [1, 2, 2, 2]
-    assert [conv.padding[0] for conv in convs] == [0, 1, 1, 1]
-    assert all(conv.bias is None for conv in convs)
-
-
-def test_the_demo_discriminator_has_the_layers_of_the_demo() -> None:
-    discriminator = build_discriminator(DEMO)
-    images, labels = torch.randn(2, 1, 28, 28), torch.tensor([3, 7])
+        shape = (channels, side, side)
+        expected += [(k, shape) for k in ("ConvTranspose2d", "BatchNorm2d", "ReLU")]
+    expected += [(k, (1, 28, 28)) for k in ("ConvTranspose2d", "Tanh")]
+    assert shapes_through(generator.layers, lambda: generator(latents, labels)) == expected
     seen = shapes_through(discriminator.layers, lambda: discriminator(images, labels))
-    names = [name for name, _ in seen if name not in ("BatchNorm2d", "ELU", "Flatten")]
-    assert names == ["Conv2d", "MaxPool2d", "Conv2d", "Conv2d", "Conv2d", "Linear", "Linear"]
-    shapes = [shape for name, shape in seen if name in ("Conv2d", "MaxPool2d", "Linear")]
-    assert shapes == [
-        (24, 26, 26),
-        (24, 13, 13),
-        (32, 6, 6),
-        (64, 4, 4),
-        (128, 1, 1),
-        (32,),
-        (1,),
+    assert [each for each in seen if each[0] in ("Conv2d", "MaxPool2d", "Linear")] == [
+        ("Conv2d", (24, 26, 26)),
+        ("MaxPool2d", (24, 13, 13)),
+        ("Conv2d", (32, 6, 6)),
+        ("Conv2d", (64, 4, 4)),
+        ("Conv2d", (128, 1, 1)),
+        ("Linear", (32,)),
+        ("Linear", (1,)),
     ]
-    assert sum(name == "BatchNorm2d" for name, _ in seen) == 3
-    assert sum(name == "ELU" for name, _ in seen) == 4
-    assert discriminator.layers[0].in_channels == 11
-    assert [c.kernel_size[0] for c in discriminator.modules() if isinstance(c, nn.Conv2d)] == [
-        *(3, 3, 3, 4)
+    assert [sum(n == name for n, _ in seen) for name in ("BatchNorm2d", "ELU")] == [3, 4]
+    kernels, sizes = (
+        [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+        for network in (discriminator, generator)
+    )
+    assert [(c.in_channels, c.kernel_size[0]) for c in kernels] == [
+        (11, 3),
+        (24, 3),
+        (32, 3),
+        (64, 4),
     ]
+    found = [(c.in_channels, c.kernel_size[0], c.stride[0], c.padding[0]) for c in sizes]
+    assert found == [(106, 4, 1, 0), (384, 3, 2, 1), (192, 4, 2, 1), (96, 4, 2, 1)]
+    assert all(conv.bias is None for conv in [*kernels, *sizes])
     logits, class_logits = discriminator(images, labels)
     assert logits.shape == (2,) and class_logits is None
 
@@ -187,15 +181,6 @@ def test_the_demo_networks_refuse_other_sizes(build: Any) -> None:
         build(generator_of("demo", height=32))
 
 
-@pytest.mark.parametrize("kind", GENERATORS)
-def test_the_label_changes_the_picture(kind: str) -> None:
-    torch.manual_seed(0)
-    generator = build_generator(generator_of(kind)).eval()
-    with torch.no_grad():
-        images = generator(torch.randn(1, 6).expand(10, -1), torch.arange(10))
-    assert all(not torch.equal(images[i], images[j]) for i in range(10) for j in range(i))
-
-
 def test_a_logit_depends_on_its_own_image_alone() -> None:
     discriminator = build_discriminator(generator_of("projection"))
     images, labels = torch.randn(4, 1, 28, 28, requires_grad=True), torch.arange(4)
@@ -223,16 +208,8 @@ def test_a_condition_can_be_a_mix_of_classes(kind: str) -> None:
     mixes = torch.stack([ends[0], ends.mean(dim=0), ends[1]])
     images = generator.from_condition(latents, mixes)
     assert torch.allclose(images[::2], generator(latents[::2], torch.tensor([1, 8])), atol=1e-5)
-    for label in (1, 8):
+    for label in (1, 8):  # the label changes the picture, and half of another does
         assert not torch.equal(images[1:2], generator(latents[1:2], torch.tensor([label])))
-
-
-@pytest.mark.parametrize("build", [build_generator, build_discriminator])
-def test_architecture_survives_json_and_an_unknown_kind_is_refused(build: Any) -> None:
-    for architecture in (DEMO, generator_of("embed", height=30, width=20, channels=3)):
-        assert Architecture.from_json(architecture.to_json()) == architecture
-    with pytest.raises(ModelError, match=r"unknown network `os\.system`, expected one of `"):
-        build(generator_of("os.system"))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -42,34 +42,28 @@ def network_of(kind: str, classes: int = 10, channels: int = 1) -> Network:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_depends_on_seed_and_position_alone_not_on_how_many_are_drawn(kind: str) -> None:
-    network = network_of(kind)
+    """On some machines float arithmetic changes with the number of rows: it is always a whole chunk."""
+    network, rows = network_of(kind), []
+    network.layers[0].register_forward_hook(lambda *call: rows.append(len(call[2])))
     labels = torch.arange(2 * CHUNK + 9) % 10
     all_of_them = draw(network, labels, seed=7)
     torch.manual_seed(99)  # the global generator has no say
-    for count in (1, 2, 5, CHUNK - 1, CHUNK, CHUNK + 1):
+    for count in (1, 5, CHUNK, CHUNK + 1):
         assert torch.equal(draw(network, labels[:count], seed=7), all_of_them[:count])
-
-
-@pytest.mark.parametrize("count", [1, CHUNK, CHUNK + 1])
-def test_the_network_always_runs_on_whole_chunks(count: int) -> None:
-    """On some machines float arithmetic changes with the number of rows, though not on all."""
-    network, rows = network_of("deconv"), []
-    network.linear.register_forward_hook(lambda *call: rows.append(len(call[2])))
-    assert len(draw(network, torch.zeros(count, dtype=torch.int64), seed=7)) == count
-    assert rows == [CHUNK] * -(-count // CHUNK)
+    assert set(rows) == {CHUNK}
 
 
 def test_an_image_depends_on_its_seed_and_not_on_the_number_of_threads_or_another_label() -> None:
     network, labels, threads = network_of("deconv"), torch.arange(150) % 10, torch.get_num_threads()
     try:
         drawn = []
-        for count in (1, 2, 3):
+        for count in (1, 3):
             torch.set_num_threads(count)
             drawn.append(draw(network, labels, seed=7))
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
+    assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(draw(network, labels, seed=8), drawn[0])
     labels = labels[:80]
     changed = labels.clone()
