@@ -9,7 +9,6 @@ import torch
 
 from cgan.model.networks import Architecture, build_discriminator
 from cgan.training.losses import (
-    decision_threshold,
     discriminator_fake_loss,
     discriminator_real_loss,
     generator_loss,
@@ -32,7 +31,6 @@ def test_losses_are_those_of_the_papers() -> None:
     assert discriminator_fake_loss("logistic", logits).item() == pytest.approx(on_fakes, rel=1e-6)
     # Non-saturating: -log D(fake), not log(1 - D(fake)).
     assert generator_loss("logistic", logits).item() == pytest.approx(on_reals, rel=1e-6)
-    logits = torch.tensor(LOGITS)
     to_one = sum((x - 1) ** 2 for x in LOGITS) / 8
     to_zero = sum(x**2 for x in LOGITS) / 8
     assert discriminator_real_loss("least_squares", logits).item() == pytest.approx(to_one)
@@ -68,15 +66,6 @@ def test_slope_ratio_is_finite_everywhere_and_does_not_jump_near_zero(objective:
     # It is 1 - 1/f; closer to 0 than 10⁻⁶ it is held.
     held, beside = slope_ratio("least_squares", torch.tensor([0.0, 1.01e-6])).tolist()
     assert held == pytest.approx(-1e6, rel=1e-5) and beside == pytest.approx(-1e6, rel=0.02)
-
-
-@pytest.mark.parametrize("objective", ["logistic", "least_squares"])
-def test_at_the_threshold_real_and_fake_are_equally_likely(objective: str) -> None:
-    at = torch.tensor([decision_threshold(objective)])
-    on_real, on_fake = (
-        loss(objective, at).item() for loss in (discriminator_real_loss, discriminator_fake_loss)
-    )
-    assert on_real == pytest.approx(on_fake)
 
 
 def test_r1_equals_the_gradient_of_each_image_alone() -> None:

@@ -31,7 +31,7 @@ from cgan.params.reading import load_params
 from cgan.params.sections import TrainChoices, TrainParams
 from cgan.project import AT_THE_END, BY_STEP
 from cgan.quality.judge import Judge
-from cgan.training import loop, monitoring
+from cgan.training import loop
 from cgan.training.batches import Batch, Feed, average_weight, learning_rate, penalised
 from cgan.training.fitting import filled
 from cgan.training.loop import (
@@ -167,7 +167,7 @@ def test_a_row_tells_the_adversarial_losses_logits_and_accuracies_of_the_step(
         (real > half).float().mean(),
         (fake <= half).float().mean(),
     ]
-    row = torch.stack([logits.stats(objective)[name] for name in STATS])
+    row = logits.stats(objective)
     assert not row.requires_grad
     torch.testing.assert_close(row, torch.stack(expected), rtol=1e-4, atol=1e-5)
 
@@ -196,32 +196,20 @@ def batches(params: TrainParams, chunk: int, steps: range) -> list[Batch]:
     return out
 
 
-def test_an_epoch_shows_each_image_at_most_once_and_the_next_one_in_another_order() -> None:
+def test_an_epoch_shows_each_image_at_most_once_with_its_label_and_the_next_in_another_order() -> (
+    None
+):
     size, per_epoch = 8, 36 // 8
-    seen = [
-        [image.numpy().tobytes() for image in real]
-        for real, *_ in batches(params_of(), 5, range(2 * per_epoch))
-    ]
-    first = [image for batch in seen[:per_epoch] for image in batch]
-    second = [image for batch in seen[per_epoch:] for image in batch]
-    assert len(set(first)) == len(set(second)) == size * per_epoch
-    assert first != second
-    latents = [
-        tuple(latent.tolist())
-        for batch in batches(params_of(), 2, range(6))
-        for latent in batch.latents
-    ]
-    assert len(set(latents)) == 6 * 8, "no latent comes twice"
-
-
-def test_batches_are_scaled_images_with_their_own_labels() -> None:
-    for real, labels, latents, *_ in batches(params_of(), 2, range(4)):
-        assert real.shape == (8, 1, 8, 8) and latents.shape == (8, 4)
+    seen, latents = [], set()
+    for real, labels, of_batch, *_ in batches(params_of(), 5, range(2 * per_epoch)):
         assert real.min() >= -1 and real.max() == 1
-        # make_images() paints the column of the class white.
-        assert all(
-            (image[0, :, label] == 1).all() for image, label in zip(real, labels, strict=True)
-        )
+        for image, label in zip(real, labels, strict=True):
+            assert (image[0, :, label] == 1).all()  # make_images() paints the class's column white
+        seen += [image.numpy().tobytes() for image in real]
+        latents |= {tuple(latent.tolist()) for latent in of_batch}
+    first, second = seen[: size * per_epoch], seen[size * per_epoch :]
+    assert len(set(first)) == len(set(second)) == size * per_epoch
+    assert first != second and len(latents) == len(seen), "no latent comes twice"
 
 
 def same(mine: Batch, theirs: Batch) -> bool:
@@ -264,10 +252,7 @@ def test_f34_batch_larger_than_the_data_is_refused() -> None:
         ParamsError, match=r"`train.batch_size` is 38, and the training part has 36 im"
     ):
         train(DATA, params_of(batch_size=38))
-    ((real, *_),) = batches(params_of(batch_size=36), 2, range(1))
-    assert len({image.numpy().tobytes() for image in real}) == 36, (
-        "as large as the data is no fault"
-    )
+    assert len(batches(params_of(batch_size=36), 2, range(1))) == 1, "as large as the data"
 
 
 def test_f37_cuda_is_refused_where_it_is_absent_and_auto_takes_the_cpu(
@@ -336,7 +321,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
     data, threads, digests = data_of(side=16), torch.get_num_threads(), []
     params = params_of(generator_width=8, total_kimg=0.032, batch_size=16)
     try:
-        for count in (1, 2, 3):
+        for count in (1, 3):
             torch.set_num_threads(count)
             digests.append(digest(train(data, params)))
             assert torch.get_num_threads() == count, "left as it was"
@@ -351,11 +336,9 @@ IN_TURN = {"updates": "in_turn", "optimizer": "adadelta"}
 @pytest.mark.parametrize(
     ("changes", "stops"),
     [
-        ({}, [3, 4, 1]),
-        ({"max_shift": 3}, [3, 4]),
+        ({"max_shift": 3}, [3, 4, 1]),
         (IN_TURN, [5]),
-        ({"updates": "two_passes"}, [5]),
-        ({"generator": "embed", "log_every": 4}, [3, 2]),
+        ({"generator": "embed", "log_every": 4, "updates": "two_passes"}, [3, 2]),
     ],
 )
 def test_resumed_training_equals_uninterrupted_training(
@@ -386,18 +369,6 @@ def test_resumed_training_draws_the_same_records_and_images_for_the_tracker(tmp_
         train(DATA, params_of(), first, tmp_path, stopping=StopAfter(5))
     train(DATA, params_of(), second, tmp_path)
     assert timeless(first, second) == timeless(whole)
-
-
-def test_f38_resuming_from_the_checkpoint_before_a_damaged_one_ends_the_same(
-    tmp_path: Path,
-) -> None:
-    with pytest.raises(Interrupted):
-        train(DATA, params_of(), folder=tmp_path, stopping=StopAfter(9))
-    newest = sorted(tmp_path.glob("step-*"))[-1]
-    newest.write_bytes(newest.read_bytes()[:-1])
-    assert [path.stem[-1] for path in sorted(tmp_path.glob("step-*"))] == ["8", "9"]
-    resumed = train(DATA, params_of(), folder=tmp_path, stopping=StopAfter(2))  # at the last step
-    assert resumed.resumed_from == 8 and digest(resumed) == straight(params_of())
 
 
 def test_records_go_to_the_tracker_at_each_interval_and_at_the_end() -> None:
@@ -471,8 +442,9 @@ def test_f51_divergence_stops_before_anything_of_its_interval_is_saved_or_shown(
     assert [step for step, _, _ in tracker.images] == [0] and not list(anew.glob("step-*"))
 
 
-@pytest.mark.parametrize("network", ["generator", "discriminator"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("network", "value"), [("generator", float("nan")), ("discriminator", float("inf"))]
+)
 def test_f51_a_weight_that_is_no_number_stops_the_training_though_the_losses_were(
     network: str, value: float
 ) -> None:
@@ -508,8 +480,8 @@ def test_f52_a_discriminator_that_wins_for_good_stops_the_training() -> None:
 def test_f52_a_training_looks_at_the_balance_of_its_records(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(monitoring, "WARM_UP_KIMG", 0.0)
-    monkeypatch.setattr(monitoring, "PINNED", 0.0)  # whatever it tells apart is enough
+    monkeypatch.setattr(loop, "WARM_UP_KIMG", 0.0)
+    monkeypatch.setattr(loop, "PINNED", 0.0)  # whatever it tells apart is enough
     with pytest.raises(Diverged, match="stopped at step 20: the discriminator tells"):
         train(DATA, params_of(total_kimg=0.2))
 
@@ -613,29 +585,24 @@ def apart(found: Tensor, expected: Tensor, start: Tensor) -> float:
         {},
         {"generator": "upsample"},
         {"generator": "embed"},
-        {"objective": "least_squares"},
         {"objective": "least_squares", "updates": "in_turn"},
+        {"objective": "least_squares"},
         {"auxiliary_discriminator": 0.0},
         {"class_logit_weight": 0.0},
         {"max_shift": 3},
         {"max_shift": 3, "updates": "two_passes"},
         {"max_shift": 3, "updates": "in_turn"},
-        {"r1_gamma": 0.0},
         {"r1_gamma": 30.0, "r1_every": 1},
-        {"r1_gamma": 30.0, "updates": "two_passes"},
-        {"r1_gamma": 30.0, "updates": "in_turn"},
         {"updates": "two_passes", "auxiliary_generator": 1.0},
         {"updates": "in_turn", "auxiliary_generator": 1.0},
         {"adam_beta1": 0.5},
         {"adam_beta2": 0.5},
-        {"lr": 1.0, "optimizer": "adadelta"},
         {"lr": 1.0, "optimizer": "adadelta", "adadelta_rho": 0.5},
         {"lr": 1.0, "optimizer": "adadelta", "adadelta_eps": 1.0e-2},
         {"gradient_clip": 1.0e-3},
         {"decay_from": 0.0},
         {"final_lr_fraction": 1.0},
         {"ema_half_life_kimg": 0.0},
-        {"cpu_parts": 1},
         {"cpu_parts": 4},
         {"seed": 2},
     ],
@@ -671,7 +638,7 @@ def test_in_low_precision_layers_compute_low_and_weights_and_losses_stay_float32
     weights = [*state.generator.parameters(), *state.discriminator.parameters()]
     assert all(w.dtype == w.grad.dtype == torch.float32 for w in weights if w.grad is not None)
     for stats in (part.stats("logistic") for part in logits):
-        assert all(value.dtype == torch.float32 and value.isfinite() for value in stats.values())
+        assert stats.dtype == torch.float32 and stats.isfinite().all()
 
 
 def test_networks_are_built_as_the_params_say() -> None:
@@ -687,8 +654,6 @@ def test_networks_are_built_as_the_params_say() -> None:
 @pytest.mark.parametrize("name", ["demo", "fast", "best"])
 def test_presets_train(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    if not Path(f"presets/{name}.yaml").exists():
-        pytest.skip(f"no preset {name}")
     sizes = {"batch_size": 8, "total_kimg": 0.016, "log_every": 2, "save_every": 2}
     sizes |= {"generator_width": 4, "discriminator_width": 4}
     choices = TrainChoices(**{**DEFAULTS, "device": "cpu", **preset_params(name), **sizes})
