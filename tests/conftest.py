@@ -7,12 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from synthetic import make_images, write_csv
+
+from cgan.files import write_bytes
 
 # Tensors are tiny here: threads would only wait for one another, spinning beside other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -105,12 +108,15 @@ def project(tmp_path: Path, digits_csv: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's sqlite store with its tables, to copy: making them takes seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    make = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", make, f"sqlite:///{path}"], check=True)
-    return path
+def empty_store(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's sqlite store with its tables, to copy. It takes seconds to make and is kept."""
+    kept = pytestconfig.cache.mkdir("stores") / f"mlflow-{version('mlflow')}.db"
+    if not kept.exists():
+        path = tmp_path_factory.mktemp("store") / "mlflow.db"
+        make = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1])"
+        subprocess.run([sys.executable, "-c", make, f"sqlite:///{path}"], check=True)
+        write_bytes(kept, path.read_bytes())
+    return kept
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,6 @@
-"""Which labels look wrong: confident learning, on the probabilities that a judge gives to each class.
+"""Which labels look wrong: confident learning, on the probabilities that judges give to each class.
+
+Each image is judged by one that has not seen it: each fold by a judge trained on the others (`out_of_fold`).
 
 Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels (Journal of
 Artificial Intelligence Research 70, 2021; arXiv:1911.00068). An image counts as one of class j with
@@ -13,14 +15,21 @@ Calibration of Modern Neural Networks, ICML 2017). Of flipped labels that finds 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from cgan.data.dataset import Dataset, first_copies, image_digests
+from cgan.errors import DataError
+from cgan.model.hardware import Hardware
+from cgan.params.sections import JudgeParams
+from cgan.quality.judge import Progress, look, silent, train_judge
 
 Probabilities = NDArray[np.float64]
 Labels = NDArray[np.int64]
-
 
 TEMPERATURES = np.geomspace(0.2, 2.0, 47)
 MAX_CALIBRATED = 5000  # images
@@ -106,3 +115,39 @@ def folds(labels: Labels, count: int, groups: Labels, seed: int) -> Labels:
     found = np.zeros(len(labels), np.int64)
     found[firsts] = np.arange(len(firsts)) % count  # class by class, in turn
     return found[groups]
+
+
+def out_of_fold(
+    data: Dataset, params: JudgeParams, count: int, hardware: Hardware, progress: Progress = silent
+) -> Probabilities:
+    """float64 [N, classes], of judges trained by `params` on the other `count` - 1 folds of `data`.
+
+    Raises DataError where a class has too few images: some judge would never see it.
+    """
+    labels = data.labels.numpy()
+    fold = folds(labels, count, first_copies(image_digests(data.images.numpy())), params.seed)
+    for label in np.unique(labels):
+        if len(np.unique(fold[labels == label])) == 1:
+            raise DataError(
+                f"class {label}: all its distinct images are in one of the {count} folds, so that "
+                "no judge can learn it from the others. Add images of this class, or remove it."
+            )
+    found = np.zeros((len(labels), data.classes))
+    for number in range(count):
+        inside, outside = (
+            torch.from_numpy(where.nonzero()[0]) for where in (fold == number, fold != number)
+        )
+        judge = train_judge(
+            Dataset(data.images[outside], data.labels[outside], data.metadata),
+            params,
+            hardware.device,
+            hardware.precision,
+            functools.partial(
+                progress,
+                f"judge {number + 1} of {count}",
+                images_a_step=min(params.batch_size, len(data) - len(inside)),
+            ),
+        )
+        seen = look(judge, data.images[inside]).logits
+        found[inside.numpy()] = seen.double().softmax(dim=1).numpy()
+    return found

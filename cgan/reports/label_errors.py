@@ -19,8 +19,7 @@ from cgan.page.data_facts import Rows, suspects_facts
 from cgan.params.sections import Params
 from cgan.project import CSV, VALIDATION
 from cgan.quality.judge import Progress
-from cgan.quality.label_errors import Suspects, calibrated, label_errors
-from cgan.quality.out_of_fold import out_of_fold
+from cgan.quality.label_errors import Suspects, calibrated, label_errors, out_of_fold
 
 SHOWN = 400  # on the page
 COLUMNS = ("row", "line", "label", "suggested", "confidence", "file")  # a file: of pictures only

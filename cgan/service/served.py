@@ -143,14 +143,11 @@ class Keeper:
         self._answered: float | None = None  # time.monotonic() of the registry's last answer
         self._stopped, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="registry", daemon=True)
-        if self.alias and importlib.util.find_spec("mlflow") is None:
-            if not self._default:
-                raise ModelError(
-                    f"--model {model}: is looked up in MLflow's registry, and MLflow is not installed. Run "
-                    "`pip install 'cgan[pipeline]'`, or give a file."
-                )
+        if self._default and importlib.util.find_spec("mlflow") is None:
             self.alias = None
         if self.alias:
+            import mlflow  # noqa: F401 - where it is absent, the command says which extra brings it
+
             from cgan.registry.client import model_name
 
             self._model = model_name()

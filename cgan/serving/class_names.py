@@ -23,17 +23,6 @@ def _is_text(name: object) -> bool:
     return isinstance(name, str) and bool(name.strip()) and name.isprintable()
 
 
-def parse_text(text: str, classes: int, names: Sequence[str] | None = None) -> list[int]:
-    """The labels that a text asks for. Raises CganError that names the first part that is no class.
-
-    Up to 10 classes each digit is a label ("2024"; spaces and commas between them are skipped); beyond,
-    numbers stand between commas or spaces ("12,3 40"). Classes with names are called by these, too
-    ("cat, dog 3"), in capitals or not; those whose names are single characters also by a word ("HELLO").
-    The page reads a text by the same rules (cgan/page/play_text.js).
-    """
-    return Classes(classes, names).labels(text)
-
-
 class Classes:
     """Reads which of `count` classes is asked for, by number or, where they have `names`, by these."""
 
@@ -51,7 +40,13 @@ class Classes:
         self.most_words = max((len(name.split()) for name in self.names), default=1)
 
     def labels(self, text: str) -> list[int]:
-        """Between commas stands a name, or several with spaces between them."""
+        """The labels that a text asks for. Raises CganError that names the first part that is no class.
+
+        Up to 10 classes each digit is a label ("2024"; spaces and commas between them are skipped); beyond,
+        numbers stand between commas or spaces ("12,3 40"). Classes with names are called by these, too
+        ("cat, dog 3"), in capitals or not; those whose names are single characters also by a word ("HELLO").
+        The page reads a text by the same rules (cgan/page/play_text.js).
+        """
         parts = [words for part in text.split(",") if (words := part.split())]
         if not parts:
             raise CganError(f"the text to draw is empty. {self.listed()}")

@@ -63,7 +63,6 @@ CODE = (
     "training/state",
     "training/updates",
     "training/cuda_graph",
-    "training/augmentation",
     "training/batches",
     "training/losses",
     "training/checkpoints",

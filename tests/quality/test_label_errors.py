@@ -15,8 +15,8 @@ from cgan.quality.label_errors import (
     calibrated,
     folds,
     label_errors,
+    out_of_fold,
 )
-from cgan.quality.out_of_fold import out_of_fold
 
 PARAMS = JudgeParams(total_kimg=2.0, batch_size=32, peak_lr=0.2, width=8, seed=1)
 CPU = choose_hardware("cpu", "float32")

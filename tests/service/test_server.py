@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import run_python
 from served import a_model, command, eventually, running
 
 from cgan.errors import CganError
@@ -42,18 +41,6 @@ def test_a_signal_lets_requests_in_flight_finish_and_the_log_has_a_line_for_each
     lines = [line for line in log.read_text().splitlines() if "HTTP/1.1" in line]
     assert len(lines) == 5 and "%1B%5B31mred%0A" in lines[0], "and none of a health check"
     assert "Traceback" not in log.read_text()
-
-
-def test_a_file_is_served_where_mlflow_is_not_installed(folder: Path) -> None:
-    code = (
-        "import sys; sys.modules['mlflow'] = sys.modules['prefect'] = sys.modules['dvc'] = None; "
-        "from cgan.service.served import Keeper; from cgan.service.app import make_app; "
-        "keeper = Keeper(); make_app(keeper, None); "
-        "print(keeper.current.source, *sorted(sys.modules))"
-    )
-    source, *modules = run_python(code, folder).split()
-    assert source == "digits"
-    assert not {"pandas", "sqlalchemy", "ruamel.yaml", "psutil"} & set(modules)
 
 
 def test_an_address_that_cannot_be_used_or_that_others_reach_is_refused(

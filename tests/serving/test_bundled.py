@@ -140,7 +140,6 @@ def test_a_command_that_needs_an_absent_package_ends_with_how_to_install_it(
         lines += [f'Requires-Dist: {line}; extra == "{extra}"' for line in requirements]
     (folder / "METADATA").write_text("\n".join(["Name: cgan", "Version: 9", *lines, ""]))
     for arguments, extra in (
-        ("gate", "pipeline"),
         ("draw 1 --model champion", "pipeline"),
         ("validate x.csv", "validate"),
     ):

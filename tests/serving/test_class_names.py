@@ -9,7 +9,7 @@ import pytest
 from cgan.errors import CganError
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
-from cgan.serving.class_names import names_in, parse_text
+from cgan.serving.class_names import Classes, names_in
 from cgan.serving.generator import Generator
 
 CLOTHES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
@@ -54,14 +54,14 @@ def test_what_is_no_class_is_named_with_the_classes_there_are(
 ) -> None:
     classes, named = (names, None) if isinstance(names, int) else (len(names), names)
     with pytest.raises(CganError, match=words) as error:
-        parse_text(text, classes, named)
+        Classes(classes, named).labels(text)
     assert len(str(error.value)) < 250
 
 
 def test_a_long_text_is_read_in_no_time_whatever_it_holds() -> None:
-    assert len(parse_text("ankle boot " * 20_000, 10, CLOTHES)) == 20_000
+    assert len(Classes(10, CLOTHES).labels("ankle boot " * 20_000)) == 20_000
     with pytest.raises(CganError):
-        parse_text("ankle " * 20_000, 10, CLOTHES)
+        Classes(10, CLOTHES).labels("ankle " * 20_000)
 
 
 def test_names_that_do_not_fit_the_classes_are_not_taken() -> None:

@@ -253,16 +253,13 @@ def test_f38_a_damaged_model_is_refused_in_a_line_and_no_file_is_touched() -> No
 @pytest.mark.skipif(
     os.geteuid() == 0 and not shutil.which("setpriv"), reason="root writes anywhere"
 )
-@pytest.mark.parametrize(
-    "arguments", [["2", "--out=locked/old.png"], ["--per-class=1", "--out=locked/old/"]]
-)
-def test_f55_a_read_only_folder_is_refused_with_the_reason(arguments: list[str]) -> None:
+def test_f55_a_read_only_folder_is_refused_with_the_reason() -> None:
     Path("locked").mkdir()
     Path("locked/old.png").write_text("kept")
     Path("locked").chmod(0o555)
     # Root without this capability is bound by permissions like everybody.
     drop = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
-    command = [sys.executable, "-m", "cgan.cli", "draw", *arguments]
+    command = [sys.executable, "-m", "cgan.cli", "draw", "2", "--out=locked/old.png"]
     done = subprocess.run(
         [*(drop if os.geteuid() == 0 else []), *command], capture_output=True, text=True
     )
