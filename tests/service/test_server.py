@@ -23,6 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_signal_lets_requests_in_flight_finish_and_the_log_has_a_line_for_each(
     folder: Path,
 ) -> None:

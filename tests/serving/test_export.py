@@ -61,6 +61,7 @@ def compare(form: str, path: Path, generator: Generator) -> None:
         assert (theirs - ours).abs().max() <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_the_packages_generator_draws_the_same_pixels_in_batches_of_any_size(
     form: str, tmp_path: Path
