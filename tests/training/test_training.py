@@ -330,14 +330,11 @@ def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
     assert len(set(digests)) == 1
 
 
-IN_TURN = {"updates": "in_turn", "optimizer": "adadelta"}
-
-
 @pytest.mark.parametrize(
     ("changes", "stops"),
     [
         ({"max_shift": 3}, [3, 4, 1]),
-        (IN_TURN, [5]),
+        ({"updates": "in_turn", "optimizer": "adadelta"}, [5]),
         ({"generator": "embed", "log_every": 4, "updates": "two_passes"}, [3, 2]),
     ],
 )
