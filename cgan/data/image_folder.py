@@ -75,11 +75,10 @@ def write_csv(
             sizes.setdefault(image.size[::-1] if turned else image.size, []).append(picture)
             grey = grey and image.mode in GREY
     if side is None and len(sizes) > 1:
-        most = sorted(sizes.items(), key=lambda each: -len(each[1]))[:4]
-        shown = ", ".join(f"{w} × {h} ({len(p):,}, such as {p[0]})" for (w, h), p in most)
+        shown = ", ".join(f"{w} × {h} ({p[0]})" for (w, h), p in list(sizes.items())[:4])
         raise SourceError(
-            f"{name}: pictures of {len(sizes):,} sizes: {shown}. Give all one size, or set `data.side: 32` "
-            "in params.yaml: each is then scaled to 32 × 32, and what does not fit is cut off."
+            f"{name}: pictures of {len(sizes):,} sizes, such as {shown}. Give all one size, or set "
+            "`data.side: 32` in params.yaml: each is scaled to 32 × 32, and what does not fit is cut off."
         )
     width, height = (side, side) if side else next(iter(sizes))
     columns = width * height * (1 if grey else 3)
