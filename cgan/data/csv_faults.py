@@ -13,7 +13,6 @@ SHOWN = 5  # faults spelt out in a message
 MAX_COUNTED = 1000  # faults counted before the search stops
 
 _WHOLE_NUMBER = re.compile(rb"\+?0*\d{1,9}|-0+")
-_DECIMAL = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _QUOTED_NUMBER = re.compile(rb'(?<![^,])"(\s*\d+\s*)"(?=[,\r\n]|$)')
 _PIXELS = frozenset(str(value).encode() for value in range(256))
 
@@ -45,7 +44,7 @@ class Faults:
                 self._first += [f"{where}{fault}" for fault in found[: SHOWN - len(self._first)]]
                 self.count += len(found)
                 self._bad_rows += 1
-        if self.count == before:  # numpy knows better
+        if self.count == before:  # refused by numpy alone
             raise DataError(
                 f"{self._name}, between row {rows_before + 1} and row {rows_before + len(lines)}: not "
                 "valid CSV. Export it again."
@@ -114,21 +113,17 @@ def _value_fault(field: bytes, highest_label: int | None = None) -> str:
         if highest_label is None:
             return f"{shown} is outside 0–255."
         return f"{shown} is outside the classes 0–{highest_label}."
-    if _DECIMAL.fullmatch(text):
-        whole = re.fullmatch(rb"[+-]?\d+\.0*", text)
-        hint = " (write it without decimals; pandas: `frame.astype('uint8')`)" if whole else ""
-        if re.search(rb"[eE]", text):
-            hint = " in plain digits"
-        return f"{shown} is not a whole number{hint}."
-    return f"{shown!r} is not a number."
+    whole = re.fullmatch(rb"[+-]?\d+\.0*", text)
+    hint = " (write it without decimals; pandas: `frame.astype('uint8')`)" if whole else ""
+    return f"{shown!r} is not a whole number{hint}."
 
 
 def _is_scaled(fields: list[bytes]) -> bool:
     """True when every pixel of the row is a number within ±1 and some are fractions."""
-    texts = [field.strip() for field in fields]
-    if not all(_DECIMAL.fullmatch(text) for text in texts):
+    try:
+        values = [float(field) for field in fields]
+    except ValueError:
         return False
-    values = [float(text) for text in texts]
     return max(map(abs, values)) <= 1 and any(value % 1 for value in values)
 
 

@@ -34,6 +34,7 @@ FILE_KINDS = (
     (b"GIF8", "a GIF picture"),
     (b"%PDF", "a PDF document"),
     (b"{", "JSON"),
+    (b"[", "JSON"),
     (b"version https://git-lfs", "a Git LFS pointer; `git lfs pull` brings the file"),
     (b"outs:", f"a DVC pointer; {DVC_PULL} brings the file"),
 )

@@ -155,10 +155,10 @@ class CsvBlocks:
     def _lines(self, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         """The lines with rows, and their numbers; of a line that is too long, the beginning."""
         blank_lines, limit = 0, self._header.line_limit
-        piece, number = b"\n", 1
-        while following := file.readline(limit):
-            self._digest.update(following)
-            begins, piece = piece.endswith(b"\n"), following
+        number, ended = 1, True
+        while piece := file.readline(limit):
+            self._digest.update(piece)
+            begins, ended = ended, piece.endswith(b"\n")
             if not begins:
                 continue
             number += 1
@@ -171,7 +171,7 @@ class CsvBlocks:
                     f"{self.name}, line {number}: more than {MAX_BLANK_LINES:,} blank lines. The file "
                     "is damaged: download or export it again."
                 )
-        if not piece.endswith(b"\n"):
+        if not ended:
             self.warnings = ("The last line has no line end: make sure that the file is complete.",)
 
     def _parsed(self, lines: list[bytes]) -> NDArray[np.int16] | None:

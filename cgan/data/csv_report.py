@@ -65,7 +65,6 @@ def report_on(csv: CsvBlocks | Table, params: ValidateParams, name: str) -> dict
         "csv": {"sha256": csv.sha256, "bytes": csv.size_bytes},
         "rows": len(labels),
         "classes": classes,
-        "class_names": params.class_names,
         "class_counts": [int(count) for count in counts],
         "shape": dict(zip(("channels", "height", "width"), csv.shape, strict=True)),
         "duplicates": int((firsts != np.arange(len(firsts))).sum()),
@@ -207,7 +206,7 @@ def to_markdown(report: dict[str, Any], name: str) -> str:
         for key in ("shape", "pixels", "csv")
     ]
     most = max(report["class_counts"])
-    names = report.get("class_names") or range(report["classes"])
+    names = report["params"]["class_names"] or range(report["classes"])
     bars = [
         (names[label], f"{count:,}", "█" * max(1, round(20 * count / most)))
         for label, count in enumerate(report["class_counts"])

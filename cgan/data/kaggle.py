@@ -25,6 +25,14 @@ from cgan.params.sections import DataParams
 RETRY_DELAYS_S = (2.0, 8.0, 30.0)  # before the second, third and fourth try
 TIMEOUT_S = (10.0, 60.0)  # to connect; between bytes
 SETTINGS_PAGE = "https://www.kaggle.com/settings/api"
+CREDENTIALS = (
+    "the environment variable KAGGLE_API_TOKEN, the file ~/.kaggle/access_token, the variables "
+    "KAGGLE_USERNAME and KAGGLE_KEY, the file ~/.kaggle/kaggle.json (readable by you alone: chmod 600)"
+)
+NO_CREDENTIALS = (
+    f"No Kaggle credentials. Make a token at {SETTINGS_PAGE}, and put it into one of {CREDENTIALS}. Or set "
+    "`data.source: sample`."
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +53,7 @@ def download(params: DataParams, folder: str) -> Path:
     secrets = _secrets()
     competition = "/" not in params.kaggle
     if competition and not secrets:
-        raise SourceError(_no_credentials())
+        raise SourceError(NO_CREDENTIALS)
     get = kagglehub.competition_download if competition else kagglehub.dataset_download
     pauses = iter(RETRY_DELAYS_S)
     while True:
@@ -81,11 +89,11 @@ def _diagnose(error: Exception, params: DataParams, known: bool) -> tuple[str, b
     answered = isinstance(error, requests.HTTPError) and error.response is not None
     code = error.response.status_code if answered else 0  # type: ignore[attr-defined]
     if isinstance(error, UnauthenticatedError) or (code in (401, 403) and not known):
-        return _no_credentials(), False
+        return NO_CREDENTIALS, False
     if code == 401:
         return (
             f"Kaggle refused your credentials (401). Make a new token at {SETTINGS_PAGE}; the first of "
-            f"these that is there is used: {_places()}."
+            f"these that is there is used: {CREDENTIALS}."
         ), False
     if code == 403:
         return (
@@ -116,7 +124,9 @@ def _secrets() -> list[str]:
     """
     from kagglehub.config import get_kaggle_credentials
 
-    for path in _files():
+    folder = Path.home() / ".kaggle"
+    pair = Path(os.environ.get("KAGGLE_CONFIG_DIR") or folder) / "kaggle.json"
+    for path in (folder / "access_token", pair):
         if os.name == "posix" and path.is_file() and path.stat().st_mode & 0o077:
             log.warning("%s can be read by others: `chmod 600 %s`.", path, path)
     try:
@@ -125,31 +135,8 @@ def _secrets() -> list[str]:
         raise SourceError(f"{error}. Download it again from {SETTINGS_PAGE}.") from None
     if found is None:
         return []
-    pair = base64.b64encode(f"{found.username}:{found.key}".encode()).decode()
-    return [secret for secret in (found.api_key, found.key, pair) if secret]
-
-
-def _files() -> tuple[Path, Path]:
-    usual = Path.home() / ".kaggle"
-    return (
-        usual / "access_token",
-        Path(os.environ.get("KAGGLE_CONFIG_DIR") or usual) / "kaggle.json",
-    )
-
-
-def _places() -> str:
-    token, pair = _files()
-    return (
-        f"the environment variable KAGGLE_API_TOKEN, the file {token}, the variables KAGGLE_USERNAME and "
-        f"KAGGLE_KEY, the file {pair} (readable by you alone: chmod 600)"
-    )
-
-
-def _no_credentials() -> str:
-    return (
-        f"No Kaggle credentials. Make a token at {SETTINGS_PAGE}, and put it into one of {_places()}. "
-        "Or set `data.source: sample`."
-    )
+    basic = base64.b64encode(f"{found.username}:{found.key}".encode()).decode()
+    return [secret for secret in (found.api_key, found.key, basic) if secret]
 
 
 @contextlib.contextmanager

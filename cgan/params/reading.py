@@ -34,10 +34,6 @@ LIMITS = {
     "minLength": "of length at least",
     "maxLength": "of length at most",
 }
-EXAMPLES = {
-    "data.kaggle": "expected a competition such as `digit-recognizer`, or `owner/dataset`",
-    "gate.model": "expected letters, digits, `.`, `_` and `-`, such as `cgan`",
-}
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
@@ -158,8 +154,6 @@ def _problem_in_words(problem: dict[str, Any]) -> str:
         return f"unknown key `{name}`; {_suggestion(name)}"
     if kind == "missing":
         return f"`{name}` is missing. Add it, or restore params.yaml from git."
-    if kind == "string_pattern_mismatch":
-        return f"`{name}`: {EXAMPLES[name]}, got {found[:80]!r}."
     expected = _expected(problem["loc"])
     what = f" should be {expected}" if expected else f": {problem['msg']}"
     text = f"`{name}`{what}, got {_value_in_words(found)}."
@@ -182,6 +176,8 @@ def _expected(place: tuple[Any, ...]) -> str:
 
 
 def _schema_in_words(schema: dict[str, Any]) -> str:
+    if "description" in schema:
+        return str(schema["description"])
     if "anyOf" in schema:
         return " or ".join(map(_schema_in_words, schema["anyOf"]))
     if options := schema.get("enum") or [schema[key] for key in ("const",) if key in schema]:

@@ -71,7 +71,10 @@ class DataParams(Section):
 
     source: Literal["sample", "file", "kaggle"]
     path: PrintableText
-    kaggle: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+    kaggle: str = Field(
+        pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$",
+        description="a competition such as `digit-recognizer`, or `owner/dataset`",
+    )
     member: RelativeName
     side: int | None = Field(ge=8, le=256)
     max_megabytes: int = Field(gt=0)
@@ -225,7 +228,11 @@ class RenderParams(Section):
 class GateParams(Section):
     """`cgan gate`: the limits that a generator must keep to be promoted."""
 
-    model: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][\w.-]*$")
+    model: str = Field(
+        max_length=100,
+        pattern=r"^[A-Za-z0-9][\w.-]*$",
+        description="letters, digits, `.`, `_` and `-`, such as `cgan`",
+    )
     promote: bool
     against_champion: Literal["better", "not_worse"]
     on_drift: Literal["block", "note"]
@@ -256,19 +263,16 @@ class Dimension(Section):
 
     @model_validator(mode="after")
     def _range_or_choices(self) -> Self:
-        if (self.choices is None) == (self.low is None or self.high is None):
-            raise ValueError("give either both `low` and `high`, or `choices`")
         if self.choices is not None:
-            if self.low is not None or self.high is not None or self.step is not None or self.log:
+            if self.model_fields_set != {"choices"}:
                 raise ValueError("`choices` stand alone, without `low`, `high`, `step` and `log`")
             return self
-        assert self.low is not None and self.high is not None
+        if self.low is None or self.high is None:
+            raise ValueError("give either both `low` and `high`, or `choices`")
         if self.low >= self.high:
             raise ValueError(f"`low` ({self.low}) must be below `high` ({self.high})")
-        if self.log and self.low <= 0:
-            raise ValueError(f"with `log`, `low` must be above 0, got {self.low}")
-        if self.log and self.step is not None:
-            raise ValueError("give `log` or `step`, not both")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("with `log`, `low` must be above 0, and there is no `step`")
         return self
 
     @model_serializer(mode="wrap")

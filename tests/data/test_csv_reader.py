@@ -101,12 +101,12 @@ def test_f06_wrong_labels_are_counted_and_the_first_shown(tmp_path: Path) -> Non
     ("text", "said"),
     [
         ("99999999999999999999999", "99999999999999999999… is outside 0–255."),
-        ("1 0", "'1 0' is not a number."),
-        ('"1', "'\"1' is not a number."),
-        ('"', "'\"' is not a number."),
-        ('"1"0', "'\"1\"0' is not a number."),
-        ("3\x1f", "'3\\x1f' is not a number."),
-        ("3\r", "'3\\r' is not a number."),
+        ("1 0", "'1 0' is not a whole number."),
+        ('"1', "'\"1' is not a whole number."),
+        ('"', "'\"' is not a whole number."),
+        ('"1"0', "'\"1\"0' is not a whole number."),
+        ("3\x1f", "'3\\x1f' is not a whole number."),
+        ("3\r", "'3\\r' is not a whole number."),
     ],
 )
 def test_f07_wrong_pixel_is_refused_with_row_and_column(
@@ -196,7 +196,7 @@ def test_f83_labels_that_are_no_class_numbers_are_refused_with_the_same_advice(
     tmp_path: Path, names: tuple[int | str, ...], classes: int | None
 ) -> None:
     message = refuses(tmp_path, relabelled(*names), classes=classes)
-    assert re.search(rf"column label: ({names[0]}|{names[-1]})|is not a number", message)
+    assert re.search(rf"column label: ({names[0]}|{names[-1]})|is not a whole number", message)
     assert ("set `validate.classes` to their number" in message) == (classes is not None)
     assert np.array_equal(counts_renumbered(tmp_path, message)[0].labels, LABELS)
 

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import io
 import json
-import logging
 import re
 import stat
 import struct
@@ -423,24 +422,6 @@ def test_f30_credentials_file_readable_by_others_is_warned_of(
     TARGET.write_bytes(GOOD)
     path.write_text("{}")
     assert "kaggle.json is missing 'username' key. Download it again" in refuses_kaggle()
-
-
-def test_f30_key_is_in_no_message_log_or_output(
-    kaggle: Start,
-    caplog: pytest.LogCaptureFixture,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
-    echo = json.dumps({"code": 418, "message": f"bad key {KEY} in Basic {basic}"}).encode()
-    kaggle(
-        Answer(status=503, body=echo, headers={"Content-Type": "application/json"}),
-        Answer(status=418, body=echo, headers={"Content-Type": "application/json"}),
-    )
-    message = refuses_kaggle()
-    output = capfd.readouterr()
-    for text in (message, caplog.text, output.out, output.err):
-        assert KEY not in text and basic not in text
 
 
 def test_missing_kagglehub_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

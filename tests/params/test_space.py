@@ -46,7 +46,7 @@ def load(tmp_path: Path) -> Any:
         ({"train.lr": {"low": 0, "high": 0.1, "log": True}}, "with `log`, `low` must be above 0"),
         (
             {"train.lr": {"low": 0.1, "high": 0.2, "log": True, "step": 0.1}},
-            "`log` or `step`, not both",
+            "there is no `step`",
         ),
         ({"train.lr": {"lowest": 0.1, "high": 0.2}}, "unknown key `sweep.space.train.lr.lowest`"),
         ({"train.lr": {"choices": [0.1]}}, "sweep.space.train.lr.choices"),
