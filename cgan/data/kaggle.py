@@ -86,8 +86,7 @@ def _diagnose(error: Exception, params: DataParams, known: bool) -> tuple[str, b
 
     competition = "/" not in params.kaggle
     page = f"https://www.kaggle.com/{'competitions' if competition else 'datasets'}/{params.kaggle}"
-    answered = isinstance(error, requests.HTTPError) and error.response is not None
-    code = error.response.status_code if answered else 0  # type: ignore[attr-defined]
+    code = getattr(getattr(error, "response", None), "status_code", 0)
     if isinstance(error, UnauthenticatedError) or (code in (401, 403) and not known):
         return NO_CREDENTIALS, False
     if code == 401:
