@@ -9,13 +9,40 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cgan.data.csv_faults import FILE_KINDS, WHOLE_NUMBER
 from cgan.errors import DataError
 from cgan.params.sections import ValidateParams
+from cgan.project import DVC_PULL
 
 MIN_SIDE, MAX_SIDE = 8, 256
 MAX_HEADER_BYTES = 4_000_000
 BYTES_PER_FIELD = 24  # three digits, a separator, and ample room for quotes and padding
+
+# First bytes of what is given for a CSV by mistake.
+FILE_KINDS = (
+    (b"PK\x03\x04", "a .zip archive"),
+    (b"\x1f\x8b", "a .gz archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"7z\xbc\xaf", "a 7-Zip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"%PDF", "a PDF document"),
+    (b"{", "JSON"),
+    (b"[", "JSON"),
+    (b"version https://git-lfs", "a Git LFS pointer; `git lfs pull` brings the file"),
+    (b"outs:", f"a DVC pointer; {DVC_PULL} brings the file"),
+)
+
+WEB_PAGE = (
+    "this is a web page, not a CSV; a log-in page saved by mistake? Log in, then download the file "
+    "itself."
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +57,11 @@ class Header:
         return max(4096, len(self.columns) * BYTES_PER_FIELD)
 
 
+def looks_like_web_page(head: bytes) -> bool:
+    """True for the first bytes of an HTML or XML page, such as a log-in page saved as .csv."""
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"
+
+
 def read_header(line: bytes, params: ValidateParams, name: str) -> Header:
     """Column names and image shape. Raises DataError when pixels may be missing or permuted."""
     if kind := next((kind for start, kind in FILE_KINDS if line.startswith(start)), ""):
@@ -40,11 +72,6 @@ def read_header(line: bytes, params: ValidateParams, name: str) -> Header:
             else f"Give a CSV whose first line is {_example(params)}."
         )
         raise DataError(f"{name}: this is {kind}, not a CSV. {hint}")
-    if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line:
-        raise DataError(
-            f"{name}: not UTF-8 text: UTF-16 (Excel's “Unicode text”) or a binary file. "
-            "Save it as “CSV UTF-8”."
-        )
     if len(line) >= MAX_HEADER_BYTES:
         raise DataError(
             f"{name}: the first line is longer than {MAX_HEADER_BYTES / 1e6:.0f} MB, expected a header "
@@ -53,9 +80,12 @@ def read_header(line: bytes, params: ValidateParams, name: str) -> Header:
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
         raise DataError(
-            f"{name}: the header is not UTF-8 text. Save the file as “CSV UTF-8”."
-        ) from None
+            f"{name}: not text in UTF-8, but UTF-16 (Excel's “Unicode text”), another encoding or a binary "
+            "file. Save it as “CSV UTF-8”."
+        )
     if "\r" in text.rstrip("\r\n"):
         raise DataError(
             f"{name}: lines end in CR alone (old Mac format). Save it with LF or CR LF line ends."
@@ -78,11 +108,11 @@ def read_header(line: bytes, params: ValidateParams, name: str) -> Header:
             f"{name}: the header ends with a comma, so that its last column has no name. Export it "
             "without a comma at the end of the lines."
         )
-    doubles = [column for column, count in Counter(columns).items() if count > 1]
-    if doubles:
+    column, count = Counter(columns).most_common(1)[0]
+    if count > 1:
         raise DataError(
-            f"{name}: column {_quote(doubles[0])} stands {columns.count(doubles[0])} times in the "
-            f"header{_more_columns(len(doubles))}. Every pixel needs one column: remove the copies."
+            f"{name}: column {_quote(column)} stands {count} times in the header. Every pixel needs one "
+            "column: remove the copies."
         )
     pixels = columns[1:]
     shape = _shape(len(pixels), params, name)
@@ -93,11 +123,6 @@ def read_header(line: bytes, params: ValidateParams, name: str) -> Header:
 def _check_label_column(columns: list[str], params: ValidateParams, name: str) -> None:
     label = params.label_column
     if columns[0] == label:
-        if len(columns) == 1:
-            raise DataError(
-                f"{name}: the header has the column {_quote(label)} alone, no pixels. "
-                f"Expected {_example(params)}."
-            )
         return
     if label in columns:
         hint = (
@@ -109,16 +134,16 @@ def _check_label_column(columns: list[str], params: ValidateParams, name: str) -
             f"{name}: column {_quote(label)} must be the first, it is number "
             f"{columns.index(label) + 1}. {hint}"
         )
-    if all(WHOLE_NUMBER.fullmatch(column.encode()) for column in columns) and (
-        len(set(columns)) < len(columns) or columns[0] != "0"
-    ):
+    if len(set(columns)) < len(columns) and all(c.replace(".", "", 1).isdigit() for c in columns):
         raise DataError(
             f"{name}: the file has no header, its first line is data. "
             f"Put a line with the column names before it: {_example(params)}."
         )
-    near = next((c for c in (columns[0], columns[-1]) if _letters(c) == _letters(label)), None)
-    if near is not None:
-        hint = f"Is it {_quote(near)}? Write it as in `validate.label_column`, or set that to it."
+    near = [c for c in (columns[0], columns[-1]) if _letters(c) == _letters(label)]
+    if near:
+        hint = (
+            f"Is it {_quote(near[0])}? Write it as in `validate.label_column`, or set that to it."
+        )
     elif len(columns) == 1:
         hint = f"Is it a CSV? Its first line should be like {_example(params)}."
     else:
@@ -147,23 +172,24 @@ def _shape(pixels: int, params: ValidateParams, name: str) -> tuple[int, int, in
             "or the section `validate` of params.yaml describes other images."
         )
     side = math.isqrt(pixels // channels)
-    other = 4 - channels  # 1 or 3
-    if channels * side * side != pixels and other * math.isqrt(pixels // other) ** 2 == pixels:
-        raise DataError(
-            f"{name}: {pixels:,} pixel columns make no square image with `validate.channels: "
-            f"{channels}`, but one with {other}. Set `validate.channels: {other}` if the pixels are "
-            f"{'R, G, B planes one after the other' if other == 3 else 'grey'}."
-        )
     if channels * side * side != pixels:
+        other = 4 - channels  # 1 or 3
         near = channels * max(1, round(math.sqrt(pixels / channels))) ** 2
+        hint = (
+            f"With {other} they would: set `validate.channels: {other}` if the pixels are "
+            f"{'R, G, B planes one after the other' if other == 3 else 'grey'}."
+            if other * math.isqrt(pixels // other) ** 2 == pixels
+            else f"The nearest is {near:,}: columns are missing or too many; if not, set `validate.height` "
+            "and `validate.width` (and `validate.channels`)."
+        )
         raise DataError(
-            f"{name}: {pixels:,} pixel columns make no square image with {channels} "
-            f"channel{'s' * (channels > 1)} (the nearest is {near:,}). Columns are missing or too many; "
-            "if not, set `validate.height` and `validate.width` (and `validate.channels`)."
+            f"{name}: {pixels:,} pixel columns make no square image with `validate.channels: {channels}`. "
+            f"{hint}"
         )
     if not MIN_SIDE <= side <= MAX_SIDE:
         raise DataError(
-            f"{name}: images of {side} × {side} pixels, expected sides of {MIN_SIDE} to {MAX_SIDE}."
+            f"{name}: {pixels:,} pixel columns, so images of {side} × {side} pixels, expected sides of "
+            f"{MIN_SIDE} to {MAX_SIDE}."
         )
     return channels, side, side
 
@@ -206,7 +232,3 @@ def _example(params: ValidateParams) -> str:
 
 def _quote(text: str) -> str:
     return f"`{text[:40]}{'…' * (len(text) > 40)}`" if text else "a column without a name"
-
-
-def _more_columns(count: int) -> str:
-    return f" (and {count - 1:,} more columns do)" if count > 1 else ""

@@ -1,10 +1,10 @@
-"""What a valid CSV is: one reader for every stage. It refuses; `csv_faults` finds the words.
+"""What a valid CSV is: one reader for every stage.
 
 A valid CSV has a header (the label column first, then the pixels in order) and one image a row, all
 values whole numbers. The file is read once, line by line, and parsed in blocks of rows: `CsvBlocks` takes a
 few MB, `read_csv` the uint8 images as well, and a line longer than the header allows is never held whole.
-The fast path says only yes or no. After a no, `csv_faults` reads the file again, slowly, to name rows and
-columns.
+numpy parses a block that looks right; a block that does not is looked at value by value (`csv_faults`), to
+name rows and columns.
 """
 
 from __future__ import annotations
@@ -21,20 +21,14 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.data.csv_faults import (
-    MAX_BLANK_LINES,
-    MAX_CLASSES,
-    WEB_PAGE,
-    explain_faults,
-    looks_like_web_page,
-    unquoted,
-)
-from cgan.data.csv_header import MAX_HEADER_BYTES, Header, read_header
+from cgan.data.csv_faults import MAX_CLASSES, Faults, unquoted
+from cgan.data.csv_header import MAX_HEADER_BYTES, WEB_PAGE, looks_like_web_page, read_header
 from cgan.errors import DataError
 from cgan.files import sha256_of
 from cgan.params.sections import ValidateParams
 
 BLOCK_VALUES = 100_000  # parsed at once: they stay in the cache
+MAX_BLANK_LINES = 10_000
 
 DEFAULTS = ValidateParams(
     label_column="label",
@@ -50,6 +44,8 @@ DEFAULTS = ValidateParams(
 
 _CSV_BYTES = b'0123456789,\r\n \t"+-'
 
+Block = tuple[NDArray[np.int64], NDArray[np.uint8]]
+
 
 @dataclass(frozen=True)
 class Table:
@@ -62,6 +58,16 @@ class Table:
     sha256: str
     size_bytes: int
     warnings: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of an image."""
+        return self.images.shape[1:]
+
+    def __iter__(self) -> Iterator[Block]:
+        step = max(1, BLOCK_VALUES // self.images[0].size)
+        for start in range(0, len(self.labels), step):
+            yield self.labels[start : start + step], self.images[start : start + step]
 
 
 class CsvBlocks:
@@ -100,41 +106,38 @@ class CsvBlocks:
         self.shape = self._header.shape
         # A value takes two bytes at least.
         self.room = (size - len(self._first_line) + 1) // (2 * len(self._header.columns))
-        self._digest, self._last_byte = hashlib.sha256(self._first_line), b"\n"
-
-    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-        """Raises DataError that names the row and column of the first faults, and says how many there
-        are; or that the file changed while it was read."""
-        with self._reading() as file:
-            file.seek(len(self._first_line))
-            try:
-                for values in _parsed_blocks(self._rows(file), self._header, self.params):
-                    yield (
-                        values[:, 0].astype(np.int64),
-                        values[:, 1:].astype(np.uint8).reshape(-1, *self.shape),
-                    )
-            except (ValueError, OverflowError) as error:
-                file.seek(len(self._first_line))
-                raise explain_faults(
-                    file,
-                    self._header.columns,
-                    self._header.line_limit,
-                    self.params,
-                    self.name,
-                    str(error),
-                ) from None
-            if sha256_of(self.path) != self.sha256:
-                raise self.changed_meanwhile()
+        self._digest = hashlib.sha256(self._first_line)
+        self.warnings: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        if self._last_byte == b"\n":
-            return ()
-        return ("The last line has no line end: make sure that the file is complete.",)
+    def __iter__(self) -> Iterator[Block]:
+        """Raises DataError that names the row and column of the first faults, and says how many there
+        are; or that the file changed while it was read."""
+        faults = Faults(self._header, self.params, self.name)
+        rows = 0
+        with self._reading() as file:
+            file.seek(len(self._first_line))
+            lines = self._lines(file)
+            at_once = max(1, BLOCK_VALUES // len(self._header.columns))
+            while not faults.enough and (block := list(itertools.islice(lines, at_once))):
+                values = self._parsed([line for _, line in block])
+                if values is None:
+                    faults.look_at(block, rows)
+                elif not faults.count:
+                    yield (
+                        values[:, 0].astype(np.int64),
+                        values[:, 1:].astype(np.uint8).reshape(-1, *self.shape),
+                    )
+                rows += len(block)
+        if rows == 0:
+            raise DataError(f"{self.name}: 0 rows after the header. Download or export it again.")
+        if faults.count:
+            raise faults.error()
+        if sha256_of(self.path) != self.sha256:
+            raise self.changed_meanwhile()
 
     def changed_meanwhile(self) -> DataError:
         return DataError(
@@ -149,28 +152,46 @@ class CsvBlocks:
         except OSError as error:
             raise DataError(f"{self.name}: cannot be read ({error.strerror or error}).") from None
 
-    def _rows(self, file: IO[bytes]) -> Iterator[bytes]:
-        """The data rows as bytes that numpy parses; ValueError at the first one that looks wrong."""
-        blank_lines = 0
-        commas = len(self._header.columns) - 1
-        limit = self._header.line_limit
-        empty = True
-        while line := file.readline(limit):
-            self._digest.update(line)
-            self._last_byte = line[-1:]
-            if len(line) < limit and not line.strip():
-                blank_lines += 1
-                if blank_lines > MAX_BLANK_LINES:
-                    raise ValueError("a flood of blank lines")
+    def _lines(self, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+        """The lines with rows, and their numbers; of a line that is too long, the beginning."""
+        blank_lines, limit = 0, self._header.line_limit
+        number, ended = 1, True
+        while piece := file.readline(limit):
+            self._digest.update(piece)
+            begins, ended = ended, piece.endswith(b"\n")
+            if not begins:
                 continue
+            number += 1
+            if piece.strip() or len(piece) == limit:
+                yield number, piece
+                continue
+            blank_lines += 1
+            if blank_lines > MAX_BLANK_LINES:
+                raise DataError(
+                    f"{self.name}, line {number}: more than {MAX_BLANK_LINES:,} blank lines. The file "
+                    "is damaged: download or export it again."
+                )
+        if not ended:
+            self.warnings = ("The last line has no line end: make sure that the file is complete.",)
+
+    def _parsed(self, lines: list[bytes]) -> NDArray[np.int16] | None:
+        """Label and pixels of these rows; None where one of them may be wrong."""
+        commas, limit = len(self._header.columns) - 1, self._header.line_limit
+        for line in lines:
             # numpy takes some control characters for blanks; here they are damage.
-            foreign = line.translate(None, _CSV_BYTES)
-            if line.count(b",") != commas or foreign or len(line) == limit:
-                raise ValueError("a malformed row")
-            empty = False
-            yield unquoted(line) if b'"' in line else line
-        if empty:
-            raise ValueError("no rows")
+            if line.count(b",") != commas or line.translate(None, _CSV_BYTES) or len(line) == limit:
+                return None
+        rows = [unquoted(line) if b'"' in line else line for line in lines]
+        try:
+            # int16 holds what lies just outside 0–255 too, so that one look at the extremes suffices.
+            values: NDArray[np.int16] = np.loadtxt(
+                rows, dtype=np.int16, delimiter=",", comments=None, ndmin=2, encoding="ascii"
+            )
+        except (ValueError, OverflowError):
+            return None
+        highest = (self.params.classes or MAX_CLASSES) - 1
+        right = values.min() >= 0 and values[:, 0].max() <= highest and values[:, 1:].max() <= 255
+        return values if right else None
 
 
 def read_csv(
@@ -205,19 +226,3 @@ def line_numbers(path: Path | str) -> NDArray[np.int64]:
     with Path(path).open("rb") as file:
         lines = (number for number, line in enumerate(file, start=1) if number > 1 and line.strip())
         return np.fromiter(lines, np.int64)
-
-
-def _parsed_blocks(
-    rows: Iterator[bytes], header: Header, params: ValidateParams
-) -> Iterator[NDArray[np.int16]]:
-    """Blocks of rows, label and pixels; ValueError or OverflowError at the first that is wrong."""
-    highest = (params.classes or MAX_CLASSES) - 1
-    columns = len(header.columns)
-    while block := list(itertools.islice(rows, max(1, BLOCK_VALUES // columns))):
-        # int16 holds what lies just outside 0–255 too, so that one look at the extremes suffices.
-        values = np.loadtxt(
-            block, dtype=np.int16, delimiter=",", comments=None, ndmin=2, encoding="ascii"
-        )
-        if values.min() < 0 or values[:, 0].max() > highest or values[:, 1:].max() > 255:
-            raise ValueError("a value is out of range")
-        yield values

@@ -67,36 +67,35 @@ def write_csv(
     of different sizes without it, for a file that is no picture, and for a name that no class can have.
     """
     names = [_class_name(each, name) for each in classes]
-    sizes: dict[tuple[int, int], list[Place]] = {}
+    pictures = [(label, each) for label, those in enumerate(classes.values()) for each in those]
+    sizes: dict[tuple[int, int], Place] = {}
     grey = True
-    for picture in (picture for pictures in classes.values() for picture in pictures):
+    for _, picture in pictures:
         with _opened(picture) as image:
             turned = image.getexif().get(ORIENTATION, 1) > 4
-            sizes.setdefault(image.size[::-1] if turned else image.size, []).append(picture)
+            sizes.setdefault(image.size[::-1] if turned else image.size, picture)
             grey = grey and image.mode in GREY
     if side is None and len(sizes) > 1:
-        most = sorted(sizes.items(), key=lambda each: -len(each[1]))[:4]
-        shown = ", ".join(f"{w} × {h} ({len(p):,}, such as {p[0]})" for (w, h), p in most)
+        shown = ", ".join(f"{w} × {h} ({picture})" for (w, h), picture in list(sizes.items())[:4])
         raise SourceError(
-            f"{name}: pictures of {len(sizes):,} sizes: {shown}. Give all one size, or set `data.side: 32` "
-            "in params.yaml: each is then scaled to 32 × 32, and what does not fit is cut off."
+            f"{name}: pictures of {len(sizes):,} sizes, such as {shown}. Give all one size, or set "
+            "`data.side: 32` in params.yaml: each is scaled to 32 × 32, and what does not fit is cut off."
         )
     width, height = (side, side) if side else next(iter(sizes))
     columns = width * height * (1 if grey else 3)
     texts = [str(value) for value in range(256)]
     with replacing(destination) as temporary, temporary.open("w", encoding="ascii") as file:
         size = file.write(",".join(["label", *(f"pixel{i}" for i in range(columns))]) + "\n")
-        for label, pictures in enumerate(classes.values()):
-            for picture in pictures:
-                pixels = _pixels(picture, (width, height), "L" if grey else "RGB")
-                size += file.write(",".join([str(label), *(texts[p] for p in pixels)]) + "\n")
-                if size > max_bytes:
-                    raise SourceError(
-                        f"{name}: more than {max_bytes // 1_000_000:,} MB of CSV, the limit. Set `data.side` "
-                        "to a smaller size, or raise `data.max_megabytes` in params.yaml."
-                    )
-    files = [str(picture) for pictures in classes.values() for picture in pictures]
-    return None if names == [str(n) for n in range(len(names))] else names, files
+        for label, picture in pictures:
+            pixels = _pixels(picture, (width, height), "L" if grey else "RGB")
+            size += file.write(",".join([str(label), *(texts[p] for p in pixels)]) + "\n")
+            if size > max_bytes:
+                raise SourceError(
+                    f"{name}: more than {max_bytes // 1_000_000:,} MB of CSV, the limit. Set `data.side` "
+                    "to a smaller size, or raise `data.max_megabytes` in params.yaml."
+                )
+    numbered = names == [str(n) for n in range(len(names))]
+    return None if numbered else names, [str(picture) for _, picture in pictures]
 
 
 def _class_name(folder: str, name: str) -> str:

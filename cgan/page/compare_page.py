@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
 from cgan.errors import CganError, ModelError
 from cgan.page.assemble import EVIDENCE, document
 from cgan.page.charts import bundle
@@ -29,6 +27,7 @@ def compare_page(a: Run, b: Run, cache: Path) -> tuple[str, str]:
 
     Raises CganError for data that no page of this version holds.
     """
+    charts = bundle(cache)
     try:
         facts = compare_facts(a, b)
         why = refusal(facts)
@@ -36,21 +35,13 @@ def compare_page(a: Run, b: Run, cache: Path) -> tuple[str, str]:
             "compare.html",
             EVIDENCE,
             {"compare": facts},
-            charts=bundle(cache),
+            charts=charts,
             compare=facts,
             verdict=why or in_words(facts["metrics"]),
             names=a["class_names"] or [str(row["label"]) for row in a["classes"]],
             lineage=[{**run["lineage"], **run["lineage"]["origin"]} for run in (a, b)],
         )
-    except (
-        TemplateError,
-        KeyError,
-        TypeError,
-        ArithmeticError,
-        ValueError,
-        AttributeError,
-        IndexError,
-    ):
+    except Exception:  # what a page of another version lacks, or has in another form
         raise CganError(
             "one of the two pages was made by another version of cgan. Make it again: `dvc repro page`."
         ) from None

@@ -64,28 +64,20 @@ def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, An
     values = images.reshape(len(images), -1)
     one_colour = np.flatnonzero(values.min(axis=1) == values.max(axis=1))
     shown = min(rows.table.classes, MEANS)
-    means = [_mean(images, np.flatnonzero(labels == label)) for label in range(shown)]
+    means = [images[labels == label].mean(axis=0) for label in range(shown)]
     return {
         "rows": len(labels),
         "training": len(rows.training),
         "heldout": len(rows.heldout),
         "shape": report["shape"],
         "counts": report["class_counts"],
-        "means": [tile(torch.from_numpy(mean), SIDE) for mean in means],
+        "means": [tile(torch.from_numpy(mean.round().astype(np.uint8)), SIDE) for mean in means],
         "warnings": report["warnings"],
         "one_colour": _listed(rows, one_colour),
         "double": _pairs(rows, double, firsts),
         "conflicts": _pairs(rows, conflicts, firsts),
         "suspects": _suspects(rows, judge),
     }
-
-
-def _mean(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Of a few images at a time: they may be more than fit into memory."""
-    total = np.zeros(images.shape[1:], np.int64)
-    for start in range(0, len(rows), 200):
-        total += images[rows[start : start + 200]].sum(axis=0, dtype=np.int64)
-    return np.round(total / len(rows)).astype(np.uint8)
 
 
 def _listed(rows: Rows, found: NDArray[np.int64]) -> dict[str, Any]:

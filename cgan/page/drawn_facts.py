@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cgan.model.networks import Generator
 from cgan.model.sampling import draw
+from cgan.page.data_facts import Rows
 from cgan.page.tiles import tile
 from cgan.quality.judge import Judge, look
 from cgan.quality.likeness import nearest
@@ -23,19 +24,12 @@ VALUES = 20_000_000  # that are drawn: fewer drawings of large images
 
 
 def drawn_facts(
-    network: Generator,
-    judge: Judge,
-    images: Tensor,
-    labels: Tensor,
-    lines: Tensor,
-    training: Tensor,
-    seed: int,
-    first: list[int],
+    network: Generator, judge: Judge, rows: Rows, seed: int, first: list[int]
 ) -> dict[str, Any]:
-    """`images` [N, C, H, W], `labels` [N], `lines` [N] of the CSV; `training`: rows of the training part.
-
-    `first`: labels of the page's first picture, for which a good seed is looked for.
-    """
+    """`first`: labels of the page's first picture, for which a good seed is looked for."""
+    images, labels, training = map(
+        torch.from_numpy, (rows.table.images, rows.table.labels, rows.training)
+    )
     a = network.architecture
     each = a.channels * a.height * a.width
     count = max(SHOWN, min(DRAWINGS, VALUES // each))
@@ -65,7 +59,7 @@ def drawn_facts(
                     {
                         "src": tile(images[i], SIDE),
                         "label": int(labels[i]),
-                        "line": int(lines[i]),
+                        "line": int(rows.lines[i]),
                         "distance": distance,
                     }
                     for distance, i in zip(far.tolist(), places.tolist(), strict=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cgan.errors import ModelError
 from cgan.files import read_json
 from cgan.page.assemble import EVIDENCE, PLAY, document, examples, play_data
@@ -70,9 +68,6 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     require_one_origin(generator, report, rows)
     reference = read_json(RUN_REFERENCE)
     previews, smaller = film(PREVIEWS)
-    images, labels, lines, training = map(
-        torch.from_numpy, (rows.table.images, rows.table.labels, rows.lines, rows.training)
-    )
     seed = report["passport"]["seed"]
     first = generator.labels(examples(generator)[0])
     facts = {
@@ -88,9 +83,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "usual_distance": report["copies"]["heldout_nearest_median"],
         "classes": class_facts(report),
         "confusion": confusion_facts(report),
-        "drawn": drawn_facts(
-            generator.network, judge, images, labels, lines, training, seed, first
-        ),
+        "drawn": drawn_facts(generator.network, judge, rows, seed, first),
         "data": data_facts(rows, judge, validation),
         "params": params_facts(params, generator.facts.get("params") or {}),
         "lineage": lineage_facts(reference, rows.table.sha256),

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from cgan.errors import ParamsError
@@ -95,16 +94,14 @@ def set_params(
     text = read_text(path)
     document = parse_yaml(text, path)
     _put(document, wanted)
-    after = check_params(document, source)
+    check_params(document, source)
     changed = {key: (before[key], value) for key, value in wanted.items() if value != before[key]}
     if not changed:
         return {}
     laid_out = _layout().load(text)
-    _put(laid_out, {key: _on_one_line(wanted[key]) for key in changed})
+    _put(laid_out, {key: wanted[key] for key in changed})
     result = io.StringIO()
     _layout().dump(laid_out, result)
-    if check_params(parse_yaml(result.getvalue(), path), path) != after:
-        raise ParamsError(f"{path}: {', '.join(changed)} cannot be written. Edit the file by hand.")
     write_text(path, result.getvalue())
     return changed
 
@@ -137,11 +134,3 @@ def _put(document: Any, values: Mapping[str, Any]) -> None:
                 place[section] = {}
             place = place[section]
         place[name] = value
-
-
-def _on_one_line(value: Any) -> Any:
-    if not isinstance(value, list):
-        return value
-    found = CommentedSeq(value)
-    found.fa.set_flow_style()
-    return found

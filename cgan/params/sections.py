@@ -51,17 +51,18 @@ RelativeName = Annotated[PrintableText, AfterValidator(_check_relative)]
 
 
 def _check_class_name(name: str) -> str:
-    if len(name) > MAX_NAME_LENGTH:
-        raise ValueError(
-            f"{name[:80]!r} has {len(name):,} characters, expected at most {MAX_NAME_LENGTH}"
-        )
     # In a text to draw, commas and spaces stand between the classes.
     if "," in name or name != name.strip():
         raise ValueError(f"{name!r} has a comma, or a space at an end. Remove it")
     return name
 
 
-ClassName = Annotated[PrintableText, AfterValidator(_check_class_name)]
+ClassName = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_NAME_LENGTH),
+    AfterValidator(_check_printable),
+    AfterValidator(_check_class_name),
+]
 """What people call a class."""
 
 
@@ -70,7 +71,10 @@ class DataParams(Section):
 
     source: Literal["sample", "file", "kaggle"]
     path: PrintableText
-    kaggle: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+    kaggle: str = Field(
+        pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$",
+        description="a competition such as `digit-recognizer`, or `owner/dataset`",
+    )
     member: RelativeName
     side: int | None = Field(ge=8, le=256)
     max_megabytes: int = Field(gt=0)
@@ -89,16 +93,12 @@ class ValidateParams(Section):
     max_imbalance: float = Field(ge=1)
 
     @model_validator(mode="after")
-    def _both_or_neither(self) -> Self:
+    def _goes_together(self) -> Self:
         if (self.height is None) != (self.width is None):
             raise ValueError("give both `height` and `width`, or neither (square images)")
-        return self
-
-    @model_validator(mode="after")
-    def _one_name_a_class(self) -> Self:
         names = self.class_names or []
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"`class_names` has {min(twice)!r} twice. Give each class its own")
+        if len(set(names)) < len(names):
+            raise ValueError("`class_names` has a name twice. Give each class its own")
         if self.class_names is not None and len(names) != (self.classes or max(2, len(names))):
             raise ValueError(
                 f"`class_names` has {len(names):,} names and `classes` is {self.classes or 'null'}. Give one "
@@ -182,11 +182,8 @@ class TrainChoices(Section):
             )
         if self.discriminator == "demo" and self.updates != "in_turn":
             raise ValueError("`discriminator: demo` has batch norm and needs `updates: in_turn`")
-        if self.discriminator == "demo" and (
-            self.auxiliary_discriminator
-            or self.auxiliary_generator
-            or self.class_logit_weight not in (0, "auto")
-        ):
+        weights = (self.auxiliary_discriminator, self.auxiliary_generator, self.class_logit_weight)
+        if self.discriminator == "demo" and not all(weight in (0, "auto") for weight in weights):
             raise ValueError(
                 "`discriminator: demo` has no auxiliary classes: set `auxiliary_discriminator`, "
                 "`auxiliary_generator` and `class_logit_weight` to 0.0"
@@ -231,7 +228,11 @@ class RenderParams(Section):
 class GateParams(Section):
     """`cgan gate`: the limits that a generator must keep to be promoted."""
 
-    model: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][\w.-]*$")
+    model: str = Field(
+        max_length=100,
+        pattern=r"^[A-Za-z0-9][\w.-]*$",
+        description="letters, digits, `.`, `_` and `-`, such as `cgan`",
+    )
     promote: bool
     against_champion: Literal["better", "not_worse"]
     on_drift: Literal["block", "note"]
@@ -262,19 +263,16 @@ class Dimension(Section):
 
     @model_validator(mode="after")
     def _range_or_choices(self) -> Self:
-        if (self.choices is None) == (self.low is None or self.high is None):
-            raise ValueError("give either both `low` and `high`, or `choices`")
         if self.choices is not None:
-            if self.low is not None or self.high is not None or self.step is not None or self.log:
+            if self.model_fields_set != {"choices"}:
                 raise ValueError("`choices` stand alone, without `low`, `high`, `step` and `log`")
             return self
-        assert self.low is not None and self.high is not None
+        if self.low is None or self.high is None:
+            raise ValueError("give either both `low` and `high`, or `choices`")
         if self.low >= self.high:
             raise ValueError(f"`low` ({self.low}) must be below `high` ({self.high})")
-        if self.log and self.low <= 0:
-            raise ValueError(f"with `log`, `low` must be above 0, got {self.low}")
-        if self.log and self.step is not None:
-            raise ValueError("give `log` or `step`, not both")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("with `log`, `low` must be above 0, and there is no `step`")
         return self
 
     @model_serializer(mode="wrap")
@@ -310,16 +308,10 @@ class SweepParams(Section):
     space: dict[str, Dimension] = Field(min_length=1)
 
 
-def _check_experiment(name: str) -> str:
-    if len(name) > 500:
-        raise ValueError(f"{len(name):,} characters, and MLflow takes at most 500. Shorten it")
-    return name
-
-
 class TrackingParams(Section):
     """What is sent to MLflow, and what happens when it cannot be reached."""
 
-    experiment: Annotated[RelativeName, AfterValidator(_check_experiment)]
+    experiment: Annotated[RelativeName, Field(max_length=500)]  # MLflow takes no more
     on_unreachable: Literal["spool", "fail"]
     system_metrics: bool
 
@@ -340,33 +332,22 @@ class Params(Section):
     tracking: TrackingParams
 
 
-def flatten(value: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(value: BaseModel | dict[str, Any]) -> dict[str, Any]:
     """Nested params → {"train.lr": 0.003, …}, in the order of the file."""
     flat: dict[str, Any] = {}
-    if isinstance(value, BaseModel):
-        dumped = value.model_dump(by_alias=True)
-        for name, field in type(value).model_fields.items():
-            key, inner = field.alias or name, getattr(value, name)
-            # A section has keys of its own; the space of a sweep is one value, whatever is in it.
-            section = isinstance(inner, BaseModel)
-            flat |= (
-                flatten(inner, f"{prefix}{key}.") if section else {f"{prefix}{key}": dumped[key]}
-            )
-        return flat
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        flat.update(flatten(item, f"{name}.") if isinstance(item, dict) else {name: item})
+    nested = value.model_dump(by_alias=True) if isinstance(value, BaseModel) else value
+    for key, item in nested.items():
+        inner = flatten(item) if isinstance(item, dict) else {"": item}
+        flat |= {f"{key}.{name}".rstrip("."): each for name, each in inner.items()}
     return flat
 
 
-def flatten_names(model: type[BaseModel], prefix: str = "") -> list[str]:
+def names_of_params() -> list[str]:
     """Every dotted key that params.yaml may hold."""
-    names: list[str] = []
-    for name, field in model.model_fields.items():
-        key = f"{prefix}{field.alias or name}"
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            names += flatten_names(inner, f"{key}.")
-        else:
-            names.append(key)
-    return names
+    schema = Params.model_json_schema()
+    sections = {key: part["$ref"].rpartition("/")[2] for key, part in schema["properties"].items()}
+    return [
+        f"{key}.{name}"
+        for key, each in sections.items()
+        for name in schema["$defs"][each]["properties"]
+    ]

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.errors import DataError
 from cgan.pictures.canvas import FAINT, INK, Canvas
 
 WIDTH, HEIGHT = 600, 380
@@ -23,19 +22,13 @@ Curve = Sequence[float]
 
 
 def training_curves(table: Path) -> tuple[Picture, Picture]:
-    """Losses, and what the discriminator says, of losses.csv. Raises DataError if they are not in it."""
-    try:
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        columns = {key: [float(row[key]) for row in rows] for key in (rows[0] if rows else ())}
-        steps = columns.get("step", [])
-        losses = {who: columns[f"loss/{who}"] for who in ("discriminator", "generator")}
-        logits = {f"{kind} images": columns[f"logits/{kind}_mean"] for kind in ("real", "fake")}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            f"{table}: not the losses of a training ({type(error).__name__}: {error}). Restore it with "
-            "`dvc checkout --force`, or train again with `dvc repro --force train`."
-        ) from None
+    """Losses, and what the discriminator says, of losses.csv."""
+    with table.open(encoding="utf-8", newline="") as file:
+        names, *rows = csv.reader(file)
+    columns = dict(zip(names, np.array(rows, float).T.tolist(), strict=True))
+    steps = columns["step"]
+    losses = {who: columns[f"loss/{who}"] for who in ("discriminator", "generator")}
+    logits = {f"{kind} images": columns[f"logits/{kind}_mean"] for kind in ("real", "fake")}
     return (
         curves_image("Losses", steps, losses),
         curves_image("What the discriminator says (mean logits)", steps, logits),

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from cgan.cli import app
 from cgan.data import csv_reader, csv_report, drift
+from cgan.data.sources import mnist_sample
 from cgan.errors import DataError
 
-DEFAULTS = csv_reader.DEFAULTS
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
@@ -22,45 +22,51 @@ Labels = NDArray[np.int64]
 @pytest.fixture(scope="module")
 def digits() -> tuple[Images, Labels]:
     """The 5,000 real digits: images [N, 1, 28, 28] and labels, in random order."""
-    from cgan.data.sources import mnist_sample
-
     images, labels = mnist_sample()
     order = np.random.default_rng(0).permutation(len(labels))
     return images[order].reshape(-1, 1, 28, 28), labels[order].astype(np.int64)
 
 
 def report(images: Images, labels: Labels) -> dict[str, Any]:
-    return csv_report.report_on(csv_reader.Table(images, labels, 10, "0" * 64, 1), DEFAULTS, "x")
+    table = csv_reader.Table(images, labels, 10, "0" * 64, 1)
+    return csv_report.report_on(table, csv_reader.DEFAULTS, "x")
 
 
-def test_two_halves_of_the_same_digits_show_no_drift(digits: tuple[Images, Labels]) -> None:
-    images, labels = digits
-    found = drift.distances(
-        report(images[:2500], labels[:2500]), report(images[2500:], labels[2500:])
-    )
-    assert all(0 < value < drift.DRIFT_LIMITS[key] / 2 for key, value in found.items()), found
+CHANGES = {
+    "inverted": (lambda images: 255 - images, "pixel_values"),
+    "moved right": (lambda images: np.roll(images, 2, axis=3), "position"),
+    "moved up": (lambda images: np.roll(images, -2, axis=2), "position"),
+    "rescaled": (lambda images: images // 2, "pixel_values"),
+    "brighter": (lambda images: images // 2 + 60, "pixel_values"),
+    "upside down": (lambda images: images[:, :, ::-1], "position"),
+}
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        pytest.param(lambda images: 255 - images, "pixel_values", id="inverted"),
-        pytest.param(lambda images: np.roll(images, 2, axis=3), "position", id="moved right"),
-        pytest.param(lambda images: np.roll(images, -2, axis=2), "position", id="moved up"),
-        pytest.param(lambda images: images // 2, "pixel_values", id="rescaled"),
-        pytest.param(lambda images: images // 2 + 60, "pixel_values", id="brighter"),
-        pytest.param(lambda images: images[:, :, ::-1], "position", id="upside down"),
-    ],
-)
-def test_f19_changed_images_fail_the_check_with_the_statistic(
-    digits: tuple[Images, Labels], tmp_path: Path, change: Any, named: str
+def test_f19_changed_images_fail_the_check_with_the_statistic_and_another_half_passes(
+    digits: tuple[Images, Labels], tmp_path: Path
 ) -> None:
     images, labels = digits
     reference = tmp_path / "reference.json"
     reference.write_text(json.dumps(report(images[:2500], labels[:2500])))
-    changed = np.ascontiguousarray(change(images[2500:]))
-    with pytest.raises(DataError, match=rf"mine.csv: differs from the reference:.*{named} 0\.\d+"):
-        drift.check_drift(report(changed, labels[2500:]), reference, "mine.csv")
+    images, labels = images[2500:], labels[2500:]
+    found = drift.check_drift(report(images, labels), reference, "mine.csv")
+    assert all(0 < value < drift.DRIFT_LIMITS[key] / 2 for key, value in found.items()), found
+    for change, named in CHANGES.values():
+        changed = report(np.ascontiguousarray(change(images)), labels)
+        with pytest.raises(
+            DataError, match=rf"mine.csv: differs from the reference:.*{named} 0\.\d+"
+        ):
+            drift.check_drift(changed, reference, "mine.csv")
+    with pytest.raises(DataError, match="drift: `shape` is"):
+        drift.check_drift(report(images[:, :, 2:-2, 2:-2], labels), reference, "mine.csv")
+
+
+def counted(counts: list[int], **profile: list[int]) -> dict[str, Any]:
+    """What is read of a report; histograms that are not given are all in their first bin."""
+    first = {"brightness": [1, *[0] * 31], "rows": [1, 0], "columns": [1, 0]}
+    facts = {"shape": {"channels": 1, "height": 2, "width": 2}, "csv": {"sha256": "0"}}
+    facts |= {"rows": sum(counts), "classes": len(counts), "class_counts": counts}
+    return {**facts, "profile": first | profile}
 
 
 def test_f19_another_mix_of_classes_fails_the_check(tmp_path: Path) -> None:
@@ -73,44 +79,28 @@ def test_f19_another_mix_of_classes_fails_the_check(tmp_path: Path) -> None:
         drift.check_drift(mine, path, "x")
 
 
-def test_other_shapes_and_other_files_are_not_compared(
-    digits: tuple[Images, Labels], tmp_path: Path
-) -> None:
-    images, labels = digits
-    whole, cropped = report(images, labels), report(images[:, :, 2:-2, 2:-2], labels)
-    with pytest.raises(DataError, match="drift: `shape` is"):
-        drift.distances(cropped, whole)
+SPOILT = [
+    "{",
+    "[]",
+    counted([5, 5]) | {"classes": 3},
+    counted([5, 5]) | {"profile": {}},
+    counted([5, 5]) | {"shape": {"channels": 1, "height": 2}},
+    counted([5, float("nan")]),
+    counted([5, 5], columns=[1, -1]),
+    counted([5, 5], columns=[1, 0, 0]),
+    counted([5, 5], brightness=[1, 0]),
+]
+
+
+def test_f85_report_that_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    """A distance to no number is within every limit."""
     path = tmp_path / "reference.json"
     with pytest.raises(DataError, match="cannot be read"):
-        drift.check_drift(whole, path, "x")
-    for content in ("{", "[]", "{}", json.dumps({**whole, "profile": {}}), "3"):
-        path.write_text(content)
-        with pytest.raises(DataError, match="not a validation report"):
-            drift.check_drift(whole, path, "x")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda r: r["class_counts"].pop(),
-        lambda r: r["profile"]["columns"].append(1),
-        lambda r: r["profile"]["brightness"].pop(),
-        lambda r: r["profile"]["columns"].__setitem__(3, -1),
-        lambda r: r["class_counts"].__setitem__(3, float("nan")),
-        lambda r: r["shape"].pop("width"),
-    ],
-)
-def test_f85_report_that_cannot_be_compared_is_refused(
-    digits: tuple[Images, Labels], tmp_path: Path, damage: Any
-) -> None:
-    """A distance to no number is within every limit."""
-    whole = report(*digits)
-    spoilt = json.loads(json.dumps(whole))
-    damage(spoilt)
-    path = tmp_path / "reference.json"
-    path.write_text(json.dumps(spoilt))
-    with pytest.raises(DataError, match=r"not a validation report of this version.*GOOD.csv"):
-        drift.check_drift(whole, path, "x")
+        drift.check_drift(counted([5, 5]), path, "x")
+    for content in SPOILT:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        with pytest.raises(DataError, match=r"not a validation report of this version.*GOOD.csv"):
+            drift.check_drift(counted([5, 5]), path, "x")
 
 
 def test_command_compares_with_a_reference(
@@ -126,14 +116,6 @@ def test_command_compares_with_a_reference(
     write_csv(digits_csv, 255 - images, labels)
     drifted = CliRunner().invoke(app, [*command, "--reference", "good.json"])
     assert "differs from the reference: pixel_values" in str(drifted.exception)
-
-
-def counted(counts: list[int], **profile: list[int]) -> dict[str, Any]:
-    """What is read of a report; histograms that are not given are all in their first bin."""
-    first = {"brightness": [1, *[0] * 31], "rows": [1, 0], "columns": [1, 0]}
-    facts = {"shape": {"channels": 1, "height": 2, "width": 2}, "csv": {"sha256": "0"}}
-    facts |= {"rows": sum(counts), "classes": len(counts), "class_counts": counts}
-    return {**facts, "profile": first | profile}
 
 
 def test_distances_of_hand_made_reports_are_those_worked_out_by_hand() -> None:

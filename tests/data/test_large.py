@@ -6,7 +6,6 @@ import io
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, TINY, peak_bytes
@@ -14,9 +13,7 @@ from PIL import Image
 from synthetic import make_images, write_csv
 
 from benchmarks import large, synthetic_csv
-from cgan.data import csv_reader, csv_report
 from cgan.data.dataset import load_dataset
-from cgan.errors import DataError
 from cgan.params.sections import TrainParams
 from cgan.stages import download, preprocess, validate
 from cgan.training.loop import train
@@ -27,22 +24,11 @@ PROC = pytest.mark.skipif(
 PIXELS = 784
 
 
-def write_noise(path: Path, count: int) -> None:
-    """Two digits and a comma a value, whole rows at once: quick to write."""
-    random = np.random.default_rng(0)
-    rows = np.empty((count, PIXELS + 1, 3), np.uint8)
-    rows[:, :, :2] = random.integers(48, 58, (count, PIXELS + 1, 2), dtype=np.uint8)
-    rows[:, 0, 0], rows[:, :, 2], rows[:, -1, 2] = ord("0"), ord(","), ord("\n")
-    with path.open("wb") as file:
-        file.write(",".join(["label", *(f"pixel{i}" for i in range(PIXELS))]).encode() + b"\n")
-        file.write(rows.data)
-
-
 @PROC
 def test_f88_validation_takes_no_memory_for_the_images(tmp_path: Path) -> None:
     peaks = []
     for count in (2_000, 22_000):
-        write_noise(tmp_path / "x.csv", count)
+        synthetic_csv.write_csv(tmp_path / "x.csv", count)
         code = (
             "from cgan.data import csv_reader, csv_report\n"
             "found = csv_report.report_on_file('x.csv', csv_reader.DEFAULTS, 'x.csv')\n"
@@ -51,16 +37,6 @@ def test_f88_validation_takes_no_memory_for_the_images(tmp_path: Path) -> None:
         peaks.append(peak_bytes(code, tmp_path))
     more = (peaks[1] - peaks[0]) / 20_000
     assert more < 300, f"{more:.0f} bytes an image of {PIXELS}"
-
-
-def test_a_report_on_a_file_is_that_on_its_table(digits_csv: Path) -> None:
-    params = csv_reader.DEFAULTS
-    whole = csv_report.report_on(csv_reader.read_csv(digits_csv, params), params, "x")
-    assert csv_report.report_on_file(digits_csv, params, "x") == whole
-    limit = digits_csv.stat().st_size
-    assert csv_report.report_on_file(digits_csv, params, "x", max_bytes=limit) == whole
-    with pytest.raises(DataError, match=r"Raise `data.max_megabytes` in params.yaml"):
-        csv_report.report_on_file(digits_csv, params, "x", max_bytes=limit - 1)
 
 
 def test_previews_and_contact_sheet_show_the_first_50_of_many_classes(project: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from pydantic import ValidationError
 
 from cgan.errors import ParamsError
 from cgan.params.reading import load_params, read_yaml
-from cgan.params.sections import Params, TrainChoices, flatten, flatten_names
+from cgan.params.sections import Params, TrainChoices, flatten, names_of_params
 from cgan.training.fitting import filled
 
 Load = Callable[..., Params]
@@ -58,11 +57,10 @@ def refusal(load: Load, changes: dict[str, Any] | None = None, text: str = TEXT)
 def test_the_repository_has_valid_params_with_every_field_and_nothing_else() -> None:
     params = load_params(ROOT / "params.yaml")
     document = yaml.safe_load(TEXT)
-    written = [f"{section}.{key}" for section, keys in document.items() for key in keys]
-    assert written == flatten_names(Params) == list(flatten(params))
-    assert list(flatten(params).values()) == [
-        v for keys in document.values() for v in keys.values()
-    ]
+    assert [
+        f"{section}.{key}" for section in document for key in document[section]
+    ] == names_of_params()
+    assert flatten(params) == flatten(document)
 
 
 @pytest.mark.parametrize(
@@ -75,52 +73,41 @@ def test_length_is_counted_in_images_and_is_at_least_a_step(
     assert filled(train).total_steps == steps
 
 
+NUMBER = "`train.lr` should be a number above 0 and at most 1000, got "
+# Changes, each for itself → what the message says.
 REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "f31 unknown": [
         ({"train.leraning_rate": 1}, "`train.leraning_rate`; valid here: `generator`, "),
         ({"train.totl_kimg": 1}, "`train.totl_kimg`; did you mean `train.total_kimg`?"),
         ({"preprocess.label_column": 1}, "did you mean `validate.label_column`?"),
         ({"validation": 1}, "unknown key `validation`; did you mean `validate`?"),
-        ({"train.0": 1}, "`train.0`"),
     ],
     "f32 f33 another kind, or outside the range": [
+        *(({"train.lr": value}, NUMBER + found) for value, found in [(0, "0"), (math.nan, "nan")]),
         *(
-            (
-                {"train.lr": value},
-                f"`train.lr` should be a number above 0 and at most 1000, got {w}",
-            )
-            for value, w in [
-                (0, "0"),
-                (math.nan, "nan"),
-                (math.inf, "inf"),
-                (True, "true"),
-                (None, "nothing"),
-                ([0.1], "a list"),
-                ("1.0e-3", "the text '1.0e-3'. Write it without"),
-            ]
+            ({"train.lr": value}, NUMBER + found)
+            for value, found in [(True, "true"), ([1], "a list")]
         ),
+        ({"train.lr": "1.0e-3"}, f"{NUMBER}the text '1.0e-3'. Write it without"),
         # What torch computes with: as float32, 1e300 is inf, or a traceback.
         *(({f"train.{name}": 1e300}, f"`train.{name}` should be a number") for name in FLOAT32),
-        ({"train.batch_size": True}, "a whole number at least 2 and at most 1000000, got true"),
         ({"train.seed": -1}, "a whole number at least 0 and below 2147483648, got -1"),
-        (
-            {"train.generator": "dcgan"},
-            "should be `deconv` or `upsample` or `embed` or `demo`, got",
-        ),
+        ({"train.generator": "dcgan"}, "`deconv` or `upsample` or `embed` or `demo`, got"),
         ({"validate.classes": 1}, "a whole number at least 2 and at most 1000 or null, got 1"),
         ({"tracking.system_metrics": 1}, "should be true or false, got 1"),
-        ({"data.path": ""}, "`data.path` is empty, or too short"),
-        ({"data.path": datetime.date(2026, 1, 2)}, "should be a text, got 2026-01-02"),
+        ({"data.path": ""}, "`data.path` should be a text of length at least 1"),
+        (
+            {"data.path": datetime.date(2026, 1, 2)},
+            "should be a text of length at least 1, got 2026-01",
+        ),
         ({"data.kaggle": "https://kaggle.com"}, "such as `digit-recognizer`"),
-        ({"gate.model": "a b"}, "such as `cgan`, got 'a b'"),
         ({"train": None}, "`train` should be a section, got nothing"),
         ({"train.max_shift": 1.5}, "at least 0 and at most 64 or `auto`, got 1.5."),
-        ({"tracking.experiment": "x" * 501}, "501 characters, and MLflow takes at most 500"),
+        ({"tracking.experiment": "x" * 501}, "of length at least 1 and of length at most 500"),
     ],
     "f33 texts that cannot be shown": [
         ({name: text}, f"`{name}`: ")
-        for name in ("data.path", "tracking.experiment", "validate.label_column")
-        for text in ("a\nb", "\x1b[2J", "\u202e")
+        for name, text in (("data.path", "a\nb"), ("tracking.experiment", "\x1b[2J"))
     ],
     "f36 outside": [
         ({name: path}, f"{path!r} leads outside")
@@ -141,13 +128,16 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "names of classes": [
         ({"validate.class_names": names}, words)
         for names, words in [
-            ([0, 1, 2], "should be a list or null, got 0. Put it in quotes: '0'."),
+            (
+                [0, 1],
+                "`validate.class_names.0`: Input should be a valid string, got 0. Put it in quotes",
+            ),
             ("zero, one", "should be a list or null, got the text 'zero, one'."),
-            (["a", ""], "is empty, or too short"),
+            (["a", ""], "at least 1 character"),
             (["a", "\u202eb"], "holds characters that cannot be shown"),
             (["a", " b"], "' b' has a comma, or a space at an end"),
-            (["a", "b" * 61], "has 61 characters, expected at most 60"),
-            (["a", "b", "a"], "`class_names` has 'a' twice"),
+            (["a", "b" * 61], "at most 60 characters"),
+            (["a", "b", "a"], "`class_names` has a name twice"),
             (["a"], "`class_names` has 1 names"),
         ]
     ],
@@ -183,7 +173,7 @@ def test_f32_a_value_is_read_by_yaml_1_2(tmp_path: Path, written: str, value: An
     assert found == value and type(found) is type(value)
 
 
-@given(st.text("0123456789+-.eExXob_:~nNyYfFaAlLuUtTrRsSiI \t#&*!|>\x85\u2028", max_size=8))
+@given(st.text("0123456789+-.eExXob_:~nNyYfFaAlLuUtTrRsSiI \t#&*!|>", max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_f32_what_we_accept_dvc_reads_alike(written: str) -> None:
     text = f"a: {written}\n"
@@ -198,23 +188,13 @@ def test_f32_what_we_accept_dvc_reads_alike(written: str) -> None:
     assert repr(theirs) == repr(ours)
 
 
-@pytest.mark.parametrize("end", ["\x85", "\u2028", "\u2029"])
-def test_f32_line_end_of_yaml_1_1_alone_starts_no_key(load: Load, end: str) -> None:
-    message = refusal(load, text=TEXT.replace("  latent_dim: 64", f"  latent_dim: 64{end}  x: 1"))
-    line = TEXT[: TEXT.index("  latent_dim: 64")].count("\n") + 1
-    assert f"params.yaml, line {line}, column " in message and "not valid YAML" in message
-    assert message.isprintable()
-
-
-def test_f35_yaml_bomb_is_refused(load: Load) -> None:
+def test_f35_a_yaml_bomb_and_deep_or_circular_yaml_are_refused(load: Load) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
-    assert "YAML aliases. Write the values out instead." in refusal(load, text="\n".join(lines))
-
-
-def test_f35_deep_huge_and_circular_yaml_are_refused(load: Load) -> None:
+    assert "unknown key `a9`" in refusal(load, text="\n".join(lines))
+    bomb = "\n".join([*lines, TEXT.replace("class_names: null", "class_names: *a9")])
+    assert "`validate.class_names.9`" in refusal(load, text=bomb)
     assert "nested too deeply" in refusal(load, text="[" * 1_000)
-    assert "1,000,012 bytes, expected at most" in refusal(load, text="a: " + "x" * 1_000_009)
     assert "`train.self`" in refusal(load, text=TEXT.replace("train:\n", "train: &t\n  self: *t\n"))
 
 
@@ -244,43 +224,20 @@ def test_all_problems_are_told_at_once(load: Load) -> None:
         assert sum(name in line.split(";")[0] for line in lines) == 1
 
 
-def test_of_a_flood_of_problems_the_first_are_told(load: Load) -> None:
-    message = refusal(load, text=TEXT + "".join(f"k{i}: 1\n" for i in range(300)))
-    head, *lines = message.splitlines()
-    assert "300 problems, the first 20 of them:" in head and len(lines) == 20
-
-
 def test_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"not found in .*Run from the project's top folder"):
         load_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_bytes(b"train: \xff\xfe")
     with pytest.raises(ParamsError, match="Save it as UTF-8"):
         load_params(tmp_path / "params.yaml")
-    with pytest.raises(ParamsError, match="not a file"):
+    with pytest.raises(ParamsError, match="cannot be read"):
         load_params(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["fifo", "endless", "huge"])
-def test_file_without_end_is_refused_before_it_is_read(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "params.yaml"
-    if kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "endless":
-        path.symlink_to("/dev/zero")
-    else:
-        with path.open("wb") as file:
-            file.truncate(10**12)
-    with pytest.raises(ParamsError, match=r"not a file|1,000,000,000,000 bytes, expected"):
-        load_params(path)
-
-
-def test_what_is_unusual_but_valid_is_accepted(load: Load, tmp_path: Path) -> None:
+def test_what_is_unusual_but_valid_is_accepted(load: Load) -> None:
     assert load(text="\ufeff" + TEXT)
     assert load({"train.lr": 1}).train.lr == 1.0, "a whole number for a number"
     train = load().train
     assert TrainChoices(**train.model_dump()) == train, "without a file"
     with pytest.raises(ValidationError, match="frozen"):
         train.lr = 1.0  # type: ignore[misc]
-    path = tmp_path / "x.yaml"
-    path.write_text("a: &x 1\nb: &x 2\nc: *x\n")  # an anchor may be used again
-    assert read_yaml(path) == {"a": 1, "b": 2, "c": 2}

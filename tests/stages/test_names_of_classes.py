@@ -12,7 +12,7 @@ from cgan.data.dataset import load_dataset
 from cgan.errors import DataError
 from cgan.model.hardware import Hardware
 from cgan.params.reading import load_params
-from cgan.project import CSV, HOLDOUT_DATA, TRAIN_DATA, VALIDATION
+from cgan.project import CSV, HOLDOUT_DATA, TRAIN_DATA
 from cgan.stages import download, preprocess, train, validate
 from cgan.training.fitting import filled
 
@@ -42,7 +42,7 @@ def test_without_names_no_file_speaks_of_them_and_names_make_another_result_of_t
     project: Path,
 ) -> None:
     prepare(None)
-    for path in (VALIDATION, TRAIN_DATA, HOLDOUT_DATA):
+    for path in (TRAIN_DATA, HOLDOUT_DATA):
         assert b"class_names" not in path.read_bytes()
     data = load_dataset(TRAIN_DATA)
     assert data.class_names == ["0", "1", "2"]
