@@ -13,7 +13,6 @@ from cgan.store.address import (
     BACKEND,
     PROXIED,
     STORE,
-    artifact_folder,
     artifact_root,
     client_settings,
     environment_set,
@@ -31,8 +30,11 @@ ANYWHERE = (str(ipaddress.IPv4Address(0)), "::")  # every address of this machin
 
 def site_of(host: str, port: int | None) -> str:
     """Where a server that listens there is asked from this machine."""
-    host = LOOPBACK if host in ANYWHERE else host
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"http://{_in_url(LOOPBACK if host in ANYWHERE else host)}:{port}"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def is_loopback(host: str) -> bool:
@@ -92,7 +94,7 @@ def serve_ui(
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": f"{PROXIED}/" if is_shared() else artifact_root(uri, root),
         # What a server kept stays readable where clients write to the database themselves again.
         "MLFLOW_ARTIFACTS_DESTINATION": os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")
-        or artifact_folder(uri, root).as_uri(),
+        or artifact_root(uri, root),
         "MLFLOW_SERVE_ARTIFACTS": "true",
         "PYTHONWARNINGS": "ignore",  # of one library about another
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -110,8 +112,8 @@ def serve_ui(
 def _reachable_at(host: str, port: int) -> dict[str, str]:
     """MLflow answers requests for a name that it knows, and pages of its own only. By default it knows
     loopback and, as a host but not as a page's, private addresses."""
-    own = addresses() if host in ANYWHERE else [f"[{host}]" if ":" in host else host]
-    names = [*own, LOOPBACK, "localhost", socket.gethostname(), socket.getfqdn()]
+    own = _addresses() if host in ANYWHERE else [host]
+    names = [*map(_in_url, own), LOOPBACK, "localhost", socket.gethostname(), socket.getfqdn()]
     known = {
         "MLFLOW_SERVER_ALLOWED_HOSTS": [*names, *(f"{name}:{port}" for name in names)],
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": [f"http://{name}:{port}" for name in names],
@@ -119,14 +121,10 @@ def _reachable_at(host: str, port: int) -> dict[str, str]:
     return {key: os.environ.get(key) or ",".join(value) for key, value in known.items()}
 
 
-def addresses() -> list[str]:
-    """Of this machine, as they stand in a web address."""
+def _addresses() -> list[str]:
+    """The IP addresses of this machine."""
     import psutil
 
     found = [each for interface in psutil.net_if_addrs().values() for each in interface]
-    families = {socket.AF_INET: "{}", socket.AF_INET6: "[{}]"}
-    return [
-        families[each.family].format(each.address.partition("%")[0])
-        for each in found
-        if each.family in families
-    ]
+    families = (socket.AF_INET, socket.AF_INET6)
+    return [each.address.partition("%")[0] for each in found if each.family in families]

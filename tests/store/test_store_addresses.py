@@ -15,7 +15,6 @@ from cgan.errors import TrackingError
 from cgan.store import address
 from cgan.store.address import (
     artifact_root,
-    experiment_name,
     served_store,
     store_uri,
     with_driver,
@@ -81,10 +80,10 @@ def test_what_is_shown_of_an_address_has_no_password(uri: str, shown: str) -> No
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
-        ("me:secret@host:5000", r"'host:5000', which is not supported"),
-        ("ours://me:secret@runs", r"'ours://runs', which is not supported"),
-        ("secret@host/mlruns", r"mlflow migrate-filestore --source \S*mlruns "),
-        ("file:///old/mlruns", r"mlflow migrate-filestore --source /old/mlruns "),
+        ("me:secret@host:5000", "'host:5000', which is not supported"),
+        ("ours://me:secret@runs", "'ours://runs', which is not supported"),
+        ("secret@host/mlruns", "mlflow migrate-filestore --source"),
+        ("file:///old/mlruns", "mlflow migrate-filestore --source"),
     ],
 )
 def test_f63_what_is_no_store_is_refused_with_what_to_do_and_without_its_password(
@@ -134,20 +133,14 @@ def test_clients_know_the_server_of_a_shared_store_only(
     assert environment["MLFLOW_DEFAULT_ARTIFACT_ROOT"] == "mlflow-artifacts:/"
     assert environment["MLFLOW_ARTIFACTS_DESTINATION"] == (root / "mlartifacts").as_uri()
     assert "sqlite" not in " ".join(command)
+    monkeypatch.setenv("MLFLOW_ARTIFACTS_DESTINATION", "s3://bucket/runs")
+    assert served(root, monkeypatch)[1]["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://bucket/runs"
     monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "http://me:secret@host")
     with pytest.raises(TrackingError, match=r"is http://host, a server"):
         served_store(root)
     monkeypatch.delenv("MLFLOW_BACKEND_STORE_URI")
-    with pytest.raises(TrackingError, match=r"http://127.0.0.1:5000: open that in a browser"):
+    with pytest.raises(TrackingError, match=r"is http://127.0.0.1:5000, a server"):
         serve_ui(root, 0, "cgan")
-
-
-def test_files_of_a_shared_store_lie_where_its_server_says(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "sqlite:///mlflow.db")
-    monkeypatch.setenv("MLFLOW_ARTIFACTS_DESTINATION", "s3://bucket/runs")
-    assert served(root, monkeypatch)[1]["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://bucket/runs"
 
 
 def test_the_project_s_own_store_keeps_files_in_a_folder_that_each_writes_to(
@@ -205,11 +198,3 @@ def test_files_that_would_not_arrive_are_refused(tmp_path: Path) -> None:
     require("http://203.0.113.9:5000", experiment("mlflow-artifacts:/1"))
     require("http://203.0.113.9:5000", experiment("s3://bucket/1"))
     require("postgresql://db/runs", experiment("file:///nowhere/mlartifacts"))
-
-
-def test_a_name_that_mlflow_does_not_take_is_refused_before_the_training(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "x" * 501)
-    with pytest.raises(TrackingError, match="has 501 characters, MLflow takes 500"):
-        experiment_name("cgan")
