@@ -45,20 +45,11 @@ def is_loopback(host: str) -> bool:
 
 
 def require_meant(host: str, allow_remote: bool) -> None:
-    """Raises TrackingError for an address that is not this machine's, or that others can reach unless that
-    is meant."""
-    try:
-        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        with socket.socket(found[0][0], found[0][1]) as probe:
-            probe.bind(found[0][4])
-    except (OSError, UnicodeError) as error:
+    """Raises TrackingError for an address that others can reach, unless that is meant."""
+    if not (is_loopback(host) or allow_remote):
         raise TrackingError(
-            f"host {host[:100]}: no address of this machine ({error}). Give one, such as {LOOPBACK}."
-        ) from None
-    if not (is_loopback(str(found[0][4][0])) or allow_remote):
-        raise TrackingError(
-            f"host {host}: others than this machine could reach the servers there. Add --allow-remote (make "
-            "up: ALLOW_REMOTE=yes) if that is meant; docs/security.md says what it means."
+            f"host {host[:100]}: others than this machine could reach the servers there. Add --allow-remote "
+            "(make up: ALLOW_REMOTE=yes) if that is meant; docs/security.md says what it means."
         )
 
 
@@ -67,10 +58,10 @@ def require_free(host: str, port: int, other: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise TrackingError(
-            f"port {port} cannot be used ({os.strerror(error.errno or 0)}). End the program that listens "
-            f"there, or choose another port with {other}."
+            f"host {host[:100]}, port {port}: cannot be used ({error}). Give an address of this machine, "
+            f"such as {LOOPBACK}; end the program that listens there, or choose another port with {other}."
         ) from None
 
 

@@ -20,7 +20,8 @@ from cgan.store.address import (
     with_driver,
     without_credentials,
 )
-from cgan.store.server import require_meant, serve_ui, site_of
+from cgan.store.pages import run_page, runs_page
+from cgan.store.server import serve_ui, site_of
 
 
 @pytest.fixture(autouse=True)
@@ -160,11 +161,10 @@ def test_a_server_that_others_can_reach_has_to_be_meant(
 ) -> None:
     with pytest.raises(TrackingError, match=r"others than this machine .* --allow-remote"):
         served(root, monkeypatch, "0.0.0.0")
-    for host in ("127.0.0.1", "localhost", "127.0.0.2"):
-        require_meant(host, allow_remote=False)
     for host in ("203.0.113.9", "nobody.invalid", "a b"):
-        with pytest.raises(TrackingError, match=r"no address of this machine"):
-            require_meant(host, allow_remote=True)
+        with pytest.raises(TrackingError, match=r"Give an address of this machine"):
+            served(root, monkeypatch, host, True)
+    served(root, monkeypatch, "127.0.0.2")
     command, environment = served(root, monkeypatch, "0.0.0.0", True)
     assert command[command.index("--host") + 1] == "0.0.0.0"
     assert f"{socket.gethostname()}:0" in environment["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
@@ -177,6 +177,13 @@ def test_a_server_is_asked_where_it_listens() -> None:
     assert site_of("10.0.0.1", 5) == "http://10.0.0.1:5"
     assert site_of("0.0.0.0", 5) == site_of("::", 5) == "http://127.0.0.1:5"
     assert site_of("fd00::1", 5) == "http://[fd00::1]:5"
+
+
+def test_addresses_lead_to_the_real_experiment_in_the_view_for_trainings() -> None:
+    training = "workflowType=machine_learning"
+    runs = "http://mlflow.example/#/experiments/3/runs"
+    assert run_page("http://mlflow.example/", "3", "ab") == f"{runs}/ab?{training}"
+    assert runs_page("http://mlflow.example", "3") == f"{runs}?{training}&viewStateShareKey=cgan"
 
 
 # Files of runs
