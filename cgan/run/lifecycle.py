@@ -28,7 +28,7 @@ from cgan.errors import CganError, Interrupted, TrackingError
 from cgan.files import locked, md5_of, read_json, write_json
 from cgan.params.editing import recipe_in_words
 from cgan.params.sections import Params, TrainParams, flatten
-from cgan.project import LOCK, project_root
+from cgan.project import LOCK, RUN_REFERENCE, project_root
 from cgan.run.follower import Follower, flush_one, store_of
 from cgan.run.records import LOCK as SENDING
 from cgan.run.records import RESULT, Run, RunInfo, folder_of, tidy
@@ -49,17 +49,16 @@ def training_run(
     *,
     tags: Mapping[str, str],
     dataset: Mapping[str, Any],
-    reference: Path,
     early: Follower | None = None,
 ) -> Iterator[Run]:
     """The run of a training: its records are open and its follower runs until the training ends.
 
     `fitted`: `params.train` with a number for each `auto`. `folder` is named by the training's fingerprint;
     a run that is there already goes on. `tags`: facts the caller knows (device, data hash). `dataset`:
-    `name`, `path`, `sha256`, `rows` and other facts about the data. `reference` is written when the
-    training succeeds: a JSON file by which `reopen` finds the run again. `early`: what `start_follower`
-    returned. Status: FINISHED, FAILED on an exception, KILLED on SIGTERM or Ctrl-C. Raises TrackingError
-    when the store is unusable by configuration, or away and `tracking.on_unreachable` is `fail`.
+    `name`, `path`, `sha256`, `rows` and other facts about the data. `early`: what `start_follower`
+    returned. RUN_REFERENCE is written when the training succeeds; by it `reopen` finds the run again.
+    Status: FINISHED, FAILED on an exception, KILLED on SIGTERM or Ctrl-C. Raises TrackingError when the
+    store is unusable by configuration, or away and `tracking.on_unreachable` is `fail`.
     """
     uri = store_uri(project_root())
     try:
@@ -103,8 +102,9 @@ def training_run(
         raise
     run.write("end", status="FINISHED")
     run.close()
-    write_json(reference, {**asdict(run.info), **run.result, **follower.finish(folder, FINISH_S)})
-    shutil.copyfile(reference, folder / RESULT)
+    known = {**asdict(run.info), **run.result, **follower.finish(folder, FINISH_S)}
+    write_json(RUN_REFERENCE, known)
+    shutil.copyfile(RUN_REFERENCE, folder / RESULT)
 
 
 def _require_store(folder: Path) -> None:
@@ -136,9 +136,9 @@ def _asked_by(origin: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def reopen(reference: Path) -> Iterator[Run]:
-    """The run that `training_run` wrote down in `reference`, to add to it; its status stays."""
-    info = RunInfo.read(read_json(reference))
+def reopen() -> Iterator[Run]:
+    """The run that RUN_REFERENCE names, to add to it; its status stays."""
+    info = RunInfo.read(read_json(RUN_REFERENCE))
     run = Run(folder_of(info.run_key), info, resume=False)
     follower = Follower(store_of(info, project_root()))
     follower.follow(run.folder)

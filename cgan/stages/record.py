@@ -26,7 +26,6 @@ from cgan.project import (
     NINE,
     RECORDED,
     RUN_PAGE,
-    RUN_REFERENCE,
     STRIP,
 )
 from cgan.quality.table import class_table, floors, quality_table, tracked
@@ -48,7 +47,7 @@ def main() -> None:
     report = read_json(EVALUATION)
     # `numbers`: what a sweep's trial is judged by; it has no pictures.
     files = {"reports": (EVALUATION,)} if sys.argv[1:] == ["numbers"] else FILES
-    with reopen(RUN_REFERENCE) as tracker:
+    with reopen() as tracker:
         # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
         tracker.log_metrics(tracked(report), 0)
         tracker.set_tags({REAL_IMAGES: real_images_tag(floors(report))})

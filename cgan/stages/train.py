@@ -44,7 +44,6 @@ from cgan.project import (
     PACKAGE,
     PREVIEWS,
     PROBES,
-    RUN_REFERENCE,
     TRAIN_DATA,
     project_root,
 )
@@ -92,33 +91,29 @@ def main() -> None:
         "dvc.data_md5": md5_of(TRAIN_DATA),
     }
     require_writable()
-    with only_training(folder), asked_to_stop() as asked:
-        opened = training_run(
-            params,
-            fitted,
-            folder,
-            tags=tags,
-            dataset=dataset_facts(data),
-            reference=RUN_REFERENCE,
-            early=EARLY,
+    with (
+        only_training(folder),
+        asked_to_stop() as asked,
+        training_run(
+            params, fitted, folder, tags=tags, dataset=dataset_facts(data), early=EARLY
+        ) as run,
+    ):
+        log.info(
+            f"Training {fitted.generator} against {fitted.discriminator} on {len(data):,} images "
+            f"({hardware.device}, {tags['cgan.precision']}): {fitted.total_steps:,} steps of "
+            f"{fitted.batch_size}"
         )
-        with opened as run:
-            log.info(
-                f"Training {fitted.generator} against {fitted.discriminator} on {len(data):,} images "
-                f"({hardware.device}, {tags['cgan.precision']}): {fitted.total_steps:,} steps of "
-                f"{fitted.batch_size}"
-            )
-            if fitting.choice:
-                log.info("Chosen for these images: %s", fitting.choice)
-            bar = functools.partial(progress, "training", images_a_step=fitted.batch_size)
-            watch = Watch(load_judge(JUDGE)[0], data, fitted.seed)
-            try:
-                trained = train(data, fitted, run, folder, bar, lambda: bool(asked), watch)
-            except Diverged as error:
-                raise TrainingError(f"{error} Its pictures: {folder / 'previews'}") from None
-            made_by = {"params": facts["params"], "steps": fitted.total_steps, **facts["data"]}
-            write_outputs(trained, made_by)
-            record(run, trained, fitted.total_steps)
+        if fitting.choice:
+            log.info("Chosen for these images: %s", fitting.choice)
+        bar = functools.partial(progress, "training", images_a_step=fitted.batch_size)
+        watch = Watch(load_judge(JUDGE)[0], data, fitted.seed)
+        try:
+            trained = train(data, fitted, run, folder, bar, lambda: bool(asked), watch)
+        except Diverged as error:
+            raise TrainingError(f"{error} Its pictures: {folder / 'previews'}") from None
+        made_by = {"params": facts["params"], "steps": fitted.total_steps, **facts["data"]}
+        write_outputs(trained, made_by)
+        record(run, trained, fitted.total_steps)
     done = fitted.total_steps - trained.resumed_from
     seconds = trained.wall_time_s
     rate = done * fitted.batch_size / max(seconds, 1e-9)

@@ -237,8 +237,6 @@ def make_store(uri: str) -> None:
     from mlflow import MlflowClient
 
     path = Path(uri.removeprefix(SQLITE))
-    for leftover in path.parent.glob(f".{path.name}.*.tmp*"):  # its maker was killed
-        leftover.unlink(missing_ok=True)
     with replacing(path) as temporary:
         temporary.unlink()  # MLflow takes an empty file for an old store
         MlflowClient(f"{SQLITE}{temporary}")
