@@ -161,26 +161,23 @@ class Delivery:
         quality = any(
             key.startswith("quality/") for each in records for key in each.get("metrics", {})
         )
-        model_id = next((model.model_id for model in self._models()), None) if quality else None
+        model = self._model() if quality else None
         return [
             Metric(
                 key,
                 value,
                 record["time_ms"],
                 record["step"],
-                model_id=model_id if key.startswith("quality/") else None,
+                model_id=model.model_id if model and key.startswith("quality/") else None,
             )
             for record in records
             for key, value in record.get("metrics", {}).items()
         ]
 
-    def _models(self) -> list[LoggedModel]:
+    def _model(self) -> LoggedModel | None:
         """The run's model, once there is one."""
-        return list(
-            self.client.search_logged_models(
-                [self.experiment_id], f"source_run_id = '{self.run_id}'"
-            )
-        )
+        of_run = f"source_run_id = '{self.run_id}'"
+        return next(iter(self.client.search_logged_models([self.experiment_id], of_run)), None)
 
     def _send_end(self, record: Record) -> None:
         """The run ends; where only something was added, when it had ended."""
@@ -190,8 +187,8 @@ class Delivery:
         had_ended = run.info.end_time if record["kind"] == "added" else None
         status = record.get("status", "FINISHED")
         self.client.set_terminated(self.run_id, status, had_ended or record["time_ms"])
-        description = describe(self.run_id, run.data.metrics)
-        self.client.set_tag(self.run_id, "mlflow.note.content", description)
+        note = describe(self.run_id, run.data.metrics)
+        self.client.set_tag(self.run_id, "mlflow.note.content", note)
 
     def _send_images(self, records: list[Record]) -> None:
         """As `MlflowClient.log_image` does, but under a name that is the same at a second try, and larger:
@@ -238,8 +235,7 @@ class Delivery:
         from mlflow.models import ModelSignature
         from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-        models = self._models()  # one, where a delivery was cut off
-        model = models[0] if models else self._create_model(record)
+        model = self._model() or self._create_model(record)  # there is one: a delivery was cut off
         if model.status == "READY":
             return
         outputs = self.client.get_run(self.run_id).outputs

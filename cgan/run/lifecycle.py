@@ -102,8 +102,8 @@ def training_run(
         raise
     run.write("end", status="FINISHED")
     run.close()
-    known = {**asdict(run.info), **run.result, **follower.finish(folder, FINISH_S)}
-    write_json(RUN_REFERENCE, known)
+    sent = follower.finish(folder, FINISH_S)
+    write_json(RUN_REFERENCE, asdict(run.info) | run.result | sent)
     shutil.copyfile(RUN_REFERENCE, folder / RESULT)
 
 
