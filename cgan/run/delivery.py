@@ -176,8 +176,10 @@ class Delivery:
 
     def _model(self) -> LoggedModel | None:
         """The run's model, once there is one."""
-        of_run = f"source_run_id = '{self.run_id}'"
-        return next(iter(self.client.search_logged_models([self.experiment_id], of_run)), None)
+        found = self.client.search_logged_models(
+            [self.experiment_id], f"source_run_id = '{self.run_id}'"
+        )
+        return found[0] if found else None
 
     def _send_end(self, record: Record) -> None:
         """The run ends; where only something was added, when it had ended."""
@@ -187,8 +189,9 @@ class Delivery:
         had_ended = run.info.end_time if record["kind"] == "added" else None
         status = record.get("status", "FINISHED")
         self.client.set_terminated(self.run_id, status, had_ended or record["time_ms"])
-        note = describe(self.run_id, run.data.metrics)
-        self.client.set_tag(self.run_id, "mlflow.note.content", note)
+        self.client.set_tag(
+            self.run_id, "mlflow.note.content", describe(self.run_id, run.data.metrics)
+        )
 
     def _send_images(self, records: list[Record]) -> None:
         """As `MlflowClient.log_image` does, but under a name that is the same at a second try, and larger:
