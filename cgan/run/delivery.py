@@ -176,10 +176,8 @@ class Delivery:
 
     def _model(self) -> LoggedModel | None:
         """The run's model, once there is one."""
-        found = self.client.search_logged_models(
-            [self.experiment_id], f"source_run_id = '{self.run_id}'"
-        )
-        return found[0] if found else None
+        of_run = f"source_run_id = '{self.run_id}'"
+        return next(iter(self.client.search_logged_models([self.experiment_id], of_run)), None)
 
     def _send_end(self, record: Record) -> None:
         """The run ends; where only something was added, when it had ended."""

@@ -193,15 +193,15 @@ class Run(Tracker):
 
         if self._is_new("image", name, step):
             with self._surviving():
-                target = self._new_folder() / f"{step}.png"
-                Image.fromarray(image).save(target, format="PNG", compress_level=1)
-                self.write("image", name=name, step=step, file=self._place(target))
+                folder, file = self._new_folder(), f"{step}.png"
+                Image.fromarray(image).save(folder / file, format="PNG", compress_level=1)
+                self.write("image", name=name, step=step, file=f"{folder.name}/{file}")
 
     def log_file(self, path: Path, folder: str = "") -> None:
         with self._surviving():
-            target = self._new_folder() / path.name
-            shutil.copyfile(path, target)
-            self.write("file", file=self._place(target), folder=folder)
+            copy = self._new_folder()
+            shutil.copyfile(path, copy / path.name)
+            self.write("file", file=f"{copy.name}/{path.name}", folder=folder)
 
     def log_dataset(self, facts: Mapping[str, Any]) -> None:
         """The data of the run: `name`, `path`, `sha256`, `rows`, and other facts."""
@@ -218,16 +218,13 @@ class Run(Tracker):
                 copied.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(found, copied)
             shutil.copyfile(path, folder / "generator.safetensors")
-            self.write("model", step=step, facts=dict(facts), file=self._place(folder))
+            self.write("model", step=step, facts=dict(facts), file=folder.name)
 
     def _new_folder(self) -> Path:
         """For a file of the run under its own name."""
         folder = self.folder / "files" / uuid.uuid4().hex[:12]
         folder.mkdir(parents=True)
         return folder
-
-    def _place(self, path: Path) -> str:
-        return str(path.relative_to(self.folder / "files"))
 
     def close(self) -> None:
         """Flush to the disk and close."""
