@@ -116,7 +116,7 @@ def test_f64_run_is_one_finished_and_holds_each_step_once(
         assert store.steps(key) == STEPS
     assert store.steps("quality/conditional_accuracy") == [STEPS[-1]]
     assert store.steps("system/cpu_utilization_percentage")[0] == 0
-    query = "select name from experiments join runs using (experiment_id)"
+    query = "select e.name from experiments e join runs using (experiment_id)"
     assert store.rows(query) == [("mine",)]
     assert run_id != "0" * 32, "MLFLOW_RUN_ID of the environment is somebody else's"
     assert count_waiting(runs(root) / "k1") == 0
