@@ -179,17 +179,8 @@ def test_f62_two_first_contacts_at_once_make_one_store(root: Path) -> None:
     (root / "mlflow.db").unlink()
     for key in ("k1", "k2"):
         waiting_run(root, key)
-    script = """
-import sys; from pathlib import Path
-from cgan.run.delivery import Delivery
-from cgan.store.address import store_uri
-root = Path(sys.argv[1])
-Delivery(root / ".cgan/runs" / sys.argv[2], store_uri(root), root).deliver()
-"""
-    both = [
-        subprocess.Popen([sys.executable, "-c", script, root, key], stderr=subprocess.PIPE)
-        for key in ("k1", "k2")
-    ]
+    command = [sys.executable, "-m", "cgan.cli", "track", "flush"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
     for process in both:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors.decode()
