@@ -7,13 +7,12 @@ import re
 import sys
 from pathlib import Path
 
-PACKAGES = {
+PACKAGES = {  # what is imported of a distribution, where that has another name
     "nvidia-ml-py": "pynvml",
     "psycopg2-binary": "psycopg2",
     "pyyaml": "yaml",
     "ruamel.yaml": "ruamel",
 }
-"""What is imported of a distribution, where that has another name."""
 
 
 def ensure_streams() -> None:

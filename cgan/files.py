@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import glob
 import hashlib
 import json
@@ -20,10 +21,10 @@ from cgan.errors import CganError
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the same folder; flush it and rename it to `path` on success.
 
-    After the block the file survives a power cut: its folder is flushed as well, and the folders above
-    that were made for it. The new name always gets a new inode, so a file that DVC
-    linked from its cache is never written through. On an error the temporary file is removed and `path`
-    is left as it was; what a process that was killed left goes at the next try.
+    After the block the file survives a power cut: its folder is flushed as well, and folders that were
+    made for it. The new name always gets a new inode, so a file that DVC linked from its cache is never
+    written through. On an error the temporary file is removed and `path` is left as it was; what a killed
+    process left goes at the next try.
     """
     path = Path(path)
     changed = [path.parent]
@@ -31,8 +32,11 @@ def replacing(path: Path | str) -> Iterator[Path]:
         changed.append(changed[-1].parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*-*.tmp"):
-        if not _lives(leftover.name.removeprefix(f".{path.name}.").partition("-")[0]):
-            leftover.unlink(missing_ok=True)
+        with contextlib.suppress(ValueError, PermissionError):  # not ours, or another user's
+            try:
+                os.kill(int(leftover.name.removeprefix(f".{path.name}.").partition("-")[0]), 0)
+            except ProcessLookupError:
+                leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         temporary.touch(exist_ok=False)
@@ -50,17 +54,6 @@ def replacing(path: Path | str) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
             error.filename = str(path)  # a full disk doesn't say for which file
         raise
-
-
-def _lives(pid: str) -> bool:
-    """Is there a process of that number? What is no number is not ours to judge."""
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (ValueError, OverflowError, OSError):
-        return True
-    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -95,6 +88,19 @@ def read_json(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         raise CganError(f"{path}: missing or not readable. Make it with `dvc repro`.") from None
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of this file; False where another process does and `wait` is off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as lock:  # who holds it may have written its number there
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def md5_of(path: Path | str) -> str:

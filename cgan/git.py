@@ -13,7 +13,6 @@ from pathlib import Path
 
 from cgan.errors import CganError
 
-PATCH_LIMIT = 10_000_000  # bytes
 # A rewritten dvc.lock is what a training on another kind of machine leaves behind; it travels by itself.
 # DVC's settings change no result, and may name a password.
 OURS = ("params.yaml", "dvc.yaml", "cgan/*.py", "flows/*.py")  # new files that are part of a patch
@@ -34,14 +33,15 @@ class Source:
     """The working tree against its commit.
 
     `patch` brings a tree of `commit` to this one: changes of tracked files, and Python files of ours
-    that git neither tracks nor ignores. It is None where it must not travel; `why_no_patch` says why.
+    that git neither tracks nor ignores. `secrets`: the environment variables whose values stand in it,
+    so that it must not travel.
     """
 
     commit: str
     branch: str
     changed: list[str]
-    patch: bytes | None
-    why_no_patch: str = ""
+    patch: bytes
+    secrets: str
 
 
 def git(*arguments: str | Path, folder: Path | None = None, **environment: str) -> bytes:
@@ -105,33 +105,24 @@ def source(folder: Path | None = None) -> Source:
             for form in (("--name-only", "-z"), ("-p", "--binary", "--full-index"))
         )
     changed = names.decode(errors="replace").split("\0")[:-1]
-    why = ""
-    if len(patch) > PATCH_LIMIT:
-        why = f"it has {len(patch) / 1e6:.1f} MB, the limit is {PATCH_LIMIT / 1e6:.0f} MB"
-    elif held := _secrets_in(patch):
-        why = f"it holds the value of the environment variable {held}"
-    return Source(commit, branch, changed, None if why else patch, why)
+    return Source(commit, branch, changed, patch, _secrets_in(patch))
 
 
 def _secrets_in(content: bytes) -> str:
     """The names of environment variables whose secret values stand in `content`."""
-    secrets = {name: value for name, value in os.environ.items() if SECRET_NAME.search(name)}
+    found = []
     for name, value in os.environ.items():
-        if found := IN_ADDRESS.search(value):
-            secrets.setdefault(name, found[1])
-    return ", ".join(
-        name
-        for name, value in secrets.items()
-        if len(value) >= SECRET_LENGTH and value.encode() in content
-    )
+        address = IN_ADDRESS.search(value)
+        secret = value if SECRET_NAME.search(name) else address[1] if address else ""
+        if len(secret) >= SECRET_LENGTH and secret.encode() in content:
+            found.append(name)
+    return ", ".join(found)
 
 
 def has_commit(repository: Path, commit: str) -> bool:
-    try:
-        git("cat-file", "-e", f"{commit}^{{commit}}", folder=repository)
-    except GitError:
-        return False
-    return True
+    with contextlib.suppress(GitError):
+        return bool(git("cat-file", "-t", f"{commit}^{{commit}}", folder=repository))
+    return False
 
 
 def fetch_commit(repository: Path, commit: str) -> None:

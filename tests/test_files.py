@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cgan.files import md5_of, replacing, sha256_of, sync_folder, write_bytes, write_json
+from cgan.files import replacing, sync_folder, write_bytes, write_json
 from cgan.run.records import RECORDS, Run, RunInfo
 
 
@@ -20,9 +19,8 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name_or_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name whose content is still in memory is an empty file after a power cut."""
-    calls: list[
-        Any
-    ] = []  # what reaches the kernel: a file's inode and size as it is flushed, a new name
+    # What reaches the kernel: a file's inode and size as it is flushed, a new name.
+    calls: list[Any] = []
     fsync, replace = os.fsync, os.replace
 
     def noted(descriptor: int) -> None:
@@ -92,13 +90,6 @@ def test_an_error_of_the_disk_that_names_no_file_is_given_the_files_name(tmp_pat
         with pytest.raises(type(error)) as caught, replacing(str(path)):
             raise error
         assert getattr(caught.value, "filename", None) == filename
-
-
-def test_hashes_are_those_of_the_whole_content(tmp_path: Path) -> None:
-    path, content = tmp_path / "x", bytes(range(256)) * 5000
-    path.write_bytes(content)
-    assert sha256_of(str(path)) == hashlib.sha256(content).hexdigest()
-    assert md5_of(str(path)) == hashlib.md5(content).hexdigest()
 
 
 def test_a_folder_that_cannot_be_flushed_is_left_so_and_a_broken_disk_is_an_error(

@@ -59,7 +59,6 @@ def training(
         runs(root) / key,
         tags={"cgan.device": "cpu"},
         dataset=DATASET,
-        reference=root / "models/mlflow_run.json",
         early=early,
     ) as run:
         yield run

@@ -8,15 +8,13 @@ first.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import logging
-import os
-import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +26,6 @@ from cgan.run.records import (
     RECORDS,
     Record,
     RunInfo,
-    all_records,
     cursor,
     read_records,
 )
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Metric
     from mlflow.entities import Run as MlflowRun
-    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +43,7 @@ RUN_KEY_TAG = "cgan.run_key"
 MODEL_NAME = "generator"
 ARROWS = {"higher": "↑", "lower": "↓"}
 LARGE = 1024  # pixels
+AT_ONCE = 500  # records; then the cursor moves
 MODEL_NOTE = """\
 The trained generator. It draws the classes that it is asked for:
 
@@ -74,46 +71,42 @@ class Delivery:
         self.info = RunInfo.load(folder)
         self.refused = 0
         self.run_id = ""
-        self.offset: int = cursor(folder)["offset"]
+        self.cursor = cursor(folder)
 
-    def connect(self) -> str:
-        """The run's id: found by its key, or made. Raises whatever MLflow raises."""
+    def deliver(self) -> None:
+        """Send all that the folder holds now. Raises whatever MLflow raises when it is away."""
         if not self.run_id:
-            self.client, self.experiment_id = open_store(self.uri, self.root, self.info.experiment)
-            by_key = f"tags.`{RUN_KEY_TAG}` = '{self.info.run_key}'"
-            found = self.client.search_runs([self.experiment_id], by_key, max_results=1)
-            run = found[0] if found else self._create_run()
-            self.run_id = str(run.info.run_id)
-            self.save_cursor()
-        return self.run_id
+            self._connect()
+        while True:
+            records, offset = read_records(self.folder / RECORDS, self.cursor["offset"], AT_ONCE)
+            if offset == self.cursor["offset"]:
+                return
+            self._send(records)
+            self.save_cursor(offset=offset)
+
+    def _connect(self) -> None:
+        """Find the run by its key, or make it."""
+        self.client, self.experiment_id = open_store(self.uri, self.root, self.info.experiment)
+        by_key = f"tags.`{RUN_KEY_TAG}` = '{self.info.run_key}'"
+        found = self.client.search_runs([self.experiment_id], by_key, max_results=1)
+        run = found[0] if found else self._create_run()
+        self.run_id = str(run.info.run_id)
+        offset = self.cursor["offset"] if found else 0
+        self.save_cursor(run_id=self.run_id, experiment_id=self.experiment_id, offset=offset)
 
     def _create_run(self) -> MlflowRun:
-        self.offset = 0
-        first = next(all_records(self.folder), None)
+        first, _ = read_records(self.folder / RECORDS, limit=1)
         return self.client.create_run(
             self.experiment_id,
-            start_time=first["time_ms"] if first else None,
+            start_time=first[0]["time_ms"] if first else None,
             tags={RUN_KEY_TAG: self.info.run_key},
             run_name=self.info.run_name,
         )
 
-    def deliver(self) -> None:
-        """Send all that the folder holds now. Raises whatever MLflow raises when it is away."""
-        self.connect()
-        while True:
-            records, offset = read_records(self.folder / RECORDS, self.offset)
-            if offset == self.offset:
-                return
-            self._send(records)
-            self.save_cursor(offset)
-            self.offset = offset  # after the cursor: a full disk must not pass for a delivery
-
-    def save_cursor(self, offset: int | None = None, error: str = "") -> None:
-        known = {**cursor(self.folder), "follower": os.getpid(), "refused": self.refused}
-        known["offset"] = self.offset if offset is None else offset
-        if self.run_id:
-            known |= {"run_id": self.run_id, "experiment_id": self.experiment_id}
-        write_json(self.folder / CURSOR, {**known, "error": error})
+    def save_cursor(self, error: str = "", **changes: Any) -> None:
+        known = {**self.cursor, "refused": self.refused, "error": error, **changes}
+        write_json(self.folder / CURSOR, known)
+        self.cursor = known  # not before: a full disk must not pass for a delivery
 
     def _send(self, records: list[Record]) -> None:
         """All together; one by one, where MLflow refuses some."""
@@ -147,8 +140,8 @@ class Delivery:
                 case "dataset":
                     self._send_dataset(record["facts"])
                 case "file":
-                    with self._file_as(record, record["name"]) as path:
-                        self.client.log_artifact(self.run_id, str(path), record["folder"] or None)
+                    path = self.folder / "files" / record["file"]
+                    self.client.log_artifact(self.run_id, str(path), record["folder"] or None)
                 case "model":
                     self._send_model(record)
                 case "end" | "added":
@@ -162,48 +155,41 @@ class Delivery:
                 log_batch(self.run_id, **{kind: values[start : start + most]})
 
     def _metrics(self, records: list[Record]) -> list[Metric]:
-        """The values that the store lacks. Those of an evaluation are shown on the model's page too.
-
-        An evaluation that was killed and repeated logs the same numbers again at another time, and the
-        store would keep both points. Only a number that differs from the last one is sent.
-        """
+        """The values; those of an evaluation are shown on the model's page too."""
         from mlflow.entities import Metric
 
-        last: dict[str, float] = {}
-        model_id = None
-        if any(record.get("once") for record in records):
-            last = dict(self.client.get_run(self.run_id).data.metrics)
-            model_id = next((model.model_id for model in self._models()), None)
-        found = []
-        for record in records:
-            for key, value in record.get("metrics", {}).items():
-                if record.get("once") and last.get(key) == value:
-                    continue
-                last[key] = value
-                judged = model_id if key.startswith("quality/") else None
-                found.append(Metric(key, value, record["time_ms"], record["step"], model_id=judged))
-        return found
-
-    def _models(self) -> list[LoggedModel]:
-        """The run's model, once there is one."""
-        return list(
-            self.client.search_logged_models(
-                [self.experiment_id], f"source_run_id = '{self.run_id}'"
-            )
+        quality = any(
+            key.startswith("quality/") for each in records for key in each.get("metrics", {})
         )
+        model = self._model() if quality else None
+        return [
+            Metric(
+                key,
+                value,
+                record["time_ms"],
+                record["step"],
+                model_id=model.model_id if model and key.startswith("quality/") else None,
+            )
+            for record in records
+            for key, value in record.get("metrics", {}).items()
+        ]
+
+    def _model(self) -> LoggedModel | None:
+        """The run's model, once there is one."""
+        of_run = f"source_run_id = '{self.run_id}'"
+        return next(iter(self.client.search_logged_models([self.experiment_id], of_run)), None)
 
     def _send_end(self, record: Record) -> None:
-        """The run ends, or something was added: then a run that had ended stays so, and one that was made
-        for it ends."""
+        """The run ends; where only something was added, when it had ended."""
         run = self.client.get_run(self.run_id)
         if reason := record.get("reason"):
             self.client.set_tag(self.run_id, "cgan.ended_by", reason)
-        made_for_it = run.info.status == "RUNNING" and "mlflow.source.name" not in run.data.tags
-        if record["kind"] == "end" or made_for_it:
-            status = record.get("status", "FINISHED")
-            self.client.set_terminated(self.run_id, status, record["time_ms"])
-        description = describe(self.run_id, run.data.metrics)
-        self.client.set_tag(self.run_id, "mlflow.note.content", description)
+        had_ended = run.info.end_time if record["kind"] == "added" else None
+        status = record.get("status", "FINISHED")
+        self.client.set_terminated(self.run_id, status, had_ended or record["time_ms"])
+        self.client.set_tag(
+            self.run_id, "mlflow.note.content", describe(self.run_id, run.data.metrics)
+        )
 
     def _send_images(self, records: list[Record]) -> None:
         """As `MlflowClient.log_image` does, but under a name that is the same at a second try, and larger:
@@ -220,7 +206,9 @@ class Delivery:
                 stem = f"{key}+step+{record['step']}+timestamp+{record['time_ms']}+{identity}"
                 source = self.folder / "files" / record["file"]
                 with Image.open(source) as file:
-                    image = enlarged(file)
+                    scale = max(1, LARGE // max(file.size))
+                    size = scale * file.width, scale * file.height
+                    image = file.resize(size, Image.Resampling.NEAREST)
                     image.save(folder / f"{stem}.png")
                     image.thumbnail((LARGE, LARGE))
                     # The quickest that loses nothing: this is done while the training needs the cores.
@@ -228,14 +216,6 @@ class Delivery:
                     image.save(folder / f"{stem}+compressed.webp", format="WEBP", **quickest)
             self.client.log_artifacts(self.run_id, name, "images")
         self.client.set_tag(self.run_id, "mlflow.loggedImages", "True")
-
-    @contextlib.contextmanager
-    def _file_as(self, record: Record, name: str) -> Iterator[Path]:
-        """A file of the run under the name that it had."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            shutil.copyfile(self.folder / "files" / record["file"], path)
-            yield path
 
     def _send_dataset(self, facts: dict[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -251,13 +231,12 @@ class Delivery:
         self.client.log_inputs(self.run_id, [DatasetInput(dataset, [context])])
 
     def _send_model(self, record: Record) -> None:
-        import pandas as pd
+        import mlflow.pyfunc
         from mlflow.entities import LoggedModelOutput
-        from mlflow.models import Model, ModelSignature
+        from mlflow.models import ModelSignature
         from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-        models = self._models()  # one, where a delivery was cut off
-        model = models[0] if models else self._create_model(record)
+        model = self._model() or self._create_model(record)  # there is one: a delivery was cut off
         if model.status == "READY":
             return
         outputs = self.client.get_run(self.run_id).outputs
@@ -265,23 +244,20 @@ class Delivery:
         if model.model_id not in known:  # a second time, the store refuses it
             output = LoggedModelOutput(model.model_id, record["step"])
             self.client.log_outputs(self.run_id, [output])
-        code = self.folder / "files" / record["code"] / "cgan"
-        with self._file_as(record, "generator.safetensors") as path:
-            Model.log(
-                artifact_path=None,
-                flavor=_Pyfunc,
+        files = self.folder / "files" / record["file"]
+        # It would like an example, and draws with it: it would load torch here.
+        with warnings.catch_warnings(action="ignore"):
+            mlflow.pyfunc.log_model(
                 model_id=model.model_id,
-                python_model=str(code / "serving/mlflow_model.py"),
-                artifacts={"generator": str(path)},
-                code_paths=[str(code)],
+                python_model=str(files / "cgan/serving/mlflow_model.py"),
+                artifacts={"generator": str(files / "generator.safetensors")},
+                code_paths=[str(files / "cgan")],
                 signature=ModelSignature(
                     inputs=Schema([ColSpec("long", "label")]),
                     outputs=Schema([ColSpec("string", "png_base64")]),
                     params=ParamSchema([ParamSpec("seed", "long", 0)]),
                 ),
-                input_example=(pd.DataFrame({"label": [0, 1]}), {"seed": 7}),
                 pip_requirements=_requirements(),
-                validate_serving_input=False,
             )
 
     def _create_model(self, record: Record) -> LoggedModel:
@@ -307,24 +283,6 @@ def describe(run_id: str, metrics: Mapping[str, float]) -> str:
     )
     strip = f"![A drawing of each class]({artifact(run_id, STRIP)})"
     return f"{headline}\n\n{strip}" if headline else ""
-
-
-def enlarged(image: Image.Image) -> Image.Image:
-    """Each pixel as many times as there is room for within LARGE."""
-    scale = max(1, LARGE // max(image.size))
-    return image.resize((scale * image.width, scale * image.height), 0)  # 0: nearest
-
-
-class _Pyfunc:
-    """MLflow's pyfunc flavour without the trial run of the example, which would load torch here."""
-
-    __name__ = "mlflow.pyfunc"
-
-    @staticmethod
-    def save_model(path: str, validate_serving_input: bool, **kwargs: Any) -> None:
-        import mlflow.pyfunc
-
-        mlflow.pyfunc.save_model(path, **kwargs)
 
 
 def _requirements() -> list[str]:

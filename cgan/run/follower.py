@@ -11,27 +11,27 @@ delays nobody but the follower. What it leaves behind, `cursor.json`, says how f
 from __future__ import annotations
 
 import contextlib
-import gc
+import importlib
 import json
 import logging
 import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError, TrackingError
+from cgan.files import locked
 from cgan.project import PACKAGE_PARENT, project_root
 from cgan.run.delivery import Delivery
-from cgan.run.records import LOCK, RunInfo, count_waiting, cursor, locked, waiting
+from cgan.run.records import LOCK, RunInfo, count_waiting, cursor, waiting
 from cgan.store.address import (
     FOREIGN_RUN,
+    SQLITE,
     STORE,
     client_settings,
     environment_set,
-    is_absent,
     is_server,
     reason_of,
     store_uri,
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 
 POLL_S = 5.0  # each delivery costs the training a little of its second core
 MAX_BACKOFF_S = 30.0
-CONNECT_S = 30.0
 
 
 class Follower:
@@ -53,7 +52,6 @@ class Follower:
     """
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri
         environment = {key: value for key, value in os.environ.items() if key not in FOREIGN_RUN}
         path = filter(None, [PACKAGE_PARENT, os.environ.get("PYTHONPATH")])
         self._process = subprocess.Popen(
@@ -71,48 +69,30 @@ class Follower:
         )
 
     def follow(self, folder: Path, *, system_metrics: bool = False) -> None:
-        """Have it send what is written to `folder`. That it has died meanwhile is told by `finish`."""
-        self.folder = folder
+        """Have it send what is written to `folder`."""
         assert self._process.stdin
         told = {"folder": str(folder), "system_metrics": system_metrics}
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it has died; `finish` says what waits
             self._process.stdin.write(json.dumps(told).encode() + b"\n")
             self._process.stdin.flush()
 
-    def require_connection(self) -> None:
-        """Raises TrackingError unless the run exists in the store within CONNECT_S seconds."""
-        deadline = time.monotonic() + CONNECT_S
-        known: dict[str, Any] = {"error": f"no answer within {CONNECT_S:g} s"}
-        while time.monotonic() < deadline and self._process.poll() is None:
-            found = cursor(self.folder)
-            if found.get("follower") == self._process.pid:  # else of a follower before it
-                known = found
-                break
-            time.sleep(0.1)
-        if known.get("error"):
-            raise TrackingError(
-                f"MLflow at {without_credentials(self.uri)} cannot be used: {known['error']}. Start it, set "
-                "MLFLOW_TRACKING_URI to another, or set `tracking.on_unreachable: spool` to train "
-                "now and deliver later."
-            )
-
-    def finish(self, patience_s: float) -> dict[str, str | None]:
-        """Let it send what is left, for so long; tell what waits. Returns where the run is, as far as that is
+    def finish(self, folder: Path, patience_s: float) -> dict[str, str | None]:
+        """Let it send what is left, for so long; say what waits. Returns where the run is, as far as that is
         known: `run_id` and `experiment_id`."""
         try:
             self._process.communicate(timeout=patience_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
-        known = cursor(self.folder)
+        known = cursor(folder)
         if refused := known.get("refused"):
-            log.warning("MLflow refuses %d records: %s/follower.log says why", refused, self.folder)
-        if left := count_waiting(self.folder):
+            log.warning("MLflow refuses %d records: %s/follower.log says why", refused, folder)
+        if left := count_waiting(folder):
             log.warning(
                 "MLflow is away (%s): %d records wait in %s; `cgan track flush` delivers them.",
                 known.get("error") or f"not done after {patience_s:g} s",
                 left,
-                self.folder,
+                folder,
             )
         return {key: known.get(key) for key in ("run_id", "experiment_id")}
 
@@ -129,12 +109,9 @@ def start_follower() -> Follower | None:
 def follow() -> None:
     """The process: send every few seconds, once more when stdin closes, then end."""
     os.nice(10)
-    gc.disable()  # until it waits: collecting garbage is a tenth of the time of MLflow's import
-    with contextlib.suppress(Exception):  # told when it sends
-        import mlflow.tracking
-
-        if not is_server(os.environ[STORE]):
-            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    mlflow = "mlflow" if is_server(os.environ[STORE]) else "mlflow.store.tracking.sqlalchemy_store"
+    with contextlib.suppress(Exception):  # the log says so when it sends
+        importlib.import_module(mlflow)
     line = sys.stdin.buffer.readline()
     if not line:
         return
@@ -155,41 +132,42 @@ def follow() -> None:
 
 def _send_until(folder: Path, closed: threading.Event, *, system_metrics: bool) -> None:
     delivery = Delivery(folder, os.environ[STORE], project_root())
-    load = None
+    load: Any = None
     wait_s = POLL_S
     while True:
         last = closed.is_set()
         try:
             delivery.deliver()
             if system_metrics and not last:
-                load = load or SystemLoad(delivery)
-                load.send()
+                load = load or _system_load(delivery)
+                load.collect_metrics()
+                load.publish_metrics(load.aggregate_metrics())
+                load.mlflow_logger.flush()
             wait_s = POLL_S
         except Exception as caught:
             log.warning("not delivered: %s", caught)
             with contextlib.suppress(OSError):
-                delivery.save_cursor(error=reason_of(caught))
+                delivery.save_cursor(reason_of(caught))
             wait_s = min(2 * wait_s, MAX_BACKOFF_S)
             last |= closed.is_set()
         if last:
             return
-        gc.enable()
         closed.wait(wait_s)
 
 
-class SystemLoad:
-    """The machine's load as MLflow measures it, `system/…`: a value each time that records are sent."""
+def _system_load(delivery: Delivery) -> Any:
+    """The machine's load as MLflow measures it, `system/…`."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    def __init__(self, delivery: Delivery) -> None:
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+    monitor: Any = SystemMetricsMonitor
+    return monitor(delivery.run_id, resume_logging=True, tracking_uri=delivery.uri)
 
-        monitor: Any = SystemMetricsMonitor
-        self._monitor = monitor(delivery.connect(), resume_logging=True, tracking_uri=delivery.uri)
 
-    def send(self) -> None:
-        self._monitor.collect_metrics()
-        self._monitor.publish_metrics(self._monitor.aggregate_metrics())
-        self._monitor.mlflow_logger.flush()
+def store_of(info: RunInfo, root: Path) -> str:
+    """The store of today's environment, else the server of then, else the project's file."""
+    if os.environ.get(STORE) or info.tracking_uri.startswith(SQLITE):
+        return store_uri(root)
+    return info.tracking_uri
 
 
 def flush(root: Path) -> list[str]:
@@ -216,8 +194,7 @@ def flush_one(root: Path, folder: Path) -> str:
     ):
         if not alone:
             return f"{info.run_name}: a running stage delivers it"
-        moved = is_absent(info.tracking_uri)  # the project, or its store
-        uri = store_uri(root) if given or moved else info.tracking_uri
+        uri = store_of(info, root)
         delivery = Delivery(folder, uri, root)
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # no tracebacks: we give the reason
         try:

@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from cgan import git
-from cgan.errors import Interrupted
-from cgan.files import md5_of, write_json
+from cgan.errors import CganError, Interrupted, TrackingError
+from cgan.files import locked, md5_of, read_json, write_json
 from cgan.params.editing import recipe_in_words
 from cgan.params.sections import Params, TrainParams, flatten
-from cgan.project import LOCK, project_root
-from cgan.run.follower import Follower
-from cgan.run.records import RESULT, Run, RunInfo, folder_of, is_finished, set_aside, tidy
-from cgan.run.tracker import Tracker
-from cgan.store.address import SQLITE, STORE, experiment_name, store_uri, without_credentials
+from cgan.project import LOCK, RUN_REFERENCE, project_root
+from cgan.run.follower import Follower, flush_one, store_of
+from cgan.run.records import LOCK as SENDING
+from cgan.run.records import RESULT, Run, RunInfo, folder_of, tidy
+from cgan.store.address import experiment_name, store_uri, without_credentials
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +49,22 @@ def training_run(
     *,
     tags: Mapping[str, str],
     dataset: Mapping[str, Any],
-    reference: Path,
     early: Follower | None = None,
 ) -> Iterator[Run]:
     """The run of a training: its records are open and its follower runs until the training ends.
 
     `fitted`: `params.train` with a number for each `auto`. `folder` is named by the training's fingerprint;
     a run that is there already goes on. `tags`: facts the caller knows (device, data hash). `dataset`:
-    `name`, `path`, `sha256`, `rows` and other facts about the data. `reference` is written when the
-    training succeeds: a JSON file by which `reopen` finds the run again. `early`: what `start_follower`
-    returned. Status: FINISHED, FAILED on an exception, KILLED on SIGTERM or Ctrl-C. Raises TrackingError
-    when the store is unusable by configuration, or away and `tracking.on_unreachable` is `fail`.
+    `name`, `path`, `sha256`, `rows` and other facts about the data. `early`: what `start_follower`
+    returned. RUN_REFERENCE is written when the training succeeds; by it `reopen` finds the run again.
+    Status: FINISHED, FAILED on an exception, KILLED on SIGTERM or Ctrl-C. Raises TrackingError when the
+    store is unusable by configuration, or away and `tracking.on_unreachable` is `fail`.
     """
     uri = store_uri(project_root())
-    source = _source()
+    try:
+        source = git.source()
+    except git.GitError:  # no repository, or none that has a commit
+        source = None
     info = RunInfo(
         run_key=uuid.uuid4().hex,
         run_name=_run_name(params, data_name(dataset)),
@@ -70,8 +72,9 @@ def training_run(
         tracking_uri=without_credentials(uri),
         origin=_origin(dataset, source),
     )
-    if is_finished(folder) and not _is_wanted(folder, info.origin):
-        set_aside(folder)
+    if (folder / RESULT).is_file() and not _is_wanted(folder, info.origin):
+        with locked(folder / SENDING):  # else a follower at work would go on in the new folder
+            folder.rename(folder.with_name(f"{folder.name}-{RunInfo.load(folder).run_key[:8]}"))
     tidy(folder)
     run = Run(folder, info, resume=True)
     run.write("start", pid=os.getpid())
@@ -85,22 +88,32 @@ def training_run(
     run.log_params(flatten(as_run))
     run.log_dataset(dataset)
     follower = early or Follower(uri)
-    follower.follow(folder, system_metrics=params.tracking.system_metrics)
     try:
         if params.tracking.on_unreachable == "fail":
-            follower.require_connection()
+            _require_store(folder)
+        follower.follow(folder, system_metrics=params.tracking.system_metrics)
         yield run
     except BaseException as error:
         killed = isinstance(error, Interrupted | KeyboardInterrupt)
         status = "KILLED" if killed else "FAILED"
         run.write("end", status=status, reason=f"{type(error).__name__}: {error}"[:1000])
         run.close()
-        follower.finish(FINISH_AFTER_SIGNAL_S if killed else FINISH_S)
+        follower.finish(folder, FINISH_AFTER_SIGNAL_S if killed else FINISH_S)
         raise
     run.write("end", status="FINISHED")
     run.close()
-    write_json(reference, {**asdict(run.info), **run.result, **follower.finish(FINISH_S)})
-    shutil.copyfile(reference, folder / RESULT)
+    sent = follower.finish(folder, FINISH_S)
+    write_json(RUN_REFERENCE, asdict(run.info) | run.result | sent)
+    shutil.copyfile(RUN_REFERENCE, folder / RESULT)
+
+
+def _require_store(folder: Path) -> None:
+    """Raises TrackingError unless MLflow takes what is recorded so far."""
+    try:
+        flush_one(project_root(), folder)
+    except TrackingError as error:
+        advice = "To train now and deliver later, set `tracking.on_unreachable: spool`."
+        raise TrackingError(f"{error} {advice}") from None
 
 
 def _is_wanted(folder: Path, origin: Mapping[str, str]) -> bool:
@@ -123,38 +136,26 @@ def _asked_by(origin: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def reopen(reference: Path) -> Iterator[Tracker]:
-    """The run that `training_run` wrote down in `reference`, to add to it; its status stays.
-
-    Without a usable file the records are dropped.
-    """
-    try:
-        info = RunInfo.read(json.loads(reference.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s names no MLflow run (%s): nothing is recorded there.", reference, error)
-        yield Tracker()
-        return
+def reopen() -> Iterator[Run]:
+    """The run that RUN_REFERENCE names, to add to it; its status stays."""
+    info = RunInfo.read(read_json(RUN_REFERENCE))
     run = Run(folder_of(info.run_key), info, resume=False)
-    # The store of today's environment, or the server of then.
-    of_then = not os.environ.get(STORE) and not info.tracking_uri.startswith(SQLITE)
-    follower = Follower(info.tracking_uri if of_then else store_uri(project_root()))
+    follower = Follower(store_of(info, project_root()))
     follower.follow(run.folder)
     try:
         yield run
     finally:
         run.write("added")
         run.close()
-        follower.finish(FINISH_S)
+        follower.finish(run.folder, FINISH_S)
 
 
 def made_for(tags: Mapping[str, str], reference: Path) -> bool:
     """Was the training in `reference` made with these tags? One that DVC's cache brought was made for
     something else, and its run is another's."""
-    try:
-        origin = json.loads(reference.read_text(encoding="utf-8"))["origin"]
-        return bool(tags.items() <= origin.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return not tags
+    with contextlib.suppress(CganError):
+        return tags.items() <= dict(read_json(reference).get("origin") or {}).items()
+    return not tags
 
 
 def data_name(dataset: Mapping[str, Any]) -> str:
@@ -192,8 +193,14 @@ def _facts_of_here(source: git.Source | None, dataset: Mapping[str, Any]) -> dic
     }
     with contextlib.suppress(OSError):  # by which DVC's cache keeps it
         tags["dvc.csv_md5"] = md5_of(str(dataset["path"]))
-    known = tags | _git_tags(source) | run_context()
-    return {key: value for key, value in known.items() if value}
+    if source:
+        tags |= {
+            "mlflow.source.git.commit": source.commit,
+            "mlflow.source.git.branch": source.branch,
+            "git.dirty": str(bool(source.changed)).lower(),
+            "git.changed_files": ", ".join(source.changed)[:1000],
+        }
+    return {key: value for key, value in (tags | run_context()).items() if value}
 
 
 def user() -> str:
@@ -218,13 +225,6 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def _source() -> git.Source | None:
-    try:
-        return git.source()
-    except git.GitError:  # no repository, or none that has a commit
-        return None
-
-
 def _origin(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, str]:
     """What a training was made from: data, commit, a DVC experiment or a flow that asked for it."""
     made = {"data": str(dataset["name"])}
@@ -235,34 +235,18 @@ def _origin(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, 
     return made | run_context()
 
 
-def _git_tags(source: git.Source | None) -> dict[str, str]:
-    if source is None:
-        return {}
-    tags = {
-        "mlflow.source.git.commit": source.commit,
-        "mlflow.source.git.branch": source.branch,
-        "git.dirty": str(bool(source.changed)).lower(),
-    }
-    if source.changed:
-        tags["git.changed_files"] = ", ".join(source.changed)[:1000]
-    return tags
-
-
 def _log_source(run: Run, source: git.Source | None) -> None:
     for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
         if Path(name).is_file():
             run.log_file(Path(name), SOURCE)
-    if source is None or not source.changed:
-        return
-    if source.patch is None:
+    if source and source.secrets:
         log.warning(
-            "The changes since commit %.10s do not travel with the run: %s.",
+            "The changes since commit %.10s are not kept with the run: the value of %s stands in them.",
             source.commit,
-            source.why_no_patch,
+            source.secrets,
         )
-        run.set_tags({"git.no_patch": source.why_no_patch})
-        return
-    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        patch = Path(folder) / PATCH
-        patch.write_bytes(source.patch)
-        run.log_file(patch, SOURCE)
+    elif source and source.patch:
+        with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+            patch = Path(folder) / PATCH
+            patch.write_bytes(source.patch)
+            run.log_file(patch, SOURCE)

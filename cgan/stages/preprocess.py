@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,8 @@ from PIL import Image
 from cgan.data import csv_reader, csv_report
 from cgan.data.dataset import move_to_front, save_dataset, split
 from cgan.errors import DataError
-from cgan.files import replacing
+from cgan.files import read_json, replacing
 from cgan.params.reading import load_params
-from cgan.params.sections import ValidateParams
 from cgan.project import CSV, VALIDATION
 from cgan.stages.runner import run_stage
 
@@ -27,9 +24,11 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params().preprocess
-    validated, sha256 = _read_report()
+    report = read_json(VALIDATION)
+    # As it was validated, so that both stages read it alike.
+    validated = csv_report.validated_params(report, str(VALIDATION))
     table = csv_reader.read_csv(CSV, validated)
-    if table.sha256 != sha256:
+    if table.sha256 != report.get("csv", {}).get("sha256"):
         raise DataError(
             f"{CSV}: changed since {VALIDATION} was written. Run `dvc repro`, which validates it again."
         )
@@ -50,24 +49,8 @@ def main() -> None:
     save(part, move_to_front(table.images, rows), move_to_front(table.labels, rows))
     with replacing("reports/real_samples.png") as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
-    log.info(
-        "%s images for training, %s held out, %d classes",
-        f"{len(train):,}",
-        f"{len(holdout):,}",
-        table.classes,
-    )
-
-
-def _read_report() -> tuple[ValidateParams, str]:
-    """The params that the CSV was validated with, so that both stages read it alike; the CSV's sha256."""
-    try:
-        report = json.loads(Path(VALIDATION).read_text(encoding="utf-8"))
-        if report["format"] == csv_report.FORMAT:
-            sha256 = str(report["csv"]["sha256"])
-            return csv_report.validated_params(report, str(VALIDATION)), sha256
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise DataError(f"{VALIDATION}: missing or not readable. Make it with `dvc repro validate`.")
+    counts = f"{len(train):,} images for training, {len(holdout):,} held out"
+    log.info("%s, %d classes", counts, table.classes)
 
 
 def _contact_sheet(

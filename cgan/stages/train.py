@@ -27,8 +27,8 @@ EARLY = start_follower() if __name__ == "__main__" else None
 import torch
 
 from cgan.data.dataset import Dataset, load_dataset
-from cgan.errors import CganError, Interrupted, TrainingError
-from cgan.files import md5_of, sha256_of, write_bytes, write_text
+from cgan.errors import Interrupted, TrainingError
+from cgan.files import locked, md5_of, sha256_of, write_bytes, write_text
 from cgan.model.file_facts import FORMAT, read_facts
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_network
@@ -44,13 +44,12 @@ from cgan.project import (
     PACKAGE,
     PREVIEWS,
     PROBES,
-    RUN_REFERENCE,
     TRAIN_DATA,
     project_root,
 )
 from cgan.quality.judge import load_judge
 from cgan.run.lifecycle import training_run
-from cgan.run.records import locked, runs, training_lock
+from cgan.run.records import Run, runs, training_lock
 from cgan.stages.runner import progress, run_stage
 from cgan.training.fitting import fit
 from cgan.training.loop import Diverged, Trained, train
@@ -82,7 +81,6 @@ def main() -> None:
     fitting = fit(params.train, data)
     fitted = fitting.params
     facts = result_facts(fitted, data, hardware)
-    require_writable(GENERATOR.parent, PREVIEWS.parent, LOSSES.parent)
     folder = runs() / fingerprint(facts)
     tags = {
         "cgan.chosen_for_the_data": fitting.choice or "nothing",
@@ -91,34 +89,18 @@ def main() -> None:
         "cgan.fingerprint": folder.name,
         "dvc.data_md5": md5_of(TRAIN_DATA),
     }
-    with contextlib.ExitStack() as held:
-        # In this tree, for killing `dvc` can leave one alive; and of this result, in any checkout.
-        for lock in (project_root() / ".cgan" / "train.lock", training_lock(folder)):
-            if not held.enter_context(locked(lock, wait=False)):
-                number = lock.read_text(encoding="utf-8")
-                log.info("Another training runs here (process %s): waiting for it.", number)
-                held.enter_context(locked(lock))
-            lock.write_text(str(os.getpid()), encoding="utf-8")
-        asked = held.enter_context(asked_to_stop())
-        opened = training_run(
-            params,
-            fitted,
-            folder,
-            tags=tags,
-            dataset=dataset_facts(data),
-            reference=RUN_REFERENCE,
-            early=EARLY,
-        )
-        run = held.enter_context(opened)
+    require_writable()
+    with (
+        only_training(folder),
+        asked_to_stop() as asked,
+        training_run(
+            params, fitted, folder, tags=tags, dataset=dataset_facts(data), early=EARLY
+        ) as run,
+    ):
         log.info(
-            "Training %s against %s on %s images (%s, %s): %s steps of %d",
-            fitted.generator,
-            fitted.discriminator,
-            f"{len(data):,}",
-            hardware.device,
-            tags["cgan.precision"],
-            f"{fitted.total_steps:,}",
-            fitted.batch_size,
+            f"Training {fitted.generator} against {fitted.discriminator} on {len(data):,} images "
+            f"({hardware.device}, {tags['cgan.precision']}): {fitted.total_steps:,} steps of "
+            f"{fitted.batch_size}"
         )
         if fitting.choice:
             log.info("Chosen for these images: %s", fitting.choice)
@@ -126,33 +108,15 @@ def main() -> None:
         watch = Watch(load_judge(JUDGE)[0], data, fitted.seed)
         try:
             trained = train(data, fitted, run, folder, bar, lambda: bool(asked), watch)
-        except Interrupted as interruption:
-            raise Interrupted(f"{interruption}. Start it again to go on.") from None
         except Diverged as error:
             raise TrainingError(f"{error} Its pictures: {folder / 'previews'}") from None
         made_by = {"params": facts["params"], "steps": fitted.total_steps, **facts["data"]}
         write_outputs(trained, made_by)
-        for path in (LOSSES, PROBES, GENERATOR, DISCRIMINATOR):
-            run.log_file(path, "reports" if path.suffix == ".csv" else "networks")
-        hashes = {
-            "dvc.generator_md5": md5_of(GENERATOR),
-            "cgan.generator_sha256": sha256_of(GENERATOR),
-        }
-        run.set_tags(hashes)
-        digest = read_facts(GENERATOR, "generator")["digest"]
-        run.log_model(GENERATOR, fitted.total_steps, {"digest": digest})
-        # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
-        run.log_metrics({"time/training_s": trained.wall_time_s}, 0)
-        if not trained.resumed_from:
-            run.result["training_s"] = round(trained.wall_time_s, 1)
+        record(run, trained, fitted.total_steps)
     done = fitted.total_steps - trained.resumed_from
-    log.info(
-        "Trained %s steps in %.1f s, %s images/s → %s",
-        f"{done:,}",
-        trained.wall_time_s,
-        f"{done * fitted.batch_size / max(trained.wall_time_s, 1e-9):,.0f}",
-        GENERATOR,
-    )
+    seconds = trained.wall_time_s
+    rate = done * fitted.batch_size / max(seconds, 1e-9)
+    log.info(f"Trained {done:,} steps in {seconds:.1f} s, {rate:,.0f} images/s → {GENERATOR}")
 
 
 def result_facts(params: TrainParams, data: Dataset, hardware: Hardware) -> dict[str, Any]:
@@ -193,17 +157,25 @@ def dataset_facts(data: Dataset) -> dict[str, Any]:
     }
 
 
-def require_writable(*folders: Path) -> None:
-    """Raise CganError now rather than after the training."""
-    for folder in folders:
-        try:
-            write_text(folder / ".cgan-writable", "")
-            (folder / ".cgan-writable").unlink()
-        except OSError as error:
-            raise CganError(
-                f"{folder}: cannot be written ({error.strerror}), and the results go there. "
-                "Make it writable and start again; nothing was trained."
-            ) from None
+def require_writable() -> None:
+    """Raise OSError now rather than after the training."""
+    for result in (GENERATOR, PREVIEWS, LOSSES):
+        write_text(result.parent / ".cgan-writable", "")
+        (result.parent / ".cgan-writable").unlink()
+
+
+@contextlib.contextmanager
+def only_training(folder: Path) -> Iterator[None]:
+    """Wait for another training in this tree, since killing `dvc` can leave one alive, or of the same result
+    in any checkout."""
+    with contextlib.ExitStack() as held:
+        for lock in (project_root() / ".cgan" / "train.lock", training_lock(folder)):
+            if not held.enter_context(locked(lock, wait=False)):
+                number = lock.read_text(encoding="utf-8")
+                log.info("Another training runs here (process %s): waiting for it.", number)
+                held.enter_context(locked(lock))
+            lock.write_text(str(os.getpid()), encoding="utf-8")
+        yield
 
 
 def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
@@ -215,6 +187,22 @@ def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
         write_bytes(PREVIEWS / f"step-{step:06d}.png", png)
     write_text(LOSSES, _table(COLUMNS, trained.history))
     write_text(PROBES, _table((*COLUMNS[:2], *PROBE), trained.probes))
+
+
+def record(run: Run, trained: Trained, steps: int) -> None:
+    """What the training made, for MLflow."""
+    for path in (LOSSES, PROBES, GENERATOR, DISCRIMINATOR):
+        run.log_file(path, "reports" if path.suffix == ".csv" else "networks")
+    hashes = {
+        "dvc.generator_md5": md5_of(GENERATOR),
+        "cgan.generator_sha256": sha256_of(GENERATOR),
+    }
+    run.set_tags(hashes)
+    run.log_model(GENERATOR, steps, {"digest": read_facts(GENERATOR, "generator")["digest"]})
+    # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
+    run.log_metrics({"time/training_s": trained.wall_time_s}, 0)
+    if not trained.resumed_from:
+        run.result["training_s"] = round(trained.wall_time_s, 1)
 
 
 def _table(columns: tuple[str, ...], rows: list[list[float]]) -> str:
@@ -238,7 +226,7 @@ def asked_to_stop() -> Iterator[list[int]]:
         yield asked
     except Interrupted as interruption:
         sys.stdout.flush()
-        sys.stderr.write(f"Training {interruption}\n")
+        sys.stderr.write(f"Training {interruption}. Start it again to go on.\n")
         sys.exit(128 + asked[0])
     finally:
         for number, handler in before.items():

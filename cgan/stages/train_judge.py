@@ -25,62 +25,37 @@ def main() -> None:
     data, holdout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
     hardware = choose_hardware("auto", "auto")
     compute_deterministically()
-    log.info(
-        "Training the judge on %s images (%s, %s) …",
-        f"{len(data):,}",
-        hardware.device,
-        hardware.precision,
-    )
+    log.info("Training the judge on %d images (%s) …", len(data), hardware.device)
     started = time.perf_counter()
     batch = min(params.train_judge.batch_size, len(data))
     bar = functools.partial(progress, "judge", images_a_step=batch)
     judge = train_judge(data, params.train_judge, hardware.device, hardware.precision, bar).cpu()
     right = accuracy(judge, holdout)
     low, high = wilson_interval(round(right * len(holdout)), len(holdout))
-    save_judge(
-        JUDGE,
-        judge,
-        {
-            "params": params.train_judge.model_dump(),
-            "data_digest": data.metadata["digest"],
-            "torch": torch.__version__,
-        },
-    )
-    write_json(
-        JUDGE_METRICS,
-        {
-            "judge": {
-                "accuracy": round(right, 5),
-                "accuracy_low": round(low, 5),
-                "accuracy_high": round(high, 5),
-                "heldout_images": len(holdout),
-            }
-        },
-    )
-    log.info(
-        "Judge: %.2f %% of %s held-out images right (95 %% interval %.2f–%.2f), %.0f s",
-        100 * right,
-        f"{len(holdout):,}",
-        100 * low,
-        100 * high,
-        time.perf_counter() - started,
-    )
-    if warning := cannot_judge(right, low, high, params.gate.min_judge_accuracy):
-        log.warning(warning)
-
-
-def cannot_judge(accuracy: float, low: float, high: float, needed: float) -> str:
-    """What to do about a judge that the gate will not believe; empty for one that it may believe."""
-    if low >= needed:
-        return ""
-    doubt = "will" if high < needed else "may"
-    return (
-        f"Warning: the judge is right on {accuracy:.1%} of the held-out images ({low:.1%} to {high:.1%}), "
-        f"and the gate {doubt} promote nothing below {needed:.0%} (`gate.min_judge_accuracy`). What its "
-        "features say of drawings is worth less. Look at the labels (`cgan validate`, "
-        "reports/real_samples.png), add images, raise `train_judge.total_kimg` or `train_judge.width`, or "
-        "merge classes that look alike."
-    )
+    facts = {
+        "params": params.train_judge.model_dump(),
+        "data_digest": data.metadata["digest"],
+        "torch": torch.__version__,
+    }
+    save_judge(JUDGE, judge, facts)
+    found = {
+        "accuracy": round(right, 5),
+        "accuracy_low": round(low, 5),
+        "accuracy_high": round(high, 5),
+        "heldout_images": len(holdout),
+    }
+    write_json(JUDGE_METRICS, {"judge": found})
+    seconds = time.perf_counter() - started
+    interval = f"95 % interval {low:.2%} to {high:.2%}"
+    log.info("Judge: %.2f %% of held-out images right (%s), %.0f s", 100 * right, interval, seconds)
+    needed = params.gate.min_judge_accuracy
+    if low < needed:
+        log.warning(
+            f"Warning: the judge is right on {right:.1%} of held-out images ({low:.1%} to {high:.1%}), and "
+            f"the gate promotes nothing below {needed:.0%} (`gate.min_judge_accuracy`). Look at the labels "
+            "(`cgan validate`, reports/real_samples.png), add images, raise `train_judge.total_kimg` or "
+            "`train_judge.width`, or merge classes that look alike."
+        )
 
 
 if __name__ == "__main__":

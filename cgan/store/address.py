@@ -6,17 +6,16 @@ A store is a database (sqlite in the project unless MLFLOW_TRACKING_URI names an
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from cgan.errors import TrackingError
-from cgan.files import replacing
+from cgan.files import locked, replacing
 from cgan.project import home
 from cgan.store.pages import EXPERIMENT_TAGS, VIEW_TAG
 
@@ -47,23 +46,6 @@ SECRET_QUERY = re.compile(
     r"(?<=[?&])[^=&]*(passw|pwd|secret|token|key)[^=&]*=[^&]*&?", re.IGNORECASE
 )
 
-Kind = Literal["sqlite", "database", "server", "folder", "unknown"]
-KINDS: dict[str, Kind] = {
-    "sqlite": "sqlite",
-    "postgres": "database",
-    "postgresql": "database",
-    "http": "server",
-    "https": "server",
-    "file": "folder",
-    "": "folder",
-}
-
-
-def kind_of(uri: str) -> Kind:
-    """What an address leads to, by its scheme."""
-    scheme, colon, _ = uri.partition(":")
-    return KINDS.get(scheme.lower().partition("+")[0] if colon else "", "unknown")
-
 
 def store_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI, else sqlite in the project's root. A relative sqlite path is the root's.
@@ -87,13 +69,14 @@ def served_store(root: Path) -> str:
     """The database that MLflow's server here is to serve: MLFLOW_BACKEND_STORE_URI, else `store_uri`.
 
     Raises TrackingError for what is no database, or no store at all."""
-    uri = _store_named(BACKEND if is_shared() else STORE, root)
-    if not is_server(uri):
-        return uri
-    shown = without_credentials(uri)
-    if is_shared():
-        raise TrackingError(f"{BACKEND} is {shown}, a server. Set it to that server's database.")
-    raise TrackingError(f"{STORE} names a server, {shown}: open that in a browser.")
+    variable = BACKEND if is_shared() else STORE
+    uri = _store_named(variable, root)
+    if is_server(uri):
+        raise TrackingError(
+            f"{variable} is {without_credentials(uri)}, a server: open that in a browser, or set {variable} "
+            "to the database that MLflow's server here is to serve."
+        )
+    return uri
 
 
 def is_shared() -> bool:
@@ -113,43 +96,33 @@ def _store_named(variable: str, root: Path) -> str:
         if not uri:
             _follow_move(root)
         return f"{SQLITE}{root / (uri.removeprefix(SQLITE) or 'mlflow.db')}"
-    shown, kind = without_credentials(uri), kind_of(uri)
-    if kind == "folder":
-        folder = shown.removeprefix("file://").removeprefix("file:")
+    if is_database(uri):
+        return with_driver(uri)
+    if not is_server(uri) and not uri.startswith(SQLITE):
         raise TrackingError(
-            f"{variable} is {shown!r}, a folder; MLflow keeps runs in a database or a server "
-            "since 3.13. Move the old runs with `mlflow migrate-filestore --source "
-            f"{folder} --target sqlite:///mlflow.db`, then set {variable} to "
-            "sqlite:///mlflow.db, or unset it: that is the default."
+            f"{variable} is {without_credentials(uri)!r}, which is not supported. Expected {SQLITE}file.db, "
+            "postgresql://…, http://… or https://…. Runs that a former MLflow keeps in a folder move with "
+            "`mlflow migrate-filestore --source FOLDER --target sqlite:///mlflow.db`."
         )
-    if kind == "unknown":
-        raise TrackingError(
-            f"{variable} is {shown!r}, which is not supported. Expected {SQLITE}file.db, postgresql://…, "
-            "http://… or https://…."
-        )
-    return _taken_apart(with_driver(uri))
+    parts = urlsplit(uri)
+    if parts.username and parts.password:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+        return without_credentials(uri)
+    return uri
 
 
 def _follow_move(root: Path) -> None:
-    """Point the project's own store to the files in `root`, where it has addresses of another folder.
-
-    MLflow knows absolute addresses only. The clone was moved, if nothing is left there, or copied, if a store
-    is there too. A store that cannot be read or written now is left for whoever opens it.
-    """
+    """Point the project's own store to the files beside it, where it has addresses of another folder: MLflow
+    knows absolute addresses only, and the project was moved or copied. A store that cannot be read or written
+    now is left for whoever opens it."""
     here = (root / "mlartifacts").as_uri()
     with contextlib.suppress(sqlite3.Error, OSError):
         address = f"{(root / 'mlflow.db').as_uri()}?mode=rw"
-        with contextlib.closing(sqlite3.connect(address, uri=True)) as store:
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as store, store:
             known = store.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
             for (there,) in known:
-                folder = Path(unquote(urlsplit(str(there)).path))
-                if (
-                    not re.fullmatch("file:///.*/mlartifacts", str(there))
-                    or there == here
-                    or (folder.exists() and not folder.with_name("mlflow.db").exists())
-                ):
-                    continue
-                with store:  # all or nothing
+                if there != here and re.fullmatch("file:///.*/mlartifacts", str(there)):
                     for table, column in ADDRESSES:
                         moved = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # nosec B608
                         store.execute(moved, (there, here))
@@ -159,50 +132,35 @@ def with_driver(uri: str, driver: str = "") -> str:
     """The address of a PostgreSQL database for `driver`; by default for MLflow, which needs one that waits:
     the one that is named, or psycopg2."""
     scheme, separator, rest = uri.partition("://")
-    _, _, named = scheme.lower().partition("+")
-    if not separator or kind_of(uri) != "database":
+    if not separator or not is_database(uri):
         return uri
+    named = scheme.lower().partition("+")[2]
     driver = driver or ("psycopg2" if named in ("", "asyncpg") else named)
     option = r"\1ssl=" if driver == "asyncpg" else r"\1sslmode="
     return f"postgresql+{driver}://{re.sub(r'([?&])ssl(?:mode)?=', option, rest)}"
 
 
-def _taken_apart(uri: str) -> str:
-    """Without user and password, where that is the address of a server: they go where MLflow looks too."""
-    parts = urlsplit(uri)
-    if kind_of(uri) == "server" and parts.username and parts.password:
-        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
-        return without_credentials(uri)
-    return uri
-
-
 def without_credentials(uri: str) -> str:
     """An address as it may be shown. Of a database's, the user stays: with it a password is looked up."""
     if found := USER.match(uri):
-        user = f"{found[2]}@" if kind_of(uri) == "database" else ""
+        user = f"{found[2]}@" if is_database(uri) else ""
         uri = f"{found[1] or ''}{user}{uri[found.end() :]}"
     return SECRET_QUERY.sub("", uri).rstrip("?&")
 
 
 def is_server(uri: str) -> bool:
     """Does a server keep the runs, so that it alone knows where files go?"""
-    return kind_of(uri) == "server"
+    return uri.lower().startswith(("http:", "https:"))
 
 
 def is_database(uri: str) -> bool:
     """Is it a database that other machines can reach, which this process asks itself?"""
-    return kind_of(uri) == "database"
+    return uri.lower().startswith(("postgres:", "postgresql:", "postgresql+"))
 
 
 def experiment_name(configured: str) -> str:
     """The experiment of new runs: MLFLOW_EXPERIMENT_NAME, else `tracking.experiment` of params.yaml."""
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or configured
-    if len(name) > 500:
-        raise TrackingError(
-            f"MLFLOW_EXPERIMENT_NAME has {len(name):,} characters, MLflow takes 500."
-        )
-    return name
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or configured
 
 
 def is_absent(uri: str) -> bool:
@@ -216,13 +174,8 @@ def artifact_root(uri: str, root: Path) -> str:
     configured = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip()
     if is_database(uri) and configured and not configured.startswith(PROXIED):
         return configured
-    return artifact_folder(uri, root).as_uri()
-
-
-def artifact_folder(uri: str, root: Path) -> Path:
-    if uri.startswith(SQLITE):
-        return Path(uri.removeprefix(SQLITE)).parent / "mlartifacts"
-    return root / "mlartifacts"
+    folder = Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else root
+    return (folder / "mlartifacts").as_uri()
 
 
 def open_store(uri: str, root: Path, experiment: str) -> tuple[MlflowClient, str]:
@@ -239,23 +192,15 @@ def open_store(uri: str, root: Path, experiment: str) -> tuple[MlflowClient, str
     with contextlib.nullcontext() if is_server(uri) else store_locked(root):
         require_database(uri)
         make_store(uri)
-        _follow_move(root)
         client = MlflowClient(uri)
         return client, _experiment_id(client, uri, root, experiment)
 
 
 def _experiment_id(client: MlflowClient, uri: str, root: Path, name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
     found = client.get_experiment_by_name(name)
     if found is None:
         location = None if is_server(uri) else artifact_root(uri, root)
-        try:
-            return str(client.create_experiment(name, location, tags=EXPERIMENT_TAGS))
-        except MlflowException:
-            found = client.get_experiment_by_name(name)  # another process was faster
-            if found is None:
-                raise
+        return str(client.create_experiment(name, location, tags=EXPERIMENT_TAGS))
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"the MLflow experiment `{name}` is deleted: bring it back with `mlflow experiments "
@@ -287,25 +232,18 @@ def require_files(uri: str, experiment: Experiment) -> None:
 
 def make_store(uri: str) -> None:
     """A new sqlite store, complete or not at all: half-made tables would be refused for ever."""
-    path = Path(uri.removeprefix(SQLITE))
-    if not uri.startswith(SQLITE) or path.exists():
+    if not is_absent(uri):
         return
     from mlflow import MlflowClient
 
-    for leftover in path.parent.glob(f".{path.name}.*.tmp*"):  # its maker was killed
-        leftover.unlink(missing_ok=True)
+    path = Path(uri.removeprefix(SQLITE))
     with replacing(path) as temporary:
         temporary.unlink()  # MLflow takes an empty file for an old store
         MlflowClient(f"{SQLITE}{temporary}")
 
 
-@contextlib.contextmanager
-def store_locked(root: Path) -> Iterator[None]:
-    path = home(root) / "store.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def store_locked(root: Path) -> contextlib.AbstractContextManager[bool]:
+    return locked(home(root) / "store.lock")
 
 
 def client_settings() -> dict[str, str]:
@@ -335,14 +273,16 @@ def reason_of(error: Exception) -> str:
 @contextlib.contextmanager
 def environment_set(changes: Mapping[str, str | None]) -> Iterator[None]:
     """Environment variables for a while; None takes one away."""
-    before = os.environ.copy()
-    for key, value in changes.items():
-        os.environ.pop(key, None)
-        if value is not None:
-            os.environ[key] = value
+    before = {key: os.environ.get(key) for key in changes}
+    _set_environment(changes)
     try:
         yield
     finally:
-        for key in changes:
-            os.environ.pop(key, None)
-        os.environ.update({key: before[key] for key in changes if key in before})
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for key, value in values.items():
+        os.environ.pop(key, None)
+        if value is not None:
+            os.environ[key] = value

@@ -13,7 +13,6 @@ from cgan.store.address import (
     BACKEND,
     PROXIED,
     STORE,
-    artifact_folder,
     artifact_root,
     client_settings,
     environment_set,
@@ -31,8 +30,11 @@ ANYWHERE = (str(ipaddress.IPv4Address(0)), "::")  # every address of this machin
 
 def site_of(host: str, port: int | None) -> str:
     """Where a server that listens there is asked from this machine."""
-    host = LOOPBACK if host in ANYWHERE else host
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"http://{_in_url(LOOPBACK if host in ANYWHERE else host)}:{port}"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def is_loopback(host: str) -> bool:
@@ -43,20 +45,11 @@ def is_loopback(host: str) -> bool:
 
 
 def require_meant(host: str, allow_remote: bool) -> None:
-    """Raises TrackingError for an address that is not this machine's, or that others can reach unless that
-    is meant."""
-    try:
-        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        with socket.socket(found[0][0], found[0][1]) as probe:
-            probe.bind(found[0][4])
-    except (OSError, UnicodeError) as error:
+    """Raises TrackingError for an address that others can reach, unless that is meant."""
+    if not (is_loopback(host) or allow_remote):
         raise TrackingError(
-            f"host {host[:100]}: no address of this machine ({error}). Give one, such as {LOOPBACK}."
-        ) from None
-    if not (is_loopback(str(found[0][4][0])) or allow_remote):
-        raise TrackingError(
-            f"host {host}: others than this machine could reach the servers there. Add --allow-remote (make "
-            "up: ALLOW_REMOTE=yes) if that is meant; docs/security.md says what it means."
+            f"host {host[:100]}: others than this machine could reach the servers there. Add --allow-remote "
+            "(make up: ALLOW_REMOTE=yes) if that is meant; docs/security.md says what it means."
         )
 
 
@@ -65,10 +58,10 @@ def require_free(host: str, port: int, other: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise TrackingError(
-            f"port {port} cannot be used ({os.strerror(error.errno or 0)}). End the program that listens "
-            f"there, or choose another port with {other}."
+            f"host {host[:100]}, port {port}: cannot be used ({error}). Give an address of this machine, "
+            f"such as {LOOPBACK}; end the program that listens there, or choose another port with {other}."
         ) from None
 
 
@@ -92,7 +85,7 @@ def serve_ui(
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": f"{PROXIED}/" if is_shared() else artifact_root(uri, root),
         # What a server kept stays readable where clients write to the database themselves again.
         "MLFLOW_ARTIFACTS_DESTINATION": os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")
-        or artifact_folder(uri, root).as_uri(),
+        or artifact_root(uri, root),
         "MLFLOW_SERVE_ARTIFACTS": "true",
         "PYTHONWARNINGS": "ignore",  # of one library about another
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -110,8 +103,8 @@ def serve_ui(
 def _reachable_at(host: str, port: int) -> dict[str, str]:
     """MLflow answers requests for a name that it knows, and pages of its own only. By default it knows
     loopback and, as a host but not as a page's, private addresses."""
-    own = addresses() if host in ANYWHERE else [f"[{host}]" if ":" in host else host]
-    names = [*own, LOOPBACK, "localhost", socket.gethostname(), socket.getfqdn()]
+    own = _addresses() if host in ANYWHERE else [host]
+    names = [*map(_in_url, own), LOOPBACK, "localhost", socket.gethostname(), socket.getfqdn()]
     known = {
         "MLFLOW_SERVER_ALLOWED_HOSTS": [*names, *(f"{name}:{port}" for name in names)],
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": [f"http://{name}:{port}" for name in names],
@@ -119,14 +112,10 @@ def _reachable_at(host: str, port: int) -> dict[str, str]:
     return {key: os.environ.get(key) or ",".join(value) for key, value in known.items()}
 
 
-def addresses() -> list[str]:
-    """Of this machine, as they stand in a web address."""
+def _addresses() -> list[str]:
+    """The IP addresses of this machine."""
     import psutil
 
     found = [each for interface in psutil.net_if_addrs().values() for each in interface]
-    families = {socket.AF_INET: "{}", socket.AF_INET6: "[{}]"}
-    return [
-        families[each.family].format(each.address.partition("%")[0])
-        for each in found
-        if each.family in families
-    ]
+    families = (socket.AF_INET, socket.AF_INET6)
+    return [each.address.partition("%")[0] for each in found if each.family in families]

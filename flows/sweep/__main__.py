@@ -44,11 +44,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cgan import git
 from cgan.errors import CganError
+from cgan.files import locked
 from cgan.params.reading import check_params, load_params
 from cgan.params.sections import Params
 from cgan.reports.sweeps import NAME, ROLE
 from cgan.run.lifecycle import user
-from cgan.run.records import locked
 from cgan.store.address import (
     client_settings,
     experiment_name,

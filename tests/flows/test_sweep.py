@@ -22,9 +22,9 @@ from postgres import postgres as postgres
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cgan.errors import CganError
+from cgan.files import locked
 from cgan.params.reading import load_params
 from cgan.reports.sweeps import JOB, apply, show
-from cgan.run.records import locked
 from cgan.store.address import open_store, store_uri
 from flows.sweep import __main__ as command
 from flows.sweep.jobs import Job, JobError, Watch

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import MLFLOWS_OWN_WARNINGS
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -22,6 +23,7 @@ from cgan.run.delivery import RUN_KEY_TAG, Delivery
 from cgan.run.records import Run, RunInfo
 from cgan.store.pages import EXPERIMENT_TAGS
 
+pytestmark = MLFLOWS_OWN_WARNINGS
 LAST_STEP = 12
 KEY = "k1"
 INFO = RunInfo(KEY, "a run", "cgan", "http://nowhere")
@@ -71,7 +73,7 @@ class Store:
     def create_run(self, experiment: str, start_time: int, tags: Any, run_name: str) -> Any:
         number = str(len(self.runs))
         data = SimpleNamespace(tags=dict(tags), params={}, metrics={})
-        info = SimpleNamespace(run_id=number, status="RUNNING", experiment_id=experiment)
+        info = SimpleNamespace(run_id=number, status="RUNNING", end_time=None)
         self.runs[number] = SimpleNamespace(info=info, data=data, outputs=None)
         return self.runs[number]
 
@@ -129,7 +131,7 @@ class Deliveries(RuleBasedStateMachine):
         self.clock = 0
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr("mlflow.MlflowClient", lambda uri: self.store)
-        self.patch.setattr("mlflow.models.Model.log", self.log_model)
+        self.patch.setattr("mlflow.pyfunc.log_model", self.log_model)
         self.patch.setattr("mlflow.set_tracking_uri", lambda uri: None)
         # The clock of a fast test would tell two evaluations the same millisecond.
         self.patch.setattr(records.time, "time_ns", self.tick)
@@ -146,9 +148,7 @@ class Deliveries(RuleBasedStateMachine):
 
     def dropped(self, tracker: Run) -> None:
         """What the kernel does for a killed process: its locks go."""
-        if tracker._descriptor >= 0:
-            os.close(tracker._descriptor)
-            tracker._descriptor = -1
+        os.close(tracker._descriptor)
 
     @rule(
         steps=st.integers(1, LAST_STEP), saved=st.integers(0, LAST_STEP), ending=st.integers(0, 2)

@@ -6,24 +6,22 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from cgan.errors import TrackingError
 from cgan.run.records import (
     CURSOR,
     RECORDS,
+    Record,
     Run,
     RunInfo,
-    all_records,
     count_waiting,
     cursor,
+    read_records,
 )
 
 INFO = RunInfo("k1", "a run", "cgan", "sqlite:///mlflow.db")
@@ -31,6 +29,10 @@ INFO = RunInfo("k1", "a run", "cgan", "sqlite:///mlflow.db")
 
 def opened(folder: Path, *, resume: bool = True) -> Run:
     return Run(folder, INFO, resume=resume)
+
+
+def all_records(folder: Path) -> list[Record]:
+    return read_records(folder / RECORDS)[0]
 
 
 def metrics_in(folder: Path) -> list[tuple[str, int, float]]:
@@ -67,16 +69,6 @@ def test_f51_value_that_is_not_finite_becomes_a_tag(tmp_path: Path) -> None:
     assert metrics_in(tmp_path) == [("progress/kimg", 50, 3.2)]
 
 
-def test_picture_survives_bit_for_bit(tmp_path: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
-    tracker = opened(tmp_path)
-    tracker.log_image("previews", picture, 1)
-    tracker.close()
-    (record,) = all_records(tmp_path)
-    with Image.open(tmp_path / "files" / record["file"]) as image:
-        assert np.array_equal(np.asarray(image), picture)
-
-
 def test_f54_full_disk_costs_records_and_no_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -98,19 +90,7 @@ def test_f54_full_disk_costs_records_and_no_training(
     assert metrics_in(tmp_path)[-1] == ("loss/generator", 20, 2.0)
 
 
-def test_sigkilled_process_loses_no_record_that_it_logged(tmp_path: Path) -> None:
-    script = (
-        "import os, signal, sys; from pathlib import Path; from cgan.run.records import *\n"
-        "t = Run(Path(sys.argv[1]), RunInfo('k', 'n', 'e', 'u'), resume=True)\n"
-        "for step in range(100): t.log_metrics({'a': step}, step)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
-    assert ended.returncode == -signal.SIGKILL
-    assert [step for _, step, _ in metrics_in(tmp_path)] == list(range(100))
-
-
-@pytest.mark.parametrize("damage", ["{", '{"offset": 9999999}', '{"offset": "x"}'])
+@pytest.mark.parametrize("damage", ["{", "[]"])
 def test_a_cursor_that_is_damaged_delivers_all_again(tmp_path: Path, damage: str) -> None:
     tracker = opened(tmp_path)
     tracker.log_metrics({"a": 1}, 1)
@@ -128,16 +108,7 @@ def test_f78_a_training_that_logs_its_model_again_after_a_kill_has_one(tmp_path:
     assert [r["step"] for r in all_records(tmp_path) if r["kind"] == "model"] == [120]
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "",
-        '{"run_key": "k1"',
-        "[]",
-        json.dumps(asdict(INFO) | {"run_key": "../k"}),
-        None,
-    ],
-)
+@pytest.mark.parametrize("damage", ["[]", json.dumps(asdict(INFO) | {"run_key": "../k"}), None])
 def test_f80_a_training_writes_a_damaged_run_json_anew(tmp_path: Path, damage: str | None) -> None:
     opened(tmp_path).close()
     if damage is None:
@@ -146,11 +117,6 @@ def test_f80_a_training_writes_a_damaged_run_json_anew(tmp_path: Path, damage: s
         (tmp_path / "run.json").write_text(damage)
     with pytest.raises(TrackingError, match=rf"{tmp_path}/run.json .*rm -r"):
         RunInfo.load(tmp_path)
-    assert opened(tmp_path).info == INFO
-    assert RunInfo.load(tmp_path) == INFO
-
-
-def test_a_resumed_training_keeps_the_facts_that_its_run_began_with(tmp_path: Path) -> None:
-    opened(tmp_path).close()
+    assert opened(tmp_path).info == INFO == RunInfo.load(tmp_path)
     later = replace(INFO, run_name="an hour later", experiment="renamed")
     assert Run(tmp_path, later, resume=True).info == INFO

@@ -34,11 +34,8 @@ def test_a_pipe_gets_a_line_every_ten_seconds_with_rate_and_time_left(clock: lis
 def test_steps_that_are_no_images_have_no_rate_and_a_resumed_one_counts_from_there(
     clock: list[float],
 ) -> None:
-    assert lines_of(clock, range(1000, 1006), 6) == [
-        "judge: step 1,002 of 1,006 · 24 s left",
-        "judge: step 1,004 of 1,006 · 12 s left",
-        "judge: step 1,006 of 1,006 · 0 s left",
-    ]
+    said = ["judge: step 1,002 of 1,004 · 12 s left", "judge: step 1,004 of 1,004 · 0 s left"]
+    assert lines_of(clock, range(1000, 1004), 6) == said
     assert lines_of(clock, range(9), 1) == [], "what is soon done says nothing"
 
 

@@ -173,8 +173,3 @@ def test_f49_changes_that_concern_another_stage_are_let_pass(project: Path) -> N
         "Path('README.md').write_text('new')",
     )
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_f49_the_error_of_the_stage_itself_comes_first(project: Path) -> None:
-    done = run(project, "Path('params.yaml').write_text('')\nraise DataError('no data')")
-    assert done.stderr == "Error: no data\n"
