@@ -108,9 +108,9 @@ def project(tmp_path: Path, digits_csv: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="session")
-def empty_store(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's sqlite store with its tables, to copy. It takes seconds to make and is kept."""
-    kept = pytestconfig.cache.mkdir("stores") / f"mlflow-{version('mlflow')}.db"
+    kept = ROOT / f".cgan/tests/mlflow-{version('mlflow')}.db"
     if not kept.exists():
         path = tmp_path_factory.mktemp("store") / "mlflow.db"
         make = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1])"
