@@ -127,8 +127,8 @@ class Delivery:
         from mlflow.entities import Param, RunTag
 
         tags = {k: v for record in records for k, v in record.get("tags", {}).items()}
-        self._log(100, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
-        self._log(1000, metrics=self._metrics(records))
+        self._log("tags", [RunTag(key, value[:5000]) for key, value in tags.items()])
+        self._log("metrics", self._metrics(records), 1000)
         self._send_images([record for record in records if record["kind"] == "image"])
         for record in records:
             match record["kind"]:
@@ -136,7 +136,7 @@ class Delivery:
                     self.client.update_run(self.run_id, status="RUNNING")
                 case "params":
                     params = record["params"].items()
-                    self._log(100, params=[Param(key, value[:MAX_PARAM]) for key, value in params])
+                    self._log("params", [Param(key, value[:MAX_PARAM]) for key, value in params])
                 case "dataset":
                     self._send_dataset(record["facts"])
                 case "file":
@@ -147,12 +147,11 @@ class Delivery:
                 case "end" | "added":
                     self._send_end(record)
 
-    def _log(self, most: int, **entities: list[Any]) -> None:
+    def _log(self, kind: str, values: list[Any], most: int = 100) -> None:
         """Params, tags or metrics, as many in a call as MLflow takes."""
         log_batch: Any = self.client.log_batch
-        for kind, values in entities.items():
-            for start in range(0, len(values), most):
-                log_batch(self.run_id, **{kind: values[start : start + most]})
+        for start in range(0, len(values), most):
+            log_batch(self.run_id, **{kind: values[start : start + most]})
 
     def _metrics(self, records: list[Record]) -> list[Metric]:
         """The values; those of an evaluation are shown on the model's page too."""
