@@ -14,7 +14,7 @@ import typer
 from cgan import __version__
 from cgan.errors import CganError, ensure_streams, extras_with
 from cgan.registry.commands import registry
-from cgan.reports.sweep_commands import sweep
+from cgan.reports.sweeps import sweep
 
 Host = Annotated[str, typer.Option(help="The address to listen at.")]
 AllowRemote = Annotated[
