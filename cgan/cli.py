@@ -233,10 +233,6 @@ track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to 
 app.add_typer(track, name="track")
 
 
-@track.callback()
-def _track() -> None: ...
-
-
 @track.command()
 def flush() -> None:
     """Deliver what waits because MLflow was away."""

@@ -89,10 +89,12 @@ def generator_file(uri: str) -> Iterator[Path]:
     `runs:/<run id>/generator`, `models:/<name>@champion`, `models:/<name>/3`, or an artifact's URI.
     The store is MLFLOW_TRACKING_URI, else the project's. Raises ModelError when the store cannot give it.
     """
-    advice = "Expected `runs:/<run id>/generator` or `models:/<name>@<alias>` of this store."
+    advice = (
+        "Expected `runs:/ID/generator` or `models:/NAME@ALIAS` in the store of MLFLOW_TRACKING_URI."
+    )
     if ".." in re.split(r"[\\/]", unquote(unquote(uri))):
         raise ModelError(f"{uri[:200]}: leads outside. {advice}")
-    with open_registry("cgan") as registry, downloaded(registry, uri, advice) as found:
+    with open_registry() as registry, downloaded(registry, uri, advice) as found:
         files = [found] if found.is_file() else sorted(found.rglob("generator.safetensors"))
         if not files:
             raise ModelError(f"{uri}: holds no generator.safetensors. {advice}")
@@ -122,7 +124,7 @@ def evaluation_of(version: Version) -> dict[str, Any] | None:
     address = f"runs:/{version.run_id}/reports/{EVALUATION.name}"
     with (
         contextlib.suppress(ModelError, ValueError, TypeError),
-        open_registry("cgan") as registry,
+        open_registry() as registry,
         downloaded(registry, address, "") as path,
     ):
         return dict(json.loads(path.read_text(encoding="utf-8")))

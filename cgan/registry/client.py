@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CAME_FIRST = "another promotion came first"
+MODEL = "cgan"  # outside a project, and for questions about runs, which are of no registered model
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 
 
@@ -201,14 +202,14 @@ def one_line(why: str) -> str:
 
 
 def model_name() -> str:
-    """`gate.model` of params.yaml; outside a project `cgan`."""
+    """`gate.model` of params.yaml, where there is one."""
     from cgan.params.reading import load_params
 
-    return load_params().gate.model if Path("params.yaml").is_file() else "cgan"
+    return load_params().gate.model if Path("params.yaml").is_file() else MODEL
 
 
 @contextlib.contextmanager
-def open_registry(model: str) -> Iterator[Registry]:
+def open_registry(model: str = MODEL) -> Iterator[Registry]:
     """The project's registry, with MLflow set to its store: models:/ addresses heed the global setting only.
 
     Raises TrackingError when there is no store or it is away.

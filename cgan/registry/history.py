@@ -20,15 +20,12 @@ ROLLED_BACK = "registry.rolled_back"
 DIGEST, DATA, COMMIT = "generator.digest", "data.sha256", "git.commit"
 RUN_NAME = "run.name"
 REEVALUATION = "reevaluation."
-PAGE = """\
-Class-conditional generators. The alias `champion` says which one is served; the tags `champion.…` of a
-version say since when, until when, why and by whom it was champion.
-
-```bash
-cgan draw 2024 --model champion
-cgan registry list
-```
-"""  # of the registered model
+# Of the registered model, on its page.
+PAGE = (
+    "Class-conditional generators. The alias `champion` says which one is served (`cgan draw 2024 --model "
+    "champion`); the tags `champion.…` of a version say since when, until when, why and by whom it was "
+    "champion (`cgan registry list`)."
+)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from cgan.files import write_text
 from cgan.page.compare_page import Run, compare_page, read_page
 from cgan.project import RUN_PAGE, home
 from cgan.registry.client import open_registry
-from cgan.reports.recorded_run import ANY, find_run_id
+from cgan.reports.recorded_run import find_run_id
 from cgan.store.address import reason_of
 
 MOST_SHOWN = 100  # characters of a title
@@ -37,7 +37,7 @@ def find_page(what: str) -> Run:
     if path.suffix == ".html" or path.is_file():
         return read_page(path)
     run_id = find_run_id(what)
-    with open_registry(ANY) as registry, tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+    with open_registry() as registry, tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         try:
             found = registry.client.download_artifacts(run_id, RUN_PAGE.name, folder)
         except Exception as error:  # the stores let through what their clients raise

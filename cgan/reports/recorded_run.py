@@ -7,8 +7,6 @@ import re
 from cgan.errors import CganError
 from cgan.registry.client import model_name, open_registry
 
-ANY = "cgan"  # for questions about runs, which no registered model is part of
-
 
 def find_run_id(what: str) -> str:
     """The run of an id, of an alias, of `models:/NAME@ALIAS`, or the one with this name. Raises CganError."""

@@ -24,7 +24,7 @@ from cgan.errors import CganError, SourceError, TrainingError
 from cgan.files import read_json, sha256_of
 from cgan.project import CSV, CSV_SOURCE, DVC_PULL, GENERATOR, RUN_REFERENCE, project_root
 from cgan.registry.client import open_registry
-from cgan.reports.recorded_run import ANY, find_run_id
+from cgan.reports.recorded_run import find_run_id
 from cgan.run.lifecycle import SOURCE
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def reproduce_run(what: str, say: Say, *, keep: bool = False) -> bool:
         if not keep:
             at_the_end.callback(shutil.rmtree, folder, ignore_errors=True)
         tree = folder / "tree"
-        with open_registry(ANY) as registry:
+        with open_registry() as registry:
             run = registry.client.get_run(run_id)
             _require_repeatable(run)
             say(f"run {run_id} · {run.info.run_name} · commit {run.data.tags[COMMIT_TAG][:10]}")
@@ -75,7 +75,7 @@ def reproduce_run(what: str, say: Say, *, keep: bool = False) -> bool:
         _repeat(run, tree, *STAGES)
         equal, words = _compare(run, tree)
         say(words + (f"\nkept: {tree}" if keep else ""))
-        with contextlib.suppress(CganError), open_registry(ANY) as registry:
+        with contextlib.suppress(CganError), open_registry() as registry:
             text = f"{time.strftime('%Y-%m-%d %H:%M %Z')}: {words}"
             registry.client.set_tag(run_id, OUTCOME_TAG, text[:5000])
     return equal

@@ -78,10 +78,9 @@ def find(name: str | None) -> tuple[dict[str, Any], list[str]]:
     """
     from cgan.params.reading import load_params
     from cgan.registry.client import open_registry
-    from cgan.reports.recorded_run import ANY
     from cgan.store.address import experiment_name
 
-    with open_registry(ANY) as registry, tempfile.TemporaryDirectory() as folder:
+    with open_registry() as registry, tempfile.TemporaryDirectory() as folder:
         client = registry.client
         experiment = client.get_experiment_by_name(
             experiment_name(load_params().tracking.experiment)
