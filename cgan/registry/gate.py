@@ -234,7 +234,6 @@ def _record(registry: Registry, version: Version, report: Report, against: str) 
     for row in facts["comparison"]:  # beside later versions at their numbers
         theirs = {f"gate/{row['metric']}": row["champion"]}
         registry.log_once(facts["champion"]["run_id"], theirs, version.number)
-    drawings = f"![A drawing of each class]({artifact(run_id, STRIP)})"
-    page = spaced(report.body(drawings))
+    page = spaced(report.body(f"![A drawing of each class]({artifact(run_id, STRIP)})"))
     client.update_model_version(registry.model, str(version.number), page)
     registry.tag(version.number, {**tags, AGAINST: against})
