@@ -14,7 +14,7 @@ import typer
 from cgan import __version__
 from cgan.errors import CganError, ensure_streams, extras_with
 from cgan.registry.commands import registry
-from cgan.reports.sweep_commands import sweep
+from cgan.reports.sweeps import sweep
 
 Host = Annotated[str, typer.Option(help="The address to listen at.")]
 AllowRemote = Annotated[
@@ -231,10 +231,6 @@ def ui(
 app.add_typer(sweep, name="sweep")
 track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")
 app.add_typer(track, name="track")
-
-
-@track.callback()
-def _track() -> None: ...
 
 
 @track.command()

@@ -70,11 +70,9 @@ def readable(registry: Registry, alias: str, load: Callable[[Path], T]) -> tuple
             continue
         if failures:
             log.warning(
-                "WARNING: the champion cannot be read; version %d of `%s`, which was champion before "
-                "it, is served instead.\n  %s\n  `cgan registry rollback --why …` makes that lasting.",
-                number,
-                registry.model,
-                "\n  ".join(failures),
+                "WARNING: the champion cannot be read; version %d of `%s`, champion before it, is served."
+                "\n  %s\n  `cgan registry rollback --why …` makes that lasting.",
+                *(number, registry.model, "\n  ".join(failures)),
             )
         return number, loaded
     known = "\n  ".join(failures)
@@ -92,12 +90,11 @@ def generator_file(uri: str) -> Iterator[Path]:
     The store is MLFLOW_TRACKING_URI, else the project's. Raises ModelError when the store cannot give it.
     """
     advice = (
-        "Expected `runs:/<run id>/generator` or `models:/<name>@<alias>`; set MLFLOW_TRACKING_URI if "
-        "the store is another."
+        "Expected `runs:/ID/generator` or `models:/NAME@ALIAS` in the store of MLFLOW_TRACKING_URI."
     )
     if ".." in re.split(r"[\\/]", unquote(unquote(uri))):
         raise ModelError(f"{uri[:200]}: leads outside. {advice}")
-    with open_registry("cgan") as registry, downloaded(registry, uri, advice) as found:
+    with open_registry() as registry, downloaded(registry, uri, advice) as found:
         files = [found] if found.is_file() else sorted(found.rglob("generator.safetensors"))
         if not files:
             raise ModelError(f"{uri}: holds no generator.safetensors. {advice}")
@@ -127,7 +124,7 @@ def evaluation_of(version: Version) -> dict[str, Any] | None:
     address = f"runs:/{version.run_id}/reports/{EVALUATION.name}"
     with (
         contextlib.suppress(ModelError, ValueError, TypeError),
-        open_registry("cgan") as registry,
+        open_registry() as registry,
         downloaded(registry, address, "") as path,
     ):
         return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -150,8 +147,8 @@ def kept_of(registry: Registry, version: Version) -> Kept:
     """Raises ModelError when it is gone or damaged, or the store cannot give it."""
     address = f"runs:/{version.run_id}/{GATE_FOLDER}"
     advice = (
-        f"Is version {version.number} one that `cgan gate` registered? Restore the store's files from a "
-        "backup, or train again: `dvc repro --force train`, `cgan gate`."
+        "Restore the store's files, or train again: `dvc repro --force train`, then `cgan gate`, which "
+        "keeps them for each version that it registers."
     )
     with downloaded(registry, address, advice) as folder:
         try:
@@ -174,14 +171,10 @@ def fingerprints(images: Tensor) -> Tensor:
 
 
 def keep_at_run(registry: Registry, version: Version, ground: Ground, inputs: Inputs) -> None:
-    """Store at the run what `kept_of` reads, unless it is there already."""
-    with contextlib.suppress(CganError):
-        kept_of(registry, version)
-        return
+    """Store at the run what `kept_of` reads."""
     tensors = {"features": ground.floor, "fingerprints": fingerprints(inputs.training.images)}
     right, images = ground.confusion.diagonal(), ground.confusion.sum(dim=1)
     facts = {
-        "judge_digest": inputs.judge_digest,
         "data_digest": inputs.training.metadata["digest"],
         "agreement": ground.agreed / len(inputs.heldout),
         "agreement_by_class": (right / images.clamp(min=1)).tolist(),

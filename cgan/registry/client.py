@@ -15,29 +15,14 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.project import GENERATOR, TRAIN_AGAIN, project_root
-from cgan.registry.history import (
-    ALIASES,
-    CHALLENGER,
-    CHAMPION,
-    DIGEST,
-    INSTEAD_OF,
-    PAGE,
-    PREVIOUS,
-    ROLLED_BACK,
-    SINCE,
-    UNTIL,
-    WHO,
-    WHY,
-    Version,
-    lineage,
-    now,
-    numbered,
-)
+from cgan.registry import history
+from cgan.registry.history import CHAMPION, Version, lineage, now, numbered
 from cgan.run.delivery import MODEL_NAME
 from cgan.run.lifecycle import run_context, user
 from cgan.store.address import (
@@ -56,6 +41,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CAME_FIRST = "another promotion came first"
+MODEL = "cgan"  # outside a project, and for questions about runs, which are of no registered model
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 
 
@@ -80,9 +66,9 @@ class Registry:
             Version(
                 number=int(each.version),
                 run_id=each.run_id or "",
-                created_ms=int(each.creation_timestamp),
+                registered=f"{datetime.fromtimestamp(each.creation_timestamp / 1000, UTC):%Y-%m-%d %H:%M}",
                 tags=dict(each.tags),
-                aliases=tuple(a for a in ALIASES if aliases.get(a) == int(each.version)),
+                aliases=tuple(a for a in history.ALIASES if aliases.get(a) == int(each.version)),
             )
             for each in self.client.search_model_versions(f"name = '{self.model}'")
         ]
@@ -91,9 +77,7 @@ class Registry:
     def version(self, number: int) -> Version:
         found = next((each for each in self.versions() if each.number == number), None)
         if found is None:
-            raise ModelError(
-                f"`{self.model}` has no version {number}. `cgan registry list` shows which there are."
-            )
+            raise ModelError(f"`{self.model}` has no version {number}: `cgan registry list`.")
         return found
 
     def aliases(self) -> dict[str, int]:
@@ -104,12 +88,13 @@ class Registry:
         return self.aliases().get(CHAMPION)
 
     def champion_version(self) -> Version | None:
-        number = self.champion()
-        return None if number is None else self.version(number)
+        return next((each for each in self.versions() if CHAMPION in each.aliases), None)
 
     def find(self, run_id: str, digest: str) -> Version | None:
         """The version of a run, or of equal weights that another run trained."""
-        known = (v for v in self.versions() if v.run_id == run_id or v.tags.get(DIGEST) == digest)
+        known = (
+            v for v in self.versions() if v.run_id == run_id or v.tags.get(history.DIGEST) == digest
+        )
         return next(known, None)
 
     def register(self, run_id: str, tags: dict[str, str]) -> Version:
@@ -120,26 +105,23 @@ class Registry:
         import mlflow
 
         with store_locked(project_root()):
-            if known := self.find(run_id, tags[DIGEST]):
+            if known := self.find(run_id, tags[history.DIGEST]):
                 return known
             run = self.client.get_run(run_id)
-            models = [
-                model
-                for model in self.client.search_logged_models(
-                    [run.info.experiment_id], f"source_run_id = '{run_id}'"
-                )
-                if model.name == MODEL_NAME and model.status == "READY"
-            ]
+            made_by_it = f"source_run_id = '{run_id}' AND name = '{MODEL_NAME}'"
+            found = self.client.search_logged_models([run.info.experiment_id], made_by_it)
+            models = [model for model in found if model.status == "READY"]
             if not models:
                 raise ModelError(
-                    f"run {run_id} has no complete generator in {self.shown}. "
-                    "Deliver its records with `cgan track flush`, then try again."
+                    f"run {run_id} has no complete generator in {self.shown}: `cgan track flush`, then again."
                 )
             newest = max(models, key=lambda model: model.creation_timestamp)
             with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
                 made = mlflow.register_model(f"models:/{newest.model_id}", self.model, tags=tags)
-            self.client.update_registered_model(self.model, PAGE)
-            self.client.set_registered_model_alias(self.model, CHALLENGER, str(made.version))
+            self.client.update_registered_model(self.model, history.PAGE)
+            self.client.set_registered_model_alias(
+                self.model, history.CHALLENGER, str(made.version)
+            )
             return self.version(int(made.version))
 
     def tag(self, number: int, tags: dict[str, str]) -> None:
@@ -151,12 +133,13 @@ class Registry:
         repeated, also after a kill, is logged once."""
         from mlflow.entities import Metric
 
-        def is_known(key: str, value: float) -> bool:
-            history = self.client.get_metric_history(run_id, key)
-            return any((point.step, point.value) == (step, value) for point in history)
-
+        known = {
+            (key, point.step, point.value)
+            for key in values
+            for point in self.client.get_metric_history(run_id, key)
+        }
         now_ms = time.time_ns() // 1_000_000
-        new = [item for item in values.items() if not is_known(*item)]
+        new = [item for item in values.items() if (item[0], step, item[1]) not in known]
         self.client.log_batch(run_id, [Metric(*item, now_ms, step) for item in new])
 
     def promote(self, number: int, *, instead_of: int | None, why: str) -> None:
@@ -172,11 +155,10 @@ class Registry:
             if champion != instead_of:
                 raise PromotionConflictError(
                     f"version {number} of `{self.model}` is not the champion: {CAME_FIRST}. The champion "
-                    f"is {numbered(champion)} now, and was {numbered(instead_of)} when this was decided. "
-                    "Run `cgan gate` again, or look with `cgan registry list`."
+                    f"is {numbered(champion)} now, and was {numbered(instead_of)}. Run `cgan gate` again."
                 )
-            self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
-            self.tag(number, {INSTEAD_OF: str(champion or "none")})
+            self.client.delete_model_version_tag(self.model, str(number), history.ROLLED_BACK)
+            self.tag(number, {history.INSTEAD_OF: str(champion or "none")})
             self._move(champion, number, champion, why)
 
     def rollback(self, why: str) -> tuple[int, int]:
@@ -189,12 +171,11 @@ class Registry:
             line = lineage(self.versions(), champion)
             if champion is None or len(line) < 2:
                 raise ModelError(
-                    f"`{self.model}` has no champion before "
-                    f"{'this one' if champion is None else f'version {champion}'} to go back to. "
+                    f"`{self.model}` has no champion to go back to (now: {numbered(champion)}). "
                     "`cgan registry promote VERSION --why …` makes any version the champion."
                 )
             # So that the next gate doesn't promote it again.
-            self.tag(champion, {ROLLED_BACK: f"{now()}: {one_line(why)}"})
+            self.tag(champion, {history.ROLLED_BACK: f"{now()}: {one_line(why)}"})
             why = f"brought back in place of version {champion}: {why}"
             self._move(champion, line[-2], line[-3] if len(line) > 2 else None, why)
             return line[-2], champion
@@ -202,15 +183,15 @@ class Registry:
     def _move(self, source: int | None, target: int, previous: int | None, why: str) -> None:
         flow = run_context().get("prefect.flow_run_id")
         who = f"{user()}, flow run {flow}" if flow else user()
-        self.tag(target, {SINCE: now(), WHY: one_line(why), WHO: who})
+        self.tag(target, {history.SINCE: now(), history.WHY: one_line(why), history.WHO: who})
         if source is not None:
-            self.tag(source, {UNTIL: now()})
+            self.tag(source, {history.UNTIL: now()})
         if previous is None:
-            self.client.delete_registered_model_alias(self.model, PREVIOUS)
+            self.client.delete_registered_model_alias(self.model, history.PREVIOUS)
         else:
-            self.client.set_registered_model_alias(self.model, PREVIOUS, str(previous))
-        if self.aliases().get(CHALLENGER) == target:
-            self.client.delete_registered_model_alias(self.model, CHALLENGER)
+            self.client.set_registered_model_alias(self.model, history.PREVIOUS, str(previous))
+        if self.aliases().get(history.CHALLENGER) == target:
+            self.client.delete_registered_model_alias(self.model, history.CHALLENGER)
         self.client.set_registered_model_alias(self.model, CHAMPION, str(target))
 
 
@@ -221,14 +202,14 @@ def one_line(why: str) -> str:
 
 
 def model_name() -> str:
-    """`gate.model` of params.yaml; outside a project `cgan`."""
+    """`gate.model` of params.yaml, where there is one."""
     from cgan.params.reading import load_params
 
-    return load_params().gate.model if Path("params.yaml").is_file() else "cgan"
+    return load_params().gate.model if Path("params.yaml").is_file() else MODEL
 
 
 @contextlib.contextmanager
-def open_registry(model: str) -> Iterator[Registry]:
+def open_registry(model: str = MODEL) -> Iterator[Registry]:
     """The project's registry, with MLflow set to its store: models:/ addresses heed the global setting only.
 
     Raises TrackingError when there is no store or it is away.
@@ -237,9 +218,9 @@ def open_registry(model: str) -> Iterator[Registry]:
     shown = without_credentials(uri)
     if is_absent(uri):
         raise TrackingError(
-            f"there is no MLflow store {shown}, which would know the training of {GENERATOR}. Train first "
-            f"(`dvc repro`), or set MLFLOW_TRACKING_URI if the store is another. If {GENERATOR} came from "
-            f"elsewhere (`dvc pull`) or the store was lost, train again: {TRAIN_AGAIN}."
+            f"there is no MLflow store {shown}. Train first (`dvc repro`), or set MLFLOW_TRACKING_URI if the "
+            f"store is another. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, train "
+            f"again: {TRAIN_AGAIN}."
         )
     if not NAME.fullmatch(model):
         raise ModelError(f"{model[:100]!r} is no model's name: letters, digits, `.`, `_` and `-`.")

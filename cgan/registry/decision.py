@@ -1,4 +1,4 @@
-"""May this generator be served? Numbers in, a decision with reasons out; no store, no files.
+"""May this generator be served? Numbers in, a verdict with reasons out; no store, no files.
 
 Bars are checked at the pessimistic end of the number's 95 % interval, so that none passes by luck:
 shares by Wilson's interval (the bootstrap gives "all right" no width), distances and coverage by the
@@ -8,7 +8,6 @@ clear of 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,43 +71,19 @@ class Share:
         return wilson_interval(self.count, self.total)
 
 
-@dataclass(frozen=True)
-class Decision:
-    """`reasons`: why not, when it doesn't pass; else what speaks for it."""
-
-    passed: bool
-    reasons: list[str]
-    checks: list[Check]
-    comparison: list[Compared]
-
-
 def decide(
-    limits: GateParams,
-    challenger: Judged,
-    copies: Share,
-    judge: Share,
-    problem: str,
-    champion: Judged | None,
-    different: Sequence[Numbers] = (),
-) -> Decision:
-    """All bars, and the champion when there is one to compare with.
-
-    `copies`: the drawings close to a training image; `judge`: the held-out labels that the judge agrees
-    with; `problem`: of the registered model, when a process of its own loaded it; `different`: how many
-    different drawings each class has, and how many its real images get.
-    """
-    what = WORDS["load_check"]
-    loads = Check("load_check", what, float(not problem), 1.0, not problem, why=problem)
-    checks = [*bars(limits, challenger, copies, judge, different), loads]
-    comparison = compare(challenger, champion) if champion else []
+    limits: GateParams, checks: Sequence[Check], comparison: Sequence[Compared]
+) -> tuple[str, list[str]]:
+    """`passed` and what speaks for it, or `blocked` and all that speaks against it."""
     failed = [check.in_words() for check in checks if not check.passed]
     failed += [row.in_words() for row in comparison if row.better is False]
     for row in comparison:
         if row.metric == MAIN and row.better is None and limits.against_champion == "better":
             failed.append(f"{row.in_words()}; it has to be better by more than noise explains")
+    if failed:
+        return "blocked", failed
     praise = [row.in_words() for row in comparison if row.better]
-    praise += ["every bar is reached, also at the pessimistic end of its interval"]
-    return Decision(not failed, failed or praise, checks, comparison)
+    return "passed", [*praise, "every bar is reached, also at the pessimistic end of its interval"]
 
 
 def compare(challenger: Judged, champion: Judged) -> list[Compared]:
@@ -146,12 +121,17 @@ def bars(
     *,
     benefit_of_doubt: bool = False,
 ) -> list[Check]:
-    """The absolute bars. Checked at the pessimistic end of the interval, or at the optimistic one."""
+    """Each bar, at the pessimistic end of the interval, or at the optimistic one; without those of which
+    nothing is given.
+
+    `copies`: the drawings close to a training image. `judge`: the held-out labels that the judge agrees with.
+    `different`: how many different drawings each class has, and how many its real images get.
+    """
     right, asked = judged.right_by_class, judged.asked_by_class
     # There may be more classes than drawings.
     seen = [label for label, count in enumerate(asked) if count]
     worst = min(seen, key=lambda label: right[label] / asked[label])
-    shares: dict[str, tuple[Share | Estimate | None, float]] = {
+    measured: dict[str, tuple[Share | Estimate | None, float]] = {
         "conditional_accuracy": (Share(sum(right), sum(asked)), limits.min_conditional_accuracy),
         "worst_class_accuracy": (
             Share(right[worst], asked[worst]),
@@ -163,23 +143,24 @@ def bars(
         "coverage_of_floor": (judged.coverage_of_floor, limits.min_coverage_of_floor),
     }
     checks = []
-    for name, (found, limit) in shares.items():
-        if found:
-            at_most = name in AT_MOST
-            # The bootstrap can go below what a share can be.
-            low, high = max(found.interval[0], -math.inf if at_most else 0.0), found.interval[1]
-            end = high if at_most != benefit_of_doubt else low
-            passed = end <= limit if at_most else end >= limit
-            what = WORDS[name].format(worst)
-            checks.append(Check(name, what, found.value, limit, passed, at_most, (low, high)))
+    for name, (found, limit) in measured.items():
+        if found is None:
+            continue
+        what, at_most, (low, high) = WORDS[name].format(worst), name in AT_MOST, found.interval
+        if not at_most:
+            low = max(low, 0.0)  # the bootstrap can go below what a share can be
+        end = high if at_most != benefit_of_doubt else low
+        passed = end <= limit if at_most else end >= limit
+        checks.append(Check(name, what, found.value, limit, passed, at_most, (low, high)))
     # A class of ten images has few pairs, so half of what its real images get is enough.
     varied = [
-        (min(limits.min_different_drawings, real / 2), drawn, label)
+        (drawn - limit, drawn, limit, label)
         for label, (drawn, real) in enumerate(different)
         if drawn is not None and real is not None
+        for limit in [min(limits.min_different_drawings, real / 2)]
     ]
     if varied:
-        limit, drawn, label = min(varied, key=lambda row: row[1] - row[0])
+        spare, drawn, limit, label = min(varied)
         what = WORDS["different_drawings"].format(label)
-        checks.append(Check("different_drawings", what, drawn, limit, drawn >= limit))
+        checks.append(Check("different_drawings", what, drawn, limit, spare >= 0))
     return checks

@@ -11,7 +11,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cgan.data import dataset, drift
@@ -19,6 +18,7 @@ from cgan.errors import DataError, ModelError
 from cgan.files import sha256_of
 from cgan.markdown import spaced, table
 from cgan.model import file_facts
+from cgan.model.file_facts import Facts
 from cgan.params.sections import Params
 from cgan.project import (
     GATE_REPORT,
@@ -32,20 +32,9 @@ from cgan.project import (
     VALIDATION,
     project_root,
 )
+from cgan.registry import history
 from cgan.registry.client import Registry, open_registry
-from cgan.registry.history import (
-    COMMIT,
-    DATA,
-    DIGEST,
-    GATE_FOLDER,
-    ROLLED_BACK,
-    RUN_NAME,
-    SUMMARY,
-    VERDICT,
-    Version,
-    now,
-    numbered,
-)
+from cgan.registry.history import Version
 from cgan.run.delivery import RUN_KEY_TAG
 from cgan.run.follower import flush_one
 from cgan.run.records import RunInfo, count_waiting, folder_of
@@ -69,26 +58,6 @@ SUMMARIES = {
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Made:
-    """What the files that the stages made say of themselves."""
-
-    generator: dict[str, Any]
-    judge: dict[str, Any]
-    training: dict[str, Any]
-    heldout: dict[str, Any]
-
-    @classmethod
-    def read(cls) -> Made:
-        """Raises ModelError or DataError for a file that is absent or none of ours."""
-        return cls(
-            file_facts.read_facts(GENERATOR, "generator"),
-            file_facts.read_facts(JUDGE, "judge"),
-            dataset.read_facts(TRAIN_DATA),
-            dataset.read_facts(HOLDOUT_DATA),
-        )
-
-
 def gate(params: Params, say: Say, progress: Progress) -> Report:
     """Judge what the stages made; returns the report, also in reports/gate.json and .md.
 
@@ -96,29 +65,30 @@ def gate(params: Params, say: Say, progress: Progress) -> Report:
     read or that draws something else, another promotion in between. Then nothing is promoted, and a second
     call goes on from there.
     """
-    made = Made.read()
-    validation = _validation(made)
+    generator = file_facts.read_facts(GENERATOR, "generator")
+    judge = file_facts.read_facts(JUDGE, "judge")
+    training, heldout = dataset.read_facts(TRAIN_DATA), dataset.read_facts(HOLDOUT_DATA)
+    validation = _validation_of(training)
     trained = _last_training()
     _deliver(trained.run_key, say)
     with open_registry(params.gate.model) as registry:
         run = _run_of(registry, trained)
         champion = registry.champion_version()
-        version = registry.find(run.info.run_id, str(made.generator["digest"]))
-        against = _against(champion, params, made)
+        version = registry.find(run.info.run_id, str(generator["digest"]))
+        against = _against(champion, params, judge, training, heldout)
         if version and (why := _why_it_stands(version, champion, against, params)):
             return _publish(_report(version, "unchanged", [why]), say)
         # Two seconds of imports, for which a night with nothing new does not wait.
         from cgan.registry import judging
-        from cgan.registry.drift import about_other_data
 
         inputs = judging.load()
         former, doubts, notes = None, list[str](), list[str]()
         if champion:
             say(f"Reading the champion, version {champion.number}.")
-            former, is_of_other_data = judging.read_champion(registry, champion, inputs)
-            if is_of_other_data:
-                doubts, notes = about_other_data(registry, champion, inputs, validation, params)
-        version = registry.register(run.info.run_id, _tags_of(run, made))
+            former, doubts, notes = judging.read_champion(
+                registry, champion, inputs, validation, params
+            )
+        version = registry.register(run.info.run_id, _tags_of(run, generator))
         say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
         report = _report(version, "blocked", [*doubts, *notes], champion)
         if not doubts or params.gate.on_drift == "note":
@@ -139,11 +109,11 @@ def _publish(report: Report, say: Say) -> Report:
     return report
 
 
-def _validation(made: Made) -> dict[str, Any]:
+def _validation_of(training: Facts) -> dict[str, Any]:
     """The stage validate's report. Raises DataError when it is damaged or of another CSV."""
     try:
         report = drift.load_report(VALIDATION)
-        if report["csv"]["sha256"] != made.training.get("csv_sha256"):
+        if report["csv"]["sha256"] != training.get("csv_sha256"):
             raise DataError(f"{VALIDATION}: of another CSV than {TRAIN_DATA}.")
     except DataError as error:
         raise DataError(
@@ -192,49 +162,49 @@ def _run_of(registry: Registry, trained: RunInfo) -> Run:
     return run
 
 
-def _tags_of(run: Run, made: Made) -> dict[str, str]:
+def _tags_of(run: Run, generator: Facts) -> dict[str, str]:
     """Tags that say how a version was made."""
     tags = {
-        DIGEST: str(made.generator["digest"]),
-        DATA: str(made.generator["data_sha256"]),
-        COMMIT: run.data.tags.get("mlflow.source.git.commit", ""),
-        RUN_NAME: run.info.run_name,
+        history.DIGEST: str(generator["digest"]),
+        history.DATA: str(generator["data_sha256"]),
+        history.COMMIT: run.data.tags.get("mlflow.source.git.commit", ""),
+        history.RUN_NAME: run.info.run_name,
         "prefect.flow_run_id": run.data.tags.get("prefect.flow_run_id", ""),
     }
     return {key: value for key, value in tags.items() if value}
 
 
-def _against(champion: Version | None, params: Params, made: Made) -> str:
+def _against(champion: Version | None, params: Params, *files: Facts) -> str:
     """What a verdict holds for: this champion, and a hash of all else that it depends on."""
     depends_on = (
         params.gate.model_dump(exclude={"model", "promote"}),
         params.evaluate.model_dump(),
         params.reevaluate.model_dump(),
-        [facts["digest"] for facts in (made.judge, made.training, made.heldout)],
+        [facts["digest"] for facts in files],
     )
     digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
-    return f"{numbered(champion.number if champion else None)} · {digest}"
+    return f"{history.numbered(champion.number if champion else None)} · {digest}"
 
 
 def _why_it_stands(version: Version, champion: Version | None, against: str, params: Params) -> str:
     """Why an earlier verdict still holds; empty when the version has to be judged."""
     if champion and champion.number == version.number:
         return "it is the champion already"
-    if ROLLED_BACK in version.tags:
+    if history.ROLLED_BACK in version.tags:
         return (
-            f"it was rolled back ({version.tags[ROLLED_BACK]}); only `cgan registry promote "
+            f"it was rolled back ({version.tags[history.ROLLED_BACK]}); only `cgan registry promote "
             f"{version.number} --why …` makes it champion again"
         )
     waits = version.verdict == "passed" and not params.gate.promote
     if version.tags.get(AGAINST) == against and (version.verdict == "blocked" or waits):
-        return f"it was judged before: {version.tags.get(SUMMARY, version.verdict)}"
+        return f"it was judged before: {version.tags.get(history.SUMMARY, version.verdict)}"
     return ""
 
 
 def _report(
     version: Version, verdict: str, reasons: list[str], champion: Version | None = None
 ) -> Report:
-    report = Report("Gate", verdict, "", reasons, now())
+    report = Report("Gate", verdict, "", reasons, history.now())
     made, theirs = version.for_report(), champion.for_report() if champion else None
     report.facts = {"challenger": made, "champion": theirs, "checks": [], "comparison": []}
     report.sections["The version"] = table(("", ""), made.items())
@@ -255,16 +225,15 @@ def _record(registry: Registry, version: Version, report: Report, against: str) 
     The champion's run gets its numbers of today, so that the two runs compare in one measurement context.
     """
     client, run_id, facts = registry.client, version.run_id, report.facts
-    tags = {VERDICT: report.verdict, SUMMARY: report.summary}
+    tags = {history.VERDICT: report.verdict, history.SUMMARY: report.summary}
     report.write(GATE_REPORT, GATE_TEXT)
     for path in (GATE_REPORT, GATE_TEXT):
-        client.log_artifact(run_id, str(path), GATE_FOLDER)
+        client.log_artifact(run_id, str(path), history.GATE_FOLDER)
     measured = facts.get("measured", {})
     registry.log_once(run_id, {f"gate/{name}": value for name, value in measured.items()}, 0)
     for row in facts["comparison"]:  # beside later versions at their numbers
         theirs = {f"gate/{row['metric']}": row["champion"]}
         registry.log_once(facts["champion"]["run_id"], theirs, version.number)
-    drawings = f"![A drawing of each class]({artifact(run_id, STRIP)})"
-    page = spaced(report.body(drawings))
+    page = spaced(report.body(f"![A drawing of each class]({artifact(run_id, STRIP)})"))
     client.update_model_version(registry.model, str(version.number), page)
     registry.tag(version.number, {**tags, AGAINST: against})

@@ -20,15 +20,12 @@ ROLLED_BACK = "registry.rolled_back"
 DIGEST, DATA, COMMIT = "generator.digest", "data.sha256", "git.commit"
 RUN_NAME = "run.name"
 REEVALUATION = "reevaluation."
-PAGE = """\
-Class-conditional generators. The alias `champion` says which one is served; the tags `champion.…` of a
-version say since when, until when, why and by whom it was champion.
-
-```bash
-cgan draw 2024 --model champion
-cgan registry list
-```
-"""  # of the registered model
+# Of the registered model, on its page.
+PAGE = (
+    "Class-conditional generators. The alias `champion` says which one is served (`cgan draw 2024 --model "
+    "champion`); the tags `champion.…` of a version say since when, until when, why and by whom it was "
+    "champion (`cgan registry list`)."
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Version:
 
     number: int
     run_id: str
-    created_ms: int
+    registered: str  # when
     tags: dict[str, str]
     aliases: tuple[str, ...]
 
@@ -48,10 +45,6 @@ class Version:
     @property
     def state(self) -> str:
         return "rolled back" if ROLLED_BACK in self.tags else self.verdict or "not judged"
-
-    @property
-    def registered(self) -> str:
-        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(self.created_ms / 1000))
 
     @property
     def reign(self) -> str:
@@ -90,23 +83,15 @@ def list_versions(model: str, store: str, versions: Sequence[Version]) -> str:
     if not versions:
         return f"`{model}` has no versions yet: `dvc repro`, then `cgan gate`."
     rows = [("version", "alias", "verdict", "registered", "run")]
-    rows += [
-        (
-            str(version.number),
-            ", ".join(version.aliases),
-            version.state,
-            version.registered,
-            version.tags.get(RUN_NAME, version.run_id),
-        )
-        for version in versions
-    ]
-    champion = next((version.number for version in versions if CHAMPION in version.aliases), None)
+    for each in versions:
+        name = each.tags.get(RUN_NAME, each.run_id)
+        aliases = ", ".join(each.aliases)
+        rows.append((str(each.number), aliases, each.state, each.registered, name))
+    champion = next((each.number for each in versions if CHAMPION in each.aliases), None)
     line = " → ".join(map(str, lineage(versions, champion))) or "none"
-    reigns = sorted((version.reign for version in versions if version.reign), reverse=True)
-    lines = [f"Versions of `{model}` in {store}:", *_table(rows), ""]
-    return "\n".join(
-        [*lines, f"Champions, latest last: {line}", *(f"  {reign}" for reign in reigns)]
-    )
+    reigns = sorted((f"  {each.reign}" for each in versions if each.reign), reverse=True)
+    head = f"Versions of `{model}` in {store}:"
+    return "\n".join([head, aligned(rows), "", f"Champions, latest last: {line}", *reigns])
 
 
 def describe_version(
@@ -128,17 +113,15 @@ def describe_version(
         ("registered", version.registered),
         ("run", version.run_id),
     ]
-    tables: dict[str, Sequence[tuple[str, ...]]] = {
-        f"Version {version.number} of `{model}`:": of_version,
-        "Quality:": numbers,
-        "Tags:": sorted(version.tags.items()),
-    }
-    return "\n\n".join("\n".join([head, *_table(rows)]) for head, rows in tables.items())
+    parts = [f"Version {version.number} of `{model}`:", aligned(of_version)]
+    parts += ["Quality:", aligned(numbers), "Tags:", aligned(sorted(version.tags.items()))]
+    return "\n\n".join(parts)
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns of a terminal."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def now() -> str:

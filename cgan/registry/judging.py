@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 
 from cgan.errors import ModelError
 from cgan.markdown import table
+from cgan.model.file_facts import Facts
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_generator
 from cgan.model.networks import Generator
@@ -21,10 +23,11 @@ from cgan.quality.judge import Progress
 from cgan.quality.likeness import different
 from cgan.registry.archive import generator_file, keep_at_run
 from cgan.registry.client import Registry
-from cgan.registry.decision import Share, comparison_table, decide
+from cgan.registry.decision import WORDS, Share, bars, compare, comparison_table, decide
 from cgan.registry.history import Version
 from cgan.registry.load_check import load_problem
-from cgan.verdict import Report, as_dicts, table_of
+from cgan.registry.reevaluation import about_other_data
+from cgan.verdict import Check, Report, as_dicts, table_of
 
 
 def load() -> Inputs:
@@ -33,9 +36,16 @@ def load() -> Inputs:
     return Inputs.load()
 
 
-def read_champion(registry: Registry, champion: Version, inputs: Inputs) -> tuple[Generator, bool]:
-    """Its generator; and was that trained on other data? Raises ModelError when it cannot be read, or draws
-    something else than what was trained now."""
+def read_champion(
+    registry: Registry,
+    champion: Version,
+    inputs: Inputs,
+    validation: dict[str, Any],
+    params: Params,
+) -> tuple[Generator, list[str], list[str]]:
+    """Its generator; where it was trained on other data, what speaks against today's, and what a reader
+    should know. Raises ModelError when it cannot be read, or draws something else than what was trained now.
+    """
     name = f"the champion of `{registry.model}`, version {champion.number},"
     try:
         with generator_file(f"models:/{registry.model}/{champion.number}") as path:
@@ -43,23 +53,28 @@ def read_champion(registry: Registry, champion: Version, inputs: Inputs) -> tupl
     except ModelError as error:
         raise ModelError(
             f"{name} cannot be read, so nothing is promoted in its place: {error} If its file is lost, bring "
-            "back an earlier champion (`cgan registry rollback --why …`), or delete the alias `champion` on "
-            "the model's page in MLflow: the next `cgan gate` then makes a first one."
+            "back the champion before (`cgan registry rollback --why …`), or delete the alias `champion` in "
+            "MLflow: the next `cgan gate` then makes a first one."
         ) from None
-    is_of_other_data = facts.get("data_digest") != inputs.facts["data_digest"]
-    drawn = []
-    for kind, known in ((inputs.network.architecture, inputs.facts), (network.architecture, facts)):
-        names = known.get("class_names") if is_of_other_data else None
-        named = f" ({', '.join(names)})" if names else ""
-        drawn.append(
-            f"{kind.classes} classes of {kind.height} × {kind.width} × {kind.channels}{named}"
-        )
-    if drawn[0] != drawn[1]:
+    of_other_data = facts.get("data_digest") != inputs.facts["data_digest"]
+    ours, theirs = (
+        _what_it_draws(*each, named=of_other_data)
+        for each in ((inputs.network, inputs.facts), (network, facts))
+    )
+    if ours != theirs:
         raise ModelError(
-            f"{GENERATOR} draws {drawn[0]}; {name} draws {drawn[1]}. Generators of different things cannot "
+            f"{GENERATOR} draws {ours}; {name} draws {theirs}. Generators of different things cannot "
             "share a name: set `gate.model` in params.yaml to a name of its own."
         )
-    return network, is_of_other_data
+    if not of_other_data:
+        return network, [], []
+    return network, *about_other_data(registry, champion, inputs.heldout, validation, params)
+
+
+def _what_it_draws(network: Generator, facts: Facts, *, named: bool) -> str:
+    kind, names = network.architecture, facts.get("class_names") if named else None
+    words = f"{kind.classes} classes of {kind.height} × {kind.width} × {kind.channels}"
+    return f"{words} ({', '.join(names)})" if names else words
 
 
 def judge(
@@ -78,30 +93,29 @@ def judge(
     say(f"Loading {address} in a process of its own, which has to draw every class.")
     with ThreadPoolExecutor(1) as apart:
         expected = draw(inputs.network, torch.tensor(classes), seed)
-        loaded = apart.submit(load_problem, registry, address, classes, seed, expected)
+        loading = apart.submit(load_problem, registry, address, classes, seed, expected)
         ground = ground_of(inputs, params.evaluate, progress)
         keep_at_run(registry, version, ground, inputs)
         samples = len(ground.asked)
         say(f"Drawing {samples:,} images, {samples // len(classes):,} of each class.")
         drawings = draw(inputs.network, ground.asked, seed)
         challenger = ground.judge_drawings(drawings)
-        numbers = different(drawings, ground.asked, inputs.training)
+        varied = different(drawings, ground.asked, inputs.training)
         near = near_copies(drawings, ground.asked, inputs.training, inputs.heldout, seed)
-        looked_at = min(COPIES_SAMPLE, samples)
-        judged = None
+        comparison = []
         if former:
             say("The same with the champion.")
-            judged = ground.judge_drawings(draw(former, ground.asked, seed))
-        problem = loaded.result()
-    decision = decide(
-        params.gate,
-        challenger,
-        Share(round(near.closer * looked_at), looked_at),
-        Share(ground.agreed, len(inputs.heldout)),
-        problem,
-        judged,
-        list(zip(*numbers, strict=True)),
-    )
+            champion = ground.judge_drawings(draw(former, ground.asked, seed))
+            comparison = compare(challenger, champion)
+        problem = loading.result()
+    looked_at = min(COPIES_SAMPLE, samples)
+    copies = Share(round(near.closer * looked_at), looked_at)
+    agreed = Share(ground.agreed, len(inputs.heldout))
+    checks = bars(params.gate, challenger, copies, agreed, list(zip(*varied, strict=True)))
+    loads, what = not problem, WORDS["load_check"]
+    checks.append(Check("load_check", what, float(loads), 1.0, loads, why=problem))
+    report.verdict, reasons = decide(params.gate, checks, comparison)
+    report.reasons = [*reasons, *report.reasons]
     context = {
         **passport(inputs, params.evaluate),
         "training_digest": inputs.training.metadata["digest"],
@@ -110,16 +124,13 @@ def judge(
         "covered_images": ground.covered_images,
         "replicates": REPLICATES,
     }
-    report.reasons = [*decision.reasons, *report.reasons]
-    report.verdict = "passed" if decision.passed else "blocked"
     report.facts |= {
-        "checks": as_dicts(decision.checks),
-        "comparison": as_dicts(decision.comparison),
+        "checks": as_dicts(checks),
+        "comparison": as_dicts(comparison),
         "measured": {name: each.value for name, each in challenger.metrics.items()},
         "passport": context,
     }
-    if judged:
-        rows = comparison_table(decision.comparison, version.number)
-        report.sections["Beside the champion"] = rows
-    report.sections["Bars"] = table_of(decision.checks)
+    if comparison:
+        report.sections["Beside the champion"] = comparison_table(comparison, version.number)
+    report.sections["Bars"] = table_of(checks)
     report.sections["Measured with"] = table(("", ""), context.items())

@@ -11,7 +11,7 @@ from cgan.files import write_text
 from cgan.page.compare_page import Run, compare_page, read_page
 from cgan.project import RUN_PAGE, home
 from cgan.registry.client import open_registry
-from cgan.reports.recorded_run import ANY, find_run_id
+from cgan.reports.recorded_run import find_run_id
 from cgan.store.address import reason_of
 
 MOST_SHOWN = 100  # characters of a title
@@ -29,19 +29,15 @@ def compare(a: str, b: str, out: Path, say: Callable[[str], None]) -> None:
 
 
 def find_page(what: str) -> Run:
-    """The data of a run's page. Raises CganError where there is none."""
+    """The data of a run's page, which MLflow keeps too. Raises CganError where there is none."""
     path = Path(what)
     if path.is_dir():
         inside = [path / RUN_PAGE, path / RUN_PAGE.name]
         path = next((page for page in inside if page.is_file()), inside[0])
-    if path.suffix == ".html" or path.is_file() or Path(what).is_dir():
+    if path.suffix == ".html" or path.is_file():
         return read_page(path)
-    return recorded_page(find_run_id(what))
-
-
-def recorded_page(run_id: str) -> Run:
-    """The page that MLflow keeps of a run."""
-    with open_registry(ANY) as registry, tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+    run_id = find_run_id(what)
+    with open_registry() as registry, tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         try:
             found = registry.client.download_artifacts(run_id, RUN_PAGE.name, folder)
         except Exception as error:  # the stores let through what their clients raise

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from cgan.data.dataset import Dataset
@@ -67,14 +66,7 @@ def find_label_errors(
 
 
 def as_csv(found: Suspects, rows: Rows) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for index, suggested, confidence in zip(
-        found.rows, found.suggested, found.confidence, strict=True
-    ):
-        place = rows.place(index)
-        label = int(rows.table.labels[index])
-        found_here = [label, int(suggested), f"{confidence:.4f}"]
-        writer.writerow([place["row"], place["line"], *found_here, place.get("file", "")])
-    return text.getvalue()
+    table = pd.DataFrame([rows.place(index) for index in found.rows], columns=list(COLUMNS))
+    table["label"] = rows.table.labels[found.rows]
+    table["suggested"], table["confidence"] = found.suggested, found.confidence
+    return str(table.to_csv(index=False, float_format="%.4f"))

@@ -7,8 +7,6 @@ import re
 from cgan.errors import CganError
 from cgan.registry.client import model_name, open_registry
 
-ANY = "cgan"  # for questions about runs, which no registered model is part of
-
 
 def find_run_id(what: str) -> str:
     """The run of an id, of an alias, of `models:/NAME@ALIAS`, or the one with this name. Raises CganError."""
@@ -23,18 +21,13 @@ def find_run_id(what: str) -> str:
         experiments = [found.experiment_id for found in registry.client.search_experiments()]
         quote = '"' if "'" in what else "'"  # MLflow has no escapes
         query = f"attributes.run_name = {quote}{what}{quote}"
-        found = (
-            [] if quote in what else registry.client.search_runs(experiments, query, max_results=10)
-        )
-    ids = [str(run.info.run_id) for run in found]
+        runs = [] if quote in what else registry.client.search_runs(experiments, query)
+    ids = [str(run.info.run_id) for run in runs[:10]]
     if len(ids) > 1:
-        raise CganError(
-            f"several runs are called {what!r}: {', '.join(ids)}. Give one of these ids."
-        )
+        raise CganError(f"several runs are called {what!r}: {', '.join(ids)}. Give one of the ids.")
     if not ids:
         raise CganError(
-            f"{what!r} names no run: expected a run id (32 hexadecimal digits, on its page in MLflow and "
-            "in models/mlflow_run.json), its name, an alias such as `champion`, or `models:/NAME@ALIAS` "
-            "(`cgan registry list` shows what there is)."
+            f"{what!r} names no run: expected its id or name in MLflow, an alias such as `champion`, or "
+            "`models:/NAME@ALIAS`. `cgan registry list` shows what there is."
         )
     return ids[0]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from typing import Any
 
 from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.project import EVALUATION, GRID, JUDGE_METRICS, RUN_PAGE, RUN_REFERENCE, project_root
-from cgan.project import METRICS as NUMBERS
-from cgan.quality.table import METRICS, floors, verdict
+from cgan.quality.table import METRICS, verdict
+from cgan.registry.history import aligned
 from cgan.reports.status_sources import mlflow_site
 from cgan.store.pages import run_page
 
@@ -18,44 +18,22 @@ UI = "http://127.0.0.1:5000"  # of `make ui`
 
 def summary() -> str:
     """Raises CganError while the pipeline has not run."""
-    if not NUMBERS.is_file():
-        raise CganError(f"{NUMBERS}: not found. Run the pipeline first: `make repro`.")
+    if not EVALUATION.is_file():
+        raise CganError(f"{EVALUATION}: not found. Run the pipeline first: `make repro`.")
+    evaluation, judge = read_json(EVALUATION), read_json(JUDGE_METRICS)
+    run: dict[str, Any] = {}
+    with contextlib.suppress(CganError):
+        run = read_json(RUN_REFERENCE)
     try:
-        return _summary()
+        lines = _quality(evaluation, judge["judge"], run)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CganError(
-            f"{NUMBERS}, {EVALUATION} or {JUDGE_METRICS}: not what this version writes. Make them again: "
+            f"{EVALUATION} or {JUDGE_METRICS}: not what this version writes. Make them again: "
             "`dvc repro --force train_judge evaluate`."
         ) from None
-
-
-def _summary() -> str:
-    quality = read_json(NUMBERS)["quality"]
-    run = _reference()
-    evaluation = read_json(EVALUATION)
-    real, passport = floors(evaluation), evaluation["passport"]
-    judge = read_json(JUDGE_METRICS)["judge"]
-    rows = [("metric", "drawn", "real", "better", "meaning")]
-    for key, metric in METRICS.items():
-        if metric.on_screen and key in quality:
-            floor = f"{real[key]:.4g}" if key in real else ""
-            rows.append((metric.name, f"{quality[key]:.4g}", floor, metric.better, metric.meaning))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    table = "\n".join(
-        f"  {name:<{widths[0]}}  {drawn:>{widths[1]}}  {floor:>{widths[2]}}  {better:<{widths[3]}}  {meaning}"
-        for name, drawn, floor, better, meaning in rows
-    )
-    note = (
-        f"  {passport['drawn_images']:,} drawings × {passport['draws']}, judged by a class network "
-        f"that is right on {judge['accuracy']:.2%} of {judge['heldout_images']:,} held-out images"
-    )
     return "\n".join(
         [
-            f"{run.get('run_name', 'This generator')}: {verdict(evaluation, run.get('training_s'))}",
-            "",
-            "Quality of the generator, next to real images:",
-            table,
-            note,
+            *lines,
             "",
             f"  its page      {RUN_PAGE}: open it in a browser; it needs no server",
             f"  sample grid   {GRID}",
@@ -66,12 +44,22 @@ def _summary() -> str:
     )
 
 
-def _reference() -> dict[str, Any]:
-    """What the training wrote of its run; empty where there is none."""
-    try:
-        return dict(json.loads(RUN_REFERENCE.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
+def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, Any]) -> list[str]:
+    context = evaluation["passport"]
+    rows = [("metric", "drawn", "real", "better", "meaning")]
+    for metric in METRICS.values():
+        value, floor = metric.value(evaluation), metric.floor(evaluation)
+        if metric.on_screen and value is not None:
+            real = "" if floor is None else f"{floor:.4g}"
+            rows.append((metric.name, f"{value:.4g}", real, metric.better, metric.meaning))
+    return [
+        f"{run.get('run_name', 'This generator')}: {verdict(evaluation, run.get('training_s'))}",
+        "",
+        "Quality of the generator, next to real images:",
+        aligned(rows),
+        f"  {context['drawn_images']:,} drawings × {context['draws']}, judged by a class network that is "
+        f"right on {judge['accuracy']:.2%} of {judge['heldout_images']:,} held-out images",
+    ]
 
 
 def _run(run: dict[str, Any]) -> list[str]:

@@ -24,7 +24,7 @@ from cgan.errors import CganError, SourceError, TrainingError
 from cgan.files import read_json, sha256_of
 from cgan.project import CSV, CSV_SOURCE, DVC_PULL, GENERATOR, RUN_REFERENCE, project_root
 from cgan.registry.client import open_registry
-from cgan.reports.recorded_run import ANY, find_run_id
+from cgan.reports.recorded_run import find_run_id
 from cgan.run.lifecycle import SOURCE
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def reproduce_run(what: str, say: Say, *, keep: bool = False) -> bool:
         if not keep:
             at_the_end.callback(shutil.rmtree, folder, ignore_errors=True)
         tree = folder / "tree"
-        with open_registry(ANY) as registry:
+        with open_registry() as registry:
             run = registry.client.get_run(run_id)
             _require_repeatable(run)
             say(f"run {run_id} · {run.info.run_name} · commit {run.data.tags[COMMIT_TAG][:10]}")
@@ -75,7 +75,7 @@ def reproduce_run(what: str, say: Say, *, keep: bool = False) -> bool:
         _repeat(run, tree, *STAGES)
         equal, words = _compare(run, tree)
         say(words + (f"\nkept: {tree}" if keep else ""))
-        with contextlib.suppress(CganError), open_registry(ANY) as registry:
+        with contextlib.suppress(CganError), open_registry() as registry:
             text = f"{time.strftime('%Y-%m-%d %H:%M %Z')}: {words}"
             registry.client.set_tag(run_id, OUTCOME_TAG, text[:5000])
     return equal
@@ -85,14 +85,14 @@ def _require_repeatable(run: Run) -> None:
     run_id, tags = run.info.run_id, run.data.tags
     if SHA_TAG not in tags or COMMIT_TAG not in tags:
         raise CganError(
-            f"run {run_id} ({run.info.run_name}) made no generator, or outside of git, so that nobody knows "
-            f"with which code. Choose a run with the tags `{SHA_TAG}` and `{COMMIT_TAG}`."
+            f"run {run_id} ({run.info.run_name}) made no generator, or outside of git. Choose a run with the "
+            f"tags `{SHA_TAG}` and `{COMMIT_TAG}`."
         )
     if tags.get("git.changed_files", "params.yaml") != "params.yaml":
         raise CganError(
-            f"run {run_id} was made from a tree with uncommitted changes after commit "
-            f"{tags[COMMIT_TAG][:10]} ({tags['git.changed_files']}), and only a commit can be repeated. They "
-            "are in MLflow, as `source/patch.diff` of the run: `git apply` them, commit, and train again."
+            f"run {run_id} was made with uncommitted changes after {tags[COMMIT_TAG][:10]} "
+            f"({tags['git.changed_files']}), and only a commit can be repeated. MLflow has them, as "
+            "`source/patch.diff` of the run: `git apply` that, commit, and train again."
         )
 
 
@@ -152,9 +152,9 @@ def _dvc(run: Run, tree: Path, *arguments: str) -> None:
     if run.data.tags.get("cgan.device") == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = ""  # `auto` shall mean what it meant there
     threads = run.data.tags.get("machine.omp_num_threads", "not set")
-    env["OMP_NUM_THREADS"] = threads
-    if threads == "not set":
-        del env["OMP_NUM_THREADS"]
+    env.pop("OMP_NUM_THREADS", None)
+    if threads != "not set":
+        env["OMP_NUM_THREADS"] = threads
     command = [sys.executable, "-m", "dvc", *arguments]
     process = subprocess.Popen(command, cwd=tree, env=env, start_new_session=True)
     try:
@@ -165,8 +165,8 @@ def _dvc(run: Run, tree: Path, *arguments: str) -> None:
         raise
     if code:
         raise TrainingError(
-            f"`dvc {' '.join(arguments)}` ended with exit code {code} in the clone, which `--keep` leaves "
-            "behind. Its own words stand above."
+            f"`dvc {' '.join(arguments)}` ended with exit code {code}, for the reason above. "
+            "`--keep` leaves the clone behind."
         )
 
 

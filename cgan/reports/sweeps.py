@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from cgan.errors import CganError
 from cgan.files import read_json
-from cgan.params.editing import set_params
-from cgan.params.reading import load_params
-from cgan.params.sections import flatten
-from cgan.registry.client import open_registry
-from cgan.reports.recorded_run import ANY
-from cgan.store.address import experiment_name
 
 # Tags of the runs of a sweep.
 NAME = "cgan.sweep"
@@ -26,6 +22,21 @@ PARENT_TAG = "mlflow.parentRunId"
 RESULT = "sweep.json"  # among the parent's files: a verdict with `best` and `present` params
 BETTER = "better"
 SHOWN = 10  # sweeps in a list
+
+sweep = typer.Typer(no_args_is_help=True, help="What sweeps found (`python -m flows.sweep`).")
+Name = Annotated[str | None, typer.Argument(help="Of the sweep.  \\[default: the newest]")]
+
+
+@sweep.command("show")
+def _show(name: Name = None) -> None:
+    """The best trial of a sweep, and whether it is better than params.yaml."""
+    typer.echo(show(name))
+
+
+@sweep.command("apply")
+def _apply(name: Name = None) -> None:
+    """Write the best trial's params into params.yaml, if they are better by more than the luck of seeds."""
+    typer.echo(apply(name))
 
 
 def show(name: str | None) -> str:
@@ -39,22 +50,25 @@ def apply(name: str | None) -> str:
 
     Raises CganError where there is no such sweep, or params.yaml has changed since.
     """
-    sweep, _ = find(name)
-    if sweep["verdict"] != BETTER:
-        return f"{sweep['summary']}\nparams.yaml stays as it is."
-    now, best = flatten(load_params()), sweep["best"]
-    changed = {k: v for k, v in sweep["present"].items() if now.get(k, "nothing") != v}
+    from cgan.params.editing import set_params
+    from cgan.params.reading import load_params
+    from cgan.params.sections import flatten
+
+    found, _ = find(name)
+    if found["verdict"] != BETTER:
+        return f"{found['summary']}\nparams.yaml stays as it is."
+    now, best = flatten(load_params()), found["best"]
+    changed = {k: v for k, v in found["present"].items() if now.get(k, "nothing") != v}
     if changed.keys() <= best.keys() and best.items() <= now.items():
-        return f"{sweep['summary']}\nparams.yaml holds its params already."
+        return f"{found['summary']}\nparams.yaml holds its params already."
     if changed:
         told = "; ".join(f"`{key}` is {now.get(key)}, was {was}" for key, was in changed.items())
         raise CganError(
-            f"params.yaml is no longer what the sweep compared with: {told[:500]}. Bring that back, or sweep "
-            "again."
+            f"params.yaml is not what the sweep compared with: {told[:500]}. Bring it back, or sweep again."
         )
     done = set_params(best, source="the sweep")
     lines = [f"{key}: {before} → {after}" for key, (before, after) in done.items()]
-    return "\n".join([sweep["summary"], *lines, "`dvc repro` brings the rest up to date."])
+    return "\n".join([found["summary"], *lines, "`dvc repro` brings the rest up to date."])
 
 
 def find(name: str | None) -> tuple[dict[str, Any], list[str]]:
@@ -62,7 +76,11 @@ def find(name: str | None) -> tuple[dict[str, Any], list[str]]:
 
     Raises CganError if there is none in this experiment.
     """
-    with open_registry(ANY) as registry, tempfile.TemporaryDirectory() as folder:
+    from cgan.params.reading import load_params
+    from cgan.registry.client import open_registry
+    from cgan.store.address import experiment_name
+
+    with open_registry() as registry, tempfile.TemporaryDirectory() as folder:
         client = registry.client
         experiment = client.get_experiment_by_name(
             experiment_name(load_params().tracking.experiment)
@@ -74,15 +92,13 @@ def find(name: str | None) -> tuple[dict[str, Any], list[str]]:
         wanted = [own for own in names if name in (None, own, own.rpartition("-")[0])]
         run = next((run for run in parents if run.data.tags[NAME] in wanted), None)
         if run is None:
-            there = f" There are: {', '.join(names[:SHOWN])}." if names else ""
             raise CganError(
-                f"no sweep{f' `{name}`' if name else ''} in the MLflow store {registry.shown}.{there} "
-                "`python -m flows.sweep` makes one; is the store another, set MLFLOW_TRACKING_URI."
+                f"no sweep {name or ''} in the MLflow store {registry.shown}. There are: "
+                f"{', '.join(names[:SHOWN]) or 'none'}. `python -m flows.sweep` makes one; if the store is "
+                "another, set MLFLOW_TRACKING_URI."
             )
         own = run.data.tags[NAME]
         if RESULT not in {file.path for file in client.list_artifacts(run.info.run_id)}:
-            raise CganError(
-                f"the sweep `{own}` has no result yet. The command that started it goes on with it."
-            )
+            raise CganError(f"the sweep `{own}` has no result yet: start it again, and it goes on.")
         result = read_json(Path(client.download_artifacts(run.info.run_id, RESULT, folder)))
         return result, [other for other in names if other != own][:SHOWN]

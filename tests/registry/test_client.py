@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import MLFLOWS_OWN_WARNINGS, ROOT
-from PIL import Image
 from tracked import root as root
 from typer.testing import CliRunner, Result
 
@@ -72,7 +71,7 @@ def state(registry: Registry) -> tuple[int | None, int | None]:
 
 def promote_in_turn(registry: Registry, *numbers: int) -> None:
     for number in numbers:
-        registry.promote(number, instead_of=registry.champion(), why=f"{number} is good")
+        registry.promote(number, instead_of=registry.champion(), why="good")
 
 
 def run(*arguments: str) -> Result:
@@ -83,26 +82,6 @@ def refusal(*arguments: str) -> str:
     result = run(*arguments)
     assert isinstance(result.exception, CganError), result.output
     return str(result.exception)
-
-
-# ------------------------------------------------------------------------- promotion and rollback
-
-
-def test_promotion_moves_champion_and_previous_and_is_written_down(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add_versions(registry, 2)
-    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", json.dumps({"prefect.flow_run_id": "flow-7"}))
-    promote_in_turn(registry, 1)
-    assert state(registry) == (1, None)
-    promote_in_turn(registry, 2)
-    assert state(registry) == (2, 1)
-    first, second = registry.version(1).tags, registry.version(2).tags
-    assert (first["champion.instead_of"], second["champion.instead_of"]) == ("none", "1")
-    assert second["champion.why"] == "2 is good"
-    assert second["champion.who"].endswith("flow run flow-7")
-    assert first["champion.until"] >= first["champion.since"]
-    assert "champion.until" not in second
 
 
 def test_of_a_run_s_models_the_newest_is_registered(registry: Registry) -> None:
@@ -182,30 +161,20 @@ def test_draw_follows_the_aliases(registry: Registry) -> None:
     for alias, number in (("champion", 2), ("previous", 1), ("challenger", 3)):
         assert pixels(alias) == drawn_by(registry, number)
         assert pixels(f"models:/cgan@{alias}") == drawn_by(registry, number)
-    result = run("draw", "2024", "--seed", "7", "--model", "champion", "--out", "year.png")
-    assert result.exit_code == 0, result.output
 
 
 def test_f73_deleted_or_damaged_champion_gives_way_to_the_one_before_loudly(
-    registry: Registry,
+    registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_versions(registry, 3)
     promote_in_turn(registry, 1, 2, 3)
     expected = drawn_by(registry, 1)
     files_of(registry, 3).unlink()
     files_of(registry, 2).write_bytes(b"damaged")
-    drawn = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "cgan.cli", "draw", "2024", "--seed", "7",
-         "--model", "champion", "--out", "drawn.png", "--scale", "1"],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
-    )  # fmt: skip
-    assert drawn.returncode == 0, drawn.stderr
-    assert drawn.stderr.startswith("WARNING: the champion cannot be read; version 1 of `cgan`")
-    assert "version 3:" in drawn.stderr and "version 2:" in drawn.stderr
-    assert "Traceback" not in drawn.stderr
-    with Image.open("drawn.png") as picture:
-        columns = [picture.crop((x, 0, x + 28, 28)).tobytes() for x in range(0, 112, 28)]
-    assert b"".join(columns) == expected
+    assert pixels("champion") == expected
+    [warning] = caplog.messages
+    assert warning.startswith("WARNING: the champion cannot be read; version 1 of `cgan`")
+    assert "version 3:" in warning and "version 2:" in warning
     # The others are not replaced, and without any that can be read nothing is drawn.
     assert "no previous of `cgan` can be read" in refusal("draw", "1", "--model", "previous")
     assert "has no challenger" in refusal("draw", "1", "--model", "challenger")
@@ -245,38 +214,39 @@ def test_f75_names_of_models_are_checked(root: Path, name: str) -> None:
 # ------------------------------------------------------------------------------------- the commands
 
 
-def test_commands_list_show_promote_and_roll_back(registry: Registry) -> None:
+def test_commands_list_show_promote_and_roll_back(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add_versions(registry, 2)
-    assert run("registry", "promote", "1", "--why", "the first").output == (
-        "Version 1 is champion in place of none: the first\n"
-    )
+    assert run("registry", "promote", "1", "--why", "the first").exit_code == 0
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", json.dumps({"prefect.flow_run_id": "flow-7"}))
     assert run("registry", "promote", "2", "--why", "sharper").exit_code == 0
+    assert state(registry) == (2, 1)
     listed = run("registry", "list").output
     assert "Champions, latest last: 1 → 2" in listed
     rows = [line.split()[:3] for line in listed.splitlines() if line.startswith("  ")]
-    assert ["2", "champion", "passed"] in rows
-    assert ["1", "previous", "passed"] in rows
-    assert "sharper" in listed
+    assert ["2", "champion", "passed"] in rows and ["1", "previous", "passed"] in rows
+    assert re.search(r"to now +version 2: sharper \(.+, flow run flow-7\)", listed)
     registry.client.log_metric(registry.version(2).run_id, "quality/fid_judge", 0.7945)
     shown = run("registry", "show", "2").output
     assert re.search(r"Fréchet distance +0\.7945 .*lower is better", shown)
     assert shown.index("0.7945") < shown.index("commit2"), "quality before hashes"
     why = "für alle".encode().decode("ascii", "surrogateescape")  # as Python reads it in LC_ALL=C
-    assert run("registry", "rollback", "--why", why).output == (
-        "Version 1 is champion again, in place of version 2.\n"
-    )
+    assert run("registry", "rollback", "--why", why).exit_code == 0
     assert state(registry) == (1, None)
     assert "brought back in place of version 2: für alle" in run("registry", "list").output
 
 
 def test_commands_refuse_in_one_message(registry: Registry) -> None:
     assert "has no versions yet" in run("registry", "list").output
-    assert "no champion before this one" in refusal("registry", "rollback", "--why", "x")
+    assert "no champion to go back to" in refusal("registry", "rollback", "--why", "x")
     add_versions(registry, 1, verdict="blocked")
-    assert "has no version 9" in refusal("registry", "show", "9")
-    assert "has not passed the gate" in refusal("registry", "promote", "1", "--why", "x")
-    assert "say in a few words" in refusal("registry", "promote", "1", "--why", " ")
-    assert state(registry) == (None, None)
+    for arguments, words in (
+        (("show", "9"), "has no version 9"),
+        (("promote", "1", "--why", "x"), "has not passed the gate"),
+        (("promote", "1", "--why", " "), "--why"),
+    ):
+        assert words in refusal("registry", *arguments)
     assert run("registry", "promote", "1", "--why", "I know", "--force").exit_code == 0
     assert "the champion already" in refusal("registry", "promote", "1", "--why", "x")
 

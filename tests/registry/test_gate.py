@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -20,15 +19,14 @@ from gated import change_json, change_params, copied, digits, gated, of_store, t
 from mlflow import MlflowClient
 
 from cgan.data.dataset import load_dataset, save_dataset, split
-from cgan.errors import CganError, ModelError, TrackingError
+from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
-from cgan.params.reading import load_params
-from cgan.quality import evaluation
 from cgan.quality.judge import load_judge, save_judge
 from cgan.registry import judging, load_check
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
+from cgan.registry.decision import WORDS
 from cgan.registry.load_check import load_problem
 from cgan.run.records import RECORDS, Run, RunInfo, count_waiting, runs
 
@@ -67,7 +65,9 @@ def versions() -> list[tuple[int, str]]:
 def test_first_good_generator_is_promoted_and_the_verdict_stands_in_mlflow(champion: Path) -> None:
     report = json.loads((champion / "reports/gate.json").read_text())
     assert (report["verdict"], report["champion"]) == ("promoted", None)
-    assert all(check["passed"] for check in report["checks"])
+    assert {check["name"]: check["passed"] for check in report["checks"]} == dict.fromkeys(
+        WORDS, True
+    )
     assert f"PROMOTED: {report['summary']}" in (champion / "said.txt").read_text()
     assert (champion / "reports/gate.md").read_text().startswith("# Gate: promoted")
     client = client_of(champion)
@@ -133,13 +133,9 @@ def test_f89_worse_generator_is_blocked_and_judged_anew_under_other_bars_or_draw
     report, _ = gated()
     assert report["verdict"] == "unchanged"
     run_id = client_of(second).get_model_version("cgan", "2").run_id
-    kept = of_store(f"{run_id}/artifacts/gate/training_data.safetensors")
-    whole = kept.read_bytes()
-    kept.write_bytes(whole[:1000])  # as a kill leaves it
     numbers = gate_numbers(second)
     change_params(second, "gate", min_judge_accuracy=0.5)
     assert gated()[0]["verdict"] == "blocked"
-    assert kept.read_bytes() == whole
     assert gate_numbers(second) == numbers
     change_params(second, "evaluate", seed=11)
     again, _ = gated()
@@ -196,23 +192,12 @@ def with_heldout(split_seed: int | None = None, **facts: Any) -> None:
     save_dataset(path, images, labels, {"classes": 3, "part": "holdout", "csv_sha256": csv} | facts)
 
 
-def test_champion_of_other_data_is_judged_on_todays_and_its_advantage_counted(
-    second: Path,
-) -> None:
-    heldout = swap_parts()
-    train(second, "swapped", 60)
-    report, _ = gated()
-    note = f"of whose {heldout:,} images {heldout:,} were among its training images"
-    assert any(note in reason for reason in report["reasons"]), report["reasons"]
-    assert report["comparison"]
-
-
 @pytest.mark.parametrize(("on_drift", "verdict"), [("block", "blocked"), ("note", "promoted")])
 def test_f19_data_unlike_the_champions_block_what_they_made_however_good(
     second: Path, on_drift: str, verdict: str
 ) -> None:
     """Today's judge learnt from today's data, so that no other number would show it."""
-    swap_parts()
+    heldout = swap_parts()
     # as of inverted images
     change_json(VALIDATION, lambda report: report["profile"]["brightness"].reverse())
     change_params(second, "gate", on_drift=on_drift, against_champion="not_worse")
@@ -222,42 +207,31 @@ def test_f19_data_unlike_the_champions_block_what_they_made_however_good(
     (reason,) = (r for r in report["reasons"] if "no longer like" in r)
     assert "change of brightness, as a part of 0–255: 0." in reason
     assert bool(report["comparison"]) is (verdict == "promoted"), "nothing was drawn in vain"
+    note = f"of whose {heldout:,} images {heldout:,} were among its training images"
+    assert any(note in reason for reason in report["reasons"]), "the champion's advantage"
 
 
-FOREIGN: dict[str, tuple[Callable[[], Any], str]] = {
-    "generator": (swap_parts, r"generator.safetensors: learnt from other data"),
-    "judge": (
-        lambda: with_judge({"data_digest": "0" * 64}),
-        r"judge.safetensors: learnt from other",
-    ),
-    "hold-out of another CSV": (
-        lambda: with_heldout(csv_sha256="e" * 64),
-        r"holdout.safetensors: made from another CSV .* found eeeeeeeeeeee\.",
-    ),
-    "hold-out of other classes": (
-        lambda: with_heldout(classes=4),
-        r"holdout.safetensors: made for another kind .* \(3, 1, 8, 8\), found \(4, 1, 8, 8\)",
-    ),
-    "hold-out of another split": (
-        lambda: with_heldout(split_seed=2),
-        r"holdout.safetensors: 41 of its 54 images are in .*train.safetensors too",
-    ),
-}
-
-
-@pytest.mark.parametrize(("spoil", "words"), FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (swap_parts, r"generator.safetensors: learnt from other data"),
+        (lambda: with_judge({"data_digest": "0" * 64}), r"judge.safetensors: learnt from other"),
+        (
+            lambda: with_heldout(csv_sha256="e" * 64),
+            r"holdout.safetensors: .* found eeeeeeeeeeee\.",
+        ),
+        (lambda: with_heldout(classes=4), r"holdout.safetensors: .* found \(4, 1, 8, 8\)"),
+        (lambda: with_heldout(split_seed=2), r"holdout.safetensors: 41 of its 54 images are in "),
+    ],
+    ids=["generator", "judge", "another CSV", "other classes", "another split"],
+)
 def test_f86_what_does_not_belong_to_the_training_data_is_refused(
     root: Path, spoil: Callable[[], Any], words: str
 ) -> None:
     train(root, "first", 2)
     spoil()
-    for measure in (
-        gated,
-        lambda: evaluation.judge_generator(evaluation.Inputs.load(), load_params().evaluate),
-    ):
-        with pytest.raises(CganError, match=words) as found:
-            measure()
-        assert "`dvc " in str(found.value)
+    with pytest.raises(CganError, match=rf"{words}.*`dvc "):
+        gated()
     assert not Path("reports/gate.json").exists()
     assert versions() == []
 
@@ -293,18 +267,17 @@ def other_digits(names: list[str] | None = None, classes: int = 3) -> None:
 
 
 @pytest.mark.parametrize(
-    ("champion_draws", "words"),
+    ("kind", "words"),
     [
-        (lambda: other_digits(classes=4), "4 classes of 8 × 8 × 1"),
-        (lambda: other_digits(["stop", "go", "no"]), r"3 classes of 8 × 8 × 1 \(stop, go, no\)"),
+        ({"classes": 4}, "4 classes of 8 × 8 × 1"),
+        ({"names": ["stop", "go", "no"]}, r"3 classes of 8 × 8 × 1 \(stop, go, no\)"),
     ],
-    ids=["other classes", "other names"],
 )
 def test_generator_of_something_else_is_refused_at_once_and_not_registered(
-    second: Path, champion_draws: Callable[[], None], words: str
+    second: Path, kind: dict[str, Any], words: str
 ) -> None:
     train(second, "second", 60)
-    champion_draws()
+    other_digits(**kind)
     with pytest.raises(ModelError, match=rf"draws 3 classes .* draws {words}\. .*`gate\.model`"):
         gated()
     assert versions() == [(1, "passed")]
@@ -366,45 +339,20 @@ def test_f72_champion_that_went_during_the_judgement_is_replaced_by_nobody(
     second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(second, "second", 60)
-    real = judging.decide
+    real = judging.judge
 
     def meanwhile(*arguments: Any) -> Any:
         client_of(second).delete_registered_model_alias("cgan", "champion")
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "decide", meanwhile)
+        patch.setattr(judging, "judge", meanwhile)
         with pytest.raises(PromotionConflictError, match="is none now, and was version 1"):
             gated()
     assert "champion" not in aliases()
 
 
 # -------------------------------------------------------------------------- when it blocks or cannot
-
-
-def test_f52_a_generator_that_draws_one_picture_a_class_is_blocked_by_name(root: Path) -> None:
-    """It draws the mean image of each class."""
-    change_params(root, "gate", min_different_drawings=30)
-    train(root, "first", 30)
-    report, said = gated()
-    assert report["verdict"] == "blocked"
-    [check] = [check for check in report["checks"] if not check["passed"]]
-    assert check["name"] == "different_drawings" and check["value"] < 5
-    [reason] = report["reasons"]
-    assert re.match(r"different drawings of \d, the least varied class: .*, expected .* 30", reason)
-    assert reason in Path("reports/gate.md").read_text() and any(reason in line for line in said)
-
-
-def test_store_that_is_away_is_one_message_and_nothing_is_lost(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train(root, "first", 30)
-    with monkeypatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        with pytest.raises(TrackingError, match=r"MLflow at http://127.0.0.1:9 is away"):
-            gated()
-    assert not Path("reports/gate.json").exists()
-    assert gated()[0]["verdict"] == "promoted"
 
 
 def test_f79_f80_other_runs_records_stop_no_gate_and_are_left_alone(root: Path) -> None:
@@ -451,30 +399,19 @@ def test_project_without_a_complete_training_is_refused(root: Path, spoil: Any, 
 # -------------------------------------------------------------------------------------- load check
 
 
-@pytest.fixture
-def model(champion: Path, tmp_path: Path) -> Iterator[Path]:
-    """The registered model's files, to spoil; in the champion's project."""
-    with copied(champion, tmp_path / "project"):
-        shutil.copytree(of_store("models/*/artifacts"), tmp_path / "model")
-        yield tmp_path / "model"
-
-
-def problem_of(model: Path | str, seed: int = 7) -> str:
-    network, _ = load_generator("models/generator.safetensors")
-    with open_registry("cgan") as registry:
-        return load_problem(
-            registry, str(model), [0, 1, 2], 7, draw(network, torch.arange(3), seed)
-        )
-
-
-def test_registered_model_draws_what_the_file_draws_and_nothing_else(model: Path) -> None:
-    assert problem_of("models:/cgan/1") == ""
-    assert problem_of(model, seed=8) == "its drawings are not those of models/generator.safetensors"
-
-
-def test_model_is_loaded_without_this_project_its_environment_or_its_folder(
-    model: Path, monkeypatch: pytest.MonkeyPatch
+def test_registered_model_draws_what_its_file_draws_without_this_project_or_its_environment(
+    second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def problem_of(model: Path | str, seed: int = 7) -> str:
+        network, _ = load_generator("models/generator.safetensors")
+        expected = draw(network, torch.arange(3), seed)
+        with open_registry("cgan") as registry:
+            return load_problem(registry, str(model), [0, 1, 2], 7, expected)
+
+    assert problem_of("models:/cgan/1") == ""
+    assert "drawings are not those of" in problem_of("models:/cgan/1", seed=8)
+    model = tmp_path / "model"
+    shutil.copytree(of_store("models/*/artifacts"), model)
     spy = "import os, sys\nraise ValueError(sorted(os.environ), os.listdir('.'), sys.flags.isolated)\n"
     for path in model.rglob("mlflow_model.py"):
         path.write_text(spy)
@@ -482,14 +419,8 @@ def test_model_is_loaded_without_this_project_its_environment_or_its_folder(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     problem = problem_of(model)
     assert "SECRET_TOKEN" not in problem and "PYTHONPATH" not in problem
-    assert "'MLFLOW_ALLOW_PICKLE_DESERIALIZATION'" in problem
     assert "[], 1)" in problem, "an empty folder, isolated"
-
-
-def test_model_that_cannot_be_tried_now_says_nothing_of_the_generator(
-    model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(ModelError, match="cannot give it"):
+    with pytest.raises(ModelError, match="cannot give it"):  # which says nothing of the generator
         problem_of("models:/cgan/77")
     monkeypatch.setattr(load_check, "TIME_LIMIT_S", 0.05)
     with pytest.raises(ModelError, match=r"not loaded in 0\.05 s"):

@@ -16,7 +16,7 @@ from gated import change_json, change_params, copied, digits, gated, make_projec
 
 from cgan.errors import ModelError
 from cgan.registry.client import open_registry
-from cgan.registry.drift import agreement
+from cgan.registry.reevaluation import agreement
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 
@@ -47,7 +47,6 @@ def refused_for(words: str) -> None:
 
 
 HARM: dict[str, Callable[[Path], Any]] = {
-    "file gone": Path.unlink,
     "folder gone": lambda path: shutil.rmtree(path.parents[1]),
     "damaged": lambda path: path.write_bytes(b"damaged"),
 }
@@ -65,21 +64,18 @@ def test_f73_champion_that_cannot_be_read_is_replaced_by_nobody_until_a_person_s
     assert gated()[0]["verdict"] == "promoted"
 
 
-@pytest.mark.parametrize(("on_drift", "verdict"), [("block", "blocked"), ("note", "promoted")])
-def test_f19_swapped_labels_are_seen_by_the_champion_s_own_judge(
-    root: Path, on_drift: str, verdict: str
-) -> None:
+def test_f19_swapped_labels_are_seen_by_the_champion_s_own_judge(root: Path) -> None:
     """Today's judge learnt the swap: it finds the new generator good, and the champion poor."""
     new_data(*swapped(*digits(seed=5)))
-    change_params(root, "gate", on_drift=on_drift)
     train(root, "swapped", 60)
     report, _ = gated()
-    assert report["verdict"] == verdict
-    [found] = [reason for reason in report["reasons"] if "Check the labels" in reason]
-    assert "agrees with 33.3 % of the labels" in found
-    assert "1 in 100 % of the 18 images labelled 0" in found
-    assert "0 in 100 % of the 18 images labelled 1" in found
-    assert (found.rstrip(".") in report["summary"]) is (verdict == "blocked")
+    assert report["verdict"] == "blocked" and "no longer like" in report["summary"]
+    for words in (
+        "33.3 % of the labels",
+        "1 in 100 % of the 18 images labelled 0",
+        "0 in 100 % of the 18 images labelled 1",
+    ):
+        assert words in report["summary"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +111,7 @@ def test_new_data_of_the_same_kind_are_no_sign_against_anything(root: Path, nois
     report, _ = gated()
     # So small a generator of noisy labels may be worse than the champion.
     assert noise or report["verdict"] == "promoted", report["reasons"]
-    assert not any(word in str(report["reasons"]) for word in ("heck the labels", "no longer like"))
+    assert "no longer like" not in str(report["reasons"])
 
 
 @pytest.mark.parametrize(
