@@ -34,12 +34,6 @@ if os.environ.get("SLOW") == stage:
     for second in range(int(os.environ.get("SECONDS", 30)) * 10):
         print(f"{stage}: step {second}")
         time.sleep(0.1)
-if signal_file := os.environ.get("WAIT_FOR"):
-    deadline = time.monotonic() + 20
-    while not Path(signal_file).exists():
-        if time.monotonic() > deadline:
-            sys.exit("Error: nobody heard")
-        time.sleep(0.02)
 if os.environ.get("FAIL") == stage:
     sys.exit("Error: data/raw/train.csv, row 17, column pixel12: 256 is outside 0–255.")
 for out in outs:
@@ -60,17 +54,12 @@ verdict = os.environ.get("VERDICT", "promoted")
 if verdict == "away":
     sys.exit("Error: the store is away. Start it.")
 print(f"{sys.argv[1]}: {verdict}, for {os.environ['MLFLOW_RUN_CONTEXT']}")
-comparison = [
-    {"metric": "conditional_accuracy", "difference": 0.0123, "better": True},
-    {"metric": "fid_judge", "difference": 0.01, "better": None},
-]
 summary = f"version 3 is {verdict}: accuracy is 99.4 %"
 Path("reports").mkdir(exist_ok=True)
-Path("reports/gate.json").write_text(
-    json.dumps({"verdict": verdict, "summary": summary, "comparison": comparison})
-)
+Path("reports/gate.json").write_text(json.dumps({"verdict": verdict, "summary": summary}))
 Path("reports/gate.md").write_text(f"# {summary}")
-Path("reports/reevaluation.json").write_text(json.dumps({"summary": "version 3 is healthy"}))
+healthy = {"verdict": "healthy", "summary": "version 3 is healthy"}
+Path("reports/reevaluation.json").write_text(json.dumps(healthy))
 Path("reports/reevaluation.md").write_text("# version 3")
 if verdict == "drifted":
     sys.exit("Error: the pixel mean moved by 0.31, at most 0.1 is allowed.")

@@ -62,17 +62,12 @@ def test_a_job_runs_in_a_checkout_of_its_own_with_its_params(here: Callable[...,
     assert not Path(".cgan/checkouts/sweep-trial-0").exists()
 
 
-def test_a_stage_that_fails_is_told_in_its_own_words(
+def test_a_job_that_fails_is_told_in_its_own_words_and_one_that_is_stopped_is_asked_first(
     here: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAIL", "train")
     with pytest.raises(JobError, match="row 17, column pixel12"):
         here()
-
-
-def test_a_job_that_is_stopped_has_ended_and_its_training_was_asked_first(
-    here: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setenv("SLOW", "train")
 
     def watch() -> None:
@@ -172,13 +167,10 @@ def test_a_run_whose_worker_was_killed_is_scheduled_again_twice_and_its_own_erro
         with pytest.raises(JobError, match=words):
             Pool("train").train(JOB, lambda: None)
 
-
-def test_a_run_that_is_not_worth_going_on_is_cancelled(api: dict[str, Any]) -> None:
-    api |= {"POST deployments": flow_run("RUNNING"), "POST flow_runs": SET}
-
     def watch() -> None:
         raise TrialPruned
 
+    api["POST deployments"] = flow_run("RUNNING")
     with pytest.raises(TrialPruned):
         Pool("train").train(JOB, watch)
     assert '"CANCELLING"' in Api.heard[-1]
