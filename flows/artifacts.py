@@ -16,18 +16,13 @@ from cgan import project
 from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.markdown import in_markdown, table
-from cgan.params.sections import flatten
-from cgan.quality.table import METRICS
+from cgan.quality.table import quality_table, verdict
 from cgan.store.pages import run_page
 from flows.dvc import Outcome
 
-PLAIN_WORDS = {
-    f"quality.{key}": f"{metric.name}: {metric.meaning}; {metric.better} is better"
-    for key, metric in METRICS.items()
-}
 DESCRIPTIONS = {
     "run": "*unchanged*: a stage whose inputs are those of last time. *restored from cache*: it ran with "
-    "these inputs before. *floor*: what a perfect generator has, measured on real training images.",
+    "these inputs before. *real images*: what a perfect generator would get.",
     "verdict": "Is it good enough, and better? Why?",
     "reevaluation": "The champion on the data of today.",
 }
@@ -58,23 +53,17 @@ def in_words(results: Sequence[StageResult]) -> str:
             words.append("trained a new generator" if "train" in ran else f"ran {', '.join(ran)}")
         if restored:
             words.append(f"restored {', '.join(restored)} from cache")
-    accuracy = _metrics().get("quality.conditional_accuracy")
-    if isinstance(accuracy, float):
-        words.append(f"conditional accuracy {accuracy:.3f}")
-    return "; ".join(words)
+    words.append(verdict(_read(project.EVALUATION)))
+    return "; ".join(filter(None, words))
 
 
 def publish(results: Sequence[StageResult], judged: bool) -> None:
     """The artifacts of a flow run: what is there now, also when nothing ran."""
     rows = [(r.stage, r.outcome, f"{r.seconds:.1f}") for r in results]
-    numbers = [
-        (name, round(value, 4) if isinstance(value, float) else value, PLAIN_WORDS.get(name, ""))
-        for name, value in _metrics().items()
-    ]
     shown = "\n\n".join(filter(None, [_mlflow_run(), _grid()]))
     stages = table(("stage", "what happened", "seconds"), rows)
-    metrics = table(("metric", "value", "in plain words"), numbers, 1)
-    _show("run", f"{stages}\n\n{shown}\n\n{metrics}")
+    head, *metrics = quality_table(_read(project.EVALUATION))
+    _show("run", f"{stages}\n\n{shown}\n\n{table(head, metrics, 2)}")
     if judged:
         _show("verdict", f"{project.GATE_TEXT.read_text(encoding='utf-8')}\n\n{shown}")
 
@@ -93,11 +82,6 @@ def _read(path: Path) -> dict[str, Any]:
     with contextlib.suppress(CganError):
         return read_json(path)
     return {}
-
-
-def _metrics() -> dict[str, Any]:
-    """Every number of the two metrics files, by dotted name."""
-    return flatten(_read(project.METRICS)) | flatten(_read(project.JUDGE_METRICS))
 
 
 def _grid() -> str:

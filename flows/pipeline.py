@@ -105,7 +105,7 @@ def _run_stages(
     stages: Sequence[Stage],
     refresh: bool,
     results: list[artifacts.StageResult],
-    tags: Mapping[str, str],
+    tags: dict[str, str],
 ) -> None:
     """Run the stages one after the other; add to `results`.
 

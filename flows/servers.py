@@ -174,13 +174,12 @@ class Production:
         those may run, be known by other addresses, or have their data in another database.
         """
         known, asked = self.known(), {name: asdict(each) for name, each in programs.items()}
-        for name in sorted(known.keys() | asked.keys()) if known else ():
-            before, now = known.get(name), asked.get(name)
-            if before != now:
-                raise CganError(
-                    f"{name} was started otherwise than you ask for now. Then: {_shown(before)}. "
-                    f"Now: {_shown(now)}. Ask for the same, or end the former: make down."
-                )
+        if known and known != asked:
+            then, now = ("; ".join(map(_shown, each.values())) for each in (known, asked))
+            raise CganError(
+                f"production was started otherwise than you ask for now. Then: {then}. Now: {now}. Ask for "
+                "the same, or end the former: make down."
+            )
         with contextlib.suppress(OSError), supervisor(self.root) as keeper:
             keeper.getPID()
             return
@@ -251,10 +250,8 @@ class Production:
         return {entry["name"]: entry for entry in self.api("POST", "/deployments/filter", {})}
 
 
-def _shown(program: dict[str, Any] | None) -> str:
-    if not program:
-        return "not at all"
-    return f"`{shlex.join(program['command'])}` {program['server'] or program['database']}"
+def _shown(program: dict[str, Any]) -> str:
+    return f"`{shlex.join(program['command'])}` {program['server'] or program['database']}".strip()
 
 
 def _answers(site: str) -> bool:

@@ -1,16 +1,14 @@
 """A worker of the pool on this machine: `make worker`, and the one that `make up` starts.
 
-    python -m flows.worker join [--labels cpu,cuda] [--runs 2]
-
-joins the pool of a Prefect server elsewhere, PREFECT_API_URL, once that server, the MLflow store
-MLFLOW_TRACKING_URI, the DVC remote and the git repository have answered. It takes the runs that are meant for
-one of its labels, which are work queues of the pool, each in a checkout of its own (`flows/checkout.py`).
-`make down` ends it. May be repeated, by cron too: it starts what does not run. See docs/workers.md.
+`join` has a worker in the pool of a Prefect server elsewhere, PREFECT_API_URL, once that server, the MLflow
+store MLFLOW_TRACKING_URI, the DVC remote and the git repository have answered. It takes the runs that are
+meant for one of its labels, which are work queues of the pool, each in a checkout of its own
+(`flows/checkout.py`). What the supervisor runs is `python -m flows.worker run NAME OPTION…`, with options of
+`prefect worker start`. See docs/workers.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
 import secrets
@@ -43,7 +41,7 @@ from cgan.store.address import (
 from cgan.store.database import require_database
 from flows import remote
 from flows.checkout import SOURCE, sole_holder
-from flows.servers import SERVERS_ONLY, Production, Program, top_folder
+from flows.servers import SERVERS_ONLY, Production, Program
 
 LABELS = ("default", "cpu", "cuda")
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
@@ -131,6 +129,8 @@ def _set_state(api: Api, run: dict[str, Any], **state: Any) -> None:
 
 def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
     """Check that all is there that a run needs, and start this machine's worker if it does not run."""
+    if runs is not None and runs < 1:
+        raise CganError(f"--runs: expected 1 or more, got {runs}.")
     production = Production(root)
     with production.one_at_a_time():
         labels = tuple(labels or labels_here())
@@ -220,30 +220,8 @@ def require_store(root: Path) -> None:
         require_files(uri, found)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m flows.worker", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="command", required=True)
-    for_join = commands.add_parser("join", help="start this machine's worker")
-    for_join.add_argument("--labels", default="", help="such as cpu,cuda; default: what is here")
-    for_join.add_argument("--runs", type=int, help="at once; default: one for two cores")
-    for_run = commands.add_parser("run", help="what the supervisor runs")
-    for_run.add_argument("name")
-    for_run.add_argument("options", nargs=argparse.REMAINDER, help="for `prefect worker start`")
-    asked = parser.parse_args(arguments)
-    try:
-        if asked.command == "run":
-            become(asked.name, asked.options)
-        labels = asked.labels.replace(",", " ").split()
-        if asked.runs is not None and asked.runs < 1:
-            raise CganError(f"--runs: expected 1 or more, got {asked.runs}.")
-        lines = join(top_folder(), labels, asked.runs)
-    except CganError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return error.exit_code
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        become(sys.argv[2], sys.argv[3:])
+    except CganError as error:
+        sys.exit(f"Error: {error}")

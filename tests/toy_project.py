@@ -39,7 +39,7 @@ if os.environ.get("FAIL") == stage:
 for out in outs:
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"quality": {"conditional_accuracy": 0.9941}}))
+    path.write_text(json.dumps({"conditional_accuracy": {"value": 0.9941, "floor": 1.0}}))
 if stage == "train":
     origin = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT", "{}"))
     Path("models/mlflow_run.json").write_text(json.dumps({"run_key": "toy", "origin": origin}))
@@ -80,11 +80,11 @@ stages:
     outs: [models/generator.safetensors]
   evaluate:
     desc: The numbers
-    cmd: python toy.py evaluate reports/metrics.json samples/grid.png
+    cmd: python toy.py evaluate reports/evaluation.json samples/grid.png
     deps: [models/generator.safetensors]
     params: [evaluate]
     outs: [samples/grid.png]
-    metrics: [reports/metrics.json]
+    metrics: [reports/evaluation.json]
 """
 
 
