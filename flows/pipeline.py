@@ -119,9 +119,9 @@ def _run_stages(
         for stage in stages:
             started, outcome = time.monotonic(), "failed"
             force = refresh and stage.name == FETCH
-            shown = {"name": stage.name, "description": stage.description}
+            shown = {"name": stage.name, "description": stage.description, **tasks.WHILE_BUSY}
             try:
-                outcome = tasks.do(tasks.run_dvc_stage, repro, stage.name, force, **shown).result()
+                outcome = tasks.do(tasks.reproduce, repro, stage.name, force, **shown).result()
             except CganError as error:
                 raise CganError(f"Stage `{stage.name}`: {error}") from None
             finally:
@@ -148,7 +148,7 @@ def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> None:
         or runtime.flow_run.run_count > 1
     )
     if CHECKOUT in os.environ and done and news and remote.default_remote():
-        tasks.do(tasks.deliver, done, whole)
+        tasks.do(tasks.deliver, done, whole, name="deliver", **tasks.WHILE_AWAY)
 
 
 @flow(
@@ -184,7 +184,7 @@ def pipeline(
     with _kept(faults):
         chosen = choose(read_stages(), stages)  # before anything is written
         if overrides:
-            tasks.do(tasks.write_overrides, overrides)
+            tasks.do(tasks.write_overrides, overrides, name="params", **tasks.WHILE_BUSY)
         _run_stages(chosen, refresh, results, tags or {})
     whole = not faults and not stages
     with _kept(faults, "Delivery (retry this run: nothing is trained again): "):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 from collections.abc import Callable
@@ -21,40 +20,34 @@ from flows.dvc import BusyError, Outcome, Repro, check_free, run_own
 
 BUSY = "Busy"  # name of the failed state that is worth another try
 # Ten minutes in all: longer than the longest preset trains.
-WHILE_BUSY = {
+WHILE_BUSY: dict[str, Any] = {
     "retries": 60,
     "retry_delay_seconds": 10,
     "retry_condition_fn": lambda _, __, state: state.name == BUSY,
 }
-WHILE_AWAY = {"retries": 2, "retry_delay_seconds": [10, 60]}
+WHILE_AWAY: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [10, 60]}
 LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
 
 
-def _task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Task[..., State[Any]]]:
-    """A task that fails with the message of a CganError alone: one that is raised is logged whole."""
-
-    def make(function: Callable[..., Any]) -> Task[..., State[Any]]:
-        @functools.wraps(function)
-        def run(*arguments: Any) -> Any:
-            try:
-                return function(*arguments)
-            except CganError as error:
-                busy = isinstance(error, BusyError)
-                return Failed(name=BUSY if busy else "Failed", message=str(error))
-
-        kept: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
-        return Task(run, name=name, task_run_name=name, **kept, **options)
-
-    return make
-
-
 def do(
-    task: Task[..., State[Any]], *arguments: Any, name: str = "", description: str = ""
+    function: Callable[..., State[Any]], *arguments: Any, name: str, **options: Any
 ) -> State[Any]:
-    """Run a task, perhaps under a name of its own. Raises CganError with the message of one that fails."""
-    if name:
-        task = task.with_options(name=name, task_run_name=name, description=description)
-    state: State[Any] = task(*arguments, return_state=True)
+    """Call a function as a Prefect task of this name.
+
+    Raises CganError with the message of one that the function raised. The task itself fails with that message
+    alone: what is raised in it would be logged whole.
+    """
+
+    def run() -> State[Any]:
+        try:
+            return function(*arguments)
+        except CganError as error:
+            busy = isinstance(error, BusyError)
+            return Failed(name=BUSY if busy else "Failed", message=str(error))
+
+    named = {"name": name, "task_run_name": name, "description": function.__doc__, **options}
+    task = Task(run, cache_policy=NO_CACHE, persist_result=False, **named)
+    state: State[Any] = task(return_state=True)
     if not state.is_completed():
         raise CganError(str(state.message))
     return state
@@ -79,14 +72,12 @@ def run_context() -> dict[str, str]:
     return {f"prefect.{name}": str(value) for name, value in known.items() if value}
 
 
-@_task("stage", **WHILE_BUSY)
-def run_dvc_stage(repro: Repro, stage: str, force: bool) -> State[Outcome]:
+def reproduce(repro: Repro, stage: str, force: bool) -> State[Outcome]:
     """Reproduce one DVC stage. The state's name says what happened: Ran, Unchanged or Restored."""
     outcome = repro.stage(stage, relay, force=force)
     return Completed(name=outcome.name.capitalize(), message=f"{stage}: {outcome}", data=outcome)
 
 
-@_task("params", **WHILE_BUSY)
 def write_overrides(overrides: dict[str, Any]) -> State[Any]:
     """Write the overrides into params.yaml, but never under a running stage (it would poison dvc.lock)."""
     check_free()
@@ -94,14 +85,12 @@ def write_overrides(overrides: dict[str, Any]) -> State[Any]:
     return Completed(message=f"params.yaml: changed {changed}")
 
 
-@_task("command")
 def run_command(*command: str) -> State[Any]:
     """`python -m COMMAND …`, whose MLflow run or version gets this run's tags."""
     run_own(command, relay, run_context())
     return Completed()
 
 
-@_task("deliver", **WHILE_AWAY)
 def deliver(stages: list[str], whole: bool) -> State[Any]:
     """Results of these stages to the DVC remote; of a whole run, a branch that points to them to `origin`."""
     write_text(remote.owed(), "")

@@ -88,6 +88,12 @@ stages:
 """
 
 
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
@@ -101,13 +107,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cgan/stages").mkdir()
     (folder / "cgan/stages/record.py").touch()  # a sweep's trial calls it
     shutil.copy(ROOT / "params.yaml", folder)
-    for command in (
-        ["git", "init", "--quiet", "."],
-        [sys.executable, "-m", "dvc", "init", "--quiet"],
-        ["git", "add", "."],
-        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "toy"],
-    ):
-        subprocess.run(command, cwd=folder, check=True)
+    git(folder, "init", "--quiet", ".")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "toy")
     shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
     return folder
 

@@ -12,20 +12,13 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from toy_project import git
 
 from cgan.errors import CganError
 from cgan.git import source
 from flows.checkout import checkout, dvc_in, environment
 
 DVC = [sys.executable, "-m", "dvc"]
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    command = ["git", *identity, *arguments]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=True
-    ).stdout.strip()
 
 
 @pytest.fixture

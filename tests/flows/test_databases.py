@@ -13,8 +13,9 @@ from conftest import ROOT
 from mlflow import MlflowClient
 from postgres import PASSWORD, Postgres
 from postgres import postgres as postgres
-from test_production import free_port, git, wait_until
+from test_production import free_port, wait_until
 from test_production import project as project
+from toy_project import git
 
 from cgan.errors import CganError
 from cgan.processes import STATE

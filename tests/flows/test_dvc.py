@@ -5,29 +5,22 @@ from __future__ import annotations
 import errno
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from toy_project import git, repro_stage, run_all
 from toy_project import repo as repo
-from toy_project import repro_stage, run_all
 from toy_project import template as template
 
 from cgan.stages.runner import _in_words
+from flows.checkout import dvc_in
 from flows.dvc import Outcome, StageError
-
-GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
-
-
-def run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def commit() -> None:
-    run("git", "add", ".")
-    run(*GIT, "commit", "--quiet", "--message", "results")
+    git(Path.cwd(), "add", ".")
+    git(Path.cwd(), "commit", "--quiet", "--message", "results")
 
 
 @pytest.mark.slow
@@ -35,16 +28,16 @@ def test_f54_the_advice_on_a_full_disk_keeps_the_results_of_experiments(
     repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
-    dvc = (sys.executable, "-m", "dvc")
     run_all()
     commit()
-    run(*dvc, "exp", "run", "--quiet", "--name", "second", "--set-param", "train.seed=2")
-    run("git", "reset", "--quiet", "--hard")
-    run(*dvc, "checkout", "--quiet")
+    here = Path.cwd()
+    dvc_in(here, "exp", "run", "--quiet", "--name", "second", "--set-param", "train.seed=2")
+    git(here, "reset", "--quiet", "--hard")
+    dvc_in(here, "checkout", "--quiet")
     advice = re.search("`dvc (gc [^`]*)`", _in_words(OSError(errno.ENOSPC, "full", "file")))
     assert advice
-    run(*dvc, *advice[1].split(), "--force")
-    run(*dvc, "exp", "apply", "second")
+    dvc_in(here, *advice[1].split(), "--force")
+    dvc_in(here, "exp", "apply", "second")
     assert Path("models/generator.safetensors").is_file()
 
 
@@ -58,5 +51,6 @@ def test_f90_a_dvc_lock_that_dvc_cannot_read_is_told_with_the_command_that_helps
     Path("dvc.lock").write_text(damage + whole if "<" in damage else damage)
     with pytest.raises(StageError, match=r"`git checkout dvc\.lock`") as refused:
         repro_stage("download")
-    run(*shlex.split(str(refused.value).split("`")[1]))
+    _, *restore = shlex.split(str(refused.value).split("`")[1])
+    git(Path.cwd(), *restore)
     assert repro_stage("download") == Outcome.UNCHANGED

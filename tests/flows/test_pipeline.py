@@ -412,7 +412,7 @@ def test_results_of_a_run_in_a_checkout_are_delivered_and_a_delivery_that_fails_
         ["remote", "add", "origin", str(origin)],
     ):
         subprocess.run(["git", *command], check=True)
-    monkeypatch.setattr(tasks, "deliver", tasks.deliver.with_options(retries=0))
+    monkeypatch.setitem(tasks.WHILE_AWAY, "retries", 0)
     monkeypatch.setenv("CGAN_CHECKOUT", str(tmp_path / "removed at the end"))
     monkeypatch.setenv("CGAN_REMOTE", "/dev/null/store")
     failed = pipeline(return_state=True)
@@ -437,8 +437,7 @@ def test_results_of_a_run_in_a_checkout_are_delivered_and_a_delivery_that_fails_
 def test_f71_a_flow_waits_for_another_repro_and_then_finds_all_done(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    soon = tasks.run_dvc_stage.with_options(retry_delay_seconds=1)
-    monkeypatch.setattr(tasks, "run_dvc_stage", soon)
+    monkeypatch.setitem(tasks.WHILE_BUSY, "retry_delay_seconds", 1)
     with slow_repro("train", seconds=3) as other:
         state = pipeline(return_state=True)
         assert other.wait(timeout=30) == 0
@@ -449,8 +448,8 @@ def test_f71_a_flow_waits_for_another_repro_and_then_finds_all_done(
 def test_waiting_for_another_repro_ends_after_the_last_try(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    soon = tasks.write_overrides.with_options(retries=2, retry_delay_seconds=0.1)
-    monkeypatch.setattr(tasks, "write_overrides", soon)
+    monkeypatch.setitem(tasks.WHILE_BUSY, "retries", 2)
+    monkeypatch.setitem(tasks.WHILE_BUSY, "retry_delay_seconds", 0.1)
     with slow_repro("train"):
         state = pipeline(overrides={"train.seed": 3}, return_state=True)
     assert state.is_failed()

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 from conftest import ROOT
-from toy_project import CLI, DVC_YAML, TOY
+from toy_project import CLI, DVC_YAML, TOY, git
 
 from cgan.errors import CganError
 from cgan.processes import supervisor
@@ -28,12 +28,6 @@ from cgan.reports.status_sources import services as services_of
 from flows import production as services
 from flows import worker
 from flows.servers import AT_HOME, Production, Program
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    command = ["git", *identity, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture
@@ -313,7 +307,7 @@ def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.Monk
         told = services.deploy(project, {"nightly": "30 3 * * *", "weekly": None})
         assert {"nightly: 30 3 * * * UTC", "weekly: 0 5 * * 1 UTC"} <= set(told)
         assert production.api("GET", "/v2/concurrency_limits/gate")["limit"] == 1
-        commit = git(project, "rev-parse", "--short", "HEAD").strip()
+        commit = git(project, "rev-parse", "--short", "HEAD")
         for deployment in production.deployments().values():
             assert (deployment["version"], deployment["tags"]) == (commit, ["cgan"])
 

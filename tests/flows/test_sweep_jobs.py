@@ -22,7 +22,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from test_pipeline import prefect  # noqa: F401
+from test_pipeline import prefect, pytestmark  # noqa: F401
 from toy_project import repo, template  # noqa: F401
 
 from cgan.errors import CganError
@@ -80,8 +80,10 @@ def test_a_job_that_fails_is_told_in_its_own_words_and_one_that_is_stopped_is_as
 
 
 @pytest.fixture
-def server(prefect: None) -> Iterator[Any]:  # noqa: F811
+def server(prefect: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:  # noqa: F811
     """A client of a real Prefect server that has a deployment `train`, made for each test."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", ".")
     with get_client(sync_client=True) as client:
         made = client.create_deployment(client.create_flow_from_name("cgan"), "train")
         yield client
@@ -105,7 +107,6 @@ def test_a_run_whose_worker_was_killed_is_scheduled_again_twice_and_its_own_erro
     server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.sweep.jobs.POLL_S", 0.0)
-    shutil.copy(ROOT / "dvc.yaml", ".")
 
     def do(name: str, *ends: str) -> Any:
         Pool("train").train(replace(JOB, name=name), scripted(server, *ends))
@@ -130,7 +131,6 @@ def test_a_run_whose_worker_was_killed_is_scheduled_again_twice_and_its_own_erro
 def test_what_prefect_refuses_and_a_server_that_is_not_prefect_s_are_one_message(
     server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copy(ROOT / "dvc.yaml", ".")
     monkeypatch.setattr(command.signal, "signal", lambda *_: None)
     monkeypatch.setattr(command, "sweep", lambda *_: Pool("train").train(JOB, lambda: None))
     monkeypatch.setattr(command, "top_folder", lambda: ROOT)

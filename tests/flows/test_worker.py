@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from test_checkout import clone as clone
-from test_checkout import git
+from toy_project import git
 
 from cgan.errors import CganError
 from cgan.git import fetch_commit
