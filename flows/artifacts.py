@@ -62,8 +62,9 @@ def publish(results: Sequence[StageResult], judged: bool) -> None:
     rows = [(r.stage, r.outcome, f"{r.seconds:.1f}") for r in results]
     shown = "\n\n".join(filter(None, [_mlflow_run(), _grid()]))
     stages = table(("stage", "what happened", "seconds"), rows)
-    head, *metrics = quality_table(_read(project.EVALUATION))
-    _show("run", f"{stages}\n\n{shown}\n\n{table(head, metrics, 2)}")
+    evaluation = _read(project.EVALUATION)
+    head, *metrics = quality_table(evaluation) if evaluation else [[]]
+    _show("run", f"{stages}\n\n{shown}\n\n{table(head, metrics, 2) if metrics else ''}")
     if judged:
         _show("verdict", f"{project.GATE_TEXT.read_text(encoding='utf-8')}\n\n{shown}")
 

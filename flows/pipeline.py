@@ -94,7 +94,7 @@ def _run_name() -> str:
 
 @contextlib.contextmanager
 def _kept(faults: list[str], what: str = "") -> Iterator[None]:
-    """What a user or a task has to say of a failure goes to `faults`, from which the run's message comes."""
+    """The message of a CganError is added to `faults`, of which the run's message is made."""
     try:
         yield
     except CganError as error:
@@ -119,7 +119,7 @@ def _run_stages(
         for stage in stages:
             started, outcome = time.monotonic(), "failed"
             force = refresh and stage.name == FETCH
-            shown = {"name": stage.name, "description": stage.description, **tasks.WHILE_BUSY}
+            shown = {"name": stage.name, "description": stage.description}
             try:
                 outcome = tasks.do(tasks.reproduce, repro, stage.name, force, **shown).result()
             except CganError as error:
@@ -184,7 +184,7 @@ def pipeline(
     with _kept(faults):
         chosen = choose(read_stages(), stages)  # before anything is written
         if overrides:
-            tasks.do(tasks.write_overrides, overrides, name="params", **tasks.WHILE_BUSY)
+            tasks.do(tasks.write_overrides, overrides, name="params")
         _run_stages(chosen, refresh, results, tags or {})
     whole = not faults and not stages
     with _kept(faults, "Delivery (retry this run: nothing is trained again): "):

@@ -25,14 +25,18 @@ WHILE_BUSY: dict[str, Any] = {
     "retry_delay_seconds": 10,
     "retry_condition_fn": lambda _, __, state: state.name == BUSY,
 }
-WHILE_AWAY: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [10, 60]}
+WHILE_AWAY: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [10, 60],
+    "retry_condition_fn": None,
+}
 LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
 
 
 def do(
     function: Callable[..., State[Any]], *arguments: Any, name: str, **options: Any
 ) -> State[Any]:
-    """Call a function as a Prefect task of this name.
+    """Call a function as a Prefect task of this name, again while another DVC process is at work.
 
     Raises CganError with the message of one that the function raised. The task itself fails with that message
     alone: what is raised in it would be logged whole.
@@ -45,9 +49,16 @@ def do(
             busy = isinstance(error, BusyError)
             return Failed(name=BUSY if busy else "Failed", message=str(error))
 
-    named = {"name": name, "task_run_name": name, "description": function.__doc__, **options}
-    task = Task(run, cache_policy=NO_CACHE, persist_result=False, **named)
-    state: State[Any] = task(return_state=True)
+    settings: dict[str, Any] = {
+        "name": name,
+        "task_run_name": name,
+        "description": function.__doc__,
+        "cache_policy": NO_CACHE,
+        "persist_result": False,
+        **WHILE_BUSY,
+        **options,
+    }
+    state: State[Any] = Task(run, **settings)(return_state=True)
     if not state.is_completed():
         raise CganError(str(state.message))
     return state

@@ -51,15 +51,6 @@ class EndedError(BaseException):
     """The sweep cannot go on. Optuna leaves the trial as it is, and the next driver takes it up."""
 
 
-@contextlib.contextmanager
-def _ending() -> Iterator[None]:
-    """Raises what ended the sweep, in whichever thread that was."""
-    try:
-        yield
-    except EndedError as ended:
-        raise ended.args[0] from None
-
-
 @dataclass
 class Sweep:
     """What drives the trainings of one study.
@@ -74,6 +65,7 @@ class Sweep:
     base: dict[str, Any]
     train: Train
     failures: int = 0  # in a row
+    ended: Exception | None = None
 
     def __post_init__(self) -> None:
         self.objective = self.params.sweep.objective
@@ -87,10 +79,18 @@ class Sweep:
         while (missing := wanted - len(trials_that(self.study, *counted))) > 0:
             number, at_a_time = (1, 1) if missing == wanted else (missing, parallel)
             tell = [self._tell]
-            with _ending():
+            with self._until_it_ends():
                 self.study.optimize(
                     self._try, number, n_jobs=at_a_time, catch=JobError, callbacks=tell
                 )
+
+    @contextlib.contextmanager
+    def _until_it_ends(self) -> Iterator[None]:
+        """Raises what ended the sweep, in whichever thread that was."""
+        with contextlib.suppress(EndedError):
+            yield
+        if self.ended:
+            raise self.ended
 
     def _try(self, trial: Trial) -> float:
         suggest(trial, self.params)
@@ -123,6 +123,8 @@ class Sweep:
     def _measure(self, job: Job, watch: Watch) -> float:
         """Do a job → the objective. Raises JobError; TrialPruned for one that was stopped, or that stopped
         itself because it was hopeless."""
+        if self.ended:
+            raise EndedError
         try:
             try:
                 self.train(job, watch)
@@ -133,7 +135,8 @@ class Sweep:
                 raise
             return self._result(self._runs(job))
         except (CganError, MlflowException, httpx.HTTPError) as error:
-            raise EndedError(error) from None
+            self.ended = error
+            raise EndedError from None
 
     def _result(self, runs: list[Run]) -> float:
         """Raises JobError where there is no number, or none to be compared with the first trial's."""
@@ -189,7 +192,8 @@ class Sweep:
         say(f"trial {trial.number}: {told}{f' ({why})' if why else ''}")
         self.failures = self.failures + 1 if trial.state is TrialState.FAIL else 0
         if self.failures >= GIVE_UP_AFTER:
-            raise CganError(
+            study.stop()
+            self.ended = CganError(
                 f"{self.failures} trials in a row failed; the last: {why}\nCorrect that, then run the same "
                 "command again: it goes on."
             )
@@ -217,7 +221,7 @@ class Sweep:
             say(f"{word}: {value:.4g}")
             return value
 
-        with _ending(), ThreadPoolExecutor(parallel) as threads:
+        with self._until_it_ends(), ThreadPoolExecutor(parallel) as threads:
             pairs = itertools.product(values, seeds)
             measured = list(threads.map(lambda pair: train(*pair), pairs))
         numbers = [value for value in measured if value is not None]
