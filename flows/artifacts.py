@@ -60,13 +60,13 @@ def in_words(results: Sequence[StageResult]) -> str:
 def publish(results: Sequence[StageResult], judged: bool) -> None:
     """The artifacts of a flow run: what is there now, also when nothing ran."""
     rows = [(r.stage, r.outcome, f"{r.seconds:.1f}") for r in results]
-    shown = "\n\n".join(filter(None, [_mlflow_run(), _grid()]))
-    stages = table(("stage", "what happened", "seconds"), rows)
-    evaluation = _read(project.EVALUATION)
-    head, *metrics = quality_table(evaluation) if evaluation else [[]]
-    _show("run", f"{stages}\n\n{shown}\n\n{table(head, metrics, 2) if metrics else ''}")
+    parts = [table(("stage", "what happened", "seconds"), rows), _mlflow_run(), _grid()]
+    if evaluation := _read(project.EVALUATION):
+        head, *numbers = quality_table(evaluation)
+        parts.append(table(head, numbers, 2))
+    _show("run", *parts)
     if judged:
-        _show("verdict", f"{project.GATE_TEXT.read_text(encoding='utf-8')}\n\n{shown}")
+        _show("verdict", project.GATE_TEXT.read_text(encoding="utf-8"), _mlflow_run(), _grid())
 
 
 def publish_reevaluation() -> None:
@@ -74,7 +74,8 @@ def publish_reevaluation() -> None:
         _show("reevaluation", project.REEVALUATION_TEXT.read_text(encoding="utf-8"))
 
 
-def _show(key: str, text: str) -> None:
+def _show(key: str, *parts: str) -> None:
+    text = "\n\n".join(filter(None, parts))
     create_markdown_artifact(text, key=key, description=DESCRIPTIONS[key])
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,15 +24,17 @@ from conftest import ROOT
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter
 from prefect.testing.utilities import prefect_test_harness
-from toy_project import attempts, quiet, repro_stage, run_all
+from toy_project import attempts, git, quiet, repro_stage, run_all
 from toy_project import repo as repo
 from toy_project import template as template
 
 from cgan.errors import CganError
 from cgan.params.editing import set_params
 from cgan.project import RUN_REFERENCE
+from cgan.stages.runner import _in_words
 from flows import dvc as repro
 from flows import tasks
+from flows.checkout import dvc_in
 from flows.dvc import BusyError, Outcome, StageError
 from flows.pipeline import parse_override, pipeline, reevaluate, run_name
 
@@ -255,6 +259,44 @@ Path("done").touch()
     assert (tmp_path / "done").exists()
 
 
+def commit() -> None:
+    git(Path.cwd(), "add", ".")
+    git(Path.cwd(), "commit", "--quiet", "--message", "results")
+
+
+@pytest.mark.slow
+def test_f54_the_advice_on_a_full_disk_keeps_the_results_of_experiments(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    run_all()
+    commit()
+    here = Path.cwd()
+    dvc_in(here, "exp", "run", "--quiet", "--name", "second", "--set-param", "train.seed=2")
+    git(here, "reset", "--quiet", "--hard")
+    dvc_in(here, "checkout", "--quiet")
+    advice = re.search("`dvc (gc [^`]*)`", _in_words(OSError(errno.ENOSPC, "full", "file")))
+    assert advice
+    dvc_in(here, *advice[1].split(), "--force")
+    dvc_in(here, "exp", "apply", "second")
+    assert Path("models/generator.safetensors").is_file()
+
+
+@pytest.mark.parametrize("damage", ["", "<<<<<<< HEAD\n", "- a\n"])
+def test_f90_a_dvc_lock_that_dvc_cannot_read_is_told_with_the_command_that_helps(
+    repo: Path, damage: str
+) -> None:
+    repro_stage("download")
+    commit()
+    whole = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(damage + whole if "<" in damage else damage)
+    with pytest.raises(StageError, match=r"`git checkout dvc\.lock`") as refused:
+        repro_stage("download")
+    _, *restore = shlex.split(str(refused.value).split("`")[1])
+    git(Path.cwd(), *restore)
+    assert repro_stage("download") == Outcome.UNCHANGED
+
+
 # params.yaml
 
 
@@ -407,11 +449,8 @@ def test_results_of_a_run_in_a_checkout_are_delivered_and_a_delivery_that_fails_
     prefect: None, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origin, store = tmp_path / "origin.git", tmp_path / "store"
-    for command in (
-        ["init", "--quiet", "--bare", str(origin)],
-        ["remote", "add", "origin", str(origin)],
-    ):
-        subprocess.run(["git", *command], check=True)
+    git(repo, "init", "--quiet", "--bare", str(origin))
+    git(repo, "remote", "add", "origin", str(origin))
     monkeypatch.setitem(tasks.WHILE_AWAY, "retries", 0)
     monkeypatch.setenv("CGAN_CHECKOUT", str(tmp_path / "removed at the end"))
     monkeypatch.setenv("CGAN_REMOTE", "/dev/null/store")
@@ -420,9 +459,7 @@ def test_results_of_a_run_in_a_checkout_are_delivered_and_a_delivery_that_fails_
     assert outcomes(failed) == ["ran"] * 3
 
     def branches() -> list[str]:
-        return subprocess.check_output(
-            ["git", "branch", "--list", "runs/*"], cwd=origin, text=True
-        ).split()
+        return git(origin, "branch", "--list", "runs/*").split()
 
     monkeypatch.setenv("CGAN_REMOTE", str(store))
     set_params({"train.seed": 2})

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from PIL import Image
 from postgres import PASSWORD, USER, Postgres
 from postgres import postgres as postgres
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from toy_project import git
 
 from cgan.errors import CganError
 from cgan.params.reading import load_params
@@ -69,12 +69,8 @@ def folder(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "cgan").mkdir()
     (tmp_path / "cgan/code.py").touch()
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
-    for words in (
-        "init --quiet .",
-        "add params.yaml dvc.yaml cgan",
-        "-c user.name=t -c user.email=t@t commit --quiet -m start",
-    ):
-        subprocess.run(["git", *words.split()], check=True)
+    for words in ("init --quiet .", "add params.yaml dvc.yaml cgan", "commit --quiet -m start"):
+        git(tmp_path, *words.split())
     return tmp_path
 
 
@@ -97,7 +93,7 @@ class Driver:
     def __init__(self, folder: Path) -> None:
         self.params = load_params()
         self.client, self.experiment = open_store(store_uri(folder), folder, "cgan")
-        head = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+        head = git(folder, "rev-parse", "HEAD")
         base = uncommitted_params(folder, self.params, head)
         name = study_name(folder, "try", self.params, head)
         self.study = open_study(folder, name, self.params)

@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from test_pipeline import prefect, pytestmark  # noqa: F401
-from toy_project import repo, template  # noqa: F401
+from toy_project import git, repo, template  # noqa: F401
 
 from cgan.errors import CganError
 from flows import pipeline
@@ -40,7 +40,7 @@ def here(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., 
     """Does a job on this machine, with stages of a moment; none may be left in the end."""
     shutil.rmtree(repo / "cgan")  # the toy's; checkouts have it from git
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+    commit = git(repo, "rev-parse", "HEAD")
     LOG.parent.mkdir(parents=True)
     yield lambda job=JOB, watch=lambda: None: train_here(repo, commit, job, watch)
     for process in psutil.process_iter(["cwd", "cmdline"]):
