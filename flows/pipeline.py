@@ -142,11 +142,8 @@ def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> None:
     """Bring the results of a run in a checkout to the DVC remote, if there is one, and to `origin`."""
     done = [result.stage for result in results if result.outcome != "failed"]
     # A run that is tried again finds its results in the cache, and may not have delivered them.
-    news = (
-        not artifacts.is_unchanged(results)
-        or remote.owed().exists()
-        or runtime.flow_run.run_count > 1
-    )
+    news = not artifacts.is_unchanged(results) or remote.owed().exists()
+    news = news or runtime.flow_run.run_count > 1
     if CHECKOUT in os.environ and done and news and remote.default_remote():
         tasks.do(tasks.deliver, done, whole, name="deliver", **tasks.WHILE_AWAY)
 

@@ -43,7 +43,6 @@ from flows import remote
 from flows.checkout import SOURCE, sole_holder
 from flows.servers import SERVERS_ONLY, Production, Program
 
-LABELS = ("default", "cpu", "cuda")
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
 ON = ("PENDING", "RUNNING", "CANCELLING")  # states of a run that may be at work
 WORKER = "prefect.worker.name"  # Prefect's label of a run
