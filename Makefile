@@ -130,7 +130,7 @@ up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4
 # The addresses go on in the environment, where make puts them: in the shell's words a password's $ would be lost.
 worker: $(READY) ## Join the pool of a Prefect server elsewhere (PREFECT_API_URL= MLFLOW_TRACKING_URI= LABELS=cpu,cuda RUNS=2 EXTRAS=ssh,s3)
 	@$(if $(EXTRAS),$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]')
-	@python -m flows.worker join $(if $(LABELS),--labels "$(LABELS)") $(if $(RUNS),--runs $(RUNS))
+	@python -m flows.production join $(if $(LABELS),--labels "$(LABELS)") $(if $(RUNS),--runs $(RUNS))
 
 deploy: $(READY) ## Schedule the commit of HEAD in a clone of its own (NIGHTLY="0 2 * * *" WEEKLY="0 5 * * 1")
 	@python -m flows.production deploy $(if $(NIGHTLY),--nightly "$(NIGHTLY)") $(if $(WEEKLY),--weekly "$(WEEKLY)")

@@ -16,25 +16,14 @@ from cgan import project
 from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.markdown import in_markdown, table
-from cgan.params.sections import flatten
-from cgan.quality.table import METRICS
+from cgan.quality.table import quality_table, verdict
 from cgan.store.pages import run_page
 from flows.dvc import Outcome
 
-PLAIN_WORDS = {
-    f"quality.{key}": f"{metric.name}: {metric.meaning}; {metric.better} is better"
-    for key, metric in METRICS.items()
-}
 DESCRIPTIONS = {
-    "stages": "What DVC did with each stage. *unchanged*: its inputs are those of last time. "
-    "*restored from cache*: it ran with these inputs before.",
-    "sample-grid": "Drawn by the generator that is there now, a row for each class.",
-    "metrics": "How good the drawings are, through the eyes of the judge: a class network trained on the "
-    "real images. *floor*: of real training images, what a perfect generator has. Sample counts and seeds: "
-    "reports/evaluation.json.",
+    "run": "*unchanged*: a stage whose inputs are those of last time. *restored from cache*: it ran with "
+    "these inputs before. *real images*: what a perfect generator would get.",
     "verdict": "Is it good enough, and better? Why?",
-    "mlflow-run": "The MLflow run that made the generator: losses, previews, parameters, metrics, model.",
-    "run-page": "The generator to play with, and all there is to know of its training, as one HTML file.",
     "reevaluation": "The champion on the data of today.",
 }
 
@@ -54,10 +43,8 @@ def is_unchanged(results: Sequence[StageResult]) -> bool:
 
 def in_words(results: Sequence[StageResult]) -> str:
     """One sentence for the flow run's final state."""
-    ran, restored = (
-        [r.stage for r in results if r.outcome == outcome]
-        for outcome in (Outcome.RAN, Outcome.RESTORED)
-    )
+    ran = [r.stage for r in results if r.outcome == Outcome.RAN]
+    restored = [r.stage for r in results if r.outcome == Outcome.RESTORED]
     words = []
     if is_unchanged(results):
         words.append("every result was there already, nothing was trained")
@@ -66,38 +53,20 @@ def in_words(results: Sequence[StageResult]) -> str:
             words.append("trained a new generator" if "train" in ran else f"ran {', '.join(ran)}")
         if restored:
             words.append(f"restored {', '.join(restored)} from cache")
-    accuracy = _metrics().get("quality.conditional_accuracy")
-    if isinstance(accuracy, float):
-        words.append(f"conditional accuracy {accuracy:.3f}")
-    return "; ".join(words)
+    words.append(verdict(_read(project.EVALUATION)))
+    return "; ".join(filter(None, words))
 
 
-def publish(results: Sequence[StageResult], judged: bool = False) -> None:
+def publish(results: Sequence[StageResult], judged: bool) -> None:
     """The artifacts of a flow run: what is there now, also when nothing ran."""
     rows = [(r.stage, r.outcome, f"{r.seconds:.1f}") for r in results]
-    grid, link = _grid(), mlflow_link()
-    _show("stages", table(("stage", "what happened", "seconds"), rows))
-    _show("sample-grid", grid)
-    if numbers := _metrics():
-        shown = [
-            (
-                name,
-                round(value, 4) if isinstance(value, float) else value,
-                PLAIN_WORDS.get(name, ""),
-            )
-            for name, value in numbers.items()
-        ]
-        _show("metrics", table(("metric", "value", "in plain words"), shown, 1))
+    parts = [table(("stage", "what happened", "seconds"), rows), _mlflow_run(), _grid()]
+    if evaluation := _read(project.EVALUATION):
+        head, *numbers = quality_table(evaluation)
+        parts.append(table(head, numbers, 2))
+    _show("run", *parts)
     if judged:
-        parts = [project.GATE_TEXT.read_text(encoding="utf-8")]
-        parts += [f"[Open the MLflow run]({link})"] if link else []
-        parts += [f"## Drawings\n\n{grid}"] if grid else []
-        _show("verdict", "\n\n".join(parts))
-    _show("mlflow-run", f"[Open the MLflow run]({link})" if link else _mlflow_run())
-    if project.RUN_PAGE.is_file():  # in MLflow, where a server shows it, or on this machine's disk
-        page = mlflow_link(project.RUN_PAGE.name)
-        here = f"It opens in any browser: {in_markdown(project.RUN_PAGE.resolve())}"
-        _show("run-page", f"[Open the page of the run]({page})" if page else here)
+        _show("verdict", project.GATE_TEXT.read_text(encoding="utf-8"), _mlflow_run(), _grid())
 
 
 def publish_reevaluation() -> None:
@@ -105,9 +74,9 @@ def publish_reevaluation() -> None:
         _show("reevaluation", project.REEVALUATION_TEXT.read_text(encoding="utf-8"))
 
 
-def _show(key: str, text: str) -> None:
-    if text:
-        create_markdown_artifact(text, key=key, description=DESCRIPTIONS[key])
+def _show(key: str, *parts: str) -> None:
+    text = "\n\n".join(filter(None, parts))
+    create_markdown_artifact(text, key=key, description=DESCRIPTIONS[key])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -115,11 +84,6 @@ def _read(path: Path) -> dict[str, Any]:
     with contextlib.suppress(CganError):
         return read_json(path)
     return {}
-
-
-def _metrics() -> dict[str, Any]:
-    """Every number of the two metrics files, by dotted name."""
-    return flatten(_read(project.METRICS)) | flatten(_read(project.JUDGE_METRICS))
 
 
 def _grid() -> str:
@@ -133,23 +97,16 @@ def _grid() -> str:
     return f"![A row for each class](data:image/png;base64,{content})"
 
 
-def mlflow_link(artifact: str = "") -> str:
-    """The page of the run that made the generator, if a server is known that shows it."""
+def _mlflow_run() -> str:
+    """The run that made the generator, and its page: links, if a server is known that shows them."""
     run = _read(project.RUN_REFERENCE)
+    if not run.get("run_id"):
+        return ""
     # `make up` serves the store that the stages write to as a file.
     uri = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri") or "")
-    if not uri.startswith("http") or not run.get("run_id"):
-        return ""
-    # The page finds a run by its id, whichever experiment stands there; its way back needs the right one.
-    return run_page(uri, str(run.get("experiment_id") or 0), str(run["run_id"]), artifact)
-
-
-def _mlflow_run() -> str:
-    run = _read(project.RUN_REFERENCE)
-    name, experiment = (in_markdown(run.get(key)) for key in ("run_name", "experiment"))
-    return (
-        f"`make ui` opens MLflow. There it is the run **{name}** of the experiment **{experiment}**, id "
-        f"`{run['run_id']}`."
-        if run.get("run_id")
-        else ""
-    )
+    if not uri.startswith("http"):
+        name = in_markdown(run.get("run_name"))
+        return f"`make ui` shows the MLflow run **{name}**, id `{run['run_id']}`."
+    place = (uri, str(run.get("experiment_id") or 0), str(run["run_id"]))
+    page = run_page(*place, project.RUN_PAGE.name)
+    return f"[The MLflow run]({run_page(*place)}) · [the page of the run]({page})"

@@ -7,19 +7,21 @@ crash of a stage would be a crash of ours.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from cgan.errors import CganError
 from cgan.params.reading import read_yaml
+from cgan.project import RUN_REFERENCE
+from cgan.run.lifecycle import made_for
 from flows import process_guard, remote_dvc
 
 GRACE_S = 20.0  # for a training to write its checkpoint; a Prefect worker kills us after 30
@@ -29,6 +31,7 @@ BROKEN = re.compile(r"dvc\.lock' (is invalid|validation failed)")
 BLOCKER = re.compile(r"\(PID (\d+)\): (.*)")
 # The evaluation's numbers to the MLflow run, where the stage record does not come.
 NUMBERS = ("cgan.stages.record", "numbers")
+TRAIN = "train"  # the stage that makes an MLflow run
 
 Relay = Callable[[str], None]  # gets each line of output as it comes
 
@@ -87,20 +90,22 @@ def choose(stages: Sequence[Stage], names: Sequence[str] | None) -> list[Stage]:
 class Repro:
     """Stages reproduced by as few `dvc repro` as will do, for each takes a second to start.
 
-    `stage` follows DVC to the end of one stage; DVC goes on with the next meanwhile, but not beyond a stage
-    in `stops`. With `pull`, results that DVC's remote has are fetched and not made again; where the remote
-    is away, a warning says so, and the stages run. `close` ends what still runs.
+    `stage` follows DVC to the end of one stage; DVC goes on with the next meanwhile. `close` ends what still
+    runs. `context`: tags of the MLflow runs. With `tags`, which are among them, a training that DVC brings
+    back from its cache runs again: it has an MLflow run already, which cannot get these. With `pull`,
+    results that DVC's remote has are fetched and not made again; where the remote is away, a warning says
+    so, and the stages run.
     """
 
     def __init__(
         self,
         names: Sequence[str],
         *,
-        stops: Collection[str] = (),
+        context: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
         pull: bool = False,
-        env: Mapping[str, str] | None = None,
     ) -> None:
-        self.names, self.stops, self.pull, self.env = list(names), stops, pull, env
+        self.names, self.context, self.tags, self.pull = list(names), context, tags or {}, pull
         self._process: subprocess.Popen[str] | None = None
         self._next = ""  # the line with which the next stage began
 
@@ -111,10 +116,11 @@ class Repro:
         """
         if not self._process:
             batch = self.names[self.names.index(name) :]
-            ends = [i for i, each in enumerate(batch, 1) if force or each in self.stops]
+            ends = [i for i, each in enumerate(batch, 1) if force or (self.tags and each == TRAIN)]
             arguments = ["repro", "--single-item", *batch[: ends[0] if ends else None]]
             arguments += ["--force"] * force + ["--pull"] * self.pull
-            self._process = _start(_dvc(arguments, remote=self.pull), self.env, spared=True)
+            command = _dvc(arguments, remote=self.pull)
+            self._process = _start(command, self.context, spared=True)
         lines: list[str] = []
         code = 0
         try:
@@ -140,6 +146,8 @@ class Repro:
             return self.stage(name, relay, force=force)
         if code or not outcome:  # without either, a version of DVC that is not known here
             raise _failure(code, lines)
+        if name == TRAIN and not force and not made_for(self.tags, RUN_REFERENCE):
+            return self.stage(name, relay, force=True)
         return outcome
 
     def _until_the_next(self, process: subprocess.Popen[str], name: str) -> Iterator[str]:
@@ -183,20 +191,20 @@ def _dvc(arguments: Sequence[str], remote: bool) -> list[str]:
     return [*(["-P", remote_dvc.__file__] if remote else ["-m", "dvc"]), *arguments]
 
 
-def run_own(module: Sequence[str], relay: Relay, env: Mapping[str, str] | None = None) -> None:
-    """`python -m MODULE …` of the code in the working directory.
+def run_own(module: Sequence[str], relay: Relay, context: Mapping[str, str] | None = None) -> None:
+    """`python -m MODULE …` of the code in the working directory. `context`: tags of its MLflow run.
 
     Raises StageError with its own message when it ends with an error.
     """
-    code, lines = _run(["-m", *module], relay, env, spared=False)
+    code, lines = _run(["-m", *module], relay, context, spared=False)
     if code:
         raise _failure(code, lines)
 
 
 def _run(
-    arguments: Sequence[str], relay: Relay, env: Mapping[str, str] | None, *, spared: bool
+    arguments: Sequence[str], relay: Relay, context: Mapping[str, str] | None, *, spared: bool
 ) -> tuple[int, list[str]]:
-    process = _start(arguments, env, spared)
+    process = _start(arguments, context, spared)
     lines: list[str] = []
     try:
         for line in _lines_of(process):
@@ -209,7 +217,7 @@ def _run(
 
 
 def _start(
-    arguments: Sequence[str], env: Mapping[str, str] | None, spared: bool
+    arguments: Sequence[str], context: Mapping[str, str] | None, spared: bool
 ) -> subprocess.Popen[str]:
     """Python, in a process group that ends with us, however we end; `spared`: see process_guard.py."""
     home = str(Path(sys.executable).parent)  # so that `python` in a stage's command is this one
@@ -220,7 +228,7 @@ def _start(
             **os.environ,
             "PATH": os.pathsep.join([home, os.environ.get("PATH", "")]),
             "PYTHONUNBUFFERED": "1",
-            **(env or {}),
+            **({} if context is None else {"MLFLOW_RUN_CONTEXT": json.dumps(dict(context))}),
         },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -241,23 +249,16 @@ def _lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
 
 
 def _end_group(process: subprocess.Popen[str], relay: Relay) -> None:
-    """Have the guard end its group, and relay the last words; SIGKILL where even the guard hangs."""
-
-    def kill() -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
+    """Have the guard end its group, and relay the last words; SIGKILL to what a guard that died left."""
     # The guard isn't waited for before the end: unreaped, it keeps the group's number from being reused.
     process.terminate()
-    timer = threading.Timer(GRACE_S + 2, kill)
-    timer.start()
     try:
         for line in _lines_of(process):
             with contextlib.suppress(BaseException):  # whoever reads may be what ended the run
                 relay(line)
     finally:
-        timer.cancel()
-        kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

@@ -32,7 +32,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -46,13 +46,13 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 
 from cgan.errors import CganError
+from cgan.files import read_json
 from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import flatten
-from cgan.project import RUN_REFERENCE
-from cgan.run.lifecycle import made_for
+from cgan.project import GATE_REPORT, REEVALUATION_REPORT
 from flows import artifacts, remote, tasks
 from flows.checkout import CHECKOUT, begin
-from flows.dvc import Repro, choose, read_stages
+from flows.dvc import NUMBERS, Repro, Stage, choose, read_stages
 from flows.notices import notify
 from flows.servers import fault
 
@@ -92,65 +92,60 @@ def _run_name() -> str:
     return run_name(runtime.deployment.name, run.scheduled_start_time, run.parameters)
 
 
+@contextlib.contextmanager
+def _kept(faults: list[str], what: str = "") -> Iterator[None]:
+    """The message of a CganError is added to `faults`, of which the run's message is made."""
+    try:
+        yield
+    except CganError as error:
+        faults.append(f"{what}{error}")
+
+
 def _run_stages(
-    names: Sequence[str] | None,
+    stages: Sequence[Stage],
     refresh: bool,
     results: list[artifacts.StageResult],
-    tags: Mapping[str, str] | None = None,
-) -> str | None:
-    """Run the stages one after the other; add to `results`. Returns the message of the one that fails.
+    tags: dict[str, str],
+) -> None:
+    """Run the stages one after the other; add to `results`.
 
-    Raises CganError for what is no stage, and for params and a remote that cannot be used.
+    Raises CganError with the message of a stage that fails, and for params and a remote that cannot be used.
     """
-    stages = choose(read_stages(), names)
     load_params()
     pull = CHECKOUT in os.environ and bool(remote.default_remote())
-    # A training that DVC brings back has an MLflow run already, which cannot get these tags.
-    stops = {"train"} if tags else ()
-    env = tasks.run_context()
-    repro = Repro([stage.name for stage in stages], stops=stops, pull=pull, env=env)
+    context = tasks.run_context() | tags
+    repro = Repro([stage.name for stage in stages], context=context, tags=tags, pull=pull)
     with contextlib.closing(repro):
         for stage in stages:
-            job = tasks.run_dvc_stage.with_options(
-                name=stage.name, task_run_name=stage.name, description=stage.description
-            )
-            started = time.monotonic()
-            state = job(repro, stage.name, refresh and stage.name == FETCH, return_state=True)
-            known = state.is_completed() and stage.name in stops
-            if known and not made_for(tags or {}, RUN_REFERENCE):
-                state = job(repro, stage.name, True, return_state=True)
-            outcome = state.result() if state.is_completed() else "failed"
-            seconds = time.monotonic() - started
-            results.append(artifacts.StageResult(stage.name, outcome, seconds))
-            if not state.is_completed():
-                return f"Stage `{stage.name}`: {state.message}"
-    if tags and stages[-1].name == "evaluate":
-        recorded = tasks.record(return_state=True)
-        return None if recorded.is_completed() else f"Record: {recorded.message}"
-    return None
+            started, outcome = time.monotonic(), "failed"
+            force = refresh and stage.name == FETCH
+            shown = {"name": stage.name, "description": stage.description}
+            try:
+                outcome = tasks.do(tasks.reproduce, repro, stage.name, force, **shown).result()
+            except CganError as error:
+                raise CganError(f"Stage `{stage.name}`: {error}") from None
+            finally:
+                seconds = time.monotonic() - started
+                results.append(artifacts.StageResult(stage.name, outcome, seconds))
+    if tags and stages[-1].name == "evaluate":  # a sweep's training, without the stage that records
+        tasks.do(tasks.run_command, *NUMBERS, name="record")
 
 
-def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> str | None:
-    """Bring the results of a run in a checkout to where other machines find them, if there is such a place.
+def _judge(command: str, report: Path) -> tuple[str, str]:
+    """The verdict of `cgan gate` or `cgan reevaluate`, and why."""
+    tasks.do(tasks.run_command, "cgan.cli", command, name=command)
+    found = read_json(report)
+    return found["verdict"].capitalize(), found["summary"]
 
-    Returns a message if that fails: nobody would look for them in this machine's cache.
-    """
+
+def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> None:
+    """Bring the results of a run in a checkout to the DVC remote, if there is one, and to `origin`."""
     done = [result.stage for result in results if result.outcome != "failed"]
     # A run that is tried again finds its results in the cache, and may not have delivered them.
-    news = (
-        not artifacts.is_unchanged(results)
-        or remote.owed().exists()
-        or runtime.flow_run.run_count > 1
-    )
-    if not (CHECKOUT in os.environ and done and news and remote.default_remote()):
-        return None
-    state = tasks.deliver(done, whole, return_state=True)
-    if state.is_completed():
-        return None
-    return (
-        f"Delivery: {state.message} The results are in DVC's cache of this machine. Retry this run: "
-        "nothing is trained again."
-    )
+    news = not artifacts.is_unchanged(results) or remote.owed().exists()
+    news = news or runtime.flow_run.run_count > 1
+    if CHECKOUT in os.environ and done and news and remote.default_remote():
+        tasks.do(tasks.deliver, done, whole, name="deliver", **tasks.WHILE_AWAY)
 
 
 @flow(
@@ -182,33 +177,29 @@ def pipeline(
     """
     begin()
     results: list[artifacts.StageResult] = []
-    try:
-        choose(read_stages(), stages)  # before anything is written
+    faults: list[str] = []
+    with _kept(faults):
+        chosen = choose(read_stages(), stages)  # before anything is written
         if overrides:
-            written = tasks.write_overrides(overrides, return_state=True)
-            if not written.is_completed():
-                return Failed(message=written.message)
-        failed = _run_stages(stages, refresh, results, tags)
-        # The stages that ended before one failed count, too.
-        undelivered = _deliver(results, whole=not failed and not stages)
-    except CganError as error:
-        return Failed(message=str(error))
+            tasks.do(tasks.write_overrides, overrides, name="params")
+        _run_stages(chosen, refresh, results, tags or {})
+    whole = not faults and not stages
+    with _kept(faults, "Delivery (retry this run: nothing is trained again): "):
+        _deliver(results, whole)  # the stages that ended before one failed, too
     done = artifacts.in_words(results)
     name = "Unchanged" if artifacts.is_unchanged(results) else None
-    judged = None
-    if gate and not stages and not failed:
-        # One at a time on all machines: `make deploy` makes the limit.
-        with concurrency(["gate"] if runtime.deployment.id else [], lease_duration=60):
-            judged = tasks.run_gate(return_state=True)
-        if judged.is_completed():
+    judged = ""
+    # One at a time on all machines: `make deploy` makes the limit.
+    limits = ["gate"] if runtime.deployment.id else []
+    if gate and whole:
+        with _kept(faults, "Gate: "), concurrency(limits, lease_duration=60):
+            judged, why = _judge("gate", GATE_REPORT)
             # The generator may be trained anew and be the champion, bit by bit.
-            name = name if judged.name == "Unchanged" else judged.name
-            done = f"{judged.message} ({done})"
-        else:
-            failed = f"Gate: {judged.message}"
-    artifacts.publish(results, judged=bool(judged and judged.is_completed()))
-    if message := failed or undelivered:
-        return Failed(message=message)
+            name = name if judged == "Unchanged" else judged
+            done = f"{why} ({done})"
+    artifacts.publish(results, judged=bool(judged))
+    if faults:
+        return Failed(message="\n".join(faults))
     return Completed(name=name, message=done)
 
 
@@ -222,16 +213,14 @@ def pipeline(
 def reevaluate() -> State[Any]:
     """Judge the champion on data fetched anew: is it still good, are the data still of its kind?"""
     begin()
-    try:
-        if failed := _run_stages([FETCH, "validate"], refresh=True, results=[]):
-            return Failed(message=failed)
-    except CganError as error:
-        return Failed(message=str(error))
-    judged = tasks.run_reevaluation(return_state=True)
+    faults: list[str] = []
+    with _kept(faults):
+        _run_stages(choose(read_stages(), [FETCH, "validate"]), True, [], {})
+        name, message = _judge("reevaluate", REEVALUATION_REPORT)
     artifacts.publish_reevaluation()
-    if not judged.is_completed():
-        return Failed(message=judged.message)
-    return Completed(name="Healthy", message=judged.message)
+    if faults:
+        return Failed(message=faults[0])
+    return Completed(name=name, message=message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

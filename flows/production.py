@@ -2,13 +2,14 @@
 
     python -m flows.production up [--prefect-port 4200] [--mlflow-port 5000]
     python -m flows.production deploy [--nightly "0 2 * * *"] [--weekly "0 5 * * 1"]
+    python -m flows.production join [--labels cpu,cuda] [--runs 2]
     python -m flows.production down
 
 A supervisor keeps Prefect's server and worker and MLflow's server running, on loopback or `--host`, with
 their state under `.cgan/production`, unless the environment names databases: that folder may be deleted when
 they are down, and only the history of Prefect's runs is lost. Each run works in a checkout of the deployed
-commit, never in your tree. All three commands may be repeated, also when a former one was cut off. See
-docs/production.md.
+commit, never in your tree. All commands may be repeated, also when a former one was cut off. `join`, which
+is `make worker`, starts a worker for servers elsewhere. See docs/production.md and docs/workers.md.
 """
 
 from __future__ import annotations
@@ -172,7 +173,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for_deploy = commands.add_parser("deploy", help="register the deployments")
     for name in CRONS:
         for_deploy.add_argument(f"--{name}", metavar="CRON", help="instead of that in prefect.yaml")
-    commands.add_parser("down", help="stop what `up` started")
+    for_join = commands.add_parser("join", help="start a worker for servers elsewhere")
+    for_join.add_argument("--labels", default="", help="such as cpu,cuda; default: what is here")
+    for_join.add_argument("--runs", type=int, help="at once; default: one for two cores")
+    commands.add_parser("down", help="stop what `up` or `join` started")
     asked = vars(parser.parse_args(arguments))
     try:
         root = top_folder()
@@ -181,6 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lines = up(root, ports, asked["host"], asked["allow_remote"])
         elif asked["command"] == "deploy":
             lines = deploy(root, {name: asked[name] for name in CRONS})
+        elif asked["command"] == "join":
+            lines = worker.join(root, asked["labels"].replace(",", " ").split(), asked["runs"])
         else:
             lines = down(root)
     except CganError as error:

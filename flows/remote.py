@@ -28,6 +28,7 @@ from cgan.errors import CganError
 from cgan.project import LOCK, home
 from cgan.store.address import without_credentials
 from flows import remote_dvc
+from flows.checkout import dvc_in
 from flows.dvc import Relay, own_words, run_dvc
 
 VARIABLE = "CGAN_REMOTE"
@@ -75,7 +76,7 @@ def default_remote() -> Remote | None:
     ours = settings.get(f"remote.{NAME}.url", "")
     if url != ours:
         change = ["add", "--default", "--force", NAME, url] if url else ["remove", NAME]
-        _dvc("remote", change[0], "--local", *change[1:])
+        dvc_in(Path.cwd(), "remote", change[0], "--local", *change[1:])
         settings = _settings()
     name = settings.get("core.remote", "")
     found = settings.get(f"remote.{name}.url")
@@ -83,15 +84,8 @@ def default_remote() -> Remote | None:
 
 
 def _settings() -> dict[str, str]:
-    return dict(line.split("=", 1) for line in _dvc("config", "--list") if "=" in line)
-
-
-def _dvc(*arguments: str) -> list[str]:
-    """DVC's output. Raises CganError with its own words."""
-    code, lines = run_dvc(arguments, lambda _: None)
-    if code:
-        raise CganError(f"dvc {' '.join(arguments)}: {own_words(lines)}.")
-    return lines
+    listed = dvc_in(Path.cwd(), "config", "--list").splitlines()
+    return dict(line.split("=", 1) for line in listed if "=" in line)
 
 
 def owed() -> Path:

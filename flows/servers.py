@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from xmlrpc.client import Fault  # nosec B411: our own supervisor answers
 
 import httpx
 import psutil
@@ -24,6 +24,7 @@ from cgan.files import write_json, write_text
 from cgan.processes import SOCKET, STATE, running, supervisor
 from cgan.project import PRODUCTION
 from cgan.reports.status_sources import PASSWORD, ask_prefect, services
+from cgan.run.records import locked
 from cgan.store.address import BACKEND, without_credentials
 from cgan.store.server import LOOPBACK, is_loopback, require_free, site_of
 from flows.checkout import SOURCE, run_in
@@ -117,10 +118,8 @@ class Production:
     @contextlib.contextmanager
     def one_at_a_time(self) -> Iterator[None]:
         """One `up`, `deploy`, `join` or `down` at a time."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        self.home.chmod(0o700)  # flow parameters, and logs
-        with (self.home / "lock").open("w", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.home / "lock"):
+            self.home.chmod(0o700)  # flow parameters, and logs
             yield
 
     def known(self) -> dict[str, dict[str, Any]]:
@@ -175,13 +174,12 @@ class Production:
         those may run, be known by other addresses, or have their data in another database.
         """
         known, asked = self.known(), {name: asdict(each) for name, each in programs.items()}
-        for name in sorted(known.keys() | asked.keys()) if known else ():
-            before, now = known.get(name), asked.get(name)
-            if before != now:
-                raise CganError(
-                    f"{name} was started otherwise than you ask for now. Then: {_shown(before)}. "
-                    f"Now: {_shown(now)}. Ask for the same, or end the former: make down."
-                )
+        if known and known != asked:
+            then, now = ("; ".join(map(_shown, each.values())) for each in (known, asked))
+            raise CganError(
+                f"production was started otherwise than you ask for now. Then: {then}. Now: {now}. Ask for "
+                "the same, or end the former: make down."
+            )
         with contextlib.suppress(OSError), supervisor(self.root) as keeper:
             keeper.getPID()
             return
@@ -211,20 +209,20 @@ class Production:
         with supervisor(self.root) as keeper:
             if keeper.getProcessInfo(name)["statename"] == "BACKOFF":
                 keeper.stopProcess(name)
-            if not keeper.getProcessInfo(name)["pid"]:
+            with contextlib.suppress(Fault):  # it runs
                 keeper.startProcess(name, False)
-        while True:
-            with supervisor(self.root) as keeper:
+            while True:
                 state = keeper.getProcessInfo(name)["statename"]
-                if state == "BACKOFF":
-                    keeper.stopProcess(name)
-            if _answers(site) if site else state == "RUNNING":
-                return
-            if state not in ("STARTING", "RUNNING") or time.monotonic() > deadline:
-                log = self.home / f"{name}.log"
-                words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
-                raise CganError("\n".join([f"{name} did not start. The end of {log}:", *words]))
-            time.sleep(0.2)
+                if _answers(site) if site else state == "RUNNING":
+                    return
+                if state not in ("STARTING", "RUNNING") or time.monotonic() > deadline:
+                    break
+                time.sleep(0.2)
+            if state == "BACKOFF":
+                keeper.stopProcess(name)
+        log = self.home / f"{name}.log"
+        words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
+        raise CganError("\n".join([f"{name} did not start. The end of {log}:", *words]))
 
     def stop(self) -> list[str]:
         """End all, and the supervisor. Returns what ran."""
@@ -252,10 +250,8 @@ class Production:
         return {entry["name"]: entry for entry in self.api("POST", "/deployments/filter", {})}
 
 
-def _shown(program: dict[str, Any] | None) -> str:
-    if not program:
-        return "not at all"
-    return f"`{shlex.join(program['command'])}`, {program['server'] or program['database'] or 'SQLite'}"
+def _shown(program: dict[str, Any]) -> str:
+    return f"`{shlex.join(program['command'])}` {program['server'] or program['database']}".strip()
 
 
 def _answers(site: str) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import logging
 import re
 from collections.abc import Callable
@@ -15,43 +13,55 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
-from cgan.files import read_json, write_text
+from cgan.files import write_text
 from cgan.params.editing import set_params
-from cgan.project import GATE_REPORT, REEVALUATION_REPORT
-from cgan.registry.client import CAME_FIRST
 from flows import remote
-from flows.dvc import NUMBERS, BusyError, Repro, check_free, run_own
+from flows.dvc import BusyError, Outcome, Repro, check_free, run_own
 
 BUSY = "Busy"  # name of the failed state that is worth another try
 # Ten minutes in all: longer than the longest preset trains.
-WHILE_BUSY = {
+WHILE_BUSY: dict[str, Any] = {
     "retries": 60,
     "retry_delay_seconds": 10,
     "retry_condition_fn": lambda _, __, state: state.name == BUSY,
 }
-AT_THE_SAME_TIME = WHILE_BUSY | {"retries": 2, "retry_delay_seconds": 0}  # others promote
+WHILE_AWAY: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [10, 60],
+    "retry_condition_fn": None,
+}
 LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
-WHILE_AWAY = {"retries": 2, "retry_delay_seconds": [10, 60]}
 
 
-def _task(
-    name: str, **options: Any
-) -> Callable[[Callable[..., State[Any]]], Task[..., State[Any]]]:
-    """A task that fails with the message of a CganError alone: one that is raised is logged whole."""
+def do(
+    function: Callable[..., State[Any]], *arguments: Any, name: str, **options: Any
+) -> State[Any]:
+    """Call a function as a Prefect task of this name, again while another DVC process is at work.
 
-    def make(function: Callable[..., State[Any]]) -> Task[..., State[Any]]:
-        @functools.wraps(function)
-        def run(*arguments: Any) -> State[Any]:
-            try:
-                return function(*arguments)
-            except CganError as error:
-                busy = isinstance(error, BusyError) or CAME_FIRST in str(error)
-                return Failed(name=BUSY if busy else "Failed", message=str(error))
+    Raises CganError with the message of one that the function raised. The task itself fails with that message
+    alone: what is raised in it would be logged whole.
+    """
 
-        kept: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
-        return Task(run, name=name, task_run_name=name, **kept, **options)
+    def run() -> State[Any]:
+        try:
+            return function(*arguments)
+        except CganError as error:
+            busy = isinstance(error, BusyError)
+            return Failed(name=BUSY if busy else "Failed", message=str(error))
 
-    return make
+    settings: dict[str, Any] = {
+        "name": name,
+        "task_run_name": name,
+        "description": function.__doc__,
+        "cache_policy": NO_CACHE,
+        "persist_result": False,
+        **WHILE_BUSY,
+        **options,
+    }
+    state: State[Any] = Task(run, **settings)(return_state=True)
+    if not state.is_completed():
+        raise CganError(str(state.message))
+    return state
 
 
 def relay(line: str) -> None:
@@ -63,26 +73,22 @@ def relay(line: str) -> None:
 def run_context() -> dict[str, str]:
     """What becomes tags of the MLflow run. Asks no server: one that went away stops no stage."""
     context = FlowRunContext.get()
-    tags: dict[str, str] = {}
-    if context and (run := context.flow_run):
-        known = {
-            "flow_run_id": run.id,
-            "flow_run_name": run.name,
-            "deployment_id": run.deployment_id,
-        }
-        tags = {f"prefect.{name}": str(value) for name, value in known.items() if value}
-        tags |= run.parameters.get("tags") or {}
-    return {"MLFLOW_RUN_CONTEXT": json.dumps(tags)}
+    if not (context and (run := context.flow_run)):
+        return {}
+    known = {
+        "flow_run_id": run.id,
+        "flow_run_name": run.name,
+        "deployment_id": run.deployment_id,
+    }
+    return {f"prefect.{name}": str(value) for name, value in known.items() if value}
 
 
-@_task("stage", **WHILE_BUSY)
-def run_dvc_stage(repro: Repro, stage: str, force: bool) -> State[Any]:
+def reproduce(repro: Repro, stage: str, force: bool) -> State[Outcome]:
     """Reproduce one DVC stage. The state's name says what happened: Ran, Unchanged or Restored."""
     outcome = repro.stage(stage, relay, force=force)
     return Completed(name=outcome.name.capitalize(), message=f"{stage}: {outcome}", data=outcome)
 
 
-@_task("params", **WHILE_BUSY)
 def write_overrides(overrides: dict[str, Any]) -> State[Any]:
     """Write the overrides into params.yaml, but never under a running stage (it would poison dvc.lock)."""
     check_free()
@@ -90,7 +96,12 @@ def write_overrides(overrides: dict[str, Any]) -> State[Any]:
     return Completed(message=f"params.yaml: changed {changed}")
 
 
-@_task("deliver", **WHILE_AWAY)
+def run_command(*command: str) -> State[Any]:
+    """`python -m COMMAND …`, whose MLflow run or version gets this run's tags."""
+    run_own(command, relay, run_context())
+    return Completed()
+
+
 def deliver(stages: list[str], whole: bool) -> State[Any]:
     """Results of these stages to the DVC remote; of a whole run, a branch that points to them to `origin`."""
     write_text(remote.owed(), "")
@@ -102,25 +113,3 @@ def deliver(stages: list[str], whole: bool) -> State[Any]:
         done = f"{done} {remote.publish(f'runs/{name}', f'Results of {run.name}')}"
     remote.owed().unlink(missing_ok=True)
     return Completed(message=done)
-
-
-@_task("gate", **AT_THE_SAME_TIME)
-def run_gate() -> State[Any]:
-    """Is the new generator good enough, and better than the champion? The state's name says it."""
-    run_own(["cgan.cli", "gate"], relay, run_context())
-    verdict = read_json(GATE_REPORT)
-    return Completed(name=verdict["verdict"].capitalize(), message=verdict["summary"])
-
-
-@_task("record")
-def record() -> State[Any]:
-    """A sweep's training has no pictures: its numbers alone go to its MLflow run."""
-    run_own(NUMBERS, relay)
-    return Completed()
-
-
-@_task("reevaluate")
-def run_reevaluation() -> State[Any]:
-    """Is the champion still good on the data of today, and are they like those it was trained on?"""
-    run_own(["cgan.cli", "reevaluate"], relay, run_context())
-    return Completed(name="Healthy", message=read_json(REEVALUATION_REPORT)["summary"])

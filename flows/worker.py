@@ -1,16 +1,14 @@
 """A worker of the pool on this machine: `make worker`, and the one that `make up` starts.
 
-    python -m flows.worker join [--labels cpu,cuda] [--runs 2]
-
-joins the pool of a Prefect server elsewhere, PREFECT_API_URL, once that server, the MLflow store
-MLFLOW_TRACKING_URI, the DVC remote and the git repository have answered. It takes the runs that are meant for
-one of its labels, which are work queues of the pool, each in a checkout of its own (`flows/checkout.py`).
-`make down` ends it. May be repeated, by cron too: it starts what does not run. See docs/workers.md.
+`join` has a worker in the pool of a Prefect server elsewhere, PREFECT_API_URL, once that server, the MLflow
+store MLFLOW_TRACKING_URI, the DVC remote and the git repository have answered. It takes the runs that are
+meant for one of its labels, which are work queues of the pool, each in a checkout of its own
+(`flows/checkout.py`). What the supervisor runs is `python -m flows.worker run NAME OPTION…`, with options of
+`prefect worker start`. See docs/workers.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
 import secrets
@@ -43,12 +41,10 @@ from cgan.store.address import (
 from cgan.store.database import require_database
 from flows import remote
 from flows.checkout import SOURCE, sole_holder
-from flows.servers import SERVERS_ONLY, Production, Program, top_folder
+from flows.servers import SERVERS_ONLY, Production, Program
 
-LABELS = ("default", "cpu", "cuda")
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
 ON = ("PENDING", "RUNNING", "CANCELLING")  # states of a run that may be at work
-ENDED = ("COMPLETED", "FAILED")
 WORKER = "prefect.worker.name"  # Prefect's label of a run
 CUT_OFF_SINCE = timedelta(days=14)
 Api = Callable[[str, str, Any], Any]  # asks Prefect: method, path and content → answer
@@ -61,7 +57,7 @@ def program(name: str, labels: Sequence[str], runs: int, server: str) -> Program
     """A worker that takes so many runs at once, of these work queues."""
     queues = [word for label in labels for word in ("--work-queue", label)]
     words = ["flows.worker", "run", name, "--limit", str(runs), *queues]
-    return Program(words, server=without_credentials(server))
+    return Program(words, without_credentials(server))
 
 
 def become(name: str, options: Sequence[str]) -> NoReturn:
@@ -87,38 +83,37 @@ def runs_at_once() -> int:
 
 
 def take_up(api: Api, name: str, source: Path) -> None:
-    """Schedule again the runs of the worker `name` that were cut off: of a schedule the latest, each once.
+    """Schedule again the runs of the worker `name` that were cut off, each once.
 
     DVC goes on where it was. What was cut off twice is for a person. Of the slots of a schedule that went by,
     the last is run.
     """
-    since = (datetime.now(UTC) - CUT_OFF_SINCE).isoformat()
-    for deployment in api("POST", "/deployments/filter", {}):
+    since = {"after_": (datetime.now(UTC) - CUT_OFF_SINCE).isoformat()}
 
-        def runs(state: dict[str, Any], of: str = deployment["id"], **more: Any) -> Any:
-            flow_runs = {"state": state, "expected_start_time": {"after_": since}}
-            question = {"deployments": {"id": {"any_": [of]}}, "flow_runs": flow_runs, **more}
-            return api("POST", "/flow_runs/filter", question)
+    def runs(state: dict[str, Any]) -> Any:
+        wanted = {"state": state, "expected_start_time": since}
+        question = {"flow_runs": wanted, "sort": "EXPECTED_START_TIME_ASC"}
+        return api("POST", "/flow_runs/filter", question)
 
-        latest: dict[str, Any] = {"limit": 1} if deployment["schedules"] else {}
-        # A slot that the limit cancelled counts as started.
-        began = {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}}
-        for run in runs(began, sort="START_TIME_DESC", **latest):
-            if run["state_type"] in ENDED or not _took(name, run):
-                continue
-            with sole_holder(source, run["id"]):  # its process has ended, or is about to
-                run = api("GET", f"/flow_runs/{run['id']}", None)
-            if run["state_type"] in ON and _took(name, run):  # and no other worker since
-                _set_state(api, run, type="CRASHED", name="Crashed", message=BURIED)
-            elif run["state_type"] != "CRASHED":
-                continue
-            if run["run_count"] <= 1:
-                due = {"scheduled_time": run["expected_start_time"]}  # before later slots
-                again = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": due}
-                _set_state(api, run, **again, message=AGAIN)
-        late = runs({"name": {"any_": ["Late"]}}, sort="EXPECTED_START_TIME_ASC")
-        for run in [run for run in late if run["auto_scheduled"]][:-1]:
-            _set_state(api, run, type="CANCELLED", name="Cancelled", message=WENT_BY)
+    for run in runs({"type": {"any_": [*ON, "CRASHED"]}}):
+        if not _took(name, run):
+            continue
+        with sole_holder(source, run["id"]):  # its process has ended, or is about to
+            run = api("GET", f"/flow_runs/{run['id']}", None)
+        if run["state_type"] in ON and _took(name, run):  # and no other worker since
+            _set_state(api, run, type="CRASHED", name="Crashed", message=BURIED)
+        elif run["state_type"] != "CRASHED":
+            continue
+        if run["run_count"] <= 1:
+            due = {"scheduled_time": run["expected_start_time"]}  # before later slots
+            again = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": due}
+            _set_state(api, run, **again, message=AGAIN)
+    last: dict[str, dict[str, Any]] = {}
+    for run in runs({"name": {"any_": ["Late"]}}):
+        if run["auto_scheduled"]:
+            if before := last.get(run["deployment_id"]):
+                _set_state(api, before, type="CANCELLED", name="Cancelled", message=WENT_BY)
+            last[run["deployment_id"]] = run
 
 
 def _took(name: str, run: dict[str, Any]) -> bool:
@@ -133,6 +128,8 @@ def _set_state(api: Api, run: dict[str, Any], **state: Any) -> None:
 
 def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
     """Check that all is there that a run needs, and start this machine's worker if it does not run."""
+    if runs is not None and runs < 1:
+        raise CganError(f"--runs: expected 1 or more, got {runs}.")
     production = Production(root)
     with production.one_at_a_time():
         labels = tuple(labels or labels_here())
@@ -162,8 +159,7 @@ def _name(production: Production, labels: Sequence[str]) -> str:
     digits = production.home / "worker-id"
     if not digits.is_file():
         write_text(digits, secrets.token_hex(2))
-    number = digits.read_text(encoding="utf-8").strip()
-    return f"{socket.gethostname()}-{number} ({', '.join(labels)})"
+    return f"{socket.gethostname()}-{digits.read_text(encoding='utf-8')} ({', '.join(labels)})"
 
 
 def require(root: Path) -> None:
@@ -223,30 +219,8 @@ def require_store(root: Path) -> None:
         require_files(uri, found)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m flows.worker", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="command", required=True)
-    for_join = commands.add_parser("join", help="start this machine's worker")
-    for_join.add_argument("--labels", default="", help="such as cpu,cuda; default: what is here")
-    for_join.add_argument("--runs", type=int, help="at once; default: one for two cores")
-    for_run = commands.add_parser("run", help="what the supervisor runs")
-    for_run.add_argument("name")
-    for_run.add_argument("options", nargs=argparse.REMAINDER, help="for `prefect worker start`")
-    asked = parser.parse_args(arguments)
-    try:
-        if asked.command == "run":
-            become(asked.name, asked.options)
-        labels = asked.labels.replace(",", " ").split()
-        if asked.runs is not None and asked.runs < 1:
-            raise CganError(f"--runs: expected 1 or more, got {asked.runs}.")
-        lines = join(top_folder(), labels, asked.runs)
-    except CganError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return error.exit_code
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        become(sys.argv[2], sys.argv[3:])
+    except CganError as error:
+        sys.exit(f"Error: {error}")

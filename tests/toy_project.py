@@ -34,18 +34,13 @@ if os.environ.get("SLOW") == stage:
     for second in range(int(os.environ.get("SECONDS", 30)) * 10):
         print(f"{stage}: step {second}")
         time.sleep(0.1)
-if signal_file := os.environ.get("WAIT_FOR"):
-    deadline = time.monotonic() + 20
-    while not Path(signal_file).exists():
-        if time.monotonic() > deadline:
-            sys.exit("Error: nobody heard")
-        time.sleep(0.02)
 if os.environ.get("FAIL") == stage:
     sys.exit("Error: data/raw/train.csv, row 17, column pixel12: 256 is outside 0–255.")
 for out in outs:
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"quality": {"conditional_accuracy": 0.9941}}))
+    accuracy = {"value": 0.9941, "floor": 1.0}
+    path.write_text(json.dumps({"conditional_accuracy": accuracy, "fid_judge": {"floor": 1.0}}))
 if stage == "train":
     origin = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT", "{}"))
     Path("models/mlflow_run.json").write_text(json.dumps({"run_key": "toy", "origin": origin}))
@@ -60,17 +55,12 @@ verdict = os.environ.get("VERDICT", "promoted")
 if verdict == "away":
     sys.exit("Error: the store is away. Start it.")
 print(f"{sys.argv[1]}: {verdict}, for {os.environ['MLFLOW_RUN_CONTEXT']}")
-comparison = [
-    {"metric": "conditional_accuracy", "difference": 0.0123, "better": True},
-    {"metric": "fid_judge", "difference": 0.01, "better": None},
-]
 summary = f"version 3 is {verdict}: accuracy is 99.4 %"
 Path("reports").mkdir(exist_ok=True)
-Path("reports/gate.json").write_text(
-    json.dumps({"verdict": verdict, "summary": summary, "comparison": comparison})
-)
+Path("reports/gate.json").write_text(json.dumps({"verdict": verdict, "summary": summary}))
 Path("reports/gate.md").write_text(f"# {summary}")
-Path("reports/reevaluation.json").write_text(json.dumps({"summary": "version 3 is healthy"}))
+healthy = {"verdict": "healthy", "summary": "version 3 is healthy"}
+Path("reports/reevaluation.json").write_text(json.dumps(healthy))
 Path("reports/reevaluation.md").write_text("# version 3")
 if verdict == "drifted":
     sys.exit("Error: the pixel mean moved by 0.31, at most 0.1 is allowed.")
@@ -91,12 +81,18 @@ stages:
     outs: [models/generator.safetensors]
   evaluate:
     desc: The numbers
-    cmd: python toy.py evaluate reports/metrics.json samples/grid.png
+    cmd: python toy.py evaluate reports/evaluation.json samples/grid.png
     deps: [models/generator.safetensors]
     params: [evaluate]
     outs: [samples/grid.png]
-    metrics: [reports/metrics.json]
+    metrics: [reports/evaluation.json]
 """
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 MADE: list[Path] = []  # each module that imports the fixture has one of its own
@@ -118,13 +114,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cgan/stages").mkdir()
     (folder / "cgan/stages/record.py").touch()  # a sweep's trial calls it
     shutil.copy(ROOT / "params.yaml", folder)
-    for command in (
-        ["git", "init", "--quiet", "."],
-        [sys.executable, "-m", "dvc", "init", "--quiet"],
-        ["git", "add", "."],
-        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "toy"],
-    ):
-        subprocess.run(command, cwd=folder, check=True)
+    git(folder, "init", "--quiet", ".")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "toy")
     shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
     return folder
 

@@ -52,9 +52,15 @@ class Job:
 Train = Callable[[Job, Watch], None]  # does a job; raises JobError
 
 
+def _stages() -> list[str]:
+    """Of a training: up to the one that measures."""
+    names = [stage.name for stage in read_stages()]
+    return names[: names.index("evaluate") + 1]
+
+
 def train_here(base: Path, commit: str, job: Job, watch: Watch) -> None:
     """In a process that ends with this one, however this one ends; a training saves a checkpoint first."""
-    asked = json.dumps([str(base), commit, job.name, job.overrides, job.tags])
+    asked = json.dumps([str(base), commit, job.name, job.overrides, _stages(), job.tags])
     with (base / SWEEPS / f"{job.name}.log").open("a", encoding="utf-8") as log:
 
         def relay(line: str) -> None:
@@ -86,11 +92,10 @@ class Pool:
 
     def commit(self, base: Path) -> str:
         """The commit that is deployed. Raises CganError where it is not in this clone."""
-        for step in self.deployment.pull_steps or []:
-            for details in step.values():
-                commit = str((details or {}).get("commit", ""))
-                if commit and git.has_commit(base, commit):
-                    return commit
+        steps = [given for step in self.deployment.pull_steps or [] for given in step.values()]
+        for commit in [str((given or {}).get("commit", "")) for given in steps]:
+            if commit and git.has_commit(base, commit):
+                return commit
         raise CganError(
             f"the deployment cgan/{self.deployment.name} names no commit that is in this clone: `make "
             "deploy` here, or `git fetch` what was deployed."
@@ -98,12 +103,10 @@ class Pool:
 
     def train(self, job: Job, watch: Watch) -> None:
         """Do a job, or wait for the run of it that a former driver began."""
-        stages = [stage.name for stage in read_stages()]
-        stages = stages[: stages.index("evaluate") + 1]
-        parameters = {"overrides": job.overrides, "stages": stages, "gate": False, "tags": job.tags}
+        given = {"overrides": job.overrides, "stages": _stages(), "gate": False, "tags": job.tags}
         run = self.client.create_flow_run_from_deployment(
             self.deployment.id,
-            parameters=parameters,
+            parameters=given,
             name=job.name,
             idempotency_key=job.name,
             tags=["sweep"],

@@ -12,6 +12,7 @@ import math
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,9 @@ LOOK_EVERY_S = 5.0  # at the probes of a training
 WHY = "why"  # attribute of a trial that has no result of its own
 STATES = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed"}
 
-Results = dict[str, dict[int, float | None]]  # role → seed → the objective, None where it failed
+Results = dict[
+    str, list[float]
+]  # role → the objective with each seed; empty where a training failed
 
 
 class EndedError(BaseException):
@@ -74,18 +77,20 @@ class Sweep:
         """
         counted = (TrialState.COMPLETE, TrialState.PRUNED)
         while (missing := wanted - len(trials_that(self.study, *counted))) > 0:
-            is_first = missing == wanted
-            with contextlib.suppress(EndedError):
+            number, at_a_time = (1, 1) if missing == wanted else (missing, parallel)
+            tell = [self._tell]
+            with self._until_it_ends():
                 self.study.optimize(
-                    self._try,
-                    n_trials=1 if is_first else missing,
-                    n_jobs=1 if is_first else parallel,
-                    catch=JobError,
-                    callbacks=[self._tell],
-                    show_progress_bar=sys.stderr.isatty() and not is_first,
+                    self._try, number, n_jobs=at_a_time, catch=JobError, callbacks=tell
                 )
-            if self.ended:
-                raise self.ended
+
+    @contextlib.contextmanager
+    def _until_it_ends(self) -> Iterator[None]:
+        """Raises what ended the sweep, in whichever thread that was."""
+        with contextlib.suppress(EndedError):
+            yield
+        if self.ended:
+            raise self.ended
 
     def _try(self, trial: Trial) -> float:
         suggest(trial, self.params)
@@ -199,35 +204,32 @@ class Sweep:
         The value by which it won is not used: the best of many is so by its luck too.
         """
         values = {"best": trained(best), "present": {}}
-        words = {"best": f"trial-{best.number}", "present": "present"}
         first = self.params.train.seed + 1
         seeds = range(first, first + self.params.sweep.seeds)
 
-        def train(each: tuple[str, int]) -> float | None:
-            role, seed = each
-            word = f"{words[role]}-seed-{seed}"
+        def train(role: str, seed: int) -> float | None:
+            word = f"{f'trial-{best.number}' if role == 'best' else role}-seed-{seed}"
             job = self._job(word, role, {**values[role], "train.seed": seed})
             if job.name not in self.study.user_attrs:
                 say(word)
                 try:
                     self.study.set_user_attr(job.name, self._measure(job, lambda: None))
                 except (JobError, TrialPruned) as error:
-                    say(f"{word}: failed: {error}")
+                    say(f"{word}: failed: {error}. The same command tries it again.")
                     return None
             value: float = self.study.user_attrs[job.name]
             say(f"{word}: {value:.4g}")
             return value
 
-        each = list(itertools.product(values, seeds))
-        with ThreadPoolExecutor(parallel) as threads, contextlib.suppress(EndedError):
-            measured = dict(zip(each, threads.map(train, each), strict=True))
-        if self.ended:
-            raise self.ended
-        return {role: {seed: measured[role, seed] for seed in seeds} for role in values}
+        with self._until_it_ends(), ThreadPoolExecutor(parallel) as threads:
+            pairs = itertools.product(values, seeds)
+            measured = list(threads.map(lambda pair: train(*pair), pairs))
+        numbers = [value for value in measured if value is not None]
+        if len(numbers) < len(measured):
+            return {}
+        return {"best": numbers[: len(seeds)], "present": numbers[len(seeds) :]}
 
 
 def say(line: str) -> None:
-    """On a terminal in place of Optuna's progress bar, which is drawn again below it."""
-    clear = "\r\033[K" if sys.stderr.isatty() and sys.stdout.isatty() else ""
-    sys.stdout.write(f"{clear}{line}\n")
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -13,20 +12,13 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from toy_project import git
 
 from cgan.errors import CganError
 from cgan.git import source
 from flows.checkout import checkout, dvc_in, environment
 
 DVC = [sys.executable, "-m", "dvc"]
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    command = ["git", *identity, *arguments]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=True
-    ).stdout.strip()
 
 
 @pytest.fixture
@@ -73,15 +65,11 @@ def test_a_checkout_is_the_commit_with_the_project_s_cache_and_is_gone_afterward
 def test_a_process_in_a_checkout_has_the_project_s_home_and_store(
     clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for uri in ("", "sqlite:///mlflow.db"):
+    own = f"sqlite:///{clone}/mlflow.db"
+    for uri, store in (("", own), ("sqlite:///mlflow.db", own), ("http://host:1", "http://host:1")):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         told = environment(clone, clone / "folder")
-        assert told["CGAN_HOME"] == str(clone / ".cgan")
-        assert told["MLFLOW_TRACKING_URI"] == f"sqlite:///{clone}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
-    monkeypatch.setenv("CGAN_HOME", "/elsewhere")
-    told = environment(clone, clone / "folder")
-    assert (told["CGAN_HOME"], told["MLFLOW_TRACKING_URI"]) == ("/elsewhere", "http://host:5000")
+        assert (told["CGAN_HOME"], told["MLFLOW_TRACKING_URI"]) == (str(clone / ".cgan"), store)
 
 
 @pytest.mark.parametrize("where", ["--project", "--local"])
@@ -97,21 +85,18 @@ def test_a_relative_remote_is_the_same_folder_from_a_checkout(clone: Path, where
     assert f"remote.storage.url={clone.parent / 'store'}" in told
 
 
-@pytest.mark.parametrize("shallow", [True, False])
 def test_a_commit_that_was_pushed_later_is_fetched_and_no_branch_of_the_project_changes(
-    clone: Path, shallow: bool
+    clone: Path,
 ) -> None:
     elsewhere, worker = clone.parent / "elsewhere", clone.parent / "worker"
     git(clone.parent, "clone", "--quiet", "origin.git", str(elsewhere))
-    depth = ["--depth", "1"] if shallow else []
-    git(clone.parent, "clone", "--quiet", *depth, f"file://{clone.parent}/origin.git", "worker")
-    (elsewhere / "new").write_text("")
-    git(elsewhere, "add", ".")
-    git(elsewhere, "commit", "--quiet", "-m", "pushed later")
+    shallow = ("--depth", "1", f"file://{clone.parent}/origin.git")
+    git(clone.parent, "clone", "--quiet", *shallow, "worker")
+    git(elsewhere, "commit", "--quiet", "--allow-empty", "-m", "pushed later")
     git(elsewhere, "push", "--quiet")
     before = git(worker, "for-each-ref")
     with checkout(worker, head(elsewhere), "run") as folder:
-        assert head(folder) == head(elsewhere) and (folder / "new").exists()
+        assert head(folder) == head(elsewhere)
     assert git(worker, "for-each-ref") == before
 
 
@@ -174,28 +159,21 @@ def holding(clone: Path, name: str) -> subprocess.Popen[str]:
     return process
 
 
-def test_what_a_kill_left_is_removed_by_the_next_run_and_a_living_run_keeps_its_own(
+def test_what_a_kill_left_is_removed_and_who_wants_a_living_run_s_checkout_waits(
     clone: Path,
 ) -> None:
     folder = clone / ".cgan/checkouts"
     killed, living = (holding(clone, name) for name in ("killed", "living"))
     with killed, living:
-        killed.send_signal(signal.SIGKILL)
+        killed.kill()
         killed.wait()
         assert (folder / "killed/params.yaml").exists()
         with checkout(clone, head(clone), "next"):
             assert not (folder / "killed").exists()
             assert (folder / "living/params.yaml").exists()
-        living.kill()
-
-
-def test_a_run_that_is_taken_up_again_waits_until_its_former_process_is_gone(clone: Path) -> None:
-    with holding(clone, "run") as former:
-        timer = threading.Timer(1, former.kill)
-        timer.start()
-        with checkout(clone, head(clone), "run") as folder:
-            assert former.poll() is not None or former.wait(5) is not None
-            assert head(folder) == head(clone)
+        threading.Timer(1, living.kill).start()
+        with checkout(clone, head(clone), "living") as taken:
+            assert living.wait(5) and head(taken) == head(clone)
 
 
 ENTER = """

@@ -13,8 +13,9 @@ from conftest import ROOT
 from mlflow import MlflowClient
 from postgres import PASSWORD, Postgres
 from postgres import postgres as postgres
-from test_production import free_port, git, wait_until
+from test_production import free_port, wait_until
 from test_production import project as project
+from toy_project import git
 
 from cgan.errors import CganError
 from cgan.processes import STATE
@@ -36,46 +37,26 @@ quiet = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture
-def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_mlflow_s_server_serves_and_what_clients_are_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(services, "require_database", lambda *_: None)
-
-
-@pytest.mark.parametrize(
-    ("backend", "tracking", "served", "clients"),
-    [
-        ("", "", "sqlite:///{}/mlflow.db", "sqlite:///{}/mlflow.db"),
+    own = f"sqlite:///{project}/mlflow.db"
+    for backend, tracking, served, clients in (
+        ("", "", own, own),
         ("postgresql://db/runs", "", DATABASE, ""),
         # Behind a proxy, clients know the server by another address.
         ("postgresql://db/runs", "https://runs/x", DATABASE, "https://runs/x"),
         ("", "https://runs/x", "", "https://runs/x"),
         ("", "postgresql://db/runs", DATABASE, DATABASE),
-    ],
-)
-def test_what_mlflow_s_server_serves_and_what_clients_are_told(
-    project: Path,
-    unasked: None,
-    monkeypatch: pytest.MonkeyPatch,
-    backend: str,
-    tracking: str,
-    served: str,
-    clients: str,
-) -> None:
-    monkeypatch.setenv(MLFLOW, backend)
-    monkeypatch.setenv(TRACKING, tracking)
-    assert databases_of(project) == (served.format(project), "", clients.format(project))
-
-
-def test_a_plain_address_gets_the_driver_of_each_server(
-    project: Path, unasked: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(MLFLOW, "postgresql://me:secret@db/runs")
+    ):
+        monkeypatch.setenv(MLFLOW, backend)
+        monkeypatch.setenv(TRACKING, tracking)
+        assert databases_of(project) == (served, "", clients)
     monkeypatch.setenv(PREFECT, "postgres://me:secret@db/flows?sslmode=require")
-    assert databases_of(project)[:2] == (
-        "postgresql+psycopg2://me:secret@db/runs",
-        "postgresql+asyncpg://me:secret@db/flows?ssl=require",
-    )
-    shown = Program.server_at([], "127.0.0.1", 1, databases_of(project)[1]).database
+    prefect = databases_of(project)[1]
+    assert prefect == "postgresql+asyncpg://me:secret@db/flows?ssl=require"
+    shown = Program.server_at([], "127.0.0.1", 1, prefect).database
     assert shown == "postgresql+asyncpg://me@db/flows?ssl=require"
 
 
@@ -98,15 +79,6 @@ def test_up_for_others_has_to_be_meant(project: Path, capsys: pytest.CaptureFixt
     assert services.main(["up", "--host", "0.0.0.0"]) == 1
     assert "ALLOW_REMOTE=yes" in capsys.readouterr().err
     assert not Production(project).home.exists()
-
-
-def test_who_asks_a_server_with_a_password_says_it_too(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:secret")
-    environment = Production(project).environment(Program([], host="10.0.0.1", port=4200))
-    assert environment["PREFECT_API_AUTH_STRING"] == "me:secret"
-    assert environment["PREFECT_API_URL"] == "http://10.0.0.1:4200/api"
 
 
 @pytest.mark.slow

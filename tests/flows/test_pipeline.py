@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,16 +24,17 @@ from conftest import ROOT
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter
 from prefect.testing.utilities import prefect_test_harness
-from toy_project import attempts, quiet, repro_stage, run_all
+from toy_project import attempts, git, quiet, repro_stage, run_all
 from toy_project import repo as repo
 from toy_project import template as template
 
 from cgan.errors import CganError
 from cgan.params.editing import set_params
 from cgan.project import RUN_REFERENCE
+from cgan.stages.runner import _in_words
 from flows import dvc as repro
 from flows import tasks
-from flows.artifacts import mlflow_link
+from flows.checkout import dvc_in
 from flows.dvc import BusyError, Outcome, StageError
 from flows.pipeline import parse_override, pipeline, reevaluate, run_name
 
@@ -46,13 +49,6 @@ pytestmark = [
 def with_python() -> str:
     """A PATH on which `python` is this one, as an engineer's activated environment has it."""
     return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-
-
-def dvc(*arguments: str) -> str:
-    command = [sys.executable, "-m", "dvc", *arguments]
-    environment = {**os.environ, "PATH": with_python()}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -81,33 +77,21 @@ def test_one_dvc_runs_all_stages_and_each_line_comes_with_its_stage(repo: Path) 
             lines: list[str] = []
             assert run.stage(name, lines.append) == Outcome.RAN
             assert lines[0] == f"Running stage '{name}':"
-            assert {line.split(":")[0] for line in lines if "process" in line} == {name}
-    with contextlib.closing(repro.Repro(names, stops={"train"})) as run:
+            (own,) = [line for line in lines if "process" in line]
+            assert own.startswith(f"{name}: ") and f" of {Path(sys.executable).parent}/" in own
+    tags = {"cgan.sweep.job": "one"}
+    with contextlib.closing(repro.Repro(names, context=tags, tags=tags)) as run:
         assert run.stage("download", quiet, force=True) == Outcome.RAN
-        assert run.stage("train", quiet) == Outcome.UNCHANGED
-        assert run.stage("train", quiet, force=True) == Outcome.RAN
+        assert run.stage("train", quiet) == Outcome.RAN, "what was there is another run's"
         assert run.stage("evaluate", quiet) == Outcome.UNCHANGED
-    assert attempts() == [*names, "download", "train"], "DVC did not go on before it was told"
+    with contextlib.closing(repro.Repro(names, tags=tags)) as run:
+        assert [run.stage(name, quiet) for name in names] == [Outcome.UNCHANGED] * 3
+    assert attempts() == [*names, "download", "train"]
     Path("models/generator.safetensors").unlink()
     with contextlib.closing(repro.Repro(["download", "evaluate"])) as run:
         assert run.stage("download", quiet) == Outcome.UNCHANGED, "not blamed for what follows"
         with pytest.raises(StageError, match=r"failed to reproduce 'evaluate'.*generator"):
             run.stage("evaluate", quiet)
-
-
-def test_lines_arrive_while_the_stage_runs(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WAIT_FOR", "heard")  # fails when nobody answers the first line
-    lines: list[str] = []
-
-    def answer(line: str) -> None:
-        lines.append(line)
-        if "process" in line:
-            Path("heard").touch()
-
-    assert repro_stage("download", answer) == Outcome.RAN
-    assert f" of {Path(sys.executable).parent}/" in "".join(lines), (
-        "a stage's `python` is the flow's interpreter"
-    )
 
 
 def test_a_stage_that_fails_raises_its_own_message_alone_or_its_last_lines(
@@ -179,27 +163,22 @@ def test_cancelling_ends_the_whole_process_group(
     assert ("download: saved a checkpoint" in lines) is not deaf
 
 
-def test_f67_a_stage_ends_with_a_flow_that_was_killed(
-    repo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLOW", "download")
-    flow = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "from flows.dvc import *; Repro(['download']).stage('download', print)",
-        ],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+def python(code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment},
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert flow.stdout
-    with flow.stdout as output:
-        children = next(
-            psutil.Process(flow.pid).children(recursive=True) for line in output if "step 2" in line
-        )
+
+
+def test_f67_a_stage_ends_with_a_flow_that_was_killed(repo: Path) -> None:
+    code = "from flows.dvc import *; Repro(['download']).stage('download', print)"
+    with python(code, SLOW="download") as flow:
+        assert flow.stdout
+        assert any("step 2" in line for line in flow.stdout)
+        children = psutil.Process(flow.pid).children(recursive=True)
         flow.kill()
-        flow.wait()
     assert len(children) >= 3, "guard, dvc, stage"
     assert psutil.wait_procs(children, timeout=10)[1] == []
     assert Path("saved").exists()
@@ -249,22 +228,21 @@ time.sleep(60)
 
 
 def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", WORKER, "worker", "start"]
-    worker = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    assert worker.stdout
-    with worker.stdout as output:
-        run = psutil.Process(int(output.readline()))
-        assert output.readline() == "up\n"
+    with python(WORKER) as worker:
+        assert worker.stdout
+        run = psutil.Process(int(worker.stdout.readline()))
+        assert worker.stdout.readline() == "up\n"
         time.sleep(1.5)
         assert run.is_running(), "while its worker lives, it does"
         worker.kill()  # and stays a zombie
         assert psutil.wait_procs([run], timeout=10)[1] == []
-    worker.wait()
 
 
-def test_f90_a_log_that_nobody_reads_any_more_ends_no_run(tmp_path: Path) -> None:
-    write = """
+def test_f90_a_log_that_nobody_reads_any_more_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = """
 import flows.pipeline
 from pathlib import Path
 from rich.console import Console
@@ -273,13 +251,7 @@ for _ in range(10_000):
     console.print("a line of the log")
 Path("done").touch()
 """
-    run = subprocess.Popen(
-        [sys.executable, "-c", write],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    run = python(code)
     assert run.stdout
     run.stdout.readline()
     run.stdout.close()
@@ -287,19 +259,57 @@ Path("done").touch()
     assert (tmp_path / "done").exists()
 
 
+def commit() -> None:
+    git(Path.cwd(), "add", ".")
+    git(Path.cwd(), "commit", "--quiet", "--message", "results")
+
+
+@pytest.mark.slow
+def test_f54_the_advice_on_a_full_disk_keeps_the_results_of_experiments(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    run_all()
+    commit()
+    here = Path.cwd()
+    dvc_in(here, "exp", "run", "--quiet", "--name", "second", "--set-param", "train.seed=2")
+    git(here, "reset", "--quiet", "--hard")
+    dvc_in(here, "checkout", "--quiet")
+    advice = re.search("`dvc (gc [^`]*)`", _in_words(OSError(errno.ENOSPC, "full", "file")))
+    assert advice
+    dvc_in(here, *advice[1].split(), "--force")
+    dvc_in(here, "exp", "apply", "second")
+    assert Path("models/generator.safetensors").is_file()
+
+
+@pytest.mark.parametrize("damage", ["", "<<<<<<< HEAD\n", "- a\n"])
+def test_f90_a_dvc_lock_that_dvc_cannot_read_is_told_with_the_command_that_helps(
+    repo: Path, damage: str
+) -> None:
+    repro_stage("download")
+    commit()
+    whole = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(damage + whole if "<" in damage else damage)
+    with pytest.raises(StageError, match=r"`git checkout dvc\.lock`") as refused:
+        repro_stage("download")
+    _, *restore = shlex.split(str(refused.value).split("`")[1])
+    git(Path.cwd(), *restore)
+    assert repro_stage("download") == Outcome.UNCHANGED
+
+
 # params.yaml
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("train.lr=1e-3", 0.001), ("a=3", 3), ("a=true", True), ("a=deconv", "deconv"), ("a=", None)],
-)
-def test_a_set_option_is_read_as_dvc_reads_it(text: str, value: Any) -> None:
-    _, parsed = parse_override(text)
-    assert (parsed, type(parsed)) == (value, type(value))
-
-
-def test_a_set_option_without_a_value_is_refused() -> None:
+def test_a_set_option_is_read_as_dvc_reads_it() -> None:
+    for text, value in (
+        ("1e-3", 0.001),
+        ("3", 3),
+        ("true", True),
+        ("deconv", "deconv"),
+        ("", None),
+    ):
+        parsed = parse_override(f"train.lr={text}")[1]
+        assert (parsed, type(parsed)) == (value, type(value))
     with pytest.raises(CganError, match="KEY=VALUE"):
         parse_override("train.lr")
 
@@ -307,39 +317,11 @@ def test_a_set_option_without_a_value_is_refused() -> None:
 # The flow
 
 
-@pytest.mark.parametrize(
-    ("deployment", "parameters", "name"),
-    [
-        (None, {}, "25 Nov 02:00"),
-        (
-            None,
-            {"overrides": {"train": {"lr": 0.5, "seed": 2}}, "stages": ["evaluate", "render"]},
-            "25 Nov 02:00 · train.lr=0.5 · train.seed=2 · stages evaluate, render",
-        ),
-        ("nightly", {"overrides": {"train.seed": 2}}, "nightly 25 Nov 02:00 · train.seed=2"),
-    ],
-)
-def test_a_run_is_named_by_its_time_and_what_is_special(
-    deployment: str | None, parameters: dict[str, Any], name: str
-) -> None:
-    assert run_name(deployment, datetime(2026, 11, 25, 2, tzinfo=UTC), parameters) == name
-
-
-@pytest.mark.parametrize(
-    ("run", "page"),
-    [
-        ({"experiment_id": 7}, "experiments/7/runs/r1"),
-        ({"experiment_id": None}, "experiments/0/runs/r1"),
-        ({"experiment_id": "7/../8?"}, "experiments/7%2F..%2F8%3F/runs/r1"),
-    ],
-)
-def test_the_link_leads_to_the_run_in_its_experiment(
-    repo: Path, monkeypatch: pytest.MonkeyPatch, run: dict[str, Any], page: str
-) -> None:
-    monkeypatch.setenv("CGAN_MLFLOW_PAGE", "http://127.0.0.1:5000/")
-    RUN_REFERENCE.parent.mkdir()
-    RUN_REFERENCE.write_text(json.dumps({"run_id": "r1", **run}))
-    assert mlflow_link() == f"http://127.0.0.1:5000/#/{page}?workflowType=machine_learning"
+def test_a_run_is_named_by_its_time_and_what_is_special() -> None:
+    due = datetime(2026, 11, 25, 2, tzinfo=UTC)
+    assert run_name(None, due, {}) == "25 Nov 02:00"
+    nightly = run_name("nightly", due, {"overrides": {"train": {"lr": 0.5}}, "stages": ["render"]})
+    assert nightly == "nightly 25 Nov 02:00 · train.lr=0.5 · stages render"
 
 
 def artifacts(state: Any) -> dict[str, str]:
@@ -350,45 +332,29 @@ def artifacts(state: Any) -> dict[str, str]:
 
 
 def outcomes(state: Any) -> list[str]:
-    return [line.split(" | ")[1] for line in artifacts(state)["stages"].splitlines()[2:]]
+    stages = artifacts(state)["run"].partition("\n\n")[0]
+    return [line.split(" | ")[1] for line in stages.splitlines()[2:]]
 
 
 @pytest.mark.slow
-def test_flow_and_dvc_repro_agree_in_both_directions(prefect: None, repo: Path) -> None:
-    first = pipeline(return_state=True, gate=False)
-    assert outcomes(first) == ["ran"] * 3
-    assert "0.994" in (first.message or "")
-    assert "up to date" in dvc("status")
-    assert "Running stage" not in dvc("repro")
-
-    set_params({"evaluate.seed": 5})
-    dvc("repro")
-    second = pipeline(return_state=True, gate=False)
-    assert (second.name, second.type.value) == ("Unchanged", "COMPLETED")
-    assert outcomes(second) == ["unchanged"] * 3
-    assert attempts() == ["download", "train", "evaluate", "evaluate"]
-
-
-@pytest.mark.slow
-def test_artifacts_show_the_picture_the_metrics_and_the_mlflow_run(
-    prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_artifact_shows_the_picture_the_metrics_and_the_mlflow_run(
+    prefect: None, repo: Path
 ) -> None:
     run_all()
-    reference = {"run_id": "abc", "experiment": "c|gan", "tracking_uri": "http://127.0.0.1:5000"}
+    reference = {"run_id": "abc", "run_name": "c|gan", "tracking_uri": "http://127.0.0.1:5000"}
     RUN_REFERENCE.write_text(json.dumps(reference))
-    Path("reports/run.html").write_text("<html>")
-    shown = artifacts(pipeline(return_state=True, gate=False))
+    state = pipeline(return_state=True, gate=False)
+    assert "99.4 % legible" in str(state.message)
+    shown = artifacts(state)["run"]
     # A picture in text: below an image artifact, Prefect writes the whole address as a link.
-    assert shown["sample-grid"].startswith("![A row for each class](data:image/png;base64,")
-    assert "| quality.conditional\\_accuracy | 0.9941 | " in shown["metrics"]
-    assert "http://127.0.0.1:5000/#/experiments/0/runs/abc" in shown["mlflow-run"]
-    assert "/#/experiments/0/runs/abc/artifacts/run.html" in shown["run-page"]
+    assert "![A row for each class](data:image/png;base64," in shown
+    assert "| conditional accuracy | 0.9941 | 1.0 | " in shown
+    assert "http://127.0.0.1:5000/#/experiments/0/runs/abc" in shown
+    assert "/#/experiments/0/runs/abc/artifacts/run.html" in shown
 
-    reference["tracking_uri"] = "sqlite:///mlflow.db"
-    RUN_REFERENCE.write_text(json.dumps(reference))
-    shown = artifacts(pipeline(return_state=True, stages=["download"]))
-    assert "make ui" in shown["mlflow-run"] and "c\\|gan" in shown["mlflow-run"]
-    assert "reports/run" in shown["run-page"], "on the disk"
+    RUN_REFERENCE.write_text(json.dumps(reference | {"tracking_uri": "sqlite:///mlflow.db"}))
+    shown = artifacts(pipeline(return_state=True, stages=["download"]))["run"]
+    assert "make ui" in shown and "c\\|gan" in shown
 
 
 def test_a_failed_stage_fails_the_flow_with_its_message_and_is_not_tried_again(
@@ -483,22 +449,17 @@ def test_results_of_a_run_in_a_checkout_are_delivered_and_a_delivery_that_fails_
     prefect: None, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origin, store = tmp_path / "origin.git", tmp_path / "store"
-    for command in (
-        ["init", "--quiet", "--bare", str(origin)],
-        ["remote", "add", "origin", str(origin)],
-    ):
-        subprocess.run(["git", *command], check=True)
-    monkeypatch.setattr(tasks, "deliver", tasks.deliver.with_options(retries=0))
+    git(repo, "init", "--quiet", "--bare", str(origin))
+    git(repo, "remote", "add", "origin", str(origin))
+    monkeypatch.setitem(tasks.WHILE_AWAY, "retries", 0)
     monkeypatch.setenv("CGAN_CHECKOUT", str(tmp_path / "removed at the end"))
     monkeypatch.setenv("CGAN_REMOTE", "/dev/null/store")
     failed = pipeline(return_state=True)
-    assert failed.is_failed() and "Retry this run" in str(failed.message)
+    assert failed.is_failed() and "Delivery" in str(failed.message)
     assert outcomes(failed) == ["ran"] * 3
 
     def branches() -> list[str]:
-        return subprocess.check_output(
-            ["git", "branch", "--list", "runs/*"], cwd=origin, text=True
-        ).split()
+        return git(origin, "branch", "--list", "runs/*").split()
 
     monkeypatch.setenv("CGAN_REMOTE", str(store))
     set_params({"train.seed": 2})
@@ -513,8 +474,7 @@ def test_results_of_a_run_in_a_checkout_are_delivered_and_a_delivery_that_fails_
 def test_f71_a_flow_waits_for_another_repro_and_then_finds_all_done(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    soon = tasks.run_dvc_stage.with_options(retry_delay_seconds=1)
-    monkeypatch.setattr(tasks, "run_dvc_stage", soon)
+    monkeypatch.setitem(tasks.WHILE_BUSY, "retry_delay_seconds", 1)
     with slow_repro("train", seconds=3) as other:
         state = pipeline(return_state=True)
         assert other.wait(timeout=30) == 0
@@ -525,8 +485,8 @@ def test_f71_a_flow_waits_for_another_repro_and_then_finds_all_done(
 def test_waiting_for_another_repro_ends_after_the_last_try(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    soon = tasks.write_overrides.with_options(retries=2, retry_delay_seconds=0.1)
-    monkeypatch.setattr(tasks, "write_overrides", soon)
+    monkeypatch.setitem(tasks.WHILE_BUSY, "retries", 2)
+    monkeypatch.setitem(tasks.WHILE_BUSY, "retry_delay_seconds", 0.1)
     with slow_repro("train"):
         state = pipeline(overrides={"train.seed": 3}, return_state=True)
     assert state.is_failed()
@@ -567,29 +527,21 @@ def test_prefect_keeps_its_files_in_the_project_where_home_cannot_be_written(rep
     assert (repo / ".cgan/prefect").is_dir()
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
-)
 @pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
     repo: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     process = command(SLOW="train", PREFECT_HOME=str(tmp_path / "prefect"))
     assert process.stdout
-    output = ""
-    for line in process.stdout:
-        output += line
-        if "train: step 1" in line:
-            break
+    assert any("train: step 1" in line for line in process.stdout)
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 3, "server, dvc, stage"
     if number == signal.SIGINT:  # a terminal sends it to the whole group, the server included
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    rest, _ = process.communicate(timeout=120)  # Prefect's own end takes a minute on a busy machine
-    output += rest
+    output, _ = process.communicate(timeout=120)  # Prefect's end takes a minute on a busy machine
     assert process.returncode == code, output
     assert "train: saved a checkpoint" in output
     assert "Traceback" not in output

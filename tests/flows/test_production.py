@@ -20,20 +20,14 @@ from typing import Any
 import psutil
 import pytest
 from conftest import ROOT
-from toy_project import CLI, DVC_YAML, TOY
+from toy_project import CLI, DVC_YAML, TOY, git
 
 from cgan.errors import CganError
 from cgan.processes import supervisor
 from cgan.reports.status_sources import services as services_of
 from flows import production as services
 from flows import worker
-from flows.servers import AT_HOME, SERVERS_ONLY, Production, Program
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    command = ["git", *identity, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+from flows.servers import AT_HOME, Production, Program
 
 
 @pytest.fixture
@@ -123,16 +117,15 @@ def test_what_was_started_is_not_said_to_be_what_else_is_asked_for(kept: Product
     champion would be gone."""
     known = Program(**kept.known()["mlflow"])
     kept.supervise({"mlflow": known}, {})
-    others = [replace(known, command=["x"]), replace(known, database="postgresql://db/runs")]
-    for other in others:
-        with pytest.raises(CganError, match=r"mlflow was started otherwise .* make down"):
+    for other in (replace(known, command=["x"]), replace(known, database="postgresql://db/runs")):
+        with pytest.raises(CganError, match=r"started otherwise .* make down"):
             kept.supervise({"mlflow": other}, {})
     with supervisor(kept.root) as keeper:
         process = psutil.Process(keeper.getPID())
         keeper.shutdown()
         process.wait(60)
-    with pytest.raises(CganError, match=r"mlflow was started otherwise .* make down"):
-        kept.supervise({"mlflow": others[1]}, {})
+    with pytest.raises(CganError, match=r"started otherwise .* make down"):
+        kept.supervise({"mlflow": other}, {})
 
 
 def test_a_server_that_ends_at_once_is_told_with_its_last_words(project: Path) -> None:
@@ -152,7 +145,7 @@ def test_runs_that_were_cut_off_are_taken_up_once_and_others_left_alone(project:
         "running": ("RUNNING", 1, mine),
         "crashed": ("CRASHED", 1, mine),
         "twice": ("RUNNING", 2, mine),
-        "completed": ("COMPLETED", 1, mine),
+        "completed": ("RUNNING", 1, mine),  # when its process had ended
         "theirs": ("RUNNING", 1, others),
         "taken": ("RUNNING", 1, mine),  # a sweep schedules it again meanwhile, and they take it
         "unknown": ("RUNNING", 1, None),
@@ -167,18 +160,21 @@ def test_runs_that_were_cut_off_are_taken_up_once_and_others_left_alone(project:
         }
         for name, (state, count, by) in runs.items()
     }
-    names = ("first", "second", "by a person", "last")
-    late = [{"id": name, "auto_scheduled": name != "by a person"} for name in names]
+    later = {"taken": {"labels": {worker.WORKER: others}}, "completed": {"state_type": "COMPLETED"}}
+    late = [
+        {"id": f"{deployment} {name}", "auto_scheduled": name != "by a person"}
+        | {"deployment_id": deployment}
+        for name in ("first", "second", "by a person", "last")
+        for deployment in ("nightly", "weekly")
+    ]
     changed: dict[str, list[str]] = {}
 
     def api(method: str, path: str, content: Any = None) -> Any:
+        run = path.split("/")[2]
         if path.endswith("/set_state"):
-            changed.setdefault(path.split("/")[2], []).append(content["state"]["name"])
-        if path == "/deployments/filter":
-            return [{"id": "nightly", "schedules": []}]
+            changed.setdefault(run, []).append(content["state"]["name"])
         if method == "GET":
-            run = found[path.split("/")[2]]
-            return run | ({"labels": {worker.WORKER: others}} if run["id"] == "taken" else {})
+            return found[run] | later.get(run, {})
         return late if "name" in content.get("flow_runs", {}).get("state", ()) else found.values()
 
     worker.take_up(api, "here-3f2a (cpu)", project)
@@ -186,24 +182,12 @@ def test_runs_that_were_cut_off_are_taken_up_once_and_others_left_alone(project:
         "running": ["Crashed", "AwaitingRetry"],
         "crashed": ["AwaitingRetry"],
         "twice": ["Crashed"],
-        "first": ["Cancelled"],
-        "second": ["Cancelled"],
+        **{
+            f"{name} {n}": ["Cancelled"]
+            for name in ("nightly", "weekly")
+            for n in ("first", "second")
+        },
     }
-
-
-def test_a_worker_knows_no_password_of_a_database(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    became: list[str] = []
-    monkeypatch.setattr(worker.os, "execv", lambda _, command: became.extend(command))
-    monkeypatch.setattr(worker, "take_up", lambda *_: None)
-    for name in (*SERVERS_ONLY, "PYTHONPATH"):
-        monkeypatch.setenv(name, "postgresql://me:hunter2@host/runs")
-    monkeypatch.setenv("CGAN_SOURCE", str(project))
-    monkeypatch.setenv("PREFECT_API_URL", "http://host/api")
-    worker.become("me (cpu)", ["--limit", "2", "--work-queue", "cpu"])
-    assert "hunter2" not in str(os.environ) + str(became)
-    assert became[-2:] == ["--work-queue", "cpu"]
 
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])
@@ -237,15 +221,14 @@ def test_servers_get_our_settings_whatever_the_shell_has(
     monkeypatch.setenv("PREFECT_API_URL", "https://elsewhere/api")
     monkeypatch.setenv("PREFECT_API_KEY", "key")
     monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://me:pw@db/runs")
-    environment = Production(project).environment(Program([], port=4321))
-    assert environment["PREFECT_API_URL"] == "http://127.0.0.1:4321/api"
-    assert "PREFECT_API_KEY" not in environment
-    assert "MLFLOW_BACKEND_STORE_URI" not in environment, "a worker needs no database"
-    assert environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:4321"
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:secret")
+    environment = Production(project).environment(Program([], host="10.0.0.1", port=4321))
+    assert not environment.keys() & {"PREFECT_API_KEY", "MLFLOW_BACKEND_STORE_URI"}
+    assert environment["PREFECT_API_URL"] == "http://10.0.0.1:4321/api"
+    assert environment["PREFECT_API_AUTH_STRING"] == "me:secret", "who asks has to say it too"
+    assert environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://10.0.0.1:4321"
     assert environment["PREFECT_HOME"].startswith(str(project))
-    # The pages that look elsewhere, and what they would show of Prefect's offers.
-    assert environment["PREFECT_SERVER_UI_V2_ENABLED"] == "false"
-    assert environment["PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT"] == "false"
+    assert environment.items() >= AT_HOME.items()
     importlib.import_module(environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"])
 
 
@@ -324,7 +307,7 @@ def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.Monk
         told = services.deploy(project, {"nightly": "30 3 * * *", "weekly": None})
         assert {"nightly: 30 3 * * * UTC", "weekly: 0 5 * * 1 UTC"} <= set(told)
         assert production.api("GET", "/v2/concurrency_limits/gate")["limit"] == 1
-        commit = git(project, "rev-parse", "--short", "HEAD").strip()
+        commit = git(project, "rev-parse", "--short", "HEAD")
         for deployment in production.deployments().values():
             assert (deployment["version"], deployment["tags"]) == (commit, ["cgan"])
 

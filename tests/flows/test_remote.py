@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -72,12 +73,6 @@ def clone(origin: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- which one ----------------------------------------------------------------------------------
 
 
-def test_a_project_without_a_remote_has_none_and_push_says_how_to_add_one(repo: Path) -> None:
-    assert remote.default_remote() is None
-    with pytest.raises(CganError, match="dvc remote add --default storage ssh://"):
-        remote.push()
-
-
 def test_the_variable_goes_before_the_committed_remote_and_leaves_no_trace_in_git(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +95,7 @@ def test_the_variable_goes_before_the_committed_remote_and_leaves_no_trace_in_gi
         ("ssh://me:secret@host/store", "holds a password"),
         ("ssh://me:se/ret?#@host/store", "holds a password"),
         ("../store", "CGAN_REMOTE is ../store, a relative path"),
-        ("nonsense://host/store", "nonsense://host/store: .*Unsupported URL type"),
+        ("nonsense://host/store", r"nonsense://host/store(.|\n)*Unsupported URL type"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused_and_dvc_still_works(
@@ -115,10 +110,14 @@ def test_an_address_that_cannot_be_used_is_refused_and_dvc_still_works(
     assert remote.default_remote() == Remote("storage", str(store))
 
 
-def test_the_advice_to_pull_says_how_to_begin_and_it_works(repo: Path) -> None:
-    (command,) = re.findall(r"`(dvc remote add .*?)`", DVC_PULL)
-    dvc(*command.split()[1:])
-    assert remote.default_remote() == Remote("storage", "ssh://host/folder")
+def test_a_project_without_a_remote_is_told_how_to_begin_and_it_works(repo: Path) -> None:
+    assert remote.default_remote() is None
+    with pytest.raises(CganError) as refused:
+        remote.push()
+    for advice in (DVC_PULL, str(refused.value)):
+        (command,) = re.findall(r"`(dvc remote add .*?)`", advice)
+        dvc(*command.split()[1:], "--force")
+        assert remote.default_remote() == Remote("storage", "ssh://host/folder")
 
 
 def told() -> str:
@@ -127,6 +126,13 @@ def told() -> str:
         return remote.check()
     except CganError as error:
         return str(error)
+
+
+def without_aws(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
 # --- does it answer -----------------------------------------------------------------------------
@@ -149,14 +155,9 @@ def test_a_remote_that_answers_is_left_as_it_was(store: Path) -> None:
 def test_why_a_remote_cannot_be_used_is_told_in_a_line_of_its_library_s(
     repo: Path, monkeypatch: pytest.MonkeyPatch, url: str, message: str
 ) -> None:
-    if url.startswith("ssh"):
-        pytest.importorskip("dvc_ssh", reason="the extra ssh is not installed")
-    if url.startswith("s3"):
-        pytest.importorskip("dvc_s3", reason="the extra s3 is not installed")
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(repo))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    if (scheme := url.split(":")[0]) in ("ssh", "s3"):
+        pytest.importorskip(f"dvc_{scheme}", reason=f"the extra {scheme} is not installed")
+    without_aws(monkeypatch, repo)
     monkeypatch.setenv("CGAN_REMOTE", url)
     assert re.fullmatch(f"{url} cannot be used: .*{message}.*", told())
 
@@ -164,12 +165,10 @@ def test_why_a_remote_cannot_be_used_is_told_in_a_line_of_its_library_s(
 def test_a_remote_that_never_answers_costs_no_more_than_the_limit(
     repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import socket
-
+    monkeypatch.setattr(remote, "CHECK_S", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}/store"
         monkeypatch.setenv("CGAN_REMOTE", url)
-        monkeypatch.setattr(remote, "CHECK_S", 3.0)
         assert told() == f"{url} does not answer within 3 seconds."
 
 
@@ -186,32 +185,19 @@ def test_results_go_to_the_remote_and_a_fresh_clone_runs_only_what_has_other_inp
     clone(Path.cwd(), tmp_path / "fresh", monkeypatch)
     assert not Path("dvc.lock").exists()
     assert run_all(pull=True) == [Outcome.RESTORED] * 3
-    assert attempts() == []
-    assert Path("models/generator.safetensors").is_file()
-    assert run_all(pull=True) == [Outcome.UNCHANGED] * 3
-    assert run_all() == [Outcome.UNCHANGED] * 3
+    assert run_all(pull=True) == run_all() == [Outcome.UNCHANGED] * 3
+    assert attempts() == [] and Path("models/generator.safetensors").is_file()
+    git("add", "dvc.lock")
+    git("commit", "--quiet", "--message", "results that were pulled")
+    clone(Path.cwd(), tmp_path / "second", monkeypatch)
     Path("data/inbox/digits.csv").write_text("label,pixel0\n1,2\n")
     Path("toy.py").write_text(Path("toy.py").read_text().replace("0.9941", "0.5"))
-    assert repro_stage("download", pull=True) is Outcome.RAN
-    assert attempts() == ["download"]
-
-
-@pytest.mark.slow
-def test_after_a_run_that_failed_the_stages_that_ended_are_pushed(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_all()
-    git("add", "dvc.lock")
-    git("commit", "--quiet", "--message", "results that were never pushed")
-    clone(Path.cwd(), tmp_path / "second", monkeypatch)
-    Path("data/inbox/digits.csv").write_text("label,pixel0\n3,4\n")
-    Path("toy.py").write_text(Path("toy.py").read_text().replace("0.9941", "0.5"))
     monkeypatch.setenv("FAIL", "train")
-    repro_stage("download", pull=True)
+    assert repro_stage("download", pull=True) is Outcome.RAN
     with pytest.raises(StageError, match="row 17"):
         repro_stage("train", pull=True)
     assert attempts() == ["download", "train"], "a stage that fails is not run a second time"
-    # dvc.lock names results of `evaluate`, to which the run did not come.
+    # dvc.lock names results of `evaluate`, to which the run did not come: those that ended are pushed.
     assert remote.push(quiet, ["download"]) == f"{store}: 2 files pushed"
     git("commit", "--quiet", "--all", "--message", "the other data")
     clone(Path.cwd(), tmp_path / "third", monkeypatch)
@@ -254,20 +240,14 @@ def test_a_run_s_branch_holds_its_pointers_alone_and_the_later_ones_if_it_is_tri
     assert changed == ["dvc.lock", "params.yaml"]
 
 
-@pytest.mark.parametrize("kind", ["refused", "gone"])
-def test_what_git_s_server_says_is_told_in_a_line(origin: Path, kind: str) -> None:
+def test_what_git_s_server_says_is_told_in_a_line(origin: Path) -> None:
     Path("dvc.lock").write_text("results")
-    if kind == "refused":
-        hook = origin / "hooks/pre-receive"
-        hook.write_text("#!/bin/sh\necho 'no branches named runs here'\nexit 1\n")
-        hook.chmod(0o755)
-        words = "no branches named runs here"
-    else:
-        origin.rename(origin.with_name("elsewhere"))
-        words = "does not appear to be a git repository"
-    with pytest.raises(CganError, match="origin did not take branch runs/a: ") as told:
+    hook = origin / "hooks/pre-receive"
+    hook.write_text("#!/bin/sh\necho 'no branches named runs here'\nexit 1\n")
+    hook.chmod(0o755)
+    words = "origin did not take branch runs/a: (.|\n)*no branches named runs here"
+    with pytest.raises(CganError, match=words):
         remote.publish("runs/a", "a run")
-    assert words in str(told.value)
 
 
 # --- over ssh, and through S3 -------------------------------------------------------------------
@@ -303,10 +283,10 @@ def test_the_agent_s_key_opens_the_door_and_is_not_lent(
     key = server.folder / "key-of-the-agent"
     (server.home / ".ssh/id_ed25519").rename(key)
     (server.home / ".ssh/id_ed25519.pub").unlink()
-    socket = server.folder / "agent"
-    agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
+    door = server.folder / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", door], stdout=subprocess.DEVNULL)
     try:
-        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(door))
         while subprocess.run(["ssh-add", "-q", key], stderr=subprocess.DEVNULL).returncode == 2:
             assert agent.poll() is None  # it doesn't listen yet
         assert "answers" in told()
@@ -321,12 +301,9 @@ def test_results_travel_through_s3_and_no_file_holds_the_key(
     origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("dvc_s3", reason="the extra s3 is not installed")
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
+    without_aws(monkeypatch, tmp_path / "server")
     (tmp_path / "server").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "server"))
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with object_store(tmp_path / "server") as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         dvc("remote", "modify", "storage", "url", "s3://cgan/store")

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from PIL import Image
 from postgres import PASSWORD, USER, Postgres
 from postgres import postgres as postgres
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from toy_project import git
 
 from cgan.errors import CganError
 from cgan.files import locked
@@ -69,12 +69,8 @@ def folder(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "cgan").mkdir()
     (tmp_path / "cgan/code.py").touch()
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
-    for words in (
-        "init --quiet .",
-        "add params.yaml dvc.yaml cgan",
-        "-c user.name=t -c user.email=t@t commit --quiet -m start",
-    ):
-        subprocess.run(["git", *words.split()], check=True)
+    for words in ("init --quiet .", "add params.yaml dvc.yaml cgan", "commit --quiet -m start"):
+        git(tmp_path, *words.split())
     return tmp_path
 
 
@@ -97,7 +93,7 @@ class Driver:
     def __init__(self, folder: Path) -> None:
         self.params = load_params()
         self.client, self.experiment = open_store(store_uri(folder), folder, "cgan")
-        head = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+        head = git(folder, "rev-parse", "HEAD")
         base = uncommitted_params(folder, self.params, head)
         name = study_name(folder, "try", self.params, head)
         self.study = open_study(folder, name, self.params)
@@ -260,30 +256,23 @@ def test_values_that_do_not_go_together_are_refused_before_anything_starts(folde
 BEST = create_trial(
     params={"lr": 0.002}, distributions={"lr": FloatDistribution(0.001, 0.01)}, value=0.1
 )
-LOW, HIGH = {2: 0.1, 3: 0.11, 4: 0.12}, {2: 0.2, 3: 0.21, 4: 0.22}
-SPREAD = {2: 0.1, 3: 0.11, 4: 0.9}
+LOW, HIGH, SPREAD = [0.1, 0.11, 0.12], [0.2, 0.21, 0.22], [0.1, 0.11, 0.9]
 
 
-@pytest.mark.parametrize(
-    ("objective", "best", "present", "is_better"),
-    [
+def test_only_a_clear_difference_over_all_seeds_in_the_metric_s_direction_is_better() -> None:
+    now = {"train.lr": 0.0045}
+    for objective, best, present, is_better in (
         ("fid_judge", LOW, HIGH, True),
         ("fid_judge", HIGH, LOW, False),
         ("coverage", HIGH, LOW, True),
         ("coverage", LOW, HIGH, False),
         ("fid_judge", LOW, SPREAD, False),
         ("coverage", SPREAD, LOW, False),
-        ("fid_judge", LOW | {1: None}, HIGH, False),
-    ],
-)
-def test_only_a_clear_difference_over_all_seeds_in_the_metric_s_direction_is_better(
-    objective: str, best: dict[int, Any], present: dict[int, Any], is_better: bool
-) -> None:
-    now = {"train.lr": 0.0045}
-    found = verdict(objective, BEST, now, {"best": best, "present": present})
-    assert found[0] is is_better and "lr 0.002" in found[1]
+    ):
+        found = verdict(objective, BEST, now, {"best": best, "present": present})
+        assert found[0] is is_better and "lr 0.002" in found[1]
     for trial, held in ((None, now), (BEST, {"train.lr": 0.002}), (BEST, now)):
-        assert not verdict(objective, trial, held, {})[0]
+        assert not verdict("fid_judge", trial, held, {})[0]
 
 
 def test_what_is_better_over_fresh_seeds_is_applied_and_the_page_shows_it(folder: Path) -> None:
@@ -294,9 +283,7 @@ def test_what_is_better_over_fresh_seeds_is_applied_and_the_page_shows_it(folder
         apply("try")
     driver.sweep.search(8, 1)
     driver.ends = {"3": JobError("no space left")}
-    first = driver.confirm()
-    assert [*first["best"]] == [*first["present"]] == [2, 3, 4]
-    assert None in [*first["best"].values(), *first["present"].values()]
+    assert driver.confirm() == {}, "one of six trainings failed"
     again = Driver(folder)
     confirmed = again.confirm()
     assert again.started == ["3"], "only what failed"

@@ -1,29 +1,29 @@
-"""`python -m flows.sweep` and where its trainings run: processes, checkouts, a scripted pool."""
+"""`python -m flows.sweep` and where its trainings run: processes, checkouts, a pool without workers."""
 
 from __future__ import annotations
 
-import http.server
-import json
 import re
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import psutil
 import pytest
 from conftest import ROOT
 from optuna import TrialPruned
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
-    temporary_settings,
-)
-from toy_project import repo, template  # noqa: F401
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from test_pipeline import prefect, pytestmark  # noqa: F401
+from toy_project import git, repo, template  # noqa: F401
 
 from cgan.errors import CganError
 from flows import pipeline
@@ -40,7 +40,7 @@ def here(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., 
     """Does a job on this machine, with stages of a moment; none may be left in the end."""
     shutil.rmtree(repo / "cgan")  # the toy's; checkouts have it from git
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+    commit = git(repo, "rev-parse", "HEAD")
     LOG.parent.mkdir(parents=True)
     yield lambda job=JOB, watch=lambda: None: train_here(repo, commit, job, watch)
     for process in psutil.process_iter(["cwd", "cmdline"]):
@@ -62,17 +62,12 @@ def test_a_job_runs_in_a_checkout_of_its_own_with_its_params(here: Callable[...,
     assert not Path(".cgan/checkouts/sweep-trial-0").exists()
 
 
-def test_a_stage_that_fails_is_told_in_its_own_words(
+def test_a_job_that_fails_is_told_in_its_own_words_and_one_that_is_stopped_is_asked_first(
     here: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAIL", "train")
     with pytest.raises(JobError, match="row 17, column pixel12"):
         here()
-
-
-def test_a_job_that_is_stopped_has_ended_and_its_training_was_asked_first(
-    here: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setenv("SLOW", "train")
 
     def watch() -> None:
@@ -84,116 +79,77 @@ def test_a_job_that_is_stopped_has_ended_and_its_training_was_asked_first(
     assert "train: saved a checkpoint" in LOG.read_text()
 
 
-class Api(http.server.BaseHTTPRequestHandler):
-    """Prefect's, as far as a pool asks: by method and first word of the path; of a list one by one."""
-
-    answers: ClassVar[dict[str, Any]] = {}
-    heard: ClassVar[list[str]] = []
-
-    def do_GET(self) -> None:
-        asked = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        self.heard.append(f"{self.path} {asked}")
-        key = f"{self.command} {self.path.split('/')[2]}"
-        answer = self.answers.get(key, (404, {"detail": "not found"}))
-        code, content = answer.pop(0) if isinstance(answer, list) else answer
-        body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
-        self.send_response(code)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET  # noqa: N815 - http.server's name
-
-    def log_message(self, *_: Any) -> None: ...
-
-
-NUMBER = "00000000-0000-0000-0000-000000000001"
-SET = (201, {"status": "ACCEPT", "details": {"type": "accept_details"}, "state": None})
-
-
-def flow_run(state: str) -> tuple[int, Any]:
-    found = {"type": state, "name": state.capitalize(), "message": f"it is {state.lower()}"}
-    return 200, {"id": NUMBER, "flow_id": NUMBER, "state": found, "state_type": state}
-
-
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    monkeypatch.setattr("flows.sweep.jobs.POLL_S", 0.0)
-    deployment = {"id": NUMBER, "name": "train", "flow_id": NUMBER}
-    found = {"GET deployments": (200, deployment), "POST work_pools": (200, [])}
-    monkeypatch.setattr(Api, "answers", found)
-    monkeypatch.setattr(Api, "heard", [])
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    url = f"http://name:secret@127.0.0.1:{server.server_port}/api"
-    shutil.copy(ROOT / "dvc.yaml", ".")
-    with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False}):
-        yield Api.answers
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def server(prefect: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:  # noqa: F811
+    """A client of a real Prefect server that has a deployment `train`, made for each test."""
     monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", ".")
+    with get_client(sync_client=True) as client:
+        made = client.create_deployment(client.create_flow_from_name("cgan"), "train")
+        yield client
+        client.delete_deployment(made)
 
 
-def test_a_server_that_is_not_prefect_s_or_lets_nobody_in_is_one_message(
-    api: dict[str, Any],
-) -> None:
-    for code, body in ((200, "<!doctype html>"), (401, "{}")):
-        api["POST work_pools"] = api["GET admin"] = code, body
-        asked = partial(ask_prefect, str(PREFECT_API_URL.value()), "GET", "/admin/version")
-        for ask in (partial(Pool, "train"), pipeline._find_server, asked):
-            with pytest.raises(CganError) as told:
-                ask()
-            assert "127.0.0.1" in str(told.value) and "secret" not in str(told.value)
+def scripted(client: Any, *ends: str) -> Callable[[], None]:
+    """A watch that has the newest run end so, one after the other, as workers would."""
+    left = list(ends)
+
+    def watch() -> None:
+        (run,) = client.read_flow_runs(limit=1, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
+        if run.state_type != StateType.CRASHED:
+            end = State(type=StateType(left.pop(0)), message="as it was told")
+            client.set_flow_run_state(run.id, end, force=True)
+
+    return watch
 
 
 def test_a_run_whose_worker_was_killed_is_scheduled_again_twice_and_its_own_error_is_told(
-    api: dict[str, Any],
+    server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api["POST deployments"] = flow_run("SCHEDULED")
-    api["POST flow_runs"] = SET
-    api["GET flow_runs"] = [*[flow_run("CRASHED")] * 2, flow_run("RUNNING"), flow_run("COMPLETED")]
-    Pool("train").train(JOB, lambda: None)
-    assert sum("set_state" in line for line in Api.heard) == 2
-    created = next(line for line in Api.heard if "create_flow_run" in line)
-    stages = json.loads(created.partition(" ")[2])["parameters"]["stages"]
-    assert stages[-1] == "evaluate" and "page" not in stages
-    for ends, words in (
-        ([flow_run("CRASHED")] * 3, "it is crashed"),
-        ([flow_run("FAILED")], "it is failed"),
-        ([(404, {})], "its flow run was deleted"),
-    ):
-        api["GET flow_runs"] = ends
-        with pytest.raises(JobError, match=words):
-            Pool("train").train(JOB, lambda: None)
+    monkeypatch.setattr("flows.sweep.jobs.POLL_S", 0.0)
 
+    def do(name: str, *ends: str) -> Any:
+        Pool("train").train(replace(JOB, name=name), scripted(server, *ends))
 
-def test_a_run_that_is_not_worth_going_on_is_cancelled(api: dict[str, Any]) -> None:
-    api |= {"POST deployments": flow_run("RUNNING"), "POST flow_runs": SET}
+    do("one", "CRASHED", "CRASHED", "RUNNING", "COMPLETED")
+    do("one")  # it is there, and not made again
+    (run,) = server.read_flow_runs()
+    assert run.parameters["stages"][-1] == "evaluate" and "page" not in run.parameters["stages"]
+    for name, ends in {"two": ["CRASHED"] * 3, "three": ["RUNNING", "FAILED"]}.items():
+        with pytest.raises(JobError, match="as it was told"):
+            do(name, *ends)
 
-    def watch() -> None:
+    def prune() -> None:
         raise TrialPruned
 
     with pytest.raises(TrialPruned):
-        Pool("train").train(JOB, watch)
-    assert '"CANCELLING"' in Api.heard[-1]
+        Pool("train").train(replace(JOB, name="four"), prune)
+    states = {run.name: run.state_type for run in server.read_flow_runs()}
+    assert states["four"] in (StateType.CANCELLING, StateType.CANCELLED)
 
 
-def test_what_prefect_refuses_is_one_message(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], api: dict[str, Any]
+def test_what_prefect_refuses_and_a_server_that_is_not_prefect_s_are_one_message(
+    server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command.signal, "signal", lambda *_: None)
     monkeypatch.setattr(command, "sweep", lambda *_: Pool("train").train(JOB, lambda: None))
     monkeypatch.setattr(command, "top_folder", lambda: ROOT)
-    api["POST deployments"] = 409, {"detail": "Additional properties: 'tags' was unexpected"}
+    old = server.read_deployment_by_name("cgan/train")
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    options = {"parameter_openapi_schema": schema, "enforce_parameter_schema": True}
+    server.create_deployment(old.flow_id, "train", **options)
     assert command.main([]) == 1
-    said = capsys.readouterr().err
-    assert "'tags' was unexpected" in said and "secret" not in said
+    assert "tags" in capsys.readouterr().err
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever).start()
+        url = f"http://name:secret@127.0.0.1:{other.server_port}/api"
+        asked = partial(ask_prefect, url, "GET", "/..")
+        with temporary_settings({PREFECT_API_URL: url}):
+            for ask in (partial(Pool, "train"), pipeline._find_server, asked):
+                with pytest.raises(CganError, match=r"127\.0\.0\.1") as told:
+                    ask()
+                assert "secret" not in str(told.value)
+        other.shutdown()
 
 
 def test_without_optuna_the_extra_is_named() -> None:

@@ -1,7 +1,7 @@
 """Two machines, played by two network namespaces with homes, clones, environments and disks of their own.
 
-Host a has PostgreSQL, Prefect, MLflow, a worker, the DVC remote and the git repository, these two behind ssh;
-host b only a worker, made by `make worker`, and sees nothing of a's files.
+Host a has Prefect, MLflow, a worker, the DVC remote and the git repository, these two behind ssh; host b only
+a worker, made by `make worker`, and sees nothing of a's files.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from postgres import PROGRAMS
 from ssh_server import make_key
 
 A, B = "10.77.19.1", "10.77.19.2"
 API, STORE = f"http://{A}:4200/api", f"http://{A}:5000"
-DATABASE = "postgresql://cgan:secret@127.0.0.1:5432"
 SSHD = """
 ListenAddress {address}
 HostKey {folder}/host_key
@@ -109,7 +107,6 @@ pytestmark = [
         not all(map(shutil.which, ("ip", "unshare", "ssh"))) or not Path("/usr/sbin/sshd").exists(),
         reason="needs ip, unshare, ssh and sshd (Debian's iproute2, util-linux, openssh-server)",
     ),
-    pytest.mark.skipif(PROGRAMS is None, reason="needs PostgreSQL's server (Debian's postgresql)"),
 ]
 
 
@@ -215,7 +212,7 @@ def copy_environment(project: Path) -> None:
 
 
 def set_up(hosts: Hosts) -> Callable[[], None]:
-    """Network, homes, keys, sshd, PostgreSQL and the repository. Returns what ends them."""
+    """Network, homes, keys, sshd and the repository. Returns what ends them."""
     folder = hosts.folder
     ends = contextlib.ExitStack()
 
@@ -249,34 +246,6 @@ def set_up(hosts: Hosts) -> Callable[[], None]:
     ends.callback(server.wait)
     ends.callback(server.terminate)
 
-    assert PROGRAMS
-    data = folder / "postgres"  # nobody's; pytest's own folders are root's alone
-    data.mkdir()
-    shutil.chown(data, "nobody", "nogroup")
-    (data / "password").write_text("secret")
-    (data / "password").chmod(0o644)
-
-    as_nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-
-    def postgres(program: str, *arguments: str) -> None:
-        environment = ["env", "LC_ALL=C", "PGPASSWORD=secret"]
-        command = hosts.command("a", *as_nobody, *environment, PROGRAMS / program, *arguments)
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert done.returncode == 0, done.stdout
-
-    start = ["-D", f"{data}/data", "-w", "-l", f"{data}/log", "-o", "-F -h 127.0.0.1 -k ''"]
-    makes = ["-U", "cgan", "-N", "-E", "UTF8", "--auth=scram-sha-256", f"--pwfile={data}/password"]
-    postgres("initdb", "-D", f"{data}/data", *makes)
-    subprocess.run(
-        hosts.command("a", *as_nobody, PROGRAMS / "pg_ctl", "start", *start),
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    ends.callback(postgres, "pg_ctl", "stop", "-m", "immediate", "-D", f"{data}/data")
-    for name in ("mlflow", "prefect"):
-        postgres("createdb", "-h", "127.0.0.1", "-U", "cgan", name)
-
     origin = folder / "a/origin.git"
     subprocess.run(["git", "clone", "--quiet", "--bare", ROOT, origin], check=True)
     for host in "ab":
@@ -303,11 +272,7 @@ def hosts() -> Iterator[Hosts]:
         copy_environment(hosts.project("b"))
         ends.callback(hosts.run, "a", *PRODUCTION, "down")
         ends.callback(hosts.run, "b", "make", "down")
-        databases = {
-            "MLFLOW_BACKEND_STORE_URI": f"{DATABASE}/mlflow",
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"{DATABASE}/prefect",
-        }
-        hosts.run("a", *PRODUCTION, "up", "--host", A, "--allow-remote", **databases)
+        hosts.run("a", *PRODUCTION, "up", "--host", A, "--allow-remote")
         hosts.run("a", *PRODUCTION, "deploy")
         told = hosts.run("b", *JOIN, "LABELS=cuda")
         assert re.search(r"host-b-[0-9a-f]{4} \(cuda\), in the pool cgan of", told)
@@ -330,35 +295,24 @@ def test_a_run_on_the_second_host_leaves_its_results_where_the_first_finds_them(
     assert re.search(r"host-b-[0-9a-f]{4} \(cuda\) · online", status) and "cgan · online" in status
 
     hosts.run("a", "git", "fetch", "--quiet")
+    listed = hosts.run("a", "git", "branch", "--remote", "--list", "origin/runs/*").split()
     branches = {
-        host: branch.strip().removeprefix("origin/")
-        for branch in hosts.run(
-            "a", "git", "branch", "--remote", "--list", "origin/runs/*"
-        ).splitlines()
+        host: branch.removeprefix("origin/")
+        for branch in listed
         for host, run in runs.items()
-        if branch.strip().endswith(run["id"][:8])
+        if branch.endswith(run["id"][:8])
     }
     found = {}
-    for (
-        host
-    ) in "ab":  # a's own run, too, comes out of the remote: the cache of its worker is left aside
+    names = ("models/generator.safetensors", "models/mlflow_run.json", "data/raw/train.csv")
+    for host, branch in branches.items():  # a's own, too, comes out of the remote
         clone = f"{hosts.folder}/a/fresh-{host}"
-        hosts.run(
-            "a", "git", "clone", "--quiet", "--branch", branches[host], "../origin.git", clone
-        )
+        hosts.run("a", "git", "clone", "--quiet", "--branch", branch, "../origin.git", clone)
         pulled = hosts.run("a", "sh", "-c", f"cd {clone} && dvc pull 2>&1")
         assert re.search(r"\d+ files fetched", pulled)
         assert hosts.run("a", "sh", "-c", f"cd {clone} && dvc status") == UP_TO_DATE
         repro = hosts.run("a", "sh", "-c", f"cd {clone} && PYTHONPATH=. dvc repro 2>&1")
         assert "Running stage" not in repro
-        found[host] = {
-            name: (Path(clone) / name).read_bytes()
-            for name in (
-                "models/generator.safetensors",
-                "models/mlflow_run.json",
-                "data/raw/train.csv",
-            )
-        }
+        found[host] = {name: (Path(clone) / name).read_bytes() for name in names}
     assert found["a"]["models/generator.safetensors"] == found["b"]["models/generator.safetensors"]
     assert found["a"]["data/raw/train.csv"] == found["b"]["data/raw/train.csv"]
     told = json.loads(found["b"]["models/mlflow_run.json"])
@@ -400,13 +354,9 @@ def test_a_run_whose_worker_is_killed_is_taken_up_by_the_next(hosts: Hosts) -> N
     assert ended["run_count"] == 2
     assert "trained a new generator" in ended["state"]["message"].lower()
     assert re.search(r"Resuming at step \d+ of", log.read_text())
-
-
-def test_a_user_s_mistake_is_one_message_in_the_log_of_the_worker(hosts: Hosts) -> None:
-    run = hosts.deploy_run("train-cuda", overrides={"train.lr": -1})
-    failed = hosts.wait_for(run, "Failed")
+    failed = hosts.wait_for(hosts.deploy_run("train-cuda", overrides={"train.lr": -1}), "Failed")
     assert "train.lr" in failed["state"]["message"]
-    assert "Traceback" not in (hosts.project("b") / ".cgan/production/worker.log").read_text()
+    assert "Traceback" not in log.read_text(), "a user's mistake is one message"
 
 
 def test_a_sweep_on_both_hosts_outlives_a_worker_and_itself(hosts: Hosts) -> None:

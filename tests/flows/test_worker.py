@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-import http.server
 import re
 import shutil
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from test_checkout import clone as clone
-from test_checkout import git
+from toy_project import git
 
 from cgan.errors import CganError
 from cgan.git import fetch_commit
-from flows import worker
+from flows import production, worker
 from flows.servers import Production
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Prefect's API, as far as it is asked whether it is there."""
-
-    def do_POST(self) -> None:
-        self.send_response(200 if self.path.startswith("/api/") else 404)
-        self.end_headers()
-        self.wfile.write(b"[]")
-
-    def log_message(self, *_: Any) -> None: ...
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=running.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{running.server_port}"
-    running.shutdown()
-    thread.join()
-    running.server_close()
 
 
 def test_a_machine_that_cannot_join_is_told_all_that_is_missing(
@@ -50,18 +24,14 @@ def test_a_machine_that_cannot_join_is_told_all_that_is_missing(
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "CGAN_REMOTE"):
         monkeypatch.delenv(name, raising=False)
     shutil.rmtree(clone.parent / "origin.git")
-    with pytest.raises(CganError) as told:
-        worker.require(clone)
-    lines = str(told.value).splitlines()
-    assert [line.split(":")[0].strip() for line in lines[1:5]] == [
-        "Prefect",
-        "MLflow",
-        "DVC remote",
-        "git",
+    missing = [
+        "Prefect: PREFECT_API_URL is not set",
+        "MLflow: MLFLOW_TRACKING_URI is not set",
+        "DVC remote: .*dvc remote add",
+        "git: ",
     ]
-    assert "PREFECT_API_URL is not set" in lines[1]
-    assert "MLFLOW_TRACKING_URI is not set" in lines[2]
-    assert "dvc remote add" in lines[3]
+    with pytest.raises(CganError, match=r"(.|\n)*".join(missing)):
+        worker.require(clone)
 
 
 def test_git_is_asked_with_the_key_of_the_environment_and_asks_nobody(
@@ -79,24 +49,23 @@ def test_git_is_asked_with_the_key_of_the_environment_and_asks_nobody(
 
 
 @pytest.mark.parametrize(
-    ("prefect", "mlflow", "words"),
+    ("prefect", "mlflow"),
     [
-        ("http://name:secret@127.0.0.1:9/api", "http://127.0.0.1:9", "Connection refused"),
-        ("http://127.0.0.1:9", "postgresql://me:secret@127.0.0.1:9/runs", "Connection refused"),
-        ("{server}", "http://127.0.0.1:9", "MLflow: "),  # the address of the pages is meant, too
+        ("http://name:secret@127.0.0.1:9/api", "http://127.0.0.1:9"),
+        ("http://127.0.0.1:9", "postgresql://me:secret@127.0.0.1:9/runs"),
     ],
 )
 def test_servers_that_are_away_are_named_at_once_without_a_password(
-    clone: Path, server: str, monkeypatch: pytest.MonkeyPatch, prefect: str, mlflow: str, words: str
+    clone: Path, monkeypatch: pytest.MonkeyPatch, prefect: str, mlflow: str
 ) -> None:
     monkeypatch.chdir(clone)
-    monkeypatch.setenv("PREFECT_API_URL", prefect.format(server=server))
+    monkeypatch.setenv("PREFECT_API_URL", prefect)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow)
     monkeypatch.setenv("CGAN_REMOTE", str(clone.parent))
+    assert worker.api_url().endswith(":9/api"), "the address of the pages is meant, too"
     began = time.monotonic()
-    with pytest.raises(CganError, match=words) as told:
+    with pytest.raises(CganError, match=r"Prefect: .*Connection refused(.|\n)*MLflow: ") as told:
         worker.require(clone)
-    assert ("Prefect: " in str(told.value)) is (server not in prefect.format(server=server))
     assert "secret" not in str(told.value) and time.monotonic() - began < 20
 
 
@@ -113,5 +82,6 @@ def test_zero_runs_at_once_are_refused(
     clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(clone)
-    assert worker.main(["join", "--runs", "0"]) == 1
+    (clone / "prefect.yaml").touch()
+    assert production.main(["join", "--runs", "0"]) == 1
     assert "--runs: expected 1 or more, got 0" in capsys.readouterr().err
