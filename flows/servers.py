@@ -20,11 +20,10 @@ import psutil
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.files import write_json, write_text
+from cgan.files import locked, write_json, write_text
 from cgan.processes import SOCKET, STATE, running, supervisor
 from cgan.project import PRODUCTION
 from cgan.reports.status_sources import PASSWORD, ask_prefect, services
-from cgan.run.records import locked
 from cgan.store.address import BACKEND, without_credentials
 from cgan.store.server import LOOPBACK, is_loopback, require_free, site_of
 from flows.checkout import SOURCE, run_in
