@@ -43,6 +43,7 @@ RUN_KEY_TAG = "cgan.run_key"
 MODEL_NAME = "generator"
 ARROWS = {"higher": "↑", "lower": "↓"}
 LARGE = 1024  # pixels
+JUDGED = "quality/"
 AT_ONCE = 500  # records; then the cursor moves
 MODEL_NOTE = """\
 The trained generator. It draws the classes that it is asked for:
@@ -154,23 +155,24 @@ class Delivery:
             log_batch(self.run_id, **{kind: values[start : start + most]})
 
     def _metrics(self, records: list[Record]) -> list[Metric]:
-        """The values; those of an evaluation are shown on the model's page too."""
+        """The values. Those of an evaluation are shown on the model's page too, and are left out where the
+        run has them: another checkout or machine may have recorded the same."""
         from mlflow.entities import Metric
 
-        quality = any(
-            key.startswith("quality/") for each in records for key in each.get("metrics", {})
-        )
-        model = self._model() if quality else None
+        values = [(each, *item) for each in records for item in each.get("metrics", {}).items()]
+        model, known = None, dict[str, float]()
+        if any(key.startswith(JUDGED) for _, key, _ in values):
+            model, known = self._model(), self.client.get_run(self.run_id).data.metrics
         return [
             Metric(
                 key,
                 value,
                 record["time_ms"],
                 record["step"],
-                model_id=model.model_id if model and key.startswith("quality/") else None,
+                model_id=model.model_id if model and key.startswith(JUDGED) else None,
             )
-            for record in records
-            for key, value in record.get("metrics", {}).items()
+            for record, key, value in values
+            if not key.startswith(JUDGED) or known.get(key) != value
         ]
 
     def _model(self) -> LoggedModel | None:

@@ -100,8 +100,11 @@ def recorded(
             tracker.log_file(Path(__file__), "reports")
             tracker.log_model(a_generator(root / "g.safetensors"), STEPS[-1], {"digest": "d"})
         patch.setenv("MLFLOW_EXPERIMENT_NAME", "another")  # later records stay with their run
-        with lifecycle.reopen() as later:
-            later.log_metrics({"quality/conditional_accuracy": 0.99}, STEPS[-1])
+        for home in (".cgan", "elsewhere"):  # another machine records the same
+            patch.setenv("CGAN_HOME", str(root / home))
+            with lifecycle.reopen() as later:
+                later.log_metrics({"quality/conditional_accuracy": 0.99}, STEPS[-1])
+        patch.delenv("CGAN_HOME")
         yield root, Store(root / "mlflow.db"), json.loads(reference.read_text())["run_id"]
 
 
