@@ -78,10 +78,14 @@ class Sweep:
         counted = (TrialState.COMPLETE, TrialState.PRUNED)
         while (missing := wanted - len(trials_that(self.study, *counted))) > 0:
             number, at_a_time = (1, 1) if missing == wanted else (missing, parallel)
-            tell = [self._tell]
             with self._until_it_ends():
                 self.study.optimize(
-                    self._try, number, n_jobs=at_a_time, catch=JobError, callbacks=tell
+                    self._try,
+                    n_trials=number,
+                    n_jobs=at_a_time,
+                    catch=JobError,
+                    callbacks=[self._tell],
+                    show_progress_bar=sys.stderr.isatty() and number > 1,
                 )
 
     @contextlib.contextmanager
@@ -231,5 +235,7 @@ class Sweep:
 
 
 def say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    """On a terminal in place of Optuna's progress bar, which is drawn again below it."""
+    clear = "\r\033[K" if sys.stderr.isatty() and sys.stdout.isatty() else ""
+    sys.stdout.write(f"{clear}{line}\n")
     sys.stdout.flush()
