@@ -93,7 +93,7 @@ def find(name: str | None) -> tuple[dict[str, Any], list[str]]:
         run = next((run for run in parents if run.data.tags[NAME] in wanted), None)
         if run is None:
             raise CganError(
-                f"no sweep {name or ''} in the MLflow store {registry.shown}. There are: "
+                f"no sweep{f' `{name}`' if name else ''} in the MLflow store {registry.shown}. There are: "
                 f"{', '.join(names[:SHOWN]) or 'none'}. `python -m flows.sweep` makes one; if the store is "
                 "another, set MLFLOW_TRACKING_URI."
             )
