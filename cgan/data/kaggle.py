@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import random
+import re
 import sys
 import tempfile
 import time
@@ -107,7 +108,8 @@ def _diagnose(error: Exception, params: DataParams, known: bool) -> tuple[str, b
             f"Kaggle has no `{params.member}` in `{params.kaggle}` (404). Compare `data.kaggle` and "
             f"`data.member` with {page}/data."
         ), False
-    line = (str(error).splitlines() or [""])[0][:400]
+    # An address that Kaggle leads to is signed: whoever has it has the file.
+    line = re.sub(r"\?\S+", "?…", (str(error).splitlines() or [""])[0])[:400]
     damage = (DataCorruptionError, zipfile.BadZipFile, zlib.error, EOFError)
     passing = isinstance(error, (requests.RequestException, *damage)) and not 0 < code < 429
     return f"The download from Kaggle failed: {type(error).__name__}: {line}.", passing

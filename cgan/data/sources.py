@@ -115,7 +115,7 @@ def _count_rows(path: Path) -> int:
     with path.open("rb") as file:
         while piece := file.read(CHUNK_BYTES):
             rows, last = rows + piece.count(b"\n"), piece
-    return rows + (not last.endswith(b"\n"))
+    return max(0, rows + (not last.endswith(b"\n")))
 
 
 def mnist_sample() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -255,6 +255,10 @@ def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> str:
             f"{path}: {len(matches) or 'no'} members are named `{member}`. It holds: "
             f"{_name_list(names) or 'nothing'}. Set `data.member` to the full name of the one you mean, or "
             "unpack the archive and set `data.path` to the CSV."
+        )
+    if archive.getinfo(matches[0]).flag_bits & 1:
+        raise SourceError(
+            f"{path}: `{matches[0]}` is encrypted. Unpack it, and set `data.path` to the CSV."
         )
     return matches[0]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from cgan.errors import ParamsError
@@ -99,7 +100,7 @@ def set_params(
     if not changed:
         return {}
     laid_out = _layout().load(text)
-    _put(laid_out, {key: wanted[key] for key in changed})
+    _put(laid_out, {key: _on_one_line(wanted[key]) for key in changed})
     result = io.StringIO()
     _layout().dump(laid_out, result)
     write_text(path, result.getvalue())
@@ -134,3 +135,11 @@ def _put(document: Any, values: Mapping[str, Any]) -> None:
                 place[section] = {}
             place = place[section]
         place[name] = value
+
+
+def _on_one_line(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    found = CommentedSeq(value)
+    found.fa.set_flow_style()
+    return found

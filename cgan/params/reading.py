@@ -33,6 +33,8 @@ LIMITS = {
     "maximum": "at most",
     "minLength": "of length at least",
     "maxLength": "of length at most",
+    "minItems": "with at least",
+    "minProperties": "with at least",
 }
 
 

@@ -98,7 +98,8 @@ class ValidateParams(Section):
             raise ValueError("give both `height` and `width`, or neither (square images)")
         names = self.class_names or []
         if len(set(names)) < len(names):
-            raise ValueError("`class_names` has a name twice. Give each class its own")
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"`class_names` has {twice!r} twice. Give each class its own")
         if self.class_names is not None and len(names) != (self.classes or max(2, len(names))):
             raise ValueError(
                 f"`class_names` has {len(names):,} names and `classes` is {self.classes or 'null'}. Give one "

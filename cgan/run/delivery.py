@@ -162,18 +162,15 @@ class Delivery:
         values = [(each, *item) for each in records for item in each.get("metrics", {}).items()]
         model, known = None, dict[str, float]()
         if any(key.startswith(JUDGED) for _, key, _ in values):
-            model, known = self._model(), self.client.get_run(self.run_id).data.metrics
-        return [
-            Metric(
-                key,
-                value,
-                record["time_ms"],
-                record["step"],
-                model_id=model.model_id if model and key.startswith(JUDGED) else None,
-            )
-            for record, key, value in values
-            if not key.startswith(JUDGED) or known.get(key) != value
-        ]
+            model, known = self._model(), dict(self.client.get_run(self.run_id).data.metrics)
+        found = []
+        for record, key, value in values:
+            judged = model.model_id if model and key.startswith(JUDGED) else None
+            if key.startswith(JUDGED) and known.get(key) == value:
+                continue
+            known[key] = value
+            found.append(Metric(key, value, record["time_ms"], record["step"], model_id=judged))
+        return found
 
     def _model(self) -> LoggedModel | None:
         """The run's model, once there is one."""

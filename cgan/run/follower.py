@@ -25,7 +25,7 @@ from cgan.errors import CganError, TrackingError
 from cgan.files import locked
 from cgan.project import PACKAGE_PARENT, project_root
 from cgan.run.delivery import Delivery
-from cgan.run.records import LOCK, RunInfo, count_waiting, cursor, waiting
+from cgan.run.records import LOCK, RECORDS, RunInfo, count_waiting, cursor, waiting
 from cgan.store.address import (
     FOREIGN_RUN,
     SQLITE,
@@ -203,8 +203,8 @@ def flush_one(root: Path, folder: Path) -> str:
             raise TrackingError(
                 f"{info.run_name}: MLflow at {without_credentials(uri)} is away ({reason_of(error)}); "
                 f"{left} records wait in {folder}. Start it and run `cgan track flush`. If it is gone "
-                f"for good, {STORE}=… cgan track flush delivers them elsewhere, and rm -r '{folder}' "
-                "drops them."
+                f"for good, {STORE}=… cgan track flush delivers them elsewhere, and "
+                f"rm '{folder / RECORDS}' drops them."
             ) from None
     line = f"{info.run_name}: {left} records delivered to {without_credentials(uri)}"
     return line + f"; of these, it refuses {delivery.refused}" * bool(delivery.refused)

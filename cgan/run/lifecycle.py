@@ -28,7 +28,7 @@ from cgan.errors import CganError, Interrupted, TrackingError
 from cgan.files import locked, md5_of, read_json, write_json
 from cgan.params.editing import recipe_in_words
 from cgan.params.sections import Params, TrainParams, flatten
-from cgan.project import LOCK, RUN_REFERENCE, project_root
+from cgan.project import LOCK, RUN_REFERENCE, TRAIN_AGAIN, project_root
 from cgan.run.follower import Follower, flush_one, store_of
 from cgan.run.records import LOCK as SENDING
 from cgan.run.records import RESULT, Run, RunInfo, folder_of, tidy
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 FINISH_S = 20.0
 FINISH_AFTER_SIGNAL_S = 5.0
+PATCH_LIMIT = 10_000_000  # bytes
 SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
 
 
@@ -138,7 +139,12 @@ def _asked_by(origin: Mapping[str, str]) -> dict[str, str]:
 @contextlib.contextmanager
 def reopen() -> Iterator[Run]:
     """The run that RUN_REFERENCE names, to add to it; its status stays."""
-    info = RunInfo.read(read_json(RUN_REFERENCE))
+    try:
+        info = RunInfo.read(read_json(RUN_REFERENCE))
+    except (KeyError, TypeError, ValueError):
+        raise TrackingError(
+            f"{RUN_REFERENCE}: names no MLflow run. Restore it (`dvc checkout`), or train: {TRAIN_AGAIN}."
+        ) from None
     run = Run(folder_of(info.run_key), info, resume=False)
     follower = Follower(store_of(info, project_root()))
     follower.follow(run.folder)
@@ -147,6 +153,7 @@ def reopen() -> Iterator[Run]:
     finally:
         run.write("added")
         run.close()
+        shutil.copyfile(RUN_REFERENCE, run.folder / RESULT)  # elsewhere it is not the training's
         follower.finish(run.folder, FINISH_S)
 
 
@@ -244,6 +251,10 @@ def _log_source(run: Run, source: git.Source | None) -> None:
             "The changes since commit %.10s are not kept with the run: the value of %s stands in them.",
             source.commit,
             source.secrets,
+        )
+    elif source and len(source.patch) > PATCH_LIMIT:
+        log.warning(
+            "The changes since commit %.10s are not kept with the run: too large.", source.commit
         )
     elif source and source.patch:
         with tempfile.TemporaryDirectory(prefix="cgan-") as folder:

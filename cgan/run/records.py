@@ -82,7 +82,7 @@ class RunInfo:
         except (OSError, ValueError, KeyError, TypeError):
             raise TrackingError(
                 f"{path} is missing or damaged: it says which run the records in this folder belong to. "
-                f"Restore it from a backup, or remove the folder and its records: rm -r '{folder}'"
+                f"Restore it from a backup, or remove the records: rm '{folder / RECORDS}'"
             ) from None
 
 
@@ -240,7 +240,9 @@ def cursor(folder: Path) -> dict[str, Any]:
     """Where the follower is: `offset` in bytes, `run_id` and `experiment_id` once the run exists in the
     store, `error` after a failure. Without a usable file all is sent again, which changes nothing."""
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return {"offset": 0, **json.loads((folder / CURSOR).read_text(encoding="utf-8"))}
+        known = {"offset": 0, **json.loads((folder / CURSOR).read_text(encoding="utf-8"))}
+        if 0 <= known["offset"] <= (folder / RECORDS).stat().st_size:
+            return known
     return {"offset": 0}
 
 

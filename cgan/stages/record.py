@@ -12,7 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from cgan.errors import ModelError
 from cgan.files import read_json, write_json
+from cgan.model.file_facts import read_facts
 from cgan.project import (
     CLASS_INTERPOLATION,
     CONFUSION,
@@ -20,6 +22,7 @@ from cgan.project import (
     DIAGRAMS,
     EVALUATION,
     FILM,
+    GENERATOR,
     GRID,
     LATENT_INTERPOLATION,
     METRICS,
@@ -45,6 +48,14 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     report = read_json(EVALUATION)
+    if (
+        report.get("passport", {}).get("generator_digest")
+        != read_facts(GENERATOR, "generator")["digest"]
+    ):
+        raise ModelError(
+            f"{EVALUATION}: no report on {GENERATOR}, or on another one. Run `dvc repro`, or restore both "
+            "with `dvc checkout`."
+        )
     # `numbers`: what a sweep's trial is judged by; it has no pictures.
     files = {"reports": (EVALUATION,)} if sys.argv[1:] == ["numbers"] else FILES
     with reopen() as tracker:

@@ -113,16 +113,21 @@ def _store_named(variable: str, root: Path) -> str:
 
 
 def _follow_move(root: Path) -> None:
-    """Point the project's own store to the files beside it, where it has addresses of another folder: MLflow
-    knows absolute addresses only, and the project was moved or copied. A store that cannot be read or written
-    now is left for whoever opens it."""
+    """Point the project's own store to the files beside it, where it has addresses of another folder.
+
+    MLflow knows absolute addresses only. The project was moved, if nothing is left there, or copied, if a
+    store is there too. A store that cannot be read or written now is left for whoever opens it.
+    """
     here = (root / "mlartifacts").as_uri()
     with contextlib.suppress(sqlite3.Error, OSError):
         address = f"{(root / 'mlflow.db').as_uri()}?mode=rw"
         with contextlib.closing(sqlite3.connect(address, uri=True)) as store, store:
             known = store.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
             for (there,) in known:
-                if there != here and re.fullmatch("file:///.*/mlartifacts", str(there)):
+                folder = Path(unquote(urlsplit(str(there)).path))
+                is_elsewhere = folder.exists() and not folder.with_name("mlflow.db").exists()
+                is_ours = re.fullmatch("file:///.*/mlartifacts", str(there))
+                if is_ours and there != here and not is_elsewhere:
                     for table, column in ADDRESSES:
                         moved = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # nosec B608
                         store.execute(moved, (there, here))
@@ -174,8 +179,12 @@ def artifact_root(uri: str, root: Path) -> str:
     configured = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip()
     if is_database(uri) and configured and not configured.startswith(PROXIED):
         return configured
+    return artifact_folder(uri, root).as_uri()
+
+
+def artifact_folder(uri: str, root: Path) -> Path:
     folder = Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else root
-    return (folder / "mlartifacts").as_uri()
+    return folder / "mlartifacts"
 
 
 def open_store(uri: str, root: Path, experiment: str) -> tuple[MlflowClient, str]:
@@ -197,10 +206,17 @@ def open_store(uri: str, root: Path, experiment: str) -> tuple[MlflowClient, str
 
 
 def _experiment_id(client: MlflowClient, uri: str, root: Path, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
     found = client.get_experiment_by_name(name)
     if found is None:
         location = None if is_server(uri) else artifact_root(uri, root)
-        return str(client.create_experiment(name, location, tags=EXPERIMENT_TAGS))
+        try:
+            return str(client.create_experiment(name, location, tags=EXPERIMENT_TAGS))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process was faster
+            if found is None:
+                raise
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"the MLflow experiment `{name}` is deleted: bring it back with `mlflow experiments "
@@ -237,6 +253,10 @@ def make_store(uri: str) -> None:
     from mlflow import MlflowClient
 
     path = Path(uri.removeprefix(SQLITE))
+    for left in path.parent.glob(
+        f".{path.name}.*.tmp?*"
+    ):  # SQLite's, beside what a killed process left
+        left.unlink(missing_ok=True)
     with replacing(path) as temporary:
         temporary.unlink()  # MLflow takes an empty file for an old store
         MlflowClient(f"{SQLITE}{temporary}")

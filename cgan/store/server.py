@@ -13,6 +13,7 @@ from cgan.store.address import (
     BACKEND,
     PROXIED,
     STORE,
+    artifact_folder,
     artifact_root,
     client_settings,
     environment_set,
@@ -60,8 +61,8 @@ def require_free(host: str, port: int, other: str) -> None:
         socket.create_server((host, port), family=family).close()
     except (OSError, UnicodeError) as error:
         raise TrackingError(
-            f"host {host[:100]}, port {port}: cannot be used ({error}). Give an address of this machine, "
-            f"such as {LOOPBACK}; end the program that listens there, or choose another port with {other}."
+            f"port {port} cannot be used at {host[:100]} ({error}). End the program that listens there, "
+            f"choose another port with {other}, or give an address of this machine, such as {LOOPBACK}."
         ) from None
 
 
@@ -85,7 +86,7 @@ def serve_ui(
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": f"{PROXIED}/" if is_shared() else artifact_root(uri, root),
         # What a server kept stays readable where clients write to the database themselves again.
         "MLFLOW_ARTIFACTS_DESTINATION": os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")
-        or artifact_root(uri, root),
+        or artifact_folder(uri, root).as_uri(),
         "MLFLOW_SERVE_ARTIFACTS": "true",
         "PYTHONWARNINGS": "ignore",  # of one library about another
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -137,7 +137,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
             (["a", "\u202eb"], "holds characters that cannot be shown"),
             (["a", " b"], "' b' has a comma, or a space at an end"),
             (["a", "b" * 61], "at most 60 characters"),
-            (["a", "b", "a"], "`class_names` has a name twice"),
+            (["a", "b", "a"], "`class_names` has 'a' twice"),
             (["a"], "`class_names` has 1 names"),
         ]
     ],

@@ -115,7 +115,7 @@ def test_f80_a_training_writes_a_damaged_run_json_anew(tmp_path: Path, damage: s
         (tmp_path / "run.json").unlink()
     else:
         (tmp_path / "run.json").write_text(damage)
-    with pytest.raises(TrackingError, match=rf"{tmp_path}/run.json .*rm -r"):
+    with pytest.raises(TrackingError, match=rf"{tmp_path}/run.json .*rm "):
         RunInfo.load(tmp_path)
     assert opened(tmp_path).info == INFO == RunInfo.load(tmp_path)
     later = replace(INFO, run_name="an hour later", experiment="renamed")

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -227,7 +228,7 @@ def test_f79_f80_each_run_that_cannot_be_sent_is_told_and_kept_and_the_others_ar
         flush(root)
     delivered, first, second = str(told.value).splitlines()
     assert "sqlite" in delivered and count_waiting(own) == 0
-    assert f"rm -r '{damaged}'" in first
+    assert f"rm '{damaged / RECORDS}'" in first
     assert gone in second and str(foreign) in second and "cgan track flush" in second
     assert {path: path.read_bytes() for path in kept} == kept
     shutil.rmtree(damaged)
@@ -283,20 +284,50 @@ def test_f91_a_refused_record_is_logged_and_holds_up_no_other(
     assert store.params(store.runs()[0][0])["train.lr"] == "0.003"
 
 
-def test_f95_what_ends_while_a_store_is_made_leaves_none(tmp_path: Path) -> None:
+MIGRATION = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from cgan.store.address import make_store
+
+@event.listens_for(Engine, "after_cursor_execute")
+def die(connection, cursor, statement, *_):
+    if statement.startswith("ALTER TABLE"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+make_store("sqlite:///" + sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_f95_a_kill_within_the_making_of_a_store_leaves_none(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "mlflow.db"
-
-    def half_made(uri: str) -> None:
-        Path(uri.removeprefix("sqlite:///")).write_bytes(b"half of the tables")
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("mlflow.MlflowClient", half_made)
-        make_store(f"sqlite:///{path}")
-    assert not path.exists()
+    command = [sys.executable, "-c", MIGRATION, str(path)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert not path.exists() and len(list(tmp_path.glob(".mlflow.db.*"))) >= 1
     make_store(f"sqlite:///{path}")
     assert list(tmp_path.iterdir()) == [path]
     assert Store(path).rows("select count(*) from experiments") == [(1,)]
+    before = path.stat().st_ino
+    make_store(f"sqlite:///{path}")
+    assert path.stat().st_ino == before
+
+
+@pytest.mark.slow
+def test_recording_loads_no_mlflow_into_the_training(root: Path) -> None:
+    script = f"""
+import sys; sys.path[:0] = {[str(Path(__file__).parents[1])]}
+from pathlib import Path
+from tracked import training, log_steps
+with training(Path.cwd()) as tracker:
+    log_steps(tracker)
+assert "mlflow" not in sys.modules and "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert (runs(root) / "k1" / RECORDS).exists() or Store(root / "mlflow.db").runs()
 
 
 @pytest.mark.parametrize("name", ["what?", "a%41b"])

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from recording import RecordingTracker
 
+from cgan.errors import CganError
 from cgan.files import write_json
-from cgan.project import EVALUATION
+from cgan.model.model_file import load_generator, save_network
+from cgan.model.networks import Architecture, build_generator
+from cgan.project import EVALUATION, GENERATOR
 from cgan.stages import record
 from cgan.store.pages import REAL_IMAGES, real_images
 
@@ -38,7 +41,9 @@ class _Tracker(RecordingTracker):
 @pytest.fixture
 def tracker(project: Path, monkeypatch: pytest.MonkeyPatch) -> _Tracker:
     """A project after the stages before, whose run is this tracker."""
-    write_json(EVALUATION, REPORT)
+    save_network(GENERATOR, build_generator(Architecture("deconv", 2, 1, 8, 8, 4, 6)), {})
+    digest = load_generator(GENERATOR)[1]["digest"]
+    write_json(EVALUATION, {**REPORT, "passport": {"generator_digest": digest}})
     for paths in record.FILES.values():
         for path in paths:
             path.parent.mkdir(exist_ok=True)
@@ -78,6 +83,16 @@ def test_numbers_tables_and_pictures_are_recorded(tracker: _Tracker) -> None:
     ]
     assert tracker.tables["quality_by_class.csv"][2] == ["1", "0.61", ""]
     assert ("reports", "generator.png") in tracker.files
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"passport": {"generator_digest": "another"}}'])
+def test_numbers_that_are_not_of_this_generator_are_refused(
+    tracker: _Tracker, content: str
+) -> None:
+    EVALUATION.write_text(content)
+    with pytest.raises(CganError, match=r"evaluation\.json: "):
+        record.main()
+    assert tracker.metrics == [] and tracker.files == []
 
 
 def test_a_run_of_before_says_nothing_of_real_images() -> None:

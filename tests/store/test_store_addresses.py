@@ -162,7 +162,7 @@ def test_a_server_that_others_can_reach_has_to_be_meant(
     with pytest.raises(TrackingError, match=r"others than this machine .* --allow-remote"):
         served(root, monkeypatch, "0.0.0.0")
     for host in ("203.0.113.9", "nobody.invalid", "a b"):
-        with pytest.raises(TrackingError, match=r"Give an address of this machine"):
+        with pytest.raises(TrackingError, match=r"give an address of this machine"):
             served(root, monkeypatch, host, True)
     served(root, monkeypatch, "127.0.0.2")
     command, environment = served(root, monkeypatch, "0.0.0.0", True)
