@@ -53,7 +53,7 @@ def in_words(results: Sequence[StageResult]) -> str:
             words.append("trained a new generator" if "train" in ran else f"ran {', '.join(ran)}")
         if restored:
             words.append(f"restored {', '.join(restored)} from cache")
-    words.append(verdict(_read(project.EVALUATION)))
+    words.append(_evaluation()[0])
     return "; ".join(filter(None, words))
 
 
@@ -61,9 +61,8 @@ def publish(results: Sequence[StageResult], judged: bool) -> None:
     """The artifacts of a flow run: what is there now, also when nothing ran."""
     rows = [(r.stage, r.outcome, f"{r.seconds:.1f}") for r in results]
     parts = [table(("stage", "what happened", "seconds"), rows), _mlflow_run(), _grid()]
-    if evaluation := _read(project.EVALUATION):
-        head, *numbers = quality_table(evaluation)
-        parts.append(table(head, numbers, 2))
+    if quality := _evaluation()[1]:
+        parts.append(table(quality[0], quality[1:], 2))
     _show("run", *parts)
     if judged:
         _show("verdict", project.GATE_TEXT.read_text(encoding="utf-8"), _mlflow_run(), _grid())
@@ -84,6 +83,14 @@ def _read(path: Path) -> dict[str, Any]:
     with contextlib.suppress(CganError):
         return read_json(path)
     return {}
+
+
+def _evaluation() -> tuple[str, list[list[Any]]]:
+    """Its verdict and its table; empty where there is none, or a foreign one."""
+    with contextlib.suppress(CganError, KeyError, TypeError, AttributeError, ValueError):
+        report = read_json(project.EVALUATION)
+        return verdict(report), quality_table(report)
+    return "", []
 
 
 def _grid() -> str:

@@ -22,6 +22,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from cgan import git
 from cgan.errors import CganError
 from cgan.params.reading import load_params
@@ -30,6 +32,7 @@ from cgan.store.address import STORE, artifact_root, is_database, store_uri
 
 CHECKOUT = "CGAN_CHECKOUT"  # in the environment of a run that works in a checkout: its folder
 FILES = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # of a new experiment
+STARTERS = {"worker", "flow-run"}  # as in `prefect worker start`, `prefect flow-run execute`
 SOURCE = "CGAN_SOURCE"  # the project that the checkouts of a worker belong to
 CODE = ("cgan", "flows")
 
@@ -155,15 +158,27 @@ def begin() -> None:
     if CHECKOUT in os.environ:
         atexit.register(shutil.rmtree, os.environ[CHECKOUT], ignore_errors=True)
     worker = os.getppid()
+    # Already orphaned? Then the parent is init, or what takes its place.
+    alive = _is_worker(worker)
 
     def watch() -> None:
-        while os.getppid() == worker:
+        while alive and os.getppid() == worker:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
 
     # A container's first process has no parent.
     if "PREFECT__WORKER_NAME" in os.environ and worker:
         threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_worker(pid: int) -> bool:
+    """Asked once, at the start: of a process that died meanwhile nothing can be asked."""
+    try:
+        return not STARTERS.isdisjoint(psutil.Process(pid).cmdline())
+    except psutil.AccessDenied:
+        return True
+    except psutil.Error:
+        return False
 
 
 def run_in(folder: Path, *command: str, environment: dict[str, str] | None = None) -> str:

@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -249,16 +250,23 @@ def _lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
 
 
 def _end_group(process: subprocess.Popen[str], relay: Relay) -> None:
-    """Have the guard end its group, and relay the last words; SIGKILL to what a guard that died left."""
+    """Have the guard end its group, and relay the last words; SIGKILL where even the guard hangs."""
+
+    def kill() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
     # The guard isn't waited for before the end: unreaped, it keeps the group's number from being reused.
     process.terminate()
+    timer = threading.Timer(GRACE_S + 2, kill)
+    timer.start()
     try:
         for line in _lines_of(process):
             with contextlib.suppress(BaseException):  # whoever reads may be what ended the run
                 relay(line)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        timer.cancel()
+        kill()
         process.wait()
 
 

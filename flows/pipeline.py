@@ -57,6 +57,11 @@ from flows.notices import notify
 from flows.servers import fault
 
 FETCH = "download"  # the stage that a refresh forces
+RECORD = "A sweep's training has no pictures: its numbers alone go to its MLflow run."
+QUESTIONS = {
+    "gate": "Is the new generator good enough, and better than the champion?",
+    "reevaluate": "Is the champion still good, and are the data like those it was trained on?",
+}
 
 
 def _no_traceback(record: logging.LogRecord) -> bool:
@@ -128,12 +133,13 @@ def _run_stages(
                 seconds = time.monotonic() - started
                 results.append(artifacts.StageResult(stage.name, outcome, seconds))
     if tags and stages[-1].name == "evaluate":  # a sweep's training, without the stage that records
-        tasks.do(tasks.run_command, *NUMBERS, name="record")
+        tasks.do(tasks.run_command, *NUMBERS, name="record", description=RECORD)
 
 
 def _judge(command: str, report: Path) -> tuple[str, str]:
     """The verdict of `cgan gate` or `cgan reevaluate`, and why."""
-    tasks.do(tasks.run_command, "cgan.cli", command, name=command)
+    shown = {"name": command, "description": QUESTIONS[command]}
+    tasks.do(tasks.run_command, "cgan.cli", command, **shown, **tasks.AT_THE_SAME_TIME)
     found = read_json(report)
     return found["verdict"].capitalize(), found["summary"]
 
@@ -197,7 +203,8 @@ def pipeline(
             # The generator may be trained anew and be the champion, bit by bit.
             name = name if judged == "Unchanged" else judged
             done = f"{why} ({done})"
-    artifacts.publish(results, judged=bool(judged))
+    if results:
+        artifacts.publish(results, judged=bool(judged))
     if faults:
         return Failed(message="\n".join(faults))
     return Completed(name=name, message=done)
@@ -216,8 +223,10 @@ def reevaluate() -> State[Any]:
     faults: list[str] = []
     with _kept(faults):
         _run_stages(choose(read_stages(), [FETCH, "validate"]), True, [], {})
-        name, message = _judge("reevaluate", REEVALUATION_REPORT)
-    artifacts.publish_reevaluation()
+        try:
+            name, message = _judge("reevaluate", REEVALUATION_REPORT)
+        finally:
+            artifacts.publish_reevaluation()
     if faults:
         return Failed(message=faults[0])
     return Completed(name=name, message=message)

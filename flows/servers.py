@@ -174,7 +174,10 @@ class Production:
         """
         known, asked = self.known(), {name: asdict(each) for name, each in programs.items()}
         if known and known != asked:
-            then, now = ("; ".join(map(_shown, each.values())) for each in (known, asked))
+            differ = [name for name in known | asked if known.get(name) != asked.get(name)]
+            then, now = (
+                "; ".join(_shown(each.get(name)) for name in differ) for each in (known, asked)
+            )
             raise CganError(
                 f"production was started otherwise than you ask for now. Then: {then}. Now: {now}. Ask for "
                 "the same, or end the former: make down."
@@ -249,8 +252,10 @@ class Production:
         return {entry["name"]: entry for entry in self.api("POST", "/deployments/filter", {})}
 
 
-def _shown(program: dict[str, Any]) -> str:
-    return f"`{shlex.join(program['command'])}` {program['server'] or program['database']}".strip()
+def _shown(program: dict[str, Any] | None) -> str:
+    if not program:
+        return "not at all"
+    return f"`{shlex.join(program['command'])}`, {program['server'] or program['database'] or 'SQLite'}"
 
 
 def _answers(site: str) -> bool:

@@ -15,6 +15,7 @@ from prefect.states import Completed, Failed
 from cgan.errors import CganError
 from cgan.files import write_text
 from cgan.params.editing import set_params
+from cgan.registry.client import CAME_FIRST
 from flows import remote
 from flows.dvc import BusyError, Outcome, Repro, check_free, run_own
 
@@ -30,6 +31,7 @@ WHILE_AWAY: dict[str, Any] = {
     "retry_delay_seconds": [10, 60],
     "retry_condition_fn": None,
 }
+AT_THE_SAME_TIME: dict[str, Any] = {"retries": 2, "retry_delay_seconds": 0}  # others promote
 LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
 
 
@@ -46,7 +48,7 @@ def do(
         try:
             return function(*arguments)
         except CganError as error:
-            busy = isinstance(error, BusyError)
+            busy = isinstance(error, BusyError) or CAME_FIRST in str(error)
             return Failed(name=BUSY if busy else "Failed", message=str(error))
 
     settings: dict[str, Any] = {

@@ -45,6 +45,7 @@ from flows.servers import SERVERS_ONLY, Production, Program
 
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
 ON = ("PENDING", "RUNNING", "CANCELLING")  # states of a run that may be at work
+ENDED = ("COMPLETED", "FAILED")
 WORKER = "prefect.worker.name"  # Prefect's label of a run
 CUT_OFF_SINCE = timedelta(days=14)
 Api = Callable[[str, str, Any], Any]  # asks Prefect: method, path and content → answer
@@ -83,37 +84,38 @@ def runs_at_once() -> int:
 
 
 def take_up(api: Api, name: str, source: Path) -> None:
-    """Schedule again the runs of the worker `name` that were cut off, each once.
+    """Schedule again the runs of the worker `name` that were cut off: of a schedule the latest, each once.
 
     DVC goes on where it was. What was cut off twice is for a person. Of the slots of a schedule that went by,
     the last is run.
     """
-    since = {"after_": (datetime.now(UTC) - CUT_OFF_SINCE).isoformat()}
+    since = (datetime.now(UTC) - CUT_OFF_SINCE).isoformat()
+    for deployment in api("POST", "/deployments/filter", {}):
 
-    def runs(state: dict[str, Any]) -> Any:
-        wanted = {"state": state, "expected_start_time": since}
-        question = {"flow_runs": wanted, "sort": "EXPECTED_START_TIME_ASC"}
-        return api("POST", "/flow_runs/filter", question)
+        def runs(state: dict[str, Any], of: str = deployment["id"], **more: Any) -> Any:
+            flow_runs = {"state": state, "expected_start_time": {"after_": since}}
+            question = {"deployments": {"id": {"any_": [of]}}, "flow_runs": flow_runs, **more}
+            return api("POST", "/flow_runs/filter", question)
 
-    for run in runs({"type": {"any_": [*ON, "CRASHED"]}}):
-        if not _took(name, run):
-            continue
-        with sole_holder(source, run["id"]):  # its process has ended, or is about to
-            run = api("GET", f"/flow_runs/{run['id']}", None)
-        if run["state_type"] in ON and _took(name, run):  # and no other worker since
-            _set_state(api, run, type="CRASHED", name="Crashed", message=BURIED)
-        elif run["state_type"] != "CRASHED":
-            continue
-        if run["run_count"] <= 1:
-            due = {"scheduled_time": run["expected_start_time"]}  # before later slots
-            again = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": due}
-            _set_state(api, run, **again, message=AGAIN)
-    last: dict[str, dict[str, Any]] = {}
-    for run in runs({"name": {"any_": ["Late"]}}):
-        if run["auto_scheduled"]:
-            if before := last.get(run["deployment_id"]):
-                _set_state(api, before, type="CANCELLED", name="Cancelled", message=WENT_BY)
-            last[run["deployment_id"]] = run
+        latest: dict[str, Any] = {"limit": 1} if deployment["schedules"] else {}
+        # A slot that the limit cancelled counts as started.
+        began = {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}}
+        for run in runs(began, sort="START_TIME_DESC", **latest):
+            if run["state_type"] in ENDED or not _took(name, run):
+                continue
+            with sole_holder(source, run["id"]):  # its process has ended, or is about to
+                run = api("GET", f"/flow_runs/{run['id']}", None)
+            if run["state_type"] in ON and _took(name, run):  # and no other worker since
+                _set_state(api, run, type="CRASHED", name="Crashed", message=BURIED)
+            elif run["state_type"] != "CRASHED":
+                continue
+            if run["run_count"] <= 1:
+                due = {"scheduled_time": run["expected_start_time"]}  # before later slots
+                again = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": due}
+                _set_state(api, run, **again, message=AGAIN)
+        late = runs({"name": {"any_": ["Late"]}}, sort="EXPECTED_START_TIME_ASC")
+        for run in [run for run in late if run["auto_scheduled"]][:-1]:
+            _set_state(api, run, type="CANCELLED", name="Cancelled", message=WENT_BY)
 
 
 def _took(name: str, run: dict[str, Any]) -> bool:
@@ -220,6 +222,8 @@ def require_store(root: Path) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] != ["run"]:
+        sys.exit("Error: start it with: make worker (python -m flows.production join)")
     try:
         become(sys.argv[2], sys.argv[3:])
     except CganError as error:

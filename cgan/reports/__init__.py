@@ -1,4 +1,4 @@
-"""What became of earlier runs: the status screen, a run repeated, the proof that resuming is exact.
+"""What became of earlier runs: the status screen, a run repeated.
 
 May import: everything but the command line.
 """

@@ -50,9 +50,9 @@ class Classes:
         parts = [words for part in text.split(",") if (words := part.split())]
         if not parts:
             raise CganError(f"the text to draw is empty. {self.listed()}")
-        return [label for words in parts for label in self._labels_in(words)]
+        return [label for words in parts for label in self._labels_in(words, text)]
 
-    def _labels_in(self, words: list[str]) -> list[int]:
+    def _labels_in(self, words: list[str], text: str) -> list[int]:
         label = self._label(" ".join(words))
         if label is not None:
             return [label]
@@ -66,10 +66,14 @@ class Classes:
         if not ways[0]:
             known = {piece.casefold() for name in self.names for piece in name.split()}
             strange = [w for w in words if w.casefold() not in known and not self._read([w])]
-            word = (strange or words)[0]
-            if not self.names and not self.many:
-                word = next(one for one in word if self._label(one) is None)
-            raise CganError(f"{word[:40]!r} is not a class. {self.listed()}")
+            word, place = (strange or words)[0], ""
+            if not self.names:
+                if not self.many:
+                    word = next(one for one in word if self._label(one) is None)
+                units = text.replace(",", " ").split() if self.many else text
+                what = "number" if self.many else "character"
+                place = f", {what} {units.index(word) + 1} of the text to draw,"
+            raise CganError(f"{word[:40]!r}{place} is not a class. {self.listed()}")
         if ways[0] > 1:
             raise CganError(
                 f"{' '.join(words)[:80]!r} can be read as several lists of classes. Put commas between them."

@@ -92,7 +92,7 @@ def sweep(base: Path, params: Params, prefix: str, confirm: bool) -> None:
     driver = Sweep(study, params, client, experiment, overrides, train)
     driver.search(trials, parallel)
     best = studies.best_of(study)
-    confirmed: Results = {}
+    confirmed: Results | None = None
     if best and confirm and best.params != studies.present(params):
         confirmed = driver.confirm(best, parallel)
     Console(width=100).print(Markdown(publish(client, study, params, confirmed)))

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, DPI = 8.0, 4.2, 90  # of a plot: MLflow's page is as wide as the widest picture on it
 
 
-def publish(client: MlflowClient, study: optuna.Study, params: Params, confirmed: Results) -> str:
+def publish(
+    client: MlflowClient, study: optuna.Study, params: Params, confirmed: Results | None
+) -> str:
     """The report on the page of the parent run, which ends → its text, in Markdown."""
     best, parent = best_of(study), study.user_attrs["parent"]
     metric, present = METRICS[params.sweep.objective], result_params(params)
@@ -65,7 +67,7 @@ def publish(client: MlflowClient, study: optuna.Study, params: Params, confirmed
 
 
 def verdict(
-    objective: str, best: FrozenTrial | None, present: dict[str, Any], confirmed: Results
+    objective: str, best: FrozenTrial | None, present: dict[str, Any], confirmed: Results | None
 ) -> tuple[bool, str]:
     """Is the best trial better than params.yaml, by more than the luck of seeds explains? And why."""
     if best is None:
@@ -75,10 +77,10 @@ def verdict(
     if values.items() <= present.items():
         return False, f"The best is what params.yaml holds: {which}."
     if not confirmed:
-        return False, (
-            f"The best is {which} with a {metric.name} of {best.value:.4g}. It has not been compared with "
-            "params.yaml over several seeds."
-        )
+        why = "It has not been compared with params.yaml over several seeds."
+        if confirmed is not None:
+            why = "A training with fresh seeds failed; the same command tries it again."
+        return False, f"The best is {which} with a {metric.name} of {best.value:.4g}. {why}"
     ours, theirs = confirmed["best"], confirmed["present"]
     change, (low, high) = difference_of_means(theirs, ours)
     is_better = high < 0 if metric.better == "lower" else low > 0

@@ -42,9 +42,8 @@ LOOK_EVERY_S = 5.0  # at the probes of a training
 WHY = "why"  # attribute of a trial that has no result of its own
 STATES = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed"}
 
-Results = dict[
-    str, list[float]
-]  # role → the objective with each seed; empty where a training failed
+# role → the objective with each seed; empty where a training failed
+Results = dict[str, list[float]]
 
 
 class EndedError(BaseException):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from cgan.store.address import store_uri
 from flows import production as services
 from flows import worker
 from flows.production import databases_of
-from flows.servers import Production, Program
+from flows.servers import SERVERS_ONLY, Production, Program
 
 MLFLOW, PREFECT = "MLFLOW_BACKEND_STORE_URI", "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 TRACKING = "MLFLOW_TRACKING_URI"
@@ -79,6 +80,21 @@ def test_up_for_others_has_to_be_meant(project: Path, capsys: pytest.CaptureFixt
     assert services.main(["up", "--host", "0.0.0.0"]) == 1
     assert "ALLOW_REMOTE=yes" in capsys.readouterr().err
     assert not Production(project).home.exists()
+
+
+def test_a_worker_knows_no_password_of_a_database(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    became: list[str] = []
+    monkeypatch.setattr(worker.os, "execv", lambda _, command: became.extend(command))
+    monkeypatch.setattr(worker, "take_up", lambda *_: None)
+    for name in (*SERVERS_ONLY, "PYTHONPATH"):
+        monkeypatch.setenv(name, "postgresql://me:hunter2@host/runs")
+    monkeypatch.setenv("CGAN_SOURCE", str(project))
+    monkeypatch.setenv("PREFECT_API_URL", "http://host/api")
+    worker.become("me (cpu)", ["--limit", "2", "--work-queue", "cpu"])
+    assert "hunter2" not in str(os.environ) + str(became)
+    assert became[-2:] == ["--work-queue", "cpu"]
 
 
 @pytest.mark.slow

@@ -228,7 +228,7 @@ time.sleep(60)
 
 
 def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it() -> None:
-    with python(WORKER) as worker:
+    with python(WORKER, "worker", "start") as worker:
         assert worker.stdout
         run = psutil.Process(int(worker.stdout.readline()))
         assert worker.stdout.readline() == "up\n"
@@ -236,6 +236,18 @@ def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it() -> None:
         assert run.is_running(), "while its worker lives, it does"
         worker.kill()  # and stays a zombie
         assert psutil.wait_procs([run], timeout=10)[1] == []
+
+
+def test_f90_a_run_whose_worker_was_gone_before_it_began_ends() -> None:
+    with python(WORKER) as other:  # who is the parent then
+        assert other.stdout
+        run = psutil.Process(int(other.stdout.readline()))
+        deadline = time.monotonic() + 20
+        while run.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            time.sleep(0.1)
+        ended = run.status()
+        other.kill()
+    assert ended == psutil.STATUS_ZOMBIE
 
 
 def test_f90_a_log_that_nobody_reads_any_more_ends_no_run(

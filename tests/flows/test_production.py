@@ -161,32 +161,35 @@ def test_runs_that_were_cut_off_are_taken_up_once_and_others_left_alone(project:
         for name, (state, count, by) in runs.items()
     }
     later = {"taken": {"labels": {worker.WORKER: others}}, "completed": {"state_type": "COMPLETED"}}
-    late = [
-        {"id": f"{deployment} {name}", "auto_scheduled": name != "by a person"}
-        | {"deployment_id": deployment}
-        for name in ("first", "second", "by a person", "last")
-        for deployment in ("nightly", "weekly")
+    nightly = [  # the newest first
+        {"id": name, "state_type": state, "run_count": 1, "labels": {worker.WORKER: mine}}
+        for name, state in {"wed": "COMPLETED", "tue": "CRASHED", "mon": "CRASHED"}.items()
     ]
+    names = ("first", "second", "by a person", "last")
+    late = [{"id": name, "auto_scheduled": name != "by a person"} for name in names]
     changed: dict[str, list[str]] = {}
 
     def api(method: str, path: str, content: Any = None) -> Any:
         run = path.split("/")[2]
         if path.endswith("/set_state"):
             changed.setdefault(run, []).append(content["state"]["name"])
+        if path == "/deployments/filter":
+            return [{"id": "train", "schedules": []}, {"id": "nightly", "schedules": ["2:00"]}]
         if method == "GET":
             return found[run] | later.get(run, {})
-        return late if "name" in content.get("flow_runs", {}).get("state", ()) else found.values()
+        of_nightly = content.get("deployments") == {"id": {"any_": ["nightly"]}}
+        if "name" in content.get("flow_runs", {}).get("state", ()):
+            return late if of_nightly else []
+        runs = nightly if of_nightly else list(found.values())
+        return runs[: content.get("limit")]
 
     worker.take_up(api, "here-3f2a (cpu)", project)
     assert changed == {
         "running": ["Crashed", "AwaitingRetry"],
         "crashed": ["AwaitingRetry"],
         "twice": ["Crashed"],
-        **{
-            f"{name} {n}": ["Cancelled"]
-            for name in ("nightly", "weekly")
-            for n in ("first", "second")
-        },
+        "first": ["Cancelled"],
+        "second": ["Cancelled"],
     }
 
 

@@ -109,7 +109,7 @@ def test_f40_file_of_another_kind_is_refused(file: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
-        ({"features": 3}, "`layers.0.bias` should be (6, torch.float32), is (4, torch.float32)"),
+        ({"features": 3}, "`layers.0.bias` should be (6, 'F32'), is (4, 'F32')"),
         ({"kind": "deconv"}, "`embedding.weight` should be absent, is (3, 4"),
     ],
 )

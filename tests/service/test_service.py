@@ -159,7 +159,7 @@ BAD: list[tuple[Any, int, str]] = [
     ({"text": "1", "labels": [1]}, 422, "found both"),
     ({"text": ""}, 422, "body.text: "),
     ({"text": "1" * 10_001}, 422, "body.text: "),
-    ({"text": "12x"}, 422, "'x' is not a class"),
+    ({"text": "12x"}, 422, "'x', character 3 of the text to draw, is not a class"),
     ({"text": "\ud800"}, 422, "found '\\ud800'"),
     ({"labels": [1] * 10_001}, 422, "body.labels: "),
     ({"labels": [3, 10]}, 422, "label 10 at index 1"),

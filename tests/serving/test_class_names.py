@@ -30,10 +30,10 @@ def test_a_generator_says_what_it_draws_and_where_it_is_from(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "names", "words"),
     [
-        ("20x4", 10, "'x' is not .* 0 to 9"),
-        ("019", 9, "'9' is not .* 0 to 8"),
-        ("1٣", 10, "'٣' is not"),
-        ("12,47", 47, "'47' is not .* 0 to 46"),
+        ("20x4", 10, "'x', character 3 of the text to draw, is not .* 0 to 9"),
+        ("019", 9, "'9', character 3 .* is not .* 0 to 8"),
+        ("1٣", 10, "'٣', character 2 .* is not"),
+        ("12,47", 47, "'47', number 2 .* is not .* 0 to 46"),
         (" , ", 47, "empty"),
         ("dress, skirt", CLOTHES, "'skirt' .* T-shirt/top, Trouser, "),
         ("dress hat bag", CLOTHES, "'hat'"),

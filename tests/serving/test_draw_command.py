@@ -206,7 +206,7 @@ ONE_OF = "TEXT or --grid (or both), or --per-class"
         ("2 --ink blak", "`ink` blak"),
         ("2 --paper=", "`paper` "),
         ("2 --ink red --paper #f00", "the same colour"),
-        ("20x4", "'x' is not a class. The classes are 0 to 9."),
+        ("20x4", "'x', character 3 of the text to draw, is not a class. The classes are 0 to 9."),
         ("1 --model none.safetensors", "none.safetensors: not found."),
         *((f"--per-class 2 --{option}", "makes data") for option in ("show", "smooth", "ink=red")),
         ("", ONE_OF),
