@@ -140,7 +140,8 @@ class Production:
 
     def environment(self, prefect: Program) -> dict[str, str]:
         """Of every process here; `prefect`: the server, running or to be."""
-        kept = {k: v for k, v in os.environ.items() if k not in FOREIGN + SERVERS_ONLY}
+        left_out = FOREIGN + SERVERS_ONLY
+        kept = {key: value for key, value in os.environ.items() if key not in left_out}
         if password := os.environ.get(PASSWORD):  # who asks has to say it too
             kept.setdefault("PREFECT_API_AUTH_STRING", password)
         return {

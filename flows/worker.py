@@ -45,7 +45,6 @@ from flows.servers import SERVERS_ONLY, Production, Program
 
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
 ON = ("PENDING", "RUNNING", "CANCELLING")  # states of a run that may be at work
-ENDED = ("COMPLETED", "FAILED")
 WORKER = "prefect.worker.name"  # Prefect's label of a run
 CUT_OFF_SINCE = timedelta(days=14)
 Api = Callable[[str, str, Any], Any]  # asks Prefect: method, path and content → answer
@@ -101,7 +100,7 @@ def take_up(api: Api, name: str, source: Path) -> None:
         # A slot that the limit cancelled counts as started.
         began = {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}}
         for run in runs(began, sort="START_TIME_DESC", **latest):
-            if run["state_type"] in ENDED or not _took(name, run):
+            if run["state_type"] in ("COMPLETED", "FAILED") or not _took(name, run):
                 continue
             with sole_holder(source, run["id"]):  # its process has ended, or is about to
                 run = api("GET", f"/flow_runs/{run['id']}", None)

@@ -200,6 +200,8 @@ def flush_one(root: Path, folder: Path) -> str:
         try:
             delivery.deliver()
         except Exception as error:
+            with contextlib.suppress(OSError):
+                delivery.save_cursor(reason_of(error))
             raise TrackingError(
                 f"{info.run_name}: MLflow at {without_credentials(uri)} is away ({reason_of(error)}); "
                 f"{left} records wait in {folder}. Start it and run `cgan track flush`. If it is gone "

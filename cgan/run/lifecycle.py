@@ -87,7 +87,7 @@ def training_run(
     as_run = params.model_dump(by_alias=True, exclude=later)
     as_run["train"] = fitted.model_dump()
     run.log_params(flatten(as_run))
-    run.log_dataset(dataset)
+    run.write("dataset", facts=dict(dataset))
     follower = early or Follower(uri)
     try:
         if params.tracking.on_unreachable == "fail":
@@ -153,8 +153,8 @@ def reopen() -> Iterator[Run]:
     finally:
         run.write("added")
         run.close()
-        shutil.copyfile(RUN_REFERENCE, run.folder / RESULT)  # elsewhere it is not the training's
         follower.finish(run.folder, FINISH_S)
+        shutil.copyfile(RUN_REFERENCE, run.folder / RESULT)  # elsewhere it is not the training's
 
 
 def made_for(tags: Mapping[str, str], reference: Path) -> bool:

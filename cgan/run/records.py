@@ -203,10 +203,6 @@ class Run(Tracker):
             shutil.copyfile(path, copy / path.name)
             self.write("file", file=f"{copy.name}/{path.name}", folder=folder)
 
-    def log_dataset(self, facts: Mapping[str, Any]) -> None:
-        """The data of the run: `name`, `path`, `sha256`, `rows`, and other facts."""
-        self.write("dataset", facts=dict(facts))
-
     def log_model(self, path: Path, step: int, facts: Mapping[str, Any]) -> None:
         """The generator file, and the code that draws with it as it is now."""
         if not self._is_new("model", "", step):

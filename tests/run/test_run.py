@@ -64,7 +64,7 @@ def waiting_run(
     tracker = Run(folder, header, resume=True)
     tracker.write("start")
     tracker.log_params({"train.lr": 0.003})
-    tracker.log_dataset(DATASET)
+    tracker.write("dataset", facts=DATASET)
     log_steps(tracker)
     tracker.log_model(a_generator(root / "generator.safetensors"), STEPS[-1], {"digest": "d"})
     tracker.write("end", status=status)
@@ -101,11 +101,10 @@ def recorded(
             tracker.log_file(Path(__file__), "reports")
             tracker.log_model(a_generator(root / "g.safetensors"), STEPS[-1], {"digest": "d"})
         patch.setenv("MLFLOW_EXPERIMENT_NAME", "another")  # later records stay with their run
-        for home in (".cgan", "elsewhere"):  # another machine records the same
+        for home in ("elsewhere", ".cgan"):  # another machine recorded the same
             patch.setenv("CGAN_HOME", str(root / home))
             with lifecycle.reopen() as later:
                 later.log_metrics({"quality/conditional_accuracy": 0.99}, STEPS[-1])
-        patch.delenv("CGAN_HOME")
         yield root, Store(root / "mlflow.db"), json.loads(reference.read_text())["run_id"]
 
 
