@@ -105,6 +105,7 @@ def recorded(
             patch.setenv("CGAN_HOME", str(root / home))
             with lifecycle.reopen() as later:
                 later.log_metrics({"quality/conditional_accuracy": 0.99}, STEPS[-1])
+        patch.delenv("CGAN_HOME")  # what other tests of this file record is theirs
         yield root, Store(root / "mlflow.db"), json.loads(reference.read_text())["run_id"]
 
 
