@@ -35,7 +35,6 @@ from cgan.store.pages import STRIP, artifact
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Metric
-    from mlflow.entities import Run as MlflowRun
 
 log = logging.getLogger(__name__)
 
@@ -90,19 +89,16 @@ class Delivery:
         self.client, self.experiment_id = open_store(self.uri, self.root, self.info.experiment)
         by_key = f"tags.`{RUN_KEY_TAG}` = '{self.info.run_key}'"
         found = self.client.search_runs([self.experiment_id], by_key, max_results=1)
-        run = found[0] if found else self._create_run()
-        self.run_id = str(run.info.run_id)
-        offset = self.cursor["offset"] if found else 0
-        self.save_cursor(run_id=self.run_id, experiment_id=self.experiment_id, offset=offset)
-
-    def _create_run(self) -> MlflowRun:
         first, _ = read_records(self.folder / RECORDS, limit=1)
-        return self.client.create_run(
+        run = next(iter(found), None) or self.client.create_run(
             self.experiment_id,
             start_time=first[0]["time_ms"] if first else None,
             tags={RUN_KEY_TAG: self.info.run_key},
             run_name=self.info.run_name,
         )
+        self.run_id = str(run.info.run_id)
+        offset = self.cursor["offset"] if found else 0
+        self.save_cursor(run_id=self.run_id, experiment_id=self.experiment_id, offset=offset)
 
     def save_cursor(self, error: str = "", **changes: Any) -> None:
         known = {**self.cursor, "refused": self.refused, "error": error, **changes}

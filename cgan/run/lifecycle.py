@@ -15,7 +15,6 @@ import logging
 import os
 import platform
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -38,7 +37,6 @@ log = logging.getLogger(__name__)
 
 FINISH_S = 20.0
 FINISH_AFTER_SIGNAL_S = 5.0
-PATCH_LIMIT = 10_000_000  # bytes
 SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
 
 
@@ -234,12 +232,10 @@ def _cpu() -> str:
 
 def _origin(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, str]:
     """What a training was made from: data, commit, a DVC experiment or a flow that asked for it."""
-    made = {"data": str(dataset["name"])}
+    made = {"data": str(dataset["name"]), "dvc.exp_name": os.environ.get("DVC_EXP_NAME", "")}
     if source:
         made |= {"commit": source.commit, "dirty": str(bool(source.changed)).lower()}
-    if name := os.environ.get("DVC_EXP_NAME"):
-        made["dvc.exp_name"] = name
-    return made | run_context()
+    return {key: value for key, value in (made | run_context()).items() if value}
 
 
 def _log_source(run: Run, source: git.Source | None) -> None:
@@ -252,12 +248,7 @@ def _log_source(run: Run, source: git.Source | None) -> None:
             source.commit,
             source.secrets,
         )
-    elif source and len(source.patch) > PATCH_LIMIT:
-        log.warning(
-            "The changes since commit %.10s are not kept with the run: too large.", source.commit
-        )
     elif source and source.patch:
-        with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-            patch = Path(folder) / PATCH
-            patch.write_bytes(source.patch)
-            run.log_file(patch, SOURCE)
+        patch = run.folder / PATCH
+        patch.write_bytes(source.patch)
+        run.log_file(patch, SOURCE)
