@@ -56,8 +56,7 @@ def load(tmp_path: Path) -> Any:
 def test_a_space_that_cannot_be_searched_is_refused(load: Any, space: Any, words: str) -> None:
     with pytest.raises(ParamsError) as caught:
         load(space)
-    assert words in str(caught.value)
-    assert "sweep.space" in str(caught.value)
+    assert words in str(caught.value) and "sweep.space" in str(caught.value)
 
 
 def test_numbers_or_choices_of_auto_and_a_range_from_zero_are_kept(load: Any) -> None:
