@@ -138,7 +138,8 @@ def _check_label_column(columns: list[str], label: str, example: str) -> None:
     hint = (
         f"Is it a CSV? Its first line should be like {example}."
         if len(columns) == 1
-        else "Is it a test.csv, which has no labels? Give the train.csv, or set `validate.label_column`."
+        else "Is that column called otherwise? Set `validate.label_column`. A test.csv has no labels: give "
+        "the train.csv."
     )
     found = ", ".join(map(_quote, columns[:3]))
     raise DataError(f"no column {_quote(label)}; the header begins with {found}. {hint}")

@@ -79,14 +79,10 @@ def fetch(params: DataParams, destination: Path) -> SourceInfo:
         names, files = to_csv(found, destination, params)
     else:
         origin = params.kaggle
+        named = params.model_copy(update={"member": PurePosixPath(params.member).name})
         with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-            unpack(
-                kaggle.download(params, folder),
-                destination,
-                PurePosixPath(params.member).name,
-                params.max_megabytes,
-                f"Kaggle's {params.member} of {params.kaggle}",
-            )
+            shown = f"Kaggle's {params.member} of {params.kaggle}"
+            unpack(kaggle.download(params, folder), destination, named, shown)
     return SourceInfo(
         source=params.source,
         origin=origin,
@@ -106,7 +102,7 @@ def to_csv(
     if classes := image_folder.find_classes(found):
         limit = params.max_megabytes * 1_000_000
         return image_folder.write_csv(classes, destination, params.side, limit, str(found))
-    unpack(found, destination, params.member, params.max_megabytes)
+    unpack(found, destination, params, str(found))
     return None, None
 
 
@@ -159,9 +155,9 @@ def find_file(path: Path) -> Path:
     if image_folder.find_classes(path):
         return path
     if candidates:
-        names = _name_list([file.name for file in candidates])
         raise SourceError(
-            f"{len(candidates)} files in the folder {path}: {names}. Set `data.path` to the one you mean."
+            f"{len(candidates)} files in the folder {path}: {_name_list([c.name for c in candidates])}. Set `data.path` to "
+            "the one you mean."
         )
     raise SourceError(
         f"no .csv, .gz or .zip in the folder {path}, nor folders of pictures, one a class. Put it there, or "
@@ -169,25 +165,22 @@ def find_file(path: Path) -> Path:
     )
 
 
-def unpack(
-    path: Path, destination: Path, member: str, max_megabytes: int, name: str | None = None
-) -> None:
-    """Write the plain CSV in `path` (.csv, .gz, or `member` of a .zip) to `destination`, atomically.
+def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> None:
+    """Write the plain CSV in `path` (.csv, .gz, or `data.member` of a .zip) to `destination`, atomically.
 
-    The first bytes say what the file is, not its suffix; `name` stands for the path in messages.
+    The first bytes say what the file is, not its suffix; `shown` stands for the path in messages.
     Raises SourceError for an archive that is damaged, encrypted, hostile or larger than
-    `max_megabytes` when unpacked.
+    `data.max_megabytes` when unpacked.
     """
-    shown = name or str(path)
     suffix = path.suffix.lower()
     try:
         with contextlib.ExitStack() as opened:
             file = opened.enter_context(path.open("rb"))
-            head, found = file.peek(512), shown
             stream: Stream = file
+            head, found = file.peek(512), shown
             if head.startswith(PACKED[:2]):
                 archive = opened.enter_context(zipfile.ZipFile(file))
-                chosen = _choose_member(archive, member, shown)
+                chosen = _choose_member(archive, params.member, shown)
                 stream, found = opened.enter_context(archive.open(chosen)), f"{shown}, {chosen}"
             elif head.startswith(PACKED):
                 stream = opened.enter_context(gzip.GzipFile(fileobj=file))
@@ -195,7 +188,7 @@ def unpack(
                 raise SourceError(
                     f"{shown}: not a {suffix} archive, whatever its name says. Download it again."
                 )
-            _copy_at_most(stream, destination, max_megabytes * 1_000_000, found)
+            _copy_at_most(stream, destination, params.max_megabytes * 1_000_000, found)
     except Exception as error:  # zipfile and the decompressors raise a dozen kinds
         if isinstance(error, CganError) or (isinstance(error, OSError) and error.errno):
             raise
