@@ -156,8 +156,8 @@ def find_file(path: Path) -> Path:
         return path
     if candidates:
         raise SourceError(
-            f"{len(candidates)} files in the folder {path}: {_name_list([c.name for c in candidates])}. Set `data.path` to "
-            "the one you mean."
+            f"{len(candidates)} files in the folder {path}: {_name_list([c.name for c in candidates])}. Set "
+            "`data.path` to the one you mean."
         )
     raise SourceError(
         f"no .csv, .gz or .zip in the folder {path}, nor folders of pictures, one a class. Put it there, or "
