@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import math
 import tempfile
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cgan.errors import ParamsError
-from cgan.params.reading import load_params, read_yaml
+from cgan.params.reading import check_params, load_params, read_yaml
 from cgan.params.sections import Params, TrainChoices, flatten, names_of_params
 from cgan.training.fitting import filled
 
@@ -28,22 +29,23 @@ FLOAT32 = (
     *("adadelta_eps", "gradient_clip"),
 )
 TEXT = (ROOT / "params.yaml").read_text()
+DOCUMENT = yaml.safe_load(TEXT)
 
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    """Load the repository's params.yaml with changes: {"train.lr": 0.1}, or a whole other text."""
+    """Check the repository's params with changes, {"train.lr": 0.1}; or load another text."""
     path = tmp_path / "params.yaml"
 
     def load(changes: dict[str, Any] | None = None, text: str = TEXT) -> Params:
-        if changes:
-            document = yaml.safe_load(text)
-            for name, value in changes.items():
-                section, _, key = name.rpartition(".")
-                (document[section] if section else document)[key] = value
-            text = yaml.safe_dump(document)
-        path.write_text(text)
-        return load_params(path)
+        if not changes:
+            path.write_text(text)
+            return load_params(path)
+        document = copy.deepcopy(DOCUMENT)
+        for name, value in changes.items():
+            section, _, key = name.rpartition(".")
+            (document[section] if section else document)[key] = value
+        return check_params(document, path)
 
     return load
 
@@ -56,11 +58,9 @@ def refusal(load: Load, changes: dict[str, Any] | None = None, text: str = TEXT)
 
 def test_the_repository_has_valid_params_with_every_field_and_nothing_else() -> None:
     params = load_params(ROOT / "params.yaml")
-    document = yaml.safe_load(TEXT)
-    assert [
-        f"{section}.{key}" for section in document for key in document[section]
-    ] == names_of_params()
-    assert flatten(params) == flatten(document)
+    keys = [f"{section}.{key}" for section in DOCUMENT for key in DOCUMENT[section]]
+    assert keys == names_of_params()
+    assert flatten(params) == flatten(DOCUMENT)
 
 
 def test_length_is_counted_in_images_and_is_at_least_a_step(load: Load) -> None:
