@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgan.data.csv_faults import SHOWN, renumbering_advice
-from cgan.data.csv_reader import CsvBlocks, Table
+from cgan.data.csv_reader import BLOCK_VALUES, Table, read_csv
 from cgan.data.dataset import first_copies, image_digests
 from cgan.errors import DataError
 from cgan.markdown import table
@@ -26,52 +26,46 @@ BINS = 32  # of brightness, in a profile
 def report_on_file(
     path: Path | str, params: ValidateParams, name: str, max_bytes: int | None = None
 ) -> dict[str, Any]:
-    """As `report_on`. The CSV streams through: memory is about a hundred bytes an image."""
-    return report_on(CsvBlocks(path, params, max_bytes=max_bytes, name=name), params, name)
+    return report_on(read_csv(path, params, max_bytes=max_bytes, name=name), params, name)
 
 
-def report_on(csv: CsvBlocks | Table, params: ValidateParams, name: str) -> dict[str, Any]:
+def report_on(csv: Table, params: ValidateParams, name: str) -> dict[str, Any]:
     """The validation report: plain JSON, a function of the CSV's bytes and `params` alone.
 
-    Raises DataError for a CSV that is not valid, or no training set: a class too small, a wrong scale.
+    Raises DataError for no training set: a class too small, a wrong scale.
     """
-    histogram = np.zeros(256, np.int64)
-    ink = np.zeros(csv.shape[1:], np.int64)
-    by_image: list[tuple[NDArray[Any], ...]] = []
-    for labels, images in csv:
-        flat = images.reshape(len(images), -1)
-        histogram += np.bincount(flat.ravel(), minlength=256)
-        ink += images.sum(axis=(0, 1), dtype=np.int64)
-        extremes = flat.min(axis=1), flat.max(axis=1)
-        by_image.append((labels, *extremes, _roughness(images), image_digests(images)))
-    labels, darkest, brightest, roughness, digests = map(
-        np.concatenate, zip(*by_image, strict=True)
-    )
-    classes = params.classes or int(labels.max()) + 1
-    counts = np.bincount(labels, minlength=classes)
+    labels, flat = csv.labels, csv.images.reshape(len(csv.images), -1)
+    counts = np.bincount(labels, minlength=csv.classes)
     _check_counts(counts, params, name)
+    darkest, brightest = flat.min(axis=1), flat.max(axis=1)
     if brightest.max() <= 1:
         raise DataError(
             f"{name}: no pixel is above 1, expected values from 0 to 255. The pixels are already scaled "
             "to 0–1 (multiply them by 255), or all images are blank."
         )
+    histogram = np.zeros(256, np.int64)
+    roughness = np.zeros(csv.classes)
+    for start in range(0, len(labels), step := max(1, BLOCK_VALUES // flat.shape[1])):
+        some, of = csv.images[start : start + step], labels[start : start + step]
+        histogram += np.bincount(some.ravel(), minlength=256)
+        roughness += np.bincount(of, _roughness(some), minlength=csv.classes)
     values = np.arange(256)
     mean = float((histogram * values).sum() / histogram.sum())
     variance = float((histogram * (values - mean) ** 2).sum() / histogram.sum())
-    firsts = first_copies(digests)
-    rough = np.bincount(labels, roughness, minlength=classes) / counts
+    ink = csv.images.sum(axis=(0, 1), dtype=np.int64)
+    firsts = first_copies(image_digests(csv.images))
     report = {
         "format": FORMAT,
         "csv": {"sha256": csv.sha256, "bytes": csv.size_bytes},
         "rows": len(labels),
-        "classes": classes,
-        "class_counts": [int(count) for count in counts],
-        "shape": dict(zip(("channels", "height", "width"), csv.shape, strict=True)),
+        "classes": csv.classes,
+        "class_counts": counts.tolist(),
+        "shape": dict(zip(("channels", "height", "width"), csv.images.shape[1:], strict=True)),
         "duplicates": int((firsts != np.arange(len(firsts))).sum()),
         "conflicting_labels": int((labels != labels[firsts]).sum()),
         "blank_images": int((brightest == 0).sum()),
         "constant_images": int((darkest == brightest).sum()),
-        "roughness": [round(float(value), 4) for value in rough],  # by class
+        "roughness": (roughness / counts).round(4).tolist(),  # by class
         "pixels": {
             "min": int(darkest.min()),
             "max": int(brightest.max()),
@@ -92,36 +86,39 @@ def report_on(csv: CsvBlocks | Table, params: ValidateParams, name: str) -> dict
 def _warnings(report: dict[str, Any]) -> list[str]:
     """What does not stop a training."""
     counts, limit = np.array(report["class_counts"]), report["params"]["max_imbalance"]
-    warnings = []
-    if report["imbalance"] > limit:
-        warnings.append(
-            f"Imbalance: class {counts.argmax()} has {counts.max():,} images, class {counts.argmin()} "
-            f"has {counts.min():,}, {report['imbalance']:.1f} times fewer (`validate.max_imbalance`: "
-            f"{limit:g}). Rare classes will be drawn worse."
-        )
-    if counts.min() < FEW:
-        warnings.append(
-            f"Few images: class {counts.argmin()} has {counts.min():,}. With fewer than {FEW} the drawings "
-            "of a class repeat a few forms, and some copy. More images help more than any parameter."
-        )
-    if copies := report["duplicates"]:
-        warnings.append(
-            f"Duplicates: {copies:,} images repeat an earlier one; all copies of an image stay on one "
-            "side of the hold-out."
-        )
-    if conflicts := report["conflicting_labels"]:
-        warnings.append(f"Conflicting labels: {conflicts:,} images repeat one of another class.")
-    if constant := report["constant_images"]:
-        warnings.append(
-            f"Constant images: {constant:,} have one value everywhere ({report['blank_images']:,} blank)."
-        )
-    warnings += [
-        f"Class {label}: neighbouring pixels have little to do with each other ({rough:.2f}; noise has 1, "
-        "digits 0.3). Noise, or pixels in a wrong order?"
-        for label, rough in enumerate(report["roughness"])
-        if rough > NOISE_ROUGHNESS
+    most, fewest = int(counts.argmax()), int(counts.argmin())
+    copies, conflicts = report["duplicates"], report["conflicting_labels"]
+    constant, imbalance = report["constant_images"], report["imbalance"]
+    found = [
+        (
+            imbalance > limit,
+            f"Imbalance: class {most} has {counts[most]:,} images, class {fewest} has {counts[fewest]:,}, "
+            f"{imbalance:.1f} times fewer (`validate.max_imbalance`: {limit:g}). Rare classes will be drawn "
+            "worse.",
+        ),
+        (
+            counts[fewest] < FEW,
+            f"Few images: class {fewest} has {counts[fewest]:,}. With fewer than {FEW} the drawings of a "
+            "class repeat a few forms, and some copy. More images help more than any parameter.",
+        ),
+        (
+            copies,
+            f"Duplicates: {copies:,} images repeat an earlier one; all copies of an image stay on one side "
+            "of the hold-out.",
+        ),
+        (conflicts, f"Conflicting labels: {conflicts:,} images repeat one of another class."),
+        (
+            constant,
+            f"Constant images: {constant:,} have one value everywhere ({report['blank_images']:,} blank).",
+        ),
     ]
-    return warnings
+    rough = [
+        f"Class {label}: neighbouring pixels have little to do with each other ({value:.2f}; noise has 1, "
+        "digits 0.3). Noise, or pixels in a wrong order?"
+        for label, value in enumerate(report["roughness"])
+        if value > NOISE_ROUGHNESS
+    ]
+    return [text for there, text in found if there] + rough
 
 
 def _roughness(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -141,41 +138,39 @@ def _roughness(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _check_counts(counts: NDArray[np.int64], params: ValidateParams, name: str) -> None:
     """Raises DataError when a class has no image, or too few."""
     found, missing = np.flatnonzero(counts), np.flatnonzero(counts == 0)
-    if len(found) < 2:
-        raise DataError(
-            f"{name}: all labels are {found[0]}. A conditional generator needs at least 2 classes."
-        )
     few = found[counts[found] < params.min_per_class]
-    slip = (
-        ""
-        if params.classes
-        else " If one of the labels is a slip, set `validate.classes` and validate again: its rows are "
-        "named then."
-    )
-    if len(missing):
-        set_to = (
+    names, slip = params.class_names or [], ""
+    if not params.classes:
+        slip = (
+            " If one of the labels is a slip, set `validate.classes` and validate again: its rows are named "
+            "then."
+        )
+    if len(found) < 2:
+        problem = f"all labels are {found[0]}. A conditional generator needs at least 2 classes."
+    elif len(missing):
+        declared = (
             f"`validate.classes` is {params.classes}: add images or, if there is no such class, set it to "
             f"{len(found)}. "
-            if params.classes
-            else ""
+        ) * bool(params.classes)
+        problem = (
+            f"no image of class {_some(missing)}; the labels found are {_some(found)}. {declared}Labels must "
+            f"count from 0 without a gap: {renumbering_advice(params)}{slip}"
         )
-        raise DataError(
-            f"{name}: no image of class {_some(missing)}; the labels found are {_some(found)}. {set_to}"
-            f"Labels must count from 0 without a gap: {renumbering_advice(params)}{slip}"
-        )
-    if len(few):
+    elif len(few):
         shown = _some([f"class {label} has {counts[label]:,}" for label in few])
-        raise DataError(
-            f"{name}: {len(few):,} of {len(found):,} classes have fewer than {params.min_per_class} images: "
-            f"{shown}. Add images, or lower `validate.min_per_class` (to {counts[few].min()}; it cannot be "
-            f"below 2).{slip}"
+        problem = (
+            f"{len(few):,} of {len(found):,} classes have fewer than {params.min_per_class} images: {shown}. "
+            f"Add images, or lower `validate.min_per_class` (to {counts[few].min()}; it cannot be below 2)."
+            f"{slip}"
         )
-    if params.class_names and len(params.class_names) != len(counts):
-        raise DataError(
-            f"{name}: {len(counts)} classes, with labels from 0 to {len(counts) - 1}, and "
-            f"`validate.class_names` has {len(params.class_names)} names. Give one name a class, in the "
-            "order of the labels."
+    elif names and len(names) != len(counts):
+        problem = (
+            f"{len(counts)} classes, with labels from 0 to {len(counts) - 1}, and `validate.class_names` has "
+            f"{len(names)} names. Give one name a class, in the order of the labels."
         )
+    else:
+        return
+    raise DataError(f"{name}: {problem}")
 
 
 def _some(items: Sequence[object] | NDArray[Any]) -> str:
@@ -184,16 +179,16 @@ def _some(items: Sequence[object] | NDArray[Any]) -> str:
 
 def summary(report: dict[str, Any]) -> str:
     """The report in a few lines, for a terminal."""
-    shape = report["shape"]
-    counts = report["class_counts"]
+    shape, counts, pixels = report["shape"], report["class_counts"], report["pixels"]
+    colour = " in colour" * (shape["channels"] == 3)
     lines = [
-        f"{report['rows']:,} images of {shape['height']} × {shape['width']} pixels"
-        f"{' in colour' * (shape['channels'] == 3)}, {report['classes']} classes with "
-        f"{min(counts):,} to {max(counts):,} images each",
+        f"{report['rows']:,} images of {shape['height']} × {shape['width']} pixels{colour}, "
+        f"{report['classes']} classes with {min(counts):,} to {max(counts):,} images each",
         f"duplicates: {report['duplicates']:,}, constant images: {report['constant_images']:,}, "
-        f"pixel mean {report['pixels']['mean']:.1f} ± {report['pixels']['std']:.1f}",
+        f"pixel mean {pixels['mean']:.1f} ± {pixels['std']:.1f}",
+        *(f"Warning: {warning}" for warning in report["warnings"]),
     ]
-    return "\n".join(lines + [f"Warning: {warning}" for warning in report["warnings"]])
+    return "\n".join(lines)
 
 
 def to_markdown(report: dict[str, Any], name: str) -> str:
@@ -205,11 +200,11 @@ def to_markdown(report: dict[str, Any], name: str) -> str:
         (key, ", ".join(f"{part} {value}" for part, value in report[key].items()))
         for key in ("shape", "pixels", "csv")
     ]
-    most = max(report["class_counts"])
+    counts = report["class_counts"]
     names = report["params"]["class_names"] or range(report["classes"])
     bars = [
-        (names[label], f"{count:,}", "█" * max(1, round(20 * count / most)))
-        for label, count in enumerate(report["class_counts"])
+        (name, f"{count:,}", "█" * max(1, round(20 * count / max(counts))))
+        for name, count in zip(names, counts, strict=True)
     ]
     parts = [
         f"# Validation of `{title}`",

@@ -21,8 +21,6 @@ from cgan.model import file_facts
 if TYPE_CHECKING:
     import torch
 
-MOVED_VALUES = 1_000_000  # values that are held beside the arrays between which rows are moved
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -53,15 +51,12 @@ class Dataset:
 
 def image_digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     """16 bytes an image, [N]. Equal images have equal ones."""
-    digests = bytearray()
-    for image in images:
-        digests += hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-    return np.frombuffer(digests, "S16")
+    digests = (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
+    return np.fromiter(digests, "S16", len(images))
 
 
 def first_copies(digests: NDArray[np.bytes_]) -> NDArray[np.int64]:
     """For each image the index of the first one that is equal to it, by `image_digests`; int64 [N]."""
-    # A third of the memory of a dict of digests.
     _, firsts, kinds = np.unique(digests, return_index=True, return_inverse=True)
     found: NDArray[np.int64] = firsts[kinds]
     return found
@@ -92,15 +87,6 @@ def split(
         held[mine[: min(max(1, fits), len(mine) - 1)]] = True
     side = held[firsts]
     return np.flatnonzero(~side), np.flatnonzero(side)
-
-
-def move_to_front(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """→ `array[rows]` for ascending `rows`, in the memory of `array`, whose own rows are lost by it."""
-    step = max(1, MOVED_VALUES // max(1, array[:1].size))
-    for start in range(0, len(rows), step):
-        some = rows[start : start + step]
-        array[start : start + len(some)] = array[some]
-    return array[: len(rows)]
 
 
 def save_dataset(

@@ -7,6 +7,7 @@ random halves of MNIST differ by (a few tenths of a per cent each).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,19 +31,18 @@ def load_report(path: Path) -> dict[str, Any]:
     """
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        profile, shape = report["profile"], report["shape"]
-        sums = [report["class_counts"], *map(profile.get, ("brightness", "rows", "columns"))]
-        lengths = [report["classes"], BINS, shape["height"], shape["width"]]
-        numbers = [np.array(values, float) for values in sums]
+        shape, profile = report["shape"], report["profile"]
+        lengths = {"brightness": BINS, "rows": shape["height"], "columns": shape["width"]}
+        sums = [(report["class_counts"], report["classes"])]
+        sums += [(profile[key], length) for key, length in lengths.items()]
         # A distance to no number would be within every limit.
-        whole = (
-            [len(values) for values in numbers] == lengths
-            and all(np.isfinite(n).all() and n.min() >= 0 and n.sum() > 0 for n in numbers)
-            and bool(report["csv"]["sha256"] and report["rows"] and shape["channels"])
+        whole = bool(report["csv"]["sha256"] and report["rows"]) and all(
+            len(numbers) == length and min(numbers) >= 0 and 0 < sum(numbers) < math.inf
+            for numbers, length in sums
         )
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise DataError(f"{path}: not a validation report of this version. Was it cut off?")

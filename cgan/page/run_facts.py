@@ -12,43 +12,29 @@ from cgan.params.sections import Params, flatten
 from cgan.quality.intervals import share
 from cgan.quality.table import METRICS, Report
 
-POINTS = 600  # of a curve
 CONFUSION_CLASSES = 40  # more, and the most frequent mistakes are listed instead
 MISTAKES = 60
 SHOWN_SECTIONS = ("data", "validate", "preprocess", "train_judge", "train", "evaluate", "render")
 
 
 def curve(path: Path) -> dict[str, Any]:
-    """A CSV of numbers by step, every n-th row of a long one."""
+    """A CSV of numbers by step."""
     with path.open(encoding="utf-8", newline="") as file:
         columns, *lines = csv.reader(file)
-    rows = [[float(value) for value in line] for line in lines]
-    every = -(-len(rows) // POINTS) or 1
-    kept = rows[(len(rows) - 1) % every :: every]  # the last is among them
-    return {"columns": columns, "rows": kept, "every": every}
+    return {"columns": columns, "rows": [[float(value) for value in line] for line in lines]}
 
 
 def metrics_facts(report: Report) -> list[dict[str, Any]]:
     found = []
     for key, metric in METRICS.items():
-        value = metric.value(report)
-        if value is None:
+        if (value := metric.value(report)) is None:
             continue
         known = math.isfinite(value)
         low, high = (metric.interval(report) if known else None) or (None, None)
-        found.append(
-            {
-                "key": key,
-                "name": metric.name,
-                "meaning": metric.meaning,
-                "better": metric.better,
-                "value": value,
-                "low": low,
-                "high": high,
-                "floor": metric.floor(report),
-                "replicates": report["fid_judge"].get("replicates") if key == "fid_judge" else None,
-            }
-        )
+        words = {"name": metric.name, "meaning": metric.meaning, "better": metric.better}
+        numbers = {"value": value, "low": low, "high": high, "floor": metric.floor(report)}
+        replicates = report["fid_judge"].get("replicates") if key == "fid_judge" else None
+        found.append({"key": key, **words, **numbers, "replicates": replicates})
     return found
 
 
@@ -83,29 +69,21 @@ def params_facts(params: Params, fitted: dict[str, Any]) -> dict[str, Any]:
     """Every param that the run's stages read. `fitted`: the params that the training really had."""
     preset, differing = nearest_preset(params.train)
     governed = preset_params(preset) if preset else {}
-    values = flatten(params.model_dump(by_alias=True))
     rows = []
-    for key, value in values.items():
+    for key, value in flatten(params).items():
         section, _, name = key.partition(".")
-        if section not in SHOWN_SECTIONS:
-            continue
         row: dict[str, Any] = {"key": key, "value": value}
-        if section == "train":
-            if name in differing:
-                row["preset"] = governed[name]
-            if value == "auto" and name in fitted and fitted[name] != value:
-                row["chosen"] = fitted[name]
-        rows.append(row)
+        if section == "train" and name in differing:
+            row["preset"] = governed[name]
+        if section == "train" and value == "auto" and fitted.get(name, value) != value:
+            row["chosen"] = fitted[name]
+        if section in SHOWN_SECTIONS:
+            rows.append(row)
     return {"preset": preset, "rows": rows}
 
 
 def lineage_facts(reference: dict[str, Any], csv_sha256: str) -> dict[str, Any]:
     """`reference`: what the stage train wrote of its run."""
-    origin = reference.get("origin") or {}
-    return {
-        "run_id": reference.get("run_id"),
-        "run_name": reference.get("run_name"),
-        "experiment": reference.get("experiment"),
-        "origin": {str(key): str(value) for key, value in origin.items()},
-        "csv_sha256": csv_sha256,
-    }
+    origin = {str(key): str(value) for key, value in (reference.get("origin") or {}).items()}
+    known = {key: reference.get(key) for key in ("run_id", "run_name", "experiment")}
+    return {**known, "origin": origin, "csv_sha256": csv_sha256}

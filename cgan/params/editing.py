@@ -75,9 +75,9 @@ def nearest_preset(train: TrainChoices) -> tuple[str, list[str]]:
 def apply_preset(name: str, path: Path | str = "params.yaml") -> dict[str, tuple[Any, Any]]:
     """Write preset `name` into `path` as `set_params` does → {"train.lr": (before, after)}."""
     preset_params(name)  # is there such a preset, with known keys only?
-    written: dict[str, Any] = {}  # as the files write it: 4.5e-3, not 0.0045
-    for each in ("default", name):
-        written |= _layout().load(PRESETS / f"{each}.yaml")
+    # As the files write it: 4.5e-3, not 0.0045.
+    default, own = (_layout().load(PRESETS / f"{each}.yaml") for each in ("default", name))
+    written = {**default, **own}
     return set_params({"train": written}, path, f"preset {name}")
 
 
@@ -91,20 +91,26 @@ def set_params(
     `source`.
     """
     before = flatten(load_params(path))
-    wanted = flatten(dict(changes))
-    text = read_text(path)
-    document = parse_yaml(text, path)
-    _put(document, wanted)
-    check_params(document, source)
-    changed = {key: (before[key], value) for key, value in wanted.items() if value != before[key]}
-    if not changed:
-        return {}
-    laid_out = _layout().load(text)
-    _put(laid_out, {key: _on_one_line(wanted[key]) for key in changed})
+    changed: dict[str, Any] = {
+        key: value
+        for key, value in flatten(dict(changes)).items()
+        if key not in before or before[key] != value
+    }
+    document = _layout().load(read_text(path))
+    for key, value in changed.items():
+        *sections, name = key.split(".")
+        place = document
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                place[section] = {}
+            place = place[section]
+        place[name] = _on_one_line(value)
     result = io.StringIO()
-    _layout().dump(laid_out, result)
-    write_text(path, result.getvalue())
-    return changed
+    _layout().dump(document, result)
+    check_params(parse_yaml(result.getvalue(), source), source)
+    if changed:
+        write_text(path, result.getvalue())
+    return {key: (before[key], value) for key, value in changed.items()}
 
 
 def _layout() -> YAML:
@@ -123,18 +129,6 @@ class _Representer(RoundTripRepresenter):
 _Representer.add_representer(
     type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
 )
-
-
-def _put(document: Any, values: Mapping[str, Any]) -> None:
-    """Set each value at its dotted key, in sections that are made where they are missing."""
-    for key, value in values.items():
-        *sections, name = key.split(".")
-        place = document
-        for section in sections:
-            if not isinstance(place.get(section), dict):
-                place[section] = {}
-            place = place[section]
-        place[name] = value
 
 
 def _on_one_line(value: Any) -> Any:

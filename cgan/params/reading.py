@@ -85,16 +85,15 @@ def check_params(document: Any, name: Path | str) -> Params:
         )
     try:
         params = Params.model_validate(document)
-        problems: list[Any] = [*space_problems(params)]
+        problems = space_problems(params)
     except ValidationError as error:
-        problems = _by_place(error)
-    if not problems:
-        return params
-    told = [p if isinstance(p, str) else _problem_in_words(p) for p in problems]
-    if len(told) == 1:
-        raise ParamsError(f"{name}: {told[0]}")
-    lines = "\n".join(f"  - {problem}" for problem in told)
-    raise ParamsError(f"{name}: {len(told):,} problems:\n{lines}")
+        problems = [_problem_in_words(problem) for problem in _by_place(error)]
+    if len(problems) > 1:
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        raise ParamsError(f"{name}: {len(problems):,} problems:{lines}")
+    if problems:
+        raise ParamsError(f"{name}: {problems[0]}")
+    return params
 
 
 def _by_place(error: ValidationError) -> list[dict[str, Any]]:
@@ -115,26 +114,28 @@ NOT_SEARCHED = ("seed", "probes")  # the one is luck, by the other trials are co
 def space_problems(params: Params) -> list[str]:
     """What is wrong with `sweep.space`, measured by each param's own type and limits."""
     document = params.model_dump(by_alias=True)
-    searched = [f"train.{name}" for name in TrainChoices.model_fields if name not in NOT_SEARCHED]
     problems = []
     for key, dimension in params.sweep.space.items():
-        name = key.rpartition(".")[2]
-        if key not in searched:
-            why = (
-                "only params of `train` can be searched, and of them neither `seed` nor `probes`. Remove it."
-                if key in names_of_params()
-                else f"there is no such param; {_suggestion(f'train.{name}')}"
+        name = key.removeprefix("train.")
+        if key not in names_of_params():
+            suggested = _suggestion(f"train.{key.rpartition('.')[2]}")
+            problems.append(f"`sweep.space.{key}`: there is no such param; {suggested}")
+        elif name == key or name in NOT_SEARCHED:
+            problems.append(
+                f"`sweep.space.{key}`: only params of `train` can be searched, and of them neither `seed` "
+                "nor `probes`. Remove it."
             )
-            problems.append(f"`sweep.space.{key}`: {why}")
-            continue
-        for value in dimension.bounds():
-            changed = {**document, "train": {**document["train"], name: value}}
-            try:
-                Params.model_validate(changed)
-            except ValidationError as error:
-                # How params go together is looked at over the whole space, before a sweep starts.
-                told = [p for p in _by_place(error) if p["loc"] == ("train", name)]
-                problems += [f"`sweep.space.{key}`: {_problem_in_words(p)}" for p in told[:1]]
+        else:
+            for value in dimension.bounds():
+                try:
+                    Params.model_validate({**document, "train": {**document["train"], name: value}})
+                except ValidationError as error:
+                    # How params go together is looked at over the whole space, before a sweep starts.
+                    problems += [
+                        f"`sweep.space.{key}`: {_problem_in_words(problem)}"
+                        for problem in _by_place(error)
+                        if problem["loc"] == ("train", name)
+                    ]
     return problems
 
 

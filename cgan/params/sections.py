@@ -345,10 +345,8 @@ def flatten(value: BaseModel | dict[str, Any]) -> dict[str, Any]:
 
 def names_of_params() -> list[str]:
     """Every dotted key that params.yaml may hold."""
-    schema = Params.model_json_schema()
-    sections = {key: part["$ref"].rpartition("/")[2] for key, part in schema["properties"].items()}
     return [
-        f"{key}.{name}"
-        for key, each in sections.items()
-        for name in schema["$defs"][each]["properties"]
+        f"{section.alias or name}.{key}"
+        for name, section in Params.model_fields.items()
+        for key in section.annotation.model_fields  # type: ignore[union-attr]
     ]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import torch
-
 from cgan.files import write_json
 from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import save_png
@@ -26,8 +24,7 @@ def main() -> None:
     write_json(EVALUATION, report)
     write_json(METRICS, {"quality": headline(report)})
     write_json(DVC_METRICS, leading(report))
-    confusion = torch.tensor(report["confusion"])
-    save_png(CONFUSION, confusion_matrix_image(confusion, inputs.training.class_names))
+    save_png(CONFUSION, confusion_matrix_image(report["confusion"], inputs.training.class_names))
     for name, value in headline(report).items():
         log.info("%-24s %s", name, value)
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cgan.data import csv_reader, csv_report
-from cgan.data.dataset import move_to_front, save_dataset, split
+from cgan.data.dataset import save_dataset, split
 from cgan.errors import DataError
 from cgan.files import read_json, replacing
 from cgan.params.reading import load_params
-from cgan.project import CSV, VALIDATION
+from cgan.project import CSV, HOLDOUT_DATA, TRAIN_DATA, VALIDATION
 from cgan.stages.runner import run_stage
 
 SHEET_COLUMNS, SHEET_CLASSES = 10, 50
@@ -32,36 +32,31 @@ def main() -> None:
         raise DataError(
             f"{CSV}: changed since {VALIDATION} was written. Run `dvc repro`, which validates it again."
         )
-    train, holdout = split(table.images, table.labels, params.holdout_fraction, params.seed)
-    shown = min(table.classes, SHEET_CLASSES)
-    sheet = _contact_sheet(table.images, table.labels, train, shown)
-    smaller, larger = sorted([("train", train), ("holdout", holdout)], key=lambda it: len(it[1]))
     facts: dict[str, Any] = {"classes": table.classes, "csv_sha256": table.sha256}
     if validated.class_names:
         facts["class_names"] = validated.class_names
-
-    def save(part: str, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-        save_dataset(f"data/processed/{part}.safetensors", images, labels, {"part": part, **facts})
-
-    part, rows = smaller
-    save(part, table.images[rows], table.labels[rows])
-    part, rows = larger  # a copy of this part would need the table's memory once more
-    save(part, move_to_front(table.images, rows), move_to_front(table.labels, rows))
+    train, holdout = split(table.images, table.labels, params.holdout_fraction, params.seed)
+    sheet = _contact_sheet(table, train)
+    parts = {
+        path: (table.images[rows], table.labels[rows], {"part": path.stem, **facts})
+        for path, rows in ((TRAIN_DATA, train), (HOLDOUT_DATA, holdout))
+    }
+    del table  # to write a part takes its memory once more
+    for path, part in parts.items():
+        save_dataset(path, *part)
     with replacing("reports/real_samples.png") as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
-    counts = f"{len(train):,} images for training, {len(holdout):,} held out"
-    log.info("%s, %d classes", counts, table.classes)
+    log.info("%s images for training, %s held out", f"{len(train):,}", f"{len(holdout):,}")
 
 
-def _contact_sheet(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], rows: NDArray[np.int64], classes: int
-) -> NDArray[np.uint8]:
+def _contact_sheet(table: csv_reader.Table, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     """uint8 [H, W] or [H, W, 3]: of the images at `rows`, the first of each class, a row a class."""
-    _, channels, height, width = images.shape
+    _, channels, height, width = table.images.shape
+    classes = min(table.classes, SHEET_CLASSES)
     sheet = np.zeros((classes, height, SHEET_COLUMNS, width, channels), np.uint8)
     for label in range(classes):
-        for column, index in enumerate(rows[labels[rows] == label][:SHEET_COLUMNS]):
-            sheet[label, :, column] = images[index].transpose(1, 2, 0)
+        for column, index in enumerate(rows[table.labels[rows] == label][:SHEET_COLUMNS]):
+            sheet[label, :, column] = table.images[index].transpose(1, 2, 0)
     flat = sheet.reshape(classes * height, SHEET_COLUMNS * width, channels)
     return flat[..., 0] if channels == 1 else flat
 

@@ -28,7 +28,7 @@ import torch
 
 from cgan.data.dataset import Dataset, load_dataset
 from cgan.errors import Interrupted, TrainingError
-from cgan.files import locked, md5_of, sha256_of, write_bytes, write_text
+from cgan.files import locked, md5_of, read_json, sha256_of, write_bytes, write_text
 from cgan.model.file_facts import FORMAT, read_facts
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_network
@@ -113,8 +113,7 @@ def main() -> None:
         made_by = {"params": facts["params"], "steps": fitted.total_steps, **facts["data"]}
         write_outputs(trained, made_by)
         record(run, trained, fitted.total_steps)
-    done = fitted.total_steps - trained.resumed_from
-    seconds = trained.wall_time_s
+    done, seconds = fitted.total_steps - trained.resumed_from, trained.wall_time_s
     rate = done * fitted.batch_size / max(seconds, 1e-9)
     log.info(f"Trained {done:,} steps in {seconds:.1f} s, {rate:,.0f} images/s → {GENERATOR}")
 
@@ -143,9 +142,7 @@ def fingerprint(facts: dict[str, Any]) -> str:
 
 
 def dataset_facts(data: Dataset) -> dict[str, Any]:
-    source: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        source = json.loads(CSV_SOURCE.read_text(encoding="utf-8"))
+    source = read_json(CSV_SOURCE) if CSV_SOURCE.is_file() else {}
     return {
         "name": f"{source.get('source', 'csv')}: {Path(str(source.get('origin', 'train.csv'))).name}",
         "path": str(CSV),

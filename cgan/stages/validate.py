@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 
 from cgan.data import csv_report
-from cgan.files import write_json, write_text
+from cgan.files import read_json, write_json, write_text
 from cgan.params.reading import load_params
 from cgan.project import CSV, CSV_SOURCE, VALIDATION
 from cgan.stages.runner import run_stage
@@ -17,7 +16,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     params = load_params().validation
     if params.class_names is None and CSV_SOURCE.is_file():  # folders of pictures have names
-        names = json.loads(CSV_SOURCE.read_text(encoding="utf-8")).get("class_names")
+        names = read_json(CSV_SOURCE).get("class_names")
         params = params.model_copy(update={"class_names": names})
     report = csv_report.report_on_file(CSV, params, str(CSV))
     write_json(VALIDATION, report)

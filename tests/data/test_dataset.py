@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +67,14 @@ def test_a_file_that_no_stage_writes_is_refused_with_its_fault(
 
 
 @pytest.mark.parametrize("kept", [0, 20, -10])
-def test_a_damaged_or_missing_file_is_refused_in_one_line(tmp_path: Path, kept: int) -> None:
+def test_a_damaged_or_missing_file_is_refused_by_name(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "train.safetensors"
     with pytest.raises(ModelError, match=r"not found. Make it with `dvc repro`"):
         dataset.load_dataset(path)
     dataset.save_dataset(path, IMAGES, LABELS, FACTS)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(ModelError, match=rf"{path}.*dvc"):
         dataset.load_dataset(path)
-    assert str(path) in str(caught.value) and "dvc" in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 # --- the hold-out -------------------------------------------------------------------------------
@@ -134,45 +131,25 @@ def test_class_of_one_distinct_image_cannot_be_held_out() -> None:
         dataset.split(images, LABELS, 0.1, seed=1)
 
 
-@given(kept=st.lists(st.booleans(), max_size=50), block=st.integers(1, 20))
-@settings(max_examples=50, deadline=None)
-def test_f88_rows_moved_to_the_front_are_those_that_indexing_gives(
-    kept: list[bool], block: int
-) -> None:
-    rows = np.flatnonzero(kept)
-    array = np.arange(len(kept) * 3, dtype=np.int64).reshape(-1, 3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset, "MOVED_VALUES", 3 * block)
-        expected, moved = array[rows], dataset.move_to_front(array, rows)
-    assert np.array_equal(moved, expected)
-    assert np.shares_memory(moved, array) or not len(rows)
-
-
 # --- the stages ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fraction", [0.25, 0.75])  # of images that are moved, and that are copied
-def test_f88_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(
-    project: Path, fraction: float
-) -> None:
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    params["preprocess"]["holdout_fraction"] = fraction
-    Path("params.yaml").write_text(yaml.safe_dump(params))
+def test_f88_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(project: Path) -> None:
     for stage in (download, validate, preprocess):
         stage.main()
+    params = yaml.safe_load(Path("params.yaml").read_text())["preprocess"]
     images, labels = make_images()
-    rows = dataset.split(images, labels, fraction, params["preprocess"]["seed"])
-    parts = [dataset.load_dataset(f"data/processed/{n}.safetensors") for n in ("train", "holdout")]
-    for part, mine in zip(parts, rows, strict=True):
+    rows = dataset.split(images, labels, params["holdout_fraction"], params["seed"])
+    for name, mine in zip(("train", "holdout"), rows, strict=True):
+        part = dataset.load_dataset(f"data/processed/{name}.safetensors")
         assert np.array_equal(part.images.numpy(), images[mine])
         assert np.array_equal(part.labels.numpy(), labels[mine])
-    train, holdout = parts
-    assert (train.metadata["part"], holdout.metadata["part"]) == ("train", "holdout")
-    assert train.metadata["csv_sha256"] == sha256_of("data/raw/train.csv")
+        assert part.metadata["part"] == name
+        assert part.metadata["csv_sha256"] == sha256_of("data/raw/train.csv")
     with Image.open("reports/real_samples.png") as sheet:
         assert sheet.size == (80, 24) and sheet.mode == "L"
-        first = np.asarray(sheet)[:8, :8]
-    assert np.array_equal(first, train.images[train.labels == 0][0, 0].numpy())
+        first = next(i for i in rows[0] if labels[i] == 0)
+        assert np.array_equal(np.asarray(sheet)[:8, :8], images[first, 0])
     assert "# Validation of `data/raw/train.csv`" in Path("reports/validation.md").read_text()
     outputs = [path for folder in ("reports", "data/processed") for path in Path(folder).iterdir()]
     before = {path: sha256_of(path) for path in outputs}
@@ -196,8 +173,7 @@ def test_preprocess_without_a_report_says_which_stage_is_missing(project: Path) 
         preprocess.main()
     report = Path("reports/validation.json")
     report.parent.mkdir()
-    foreign = ({"format": 99}, {"format": 1}, {"format": 1, "params": {"classes": "x"}, "csv": {}})
-    for content in ("{", "[]", *map(json.dumps, foreign)):
+    for content in ("{", "[]", '{"format": 1}', '{"params": {"classes": "x"}, "csv": {}}'):
         report.write_text(content)
         with pytest.raises(CganError, match=r"Make it (with|again)"):
             preprocess.main()

@@ -28,7 +28,7 @@ def digits() -> tuple[Images, Labels]:
 
 
 def report(images: Images, labels: Labels) -> dict[str, Any]:
-    table = csv_reader.Table(images, labels, 10, "0" * 64, 1)
+    table = csv_reader.Table(images, labels, labels, 10, "0" * 64, 1)
     return csv_report.report_on(table, csv_reader.DEFAULTS, "x")
 
 
@@ -110,8 +110,7 @@ def test_command_compares_with_a_reference(
     command = ["validate", str(digits_csv)]
     assert CliRunner().invoke(app, [*command, "--report", "good.json"]).exit_code == 0
     same = CliRunner().invoke(app, [*command, "--reference", "good.json"])
-    assert same.exit_code == 0
-    assert "Like the reference: class_mix 0.000, pixel_values 0.000, position 0.000" in same.output
+    assert same.exit_code == 0 and "class_mix 0.000, pixel_values 0.000" in same.output
     images, labels = make_images()
     write_csv(digits_csv, 255 - images, labels)
     drifted = CliRunner().invoke(app, [*command, "--reference", "good.json"])

@@ -318,7 +318,7 @@ MODELS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_f38_f39_f40_bad_model_is_refused_in_words(
+def test_f38_f39_f40_f41_bad_model_is_refused_in_words(
     refused: Refused, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "g.safetensors").write_bytes(MODELS[name]())

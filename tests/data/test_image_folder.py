@@ -117,8 +117,6 @@ def test_what_cannot_be_used_is_refused_by_name(spoil: Any, words: str) -> None:
 
 
 def test_more_than_the_cap_is_refused_and_validate_reads_a_folder_too() -> None:
-    for number in range(4):
-        picture(f"own/cat/large{number}.png", size=(10, 10), value=200)
     with pytest.raises(SourceError, match=r"more than 0 MB of CSV.*`data\.side`"):
         fetched(max_megabytes=0)
     with plain_csv(Path("own"), DEFAULTS) as (csv, name):

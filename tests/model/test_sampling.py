@@ -72,19 +72,14 @@ def test_an_image_depends_on_its_seed_and_not_on_the_number_of_threads_or_anothe
     assert (~same).nonzero().flatten().tolist() == [33]
 
 
-@pytest.mark.parametrize("latent_dim", [1, 5, 64])
-def test_latents_do_not_depend_on_how_many_follow_and_are_those_that_draw_uses(
-    latent_dim: int,
-) -> None:
-    many = draw_latents(7, 1000, latent_dim)
+def test_latents_do_not_depend_on_how_many_follow_and_are_those_that_draw_uses() -> None:
+    many = draw_latents(7, 1000, 6)
     for count in (1, 3, CHUNK, 999):
-        assert torch.equal(draw_latents(7, count, latent_dim), many[:count])
+        assert torch.equal(draw_latents(7, count, 6), many[:count])
     assert not torch.equal(many[:CHUNK], many[CHUNK : 2 * CHUNK])
     network, labels = network_of("embed"), torch.arange(CHUNK + 5) % 10
-    latents = draw_latents(7, len(labels), 6)
-    assert torch.equal(
-        render(network, latents, network.condition(labels)), draw(network, labels, 7)
-    )
+    latents, condition = many[: len(labels)], network.condition(labels)
+    assert torch.equal(render(network, latents, condition), draw(network, labels, 7))
 
 
 def test_minus_one_to_one_becomes_0_to_255_to_the_nearest() -> None:
@@ -118,18 +113,13 @@ def test_interpolated_latents_start_and_end_where_asked_and_keep_their_length() 
 def test_image_grid_puts_each_image_in_its_row_and_column(channels: int) -> None:
     images = torch.randint(0, 256, (2, 3, channels, 5, 4), dtype=torch.uint8)
     grid = image_grid(images, padding=2, background=9, scale=3)
-    assert grid.shape[:2] == (2 * (15 + 2) + 2, 3 * (12 + 2) + 2)
-    assert grid.ndim == (2 if channels == 1 else 3)
+    expected = np.full((2 * (15 + 2) + 2, 3 * (12 + 2) + 2, channels), 9)
     for row in range(2):
         for column in range(3):
             y, x = 2 + row * 17, 2 + column * 14
-            cell = grid[y : y + 15, x : x + 12].reshape(15, 12, channels)
             image = images[row, column].permute(1, 2, 0).numpy()
-            assert np.array_equal(cell, image.repeat(3, axis=0).repeat(3, axis=1))
-            assert np.all(grid[y - 2 : y, x : x + 12] == 9)
-            assert np.all(grid[y : y + 15, x - 2 : x] == 9)
-    assert np.all(grid[-2:] == 9)
-    assert np.all(grid[:, -2:] == 9)
+            expected[y : y + 15, x : x + 12] = image.repeat(3, axis=0).repeat(3, axis=1)
+    assert np.array_equal(grid, expected if channels == 3 else expected[..., 0])
 
 
 def test_a_film_has_every_frame_in_order_loops_and_holds_the_last(tmp_path: Path) -> None:

@@ -88,32 +88,19 @@ def test_an_unknown_preset_is_refused(path: Path, monkeypatch: pytest.MonkeyPatc
         apply_preset("quick", path)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({}, "default"),
-        ({"lr": 0.001}, "lr 0.001 · default"),
-        ({"seed": 5, "log_every": 7}, "default"),
-        (
-            {"lr": 0.001, "adam_beta2": 0.9, "batch_size": 64, "r1_gamma": 1.0},
-            "r1_gamma 1.0, lr 0.001, 2 more · default",
-        ),
-    ],
-)
-def test_a_recipe_is_named_by_its_preset_and_what_differs(
-    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str
-) -> None:
-    monkeypatch.chdir(ROOT)
-    train = load_params().train.model_copy(update=changes)
-    assert recipe_in_words(train) == words
-
-
-def test_each_preset_is_named_and_outside_of_a_project_the_network_is(
+def test_a_recipe_is_named_by_its_preset_and_what_differs_and_elsewhere_by_its_network(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT)
     train = load_params().train
-    for name in ("fast", "best", "demo"):
-        assert recipe_in_words(train.model_copy(update=preset_params(name))) == name
+    four = {"lr": 0.001, "adam_beta2": 0.9, "batch_size": 64, "r1_gamma": 1.0}
+    for changes, words in [
+        ({}, "default"),
+        ({"lr": 0.001}, "lr 0.001 · default"),
+        ({"seed": 5, "log_every": 7}, "default"),
+        (four, "r1_gamma 1.0, lr 0.001, 2 more · default"),
+        *((preset_params(name), name) for name in ("fast", "best", "demo")),
+    ]:
+        assert recipe_in_words(train.model_copy(update=changes)) == words
     monkeypatch.chdir(tmp_path)
     assert recipe_in_words(train) == f"{train.generator} {train.total_kimg} kimg"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,19 +10,16 @@ from conftest import ROOT
 
 from cgan.errors import ParamsError
 from cgan.metric import METRICS
-from cgan.params.reading import load_params
+from cgan.params.reading import check_params
 from cgan.params.sections import Params
 
+DOCUMENT = yaml.safe_load((ROOT / "params.yaml").read_text())
 
-@pytest.fixture
-def load(tmp_path: Path) -> Any:
-    def load(space: Any, **sweep: Any) -> Params:
-        document = yaml.safe_load((ROOT / "params.yaml").read_text())
-        document["sweep"] |= {"space": space, **sweep}
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
-        return load_params(tmp_path / "params.yaml")
 
-    return load
+def load(space: Any, **sweep: Any) -> Params:
+    return check_params(
+        DOCUMENT | {"sweep": DOCUMENT["sweep"] | {"space": space, **sweep}}, "params.yaml"
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,21 +49,20 @@ def load(tmp_path: Path) -> Any:
         ({}, "sweep.space"),
     ],
 )
-def test_a_space_that_cannot_be_searched_is_refused(load: Any, space: Any, words: str) -> None:
+def test_a_space_that_cannot_be_searched_is_refused(space: Any, words: str) -> None:
     with pytest.raises(ParamsError) as caught:
         load(space)
-    assert words in str(caught.value)
-    assert "sweep.space" in str(caught.value)
+    assert words in str(caught.value) and "sweep.space" in str(caught.value)
 
 
-def test_numbers_or_choices_of_auto_and_a_range_from_zero_are_kept(load: Any) -> None:
+def test_numbers_or_choices_of_auto_and_a_range_from_zero_are_kept() -> None:
     assert load({"train.total_kimg": {"low": 50.0, "high": 100.0}})
     assert load({"train.total_kimg": {"choices": ["auto", 100.0]}})
     space = {"train.r1_gamma": {"low": 0, "high": 1.0}}
     assert load(space).model_dump()["sweep"]["space"] == space
 
 
-def test_the_objective_is_a_metric(load: Any) -> None:
+def test_the_objective_is_a_metric() -> None:
     for key in METRICS:
         load({"train.lr": {"low": 0.1, "high": 0.2}}, objective=key)
     with pytest.raises(ParamsError, match=r"`sweep\.objective`: 'beauty'.*conditional_accuracy"):

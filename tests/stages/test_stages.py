@@ -102,42 +102,32 @@ def test_a_python_without_our_packages_says_which_and_what_to_do(project: Path) 
     assert "source .venv/bin/activate" in line
 
 
-def test_an_error_of_ours_is_its_message_alone(project: Path) -> None:
-    done = run(project, "raise DataError('data.csv, row 7: 256 is outside 0–255.')")
-    message = "Error: data.csv, row 7: 256 is outside 0–255.\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "working\n", message)
+FULL = f"OSError({errno.ENOSPC}, os.strerror({errno.ENOSPC}), 'models/x.safetensors')"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("DataError('data.csv, row 7: 256 is outside 0–255.')", "data.csv, row 7: 256 is outside"),
+        pytest.param("MemoryError", "out of memory (.*`batch_size`", id="f50 memory"),
+        pytest.param("RuntimeError('CUDA out of memory. Tried')", "out of memory (", id="f50 CUDA"),
+        pytest.param(FULL, "models/x.safetensors: cannot be used (No space left", id="f54 disk"),
+    ],
+)
+def test_f50_f54_what_the_user_or_the_machine_lacks_is_a_message_alone(
+    project: Path, error: str, words: str
+) -> None:
+    done = run(project, f"raise {error}")
+    assert (done.returncode, done.stdout) == (1, "working\n")
+    said, _, advice = words.partition(".*")
+    assert done.stderr.startswith(f"Error: {said}") and advice in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_our_own_bugs_keep_their_traceback(project: Path) -> None:
     done = run(project, "assert 1 == 2, 'a bug'")
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "AssertionError: a bug" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("body", "said", "advice"),
-    [
-        pytest.param("raise MemoryError", "out of memory (", "`batch_size`", id="f50 memory"),
-        pytest.param(
-            "raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')",
-            "out of memory (",
-            "`batch_size`",
-            id="f50 memory of a GPU",
-        ),
-        pytest.param(
-            f"raise OSError({errno.ENOSPC}, os.strerror({errno.ENOSPC}), 'models/x.safetensors')",
-            "models/x.safetensors: cannot be used (No space left",
-            "",
-            id="f54 disk",
-        ),
-    ],
-)
-def test_f50_f54_what_the_machine_lacks_is_told_with_advice(
-    project: Path, body: str, said: str, advice: str
-) -> None:
-    done = run(project, body)
-    assert done.returncode == 1 and done.stderr.startswith(f"Error: {said}")
-    assert advice in done.stderr and "Traceback" not in done.stderr
 
 
 def test_f46_ctrl_c_ends_with_130_and_no_traceback(project: Path) -> None:
@@ -162,14 +152,9 @@ def test_f49_a_text_that_changes_under_a_running_stage_fails_it(
     done = run(project, body)
     assert done.returncode == 1
     assert done.stderr.startswith(f"Error: {name} changed while the stage ran")
-    assert "Run `dvc repro` again" in done.stderr
 
 
 def test_f49_changes_that_concern_another_stage_are_let_pass(project: Path) -> None:
-    done = run(
-        project,
-        "Path('params.yaml').write_bytes(Path('params.yaml').read_bytes())\n"
-        "Path('cgan/stages/render.py').write_text('# a module that this stage has no use for')\n"
-        "Path('README.md').write_text('new')",
-    )
+    body = "Path('cgan/stages/render.py').write_text('# a module that this stage has no use for')"
+    done = run(project, f"{body}\nPath('README.md').write_text('new')")
     assert (done.returncode, done.stderr) == (0, "")
