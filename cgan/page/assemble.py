@@ -38,13 +38,14 @@ def play_page(generator: Generator) -> str:
     return document("play_page.html", PLAY, play_data(generator), packed(generator))
 
 
-def play_data(generator: Generator) -> dict[str, Any]:
-    """What the scripts know of the generator."""
+def play_data(generator: Generator, seed: int = 0) -> dict[str, Any]:
+    """What the scripts know of the generator. `seed`: of the first picture."""
     return {
         "architecture": generator.network.architecture.to_json(),
         "class_names": names_in(generator.facts, generator.classes),
         "layers": layer_facts(generator),
         "examples": examples(generator),
+        "seed": seed,
     }
 
 

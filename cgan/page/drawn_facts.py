@@ -16,12 +16,17 @@ from cgan.quality.likeness import nearest
 
 DRAWINGS = 1000
 SHOWN = 16
+LOOKED_AT = 2000  # training images, for the first picture
+SEEDS = 20  # that are tried for the page's first picture
 NEIGHBOURS = 3
 SIDE = 96  # pixels, at most, of an image in the page
 VALUES = 20_000_000  # that are drawn: fewer drawings of large images
 
 
-def drawn_facts(network: Generator, judge: Judge, rows: Rows, seed: int) -> dict[str, Any]:
+def drawn_facts(
+    network: Generator, judge: Judge, rows: Rows, seed: int, first: list[int]
+) -> dict[str, Any]:
+    """`first`: labels of the page's first picture, for which a good seed is looked for."""
     images, labels, training = map(
         torch.from_numpy, (rows.table.images, rows.table.labels, rows.training)
     )
@@ -64,8 +69,22 @@ def drawn_facts(network: Generator, judge: Judge, rows: Rows, seed: int) -> dict
             for n, far, places in zip(picked.tolist(), *found, strict=True)
         ]
 
+    some = training[torch.randperm(len(training), generator=_random(seed))[:LOOKED_AT]]
+    first_seed = good_seed(network, judge, first, images[some], labels[some])
     parts = {name: beside(picked) for name, picked in chosen.items()}
-    return {"drawings": count, "seed": seed, **parts}
+    return {"drawings": count, "seed": seed, "first_seed": first_seed, **parts}
+
+
+def good_seed(
+    network: Generator, judge: Judge, wanted: list[int], images: Tensor, labels: Tensor
+) -> int:
+    """Of the first seeds, the one whose drawings of these labels look most like images of their classes."""
+    asked = torch.tensor(wanted).repeat(SEEDS)
+    tried = torch.cat([draw(network, torch.tensor(wanted), seed) for seed in range(SEEDS)])
+    far = torch.cdist(look(judge, tried).features.float(), look(judge, images).features.float())
+    far[asked[:, None] != labels] = torch.inf
+    nearest_few = far.topk(min(5, len(images)), largest=False).values.mean(dim=1)
+    return int(nearest_few.view(SEEDS, -1).max(dim=1).values.argmin())
 
 
 def _random(seed: int) -> torch.Generator:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cgan.errors import ModelError
 from cgan.files import read_json
-from cgan.page.assemble import EVIDENCE, PLAY, document, play_data
+from cgan.page.assemble import EVIDENCE, PLAY, document, examples, play_data
 from cgan.page.charts import bundle
 from cgan.page.data_facts import VALUES, Rows, data_facts
 from cgan.page.drawn_facts import drawn_facts
@@ -52,7 +52,7 @@ def run_page(params: Params, cache: Path) -> str:
     return document(
         "run.html",
         PLAY + EVIDENCE,
-        {**play_data(generator), "run": kept},
+        {**play_data(generator, run["drawn"]["first_seed"]), "run": kept},
         packed(generator),
         bundle(cache),
         run=run,
@@ -68,6 +68,8 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     require_one_origin(generator, report, rows)
     reference = read_json(RUN_REFERENCE)
     previews, smaller = film(PREVIEWS)
+    seed = report["passport"]["seed"]
+    first = generator.labels(examples(generator)[0])
     facts = {
         "format": FORMAT,
         "title": str(reference.get("run_name") or "cgan"),
@@ -81,7 +83,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "usual_distance": report["copies"]["heldout_nearest_median"],
         "classes": class_facts(report),
         "confusion": confusion_facts(report),
-        "drawn": drawn_facts(generator.network, judge, rows, report["passport"]["seed"]),
+        "drawn": drawn_facts(generator.network, judge, rows, seed, first),
         "data": data_facts(rows, judge, validation),
         "params": params_facts(params, generator.facts.get("params") or {}),
         "lineage": lineage_facts(reference, rows.table.sha256),

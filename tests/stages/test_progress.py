@@ -1,4 +1,4 @@
-"""What takes long says how far it is, and does its work as it would without."""
+"""Progress of what takes long: lines in a pipe, a bar on a terminal, and the work as it would be without."""
 
 from __future__ import annotations
 
@@ -7,36 +7,42 @@ import pytest
 from cgan.stages import runner
 
 
-@pytest.mark.parametrize(
-    ("steps", "seconds", "images", "lines"),
-    [
-        (
-            range(8),
-            5.0,
-            64,
-            [
-                "judge: step 2 of 8 · 13 images/s · 30 s left",
-                "judge: step 4 of 8 · 13 images/s · 20 s left",
-                "judge: step 6 of 8 · 13 images/s · 10 s left",
-                "judge: step 8 of 8 · 13 images/s · 0 s left",
-            ],
-        ),
-        (
-            range(1000, 1004),  # resumed, and its steps are no images
-            60.0,
-            0,
-            [f"judge: step {n:,} of 1,004 · {1004 - n} min left" for n in range(1001, 1003)]
-            + ["judge: step 1,003 of 1,004 · 60 s left", "judge: step 1,004 of 1,004 · 0 s left"],
-        ),
-        (range(9), 1.0, 0, []),
-    ],
-)
-def test_a_line_every_ten_seconds_with_rate_and_time_left(
-    monkeypatch: pytest.MonkeyPatch, steps: range, seconds: float, images: int, lines: list[str]
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that the runner reads; tests set it."""
+    now = [0.0]
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def lines_of(clock: list[float], steps: range, seconds: float, images: int = 0) -> list[str]:
+    """What is said by a progress whose steps take so long."""
+    said: list[str] = []
+    for _ in runner.progress("judge", steps, images, said.append):
+        clock[0] += seconds
+    return said
+
+
+def test_a_pipe_gets_a_line_every_ten_seconds_with_rate_and_time_left(clock: list[float]) -> None:
+    said = lines_of(clock, range(100), 2.5, 64)
+    assert len(said) == 25
+    assert said[0] == "judge: step 4 of 100 · 26 images/s · 4 min left"
+    assert said[-4] == "judge: step 88 of 100 · 26 images/s · 30 s left"
+    assert said[-1] == "judge: step 100 of 100 · 26 images/s · 0 s left"
+
+
+def test_steps_that_are_no_images_have_no_rate_and_a_resumed_one_counts_from_there(
+    clock: list[float],
 ) -> None:
-    now, said, done = 0.0, list[str](), list[int]()
-    monkeypatch.setattr(runner.time, "perf_counter", lambda: now)
-    for step in runner.progress("judge", steps, images, said.append):
-        now += seconds
-        done.append(step)
-    assert (said, done) == (lines, list(steps))
+    said = ["judge: step 1,002 of 1,004 · 12 s left", "judge: step 1,004 of 1,004 · 0 s left"]
+    assert lines_of(clock, range(1000, 1004), 6) == said
+    assert lines_of(clock, range(9), 1) == [], "what is soon done says nothing"
+
+
+def test_a_terminal_gets_one_line_that_is_gone_in_the_end(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert lines_of(clock, range(3), 2, 10) == []
+    first, *_, last, end = capsys.readouterr().out.split(runner.ERASE)
+    assert (first, last, end) == ("", "judge: step 3 of 3 · 5 images/s · 0 s left", "")
