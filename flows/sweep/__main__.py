@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 
-# Read by Prefect when it is imported: nothing leaves this machine; a server may be away for eight minutes.
+# Read by Prefect and MLflow when they are imported: nothing leaves this machine; a server may be away for
+# eight minutes.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "8")
@@ -36,6 +37,7 @@ import httpx
 import optuna
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from optuna import TrialPruned
 from optuna.exceptions import OptunaError
 from prefect.settings import get_current_settings
 from rich.console import Console
@@ -53,16 +55,15 @@ from cgan.store.address import (
     client_settings,
     experiment_name,
     open_store,
-    reason_of,
     store_uri,
     without_credentials,
 )
 from cgan.store.pages import run_page
 from flows.servers import top_folder
 from flows.sweep import study as studies
-from flows.sweep.jobs import SWEEPS, Pool, train_here
+from flows.sweep.jobs import SWEEPS, JobError, Pool, train_here
 from flows.sweep.report import publish
-from flows.sweep.search import Results, Sweep, say
+from flows.sweep.search import CONSOLE, Results, Sweep, say
 
 NOT_SET = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "OMP_NUM_THREADS")  # trainings here inherit the rest
 
@@ -73,8 +74,9 @@ def sweep(base: Path, params: Params, prefix: str, confirm: bool) -> None:
     pool = None
     if get_current_settings().api.url:
         pool = Pool("train-cuda" if params.train.device == "cuda" else "train")
-    head = git.git("rev-parse", "HEAD", folder=base).decode().strip()
-    commit = pool.commit(base) if pool else head
+    commit = (
+        pool.commit(base) if pool else git.git("rev-parse", "HEAD", folder=base).decode().strip()
+    )
     overrides = studies.uncommitted_params(base, params, commit)
     study = studies.open_study(base, studies.study_name(base, prefix, params, commit), params)
     # MLflow's client asks a server that went away again, for four minutes.
@@ -93,8 +95,12 @@ def sweep(base: Path, params: Params, prefix: str, confirm: bool) -> None:
     driver.search(trials, parallel)
     best = studies.best_of(study)
     confirmed: Results | None = None
-    if best and confirm and best.params != studies.present(params):
-        confirmed = driver.confirm(best, parallel)
+    present = studies.result_params(params)
+    if best and confirm and not studies.trained(best).items() <= present.items():
+        try:
+            confirmed = driver.confirm(best, parallel)
+        except (JobError, TrialPruned) as error:
+            say(f"A training with a fresh seed failed: {error}. The same command tries it again.")
     Console(width=100).print(Markdown(publish(client, study, params, confirmed)))
     say(page)
 
@@ -115,6 +121,7 @@ def begin(client: MlflowClient, experiment: str, study: optuna.Study, params: Pa
 def _end(number: int, _: Any) -> None:
     """As abrupt as a kill, which a sweep survives; its threads would be waited for otherwise. Processes of
     this machine end with us, and their trainings save a checkpoint first."""
+    CONSOLE.show_cursor()
     sys.stderr.write("\nInterrupted. The same command goes on: what is finished is kept.\n")
     sys.stderr.flush()
     os._exit(128 + number)
@@ -151,12 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
     except (MlflowException, httpx.HTTPError, OptunaError, SQLAlchemyError) as error:
-        why = reason_of(error)
-        if isinstance(error, httpx.HTTPStatusError):
-            why = error.response.text[:500]
         sys.stderr.write(
-            f"Error: MLflow, Prefect or Optuna's storage cannot be used ({why}). Start it, or `make deploy` "
-            "if it refused; then run the same command again: it goes on.\n"
+            f"Error: MLflow, Prefect or Optuna's storage cannot be used: {str(error)[:800]}\nStart it, or "
+            "`make deploy` if it refused; then run the same command again: it goes on.\n"
         )
         return 1
     return 0
