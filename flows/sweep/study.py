@@ -106,50 +106,41 @@ def best_of(study: optuna.Study) -> FrozenTrial | None:
     return study.best_trial if trials_that(study, TrialState.COMPLETE) else None
 
 
-# -- The space; Optuna knows `train.lr` as `lr`, for its plots have no room ---------------------------
-
-
 def space_of(params: Params) -> dict[str, BaseDistribution]:
+    """What is searched, in Optuna's terms."""
     found: dict[str, BaseDistribution] = {}
     for key, each in params.sweep.space.items():
         low, *_, high = each.bounds()
         if each.choices is not None:
-            found[_short(key)] = CategoricalDistribution(each.choices)
+            found[key] = CategoricalDistribution(each.choices)
         elif is_whole(key):
-            step = int(each.step or 1)
-            found[_short(key)] = IntDistribution(int(low), int(high), each.log, step)
+            found[key] = IntDistribution(int(low), int(high), each.log, int(each.step or 1))
         else:
-            found[_short(key)] = FloatDistribution(low, high, each.log, each.step)
+            found[key] = FloatDistribution(low, high, each.log, each.step)
     return found
 
 
 def trained(trial: Trial | FrozenTrial) -> dict[str, Any]:
     """The params that a trial trains: with three digits, more would make no difference."""
-    return {
-        f"train.{key}": float(f"{trial.params[key]:.3g}")
-        if isinstance(kind, FloatDistribution)
-        else trial.params[key]
-        for key, kind in trial.distributions.items()
-    }
+    values = dict(trial.params)
+    for key, kind in trial.distributions.items():
+        if isinstance(kind, FloatDistribution):
+            values[key] = float(f"{values[key]:.3g}")
+    return values
 
 
 def in_words(values: dict[str, Any]) -> str:
-    return ", ".join(f"{_short(key)} {value}" for key, value in values.items())
-
-
-def _short(key: str) -> str:
-    return key.removeprefix("train.")
+    return ", ".join(f"{key.removeprefix('train.')} {value}" for key, value in values.items())
 
 
 def _present(params: Params) -> dict[str, Any]:
     """What params.yaml holds now, where the space has that value."""
-    now = params.train.model_dump()
-    found = {}
+    now, found = flatten(params), {}
     for key, each in params.sweep.space.items():
-        value, bounds = now[_short(key)], each.bounds()
+        value, bounds = now[key], each.bounds()
         is_number = each.choices is None and not isinstance(value, str)  # it may be `auto`
         if value in bounds or (is_number and bounds[0] <= value <= bounds[-1]):
-            found[_short(key)] = value
+            found[key] = value
     return found
 
 
@@ -159,8 +150,9 @@ def check_combinations(params: Params) -> None:
     Of very many combinations only the first are tried; what is wrong with others is a trial's own error.
     """
     document = params.model_dump(by_alias=True)
+    names = [key.removeprefix("train.") for key in params.sweep.space]
     bounds = [each.bounds() for each in params.sweep.space.values()]
     for values in itertools.islice(itertools.product(*bounds), TRIED):
-        named = dict(zip(map(_short, params.sweep.space), values, strict=True))
+        named = dict(zip(names, values, strict=True))
         where = f"sweep.space, of which all combinations must be possible, with {in_words(named)}"
         check_params({**document, "train": document["train"] | named}, where)

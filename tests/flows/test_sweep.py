@@ -145,7 +145,7 @@ def test_trials_are_children_of_one_run_and_the_first_is_what_params_yaml_holds(
     first = driver.study.trials[0]
     assert trained(first) == {"train.lr": 0.0045, "train.generator_width": 16}
     assert first.value == pytest.approx(0.25 + 1 / 16 + 0.001)
-    assert len({trial.params["lr"] for trial in driver.study.trials}) == 4
+    assert len({trial.params["train.lr"] for trial in driver.study.trials}) == 4
 
 
 @pytest.mark.parametrize("end", [KilledError(), CganError("the server is away")])
@@ -163,7 +163,7 @@ def test_a_driver_that_was_killed_or_lost_a_server_leaves_its_trials_to_the_next
     assert second.parent == first.parent and second.states() == ["COMPLETE"] * 6
     assert "1" in second.started and "0" not in second.started
     assert [trained(trial) for trial in second.study.trials][: len(asked)] == asked
-    assert len({trial.params["lr"] for trial in second.study.trials}) == 6
+    assert len({trial.params["train.lr"] for trial in second.study.trials}) == 6
     third = Driver(folder)
     third.sweep.search(6, parallel)
     assert third.started == []
@@ -242,7 +242,9 @@ def test_values_that_do_not_go_together_are_refused_before_anything_starts(folde
 
 
 BEST = create_trial(
-    params={"lr": 0.002}, distributions={"lr": FloatDistribution(0.001, 0.01)}, value=0.1
+    params={"train.lr": 0.002},
+    distributions={"train.lr": FloatDistribution(0.001, 0.01)},
+    value=0.1,
 )
 LOW, HIGH, SPREAD = [0.1, 0.11, 0.12], [0.2, 0.21, 0.22], [0.1, 0.11, 0.9]
 
