@@ -142,31 +142,25 @@ def test_files_of_the_project_and_what_waits_are_told(root: Path) -> None:
     assert "records: 1, of runs: 1; `cgan track flush` delivers them" in text
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '{"rows": "x", "time": 3, "sha256": 7}'])
-def test_a_broken_file_costs_its_row_only(root: Path, content: str) -> None:
+def test_a_broken_file_costs_its_row_only(root: Path) -> None:
     for path in (
         "mlflow.db",
         "data/raw/source.json",
         ".cgan/production/state.json",
         ".cgan/runs/k/records.jsonl",
     ):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(content)
+        write(root / path, {"rows": "x", "time": 3, "sha256": 7})
     text = screen(root)
-    assert "Data unknown: " in text
-    assert "Services not run here: prefect" in text
-    (root / "params.yaml").write_text(content)
+    assert "Data unknown: " in text and "Services not run here: prefect" in text
+    (root / "params.yaml").write_text("{")
     assert "params.yaml" in screen(root)
 
 
-@pytest.mark.parametrize("deaf", [False, True])
-def test_servers_that_are_away_or_deaf_cost_seconds_and_show_no_password(
-    root: Path, monkeypatch: pytest.MonkeyPatch, deaf: bool
+def test_servers_that_say_nothing_cost_seconds_and_show_no_password(
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, says nothing
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        if not deaf:
-            server.close()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@{address}")
         monkeypatch.setenv("PREFECT_API_URL", f"http://user:secret@{address}/api")
         began = time.monotonic()
