@@ -6,37 +6,31 @@ import contextlib
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from cgan.markdown import spaced, table
-from cgan.params.sections import Params
 from cgan.quality.intervals import difference_of_means
 from cgan.quality.table import METRICS
 from cgan.registry.history import now
 from cgan.reports.sweeps import BETTER, RESULT
 from cgan.store.pages import artifact
 from cgan.verdict import Report
-from flows.sweep.search import STATES, WHY, Results
+from flows.sweep.search import STATES, WHY, Results, Sweep
 from flows.sweep.study import best_of, in_words, result_params, trained, trials_that
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 WIDTH, HEIGHT, DPI = 8.0, 4.2, 90  # of a plot: MLflow's page is as wide as the widest picture on it
 
 
-def publish(
-    client: MlflowClient, study: optuna.Study, params: Params, confirmed: Results | None
-) -> str:
-    """The report on the page of the parent run, which ends → its text, in Markdown."""
-    best, parent = best_of(study), study.user_attrs["parent"]
-    metric, present = METRICS[params.sweep.objective], result_params(params)
+def publish(sweep: Sweep, confirmed: Results | None) -> str:
+    """The report on the page of the sweep's run, which ends → its text, in Markdown."""
+    study, client, parent = sweep.study, sweep.client, sweep.parent
+    best, metric, present = best_of(study), METRICS[sweep.objective], result_params(sweep.params)
     counts = {word: len(trials_that(study, TrialState[state])) for state, word in STATES.items()}
     done = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    is_better, why = verdict(params.sweep.objective, best, present, confirmed)
+    is_better, why = verdict(sweep.objective, best, present, confirmed)
     sign = 1 if metric.better == "lower" else -1
     trials = sorted(
         study.get_trials(deepcopy=False),
@@ -55,11 +49,11 @@ def publish(
     text = report.body()
     client.log_dict(parent, report.to_json(), RESULT)
     client.log_text(parent, study.trials_dataframe().to_csv(), "trials.csv")
-    names = _draw(client, study, parent)
+    names = _draw(sweep)
     pictures = [f"![{name}]({artifact(parent, name)})" for name in names]
     client.set_tag(parent, "mlflow.note.content", spaced("\n\n".join([text, *pictures])))
     if best and best.value is not None:
-        client.log_metric(parent, f"quality/{params.sweep.objective}", best.value, step=0)
+        client.log_metric(parent, f"quality/{sweep.objective}", best.value, step=0)
     client.set_terminated(parent, "FINISHED")
     return text
 
@@ -100,8 +94,8 @@ def _row(trial: FrozenTrial) -> list[object]:
     ]
 
 
-def _draw(client: MlflowClient, study: optuna.Study, parent: str) -> list[str]:
-    """Those of Optuna's plots that the trials are enough for, to the run `parent` → their names there."""
+def _draw(sweep: Sweep) -> list[str]:
+    """Those of Optuna's plots that the trials are enough for, to the sweep's run → their names there."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -120,9 +114,9 @@ def _draw(client: MlflowClient, study: optuna.Study, parent: str) -> list[str]:
     for name, plot in plots.items():
         with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):
             warnings.simplefilter("ignore")  # of an axis on which all trials have one value
-            figure = plot(study).figure  # raises where the trials are too few, or all alike
+            figure = plot(sweep.study).figure  # raises where the trials are too few, or all alike
             figure.set_size_inches(WIDTH, HEIGHT)
-            client.log_figure(parent, figure, name, save_kwargs={"dpi": DPI})
+            sweep.client.log_figure(sweep.parent, figure, name, save_kwargs={"dpi": DPI})
             names.append(name)
     pyplot.close("all")
     return names

@@ -8,34 +8,54 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import tempfile
-import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import optuna
 from optuna import TrialPruned
 from optuna.trial import FrozenTrial, Trial, TrialState
+from prefect.settings import get_current_settings
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from cgan import git
 from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.params.sections import Params
 from cgan.quality.intervals import passports_differ
 from cgan.quality.table import METRICS
 from cgan.reports.sweeps import JOB, NAME, PARENT_TAG, ROLE
-from flows.sweep.jobs import Job, JobError, Train, Watch
-from flows.sweep.study import best_of, in_words, space_of, trained, trials_that
+from cgan.run.lifecycle import user
+from cgan.store.address import (
+    client_settings,
+    experiment_name,
+    open_store,
+    store_uri,
+    without_credentials,
+)
+from cgan.store.pages import run_page
+from flows.sweep.jobs import Job, JobError, Pool, Watch, train_here
+from flows.sweep.study import (
+    best_of,
+    check_combinations,
+    in_words,
+    open_study,
+    space_of,
+    study_name,
+    trained,
+    trials_that,
+    uncommitted_params,
+)
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
+NOT_SET = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "OMP_NUM_THREADS")  # trainings here inherit the rest
+
 GIVE_UP_AFTER = 3  # failures in a row: the next would fail too
-LOOK_EVERY_S = 5.0  # at the probes of a training
 WHY = "why"  # attribute of a trial that has no result of its own
 STATES = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed"}
 CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
@@ -43,22 +63,38 @@ CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
 Results = dict[str, list[float]]  # role → the objective with each seed
 
 
-@dataclass
 class Sweep:
-    """What drives the trainings of one study.
+    """A study and what drives its trainings: on the pool where a Prefect server is configured, else here.
 
-    `experiment`: the id of MLflow's. `base`: overrides that all trainings share.
+    The same params, code and space are the same study, and the same run of MLflow, `parent`, again.
     """
 
-    study: optuna.Study
-    params: Params
-    client: MlflowClient
-    experiment: str
-    base: dict[str, Any]
-    train: Train
-
-    def __post_init__(self) -> None:
-        self.objective = self.params.sweep.objective
+    def __init__(self, base: Path, params: Params, prefix: str) -> None:
+        check_combinations(params)
+        self.params, self.objective = params, params.sweep.objective
+        if get_current_settings().api.url:
+            pool = Pool("train-cuda" if params.train.device == "cuda" else "train")
+            commit, self.train = pool.commit(base), pool.train
+        else:
+            commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
+            self.train = partial(train_here, base, commit)
+        self.overrides = uncommitted_params(base, params, commit)
+        self.study = open_study(base, study_name(base, prefix, params, commit), params)
+        # MLflow's client asks a server that went away again, for four minutes.
+        os.environ.update({k: v for k, v in client_settings().items() if k not in NOT_SET})
+        uri, name = store_uri(base), experiment_name(params.tracking.experiment)
+        self.client, self.experiment = open_store(uri, base, name)
+        if "parent" not in self.study.user_attrs:
+            tags = {NAME: self.study.study_name, ROLE: "parent", "mlflow.user": user()}
+            run = self.client.create_run(self.experiment, tags=tags, run_name=self.study.study_name)
+            self.study.set_user_attr("parent", run.info.run_id)
+            for key, value in {"objective": self.objective, **params.sweep.space}.items():
+                self.client.log_param(run.info.run_id, key, str(value)[:6000])
+        self.parent = str(self.study.user_attrs["parent"])
+        self.client.update_run(self.parent, "RUNNING")
+        self.page = f"run {self.study.study_name} in MLflow, which `make ui` shows"
+        if uri.startswith("http"):
+            self.page = run_page(without_credentials(uri), self.experiment, self.parent)
 
     def search(self, wanted: int, parallel: int) -> None:
         """Go on until there are `wanted` results. Raises CganError where nothing but failures comes.
@@ -121,10 +157,9 @@ class Sweep:
 
     def _job(self, word: str, values: dict[str, Any]) -> Job:
         # A sweep of the same params in another storage is another sweep: it has another parent.
-        parent: str = self.study.user_attrs["parent"]
-        name = f"{self.study.study_name}-{parent[:6]}-{word}"
-        tags = {PARENT_TAG: parent, NAME: self.study.study_name, JOB: name, ROLE: "trial"}
-        return Job(name, {**self.base, **values}, tags)
+        name = f"{self.study.study_name}-{self.parent[:6]}-{word}"
+        tags = {PARENT_TAG: self.parent, NAME: self.study.study_name, JOB: name, ROLE: "trial"}
+        return Job(name, {**self.overrides, **values}, tags)
 
     def _runs(self, job: Job) -> list[Run]:
         """MLflow's runs of a job; first the one that was evaluated, else the newest. A job that moved to
@@ -171,13 +206,9 @@ class Sweep:
         sign = 1.0 if METRICS[key].better == METRICS[self.objective].better else -1.0
         count = self.params.train.probes
         reported = len(self.study.trials[trial.number].intermediate_values)  # to a former driver
-        looked = 0.0
 
         def watch() -> None:
-            nonlocal reported, looked
-            if time.monotonic() < looked + LOOK_EVERY_S:
-                return
-            looked = time.monotonic()
+            nonlocal reported
             for run in self._runs(job)[:1]:
                 points = self.client.get_metric_history(run.info.run_id, f"probe/{key}")
                 probes = sorted((p for p in points if p.step > 0), key=lambda p: p.step)
