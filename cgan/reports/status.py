@@ -137,6 +137,9 @@ def _numbers(run: Any) -> str:
 
 
 def _data(root: Path) -> Rows:
+    if not (root / CSV_SOURCE).exists():
+        yield "Data", "not fetched yet: `make repro`"
+        return
     data = read_json(root / CSV_SOURCE)
     what = f"{data['rows']:,} rows of {data['source']}: {data['origin']}"
     yield "Data", _line(what, f"sha256 {data['sha256'][:12]}")

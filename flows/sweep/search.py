@@ -104,18 +104,26 @@ class Sweep:
         """
         running: dict[Future[float], Trial] = {}
         failures = 0  # in a row
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         progress = Progress(
-            *columns,
+            "{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
             console=CONSOLE,
             disable=not CONSOLE.is_terminal,
             transient=True,
+            refresh_per_second=1,
             speed_estimate_period=math.inf,  # a trial takes longer than the usual 30 s
         )
-        done = len(trials_that(self.study, TrialState.COMPLETE, TrialState.PRUNED))
         with progress, ThreadPoolExecutor(parallel) as threads:
-            bar = progress.add_task("trials", total=wanted, completed=done)
-            while done < wanted:
+            bar = progress.add_task("trials", total=wanted)
+            while True:
+                done = len(trials_that(self.study, TrialState.COMPLETE, TrialState.PRUNED))
+                best = best_of(self.study)
+                words = f"best {self.objective} {best.value:.4g}" if best else "trials"
+                progress.update(bar, completed=done, description=words)
+                if done >= wanted:
+                    return
                 while len(running) < min(parallel if done else 1, wanted - done):
                     trial = self.study.ask(space_of(self.params))
                     say(f"trial {trial.number}: {in_words(trained(trial))}")
@@ -128,10 +136,6 @@ class Sweep:
                             f"{failures} trials in a row failed; the last: {why}\nCorrect that, then run the "
                             "same command again: it goes on."
                         )
-                done = len(trials_that(self.study, TrialState.COMPLETE, TrialState.PRUNED))
-                if best := best_of(self.study):
-                    words = f"best {self.objective} {best.value:.4g}"
-                    progress.update(bar, completed=done, description=words)
 
     def _tell(self, trial: Trial, result: Future[float]) -> str:
         """Write down what came of a trial → why it failed, if it did."""

@@ -83,7 +83,7 @@ def test_an_empty_clone_says_what_makes_each_thing_and_makes_nothing_itself(root
     for words in (
         "there is no MLflow store",
         "Train first (`dvc repro`)",
-        "Data unknown: ",
+        "Data not fetched yet: `make repro`",
         "nothing: all records are in MLflow",
         "not run here: prefect, mlflow, worker; `make up` starts them",
         "Prefect does not run here: `make up` starts it",
