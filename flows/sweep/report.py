@@ -21,7 +21,8 @@ from cgan.verdict import Report
 from flows.sweep.search import STATES, WHY, Results, Sweep
 from flows.sweep.study import best_of, in_words, result_params, trained, trials_that
 
-WIDTH, HEIGHT, DPI = 8.0, 4.2, 90  # of a plot: MLflow's page is as wide as the widest picture on it
+SIZE = (8.0, 4.2)  # of a plot, in inches: MLflow's page is as wide as the widest picture on it
+SAVE = {"dpi": 90, "bbox_inches": "tight"}  # with all of the params' names
 
 
 def publish(sweep: Sweep, confirmed: Results | None) -> str:
@@ -115,8 +116,8 @@ def _draw(sweep: Sweep) -> list[str]:
         with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):
             warnings.simplefilter("ignore")  # of an axis on which all trials have one value
             figure = plot(sweep.study).figure  # raises where the trials are too few, or all alike
-            figure.set_size_inches(WIDTH, HEIGHT)
-            sweep.client.log_figure(sweep.parent, figure, name, save_kwargs={"dpi": DPI})
+            figure.set_size_inches(SIZE)
+            sweep.client.log_figure(sweep.parent, figure, name, save_kwargs=SAVE)
             names.append(name)
     pyplot.close("all")
     return names
