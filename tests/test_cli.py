@@ -85,7 +85,7 @@ def test_pages_on_a_port_that_is_taken_are_refused_with_the_option_for_another(
 @pytest.mark.parametrize(
     ("module", "arguments", "said"),
     [
-        ("cgan.cli", ["status"], "not in git ? 20"),
+        ("cgan.cli", ["status"], "not in git ? "),
         ("cgan.stages.validate", [], "8 ? 8 pixels"),
     ],
 )

@@ -24,6 +24,9 @@ def summary() -> str:
     run: dict[str, Any] = {}
     with contextlib.suppress(CganError):
         run = read_json(RUN_REFERENCE)
+    site = mlflow_site(project_root())
+    page = run_page(site or UI, str(run.get("experiment_id") or 0), run.get("run_id") or "")
+    where = page if site else f"make ui, then {page}"
     try:
         lines = _quality(evaluation, judge["judge"], run)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -37,7 +40,8 @@ def summary() -> str:
             "",
             f"  its page      {RUN_PAGE}: open it in a browser; it needs no server",
             f"  sample grid   {GRID}",
-            *_run(run),
+            f"  MLflow run    {run.get('run_name', 'none')}",
+            f"  in MLflow     {where if run.get('run_id') else 'not delivered yet: cgan track flush'}",
             "  draw digits   .venv/bin/cgan draw 2024 --seed 7",
             "  compare later git commit -m 'My results' dvc.lock; then dvc metrics diff, dvc plots diff",
         ]
@@ -59,18 +63,4 @@ def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, A
         aligned(rows),
         f"  {context['drawn_images']:,} drawings × {context['draws']}, judged by a class network that is "
         f"right on {judge['accuracy']:.2%} of {judge['heldout_images']:,} held-out images",
-    ]
-
-
-def _run(run: dict[str, Any]) -> list[str]:
-    """The run's name, and where a browser finds its page."""
-    if "run_name" not in run:
-        return ["  MLflow run    none"]
-    if not run.get("run_id"):
-        return [f"  MLflow run    {run['run_name']}, not delivered yet: cgan track flush"]
-    site = mlflow_site(project_root())
-    page = run_page(site or UI, str(run.get("experiment_id") or 0), run["run_id"])
-    return [
-        f"  MLflow run    {run['run_name']}",
-        f"  in MLflow     {'' if site else 'make ui, then '}{page}",
     ]

@@ -34,16 +34,15 @@ Say = Callable[[str], None]
 STAGES = ("validate", "preprocess", "train_judge", "train")
 COMMIT_TAG, SHA_TAG = "mlflow.source.git.commit", "cgan.generator_sha256"
 OUTCOME_TAG = "cgan.reproduced"
-# What can round otherwise: tag of a run → words.
-MACHINE = {
-    "torch.version": "torch",
-    "cgan.device": "device",
-    "cgan.precision": "precision",
-    "machine.cpu": "CPU",
-    "machine.cores": "cores",
-    "machine.omp_num_threads": "OMP_NUM_THREADS",
-    "python.version": "Python",
-}
+MACHINE = (  # tags of what can round otherwise
+    "torch.version",
+    "cgan.device",
+    "cgan.precision",
+    "machine.cpu",
+    "machine.cores",
+    "machine.omp_num_threads",
+    "python.version",
+)
 NOT_OURS = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")
 
 
@@ -143,8 +142,6 @@ def _dvc(run: Run, tree: Path, *arguments: str) -> None:
     env |= {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PYTHONPATH": str(tree),
-        "PYTHONUNBUFFERED": "1",
-        "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(tree.parent / "dvc"),
         "CGAN_HOME": str(tree / ".cgan"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{tree / 'mlflow.db'}",
@@ -174,22 +171,13 @@ def _compare(run: Run, tree: Path) -> tuple[bool, str]:
     found, expected = sha256_of(tree / GENERATOR), run.data.tags[SHA_TAG]
     if found == expected:
         return True, f"the same bytes: {found}"
-    then, now = run.data.tags, _tags_of_repeat(tree)
-    differing = [
-        f"  {words}: {then[tag]} then, {now[tag]} now"
-        for tag, words in MACHINE.items()
-        if tag in then and tag in now and then[tag] != now[tag]
-    ]
     lines = ["NOT the same bytes.", f"  then  {expected}", f"  now   {found}"]
-    lines += ["What differs:", *differing] if differing else ["Torch and machine are the same."]
-    return False, "\n".join(lines)
-
-
-def _tags_of_repeat(tree: Path) -> dict[str, str]:
-    """Of the repeat's own run, in its throw-away store; empty when it did not arrive there."""
     from mlflow import MlflowClient
 
     with contextlib.suppress(Exception):  # it only explains: the comparison stands without it
-        client = MlflowClient(f"sqlite:///{tree / 'mlflow.db'}")
-        return dict(client.get_run(read_json(tree / RUN_REFERENCE)["run_id"]).data.tags)
-    return {}
+        repeated = MlflowClient(f"sqlite:///{tree / 'mlflow.db'}")
+        now = repeated.get_run(read_json(tree / RUN_REFERENCE)["run_id"]).data.tags
+        then = run.data.tags
+        differ = [tag for tag in MACHINE if then.get(tag) != now.get(tag)]
+        lines += [f"  {tag}: {then.get(tag)} then, {now.get(tag)} now" for tag in differ]
+    return False, "\n".join(lines)

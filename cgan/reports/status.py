@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.text import Text
 
 from cgan import git
-from cgan.errors import CganError
+from cgan.errors import CganError, printable
 from cgan.files import read_json
 from cgan.params.reading import load_params
 from cgan.project import CSV_SOURCE
 from cgan.quality.table import METRICS
 from cgan.registry.client import open_registry
 from cgan.registry.history import CHAMPION, REEVALUATION, SUMMARY
-from cgan.reports.status_sources import line, mlflow_site, prefect, services, when
+from cgan.reports.status_sources import POOL, ask_prefect, mlflow_site, services
 from cgan.run.records import count_waiting, waiting
 from cgan.store.address import experiment_name, reason_of
 from cgan.store.pages import run_page
@@ -34,7 +34,7 @@ COLOURS = {
     "green": r"(?i)\b(promoted|passed|healthy|completed|finished|online|runs)\b",
     "bold red": r"(?i)\b(blocked|drifted|degraded|failed|crashed|killed|offline|not run|paused|unknown)\b",
 }
-WIDTH = 15  # of the names of rows
+SERVER_S = 3  # that MLflow's or Prefect's server has for an answer
 
 Rows = Iterator[tuple[str, str]]  # a row's name, at its first line only; a line
 
@@ -45,27 +45,34 @@ def status(root: Path, console: Console) -> None:
         raise CganError(
             f"{root} is no cgan project: there is no dvc.yaml. Go to the project's top folder first."
         )
-    for name, ask in ROWS.items():
+    for name, source in SOURCES.items():
+        rows: list[tuple[str, str]] = []
         try:
-            for row, words in ask(root):
-                _print(console, row, words)
+            rows.extend(source(root))
         except Exception as error:  # a store's client raises anything; a file may have any shape
             own = isinstance(error, CganError)
             why = str(error) if own else f"{type(error).__name__}: {reason_of(error)}"
-            _print(console, name, f"unknown: {why}")
+            rows.append((name, f"unknown: {why}"))
+        for row, words in rows:
+            shown = Text(printable(words))
+            for style, states in COLOURS.items():
+                shown.highlight_regex(states, style)
+            console.print(Text(f"{row:15}", "bold cyan").append(shown), soft_wrap=True)
 
 
 def make_console() -> Console:
     return Console(highlight=False)
 
 
-def _print(console: Console, row: str, words: str) -> None:
-    """A line that is not broken, for it may hold an address; foreign text without what a terminal would
-    obey."""
-    shown = Text("".join(letter if letter.isprintable() else " " for letter in words).strip())
-    for style, states in COLOURS.items():
-        shown.highlight_regex(states, style)
-    console.print(Text(row.ljust(WIDTH), "bold cyan").append(shown), soft_wrap=True)
+def _line(*parts: object) -> str:
+    """The parts that are not empty, apart."""
+    return " · ".join(str(part) for part in parts if part)
+
+
+def _time(moment: datetime | str) -> str:
+    """`25 Nov 02:10 UTC`, also of ISO text; nothing of nothing."""
+    found = datetime.fromisoformat(moment) if isinstance(moment, str) and moment else moment
+    return f"{found.astimezone(UTC):%d %b %H:%M} UTC" if isinstance(found, datetime) else ""
 
 
 def _project(root: Path) -> Rows:
@@ -74,29 +81,30 @@ def _project(root: Path) -> Rows:
         source = git.source(root)
         changed = f", changed files: {len(source.changed)}" if source.changed else ""
         place = f"{source.branch} {source.commit[:8]}{changed}"
-    yield "Project", line(place, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", root)
+    yield "Project", _line(place, _time(datetime.now(UTC)), root)
 
 
 def _store(root: Path) -> Rows:
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SERVER_S))
     params, site = load_params(root / "params.yaml"), mlflow_site(root)
-    name = experiment_name(params.tracking.experiment)
     with open_registry(params.gate.model) as registry:
         client, versions = registry.client, registry.versions()
         champion = next((each for each in versions if CHAMPION in each.aliases), None)
         if champion:
             tags, run = champion.tags, client.get_run(champion.run_id)
-            yield "Champion", line(champion.reign or f"version {champion.number}", _started(run))
+            yield "Champion", _line(champion.reign or f"version {champion.number}", _trained(run))
             yield "", _numbers(run)
-            drift = [tags.get(REEVALUATION + key, "") for key in ("verdict", "time", "summary")]
-            told = line(drift[0], when(drift[1]), drift[2])
-            yield "Drift", told or "never checked: `cgan reevaluate`"
+            drift, checked, words = (
+                tags.get(REEVALUATION + key, "") for key in ("verdict", "time", "summary")
+            )
+            found = _line(drift, _time(checked), words)
+            yield "Drift", found or "never checked: `cgan reevaluate`"
         else:
             yield "Champion", "none yet: `cgan gate` makes the first"
         for version in versions[:1]:
             words = version.verdict or "not judged yet: `cgan gate`"
-            yield "Verdict", line(f"version {version.number}", words, version.tags.get(SUMMARY))
-        experiment = client.get_experiment_by_name(name)
+            yield "Verdict", _line(f"version {version.number}", words, version.tags.get(SUMMARY))
+        experiment = client.get_experiment_by_name(experiment_name(params.tracking.experiment))
         ids = [experiment.experiment_id] if experiment else []
         runs = client.search_runs(ids, TRAINING, max_results=1) if ids else []
         if not runs:
@@ -105,7 +113,7 @@ def _store(root: Path) -> Rows:
             tags, run_id = run.data.tags, run.info.run_id
             changes = " with changes" if tags.get("git.dirty") == "true" else ""
             commit = f"commit {tags.get('mlflow.source.git.commit', '')[:8]}{changes}"
-            yield "Last training", line(run.info.run_name, run.info.status, _started(run), commit)
+            yield "Last training", _line(run.info.run_name, run.info.status, _trained(run), commit)
             yield "", _numbers(run)
             page = run_page(site, run.info.experiment_id, run_id)
             yield "", page if site else f"run {run_id}: `make ui` shows it"
@@ -113,8 +121,8 @@ def _store(root: Path) -> Rows:
                 yield "", "not judged yet: `cgan gate`"
 
 
-def _started(run: Any) -> str:
-    return f"trained {when(run.info.start_time / 1000)}"
+def _trained(run: Any) -> str:
+    return f"trained {_time(datetime.fromtimestamp(run.info.start_time / 1000, UTC))}"
 
 
 def _numbers(run: Any) -> str:
@@ -125,7 +133,7 @@ def _numbers(run: Any) -> str:
         for key, metric in METRICS.items()
         if metric.on_screen and f"quality/{key}" in measured
     ]
-    return line(*numbers) or "not evaluated yet: `dvc repro` does it"
+    return _line(*numbers) or "not evaluated yet: `dvc repro` does it"
 
 
 def _data(root: Path) -> Rows:
@@ -134,7 +142,7 @@ def _data(root: Path) -> Rows:
         return
     data = read_json(root / CSV_SOURCE)
     what = f"{data['rows']:,} rows of {data['source']}: {data['origin']}"
-    yield "Data", line(what, f"sha256 {data['sha256'][:12]}")
+    yield "Data", _line(what, f"sha256 {data['sha256'][:12]}")
 
 
 def _waiting(root: Path) -> Rows:
@@ -145,20 +153,50 @@ def _waiting(root: Path) -> Rows:
 
 def _services(root: Path) -> Rows:
     found = services(root)
-    for name in ("prefect", "mlflow", "worker"):
-        if name in found:
-            yield "Services", f"{name} runs: {found[name]}"
-        elif found.keys() & {"prefect", "mlflow"}:  # else they are elsewhere, or nowhere
-            yield "Services", f"{name} does not run: `make up`"
-    if not found:
-        yield "Services", "none runs: `make up` starts Prefect, a worker and MLflow"
+    for name, place in found.items():
+        yield "Services", f"{name} runs: {place}"
+    if missing := [name for name in ("prefect", "mlflow", "worker") if name not in found]:
+        yield "Services", f"not run here: {', '.join(missing)}; `make up` starts them"
 
 
-ROWS: dict[str, Callable[[Path], Rows]] = {
+def _prefect(root: Path) -> Rows:
+    """The last scheduled run, the next one, whether the pool is paused, its workers."""
+    site = services(root).get("prefect")
+    url = os.environ.get("PREFECT_API_URL") or (site and f"{site}/api")
+    if not url:
+        yield "Scheduled", "Prefect does not run here: `make up` starts it"
+        return
+
+    def found(what: str, **question: object) -> list[dict[str, Any]]:
+        return list(ask_prefect(url, "POST", f"/{what}/filter", question, SERVER_S))
+
+    began = {"state": {"type": {"any_": ["RUNNING", "COMPLETED", "FAILED", "CRASHED"]}}}
+    for run in found("flow_runs", flow_runs=began, sort="START_TIME_DESC", limit=1):
+        state = run["state"]
+        yield "Scheduled", _line(run["name"], state["name"], _time(run["start_time"]))
+        if state["type"] != "COMPLETED" and state.get("message"):
+            yield "", state["message"][:160]
+    waits = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+    following = found("flow_runs", flow_runs=waits, sort="EXPECTED_START_TIME_ASC", limit=1)
+    for run in following:
+        names = found("deployments", deployments={"id": {"any_": [run["deployment_id"]]}})
+        when = _time(run["expected_start_time"])
+        yield "Scheduled", _line(f"next: {', '.join(each['name'] for each in names)}", when)
+    if not following:
+        yield "Scheduled", "nothing is scheduled: `make deploy`"
+    pools = found("work_pools", work_pools={"name": {"any_": [POOL]}})
+    if any(pool["is_paused"] for pool in pools):
+        yield "", "the pool is paused, no run starts"
+    for worker in found(f"work_pools/{POOL}/workers") if pools else ():
+        seen = _time(worker["last_heartbeat_time"])
+        yield "", _line(f"worker {worker['name']}", worker["status"].lower(), seen)
+
+
+SOURCES: dict[str, Callable[[Path], Rows]] = {
     "Project": _project,
     "Champion": _store,
     "Data": _data,
     "Waiting": _waiting,
     "Services": _services,
-    "Scheduled": lambda root: (("Scheduled", words) for words in prefect(root)),
+    "Scheduled": _prefect,
 }

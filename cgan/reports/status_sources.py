@@ -1,4 +1,4 @@
-"""What Prefect's API says, to `cgan status` too, and where the servers are. Each may be missing."""
+"""Prefect's API, and where the servers are. Each may be missing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,68 +15,8 @@ from cgan.project import PRODUCTION
 from cgan.store.address import is_server, store_uri, without_credentials
 from cgan.store.server import site_of
 
-PREFECT_S = 1.0
 POOL = "cgan"  # of Prefect, in which the workers are
 PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"  # that its server asks for, where `make up` was typed
-ASKED_RUNS = 30
-
-Json = dict[str, Any]
-
-
-def line(*parts: object) -> str:
-    """The parts that are not empty, apart."""
-    return " · ".join(str(part) for part in parts if part)
-
-
-def when(moment: float | str) -> str:
-    """`25 Nov 02:10 UTC (5 h ago)`, of seconds or ISO text; nothing of nothing."""
-    if not moment:
-        return ""
-    seconds = datetime.fromisoformat(moment).timestamp() if isinstance(moment, str) else moment
-    away = abs(time.time() - seconds)
-    units = ((86400, "days"), (3600, "h"), (60, "min"))
-    length, unit = next((each for each in units if away >= 2 * each[0]), (1, "s"))
-    words = f"{away / length:.0f} {unit}"
-    relative = f"{words} ago" if seconds <= time.time() else f"in {words}"
-    return f"{datetime.fromtimestamp(seconds, UTC):%d %b %H:%M} UTC ({relative})"
-
-
-def prefect(root: Path) -> Iterator[str]:
-    """The last scheduled run, the next one, whether the pool is paused, its workers."""
-    url = os.environ.get("PREFECT_API_URL") or services(root).get("prefect", "")
-    if not url:
-        yield "Prefect does not run here: `make up` starts it"
-        return
-    url = url.rstrip("/") if "/api" in url else f"{url.rstrip('/')}/api"
-    began = {"start_time": {"is_null_": False}}
-    runs = _filter(url, "flow_runs", began, sort="START_TIME_DESC", limit=ASKED_RUNS)
-    # One that was cancelled before it began tells nothing: another was on.
-    for run in [run for run in runs if run.get("run_count", 1)][:1]:
-        state = run["state"]
-        yield line(run["name"], state["name"], when(run["start_time"]))
-        if state["type"] != "COMPLETED" and state.get("message"):
-            yield state["message"][:160]
-    waits = {"state": {"type": {"any_": ["SCHEDULED"]}}}
-    following = _filter(url, "flow_runs", waits, sort="EXPECTED_START_TIME_ASC", limit=1)
-    for run in following:
-        deployment = {"id": {"any_": [run["deployment_id"]]}}
-        names = [known["name"] for known in _filter(url, "deployments", deployment)]
-        yield line(f"next: {', '.join(names)}", when(run["expected_start_time"]))
-    if not following:
-        yield "nothing is scheduled: `make deploy`"
-    pools = _filter(url, "work_pools", {"name": {"any_": [POOL]}})
-    if any(pool["is_paused"] for pool in pools):
-        resume = f"PREFECT_API_URL={without_credentials(url)} prefect work-pool resume {POOL}"
-        yield f"the pool is paused, no run starts: `{resume}`"
-    for worker in _filter(url, f"work_pools/{POOL}/workers", {}) if pools else ():
-        seen = when(worker["last_heartbeat_time"])
-        yield line(f"worker {worker['name']}", worker["status"].lower(), seen)
-
-
-def _filter(url: str, what: str, wanted: Json, **more: object) -> list[Json]:
-    """Prefect's objects of this kind."""
-    question = {what.rpartition("/")[2]: wanted, **more}
-    return list(ask_prefect(url, "POST", f"/{what}/filter", question, PREFECT_S))
 
 
 def ask_prefect(

@@ -206,17 +206,10 @@ def open_store(uri: str, root: Path, experiment: str) -> tuple[MlflowClient, str
 
 
 def _experiment_id(client: MlflowClient, uri: str, root: Path, name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
     found = client.get_experiment_by_name(name)
     if found is None:
         location = None if is_server(uri) else artifact_root(uri, root)
-        try:
-            return str(client.create_experiment(name, location, tags=EXPERIMENT_TAGS))
-        except MlflowException:
-            found = client.get_experiment_by_name(name)  # another process was faster
-            if found is None:
-                raise
+        return str(client.create_experiment(name, location, tags=EXPERIMENT_TAGS))
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"the MLflow experiment `{name}` is deleted: bring it back with `mlflow experiments "
@@ -253,9 +246,8 @@ def make_store(uri: str) -> None:
     from mlflow import MlflowClient
 
     path = Path(uri.removeprefix(SQLITE))
-    for left in path.parent.glob(
-        f".{path.name}.*.tmp?*"
-    ):  # SQLite's, beside what a killed process left
+    # SQLite's, beside what a killed process left.
+    for left in path.parent.glob(f".{path.name}.*.tmp?*"):
         left.unlink(missing_ok=True)
     with replacing(path) as temporary:
         temporary.unlink()  # MLflow takes an empty file for an old store
@@ -281,10 +273,7 @@ def client_settings() -> dict[str, str]:
 
 def reason_of(error: Exception) -> str:
     """Why a store failed, in a line; MLflow wraps three exceptions around a refused connection."""
-    text = str(error).strip() or type(error).__name__
-    if said := re.search(r"\((?:sqlite3|psycopg2?)\.\S+\) (.+)", text):  # amid SQLAlchemy's words
-        return said[1][:200]
-    text = text.splitlines()[0]
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
     if "NewConnectionError" in text:
         return "no connection"
     return text[-200:]  # what a library's message ends with is its cause
@@ -293,16 +282,14 @@ def reason_of(error: Exception) -> str:
 @contextlib.contextmanager
 def environment_set(changes: Mapping[str, str | None]) -> Iterator[None]:
     """Environment variables for a while; None takes one away."""
-    before = {key: os.environ.get(key) for key in changes}
-    _set_environment(changes)
-    try:
-        yield
-    finally:
-        _set_environment(before)
-
-
-def _set_environment(values: Mapping[str, str | None]) -> None:
-    for key, value in values.items():
+    before = os.environ.copy()
+    for key, value in changes.items():
         os.environ.pop(key, None)
         if value is not None:
             os.environ[key] = value
+    try:
+        yield
+    finally:
+        for key in changes:
+            os.environ.pop(key, None)
+        os.environ.update({key: before[key] for key in changes if key in before})

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 
-# Read by Prefect when it is imported: nothing leaves this machine; a server may be away for eight minutes.
+# Read by Prefect and MLflow when they are imported: nothing leaves this machine; a server may be away for
+# eight minutes.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "8")
@@ -22,8 +23,6 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 if importlib.util.find_spec("optuna") is None:
@@ -33,88 +32,43 @@ if importlib.util.find_spec("optuna") is None:
     )
 
 import httpx
-import optuna
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from optuna import TrialPruned
 from optuna.exceptions import OptunaError
-from prefect.settings import get_current_settings
 from rich.console import Console
 from rich.markdown import Markdown
 from sqlalchemy.exc import SQLAlchemyError
 
-from cgan import git
 from cgan.errors import CganError
 from cgan.files import locked
 from cgan.params.reading import check_params, load_params
-from cgan.params.sections import Params
-from cgan.reports.sweeps import NAME, ROLE
-from cgan.run.lifecycle import user
-from cgan.store.address import (
-    client_settings,
-    experiment_name,
-    open_store,
-    reason_of,
-    store_uri,
-    without_credentials,
-)
-from cgan.store.pages import run_page
 from flows.servers import top_folder
-from flows.sweep import study as studies
-from flows.sweep.jobs import SWEEPS, Pool, train_here
+from flows.sweep.jobs import SWEEPS, JobError
 from flows.sweep.report import publish
-from flows.sweep.search import Results, Sweep, say
+from flows.sweep.search import CONSOLE, Sweep, say
+from flows.sweep.study import best_of, result_params, trained
 
-NOT_SET = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "OMP_NUM_THREADS")  # trainings here inherit the rest
 
-
-def sweep(base: Path, params: Params, prefix: str, confirm: bool) -> None:
+def run(sweep: Sweep, confirm: bool) -> None:
     """Search and confirm; the report goes to the page of the sweep's run in MLflow."""
-    studies.check_combinations(params)
-    pool = None
-    if get_current_settings().api.url:
-        pool = Pool("train-cuda" if params.train.device == "cuda" else "train")
-    head = git.git("rev-parse", "HEAD", folder=base).decode().strip()
-    commit = pool.commit(base) if pool else head
-    overrides = studies.uncommitted_params(base, params, commit)
-    study = studies.open_study(base, studies.study_name(base, prefix, params, commit), params)
-    # MLflow's client asks a server that went away again, for four minutes.
-    os.environ.update({k: v for k, v in client_settings().items() if k not in NOT_SET})
-    uri = store_uri(base)
-    client, experiment = open_store(uri, base, experiment_name(params.tracking.experiment))
-    parent = begin(client, experiment, study, params)
-    page = f"run {study.study_name} in MLflow, which `make ui` shows"
-    if uri.startswith("http"):
-        page = run_page(without_credentials(uri), experiment, parent)
+    params = sweep.params
     trials, parallel = params.sweep.trials, params.sweep.parallel
-    where = "on the pool" if pool else "on this machine"
-    say(f"{study.study_name}: {trials} trials, {parallel} at a time, {where}\n{page}")
-    train = pool.train if pool else partial(train_here, base, commit)
-    driver = Sweep(study, params, client, experiment, overrides, train)
-    driver.search(trials, parallel)
-    best = studies.best_of(study)
-    confirmed: Results | None = None
-    if best and confirm and best.params != studies.present(params):
-        confirmed = driver.confirm(best, parallel)
-    Console(width=100).print(Markdown(publish(client, study, params, confirmed)))
-    say(page)
-
-
-def begin(client: MlflowClient, experiment: str, study: optuna.Study, params: Params) -> str:
-    """The id of the parent run, which is made once."""
-    if "parent" not in study.user_attrs:
-        tags = {NAME: study.study_name, ROLE: "parent", "mlflow.user": user()}
-        made = client.create_run(experiment, tags=tags, run_name=study.study_name)
-        study.set_user_attr("parent", made.info.run_id)
-        for key, value in {"objective": params.sweep.objective, **params.sweep.space}.items():
-            client.log_param(made.info.run_id, key, str(value)[:6000])
-    parent = str(study.user_attrs["parent"])
-    client.update_run(parent, "RUNNING")
-    return parent
+    say(f"{sweep.study.study_name}: {trials} trials, {parallel} at a time\n{sweep.page}")
+    sweep.search(trials, parallel)
+    best, confirmed = best_of(sweep.study), None
+    if best and confirm and not trained(best).items() <= result_params(params).items():
+        try:
+            confirmed = sweep.confirm(best, parallel)
+        except (JobError, TrialPruned) as error:
+            say(f"A training with a fresh seed failed: {error}. The same command tries it again.")
+    Console(width=100).print(Markdown(publish(sweep, confirmed)))
+    say(sweep.page)
 
 
 def _end(number: int, _: Any) -> None:
     """As abrupt as a kill, which a sweep survives; its threads would be waited for otherwise. Processes of
     this machine end with us, and their trainings save a checkpoint first."""
+    CONSOLE.show_cursor()
     sys.stderr.write("\nInterrupted. The same command goes on: what is finished is kept.\n")
     sys.stderr.flush()
     os._exit(128 + number)
@@ -146,17 +100,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "a sweep runs in this folder already. Wait until it ends, or stop it."
                 )
             prefix = re.sub(r"[^A-Za-z0-9]+", "-", asked.name)[:60]  # of folders, too
-            sweep(base, params, prefix, asked.confirm)
+            run(Sweep(base, params, prefix), asked.confirm)
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
     except (MlflowException, httpx.HTTPError, OptunaError, SQLAlchemyError) as error:
-        why = reason_of(error)
-        if isinstance(error, httpx.HTTPStatusError):
-            why = error.response.text[:500]
         sys.stderr.write(
-            f"Error: MLflow, Prefect or Optuna's storage cannot be used ({why}). Start it, or `make deploy` "
-            "if it refused; then run the same command again: it goes on.\n"
+            f"Error: MLflow, Prefect or Optuna's storage cannot be used: {str(error)[:800]}\nStart it, or "
+            "`make deploy` if it refused; then run the same command again: it goes on.\n"
         )
         return 1
     return 0

@@ -29,7 +29,7 @@ from flows.servers import fault
 
 SWEEPS = Path(".cgan/sweeps")  # logs of jobs
 STARTS = 3  # of a run whose worker was killed
-POLL_S = 1.0
+POLL_S = 3.0
 ALONE = "To train on this machine alone, unset PREFECT_API_URL."
 ENDED_BADLY = (StateType.CRASHED, StateType.FAILED, StateType.CANCELLED)
 
@@ -47,9 +47,6 @@ class Job:
     name: str
     overrides: dict[str, Any]
     tags: dict[str, str]
-
-
-Train = Callable[[Job, Watch], None]  # does a job; raises JobError
 
 
 def _stages() -> list[str]:

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from cgan.markdown import spaced, table
-from cgan.params.sections import Params
 from cgan.quality.intervals import difference_of_means
 from cgan.quality.table import METRICS
 from cgan.registry.history import now
 from cgan.reports.sweeps import BETTER, RESULT
 from cgan.store.pages import artifact
 from cgan.verdict import Report
-from flows.sweep.search import STATES, WHY, Results
+from flows.sweep.search import STATES, WHY, Results, Sweep
 from flows.sweep.study import best_of, in_words, result_params, trained, trials_that
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from mlflow import MlflowClient
-
-WIDTH, HEIGHT, DPI = 8.0, 4.2, 90  # of a plot: MLflow's page is as wide as the widest picture on it
+SIZE = (8.0, 4.2)  # of a plot, in inches: MLflow's page is as wide as the widest picture on it
+SAVE = {"dpi": 90, "bbox_inches": "tight"}  # with all of the params' names
 
 
-def publish(
-    client: MlflowClient, study: optuna.Study, params: Params, confirmed: Results | None
-) -> str:
-    """The report on the page of the parent run, which ends → its text, in Markdown."""
-    best, parent = best_of(study), study.user_attrs["parent"]
-    metric, present = METRICS[params.sweep.objective], result_params(params)
+def publish(sweep: Sweep, confirmed: Results | None) -> str:
+    """The report on the page of the sweep's run, which ends → its text, in Markdown."""
+    study, client, parent = sweep.study, sweep.client, sweep.parent
+    best, metric, present = best_of(study), METRICS[sweep.objective], result_params(sweep.params)
     counts = {word: len(trials_that(study, TrialState[state])) for state, word in STATES.items()}
     done = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    is_better, why = verdict(params.sweep.objective, best, present, confirmed)
+    is_better, why = verdict(sweep.objective, best, present, confirmed)
     sign = 1 if metric.better == "lower" else -1
     trials = sorted(
         study.get_trials(deepcopy=False),
@@ -55,13 +50,11 @@ def publish(
     text = report.body()
     client.log_dict(parent, report.to_json(), RESULT)
     client.log_text(parent, study.trials_dataframe().to_csv(), "trials.csv")
-    pictures = []
-    for name, figure in _plots(study, metric.name):
-        client.log_figure(parent, figure, name, save_kwargs={"dpi": DPI})
-        pictures.append(f"![{name}]({artifact(parent, name)})")
+    names = _draw(sweep)
+    pictures = [f"![{name}]({artifact(parent, name)})" for name in names]
     client.set_tag(parent, "mlflow.note.content", spaced("\n\n".join([text, *pictures])))
     if best and best.value is not None:
-        client.log_metric(parent, f"quality/{params.sweep.objective}", best.value, step=0)
+        client.log_metric(parent, f"quality/{sweep.objective}", best.value, step=0)
     client.set_terminated(parent, "FINISHED")
     return text
 
@@ -77,10 +70,10 @@ def verdict(
     if values.items() <= present.items():
         return False, f"The best is what params.yaml holds: {which}."
     if not confirmed:
-        why = "It has not been compared with params.yaml over several seeds."
-        if confirmed is not None:
-            why = "A training with fresh seeds failed; the same command tries it again."
-        return False, f"The best is {which} with a {metric.name} of {best.value:.4g}. {why}"
+        return False, (
+            f"The best is {which} with a {metric.name} of {best.value:.4g}. It has not been compared with "
+            "params.yaml over several seeds."
+        )
     ours, theirs = confirmed["best"], confirmed["present"]
     change, (low, high) = difference_of_means(theirs, ours)
     is_better = high < 0 if metric.better == "lower" else low > 0
@@ -102,8 +95,8 @@ def _row(trial: FrozenTrial) -> list[object]:
     ]
 
 
-def _plots(study: optuna.Study, objective: str) -> Iterator[tuple[str, Figure]]:
-    """(name, picture) of each of Optuna's plots that the trials are enough for."""
+def _draw(sweep: Sweep) -> list[str]:
+    """Those of Optuna's plots that the trials are enough for, to the sweep's run → their names there."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -111,22 +104,20 @@ def _plots(study: optuna.Study, objective: str) -> Iterator[tuple[str, Figure]]:
     from optuna.importance import PedAnovaImportanceEvaluator
     from optuna.visualization import matplotlib as drawn
 
-    evaluator = PedAnovaImportanceEvaluator()
+    evaluator = PedAnovaImportanceEvaluator()  # others need scikit-learn
     plots: dict[str, Callable[[optuna.Study], Any]] = {
-        "history": partial(drawn.plot_optimization_history, target_name=objective),
-        "importances": partial(
-            drawn.plot_param_importances, evaluator=evaluator, target_name=objective
-        ),
-        "parallel": partial(drawn.plot_parallel_coordinate, target_name=objective),
-        "probes": drawn.plot_intermediate_values,
+        "history.png": drawn.plot_optimization_history,
+        "importances.png": partial(drawn.plot_param_importances, evaluator=evaluator),
+        "parallel.png": drawn.plot_parallel_coordinate,
+        "probes.png": drawn.plot_intermediate_values,
     }
-    for name, plot in plots.items() if len(trials_that(study, TrialState.COMPLETE)) > 1 else ():
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of an axis on which all trials have one value
-                figure = plot(study).figure
-        except (ValueError, RuntimeError):  # too few trials, or all with the same result
-            continue
-        figure.set_size_inches(WIDTH, HEIGHT)
-        yield f"{name}.png", figure
-        pyplot.close(figure)
+    names = []
+    for name, plot in plots.items():
+        with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):
+            warnings.simplefilter("ignore")  # of an axis on which all trials have one value
+            figure = plot(sweep.study).figure  # raises where the trials are too few, or all alike
+            figure.set_size_inches(SIZE)
+            sweep.client.log_figure(sweep.parent, figure, name, save_kwargs=SAVE)
+            names.append(name)
+    pyplot.close("all")
+    return names

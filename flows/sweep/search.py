@@ -6,115 +6,164 @@ its job's name follows from its number. So a new driver knows which trainings to
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import sys
+import os
 import tempfile
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
-import optuna
-from mlflow.exceptions import MlflowException
 from optuna import TrialPruned
 from optuna.trial import FrozenTrial, Trial, TrialState
+from prefect.settings import get_current_settings
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from cgan import git
 from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.params.sections import Params
 from cgan.quality.intervals import passports_differ
 from cgan.quality.table import METRICS
 from cgan.reports.sweeps import JOB, NAME, PARENT_TAG, ROLE
-from flows.sweep.jobs import Job, JobError, Train, Watch
-from flows.sweep.study import in_words, suggest, trained, trials_that
+from cgan.run.lifecycle import user
+from cgan.store.address import (
+    client_settings,
+    experiment_name,
+    open_store,
+    store_uri,
+    without_credentials,
+)
+from cgan.store.pages import run_page
+from flows.sweep.jobs import Job, JobError, Pool, Watch, train_here
+from flows.sweep.study import (
+    best_of,
+    check_combinations,
+    in_words,
+    open_study,
+    space_of,
+    study_name,
+    trained,
+    trials_that,
+    uncommitted_params,
+)
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
+NOT_SET = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "OMP_NUM_THREADS")  # trainings here inherit the rest
+
 GIVE_UP_AFTER = 3  # failures in a row: the next would fail too
-LOOK_EVERY_S = 5.0  # at the probes of a training
 WHY = "why"  # attribute of a trial that has no result of its own
 STATES = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed"}
+CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
 
-# role → the objective with each seed; empty where a training failed
-Results = dict[str, list[float]]
-
-
-class EndedError(BaseException):
-    """The sweep cannot go on. Optuna leaves the trial as it is, and the next driver takes it up."""
+Results = dict[str, list[float]]  # role → the objective with each seed
 
 
-@dataclass
 class Sweep:
-    """What drives the trainings of one study.
+    """A study and what drives its trainings: on the pool where a Prefect server is configured, else here.
 
-    `experiment`: the id of MLflow's. `base`: overrides that all trainings share.
+    The same params, code and space are the same study, and the same run of MLflow, `parent`, again.
     """
 
-    study: optuna.Study
-    params: Params
-    client: MlflowClient
-    experiment: str
-    base: dict[str, Any]
-    train: Train
-    failures: int = 0  # in a row
-    ended: Exception | None = None
-
-    def __post_init__(self) -> None:
-        self.objective = self.params.sweep.objective
+    def __init__(self, base: Path, params: Params, prefix: str) -> None:
+        check_combinations(params)
+        self.params, self.objective = params, params.sweep.objective
+        if get_current_settings().api.url:
+            pool = Pool("train-cuda" if params.train.device == "cuda" else "train")
+            commit, self.train = pool.commit(base), pool.train
+        else:
+            commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
+            self.train = partial(train_here, base, commit)
+        self.overrides = uncommitted_params(base, params, commit)
+        self.study = open_study(base, study_name(base, prefix, params, commit), params)
+        # MLflow's client asks a server that went away again, for four minutes.
+        os.environ.update({k: v for k, v in client_settings().items() if k not in NOT_SET})
+        uri, name = store_uri(base), experiment_name(params.tracking.experiment)
+        self.client, self.experiment = open_store(uri, base, name)
+        if "parent" not in self.study.user_attrs:
+            tags = {NAME: self.study.study_name, ROLE: "parent", "mlflow.user": user()}
+            run = self.client.create_run(self.experiment, tags=tags, run_name=self.study.study_name)
+            self.study.set_user_attr("parent", run.info.run_id)
+            for key, value in {"objective": self.objective, **params.sweep.space}.items():
+                self.client.log_param(run.info.run_id, key, str(value)[:6000])
+        self.parent = str(self.study.user_attrs["parent"])
+        self.client.update_run(self.parent, "RUNNING")
+        self.page = f"run {self.study.study_name} in MLflow, which `make ui` shows"
+        if uri.startswith("http"):
+            self.page = run_page(without_credentials(uri), self.experiment, self.parent)
 
     def search(self, wanted: int, parallel: int) -> None:
         """Go on until there are `wanted` results. Raises CganError where nothing but failures comes.
 
-        The first trial runs alone: it makes the data and the judge, which are the same for all.
+        The first trial runs alone: it makes the data and the judge, which are the same for all. What else a
+        training raises ends the search, and leaves the trial to the next driver.
         """
-        counted = (TrialState.COMPLETE, TrialState.PRUNED)
-        while (missing := wanted - len(trials_that(self.study, *counted))) > 0:
-            number, at_a_time = (1, 1) if missing == wanted else (missing, parallel)
-            with self._until_it_ends():
-                self.study.optimize(
-                    self._try,
-                    n_trials=number,
-                    n_jobs=at_a_time,
-                    catch=JobError,
-                    callbacks=[self._tell],
-                    show_progress_bar=sys.stderr.isatty() and number > 1,
-                )
+        running: dict[Future[float], Trial] = {}
+        failures = 0  # in a row
+        progress = Progress(
+            "{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=CONSOLE,
+            disable=not CONSOLE.is_terminal,
+            transient=True,
+            refresh_per_second=1,
+            speed_estimate_period=math.inf,  # a trial takes longer than the usual 30 s
+        )
+        with progress, ThreadPoolExecutor(parallel) as threads:
+            bar = progress.add_task("trials", total=wanted)
+            while True:
+                done = len(trials_that(self.study, TrialState.COMPLETE, TrialState.PRUNED))
+                best = best_of(self.study)
+                words = f"best {self.objective} {best.value:.4g}" if best else "trials"
+                progress.update(bar, completed=done, description=words)
+                if done >= wanted:
+                    return
+                while len(running) < min(parallel if done else 1, wanted - done):
+                    trial = self.study.ask(space_of(self.params))
+                    say(f"trial {trial.number}: {in_words(trained(trial))}")
+                    running[threads.submit(self._objective, trial)] = trial
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    why = self._tell(running.pop(future), future)
+                    failures = failures + 1 if why else 0
+                    if failures >= GIVE_UP_AFTER:
+                        raise CganError(
+                            f"{failures} trials in a row failed; the last: {why}\nCorrect that, then run the "
+                            "same command again: it goes on."
+                        )
 
-    @contextlib.contextmanager
-    def _until_it_ends(self) -> Iterator[None]:
-        """Raises what ended the sweep, in whichever thread that was."""
-        with contextlib.suppress(EndedError):
-            yield
-        if self.ended:
-            raise self.ended
-
-    def _try(self, trial: Trial) -> float:
-        suggest(trial, self.params)
-        values = trained(trial)
-        say(f"trial {trial.number}: {in_words(values)}")
-        job = self._job(f"trial-{trial.number}", "trial", values)
+    def _tell(self, trial: Trial, result: Future[float]) -> str:
+        """Write down what came of a trial → why it failed, if it did."""
+        state, value, why = TrialState.COMPLETE, None, ""
         try:
-            for other in trials_that(self.study, TrialState.COMPLETE):
-                if trained(other) == values:  # its training would be the same, byte by byte
-                    raise TrialPruned(f"the params of trial {other.number}")
-            return self._measure(job, self._pruning(trial, job))
+            value = result.result()
         except (JobError, TrialPruned) as error:
-            trial.set_user_attr(WHY, str(error))
-            raise
+            state = TrialState.FAIL if isinstance(error, JobError) else TrialState.PRUNED
+            why = str(error)
+            trial.set_user_attr(WHY, why)
+        self.study.tell(trial, value, state)
+        found = f"{METRICS[self.objective].name} {value:.4g}" if value is not None else why
+        say(f"trial {trial.number}: {STATES[state.name]}: {found}")
+        return why if state is TrialState.FAIL else ""
 
-    def _job(self, word: str, role: str, values: dict[str, Any]) -> Job:
+    def _objective(self, trial: Trial) -> float:
+        values = trained(trial)
+        for other in trials_that(self.study, TrialState.COMPLETE):
+            if trained(other) == values:  # its training would be the same, byte by byte
+                raise TrialPruned(f"the params of trial {other.number}")
+        job = self._job(f"trial-{trial.number}", values)
+        return self._measure(job, self._pruning(trial, job))
+
+    def _job(self, word: str, values: dict[str, Any]) -> Job:
         # A sweep of the same params in another storage is another sweep: it has another parent.
-        parent: str = self.study.user_attrs["parent"]
-        name = f"{self.study.study_name}-{parent[:6]}-{word}"
-        tags = {PARENT_TAG: parent, NAME: self.study.study_name, JOB: name, ROLE: role}
-        return Job(name, {**self.base, **values}, tags)
+        name = f"{self.study.study_name}-{self.parent[:6]}-{word}"
+        tags = {PARENT_TAG: self.parent, NAME: self.study.study_name, JOB: name, ROLE: "trial"}
+        return Job(name, {**self.overrides, **values}, tags)
 
     def _runs(self, job: Job) -> list[Run]:
         """MLflow's runs of a job; first the one that was evaluated, else the newest. A job that moved to
@@ -124,25 +173,17 @@ class Sweep:
         return sorted(runs, key=lambda run: f"quality/{self.objective}" not in run.data.metrics)
 
     def _measure(self, job: Job, watch: Watch) -> float:
-        """Do a job → the objective. Raises JobError; TrialPruned for one that was stopped, or that stopped
-        itself because it was hopeless."""
-        if self.ended:
-            raise EndedError
+        """Do a job → the objective. Raises TrialPruned for one that was stopped, or that stopped itself
+        because it was hopeless; JobError where there is no number, or none to be compared with the first's.
+        """
         try:
-            try:
-                self.train(job, watch)
-            except JobError as error:
-                for run in self._runs(job)[:1]:
-                    if run.data.tags.get("cgan.ended_by", "").startswith("TrainingError"):
-                        raise TrialPruned(str(error)) from None
-                raise
-            return self._result(self._runs(job))
-        except (CganError, MlflowException, httpx.HTTPError) as error:
-            self.ended = error
-            raise EndedError from None
-
-    def _result(self, runs: list[Run]) -> float:
-        """Raises JobError where there is no number, or none to be compared with the first trial's."""
+            self.train(job, watch)
+        except JobError as error:
+            for run in self._runs(job)[:1]:
+                if run.data.tags.get("cgan.ended_by", "").startswith("TrainingError"):
+                    raise TrialPruned(str(error)) from None
+            raise
+        runs = self._runs(job)
         if not runs:
             raise JobError(
                 "MLflow has no run of it. Do its workers use the same store and experiment?"
@@ -158,8 +199,8 @@ class Sweep:
             self.study.set_user_attr("passport", context)
         first = self.study.user_attrs["passport"]
         if differs := passports_differ({"passport": first}, {"passport": context}):
-            told = ", ".join(f"{key} {a} and {b}" for key, (a, b) in differs.items())
-            raise JobError(f"it was measured otherwise than the first trial: {told}")
+            words = ", ".join(f"{key} {a} and {b}" for key, (a, b) in differs.items())
+            raise JobError(f"it was measured otherwise than the first trial: {words}")
         return value
 
     def _pruning(self, trial: Trial, job: Job) -> Watch:
@@ -169,13 +210,9 @@ class Sweep:
         sign = 1.0 if METRICS[key].better == METRICS[self.objective].better else -1.0
         count = self.params.train.probes
         reported = len(self.study.trials[trial.number].intermediate_values)  # to a former driver
-        looked = 0.0
 
         def watch() -> None:
-            nonlocal reported, looked
-            if time.monotonic() < looked + LOOK_EVERY_S:
-                return
-            looked = time.monotonic()
+            nonlocal reported
             for run in self._runs(job)[:1]:
                 points = self.client.get_metric_history(run.info.run_id, f"probe/{key}")
                 probes = sorted((p for p in points if p.step > 0), key=lambda p: p.step)
@@ -188,53 +225,30 @@ class Sweep:
 
         return watch
 
-    def _tell(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        told, why = STATES[trial.state.name], trial.user_attrs.get(WHY, "")
-        if trial.state is TrialState.COMPLETE:
-            told = f"{METRICS[self.objective].name} {trial.value:.4g}"
-        say(f"trial {trial.number}: {told}{f' ({why})' if why else ''}")
-        self.failures = self.failures + 1 if trial.state is TrialState.FAIL else 0
-        if self.failures >= GIVE_UP_AFTER:
-            study.stop()
-            self.ended = CganError(
-                f"{self.failures} trials in a row failed; the last: {why}\nCorrect that, then run the same "
-                "command again: it goes on."
-            )
-
     def confirm(self, best: FrozenTrial, parallel: int) -> Results:
         """Is the best trial better, or was it lucky? It and the params of today with fresh seeds.
 
-        The value by which it won is not used: the best of many is so by its luck too.
+        The value by which it won is not used: the best of many is so by its luck too. Raises JobError or
+        TrialPruned where a training did not come to its end.
         """
-        values = {"best": trained(best), "present": {}}
-        first = self.params.train.seed + 1
-        seeds = range(first, first + self.params.sweep.seeds)
+        first, seeds = self.params.train.seed + 1, self.params.sweep.seeds
+        roles = {"best": (f"trial-{best.number}", trained(best)), "present": ("present", {})}
 
-        def train(role: str, seed: int) -> float | None:
-            word = f"{f'trial-{best.number}' if role == 'best' else role}-seed-{seed}"
-            job = self._job(word, role, {**values[role], "train.seed": seed})
+        def train(role: str, seed: int) -> float:
+            word, values = roles[role]
+            job = self._job(f"{word}-seed-{seed}", {**values, "train.seed": seed})
             if job.name not in self.study.user_attrs:
-                say(word)
-                try:
-                    self.study.set_user_attr(job.name, self._measure(job, lambda: None))
-                except (JobError, TrialPruned) as error:
-                    say(f"{word}: failed: {error}. The same command tries it again.")
-                    return None
+                self.study.set_user_attr(job.name, self._measure(job, lambda: None))
             value: float = self.study.user_attrs[job.name]
-            say(f"{word}: {value:.4g}")
+            say(f"{word}, seed {seed}: {value:.4g}")
             return value
 
-        with self._until_it_ends(), ThreadPoolExecutor(parallel) as threads:
-            pairs = itertools.product(values, seeds)
-            measured = list(threads.map(lambda pair: train(*pair), pairs))
-        numbers = [value for value in measured if value is not None]
-        if len(numbers) < len(measured):
-            return {}
-        return {"best": numbers[: len(seeds)], "present": numbers[len(seeds) :]}
+        say(f"trial {best.number} and params.yaml, each with {seeds} fresh seeds")
+        with ThreadPoolExecutor(parallel) as threads:
+            pairs = itertools.product(roles, range(first, first + seeds))
+            values = list(threads.map(lambda pair: train(*pair), pairs))
+        return {"best": values[:seeds], "present": values[seeds:]}
 
 
 def say(line: str) -> None:
-    """On a terminal in place of Optuna's progress bar, which is drawn again below it."""
-    clear = "\r\033[K" if sys.stderr.isatty() and sys.stdout.isatty() else ""
-    sys.stdout.write(f"{clear}{line}\n")
-    sys.stdout.flush()
+    CONSOLE.print(line)

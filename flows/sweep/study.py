@@ -6,13 +6,16 @@ import hashlib
 import itertools
 import json
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import FloatDistribution
-from optuna.storages import RDBStorage
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cgan import git
@@ -27,16 +30,6 @@ STORAGE = "OPTUNA_STORAGE"
 CODE = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data
 NOT_PART = ("sweep", "gate", "reevaluate", "tracking")  # sections that change no result
 TRIED = 2000  # combinations of values
-
-
-class Storage(RDBStorage):
-    """SQLite would give the same waiting trial to two threads that ask at once."""
-
-    lock = threading.Lock()
-
-    def set_trial_state_values(self, *arguments: Any, **named: Any) -> bool:
-        with self.lock:
-            return super().set_trial_state_values(*arguments, **named)
 
 
 def result_params(params: Params) -> dict[str, Any]:
@@ -77,22 +70,20 @@ def open_study(base: Path, name: str, params: Params) -> optuna.Study:
     """The study `name`, made if it is new; trials that a dead driver left wait to be asked for again."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     address = with_driver(os.environ.get(STORAGE, "").strip())
-    address = address or f"sqlite:///{base / '.cgan' / 'optuna.db'}"
     require_database(address, STORAGE)
     s = params.sweep
-    storage = Storage(address)
     study = optuna.create_study(
-        storage=storage,
+        storage=address or f"sqlite:///{base / '.cgan' / 'optuna.db'}",
         study_name=name,
         direction="minimize" if METRICS[s.objective].better == "lower" else "maximize",
         load_if_exists=True,
     )
     trials = study.get_trials(deepcopy=False)
     if not trials:
-        study.enqueue_trial(present(params))
+        study.enqueue_trial(_present(params))
     for trial in trials:
         if trial.state is TrialState.RUNNING:  # nobody runs it: one sweep at a time
-            storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
     # With the same seed again, a second driver would repeat the first. Trials that run are taken for bad
     # ones: nobody else goes there.
     study.sampler = optuna.samplers.TPESampler(
@@ -115,48 +106,41 @@ def best_of(study: optuna.Study) -> FrozenTrial | None:
     return study.best_trial if trials_that(study, TrialState.COMPLETE) else None
 
 
-# -- The space; Optuna knows `train.lr` as `lr`, for its plots have no room ---------------------------
-
-
-def suggest(trial: Trial, params: Params) -> None:
+def space_of(params: Params) -> dict[str, BaseDistribution]:
+    """What is searched, in Optuna's terms."""
+    found: dict[str, BaseDistribution] = {}
     for key, each in params.sweep.space.items():
         low, *_, high = each.bounds()
         if each.choices is not None:
-            trial.suggest_categorical(short(key), each.choices)
+            found[key] = CategoricalDistribution(each.choices)
         elif is_whole(key):
-            step = int(each.step or 1)
-            trial.suggest_int(short(key), int(low), int(high), step=step, log=each.log)
+            found[key] = IntDistribution(int(low), int(high), each.log, int(each.step or 1))
         else:
-            trial.suggest_float(short(key), low, high, step=each.step, log=each.log)
+            found[key] = FloatDistribution(low, high, each.log, each.step)
+    return found
 
 
 def trained(trial: Trial | FrozenTrial) -> dict[str, Any]:
     """The params that a trial trains: with three digits, more would make no difference."""
-    return {
-        f"train.{key}": float(f"{trial.params[key]:.3g}")
-        if isinstance(kind, FloatDistribution)
-        else trial.params[key]
-        for key, kind in trial.distributions.items()
-    }
-
-
-def short(key: str) -> str:
-    return key.removeprefix("train.")
+    values = dict(trial.params)
+    for key, kind in trial.distributions.items():
+        if isinstance(kind, FloatDistribution):
+            values[key] = float(f"{values[key]:.3g}")
+    return values
 
 
 def in_words(values: dict[str, Any]) -> str:
-    return ", ".join(f"{short(key)} {value}" for key, value in values.items())
+    return ", ".join(f"{key.removeprefix('train.')} {value}" for key, value in values.items())
 
 
-def present(params: Params) -> dict[str, Any]:
-    """What params.yaml holds now, by Optuna's names, where the space has that value."""
-    now = params.train.model_dump()
-    found = {}
+def _present(params: Params) -> dict[str, Any]:
+    """What params.yaml holds now, where the space has that value."""
+    now, found = flatten(params), {}
     for key, each in params.sweep.space.items():
-        value, bounds = now[short(key)], each.bounds()
+        value, bounds = now[key], each.bounds()
         is_number = each.choices is None and not isinstance(value, str)  # it may be `auto`
         if value in bounds or (is_number and bounds[0] <= value <= bounds[-1]):
-            found[short(key)] = value
+            found[key] = value
     return found
 
 
@@ -166,8 +150,9 @@ def check_combinations(params: Params) -> None:
     Of very many combinations only the first are tried; what is wrong with others is a trial's own error.
     """
     document = params.model_dump(by_alias=True)
+    names = [key.removeprefix("train.") for key in params.sweep.space]
     bounds = [each.bounds() for each in params.sweep.space.values()]
     for values in itertools.islice(itertools.product(*bounds), TRIED):
-        named = dict(zip(map(short, params.sweep.space), values, strict=True))
+        named = dict(zip(names, values, strict=True))
         where = f"sweep.space, of which all combinations must be possible, with {in_words(named)}"
         check_params({**document, "train": document["train"] | named}, where)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from conftest import ROOT
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 from PIL import Image
-from postgres import PASSWORD, USER, Postgres
-from postgres import postgres as postgres
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from toy_project import git
 
@@ -25,19 +23,11 @@ from cgan.errors import CganError
 from cgan.files import locked
 from cgan.params.reading import load_params
 from cgan.reports.sweeps import JOB, apply, show
-from cgan.store.address import open_store, store_uri
 from flows.sweep import __main__ as command
 from flows.sweep.jobs import Job, JobError, Watch
 from flows.sweep.report import publish, verdict
 from flows.sweep.search import Results, Sweep
-from flows.sweep.study import (
-    best_of,
-    check_combinations,
-    open_study,
-    study_name,
-    trained,
-    uncommitted_params,
-)
+from flows.sweep.study import best_of, check_combinations, trained
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's
@@ -47,7 +37,6 @@ SPACE = {
     "train.lr": {"low": 1e-3, "high": 1e-2, "log": True},
     "train.generator_width": {"choices": [8, 16]},
 }
-WIDTHS = {"train.generator_width": {"choices": [8, 16]}}
 
 
 class KilledError(BaseException):
@@ -55,10 +44,12 @@ class KilledError(BaseException):
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.sweep.search.LOOK_EVERY_S", 0.0)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
     for name in ("OPTUNA_STORAGE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
+    with temporary_settings({PREFECT_API_URL: None}):
+        yield
 
 
 @pytest.fixture
@@ -66,7 +57,8 @@ def folder(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     write_params()
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    (tmp_path / "cgan").mkdir()
+    for name in (".cgan", "cgan"):
+        (tmp_path / name).mkdir()
     (tmp_path / "cgan/code.py").touch()
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     for words in ("init --quiet .", "add params.yaml dvc.yaml cgan", "commit --quiet -m start"):
@@ -74,8 +66,9 @@ def folder(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     return tmp_path
 
 
-def write_params(**sweep: Any) -> None:
+def write_params(train: dict[str, Any] | None = None, **sweep: Any) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["train"] |= train or {}
     params["sweep"] |= {"space": SPACE, "seeds": 3, "prune_after_trials": None, **sweep}
     Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
@@ -87,31 +80,24 @@ def distance(job: Job) -> float:
     return float(abs(rate - 0.002) * 100 + 1 / wide + 0.001 * job.overrides.get("train.seed", 1))
 
 
-class Driver:
-    """What `python -m flows.sweep` puts together, each time anew; a training is a line in MLflow."""
+class Driver(Sweep):
+    """Each time anew, as `python -m flows.sweep` makes it; a training is a line in MLflow."""
 
     def __init__(self, folder: Path) -> None:
-        self.params = load_params()
-        self.client, self.experiment = open_store(store_uri(folder), folder, "cgan")
-        head = git(folder, "rev-parse", "HEAD")
-        base = uncommitted_params(folder, self.params, head)
-        name = study_name(folder, "try", self.params, head)
-        self.study = open_study(folder, name, self.params)
-        self.parent = command.begin(self.client, self.experiment, self.study, self.params)
-        store = (self.client, self.experiment)
-        self.sweep = Sweep(self.study, self.params, *store, base, self.train)
+        super().__init__(folder, load_params(), "try")
+        self.train = self.pretend
         self.started: list[str] = []
-        self.overrides: dict[str, Any] = {}
+        self.given: dict[str, Any] = {}
         self.ends: dict[str, BaseException] = {}  # by the job's last word: how its training ends
         self.probes: dict[str, list[float]] = {}
         self.tags: dict[str, str] = {}
         self.distance: Callable[[Job], float] = distance
         self.judge = "judge"
 
-    def train(self, job: Job, watch: Watch) -> None:
+    def pretend(self, job: Job, watch: Watch) -> None:
         word = job.name.rpartition("-")[2]
         self.started.append(word)
-        self.overrides = job.overrides
+        self.given = job.overrides
         made = self.client.create_run(self.experiment, tags={**job.tags, **self.tags})
         run_id = made.info.run_id
         for step, value in enumerate(self.probes.get(word, []), 1):
@@ -128,17 +114,17 @@ class Driver:
         kept = [trial.state for trial in self.study.trials if trial.state != TrialState.WAITING]
         return [state.name for state in kept]
 
-    def confirm(self) -> Results:
+    def confirm_best(self) -> Results:
         best = best_of(self.study)
         assert best
-        return self.sweep.confirm(best, 2)
+        return self.confirm(best, 2)
 
 
 def test_trials_are_children_of_one_run_and_the_first_is_what_params_yaml_holds(
     folder: Path,
 ) -> None:
     driver = Driver(folder)
-    driver.sweep.search(4, 2)
+    driver.search(4, 2)
     query = f"tags.`mlflow.parentRunId` = '{driver.parent}'"
     runs = driver.client.search_runs([driver.experiment], query)
     assert sorted(run.data.tags[JOB][-1] for run in runs) == ["0", "1", "2", "3"]
@@ -146,38 +132,28 @@ def test_trials_are_children_of_one_run_and_the_first_is_what_params_yaml_holds(
     first = driver.study.trials[0]
     assert trained(first) == {"train.lr": 0.0045, "train.generator_width": 16}
     assert first.value == pytest.approx(0.25 + 1 / 16 + 0.001)
-    assert len({trial.params["lr"] for trial in driver.study.trials}) == 4
+    assert len({trial.params["train.lr"] for trial in driver.study.trials}) == 4
 
 
+@pytest.mark.parametrize("end", [KilledError(), CganError("the server is away")])
 @pytest.mark.parametrize("parallel", [1, 2])
-def test_a_killed_driver_leaves_its_trials_to_the_next_which_repeats_nothing(
-    folder: Path, parallel: int
+def test_a_driver_that_was_killed_or_lost_a_server_leaves_its_trials_to_the_next(
+    folder: Path, parallel: int, end: BaseException
 ) -> None:
     first = Driver(folder)
-    first.ends = {"1": KilledError()}
-    with pytest.raises(KilledError):
-        first.sweep.search(4, parallel)
+    first.ends = {"1": end}
+    with pytest.raises(type(end)):
+        first.search(4, parallel)
     asked = [trained(trial) for trial in first.study.trials]
     second = Driver(folder)
-    second.sweep.search(6, parallel)
+    second.search(6, parallel)
     assert second.parent == first.parent and second.states() == ["COMPLETE"] * 6
     assert "1" in second.started and "0" not in second.started
     assert [trained(trial) for trial in second.study.trials][: len(asked)] == asked
-    assert len({trial.params["lr"] for trial in second.study.trials}) == 6
+    assert len({trial.params["train.lr"] for trial in second.study.trials}) == 6
     third = Driver(folder)
-    third.sweep.search(6, parallel)
+    third.search(6, parallel)
     assert third.started == []
-
-
-def test_a_store_that_stays_away_leaves_the_trial_to_the_next_driver(folder: Path) -> None:
-    driver = Driver(folder)
-    driver.ends = {"1": CganError("the server is away")}
-    with pytest.raises(CganError, match="the server is away"):
-        driver.sweep.search(2, 1)
-    assert driver.states() == ["COMPLETE", "RUNNING"]
-    again = Driver(folder)
-    again.sweep.search(2, 1)
-    assert again.states() == ["COMPLETE", "COMPLETE"]
 
 
 def test_another_trial_takes_the_place_of_one_that_failed_and_three_in_a_row_end_it(
@@ -185,11 +161,11 @@ def test_another_trial_takes_the_place_of_one_that_failed_and_three_in_a_row_end
 ) -> None:
     driver = Driver(folder)
     driver.ends = {n: JobError("no space left") for n in "023"}
-    driver.sweep.search(2, 1)
+    driver.search(2, 1)
     assert driver.states() == ["FAIL", "COMPLETE", "FAIL", "FAIL", "COMPLETE"]
     driver.ends = {n: JobError("no such file") for n in "567"}
     with pytest.raises(CganError, match="no such file"):
-        driver.sweep.search(4, 2)
+        driver.search(4, 2)
 
 
 def test_a_hopeless_trial_is_stopped_by_its_probes_and_a_collapsed_one_is_no_failure(
@@ -198,33 +174,32 @@ def test_a_hopeless_trial_is_stopped_by_its_probes_and_a_collapsed_one_is_no_fai
     write_params(prune_after_trials=1, prune_after_probes=2)
     driver = Driver(folder)
     driver.probes = {"0": [5, 4, 3], "1": [9, 8, 8]}
-    driver.sweep.search(2, 1)
+    driver.search(2, 1)
     driver.tags = {"cgan.ended_by": "TrainingError: a class collapsed"}
     driver.ends = {"2": JobError("a class collapsed")}
-    driver.sweep.search(3, 1)
+    driver.search(3, 1)
     assert driver.states() == ["COMPLETE", "PRUNED", "PRUNED"]
 
 
 def test_a_number_of_another_judge_and_one_that_is_none_are_no_results(folder: Path) -> None:
     driver = Driver(folder)
-    driver.sweep.search(1, 1)
+    driver.search(1, 1)
     driver.judge = "another"
     with pytest.raises(CganError, match="extractor_digest judge and another"):
-        driver.sweep.search(2, 1)
+        driver.search(2, 1)
     driver = Driver(folder)
     driver.distance = lambda _: math.nan
     with pytest.raises(CganError, match="is nan"):
-        driver.sweep.search(2, 1)
+        driver.search(2, 1)
 
 
 def test_another_space_is_another_sweep_and_code_that_is_not_committed_is_refused(
     folder: Path,
 ) -> None:
-    driver = Driver(folder)
-    write_params(space=WIDTHS)
-    driver.sweep.search(1, 1)
+    Driver(folder).search(1, 1)
+    write_params(space={"train.generator_width": {"choices": [8, 16]}})
     other = Driver(folder)
-    other.sweep.search(5, 1)
+    other.search(5, 1)
     assert len(other.started) == 2, "the same params are not trained twice"
     (folder / "cgan/code.py").write_text("changed = True\n")
     (folder / "cgan/new.py").touch()
@@ -235,14 +210,12 @@ def test_another_space_is_another_sweep_and_code_that_is_not_committed_is_refuse
 def test_params_that_are_not_committed_are_part_of_every_training_as_they_are_written(
     folder: Path,
 ) -> None:
-    document = yaml.safe_load(Path("params.yaml").read_text())
-    document["train"] |= {"total_kimg": 6, "latent_dim": 32}
-    Path("params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    write_params({"total_kimg": 6, "latent_dim": 32})
     driver = Driver(folder)
-    driver.sweep.search(1, 1)
+    driver.search(1, 1)
     own = {"train.lr": 0.0045, "train.generator_width": 16}
-    assert driver.overrides == {"train.total_kimg": 6, "train.latent_dim": 32, **own}
-    assert isinstance(driver.overrides["train.total_kimg"], int), "DVC tells 6 from 6.0"
+    assert driver.given == {"train.total_kimg": 6, "train.latent_dim": 32, **own}
+    assert isinstance(driver.given["train.total_kimg"], int), "DVC tells 6 from 6.0"
 
 
 def test_values_that_do_not_go_together_are_refused_before_anything_starts(folder: Path) -> None:
@@ -254,100 +227,94 @@ def test_values_that_do_not_go_together_are_refused_before_anything_starts(folde
 
 
 BEST = create_trial(
-    params={"lr": 0.002}, distributions={"lr": FloatDistribution(0.001, 0.01)}, value=0.1
+    params={"train.lr": 0.002},
+    distributions={"train.lr": FloatDistribution(0.001, 0.01)},
+    value=0.1,
 )
 LOW, HIGH, SPREAD = [0.1, 0.11, 0.12], [0.2, 0.21, 0.22], [0.1, 0.11, 0.9]
 
 
-def test_only_a_clear_difference_over_all_seeds_in_the_metric_s_direction_is_better() -> None:
-    now = {"train.lr": 0.0045}
-    for objective, best, present, is_better in (
+@pytest.mark.parametrize(
+    ("objective", "best", "present", "is_better"),
+    [
         ("fid_judge", LOW, HIGH, True),
         ("fid_judge", HIGH, LOW, False),
         ("coverage", HIGH, LOW, True),
         ("coverage", LOW, HIGH, False),
         ("fid_judge", LOW, SPREAD, False),
         ("coverage", SPREAD, LOW, False),
-    ):
-        found = verdict(objective, BEST, now, {"best": best, "present": present})
-        assert found[0] is is_better and "lr 0.002" in found[1]
+    ],
+)
+def test_only_a_clear_difference_over_all_seeds_in_the_metric_s_direction_is_better(
+    objective: str, best: list[float], present: list[float], is_better: bool
+) -> None:
+    now = {"train.lr": 0.0045}
+    assert verdict(objective, BEST, now, {"best": best, "present": present})[0] is is_better
     for trial, held in ((None, now), (BEST, {"train.lr": 0.002}), (BEST, now)):
-        assert not verdict("fid_judge", trial, held, {})[0]
+        assert not verdict(objective, trial, held, None)[0]
 
 
-def test_what_is_better_over_fresh_seeds_is_applied_and_the_page_shows_it(folder: Path) -> None:
+def test_what_is_better_over_fresh_seeds_is_applied_and_the_page_shows_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(CganError, match=r"mlflow\.db"):
-        apply(None)
+        apply()
     driver = Driver(folder)
     with pytest.raises(CganError, match="no result yet"):
         apply("try")
-    driver.sweep.search(8, 1)
+    driver.search(8, 1)
     driver.ends = {"3": JobError("no space left")}
-    assert driver.confirm() == {}, "one of six trainings failed"
+    with pytest.raises(JobError):
+        driver.confirm_best()
     again = Driver(folder)
-    confirmed = again.confirm()
-    assert again.started == ["3"], "only what failed"
-    text = publish(again.client, again.study, again.params, confirmed)
+    publish(again, again.confirm_best())
+    assert "3" in again.started and len(again.started) < 6, "only what failed"
     page = again.client.get_run(again.parent)
-    assert page.info.status == "FINISHED" and "history.png" in page.data.tags["mlflow.note.content"]
-    rows = [line for line in text.splitlines() if line.startswith("|")][2:]
-    values = [float(row.split("|")[2]) for row in rows]
+    assert page.info.status == "FINISHED"
+    text = page.data.tags["mlflow.note.content"].splitlines()
+    rows = [line.split("|") for line in text if line.startswith("|")][2:]
+    values = [float(row[2].removeprefix(" &ensp;")) for row in rows]
     assert len(values) == 8 and values == sorted(values)
     for name in ("history", "importances", "parallel"):
         path = again.client.download_artifacts(again.parent, f"{name}.png", str(folder))
         with Image.open(path) as picture:
             assert picture.width <= 800, "MLflow's page becomes as wide as its widest picture"
 
-    assert show("try") == show(again.study.study_name) == show(None)
+    capsys.readouterr()
+    for named in ("try", again.study.study_name, None):
+        show(named)
+    assert len(set(capsys.readouterr().out.splitlines())) == 1
     with pytest.raises(CganError, match=f"`another`.*{again.study.study_name}"):
         show("another")
     before = Path("params.yaml").read_text()
     Path("params.yaml").write_text(before.replace("latent_dim: 64", "latent_dim: 32"))
     with pytest.raises(CganError, match="latent_dim` is 32, was 64"):
-        apply(None)
+        apply()
     Path("params.yaml").write_text(before)
-    assert "train.lr: 0.0045 → " in apply(None)
+    for said in ("train.lr: 0.0045 → ", "already"):
+        apply()
+        assert said in capsys.readouterr().out
     assert load_params().train.lr != 0.0045
-    assert "already" in apply(None)
 
 
 def test_the_command_searches_confirms_and_says_in_100_columns_what_it_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("prefect.yaml").touch()
-    monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.setattr(command.signal, "signal", lambda *_: None)
     made = Driver(folder)
-    monkeypatch.setattr(command, "train_here", lambda base, commit, *job: made.train(*job))
-    with temporary_settings({PREFECT_API_URL: None}):
-        assert command.main(["--trials", "8", "--parallel", "1", "--name", "try"]) == 0
-        said = capsys.readouterr().out
-        table = said[said.index(f"Sweep {made.study.study_name}: 8 complete") :]
-        assert max(map(len, table.splitlines())) <= 100 and "fresh seeds" in table
-        assert said.rstrip().endswith("in MLflow, which `make ui` shows")
-        assert len(made.started) == 8 + 2 * 3
-        for option in ("--trials", "--parallel"):
-            assert command.main([option, "0"]) == 1
-            assert option.strip("-") in capsys.readouterr().err
-        with locked(folder / command.SWEEPS / "lock"):
-            assert command.main([]) == 1
+    monkeypatch.setattr(
+        "flows.sweep.search.train_here", lambda base, commit, *job: made.train(*job)
+    )
+    assert command.main(["--trials", "8", "--parallel", "1", "--name", "try"]) == 0
+    said = capsys.readouterr().out
+    table = said[said.index(f"Sweep {made.study.study_name}: 8 complete") :]
+    assert max(map(len, table.splitlines())) <= 100 and "fresh seeds" in table
+    assert said.rstrip().endswith("in MLflow, which `make ui` shows")
+    assert len(made.started) == 8 + 2 * 3
+    for option in ("--trials", "--parallel"):
+        assert command.main([option, "0"]) == 1
+        assert option.strip("-") in capsys.readouterr().err
+    with locked(folder / command.SWEEPS / "lock"):
+        assert command.main([]) == 1
     assert "runs in this folder already" in capsys.readouterr().err
-
-
-def test_in_postgresql_a_killed_sweep_goes_on_and_a_password_is_never_told(
-    folder: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database = postgres.create()
-    monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    address = f"postgresql://{USER}@127.0.0.1:{postgres.port}/{database}"
-    monkeypatch.setenv("OPTUNA_STORAGE", address)
-    driver = Driver(folder)
-    driver.ends = {"1": KilledError()}
-    with pytest.raises(KilledError):
-        driver.sweep.search(2, 1)
-    Driver(folder).sweep.search(2, 1)
-    assert postgres.rows(database, "select state from trials") == [["COMPLETE"]] * 2
-    monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://me:verysecret@127.0.0.1:1/none")
-    with pytest.raises(CganError, match="OPTUNA_STORAGE") as caught:
-        Driver(folder)
-    assert "verysecret" not in str(caught.value)

@@ -13,6 +13,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -27,9 +28,8 @@ from toy_project import git, repo, template  # noqa: F401
 
 from cgan.errors import CganError
 from flows import pipeline
-from flows.servers import ask_prefect
 from flows.sweep import __main__ as command
-from flows.sweep.jobs import Job, JobError, Pool, train_here
+from flows.sweep.jobs import Job, JobError, Pool, Watch, train_here
 
 JOB = Job("sweep-trial-0", {"train.lr": 0.002}, {"cgan.sweep.job": "sweep-trial-0"})
 LOG = Path(f".cgan/sweeps/{JOB.name}.log")
@@ -108,22 +108,18 @@ def test_a_run_whose_worker_was_killed_is_scheduled_again_twice_and_its_own_erro
 ) -> None:
     monkeypatch.setattr("flows.sweep.jobs.POLL_S", 0.0)
 
-    def do(name: str, *ends: str) -> Any:
-        Pool("train").train(replace(JOB, name=name), scripted(server, *ends))
+    def do(name: str, watch: Watch) -> None:
+        Pool("train").train(replace(JOB, name=name), watch)
 
-    do("one", "CRASHED", "CRASHED", "RUNNING", "COMPLETED")
-    do("one")  # it is there, and not made again
+    do("one", scripted(server, "CRASHED", "CRASHED", "RUNNING", "COMPLETED"))
+    do("one", lambda: None)  # it is there, and not made again
     (run,) = server.read_flow_runs()
     assert run.parameters["stages"][-1] == "evaluate" and "page" not in run.parameters["stages"]
     for name, ends in {"two": ["CRASHED"] * 3, "three": ["RUNNING", "FAILED"]}.items():
         with pytest.raises(JobError, match="as it was told"):
-            do(name, *ends)
-
-    def prune() -> None:
-        raise TrialPruned
-
+            do(name, scripted(server, *ends))
     with pytest.raises(TrialPruned):
-        Pool("train").train(replace(JOB, name="four"), prune)
+        do("four", Mock(side_effect=TrialPruned))
     states = {run.name: run.state_type for run in server.read_flow_runs()}
     assert states["four"] in (StateType.CANCELLING, StateType.CANCELLED)
 
@@ -132,7 +128,7 @@ def test_what_prefect_refuses_and_a_server_that_is_not_prefect_s_are_one_message
     server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(command, "sweep", lambda *_: Pool("train").train(JOB, lambda: None))
+    monkeypatch.setattr(command, "Sweep", lambda *_: Pool("train").train(JOB, lambda: None))
     monkeypatch.setattr(command, "top_folder", lambda: ROOT)
     old = server.read_deployment_by_name("cgan/train")
     schema = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -143,9 +139,8 @@ def test_what_prefect_refuses_and_a_server_that_is_not_prefect_s_are_one_message
     with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
         threading.Thread(target=other.serve_forever).start()
         url = f"http://name:secret@127.0.0.1:{other.server_port}/api"
-        asked = partial(ask_prefect, url, "GET", "/..")
         with temporary_settings({PREFECT_API_URL: url}):
-            for ask in (partial(Pool, "train"), pipeline._find_server, asked):
+            for ask in (partial(Pool, "train"), pipeline._find_server):
                 with pytest.raises(CganError, match=r"127\.0\.0\.1") as told:
                     ask()
                 assert "secret" not in str(told.value)

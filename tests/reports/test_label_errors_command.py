@@ -56,11 +56,12 @@ def test_planted_errors_are_listed_by_the_lines_in_which_they_stand(project: Pat
     assert sorted(shown) == sorted(row["line"] for row in rows.values())
 
 
-def test_another_ending_than_csv_is_refused_before_anything_is_trained(project: Path) -> None:
-    with pytest.raises(CganError, match=r"expected a name that ends in \.csv"):
-        find_label_errors(load_params(), 3, Path("found.txt"), print, silent)
-
-
-def test_without_data_the_command_says_what_to_run(project: Path) -> None:
-    with pytest.raises(CganError, match=r"validation\.json: missing or not readable.*dvc repro"):
-        find_label_errors(load_params(), 3, Path("found.csv"), print, silent)
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("found.txt", r"ends in \.csv"), ("found.csv", r"validation\.json.*dvc repro")],
+)
+def test_another_ending_and_a_project_without_data_are_refused(
+    project: Path, out: str, words: str
+) -> None:
+    with pytest.raises(CganError, match=words):
+        find_label_errors(load_params(), 3, Path(out), print, silent)

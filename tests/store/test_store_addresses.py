@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 from tracked import root as root
 
 from cgan.errors import TrackingError
-from cgan.store import address
 from cgan.store.address import (
     artifact_root,
+    require_files,
     served_store,
     store_uri,
     with_driver,
@@ -173,13 +174,10 @@ def test_a_server_that_others_can_reach_has_to_be_meant(
     assert "MLFLOW_SERVER_ALLOWED_HOSTS" not in served(root, monkeypatch)[1]
 
 
-def test_a_server_is_asked_where_it_listens() -> None:
+def test_addresses_lead_to_where_a_server_listens_and_to_the_view_for_trainings() -> None:
     assert site_of("10.0.0.1", 5) == "http://10.0.0.1:5"
     assert site_of("0.0.0.0", 5) == site_of("::", 5) == "http://127.0.0.1:5"
     assert site_of("fd00::1", 5) == "http://[fd00::1]:5"
-
-
-def test_addresses_lead_to_the_real_experiment_in_the_view_for_trainings() -> None:
     training = "workflowType=machine_learning"
     runs = "http://mlflow.example/#/experiments/3/runs"
     assert run_page("http://mlflow.example/", "3", "ab") == f"{runs}/ab?{training}"
@@ -189,19 +187,18 @@ def test_addresses_lead_to_the_real_experiment_in_the_view_for_trainings() -> No
 # Files of runs
 
 
-def experiment(location: str) -> Any:
-    return SimpleNamespace(name="cgan", artifact_location=location)
-
-
-def test_files_that_would_not_arrive_are_refused(tmp_path: Path) -> None:
-    require = address.require_files
-    with pytest.raises(TrackingError, match=r"set MLFLOW_TRACKING_URI to its address"):
-        require("postgresql://db/runs", experiment("mlflow-artifacts:/1"))
-    with pytest.raises(
-        TrackingError, match=r"a folder of the server's machine, /nowhere/mlartifacts"
-    ):
-        require("http://203.0.113.9:5000", experiment("file:///nowhere/mlartifacts"))
-    require("http://203.0.113.9:5000", experiment(tmp_path.as_uri()))  # a shared disk
-    require("http://203.0.113.9:5000", experiment("mlflow-artifacts:/1"))
-    require("http://203.0.113.9:5000", experiment("s3://bucket/1"))
-    require("postgresql://db/runs", experiment("file:///nowhere/mlartifacts"))
+@pytest.mark.parametrize(
+    ("uri", "location", "words"),
+    [
+        ("postgresql://db/runs", "mlflow-artifacts:/1", "set MLFLOW_TRACKING_URI to its address"),
+        ("http://203.0.113.9:5000", "file:///nowhere/mlartifacts", "a folder of the server's"),
+        ("http://203.0.113.9:5000", "file:///tmp/1", ""),  # a shared disk
+        ("http://203.0.113.9:5000", "mlflow-artifacts:/1", ""),
+        ("http://203.0.113.9:5000", "s3://bucket/1", ""),
+        ("postgresql://db/runs", "file:///nowhere/mlartifacts", ""),
+    ],
+)
+def test_files_that_would_not_arrive_are_refused(uri: str, location: str, words: str) -> None:
+    experiment: Any = SimpleNamespace(name="cgan", artifact_location=location)
+    with pytest.raises(TrackingError, match=words) if words else contextlib.nullcontext():
+        require_files(uri, experiment)
