@@ -26,6 +26,7 @@ import psutil
 
 from cgan import git
 from cgan.errors import CganError
+from cgan.processes import running
 from cgan.project import home
 from cgan.reports.status_sources import POOL
 from cgan.store.address import (
@@ -46,8 +47,8 @@ from flows.checkout import run_in
 from flows.servers import PREFECT_DATABASE, Production, Program, top_folder
 
 PORTS = {"prefect": 4200, "mlflow": 5000}
+NOTICES = "CGAN_WEBHOOK_URL"
 CRONS = ("nightly", "weekly")  # the deployments on a schedule
-NO_NOTICES = "none: the worker was started without CGAN_WEBHOOK_URL; export it, make down, make up"
 
 
 def databases_of(root: Path) -> tuple[str, str, str]:
@@ -66,55 +67,42 @@ def databases_of(root: Path) -> tuple[str, str, str]:
 
 
 def up(
-    root: Path, ports: dict[str, int | None], host: str | None = None, allow_remote: bool = False
+    root: Path, ports: dict[str, int], host: str = LOOPBACK, allow_remote: bool = False
 ) -> list[str]:
     """Start what does not run yet, and say what runs where."""
-    if host:
-        require_meant(host, allow_remote)
+    require_meant(host, allow_remote)
     production = Production(root)
     with production.one_at_a_time():
-        known = production.known()
-        # A server comes back where its worker looks for it.
-        host = host or known.get("prefect", {}).get("host", LOOPBACK)
-        before = {name: server["port"] for name, server in known.items() if name in PORTS}
-        given = {name: port for name, port in ports.items() if port}
-        chosen = PORTS | before | given
         if not is_loopback(host) and not is_shared() and not is_server(store := store_uri(root)):
             # Runs on other machines can write to this server, but not to a folder here.
             os.environ[BACKEND] = store
-        served, prefect_database, clients = databases_of(root)
-        prefect = Program.server_at(
-            ["prefect", "server", "start"], host, chosen["prefect"], prefect_database
-        )
-        mlflow = Program.server_at(
-            ["cgan.cli", "ui", "--allow-remote"],
-            host,
-            chosen["mlflow"],
-            served if is_shared() or is_database(served) else "",
-        )
+        served, database, clients = databases_of(root)
+        prefect = Program.server_at(host, ports["prefect"], database)
+        shared = served if is_shared() or is_database(served) else ""
+        mlflow = Program.server_at(host, ports["mlflow"], shared)
         # `default` is the queue of what runs on a schedule.
         labels, runs = ("default", *worker.labels_here()), worker.runs_at_once() + 1
         own = worker.program(POOL, labels, runs, prefect.site)
-        programs = {"prefect": prefect, "worker": own}
-        programs |= {"mlflow": mlflow} if served else {}
+        programs = {"mlflow": mlflow} if served else {}
+        programs |= {"prefect": prefect, "worker": own}
         page = without_credentials(mlflow.site if served else clients)
         tracking = clients or mlflow.site
         environment = production.environment(prefect)
         environment |= {STORE: tracking, "CGAN_MLFLOW_PAGE": page}
         environment |= {BACKEND: served} if is_shared() else {}
-        environment |= {PREFECT_DATABASE: prefect_database} if prefect_database else {}
+        environment |= {PREFECT_DATABASE: database} if database else {}
         production.supervise(programs, environment)
         if served:
             production.start("mlflow", f"{mlflow.site}/health")
         production.start("prefect", f"{prefect.site}/api/health")
         production.start("worker")
-        notices = "CGAN_WEBHOOK_URL" in psutil.Process(production.running()["worker"]).environ()
+        notices = NOTICES in psutil.Process(running(root)["worker"]).environ()
         export = f"  (export MLFLOW_TRACKING_URI={without_credentials(tracking)})"
         lines = [
             f"Prefect  {prefect.site}  (export PREFECT_API_URL={prefect.site}/api)",
             f"MLflow   {page}{export if is_shared() else ''}",
             f"worker   pool {POOL}; each run in a checkout in {home(root)}",
-            f"notices  {'to CGAN_WEBHOOK_URL' if notices else NO_NOTICES}",
+            f"notices  {f'to {NOTICES}' if notices else f'none: export {NOTICES}, make down, make up'}",
             f"logs     {production.home}/*.log",
         ]
         if "nightly" not in production.deployments():
@@ -167,8 +155,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for_up = commands.add_parser("up", help="start what does not run")
     for name, port in PORTS.items():
-        for_up.add_argument(f"--{name}-port", type=int, help=f"default {port}")
-    for_up.add_argument("--host", help=f"where both servers listen; default {LOOPBACK}")
+        for_up.add_argument(f"--{name}-port", type=int, default=port, help=f"default {port}")
+    for_up.add_argument(
+        "--host", default=LOOPBACK, help=f"where both servers listen; default {LOOPBACK}"
+    )
     for_up.add_argument("--allow-remote", action="store_true", help="others may reach --host")
     for_deploy = commands.add_parser("deploy", help="register the deployments")
     for name in CRONS:
@@ -177,16 +167,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for_join.add_argument("--labels", default="", help="such as cpu,cuda; default: what is here")
     for_join.add_argument("--runs", type=int, help="at once; default: one for two cores")
     commands.add_parser("down", help="stop what `up` or `join` started")
-    asked = vars(parser.parse_args(arguments))
+    asked = parser.parse_args(arguments)
     try:
         root = top_folder()
-        if asked["command"] == "up":
-            ports = {name: asked[f"{name}_port"] for name in PORTS}
-            lines = up(root, ports, asked["host"], asked["allow_remote"])
-        elif asked["command"] == "deploy":
-            lines = deploy(root, {name: asked[name] for name in CRONS})
-        elif asked["command"] == "join":
-            lines = worker.join(root, asked["labels"].replace(",", " ").split(), asked["runs"])
+        if asked.command == "up":
+            ports = {name: getattr(asked, f"{name}_port") for name in PORTS}
+            lines = up(root, ports, asked.host, asked.allow_remote)
+        elif asked.command == "deploy":
+            lines = deploy(root, {name: getattr(asked, name) for name in CRONS})
+        elif asked.command == "join":
+            lines = worker.join(root, asked.labels.replace(",", " ").split(), asked.runs)
         else:
             lines = down(root)
     except CganError as error:

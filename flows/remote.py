@@ -20,43 +20,26 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.project import LOCK, home
+from cgan.project import LOCK
 from cgan.store.address import without_credentials
-from flows import remote_dvc
+from flows import dvc_process
 from flows.checkout import dvc_in
 from flows.dvc import Relay, own_words, run_dvc
 
 VARIABLE = "CGAN_REMOTE"
 NAME = "environment"  # of the remote that the variable names, in .dvc/config.local
 PASSWORD = re.compile(r"(//[^/@\s:]*):(?!\d+/)\S+@")  # in an address; a password may hold / ? # @
-WITHOUT = r"\1@"
 CHECK_S = 30.0  # several times what the slowest answer took
 PUBLISHED = (LOCK, Path("params.yaml"))
-AUTHOR = {
-    f"GIT_{role}_{key}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for key, value in {"NAME": "cgan", "EMAIL": "cgan@localhost"}.items()
-}
+AUTHOR = ("-c", "user.name=cgan", "-c", "user.email=cgan@localhost")
 
 
-@dataclass(frozen=True)
-class Remote:
-    """A DVC remote: its name in DVC's settings, and its address."""
-
-    name: str
-    url: str
-
-    def __str__(self) -> str:
-        return without_credentials(PASSWORD.sub(WITHOUT, self.url))
-
-
-def default_remote() -> Remote | None:
-    """The remote of this working tree; None where there is none.
+def default_remote() -> str | None:
+    """The address of this working tree's remote, as it may be shown; None where there is none.
 
     CGAN_REMOTE goes before DVC's own default: its address is written to .dvc/config.local, which git ignores,
     and removed from there when the variable is gone. Raises CganError for an address that cannot be used.
@@ -73,14 +56,12 @@ def default_remote() -> Remote | None:
             "path, such as /mnt/share/storage, or an address such as ssh://host/folder."
         )
     settings = _settings()
-    ours = settings.get(f"remote.{NAME}.url", "")
-    if url != ours:
+    if url != settings.get(f"remote.{NAME}.url", ""):
         change = ["add", "--default", "--force", NAME, url] if url else ["remove", NAME]
         dvc_in(Path.cwd(), "remote", change[0], "--local", *change[1:])
         settings = _settings()
-    name = settings.get("core.remote", "")
-    found = settings.get(f"remote.{name}.url")
-    return Remote(name, found) if found else None
+    found = settings.get(f"remote.{settings.get('core.remote')}.url")
+    return without_credentials(found) if found else None
 
 
 def _settings() -> dict[str, str]:
@@ -88,12 +69,7 @@ def _settings() -> dict[str, str]:
     return dict(line.split("=", 1) for line in listed if "=" in line)
 
 
-def owed() -> Path:
-    """There from before a delivery until one has succeeded, whatever ends the process."""
-    return home() / "undelivered"
-
-
-def _required() -> Remote:
+def _required() -> str:
     if remote := default_remote():
         return remote
     raise CganError(
@@ -105,12 +81,11 @@ def _required() -> Remote:
 def check() -> str:
     """Writes a small file to the remote and removes it. Raises CganError with what DVC's libraries say."""
     remote = _required()
-    command = [sys.executable, "-P", remote_dvc.__file__, "probe", remote.name]
     try:
         done = subprocess.run(
-            command,
+            [sys.executable, "-P", dvc_process.__file__],
             env={**os.environ, "AWS_MAX_ATTEMPTS": "1"},
-            stdin=subprocess.DEVNULL,
+            input='["probe"]\n',
             capture_output=True,
             encoding="utf-8",
             timeout=CHECK_S,
@@ -118,9 +93,11 @@ def check() -> str:
         )
     except subprocess.TimeoutExpired:
         raise CganError(f"{remote} does not answer within {CHECK_S:.0f} seconds.") from None
-    if done.returncode:
-        lines = (done.stdout or done.stderr).strip().splitlines() or ["it said nothing"]
-        raise CganError(f"{remote} cannot be used: {PASSWORD.sub(WITHOUT, lines[-1])[:300]}")
+    if f"{dvc_process.MARK}0" not in done.stdout:
+        said = (done.stdout or done.stderr or "it ended").partition(f"\n{dvc_process.MARK}")[0]
+        raise CganError(
+            f"{remote} cannot be used: {PASSWORD.sub('//', said[-300:].splitlines()[-1])}"
+        )
     return f"{remote} answers, and can be written to."
 
 
@@ -140,7 +117,7 @@ def pull(relay: Relay = print) -> str:
 
 def _transfer(arguments: Sequence[str], relay: Relay) -> str:
     remote = _required()
-    code, lines = run_dvc(arguments, relay, remote=True)
+    code, lines = run_dvc(arguments, relay)
     if code:
         raise CganError(f"{remote}: dvc {arguments[0]}: {own_words(lines)}.")
     return f"{remote}: {lines[-1] if lines else 'nothing to do.'}"
@@ -156,7 +133,7 @@ def publish(branch: str, message: str) -> str:
         git.git("read-tree", "HEAD")  # without what DVC has staged
         git.git("add", "--force", "--", *(path for path in PUBLISHED if path.is_file()))
         tree = git.git("write-tree").decode().strip()
-        made = git.git("commit-tree", tree, "-p", "HEAD", "-m", message, folder=None, **AUTHOR)
+        made = git.git(*AUTHOR, "commit-tree", tree, "-p", "HEAD", "-m", message)
         push = ("-c", "core.hooksPath=/dev/null", "push", "--quiet", "--force", "origin")
         git.git_remote(*push, f"{made.decode().strip()}:refs/heads/{branch}")
     except git.GitError as error:

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,10 @@ from cgan.errors import CganError
 from cgan.params.editing import set_params
 from cgan.project import RUN_REFERENCE
 from cgan.stages.runner import _in_words
-from flows import dvc as repro
-from flows import tasks
+from flows import dvc, tasks
 from flows.checkout import dvc_in
 from flows.dvc import BusyError, Outcome, StageError
-from flows.pipeline import parse_override, pipeline, reevaluate, run_name
+from flows.pipeline import parse_override, pipeline, reevaluate
 
 pytestmark = [
     # Prefect's own: connections of its background threads, closed by the garbage collector.
@@ -70,33 +68,26 @@ def test_a_stage_is_ran_then_unchanged_then_restored(repo: Path) -> None:
     assert repro_stage("download", force=True) == Outcome.RAN
 
 
-def test_one_dvc_runs_all_stages_and_each_line_comes_with_its_stage(repo: Path) -> None:
+def test_one_dvc_runs_all_stages_and_tags_have_a_training_run_again(repo: Path) -> None:
     names = ["download", "train", "evaluate"]
-    with contextlib.closing(repro.Repro(names)) as run:
+    with contextlib.closing(dvc.Repro()) as run:
         for name in names:
             lines: list[str] = []
             assert run.stage(name, lines.append) == Outcome.RAN
-            assert lines[0] == f"Running stage '{name}':"
             (own,) = [line for line in lines if "process" in line]
             assert own.startswith(f"{name}: ") and f" of {Path(sys.executable).parent}/" in own
     tags = {"cgan.sweep.job": "one"}
-    with contextlib.closing(repro.Repro(names, context=tags, tags=tags)) as run:
-        assert run.stage("download", quiet, force=True) == Outcome.RAN
+    with contextlib.closing(dvc.Repro(context=tags, tags=tags)) as run:
         assert run.stage("train", quiet) == Outcome.RAN, "what was there is another run's"
-        assert run.stage("evaluate", quiet) == Outcome.UNCHANGED
-    with contextlib.closing(repro.Repro(names, tags=tags)) as run:
         assert [run.stage(name, quiet) for name in names] == [Outcome.UNCHANGED] * 3
-    assert attempts() == [*names, "download", "train"]
-    Path("models/generator.safetensors").unlink()
-    with contextlib.closing(repro.Repro(["download", "evaluate"])) as run:
-        assert run.stage("download", quiet) == Outcome.UNCHANGED, "not blamed for what follows"
-        with pytest.raises(StageError, match=r"failed to reproduce 'evaluate'.*generator"):
-            run.stage("evaluate", quiet)
+    assert attempts() == [*names, "train"]
 
 
 def test_a_stage_that_fails_raises_its_own_message_alone_or_its_last_lines(
     repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with pytest.raises(StageError, match=r"failed to reproduce 'evaluate'.*generator"):
+        repro_stage("evaluate")
     monkeypatch.setenv("FAIL", "download")
     with pytest.raises(StageError) as error:
         repro_stage("download")
@@ -131,10 +122,10 @@ def slow_repro(stage: str, seconds: int = 30) -> Iterator[subprocess.Popen[bytes
 
 def test_f71_a_second_repro_names_the_process_in_its_way(repo: Path) -> None:
     with slow_repro("download") as process:
-        for attempt in (lambda: repro_stage("train"), repro.check_free):
-            with pytest.raises(BusyError, match=rf"dvc.* repro.*process {process.pid}"):
+        for attempt in (lambda: repro_stage("train"), dvc.check_free):
+            with pytest.raises(BusyError, match=rf"busy(.|\n)*PID {process.pid}(.|\n)*repro"):
                 attempt()
-    repro.check_free()
+    dvc.check_free()
 
 
 @pytest.mark.parametrize("deaf", [False, True])
@@ -142,7 +133,7 @@ def test_cancelling_ends_the_whole_process_group(
     repo: Path, monkeypatch: pytest.MonkeyPatch, deaf: bool
 ) -> None:
     monkeypatch.setenv("SLOW", "download")
-    monkeypatch.setattr(repro, "GRACE_S", 1.0 if deaf else 20.0)
+    monkeypatch.setattr(dvc, "GRACE_S", 1.0 if deaf else 20.0)
     if deaf:
         monkeypatch.setenv("DEAF", "1")
     lines: list[str] = []
@@ -173,7 +164,7 @@ def python(code: str, *arguments: str, **environment: str) -> subprocess.Popen[s
 
 
 def test_f67_a_stage_ends_with_a_flow_that_was_killed(repo: Path) -> None:
-    code = "from flows.dvc import *; Repro(['download']).stage('download', print)"
+    code = "from flows.dvc import *; Repro().stage('download', print)"
     with python(code, SLOW="download") as flow:
         assert flow.stdout
         assert any("step 2" in line for line in flow.stdout)
@@ -238,39 +229,6 @@ def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it() -> None:
         assert psutil.wait_procs([run], timeout=10)[1] == []
 
 
-def test_f90_a_run_whose_worker_was_gone_before_it_began_ends() -> None:
-    with python(WORKER) as other:  # who is the parent then
-        assert other.stdout
-        run = psutil.Process(int(other.stdout.readline()))
-        deadline = time.monotonic() + 20
-        while run.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
-            time.sleep(0.1)
-        ended = run.status()
-        other.kill()
-    assert ended == psutil.STATUS_ZOMBIE
-
-
-def test_f90_a_log_that_nobody_reads_any_more_ends_no_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    code = """
-import flows.pipeline
-from pathlib import Path
-from rich.console import Console
-console = Console()
-for _ in range(10_000):
-    console.print("a line of the log")
-Path("done").touch()
-"""
-    run = python(code)
-    assert run.stdout
-    run.stdout.readline()
-    run.stdout.close()
-    run.wait(60)
-    assert (tmp_path / "done").exists()
-
-
 def commit() -> None:
     git(Path.cwd(), "add", ".")
     git(Path.cwd(), "commit", "--quiet", "--message", "results")
@@ -329,13 +287,6 @@ def test_a_set_option_is_read_as_dvc_reads_it() -> None:
 # The flow
 
 
-def test_a_run_is_named_by_its_time_and_what_is_special() -> None:
-    due = datetime(2026, 11, 25, 2, tzinfo=UTC)
-    assert run_name(None, due, {}) == "25 Nov 02:00"
-    nightly = run_name("nightly", due, {"overrides": {"train": {"lr": 0.5}}, "stages": ["render"]})
-    assert nightly == "nightly 25 Nov 02:00 · train.lr=0.5 · stages render"
-
-
 def artifacts(state: Any) -> dict[str, str]:
     run = {"any_": [str(state.state_details.flow_run_id)]}
     with get_client(sync_client=True) as client:
@@ -345,7 +296,7 @@ def artifacts(state: Any) -> dict[str, str]:
 
 def outcomes(state: Any) -> list[str]:
     stages = artifacts(state)["run"].partition("\n\n")[0]
-    return [line.split(" | ")[1] for line in stages.splitlines()[2:]]
+    return [line.split(" | ")[1].rstrip(" |") for line in stages.splitlines()[2:]]
 
 
 @pytest.mark.slow
@@ -502,7 +453,7 @@ def test_waiting_for_another_repro_ends_after_the_last_try(
     with slow_repro("train"):
         state = pipeline(overrides={"train.seed": 3}, return_state=True)
     assert state.is_failed()
-    assert "another DVC process is at work" in (state.message or "")
+    assert "is busy" in (state.message or "")
     assert yaml.safe_load(Path("params.yaml").read_text())["train"]["seed"] == 1, (
         "params.yaml must not change under a running stage"
     )
@@ -533,12 +484,6 @@ def test_f66_a_configured_server_that_is_away_is_one_clear_message(repo: Path) -
     assert attempts() == []
 
 
-def test_prefect_keeps_its_files_in_the_project_where_home_cannot_be_written(repo: Path) -> None:
-    output, _ = command("--help", HOME="/proc/nowhere").communicate(timeout=60)
-    assert output.startswith("usage:"), "no warning of Prefect's, and 24 tracebacks in a run"
-    assert (repo / ".cgan/prefect").is_dir()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
@@ -558,16 +503,3 @@ def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
     assert "train: saved a checkpoint" in output
     assert "Traceback" not in output
     assert psutil.wait_procs(children, timeout=5)[1] == []
-
-
-@pytest.mark.slow
-def test_a_killed_flow_leaves_no_temporary_server(repo: Path, tmp_path: Path) -> None:
-    process = command(SLOW="download", PREFECT_HOME=str(tmp_path / "prefect"))
-    assert process.stdout
-    with process.stdout as output:
-        assert any("download: step 1" in line for line in output)
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert any("uvicorn" in child.cmdline() for child in children)
-        process.kill()
-        process.wait()
-    assert psutil.wait_procs(children, timeout=20)[1] == []
