@@ -1,9 +1,8 @@
 """Where a run works that is not at the engineer's terminal: in a fresh clone at a commit, its checkout.
 
 `enter` is the pull step of prefect.yaml: Prefect calls it in the run's process before it loads the flow. A
-checkout lives as long as its process. Nothing of value is in it: DVC's cache, checkpoints and unsent records
-are in the Home and the cache of the project that it belongs to, so a run that was cut off goes on in another
-checkout. Imports no Prefect.
+checkout lives as long as its process. DVC's cache, checkpoints and unsent records are in the Home and the
+cache of the project that it belongs to, so a run that was cut off goes on in another checkout.
 """
 
 from __future__ import annotations
@@ -59,10 +58,9 @@ def checkout(source: Path, commit: str, name: str) -> Iterator[Path]:
     Raises CganError when the commit is nowhere to be found.
     """
     with sole_holder(source, name) as folder:
-        with _locked(home(source) / "fetch.lock"):
-            git.fetch_commit(source, commit)
         try:
-            git.clone_at(source, commit, folder)
+            with _locked(home(source) / "fetch.lock"):
+                git.clone_at(source, commit, folder)
             # With a committed dvc.lock, DVC would not look into its run cache.
             (folder / "dvc.lock").unlink(missing_ok=True)
             _share_cache(source, folder)

@@ -155,8 +155,8 @@ class Dvc(Child):
         return self.close() or 1, [*lines, end]
 
 
-class Repro:
-    """Stages reproduced, each by a `dvc repro`; `close` ends the one that runs.
+class Repro(Dvc):
+    """Stages reproduced, each by a `dvc repro`.
 
     `context`: tags of the MLflow runs. With `tags`, which are among them, a training that DVC brings back
     from its cache runs again: it has an MLflow run already, which cannot get these. With `pull`, results that
@@ -171,15 +171,14 @@ class Repro:
         tags: Mapping[str, str] | None = None,
         pull: bool = False,
     ) -> None:
+        super().__init__(context)
         self.tags, self.pull = tags or {}, pull
-        self._dvc = Dvc(context)
-        self.close = self._dvc.close
 
     def stage(self, name: str, relay: Relay, force: bool = False) -> Outcome:
         """Raises BusyError when another DVC process works here, StageError with the stage's own message when
         it ends with an error."""
         arguments = ["repro", "--single-item", name, *["--force"] * force, *["--pull"] * self.pull]
-        code, lines = self._dvc.run(arguments, relay)
+        code, lines = self.run(arguments, relay)
         outcome = None  # what DVC said last of what it does with the stage
         for line in lines:
             for words, meaning in WORDS.items():

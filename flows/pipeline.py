@@ -27,14 +27,16 @@ import logging
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
-from prefect import State, flow, runtime
+from prefect import State, Task, flow, get_run_logger, runtime
+from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
+from prefect.context import FlowRunContext
 from prefect.exceptions import FailedRun
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
@@ -45,14 +47,28 @@ from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import flatten
 from cgan.project import GATE_REPORT, REEVALUATION_REPORT
+from cgan.registry.client import CAME_FIRST
 from flows import artifacts, remote
 from flows.checkout import CHECKOUT, begin
-from flows.dvc import NUMBERS, Repro, Stage, check_free, choose, run_own
+from flows.dvc import NUMBERS, BusyError, Outcome, Repro, Stage, check_free, choose, run_own
 from flows.notices import notify
 from flows.servers import fault
-from flows.tasks import AT_THE_SAME_TIME, WHILE_AWAY, do, relay, run_context
 
 FETCH = "download"  # the stage that a refresh forces
+BUSY = "Busy"  # name of the failed state that is worth another try
+# Ten minutes in all: longer than the longest preset trains.
+WHILE_BUSY: dict[str, Any] = {
+    "retries": 60,
+    "retry_delay_seconds": 10,
+    "retry_condition_fn": lambda _, __, state: state.name == BUSY,
+}
+WHILE_AWAY: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [10, 60],
+    "retry_condition_fn": None,
+}
+AT_THE_SAME_TIME: dict[str, Any] = {"retries": 2, "retry_delay_seconds": 0}  # others promote
+LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
 
 
 def _no_traceback(record: logging.LogRecord) -> bool:
@@ -77,6 +93,52 @@ def _run_name() -> str:
     return " · ".join([name, *parts])
 
 
+def _do(name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call a function as a Prefect task of this name, again while another DVC process is at work. Its result
+    is the task's message; an outcome is its state's name, too: Ran, Unchanged or Restored.
+
+    Raises CganError with the message of one that the function raised. The task itself fails with that message
+    alone: what is raised in it would be logged whole.
+    """
+
+    def run() -> State[Any]:
+        try:
+            done = function(*arguments)
+        except CganError as error:
+            busy = isinstance(error, BusyError) or CAME_FIRST in str(error)
+            return Failed(name=BUSY if busy else "Failed", message=str(error))
+        state = done.name.capitalize() if isinstance(done, Outcome) else None
+        return Completed(name=state, message=f"{name}: {done or 'done'}", data=done)
+
+    settings: dict[str, Any] = {
+        "name": name,
+        "task_run_name": name,
+        "cache_policy": NO_CACHE,
+        "persist_result": False,
+        **WHILE_BUSY,
+        **options,
+    }
+    state: State[Any] = Task(run, **settings)(return_state=True)
+    if not state.is_completed():
+        raise CganError(str(state.message))
+    return state.result()
+
+
+def _relay(line: str) -> None:
+    """One line of DVC's or a stage's output into the log of the task."""
+    level = LEVELS.get(line.partition(":")[0], logging.INFO)
+    get_run_logger().log(level, "%s", line)
+
+
+def _run_context() -> dict[str, str]:
+    """What becomes tags of the MLflow run. Asks no server: one that went away stops no stage."""
+    context = FlowRunContext.get()
+    run = context and context.flow_run
+    names = {"flow_run_id": "id", "flow_run_name": "name", "deployment_id": "deployment_id"}
+    known = {f"prefect.{name}": getattr(run, field, None) for name, field in names.items()}
+    return {name: str(value) for name, value in known.items() if value}
+
+
 @contextlib.contextmanager
 def _kept(faults: list[str], what: str = "") -> Iterator[None]:
     """The message of a CganError is added to `faults`, of which the run's message is made."""
@@ -95,20 +157,20 @@ def _run_stages(
     """
     load_params()
     pull = CHECKOUT in os.environ and bool(remote.default_remote())
-    context = run_context() | tags
+    context = _run_context() | tags
     with contextlib.closing(Repro(context=context, tags=tags, pull=pull)) as repro:
         for stage in stages:
             outcomes[stage.name] = artifacts.FAILED
             force = refresh and stage.name == FETCH
             try:
-                outcomes[stage.name] = do(
-                    *(stage.name, repro.stage, stage.name, relay, force),
+                outcomes[stage.name] = _do(
+                    *(stage.name, repro.stage, stage.name, _relay, force),
                     description=stage.description,
                 )
             except CganError as error:
                 raise CganError(f"Stage `{stage.name}`: {error}") from None
     if tags and stages[-1].name == "evaluate":  # a sweep's training, without the stage that records
-        do("record", run_own, NUMBERS, relay, context)
+        _do("record", run_own, NUMBERS, _relay, context)
 
 
 def _write_params(overrides: dict[str, Any]) -> str:
@@ -119,14 +181,14 @@ def _write_params(overrides: dict[str, Any]) -> str:
 
 def _judge(command: str, report: Path) -> tuple[str, str]:
     """The verdict of `cgan gate` or `cgan reevaluate`, and why."""
-    do(command, run_own, ["cgan.cli", command], relay, run_context(), **AT_THE_SAME_TIME)
+    _do(command, run_own, ["cgan.cli", command], _relay, _run_context(), **AT_THE_SAME_TIME)
     found = read_json(report)
     return found["verdict"].capitalize(), found["summary"]
 
 
 def _deliver(stages: list[str], whole: bool) -> str:
     """Results of these stages to the DVC remote; of a whole run, a branch that points to them to `origin`."""
-    done = remote.push(relay, stages)
+    done = remote.push(_relay, stages)
     if whole:
         run = runtime.flow_run
         # What is special about the run may be long, and stands in its params.yaml.
@@ -168,7 +230,7 @@ def pipeline(
     with _kept(faults):
         chosen = choose(stages)  # before anything is written
         if overrides:
-            do("params", _write_params, overrides)
+            _do("params", _write_params, overrides)
         _run_stages(chosen, refresh, outcomes, tags or {})
     whole = not faults and not stages
     unchanged = artifacts.is_unchanged(outcomes)
@@ -177,7 +239,7 @@ def pipeline(
     news = ended and (not unchanged or runtime.flow_run.run_count > 1)
     with _kept(faults, "Delivery (retry this run: nothing is trained again): "):
         if news and CHECKOUT in os.environ and remote.default_remote():
-            do("deliver", _deliver, ended, whole, **WHILE_AWAY)
+            _do("deliver", _deliver, ended, whole, **WHILE_AWAY)
     done = artifacts.in_words(outcomes)
     name = "Unchanged" if unchanged else None
     # One at a time on all machines: `make deploy` makes the limit.

@@ -6,10 +6,9 @@
     python -m flows.production down
 
 A supervisor keeps Prefect's server and worker and MLflow's server running, on loopback or `--host`, with
-their state under `.cgan/production`, unless the environment names databases: that folder may be deleted when
-they are down, and only the history of Prefect's runs is lost. Each run works in a checkout of the deployed
-commit, never in your tree. All commands may be repeated, also when a former one was cut off. `join`, which
-is `make worker`, starts a worker for servers elsewhere. See docs/production.md and docs/workers.md.
+their state under `.cgan/production`, unless the environment names databases. All commands may be repeated,
+also when a former one was cut off. `join`, which is `make worker`, starts a worker for servers elsewhere. See
+docs/production.md and docs/workers.md.
 """
 
 from __future__ import annotations
@@ -22,11 +21,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
-
 from cgan import git
 from cgan.errors import CganError
-from cgan.processes import running
 from cgan.project import home
 from cgan.reports.status_sources import POOL
 from cgan.store.address import (
@@ -47,7 +43,11 @@ from flows.checkout import run_in
 from flows.servers import PREFECT_DATABASE, Production, Program, top_folder
 
 PORTS = {"prefect": 4200, "mlflow": 5000}
-NOTICES = "CGAN_WEBHOOK_URL"
+SERVER = {
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    # In memory, a server that is started again would end the run that holds the slot.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
 CRONS = ("nightly", "weekly")  # the deployments on a schedule
 
 
@@ -87,22 +87,27 @@ def up(
         programs |= {"prefect": prefect, "worker": own}
         page = without_credentials(mlflow.site if served else clients)
         tracking = clients or mlflow.site
-        environment = production.environment(prefect)
-        environment |= {STORE: tracking, "CGAN_MLFLOW_PAGE": page}
-        environment |= {BACKEND: served} if is_shared() else {}
-        environment |= {PREFECT_DATABASE: database} if database else {}
+        environment = {
+            # By default the API answers any page in a browser.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect.site,
+            **({} if is_loopback(host) else {"PREFECT_SERVER_UI_API_URL": "/api"}),
+            **production.environment(f"{prefect.site}/api"),
+            **SERVER,
+            **{STORE: tracking, "CGAN_MLFLOW_PAGE": page},
+            **({BACKEND: served} if is_shared() else {}),
+            **({PREFECT_DATABASE: database} if database else {}),
+        }
+        environment.pop("PREFECT_API_KEY", None)  # of another server
         production.supervise(programs, environment)
         if served:
             production.start("mlflow", f"{mlflow.site}/health")
         production.start("prefect", f"{prefect.site}/api/health")
         production.start("worker")
-        notices = NOTICES in psutil.Process(running(root)["worker"]).environ()
         export = f"  (export MLFLOW_TRACKING_URI={without_credentials(tracking)})"
         lines = [
             f"Prefect  {prefect.site}  (export PREFECT_API_URL={prefect.site}/api)",
             f"MLflow   {page}{export if is_shared() else ''}",
             f"worker   pool {POOL}; each run in a checkout in {home(root)}",
-            f"notices  {f'to {NOTICES}' if notices else f'none: export {NOTICES}, make down, make up'}",
             f"logs     {production.home}/*.log",
         ]
         if "nightly" not in production.deployments():
@@ -126,9 +131,9 @@ def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
         with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
             clone = Path(temporary) / "clone"
             git.clone_at(root, "HEAD", clone)
-            environment = production.environment(Program(**production.known()["prefect"]))
+            environment = {**production.environment(f"{site}/api"), "PYTHONPATH": str(clone)}
             command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-            run_in(clone, *command, environment={**environment, "PYTHONPATH": str(clone)})
+            run_in(clone, *command, environment=environment)
         deployments = production.deployments()
         for name, cron in crons.items():
             if cron:

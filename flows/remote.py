@@ -5,8 +5,7 @@
     python -m flows.remote pull
 
 A deployment's run ends with `push`, which brings its results to the remote, and `publish`, which brings
-dvc.lock and params.yaml to `origin`, as a commit on a branch of the run's. From there `git switch` and
-`dvc pull` bring all of it to any clone, where nothing has to be trained.
+dvc.lock and params.yaml to `origin`, as a branch. `git switch` and `dvc pull` bring them to any clone.
 
 The address is that of DVC's default remote, or stands in the environment, as CGAN_REMOTE. Credentials come
 from the ssh agent, from keys in ~/.ssh, or from AWS's variables and files; none is written anywhere by us.
@@ -102,20 +101,17 @@ def check() -> str:
 
 
 def push(relay: Relay = print, stages: Sequence[str] = ()) -> str:
-    """Bring what dvc.lock names to the remote, and which inputs it came from. A sentence about it.
-
-    Of these stages only, where some are given: dvc.lock may name results of others that are not here. Raises
-    CganError.
-    """
-    return _transfer(["push", "--run-cache", *stages], relay)
+    """Bring what dvc.lock names, and which inputs it came from, to the remote: of these stages only, where
+    some are given, for it may name results that are not here. A sentence about it. Raises CganError."""
+    return _transfer(relay, "push", "--run-cache", *stages)
 
 
 def pull(relay: Relay = print) -> str:
-    """`dvc pull`, from a host whose key is known. A sentence about it. Raises CganError."""
-    return _transfer(["pull"], relay)
+    return _transfer(relay, "pull")
 
 
-def _transfer(arguments: Sequence[str], relay: Relay) -> str:
+def _transfer(relay: Relay, *arguments: str) -> str:
+    """`dvc push` or `dvc pull`, with a host whose key is known."""
     remote = _required()
     code, lines = run_dvc(arguments, relay)
     if code:
@@ -124,11 +120,8 @@ def _transfer(arguments: Sequence[str], relay: Relay) -> str:
 
 
 def publish(branch: str, message: str) -> str:
-    """Commit dvc.lock and params.yaml of this checkout on top of HEAD, as `branch` of `origin`. A sentence
-    about it.
-
-    The branch is this run's alone: what an earlier attempt left there is replaced. Raises CganError.
-    """
+    """Commit dvc.lock and params.yaml of this checkout on top of HEAD, as `branch` of `origin`, in place of
+    what an earlier attempt left there. A sentence about it. Raises CganError."""
     try:
         git.git("read-tree", "HEAD")  # without what DVC has staged
         git.git("add", "--force", "--", *(path for path in PUBLISHED if path.is_file()))
@@ -148,7 +141,7 @@ def main() -> int:
     parser.add_argument("command", choices=["check", "push", "pull"])
     command = parser.parse_args().command
     try:
-        done = {"check": check, "push": push, "pull": pull}[command]()
+        done = check() if command == "check" else push() if command == "push" else pull()
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code

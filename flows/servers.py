@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -20,16 +19,15 @@ import psutil
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.files import locked, write_json, write_text
+from cgan.files import locked, read_json, write_json, write_text
 from cgan.processes import STATE, running, supervisor
 from cgan.project import PRODUCTION
 from cgan.reports.status_sources import PASSWORD, ask_prefect, services
 from cgan.store.address import BACKEND, without_credentials
-from cgan.store.server import LOOPBACK, is_loopback, require_free, site_of
+from cgan.store.server import LOOPBACK, require_free, site_of
 from flows.checkout import SOURCE, run_in
 
 CONFIGURATION = "supervisord.conf"
-LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 START_S = 120.0
 STOP_S = 60  # as in supervisord.conf: a run has 20 s for a checkpoint, and Prefect some to record the end
 AT_HOME = {
@@ -41,11 +39,12 @@ AT_HOME = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-# Yours may lead to another server: these are ours to set.
-FOREIGN = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_HOME", "DVC_ROOT")
-# The servers' only: a worker, and what it runs, knows no password of a database.
 PREFECT_DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
-SERVERS_ONLY = (BACKEND, PREFECT_DATABASE)
+SERVERS_ONLY = (
+    BACKEND,
+    PREFECT_DATABASE,
+)  # a worker, and what it runs, knows no password of a database
+LEFT_OUT = (*SERVERS_ONLY, "PREFECT_PROFILE")  # profiles are in your PREFECT_HOME
 # The supervisor makes an absolute path of its socket's, which has 107 bytes at most: this one stays short.
 HERE = "/proc/self/cwd/" if Path("/proc/self/cwd").exists() else ""
 
@@ -91,11 +90,6 @@ class Production:
             self.home.chmod(0o700)  # flow parameters, and logs
             yield
 
-    def known(self) -> dict[str, dict[str, Any]]:
-        """The programs of the last start, until `make down`."""
-        state = self.home / STATE
-        return json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {}
-
     def url(self, name: str) -> str:
         """Raises CganError when that server does not run."""
         if site := services(self.root).get(name):
@@ -105,26 +99,13 @@ class Production:
             "prefect deploy --all, see docs/elsewhere.md."
         )
 
-    def environment(self, prefect: Program) -> dict[str, str]:
-        """Of every process here; `prefect`: the server, running or to be."""
-        left_out = FOREIGN + SERVERS_ONLY
-        kept = {key: value for key, value in os.environ.items() if key not in left_out}
+    def environment(self, api_url: str) -> dict[str, str]:
+        """Of every process here: yours, without passwords of databases, and ours before it."""
+        yours = {key: value for key, value in os.environ.items() if key not in LEFT_OUT}
         if password := os.environ.get(PASSWORD):  # who asks has to say it too
-            kept.setdefault("PREFECT_API_AUTH_STRING", password)
+            yours.setdefault("PREFECT_API_AUTH_STRING", password)
         return {
-            # By default the API answers any page in a browser.
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect.site,
-            **({} if is_loopback(prefect.host) else {"PREFECT_SERVER_UI_API_URL": "/api"}),
-            **kept,
-            **self.settings(f"{prefect.site}/api"),
-            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-            # In memory, a server that is started again would end the run that holds the slot.
-            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
-        }
-
-    def settings(self, api_url: str) -> dict[str, str]:
-        """Of ours, whichever server a worker asks."""
-        return {
+            **yours,
             **AT_HOME,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PREFECT_HOME": str(self.home / "prefect"),
@@ -140,11 +121,11 @@ class Production:
         Raises CganError if a port is taken, or if others were started before and not ended by `make down`:
         they may run, and from cron, whose environment lacks a database's address, schedules would be gone.
         """
-        known, asked = self.known(), {name: asdict(each) for name, each in programs.items()}
-        if known and known != asked:
+        asked, state = {name: asdict(each) for name, each in programs.items()}, self.home / STATE
+        if state.is_file() and read_json(state) != asked:
             raise CganError(
-                f"production was started with other options, servers or databases, see {self.home / STATE}. "
-                "Give the same, or end what was started: make down."
+                f"production was started with other options, servers or databases, see {state}. Give the "
+                "same, or end what was started: make down."
             )
         with contextlib.suppress(OSError), supervisor(self.root) as keeper:
             keeper.getPID()
@@ -154,7 +135,7 @@ class Production:
                 require_free(program.host, program.port, f"{name.upper()}_PORT=")
         shutil.rmtree(self.home / "work", ignore_errors=True)
         git.clone_at(self.root, "HEAD", self.home / "work")
-        write_json(self.home / STATE, asked)
+        write_json(state, asked)
         os.umask(mask := os.umask(0))  # the supervisor would have one of its own
         options = {name: each.options.replace("%", "%%") for name, each in programs.items()}
         nothing = {"prefect": "", "mlflow": "", "worker": ""}

@@ -1,20 +1,19 @@
 """A worker of the pool on this machine: `make worker`, and the one that `make up` starts.
 
-`join` has a worker in the pool of a Prefect server elsewhere, PREFECT_API_URL, once that server, the MLflow
-store MLFLOW_TRACKING_URI, the DVC remote and the git repository have answered. It takes the runs that are
-meant for one of its labels, which are work queues of the pool, each in a checkout of its own
-(`flows/checkout.py`). What the supervisor runs is `python -m flows.worker run NAME OPTION…`, with options of
-`prefect worker start`. See docs/workers.md.
+`join` has a worker in the pool of a Prefect server elsewhere, once that server, MLflow's, the DVC remote and
+the git repository have answered. It takes the runs that are meant for one of its labels, which are work
+queues of the pool. The supervisor runs `python -m flows.worker run NAME OPTION…`, with options of `prefect
+worker start`. See docs/workers.md.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import secrets
 import shlex
 import socket
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +22,6 @@ from urllib.parse import urlsplit
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.files import write_text
 from cgan.params.reading import load_params
 from cgan.reports.status_sources import POOL, ask_prefect
 from cgan.store.address import (
@@ -118,13 +116,12 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
     production = Production(root)
     with production.one_at_a_time():
         labels = tuple(labels or labels_here())
-        name, runs = _name(production, labels), runs or runs_at_once()
+        name, runs = _name(root, labels), runs or runs_at_once()
         require(root)
         url, store = api_url(), store_uri(root)
         shown = without_credentials(store)
-        ours = {**production.settings(url), STORE: store, "CGAN_MLFLOW_PAGE": shown}
-        worker = program(name, labels, runs, url)
-        production.supervise({"worker": worker}, {**os.environ, **ours})
+        environment = {**production.environment(url), STORE: store, "CGAN_MLFLOW_PAGE": shown}
+        production.supervise({"worker": program(name, labels, runs, url)}, environment)
         production.start("worker")
         return [
             f"worker   {name}, in the pool {POOL} of {without_credentials(url)}",
@@ -135,16 +132,14 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
         ]
 
 
-def _name(production: Production, labels: Sequence[str]) -> str:
+def _name(root: Path, labels: Sequence[str]) -> str:
     """A worker's name is all of it that Prefect shows, so its labels are in there.
 
-    Four digits of this project's folder stand behind the host's name: to a machine of the same name, one
+    Four digits of this machine and folder stand behind the host's name: to a machine of the same name, one
     worker must not look like its own from before, whose runs it would bury.
     """
-    digits = production.home / "worker-id"
-    if not digits.is_file():
-        write_text(digits, secrets.token_hex(2))
-    return f"{socket.gethostname()}-{digits.read_text(encoding='utf-8')} ({', '.join(labels)})"
+    digits = uuid.uuid5(uuid.NAMESPACE_OID, f"{uuid.getnode()} {root}").hex[:4]
+    return f"{socket.gethostname()}-{digits} ({', '.join(labels)})"
 
 
 def require(root: Path) -> None:

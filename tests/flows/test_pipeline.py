@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -23,16 +22,15 @@ from conftest import ROOT
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter
 from prefect.testing.utilities import prefect_test_harness
-from toy_project import attempts, git, quiet, repro_stage, run_all
+from toy_project import attempts, git, quiet, repro_stage
 from toy_project import repo as repo
 from toy_project import template as template
 
 from cgan.errors import CganError
 from cgan.params.editing import set_params
 from cgan.project import RUN_REFERENCE
-from cgan.stages.runner import _in_words
-from flows import dvc, tasks
-from flows.checkout import dvc_in
+from flows import dvc
+from flows import pipeline as flow
 from flows.dvc import BusyError, Outcome, StageError
 from flows.pipeline import parse_override, pipeline, reevaluate
 
@@ -58,17 +56,9 @@ def prefect() -> Iterator[None]:
 # DVC's side
 
 
-def test_a_stage_is_ran_then_unchanged_then_restored(repo: Path) -> None:
-    assert run_all() == [Outcome.RAN] * 3
-    assert run_all() == [Outcome.UNCHANGED] * 3
-    set_params({"train.seed": 2})
-    assert repro_stage("train") == Outcome.RAN
-    set_params({"train.seed": 1})
-    assert repro_stage("train") == Outcome.RESTORED
-    assert repro_stage("download", force=True) == Outcome.RAN
-
-
-def test_one_dvc_runs_all_stages_and_tags_have_a_training_run_again(repo: Path) -> None:
+def test_a_stage_is_ran_then_unchanged_then_restored_and_with_tags_a_training_runs_again(
+    repo: Path,
+) -> None:
     names = ["download", "train", "evaluate"]
     with contextlib.closing(dvc.Repro()) as run:
         for name in names:
@@ -76,16 +66,24 @@ def test_one_dvc_runs_all_stages_and_tags_have_a_training_run_again(repo: Path) 
             assert run.stage(name, lines.append) == Outcome.RAN
             (own,) = [line for line in lines if "process" in line]
             assert own.startswith(f"{name}: ") and f" of {Path(sys.executable).parent}/" in own
+        assert [run.stage(name, quiet) for name in names] == [Outcome.UNCHANGED] * 3
+        set_params({"train.seed": 2})
+        assert run.stage("train", quiet) == Outcome.RAN
+        set_params({"train.seed": 1})
+        assert run.stage("train", quiet) == Outcome.RESTORED
+        assert run.stage("download", quiet, force=True) == Outcome.RAN
     tags = {"cgan.sweep.job": "one"}
     with contextlib.closing(dvc.Repro(context=tags, tags=tags)) as run:
         assert run.stage("train", quiet) == Outcome.RAN, "what was there is another run's"
         assert [run.stage(name, quiet) for name in names] == [Outcome.UNCHANGED] * 3
-    assert attempts() == [*names, "train"]
+    assert attempts() == [*names, "train", "download", "train"]
 
 
 def test_a_stage_that_fails_raises_its_own_message_alone_or_its_last_lines(
     repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with pytest.raises(CganError, match=r"`trian`.*download, train, evaluate"):
+        dvc.choose(["trian"])
     with pytest.raises(StageError, match=r"failed to reproduce 'evaluate'.*generator"):
         repro_stage("evaluate")
     monkeypatch.setenv("FAIL", "download")
@@ -229,41 +227,19 @@ def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it() -> None:
         assert psutil.wait_procs([run], timeout=10)[1] == []
 
 
-def commit() -> None:
-    git(Path.cwd(), "add", ".")
-    git(Path.cwd(), "commit", "--quiet", "--message", "results")
-
-
-@pytest.mark.slow
-def test_f54_the_advice_on_a_full_disk_keeps_the_results_of_experiments(
-    repo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
-    run_all()
-    commit()
-    here = Path.cwd()
-    dvc_in(here, "exp", "run", "--quiet", "--name", "second", "--set-param", "train.seed=2")
-    git(here, "reset", "--quiet", "--hard")
-    dvc_in(here, "checkout", "--quiet")
-    advice = re.search("`dvc (gc [^`]*)`", _in_words(OSError(errno.ENOSPC, "full", "file")))
-    assert advice
-    dvc_in(here, *advice[1].split(), "--force")
-    dvc_in(here, "exp", "apply", "second")
-    assert Path("models/generator.safetensors").is_file()
-
-
-@pytest.mark.parametrize("damage", ["", "<<<<<<< HEAD\n", "- a\n"])
 def test_f90_a_dvc_lock_that_dvc_cannot_read_is_told_with_the_command_that_helps(
-    repo: Path, damage: str
+    repo: Path,
 ) -> None:
     repro_stage("download")
-    commit()
-    whole = Path("dvc.lock").read_text()
-    Path("dvc.lock").write_text(damage + whole if "<" in damage else damage)
-    with pytest.raises(StageError, match=r"`git checkout dvc\.lock`") as refused:
-        repro_stage("download")
-    _, *restore = shlex.split(str(refused.value).split("`")[1])
-    git(Path.cwd(), *restore)
+    git(repo, "add", ".")
+    git(repo, "commit", "--quiet", "--message", "results")
+    for damage in ("", "<<<<<<< HEAD\n", "- a\n"):
+        whole = Path("dvc.lock").read_text() if "<" in damage else ""
+        Path("dvc.lock").write_text(damage + whole)
+        with pytest.raises(StageError, match=r"`git checkout dvc\.lock`") as refused:
+            repro_stage("download")
+        _, *restore = shlex.split(str(refused.value).split("`")[1])
+        git(repo, *restore)
     assert repro_stage("download") == Outcome.UNCHANGED
 
 
@@ -299,28 +275,48 @@ def outcomes(state: Any) -> list[str]:
     return [line.split(" | ")[1].rstrip(" |") for line in stages.splitlines()[2:]]
 
 
-@pytest.mark.slow
-def test_an_artifact_shows_the_picture_the_metrics_and_the_mlflow_run(
-    prefect: None, repo: Path
+def test_the_verdict_names_the_run_s_state_and_artifacts_show_what_there_is(
+    prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_all()
+    state = pipeline(overrides={"train.lr": 0.5}, return_state=True)
+    assert (state.name, state.type.value) == ("Promoted", "COMPLETED")
+    assert (state.message or "").startswith("version 3 is promoted: accuracy is 99.4 %")
+    assert "trained a new generator" in str(state.message)
+    assert outcomes(state) == ["ran"] * 3
+    verdict = artifacts(state)["verdict"]
+    assert verdict.startswith("# version 3 is promoted") and "](data:image/png;base64," in verdict
+    assert yaml.safe_load(Path("params.yaml").read_text())["train"]["lr"] == 0.5
+    context = json.loads(Path("attempts.log").read_text().splitlines()[0].partition(" ")[2])
+    assert context.keys() == {"prefect.flow_run_id", "prefect.flow_run_name"}
+    assert context["prefect.flow_run_id"] == str(state.state_details.flow_run_id)
+    named = r"\d\d \w{3} \d\d:\d\d · train.lr=0.5"
+    assert re.fullmatch(named, context["prefect.flow_run_name"])
+
+    # A refresh that finds the same data; a page of MLflow's server.
     reference = {"run_id": "abc", "run_name": "c|gan", "tracking_uri": "http://127.0.0.1:5000"}
     RUN_REFERENCE.write_text(json.dumps(reference))
-    state = pipeline(return_state=True, gate=False)
+    monkeypatch.setenv("VERDICT", "unchanged")
+    state = pipeline(refresh=True, return_state=True)
+    assert (state.name, state.type.value) == ("Unchanged", "COMPLETED")
     assert "99.4 % legible" in str(state.message)
+    assert outcomes(state) == ["ran", "unchanged", "unchanged"]
     shown = artifacts(state)["run"]
     # A picture in text: below an image artifact, Prefect writes the whole address as a link.
     assert "![A row for each class](data:image/png;base64," in shown
     assert "| conditional accuracy | 0.9941 | 1.0 | " in shown
-    assert "http://127.0.0.1:5000/#/experiments/0/runs/abc" in shown
-    assert "/#/experiments/0/runs/abc/artifacts/run.html" in shown
+    assert "http://127.0.0.1:5000/#/experiments/0/runs/abc/artifacts/run.html" in shown
 
+    # Some stages, which judge nothing.
     RUN_REFERENCE.write_text(json.dumps(reference | {"tracking_uri": "sqlite:///mlflow.db"}))
-    shown = artifacts(pipeline(return_state=True, stages=["download"]))["run"]
+    Path("reports/gate.json").unlink()
+    state = pipeline(stages=["train", "download"], return_state=True)
+    assert outcomes(state) == ["unchanged"] * 2
+    shown = artifacts(state)["run"]
     assert "make ui" in shown and "c\\|gan" in shown
+    assert not Path("reports/gate.json").exists()
 
 
-def test_a_failed_stage_fails_the_flow_with_its_message_and_is_not_tried_again(
+def test_a_stage_or_a_gate_that_fails_fails_the_run_with_its_message_and_is_not_tried_again(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAIL", "train")
@@ -330,43 +326,13 @@ def test_a_failed_stage_fails_the_flow_with_its_message_and_is_not_tried_again(
         "Stage `train`: data/raw/train.csv, row 17, column pixel12: 256 is outside 0–255."
     )
     assert outcomes(state) == ["ran", "failed"]
-    assert attempts() == ["download", "train"]
-
-
-@pytest.mark.parametrize("verdict", ["promoted", "blocked"])
-def test_after_all_stages_the_gate_s_verdict_names_the_run_s_state(
-    prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch, verdict: str
-) -> None:
-    monkeypatch.setenv("VERDICT", verdict)
-    state = pipeline(return_state=True)
-    assert (state.name, state.type.value) == (verdict.capitalize(), "COMPLETED")
-    assert (state.message or "").startswith(f"version 3 is {verdict}: accuracy is 99.4 %")
-    shown = artifacts(state)["verdict"]
-    assert shown.startswith(f"# version 3 is {verdict}: accuracy is 99.4 %")
-    assert "](data:image/png;base64," in shown
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("verdict", ["unchanged", "promoted"])
-def test_a_refresh_that_finds_the_same_data_ends_unchanged_unless_the_gate_promotes_late(
-    prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch, verdict: str
-) -> None:
-    run_all()
-    monkeypatch.setenv("VERDICT", verdict)
-    state = pipeline(refresh=True, return_state=True)
-    assert outcomes(state) == ["ran", "unchanged", "unchanged"]
-    assert attempts() == ["download", "train", "evaluate", "download"]
-    assert (state.name, state.type.value) == (verdict.capitalize(), "COMPLETED")
-
-
-def test_a_gate_that_cannot_judge_fails_the_run_and_keeps_the_stages(
-    prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    monkeypatch.setenv("FAIL", "")
     monkeypatch.setenv("VERDICT", "away")
     state = pipeline(return_state=True)
     assert state.is_failed()
     assert state.message == "Gate: the store is away. Start it."
-    assert outcomes(state) == ["ran"] * 3
+    assert outcomes(state) == ["unchanged", "ran", "ran"]
+    assert attempts() == ["download", "train", "train", "evaluate"]
 
 
 @pytest.mark.parametrize("verdict", ["healthy", "drifted"])
@@ -385,28 +351,6 @@ def test_f19_the_weekly_run_fetches_again_and_fails_on_drift_with_its_statistic(
         assert state.message == "the pixel mean moved by 0.31, at most 0.1 is allowed."
 
 
-def test_overrides_are_written_and_the_children_know_their_flow_run(
-    prefect: None, repo: Path
-) -> None:
-    state = pipeline(overrides={"train.lr": 0.5}, stages=["train", "download"], return_state=True)
-    assert yaml.safe_load(Path("params.yaml").read_text())["train"]["lr"] == 0.5
-    assert attempts() == ["download", "train"]
-    context = json.loads(Path("attempts.log").read_text().splitlines()[0].partition(" ")[2])
-    assert context["prefect.flow_run_id"] == str(state.state_details.flow_run_id)
-    named = r"\d\d \w{3} \d\d:\d\d · train.lr=0.5 · stages train, download"
-    assert re.fullmatch(named, context["prefect.flow_run_name"])
-    assert context.keys() == {"prefect.flow_run_id", "prefect.flow_run_name"}
-    assert not Path("reports/gate.json").exists(), "a run of some stages judges nothing"
-
-
-def test_an_unknown_stage_is_refused_with_the_known_ones(prefect: None, repo: Path) -> None:
-    state = pipeline(stages=["trian"], return_state=True)
-    assert state.is_failed()
-    assert state.message == (
-        "no stage named `trian`. The stages in dvc.yaml are: download, train, evaluate."
-    )
-
-
 @pytest.mark.slow
 def test_results_of_a_run_in_a_checkout_are_delivered_and_a_delivery_that_fails_fails_it(
     prefect: None, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -414,7 +358,7 @@ def test_results_of_a_run_in_a_checkout_are_delivered_and_a_delivery_that_fails_
     origin, store = tmp_path / "origin.git", tmp_path / "store"
     git(repo, "init", "--quiet", "--bare", str(origin))
     git(repo, "remote", "add", "origin", str(origin))
-    monkeypatch.setitem(tasks.WHILE_AWAY, "retries", 0)
+    monkeypatch.setitem(flow.WHILE_AWAY, "retries", 0)
     monkeypatch.setenv("CGAN_CHECKOUT", str(tmp_path / "removed at the end"))
     monkeypatch.setenv("CGAN_REMOTE", "/dev/null/store")
     failed = pipeline(return_state=True)
@@ -437,7 +381,7 @@ def test_results_of_a_run_in_a_checkout_are_delivered_and_a_delivery_that_fails_
 def test_f71_a_flow_waits_for_another_repro_and_then_finds_all_done(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(tasks.WHILE_BUSY, "retry_delay_seconds", 1)
+    monkeypatch.setitem(flow.WHILE_BUSY, "retry_delay_seconds", 1)
     with slow_repro("train", seconds=3) as other:
         state = pipeline(return_state=True)
         assert other.wait(timeout=30) == 0
@@ -448,8 +392,8 @@ def test_f71_a_flow_waits_for_another_repro_and_then_finds_all_done(
 def test_waiting_for_another_repro_ends_after_the_last_try(
     prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(tasks.WHILE_BUSY, "retries", 2)
-    monkeypatch.setitem(tasks.WHILE_BUSY, "retry_delay_seconds", 0.1)
+    monkeypatch.setitem(flow.WHILE_BUSY, "retries", 2)
+    monkeypatch.setitem(flow.WHILE_BUSY, "retry_delay_seconds", 0.1)
     with slow_repro("train"):
         state = pipeline(overrides={"train.seed": 3}, return_state=True)
     assert state.is_failed()
