@@ -9,11 +9,11 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_port
 from postgres import PASSWORD, Postgres
 from postgres import postgres as postgres
-from test_production import free_port, wait_until
 from test_production import project as project
+from test_production import wait_until
 from toy_project import git
 
 from cgan.processes import STATE, running
@@ -70,12 +70,6 @@ def test_up_without_its_database_starts_nothing_and_says_which_is_away(
     assert told.startswith(f"Error: {variable}: connecting to postgresql+")
     assert "Connect" in told and "secret" not in told
     assert not (Production(project).home / STATE).exists()
-
-
-def test_up_for_others_has_to_be_meant(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert services.main(["up", "--host", "0.0.0.0"]) == 1
-    assert "ALLOW_REMOTE=yes" in capsys.readouterr().err
-    assert not Production(project).home.exists()
 
 
 def test_a_worker_knows_no_password_of_a_database(

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_port
 from toy_project import CLI, DVC_YAML, TOY, git
 
 from cgan.errors import CganError
@@ -53,12 +53,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in (*names, "PREFECT_SERVER_DATABASE_CONNECTION_URL"):
         monkeypatch.delenv(name, raising=False)
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(what: Callable[[], Any], seconds: float = 240) -> Any:
@@ -172,12 +166,17 @@ def test_a_port_of_somebody_else_s_is_refused_with_the_way_out(
     assert Production(project).known() == {}, "the way out is open"
 
 
-def test_deploy_without_servers_says_how_to_start_them_and_elsewhere_nothing_is_started(
+def test_deploy_without_servers_says_how_to_start_them_and_what_is_not_meant_starts_nothing(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert services.main(["deploy"]) == 1
-    told = capsys.readouterr().err
-    assert "make up" in told and "prefect deploy --all" in told
+    for arguments, advice in (
+        (["deploy"], "make up.*prefect deploy --all"),
+        (["up", "--host", "0.0.0.0"], "ALLOW_REMOTE=yes"),
+        (["join", "--runs", "0"], "--runs"),
+    ):
+        assert services.main(arguments) == 1
+        assert re.search(advice, capsys.readouterr().err)
+    assert services_of(project) == {}
     monkeypatch.chdir(project.parent)
     assert services.main(["up"]) == 1
     assert "top folder" in capsys.readouterr().err
@@ -187,17 +186,15 @@ def test_servers_get_our_settings_whatever_the_shell_has(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "https://elsewhere/api")
-    monkeypatch.setenv("PREFECT_API_KEY", "key")
     monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://me:pw@db/runs")
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:secret")
-    environment = Production(project).environment(Program.server_at("10.0.0.1", 4321, ""))
-    assert not environment.keys() & {"PREFECT_API_KEY", "MLFLOW_BACKEND_STORE_URI"}
+    environment = Production(project).environment("http://10.0.0.1:4321/api")
+    assert "MLFLOW_BACKEND_STORE_URI" not in environment
     assert environment["PREFECT_API_URL"] == "http://10.0.0.1:4321/api"
     assert environment["PREFECT_API_AUTH_STRING"] == "me:secret", "who asks has to say it too"
-    assert environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://10.0.0.1:4321"
     assert environment["PREFECT_HOME"].startswith(str(project))
     assert environment.items() >= AT_HOME.items()
-    importlib.import_module(environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"])
+    importlib.import_module(services.SERVER["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"])
 
 
 def test_make_keeps_everything_at_home_as_the_servers_do() -> None:
