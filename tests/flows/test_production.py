@@ -23,7 +23,7 @@ from conftest import ROOT, free_port
 from toy_project import CLI, DVC_YAML, TOY, git
 
 from cgan.errors import CganError
-from cgan.processes import running, supervisor
+from cgan.processes import STATE, running, supervisor
 from cgan.reports.status_sources import services as services_of
 from flows import production as services
 from flows import worker
@@ -163,7 +163,7 @@ def test_a_port_of_somebody_else_s_is_refused_with_the_way_out(
         told = capsys.readouterr().err
         assert re.search(rf"port {ports[name]} cannot be used .* {name.upper()}_PORT=", told)
     assert services.down(project) == ["Nothing was running."]
-    assert Production(project).known() == {}, "the way out is open"
+    assert not (Production(project).home / STATE).exists(), "the way out is open"
 
 
 def test_deploy_without_servers_says_how_to_start_them_and_what_is_not_meant_starts_nothing(
