@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,52 +19,36 @@ from cgan.quality.table import quality_table, verdict
 from cgan.store.pages import run_page
 from flows.dvc import Outcome
 
-DESCRIPTIONS = {
-    "run": "*unchanged*: a stage whose inputs are those of last time. *restored from cache*: it ran with "
-    "these inputs before. *real images*: what a perfect generator would get.",
-    "verdict": "Is it good enough, and better? Why?",
-    "reevaluation": "The champion on the data of today.",
-}
+FAILED = "failed"  # beside what DVC did
 
 
-@dataclass(frozen=True)
-class StageResult:
-    stage: str
-    outcome: str
-    seconds: float
-
-
-def is_unchanged(results: Sequence[StageResult]) -> bool:
+def is_unchanged(outcomes: Mapping[str, str]) -> bool:
     """Did no stage run, though the data may have been fetched again to find that out?"""
-    after = [r.outcome for r in results if r.stage != "download"]
-    return bool(after) and not {Outcome.RAN, "failed"}.intersection(after)
+    after = {outcome for stage, outcome in outcomes.items() if stage != "download"}
+    return bool(after) and not after & {Outcome.RAN, FAILED}
 
 
-def in_words(results: Sequence[StageResult]) -> str:
+def in_words(outcomes: Mapping[str, str]) -> str:
     """One sentence for the flow run's final state."""
-    ran = [r.stage for r in results if r.outcome == Outcome.RAN]
-    restored = [r.stage for r in results if r.outcome == Outcome.RESTORED]
-    words = []
-    if is_unchanged(results):
-        words.append("every result was there already, nothing was trained")
-    else:
-        if ran:
-            words.append("trained a new generator" if "train" in ran else f"ran {', '.join(ran)}")
-        if restored:
-            words.append(f"restored {', '.join(restored)} from cache")
-    words.append(_evaluation()[0])
-    return "; ".join(filter(None, words))
+    ran = [stage for stage, outcome in outcomes.items() if outcome == Outcome.RAN]
+    done = f"ran {', '.join(ran)}" if ran else ""
+    if is_unchanged(outcomes):
+        done = "every result was there already, nothing was trained"
+    elif "train" in ran:
+        done = "trained a new generator"
+    return "; ".join(filter(None, [done, _evaluation()[0]]))
 
 
-def publish(results: Sequence[StageResult], judged: bool) -> None:
-    """The artifacts of a flow run: what is there now, also when nothing ran."""
-    rows = [(r.stage, r.outcome, f"{r.seconds:.1f}") for r in results]
-    parts = [table(("stage", "what happened", "seconds"), rows), _mlflow_run(), _grid()]
-    if quality := _evaluation()[1]:
-        parts.append(table(quality[0], quality[1:], 2))
-    _show("run", *parts)
-    if judged:
-        _show("verdict", project.GATE_TEXT.read_text(encoding="utf-8"), _mlflow_run(), _grid())
+def publish(outcomes: Mapping[str, str]) -> None:
+    """The artifact `run`: what is there now, also when nothing ran."""
+    stages = table(("stage", "what happened"), list(outcomes.items()))
+    quality = _evaluation()[1]
+    numbers = table(quality[0], quality[1:], 2) if quality else ""
+    _show("run", stages, _mlflow_run(), _grid(), numbers)
+
+
+def publish_verdict() -> None:
+    _show("verdict", project.GATE_TEXT.read_text(encoding="utf-8"), _mlflow_run(), _grid())
 
 
 def publish_reevaluation() -> None:
@@ -74,8 +57,7 @@ def publish_reevaluation() -> None:
 
 
 def _show(key: str, *parts: str) -> None:
-    text = "\n\n".join(filter(None, parts))
-    create_markdown_artifact(text, key=key, description=DESCRIPTIONS[key])
+    create_markdown_artifact("\n\n".join(filter(None, parts)), key=key)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -86,10 +68,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _evaluation() -> tuple[str, list[list[Any]]]:
-    """Its verdict and its table; empty where there is none, or a foreign one."""
-    with contextlib.suppress(CganError, KeyError, TypeError, AttributeError, ValueError):
-        report = read_json(project.EVALUATION)
-        return verdict(report), quality_table(report)
+    """Its verdict and its table; empty where there is none, or that of another version."""
+    with contextlib.suppress(LookupError, TypeError, ValueError):
+        if report := _read(project.EVALUATION):
+            return verdict(report), quality_table(report)
     return "", []
 
 

@@ -1,9 +1,8 @@
 """Where a run works that is not at the engineer's terminal: in a fresh clone at a commit, its checkout.
 
 `enter` is the pull step of prefect.yaml: Prefect calls it in the run's process before it loads the flow. A
-checkout lives as long as its process. Nothing of value is in it: DVC's cache, checkpoints and unsent records
-are in the Home and the cache of the project that it belongs to, so a run that was cut off goes on in another
-checkout. Imports no Prefect.
+checkout lives as long as its process. DVC's cache, checkpoints and unsent records are in the Home and the
+cache of the project that it belongs to, so a run that was cut off goes on in another checkout.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 from cgan import git
 from cgan.errors import CganError
 from cgan.params.reading import load_params
@@ -32,7 +29,6 @@ from cgan.store.address import STORE, artifact_root, is_database, store_uri
 
 CHECKOUT = "CGAN_CHECKOUT"  # in the environment of a run that works in a checkout: its folder
 FILES = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # of a new experiment
-STARTERS = {"worker", "flow-run"}  # as in `prefect worker start`, `prefect flow-run execute`
 SOURCE = "CGAN_SOURCE"  # the project that the checkouts of a worker belong to
 CODE = ("cgan", "flows")
 
@@ -62,10 +58,9 @@ def checkout(source: Path, commit: str, name: str) -> Iterator[Path]:
     Raises CganError when the commit is nowhere to be found.
     """
     with sole_holder(source, name) as folder:
-        with _locked(home(source) / "fetch.lock"):
-            git.fetch_commit(source, commit)
         try:
-            git.clone_at(source, commit, folder)
+            with _locked(home(source) / "fetch.lock"):
+                git.clone_at(source, commit, folder)
             # With a committed dvc.lock, DVC would not look into its run cache.
             (folder / "dvc.lock").unlink(missing_ok=True)
             _share_cache(source, folder)
@@ -150,35 +145,19 @@ def share_data(source: Path, folder: Path) -> None:
 
 
 def begin() -> None:
-    """In a flow: its checkout ends with this process, and this process with what started it.
-
-    That is a worker, or `prefect flow-run execute` where each run has a container of its own. An orphaned run
-    could not be cancelled any more, so it ends as Crashed.
-    """
+    """In a flow: its checkout ends with this process, and this process with its worker, or with what else
+    started it: an orphaned run could not be cancelled any more, so it ends as Crashed."""
     if CHECKOUT in os.environ:
         atexit.register(shutil.rmtree, os.environ[CHECKOUT], ignore_errors=True)
     worker = os.getppid()
-    # Already orphaned? Then the parent is init, or what takes its place.
-    alive = _is_worker(worker)
 
     def watch() -> None:
-        while alive and os.getppid() == worker:
+        while os.getppid() == worker:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    # A container's first process has no parent.
-    if "PREFECT__WORKER_NAME" in os.environ and worker:
+    if "PREFECT__WORKER_NAME" in os.environ:
         threading.Thread(target=watch, daemon=True).start()
-
-
-def _is_worker(pid: int) -> bool:
-    """Asked once, at the start: of a process that died meanwhile nothing can be asked."""
-    try:
-        return not STARTERS.isdisjoint(psutil.Process(pid).cmdline())
-    except psutil.AccessDenied:
-        return True
-    except psutil.Error:
-        return False
 
 
 def run_in(folder: Path, *command: str, environment: dict[str, str] | None = None) -> str:

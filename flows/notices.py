@@ -6,6 +6,7 @@ can write into your channel. A notice never fails a run.
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import os
@@ -28,9 +29,10 @@ MAX_CHARACTERS = 1500
 HEADLINES = {
     "Promoted": ":trophy: New champion",
     "Blocked": ":no_entry: Blocked by the gate; the champion stays",
+    "FAILED": ":rotating_light: Failed",
+    "CRASHED": ":boom: Crashed",
 }
-FAILED, CRASHED = ":rotating_light: Failed", ":boom: Crashed"
-NOT_LOST = "Finished stages are kept, and a training resumes in the next run."
+NOT_LOST = "\nFinished stages are kept, and a training resumes in the next run."
 ZOMBIE = "No sign of life for minutes: its process is gone."
 
 log = logging.getLogger(__name__)
@@ -38,18 +40,17 @@ log = logging.getLogger(__name__)
 
 def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """State hook: a notice of how a run ended, if that is worth one and CGAN_WEBHOOK_URL is set."""
-    headline, message = HEADLINES.get(str(state.name)), state.message or ""
-    if state.is_failed():
-        headline = FAILED
-    elif state.is_crashed():
-        headline, message = CRASHED, f"{message}\n{NOT_LOST}"
+    headline = HEADLINES.get(state.type.value) or HEADLINES.get(str(state.name))
     url = os.environ.get(URL, "").strip()
     if not headline or not url:
         return
     if not url.startswith(("https://", "http://")):
         log.warning("%s: expected an http or https address. No notice was sent.", URL)
         return
-    text = f"*{headline}*\n{_escaped(flow_run.name)}\n{_escaped(message[:MAX_CHARACTERS])}"
+    message = (state.message or "")[:MAX_CHARACTERS] + NOT_LOST * state.is_crashed()
+    # Slack's escapes: names and messages of a run are text, not markup.
+    words = html.escape(f"{flow_run.name}\n{message}", quote=False)
+    text = f"*{headline}*\n{words}"
     if link := url_for("flow-run", flow_run.id):
         text += f"\n<{link}|Open the run in Prefect>"
     request = urllib.request.Request(
@@ -61,11 +62,6 @@ def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     except Exception as error:  # its text may hold the address
         code = getattr(error, "code", type(error).__name__)
         log.warning("The notice to %s was not delivered: %s.", URL, code)
-
-
-def _escaped(text: str) -> str:
-    """Slack's escapes: names and messages of a run are text, not markup."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 @flow(name="zombie", flow_run_name="zombie {flow_run_id}", persist_result=False)

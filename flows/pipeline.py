@@ -13,7 +13,6 @@ failed isn't retried. See docs/adr/0002-dvc-decides-prefect-schedules-mlflow-rem
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 # Read by Prefect when it is imported: nothing leaves this machine.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -21,47 +20,55 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "60")  # not 20
 # A run that stops sending these was killed: see the deployment `zombie` in prefect.yaml.
 os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
-if not os.access(Path.home(), os.W_OK):  # a container's user, a service
-    Path(".cgan").mkdir(exist_ok=True)
-    os.environ.setdefault("PREFECT_HOME", str(Path.cwd() / ".cgan/prefect"))
 
 import argparse
 import contextlib
 import logging
+import re
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
-from prefect import State, flow, runtime
+from prefect import State, Task, flow, get_run_logger, runtime
+from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
+from prefect.context import FlowRunContext
 from prefect.exceptions import FailedRun
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
-from rich.console import Console
 
 from cgan.errors import CganError
 from cgan.files import read_json
+from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import flatten
 from cgan.project import GATE_REPORT, REEVALUATION_REPORT
-from flows import artifacts, remote, tasks
+from cgan.registry.client import CAME_FIRST
+from flows import artifacts, remote
 from flows.checkout import CHECKOUT, begin
-from flows.dvc import NUMBERS, Repro, Stage, choose, read_stages
+from flows.dvc import NUMBERS, BusyError, Outcome, Repro, Stage, check_free, choose, run_own
 from flows.notices import notify
 from flows.servers import fault
 
 FETCH = "download"  # the stage that a refresh forces
-RECORD = "A sweep's training has no pictures: its numbers alone go to its MLflow run."
-QUESTIONS = {
-    "gate": "Is the new generator good enough, and better than the champion?",
-    "reevaluate": "Is the champion still good, and are the data like those it was trained on?",
+BUSY = "Busy"  # name of the failed state that is worth another try
+# Ten minutes in all: longer than the longest preset trains.
+WHILE_BUSY: dict[str, Any] = {
+    "retries": 60,
+    "retry_delay_seconds": 10,
+    "retry_condition_fn": lambda _, __, state: state.name == BUSY,
 }
+WHILE_AWAY: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [10, 60],
+    "retry_condition_fn": None,
+}
+AT_THE_SAME_TIME: dict[str, Any] = {"retries": 2, "retry_delay_seconds": 0}  # others promote
+LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
 
 
 def _no_traceback(record: logging.LogRecord) -> bool:
@@ -73,28 +80,63 @@ for _name in ("prefect.engine", "prefect.flow_runs"):  # the second under a work
     logging.getLogger(_name).addFilter(_no_traceback)
 
 
-def _go_on_unheard(console: Console) -> None:
-    """When nobody reads the log any more, go on silently; rich would end the process."""
-    console.quiet = True
-
-
-Console.on_broken_pipe = _go_on_unheard  # type: ignore[method-assign,assignment]
-
-
-def run_name(deployment: str | None, due: datetime, parameters: Mapping[str, Any]) -> str:
-    """`nightly 25 Nov 02:00`; by hand `26 Nov 17:30 · train.seed=2`. Times are UTC."""
-    if job := (parameters.get("tags") or {}).get("cgan.sweep.job"):
-        return f"{job} {due:%d %b %H:%M}"  # its params are on the pages of the sweep
-    parts = [f"{deployment} {due:%d %b %H:%M}" if deployment else f"{due:%d %b %H:%M}"]
-    parts += [f"{key}={value}" for key, value in flatten(parameters.get("overrides") or {}).items()]
-    if stages := parameters.get("stages"):
-        parts.append(f"stages {', '.join(stages)}")
-    return " · ".join(parts)
-
-
 def _run_name() -> str:
-    run = runtime.flow_run
-    return run_name(runtime.deployment.name, run.scheduled_start_time, run.parameters)
+    """`nightly 25 Nov 02:00`; by hand `26 Nov 17:30 · train.seed=2`. Times are UTC."""
+    run, given = runtime.flow_run, runtime.flow_run.parameters
+    job = (given.get("tags") or {}).get("cgan.sweep.job")
+    name = f"{job or runtime.deployment.name or ''} {run.scheduled_start_time:%d %b %H:%M}".strip()
+    if job:
+        return name  # its params are on the pages of the sweep
+    parts = [f"{key}={value}" for key, value in flatten(given.get("overrides") or {}).items()]
+    if stages := given.get("stages"):
+        parts.append(f"stages {', '.join(stages)}")
+    return " · ".join([name, *parts])
+
+
+def _do(name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call a function as a Prefect task of this name, again while another DVC process is at work. Its result
+    is the task's message; an outcome is its state's name, too: Ran, Unchanged or Restored.
+
+    Raises CganError with the message of one that the function raised. The task itself fails with that message
+    alone: what is raised in it would be logged whole.
+    """
+
+    def run() -> State[Any]:
+        try:
+            done = function(*arguments)
+        except CganError as error:
+            busy = isinstance(error, BusyError) or CAME_FIRST in str(error)
+            return Failed(name=BUSY if busy else "Failed", message=str(error))
+        state = done.name.capitalize() if isinstance(done, Outcome) else None
+        return Completed(name=state, message=f"{name}: {done or 'done'}", data=done)
+
+    settings: dict[str, Any] = {
+        "name": name,
+        "task_run_name": name,
+        "cache_policy": NO_CACHE,
+        "persist_result": False,
+        **WHILE_BUSY,
+        **options,
+    }
+    state: State[Any] = Task(run, **settings)(return_state=True)
+    if not state.is_completed():
+        raise CganError(str(state.message))
+    return state.result()
+
+
+def _relay(line: str) -> None:
+    """One line of DVC's or a stage's output into the log of the task."""
+    level = LEVELS.get(line.partition(":")[0], logging.INFO)
+    get_run_logger().log(level, "%s", line)
+
+
+def _run_context() -> dict[str, str]:
+    """What becomes tags of the MLflow run. Asks no server: one that went away stops no stage."""
+    context = FlowRunContext.get()
+    run = context and context.flow_run
+    names = {"flow_run_id": "id", "flow_run_name": "name", "deployment_id": "deployment_id"}
+    known = {f"prefect.{name}": getattr(run, field, None) for name, field in names.items()}
+    return {name: str(value) for name, value in known.items() if value}
 
 
 @contextlib.contextmanager
@@ -107,51 +149,52 @@ def _kept(faults: list[str], what: str = "") -> Iterator[None]:
 
 
 def _run_stages(
-    stages: Sequence[Stage],
-    refresh: bool,
-    results: list[artifacts.StageResult],
-    tags: dict[str, str],
+    stages: Sequence[Stage], refresh: bool, outcomes: dict[str, str], tags: dict[str, str]
 ) -> None:
-    """Run the stages one after the other; add to `results`.
+    """Run the stages one after the other; add to `outcomes`.
 
     Raises CganError with the message of a stage that fails, and for params and a remote that cannot be used.
     """
     load_params()
     pull = CHECKOUT in os.environ and bool(remote.default_remote())
-    context = tasks.run_context() | tags
-    repro = Repro([stage.name for stage in stages], context=context, tags=tags, pull=pull)
-    with contextlib.closing(repro):
+    context = _run_context() | tags
+    with contextlib.closing(Repro(context=context, tags=tags, pull=pull)) as repro:
         for stage in stages:
-            started, outcome = time.monotonic(), "failed"
+            outcomes[stage.name] = artifacts.FAILED
             force = refresh and stage.name == FETCH
-            shown = {"name": stage.name, "description": stage.description}
             try:
-                outcome = tasks.do(tasks.reproduce, repro, stage.name, force, **shown).result()
+                outcomes[stage.name] = _do(
+                    *(stage.name, repro.stage, stage.name, _relay, force),
+                    description=stage.description,
+                )
             except CganError as error:
                 raise CganError(f"Stage `{stage.name}`: {error}") from None
-            finally:
-                seconds = time.monotonic() - started
-                results.append(artifacts.StageResult(stage.name, outcome, seconds))
     if tags and stages[-1].name == "evaluate":  # a sweep's training, without the stage that records
-        tasks.do(tasks.run_command, *NUMBERS, name="record", description=RECORD)
+        _do("record", run_own, NUMBERS, _relay, context)
+
+
+def _write_params(overrides: dict[str, Any]) -> str:
+    """Not under a running stage, which would fail at its end."""
+    check_free()
+    return f"changed {', '.join(set_params(overrides)) or 'nothing: the values are there already'}"
 
 
 def _judge(command: str, report: Path) -> tuple[str, str]:
     """The verdict of `cgan gate` or `cgan reevaluate`, and why."""
-    shown = {"name": command, "description": QUESTIONS[command]}
-    tasks.do(tasks.run_command, "cgan.cli", command, **shown, **tasks.AT_THE_SAME_TIME)
+    _do(command, run_own, ["cgan.cli", command], _relay, _run_context(), **AT_THE_SAME_TIME)
     found = read_json(report)
     return found["verdict"].capitalize(), found["summary"]
 
 
-def _deliver(results: Sequence[artifacts.StageResult], whole: bool) -> None:
-    """Bring the results of a run in a checkout to the DVC remote, if there is one, and to `origin`."""
-    done = [result.stage for result in results if result.outcome != "failed"]
-    # A run that is tried again finds its results in the cache, and may not have delivered them.
-    news = not artifacts.is_unchanged(results) or remote.owed().exists()
-    news = news or runtime.flow_run.run_count > 1
-    if CHECKOUT in os.environ and done and news and remote.default_remote():
-        tasks.do(tasks.deliver, done, whole, name="deliver", **tasks.WHILE_AWAY)
+def _deliver(stages: list[str], whole: bool) -> str:
+    """Results of these stages to the DVC remote; of a whole run, a branch that points to them to `origin`."""
+    done = remote.push(_relay, stages)
+    if whole:
+        run = runtime.flow_run
+        # What is special about the run may be long, and stands in its params.yaml.
+        name = re.sub(r"[^A-Za-z0-9]+", "-", f"{run.name.partition(' · ')[0]} {run.id[:8]}")
+        done = f"{done} {remote.publish(f'runs/{name}', f'Results of {run.name}')}"
+    return done
 
 
 @flow(
@@ -182,29 +225,34 @@ def pipeline(
             training is not brought back from DVC's cache: its run would be another's.
     """
     begin()
-    results: list[artifacts.StageResult] = []
+    outcomes: dict[str, str] = {}
     faults: list[str] = []
     with _kept(faults):
-        chosen = choose(read_stages(), stages)  # before anything is written
+        chosen = choose(stages)  # before anything is written
         if overrides:
-            tasks.do(tasks.write_overrides, overrides, name="params")
-        _run_stages(chosen, refresh, results, tags or {})
+            _do("params", _write_params, overrides)
+        _run_stages(chosen, refresh, outcomes, tags or {})
     whole = not faults and not stages
+    unchanged = artifacts.is_unchanged(outcomes)
+    ended = [stage for stage, outcome in outcomes.items() if outcome != artifacts.FAILED]
+    # A run that is tried again finds its results in the cache, and may not have delivered them.
+    news = ended and (not unchanged or runtime.flow_run.run_count > 1)
     with _kept(faults, "Delivery (retry this run: nothing is trained again): "):
-        _deliver(results, whole)  # the stages that ended before one failed, too
-    done = artifacts.in_words(results)
-    name = "Unchanged" if artifacts.is_unchanged(results) else None
-    judged = ""
+        if news and CHECKOUT in os.environ and remote.default_remote():
+            _do("deliver", _deliver, ended, whole, **WHILE_AWAY)
+    done = artifacts.in_words(outcomes)
+    name = "Unchanged" if unchanged else None
     # One at a time on all machines: `make deploy` makes the limit.
     limits = ["gate"] if runtime.deployment.id else []
     if gate and whole:
         with _kept(faults, "Gate: "), concurrency(limits, lease_duration=60):
             judged, why = _judge("gate", GATE_REPORT)
+            artifacts.publish_verdict()
             # The generator may be trained anew and be the champion, bit by bit.
             name = name if judged == "Unchanged" else judged
             done = f"{why} ({done})"
-    if results:
-        artifacts.publish(results, judged=bool(judged))
+    if outcomes:
+        artifacts.publish(outcomes)
     if faults:
         return Failed(message="\n".join(faults))
     return Completed(name=name, message=done)
@@ -222,7 +270,7 @@ def reevaluate() -> State[Any]:
     begin()
     faults: list[str] = []
     with _kept(faults):
-        _run_stages(choose(read_stages(), [FETCH, "validate"]), True, [], {})
+        _run_stages(choose([FETCH, "validate"]), True, {}, {})
         try:
             name, message = _judge("reevaluate", REEVALUATION_REPORT)
         finally:
@@ -290,22 +338,6 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key, parse_yaml(value, f"--set {key}")
 
 
-def _end_temporary_server_with_us() -> None:
-    """A flow that dies by SIGKILL cannot end Prefect's temporary server. What does it then waits for the
-    end of a pipe that only we hold."""
-    from prefect.server.api.server import SubprocessASGIServer
-
-    if server := SubprocessASGIServer().server_process:
-        heard, _ = os.pipe()
-        command = ["sh", "-c", 'read -r _; kill "$0" 2> /dev/null', str(server.pid)]
-        quiet = subprocess.DEVNULL
-        waiting = subprocess.Popen(
-            command, stdin=heard, stdout=quiet, stderr=quiet, start_new_session=True
-        )
-        waiting.returncode = 0  # it outlives us: nobody is to be warned of that
-        os.close(heard)
-
-
 def _find_server() -> None:
     """Check the Prefect server that is configured, or start the temporary one.
 
@@ -318,7 +350,6 @@ def _find_server() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             get_client(sync_client=True)
-            _end_temporary_server_with_us()
         except RuntimeError as late:
             raise CganError(f"starting Prefect's temporary server: {late}") from None
         finally:

@@ -6,10 +6,9 @@
     python -m flows.production down
 
 A supervisor keeps Prefect's server and worker and MLflow's server running, on loopback or `--host`, with
-their state under `.cgan/production`, unless the environment names databases: that folder may be deleted when
-they are down, and only the history of Prefect's runs is lost. Each run works in a checkout of the deployed
-commit, never in your tree. All commands may be repeated, also when a former one was cut off. `join`, which
-is `make worker`, starts a worker for servers elsewhere. See docs/production.md and docs/workers.md.
+their state under `.cgan/production`, unless the environment names databases. All commands may be repeated,
+also when a former one was cut off. `join`, which is `make worker`, starts a worker for servers elsewhere. See
+docs/production.md and docs/workers.md.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-import psutil
 
 from cgan import git
 from cgan.errors import CganError
@@ -46,8 +43,12 @@ from flows.checkout import run_in
 from flows.servers import PREFECT_DATABASE, Production, Program, top_folder
 
 PORTS = {"prefect": 4200, "mlflow": 5000}
+SERVER = {
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    # In memory, a server that is started again would end the run that holds the slot.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
 CRONS = ("nightly", "weekly")  # the deployments on a schedule
-NO_NOTICES = "none: the worker was started without CGAN_WEBHOOK_URL; export it, make down, make up"
 
 
 def databases_of(root: Path) -> tuple[str, str, str]:
@@ -66,55 +67,47 @@ def databases_of(root: Path) -> tuple[str, str, str]:
 
 
 def up(
-    root: Path, ports: dict[str, int | None], host: str | None = None, allow_remote: bool = False
+    root: Path, ports: dict[str, int], host: str = LOOPBACK, allow_remote: bool = False
 ) -> list[str]:
     """Start what does not run yet, and say what runs where."""
-    if host:
-        require_meant(host, allow_remote)
+    require_meant(host, allow_remote)
     production = Production(root)
     with production.one_at_a_time():
-        known = production.known()
-        # A server comes back where its worker looks for it.
-        host = host or known.get("prefect", {}).get("host", LOOPBACK)
-        before = {name: server["port"] for name, server in known.items() if name in PORTS}
-        given = {name: port for name, port in ports.items() if port}
-        chosen = PORTS | before | given
         if not is_loopback(host) and not is_shared() and not is_server(store := store_uri(root)):
             # Runs on other machines can write to this server, but not to a folder here.
             os.environ[BACKEND] = store
-        served, prefect_database, clients = databases_of(root)
-        prefect = Program.server_at(
-            ["prefect", "server", "start"], host, chosen["prefect"], prefect_database
-        )
-        mlflow = Program.server_at(
-            ["cgan.cli", "ui", "--allow-remote"],
-            host,
-            chosen["mlflow"],
-            served if is_shared() or is_database(served) else "",
-        )
+        served, database, clients = databases_of(root)
+        prefect = Program.server_at(host, ports["prefect"], database)
+        shared = served if is_shared() or is_database(served) else ""
+        mlflow = Program.server_at(host, ports["mlflow"], shared)
         # `default` is the queue of what runs on a schedule.
         labels, runs = ("default", *worker.labels_here()), worker.runs_at_once() + 1
         own = worker.program(POOL, labels, runs, prefect.site)
-        programs = {"prefect": prefect, "worker": own}
-        programs |= {"mlflow": mlflow} if served else {}
+        programs = {"mlflow": mlflow} if served else {}
+        programs |= {"prefect": prefect, "worker": own}
         page = without_credentials(mlflow.site if served else clients)
         tracking = clients or mlflow.site
-        environment = production.environment(prefect)
-        environment |= {STORE: tracking, "CGAN_MLFLOW_PAGE": page}
-        environment |= {BACKEND: served} if is_shared() else {}
-        environment |= {PREFECT_DATABASE: prefect_database} if prefect_database else {}
+        environment = {
+            # By default the API answers any page in a browser.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect.site,
+            **({} if is_loopback(host) else {"PREFECT_SERVER_UI_API_URL": "/api"}),
+            **production.environment(f"{prefect.site}/api"),
+            **SERVER,
+            **{STORE: tracking, "CGAN_MLFLOW_PAGE": page},
+            **({BACKEND: served} if is_shared() else {}),
+            **({PREFECT_DATABASE: database} if database else {}),
+        }
+        environment.pop("PREFECT_API_KEY", None)  # of another server
         production.supervise(programs, environment)
         if served:
             production.start("mlflow", f"{mlflow.site}/health")
         production.start("prefect", f"{prefect.site}/api/health")
         production.start("worker")
-        notices = "CGAN_WEBHOOK_URL" in psutil.Process(production.running()["worker"]).environ()
         export = f"  (export MLFLOW_TRACKING_URI={without_credentials(tracking)})"
         lines = [
             f"Prefect  {prefect.site}  (export PREFECT_API_URL={prefect.site}/api)",
             f"MLflow   {page}{export if is_shared() else ''}",
             f"worker   pool {POOL}; each run in a checkout in {home(root)}",
-            f"notices  {'to CGAN_WEBHOOK_URL' if notices else NO_NOTICES}",
             f"logs     {production.home}/*.log",
         ]
         if "nightly" not in production.deployments():
@@ -138,9 +131,9 @@ def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
         with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
             clone = Path(temporary) / "clone"
             git.clone_at(root, "HEAD", clone)
-            environment = production.environment(Program(**production.known()["prefect"]))
+            environment = {**production.environment(f"{site}/api"), "PYTHONPATH": str(clone)}
             command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-            run_in(clone, *command, environment={**environment, "PYTHONPATH": str(clone)})
+            run_in(clone, *command, environment=environment)
         deployments = production.deployments()
         for name, cron in crons.items():
             if cron:
@@ -167,8 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for_up = commands.add_parser("up", help="start what does not run")
     for name, port in PORTS.items():
-        for_up.add_argument(f"--{name}-port", type=int, help=f"default {port}")
-    for_up.add_argument("--host", help=f"where both servers listen; default {LOOPBACK}")
+        for_up.add_argument(f"--{name}-port", type=int, default=port, help=f"default {port}")
+    for_up.add_argument(
+        "--host", default=LOOPBACK, help=f"where both servers listen; default {LOOPBACK}"
+    )
     for_up.add_argument("--allow-remote", action="store_true", help="others may reach --host")
     for_deploy = commands.add_parser("deploy", help="register the deployments")
     for name in CRONS:
@@ -177,16 +172,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for_join.add_argument("--labels", default="", help="such as cpu,cuda; default: what is here")
     for_join.add_argument("--runs", type=int, help="at once; default: one for two cores")
     commands.add_parser("down", help="stop what `up` or `join` started")
-    asked = vars(parser.parse_args(arguments))
+    asked = parser.parse_args(arguments)
     try:
         root = top_folder()
-        if asked["command"] == "up":
-            ports = {name: asked[f"{name}_port"] for name in PORTS}
-            lines = up(root, ports, asked["host"], asked["allow_remote"])
-        elif asked["command"] == "deploy":
-            lines = deploy(root, {name: asked[name] for name in CRONS})
-        elif asked["command"] == "join":
-            lines = worker.join(root, asked["labels"].replace(",", " ").split(), asked["runs"])
+        if asked.command == "up":
+            ports = {name: getattr(asked, f"{name}_port") for name in PORTS}
+            lines = up(root, ports, asked.host, asked.allow_remote)
+        elif asked.command == "deploy":
+            lines = deploy(root, {name: getattr(asked, name) for name in CRONS})
+        elif asked.command == "join":
+            lines = worker.join(root, asked.labels.replace(",", " ").split(), asked.runs)
         else:
             lines = down(root)
     except CganError as error:

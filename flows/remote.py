@@ -5,8 +5,7 @@
     python -m flows.remote pull
 
 A deployment's run ends with `push`, which brings its results to the remote, and `publish`, which brings
-dvc.lock and params.yaml to `origin`, as a commit on a branch of the run's. From there `git switch` and
-`dvc pull` bring all of it to any clone, where nothing has to be trained.
+dvc.lock and params.yaml to `origin`, as a branch. `git switch` and `dvc pull` bring them to any clone.
 
 The address is that of DVC's default remote, or stands in the environment, as CGAN_REMOTE. Credentials come
 from the ssh agent, from keys in ~/.ssh, or from AWS's variables and files; none is written anywhere by us.
@@ -20,43 +19,26 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.project import LOCK, home
+from cgan.project import LOCK
 from cgan.store.address import without_credentials
-from flows import remote_dvc
+from flows import dvc_process
 from flows.checkout import dvc_in
 from flows.dvc import Relay, own_words, run_dvc
 
 VARIABLE = "CGAN_REMOTE"
 NAME = "environment"  # of the remote that the variable names, in .dvc/config.local
 PASSWORD = re.compile(r"(//[^/@\s:]*):(?!\d+/)\S+@")  # in an address; a password may hold / ? # @
-WITHOUT = r"\1@"
 CHECK_S = 30.0  # several times what the slowest answer took
 PUBLISHED = (LOCK, Path("params.yaml"))
-AUTHOR = {
-    f"GIT_{role}_{key}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for key, value in {"NAME": "cgan", "EMAIL": "cgan@localhost"}.items()
-}
+AUTHOR = ("-c", "user.name=cgan", "-c", "user.email=cgan@localhost")
 
 
-@dataclass(frozen=True)
-class Remote:
-    """A DVC remote: its name in DVC's settings, and its address."""
-
-    name: str
-    url: str
-
-    def __str__(self) -> str:
-        return without_credentials(PASSWORD.sub(WITHOUT, self.url))
-
-
-def default_remote() -> Remote | None:
-    """The remote of this working tree; None where there is none.
+def default_remote() -> str | None:
+    """The address of this working tree's remote, as it may be shown; None where there is none.
 
     CGAN_REMOTE goes before DVC's own default: its address is written to .dvc/config.local, which git ignores,
     and removed from there when the variable is gone. Raises CganError for an address that cannot be used.
@@ -73,14 +55,12 @@ def default_remote() -> Remote | None:
             "path, such as /mnt/share/storage, or an address such as ssh://host/folder."
         )
     settings = _settings()
-    ours = settings.get(f"remote.{NAME}.url", "")
-    if url != ours:
+    if url != settings.get(f"remote.{NAME}.url", ""):
         change = ["add", "--default", "--force", NAME, url] if url else ["remove", NAME]
         dvc_in(Path.cwd(), "remote", change[0], "--local", *change[1:])
         settings = _settings()
-    name = settings.get("core.remote", "")
-    found = settings.get(f"remote.{name}.url")
-    return Remote(name, found) if found else None
+    found = settings.get(f"remote.{settings.get('core.remote')}.url")
+    return without_credentials(found) if found else None
 
 
 def _settings() -> dict[str, str]:
@@ -88,12 +68,7 @@ def _settings() -> dict[str, str]:
     return dict(line.split("=", 1) for line in listed if "=" in line)
 
 
-def owed() -> Path:
-    """There from before a delivery until one has succeeded, whatever ends the process."""
-    return home() / "undelivered"
-
-
-def _required() -> Remote:
+def _required() -> str:
     if remote := default_remote():
         return remote
     raise CganError(
@@ -105,12 +80,11 @@ def _required() -> Remote:
 def check() -> str:
     """Writes a small file to the remote and removes it. Raises CganError with what DVC's libraries say."""
     remote = _required()
-    command = [sys.executable, "-P", remote_dvc.__file__, "probe", remote.name]
     try:
         done = subprocess.run(
-            command,
+            [sys.executable, "-P", dvc_process.__file__],
             env={**os.environ, "AWS_MAX_ATTEMPTS": "1"},
-            stdin=subprocess.DEVNULL,
+            input='["probe"]\n',
             capture_output=True,
             encoding="utf-8",
             timeout=CHECK_S,
@@ -118,45 +92,41 @@ def check() -> str:
         )
     except subprocess.TimeoutExpired:
         raise CganError(f"{remote} does not answer within {CHECK_S:.0f} seconds.") from None
-    if done.returncode:
-        lines = (done.stdout or done.stderr).strip().splitlines() or ["it said nothing"]
-        raise CganError(f"{remote} cannot be used: {PASSWORD.sub(WITHOUT, lines[-1])[:300]}")
+    if f"{dvc_process.MARK}0" not in done.stdout:
+        said = (done.stdout or done.stderr or "it ended").partition(f"\n{dvc_process.MARK}")[0]
+        raise CganError(
+            f"{remote} cannot be used: {PASSWORD.sub('//', said[-300:].splitlines()[-1])}"
+        )
     return f"{remote} answers, and can be written to."
 
 
 def push(relay: Relay = print, stages: Sequence[str] = ()) -> str:
-    """Bring what dvc.lock names to the remote, and which inputs it came from. A sentence about it.
-
-    Of these stages only, where some are given: dvc.lock may name results of others that are not here. Raises
-    CganError.
-    """
-    return _transfer(["push", "--run-cache", *stages], relay)
+    """Bring what dvc.lock names, and which inputs it came from, to the remote: of these stages only, where
+    some are given, for it may name results that are not here. A sentence about it. Raises CganError."""
+    return _transfer(relay, "push", "--run-cache", *stages)
 
 
 def pull(relay: Relay = print) -> str:
-    """`dvc pull`, from a host whose key is known. A sentence about it. Raises CganError."""
-    return _transfer(["pull"], relay)
+    return _transfer(relay, "pull")
 
 
-def _transfer(arguments: Sequence[str], relay: Relay) -> str:
+def _transfer(relay: Relay, *arguments: str) -> str:
+    """`dvc push` or `dvc pull`, with a host whose key is known."""
     remote = _required()
-    code, lines = run_dvc(arguments, relay, remote=True)
+    code, lines = run_dvc(arguments, relay)
     if code:
         raise CganError(f"{remote}: dvc {arguments[0]}: {own_words(lines)}.")
     return f"{remote}: {lines[-1] if lines else 'nothing to do.'}"
 
 
 def publish(branch: str, message: str) -> str:
-    """Commit dvc.lock and params.yaml of this checkout on top of HEAD, as `branch` of `origin`. A sentence
-    about it.
-
-    The branch is this run's alone: what an earlier attempt left there is replaced. Raises CganError.
-    """
+    """Commit dvc.lock and params.yaml of this checkout on top of HEAD, as `branch` of `origin`, in place of
+    what an earlier attempt left there. A sentence about it. Raises CganError."""
     try:
         git.git("read-tree", "HEAD")  # without what DVC has staged
         git.git("add", "--force", "--", *(path for path in PUBLISHED if path.is_file()))
         tree = git.git("write-tree").decode().strip()
-        made = git.git("commit-tree", tree, "-p", "HEAD", "-m", message, folder=None, **AUTHOR)
+        made = git.git(*AUTHOR, "commit-tree", tree, "-p", "HEAD", "-m", message)
         push = ("-c", "core.hooksPath=/dev/null", "push", "--quiet", "--force", "origin")
         git.git_remote(*push, f"{made.decode().strip()}:refs/heads/{branch}")
     except git.GitError as error:
@@ -171,7 +141,7 @@ def main() -> int:
     parser.add_argument("command", choices=["check", "push", "pull"])
     command = parser.parse_args().command
     try:
-        done = {"check": check, "push": push, "pull": pull}[command]()
+        done = check() if command == "check" else push() if command == "push" else pull()
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -20,17 +19,17 @@ import psutil
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.files import locked, write_json, write_text
-from cgan.processes import SOCKET, STATE, running, supervisor
+from cgan.files import locked, read_json, write_json, write_text
+from cgan.processes import STATE, running, supervisor
 from cgan.project import PRODUCTION
 from cgan.reports.status_sources import PASSWORD, ask_prefect, services
 from cgan.store.address import BACKEND, without_credentials
-from cgan.store.server import LOOPBACK, is_loopback, require_free, site_of
+from cgan.store.server import LOOPBACK, require_free, site_of
 from flows.checkout import SOURCE, run_in
 
-LEASES = "prefect.server.concurrency.lease_storage.filesystem"
+CONFIGURATION = "supervisord.conf"
 START_S = 120.0
-STOP_S = 60  # a run has 20 s for a checkpoint, and Prefect some to record the end
+STOP_S = 60  # as in supervisord.conf: a run has 20 s for a checkpoint, and Prefect some to record the end
 AT_HOME = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -40,42 +39,14 @@ AT_HOME = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-# Yours may lead to another server: these are ours to set.
-FOREIGN = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_HOME", "DVC_ROOT")
-# The servers' only: a worker, and what it runs, knows no password of a database.
 PREFECT_DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
-SERVERS_ONLY = (BACKEND, PREFECT_DATABASE, "PREFECT_API_DATABASE_CONNECTION_URL")  # its former name
+SERVERS_ONLY = (
+    BACKEND,
+    PREFECT_DATABASE,
+)  # a worker, and what it runs, knows no password of a database
+LEFT_OUT = (*SERVERS_ONLY, "PREFECT_PROFILE")  # profiles are in your PREFECT_HOME
 # The supervisor makes an absolute path of its socket's, which has 107 bytes at most: this one stays short.
 HERE = "/proc/self/cwd/" if Path("/proc/self/cwd").exists() else ""
-# No password: they are in the environment.
-SUPERVISOR = f"""\
-[unix_http_server]
-file={HERE}{SOCKET}
-
-[supervisord]
-logfile=supervisord.log
-pidfile=supervisord.pid
-umask={{:03o}}
-
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
-
-[supervisorctl]
-serverurl=unix://{HERE}{SOCKET}
-"""
-PROGRAM = f"""
-[program:{{}}]
-command={{}}
-directory={{}}
-autostart=false
-autorestart=true
-startsecs=10
-startretries=1000
-stopwaitsecs={STOP_S}
-killasgroup=true
-redirect_stderr=true
-stdout_logfile=%(program_name)s.log
-"""
 
 
 def top_folder() -> Path:
@@ -87,18 +58,17 @@ def top_folder() -> Path:
 
 @dataclass(frozen=True)
 class Program:
-    """What the supervisor keeps running: `python -m` with these words."""
+    """What the supervisor keeps running: a program of supervisord.conf, with these options."""
 
-    command: list[str]
-    server: str = ""  # that a worker asks
+    options: str
+    works_on: str = ""  # a server's database, a worker's server; without a password
     host: str = LOOPBACK  # where a server listens
     port: int | None = None
-    database: str = ""  # of a server, unless it is its own sqlite file; without a password
 
     @classmethod
-    def server_at(cls, command: list[str], host: str, port: int | None, database: str) -> Program:
-        command = [*command, "--host", host, "--port", str(port)]
-        return cls(command, host=host, port=port, database=without_credentials(database))
+    def server_at(cls, host: str, port: int, database: str) -> Program:
+        options = shlex.join(["--host", host, "--port", str(port)])
+        return cls(options, without_credentials(database), host, port)
 
     @property
     def site(self) -> str:
@@ -112,7 +82,6 @@ class Production:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.home = root / PRODUCTION
-        self.work = self.home / "work"  # the clone whose code the worker imports
 
     @contextlib.contextmanager
     def one_at_a_time(self) -> Iterator[None]:
@@ -120,14 +89,6 @@ class Production:
         with locked(self.home / "lock"):
             self.home.chmod(0o700)  # flow parameters, and logs
             yield
-
-    def known(self) -> dict[str, dict[str, Any]]:
-        """The programs of the last start, until `make down`."""
-        state = self.home / STATE
-        return json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {}
-
-    def running(self) -> dict[str, int]:
-        return running(self.root)
 
     def url(self, name: str) -> str:
         """Raises CganError when that server does not run."""
@@ -138,26 +99,13 @@ class Production:
             "prefect deploy --all, see docs/elsewhere.md."
         )
 
-    def environment(self, prefect: Program) -> dict[str, str]:
-        """Of every process here; `prefect`: the server, running or to be."""
-        left_out = FOREIGN + SERVERS_ONLY
-        kept = {key: value for key, value in os.environ.items() if key not in left_out}
+    def environment(self, api_url: str) -> dict[str, str]:
+        """Of every process here: yours, without passwords of databases, and ours before it."""
+        yours = {key: value for key, value in os.environ.items() if key not in LEFT_OUT}
         if password := os.environ.get(PASSWORD):  # who asks has to say it too
-            kept.setdefault("PREFECT_API_AUTH_STRING", password)
+            yours.setdefault("PREFECT_API_AUTH_STRING", password)
         return {
-            # By default the API answers any page in a browser.
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect.site,
-            **({} if is_loopback(prefect.host) else {"PREFECT_SERVER_UI_API_URL": "/api"}),
-            **kept,
-            **self.settings(f"{prefect.site}/api"),
-            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-            # In memory, a server that is started again would end the run that holds the slot.
-            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
-        }
-
-    def settings(self, api_url: str) -> dict[str, str]:
-        """Of ours, whichever server a worker asks."""
-        return {
+            **yours,
             **AT_HOME,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PREFECT_HOME": str(self.home / "prefect"),
@@ -171,17 +119,13 @@ class Production:
         """Start the supervisor of these programs, and not yet them.
 
         Raises CganError if a port is taken, or if others were started before and not ended by `make down`:
-        those may run, be known by other addresses, or have their data in another database.
+        they may run, and from cron, whose environment lacks a database's address, schedules would be gone.
         """
-        known, asked = self.known(), {name: asdict(each) for name, each in programs.items()}
-        if known and known != asked:
-            differ = [name for name in known | asked if known.get(name) != asked.get(name)]
-            then, now = (
-                "; ".join(_shown(each.get(name)) for name in differ) for each in (known, asked)
-            )
+        asked, state = {name: asdict(each) for name, each in programs.items()}, self.home / STATE
+        if state.is_file() and read_json(state) != asked:
             raise CganError(
-                f"production was started otherwise than you ask for now. Then: {then}. Now: {now}. Ask for "
-                "the same, or end the former: make down."
+                f"production was started with other options, servers or databases, see {state}. Give the "
+                "same, or end what was started: make down."
             )
         with contextlib.suppress(OSError), supervisor(self.root) as keeper:
             keeper.getPID()
@@ -189,18 +133,16 @@ class Production:
         for name, program in programs.items():
             if program.port:
                 require_free(program.host, program.port, f"{name.upper()}_PORT=")
-        shutil.rmtree(self.work, ignore_errors=True)
-        git.clone_at(self.root, "HEAD", self.work)
-        write_json(self.home / STATE, asked)
+        shutil.rmtree(self.home / "work", ignore_errors=True)
+        git.clone_at(self.root, "HEAD", self.home / "work")
+        write_json(state, asked)
         os.umask(mask := os.umask(0))  # the supervisor would have one of its own
-        sections = [SUPERVISOR.format(mask)]
-        for name, program in programs.items():
-            command = shlex.join([Path(sys.executable).name, "-m", *program.command])
-            # A worker's code is what is committed, not the engineer's edits.
-            folder = "../.." if program.port else self.work.name
-            sections.append(PROGRAM.format(name, command.replace("%", "%%"), folder))
-        write_text(self.home / "supervisord.conf", "".join(sections))
-        itself = [sys.executable, "-m", "supervisor.supervisord", "-c", "supervisord.conf"]
+        options = {name: each.options.replace("%", "%%") for name, each in programs.items()}
+        nothing = {"prefect": "", "mlflow": "", "worker": ""}
+        template = Path(__file__).with_name(CONFIGURATION).read_text(encoding="utf-8")
+        filled = template.format(here=HERE, umask=mask, **nothing | options)
+        write_text(self.home / CONFIGURATION, filled)
+        itself = [sys.executable, "-m", "supervisor.supervisord", "-c", CONFIGURATION]
         run_in(self.home, *itself, environment=environment)
 
     def start(self, name: str, site: str = "") -> None:
@@ -210,38 +152,30 @@ class Production:
         """
         deadline = time.monotonic() + START_S
         with supervisor(self.root) as keeper:
-            if keeper.getProcessInfo(name)["statename"] == "BACKOFF":
-                keeper.stopProcess(name)
             with contextlib.suppress(Fault):  # it runs
                 keeper.startProcess(name, False)
-            while True:
-                state = keeper.getProcessInfo(name)["statename"]
+            while (state := keeper.getProcessInfo(name)["statename"]) in ("STARTING", "RUNNING"):
                 if _answers(site) if site else state == "RUNNING":
                     return
-                if state not in ("STARTING", "RUNNING") or time.monotonic() > deadline:
+                if time.monotonic() > deadline:
                     break
                 time.sleep(0.2)
-            if state == "BACKOFF":
-                keeper.stopProcess(name)
         log = self.home / f"{name}.log"
         words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
         raise CganError("\n".join([f"{name} did not start. The end of {log}:", *words]))
 
     def stop(self) -> list[str]:
         """End all, and the supervisor. Returns what ran."""
-        found = self.running()
-        if worker := found.get("worker"):
+        found = running(self.root)
+        with contextlib.suppress(psutil.NoSuchProcess):
             # Prefect's worker kills its runs when it is told to stop. Told themselves, they end in order.
-            with contextlib.suppress(psutil.NoSuchProcess):
-                runs = psutil.Process(worker).children()
-                for run in runs:
-                    run.terminate()
-                psutil.wait_procs(runs, timeout=STOP_S)
+            runs = psutil.Process(found["worker"]).children() if "worker" in found else []
+            for run in runs:
+                run.terminate()
+            psutil.wait_procs(runs, timeout=STOP_S)
         with contextlib.suppress(OSError), supervisor(self.root) as keeper:
             itself = psutil.Process(keeper.getPID())
-            if worker:
-                keeper.stopProcess("worker")
-            keeper.shutdown()
+            keeper.shutdown()  # the last in its configuration ends first
             itself.wait()
         (self.home / STATE).unlink(missing_ok=True)
         return list(found)
@@ -251,12 +185,6 @@ class Production:
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         return {entry["name"]: entry for entry in self.api("POST", "/deployments/filter", {})}
-
-
-def _shown(program: dict[str, Any] | None) -> str:
-    if not program:
-        return "not at all"
-    return f"`{shlex.join(program['command'])}`, {program['server'] or program['database'] or 'SQLite'}"
 
 
 def _answers(site: str) -> bool:

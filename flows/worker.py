@@ -1,19 +1,19 @@
 """A worker of the pool on this machine: `make worker`, and the one that `make up` starts.
 
-`join` has a worker in the pool of a Prefect server elsewhere, PREFECT_API_URL, once that server, the MLflow
-store MLFLOW_TRACKING_URI, the DVC remote and the git repository have answered. It takes the runs that are
-meant for one of its labels, which are work queues of the pool, each in a checkout of its own
-(`flows/checkout.py`). What the supervisor runs is `python -m flows.worker run NAME OPTION…`, with options of
-`prefect worker start`. See docs/workers.md.
+`join` has a worker in the pool of a Prefect server elsewhere, once that server, MLflow's, the DVC remote and
+the git repository have answered. It takes the runs that are meant for one of its labels, which are work
+queues of the pool. The supervisor runs `python -m flows.worker run NAME OPTION…`, with options of `prefect
+worker start`. See docs/workers.md.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import secrets
+import shlex
 import socket
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,42 +22,36 @@ from urllib.parse import urlsplit
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.files import write_text
 from cgan.params.reading import load_params
 from cgan.reports.status_sources import POOL, ask_prefect
 from cgan.store.address import (
-    SQLITE,
     STORE,
-    artifact_root,
     client_settings,
     environment_set,
     experiment_name,
-    is_database,
+    is_server,
     reason_of,
-    require_files,
     store_uri,
     without_credentials,
 )
-from cgan.store.database import require_database
 from flows import remote
 from flows.checkout import SOURCE, sole_holder
 from flows.servers import SERVERS_ONLY, Production, Program
 
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
-ON = ("PENDING", "RUNNING", "CANCELLING")  # states of a run that may be at work
+CUT_OFF = ["PENDING", "RUNNING", "CANCELLING", "CRASHED"]  # states of a run that may be cut off
 WORKER = "prefect.worker.name"  # Prefect's label of a run
-CUT_OFF_SINCE = timedelta(days=14)
+CUT_OFF_SINCE = timedelta(days=7)
 Api = Callable[[str, str, Any], Any]  # asks Prefect: method, path and content → answer
 BURIED = "Its worker was killed, and its process is gone."
-WENT_BY = "No worker was there in time, and a later slot is run."
 AGAIN = "It was cut off with its worker; the new worker takes it up."
 
 
 def program(name: str, labels: Sequence[str], runs: int, server: str) -> Program:
     """A worker that takes so many runs at once, of these work queues."""
     queues = [word for label in labels for word in ("--work-queue", label)]
-    words = ["flows.worker", "run", name, "--limit", str(runs), *queues]
-    return Program(words, without_credentials(server))
+    options = shlex.join([name, "--limit", str(runs), *queues])
+    return Program(options, without_credentials(server))
 
 
 def become(name: str, options: Sequence[str]) -> NoReturn:
@@ -83,38 +77,26 @@ def runs_at_once() -> int:
 
 
 def take_up(api: Api, name: str, source: Path) -> None:
-    """Schedule again the runs of the worker `name` that were cut off: of a schedule the latest, each once.
+    """Schedule again, once, the runs of the worker `name` that were cut off. DVC goes on where it was.
 
-    DVC goes on where it was. What was cut off twice is for a person. Of the slots of a schedule that went by,
-    the last is run.
+    What was cut off twice is for a person. Of one schedule, Prefect lets one at a time begin and cancels the
+    others.
     """
     since = (datetime.now(UTC) - CUT_OFF_SINCE).isoformat()
-    for deployment in api("POST", "/deployments/filter", {}):
-
-        def runs(state: dict[str, Any], of: str = deployment["id"], **more: Any) -> Any:
-            flow_runs = {"state": state, "expected_start_time": {"after_": since}}
-            question = {"deployments": {"id": {"any_": [of]}}, "flow_runs": flow_runs, **more}
-            return api("POST", "/flow_runs/filter", question)
-
-        latest: dict[str, Any] = {"limit": 1} if deployment["schedules"] else {}
-        # A slot that the limit cancelled counts as started.
-        began = {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}}
-        for run in runs(began, sort="START_TIME_DESC", **latest):
-            if run["state_type"] in ("COMPLETED", "FAILED") or not _took(name, run):
-                continue
-            with sole_holder(source, run["id"]):  # its process has ended, or is about to
-                run = api("GET", f"/flow_runs/{run['id']}", None)
-            if run["state_type"] in ON and _took(name, run):  # and no other worker since
-                _set_state(api, run, type="CRASHED", name="Crashed", message=BURIED)
-            elif run["state_type"] != "CRASHED":
-                continue
-            if run["run_count"] <= 1:
-                due = {"scheduled_time": run["expected_start_time"]}  # before later slots
-                again = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": due}
-                _set_state(api, run, **again, message=AGAIN)
-        late = runs({"name": {"any_": ["Late"]}}, sort="EXPECTED_START_TIME_ASC")
-        for run in [run for run in late if run["auto_scheduled"]][:-1]:
-            _set_state(api, run, type="CANCELLED", name="Cancelled", message=WENT_BY)
+    cut_off = {"state": {"type": {"any_": CUT_OFF}}, "expected_start_time": {"after_": since}}
+    for run in api("POST", "/flow_runs/filter", {"flow_runs": cut_off}):
+        if not _took(name, run):
+            continue
+        with sole_holder(source, run["id"]):  # its process has ended, or is about to
+            run = api("GET", f"/flow_runs/{run['id']}", None)
+        if run["state_type"] not in CUT_OFF or not _took(name, run):  # another worker has it since
+            continue
+        if run["state_type"] != "CRASHED":
+            _set_state(api, run, type="CRASHED", name="Crashed", message=BURIED)
+        if run["run_count"] <= 1:
+            due = {"scheduled_time": run["expected_start_time"]}  # before later slots
+            again = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": due}
+            _set_state(api, run, **again, message=AGAIN)
 
 
 def _took(name: str, run: dict[str, Any]) -> bool:
@@ -134,13 +116,12 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
     production = Production(root)
     with production.one_at_a_time():
         labels = tuple(labels or labels_here())
-        name, runs = _name(production, labels), runs or runs_at_once()
+        name, runs = _name(root, labels), runs or runs_at_once()
         require(root)
         url, store = api_url(), store_uri(root)
         shown = without_credentials(store)
-        ours = {**production.settings(url), STORE: store, "CGAN_MLFLOW_PAGE": shown}
-        worker = program(name, labels, runs, url)
-        production.supervise({"worker": worker}, {**os.environ, **ours})
+        environment = {**production.environment(url), STORE: store, "CGAN_MLFLOW_PAGE": shown}
+        production.supervise({"worker": program(name, labels, runs, url)}, environment)
         production.start("worker")
         return [
             f"worker   {name}, in the pool {POOL} of {without_credentials(url)}",
@@ -151,16 +132,14 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
         ]
 
 
-def _name(production: Production, labels: Sequence[str]) -> str:
+def _name(root: Path, labels: Sequence[str]) -> str:
     """A worker's name is all of it that Prefect shows, so its labels are in there.
 
-    Four digits of this project's folder stand behind the host's name: to a machine of the same name, one
+    Four digits of this machine and folder stand behind the host's name: to a machine of the same name, one
     worker must not look like its own from before, whose runs it would bury.
     """
-    digits = production.home / "worker-id"
-    if not digits.is_file():
-        write_text(digits, secrets.token_hex(2))
-    return f"{socket.gethostname()}-{digits.read_text(encoding='utf-8')} ({', '.join(labels)})"
+    digits = uuid.uuid5(uuid.NAMESPACE_OID, f"{uuid.getnode()} {root}").hex[:4]
+    return f"{socket.gethostname()}-{digits} ({', '.join(labels)})"
 
 
 def require(root: Path) -> None:
@@ -198,26 +177,21 @@ def require_store(root: Path) -> None:
     """Raises CganError where runs of this machine cannot be recorded with their files, else whatever MLflow
     raises."""
     uri = store_uri(root)
-    if uri.startswith(SQLITE):
+    if not is_server(uri):
         raise CganError(
-            f"{STORE} is not set, or names a file of this machine. Set it to the server's address, e.g. "
-            "http://host:5000."
+            f"{STORE} is not set, or names no server. Set it to that of MLflow's, e.g. http://host:5000."
         )
-    require_database(uri)  # MLflow would try for 100 seconds
-    experiment = experiment_name(load_params(root / "params.yaml").tracking.experiment)
+    name = experiment_name(load_params(root / "params.yaml").tracking.experiment)
     with environment_set(client_settings()):
         from mlflow import MlflowClient
 
-        found = MlflowClient(uri).get_experiment_by_name(experiment)
-    files = found.artifact_location if found else is_database(uri) and artifact_root(uri, root)
-    if files and urlsplit(files).scheme in ("", "file"):
+        found = MlflowClient(uri).get_experiment_by_name(name)
+    if found and urlsplit(found.artifact_location).scheme in ("", "file"):
         raise CganError(
-            f"the experiment `{experiment}` of {without_credentials(uri)} keeps its files in {files}, a "
-            f"folder of one machine. Set {STORE} to an MLflow server, and give `tracking.experiment` in "
-            "params.yaml a new name: the files of a new experiment go through the server (docs/workers.md)."
+            f"the experiment `{name}` keeps its files in {found.artifact_location}, a folder of one machine. "
+            "Give `tracking.experiment` in params.yaml a new name: the files of a new experiment go through "
+            "the server (docs/workers.md)."
         )
-    if found:
-        require_files(uri, found)
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def repro_stage(
     name: str, relay: Relay = quiet, *, force: bool = False, pull: bool = False
 ) -> Outcome:
     """What DVC did with a stage in the working directory."""
-    with contextlib.closing(Repro([name], pull=pull)) as repro:
+    with contextlib.closing(Repro(pull=pull)) as repro:
         return repro.stage(name, relay, force=force)
 
 

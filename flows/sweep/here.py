@@ -32,7 +32,7 @@ def main() -> None:
             os.chdir(folder)
             set_params(overrides)
             share_data(base, folder)
-            with contextlib.closing(Repro(stages, context=tags, tags=tags)) as repro:
+            with contextlib.closing(Repro(context=tags, tags=tags)) as repro:
                 for stage in stages:
                     repro.stage(stage, _say)
             run_own(NUMBERS, _say)

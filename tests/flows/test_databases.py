@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT
-from mlflow import MlflowClient
+from conftest import ROOT, free_port
 from postgres import PASSWORD, Postgres
 from postgres import postgres as postgres
-from test_production import free_port, wait_until
 from test_production import project as project
+from test_production import wait_until
 from toy_project import git
 
-from cgan.errors import CganError
-from cgan.processes import STATE
-from cgan.store.address import store_uri
+from cgan.processes import STATE, running
 from flows import production as services
 from flows import worker
 from flows.production import databases_of
@@ -57,7 +53,7 @@ def test_what_mlflow_s_server_serves_and_what_clients_are_told(
     monkeypatch.setenv(PREFECT, "postgres://me:secret@db/flows?sslmode=require")
     prefect = databases_of(project)[1]
     assert prefect == "postgresql+asyncpg://me:secret@db/flows?ssl=require"
-    shown = Program.server_at([], "127.0.0.1", 1, prefect).database
+    shown = Program.server_at("127.0.0.1", 1, prefect).works_on
     assert shown == "postgresql+asyncpg://me@db/flows?ssl=require"
 
 
@@ -76,12 +72,6 @@ def test_up_without_its_database_starts_nothing_and_says_which_is_away(
     assert not (Production(project).home / STATE).exists()
 
 
-def test_up_for_others_has_to_be_meant(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert services.main(["up", "--host", "0.0.0.0"]) == 1
-    assert "ALLOW_REMOTE=yes" in capsys.readouterr().err
-    assert not Production(project).home.exists()
-
-
 def test_a_worker_knows_no_password_of_a_database(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,25 +85,6 @@ def test_a_worker_knows_no_password_of_a_database(
     worker.become("me (cpu)", ["--limit", "2", "--work-queue", "cpu"])
     assert "hunter2" not in str(os.environ) + str(became)
     assert became[-2:] == ["--work-queue", "cpu"]
-
-
-@pytest.mark.slow
-@quiet
-def test_a_worker_makes_no_experiment_whose_files_lie_on_its_own_disk(
-    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    monkeypatch.setenv(TRACKING, postgres.uri(postgres.create()))
-    with pytest.raises(CganError, match="a folder of one machine") as refused:
-        worker.require_store(tmp_path)
-    assert PASSWORD[:4] not in str(refused.value)
-    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "s3://bucket/runs")
-    worker.require_store(tmp_path)
-    MlflowClient(store_uri(tmp_path)).create_experiment("cgan", "mlflow-artifacts:/1")
-    with pytest.raises(
-        CganError, match=r"go through MLflow's server: set MLFLOW_TRACKING_URI to its"
-    ):
-        worker.require_store(tmp_path)
 
 
 @pytest.mark.slow
@@ -136,7 +107,7 @@ def test_production_on_postgresql_is_found_again_after_an_end(
     )
     git(project, "commit", "--quiet", "--all", "-m", "pages")
     production = Production(project)
-    ports: dict[str, int | None] = {name: free_port() for name in services.PORTS}
+    ports = {name: free_port() for name in services.PORTS}
 
     def completed() -> list[dict[str, Any]]:
         question = {"flow_runs": {"state": {"name": {"any_": ["Promoted"]}}}}
@@ -156,11 +127,11 @@ def test_production_on_postgresql_is_found_again_after_an_end(
         arguments = [" ".join(p.cmdline()) for p in psutil.process_iter() if _is_there(p)]
         secrets = (PASSWORD, postgres.uri(runs).split(":")[2].split("@")[0])
         assert not any(secret in line for secret in secrets for line in arguments)
-        worker = psutil.Process(production.running()["worker"])
+        worker = psutil.Process(running(project)["worker"])
         assert not set(worker.environ()) & {MLFLOW, PREFECT}
 
         services.down(project)
-        assert production.running() == {}
+        assert running(project) == {}
         services.up(project, ports)
         assert [run["id"] for run in completed()] == [by_hand]
         assert number == production.deployments()["nightly"]["id"]

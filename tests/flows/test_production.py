@@ -12,18 +12,18 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_port
 from toy_project import CLI, DVC_YAML, TOY, git
 
 from cgan.errors import CganError
-from cgan.processes import supervisor
+from cgan.processes import STATE, running, supervisor
 from cgan.reports.status_sources import services as services_of
 from flows import production as services
 from flows import worker
@@ -55,12 +55,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_until(what: Callable[[], Any], seconds: float = 240) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -73,68 +67,49 @@ def wait_until(what: Callable[[], Any], seconds: float = 240) -> Any:
 # Processes
 
 
-@pytest.fixture
-def kept(project: Path, tmp_path: Path) -> Iterator[Production]:
-    """A supervisor that keeps a small server, in a folder whose path no socket could have."""
-    production = Production(project.rename(tmp_path / ("50% " + 60 * "long")))
-    port = free_port()
-    command = ["http.server", "--bind", "127.0.0.1", str(port)]
-    with production.one_at_a_time():
-        production.supervise({"mlflow": Program(command, port=port)}, dict(os.environ))
-        production.start("mlflow", f"http://127.0.0.1:{port}/")
-    yield production
-    production.stop()
+UI = """import runpy, sys
+sys.argv[1:] = ["--bind", "127.0.0.1", sys.argv[-1]]
+runpy.run_module("http.server", run_name="__main__")
+"""
 
 
-def test_what_dies_is_started_again_and_down_ends_it(kept: Production) -> None:
-    first = kept.running()["mlflow"]
+def test_what_dies_is_started_again_and_a_clone_that_is_moved_or_copied_knows_its_own(
+    project: Path, tmp_path: Path
+) -> None:
+    """In a folder whose path no socket could have."""
+    kept = Production(project.rename(tmp_path / ("50% " + 60 * "long")))
+    (kept.root / "cgan/cli.py").write_text(UI)
+    server = Program.server_at("127.0.0.1", free_port(), "")
+    with kept.one_at_a_time():
+        kept.supervise({"mlflow": server}, dict(os.environ))
+        kept.start("mlflow", server.site)
+    first = running(kept.root)["mlflow"]
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: kept.running().get("mlflow", first) != first)
+    wait_until(lambda: running(kept.root).get("mlflow", first) != first)
     kept.start("mlflow", kept.url("mlflow"))
-    found = kept.running()["mlflow"]
+    found = running(kept.root)["mlflow"]
     assert stat.S_IMODE(kept.home.stat().st_mode) == 0o700  # flow parameters, and logs
     assert services_of(kept.root) == {"mlflow": kept.url("mlflow")}, "by cgan status"
-    assert services.down(kept.root) == ["Stopped: mlflow."]
-    assert not psutil.pid_exists(found)
-    assert services.down(kept.root) == ["Nothing was running."]
 
-
-def test_a_clone_that_is_moved_or_copied_meanwhile_knows_its_own_processes(
-    kept: Production,
-) -> None:
     copy = Production(kept.root.with_name("copy"))
     subprocess.run(["cp", "-a", kept.root, copy.root], check=True)
-    assert copy.running() == {}
     assert services.down(copy.root) == ["Nothing was running."]
     moved = Production(kept.root.rename(kept.root.with_name("moved")))
-    assert moved.running().keys() == {"mlflow"}
+    for other in (replace(server, options="x"), replace(server, works_on="postgresql://db/runs")):
+        with pytest.raises(CganError, match=r"other options.* make down"):
+            moved.supervise({"mlflow": other}, {})
     assert services.down(moved.root) == ["Stopped: mlflow."]
-    moved.root.rename(kept.root)
-
-
-def test_what_was_started_is_not_said_to_be_what_else_is_asked_for(kept: Production) -> None:
-    """Nor when it is dead: from cron, whose environment lacks the address of a database, schedules and
-    champion would be gone."""
-    known = Program(**kept.known()["mlflow"])
-    kept.supervise({"mlflow": known}, {})
-    for other in (replace(known, command=["x"]), replace(known, database="postgresql://db/runs")):
-        with pytest.raises(CganError, match=r"started otherwise .* make down"):
-            kept.supervise({"mlflow": other}, {})
-    with supervisor(kept.root) as keeper:
-        process = psutil.Process(keeper.getPID())
-        keeper.shutdown()
-        process.wait(60)
-    with pytest.raises(CganError, match=r"started otherwise .* make down"):
-        kept.supervise({"mlflow": other}, {})
+    assert not psutil.pid_exists(found)
+    assert services.down(moved.root) == ["Nothing was running."]
 
 
 def test_a_server_that_ends_at_once_is_told_with_its_last_words(project: Path) -> None:
     production = Production(project)
     with production.one_at_a_time():
-        production.supervise({"prefect": Program(["no_such_module"])}, dict(os.environ))
+        production.supervise({"worker": Program("")}, dict(os.environ))
         try:
-            with pytest.raises(CganError, match=r"prefect did not start(.|\n)*No module named"):
-                production.start("prefect")
+            with pytest.raises(CganError, match=r"worker did not start(.|\n)*IndexError"):
+                production.start("worker")
         finally:
             production.stop()
 
@@ -161,35 +136,19 @@ def test_runs_that_were_cut_off_are_taken_up_once_and_others_left_alone(project:
         for name, (state, count, by) in runs.items()
     }
     later = {"taken": {"labels": {worker.WORKER: others}}, "completed": {"state_type": "COMPLETED"}}
-    nightly = [  # the newest first
-        {"id": name, "state_type": state, "run_count": 1, "labels": {worker.WORKER: mine}}
-        for name, state in {"wed": "COMPLETED", "tue": "CRASHED", "mon": "CRASHED"}.items()
-    ]
-    names = ("first", "second", "by a person", "last")
-    late = [{"id": name, "auto_scheduled": name != "by a person"} for name in names]
     changed: dict[str, list[str]] = {}
 
     def api(method: str, path: str, content: Any = None) -> Any:
         run = path.split("/")[2]
         if path.endswith("/set_state"):
             changed.setdefault(run, []).append(content["state"]["name"])
-        if path == "/deployments/filter":
-            return [{"id": "train", "schedules": []}, {"id": "nightly", "schedules": ["2:00"]}]
-        if method == "GET":
-            return found[run] | later.get(run, {})
-        of_nightly = content.get("deployments") == {"id": {"any_": ["nightly"]}}
-        if "name" in content.get("flow_runs", {}).get("state", ()):
-            return late if of_nightly else []
-        runs = nightly if of_nightly else list(found.values())
-        return runs[: content.get("limit")]
+        return found[run] | later.get(run, {}) if method == "GET" else list(found.values())
 
     worker.take_up(api, "here-3f2a (cpu)", project)
     assert changed == {
         "running": ["Crashed", "AwaitingRetry"],
         "crashed": ["AwaitingRetry"],
         "twice": ["Crashed"],
-        "first": ["Cancelled"],
-        "second": ["Cancelled"],
     }
 
 
@@ -204,15 +163,20 @@ def test_a_port_of_somebody_else_s_is_refused_with_the_way_out(
         told = capsys.readouterr().err
         assert re.search(rf"port {ports[name]} cannot be used .* {name.upper()}_PORT=", told)
     assert services.down(project) == ["Nothing was running."]
-    assert Production(project).known() == {}, "the way out is open"
+    assert not (Production(project).home / STATE).exists(), "the way out is open"
 
 
-def test_deploy_without_servers_says_how_to_start_them_and_elsewhere_nothing_is_started(
+def test_deploy_without_servers_says_how_to_start_them_and_what_is_not_meant_starts_nothing(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert services.main(["deploy"]) == 1
-    told = capsys.readouterr().err
-    assert "make up" in told and "prefect deploy --all" in told
+    for arguments, advice in (
+        (["deploy"], "make up.*prefect deploy --all"),
+        (["up", "--host", "0.0.0.0"], "ALLOW_REMOTE=yes"),
+        (["join", "--runs", "0"], "--runs"),
+    ):
+        assert services.main(arguments) == 1
+        assert re.search(advice, capsys.readouterr().err)
+    assert services_of(project) == {}
     monkeypatch.chdir(project.parent)
     assert services.main(["up"]) == 1
     assert "top folder" in capsys.readouterr().err
@@ -222,17 +186,15 @@ def test_servers_get_our_settings_whatever_the_shell_has(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "https://elsewhere/api")
-    monkeypatch.setenv("PREFECT_API_KEY", "key")
     monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://me:pw@db/runs")
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:secret")
-    environment = Production(project).environment(Program([], host="10.0.0.1", port=4321))
-    assert not environment.keys() & {"PREFECT_API_KEY", "MLFLOW_BACKEND_STORE_URI"}
+    environment = Production(project).environment("http://10.0.0.1:4321/api")
+    assert "MLFLOW_BACKEND_STORE_URI" not in environment
     assert environment["PREFECT_API_URL"] == "http://10.0.0.1:4321/api"
     assert environment["PREFECT_API_AUTH_STRING"] == "me:secret", "who asks has to say it too"
-    assert environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://10.0.0.1:4321"
     assert environment["PREFECT_HOME"].startswith(str(project))
     assert environment.items() >= AT_HOME.items()
-    importlib.import_module(environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"])
+    importlib.import_module(services.SERVER["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"])
 
 
 def test_make_keeps_everything_at_home_as_the_servers_do() -> None:
@@ -281,7 +243,7 @@ def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.Monk
     production = Production(project)
     monkeypatch.setenv("SLOW", "train")  # the worker passes it on
     monkeypatch.setenv("SECONDS", "12")
-    ports: dict[str, int | None] = {"prefect": free_port(), "mlflow": None}
+    ports = {"prefect": free_port(), "mlflow": 0}
     # The toy's `cgan` has no `ui`: a tracking server elsewhere is not ours to start.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
 
@@ -302,10 +264,10 @@ def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.Monk
 
     try:
         services.up(project, ports)
-        first = production.running()
+        first = running(project)
         assert first.keys() == {"prefect", "worker"}
         services.up(project, ports)
-        assert first == production.running(), "up again: the same"
+        assert first == running(project), "up again: the same"
 
         told = services.deploy(project, {"nightly": "30 3 * * *", "weekly": None})
         assert {"nightly: 30 3 * * * UTC", "weekly: 0 5 * * 1 UTC"} <= set(told)
@@ -329,7 +291,7 @@ def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.Monk
         wait_until(lambda: log.read_text().count("train: step 1\n") == 2)
         (run,) = runs("Running")
         every(10_000, seed=2)
-        worker = production.running()["worker"]
+        worker = running(project)["worker"]
         (engine,) = psutil.Process(worker).children()
         family = [engine, *engine.children(recursive=True)]
         os.kill(worker, signal.SIGKILL)
@@ -352,5 +314,5 @@ def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.Monk
         assert len(ids("Cancelled")) - cancelled >= late - 1
     finally:
         services.down(project)
-    assert production.running() == {}
+    assert running(project) == {}
     assert not [p for p in psutil.process_iter(["environ"]) if str(project) in str(p.info)]

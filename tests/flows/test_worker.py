@@ -13,8 +13,7 @@ from toy_project import git
 
 from cgan.errors import CganError
 from cgan.git import fetch_commit
-from flows import production, worker
-from flows.servers import Production
+from flows import worker
 
 
 def test_a_machine_that_cannot_join_is_told_all_that_is_missing(
@@ -73,15 +72,6 @@ def test_a_worker_s_name_says_what_it_takes_and_is_no_other_machine_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker.socket, "gethostname", lambda: "gpu-box")
-    names = [worker._name(Production(tmp_path / n), ("cpu", "cuda")) for n in ("a", "b", "a")]
+    names = [worker._name(tmp_path / n, ("cpu", "cuda")) for n in ("a", "b", "a")]
     assert all(re.fullmatch(r"gpu-box-[0-9a-f]{4} \(cpu, cuda\)", name) for name in names)
     assert names[0] == names[2] != names[1]
-
-
-def test_zero_runs_at_once_are_refused(
-    clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(clone)
-    (clone / "prefect.yaml").touch()
-    assert production.main(["join", "--runs", "0"]) == 1
-    assert "--runs: expected 1 or more, got 0" in capsys.readouterr().err
