@@ -211,11 +211,5 @@ def blank(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def champion(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """Its champion can be beaten."""
+    """Its champion can be beaten by a fit of 60 steps."""
     return made(30, tmp_path_factory, empty_store)
-
-
-@pytest.fixture(scope="session")
-def best(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """Its champion is hardly to be beaten."""
-    return made(60, tmp_path_factory, empty_store)

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator, save_network
-from cgan.project import project_root
+from cgan.project import EVALUATION, project_root
 from cgan.quality.table import METRICS, floors
 from cgan.registry.history import CHAMPION
 from cgan.serving.class_names import names_in
@@ -117,12 +118,17 @@ def of_file(source: str) -> Served:
     return Served(generator, source, quality=quality)
 
 
-def _quality(report: dict[str, Any] | None) -> dict[str, Any]:
-    """Of a report on a generator: the metrics by their keys, what real images get, and the passport."""
-    if report is None:
-        return UNKNOWN
-    known = {k: v for k, metric in METRICS.items() if (v := metric.value(report)) is not None}
-    return {"metrics": known, "real_images": floors(report), "passport": report.get("passport")}
+def _quality_of(registry: Registry, number: int) -> dict[str, Any]:
+    """Of the evaluation at a version's run: metrics by their keys, what real images get, the passport."""
+    from cgan.registry.archive import downloaded
+
+    with contextlib.suppress(ModelError, ValueError, TypeError):
+        address = f"runs:/{registry.version(number).run_id}/reports/{EVALUATION.name}"
+        with downloaded(registry, address, "") as path:
+            report = dict(json.loads(path.read_text(encoding="utf-8")))
+        known = {k: v for k, metric in METRICS.items() if (v := metric.value(report)) is not None}
+        return {"metrics": known, "real_images": floors(report), "passport": report.get("passport")}
+    return UNKNOWN
 
 
 class Keeper:
@@ -207,30 +213,26 @@ class Keeper:
         self._note(None)
 
     def _take(self, registry: Registry, number: int) -> None:
-        from cgan.registry.archive import evaluation_of, generator_file, readable
+        from cgan.registry.archive import generator_file, readable
 
         failed = f"the {self.alias}, version {number} of `{registry.model}`, cannot be loaded"
-        taken, report = number, None
+        taken = number
         try:
             if self.current is None:  # at the start: one that was champion before will do
-                taken, loaded = readable(registry, str(self.alias), load_generator)
+                taken, (network, facts) = readable(registry, str(self.alias), load_generator)
             else:
                 with generator_file(f"models:/{registry.model}/{number}") as path:
-                    loaded = load_generator(path)
+                    network, facts = load_generator(path)
         except ModelError as error:
             raise ModelError(f"{failed}: {error}") from None
-        with contextlib.suppress(ModelError):  # its metrics may be away
-            report = evaluation_of(registry.version(taken))
-        source = f"models:/{registry.model}/{taken}"
-        self.current = Served(
-            Generator(*loaded, source), source, registry.model, taken, self.alias, _quality(report)
-        )
+        source, quality = f"models:/{registry.model}/{taken}", _quality_of(registry, taken)
+        generator = Generator(network, facts, source)
+        self.current = Served(generator, source, registry.model, taken, self.alias, quality)
         log.info("served is now %s", self.current.named)
         if taken != number:
             raise ModelError(f"{failed}.")
         try:
-            facts = {**loaded[1], "registry_version": number}
-            save_network(self._copy_path(), loaded[0], facts)
+            save_network(self._copy_path(), network, {**facts, "registry_version": number})
         except OSError as error:
             log.warning("no copy is kept for a start while the registry is away: %s", error)
 
