@@ -142,7 +142,7 @@ def _report(
     reasons = [*moved, *missed]
     summary = f"{SUMMARIES[verdict].format(champion.number)}{reasons[0] if reasons else ''}."
     judged = {"data": str(CSV), "sha256": csv.sha256, "images": len(csv.labels)}
-    facts = {"champion": champion.for_report(), "data": judged}
+    facts: Facts = {"champion": champion.for_report(), "data": judged}
     facts |= {"drift": as_dicts(data), "quality": as_dicts(quality)}
     tables = {"The data": table_of(data)}
     if quality:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import MLFLOWS_OWN_WARNINGS, ROOT
+from conftest import MLFLOWS_OWN_WARNINGS
 from tracked import root as root
 from typer.testing import CliRunner
 
@@ -23,7 +22,7 @@ from cgan.errors import CganError, ModelError, TrackingError
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.registry.archive import generator_file
-from cgan.registry.client import Registry, open_registry
+from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.history import VERDICT
 from cgan.run.delivery import MODEL_NAME
 from cgan.serving.generator import Generator
@@ -96,47 +95,26 @@ def test_of_a_run_s_models_the_newest_is_registered(registry: Registry) -> None:
 
 # ---------------------------------------------------------------------------- two at once, and kills
 
-PROMOTER = """
-import sys, time
-from pathlib import Path
-from cgan.registry.client import open_registry, PromotionConflictError
-number = int(sys.argv[1])
-with open_registry("cgan") as registry:
-    Path(f"ready{number}").touch()
-    while not Path("go").exists():
-        time.sleep(0.001)
-    try:
-        registry.promote(number, instead_of=1, why=f"{number} beat 1")
-    except PromotionConflictError as error:
-        print(error)
-        sys.exit(3)
-"""
-
 
 def test_f72_of_two_promoters_one_wins_and_the_other_says_so(registry: Registry) -> None:
     add_versions(registry, 3)
     promote_in_turn(registry, 1)
-    promoters = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", PROMOTER, number],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        for number in ("2", "3")
-    ]
-    while not (Path("ready2").exists() and Path("ready3").exists()):
-        assert all(promoter.poll() is None for promoter in promoters)
-        time.sleep(0.02)
-    Path("go").touch()
-    outputs = [promoter.communicate(timeout=60) for promoter in promoters]
-    codes = [promoter.returncode for promoter in promoters]
-    assert sorted(codes) == [0, 3], outputs
-    winner, loser = (2, 3) if codes[0] == 0 else (3, 2)
-    assert registry.aliases() == {"champion": winner, "previous": 1}
-    said = outputs[loser - 2][0]
-    assert f"version {loser} of `cgan` is not the champion: another promotion came first" in said
-    assert f"The champion is version {winner} now, and was version 1" in said
+    together = threading.Barrier(2)
+
+    def promote(number: int) -> str:
+        together.wait()
+        try:
+            Registry("cgan", registry.uri).promote(number, instead_of=1, why="good")
+        except PromotionConflictError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(2) as pool:
+        said = dict(zip((2, 3), pool.map(promote, (2, 3)), strict=True))
+    winner, loser = (3, 2) if said[2] else (2, 3)
+    assert not said[winner] and registry.aliases() == {"champion": winner, "previous": 1}
+    assert f"version {loser} of `cgan` is not the champion: another promotion" in said[loser]
+    assert f"The champion is version {winner} now, and was version 1" in said[loser]
 
 
 # ------------------------------------------------------------------------------- who can be drawn with
