@@ -111,11 +111,11 @@ class Served:
 def of_file(source: str) -> Served:
     """With the quality that the file states, as the package's own does. Raises ModelError where there is no
     usable generator."""
-    generator, quality = Generator.load(source), UNKNOWN
-    if stated := generator.facts.get("quality"):
-        metrics, reals, passport = stated["metrics"], stated["floors"], stated["passport"]
-        quality = {"metrics": metrics, "real_images": reals, "passport": passport}
-    return Served(generator, source, quality=quality)
+    generator = Generator.load(source)
+    if not (stated := generator.facts.get("quality")):
+        return Served(generator, source)
+    known = {"metrics": stated["metrics"], "real_images": stated["floors"]}
+    return Served(generator, source, quality=known | {"passport": stated["passport"]})
 
 
 def _quality_of(registry: Registry, number: int) -> dict[str, Any]:
@@ -157,8 +157,12 @@ class Keeper:
             from cgan.registry.client import model_name
 
             self._model = model_name()
+        named = any(os.environ.get(name, "").strip() for name in (STORE, BACKEND))
         if self.alias is None or (
-            self._default and _no_registry() and not self._copy_path().exists()
+            self._default
+            and not named
+            and is_absent(store_uri(project_root()))
+            and not self._copy_path().exists()
         ):
             self.current = of_file(model or default_source()[0])
 
@@ -173,6 +177,10 @@ class Keeper:
         self._stopped.set()
         if self.alias:
             self._thread.join(POLL_S)  # a call to a server that is away may take longer
+
+    @property
+    def named(self) -> str:
+        return self.current.named if self.current else "nothing"
 
     def answer_age_s(self) -> float | None:
         """Seconds since the registry last answered; None if it never did, or is not asked."""
@@ -216,13 +224,12 @@ class Keeper:
         from cgan.registry.archive import generator_file, readable
 
         failed = f"the {self.alias}, version {number} of `{registry.model}`, cannot be loaded"
-        taken = number
         try:
             if self.current is None:  # at the start: one that was champion before will do
                 taken, (network, facts) = readable(registry, str(self.alias), load_generator)
             else:
                 with generator_file(f"models:/{registry.model}/{number}") as path:
-                    network, facts = load_generator(path)
+                    taken, (network, facts) = number, load_generator(path)
         except ModelError as error:
             raise ModelError(f"{failed}: {error}") from None
         source, quality = f"models:/{registry.model}/{taken}", _quality_of(registry, taken)
@@ -246,8 +253,7 @@ class Keeper:
 
     def _note(self, problem: str | None) -> None:
         if problem and problem != self.problem:
-            served = self.current.named if self.current else "nothing"
-            log.warning("%s Served for now: %s.", problem, served)
+            log.warning("%s Served for now: %s.", problem, self.named)
         self.problem = problem
 
     def _copy_path(self) -> Path:
@@ -262,9 +268,3 @@ class Keeper:
         network, facts = load_generator(path)
         version, generator = int(facts.pop("registry_version")), Generator(network, facts, path)
         return Served(generator, str(path), self._model, version, self.alias, kept=True)
-
-
-def _no_registry() -> bool:
-    """None is named, and the project has none of its own."""
-    named = any(os.environ.get(name, "").strip() for name in (STORE, BACKEND))
-    return not named and is_absent(store_uri(project_root()))
