@@ -81,12 +81,7 @@ def gate(params: Params, say: Callable[[str], None], progress: Progress) -> Repo
             # Two seconds of imports, for which a night with nothing new does not wait.
             from cgan.registry import judging
 
-            inputs = judging.load()
-            former, doubts, notes = None, list[str](), list[str]()
-            if champion:
-                former, doubts, notes = judging.read_champion(
-                    registry, champion, inputs, validation, params
-                )
+            inputs, former, doubts, notes = judging.prepare(registry, champion, validation, params)
             version = registry.register(run.info.run_id, _tags_of(run, generator))
             say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
             report = _report(version, champion, "blocked", [*doubts, *notes])

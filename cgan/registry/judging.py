@@ -29,22 +29,19 @@ from cgan.registry.reevaluation import about_other_data, keep_at_run
 from cgan.verdict import Check, Report, as_dicts, table_of
 
 
-def load() -> Inputs:
-    """What is judged. Raises DataError or ModelError for a file that is damaged or of another training."""
-    compute_deterministically()
-    return Inputs.load()
+def prepare(
+    registry: Registry, champion: Version | None, validation: dict[str, Any], params: Params
+) -> tuple[Inputs, Generator | None, list[str], list[str]]:
+    """What is judged, and the champion's generator. Where that was trained on other data: what speaks against
+    today's, and what a reader should know.
 
-
-def read_champion(
-    registry: Registry,
-    champion: Version,
-    inputs: Inputs,
-    validation: dict[str, Any],
-    params: Params,
-) -> tuple[Generator, list[str], list[str]]:
-    """Its generator; where it was trained on other data, what speaks against today's, and what a reader
-    should know. Raises ModelError when it cannot be read, or draws something else than what was trained now.
+    Raises DataError or ModelError for a file that is damaged or of another training, and for a champion that
+    cannot be read, or draws something else than what was trained now.
     """
+    compute_deterministically()
+    inputs = Inputs.load()
+    if champion is None:
+        return inputs, None, [], []
     name = f"the champion of `{registry.model}`, version {champion.number},"
     try:
         with generator_file(f"models:/{registry.model}/{champion.number}") as path:
@@ -66,8 +63,12 @@ def read_champion(
             "share a name: set `gate.model` in params.yaml to a name of its own."
         )
     if not of_other_data:
-        return network, [], []
-    return network, *about_other_data(registry, champion, inputs.heldout, validation, params)
+        return inputs, network, [], []
+    return (
+        inputs,
+        network,
+        *about_other_data(registry, champion, inputs.heldout, validation, params),
+    )
 
 
 def _what_it_draws(network: Generator, facts: Facts, *, named: bool) -> str:
