@@ -17,21 +17,22 @@ import yaml
 from conftest import ROOT
 from synthetic import write_csv
 
-from cgan.data import csv_reader, csv_report
-from cgan.data.dataset import Dataset, load_dataset, save_dataset, split
+from cgan.data.dataset import Dataset, load_dataset
 from cgan.files import sha256_of, write_json
 from cgan.model.model_file import load_tensors, save_network
 from cgan.model.networks import Architecture, Generator, build_generator
 from cgan.params.reading import load_params
-from cgan.params.sections import JudgeParams
 from cgan.quality import comparison
-from cgan.quality.judge import save_judge, silent, train_judge
+from cgan.quality.judge import silent
 from cgan.registry import judging
 from cgan.registry.gate import gate
 from cgan.run.records import Run, RunInfo, runs
+from cgan.stages import preprocess, train_judge, validate
 
 CLASSES, SIDE, LATENTS = 3, 8, 4
 PARAMS: dict[str, dict[str, Any]] = {
+    "preprocess": {"holdout_fraction": 0.3, "seed": 1},
+    "train_judge": {"total_kimg": 6.0, "batch_size": 32, "peak_lr": 0.1, "width": 4, "seed": 0},
     "evaluate": {"samples": 300},
     "gate": {
         "against_champion": "better",
@@ -57,28 +58,15 @@ def digits(per_class: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_project(root: Path, data: tuple[np.ndarray, np.ndarray] | None = None) -> None:
-    """Params, CSV, validation report, datasets and judge, as the stages leave them."""
+    """Params, CSV, validation report, datasets and judge, by the stages."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for section, values in PARAMS.items():
         params[section] |= values
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    images, labels = data or digits()
-    csv = write_csv(root / "data/raw/train.csv", images, labels)
-    table = csv_reader.read_csv(csv, csv_reader.DEFAULTS, max_bytes=10**7, name="train.csv")
-    write_json(
-        root / "reports/validation.json",
-        csv_report.report_on(table, csv_reader.DEFAULTS, "train.csv"),
-    )
-    for part, chosen in zip(("train", "holdout"), split(images, labels, 0.3, 1), strict=True):
-        facts = {"classes": CLASSES, "part": part, "csv_sha256": table.sha256}
-        path = root / f"data/processed/{part}.safetensors"
-        save_dataset(path, images[chosen], labels[chosen], facts)
-    recipe = JudgeParams(total_kimg=6.0, batch_size=32, peak_lr=0.1, width=4, seed=0)
-    training = load_dataset(root / "data/processed/train.safetensors")
-    judge = train_judge(training, recipe, torch.device("cpu"), torch.float32)
-    save_judge(
-        root / "models/judge.safetensors", judge, {"data_digest": training.metadata["digest"]}
-    )
+    write_csv(root / "data/raw/train.csv", *(data or digits()))
+    with settled(root.resolve()):
+        for stage in (validate, preprocess, train_judge):
+            stage.main()
 
 
 FITTED: dict[tuple[str, int], Generator] = {}  # by data and steps: most tests fit the same ones
@@ -211,11 +199,5 @@ def blank(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def champion(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """Its champion can be beaten."""
+    """Its champion can be beaten by a fit of 60 steps."""
     return made(30, tmp_path_factory, empty_store)
-
-
-@pytest.fixture(scope="session")
-def best(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """Its champion is hardly to be beaten."""
-    return made(60, tmp_path_factory, empty_store)

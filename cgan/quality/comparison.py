@@ -72,6 +72,9 @@ class Judged:
     right_by_class: list[int]
     asked_by_class: list[int]
 
+    def values(self) -> dict[str, float]:
+        return {name: estimate.value for name, estimate in self.metrics.items()}
+
 
 class Ground:
     """What generators are judged on.
@@ -99,9 +102,8 @@ class Ground:
         # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
         mixed = torch.randperm(len(real.features), generator=random)
         self._real, self.floor = real.features[mixed], floor[: self.distance_images]
-        # Held-out images by label and by what the judge sees, and how many labels it names.
-        self.confusion = conditional_accuracy(real.classes, labels, self.classes).confusion
-        self.agreed = int(self.confusion.diagonal().sum())
+        # How often the judge names the label of a held-out image.
+        self.agreement = conditional_accuracy(real.classes, labels, self.classes)
         self._weights = {
             kind: _resampled(count, random)
             for kind, count in {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +42,6 @@ from cgan.quality.likeness import MAX_SHIFT, Copies, copies, different
 from cgan.quality.metrics import (
     NEIGHBOURS,
     conditional_accuracy,
-    diversity,
     frechet_distance,
     kernel_distance,
     manifold,
@@ -74,10 +72,6 @@ class Inputs:
         require_one_origin(found)
         return found
 
-    @property
-    def judge_digest(self) -> str:
-        return str(self.judge_facts["digest"])
-
 
 def ground_of(inputs: Inputs, params: EvaluateParams, progress: Progress = silent) -> Ground:
     """The conditions under which the gate compares generators; those of the stage evaluate."""
@@ -95,7 +89,7 @@ def passport(inputs: Inputs, params: EvaluateParams) -> dict[str, Any]:
     all of this but `generator_digest` is equal."""
     return {
         "extractor": "judge, 128 features after ReLU",
-        "extractor_digest": inputs.judge_digest,
+        "extractor_digest": inputs.judge_facts["digest"],
         "reference": "held-out part of the CSV",
         "reference_digest": inputs.heldout.metadata["digest"],
         "reference_images": len(inputs.heldout),
@@ -195,54 +189,40 @@ def measured(
     Distances compare as many drawings as the floor has training images; precision, recall, density
     and coverage take equal counts on both sides.
     """
-    training, heldout, judge, seed = inputs.training, inputs.heldout, inputs.judge, params.seed
-    classes, count = (
-        training.classes,
-        min(len(classes_asked(training.classes, params)), len(training)),
-    )
+    training, heldout, seed = inputs.training, inputs.heldout, params.seed
+    ground = ground_of(inputs, params)
+    asked, real, floor, count = ground.asked, ground.real, ground.floor, ground.distance_images
     equal = min(len(heldout), count)
     if equal <= NEIGHBOURS:
         raise DataError(
             f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision "
             f"and recall need more than {NEIGHBOURS}. Raise `preprocess.holdout_fraction`, or add images."
         )
-    ground = ground_of(inputs, params)
-    asked, real, floor = ground.asked, ground.real, ground.floor
-    seen = [look(judge, draws[n]) for n in progress("judging", range(len(draws)), len(asked))]
+    seen = [
+        look(inputs.judge, draws[n]) for n in progress("judging", range(len(draws)), len(asked))
+    ]
     drawn = seen[0].features[:count]
 
     named = torch.cat([each.classes for each in seen])
-    accuracy = conditional_accuracy(named, asked.repeat(len(seen)), classes)
-    real_accuracy = ground.agreed / len(heldout)
-
-    def by_class(distance: Callable[[Tensor, Tensor], float]) -> list[float | None]:
-        """None for a class with a single image, which has no spread."""
-        pairs = [
-            (real.features[heldout.labels == label], drawn[asked[:count] == label])
-            for label in range(classes)
-        ]
-        return [distance(*pair) if min(map(len, pair)) > 1 else None for pair in pairs]
+    accuracy = conditional_accuracy(named, asked.repeat(len(seen)), training.classes)
 
     fid = [frechet_distance(real.features, each.features[:count]) for each in seen]
     spread = ground.distance(drawn, "drawn").replicates
     replicates = [round(each, 5) for each in (spread - spread.mean()).tolist()]
-    kernel = functools.partial(kernel_distance, seed=seed)
-    kid, kid_deviation = kernel(real.features, drawn)
-
+    pairs = [
+        (real.features[heldout.labels == label], drawn[asked[:count] == label])
+        for label in range(training.classes)
+    ]
     some = real.features[shuffled(training, heldout, seed)[1][:equal]]
-    of_drawn, of_real = manifold(some, seen[0].features[:equal]), manifold(some, floor[:equal])
+    of_drawn, of_real = manifold(some, drawn[:equal]), manifold(some, floor[:equal])
     near = near_copies(draws[0], asked, training, heldout, seed)
     numbers = different(draws[0], asked, training)
-    counted = [
-        (mine, theirs)
-        for mine, theirs in zip(*numbers, strict=True)
-        if mine is not None and theirs is not None
-    ]
+    counted = [pair for pair in numbers if pair]
     entries: dict[str, dict[str, Any] | None] = {
         "conditional_accuracy": {
             "value": accuracy.overall,
             "interval_95": list(accuracy.interval),
-            "floor": real_accuracy,
+            "floor": ground.agreement.overall,
             "by_class": accuracy.by_class,
         },
         # Without an interval: it is the smallest of many, and that of a single class would lie too low.
@@ -255,17 +235,17 @@ def measured(
             "deviation": statistics.stdev(fid) if len(fid) > 1 else 0.0,
             "replicates": replicates,
             "floor": frechet_distance(real.features, floor),
-            "by_class": by_class(frechet_distance),
+            # None for a class with a single image, which has no spread.
+            "by_class": [frechet_distance(*p) if min(map(len, p)) > 1 else None for p in pairs],
         },
         "kid_judge": {
-            "value": kid,
-            "deviation": kid_deviation,
-            "floor": kernel(real.features, floor)[0],
-            "by_class": by_class(lambda *pair: kernel(*pair)[0]),
+            "value": kernel_distance(real.features, drawn, seed),
+            "floor": kernel_distance(real.features, floor, seed),
         },
         **{
             key: {"value": value, "floor": of_real[key]}
-            | ({} if key == "density" else {"interval_95": list(share(value, equal))})
+            if key == "density"
+            else _share(value, of_real[key], equal)
             for key, value in of_drawn.items()
         },
         "gan_train_accuracy": None,
@@ -273,29 +253,21 @@ def measured(
         "different_drawings": dict(zip(("value", "floor"), min(counted), strict=True))
         if counted
         else None,
-        "copies": {
-            "value": near.closer,
-            "interval_95": list(share(near.closer, min(COPIES_SAMPLE, len(asked)))),
-            "floor": 0.01,  # by its definition
-            "drawn_nearest_median": near.drawn_median,
-            "heldout_nearest_median": near.heldout_median,
-        },
+        # The floor of copies is .01 by their definition.
+        "copies": _share(near.closer, 0.01, min(COPIES_SAMPLE, len(asked)))
+        | {"heldout_nearest_median": near.heldout_median},
     }
     if params.gan_train_kimg != 0:
         value = gan_train(draws[0], asked, inputs, params.gan_train_kimg, progress)
-        entries["gan_train_accuracy"] = {
-            "value": value,
-            "interval_95": list(share(value, len(heldout))),
-            "floor": real_accuracy,
-        }
+        entries["gan_train_accuracy"] = _share(value, ground.agreement.overall, len(heldout))
     return {key: entries[key] for key in METRICS if entries[key]} | {
-        "diversity": {
-            "by_class": diversity(seen[0].features, asked, classes),
-            "floor_by_class": diversity(real.features, heldout.labels, classes),
-        },
-        "different": dict(zip(("by_class", "floor_by_class"), numbers, strict=True)),
+        "different": {"by_class": [pair and pair[0] for pair in numbers]},
         "confusion": accuracy.confusion.tolist(),
     }
+
+
+def _share(value: float, floor: float, count: int) -> dict[str, Any]:
+    return {"value": value, "interval_95": list(share(value, count)), "floor": floor}
 
 
 def gan_train(

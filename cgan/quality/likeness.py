@@ -31,15 +31,12 @@ _BLOCK = 2_000_000  # pixels that are floats at once
 
 @dataclass(frozen=True)
 class Copies:
-    """Median distances to the nearest training image of the same class, of drawings and of held-out images.
+    """`closer` is the part of the drawings that is nearer to a training image of their class than 99 % of the
+    held-out reals are: .01 is what real images get, a generator that copies is far above it.
+    `heldout_median`: the distance of a held-out image to the nearest one."""
 
-    `closer` is the part of the drawings that is nearer to a training image than 99 % of the held-out
-    reals are: .01 is what real images get, a generator that copies is far above it.
-    """
-
-    drawn_median: float
-    heldout_median: float
     closer: float
+    heldout_median: float
 
 
 def copies(drawn: Tensor, asked: Tensor, heldout: Dataset, training: Dataset) -> Copies:
@@ -48,11 +45,8 @@ def copies(drawn: Tensor, asked: Tensor, heldout: Dataset, training: Dataset) ->
         nearest(images, labels, training.images, training.labels)[0][:, 0]
         for images, labels in ((drawn, asked), (heldout.images, heldout.labels))
     )
-    return Copies(
-        drawn_median=near.median().item(),
-        heldout_median=usual.median().item(),
-        closer=(near < usual.quantile(0.01)).double().mean().item(),
-    )
+    closer = (near < usual.quantile(0.01)).double().mean().item()
+    return Copies(closer, usual.median().item())
 
 
 def nearest(
@@ -82,27 +76,24 @@ def nearest(
     return found, places
 
 
-def different(
-    drawn: Tensor, asked: Tensor, training: Dataset
-) -> tuple[list[float | None], list[float | None]]:
+def different(drawn: Tensor, asked: Tensor, training: Dataset) -> list[tuple[float, float] | None]:
     """How many different drawings each class has, at most ALIKE, and what as many real images of it get.
 
     None for a class with less than two drawings or different real images. Few real images have few pairs: 20
     get 190.
     """
 
-    def count(label: int) -> tuple[float | None, float | None]:
+    def count(label: int) -> tuple[float, float] | None:
         mine = drawn[asked == label][:IN_PAIRS]
         real = training.images[training.labels == label][:IN_PAIRS].unique(dim=0)
         if min(len(mine), len(real)) < 2:
-            return None, None
+            return None
         pairs = _pairs(real)
         limit = pairs.kthvalue(max(1, len(pairs) // ALIKE)).values
         return _number(_pairs(mine), limit), _number(pairs, limit)
 
     with parts_on_threads(threads_at_hand()) as parallel:
-        found = list(parallel(count, range(training.classes)))
-    return [mine for mine, _ in found], [real for _, real in found]
+        return list(parallel(count, range(training.classes)))
 
 
 def _pairs(images: Tensor) -> Tensor:

@@ -67,12 +67,12 @@ def tracked(report: Report) -> dict[str, float]:
 
 def quality_table(report: Report) -> list[list[Any]]:
     """Each metric with what real images get and what it means, a header first."""
-    numbers, real = headline(report), floors(report)
+    real = floors(report)
     rows: list[list[Any]] = [["metric", "drawn", "real images", "better", "meaning"]]
-    for key, metric in METRICS.items():
-        if key in numbers:
+    for key, value in headline(report).items():
+        if metric := METRICS.get(key):
             floor = round(real[key], 5) if key in real else ""
-            rows.append([metric.name, numbers[key], floor, metric.better, metric.meaning])
+            rows.append([metric.name, value, floor, metric.better, metric.meaning])
     return rows
 
 

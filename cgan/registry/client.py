@@ -12,8 +12,6 @@ import contextlib
 import io
 import logging
 import os
-import re
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
 
 CAME_FIRST = "another promotion came first"
 MODEL = "cgan"  # outside a project, and for questions about runs, which are of no registered model
-NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 
 
 class PromotionConflictError(CganError):
@@ -75,10 +72,10 @@ class Registry:
         return sorted(versions, key=lambda version: -version.number)
 
     def version(self, number: int) -> Version:
-        found = next((each for each in self.versions() if each.number == number), None)
-        if found is None:
-            raise ModelError(f"`{self.model}` has no version {number}: `cgan registry list`.")
-        return found
+        for found in self.versions():
+            if found.number == number:
+                return found
+        raise ModelError(f"`{self.model}` has no version {number}: `cgan registry list`.")
 
     def aliases(self) -> dict[str, int]:
         found = self.client.search_registered_models(f"name = '{self.model}'")
@@ -92,10 +89,10 @@ class Registry:
 
     def find(self, run_id: str, digest: str) -> Version | None:
         """The version of a run, or of equal weights that another run trained."""
-        known = (
-            v for v in self.versions() if v.run_id == run_id or v.tags.get(history.DIGEST) == digest
-        )
-        return next(known, None)
+        for version in self.versions():
+            if version.run_id == run_id or version.tags.get(history.DIGEST) == digest:
+                return version
+        return None
 
     def register(self, run_id: str, tags: dict[str, str]) -> Version:
         """The version of the run's generator, made where there is none. Equal weights have one version.
@@ -110,19 +107,17 @@ class Registry:
             run = self.client.get_run(run_id)
             made_by_it = f"source_run_id = '{run_id}' AND name = '{MODEL_NAME}'"
             found = self.client.search_logged_models([run.info.experiment_id], made_by_it)
-            models = [model for model in found if model.status == "READY"]
-            if not models:
+            newest = next((model for model in found if model.status == "READY"), None)
+            if newest is None:
                 raise ModelError(
                     f"run {run_id} has no complete generator in {self.shown}: `cgan track flush`, then again."
                 )
-            newest = max(models, key=lambda model: model.creation_timestamp)
             with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
-                made = mlflow.register_model(f"models:/{newest.model_id}", self.model, tags=tags)
+                address = f"models:/{newest.model_id}"
+                made = mlflow.register_model(address, self.model, tags=tags).version
             self.client.update_registered_model(self.model, history.PAGE)
-            self.client.set_registered_model_alias(
-                self.model, history.CHALLENGER, str(made.version)
-            )
-            return self.version(int(made.version))
+            self.client.set_registered_model_alias(self.model, history.CHALLENGER, str(made))
+            return self.version(int(made))
 
     def tag(self, number: int, tags: dict[str, str]) -> None:
         for key, value in tags.items():
@@ -131,16 +126,10 @@ class Registry:
     def log_once(self, run_id: str, values: dict[str, float], step: int) -> None:
         """Log a run's metrics, except those that have this value at this step: a judgement that is
         repeated, also after a kill, is logged once."""
-        from mlflow.entities import Metric
-
-        known = {
-            (key, point.step, point.value)
-            for key in values
-            for point in self.client.get_metric_history(run_id, key)
-        }
-        now_ms = time.time_ns() // 1_000_000
-        new = [item for item in values.items() if (item[0], step, item[1]) not in known]
-        self.client.log_batch(run_id, [Metric(*item, now_ms, step) for item in new])
+        for key, value in values.items():
+            known = self.client.get_metric_history(run_id, key)
+            if (step, value) not in [(point.step, point.value) for point in known]:
+                self.client.log_metric(run_id, key, value, step=step)
 
     def promote(self, number: int, *, instead_of: int | None, why: str) -> None:
         """Make a version the champion, if `instead_of` is it still (None: there is none).
@@ -175,7 +164,7 @@ class Registry:
                     "`cgan registry promote VERSION --why …` makes any version the champion."
                 )
             # So that the next gate doesn't promote it again.
-            self.tag(champion, {history.ROLLED_BACK: f"{now()}: {one_line(why)}"})
+            self.tag(champion, {history.ROLLED_BACK: f"{now()}: {_one_line(why)}"})
             why = f"brought back in place of version {champion}: {why}"
             self._move(champion, line[-2], line[-3] if len(line) > 2 else None, why)
             return line[-2], champion
@@ -183,7 +172,7 @@ class Registry:
     def _move(self, source: int | None, target: int, previous: int | None, why: str) -> None:
         flow = run_context().get("prefect.flow_run_id")
         who = f"{user()}, flow run {flow}" if flow else user()
-        self.tag(target, {history.SINCE: now(), history.WHY: one_line(why), history.WHO: who})
+        self.tag(target, {history.SINCE: now(), history.WHY: _one_line(why), history.WHO: who})
         if source is not None:
             self.tag(source, {history.UNTIL: now()})
         if previous is None:
@@ -195,10 +184,8 @@ class Registry:
         self.client.set_registered_model_alias(self.model, CHAMPION, str(target))
 
 
-def one_line(why: str) -> str:
-    """Bytes of an argument that the locale cannot read are UTF-8, or nothing a store takes."""
-    text = why.encode(errors="surrogateescape").decode(errors="replace")
-    return " ".join(text.split())[:500]
+def _one_line(why: str) -> str:
+    return " ".join(why.split())[:500]
 
 
 def model_name() -> str:
@@ -222,8 +209,6 @@ def open_registry(model: str = MODEL) -> Iterator[Registry]:
             f"store is another. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, train "
             f"again: {TRAIN_AGAIN}."
         )
-    if not NAME.fullmatch(model):
-        raise ModelError(f"{model[:100]!r} is no model's name: letters, digits, `.`, `_` and `-`.")
     require_database(uri)
     settings = {
         name: os.environ.get(name, value)

@@ -25,10 +25,21 @@ def _opened() -> AbstractContextManager[Registry]:
 @registry.command("list")
 def list_() -> None:
     """Every version with its verdict, and who was champion when, why and by whom."""
-    from cgan.registry.history import list_versions
+    from cgan.registry.history import RUN_NAME, aligned, lineage
 
     with _opened() as found:
-        typer.echo(list_versions(found.model, found.shown, found.versions()))
+        versions, champion = found.versions(), found.champion()
+    if not versions:
+        typer.echo(f"`{found.model}` has no versions yet: `dvc repro`, then `cgan gate`.")
+        return
+    rows = [("version", "alias", "verdict", "registered", "run")]
+    for each in versions:
+        name, aliases = each.tags.get(RUN_NAME, each.run_id), ", ".join(each.aliases)
+        rows.append((str(each.number), aliases, each.state, each.registered, name))
+    line = " → ".join(map(str, lineage(versions, champion))) or "none"
+    typer.echo(f"Versions of `{found.model}` in {found.shown}:\n{aligned(rows)}\n")
+    reigns = sorted((f"  {each.reign}" for each in versions if each.reign), reverse=True)
+    typer.echo("\n".join([f"Champions, latest last: {line}", *reigns]))
 
 
 @registry.command()
@@ -36,16 +47,31 @@ def show(version: Number) -> None:
     """What is known of one version: what became of it, how good it is, what it was made from."""
     from mlflow.exceptions import MlflowException
 
-    from cgan.registry.history import describe_version
+    from cgan.metric import METRICS
+    from cgan.registry.history import aligned
     from cgan.store.pages import real_images
 
     with _opened() as found:
         known = found.version(version)
-        numbers, reals = {}, {}
+        measured, real = {}, {}
         with contextlib.suppress(MlflowException):  # the run may have been deleted
             run = found.client.get_run(known.run_id).data
-            numbers, reals = run.metrics, real_images(run.tags)
-        typer.echo(describe_version(found.model, known, numbers, reals))
+            measured, real = run.metrics, real_images(run.tags)
+    numbers: list[tuple[str, ...]] = [("", "evaluated", "at the gate", "real images", "")]
+    for key, metric in METRICS.items():
+        values = (measured.get(f"quality/{key}"), measured.get(f"gate/{key}"), real.get(key))
+        if values[:2] != (None, None):
+            cells = ["" if value is None else f"{value:.4g}" for value in values]
+            numbers.append((metric.name, *cells, f"{metric.better} is better"))
+    became = [
+        ("aliases", ", ".join(known.aliases) or "none"),
+        ("verdict", known.state),
+        ("registered", known.registered),
+        ("run", known.run_id),
+    ]
+    parts = [f"Version {version} of `{found.model}`:", aligned(became), "Quality:"]
+    parts += [aligned(numbers), "Tags:", aligned(sorted(known.tags.items()))]
+    typer.echo("\n\n".join(parts))
 
 
 @registry.command()
@@ -73,7 +99,7 @@ def promote(
                 "`--force` promotes it all the same."
             )
         found.promote(version, instead_of=champion, why=why)
-        typer.echo(f"Version {version} is champion in place of {numbered(champion)}: {why.strip()}")
+    typer.echo(f"Version {version} is champion in place of {numbered(champion)}: {why.strip()}")
 
 
 @registry.command()
@@ -81,4 +107,4 @@ def rollback(why: Why) -> None:
     """Bring back the champion before this one; the gate doesn't undo it."""
     with _opened() as found:
         brought, left = found.rollback(why)
-        typer.echo(f"Version {brought} is champion again, in place of version {left}.")
+    typer.echo(f"Version {brought} is champion again, in place of version {left}.")

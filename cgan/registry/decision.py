@@ -1,4 +1,4 @@
-"""May this generator be served? Numbers in, a verdict with reasons out; no store, no files.
+"""May this generator be served? Numbers in, checks and reasons out; no store, no files.
 
 Bars are checked at the pessimistic end of the number's 95 % interval, so that none passes by luck:
 shares by Wilson's interval (the bootstrap gives "all right" no width), distances and coverage by the
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cgan.markdown import table
 from cgan.params.sections import GateParams
 from cgan.quality.comparison import COMPARED, Estimate, Judged
 from cgan.quality.metrics import wilson_interval
@@ -32,28 +31,6 @@ WORDS = {
     "load_check": "the registered model draws every class in a process of its own, as its file does",
 }
 
-Numbers = tuple[float | None, float | None]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One metric of both generators; `better` is None where noise could make the difference."""
-
-    metric: str
-    challenger: float
-    champion: float
-    difference: float
-    interval: Interval
-    better: bool | None
-
-    def in_words(self) -> str:
-        words = {True: "better than", False: "worse than", None: "not clearly different from"}
-        low, high = self.interval
-        return (
-            f"{METRICS[self.metric].name} {self.challenger:.4f}, {words[self.better]} the champion's "
-            f"{self.champion:.4f} (difference {self.difference:+.4f}, 95 %: {low:+.4f} to {high:+.4f})"
-        )
-
 
 @dataclass(frozen=True)
 class Share:
@@ -71,45 +48,35 @@ class Share:
         return wilson_interval(self.count, self.total)
 
 
-def decide(
-    limits: GateParams, checks: Sequence[Check], comparison: Sequence[Compared]
-) -> tuple[str, list[str]]:
+def decide(checks: Sequence[Check], praise: Sequence[str] = ()) -> tuple[str, list[str]]:
     """`passed` and what speaks for it, or `blocked` and all that speaks against it."""
-    failed = [check.in_words() for check in checks if not check.passed]
-    failed += [row.in_words() for row in comparison if row.better is False]
-    for row in comparison:
-        if row.metric == MAIN and row.better is None and limits.against_champion == "better":
-            failed.append(f"{row.in_words()}; it has to be better by more than noise explains")
-    if failed:
+    if failed := [check.in_words() for check in checks if not check.passed]:
         return "blocked", failed
-    praise = [row.in_words() for row in comparison if row.better]
     return "passed", [*praise, "every bar is reached, also at the pessimistic end of its interval"]
 
 
-def compare(challenger: Judged, champion: Judged) -> list[Compared]:
-    """Every metric, judged with the same replicates."""
-    rows = []
+def compare(
+    challenger: Judged, champion: Judged, against_champion: str
+) -> tuple[list[Check], list[str]]:
+    """The difference of each metric, judged with the same replicates; and in words what is clearly better.
+
+    Nothing may be clearly worse; `against_champion` "better" asks for a distance that is clearly lower.
+    """
+    checks, praise = [], []
     for name in COMPARED:
-        ours, theirs = challenger.metrics[name], champion.metrics[name]
-        difference = ours - theirs
+        metric, ours, theirs = METRICS[name], challenger.metrics[name], champion.metrics[name]
+        difference, lower = ours - theirs, metric.better == "lower"
         low, high = difference.interval
-        clear = (high < 0) or (low > 0)
-        better = (high < 0) == (METRICS[name].better == "lower") if clear else None
-        rows.append(Compared(name, ours.value, theirs.value, difference.value, (low, high), better))
-    return rows
-
-
-def comparison_table(rows: Sequence[Compared], challenger: int) -> str:
-    """In Markdown."""
-    marks = {True: "better", False: "worse", None: "no clear difference"}
-    head = ("", f"version {challenger}", "champion", "difference", "95 % interval", "")
-    cells = []
-    for row in rows:
-        metric, (low, high) = METRICS[row.metric], row.interval
-        values = (f"{row.challenger:.4f}", f"{row.champion:.4f}", f"{row.difference:+.4f}")
-        name = f"{metric.name} ({metric.better} is better)"
-        cells.append((name, *values, f"{low:+.4f} to {high:+.4f}", marks[row.better]))
-    return table(head, cells, 4)
+        better, worse = (high < 0, low > 0) if lower else (low > 0, high < 0)
+        words = "better than" if better else "worse than" if worse else "not clearly different from"
+        what = f"{metric.name} {ours.value:.4f}, {words} the champion's {theirs.value:.4f}"
+        passed = better or not (worse or (name == MAIN and against_champion == "better"))
+        why = f"{difference.value:+.4f} (95 %: {low:+.4f} to {high:+.4f})"
+        check = Check(name, what, difference.value, 0.0, passed, lower, (low, high), why)
+        checks.append(check)
+        if better:
+            praise.append(check.in_words())
+    return checks, praise
 
 
 def bars(
@@ -117,7 +84,7 @@ def bars(
     judged: Judged,
     copies: Share | None = None,
     judge: Share | None = None,
-    different: Sequence[Numbers] = (),
+    different: Sequence[tuple[float, float] | None] = (),
     *,
     benefit_of_doubt: bool = False,
 ) -> list[Check]:
@@ -131,12 +98,10 @@ def bars(
     # There may be more classes than drawings.
     seen = [label for label, count in enumerate(asked) if count]
     worst = min(seen, key=lambda label: right[label] / asked[label])
+    of_worst = Share(right[worst], asked[worst])
     measured: dict[str, tuple[Share | Estimate | None, float]] = {
         "conditional_accuracy": (Share(sum(right), sum(asked)), limits.min_conditional_accuracy),
-        "worst_class_accuracy": (
-            Share(right[worst], asked[worst]),
-            limits.min_worst_class_accuracy,
-        ),
+        "worst_class_accuracy": (of_worst, limits.min_worst_class_accuracy),
         "copies": (copies, COPIES_FLOOR + limits.max_copies_over_floor),
         "judge_accuracy": (judge, limits.min_judge_accuracy),
         "fid_over_floor": (judged.fid_over_floor, limits.max_fid_over_floor),
@@ -154,10 +119,10 @@ def bars(
         checks.append(Check(name, what, found.value, limit, passed, at_most, (low, high)))
     # A class of ten images has few pairs, so half of what its real images get is enough.
     varied = [
-        (drawn - limit, drawn, limit, label)
-        for label, (drawn, real) in enumerate(different)
-        if drawn is not None and real is not None
-        for limit in [min(limits.min_different_drawings, real / 2)]
+        (pair[0] - limit, pair[0], limit, label)
+        for label, pair in enumerate(different)
+        if pair
+        for limit in [min(limits.min_different_drawings, pair[1] / 2)]
     ]
     if varied:
         spare, drawn, limit, label = min(varied)

@@ -55,10 +55,8 @@ SUMMARIES = {
     "promoted": "is the new champion",
 }
 
-Say = Callable[[str], None]
 
-
-def gate(params: Params, say: Say, progress: Progress) -> Report:
+def gate(params: Params, say: Callable[[str], None], progress: Progress) -> Report:
     """Judge what the stages made; returns the report, also in reports/gate.json and .md.
 
     Raises CganError when nothing could be decided: nothing trained, the store away, a champion that cannot be
@@ -70,41 +68,33 @@ def gate(params: Params, say: Say, progress: Progress) -> Report:
     training, heldout = dataset.read_facts(TRAIN_DATA), dataset.read_facts(HOLDOUT_DATA)
     validation = _validation_of(training)
     trained = _last_training()
-    _deliver(trained.run_key, say)
+    _deliver(trained.run_key)
     with open_registry(params.gate.model) as registry:
         run = _run_of(registry, trained)
         champion = registry.champion_version()
         version = registry.find(run.info.run_id, str(generator["digest"]))
         against = _against(champion, params, judge, training, heldout)
         if version and (why := _why_it_stands(version, champion, against, params)):
-            return _publish(_report(version, "unchanged", [why]), say)
-        # Two seconds of imports, for which a night with nothing new does not wait.
-        from cgan.registry import judging
+            report = _report(version, champion, "unchanged", [why])
+            _write(report, version)
+        else:
+            # Two seconds of imports, for which a night with nothing new does not wait.
+            from cgan.registry import judging
 
-        inputs = judging.load()
-        former, doubts, notes = None, list[str](), list[str]()
-        if champion:
-            say(f"Reading the champion, version {champion.number}.")
-            former, doubts, notes = judging.read_champion(
-                registry, champion, inputs, validation, params
-            )
-        version = registry.register(run.info.run_id, _tags_of(run, generator))
-        say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
-        report = _report(version, "blocked", [*doubts, *notes], champion)
-        if not doubts or params.gate.on_drift == "note":
-            judging.judge(report, registry, version, former, inputs, params, say, progress)
-            _conclude(report, version, report.verdict)
-        _record(registry, version, report, against)
-        if report.verdict == "passed" and params.gate.promote:
-            why = f"passed the gate: {report.reasons[0]}"
-            number = champion.number if champion else None
-            registry.promote(version.number, instead_of=number, why=why)
-            _conclude(report, version, "promoted")
-        return _publish(report, say)
-
-
-def _publish(report: Report, say: Say) -> Report:
-    report.write(GATE_REPORT, GATE_TEXT)
+            inputs, former, doubts, notes = judging.prepare(registry, champion, validation, params)
+            version = registry.register(run.info.run_id, _tags_of(run, generator))
+            say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
+            report = _report(version, champion, "blocked", [*doubts, *notes])
+            if not doubts or params.gate.on_drift == "note":
+                judging.judge(report, registry, version, former, inputs, params, progress)
+            _write(report, version)
+            _record(registry, version, champion, report, against)
+            if report.verdict == "passed" and params.gate.promote:
+                why = f"passed the gate: {report.reasons[0]}"
+                number = champion.number if champion else None
+                registry.promote(version.number, instead_of=number, why=why)
+                report.verdict = "promoted"
+                _write(report, version)
     report.say(say, GATE_TEXT)
     return report
 
@@ -132,17 +122,12 @@ def _last_training() -> RunInfo:
         ) from None
 
 
-def _deliver(run_key: str, say: Say) -> None:
+def _deliver(run_key: str) -> None:
     """Send what this training recorded, or wait while another process does."""
-    folder = folder_of(run_key)
-    for _ in range(DELIVERY_S):
-        if not count_waiting(folder):
-            return
-        line = flush_one(project_root(), folder)
-        if not count_waiting(folder):
-            say(line)
-            return
-        time.sleep(1)
+    folder, until = folder_of(run_key), time.monotonic() + DELIVERY_S
+    while count_waiting(folder) and time.monotonic() < until:
+        flush_one(project_root(), folder)
+        time.sleep(0.1)
 
 
 def _run_of(registry: Registry, trained: RunInfo) -> Run:
@@ -201,39 +186,38 @@ def _why_it_stands(version: Version, champion: Version | None, against: str, par
     return ""
 
 
-def _report(
-    version: Version, verdict: str, reasons: list[str], champion: Version | None = None
-) -> Report:
-    report = Report("Gate", verdict, "", reasons, history.now())
+def _report(version: Version, champion: Version | None, verdict: str, reasons: list[str]) -> Report:
     made, theirs = version.for_report(), champion.for_report() if champion else None
-    report.facts = {"challenger": made, "champion": theirs, "checks": [], "comparison": []}
-    report.sections["The version"] = table(("", ""), made.items())
-    if reasons:
-        _conclude(report, version, verdict)
-    return report
+    facts: Facts = {"challenger": made, "champion": theirs, "checks": [], "comparison": []}
+    tables = {"The version": table(("", ""), made.items())}
+    return Report("Gate", verdict, "", reasons, history.now(), facts, tables)
 
 
-def _conclude(report: Report, version: Version, verdict: str) -> None:
+def _write(report: Report, version: Version) -> None:
     reason = report.reasons[0].rstrip(".")
-    report.verdict = verdict
-    report.summary = f"Version {version.number} {SUMMARIES[verdict]}: {reason}."
+    report.summary = f"Version {version.number} {SUMMARIES[report.verdict]}: {reason}."
+    report.write(GATE_REPORT, GATE_TEXT)
 
 
-def _record(registry: Registry, version: Version, report: Report, against: str) -> None:
+def _record(
+    registry: Registry, version: Version, champion: Version | None, report: Report, against: str
+) -> None:
     """The verdict where MLflow shows it: the version's tags and page, the runs' numbers, the reports.
 
     The champion's run gets its numbers of today, so that the two runs compare in one measurement context.
     """
-    client, run_id, facts = registry.client, version.run_id, report.facts
-    tags = {history.VERDICT: report.verdict, history.SUMMARY: report.summary}
-    report.write(GATE_REPORT, GATE_TEXT)
+    client, run_id = registry.client, version.run_id
     for path in (GATE_REPORT, GATE_TEXT):
         client.log_artifact(run_id, str(path), history.GATE_FOLDER)
-    measured = facts.get("measured", {})
-    registry.log_once(run_id, {f"gate/{name}": value for name, value in measured.items()}, 0)
-    for row in facts["comparison"]:  # beside later versions at their numbers
-        theirs = {f"gate/{row['metric']}": row["champion"]}
-        registry.log_once(facts["champion"]["run_id"], theirs, version.number)
+    registry.log_once(run_id, _as_metrics(report.facts.get("measured", {})), 0)
+    if champion:  # beside later versions at their numbers
+        theirs = _as_metrics(report.facts.get("champion_measured", {}))
+        registry.log_once(champion.run_id, theirs, version.number)
     page = spaced(report.body(f"![A drawing of each class]({artifact(run_id, STRIP)})"))
     client.update_model_version(registry.model, str(version.number), page)
-    registry.tag(version.number, {**tags, AGAINST: against})
+    tags = {history.VERDICT: report.verdict, history.SUMMARY: report.summary, AGAINST: against}
+    registry.tag(version.number, tags)
+
+
+def _as_metrics(measured: dict[str, float]) -> dict[str, float]:
+    return {f"gate/{name}": value for name, value in measured.items()}

@@ -1,4 +1,4 @@
-"""Versions of a generator and who of them was champion, as data and as text. Asks no store."""
+"""Versions of a generator and who of them was champion, as data. Asks no store."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from cgan.quality.table import METRICS
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
@@ -57,9 +55,8 @@ class Version:
 
     def for_report(self) -> dict[str, Any]:
         """The version, as the reports of the gate and of a re-evaluation name it."""
-        tags = {"run_name": RUN_NAME, "digest": DIGEST, "data_sha256": DATA, "commit": COMMIT}
-        found = {key: self.tags.get(tag, "") for key, tag in tags.items()}
-        return {"version": self.number, "run_id": self.run_id, **found}
+        made_from = {tag: self.tags.get(tag, "") for tag in (RUN_NAME, DIGEST, DATA, COMMIT)}
+        return {"version": self.number, "run_id": self.run_id, **made_from}
 
 
 def lineage(versions: Sequence[Version], champion: int | None) -> list[int]:
@@ -78,55 +75,15 @@ def lineage(versions: Sequence[Version], champion: int | None) -> list[int]:
     return line[::-1]
 
 
-def list_versions(model: str, store: str, versions: Sequence[Version]) -> str:
-    """All versions and champions as text for a terminal."""
-    if not versions:
-        return f"`{model}` has no versions yet: `dvc repro`, then `cgan gate`."
-    rows = [("version", "alias", "verdict", "registered", "run")]
-    for each in versions:
-        name = each.tags.get(RUN_NAME, each.run_id)
-        aliases = ", ".join(each.aliases)
-        rows.append((str(each.number), aliases, each.state, each.registered, name))
-    champion = next((each.number for each in versions if CHAMPION in each.aliases), None)
-    line = " → ".join(map(str, lineage(versions, champion))) or "none"
-    reigns = sorted((f"  {each.reign}" for each in versions if each.reign), reverse=True)
-    head = f"Versions of `{model}` in {store}:"
-    return "\n".join([head, aligned(rows), "", f"Champions, latest last: {line}", *reigns])
-
-
-def describe_version(
-    model: str, version: Version, measured: dict[str, float], real: dict[str, float]
-) -> str:
-    """One version as text for a terminal: what became of it, how good it is, what it was made from.
-
-    `measured` are the metrics of its run, `real` is what real images get.
-    """
-    numbers: list[tuple[str, ...]] = [("", "evaluated", "at the gate", "real images", "")]
-    for key, metric in METRICS.items():
-        found = (measured.get(f"quality/{key}"), measured.get(f"gate/{key}"), real.get(key))
-        if found[:2] != (None, None):
-            cells = ["" if value is None else f"{value:.4g}" for value in found]
-            numbers.append((metric.name, *cells, f"{metric.better} is better"))
-    of_version = [
-        ("aliases", ", ".join(version.aliases) or "none"),
-        ("verdict", version.state),
-        ("registered", version.registered),
-        ("run", version.run_id),
-    ]
-    parts = [f"Version {version.number} of `{model}`:", aligned(of_version)]
-    parts += ["Quality:", aligned(numbers), "Tags:", aligned(sorted(version.tags.items()))]
-    return "\n\n".join(parts)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as columns of a terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def numbered(version: int | None) -> str:
     return "none" if version is None else f"version {version}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns of a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

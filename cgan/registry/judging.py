@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,31 +20,28 @@ from cgan.quality.comparison import REPLICATES
 from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, ground_of, near_copies, passport
 from cgan.quality.judge import Progress
 from cgan.quality.likeness import different
-from cgan.registry.archive import generator_file, keep_at_run
+from cgan.registry.archive import generator_file
 from cgan.registry.client import Registry
-from cgan.registry.decision import WORDS, Share, bars, compare, comparison_table, decide
+from cgan.registry.decision import WORDS, Share, bars, compare, decide
 from cgan.registry.history import Version
 from cgan.registry.load_check import load_problem
-from cgan.registry.reevaluation import about_other_data
+from cgan.registry.reevaluation import about_other_data, keep_at_run
 from cgan.verdict import Check, Report, as_dicts, table_of
 
 
-def load() -> Inputs:
-    """What is judged. Raises DataError or ModelError for a file that is damaged or of another training."""
-    compute_deterministically()
-    return Inputs.load()
+def prepare(
+    registry: Registry, champion: Version | None, validation: dict[str, Any], params: Params
+) -> tuple[Inputs, Generator | None, list[str], list[str]]:
+    """What is judged, and the champion's generator. Where that was trained on other data: what speaks against
+    today's, and what a reader should know.
 
-
-def read_champion(
-    registry: Registry,
-    champion: Version,
-    inputs: Inputs,
-    validation: dict[str, Any],
-    params: Params,
-) -> tuple[Generator, list[str], list[str]]:
-    """Its generator; where it was trained on other data, what speaks against today's, and what a reader
-    should know. Raises ModelError when it cannot be read, or draws something else than what was trained now.
+    Raises DataError or ModelError for a file that is damaged or of another training, and for a champion that
+    cannot be read, or draws something else than what was trained now.
     """
+    compute_deterministically()
+    inputs = Inputs.load()
+    if champion is None:
+        return inputs, None, [], []
     name = f"the champion of `{registry.model}`, version {champion.number},"
     try:
         with generator_file(f"models:/{registry.model}/{champion.number}") as path:
@@ -67,8 +63,12 @@ def read_champion(
             "share a name: set `gate.model` in params.yaml to a name of its own."
         )
     if not of_other_data:
-        return network, [], []
-    return network, *about_other_data(registry, champion, inputs.heldout, validation, params)
+        return inputs, network, [], []
+    return (
+        inputs,
+        network,
+        *about_other_data(registry, champion, inputs.heldout, validation, params),
+    )
 
 
 def _what_it_draws(network: Generator, facts: Facts, *, named: bool) -> str:
@@ -84,37 +84,34 @@ def judge(
     former: Generator | None,
     inputs: Inputs,
     params: Params,
-    say: Callable[[str], None],
     progress: Progress,
 ) -> None:
     """Judge both generators with one judge on the same images, check the load meanwhile, decide."""
     seed, classes = params.evaluate.seed, list(range(inputs.training.classes))
     address = f"models:/{registry.model}/{version.number}"
-    say(f"Loading {address} in a process of its own, which has to draw every class.")
     with ThreadPoolExecutor(1) as apart:
         expected = draw(inputs.network, torch.tensor(classes), seed)
         loading = apart.submit(load_problem, registry, address, classes, seed, expected)
         ground = ground_of(inputs, params.evaluate, progress)
         keep_at_run(registry, version, ground, inputs)
-        samples = len(ground.asked)
-        say(f"Drawing {samples:,} images, {samples // len(classes):,} of each class.")
         drawings = draw(inputs.network, ground.asked, seed)
         challenger = ground.judge_drawings(drawings)
         varied = different(drawings, ground.asked, inputs.training)
         near = near_copies(drawings, ground.asked, inputs.training, inputs.heldout, seed)
-        comparison = []
+        comparison, praise = list[Check](), list[str]()
         if former:
-            say("The same with the champion.")
             champion = ground.judge_drawings(draw(former, ground.asked, seed))
-            comparison = compare(challenger, champion)
+            comparison, praise = compare(challenger, champion, params.gate.against_champion)
+            report.sections["Beside the champion"] = table_of(comparison)
+            report.facts["champion_measured"] = champion.values()
         problem = loading.result()
-    looked_at = min(COPIES_SAMPLE, samples)
+    looked_at = min(COPIES_SAMPLE, len(ground.asked))
     copies = Share(round(near.closer * looked_at), looked_at)
-    agreed = Share(ground.agreed, len(inputs.heldout))
-    checks = bars(params.gate, challenger, copies, agreed, list(zip(*varied, strict=True)))
+    agreed = Share(int(ground.agreement.confusion.diagonal().sum()), len(inputs.heldout))
+    checks = bars(params.gate, challenger, copies, agreed, varied)
     loads, what = not problem, WORDS["load_check"]
     checks.append(Check("load_check", what, float(loads), 1.0, loads, why=problem))
-    report.verdict, reasons = decide(params.gate, checks, comparison)
+    report.verdict, reasons = decide([*checks, *comparison], praise)
     report.reasons = [*reasons, *report.reasons]
     context = {
         **passport(inputs, params.evaluate),
@@ -127,10 +124,8 @@ def judge(
     report.facts |= {
         "checks": as_dicts(checks),
         "comparison": as_dicts(comparison),
-        "measured": {name: each.value for name, each in challenger.metrics.items()},
+        "measured": challenger.values(),
         "passport": context,
     }
-    if comparison:
-        report.sections["Beside the champion"] = comparison_table(comparison, version.number)
     report.sections["Bars"] = table_of(checks)
     report.sections["Measured with"] = table(("", ""), context.items())

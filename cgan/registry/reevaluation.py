@@ -10,8 +10,12 @@ what two halves of one data set differ by.
 from __future__ import annotations
 
 import functools
+import hashlib
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,21 +27,22 @@ from cgan.errors import CganError, DataError, ModelError
 from cgan.markdown import table
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import compute_deterministically
-from cgan.model.model_file import load_generator
+from cgan.model.model_file import load_generator, load_tensors, save_tensors
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
-from cgan.project import CSV, REEVALUATION_REPORT, REEVALUATION_TEXT
+from cgan.project import CSV, JUDGE, REEVALUATION_REPORT, REEVALUATION_TEXT, VALIDATION
 from cgan.quality.comparison import Ground
-from cgan.quality.evaluation import classes_asked
-from cgan.quality.judge import LOOK_AT, Progress, look, silent
+from cgan.quality.evaluation import Inputs, classes_asked
+from cgan.quality.judge import LOOK_AT, Judge, Progress, load_judge, look, silent
 from cgan.quality.metrics import conditional_accuracy, frechet_distance, wilson_interval
-from cgan.registry.archive import Kept, fingerprints, generator_file, kept_of
+from cgan.registry.archive import downloaded, generator_file
 from cgan.registry.client import Registry, open_registry
 from cgan.registry.decision import bars
-from cgan.registry.history import REEVALUATION, Version, now
+from cgan.registry.history import GATE_FOLDER, REEVALUATION, Version, now
 from cgan.verdict import Check, Report, as_dicts, table_of
 
 FOLDER = "reevaluation"  # of the run's artifacts
+TRAINING_DATA = "training_data.safetensors"
 SUMMARIES = {
     "drifted": "The data is no longer like what version {} was trained on: ",
     "degraded": "Version {}, the champion, misses a bar on new data: ",
@@ -114,7 +119,7 @@ def _ground_of(
     distance = frechet_distance(real.features, kept.features) - float(kept.facts["fid_floor"])
     return ground, [
         _limit("judge_features", distance, params.reevaluate.max_feature_distance),
-        *agreement(ground.confusion, kept.facts, params.reevaluate.max_agreement_drop),
+        *agreement(ground.agreement.confusion, kept.facts, params.reevaluate.max_agreement_drop),
     ]
 
 
@@ -136,21 +141,71 @@ def _report(
     verdict = "drifted" if moved else "degraded" if missed else "healthy"
     reasons = [*moved, *missed]
     summary = f"{SUMMARIES[verdict].format(champion.number)}{reasons[0] if reasons else ''}."
-    report = Report("Re-evaluation", verdict, summary, reasons, now())
-    facts = {
-        "champion": champion.for_report(),
-        "data": {"path": str(CSV), "sha256": csv.sha256, "images": len(csv.labels)},
-    }
-    report.facts = {"drift": as_dicts(data), "quality": as_dicts(quality), **facts}
-    report.sections["The data"] = table_of(data)
+    judged = {"data": str(CSV), "sha256": csv.sha256, "images": len(csv.labels)}
+    facts: Facts = {"champion": champion.for_report(), "data": judged}
+    facts |= {"drift": as_dicts(data), "quality": as_dicts(quality)}
+    tables = {"The data": table_of(data)}
     if quality:
-        report.sections["The champion's drawings"] = table_of(quality)
-    report.sections["The champion"] = table(("", ""), facts["champion"].items())
-    report.sections["Judged on"] = table(("", ""), facts["data"].items())
-    return report
+        tables["The champion's drawings"] = table_of(quality)
+    tables["Judged"] = table(("", ""), [*facts["champion"].items(), *judged.items()])
+    return Report("Re-evaluation", verdict, summary, reasons, now(), facts, tables)
 
 
 # --- for the gate too ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the gate kept of a version's training, to judge other data by: the validation report, the judge,
+    its features of the training images float32 [N, 128], their fingerprints int64 [M], and facts."""
+
+    profile: dict[str, Any]
+    judge: Judge
+    features: Tensor
+    fingerprints: Tensor
+    facts: Facts
+
+
+def keep_at_run(registry: Registry, version: Version, ground: Ground, inputs: Inputs) -> None:
+    """Store at the run what `kept_of` reads."""
+    tensors = {"features": ground.floor, "fingerprints": fingerprints(inputs.training.images)}
+    facts = {
+        "agreement": ground.agreement.overall,
+        "agreement_by_class": ground.agreement.by_class,
+        "fid_floor": ground.fid_floor.value,
+        "heldout_images": len(inputs.heldout),
+    }
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        save_tensors(Path(folder) / TRAINING_DATA, "training_data", tensors, facts)
+        for path in (JUDGE, VALIDATION, Path(folder) / TRAINING_DATA):
+            registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
+
+
+def kept_of(registry: Registry, version: Version) -> Kept:
+    """Raises ModelError when it is gone or damaged, or the store cannot give it."""
+    address = f"runs:/{version.run_id}/{GATE_FOLDER}"
+    advice = (
+        "Restore the store's files, or train again: `dvc repro --force train`, then `cgan gate`, which "
+        "keeps them for each version that it registers."
+    )
+    with downloaded(registry, address, advice) as folder:
+        try:
+            judge, _ = load_judge(folder / JUDGE.name)
+            tensors, facts = load_tensors(folder / TRAINING_DATA, "training_data")
+            profile = drift.load_report(folder / VALIDATION.name)
+        except CganError as error:  # its advice fits a file of the project only
+            reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
+            raise ModelError(f"{address}: missing or damaged ({reason}). {advice}") from None
+        return Kept(profile, judge, tensors["features"], tensors["fingerprints"], facts)
+
+
+def fingerprints(images: Tensor) -> Tensor:
+    """64 bits an image: int64 [N]. Equal images have equal ones."""
+    hashes = [
+        int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), signed=True)
+        for image in images.numpy()
+    ]
+    return torch.tensor(hashes, dtype=torch.int64)
 
 
 def about_other_data(
@@ -214,22 +269,19 @@ def agreement(confusion: Tensor, known: Facts, max_drop: float) -> list[Check]:
         for label, was in enumerate(known["agreement_by_class"])
         if images[label] and was
     }
-    seen_as = []
-    for label in sorted(losses, key=lambda label: -losses[label])[:5]:
-        count, other = confusion[label].max(dim=0)
-        if losses[label] > MAX_CLASS_LOSS:
-            part = f"{100 * int(count) / images[label]:.0f} %"
-            seen_as.append(
-                f"{int(other)} in {part} of the {images[label]:,} images labelled {label}"
-            )
+    worst = max(losses, key=lambda label: losses[label])
+    count, other = confusion[worst].max(dim=0)
     why = (
         f"the champion's judge agrees with {100 * sum(right) / sum(images):.1f} % of the labels, and did "
         f"with {100 * before:.1f} % of those of its own hold-out"
     )
-    sees = f"the champion's judge sees {', '.join(seen_as)}"
+    sees = (
+        f"the champion's judge sees {int(other)} in {100 * int(count) / images[worst]:.0f} % of the "
+        f"{images[worst]:,} images labelled {worst}"
+    )
     return [
         _limit("label_agreement", drop, max_drop, why),
-        _limit("class_agreement", max(losses.values()), MAX_CLASS_LOSS, sees),
+        _limit("class_agreement", losses[worst], MAX_CLASS_LOSS, sees),
     ]
 
 

@@ -98,9 +98,8 @@ def make_app(keeper: Keeper, hosts: Collection[str] | None = None) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        words = "; ".join(_in_words(fault) for fault in error.errors()[:SHOWN])
-        advice = EXAMPLE if request.method == "POST" else ""
-        return JSONResponse({"detail": f"{words}.{advice}"}, 422)
+        words = "; ".join(map(_in_words, error.errors()[:SHOWN]))
+        return JSONResponse({"detail": f"{words}.{EXAMPLE * (request.method == 'POST')}"}, 422)
 
     @app.exception_handler(CganError)
     async def impossible(_: Request, error: CganError) -> Response:
@@ -212,15 +211,15 @@ async def health() -> dict[str, bool]:
 async def ready(request: Request) -> Response:
     keeper: Keeper = request.app.state.keeper
     served, age = keeper.current, keeper.answer_age_s()
-    registry = {
-        "follows": keeper.alias,
-        "seconds_since_answer": None if age is None else round(age, 1),
-        "problem": keeper.problem,
-    }
     state = {
         "ready": served is not None,
         "model": served and served.identity(),
-        "registry": registry if keeper.alias else None,
+        "registry": keeper.alias
+        and {
+            "follows": keeper.alias,
+            "seconds_since_answer": age and round(age, 1),
+            "problem": keeper.problem,
+        },
     }
     return JSONResponse(state, 200 if served else 503)
 

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator, save_network
-from cgan.project import project_root
+from cgan.project import EVALUATION, project_root
 from cgan.quality.table import METRICS, floors
 from cgan.registry.history import CHAMPION
 from cgan.serving.class_names import names_in
@@ -110,19 +111,24 @@ class Served:
 def of_file(source: str) -> Served:
     """With the quality that the file states, as the package's own does. Raises ModelError where there is no
     usable generator."""
-    generator, quality = Generator.load(source), UNKNOWN
-    if stated := generator.facts.get("quality"):
-        metrics, reals, passport = stated["metrics"], stated["floors"], stated["passport"]
-        quality = {"metrics": metrics, "real_images": reals, "passport": passport}
-    return Served(generator, source, quality=quality)
+    generator = Generator.load(source)
+    if not (stated := generator.facts.get("quality")):
+        return Served(generator, source)
+    known = {"metrics": stated["metrics"], "real_images": stated["floors"]}
+    return Served(generator, source, quality=known | {"passport": stated["passport"]})
 
 
-def _quality(report: dict[str, Any] | None) -> dict[str, Any]:
-    """Of a report on a generator: the metrics by their keys, what real images get, and the passport."""
-    if report is None:
-        return UNKNOWN
-    known = {k: v for k, metric in METRICS.items() if (v := metric.value(report)) is not None}
-    return {"metrics": known, "real_images": floors(report), "passport": report.get("passport")}
+def _quality_of(registry: Registry, number: int) -> dict[str, Any]:
+    """Of the evaluation at a version's run: metrics by their keys, what real images get, the passport."""
+    from cgan.registry.archive import downloaded
+
+    with contextlib.suppress(ModelError, ValueError, TypeError):
+        address = f"runs:/{registry.version(number).run_id}/reports/{EVALUATION.name}"
+        with downloaded(registry, address, "") as path:
+            report = dict(json.loads(path.read_text(encoding="utf-8")))
+        known = {k: v for k, metric in METRICS.items() if (v := metric.value(report)) is not None}
+        return {"metrics": known, "real_images": floors(report), "passport": report.get("passport")}
+    return UNKNOWN
 
 
 class Keeper:
@@ -151,8 +157,12 @@ class Keeper:
             from cgan.registry.client import model_name
 
             self._model = model_name()
+        named = any(os.environ.get(name, "").strip() for name in (STORE, BACKEND))
         if self.alias is None or (
-            self._default and _no_registry() and not self._copy_path().exists()
+            self._default
+            and not named
+            and is_absent(store_uri(project_root()))
+            and not self._copy_path().exists()
         ):
             self.current = of_file(model or default_source()[0])
 
@@ -167,6 +177,10 @@ class Keeper:
         self._stopped.set()
         if self.alias:
             self._thread.join(POLL_S)  # a call to a server that is away may take longer
+
+    @property
+    def named(self) -> str:
+        return self.current.named if self.current else "nothing"
 
     def answer_age_s(self) -> float | None:
         """Seconds since the registry last answered; None if it never did, or is not asked."""
@@ -207,30 +221,25 @@ class Keeper:
         self._note(None)
 
     def _take(self, registry: Registry, number: int) -> None:
-        from cgan.registry.archive import evaluation_of, generator_file, readable
+        from cgan.registry.archive import generator_file, readable
 
         failed = f"the {self.alias}, version {number} of `{registry.model}`, cannot be loaded"
-        taken, report = number, None
         try:
             if self.current is None:  # at the start: one that was champion before will do
-                taken, loaded = readable(registry, str(self.alias), load_generator)
+                taken, (network, facts) = readable(registry, str(self.alias), load_generator)
             else:
                 with generator_file(f"models:/{registry.model}/{number}") as path:
-                    loaded = load_generator(path)
+                    taken, (network, facts) = number, load_generator(path)
         except ModelError as error:
             raise ModelError(f"{failed}: {error}") from None
-        with contextlib.suppress(ModelError):  # its metrics may be away
-            report = evaluation_of(registry.version(taken))
-        source = f"models:/{registry.model}/{taken}"
-        self.current = Served(
-            Generator(*loaded, source), source, registry.model, taken, self.alias, _quality(report)
-        )
+        source, quality = f"models:/{registry.model}/{taken}", _quality_of(registry, taken)
+        generator = Generator(network, facts, source)
+        self.current = Served(generator, source, registry.model, taken, self.alias, quality)
         log.info("served is now %s", self.current.named)
         if taken != number:
             raise ModelError(f"{failed}.")
         try:
-            facts = {**loaded[1], "registry_version": number}
-            save_network(self._copy_path(), loaded[0], facts)
+            save_network(self._copy_path(), network, {**facts, "registry_version": number})
         except OSError as error:
             log.warning("no copy is kept for a start while the registry is away: %s", error)
 
@@ -244,8 +253,7 @@ class Keeper:
 
     def _note(self, problem: str | None) -> None:
         if problem and problem != self.problem:
-            served = self.current.named if self.current else "nothing"
-            log.warning("%s Served for now: %s.", problem, served)
+            log.warning("%s Served for now: %s.", problem, self.named)
         self.problem = problem
 
     def _copy_path(self) -> Path:
@@ -260,9 +268,3 @@ class Keeper:
         network, facts = load_generator(path)
         version, generator = int(facts.pop("registry_version")), Generator(network, facts, path)
         return Served(generator, str(path), self._model, version, self.alias, kept=True)
-
-
-def _no_registry() -> bool:
-    """None is named, and the project has none of its own."""
-    named = any(os.environ.get(name, "").strip() for name in (STORE, BACKEND))
-    return not named and is_absent(store_uri(project_root()))

@@ -6,9 +6,9 @@ import ipaddress
 import logging
 import signal
 import socket
-import sys
 
 import torch
+import typer
 import uvicorn
 
 from cgan.errors import CganError
@@ -39,9 +39,7 @@ def serve(model: str | None, host: str, port: int, allow_remote: bool) -> None:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, server.handle_exit)
         url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-        what = keeper.current.named if keeper.current else f"nothing yet: {keeper.problem}"
-        sys.stdout.write(f"{url} serves {what} (Ctrl-C ends it)\n")
-        sys.stdout.flush()
+        typer.echo(f"{url} serves {keeper.named} (Ctrl-C ends it)")
         server.run([listening])
 
 

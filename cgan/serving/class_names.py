@@ -12,15 +12,13 @@ MAX_SHOWN = 12  # names in a message
 
 
 def names_in(facts: Any, classes: int) -> list[str] | None:
-    """The names that a file's facts give the classes; None where there is not one for each."""
+    """The names that a file's facts give the classes; None where there is not one for each that can be
+    printed: another would garble a page or a terminal."""
     names = facts.get("class_names")
-    fits = isinstance(names, list) and len(names) == classes and all(map(_is_text, names))
-    return names if fits else None
-
-
-def _is_text(name: object) -> bool:
-    """As params.yaml takes names: what cannot be printed would garble a page or a terminal."""
-    return isinstance(name, str) and bool(name.strip()) and name.isprintable()
+    if not isinstance(names, list) or len(names) != classes:
+        return None
+    fit = all(isinstance(name, str) and name.strip() and name.isprintable() for name in names)
+    return names if fit else None
 
 
 class Classes:

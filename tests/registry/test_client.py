@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import MLFLOWS_OWN_WARNINGS, ROOT
+from conftest import MLFLOWS_OWN_WARNINGS
 from tracked import root as root
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from cgan.cli import app
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.registry.archive import generator_file
-from cgan.registry.client import Registry, open_registry
-from cgan.registry.history import CHAMPION, PREVIOUS, VERDICT
+from cgan.registry.client import PromotionConflictError, Registry, open_registry
+from cgan.registry.history import VERDICT
 from cgan.run.delivery import MODEL_NAME
 from cgan.serving.generator import Generator
 
@@ -63,23 +62,19 @@ def files_of(registry: Registry, number: int) -> Path:
     return path
 
 
-def state(registry: Registry) -> tuple[int | None, int | None]:
-    """Who is champion, who was it before."""
-    aliases = registry.aliases()
-    return aliases.get(CHAMPION), aliases.get(PREVIOUS)
-
-
 def promote_in_turn(registry: Registry, *numbers: int) -> None:
     for number in numbers:
         registry.promote(number, instead_of=registry.champion(), why="good")
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.exception
+    return result.output
 
 
 def refusal(*arguments: str) -> str:
-    result = run(*arguments)
+    result = CliRunner().invoke(app, list(arguments))
     assert isinstance(result.exception, CganError), result.output
     return str(result.exception)
 
@@ -100,58 +95,33 @@ def test_of_a_run_s_models_the_newest_is_registered(registry: Registry) -> None:
 
 # ---------------------------------------------------------------------------- two at once, and kills
 
-PROMOTER = """
-import sys, time
-from pathlib import Path
-from cgan.registry.client import open_registry, PromotionConflictError
-number = int(sys.argv[1])
-with open_registry("cgan") as registry:
-    Path(f"ready{number}").touch()
-    while not Path("go").exists():
-        time.sleep(0.001)
-    try:
-        registry.promote(number, instead_of=1, why=f"{number} beat 1")
-    except PromotionConflictError as error:
-        print(error)
-        sys.exit(3)
-"""
-
 
 def test_f72_of_two_promoters_one_wins_and_the_other_says_so(registry: Registry) -> None:
     add_versions(registry, 3)
     promote_in_turn(registry, 1)
-    promoters = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", PROMOTER, number],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        for number in ("2", "3")
-    ]
-    while not (Path("ready2").exists() and Path("ready3").exists()):
-        assert all(promoter.poll() is None for promoter in promoters)
-        time.sleep(0.02)
-    Path("go").touch()
-    outputs = [promoter.communicate(timeout=60) for promoter in promoters]
-    codes = [promoter.returncode for promoter in promoters]
-    assert sorted(codes) == [0, 3], outputs
-    winner, loser = (2, 3) if codes[0] == 0 else (3, 2)
-    assert state(registry) == (winner, 1)
-    said = outputs[loser - 2][0]
-    assert f"version {loser} of `cgan` is not the champion: another promotion came first" in said
-    assert f"The champion is version {winner} now, and was version 1" in said
+    together = threading.Barrier(2)
+
+    def promote(number: int) -> str:
+        together.wait()
+        try:
+            Registry("cgan", registry.uri).promote(number, instead_of=1, why="good")
+        except PromotionConflictError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(2) as pool:
+        said = dict(zip((2, 3), pool.map(promote, (2, 3)), strict=True))
+    winner, loser = (3, 2) if said[2] else (2, 3)
+    assert not said[winner] and registry.aliases() == {"champion": winner, "previous": 1}
+    assert f"version {loser} of `cgan` is not the champion: another promotion" in said[loser]
+    assert f"The champion is version {winner} now, and was version 1" in said[loser]
 
 
 # ------------------------------------------------------------------------------- who can be drawn with
 
 
-def pixels(model: str) -> bytes:
+def pixels(model: Path | str) -> bytes:
     return Generator.load(model).draw("2024", seed=7).tobytes()
-
-
-def drawn_by(registry: Registry, number: int) -> bytes:
-    return pixels(str(files_of(registry, number)))
 
 
 def test_draw_follows_the_aliases(registry: Registry) -> None:
@@ -159,8 +129,8 @@ def test_draw_follows_the_aliases(registry: Registry) -> None:
     promote_in_turn(registry, 1, 2)
     registry.client.set_registered_model_alias("cgan", "challenger", "3")
     for alias, number in (("champion", 2), ("previous", 1), ("challenger", 3)):
-        assert pixels(alias) == drawn_by(registry, number)
-        assert pixels(f"models:/cgan@{alias}") == drawn_by(registry, number)
+        expected = pixels(files_of(registry, number))
+        assert pixels(alias) == pixels(f"models:/cgan@{alias}") == expected
 
 
 def test_f73_deleted_or_damaged_champion_gives_way_to_the_one_before_loudly(
@@ -168,7 +138,7 @@ def test_f73_deleted_or_damaged_champion_gives_way_to_the_one_before_loudly(
 ) -> None:
     add_versions(registry, 3)
     promote_in_turn(registry, 1, 2, 3)
-    expected = drawn_by(registry, 1)
+    expected = pixels(files_of(registry, 1))
     files_of(registry, 3).unlink()
     files_of(registry, 2).write_bytes(b"damaged")
     assert pixels("champion") == expected
@@ -205,12 +175,6 @@ def test_f75_names_that_lead_outside_are_refused(registry: Registry, root: Path,
         load_generator(path)
 
 
-@pytest.mark.parametrize("name", ["../cgan", "a/b", "", "x" * 101, "a b", "<b>", ".."])
-def test_f75_names_of_models_are_checked(root: Path, name: str) -> None:
-    with pytest.raises(ModelError, match="no model's name"), open_registry(name):
-        pass
-
-
 # ------------------------------------------------------------------------------------- the commands
 
 
@@ -218,36 +182,32 @@ def test_commands_list_show_promote_and_roll_back(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_versions(registry, 2)
-    assert run("registry", "promote", "1", "--why", "the first").exit_code == 0
+    run("registry", "promote", "1", "--why", "the first")
     monkeypatch.setenv("MLFLOW_RUN_CONTEXT", json.dumps({"prefect.flow_run_id": "flow-7"}))
-    assert run("registry", "promote", "2", "--why", "sharper").exit_code == 0
-    assert state(registry) == (2, 1)
-    listed = run("registry", "list").output
+    run("registry", "promote", "2", "--why", "sharper")
+    assert registry.aliases() == {"champion": 2, "previous": 1}
+    listed = run("registry", "list")
     assert "Champions, latest last: 1 → 2" in listed
     rows = [line.split()[:3] for line in listed.splitlines() if line.startswith("  ")]
     assert ["2", "champion", "passed"] in rows and ["1", "previous", "passed"] in rows
     assert re.search(r"to now +version 2: sharper \(.+, flow run flow-7\)", listed)
     registry.client.log_metric(registry.version(2).run_id, "quality/fid_judge", 0.7945)
-    shown = run("registry", "show", "2").output
+    shown = run("registry", "show", "2")
     assert re.search(r"Fréchet distance +0\.7945 .*lower is better", shown)
     assert shown.index("0.7945") < shown.index("commit2"), "quality before hashes"
-    why = "für alle".encode().decode("ascii", "surrogateescape")  # as Python reads it in LC_ALL=C
-    assert run("registry", "rollback", "--why", why).exit_code == 0
-    assert state(registry) == (1, None)
-    assert "brought back in place of version 2: für alle" in run("registry", "list").output
+    run("registry", "rollback", "--why", "too grey")
+    assert registry.aliases() == {"champion": 1}
+    assert "brought back in place of version 2: too grey" in run("registry", "list")
 
 
 def test_commands_refuse_in_one_message(registry: Registry) -> None:
-    assert "has no versions yet" in run("registry", "list").output
+    assert "has no versions yet" in run("registry", "list")
     assert "no champion to go back to" in refusal("registry", "rollback", "--why", "x")
     add_versions(registry, 1, verdict="blocked")
-    for arguments, words in (
-        (("show", "9"), "has no version 9"),
-        (("promote", "1", "--why", "x"), "has not passed the gate"),
-        (("promote", "1", "--why", " "), "--why"),
-    ):
-        assert words in refusal("registry", *arguments)
-    assert run("registry", "promote", "1", "--why", "I know", "--force").exit_code == 0
+    assert "has no version 9" in refusal("registry", "show", "9")
+    assert "has not passed the gate" in refusal("registry", "promote", "1", "--why", "x")
+    assert "--why" in refusal("registry", "promote", "1", "--why", " ")
+    run("registry", "promote", "1", "--why", "I know", "--force")
     assert "the champion already" in refusal("registry", "promote", "1", "--why", "x")
 
 

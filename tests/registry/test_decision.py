@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from cgan.quality.evaluation import classes_asked
 from cgan.quality.judge import Judge, look, train_judge
 from cgan.quality.likeness import copies
 from cgan.registry.decision import Share, bars, compare, decide
-from cgan.verdict import Check, Report, as_dicts, table_of
+from cgan.verdict import Check, Report, table_of
 
 LIMITS = load_params(ROOT / "params.yaml").gate
 FEW_COPIES = Share(10, 1000)
@@ -75,16 +74,8 @@ def digits() -> Digits:
     return Digits()
 
 
-def near(digits: Digits, images: Tensor) -> Share:
-    found = copies(images, digits.ground.asked, digits.heldout, digits.training)
-    return Share(round(found.closer * len(images)), len(images))
-
-
 def missed(checks: list[Check]) -> set[str]:
     return {check.name for check in checks if not check.passed}
-
-
-# --------------------------------------------------------------------------------------- the bars
 
 
 def of_wrong_classes(digits: Digits) -> Tensor:
@@ -98,26 +89,23 @@ def noise_for_threes(digits: Digits) -> Tensor:
     return images
 
 
-def training_images(digits: Digits) -> Tensor:
-    return digits.training.images[:DRAWN].clone()
-
-
 @pytest.mark.parametrize(
     ("drawn_by", "names"),
     [
         (Digits.good, set()),  # unseen reals reach every bar
         (of_wrong_classes, {"conditional_accuracy", "worst_class_accuracy"}),
         (noise_for_threes, {"conditional_accuracy", "worst_class_accuracy", "fid_over_floor"}),
-        (training_images, {"copies"}),
+        (lambda digits: digits.training.images[:DRAWN].clone(), {"copies"}),
     ],
 )
 def test_spoilt_drawings_are_blocked_for_what_is_wrong_with_them(
     digits: Digits, drawn_by: Callable[[Digits], Tensor], names: set[str]
 ) -> None:
     images = drawn_by(digits)
-    judged = digits.ground.judge_drawings(images)
-    checks = bars(LIMITS, judged, near(digits, images), JUDGE)
-    verdict, reasons = decide(LIMITS, checks, [])
+    near = copies(images, digits.ground.asked, digits.heldout, digits.training)
+    few = Share(round(near.closer * DRAWN), DRAWN)
+    checks = bars(LIMITS, digits.ground.judge_drawings(images), few, JUDGE)
+    verdict, reasons = decide(checks)
     assert verdict == ("blocked" if names else "passed") and len(checks) == 6
     if drawn_by is noise_for_threes:  # the judge may see more in noise
         assert missed(checks) >= names
@@ -139,8 +127,9 @@ def test_noise_does_not_promote(digits: Digits, pairs: int) -> None:
         halves = per_class[torch.randperm(300, generator=random)].split(150)
         first, second = (digits.ground.judge_drawings(half.flatten(0, 1)) for half in halves)
         for one, other in ((first, second), (second, first)):
-            checks = bars(LIMITS, one, FEW_COPIES, JUDGE)
-            promoted += decide(LIMITS, checks, compare(one, other))[0] == "passed"
+            comparison, praise = compare(one, other, LIMITS.against_champion)
+            checks = [*bars(LIMITS, one, FEW_COPIES, JUDGE), *comparison]
+            promoted += decide(checks, praise)[0] == "passed"
     assert promoted <= max(1, pairs // 10)
 
 
@@ -148,10 +137,8 @@ def test_f76_html_and_markdown_of_others_are_shown_as_text(tmp_path: Path) -> No
     evil = "<script>alert(1)</script> | [x](javascript:alert(2)) ![y](http://z) \n# big"
     loads = Check("load_check", "it loads", 0.0, 1.0, False, why=evil)
     checks = [*bars(LIMITS, by_hand(), FEW_COPIES, JUDGE), loads]
-    verdict, reasons = decide(LIMITS, checks, [])
-    assert (verdict, missed(checks)) == ("blocked", {"load_check"})
+    verdict, reasons = decide(checks)
     report = Report("Gate", verdict, evil, reasons, "2026-01-01T00:00:00Z")
-    report.facts["checks"] = as_dicts(checks)
     report.sections["Bars"] = table_of(checks)
     report.write(tmp_path / "gate.json", tmp_path / "gate.md")
     page = (tmp_path / "gate.md").read_text()
@@ -159,9 +146,6 @@ def test_f76_html_and_markdown_of_others_are_shown_as_text(tmp_path: Path) -> No
     assert "<script" not in page and "\n# big" not in page
     assert not re.search(r"(?<!\\)\]\(", page)
     assert page.count("| passed |") == 6 and page.count("| failed |") == 1
-    signs = re.findall(r"\| (≤|≥) [\d.e+-]+ \| ", page)
-    assert [signs[n] for n in (0, 2, 4)] == ["≥", "≤", "≤"]  # accuracy, copies, distance
-    assert json.loads((tmp_path / "gate.json").read_text())["checks"][0]["passed"] is True
 
 
 # ------------------------------------------------------------------------ by hand, without a judge
@@ -186,28 +170,48 @@ def by_hand(**changes: Any) -> Judged:
 
 
 @pytest.mark.parametrize(
-    ("metric", "value", "half", "better"),
+    ("metric", "value", "half", "words"),
     [
-        ("fid_judge", 2.0, 1.0, True),
-        ("fid_judge", 2.0, 1.06, None),  # 1 less, ± 1.007
-        ("fid_judge", 4.0, 1.0, False),
-        ("coverage", 0.8, 0.1, True),
-        ("conditional_accuracy", 0.95, 0.0, True),
-        ("worst_class_accuracy", 0.75, 0.0, False),
+        ("fid_judge", 2.0, 1.0, "better than"),
+        ("fid_judge", 2.0, 1.06, "not clearly different from"),  # 1 less, ± 1.007
+        ("fid_judge", 4.0, 1.0, "worse than"),
+        ("coverage", 0.8, 0.1, "better than"),
+        ("conditional_accuracy", 0.95, 0.0, "better than"),
+        ("worst_class_accuracy", 0.75, 0.0, "worse than"),
     ],
 )
 def test_a_difference_counts_when_its_interval_is_clear_of_zero(
-    metric: str, value: float, half: float, better: bool | None
+    metric: str, value: float, half: float, words: str
 ) -> None:
     champion = by_hand()
     challenger = by_hand(metrics=champion.metrics | {metric: flat(value, half)})
-    row = next(row for row in compare(challenger, champion) if row.metric == metric)
-    assert row.better is better
-    assert (row.challenger, row.champion) == (value, champion.metrics[metric].value)
-    assert row.difference == pytest.approx(value - row.champion)
-    assert row.interval == pytest.approx(
-        (row.difference - 0.95 * half, row.difference + 0.95 * half)
-    )
+    checks, praise = compare(challenger, champion, "not_worse")
+    row, theirs = next(row for row in checks if row.name == metric), champion.values()[metric]
+    assert f"{value:.4f}, {words} the champion's {theirs:.4f}" in row.what
+    assert (row.passed, len(praise)) == (words != "worse than", words == "better than")
+    assert row.value == pytest.approx(value - theirs)
+    assert row.interval == pytest.approx((row.value - 0.95 * half, row.value + 0.95 * half))
+
+
+@pytest.mark.parametrize(
+    ("against", "metrics", "verdict", "reasons"),
+    [
+        ("better", {}, "blocked", ["Fréchet distance 3.0000, not clearly different"]),
+        ("not_worse", {}, "passed", ["every bar"]),
+        ("better", {"fid_judge": 2.0, "coverage": 0.75}, "passed",
+         ["Fréchet distance 2.0000, better", "coverage 0.7500, better", "every bar"]),
+        ("better", {"fid_judge": 2.0, "coverage": 0.65}, "blocked", ["coverage 0.6500, worse"]),
+    ],
+)  # fmt: skip
+def test_a_challenger_passes_that_is_clearly_better_and_nowhere_worse(
+    against: str, metrics: dict[str, float], verdict: str, reasons: list[str]
+) -> None:
+    champion = by_hand()
+    values = {name: flat(value) for name, value in metrics.items()}
+    challenger = by_hand(metrics=champion.metrics | values)
+    decided, found = decide(*compare(challenger, champion, against))
+    assert decided == verdict
+    assert all(map(str.startswith, found, reasons)) and len(found) == len(reasons), found
 
 
 def bar(name: str, judged: Judged, limits: GateParams = LIMITS, **more: Any) -> Check:
@@ -234,29 +238,22 @@ def test_a_bar_is_checked_at_its_pessimistic_end_and_the_limit_itself_is_reached
     assert found.interval == pytest.approx((limit - 0.0095, limit + 0.0095))
 
 
-def test_shares_are_checked_at_the_pessimistic_end_of_wilsons_interval() -> None:
-    limits = LIMITS.model_copy(update={"max_copies_over_floor": 0.01})
+def test_shares_are_checked_by_wilsons_interval_and_coverage_near_0_reaches_a_limit_of_0() -> None:
+    limits = LIMITS.model_copy(update={"max_copies_over_floor": 0.01, "min_coverage_of_floor": 0.0})
     for doubt in (False, True):  # 4 of 200 are 0.02, as allowed, and 0.050 at the upper end
         few = Share(4, 200)
         assert bar("copies", by_hand(), limits, copies=few, benefit_of_doubt=doubt).passed is doubt
     for right, passed in ((490, True), (440, False)):
         assert bar("judge_accuracy", by_hand(), judge=Share(right, 500)).passed is passed
-
-
-def test_coverage_near_0_reaches_a_limit_of_0() -> None:
-    judged = by_hand(coverage_of_floor=Estimate(0.002, torch.linspace(-0.001, 0.006, 200).double()))
-    none = LIMITS.model_copy(update={"min_coverage_of_floor": 0.0})
-    check = bar("coverage_of_floor", judged, none)
+    check = bar("coverage_of_floor", by_hand(coverage_of_floor=flat(0.002, 0.004)), limits)
     assert check.passed and check.interval and check.interval[0] == 0.0
 
 
 def test_each_bar_has_the_limit_that_params_yaml_names() -> None:
-    numbers = [(None, None), (40.0, 1000.0), (31.0, 1000.0)]
-    limits = {
-        check.name: check.limit
-        for check in bars(LIMITS, by_hand(), Share(0, 9), Share(9, 9), numbers)
-    }
-    assert limits == {
+    found = bars(
+        LIMITS, by_hand(), Share(0, 9), Share(9, 9), [None, (40.0, 1000.0), (31.0, 1000.0)]
+    )
+    assert {check.name: check.limit for check in found} == {
         "conditional_accuracy": LIMITS.min_conditional_accuracy,
         "worst_class_accuracy": LIMITS.min_worst_class_accuracy,
         "copies": 0.01 + LIMITS.max_copies_over_floor,
@@ -271,9 +268,8 @@ def test_f52_a_class_with_few_different_drawings_is_blocked_by_name_and_few_imag
     None
 ):
     for drawn, passed in ((18.0, True), (17.9, False)):
-        numbers = [(40.0, 1000.0), (drawn, 36.0)]
-        [check] = [c for c in bars(LIMITS, by_hand(), different=numbers) if "different" in c.name]
-        assert (check.limit, check.passed) == (18, passed) and "of 1, the least" in check.what
+        found = bar("different_drawings", by_hand(), different=[(40.0, 1000.0), (drawn, 36.0)])
+        assert (found.limit, found.passed) == (18, passed) and "of 1, the least" in found.what
 
 
 @pytest.mark.parametrize(
@@ -284,41 +280,15 @@ def test_f52_a_class_with_few_different_drawings_is_blocked_by_name_and_few_imag
 def test_the_worst_class_is_the_one_with_the_smallest_part_right(
     right: list[int], asked: list[int], worst: int
 ) -> None:
-    judged = by_hand(right_by_class=right, asked_by_class=asked)
-    found = bar("worst_class_accuracy", judged)
+    found = bar("worst_class_accuracy", by_hand(right_by_class=right, asked_by_class=asked))
     assert found.what == f"drawings of {worst}, the worst class, that show it"
     assert found.value == right[worst] / asked[worst]
-    assert bar("conditional_accuracy", judged).value == pytest.approx(sum(right) / sum(asked))
 
 
 def test_a_good_generator_of_a_thousand_classes_reaches_the_bar_of_the_worst() -> None:
-    params = load_params(ROOT / "params.yaml").evaluate
-    asked = torch.bincount(classes_asked(1000, params))
+    asked = torch.bincount(classes_asked(1000, load_params(ROOT / "params.yaml").evaluate))
     right = asked.clone()
     right[5] -= 4
     judged = by_hand(right_by_class=right.tolist(), asked_by_class=asked.tolist())
     worst = bar("worst_class_accuracy", judged)
     assert worst.passed and worst.value == 0.96
-    assert len(classes_asked(10, params)) == params.samples
-
-
-@pytest.mark.parametrize(
-    ("against", "metrics", "verdict", "reasons"),
-    [
-        ("better", {}, "blocked", ["Fréchet distance 3.0000, not clearly different"]),
-        ("not_worse", {}, "passed", ["every bar"]),
-        ("better", {"fid_judge": 2.0, "coverage": 0.75}, "passed",
-         ["Fréchet distance 2.0000, better", "coverage 0.7500, better", "every bar"]),
-        ("better", {"fid_judge": 2.0, "coverage": 0.65}, "blocked", ["coverage 0.6500, worse"]),
-    ],
-)  # fmt: skip
-def test_a_challenger_passes_that_is_clearly_better_and_nowhere_worse(
-    against: str, metrics: dict[str, float], verdict: str, reasons: list[str]
-) -> None:
-    limits, champion = LIMITS.model_copy(update={"against_champion": against}), by_hand()
-    values = {name: flat(value) for name, value in metrics.items()}
-    challenger = by_hand(metrics=champion.metrics | values)
-    checks = bars(limits, challenger, Share(0, 1000), Share(1000, 1000))
-    decided, found = decide(limits, checks, compare(challenger, champion))
-    assert decided == verdict
-    assert all(map(str.startswith, found, reasons)) and len(found) == len(reasons), found

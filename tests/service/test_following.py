@@ -259,13 +259,10 @@ def test_without_a_registry_or_without_mlflow_a_file_is_served(
     (root / "mlflow.db").unlink()
     with following() as keeper:
         assert (source(keeper), keeper.problem, keeper.alias) == ("digits", None, "champion")
-    monkeypatch.setattr("cgan.service.served.importlib.util.find_spec", lambda name: None)
-    assert Keeper().alias is None
-
-
-def test_an_address_that_no_store_can_have_is_a_problem_and_no_hang(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///nowhere")
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", "file:///nowhere"
+    )  # an address that no store can have
     with Keeper("champion") as keeper:
         assert keeper.current is None and "a folder" in str(keeper.problem)
+    monkeypatch.setattr("cgan.service.served.importlib.util.find_spec", lambda name: None)
+    assert Keeper().alias is None

@@ -45,24 +45,21 @@ def test_pictures_are_those_of_the_generator(model: GeneratorModel) -> None:
     assert np.array_equal(np.stack(pictures), model.generator.draw([2, 0, 2], seed=7))
 
 
-@pytest.mark.parametrize(
-    ("labels", "seed", "words"),
-    [
+def test_f74_question_without_sense_is_a_client_error_with_the_reason(
+    model: GeneratorModel,
+) -> None:
+    questions: list[tuple[Any, int, str]] = [
         ([3, 10], 0, "label 10 at index 1 is not a class. The classes are 0 to 9"),
         ([-1], 0, "label -1 at index 0"),
         ([], 0, "expected 1 to 10,000 labels, got 0"),
         (range(10_001), 0, "expected 1 to 10,000 labels, got 10,001"),
         ([1], -1, "the seed is -1"),
         ([1], 2**80, "the seed is "),
-    ],
-)
-def test_f74_question_without_sense_is_a_client_error_with_the_reason(
-    model: GeneratorModel, labels: Any, seed: int, words: str
-) -> None:
-    with pytest.raises(MlflowException) as refusal:
-        model.predict(pd.DataFrame({"label": list(labels)}), {"seed": seed})
-    assert words in str(refusal.value)
-    assert refusal.value.get_http_status_code() == 400
+    ]
+    for labels, seed, words in questions:
+        with pytest.raises(MlflowException, match=words) as refusal:
+            model.predict(pd.DataFrame({"label": list(labels)}), {"seed": seed})
+        assert refusal.value.get_http_status_code() == 400
 
 
 def test_f74_answer_is_bounded_in_bytes_for_large_pictures(tmp_path: Path) -> None:

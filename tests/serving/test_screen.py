@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 
 import numpy as np
@@ -66,33 +67,27 @@ def test_where_there_is_room_each_pixel_is_half_a_character() -> None:
     assert np.array_equal(pixels_of(shown(grey, 1, inks)), inks.apply(side_by_side))
 
 
-@pytest.mark.parametrize("size", [(80, 24), (9, 5), (1, 1)])
-@pytest.mark.parametrize(("count", "rows"), [(1, 1), (50, 1), (100, 10)])
-def test_nothing_is_wider_or_higher_than_the_terminal(
-    size: tuple[int, int], count: int, rows: int
-) -> None:
-    for height, width in ((28, 28), (8, 100), (100, 8)):
-        text = ESCAPE.sub("", shown(drawings(count, 1, height, width), rows, size=size))
+def test_nothing_is_wider_or_higher_than_the_terminal() -> None:
+    kinds = itertools.product(
+        ((80, 24), (9, 5), (1, 1)), ((1, 1), (50, 1), (100, 10)), ((28, 28), (8, 100), (100, 8))
+    )
+    for size, (count, rows), shape in kinds:
+        text = ESCAPE.sub("", shown(drawings(count, 1, *shape), rows, size=size))
         picture = [line for line in text.splitlines() if "▀" in line]
         assert 0 < len(picture) <= max(1, size[1] - 3)
         assert max(map(len, picture)) <= size[0]
         assert len(text.splitlines()) <= len(picture) + 1
 
 
-@pytest.mark.parametrize(
-    ("of", "size", "shape"),
-    [
-        (drawings(4), (400, 40), (28, 112)),
-        (drawings(4), (80, 40), (20, 80)),  # shrunk,
-        (drawings(4), (30, 40), (2 * 16, 2 * 15)),  # and broken into lines
-        (drawings(1, 1, 28, 56), (400, 10), (14, 28)),  # in its proportions
-        (drawings(40, 1, 8, 8), (400, 100), (2 * 8, 20 * 8)),  # twenty in a line
-    ],
-)
-def test_what_is_too_wide_or_high_is_shrunk_and_then_broken(
-    of: torch.Tensor, size: tuple[int, int], shape: tuple[int, int]
-) -> None:
-    assert pixels_of(shown(of, size=size)).shape == (*shape, 3)
+def test_what_is_too_wide_or_high_is_shrunk_and_then_broken() -> None:
+    for images, size, height, width in (
+        (drawings(4), (400, 40), 28, 112),
+        (drawings(4), (80, 40), 20, 80),  # shrunk,
+        (drawings(4), (30, 40), 2 * 16, 2 * 15),  # and broken into lines
+        (drawings(1, 1, 28, 56), (400, 10), 14, 28),  # in its proportions
+        (drawings(40, 1, 8, 8), (400, 100), 2 * 8, 20 * 8),  # twenty in a line
+    ):
+        assert pixels_of(shown(images, size=size)).shape == (height, width, 3)
 
 
 def test_a_shrunken_drawing_is_the_mean_of_its_pixels() -> None:
