@@ -29,6 +29,10 @@ for name in (
     *("CGAN_WEBHOOK_URL", "CGAN_MLFLOW_PAGE", "MLFLOW_BACKEND_STORE_URI"),
 ):
     os.environ.pop(name, None)
+# As the Makefile has it: what a test starts reports its use to nobody.
+for name in ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"):
+    os.environ[name] = "true"
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
 ROOT = Path(__file__).resolve().parent.parent
 
