@@ -42,10 +42,11 @@ repro: $(READY) ## Run what is stale of the pipeline; print metrics, the grid's 
 	dvc repro
 	@cgan report
 
-# Two processes, for many tests wait for a server, a lock or a signal; more would share the cores that others time.
-# A file stays in one of them, so that what its tests share is made once; and files start in the order of their
-# names, for by default those with few tests come last, and the longest are among them.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# More processes than two cores have, for tests wait a quarter of their time: for a server, a lock or a signal. A file
+# stays in one process, so that what its tests share is made once; and files start in the order of their names, for
+# by default those with few tests come last, and the longest are among them.
+PROCESSES ?= 3
+PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 test: check ## All checks and the quick tests
 	$(PYTEST)
 
