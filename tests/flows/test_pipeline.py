@@ -23,6 +23,7 @@ import yaml
 from conftest import ROOT
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter
+from prefect.testing.utilities import prefect_test_harness
 from toy_project import attempts, git, quiet, repro_stage, run_all
 from toy_project import repo as repo
 from toy_project import template as template
@@ -52,8 +53,6 @@ def with_python() -> str:
 
 @pytest.fixture(scope="module")
 def prefect() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness  # imports the whole server
-
     with prefect_test_harness(server_startup_timeout=60):
         yield
 
