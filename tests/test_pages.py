@@ -116,7 +116,10 @@ def test_a_browser_that_has_never_been_here_sees_runs_numbers_and_pictures_at_on
     known = json.loads((root / "models/mlflow_run.json").read_text())
     pictures = """[...document.images].filter(i => i.src.includes("get-artifact") && i.naturalWidth > 256)
         .filter(i => i.getBoundingClientRect().top < innerHeight - 200).length"""
-    with mlflow_server(root, free_port()) as site, browsing(root / "profile", 1400, 900) as page:
+    with (
+        mlflow_server(root, free_port(), shared=False) as site,
+        browsing(root / "profile", 1400, 900) as page,
+    ):
         page.open(f"{site}/", "0.98765")
         text = page.run("document.body.innerText")
         assert "quality/conditional_accuracy" in text and "quality/fid_judge" in text
