@@ -409,8 +409,8 @@ def test_f61_server_killed_and_restarted_in_mid_run_ends_up_with_each_step_once(
             log(tracker, range(200, 300))
             tracker.log_model(a_generator(root / "g.safetensors"), 300, {"digest": "d"})
             wait_until(lambda: count_waiting(runs(root) / "k1") == 0, 60)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store.path}")
-    flush(root)
+    with mlflow_server(root, port):
+        flush(root)
     assert store.steps("loss/generator") == list(range(300))
     assert [status for _, _, status in store.runs()] == ["FINISHED"]
     steps = Counter(
