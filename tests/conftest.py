@@ -30,8 +30,7 @@ for name in (
 ):
     os.environ.pop(name, None)
 # As the Makefile has it: what a test starts reports its use to nobody.
-for name in ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"):
-    os.environ[name] = "true"
+os.environ |= dict.fromkeys(("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"), "true")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
 ROOT = Path(__file__).resolve().parent.parent

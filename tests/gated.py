@@ -25,7 +25,7 @@ from cgan.model.networks import Architecture, Generator, build_generator
 from cgan.params.reading import load_params
 from cgan.params.sections import JudgeParams
 from cgan.quality import comparison
-from cgan.quality.judge import Judge, save_judge, silent, train_judge
+from cgan.quality.judge import save_judge, silent, train_judge
 from cgan.registry import judging
 from cgan.registry.gate import gate
 from cgan.run.records import Run, RunInfo, runs
@@ -75,15 +75,13 @@ def make_project(root: Path, data: tuple[np.ndarray, np.ndarray] | None = None) 
         save_dataset(path, images[chosen], labels[chosen], facts)
     recipe = JudgeParams(total_kimg=6.0, batch_size=32, peak_lr=0.1, width=4, seed=0)
     training = load_dataset(root / "data/processed/train.safetensors")
-    digest = training.metadata["digest"]
-    if digest not in JUDGES:
-        JUDGES[digest] = train_judge(training, recipe, torch.device("cpu"), torch.float32)
-    save_judge(root / "models/judge.safetensors", JUDGES[digest], {"data_digest": digest})
+    judge = train_judge(training, recipe, torch.device("cpu"), torch.float32)
+    save_judge(
+        root / "models/judge.safetensors", judge, {"data_digest": training.metadata["digest"]}
+    )
 
 
-# By data, and by data and steps: most tests train the same ones.
-JUDGES: dict[str, Judge] = {}
-FITTED: dict[tuple[str, int], Generator] = {}
+FITTED: dict[tuple[str, int], Generator] = {}  # by data and steps: most tests fit the same ones
 
 
 def fitted(data: Dataset, steps: int) -> Generator:
