@@ -42,17 +42,20 @@ repro: $(READY) ## Run what is stale of the pipeline; print metrics, the grid's 
 	dvc repro
 	@cgan report
 
-# Two processes, for many tests wait for a server, a lock or a signal; more would share the cores that others time.
-# A file stays in one of them, so that what its tests share is made once.
+# More processes than two cores have, for tests wait a quarter of their time: for a server, a lock or a signal. A file
+# stays in one process, so that what its tests share is made once; and files start in the order of their names, for
+# by default those with few tests come last, and the longest are among them.
+PROCESSES ?= 3
+PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 test: check ## All checks and the quick tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 test-gpu: $(READY) ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
 test-all: $(VENV)/.storage .cgan/object-store/.ready ## With the slow tests (40 minutes; some need root); the result stands in .cgan/test-all.json
 	@mkdir -p .cgan; passed=false; commit="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo ', changed')"; \
-	$(MAKE) --no-print-directory test && $(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not gpu' && passed=true; \
+	$(MAKE) --no-print-directory test && $(PYTEST) -m 'slow and not gpu' && passed=true; \
 	printf '{"commit": "%s", "passed": %s, "date": "%s"}\n' "$$commit" $$passed "$$(date -u +%FT%TZ)" \
 	  > .cgan/test-all.json; cat .cgan/test-all.json; $$passed
 
@@ -103,7 +106,7 @@ test-lowest: ## The quick tests with the oldest versions that pyproject.toml all
 	$(PYTHON) -m venv .cgan/lowest
 	.cgan/lowest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[pipeline,serve,kaggle,postgres,sweep,dev]' \
 	  $$($(PYTHON) tools/lowest.py)
-	PATH="$(CURDIR)/.cgan/lowest/bin:$$PATH" .cgan/lowest/bin/python -m pytest -n 2 --dist loadfile
+	PATH="$(CURDIR)/.cgan/lowest/bin:$$PATH" $(subst $(BIN),.cgan/lowest/bin,$(PYTEST))
 
 mutants: $(VENV)/.mutants ## Change the code in small ways, list the changes that no test notices (MODULE=training/losses SAMPLE=40)
 	python tools/mutants $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JOBS),--jobs $(JOBS)) \

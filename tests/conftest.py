@@ -29,6 +29,9 @@ for name in (
     *("CGAN_WEBHOOK_URL", "CGAN_MLFLOW_PAGE", "MLFLOW_BACKEND_STORE_URI"),
 ):
     os.environ.pop(name, None)
+# As the Makefile has it: what a test starts reports its use to nobody.
+os.environ |= dict.fromkeys(("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"), "true")
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,6 +7,7 @@ index; as it brings eventlet, it lives in an environment of its own, which `make
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import signal
 import socket
@@ -16,13 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_port
 
 ACCESS_KEY, SECRET_KEY = "team:cgan", "correct-horse-battery"
-PIPELINE = (
-    "catch_errors gatekeeper healthcheck listing_formats bulk s3api tempauth slo dlo proxy-server"
-)
-SERVER = """[DEFAULT]
+KINDS = ("account", "container", "object", "proxy")
+FILTERS = "catch_errors gatekeeper healthcheck listing_formats bulk s3api tempauth slo dlo"
+SETTINGS = """[DEFAULT]
 swift_dir = {home}
 devices = {home}/devices
 mount_check = false
@@ -32,7 +32,15 @@ workers = 0
 user = {user}
 log_level = WARNING
 log_address = {home}/no-syslog
+[pipeline:main]
+pipeline = {pipeline}
+[app:{kind}-server]
+use = egg:swift#{kind}
 """
+PROXY = {
+    "tempauth": f"user_team_cgan = {SECRET_KEY} .admin\nuser_team_guest = guest\n",
+    "s3api": "s3_acl = false\nlocation = us-east-1\nauth_pipeline_check = false\n",
+}
 
 
 def object_store_folder() -> Path:
@@ -43,37 +51,20 @@ def object_store_folder() -> Path:
     return folder
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 def write_settings(home: Path, ports: dict[str, int]) -> None:
-    import getpass
-
     (home / "devices/one").mkdir(parents=True)
     (home / "swift.conf").write_text(
         "[swift-hash]\nswift_hash_path_suffix = of-a-test\nswift_hash_path_prefix = of-a-test\n"
     )
     for kind, port in ports.items():
-        text = SERVER.format(home=home, port=port, user=getpass.getuser())
+        filters = FILTERS.split() if kind == "proxy" else []
+        pipeline = " ".join([*filters, f"{kind}-server"])
+        facts = {"home": home, "port": port, "kind": kind, "pipeline": pipeline}
+        text = SETTINGS.format(user=getpass.getuser(), **facts)
         if kind == "proxy":
-            filters = PIPELINE.removesuffix(" proxy-server").split()
-            text += f"\n[pipeline:main]\npipeline = {PIPELINE}\n"
-            text += "\n[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n"
-            for name in filters:
-                text += f"\n[filter:{name}]\nuse = egg:swift#{name}\n"
-                if name == "tempauth":
-                    user, key = ACCESS_KEY.replace(":", "_"), SECRET_KEY
-                    text += f"user_{user} = {key} .admin\nuser_team_guest = guest\n"
-                if name == "s3api":
-                    text += "s3_acl = false\nlocation = us-east-1\nauth_pipeline_check = false\n"
-        else:
-            text += f"\n[pipeline:main]\npipeline = {kind}-server\n"
-            text += f"\n[app:{kind}-server]\nuse = egg:swift#{kind}\n"
+            text += "account_autocreate = true\n"
+        for name in filters:
+            text += f"[filter:{name}]\nuse = egg:swift#{name}\n{PROXY.get(name, '')}"
         (home / f"{kind}-server.conf").write_text(text)
 
 
@@ -81,11 +72,10 @@ def write_settings(home: Path, ports: dict[str, int]) -> None:
 def object_store(home: Path) -> Iterator[str]:
     """A running server. Yields its address; credentials are ACCESS_KEY and SECRET_KEY."""
     programs = object_store_folder() / "bin"
-    kinds = ("account", "container", "object", "proxy")
-    ports = dict(zip(kinds, free_ports(4), strict=True))
+    ports = {kind: free_port() for kind in KINDS}
     write_settings(home, ports)
     ring = [programs / "swift-ring-builder"]
-    for kind in kinds[:3]:
+    for kind in KINDS[:3]:
         builder = home / f"{kind}.builder"
         place = f"r1z1-127.0.0.1:{ports[kind]}/one"
         for words in (["create", "4", "1", "0"], ["add", place, "1"], ["rebalance"]):
@@ -99,7 +89,7 @@ def object_store(home: Path) -> Iterator[str]:
             env={**os.environ, "PYTHONWARNINGS": "ignore"},
             start_new_session=True,
         )
-        for kind in kinds
+        for kind in KINDS
     ]
     try:
         deadline = time.monotonic() + 30

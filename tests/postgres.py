@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -14,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from conftest import free_port
 
 USER, PASSWORD = "cgan", f"p@ss/w:{uuid.uuid4().hex}"
 
@@ -87,28 +87,15 @@ def postgres() -> Iterator[Postgres]:
     if PROGRAMS is None:
         pytest.skip("needs PostgreSQL's server (Debian's package `postgresql`)")
     pytest.importorskip("psycopg2", reason="needs the extra `postgres`")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
     folder = Path(tempfile.mkdtemp(prefix="cgan-postgres-"))  # not pytest's, which is root's alone
-    server = Postgres(folder, port)
+    server = Postgres(folder, free_port())
     try:
         if os.getuid() == 0:
             shutil.chown(folder, "nobody", "nogroup")
         (folder / "password").write_text(PASSWORD)
         (folder / "password").chmod(0o644)
-        server.run(
-            "initdb",
-            "-D",
-            "data",
-            "-U",
-            USER,
-            "-N",
-            "-E",
-            "UTF8",
-            "--auth=scram-sha-256",
-            "--pwfile=password",
-        )
+        options = "-N -E UTF8 --auth=scram-sha-256 --pwfile=password"
+        server.run("initdb", "-D", "data", "-U", USER, *options.split())
         server.start()
         try:
             yield server

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cgan.run.tracker import Tracker
+
 
 @dataclass
-class RecordingTracker:
-    """Keeps everything in memory, for tests and notebooks."""
+class RecordingTracker(Tracker):
+    """Params are forgotten."""
 
-    params: dict[str, Any] = field(default_factory=dict)
     metrics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     images: list[tuple[int, str, NDArray[np.uint8]]] = field(default_factory=list)
     files: list[tuple[str, str]] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        self.params.update(params)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         self.metrics.append((step, dict(metrics)))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import free_port
 
 SETTINGS = """
 Port {port}
@@ -61,9 +62,7 @@ def ssh_server(folder: Path, passwords: str = "no") -> Iterator[SshServer]:
         pytest.skip("no sshd here: Debian's package openssh-server")
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where root's sshd locks its children in
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     home = folder / "home"
     (home / ".ssh").mkdir(parents=True, mode=0o700)
     server = SshServer(port, folder, home)

@@ -13,18 +13,10 @@ import typer
 from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import (
-    contenders,
-    evaluation_set,
-    quality,
-    service,
-    synthetic_csv,
-    throughput,
-)
+from benchmarks import contenders, evaluation_set, quality, service, throughput
 from benchmarks.contenders import PEERS, PORT, KerasExample, Ours, Peer, PytorchGan
 from benchmarks.evaluation_set import as_dataset, preset
 from benchmarks.scale import SCALES
-from cgan.data import csv_reader, csv_report
 from cgan.data.dataset import Dataset
 from cgan.errors import CganError
 from cgan.model.sampling import draw
@@ -171,15 +163,3 @@ def test_all_parts_run_and_leave_their_figures(
     assert served["grown_mb"] < service.MEMORY_MB
     printed = capsys.readouterr().out
     assert printed.count("\n### ") >= 6, "a table of each part"
-
-
-def test_synthetic_csvs_are_valid_and_have_the_classes_that_were_asked_for(tmp_path: Path) -> None:
-    path, again = (
-        synthetic_csv.write_csv(tmp_path / name, 700, 23, 16, 3, imbalance=5) for name in "xy"
-    )
-    assert path.read_bytes() == again.read_bytes()
-    params = csv_reader.DEFAULTS.model_copy(update={"channels": 3, "min_per_class": 2})
-    report = csv_report.report_on_file(path, params, "x")
-    assert (report["rows"], report["classes"], report["duplicates"]) == (700, 23, 0)
-    assert report["shape"] == {"channels": 3, "height": 16, "width": 16}
-    assert report["class_counts"][0] > 2 * report["class_counts"][-1]

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import ROOT
 from PIL import Image
 
@@ -22,6 +23,7 @@ def pixels(png: str) -> np.ndarray:
         return np.asarray(picture).astype(int)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_its_stored_outputs_are_those_of_today(tmp_path: Path) -> None:
     program = [sys.executable, "-W", "error", str(ROOT / "tools/notebook.py"), "--check"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +17,8 @@ import yaml
 from browser import Page, browsing
 from conftest import ROOT, free_port
 from PIL import Image
-from tracked import log_steps, training
+from toy_project import git
+from tracked import log_steps, mlflow_server, training
 from tracked import root as root
 
 from cgan.project import AT_THE_END, BY_STEP
@@ -69,9 +66,8 @@ def test_the_pages_of_our_servers_ask_no_other_host(
     root.mkdir()
     (root / "dvc.yaml").touch()
     shutil.copytree(ROOT / "flows", root / "flows")  # the worker is of this commit
-    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "one"]):
-        subprocess.run(["git", *identity, *command], cwd=root, check=True)
+        git(root, *command)
     monkeypatch.chdir(root)
     try:
         services.up(root, {"prefect": free_port(), "mlflow": free_port()})
@@ -103,27 +99,6 @@ def test_the_pages_of_our_servers_ask_no_other_host(
         services.down(root)
 
 
-@contextlib.contextmanager
-def ui(root: Path) -> Iterator[str]:
-    """`cgan ui` on the project's store → its bare address."""
-    port = free_port()
-    command = [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with (root / "ui.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log)
-    site = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{site}/health", timeout=5):
-                break
-            time.sleep(0.2)
-        yield site
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 def test_a_browser_that_has_never_been_here_sees_runs_numbers_and_pictures_at_once(
     root: Path,
@@ -141,7 +116,10 @@ def test_a_browser_that_has_never_been_here_sees_runs_numbers_and_pictures_at_on
     known = json.loads((root / "models/mlflow_run.json").read_text())
     pictures = """[...document.images].filter(i => i.src.includes("get-artifact") && i.naturalWidth > 256)
         .filter(i => i.getBoundingClientRect().top < innerHeight - 200).length"""
-    with ui(root) as site, browsing(root / "profile", 1400, 900) as page:
+    with (
+        mlflow_server(root, free_port(), shared=False) as site,
+        browsing(root / "profile", 1400, 900) as page,
+    ):
         page.open(f"{site}/", "0.98765")
         text = page.run("document.body.innerText")
         assert "quality/conditional_accuracy" in text and "quality/fid_judge" in text
@@ -201,9 +179,8 @@ def test_plots_show_and_diff_are_pages_of_pictures_in_a_reader_s_order_that_need
             Image.fromarray(np.full((60, 880, 3), brightness, np.uint8)).save(project / name)
 
     draw(200)
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "one"]):
-        subprocess.run([*git, *command], cwd=project, check=True)
+        git(project, *command)
     draw(90)
     with browsing(tmp_path / "profile", width=1280) as page:
         boxes = check(page, plots_page(project, "show"), 1280)

@@ -8,7 +8,6 @@ import http.server
 import json
 import logging
 import shutil
-import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from conftest import MLFLOWS_OWN_WARNINGS, ROOT, free_port
 from kaggle_server import Answer, serving
+from toy_project import git
 from toy_project import repo as repo
 from toy_project import template as template
 from tracked import Store, a_generator, log_steps, training
@@ -139,12 +139,8 @@ def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
     (root / "cgan").mkdir()
     shutil.copy(ROOT / "params.yaml", root)
     (root / "cgan/mine.py").write_text("KEY = ''\n")
-    for command in (
-        ["init", "--quiet"],
-        ["add", "."],
-        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "t"],
-    ):
-        subprocess.run(["git", *command], cwd=root, check=True)
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "t"]):
+        git(root, *command)
     written = root / "cgan/mine.py"
     written.write_text(f"KEY = {MARK!r}\n")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{MARK}@127.0.0.1:{free_port()}")

@@ -109,13 +109,14 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
 
 
 @contextlib.contextmanager
-def mlflow_server(root: Path, port: int) -> Iterator[str]:
-    """`cgan ui` on the project's sqlite file, as a shared store; killed in the end."""
+def mlflow_server(root: Path, port: int, *, shared: bool = True) -> Iterator[str]:
+    """`cgan ui` on the project's sqlite file; killed in the end."""
+    database = {"MLFLOW_BACKEND_STORE_URI": "sqlite:///mlflow.db"} if shared else {}
     site = f"http://127.0.0.1:{port}"
     with (root / "ui.log").open("a") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)],
-            env={**os.environ, "MLFLOW_BACKEND_STORE_URI": "sqlite:///mlflow.db"},
+            env={**os.environ, **database},
             stdout=log,
             stderr=log,
             start_new_session=True,

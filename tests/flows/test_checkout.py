@@ -99,6 +99,7 @@ def test_a_commit_that_was_pushed_later_is_fetched_and_no_branch_of_the_project_
         checkout(clone, "1234567", "run").__enter__()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["data/inbox", "mine/digits.csv"])
 def test_data_of_the_machine_are_seen_in_a_checkout_unless_the_remote_has_them(
     clone: Path, path: str
@@ -150,6 +151,7 @@ def holding(clone: Path, name: str) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_what_a_kill_left_is_removed_and_who_wants_a_living_run_s_checkout_waits(
     clone: Path,
 ) -> None:

@@ -23,6 +23,7 @@ from flows import remote
 from flows.dvc import Outcome, StageError
 
 LOCAL_CONFIG = Path(".dvc/config.local")
+pytestmark = pytest.mark.slow
 
 
 def run(*command: str | Path, folder: Path | None = None) -> str:

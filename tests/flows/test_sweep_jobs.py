@@ -33,6 +33,7 @@ from flows.sweep.jobs import Job, JobError, Pool, Watch, train_here
 
 JOB = Job("sweep-trial-0", {"train.lr": 0.002}, {"cgan.sweep.job": "sweep-trial-0"})
 LOG = Path(f".cgan/sweeps/{JOB.name}.log")
+pytestmark = [*pytestmark, pytest.mark.slow]
 
 
 @pytest.fixture

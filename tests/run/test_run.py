@@ -144,37 +144,6 @@ def test_run_says_what_made_it(recorded: tuple[Path, Store, str]) -> None:
     assert (name, digest) == ("sample", "ab" * 6)
 
 
-def test_model_draws_in_a_process_that_has_no_cgan(recorded: tuple[Path, Store, str]) -> None:
-    root, _, run_id = recorded
-    script = f"""
-import base64, io, sys
-import mlflow, pandas as pd
-from PIL import Image
-sys.path[:] = [entry for entry in sys.path if "finder" not in entry]
-sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in str(f).lower()]
-mlflow.set_tracking_uri("sqlite:///{root / "mlflow.db"}")
-model = mlflow.pyfunc.load_model("runs:/{run_id}/generator")
-labels = pd.DataFrame({{"label": [1, 2, 3]}})
-ask = lambda seed: list(model.predict(labels, params={{"seed": seed}})["png_base64"])
-assert ask(7) == ask(7) != ask(8)
-picture = Image.open(io.BytesIO(base64.b64decode(ask(7)[0])))
-assert (picture.size, picture.mode) == ((28, 28), "L"), picture
-assert "mlartifacts" in sys.modules["cgan"].__file__ or "/tmp" in sys.modules["cgan"].__file__
-try:
-    model.predict(pd.DataFrame({{"label": [10]}}))
-except Exception as error:
-    print(error)
-"""
-    environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-    environment.pop("PYTHONPATH", None)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-P", "-c", script],
-        capture_output=True, text=True, env=environment, cwd=root, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "classes are 0 to 9" in done.stdout
-
-
 # ------------------------------------------------------------------------------ once, and only once
 
 
@@ -429,7 +398,7 @@ def test_f61_server_killed_and_restarted_in_mid_run_ends_up_with_each_step_once(
             if step % 20 == 0:
                 tracker.log_image("previews", np.full((28, 28), step % 256, np.uint8), step)
             times.append(time.monotonic() - began)
-            time.sleep(0.05)
+            time.sleep(0.01)
 
     with training(root) as tracker:
         with mlflow_server(root, port):
@@ -439,7 +408,6 @@ def test_f61_server_killed_and_restarted_in_mid_run_ends_up_with_each_step_once(
         with mlflow_server(root, port):
             log(tracker, range(200, 300))
             tracker.log_model(a_generator(root / "g.safetensors"), 300, {"digest": "d"})
-            time.sleep(1)
             wait_until(lambda: count_waiting(runs(root) / "k1") == 0, 60)
     with mlflow_server(root, port):
         flush(root)

@@ -193,9 +193,8 @@ def test_f46_f47_a_signal_and_more_of_them_during_the_save_leave_a_checkpoint_th
     assert training.returncode == 128 + number
     assert "the checkpoint is saved" in words(repo)
     assert "Traceback" not in words(repo)
-    run(
-        repo, sys.executable, "-m", "cgan.cli", "track", "flush"
-    )  # on a busy machine something waits
+    # On a busy machine something waits.
+    run(repo, sys.executable, "-m", "cgan.cli", "track", "flush")
     assert statuses(repo) == ["KILLED"]
     assert not list(repo.glob(".cgan/runs/*/.*.tmp"))
 
@@ -235,16 +234,14 @@ KILLED_AT = """
 import os, signal, sys
 from cgan.stages import train
 from cgan.stages.runner import run_stage
-from cgan.run import lifecycle as run
-from cgan.run.follower import Follower
+from cgan.run import lifecycle
 
-owner, name, when = sys.argv[1:]
-owner = {"train": train, "run": run, "Run": run.Run, "Follower": Follower}[owner]
+owner, name = sys.argv[1:]
+owner = {"train": train, "lifecycle": lifecycle}[owner]
 plain = getattr(owner, name)
 
 def dying(*args, **kwargs):
-    if when == "after":
-        plain(*args, **kwargs)
+    plain(*args, **kwargs)
     os.kill(os.getpid(), signal.SIGKILL)
 
 setattr(owner, name, dying)
@@ -253,15 +250,7 @@ run_stage(train.main)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "point",
-    [
-        "train write_outputs after",
-        "Run log_model after",
-        "Follower finish before",
-        "run write_json after",
-    ],
-)
+@pytest.mark.parametrize("point", ["train write_outputs", "lifecycle write_json"])
 def test_f78_killed_at_any_point_of_its_end_a_training_is_one_run_with_each_record_once(
     repo: Path, uninterrupted: dict[str, str], point: str
 ) -> None:
