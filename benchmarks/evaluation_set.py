@@ -25,7 +25,7 @@ from cgan.model.networks import Architecture, Generator, build_generator
 from cgan.params.editing import preset_params
 from cgan.params.reading import load_params
 from cgan.params.sections import DataParams, Params, TrainChoices, TrainParams
-from cgan.quality.judge import Judge, Verdict, load_judge, look, save_judge, train_judge
+from cgan.quality.judge import Judge, Prediction, load_judge, look, save_judge, train_judge
 from cgan.quality.metrics import frechet_distance
 from cgan.training.fitting import filled
 
@@ -139,7 +139,7 @@ class EvaluationSet:
         return load_judge(path)[0]
 
     @cached_property
-    def real(self) -> Verdict:
+    def real(self) -> Prediction:
         return look(self.judge, self.heldout.images)
 
     @cached_property

@@ -101,7 +101,7 @@ def parts_on_threads(parts: int) -> Iterator[Map]:
         return
     global _outside
     before, outer = torch.get_num_threads(), _outside
-    _outside = threads_at_hand()
+    _outside = available_threads()
     try:
         with ThreadPoolExecutor(parts, "part", torch.set_num_threads, (1,)) as pool:
             torch.set_num_threads(1)
@@ -111,7 +111,7 @@ def parts_on_threads(parts: int) -> Iterator[Map]:
         torch.set_num_threads(before)  # the pool's setting is partly global
 
 
-def threads_at_hand() -> int:
+def available_threads() -> int:
     """How many threads the process may use, also when asked during work in parts."""
     return _outside or torch.get_num_threads()
 

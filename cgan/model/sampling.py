@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.files import replacing
-from cgan.model.hardware import parts_on_threads, threads_at_hand
+from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.model.networks import Generator
 
 CHUNK = 64
@@ -59,7 +59,7 @@ def render(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
     the same, and several times faster when another process takes a core away.
     """
     assert not network.training, "drawing needs eval mode: padding would enter the batch statistics"
-    parts = threads_at_hand() if condition.device.type == "cpu" else 1
+    parts = available_threads() if condition.device.type == "cpu" else 1
     exact = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )

@@ -11,7 +11,7 @@ from cgan.errors import CganError, ModelError
 from cgan.page.assemble import EVIDENCE, document
 from cgan.page.charts import bundle
 from cgan.page.run_page import FORMAT
-from cgan.quality.intervals import difference, passports_differ, replicated
+from cgan.quality.intervals import difference, contexts_differ, replicated
 from cgan.quality.table import METRICS
 
 DIGEST_SHOWN = 12  # characters, in a message
@@ -67,12 +67,12 @@ def read_page(path: Path) -> Run:
 
 def compare_facts(a: Run, b: Run) -> dict[str, Any]:
     """What the page shows, as plain JSON. Numbers only where both were measured alike."""
-    differs = passports_differ(a, b)
+    differs = contexts_differ(a, b)
     return {
         "runs": [
             {"verdict": run.get("verdict"), **{key: run[key] for key in KEPT}} for run in (a, b)
         ],
-        "passports_differ": [[key, *map(_text, pair)] for key, pair in differs.items()],
+        "contexts_differ": [[key, *map(_text, pair)] for key, pair in differs.items()],
         "metrics": None if differs else metric_changes(a["metrics"], b["metrics"]),
         "classes": None if differs else class_changes(a["classes"], b["classes"]),
         "params": params_that_differ(a, b),
@@ -81,10 +81,10 @@ def compare_facts(a: Run, b: Run) -> dict[str, Any]:
 
 def refusal(data: dict[str, Any]) -> str:
     """Why the numbers of two runs are not compared, in words; empty where they are."""
-    if not data["passports_differ"]:
+    if not data["contexts_differ"]:
         return ""
     what = []
-    for key, *values in data["passports_differ"]:
+    for key, *values in data["contexts_differ"]:
         a, b = (value[:DIGEST_SHOWN] if key.endswith("digest") else value for value in values)
         what.append(f"{key.replace('_', ' ')}: {a} and {b}")
     return (

@@ -21,8 +21,8 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from cgan.model.hardware import parts_on_threads, threads_at_hand
-from cgan.quality.judge import LOOK_AT, Judge, Progress, Verdict, look, silent
+from cgan.model.hardware import available_threads, parts_on_threads
+from cgan.quality.judge import LOOK_AT, Judge, Prediction, Progress, look, silent
 from cgan.quality.metrics import NEIGHBOURS, conditional_accuracy
 
 REPLICATES = 200
@@ -76,7 +76,7 @@ class Judged:
         return {name: estimate.value for name, estimate in self.metrics.items()}
 
 
-class Ground:
+class EvaluationSet:
     """What generators are judged on.
 
     `real`, `labels`: the hold-out in the judge's eyes. `floor`: features of training images
@@ -87,7 +87,7 @@ class Ground:
     def __init__(
         self,
         judge: Judge,
-        real: Verdict,
+        real: Prediction,
         labels: Tensor,
         floor: Tensor,
         asked: Tensor,
@@ -245,6 +245,6 @@ def _root(covariances: Tensor) -> Tensor:
 
 def _a_core_each(function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:
     """LAPACK's own threads, on matrices as small as these, took 20 times as long as one thread."""
-    parts = threads_at_hand()
+    parts = available_threads()
     with parts_on_threads(parts) as parallel:
         return torch.cat(list(parallel(function, matrices.tensor_split(parts))))

@@ -26,7 +26,7 @@ from cgan.model.networks import Generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
-from cgan.quality.comparison import Ground
+from cgan.quality.comparison import EvaluationSet
 from cgan.quality.intervals import replicated, share
 from cgan.quality.judge import (
     LOOK_AT,
@@ -73,7 +73,9 @@ class Inputs:
         return found
 
 
-def ground_of(inputs: Inputs, params: EvaluateParams, progress: Progress = silent) -> Ground:
+def evaluation_set_of(
+    inputs: Inputs, params: EvaluateParams, progress: Progress = silent
+) -> EvaluationSet:
     """The conditions under which the gate compares generators; those of the stage evaluate."""
     asked = classes_asked(inputs.training.classes, params)
     order, _ = shuffled(inputs.training, inputs.heldout, params.seed)
@@ -81,10 +83,12 @@ def ground_of(inputs: Inputs, params: EvaluateParams, progress: Progress = silen
     bar = functools.partial(progress, "judging real images", images_a_step=LOOK_AT)
     floor = look(inputs.judge, real, progress=bar).features
     seen = look(inputs.judge, inputs.heldout.images)
-    return Ground(inputs.judge, seen, inputs.heldout.labels, floor, asked, params.seed, progress)
+    return EvaluationSet(
+        inputs.judge, seen, inputs.heldout.labels, floor, asked, params.seed, progress
+    )
 
 
-def passport(inputs: Inputs, params: EvaluateParams) -> dict[str, Any]:
+def measurement_context(inputs: Inputs, params: EvaluateParams) -> dict[str, Any]:
     """What every number depends on, whoever measured it. Two generators' numbers can be compared if
     all of this but `generator_digest` is equal."""
     return {
@@ -121,7 +125,7 @@ def judge_generator(inputs: Inputs, params: EvaluateParams, progress: Progress =
     if "class_names" in inputs.training.metadata:
         report["class_names"] = inputs.training.class_names
     own = {"draws": params.draws, "neighbours": NEIGHBOURS}
-    return {**report, "passport": passport(inputs, params) | own}
+    return {**report, "passport": measurement_context(inputs, params) | own}
 
 
 def require_one_origin(inputs: Inputs) -> None:
@@ -190,8 +194,13 @@ def measured(
     and coverage take equal counts on both sides.
     """
     training, heldout, seed = inputs.training, inputs.heldout, params.seed
-    ground = ground_of(inputs, params)
-    asked, real, floor, count = ground.asked, ground.real, ground.floor, ground.distance_images
+    evaluation_set = evaluation_set_of(inputs, params)
+    asked, real, floor, count = (
+        evaluation_set.asked,
+        evaluation_set.real,
+        evaluation_set.floor,
+        evaluation_set.distance_images,
+    )
     equal = min(len(heldout), count)
     if equal <= NEIGHBOURS:
         raise DataError(
@@ -207,7 +216,7 @@ def measured(
     accuracy = conditional_accuracy(named, asked.repeat(len(seen)), training.classes)
 
     fid = [frechet_distance(real.features, each.features[:count]) for each in seen]
-    spread = ground.distance(drawn, "drawn").replicates
+    spread = evaluation_set.distance(drawn, "drawn").replicates
     replicates = [round(each, 5) for each in (spread - spread.mean()).tolist()]
     pairs = [
         (real.features[heldout.labels == label], drawn[asked[:count] == label])
@@ -222,7 +231,7 @@ def measured(
         "conditional_accuracy": {
             "value": accuracy.overall,
             "interval_95": list(accuracy.interval),
-            "floor": ground.agreement.overall,
+            "floor": evaluation_set.agreement.overall,
             "by_class": accuracy.by_class,
         },
         # Without an interval: it is the smallest of many, and that of a single class would lie too low.
@@ -259,7 +268,9 @@ def measured(
     }
     if params.gan_train_kimg != 0:
         value = gan_train(draws[0], asked, inputs, params.gan_train_kimg, progress)
-        entries["gan_train_accuracy"] = _share(value, ground.agreement.overall, len(heldout))
+        entries["gan_train_accuracy"] = _share(
+            value, evaluation_set.agreement.overall, len(heldout)
+        )
     return {key: entries[key] for key in METRICS if entries[key]} | {
         "different": {"by_class": [pair and pair[0] for pair in numbers]},
         "confusion": accuracy.confusion.tolist(),

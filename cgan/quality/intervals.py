@@ -22,7 +22,7 @@ Interval = tuple[float, float]
 
 # Student's t, 97.5 %, by degrees of freedom from 1; further on it is taken as the last.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-# The only passport key that may differ.
+# The only key of a context that may differ.
 OWN = {"generator_digest"}
 
 
@@ -66,7 +66,7 @@ def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
     return change, (change - reach, change + reach)
 
 
-def passports_differ(a: Report, b: Report) -> dict[str, tuple[Any, Any]]:
+def contexts_differ(a: Report, b: Report) -> dict[str, tuple[Any, Any]]:
     """What two evaluations' numbers depend on, where it differs; empty if they can be compared."""
     one, other = a["passport"], b["passport"]
     keys = sorted((one.keys() | other.keys()) - OWN)

@@ -19,11 +19,11 @@ from cgan.data.dataset import Dataset
 from cgan.errors import TrainingError
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import (
+    available_threads,
     keep_freed_memory,
     parts_on_threads,
     set_gradients,
     sharing_weights,
-    threads_at_hand,
     without_compiler,
 )
 from cgan.model.model_file import load_network, save_tensors
@@ -109,7 +109,7 @@ class Judge(nn.Module):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Prediction:
     """What the judge sees in N images: `features` float32 [N, 128], `logits` float32 [N, classes]."""
 
     features: Tensor
@@ -121,7 +121,7 @@ class Verdict:
 
 
 @torch.inference_mode()
-def look(judge: Judge, images: Tensor, batch: int = LOOK_AT, progress: Steps = iter) -> Verdict:
+def look(judge: Judge, images: Tensor, batch: int = LOOK_AT, progress: Steps = iter) -> Prediction:
     """Judge uint8 images [N, C, H, W], in float32 on the judge's own device; results on the CPU."""
     device = next(judge.parameters()).device
 
@@ -130,11 +130,11 @@ def look(judge: Judge, images: Tensor, batch: int = LOOK_AT, progress: Steps = i
         return features.cpu(), judge.head(features).cpu()
 
     parts = images.split(batch)
-    with parts_on_threads(threads_at_hand() if device.type == "cpu" else 1) as parallel:
+    with parts_on_threads(available_threads() if device.type == "cpu" else 1) as parallel:
         found = parallel(see, parts)
         seen = [next(found) for _ in progress(range(len(parts)))]
     features, logits = (torch.cat(pieces) for pieces in zip(*seen, strict=True))
-    return Verdict(features, logits)
+    return Prediction(features, logits)
 
 
 def accuracy(judge: Judge, data: Dataset) -> float:
@@ -233,7 +233,7 @@ def save_judge(path: Path | str, judge: Judge, facts: Facts) -> None:
 
 
 def load_judge(path: Path | str) -> tuple[Judge, Facts]:
-    """A judge in eval mode on the CPU, and its file's facts; `digest` in them names it in passports."""
+    """A judge in eval mode on the CPU, and its file's facts; `digest` in them names it in measurement contexts."""
     return load_network(path, "judge", _judge_of)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.dataset import Dataset
-from cgan.model.hardware import parts_on_threads, threads_at_hand
+from cgan.model.hardware import available_threads, parts_on_threads
 
 MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
 SIDE = 32  # pixels: larger images are made smaller
@@ -71,7 +71,7 @@ def nearest(
                 found[some], order = apart.topk(count, dim=1, largest=False)
                 places[some] = rows.gather(1, order)
 
-    with parts_on_threads(threads_at_hand()) as parallel:
+    with parts_on_threads(available_threads()) as parallel:
         list(parallel(search, labels.unique()))
     return found, places
 
@@ -92,7 +92,7 @@ def different(drawn: Tensor, asked: Tensor, training: Dataset) -> list[tuple[flo
         limit = pairs.kthvalue(max(1, len(pairs) // ALIKE)).values
         return _number(_pairs(mine), limit), _number(pairs, limit)
 
-    with parts_on_threads(threads_at_hand()) as parallel:
+    with parts_on_threads(available_threads()) as parallel:
         return list(parallel(count, range(training.classes)))
 
 

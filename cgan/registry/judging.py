@@ -17,7 +17,13 @@ from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import GENERATOR
 from cgan.quality.comparison import REPLICATES
-from cgan.quality.evaluation import COPIES_SAMPLE, Inputs, ground_of, near_copies, passport
+from cgan.quality.evaluation import (
+    COPIES_SAMPLE,
+    Inputs,
+    evaluation_set_of,
+    measurement_context,
+    near_copies,
+)
 from cgan.quality.judge import Progress
 from cgan.quality.likeness import different
 from cgan.registry.archive import generator_file
@@ -92,33 +98,33 @@ def judge(
     with ThreadPoolExecutor(1) as apart:
         expected = draw(inputs.network, torch.tensor(classes), seed)
         loading = apart.submit(load_problem, registry, address, classes, seed, expected)
-        ground = ground_of(inputs, params.evaluate, progress)
-        keep_at_run(registry, version, ground, inputs)
-        drawings = draw(inputs.network, ground.asked, seed)
-        challenger = ground.judge_drawings(drawings)
-        varied = different(drawings, ground.asked, inputs.training)
-        near = near_copies(drawings, ground.asked, inputs.training, inputs.heldout, seed)
+        evaluation_set = evaluation_set_of(inputs, params.evaluate, progress)
+        keep_at_run(registry, version, evaluation_set, inputs)
+        drawings = draw(inputs.network, evaluation_set.asked, seed)
+        challenger = evaluation_set.judge_drawings(drawings)
+        varied = different(drawings, evaluation_set.asked, inputs.training)
+        near = near_copies(drawings, evaluation_set.asked, inputs.training, inputs.heldout, seed)
         comparison, praise = list[Check](), list[str]()
         if former:
-            champion = ground.judge_drawings(draw(former, ground.asked, seed))
+            champion = evaluation_set.judge_drawings(draw(former, evaluation_set.asked, seed))
             comparison, praise = compare(challenger, champion, params.gate.against_champion)
             report.sections["Beside the champion"] = table_of(comparison)
             report.facts["champion_measured"] = champion.values()
         problem = loading.result()
-    looked_at = min(COPIES_SAMPLE, len(ground.asked))
+    looked_at = min(COPIES_SAMPLE, len(evaluation_set.asked))
     copies = Share(round(near.closer * looked_at), looked_at)
-    agreed = Share(int(ground.agreement.confusion.diagonal().sum()), len(inputs.heldout))
+    agreed = Share(int(evaluation_set.agreement.confusion.diagonal().sum()), len(inputs.heldout))
     checks = bars(params.gate, challenger, copies, agreed, varied)
     loads, what = not problem, WORDS["load_check"]
     checks.append(Check("load_check", what, float(loads), 1.0, loads, why=problem))
     report.verdict, reasons = decide([*checks, *comparison], praise)
     report.reasons = [*reasons, *report.reasons]
     context = {
-        **passport(inputs, params.evaluate),
+        **measurement_context(inputs, params.evaluate),
         "training_digest": inputs.training.metadata["digest"],
-        "fid_judge_floor": ground.fid_floor.value,
-        "coverage_floor": ground.coverage_floor.value,
-        "covered_images": ground.covered_images,
+        "fid_judge_floor": evaluation_set.fid_floor.value,
+        "coverage_floor": evaluation_set.coverage_floor.value,
+        "covered_images": evaluation_set.covered_images,
         "replicates": REPLICATES,
     }
     report.facts |= {

@@ -31,7 +31,7 @@ from cgan.model.model_file import load_generator, load_tensors, save_tensors
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import CSV, JUDGE, REEVALUATION_REPORT, REEVALUATION_TEXT, VALIDATION
-from cgan.quality.comparison import Ground
+from cgan.quality.comparison import EvaluationSet
 from cgan.quality.evaluation import Inputs, classes_asked
 from cgan.quality.judge import LOOK_AT, Judge, Progress, load_judge, look, silent
 from cgan.quality.metrics import conditional_accuracy, frechet_distance, wilson_interval
@@ -88,8 +88,10 @@ def reevaluate(params: Params, say: Callable[[str], None], progress: Progress = 
         if moved[0].name != KIND:
             with generator_file(name) as path:
                 network, _ = load_generator(path)
-            ground, seen = _ground_of(kept, csv, params, progress)
-            judged = ground.judge_drawings(draw(network, ground.asked, ground.seed))
+            evaluation_set, seen = _evaluation_set_of(kept, csv, params, progress)
+            judged = evaluation_set.judge_drawings(
+                draw(network, evaluation_set.asked, evaluation_set.seed)
+            )
             moved, quality = moved + seen, bars(params.gate, judged, benefit_of_doubt=True)
         report = _report(champion, csv, moved, quality)
         report.write(REEVALUATION_REPORT, REEVALUATION_TEXT)
@@ -105,9 +107,9 @@ def reevaluate(params: Params, say: Callable[[str], None], progress: Progress = 
     return report
 
 
-def _ground_of(
+def _evaluation_set_of(
     kept: Kept, csv: csv_reader.Table, params: Params, progress: Progress
-) -> tuple[Ground, list[Check]]:
+) -> tuple[EvaluationSet, list[Check]]:
     """What the champion is judged on, and what its judge sees in the data."""
     images, labels = torch.from_numpy(csv.images), torch.from_numpy(csv.labels)
     seed, count = params.evaluate.seed, int(kept.facts["heldout_images"])
@@ -115,11 +117,15 @@ def _ground_of(
     bar = functools.partial(progress, "judging the data", images_a_step=LOOK_AT)
     real = look(kept.judge, images[chosen], progress=bar)
     asked = classes_asked(len(real.logits[0]), params.evaluate)
-    ground = Ground(kept.judge, real, labels[chosen], kept.features, asked, seed, progress)
+    evaluation_set = EvaluationSet(
+        kept.judge, real, labels[chosen], kept.features, asked, seed, progress
+    )
     distance = frechet_distance(real.features, kept.features) - float(kept.facts["fid_floor"])
-    return ground, [
+    return evaluation_set, [
         _limit("judge_features", distance, params.reevaluate.max_feature_distance),
-        *agreement(ground.agreement.confusion, kept.facts, params.reevaluate.max_agreement_drop),
+        *agreement(
+            evaluation_set.agreement.confusion, kept.facts, params.reevaluate.max_agreement_drop
+        ),
     ]
 
 
@@ -166,13 +172,18 @@ class Kept:
     facts: Facts
 
 
-def keep_at_run(registry: Registry, version: Version, ground: Ground, inputs: Inputs) -> None:
+def keep_at_run(
+    registry: Registry, version: Version, evaluation_set: EvaluationSet, inputs: Inputs
+) -> None:
     """Store at the run what `kept_of` reads."""
-    tensors = {"features": ground.floor, "fingerprints": fingerprints(inputs.training.images)}
+    tensors = {
+        "features": evaluation_set.floor,
+        "fingerprints": fingerprints(inputs.training.images),
+    }
     facts = {
-        "agreement": ground.agreement.overall,
-        "agreement_by_class": ground.agreement.by_class,
-        "fid_floor": ground.fid_floor.value,
+        "agreement": evaluation_set.agreement.overall,
+        "agreement_by_class": evaluation_set.agreement.by_class,
+        "fid_floor": evaluation_set.fid_floor.value,
         "heldout_images": len(inputs.heldout),
     }
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:

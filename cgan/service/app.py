@@ -197,7 +197,10 @@ def draw(request: Request, question: DrawRequest, served: Current) -> Response:
     return _drawn(request, question, served)
 
 
-@router.get("/model", summary="What is served: facts, metrics and their passport, version, digest")
+@router.get(
+    "/model",
+    summary="What is served: facts, metrics and their measurement context, version, digest",
+)
 async def model(served: Current) -> Response:
     return JSONResponse(served.about(), headers=served.headers)
 

@@ -119,7 +119,7 @@ def of_file(source: str) -> Served:
 
 
 def _quality_of(registry: Registry, number: int) -> dict[str, Any]:
-    """Of the evaluation at a version's run: metrics by their keys, what real images get, the passport."""
+    """Of the evaluation at a version's run: metrics by their keys, what real images get, the context."""
     from cgan.registry.archive import downloaded
 
     with contextlib.suppress(ModelError, ValueError, TypeError):

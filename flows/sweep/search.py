@@ -25,7 +25,7 @@ from cgan import git
 from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.params.sections import Params
-from cgan.quality.intervals import passports_differ
+from cgan.quality.intervals import contexts_differ
 from cgan.quality.table import METRICS
 from cgan.reports.sweeps import JOB, NAME, PARENT_TAG, ROLE
 from cgan.run.lifecycle import user
@@ -198,7 +198,7 @@ class Sweep:
         if "passport" not in self.study.user_attrs:
             self.study.set_user_attr("passport", context)
         first = self.study.user_attrs["passport"]
-        if differs := passports_differ({"passport": first}, {"passport": context}):
+        if differs := contexts_differ({"passport": first}, {"passport": context}):
             words = ", ".join(f"{key} {a} and {b}" for key, (a, b) in differs.items())
             raise JobError(f"it was measured otherwise than the first trial: {words}")
         return value

@@ -101,7 +101,7 @@ def finished(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_passport() -> None:
+def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_context() -> None:
     run = facts()
     report = json.loads(EVALUATION.read_text())
     metrics = {row["key"]: row for row in run["metrics"]}

@@ -1,4 +1,4 @@
-"""The ground two generators are judged on: the metrics' own values, and how sure they are."""
+"""The set that two generators are judged on: the metrics' own values, and how sure they are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cgan.quality import comparison
-from cgan.quality.comparison import REPLICATES, Estimate, Ground, Judged
-from cgan.quality.judge import Judge, Verdict
+from cgan.quality.comparison import REPLICATES, Estimate, EvaluationSet, Judged
+from cgan.quality.judge import Judge, Prediction
 from cgan.quality.metrics import frechet_distance, manifold
 
 
@@ -19,29 +19,31 @@ def points(count: int, seed: int, dimension: int = 3, mean: float = 0.0) -> Tens
     return torch.randn(count, dimension, generator=random) + mean
 
 
-def ground_of(real: Tensor, floor: Tensor, asked: Tensor, seed: int = 1) -> Ground:
+def evaluation_set_of(real: Tensor, floor: Tensor, asked: Tensor, seed: int = 1) -> EvaluationSet:
     """Of features made by hand: the network that makes them is not asked. 3 classes, class 0 judged."""
     logits = torch.zeros(len(real), 3)
     logits[:, 0] = 1.0
     labels = torch.arange(len(real)) % 3
-    return Ground(cast(Judge, None), Verdict(real, logits), labels, floor, asked, seed)
+    return EvaluationSet(cast(Judge, None), Prediction(real, logits), labels, floor, asked, seed)
 
 
-def judged(ground: Ground, features: Tensor, right: Tensor, patch: pytest.MonkeyPatch) -> Judged:
+def judged(
+    evaluation_set: EvaluationSet, features: Tensor, right: Tensor, patch: pytest.MonkeyPatch
+) -> Judged:
     """As if the judge saw these features, and named the class where `right` says so."""
-    logits = torch.eye(3)[(ground.asked + ~right) % 3]
-    patch.setattr(comparison, "look", lambda *_, **__: Verdict(features, logits))
-    return ground.judge_drawings(torch.zeros(len(features), 1, 8, 8, dtype=torch.uint8))
+    logits = torch.eye(3)[(evaluation_set.asked + ~right) % 3]
+    patch.setattr(comparison, "look", lambda *_, **__: Prediction(features, logits))
+    return evaluation_set.judge_drawings(torch.zeros(len(features), 1, 8, 8, dtype=torch.uint8))
 
 
 def test_what_is_judged_has_the_values_of_the_metrics_beside_those_of_real_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real, floor, drawn = points(20, 0), points(24, 1), points(24, 2, mean=0.3)
-    ground = ground_of(real, floor, torch.tensor([0, 1, 2] * 8))
+    evaluation_set = evaluation_set_of(real, floor, torch.tensor([0, 1, 2] * 8))
     right = torch.ones(24, dtype=torch.bool)
     right[0] = False
-    found = judged(ground, drawn, right, monkeypatch)
+    found = judged(evaluation_set, drawn, right, monkeypatch)
     assert (found.right_by_class, found.asked_by_class) == ([7, 8, 8], [8, 8, 8])
     near = {key: pytest.approx(estimate.value) for key, estimate in found.metrics.items()}
     distance, of_floor = frechet_distance(real, drawn), frechet_distance(real, floor)
@@ -61,12 +63,12 @@ def test_coverage_is_the_mean_over_blocks_of_as_many_drawings_as_real_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real, drawn = points(12, 0, dimension=2), points(40, 1, dimension=2, mean=0.8)
-    ground = ground_of(real, points(40, 2, 2), torch.arange(40) % 3)
+    evaluation_set = evaluation_set_of(real, points(40, 2, 2), torch.arange(40) % 3)
     right = torch.ones(40, dtype=torch.bool)
     for most in (2, 20):  # the last 4 are no whole block
         monkeypatch.setattr(comparison, "MAX_BLOCKS", most)
         expected = [manifold(real, block)["coverage"] for block in drawn.split(12)[:3][:most]]
-        found = judged(ground, drawn, right, monkeypatch).metrics["coverage"].value
+        found = judged(evaluation_set, drawn, right, monkeypatch).metrics["coverage"].value
         assert found == pytest.approx(sum(expected) / len(expected))
 
 
@@ -78,7 +80,8 @@ def test_replicates_spread_as_independent_samples_do_and_depend_on_the_seed_alon
     share = right.double().mean().item()
     real, floor, drawn = (points(600, seed, mean=seed / 4) for seed in (0, 1, 2))
     one, same, other = (
-        judged(ground_of(real, floor, asked, seed), drawn, right, monkeypatch) for seed in (1, 1, 2)
+        judged(evaluation_set_of(real, floor, asked, seed), drawn, right, monkeypatch)
+        for seed in (1, 1, 2)
     )
     again = torch.tensor(
         [frechet_distance(points(600, 2 * n), points(600, 2 * n + 1, mean=0.5)) for n in range(200)]
@@ -110,9 +113,9 @@ def called_different(other: Tensor, pairs: int, count: int = 400) -> tuple[int, 
     for pair in range(pairs):
         drawn = [points(count, seed, len(other)) for seed in (4 * pair, 4 * pair + 1)]
         real, floor = (points(count, 4 * pair + seed, len(other)) for seed in (2, 3))
-        ground = ground_of(real, floor, asked, seed=pair)
+        evaluation_set = evaluation_set_of(real, floor, asked, seed=pair)
         a, b = (
-            ground.distance(images + at, "drawn")
+            evaluation_set.distance(images + at, "drawn")
             for images, at in zip(drawn, (here, other), strict=True)
         )
         calls.append((b - a).interval)

@@ -8,7 +8,7 @@ from scipy.stats import ttest_ind
 from cgan.quality.intervals import (
     difference,
     difference_of_means,
-    passports_differ,
+    contexts_differ,
     share,
 )
 
@@ -19,16 +19,14 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
     assert (low, high) == pytest.approx((0.0524, 0.3339), abs=5e-4)
 
 
-def test_passports_may_differ_in_the_generator_and_in_nothing_else() -> None:
+def test_contexts_may_differ_in_the_generator_and_in_nothing_else() -> None:
     passport = {"draws": 3, "generator_digest": "a", "seed": 1}
     assert (
-        passports_differ(
-            {"passport": passport}, {"passport": {**passport, "generator_digest": "b"}}
-        )
+        contexts_differ({"passport": passport}, {"passport": {**passport, "generator_digest": "b"}})
         == {}
     )
     other = {"passport": {"generator_digest": "b", "seed": 2}}
-    assert passports_differ({"passport": passport}, other) == {"seed": (1, 2), "draws": (3, None)}
+    assert contexts_differ({"passport": passport}, other) == {"seed": (1, 2), "draws": (3, None)}
 
 
 def test_the_interval_of_a_difference_of_means_is_welchs_and_rather_too_wide() -> None:

@@ -329,7 +329,7 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     assert verdict(told, 68.4) == f"{words}, trained in 68 s"
 
 
-def test_the_stage_draws_anew_for_each_draw_and_its_passport_names_what_it_measured(
+def test_the_stage_draws_anew_for_each_draw_and_its_context_names_what_it_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -17,7 +17,7 @@ from cgan.data.dataset import Dataset
 from cgan.data.sources import mnist_sample
 from cgan.params.reading import load_params
 from cgan.params.sections import GateParams, JudgeParams
-from cgan.quality.comparison import Estimate, Ground, Judged
+from cgan.quality.comparison import Estimate, EvaluationSet, Judged
 from cgan.quality.evaluation import classes_asked
 from cgan.quality.judge import Judge, look, train_judge
 from cgan.quality.likeness import copies
@@ -51,7 +51,7 @@ class Digits:
         recipe = JudgeParams(total_kimg=24.0, batch_size=64, peak_lr=0.1, width=8, seed=0)
         device = torch.device("cpu")
         self.judge: Judge = train_judge(self.part(slice(None)), recipe, device, torch.float32)
-        self.ground = Ground(
+        self.against = EvaluationSet(
             self.judge,
             look(self.judge, self.heldout.images),
             self.heldout.labels,
@@ -84,7 +84,7 @@ def of_wrong_classes(digits: Digits) -> Tensor:
 
 def noise_for_threes(digits: Digits) -> Tensor:
     images, random = digits.good(), torch.Generator().manual_seed(0)
-    noisy = digits.ground.asked == 3
+    noisy = digits.against.asked == 3
     images[noisy] = torch.randint(256, images[noisy].shape, generator=random, dtype=torch.uint8)
     return images
 
@@ -102,9 +102,9 @@ def test_spoilt_drawings_are_blocked_for_what_is_wrong_with_them(
     digits: Digits, drawn_by: Callable[[Digits], Tensor], names: set[str]
 ) -> None:
     images = drawn_by(digits)
-    near = copies(images, digits.ground.asked, digits.heldout, digits.training)
+    near = copies(images, digits.against.asked, digits.heldout, digits.training)
     few = Share(round(near.closer * DRAWN), DRAWN)
-    checks = bars(LIMITS, digits.ground.judge_drawings(images), few, JUDGE)
+    checks = bars(LIMITS, digits.against.judge_drawings(images), few, JUDGE)
     verdict, reasons = decide(checks)
     assert verdict == ("blocked" if names else "passed") and len(checks) == 6
     if drawn_by is noise_for_threes:  # the judge may see more in noise
@@ -125,7 +125,7 @@ def test_noise_does_not_promote(digits: Digits, pairs: int) -> None:
     promoted = 0
     for _ in range(pairs):
         halves = per_class[torch.randperm(300, generator=random)].split(150)
-        first, second = (digits.ground.judge_drawings(half.flatten(0, 1)) for half in halves)
+        first, second = (digits.against.judge_drawings(half.flatten(0, 1)) for half in halves)
         for one, other in ((first, second), (second, first)):
             comparison, praise = compare(one, other, LIMITS.against_champion)
             checks = [*bars(LIMITS, one, FEW_COPIES, JUDGE), *comparison]
