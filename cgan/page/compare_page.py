@@ -11,7 +11,7 @@ from cgan.errors import CganError, ModelError
 from cgan.page.assemble import EVIDENCE, document
 from cgan.page.charts import bundle
 from cgan.page.run_page import FORMAT
-from cgan.quality.intervals import difference, contexts_differ, replicated
+from cgan.quality.intervals import contexts_differ, difference, replicated
 from cgan.quality.table import METRICS
 
 DIGEST_SHOWN = 12  # characters, in a message

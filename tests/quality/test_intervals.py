@@ -6,9 +6,9 @@ import pytest
 from scipy.stats import ttest_ind
 
 from cgan.quality.intervals import (
+    contexts_differ,
     difference,
     difference_of_means,
-    contexts_differ,
     share,
 )
 
