@@ -26,7 +26,17 @@ from flows import dvc_process, process_guard
 GRACE_S = 20.0  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure
 BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
-BROKEN = re.compile(r"dvc\.lock' (is invalid|validation failed)")
+# Files that DVC cannot read, since it was killed while it wrote them, and what helps.
+BROKEN = {
+    r"dvc\.lock' (is invalid|validation failed)": (
+        "DVC cannot read dvc.lock: DVC was killed while it wrote it, or a merge left conflicts in it. "
+        "`git checkout dvc.lock` brings the committed one back; then start again."
+    ),
+    r"RWLock-file .* corrupted": (
+        "DVC cannot read .dvc/tmp/rwlock: it was killed while it wrote it. `rm .dvc/tmp/rwlock`, then start "
+        "again."
+    ),
+}
 # The evaluation's numbers to the MLflow run, where the stage record does not come.
 NUMBERS = ("cgan.stages.record", "numbers")
 TRAIN = "train"  # the stage that makes an MLflow run
@@ -232,11 +242,9 @@ def _failure(code: int, lines: Sequence[str]) -> CganError:
     text = "\n".join(lines)
     if BUSY.search(text):
         return BusyError(text.partition("ERROR: ")[2])
-    if BROKEN.search(text):
-        return StageError(
-            "DVC cannot read dvc.lock: DVC was killed while it wrote it, or a merge left conflicts in it. "
-            "`git checkout dvc.lock` brings the committed one back; then start again."
-        )
+    for broken, advice in BROKEN.items():
+        if re.search(broken, text):
+            return StageError(advice)
     own = text.partition("\nERROR: failed to reproduce")[0]
     _, separator, message = f"\n{own}".rpartition("\nError: ")
     if separator:

@@ -27,8 +27,10 @@ from cgan.run.delivery import RUN_KEY_TAG
 KILLS = int(os.environ.get("CGAN_KILLS", "5"))
 SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))
 VICTIMS = ("dvc", "group", "stage", "follower", "everything")
-# A kill can fall into DVC's write of dvc.lock. There is no committed one here to bring back, so it goes.
+# A kill can fall into DVC's write of its rwlock or of dvc.lock. There is no committed one here to bring
+# back, so it goes.
 WHOLE = (
+    "[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock; "
     'python -m dvc status 2>&1 | grep --quiet "dvc.lock\' " && rm dvc.lock; '
     "python -m dvc repro && python -m cgan.cli gate"
 )

@@ -233,7 +233,7 @@ def save_judge(path: Path | str, judge: Judge, facts: Facts) -> None:
 
 
 def load_judge(path: Path | str) -> tuple[Judge, Facts]:
-    """A judge in eval mode on the CPU, and its file's facts; `digest` in them names it in measurement contexts."""
+    """A judge in eval mode on the CPU, and its file's facts: their `digest` names it in contexts."""
     return load_network(path, "judge", _judge_of)
 
 

@@ -1,4 +1,4 @@
-"""Stage evaluate: the drawings against held-out reals, every number with its floor and measurement context."""
+"""Stage evaluate: the drawings against held-out reals, each number with its floor and measurement context."""
 
 from __future__ import annotations
 

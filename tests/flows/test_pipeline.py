@@ -219,7 +219,7 @@ def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it() -> None:
         assert psutil.wait_procs([run], timeout=10)[1] == []
 
 
-def test_f90_a_dvc_lock_that_dvc_cannot_read_is_told_with_the_command_that_helps(
+def test_f90_a_lock_that_dvc_cannot_read_is_told_with_the_command_that_helps(
     repo: Path,
 ) -> None:
     repro_stage("download")
@@ -232,6 +232,11 @@ def test_f90_a_dvc_lock_that_dvc_cannot_read_is_told_with_the_command_that_helps
             repro_stage("download")
         _, *restore = shlex.split(str(refused.value).split("`")[1])
         git(repo, *restore)
+    rwlock = Path(".dvc/tmp/rwlock")
+    rwlock.write_text("")
+    with pytest.raises(StageError, match=r"`rm \.dvc/tmp/rwlock`"):
+        repro_stage("download")
+    rwlock.unlink()
     assert repro_stage("download") == Outcome.UNCHANGED
 
 
