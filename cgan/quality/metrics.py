@@ -89,18 +89,25 @@ def manifold(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, floa
     Precision: drawings within a real image's ball (to its k-th neighbour); recall the reverse.
     Density: how many real balls hold a drawing, over k; coverage: real balls that hold one.
 
-    Give equal counts: all four move with them. O(N²) time, and a byte a pair of memory.
+    Give equal counts: all four move with them. O(N²) time, O(N · chunk) memory.
     """
     real_radius, drawn_radius = _radius(real, k), _radius(drawn, k)
-    inside = torch.cat([torch.cdist(part, real) < real_radius for part in drawn.split(_CHUNK)])
-    recalled = torch.cat(
-        [(torch.cdist(part, drawn) < drawn_radius).any(dim=1) for part in real.split(_CHUNK)]
-    )
+    covered = torch.zeros(len(real), dtype=torch.bool)
+    recalled = torch.zeros(len(real), dtype=torch.bool)
+    balls = 0
+    precise = 0
+    for part in drawn.split(_CHUNK):
+        inside = torch.cdist(part, real) < real_radius
+        balls += int(inside.sum())
+        precise += int(inside.any(dim=1).sum())
+        covered |= inside.any(dim=0)
+    for part, mark in zip(real.split(_CHUNK), recalled.split(_CHUNK), strict=True):
+        mark |= (torch.cdist(part, drawn) < drawn_radius).any(dim=1)
     return {
-        "precision": inside.any(dim=1).double().mean().item(),
+        "precision": precise / len(drawn),
         "recall": recalled.double().mean().item(),
-        "density": int(inside.sum()) / (k * len(drawn)),
-        "coverage": inside.any(dim=0).double().mean().item(),
+        "density": balls / (k * len(drawn)),
+        "coverage": covered.double().mean().item(),
     }
 
 

@@ -185,7 +185,9 @@ class Registry:
 
 
 def _one_line(why: str) -> str:
-    return " ".join(why.split())[:500]
+    """Bytes of an argument that the locale cannot read are UTF-8, or nothing a store takes."""
+    text = why.encode(errors="surrogateescape").decode(errors="replace")
+    return " ".join(text.split())[:500]
 
 
 def model_name() -> str:

@@ -71,7 +71,9 @@ def compare(
         words = "better than" if better else "worse than" if worse else "not clearly different from"
         what = f"{metric.name} {ours.value:.4f}, {words} the champion's {theirs.value:.4f}"
         passed = better or not (worse or (name == MAIN and against_champion == "better"))
-        why = f"{difference.value:+.4f} (95 %: {low:+.4f} to {high:+.4f})"
+        why = f"difference {difference.value:+.4f} (95 %: {low:+.4f} to {high:+.4f})"
+        if not passed and not worse:
+            why += "; it has to be better by more than noise explains"
         check = Check(name, what, difference.value, 0.0, passed, lower, (low, high), why)
         checks.append(check)
         if better:

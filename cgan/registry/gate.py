@@ -68,7 +68,7 @@ def gate(params: Params, say: Callable[[str], None], progress: Progress) -> Repo
     training, heldout = dataset.read_facts(TRAIN_DATA), dataset.read_facts(HOLDOUT_DATA)
     validation = _validation_of(training)
     trained = _last_training()
-    _deliver(trained.run_key)
+    _deliver(trained.run_key, say)
     with open_registry(params.gate.model) as registry:
         run = _run_of(registry, trained)
         champion = registry.champion_version()
@@ -122,11 +122,13 @@ def _last_training() -> RunInfo:
         ) from None
 
 
-def _deliver(run_key: str) -> None:
+def _deliver(run_key: str, say: Callable[[str], None]) -> None:
     """Send what this training recorded, or wait while another process does."""
     folder, until = folder_of(run_key), time.monotonic() + DELIVERY_S
     while count_waiting(folder) and time.monotonic() < until:
-        flush_one(project_root(), folder)
+        line = flush_one(project_root(), folder)
+        if not count_waiting(folder):
+            say(line)
         time.sleep(0.1)
 
 

@@ -55,8 +55,9 @@ class Version:
 
     def for_report(self) -> dict[str, Any]:
         """The version, as the reports of the gate and of a re-evaluation name it."""
-        made_from = {tag: self.tags.get(tag, "") for tag in (RUN_NAME, DIGEST, DATA, COMMIT)}
-        return {"version": self.number, "run_id": self.run_id, **made_from}
+        tags = {"run_name": RUN_NAME, "digest": DIGEST, "data_sha256": DATA, "commit": COMMIT}
+        found = {key: self.tags.get(tag, "") for key, tag in tags.items()}
+        return {"version": self.number, "run_id": self.run_id, **found}
 
 
 def lineage(versions: Sequence[Version], champion: int | None) -> list[int]:

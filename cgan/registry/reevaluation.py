@@ -147,7 +147,7 @@ def _report(
     verdict = "drifted" if moved else "degraded" if missed else "healthy"
     reasons = [*moved, *missed]
     summary = f"{SUMMARIES[verdict].format(champion.number)}{reasons[0] if reasons else ''}."
-    judged = {"data": str(CSV), "sha256": csv.sha256, "images": len(csv.labels)}
+    judged = {"path": str(CSV), "sha256": csv.sha256, "images": len(csv.labels)}
     facts: Facts = {"champion": champion.for_report(), "data": judged}
     facts |= {"drift": as_dicts(data), "quality": as_dicts(quality)}
     tables = {"The data": table_of(data)}
@@ -280,19 +280,22 @@ def agreement(confusion: Tensor, known: Facts, max_drop: float) -> list[Check]:
         for label, was in enumerate(known["agreement_by_class"])
         if images[label] and was
     }
-    worst = max(losses, key=lambda label: losses[label])
-    count, other = confusion[worst].max(dim=0)
+    seen_as = []
+    for label in sorted(losses, key=lambda label: -losses[label])[:5]:
+        count, other = confusion[label].max(dim=0)
+        if losses[label] > MAX_CLASS_LOSS:
+            part = f"{100 * int(count) / images[label]:.0f} %"
+            seen_as.append(
+                f"{int(other)} in {part} of the {images[label]:,} images labelled {label}"
+            )
     why = (
         f"the champion's judge agrees with {100 * sum(right) / sum(images):.1f} % of the labels, and did "
         f"with {100 * before:.1f} % of those of its own hold-out"
     )
-    sees = (
-        f"the champion's judge sees {int(other)} in {100 * int(count) / images[worst]:.0f} % of the "
-        f"{images[worst]:,} images labelled {worst}"
-    )
+    sees = f"the champion's judge sees {', '.join(seen_as)}"
     return [
         _limit("label_agreement", drop, max_drop, why),
-        _limit("class_agreement", losses[worst], MAX_CLASS_LOSS, sees),
+        _limit("class_agreement", max(losses.values()), MAX_CLASS_LOSS, sees),
     ]
 
 

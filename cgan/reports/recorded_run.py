@@ -12,7 +12,7 @@ def find_run_id(what: str) -> str:
     """The run of an id, of an alias, of `models:/NAME@ALIAS`, or the one with this name. Raises CganError."""
     if match := re.fullmatch(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?", what):
         return match[1]
-    version = re.fullmatch(r"models:/([^@/]+)(?:@([^@/]+)|/(\d+))", what)
+    version = re.fullmatch(r"models:/([\w.-]+)(?:@([^@/]+)|/(\d+))", what)
     with open_registry(version[1] if version else model_name()) as registry:
         alias = version[2] or version[3] if version else what
         number = int(alias) if version and version[3] else registry.aliases().get(alias)

@@ -27,6 +27,8 @@ def summary() -> str:
     site = mlflow_site(project_root())
     page = run_page(site or UI, str(run.get("experiment_id") or 0), run.get("run_id") or "")
     where = page if site else f"make ui, then {page}"
+    if not run.get("run_id"):
+        where = "not delivered yet: cgan track flush"
     try:
         lines = _quality(evaluation, judge["judge"], run)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -41,7 +43,7 @@ def summary() -> str:
             f"  its page      {RUN_PAGE}: open it in a browser; it needs no server",
             f"  sample grid   {GRID}",
             f"  MLflow run    {run.get('run_name', 'none')}",
-            f"  in MLflow     {where if run.get('run_id') else 'not delivered yet: cgan track flush'}",
+            *([f"  in MLflow     {where}"] if run else []),
             "  draw digits   .venv/bin/cgan draw 2024 --seed 7",
             "  compare later git commit -m 'My results' dvc.lock; then dvc metrics diff, dvc plots diff",
         ]

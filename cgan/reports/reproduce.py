@@ -178,6 +178,7 @@ def _compare(run: Run, tree: Path) -> tuple[bool, str]:
         repeated = MlflowClient(f"sqlite:///{tree / 'mlflow.db'}")
         now = repeated.get_run(read_json(tree / RUN_REFERENCE)["run_id"]).data.tags
         then = run.data.tags
-        differ = [tag for tag in MACHINE if then.get(tag) != now.get(tag)]
-        lines += [f"  {tag}: {then.get(tag)} then, {now.get(tag)} now" for tag in differ]
+        differ = [tag for tag in MACHINE if tag in then and tag in now and then[tag] != now[tag]]
+        lines += [f"  {tag}: {then[tag]} then, {now[tag]} now" for tag in differ]
+        lines += [] if differ else ["  Torch and machine are the same."]
     return False, "\n".join(lines)

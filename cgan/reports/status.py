@@ -155,7 +155,8 @@ def _services(root: Path) -> Rows:
     found = services(root)
     for name, place in found.items():
         yield "Services", f"{name} runs: {place}"
-    if missing := [name for name in ("prefect", "mlflow", "worker") if name not in found]:
+    missing = [name for name in ("prefect", "mlflow", "worker") if name not in found]
+    if missing and list(found) != ["worker"]:  # of a lone worker, the servers are elsewhere
         yield "Services", f"not run here: {', '.join(missing)}; `make up` starts them"
 
 
@@ -167,10 +168,13 @@ def _prefect(root: Path) -> Rows:
         yield "Scheduled", "Prefect does not run here: `make up` starts it"
         return
 
-    def found(what: str, **question: object) -> list[dict[str, Any]]:
-        return list(ask_prefect(url, "POST", f"/{what}/filter", question, SERVER_S))
+    api = url.rstrip("/") if "/api" in url else f"{url.rstrip('/')}/api"
 
-    began = {"state": {"type": {"any_": ["RUNNING", "COMPLETED", "FAILED", "CRASHED"]}}}
+    def found(what: str, **question: object) -> list[dict[str, Any]]:
+        return list(ask_prefect(api, "POST", f"/{what}/filter", question, SERVER_S))
+
+    ended = ["RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
+    began = {"state": {"type": {"any_": ended}}, "start_time": {"is_null_": False}}
     for run in found("flow_runs", flow_runs=began, sort="START_TIME_DESC", limit=1):
         state = run["state"]
         yield "Scheduled", _line(run["name"], state["name"], _time(run["start_time"]))
@@ -186,7 +190,7 @@ def _prefect(root: Path) -> Rows:
         yield "Scheduled", "nothing is scheduled: `make deploy`"
     pools = found("work_pools", work_pools={"name": {"any_": [POOL]}})
     if any(pool["is_paused"] for pool in pools):
-        yield "", "the pool is paused, no run starts"
+        yield "", f"the pool is paused, no run starts: `prefect work-pool resume {POOL}`"
     for worker in found(f"work_pools/{POOL}/workers") if pools else ():
         seen = _time(worker["last_heartbeat_time"])
         yield "", _line(f"worker {worker['name']}", worker["status"].lower(), seen)

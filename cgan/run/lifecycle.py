@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 FINISH_S = 20.0
 FINISH_AFTER_SIGNAL_S = 5.0
+PATCH_LIMIT = 10_000_000  # bytes
 SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
 
 
@@ -242,13 +243,14 @@ def _log_source(run: Run, source: git.Source | None) -> None:
     for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
         if Path(name).is_file():
             run.log_file(Path(name), SOURCE)
-    if source and source.secrets:
+    if not source or not source.patch:
+        return
+    why = "too large" if len(source.patch) > PATCH_LIMIT else ""
+    if source.secrets:
+        why = f"the value of {source.secrets} stands in them"
+    if why:
         log.warning(
-            "The changes since commit %.10s are not kept with the run: the value of %s stands in them.",
-            source.commit,
-            source.secrets,
+            "The changes since commit %.10s are not kept with the run: %s.", source.commit, why
         )
-    elif source and source.patch:
-        patch = run.folder / PATCH
-        patch.write_bytes(source.patch)
-        run.log_file(patch, SOURCE)
+    else:
+        run.log_bytes(PATCH, source.patch, SOURCE)

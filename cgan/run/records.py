@@ -203,6 +203,13 @@ class Run(Tracker):
             shutil.copyfile(path, copy / path.name)
             self.write("file", file=f"{copy.name}/{path.name}", folder=folder)
 
+    def log_bytes(self, name: str, content: bytes, folder: str) -> None:
+        """A file of this name."""
+        with self._surviving():
+            file = self._new_folder() / name
+            file.write_bytes(content)
+            self.write("file", file=f"{file.parent.name}/{name}", folder=folder)
+
     def log_model(self, path: Path, step: int, facts: Mapping[str, Any]) -> None:
         """The generator file, and the code that draws with it as it is now."""
         if not self._is_new("model", "", step):

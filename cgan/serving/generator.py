@@ -179,4 +179,7 @@ def default_source() -> tuple[str, str]:
     of the latter, a note that says so."""
     if GENERATOR.exists() or GENERATOR.is_symlink():  # loading says what is wrong with it
         return str(GENERATOR), ""
-    return DIGITS, ", by the generator of digits that comes with cgan"
+    note = ", by the generator of digits that comes with cgan"
+    if Path("params.yaml").is_file() and Path("dvc.yaml").is_file():
+        note += f" ({GENERATOR} is not there yet: `dvc repro` trains this project's own)"
+    return DIGITS, note

@@ -206,10 +206,17 @@ def open_store(uri: str, root: Path, experiment: str) -> tuple[MlflowClient, str
 
 
 def _experiment_id(client: MlflowClient, uri: str, root: Path, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
     found = client.get_experiment_by_name(name)
     if found is None:
         location = None if is_server(uri) else artifact_root(uri, root)
-        return str(client.create_experiment(name, location, tags=EXPERIMENT_TAGS))
+        try:
+            return str(client.create_experiment(name, location, tags=EXPERIMENT_TAGS))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process was faster
+            if found is None:
+                raise
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"the MLflow experiment `{name}` is deleted: bring it back with `mlflow experiments "

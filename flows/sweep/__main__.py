@@ -42,6 +42,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cgan.errors import CganError
 from cgan.files import locked
 from cgan.params.reading import check_params, load_params
+from cgan.store.address import reason_of
 from flows.servers import top_folder
 from flows.sweep.jobs import SWEEPS, JobError
 from flows.sweep.report import publish
@@ -105,9 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
     except (MlflowException, httpx.HTTPError, OptunaError, SQLAlchemyError) as error:
+        why = reason_of(error)
+        if isinstance(error, httpx.HTTPStatusError):
+            why = error.response.text[:500]
         sys.stderr.write(
-            f"Error: MLflow, Prefect or Optuna's storage cannot be used: {str(error)[:800]}\nStart it, or "
-            "`make deploy` if it refused; then run the same command again: it goes on.\n"
+            f"Error: MLflow, Prefect or Optuna's storage cannot be used ({why}). Start it, or `make deploy` "
+            "if it refused; then run the same command again: it goes on.\n"
         )
         return 1
     return 0

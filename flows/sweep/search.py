@@ -100,8 +100,9 @@ class Sweep:
         """Go on until there are `wanted` results. Raises CganError where nothing but failures comes.
 
         The first trial runs alone: it makes the data and the judge, which are the same for all. What else a
-        training raises ends the search, and leaves the trial to the next driver.
+        training raises ends the search once the others have ended, and leaves the trial to the next driver.
         """
+        ended: Exception | None = None
         running: dict[Future[float], Trial] = {}
         failures = 0  # in a row
         progress = Progress(
@@ -124,17 +125,26 @@ class Sweep:
                 progress.update(bar, completed=done, description=words)
                 if done >= wanted:
                     return
-                while len(running) < min(parallel if done else 1, wanted - done):
+                if ended and not running:
+                    raise ended
+                while not ended and len(running) < min(parallel if done else 1, wanted - done):
                     trial = self.study.ask(space_of(self.params))
                     say(f"trial {trial.number}: {in_words(trained(trial))}")
                     running[threads.submit(self._objective, trial)] = trial
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    why = self._tell(running.pop(future), future)
+                    try:
+                        why = self._tell(running.pop(future), future)
+                    except Exception as error:  # of the store or the pool
+                        ended, why = error, ""
                     failures = failures + 1 if why else 0
                     if failures >= GIVE_UP_AFTER:
-                        raise CganError(
+                        ended = CganError(
                             f"{failures} trials in a row failed; the last: {why}\nCorrect that, then run the "
                             "same command again: it goes on."
+                        )
+                    if ended and running:
+                        say(
+                            f"The sweep cannot go on; it ends after {len(running)} trials that run."
                         )
 
     def _tell(self, trial: Trial, result: Future[float]) -> str:
@@ -234,11 +244,18 @@ class Sweep:
         first, seeds = self.params.train.seed + 1, self.params.sweep.seeds
         roles = {"best": (f"trial-{best.number}", trained(best)), "present": ("present", {})}
 
+        failed: list[Exception] = []
+
         def train(role: str, seed: int) -> float:
             word, values = roles[role]
             job = self._job(f"{word}-seed-{seed}", {**values, "train.seed": seed})
             if job.name not in self.study.user_attrs:
-                self.study.set_user_attr(job.name, self._measure(job, lambda: None))
+                try:
+                    self.study.set_user_attr(job.name, self._measure(job, lambda: None))
+                except (JobError, TrialPruned) as error:
+                    say(f"{word}, seed {seed}: failed: {error}")
+                    failed.append(error)
+                    return math.nan
             value: float = self.study.user_attrs[job.name]
             say(f"{word}, seed {seed}: {value:.4g}")
             return value
@@ -247,6 +264,8 @@ class Sweep:
         with ThreadPoolExecutor(parallel) as threads:
             pairs = itertools.product(roles, range(first, first + seeds))
             values = list(threads.map(lambda pair: train(*pair), pairs))
+        if failed:
+            raise failed[0]
         return {"best": values[:seeds], "present": values[seeds:]}
 
 
