@@ -32,17 +32,12 @@ def highest_label(params: ValidateParams) -> int:
 def find_faults(
     lines: list[tuple[int, bytes]], rows_before: int, header: Header, params: ValidateParams
 ) -> list[Fault]:
-    """All that is wrong with these lines, which stand with their numbers and of which numpy refuses one.
-
-    Raises DataError for pixels on another scale, for then every row is wrong.
-    """
-    found = [
+    """All that is wrong with these lines, which stand with their numbers and of which numpy refuses one."""
+    return [
         (row, fault)
         for row, (number, line) in enumerate(lines, start=rows_before + 1)
         for fault in _row_faults(line, f"row {row} (line {number})", header, highest_label(params))
     ]
-    last = rows_before + len(lines)
-    return found or [(last, f"between row {rows_before + 1} and row {last}: not valid CSV.")]
 
 
 def faults_error(faults: list[Fault], label: str, params: ValidateParams) -> DataError:
@@ -77,11 +72,6 @@ def _row_faults(line: bytes, where: str, header: Header, highest: int) -> list[s
         return [f"{where}: {number}, expected {len(columns):,}{end}{quoted}."]
     if fields[0].strip(b' \t"').decode("utf-8", "replace") == columns[0]:
         return [f"{where}: the header again. Files joined? Remove this line."]
-    if _is_scaled(fields[1:]):
-        raise DataError(
-            f"{where}: the pixels are fractions, already scaled to 0–1 or −1–1; expected whole numbers from "
-            "0 to 255. Export the pixels unscaled."
-        )
     values = [(columns[0], _value_fault(fields[0], highest))]
     values += [
         (column, _value_fault(field))
@@ -106,13 +96,13 @@ def _value_fault(field: bytes, highest: int | None = None) -> str:
     return f"{shown!r} is not a whole number{hint}."
 
 
-def _is_scaled(fields: list[bytes]) -> bool:
+def is_scaled(line: bytes) -> bool:
     """True when every pixel of the row is a number within ±1 and some are fractions."""
     try:
-        values = [float(field) for field in fields]
+        values = [float(field) for field in unquoted(line).split(b",")[1:]]
     except ValueError:
         return False
-    return max(map(abs, values)) <= 1 and any(value % 1 for value in values)
+    return max(map(abs, values), default=2) <= 1 and any(value % 1 for value in values)
 
 
 def renumbering_advice(params: ValidateParams) -> str:

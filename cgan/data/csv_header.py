@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cgan.errors import DataError
 from cgan.params.sections import ValidateParams
+from cgan.project import DVC_PULL
 
 MIN_SIDE, MAX_SIDE = 8, 256
 MAX_HEADER_BYTES = 4_000_000
@@ -31,6 +32,10 @@ FILE_KINDS = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
     b"%PDF": "a PDF document",
+    b"{": "JSON",
+    b"[": "JSON",
+    b"version https://git-lfs": "a Git LFS pointer; `git lfs pull` brings the file",
+    b"outs:": f"a DVC pointer; {DVC_PULL} brings the file",
 }
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
@@ -126,11 +131,12 @@ def _check_label_column(columns: list[str], label: str, example: str) -> None:
         number = columns.index(label) + 1
         hint = (
             "Save it without the index column (pandas: `to_csv(path, index=False)`)."
-            if number == 2
+            if columns[0] in ("", "Unnamed: 0", "index") and number == 2
             else "Move it to the front."
         )
         raise DataError(f"column {_quote(label)} must be the first, it is number {number}. {hint}")
-    if all(re.fullmatch(r"\d+\.?\d*", column) for column in columns):
+    is_data = all(re.fullmatch(r"\d+\.?\d*", column) for column in columns)
+    if is_data and len(set(columns)) < len(columns):
         raise DataError(
             "the file has no header, its first line is data. Put a line with the column names before it: "
             f"{example}."

@@ -23,6 +23,7 @@ from cgan.data.csv_faults import (
     faults_error,
     find_faults,
     highest_label,
+    is_scaled,
     unquoted,
 )
 from cgan.data.csv_header import (
@@ -95,8 +96,7 @@ def read_csv(
     try:
         with path.open("rb") as file:
             images, labels, lines = _read(file, size, params)
-            file.seek(-1, 2)
-            ended = file.read() == b"\n"
+            ended = path.stat().st_size == 0 or (file.seek(-1, 2) >= 0 and file.read() == b"\n")
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     if sha256_of(path) != sha256:
@@ -130,7 +130,18 @@ def _read(
         start, rows = rows, rows + len(block)
         values = _parsed([line for _, line in block], header, params)
         if values is None:
-            faults += find_faults(block, start, header, params)
+            found = find_faults(block, start, header, params)
+            if not found:
+                raise DataError(
+                    f"between row {start + 1} and row {rows}: not valid CSV. Export it again."
+                )
+            number, line = block[found[0][0] - start - 1]
+            if not faults and is_scaled(line):
+                raise DataError(
+                    f"row {found[0][0]} (line {number}): the pixels are fractions, already scaled to 0–1 or "
+                    "−1–1; expected whole numbers from 0 to 255. Export the pixels unscaled."
+                )
+            faults += found
         elif rows <= room:
             numbers[start:rows] = [number for number, _ in block]
             labels[start:rows] = values[:, 0]

@@ -37,12 +37,12 @@ def load_report(path: Path) -> dict[str, Any]:
         sums += [(profile[key], length) for key, length in lengths.items()]
         # A distance to no number would be within every limit.
         whole = bool(report["csv"]["sha256"] and report["rows"]) and all(
-            len(numbers) == length and min(numbers) >= 0 and 0 < sum(numbers) < math.inf
+            len(numbers) == length and min(numbers) >= 0 and 0 < float(sum(numbers)) < math.inf
             for numbers, length in sums
         )
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         whole = False
     if not whole:
         raise DataError(f"{path}: not a validation report of this version. Was it cut off?")

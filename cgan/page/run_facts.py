@@ -12,16 +12,20 @@ from cgan.params.sections import Params, flatten
 from cgan.quality.intervals import share
 from cgan.quality.table import METRICS, Report
 
+POINTS = 600  # of a curve
 CONFUSION_CLASSES = 40  # more, and the most frequent mistakes are listed instead
 MISTAKES = 60
 SHOWN_SECTIONS = ("data", "validate", "preprocess", "train_judge", "train", "evaluate", "render")
 
 
 def curve(path: Path) -> dict[str, Any]:
-    """A CSV of numbers by step."""
+    """A CSV of numbers by step, every n-th row of a long one."""
     with path.open(encoding="utf-8", newline="") as file:
         columns, *lines = csv.reader(file)
-    return {"columns": columns, "rows": [[float(value) for value in line] for line in lines]}
+    every = -(-len(lines) // POINTS) or 1
+    kept = lines[(len(lines) - 1) % every :: every]  # the last is among them
+    rows = [[float(value) for value in line] for line in kept]
+    return {"columns": columns, "rows": rows, "every": every}
 
 
 def metrics_facts(report: Report) -> list[dict[str, Any]]:

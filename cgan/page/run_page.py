@@ -103,6 +103,8 @@ def require_one_origin(generator: Generator, report: dict[str, Any], rows: Rows)
 def left_out(facts: dict[str, Any]) -> list[str]:
     """What a page of this run does not show, in sentences."""
     data, found = facts["data"], []
+    if facts["losses"]["every"] > 1:
+        found.append(f"Of the curves, every {facts['losses']['every']}th record is shown.")
     if len(data["means"]) < len(data["counts"]):
         found.append(f"Mean images are shown of the first {len(data['means'])} classes.")
     if (looked_at := data["suspects"]["looked_at"]) < data["rows"]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cgan.errors import DataError
 from cgan.pictures.canvas import FAINT, INK, Canvas
 
 WIDTH, HEIGHT = 600, 380
@@ -23,10 +24,15 @@ Curve = Sequence[float]
 
 def training_curves(table: Path) -> tuple[Picture, Picture]:
     """Losses, and what the discriminator says, of losses.csv."""
-    names, *rows = csv.reader(table.read_text(encoding="utf-8").splitlines())
-    columns = dict(zip(names, np.array(rows, float).T.tolist(), strict=True))
-    losses = {who: columns[f"loss/{who}"] for who in ("discriminator", "generator")}
-    logits = {f"{kind} images": columns[f"logits/{kind}_mean"] for kind in ("real", "fake")}
+    try:
+        names, *rows = csv.reader(table.read_text(encoding="utf-8").splitlines())
+        columns = dict(zip(names, np.array(rows, float).T.tolist(), strict=True))
+        losses = {who: columns[f"loss/{who}"] for who in ("discriminator", "generator")}
+        logits = {f"{kind} images": columns[f"logits/{kind}_mean"] for kind in ("real", "fake")}
+    except (ValueError, KeyError) as error:
+        raise DataError(
+            f"{table}: damaged ({error}). Restore it: `dvc checkout --force`."
+        ) from None
     return (
         curves_image("Losses", columns["step"], losses),
         curves_image("What the discriminator says (mean logits)", columns["step"], logits),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cgan.errors import DataError
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator, load_generator
 from cgan.model.networks import Generator
@@ -137,8 +138,13 @@ def film(folder: Path) -> list[Picture]:
     steps = {int(path.stem.removeprefix("step-")): path for path in folder.glob("step-*.png")}
     frames: list[Picture] = []
     for step, path in sorted(steps.items()):
-        with Image.open(path) as file:
-            picture = np.asarray(file.convert("RGB"))
+        try:
+            with Image.open(path) as file:
+                picture = np.asarray(file.convert("RGB"))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{path}: damaged ({error}). Restore it: `dvc checkout --force`."
+            ) from None
         scale = max(1, 600 // picture.shape[1])
         large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
         frames.append(_captioned(large, step, max(steps)))

@@ -26,6 +26,7 @@ from cgan.model.model_file import load_generator, save_network
 from cgan.model.sampling import draw
 from cgan.page.compare_page import compare_page, read_page
 from cgan.page.drawn_facts import NEIGHBOURS
+from cgan.page.run_facts import POINTS, curve
 from cgan.page.run_page import run_facts, run_page
 from cgan.params.reading import load_params
 from cgan.project import (
@@ -126,6 +127,14 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
     assert run["verdict"] == verdict(report) and f'<p class="verdict">{run["verdict"]}</p>' in text
     rows = run_of_page()["metrics"]
     assert [row["value"] for row in rows] == [row["value"] for row in run["metrics"]]
+
+
+@pytest.mark.parametrize("count", [3, POINTS, POINTS + 1, 2 * POINTS + 1])
+def test_a_long_curve_keeps_its_last_record(count: int, tmp_path: Path) -> None:
+    path = tmp_path / "losses.csv"
+    path.write_text("step,loss\n" + "".join(f"{n},0.5\n" for n in range(count)))
+    rows = curve(path)["rows"]
+    assert rows[-1] == [count - 1, 0.5] and min(count, POINTS / 2) <= len(rows) <= POINTS
 
 
 @pytest.mark.usefixtures("finished")
