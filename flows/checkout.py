@@ -29,6 +29,7 @@ from cgan.store.address import STORE, artifact_root, is_database, store_uri
 
 CHECKOUT = "CGAN_CHECKOUT"  # in the environment of a run that works in a checkout: its folder
 FILES = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # of a new experiment
+WORKER_PROCESS = "CGAN_WORKER_PROCESS"  # in the environment of a run: its worker's number
 SOURCE = "CGAN_SOURCE"  # the project that the checkouts of a worker belong to
 CODE = ("cgan", "flows")
 
@@ -149,7 +150,7 @@ def begin() -> None:
     started it: an orphaned run could not be cancelled any more, so it ends as Crashed."""
     if CHECKOUT in os.environ:
         atexit.register(shutil.rmtree, os.environ[CHECKOUT], ignore_errors=True)
-    worker = os.getppid()
+    worker = int(os.environ.get(WORKER_PROCESS) or os.getppid())  # it may be gone already
 
     def watch() -> None:
         while os.getppid() == worker:

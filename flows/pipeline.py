@@ -42,7 +42,7 @@ from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
-from cgan.files import read_json
+from cgan.files import read_json, write_text
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import flatten
@@ -188,12 +188,14 @@ def _judge(command: str, report: Path) -> tuple[str, str]:
 
 def _deliver(stages: list[str], whole: bool) -> str:
     """Results of these stages to the DVC remote; of a whole run, a branch that points to them to `origin`."""
+    write_text(remote.owed(), "")
     done = remote.push(_relay, stages)
     if whole:
         run = runtime.flow_run
         # What is special about the run may be long, and stands in its params.yaml.
         name = re.sub(r"[^A-Za-z0-9]+", "-", f"{run.name.partition(' · ')[0]} {run.id[:8]}")
         done = f"{done} {remote.publish(f'runs/{name}', f'Results of {run.name}')}"
+    remote.owed().unlink(missing_ok=True)
     return done
 
 
@@ -235,10 +237,11 @@ def pipeline(
     whole = not faults and not stages
     unchanged = artifacts.is_unchanged(outcomes)
     ended = [stage for stage, outcome in outcomes.items() if outcome != artifacts.FAILED]
-    # A run that is tried again finds its results in the cache, and may not have delivered them.
-    news = ended and (not unchanged or runtime.flow_run.run_count > 1)
+    # A run that is tried again finds its results in the cache, and may not have delivered them, or another
+    # run could not.
+    late = runtime.flow_run.run_count > 1 or remote.owed().exists()
     with _kept(faults, "Delivery (retry this run: nothing is trained again): "):
-        if news and CHECKOUT in os.environ and remote.default_remote():
+        if ended and (late or not unchanged) and CHECKOUT in os.environ and remote.default_remote():
             _do("deliver", _deliver, ended, whole, **WHILE_AWAY)
     done = artifacts.in_words(outcomes)
     name = "Unchanged" if unchanged else None

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.project import LOCK
+from cgan.project import LOCK, home
 from cgan.store.address import without_credentials
 from flows import dvc_process
 from flows.checkout import dvc_in
@@ -66,6 +66,11 @@ def default_remote() -> str | None:
 def _settings() -> dict[str, str]:
     listed = dvc_in(Path.cwd(), "config", "--list").splitlines()
     return dict(line.split("=", 1) for line in listed if "=" in line)
+
+
+def owed() -> Path:
+    """There from before a delivery until one has succeeded, whatever ends the process."""
+    return home() / "undelivered"
 
 
 def _required() -> str:

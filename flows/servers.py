@@ -152,6 +152,8 @@ class Production:
         """
         deadline = time.monotonic() + START_S
         with supervisor(self.root) as keeper:
+            if keeper.getProcessInfo(name)["statename"] == "BACKOFF":
+                keeper.stopProcess(name)
             with contextlib.suppress(Fault):  # it runs
                 keeper.startProcess(name, False)
             while (state := keeper.getProcessInfo(name)["statename"]) in ("STARTING", "RUNNING"):
@@ -160,6 +162,8 @@ class Production:
                 if time.monotonic() > deadline:
                     break
                 time.sleep(0.2)
+            if state == "BACKOFF":
+                keeper.stopProcess(name)
         log = self.home / f"{name}.log"
         words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
         raise CganError("\n".join([f"{name} did not start. The end of {log}:", *words]))

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import functools
 import os
+import secrets
 import shlex
 import socket
 import sys
-import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from cgan import git
 from cgan.errors import CganError
+from cgan.files import write_text
 from cgan.params.reading import load_params
 from cgan.reports.status_sources import POOL, ask_prefect
 from cgan.store.address import (
@@ -35,7 +36,7 @@ from cgan.store.address import (
     without_credentials,
 )
 from flows import remote
-from flows.checkout import SOURCE, sole_holder
+from flows.checkout import SOURCE, WORKER_PROCESS, sole_holder
 from flows.servers import SERVERS_ONLY, Production, Program
 
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
@@ -44,6 +45,7 @@ WORKER = "prefect.worker.name"  # Prefect's label of a run
 CUT_OFF_SINCE = timedelta(days=7)
 Api = Callable[[str, str, Any], Any]  # asks Prefect: method, path and content → answer
 BURIED = "Its worker was killed, and its process is gone."
+WENT_BY = "No worker was there in time, and a later slot is run."
 AGAIN = "It was cut off with its worker; the new worker takes it up."
 
 
@@ -60,7 +62,7 @@ def become(name: str, options: Sequence[str]) -> NoReturn:
     take_up(api, name, Path(os.environ[SOURCE]))
     for variable in SERVERS_ONLY:
         os.environ.pop(variable, None)
-    os.environ["PYTHONPATH"] = str(Path.cwd())
+    os.environ |= {"PYTHONPATH": str(Path.cwd()), WORKER_PROCESS: str(os.getpid())}
     command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", name]
     command += ["--install-policy", "never", *options]
     os.execv(sys.executable, [sys.executable, "-m", *command])
@@ -77,26 +79,41 @@ def runs_at_once() -> int:
 
 
 def take_up(api: Api, name: str, source: Path) -> None:
-    """Schedule again, once, the runs of the worker `name` that were cut off. DVC goes on where it was.
+    """Schedule again, once, the runs of the worker `name` that were cut off: of a schedule the latest alone.
 
-    What was cut off twice is for a person. Of one schedule, Prefect lets one at a time begin and cancels the
-    others.
+    DVC goes on where it was. What was cut off twice is for a person. Of the slots of a schedule that went by,
+    the last is run.
     """
     since = (datetime.now(UTC) - CUT_OFF_SINCE).isoformat()
-    cut_off = {"state": {"type": {"any_": CUT_OFF}}, "expected_start_time": {"after_": since}}
-    for run in api("POST", "/flow_runs/filter", {"flow_runs": cut_off}):
-        if not _took(name, run):
-            continue
-        with sole_holder(source, run["id"]):  # its process has ended, or is about to
-            run = api("GET", f"/flow_runs/{run['id']}", None)
-        if run["state_type"] not in CUT_OFF or not _took(name, run):  # another worker has it since
-            continue
-        if run["state_type"] != "CRASHED":
-            _set_state(api, run, type="CRASHED", name="Crashed", message=BURIED)
-        if run["run_count"] <= 1:
-            due = {"scheduled_time": run["expected_start_time"]}  # before later slots
-            again = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": due}
-            _set_state(api, run, **again, message=AGAIN)
+    for deployment in api("POST", "/deployments/filter", {}):
+
+        def runs(state: dict[str, Any], of: str = deployment["id"], **more: Any) -> Any:
+            flow_runs = {"state": state, "expected_start_time": {"after_": since}}
+            question = {"deployments": {"id": {"any_": [of]}}, "flow_runs": flow_runs, **more}
+            return api("POST", "/flow_runs/filter", question)
+
+        latest: dict[str, Any] = {"limit": 1} if deployment["schedules"] else {}
+        # A slot that the limit cancelled counts as started.
+        began = {"type": {"not_any_": ["SCHEDULED", "CANCELLED"]}}
+        for run in runs(began, sort="START_TIME_DESC", **latest):
+            if run["state_type"] not in CUT_OFF or not _took(name, run):
+                continue
+            with sole_holder(source, run["id"]):  # its process has ended, or is about to
+                run = api("GET", f"/flow_runs/{run['id']}", None)
+            # Another worker may have it since.
+            if run["state_type"] not in CUT_OFF or not _took(name, run):
+                continue
+            if run["state_type"] != "CRASHED":
+                _set_state(api, run, type="CRASHED", name="Crashed", message=BURIED)
+            # Not by its count of runs: one that ends before it is Running has none.
+            states = api("GET", f"/flow_run_states/?flow_run_id={run['id']}", None)
+            if all(state["message"] != AGAIN for state in states):
+                due = {"scheduled_time": run["expected_start_time"]}  # before later slots
+                again = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": due}
+                _set_state(api, run, **again, message=AGAIN)
+        late = runs({"name": {"any_": ["Late"]}}, sort="EXPECTED_START_TIME_ASC")
+        for run in [run for run in late if run["auto_scheduled"]][:-1]:
+            _set_state(api, run, type="CANCELLED", name="Cancelled", message=WENT_BY)
 
 
 def _took(name: str, run: dict[str, Any]) -> bool:
@@ -116,7 +133,7 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
     production = Production(root)
     with production.one_at_a_time():
         labels = tuple(labels or labels_here())
-        name, runs = _name(root, labels), runs or runs_at_once()
+        name, runs = _name(production, labels), runs or runs_at_once()
         require(root)
         url, store = api_url(), store_uri(root)
         shown = without_credentials(store)
@@ -132,14 +149,16 @@ def join(root: Path, labels: Sequence[str], runs: int | None) -> list[str]:
         ]
 
 
-def _name(root: Path, labels: Sequence[str]) -> str:
+def _name(production: Production, labels: Sequence[str]) -> str:
     """A worker's name is all of it that Prefect shows, so its labels are in there.
 
-    Four digits of this machine and folder stand behind the host's name: to a machine of the same name, one
+    Four digits of this project's folder stand behind the host's name: to a machine of the same name, one
     worker must not look like its own from before, whose runs it would bury.
     """
-    digits = uuid.uuid5(uuid.NAMESPACE_OID, f"{uuid.getnode()} {root}").hex[:4]
-    return f"{socket.gethostname()}-{digits} ({', '.join(labels)})"
+    digits = production.home / "worker-id"
+    if not digits.is_file():
+        write_text(digits, secrets.token_hex(2))
+    return f"{socket.gethostname()}-{digits.read_text(encoding='utf-8')} ({', '.join(labels)})"
 
 
 def require(root: Path) -> None:

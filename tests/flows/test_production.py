@@ -110,6 +110,8 @@ def test_a_server_that_ends_at_once_is_told_with_its_last_words(project: Path) -
         try:
             with pytest.raises(CganError, match=r"worker did not start(.|\n)*IndexError"):
                 production.start("worker")
+            with supervisor(project) as keeper:
+                assert keeper.getProcessInfo("worker")["statename"] == "STOPPED", "can be repeated"
         finally:
             production.stop()
 
@@ -117,38 +119,54 @@ def test_a_server_that_ends_at_once_is_told_with_its_last_words(project: Path) -
 def test_runs_that_were_cut_off_are_taken_up_once_and_others_left_alone(project: Path) -> None:
     mine, others = "here-3f2a (cpu, cuda)", "there-12ab (cpu)"
     runs = {
-        "running": ("RUNNING", 1, mine),
-        "crashed": ("CRASHED", 1, mine),
-        "twice": ("RUNNING", 2, mine),
-        "completed": ("RUNNING", 1, mine),  # when its process had ended
-        "theirs": ("RUNNING", 1, others),
-        "taken": ("RUNNING", 1, mine),  # a sweep schedules it again meanwhile, and they take it
-        "unknown": ("RUNNING", 1, None),
+        "running": ("RUNNING", mine),
+        "crashed": ("CRASHED", mine),
+        "twice": ("RUNNING", mine),
+        "completed": ("RUNNING", mine),  # when its process had ended
+        "theirs": ("RUNNING", others),
+        "taken": ("RUNNING", mine),  # a sweep schedules it again meanwhile, and they take it
+        "unknown": ("RUNNING", None),
     }
     found = {
         name: {
             "id": name,
             "state_type": state,
-            "run_count": count,
             "labels": by and {worker.WORKER: by},
             "expected_start_time": "2026-11-25T02:00:00Z",
         }
-        for name, (state, count, by) in runs.items()
+        for name, (state, by) in runs.items()
     }
     later = {"taken": {"labels": {worker.WORKER: others}}, "completed": {"state_type": "COMPLETED"}}
+    nightly = [  # the newest first
+        {"id": name, "state_type": state, "labels": {worker.WORKER: mine}}
+        for name, state in {"wed": "COMPLETED", "tue": "CRASHED", "mon": "CRASHED"}.items()
+    ]
+    names = ("first", "second", "by a person", "last")
+    late = [{"id": name, "auto_scheduled": name != "by a person"} for name in names]
     changed: dict[str, list[str]] = {}
 
     def api(method: str, path: str, content: Any = None) -> Any:
         run = path.split("/")[2]
         if path.endswith("/set_state"):
             changed.setdefault(run, []).append(content["state"]["name"])
-        return found[run] | later.get(run, {}) if method == "GET" else list(found.values())
+        if path == "/deployments/filter":
+            return [{"id": "train", "schedules": []}, {"id": "nightly", "schedules": ["2:00"]}]
+        if run.startswith("?"):
+            return [{"message": worker.AGAIN if run.endswith("=twice") else None}]
+        if method == "GET":
+            return found[run] | later.get(run, {})
+        of_nightly = content.get("deployments") == {"id": {"any_": ["nightly"]}}
+        if "name" in content.get("flow_runs", {}).get("state", ()):
+            return late if of_nightly else []
+        return (nightly if of_nightly else list(found.values()))[: content.get("limit")]
 
     worker.take_up(api, "here-3f2a (cpu)", project)
     assert changed == {
         "running": ["Crashed", "AwaitingRetry"],
         "crashed": ["AwaitingRetry"],
         "twice": ["Crashed"],
+        "first": ["Cancelled"],
+        "second": ["Cancelled"],
     }
 
 

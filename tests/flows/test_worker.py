@@ -14,6 +14,7 @@ from toy_project import git
 from cgan.errors import CganError
 from cgan.git import fetch_commit
 from flows import worker
+from flows.servers import Production
 
 
 def test_a_machine_that_cannot_join_is_told_all_that_is_missing(
@@ -72,6 +73,6 @@ def test_a_worker_s_name_says_what_it_takes_and_is_no_other_machine_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker.socket, "gethostname", lambda: "gpu-box")
-    names = [worker._name(tmp_path / n, ("cpu", "cuda")) for n in ("a", "b", "a")]
+    names = [worker._name(Production(tmp_path / n), ("cpu", "cuda")) for n in ("a", "b", "a")]
     assert all(re.fullmatch(r"gpu-box-[0-9a-f]{4} \(cpu, cuda\)", name) for name in names)
     assert names[0] == names[2] != names[1]
