@@ -69,7 +69,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _evaluation() -> tuple[str, list[list[Any]]]:
     """Its verdict and its table; empty where there is none, or that of another version."""
-    with contextlib.suppress(LookupError, TypeError, ValueError):
+    with contextlib.suppress(LookupError, TypeError, AttributeError, ValueError):
         if report := _read(project.EVALUATION):
             return verdict(report), quality_table(report)
     return "", []

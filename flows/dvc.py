@@ -23,7 +23,7 @@ from cgan.project import RUN_REFERENCE
 from cgan.run.lifecycle import made_for
 from flows import dvc_process, process_guard
 
-GRACE_S = 20.0  # for a training to write its checkpoint; a Prefect worker kills us after 30
+GRACE_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure
 BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
 # Files that DVC cannot read, since it was killed while it wrote them, and what helps.
@@ -78,8 +78,10 @@ class Stage:
 
 def read_stages(path: Path | str = "dvc.yaml") -> list[Stage]:
     """The stages in the file's order: each stands after those whose outputs it reads."""
-    stages = read_yaml(path)["stages"]
-    return [Stage(name, str(each.get("desc", ""))) for name, each in stages.items()]
+    document = read_yaml(path)
+    if not isinstance(document, dict) or not isinstance(document.get("stages"), dict):
+        raise CganError(f"{path}: no stages in it. Restore it from git.")
+    return [Stage(name, str(each.get("desc", ""))) for name, each in document["stages"].items()]
 
 
 def choose(names: Sequence[str] | None) -> list[Stage]:
@@ -195,7 +197,8 @@ class Repro(Dvc):
                 if line.startswith(words.format(name)):
                     outcome = meaning
         error = _failure(code, lines)
-        if code and self.pull and outcome is not Outcome.RAN and not isinstance(error, BusyError):
+        unfetched = self.pull and outcome is not Outcome.RAN and not isinstance(error, BusyError)
+        if code and unfetched and not self.stdin.closed:  # it is, when DVC itself has died
             relay(
                 f"WARNING: {name}: nothing came from DVC's remote: {own_words(lines)}. It is made here."
             )

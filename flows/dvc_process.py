@@ -69,6 +69,8 @@ def main() -> None:
     commands = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a stage has nobody to ask
     signal.signal(signal.SIGTERM, lambda *_: None)
+    # By its arguments DVC names a process to another that has to wait for it.
+    sys.argv.append("(a flow run or sweep of this project)")
     check_hosts()
     from dvc.cli import main as dvc
 

@@ -13,6 +13,7 @@ failed isn't retried. See docs/adr/0002-dvc-decides-prefect-schedules-mlflow-rem
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # Read by Prefect when it is imported: nothing leaves this machine.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -20,15 +21,18 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "60")  # not 20
 # A run that stops sending these was killed: see the deployment `zombie` in prefect.yaml.
 os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
+if not os.access(Path.home(), os.W_OK):  # a container's user, a service
+    Path(".cgan").mkdir(exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(Path.cwd() / ".cgan/prefect"))
 
 import argparse
 import contextlib
 import logging
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -40,6 +44,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import FailedRun
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
+from rich.console import Console
 
 from cgan.errors import CganError
 from cgan.files import read_json, write_text
@@ -78,6 +83,14 @@ def _no_traceback(record: logging.LogRecord) -> bool:
 
 for _name in ("prefect.engine", "prefect.flow_runs"):  # the second under a worker
     logging.getLogger(_name).addFilter(_no_traceback)
+
+
+def _go_on_unheard(console: Console) -> None:
+    """When nobody reads the log any more, go on silently; rich would end the process."""
+    console.quiet = True
+
+
+Console.on_broken_pipe = _go_on_unheard  # type: ignore[method-assign,assignment]
 
 
 def _run_name() -> str:
@@ -341,6 +354,22 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key, parse_yaml(value, f"--set {key}")
 
 
+def _end_temporary_server_with_us() -> None:
+    """A flow that dies by SIGKILL cannot end Prefect's temporary server. What does it then waits for the
+    end of a pipe that only we hold."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    if server := SubprocessASGIServer().server_process:
+        heard, _ = os.pipe()
+        command = ["sh", "-c", 'read -r _; kill "$0" 2> /dev/null', str(server.pid)]
+        quiet = subprocess.DEVNULL
+        waiting = subprocess.Popen(
+            command, stdin=heard, stdout=quiet, stderr=quiet, start_new_session=True
+        )
+        waiting.returncode = 0  # it outlives us: nobody is to be warned of that
+        os.close(heard)
+
+
 def _find_server() -> None:
     """Check the Prefect server that is configured, or start the temporary one.
 
@@ -353,6 +382,7 @@ def _find_server() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             get_client(sync_client=True)
+            _end_temporary_server_with_us()
         except RuntimeError as late:
             raise CganError(f"starting Prefect's temporary server: {late}") from None
         finally:

@@ -26,7 +26,7 @@ def main() -> int:
     pipe = subprocess.PIPE
     child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT)
     assert child.stdin and child.stdout
-    ends = (child.stdin.fileno(), float(grace_s))
+    ends = (child.stdin.fileno(), int(grace_s))
     threading.Thread(target=_end_with_stdin, args=ends, daemon=True).start()
     heard = True
     while words := os.read(
@@ -41,14 +41,19 @@ def main() -> int:
     return code if code >= 0 else 128 - code
 
 
-def _end_with_stdin(command: int, grace_s: float) -> None:
-    """SIGTERM to the group, and after the grace, in which a training saves a checkpoint, SIGKILL."""
+def _end_with_stdin(command: int, grace_s: int) -> None:
+    """SIGTERM to the group, and after the grace, in which a training saves a checkpoint, SIGKILL.
+
+    SIGTERM goes out each second, for DVC may start a stage after the first. When the last process of the
+    group has ended, this one ends, too, and waits no longer.
+    """
     with contextlib.suppress(BrokenPipeError):
         while words := os.read(0, 65536):
             os.write(command, words)
     os.close(command)
-    os.killpg(0, signal.SIGTERM)
-    time.sleep(grace_s)
+    for _ in range(grace_s):
+        os.killpg(0, signal.SIGTERM)
+        time.sleep(1)
     os.killpg(0, signal.SIGKILL)
 
 

@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from cgan.params.editing import set_params
 from cgan.project import RUN_REFERENCE
 from flows import dvc
 from flows import pipeline as flow
+from flows.artifacts import in_words
 from flows.dvc import BusyError, Outcome, StageError
 from flows.pipeline import parse_override, pipeline, reevaluate
 
@@ -80,7 +82,7 @@ def test_a_stage_is_ran_then_unchanged_then_restored_and_with_tags_a_training_ru
 
 
 def test_a_stage_that_fails_raises_its_own_message_alone_or_its_last_lines(
-    repo: Path, monkeypatch: pytest.MonkeyPatch
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(CganError, match=r"`trian`.*download, train, evaluate"):
         dvc.choose(["trian"])
@@ -93,6 +95,16 @@ def test_a_stage_that_fails_raises_its_own_message_alone_or_its_last_lines(
     Path("toy.py").write_text("print('last words')\n1 / 0")
     with pytest.raises(StageError, match=r"(?s)last words.*ZeroDivisionError"):
         repro_stage("download")
+    (tmp_path / "dvc.py").write_text(
+        "import os; print('killed', flush=True); os.kill(os.getpid(), 9)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(StageError, match=r"(?s)137.*killed"):
+        repro_stage("download", pull=True)
+    for document in ("", "stages:\n"):
+        Path("dvc.yaml").write_text(document)
+        with pytest.raises(CganError, match=r"dvc\.yaml: no stages"):
+            dvc.choose(None)
 
 
 @contextlib.contextmanager
@@ -123,7 +135,7 @@ def test_cancelling_ends_the_whole_process_group(
     repo: Path, monkeypatch: pytest.MonkeyPatch, deaf: bool
 ) -> None:
     monkeypatch.setenv("SLOW", "download")
-    monkeypatch.setattr(dvc, "GRACE_S", 1.0 if deaf else 20.0)
+    monkeypatch.setattr(dvc, "GRACE_S", 1 if deaf else 20)
     if deaf:
         monkeypatch.setenv("DEAF", "1")
     lines: list[str] = []
@@ -144,6 +156,19 @@ def test_cancelling_ends_the_whole_process_group(
     assert ("download: saved a checkpoint" in lines) is not deaf
 
 
+def test_f46_a_stage_that_starts_after_the_run_was_told_to_end_ends_too(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLOW", "train")
+    with contextlib.closing(dvc.Repro()) as run:
+        run.stage("download", quiet)
+        threading.Timer(0.02, run.stdin.close).start()
+        started = time.monotonic()
+        with pytest.raises(StageError):
+            run.stage("train", quiet)
+    assert time.monotonic() - started < 10
+
+
 def python(code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
@@ -158,6 +183,8 @@ def test_f67_a_stage_ends_with_a_flow_that_was_killed(repo: Path) -> None:
     with python(code, SLOW="download") as flow:
         assert flow.stdout
         assert any("step 2" in line for line in flow.stdout)
+        with pytest.raises(BusyError, match="flow run or sweep of this project"):
+            dvc.check_free()
         children = psutil.Process(flow.pid).children(recursive=True)
         flow.kill()
     assert len(children) >= 3, "guard, dvc, stage"
@@ -220,6 +247,7 @@ def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it() -> None:
         assert psutil.wait_procs([run], timeout=10)[1] == []
 
 
+<<<<<<< HEAD
 def test_f90_a_run_whose_worker_was_gone_before_it_began_ends() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -232,6 +260,27 @@ def test_f90_a_run_whose_worker_was_gone_before_it_began_ends() -> None:
         ended = run.status()
         other.kill()
     assert ended == psutil.STATUS_ZOMBIE
+=======
+def test_f90_a_log_that_nobody_reads_any_more_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = """
+import flows.pipeline
+from pathlib import Path
+from rich.console import Console
+console = Console()
+for _ in range(10_000):
+    console.print("a line of the log")
+Path("done").touch()
+"""
+    run = python(code)
+    assert run.stdout
+    run.stdout.readline()
+    run.stdout.close()
+    run.wait(60)
+    assert (tmp_path / "done").exists()
+>>>>>>> fla
 
 
 def test_f90_a_lock_that_dvc_cannot_read_is_told_with_the_command_that_helps(
@@ -326,6 +375,10 @@ def test_the_verdict_names_the_run_s_state_and_artifacts_show_what_there_is(
     shown = artifacts(state)["run"]
     assert "make ui" in shown and "c\\|gan" in shown
     assert not Path("reports/gate.json").exists()
+
+    # An evaluation of another version.
+    Path("reports/evaluation.json").write_text('{"conditional_accuracy": 1}')
+    assert in_words({"train": "ran"}) == "trained a new generator"
 
 
 def test_a_stage_or_a_gate_that_fails_fails_the_run_with_its_message_and_is_not_tried_again(
@@ -442,6 +495,12 @@ def test_f66_a_configured_server_that_is_away_is_one_clear_message(repo: Path) -
     assert attempts() == []
 
 
+def test_prefect_keeps_its_files_in_the_project_where_home_cannot_be_written(repo: Path) -> None:
+    output, _ = command("--help", HOME="/proc/nowhere").communicate(timeout=60)
+    assert output.startswith("usage:"), "no warning of Prefect's, and 24 tracebacks in a run"
+    assert (repo / ".cgan/prefect").is_dir()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
@@ -461,3 +520,16 @@ def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
     assert "train: saved a checkpoint" in output
     assert "Traceback" not in output
     assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+@pytest.mark.slow
+def test_f67_a_killed_flow_leaves_no_temporary_server(repo: Path, tmp_path: Path) -> None:
+    process = command(SLOW="download", PREFECT_HOME=str(tmp_path / "prefect"))
+    assert process.stdout
+    with process.stdout as output:
+        assert any("download: step 1" in line for line in output)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert any("uvicorn" in child.cmdline() for child in children)
+        process.kill()
+        process.wait()
+    assert psutil.wait_procs(children, timeout=20)[1] == []
