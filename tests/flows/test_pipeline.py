@@ -247,7 +247,6 @@ def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it() -> None:
         assert psutil.wait_procs([run], timeout=10)[1] == []
 
 
-<<<<<<< HEAD
 def test_f90_a_run_whose_worker_was_gone_before_it_began_ends() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -260,7 +259,8 @@ def test_f90_a_run_whose_worker_was_gone_before_it_began_ends() -> None:
         ended = run.status()
         other.kill()
     assert ended == psutil.STATUS_ZOMBIE
-=======
+
+
 def test_f90_a_log_that_nobody_reads_any_more_ends_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,7 +280,6 @@ Path("done").touch()
     run.stdout.close()
     run.wait(60)
     assert (tmp_path / "done").exists()
->>>>>>> fla
 
 
 def test_f90_a_lock_that_dvc_cannot_read_is_told_with_the_command_that_helps(
