@@ -15,12 +15,13 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Check:
-    """`value`, where known with its 95 % interval, against `limit`; `what` and `why` are plain words."""
+    """`value`, where known with its 95 % interval, against `limit`, where it has one; `what` and `why` are
+    plain words."""
 
     name: str
     what: str
     value: float
-    limit: float
+    limit: float | None
     passed: bool
     at_most: bool = False
     interval: Interval | None = None
@@ -41,7 +42,7 @@ def table_of(checks: Iterable[Check]) -> str:
             check.what,
             f"{check.value:.4f}",
             "{:.4f} to {:.4f}".format(*check.interval) if check.interval else "",
-            f"{'≤' if check.at_most else '≥'} {check.limit:.4g}",
+            "" if check.limit is None else f"{'≤' if check.at_most else '≥'} {check.limit:.4g}",
             "passed" if check.passed else "failed",
         )
         for check in checks

@@ -9,6 +9,7 @@ right; a block that does not is looked at value by value (`csv_faults`), to name
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
@@ -96,7 +97,8 @@ def read_csv(
     try:
         with path.open("rb") as file:
             images, labels, lines = _read(file, size, params)
-            ended = path.stat().st_size == 0 or (file.seek(-1, 2) >= 0 and file.read() == b"\n")
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 1))  # it may have been cut since
+            ended = file.read() == b"\n"
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     if sha256_of(path) != sha256:

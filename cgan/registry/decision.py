@@ -74,7 +74,7 @@ def compare(
         why = f"difference {difference.value:+.4f} (95 %: {low:+.4f} to {high:+.4f})"
         if not passed and not worse:
             why += "; it has to be better by more than noise explains"
-        check = Check(name, what, difference.value, 0.0, passed, lower, (low, high), why)
+        check = Check(name, what, difference.value, None, passed, lower, (low, high), why)
         checks.append(check)
         if better:
             praise.append(check.in_words())

@@ -63,4 +63,5 @@ def test_smallest_and_largest_images_and_many_classes_go_through_all_stages(
     for picture in pictures:
         with Image.open(picture) as image:
             image.load()
-            assert image.width < 2500 and image.width * image.height < 50_000_000
+            pixels = image.width * image.height * len(image.getbands())
+            assert pixels < 50_000_000 and (image.width <= 900 or picture.parent.name == "reports")
