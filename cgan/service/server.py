@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import logging
 import signal
@@ -33,6 +34,8 @@ def serve(model: str | None, host: str, port: int, allow_remote: bool) -> None:
     # As in `cgan draw` each thread computes on one core, so that images have the bits that they get there.
     torch.set_num_threads(1)
     with Keeper(model) as keeper:
+        # Python's collector would go through torch's modules too: .3 s every few hundred requests.
+        gc.freeze()
         hosts = None if allow_remote else tuple(dict.fromkeys((*THIS_MACHINE, host.lower())))
         server = uvicorn.Server(config_for(keeper, hosts))
         # When all is answered uvicorn raises the signal again, for these: exit code 0.
