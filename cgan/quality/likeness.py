@@ -105,7 +105,7 @@ def _pairs(images: Tensor) -> Tensor:
 
 def _number(pairs: Tensor, limit: Tensor) -> float:
     same = max(1, int((pairs <= limit).sum()))
-    return min(ALIKE, len(pairs) / same)
+    return float(min(ALIKE, round(len(pairs) / same)))
 
 
 def distances(images: Tensor, others: Tensor) -> Tensor:
