@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT, free_port
+from conftest import ROOT, free_port, wait_until
 from postgres import PASSWORD, Postgres
 from postgres import postgres as postgres
 from test_production import project as project
-from test_production import wait_until
+from test_production import runs_of
 from toy_project import git
+from toy_project import template as template
 
 from cgan.processes import STATE, running
 from flows import production as services
@@ -109,11 +108,6 @@ def test_production_on_postgresql_is_found_again_after_an_end(
     production = Production(project)
     ports = {name: free_port() for name in services.PORTS}
 
-    def completed() -> list[dict[str, Any]]:
-        question = {"flow_runs": {"state": {"name": {"any_": ["Promoted"]}}}}
-        found: list[dict[str, Any]] = production.api("POST", "/flow_runs/filter", question)
-        return found
-
     try:
         told = services.up(project, ports)
         site = production.url("mlflow")
@@ -122,9 +116,9 @@ def test_production_on_postgresql_is_found_again_after_an_end(
         number = production.deployments()["nightly"]["id"]
         by_hand = production.api("POST", f"/deployments/{number}/create_flow_run", {})["id"]
 
-        wait_until(completed)
+        wait_until(lambda: runs_of(production, "Promoted"))
 
-        arguments = [" ".join(p.cmdline()) for p in psutil.process_iter() if _is_there(p)]
+        arguments = [str(p.info["cmdline"]) for p in psutil.process_iter(["cmdline"])]
         secrets = (PASSWORD, postgres.uri(runs).split(":")[2].split("@")[0])
         assert not any(secret in line for secret in secrets for line in arguments)
         worker = psutil.Process(running(project)["worker"])
@@ -133,7 +127,7 @@ def test_production_on_postgresql_is_found_again_after_an_end(
         services.down(project)
         assert running(project) == {}
         services.up(project, ports)
-        assert [run["id"] for run in completed()] == [by_hand]
+        assert [run["id"] for run in runs_of(production, "Promoted")] == [by_hand]
         assert number == production.deployments()["nightly"]["id"]
     finally:
         services.down(project)
@@ -141,9 +135,3 @@ def test_production_on_postgresql_is_found_again_after_an_end(
     for secret in secrets:
         assert [p for p in written if secret.encode() in p.read_bytes()] == []
         assert secret not in postgres.dump(runs) and secret not in postgres.dump(flows)
-
-
-def _is_there(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return bool(process.cmdline())
-    return False
