@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
+import toy_project
 
 from cgan import git
 
 
 def run(*arguments: str) -> None:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+    toy_project.git(Path.cwd(), *arguments)
 
 
 @pytest.fixture
