@@ -37,6 +37,7 @@ for name in (
 os.environ |= dict.fromkeys(("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"), "true")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
+pytest_plugins = ["toy_project"]  # its fixtures
 ROOT = Path(__file__).resolve().parent.parent
 
 TINY: dict[str, dict[str, Any]] = {

@@ -84,17 +84,6 @@ def test_what_git_ignores_and_what_is_not_ours_stays_out_of_the_patch(repository
     assert found.changed == ["params.yaml"] and b"planted-secret" not in found.patch
 
 
-def test_a_patch_that_holds_a_secret_of_the_environment_is_known_by_its_variable(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef")
-    Path("cgan/training/losses.py").write_text("key = '0123456789abcdef'\n")
-    found = git.source()
-    assert found.secrets == "KAGGLE_KEY"
-    monkeypatch.delenv("KAGGLE_KEY")
-    assert git.source().secrets == ""
-
-
 def test_a_clone_runs_no_hook(repository: Path) -> None:
     hook = Path(".git/hooks/post-checkout")
     hook.parent.mkdir(exist_ok=True)

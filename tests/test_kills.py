@@ -75,6 +75,25 @@ def results(project: Path) -> dict[str, str]:
     return {str(path.relative_to(project)): sha256_of(path) for path in sorted(files)}
 
 
+def of_project(project: Path) -> list[psutil.Process]:
+    """Every process that works there."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(project) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def is_running(process: psutil.Process, word: str) -> bool:
+    """`python -m WORD…`, and not the shell around it."""
+    with contextlib.suppress(psutil.Error):
+        return process.name() not in ("sh", "bash") and any(
+            part.startswith(word) for part in process.cmdline()
+        )
+    return False
+
+
 def start(project: Path) -> subprocess.Popen[bytes]:
     with (project / "words.log").open("ab") as words:
         return subprocess.Popen(
@@ -96,13 +115,8 @@ def strike(project: Path, runner: subprocess.Popen[bytes], victim: str) -> bool:
         return True
     word = {"dvc": "dvc", "stage": "cgan.stages", "follower": "cgan.run.follower"}.get(victim, "")
     struck = False
-    for process in psutil.process_iter(["cwd", "status", "name", "cmdline"]):
-        found = process.info
-        if found["cwd"] != str(project) or found["status"] == psutil.STATUS_ZOMBIE:
-            continue
-        # `python -m WORD…`, and not the shell around it.
-        is_it = any(part.startswith(word) for part in found["cmdline"] or ())
-        if not word or (is_it and found["name"] not in ("sh", "bash")):
+    for process in of_project(project):
+        if not word or is_running(process, word):
             with contextlib.suppress(psutil.Error):
                 process.kill()
                 struck = True

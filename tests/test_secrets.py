@@ -17,8 +17,6 @@ import pytest
 from conftest import MLFLOWS_OWN_WARNINGS, ROOT, free_port, on_a_thread
 from kaggle_server import Answer, serving
 from toy_project import git
-from toy_project import repo as repo
-from toy_project import template as template
 from tracked import Store, a_generator, log_steps, training
 from tracked import root as root
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from test_pipeline import python
 from toy_project import git
-from toy_project import template as template
 
 from cgan.errors import CganError
 from cgan.git import source
@@ -138,14 +138,8 @@ with checkout(Path(sys.argv[1]), *sys.argv[2:]) as folder:
 
 def holding(clone: Path, name: str) -> subprocess.Popen[str]:
     """A process that has a checkout."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(clone), head(clone), name],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    assert process.stdout.readline()
+    process = python("-c", HOLD, str(clone), head(clone), name)
+    assert process.stdout and process.stdout.readline().startswith(str(clone))
     return process
 
 

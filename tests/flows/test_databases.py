@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import psutil
@@ -13,13 +12,11 @@ from postgres import postgres as postgres
 from test_production import project as project
 from test_production import runs_of
 from toy_project import git
-from toy_project import template as template
 
 from cgan.processes import STATE, running
 from flows import production as services
-from flows import worker
 from flows.production import databases_of
-from flows.servers import SERVERS_ONLY, Production, Program
+from flows.servers import Production, Program
 
 MLFLOW, PREFECT = "MLFLOW_BACKEND_STORE_URI", "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 TRACKING = "MLFLOW_TRACKING_URI"
@@ -69,21 +66,6 @@ def test_up_without_its_database_starts_nothing_and_says_which_is_away(
     assert told.startswith(f"Error: {variable}: connecting to postgresql+")
     assert "Connect" in told and "secret" not in told
     assert not (Production(project).home / STATE).exists()
-
-
-def test_a_worker_knows_no_password_of_a_database(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    became: list[str] = []
-    monkeypatch.setattr(worker.os, "execv", lambda _, command: became.extend(command))
-    monkeypatch.setattr(worker, "take_up", lambda *_: None)
-    for name in (*SERVERS_ONLY, "PYTHONPATH"):
-        monkeypatch.setenv(name, "postgresql://me:hunter2@host/runs")
-    monkeypatch.setenv("CGAN_SOURCE", str(project))
-    monkeypatch.setenv("PREFECT_API_URL", "http://host/api")
-    worker.become("me (cpu)", ["--limit", "2", "--work-queue", "cpu"])
-    assert "hunter2" not in str(os.environ) + str(became)
-    assert became[-2:] == ["--work-queue", "cpu"]
 
 
 @pytest.mark.slow

@@ -24,8 +24,6 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter
 from prefect.testing.utilities import prefect_test_harness
 from toy_project import attempts, git, quiet, repro_stage
-from toy_project import repo as repo
-from toy_project import template as template
 
 from cgan.errors import CganError
 from cgan.params.editing import set_params
@@ -161,18 +159,24 @@ def test_f46_a_stage_that_starts_after_the_run_was_told_to_end_ends_too(
     assert time.monotonic() - started < 10
 
 
-def python(code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+def python(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment},
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
+
+
+def command(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return python("-m", "flows.pipeline", *arguments, **environment)
 
 
 def test_f67_a_stage_ends_with_a_flow_that_was_killed(repo: Path) -> None:
     code = "from flows.dvc import *; Repro().stage('download', print)"
-    with python(code, SLOW="download") as flow:
+    with python("-c", code, SLOW="download") as flow:
         assert flow.stdout
         assert any("step 2" in line for line in flow.stdout)
         with pytest.raises(BusyError, match="flow run or sweep of this project"):
@@ -229,7 +233,7 @@ time.sleep(60)
 
 
 def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it_or_it_was_gone_before() -> None:
-    with python(WORKER, "") as worker:
+    with python("-c", WORKER, "") as worker:
         assert worker.stdout
         run = psutil.Process(int(worker.stdout.readline()))
         assert worker.stdout.readline() == "up\n"
@@ -239,7 +243,7 @@ def test_f90_a_run_ends_with_its_worker_though_nobody_buries_it_or_it_was_gone_b
         assert psutil.wait_procs([run], timeout=10)[1] == []
     gone = subprocess.Popen(["true"])
     gone.wait()
-    with python(WORKER, str(gone.pid)) as other:  # who is the parent then
+    with python("-c", WORKER, str(gone.pid)) as other:  # who is the parent then
         assert other.stdout
         run = psutil.Process(int(other.stdout.readline()))
         wait_until(lambda: run.status() == psutil.STATUS_ZOMBIE, 20)
@@ -259,7 +263,7 @@ for _ in range(10_000):
     console.print("a line of the log")
 Path("done").touch()
 """
-    run = python(code)
+    run = python("-c", code)
     assert run.stdout
     run.stdout.readline()
     run.stdout.close()
@@ -444,17 +448,6 @@ def test_f71_a_flow_waits_for_another_repro_names_it_after_the_last_try_and_then
 # The command line
 
 
-def command(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "flows.pipeline", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def test_f66_a_configured_server_that_is_away_is_one_clear_message(repo: Path) -> None:
     process = command(PREFECT_API_URL="http://127.0.0.1:9/api")
     output, _ = process.communicate(timeout=60)
@@ -477,19 +470,17 @@ def test_prefect_keeps_its_files_in_the_project_where_home_cannot_be_written(rep
 def test_f46_a_signal_ends_the_stage_and_the_temporary_server(
     repo: Path, tmp_path: Path, name: str, code: int
 ) -> None:
-    process = command(SLOW="train", PREFECT_HOME=str(tmp_path / "prefect"))
-    assert process.stdout
-    assert any("train: step 1" in line for line in process.stdout)
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert any("uvicorn" in child.cmdline() for child in children)
-    assert len(children) >= 3, "server, dvc, stage"
-    # A terminal sends Ctrl-C to the whole group, the server included.
-    (os.killpg if name == "INT" else os.kill)(process.pid, signal.Signals[f"SIG{name}"])
-    if name == "KILL":  # its output stays open until the last of them has ended
-        process.wait()
-    else:
-        output, _ = process.communicate(timeout=120)  # Prefect's end takes a minute at times
-        assert "train: saved a checkpoint" in output
-        assert "Traceback" not in output
+    with command(SLOW="train", PREFECT_HOME=str(tmp_path / "prefect")) as process:
+        assert process.stdout
+        assert any("train: step 1" in line for line in process.stdout)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert any("uvicorn" in child.cmdline() for child in children)
+        assert len(children) >= 3, "server, dvc, stage"
+        # A terminal sends Ctrl-C to the whole group, the server included.
+        (os.killpg if name == "INT" else os.kill)(process.pid, signal.Signals[f"SIG{name}"])
+        if name != "KILL":
+            output, _ = process.communicate(timeout=120)  # Prefect's end takes a minute at times
+            assert "train: saved a checkpoint" in output
+            assert "Traceback" not in output
     assert process.returncode == code
     assert psutil.wait_procs(children, timeout=20)[1] == []

@@ -20,7 +20,6 @@ import psutil
 import pytest
 from conftest import ROOT, free_port, wait_until
 from toy_project import CLI, git
-from toy_project import template as template
 
 from cgan.errors import CganError
 from cgan.processes import STATE, running, supervisor

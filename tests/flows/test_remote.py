@@ -14,8 +14,6 @@ import ssh_server as ssh
 import toy_project
 from object_store import ACCESS_KEY, SECRET_KEY, make_bucket, object_store
 from toy_project import attempts, quiet, repro_stage, run_all
-from toy_project import repo as repo
-from toy_project import template as template
 
 from cgan.errors import CganError
 from cgan.project import DVC_PULL

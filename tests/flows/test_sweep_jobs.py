@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from test_pipeline import prefect, pytestmark  # noqa: F401
-from toy_project import git, repo, template  # noqa: F401
+from toy_project import git
 
 from cgan.errors import CganError
 from flows import pipeline
@@ -36,7 +36,7 @@ pytestmark = [*pytestmark, pytest.mark.slow]
 
 
 @pytest.fixture
-def here(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:  # noqa: F811
+def here(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Does a job on this machine, with stages of a moment; none may be left in the end."""
     shutil.rmtree(repo / "cgan")  # the toy's; checkouts have it from git
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

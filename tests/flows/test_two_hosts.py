@@ -144,11 +144,8 @@ class Hosts:
 
     def deploy_run(self, deployment: str, **parameters: Any) -> dict[str, Any]:
         found = self.api("GET", f"/deployments/name/cgan/{deployment}")
-        return dict(
-            self.api(
-                "POST", f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters}
-            )
-        )
+        path = f"/deployments/{found['id']}/create_flow_run"
+        return dict(self.api("POST", path, {"parameters": parameters}))
 
     def wait_for(self, run: dict[str, Any], *names: str, seconds: float = 600) -> dict[str, Any]:
         deadline = time.monotonic() + seconds

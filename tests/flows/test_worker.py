@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from test_checkout import clone as clone
 from toy_project import git
-from toy_project import template as template
 
 from cgan.errors import CganError
 from cgan.git import fetch_commit
