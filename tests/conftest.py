@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -33,6 +37,7 @@ for name in (
 os.environ |= dict.fromkeys(("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"), "true")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
+pytest_plugins = ["toy_project"]  # its fixtures
 ROOT = Path(__file__).resolve().parent.parent
 
 TINY: dict[str, dict[str, Any]] = {
@@ -68,10 +73,36 @@ MLFLOWS_OWN_WARNINGS = [
 ]
 
 
+def wait_until(condition: Callable[[], Any], seconds: float = 240) -> Any:
+    """What the condition is worth, once it is true."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+    return found
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def on_a_thread(server: Any) -> Iterator[Any]:
+    with server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def run_python(code: str, folder: Path) -> str:
@@ -120,14 +151,3 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run([sys.executable, "-c", make, f"sqlite:///{path}"], check=True)
         write_bytes(kept, path.read_bytes())
     return kept
-
-
-@pytest.fixture(scope="session")
-def kaggle_zip() -> Path:
-    """Kaggle's digit-recognizer.zip: `CGAN_KAGGLE_ZIP`, or beside the repository; skips without it."""
-    path = Path(os.environ.get("CGAN_KAGGLE_ZIP", ROOT.parent / "shared/data/digit-recognizer.zip"))
-    if not path.is_file():
-        pytest.skip(
-            f"the Kaggle download is not here ({path}); CGAN_KAGGLE_ZIP names another place"
-        )
-    return path

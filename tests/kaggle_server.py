@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+
+from conftest import on_a_thread
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,5 @@ class _Handler(BaseHTTPRequestHandler):
 _JSON = {"Content-Type": "application/json"}
 
 
-@contextlib.contextmanager
-def serving(*script: Answer) -> Iterator[KaggleServer]:
-    server = KaggleServer(list(script))
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def serving(*script: Answer) -> contextlib.AbstractContextManager[KaggleServer]:
+    return on_a_thread(KaggleServer(list(script)))

@@ -10,14 +10,13 @@ import contextlib
 import getpass
 import os
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, free_port
+from conftest import ROOT, free_port, listens, wait_until
 
 ACCESS_KEY, SECRET_KEY = "team:cgan", "correct-horse-battery"
 KINDS = ("account", "container", "object", "proxy")
@@ -43,14 +42,6 @@ PROXY = {
 }
 
 
-def object_store_folder() -> Path:
-    """The environment with Swift in it; skips where there is none."""
-    folder = ROOT / ".cgan/object-store"
-    if not (folder / "bin/swift-proxy-server").is_file():
-        pytest.skip("no OpenStack Swift in .cgan/object-store: `make test-all` puts it there")
-    return folder
-
-
 def write_settings(home: Path, ports: dict[str, int]) -> None:
     (home / "devices/one").mkdir(parents=True)
     (home / "swift.conf").write_text(
@@ -71,7 +62,9 @@ def write_settings(home: Path, ports: dict[str, int]) -> None:
 @contextlib.contextmanager
 def object_store(home: Path) -> Iterator[str]:
     """A running server. Yields its address; credentials are ACCESS_KEY and SECRET_KEY."""
-    programs = object_store_folder() / "bin"
+    programs = ROOT / ".cgan/object-store/bin"
+    if not (programs / "swift-proxy-server").is_file():
+        pytest.skip("no OpenStack Swift in .cgan/object-store: `make test-all` puts it there")
     ports = {kind: free_port() for kind in KINDS}
     write_settings(home, ports)
     ring = [programs / "swift-ring-builder"]
@@ -92,14 +85,8 @@ def object_store(home: Path) -> Iterator[str]:
         for kind in KINDS
     ]
     try:
-        deadline = time.monotonic() + 30
         for port in ports.values():
-            while True:
-                with socket.socket() as client:
-                    if client.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                assert time.monotonic() < deadline, (home / "log").read_text()[-3000:]
-                time.sleep(0.1)
+            wait_until(partial(listens, port), 30)
         yield f"http://127.0.0.1:{ports['proxy']}"
     finally:
         for server in servers:

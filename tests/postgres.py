@@ -18,15 +18,9 @@ from conftest import free_port
 USER, PASSWORD = "cgan", f"p@ss/w:{uuid.uuid4().hex}"
 
 
-def find_programs() -> Path | None:
-    """Where `initdb` is: Debian has it off the PATH, in a folder for each version."""
-    if on_path := shutil.which("initdb"):
-        return Path(on_path).resolve().parent
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent if found else None
-
-
-PROGRAMS = find_programs()
+# Debian has `initdb` off the PATH, in a folder for each version.
+FOUND = [*sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")), shutil.which("initdb")]
+PROGRAMS = next((Path(found).resolve().parent for found in reversed(FOUND) if found), None)
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,21 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import torch
 import uvicorn
-from conftest import ROOT
+from conftest import ROOT, wait_until
 
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.service.served import Keeper
 from cgan.service.server import THIS_MACHINE, config_for, listen
+
+eventually = wait_until
 
 
 def detail(answer: httpx.Response) -> str:
@@ -30,13 +31,6 @@ def detail(answer: httpx.Response) -> str:
     ((key, words),) = answer.json().items()
     assert key == "detail" and "Traceback" not in words and len(words) < 900
     return str(words)
-
-
-def eventually(holds: Callable[[], Any], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def a_model(

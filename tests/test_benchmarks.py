@@ -42,15 +42,6 @@ def digits() -> Dataset:
     return as_dataset(images, np.arange(200) % 10, 10)
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own, and the embedded digits."""
-    monkeypatch.setenv("CGAN_KAGGLE_ZIP", str(tmp_path / "absent.zip"))
-    for module in (evaluation_set, command):
-        monkeypatch.setattr(module, "CACHE", tmp_path / "bench")
-    return tmp_path / "bench"
-
-
 def weights(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
@@ -147,11 +138,14 @@ def test_names_of_parts_and_runs_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_all_parts_run_and_leave_their_figures(
-    cache: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("CGAN_KAGGLE_ZIP", str(tmp_path / "absent.zip"))
+    for module in (evaluation_set, command):
+        monkeypatch.setattr(module, "CACHE", tmp_path)
     command.run(SCALES["tiny"])
     command.gpu("cpu")
-    kept = {path.stem: json.loads(path.read_text()) for path in (cache / "tiny").glob("*.json")}
+    kept = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "tiny").glob("*.json")}
     assert kept.keys() == {*command.PARTS, "port", "gpu"}
     curves, facts = kept["quality"]["curves"], kept["quality"]["facts"]
     assert {curve["who"] for curve in curves} == {"fast", "PyTorch-GAN cgan (MLP)"}

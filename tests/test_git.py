@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
+import toy_project
 
 from cgan import git
 
 
 def run(*arguments: str) -> None:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+    toy_project.git(Path.cwd(), *arguments)
 
 
 @pytest.fixture
@@ -83,17 +82,6 @@ def test_what_git_ignores_and_what_is_not_ours_stays_out_of_the_patch(repository
     Path("params.yaml").write_text("train: 2\n")
     found = git.source()
     assert found.changed == ["params.yaml"] and b"planted-secret" not in found.patch
-
-
-def test_a_patch_that_holds_a_secret_of_the_environment_is_known_by_its_variable(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef")
-    Path("cgan/training/losses.py").write_text("key = '0123456789abcdef'\n")
-    found = git.source()
-    assert found.secrets == "KAGGLE_KEY"
-    monkeypatch.delenv("KAGGLE_KEY")
-    assert git.source().secrets == ""
 
 
 def test_a_clone_runs_no_hook(repository: Path) -> None:

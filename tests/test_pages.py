@@ -6,11 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 import pytest
 import yaml
@@ -29,14 +28,6 @@ from flows.servers import Production
 
 pytestmark = pytest.mark.slow
 PATIENCE_S = 3.0  # for what a page asks for after it is there
-
-
-def post(url: str, content: dict[str, Any]) -> Any:
-    request = urllib.request.Request(
-        url, json.dumps(content).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
 
 
 def test_the_browser_sees_what_a_page_asks_of_other_hosts(tmp_path: Path) -> None:
@@ -74,10 +65,10 @@ def test_the_pages_of_our_servers_ask_no_other_host(
         production = Production(root)
         prefect, mlflow = production.url("prefect"), production.url("mlflow")
         picture = {"type": "markdown", "key": "grid", "data": "![Nine](data:image/png;base64,AAAA)"}
-        artifact = post(f"{prefect}/api/artifacts/", picture)["id"]
-        run = post(
-            f"{mlflow}/api/2.0/mlflow/runs/create", {"experiment_id": "0", "run_name": "best"}
-        )
+        artifact = httpx.post(f"{prefect}/api/artifacts/", json=picture).json()["id"]
+        named = {"experiment_id": "0", "run_name": "best"}
+        made = httpx.post(f"{mlflow}/api/2.0/mlflow/runs/create", json=named, timeout=30)
+        run = made.json()["run"]["info"]["run_id"]
         pages = {
             f"{prefect}/": "Dashboard",
             f"{prefect}/runs": "Runs",
@@ -86,7 +77,7 @@ def test_the_pages_of_our_servers_ask_no_other_host(
             f"{prefect}/artifacts/artifact/{artifact}": "grid",
             f"{mlflow}/": "Experiments",
             f"{mlflow}/#/experiments/0": "Default",
-            f"{mlflow}/#/experiments/0/runs/{run['run']['info']['run_id']}": "best",
+            f"{mlflow}/#/experiments/0/runs/{run}": "best",
             f"{mlflow}/#/models": "Models",
         }
         with browsing(tmp_path / "profile") as page:

@@ -34,21 +34,13 @@ def named(text: str) -> list[str]:
     return re.findall(r"`(test_[\w*]+)`", text)
 
 
-def test_every_number_has_one_row_in_order() -> None:
-    numbers = [int(number) for number, _ in ROWS]
-    assert numbers == sorted(NUMBERS)
-
-
-def test_every_row_says_fault_tests_and_result() -> None:
+def test_every_row_says_fault_tests_and_result_and_names_each_test_of_its_number() -> None:
+    assert [int(number) for number, _ in ROWS] == sorted(NUMBERS)
+    patterns = {}
     for number, row in ROWS:
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)]
         assert len(cells) == CELLS and all(cells), f"row {number}"
-        assert named(cells[1]), f"row {number} names no test"
-
-
-def test_every_row_names_a_test_of_its_number_and_every_such_test_is_named() -> None:
-    patterns = {number: named(row) for number, row in ROWS}
-    for number, names in patterns.items():
+        patterns[number] = names = named(cells[1])
         assert any(re.search(rf"f{int(number):02}(_|$)", name) for name in names), f"row {number}"
     for test in TESTS:
         for number in re.findall(r"(?<=_f)(\d\d)(?=_)", test):

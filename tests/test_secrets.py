@@ -8,18 +8,15 @@ import http.server
 import json
 import logging
 import shutil
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MLFLOWS_OWN_WARNINGS, ROOT, free_port
+from conftest import MLFLOWS_OWN_WARNINGS, ROOT, free_port, on_a_thread
 from kaggle_server import Answer, serving
 from toy_project import git
-from toy_project import repo as repo
-from toy_project import template as template
 from tracked import Store, a_generator, log_steps, training
 from tracked import root as root
 
@@ -121,15 +118,8 @@ def refusing() -> Iterator[str]:
 
         def log_message(self, format: str, *args: object) -> None: ...
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with on_a_thread(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(

@@ -15,29 +15,6 @@ from conftest import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from what git knows, so that nothing else in the folder can get in."""
-    folder = tmp_path_factory.mktemp("wheel")
-    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "source" / name).write_bytes((ROOT / name).read_bytes())
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", ".", "./source", cwd=folder)
-    (built,) = folder.glob("cgan-*.whl")
-    return built
-
-
-@pytest.fixture(scope="module")
-def installed(wheel: Path) -> Path:
-    """The folder of the programs of an environment in which the wheel is installed, to serve."""
-    run(sys.executable, "-m", "venv", "env", cwd=wheel.parent)
-    programs = wheel.parent / "env" / "bin"
-    run(programs / "python", "-m", "pip", "install", "-q", f"{wheel}[serve]", cwd=wheel.parent)
-    return programs
-
-
 def ended(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     outer = ("PYTHONPATH", "PYTHONHOME")
     kept = {key: value for key, value in os.environ.items() if key not in outer}
@@ -51,15 +28,21 @@ def run(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
-def test_it_holds_the_package_and_its_generator_alone(wheel: Path) -> None:
+def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(tmp_path: Path) -> None:
+    # What git knows, so that nothing else in the folder can get in.
+    run("git", "checkout-index", "--all", f"--prefix={tmp_path}/source/", cwd=ROOT)
+    pip = [sys.executable, "-m", "pip"]
+    run(*pip, "wheel", "-q", "--no-deps", "-w", ".", "./source", cwd=tmp_path)
+    (wheel,) = tmp_path.glob("cgan-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {"cgan/py.typed", "cgan/serving/digits.safetensors"} <= set(names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"cgan"}
     assert wheel.stat().st_size < 1_500_000
 
-
-def test_it_serves_over_http_with_the_extra_serve(installed: Path, tmp_path: Path) -> None:
-    program = [installed / "cgan", "serve", "--port", "0"]
+    run(sys.executable, "-m", "venv", "env", cwd=tmp_path)
+    programs = tmp_path / "env/bin"
+    run(programs / "python", "-m", "pip", "install", "-q", f"{wheel}[serve]", cwd=tmp_path)
+    program = [programs / "cgan", "serve", "--port", "0"]
     with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout
@@ -69,5 +52,5 @@ def test_it_serves_over_http_with_the_extra_serve(installed: Path, tmp_path: Pat
             assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
         finally:
             server.kill()
-    refused = ended(installed / "cgan", "serve", "--model", "champion", cwd=tmp_path)
+    refused = ended(programs / "cgan", "serve", "--model", "champion", cwd=tmp_path)
     assert refused.returncode == 1 and "`pip install 'cgan[pipeline]'`" in refused.stderr

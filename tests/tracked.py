@@ -9,9 +9,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from conftest import wait_until as wait_until
 
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
@@ -99,13 +99,6 @@ class Store:
 
     def params(self, run_id: str) -> dict[str, str]:
         return dict(self.rows("select key, value from params where run_uuid = ?", run_id))
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from test_pipeline import python
 from toy_project import git
 
 from cgan.errors import CganError
@@ -22,16 +23,13 @@ DVC = [sys.executable, "-m", "dvc"]
 
 
 @pytest.fixture
-def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def clone(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A worker's clone of a small project with an inbox; its origin is a bare repository beside it."""
     for name in ("CGAN_HOME", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "clone"
-    (folder / "data/inbox").mkdir(parents=True)
-    (folder / "data/inbox/README.md").write_text("Put your CSV here.")
-    shutil.copy(ROOT / "params.yaml", folder)
-    git(folder, "init", "--quiet", "--initial-branch", "main", ".")
-    subprocess.run([*DVC, "init", "--quiet"], cwd=folder, check=True)
+    shutil.copytree(template, folder)
+    git(folder, "mv", "data/inbox/digits.csv", "data/inbox/README.md")
     (folder / ".gitignore").write_text(".cgan\n")
     (folder / "dvc.lock").write_text("of another machine")
     git(folder, "add", ".")
@@ -140,14 +138,8 @@ with checkout(Path(sys.argv[1]), *sys.argv[2:]) as folder:
 
 def holding(clone: Path, name: str) -> subprocess.Popen[str]:
     """A process that has a checkout."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(clone), head(clone), name],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    assert process.stdout.readline()
+    process = python("-c", HOLD, str(clone), head(clone), name)
+    assert process.stdout and process.stdout.readline().startswith(str(clone))
     return process
 
 
@@ -192,7 +184,7 @@ def test_a_run_imports_the_code_of_its_commit_and_its_checkout_ends_with_it(clon
     """In a process of its own, as a run is: `enter` changes what that imports."""
     for package in ("cgan", "flows"):
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / package, clone / package, ignore=ignored)
+        shutil.copytree(ROOT / package, clone / package, ignore=ignored, dirs_exist_ok=True)
     git(clone, "add", ".")
     git(clone, "commit", "--quiet", "-m", "code")
     environment = {**os.environ, "PREFECT__FLOW_RUN_ID": "the-run"}

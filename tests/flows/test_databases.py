@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT, free_port
+from conftest import ROOT, free_port, wait_until
 from postgres import PASSWORD, Postgres
 from postgres import postgres as postgres
 from test_production import project as project
-from test_production import wait_until
+from test_production import runs_of
 from toy_project import git
 
 from cgan.processes import STATE, running
 from flows import production as services
-from flows import worker
 from flows.production import databases_of
-from flows.servers import SERVERS_ONLY, Production, Program
+from flows.servers import Production, Program
 
 MLFLOW, PREFECT = "MLFLOW_BACKEND_STORE_URI", "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 TRACKING = "MLFLOW_TRACKING_URI"
@@ -72,21 +68,6 @@ def test_up_without_its_database_starts_nothing_and_says_which_is_away(
     assert not (Production(project).home / STATE).exists()
 
 
-def test_a_worker_knows_no_password_of_a_database(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    became: list[str] = []
-    monkeypatch.setattr(worker.os, "execv", lambda _, command: became.extend(command))
-    monkeypatch.setattr(worker, "take_up", lambda *_: None)
-    for name in (*SERVERS_ONLY, "PYTHONPATH"):
-        monkeypatch.setenv(name, "postgresql://me:hunter2@host/runs")
-    monkeypatch.setenv("CGAN_SOURCE", str(project))
-    monkeypatch.setenv("PREFECT_API_URL", "http://host/api")
-    worker.become("me (cpu)", ["--limit", "2", "--work-queue", "cpu"])
-    assert "hunter2" not in str(os.environ) + str(became)
-    assert became[-2:] == ["--work-queue", "cpu"]
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @quiet
@@ -109,11 +90,6 @@ def test_production_on_postgresql_is_found_again_after_an_end(
     production = Production(project)
     ports = {name: free_port() for name in services.PORTS}
 
-    def completed() -> list[dict[str, Any]]:
-        question = {"flow_runs": {"state": {"name": {"any_": ["Promoted"]}}}}
-        found: list[dict[str, Any]] = production.api("POST", "/flow_runs/filter", question)
-        return found
-
     try:
         told = services.up(project, ports)
         site = production.url("mlflow")
@@ -122,9 +98,9 @@ def test_production_on_postgresql_is_found_again_after_an_end(
         number = production.deployments()["nightly"]["id"]
         by_hand = production.api("POST", f"/deployments/{number}/create_flow_run", {})["id"]
 
-        wait_until(completed)
+        wait_until(lambda: runs_of(production, "Promoted"))
 
-        arguments = [" ".join(p.cmdline()) for p in psutil.process_iter() if _is_there(p)]
+        arguments = [str(p.info["cmdline"]) for p in psutil.process_iter(["cmdline"])]
         secrets = (PASSWORD, postgres.uri(runs).split(":")[2].split("@")[0])
         assert not any(secret in line for secret in secrets for line in arguments)
         worker = psutil.Process(running(project)["worker"])
@@ -133,7 +109,7 @@ def test_production_on_postgresql_is_found_again_after_an_end(
         services.down(project)
         assert running(project) == {}
         services.up(project, ports)
-        assert [run["id"] for run in completed()] == [by_hand]
+        assert [run["id"] for run in runs_of(production, "Promoted")] == [by_hand]
         assert number == production.deployments()["nightly"]["id"]
     finally:
         services.down(project)
@@ -141,9 +117,3 @@ def test_production_on_postgresql_is_found_again_after_an_end(
     for secret in secrets:
         assert [p for p in written if secret.encode() in p.read_bytes()] == []
         assert secret not in postgres.dump(runs) and secret not in postgres.dump(flows)
-
-
-def _is_there(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return bool(process.cmdline())
-    return False

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import uuid4
 
 import pytest
+from conftest import on_a_thread
 from prefect import flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed, Crashed, Failed
@@ -41,14 +42,10 @@ def receiver(
 
         def log_message(self, *_: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with on_a_thread(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         monkeypatch.setenv(notices.URL, f"http://127.0.0.1:{server.server_port}/{SECRET}")
         yield posted
         leave.set()
-        server.shutdown()
-        thread.join()
 
 
 @flow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import re
@@ -11,16 +12,14 @@ import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT, free_port
-from toy_project import CLI, DVC_YAML, TOY, git
+from conftest import ROOT, free_port, wait_until
+from toy_project import CLI, git
 
 from cgan.errors import CganError
 from cgan.processes import STATE, running, supervisor
@@ -31,23 +30,18 @@ from flows.servers import AT_HOME, Production, Program
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with toy stages and a toy gate, but the real flows; the working directory."""
     folder = tmp_path / "project"
-    (folder / "data/inbox").mkdir(parents=True)
-    (folder / "data/inbox/README.md").write_text("Put your CSV here.")
-    (folder / "toy.py").write_text(TOY)
-    (folder / "dvc.yaml").write_text(DVC_YAML)
-    shutil.copytree(ROOT / "cgan", folder / "cgan", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "flows", folder / "flows", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(template, folder)
+    for package in ("cgan", "flows"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, folder / package, ignore=ignored, dirs_exist_ok=True)
     (folder / "cgan/cli.py").write_text(CLI)
-    for name in ("params.yaml", "prefect.yaml", ".gitignore", ".dvcignore"):
+    for name in ("prefect.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
-    git(folder, "init", "--quiet", "--initial-branch", "main", ".")
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
-    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
     git(folder, "add", ".")
-    git(folder, "commit", "--quiet", "-m", "toy")
+    git(folder, "commit", "--quiet", "-m", "production")
     monkeypatch.chdir(folder)
     names = ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI", "PREFECT_API_URL", "DVC_ROOT")
     for name in (*names, "PREFECT_SERVER_DATABASE_CONNECTION_URL"):
@@ -55,13 +49,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def wait_until(what: Callable[[], Any], seconds: float = 240) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        time.sleep(0.3)
-    raise AssertionError("it did not come to that in time")
+def runs_of(production: Production, *states: str) -> list[dict[str, Any]]:
+    question = {"flow_runs": {"state": {"name": {"any_": list(states)}}}}
+    return list(production.api("POST", "/flow_runs/filter", question))
 
 
 # Processes
@@ -265,10 +255,7 @@ def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.Monk
     # The toy's `cgan` has no `ui`: a tracking server elsewhere is not ours to start.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
 
-    def runs(*states: str) -> list[dict[str, Any]]:
-        question = {"flow_runs": {"state": {"name": {"any_": list(states)}}}}
-        found: list[dict[str, Any]] = production.api("POST", "/flow_runs/filter", question)
-        return found
+    runs = functools.partial(runs_of, production)
 
     def ids(*states: str) -> list[str]:
         return [run["id"] for run in runs(*states)]

@@ -234,24 +234,20 @@ BEST = create_trial(
 LOW, HIGH, SPREAD = [0.1, 0.11, 0.12], [0.2, 0.21, 0.22], [0.1, 0.11, 0.9]
 
 
-@pytest.mark.parametrize(
-    ("objective", "best", "present", "is_better"),
-    [
+def test_only_a_clear_difference_over_all_seeds_in_the_metric_s_direction_is_better() -> None:
+    now = {"train.lr": 0.0045}
+    for objective, best, present, is_better in (
         ("fid_judge", LOW, HIGH, True),
         ("fid_judge", HIGH, LOW, False),
         ("coverage", HIGH, LOW, True),
         ("coverage", LOW, HIGH, False),
         ("fid_judge", LOW, SPREAD, False),
         ("coverage", SPREAD, LOW, False),
-    ],
-)
-def test_only_a_clear_difference_over_all_seeds_in_the_metric_s_direction_is_better(
-    objective: str, best: list[float], present: list[float], is_better: bool
-) -> None:
-    now = {"train.lr": 0.0045}
-    assert verdict(objective, BEST, now, {"best": best, "present": present})[0] is is_better
+    ):
+        results = {"best": best, "present": present}
+        assert verdict(objective, BEST, now, results)[0] is is_better, (objective, results)
     for trial, held in ((None, now), (BEST, {"train.lr": 0.002}), (BEST, now)):
-        assert not verdict(objective, trial, held, None)[0]
+        assert not verdict("fid_judge", trial, held, None)[0]
 
 
 def test_what_is_better_over_fresh_seeds_is_applied_and_the_page_shows_it(

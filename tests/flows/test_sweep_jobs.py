@@ -6,25 +6,24 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, on_a_thread
 from optuna import TrialPruned
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from test_pipeline import prefect, pytestmark  # noqa: F401
-from toy_project import git, repo, template  # noqa: F401
+from toy_project import git
 
 from cgan.errors import CganError
 from flows import pipeline
@@ -37,7 +36,7 @@ pytestmark = [*pytestmark, pytest.mark.slow]
 
 
 @pytest.fixture
-def here(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:  # noqa: F811
+def here(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Does a job on this machine, with stages of a moment; none may be left in the end."""
     shutil.rmtree(repo / "cgan")  # the toy's; checkouts have it from git
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -137,15 +136,13 @@ def test_what_prefect_refuses_and_a_server_that_is_not_prefect_s_are_one_message
     server.create_deployment(old.flow_id, "train", **options)
     assert command.main([]) == 1
     assert "tags" in capsys.readouterr().err
-    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
-        threading.Thread(target=other.serve_forever).start()
+    with on_a_thread(HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)) as other:
         url = f"http://name:secret@127.0.0.1:{other.server_port}/api"
         with temporary_settings({PREFECT_API_URL: url}):
             for ask in (partial(Pool, "train"), pipeline._find_server):
                 with pytest.raises(CganError, match=r"127\.0\.0\.1") as told:
                     ask()
                 assert "secret" not in str(told.value)
-        other.shutdown()
 
 
 def test_without_optuna_the_extra_is_named() -> None:
