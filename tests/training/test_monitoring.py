@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from gated import CLASSES, digits
 from recording import RecordingTracker
-from test_training import DATA, StopAfter, digest, params_of, straight
+from test_training import DATA, digest, params_of, straight
 from test_training import few_batches as few_batches
 from torch import Tensor
 
 from cgan.data.dataset import Dataset
-from cgan.errors import Interrupted
 from cgan.model.hardware import Hardware
 from cgan.model.networks import Architecture, Generator
 from cgan.model.sampling import draw
@@ -148,19 +146,6 @@ def test_bad_probes_must_follow_one_another(data: Dataset, judge: Judge) -> None
     assert "class 2 vary 0.10 times" in str(watch.problem(bad, 100.0, 160.0))
 
 
-def test_a_resumed_training_keeps_the_probes_of_before(tmp_path: Path) -> None:
-    params = params_of(probes=4)
-    judge = Judge(3, 1, 4).eval()
-    whole = train(DATA, params, watch=Watch(judge, DATA, 1))
-    with pytest.raises(Interrupted):
-        train(DATA, params, folder=tmp_path, stopping=StopAfter(6), watch=Watch(judge, DATA, 1))
-    resumed = train(DATA, params, folder=tmp_path, watch=Watch(judge, DATA, 1))
-    assert resumed.resumed_from == 6
-    assert resumed.probes == whole.probes
-    assert [row[0] for row in whole.probes] == [0, 2, 5, 8, 10]
-    assert len(whole.probes[0]) == 2 + len(PROBE)
-
-
 def test_probes_come_at_their_steps_and_change_no_bit_of_the_training() -> None:
     """So that the judge and the metrics have no part in a training's fingerprint."""
     judge = train_judge(
@@ -172,7 +157,8 @@ def test_probes_come_at_their_steps_and_change_no_bit_of_the_training() -> None:
     params, tracker = params_of(probes=3), RecordingTracker()
     trained = train(DATA, params, tracker, watch=Watch(judge, DATA, 1))
     probed = [step for step, logged in tracker.metrics if "probe/fid_judge" in logged]
-    assert probed == [0, 3, 7, 10]
+    assert probed == [row[0] for row in trained.probes] == [0, 3, 7, 10]
+    assert {len(row) for row in trained.probes} == {2 + len(PROBE)}
     assert digest(trained) == straight(params)
 
 
