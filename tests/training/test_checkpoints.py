@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,36 +43,26 @@ def test_newest_two_checkpoints_are_kept_and_the_newest_is_loaded(tmp_path: Path
     assert names_in(tmp_path / "new") == kept
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-5])
-
-
-def flip_weight(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-2] ^= 1
-    path.write_bytes(content)
-
-
-def change_step(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b'step\\": 8', b'step\\": 9'))
-
-
-@pytest.mark.parametrize("damage", [truncate, flip_weight, change_step])
+@pytest.mark.parametrize("flipped", [False, True])
 def test_f38_training_falls_back_to_the_previous_good_checkpoint_and_says_so(
-    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, flipped: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """One that is cut off, or has another bit in its last weight; any other bit: test_model_file.py."""
+
+    def damage(path: Path) -> None:
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + (bytes([content[-1] ^ 1]) if flipped else b""))
+
     checkpoints = saved(tmp_path, 4, 8)
     newest = tmp_path / "step-000000008.safetensors"
-    before = newest.read_bytes()
     damage(newest)
-    assert newest.read_bytes() != before
     with caplog.at_level(logging.WARNING):
         found = checkpoints.load()
     assert found is not None and found[0] == 4 and same(found[1], tensors_of(4))
     assert "Checkpoint left out: " in caplog.text and newest.name in caplog.text
     assert names_in(tmp_path) == ["step-000000004.safetensors"]
     damage(tmp_path / "step-000000004.safetensors")
-    assert damage is change_step or checkpoints.load() is None, "and starts anew where none is left"
+    assert checkpoints.load() is None, "and starts anew where none is left"
 
 
 @contextlib.contextmanager

@@ -117,10 +117,6 @@ def statuses(project: Path) -> list[str]:
     return [status for (status,) in rows(project, "select status from runs")]
 
 
-def locked(project: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load((project / "dvc.lock").read_text())["stages"])
-
-
 def assert_one_training(project: Path, uninterrupted: dict[str, str]) -> None:
     """The bytes of one that nobody disturbed, one finished run that the project points to, each record
     of it once, and DVC with nothing left to do."""
@@ -246,16 +242,10 @@ def test_f55_a_place_for_results_that_cannot_be_written_is_refused_before_traini
     assert not (repo / ".cgan/runs").exists()
 
 
-def cached(project: Path, name: str = "") -> dict[Path, str]:
-    """The objects of DVC's cache, by path; those of output `name` only."""
-    hashes = [
-        str(out["md5"])
-        for stage in locked(project).values()
-        for out in stage["outs"]
-        if name in out["path"]
-    ]
-    paths = [project / ".dvc/cache/files/md5" / md5[:2] / md5[2:] for md5 in hashes]
-    return {path: sha256_of(path) for path in paths}
+def cached(project: Path) -> dict[Path, str]:
+    """The objects of DVC's cache."""
+    files = (project / ".dvc/cache/files").rglob("*")
+    return {path: sha256_of(path) for path in files if path.is_file()}
 
 
 @pytest.mark.slow
@@ -266,8 +256,8 @@ def test_f57_an_output_that_dvc_linked_from_its_cache_is_never_written_through(
     run(repo, sys.executable, "-m", "dvc", "config", "cache.type", link)
     run(repo, sys.executable, "-m", "dvc", "checkout", "--relink", "train_judge", "--with-deps")
     before = cached(repo)
-    output, (original,) = repo / DATA, cached(repo, DATA)
-    assert output.samefile(original)
+    output = repo / DATA
+    (original,) = filter(output.samefile, before)
     params = (repo / "params.yaml").read_text()
     (repo / "params.yaml").write_text(
         params.replace("holdout_fraction: 0.25", "holdout_fraction: 0.5")
