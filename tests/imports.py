@@ -34,3 +34,14 @@ def imports_of(module: str) -> set[str]:
             names |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
     ours = {name: source_of(name) for name in names if name.split(".")[0] == "cgan"}
     return {name for name, path in ours.items() if path and path.name != "__init__.py"}
+
+
+def closure(module: str, without: set[str] | None = None) -> set[str]:
+    """`module` and all that it imports, except `without`."""
+    seen: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        waiting |= imports_of(name) - seen - (without or set())
+    return seen

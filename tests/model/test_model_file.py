@@ -156,25 +156,18 @@ def test_loaded_generator_draws_what_the_saved_one_draws(tmp_path: Path, kind: s
 def test_f87_a_saved_checkpoint_s_name_is_on_the_disk_too_and_the_folders_made_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    events: list[tuple[str, Path]] = []
-    fsync, rename = os.fsync, Path.replace
+    target, fsync = tmp_path / "a/b/x.safetensors", os.fsync
+    flushed: list[tuple[Path, bool]] = []
 
-    def noted_fsync(descriptor: int) -> None:
-        events.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink()))
+    def noted(descriptor: int) -> None:
+        flushed.append((Path(f"/proc/self/fd/{descriptor}").readlink(), target.exists()))
         fsync(descriptor)
 
-    def noted_rename(path: Path, target: Path) -> Path:
-        events.append(("rename", Path(target)))
-        return rename(path, target)
-
-    monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(Path, "replace", noted_rename)
-    target = tmp_path / "a/b/x.safetensors"
+    monkeypatch.setattr(os, "fsync", noted)
     save_tensors(target, "checkpoint", TENSORS, {"step": 4})
-    content, renamed, *folders = events
-    assert content[0] == "fsync" and content[1].name.startswith(".x.safetensors.")
-    assert renamed == ("rename", target)
-    assert folders == [("fsync", tmp_path / "a/b"), ("fsync", tmp_path / "a"), ("fsync", tmp_path)]
-    events.clear()
+    (content, named), *folders = flushed
+    assert content.name.startswith(".x.safetensors.") and not named
+    assert folders == [(tmp_path / "a/b", True), (tmp_path / "a", True), (tmp_path, True)]
+    flushed.clear()
     save_tensors(target, "checkpoint", TENSORS, {"step": 8})
-    assert events[2:] == [("fsync", tmp_path / "a/b")]
+    assert flushed[1:] == [(tmp_path / "a/b", True)]

@@ -14,11 +14,14 @@ from cgan.errors import ParamsError
 from cgan.model.networks import (
     GENERATORS,
     Architecture,
+    Discriminator,
+    Generator,
     PixelDoubling,
     ProjectionDiscriminator,
     build_discriminator,
     build_generator,
 )
+from cgan.pictures.network_diagram import trace
 
 DEMO = Architecture("demo", 10, 1, 28, 28, features=96, latent_dim=96)
 
@@ -26,21 +29,6 @@ DEMO = Architecture("demo", 10, 1, 28, 28, features=96, latent_dim=96)
 def generator_of(kind: str = "deconv", **changes: Any) -> Architecture:
     facts = {"classes": 10, "channels": 1, "height": 28, "width": 28, "features": 4}
     return Architecture(kind, **{**facts, "latent_dim": 6, **changes})
-
-
-def shapes_through(layers: nn.Module, run: Any) -> list[tuple[str, tuple[int, ...]]]:
-    """Kind and output shape (no batch) of each layer that has weights or changes the size."""
-    seen: list[tuple[str, tuple[int, ...]]] = []
-    hooks = [
-        layer.register_forward_hook(
-            lambda module, _, out: seen.append((type(module).__name__, tuple(out.shape[1:])))
-        )
-        for layer in layers.children()
-    ]
-    run()
-    for hook in hooks:
-        hook.remove()
-    return seen
 
 
 @pytest.mark.parametrize("kind", [kind for kind in GENERATORS if kind != "demo"])
@@ -102,39 +90,38 @@ def test_generator_starts_from_a_map_of_at_most_8_pixels(
 
 
 def test_the_demo_s_networks_have_the_layers_of_the_demo() -> None:
-    latents, images, labels = torch.randn(2, 96), torch.randn(2, 1, 28, 28), torch.tensor([3, 7])
-    generator, discriminator = build_generator(DEMO), build_discriminator(DEMO)
-    expected: list[tuple[str, tuple[int, ...]]] = []
-    for channels, side in ((384, 4), (192, 7), (96, 14)):
-        shape = (channels, side, side)
-        expected += [(k, shape) for k in ("ConvTranspose2d", "BatchNorm2d", "ReLU")]
-    expected += [(k, (1, 28, 28)) for k in ("ConvTranspose2d", "Tanh")]
-    assert shapes_through(generator.layers, lambda: generator(latents, labels)) == expected
-    seen = shapes_through(discriminator.layers, lambda: discriminator(images, labels))
-    assert [each for each in seen if each[0] in ("Conv2d", "MaxPool2d", "Linear")] == [
-        ("Conv2d", (24, 26, 26)),
+    def layers_of(network: Generator | Discriminator) -> list[tuple[str, tuple[int, ...]]]:
+        """With features before and after, kernel and stride of each convolution."""
+        return [
+            (f"{layer.name} {layer.detail if 'Conv' in layer.name else ''}".strip(), layer.outputs)
+            for layer in trace(network)[1:-1]
+        ]
+
+    def convolution(before: int, after: int, kernel: int, stride: int, padding: str = "") -> str:
+        sizes = f"kernel_size=({kernel}, {kernel}), stride=({stride}, {stride})"
+        return f"{before}, {after}, {sizes}{padding}, bias=False"
+
+    padded, image = ", padding=(1, 1)", (1, 28, 28)
+    generated: list[tuple[str, tuple[int, ...]]] = []
+    for detail, shape in (
+        (convolution(106, 384, 4, 1), (384, 4, 4)),
+        (convolution(384, 192, 3, 2, padded), (192, 7, 7)),
+        (convolution(192, 96, 4, 2, padded), (96, 14, 14)),
+    ):
+        names = (f"ConvTranspose2d {detail}", "BatchNorm2d", "ReLU")
+        generated += [(name, shape) for name in names]
+    last = f"ConvTranspose2d {convolution(96, 1, 4, 2, padded)}"
+    assert layers_of(build_generator(DEMO)) == [*generated, (last, image), ("Tanh", image)]
+    seen = [
+        *((n, (24, 26, 26)) for n in (f"Conv2d {convolution(11, 24, 3, 1)}", "BatchNorm2d", "ELU")),
         ("MaxPool2d", (24, 13, 13)),
-        ("Conv2d", (32, 6, 6)),
-        ("Conv2d", (64, 4, 4)),
-        ("Conv2d", (128, 1, 1)),
-        ("Linear", (32,)),
-        ("Linear", (1,)),
+        *((n, (32, 6, 6)) for n in (f"Conv2d {convolution(24, 32, 3, 2)}", "BatchNorm2d", "ELU")),
+        *((n, (64, 4, 4)) for n in (f"Conv2d {convolution(32, 64, 3, 1)}", "BatchNorm2d", "ELU")),
+        (f"Conv2d {convolution(64, 128, 4, 1)}", (128, 1, 1)),
+        *(("Flatten", (128,)), ("Linear", (32,)), ("ELU", (32,)), ("Linear", (1,))),
     ]
-    assert [sum(n == name for n, _ in seen) for name in ("BatchNorm2d", "ELU")] == [3, 4]
-    kernels, sizes = (
-        [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-        for network in (discriminator, generator)
-    )
-    assert [(c.in_channels, c.kernel_size[0]) for c in kernels] == [
-        (11, 3),
-        (24, 3),
-        (32, 3),
-        (64, 4),
-    ]
-    found = [(c.in_channels, c.kernel_size[0], c.stride[0], c.padding[0]) for c in sizes]
-    assert found == [(106, 4, 1, 0), (384, 3, 2, 1), (192, 4, 2, 1), (96, 4, 2, 1)]
-    assert all(conv.bias is None for conv in [*kernels, *sizes])
-    logits, class_logits = discriminator(images, labels)
+    assert layers_of(build_discriminator(DEMO)) == seen
+    logits, class_logits = build_discriminator(DEMO)(torch.zeros(2, *image), torch.tensor([3, 7]))
     assert logits.shape == (2,) and class_logits is None
 
 

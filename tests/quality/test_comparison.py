@@ -36,40 +36,31 @@ def judged(
     return evaluation_set.judge_drawings(torch.zeros(len(features), 1, 8, 8, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize("most", [2, 20])  # blocks: the last ten drawings are no whole one
 def test_what_is_judged_has_the_values_of_the_metrics_beside_those_of_real_images(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    real, floor, drawn = points(20, 0), points(24, 1), points(24, 2, mean=0.3)
-    evaluation_set = evaluation_set_of(real, floor, torch.tensor([0, 1, 2] * 8))
-    right = torch.ones(24, dtype=torch.bool)
+    """Coverage is the mean over blocks of as many drawings as real images."""
+    monkeypatch.setattr(comparison, "MAX_BLOCKS", most)
+    real, floor, drawn = points(20, 0), points(24, 1), points(70, 2, mean=0.3)
+    evaluation_set = evaluation_set_of(real, floor, torch.arange(70) % 3)
+    right = torch.ones(70, dtype=torch.bool)
     right[0] = False
     found = judged(evaluation_set, drawn, right, monkeypatch)
-    assert (found.right_by_class, found.asked_by_class) == ([7, 8, 8], [8, 8, 8])
+    assert (found.right_by_class, found.asked_by_class) == ([23, 23, 23], [24, 23, 23])
     near = {key: pytest.approx(estimate.value) for key, estimate in found.metrics.items()}
-    distance, of_floor = frechet_distance(real, drawn), frechet_distance(real, floor)
-    coverage, at_best = (manifold(real, some[:20])["coverage"] for some in (drawn, floor))
+    distance, of_floor = frechet_distance(real, drawn[:24]), frechet_distance(real, floor)
+    by_block = [manifold(real, some)["coverage"] for some in drawn.split(20)[:3][:most]]
+    coverage, at_best = sum(by_block) / len(by_block), manifold(real, floor[:20])["coverage"]
     assert near == {
         "fid_judge": distance,
-        "conditional_accuracy": 23 / 24,
-        "worst_class_accuracy": 7 / 8,
+        "conditional_accuracy": 69 / 70,
+        "worst_class_accuracy": 23 / 24,
         "coverage": coverage,
     }
     assert set(near) == set(comparison.COMPARED)
     assert found.fid_over_floor.value == pytest.approx(distance - of_floor)
     assert found.coverage_of_floor.value == pytest.approx(coverage / at_best)
-
-
-def test_coverage_is_the_mean_over_blocks_of_as_many_drawings_as_real_images(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    real, drawn = points(12, 0, dimension=2), points(40, 1, dimension=2, mean=0.8)
-    evaluation_set = evaluation_set_of(real, points(40, 2, 2), torch.arange(40) % 3)
-    right = torch.ones(40, dtype=torch.bool)
-    for most in (2, 20):  # the last 4 are no whole block
-        monkeypatch.setattr(comparison, "MAX_BLOCKS", most)
-        expected = [manifold(real, block)["coverage"] for block in drawn.split(12)[:3][:most]]
-        found = judged(evaluation_set, drawn, right, monkeypatch).metrics["coverage"].value
-        assert found == pytest.approx(sum(expected) / len(expected))
 
 
 def test_replicates_spread_as_independent_samples_do_and_depend_on_the_seed_alone(

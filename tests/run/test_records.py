@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import resource
-import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_checkpoints import limited
 
 from cgan.errors import TrackingError
 from cgan.run.records import (
@@ -64,8 +64,8 @@ def test_f51_value_that_is_not_finite_becomes_a_tag(tmp_path: Path) -> None:
     tracker = opened(tmp_path)
     tracker.log_metrics({"loss/generator": float("nan"), "progress/kimg": 3.2}, 50)
     tracker.close()
-    records = list(all_records(tmp_path))
-    assert {"not_finite.loss/generator": "nan at step 50"} in [r.get("tags") for r in records]
+    tags = [record.get("tags") for record in all_records(tmp_path)]
+    assert {"not_finite.loss/generator": "nan at step 50"} in tags
     assert metrics_in(tmp_path) == [("progress/kimg", 50, 3.2)]
 
 
@@ -73,17 +73,11 @@ def test_f54_full_disk_costs_records_and_no_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracker = opened(tmp_path)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit: EFBIG
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+    with limited(resource.RLIMIT_FSIZE, 200):
         for step in range(20):
             tracker.log_metrics({"loss/generator": 1.0}, step)
         tracker.log_image("previews", np.zeros((300, 300), np.uint8), 1)
         tracker.log_file(Path(__file__))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
     assert sum("records of this run are lost" in m for m in caplog.messages) == 1
     tracker.log_metrics({"loss/generator": 2.0}, 20)
     tracker.close()

@@ -77,42 +77,28 @@ def waiting_run(
 # ------------------------------------------------------------------------------ what a run holds
 
 
-@pytest.fixture(scope="module")
-def recorded(
-    tmp_path_factory: pytest.TempPathFactory, empty_store: Path
-) -> Iterator[tuple[Path, Store, str]]:
-    """One training and its evaluation on sqlite, by a follower started early: (root, store, run id)."""
-    root = tmp_path_factory.mktemp("recorded")
-    shutil.copyfile(empty_store, root / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("DVC_ROOT", str(root))
-        patch.setenv("DVC_EXP_NAME", "tasty-bole")
-        patch.setenv("MLFLOW_RUN_CONTEXT", '{"prefect.flow_run_id": "f-1"}')
-        patch.setenv("MLFLOW_RUN_ID", "0" * 32)
-        patch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
-        patch.chdir(root)
-        reference = root / "models/mlflow_run.json"
-        early = start_follower()
-        with training(root, early=early) as tracker:
-            log_steps(tracker)
-            store = Store(root / "mlflow.db")
-            wait_until(lambda: store.steps("system/cpu_utilization_percentage"))
-            tracker.log_file(Path(__file__), "reports")
-            tracker.log_model(a_generator(root / "g.safetensors"), STEPS[-1], {"digest": "d"})
-        patch.setenv("MLFLOW_EXPERIMENT_NAME", "another")  # later records stay with their run
-        for home in ("elsewhere", ".cgan"):  # another machine recorded the same
-            patch.setenv("CGAN_HOME", str(root / home))
-            with lifecycle.reopen() as later:
-                later.log_metrics({"quality/conditional_accuracy": 0.99}, STEPS[-1])
-        patch.delenv("CGAN_HOME")  # what other tests of this file record is theirs
-        yield root, Store(root / "mlflow.db"), json.loads(reference.read_text())["run_id"]
-
-
-def test_f64_run_is_one_finished_and_holds_each_step_once(
-    recorded: tuple[Path, Store, str],
+def test_f64_run_is_one_finished_holds_each_step_once_and_says_what_made_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, store, run_id = recorded
+    """One training and its evaluation on sqlite, by a follower started early."""
+    monkeypatch.setenv("DVC_EXP_NAME", "tasty-bole")
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", '{"prefect.flow_run_id": "f-1"}')
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    store = Store(root / "mlflow.db")
+    with training(root, early=start_follower()) as tracker:
+        log_steps(tracker)
+        wait_until(lambda: store.steps("system/cpu_utilization_percentage"))
+        tracker.log_file(Path(__file__), "reports")
+        tracker.log_model(a_generator(root / "g.safetensors"), STEPS[-1], {"digest": "d"})
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")  # later records stay with their run
+    for home in ("elsewhere", ".cgan"):  # another machine recorded the same
+        monkeypatch.setenv("CGAN_HOME", str(root / home))
+        with lifecycle.reopen() as later:
+            later.log_metrics({"quality/conditional_accuracy": 0.99}, STEPS[-1])
+
+    run_id = json.loads((root / "models/mlflow_run.json").read_text())["run_id"]
+    assert run_id != "0" * 32, "MLFLOW_RUN_ID of the environment is somebody else's"
     ((found, name, status),) = store.runs()
     assert (found, status) == (run_id, "FINISHED")
     assert f" · MNIST sample · seed {PARAMS.train.seed} · tasty-bole · " in name
@@ -122,26 +108,18 @@ def test_f64_run_is_one_finished_and_holds_each_step_once(
     assert store.steps("system/cpu_utilization_percentage")[0] == 0
     query = "select e.name from experiments e join runs using (experiment_id)"
     assert store.rows(query) == [("mine",)]
-    assert run_id != "0" * 32, "MLFLOW_RUN_ID of the environment is somebody else's"
     assert count_waiting(runs(root) / "k1") == 0
-
-
-def test_run_says_what_made_it(recorded: tuple[Path, Store, str]) -> None:
-    _, store, run_id = recorded
-    tags, logged = store.tags(run_id), store.params(run_id)
-    assert logged["train.lr"] == str(PARAMS.train.lr)
-    assert "tracking.experiment" not in logged
-    info = RunInfo.load(recorded[0] / ".cgan/runs/k1")
-    assert tags["cgan.run_key"] == info.run_key
-    assert tags["cgan.device"] == "cpu"
-    assert tags["dvc.exp_name"] == "tasty-bole" and tags["data"] == "MNIST sample"
-    assert tags["prefect.flow_run_id"] == "f-1"
-    assert tags["torch.version"] == torch.__version__
+    assert store.rows("select name, digest from datasets") == [("sample", "ab" * 6)]
+    logged = store.params(run_id)
+    assert logged["train.lr"] == str(PARAMS.train.lr) and "tracking.experiment" not in logged
+    tags = store.tags(run_id)
+    made_by = {"cgan.run_key": RunInfo.load(runs(root) / "k1").run_key, "cgan.device": "cpu"}
+    made_by |= {"dvc.exp_name": "tasty-bole", "data": "MNIST sample"}
+    made_by |= {"prefect.flow_run_id": "f-1", "torch.version": torch.__version__}
+    assert made_by.items() <= tags.items()
     note = tags["mlflow.note.content"]
     assert note.startswith("accuracy ↑ **0.99**\n")
     assert f"(get-artifact?path=strip.png&run_uuid={run_id})" in note
-    ((name, digest),) = store.rows("select name, digest from datasets")
-    assert (name, digest) == ("sample", "ab" * 6)
 
 
 # ------------------------------------------------------------------------------ once, and only once

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
-from imports import imports_of, source_of
+from imports import closure, source_of
 
 from cgan.page import assemble, run_page
 from cgan.page.run_facts import SHOWN_SECTIONS
@@ -46,17 +46,6 @@ CHANGES_NO_RESULT = {
 }
 
 
-def closure(module: str) -> set[str]:
-    """`module` and all that it imports, except what changes no result."""
-    seen: set[str] = set()
-    waiting = {module}
-    while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        waiting |= imports_of(name) - seen - CHANGES_NO_RESULT
-    return seen
-
-
 def entries(stage: str, kind: str) -> list[str | dict[str, Any]]:
     return STAGES[stage].get(kind, [])
 
@@ -72,7 +61,7 @@ def test_read_stages_orders_the_pipeline_by_what_reads_what() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage: str) -> None:
     module = STAGES[stage]["cmd"].removeprefix("python -m ")
-    needed = {str(source_of(name)) for name in closure(module)}
+    needed = {str(source_of(name)) for name in closure(module, CHANGES_NO_RESULT)}
     declared = {dep for dep in entries(stage, "deps") if str(dep).endswith(".py")}
     assert declared == needed
 

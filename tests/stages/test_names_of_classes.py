@@ -32,7 +32,7 @@ def prepare(names: list[str] | None) -> dict[str, object]:
     return stated
 
 
-def test_without_names_no_file_speaks_of_them_and_names_make_another_result_of_the_same_images(
+def test_names_make_another_result_of_the_same_images_and_there_must_be_one_a_class(
     project: Path,
 ) -> None:
     unnamed = prepare(None)
@@ -42,8 +42,5 @@ def test_without_names_no_file_speaks_of_them_and_names_make_another_result_of_t
     assert load_dataset(TRAIN_DATA).class_names == ["0", "1", "2"]
     assert prepare(["a", "b", "c"]) == unnamed | {"class_names": ["a", "b", "c"]}
     assert load_dataset(TRAIN_DATA).class_names == ["a", "b", "c"]
-
-
-def test_names_that_are_not_one_a_class_are_refused_with_both_counts(project: Path) -> None:
     with pytest.raises(DataError, match=rf"{CSV}: 3 classes.* has 2 names"):
         prepare(["a", "b"])

@@ -23,19 +23,16 @@ def lines_of(clock: list[float], steps: range, seconds: float, images: int = 0) 
     return said
 
 
-def test_a_pipe_gets_a_line_every_ten_seconds_with_rate_and_time_left(clock: list[float]) -> None:
+def test_a_pipe_gets_a_line_every_ten_seconds_with_time_left_and_the_rate_of_images(
+    clock: list[float],
+) -> None:
     said = lines_of(clock, range(100), 2.5, 64)
     assert len(said) == 25
     assert said[0] == "judge: step 4 of 100 · 26 images/s · 4 min left"
     assert said[-4] == "judge: step 88 of 100 · 26 images/s · 30 s left"
     assert said[-1] == "judge: step 100 of 100 · 26 images/s · 0 s left"
-
-
-def test_steps_that_are_no_images_have_no_rate_and_a_resumed_one_counts_from_there(
-    clock: list[float],
-) -> None:
     said = ["judge: step 1,002 of 1,004 · 12 s left", "judge: step 1,004 of 1,004 · 0 s left"]
-    assert lines_of(clock, range(1000, 1004), 6) == said
+    assert lines_of(clock, range(1000, 1004), 6) == said, "a resumed one counts from there"
     assert lines_of(clock, range(9), 1) == [], "what is soon done says nothing"
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from conftest import ROOT
-from imports import imports_of
+from imports import closure
 
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import Hardware
@@ -117,10 +117,6 @@ def test_a_change_of_each_module_that_computes_changes_the_fingerprint(
 def test_every_module_that_a_training_imports_is_in_the_fingerprint_or_has_a_reason_not_to_be() -> (
     None
 ):
-    seen, waiting = set(), {"cgan.training.loop"}
-    while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        waiting |= imports_of(name) - seen
+    seen = closure("cgan.training.loop")
     assert seen - CHANGES_NO_WEIGHT == {f"cgan.{name.replace('/', '.')}" for name in stage.CODE}
     assert seen >= CHANGES_NO_WEIGHT, "a reason that nothing needs"

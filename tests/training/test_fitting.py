@@ -73,10 +73,7 @@ def test_a_number_in_params_goes_before_the_rule_and_is_not_said_to_be_chosen() 
     assert found.choice.startswith("class_logit_weight 2.5 (images far apart: ")
     assert fit(filled(CHOICES), noise(32)).choice == ""
     assert fit(filled(CHOICES), noise(32)).params == filled(CHOICES)
-
-
-def test_the_demos_discriminator_gets_no_class_weight() -> None:
-    changes = {"discriminator": "demo", "updates": "in_turn", "auxiliary_discriminator": 0.0}
-    found = fit(CHOICES.model_copy(update=changes), noise(28))
+    demo = {"discriminator": "demo", "updates": "in_turn", "auxiliary_discriminator": 0.0}
+    found = fit(CHOICES.model_copy(update=demo), noise(28))
     assert found.params.class_logit_weight == 0
-    assert found.choice.startswith("class_logit_weight 0, ")
+    assert found.choice.startswith("class_logit_weight 0, "), "that one has no class logits"

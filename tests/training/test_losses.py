@@ -19,14 +19,10 @@ from cgan.training.losses import (
 LOGITS = [-3.0, 0.0, 0.5, 2.0]
 
 
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
-
-
 def test_losses_are_those_of_the_papers() -> None:
     logits = torch.tensor(LOGITS)
-    on_reals = sum(-math.log(sigmoid(x)) for x in LOGITS) / 4
-    on_fakes = sum(-math.log(1 - sigmoid(x)) for x in LOGITS) / 4
+    on_reals = sum(math.log(1 + math.exp(-x)) for x in LOGITS) / 4  # -log D
+    on_fakes = sum(math.log(1 + math.exp(x)) for x in LOGITS) / 4  # -log(1 - D)
     assert discriminator_real_loss("logistic", logits).item() == pytest.approx(on_reals, rel=1e-6)
     assert discriminator_fake_loss("logistic", logits).item() == pytest.approx(on_fakes, rel=1e-6)
     # Non-saturating: -log D(fake), not log(1 - D(fake)).
@@ -48,21 +44,17 @@ def test_logistic_stays_finite_at_extreme_logits(sign: int) -> None:
 
 
 @pytest.mark.parametrize("objective", ["logistic", "least_squares"])
-@pytest.mark.parametrize("logit", [-40.0, -3.0, 1e-3, 0.5, 2.0, 30.0])
-def test_slope_ratio_turns_one_loss_s_gradient_into_the_other_s(
-    objective: str, logit: float
+def test_slope_ratio_turns_one_loss_s_gradient_into_the_other_s_and_is_finite_everywhere(
+    objective: str,
 ) -> None:
-    fake = torch.tensor([logit], requires_grad=True)
-    (of_discriminator,) = torch.autograd.grad(discriminator_fake_loss(objective, fake), fake)
-    (of_generator,) = torch.autograd.grad(generator_loss(objective, fake), fake)
+    fake = torch.tensor([-40.0, -3.0, 1e-3, 0.5, 2.0, 30.0], requires_grad=True)
+    of_discriminator, of_generator = (
+        torch.autograd.grad(loss(objective, fake), fake)[0]
+        for loss in (discriminator_fake_loss, generator_loss)
+    )
     turned = of_discriminator * slope_ratio(objective, fake.detach())
     torch.testing.assert_close(turned, of_generator, rtol=1e-5, atol=1e-9)
-
-
-@pytest.mark.parametrize("objective", ["logistic", "least_squares"])
-def test_slope_ratio_is_finite_everywhere_and_does_not_jump_near_zero(objective: str) -> None:
-    fake = torch.tensor([0.0, 1e-30, -1e-30, -1e4, 1e4])
-    assert slope_ratio(objective, fake).isfinite().all()
+    assert slope_ratio(objective, torch.tensor([0.0, 1e-30, -1e-30, -1e4, 1e4])).isfinite().all()
     # It is 1 - 1/f; closer to 0 than 10⁻⁶ it is held.
     held, beside = slope_ratio("least_squares", torch.tensor([0.0, 1.01e-6])).tolist()
     assert held == pytest.approx(-1e6, rel=1e-5) and beside == pytest.approx(-1e6, rel=0.02)
