@@ -56,28 +56,21 @@ def with_field(row: int, column: int, text: str) -> list[str]:
 # --- valid files --------------------------------------------------------------------------------
 
 
-def test_reader_returns_the_images_and_labels_that_were_written(digits_csv: Path) -> None:
+def test_images_and_labels_are_those_that_were_written_in_the_shape_of_the_data_or_the_params(
+    tmp_path: Path, digits_csv: Path
+) -> None:
     assert load_params(ROOT / "params.yaml").validation == DEFAULTS
     table = csv_reader.read_csv(digits_csv, DEFAULTS)
     assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
     assert table.images.dtype == np.uint8 and table.labels.dtype == np.int64
     assert table.classes == 3 and table.warnings == ()
-
-
-def test_shape_comes_from_the_data_and_the_params(tmp_path: Path) -> None:
     images, labels = make_images(channels=3)
     table = accepts(tmp_path, csv_lines(images, labels), channels=3)
     assert np.array_equal(table.images, images)
     table = accepts(tmp_path, csv_lines(images[:, :2], labels), height=16, width=8)
     assert np.array_equal(table.images[:, 0], images[:, :2].reshape(-1, 16, 8))
-
-
-def test_labels_above_255_are_kept_whole_and_a_missing_line_end_is_a_warning(
-    tmp_path: Path,
-) -> None:
     table = accepts(tmp_path, "\n".join(with_field(1, 0, "300")))
-    assert table.labels[0] == 300
-    assert "last line has no line end" in table.warnings[0]
+    assert table.labels[0] == 300 and "last line has no line end" in table.warnings[0]
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 35, 1000])
@@ -94,11 +87,11 @@ def test_f88_rows_are_parsed_in_blocks_and_it_changes_nothing(
     assert "row 36 (line 37), column pixel63: 256 is outside" in fault
 
 
-@pytest.mark.parametrize("end", ["", "\n", "\r\n\r\n"])
-def test_f88_shortest_rows_find_room(tmp_path: Path, end: str) -> None:
+def test_f88_shortest_rows_find_room(tmp_path: Path) -> None:
     lines = [LINES[0], *("0" + ",7" * 64 for _ in range(9))]
-    table = accepts(tmp_path, "\n".join(lines) + end)
-    assert len(table.labels) == 9 and (table.images == 7).all()
+    for end in ("", "\n", "\r\n\r\n"):
+        table = accepts(tmp_path, "\n".join(lines) + end)
+        assert len(table.labels) == 9 and (table.images == 7).all()
 
 
 # --- refused files ------------------------------------------------------------------------------
@@ -143,15 +136,15 @@ def test_f13_small_classes_are_named_and_so_is_a_slip_once_the_classes_are_set(
 def test_f83_the_advice_for_labels_that_do_not_count_from_0_makes_a_valid_csv(
     tmp_path: Path, names: tuple[int | str, ...], classes: int | None
 ) -> None:
+    column = {"label_column": "it's a class"}
     lines = [LINES[0].replace("label", "it's a class", 1)]
     lines += [f"{names[int(row[0])]}{row[1:]}" for row in LINES[1:]]
-    message = refuses(tmp_path, lines, label_column="it's a class", classes=classes)
+    message = refuses(tmp_path, lines, classes=classes, **column)
     advice = re.search(r"`(frame = pandas\.read_csv\(old\);[^`]*)`", message)
     assert advice, message
-    old, new = tmp_path / "train.csv", tmp_path / "new.csv"
-    exec(advice[1], {"pandas": pandas, "old": old, "new": new})
-    params = DEFAULTS.model_copy(update={"label_column": "it's a class"})
-    table = csv_reader.read_csv(new, params)
+    path = tmp_path / "train.csv"
+    exec(advice[1], {"pandas": pandas, "old": path, "new": path})
+    table = csv_reader.read_csv(path, DEFAULTS.model_copy(update=column))
     assert np.array_equal(table.labels, LABELS) and np.array_equal(table.images, IMAGES)
 
 
@@ -253,16 +246,6 @@ def test_reader_is_exact_or_refuses_whatever_the_bytes(tmp_path: Path, data: st.
 # --- the report ---------------------------------------------------------------------------------
 
 
-def test_report_states_what_numpy_finds(digits_csv: Path) -> None:
-    report = csv_report.report_on_file(digits_csv, DEFAULTS, "x")
-    assert report["rows"] == 36 and report["class_counts"] == [12, 12, 12]
-    assert report["shape"] == {"channels": 1, "height": 8, "width": 8}
-    assert report["pixels"]["mean"] == pytest.approx(IMAGES.mean(), abs=1e-3)
-    assert report["pixels"]["std"] == pytest.approx(IMAGES.std(), abs=1e-3)
-    page = csv_report.to_markdown(report, "my | data.csv")
-    assert "| 2 | 12 |" in page and report["csv"]["sha256"] in page
-
-
 def test_f14_imbalance_and_few_images_of_a_class_are_warnings(tmp_path: Path) -> None:
     images, labels = make_images(per_class=csv_report.FEW)
     keep = (labels != 1) | (np.cumsum(labels == 1) <= 10)
@@ -273,12 +256,19 @@ def test_f14_imbalance_and_few_images_of_a_class_are_warnings(tmp_path: Path) ->
     assert report_of(tmp_path, csv_lines(images, labels))["warnings"] == []
 
 
-def test_f15_f16_duplicates_contradictions_blank_and_constant_images_are_counted(
+def test_f15_f16_a_report_counts_images_duplicates_contradictions_blank_and_constant_ones(
     tmp_path: Path,
 ) -> None:
     images = IMAGES.copy()
     images[8], images[9] = 0, 9
     lines = csv_lines(images, LABELS)
+    report = report_of(tmp_path, lines)
+    assert report["rows"] == 36 and report["class_counts"] == [12, 12, 12]
+    assert report["shape"] == {"channels": 1, "height": 8, "width": 8}
+    assert report["pixels"]["mean"] == pytest.approx(images.mean(), abs=1e-3)
+    assert report["pixels"]["std"] == pytest.approx(images.std(), abs=1e-3)
+    page = csv_report.to_markdown(report, "my | data.csv")
+    assert "| 2 | 12 |" in page and report["csv"]["sha256"] in page
     again = f"{(LABELS[5] + 1) % 3},{lines[6].partition(',')[2]}"
     report = report_of(tmp_path, [*lines, lines[3], lines[3], again])
     kinds = ("duplicates", "conflicting_labels", "blank_images", "constant_images")

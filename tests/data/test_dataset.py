@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -48,39 +49,29 @@ ONE_MORE = IMAGES.copy()
 ONE_MORE[0, 0, 0, 0] ^= 1
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
+def test_a_file_that_is_missing_cut_or_not_a_stages_is_refused_by_name(tmp_path: Path) -> None:
+    assert len(dataset.load_dataset(stored(tmp_path / "good"))) == 60
+    (tmp_path / "cut").write_bytes((tmp_path / "good").read_bytes()[:-10])
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"format": 99}, "file format 99, this cgan reads format 1"),
         ({"kind": "judge"}, "expected a dataset, found a judge"),
         ({"images": ONE_MORE}, "damaged"),
         ({"labels": LABELS[::-1].copy()}, "damaged"),
         ({"images": IMAGES.reshape(60, 1, 4, 16)}, "damaged"),
-    ],
-)
-def test_a_file_that_no_stage_writes_is_refused_with_its_fault(
-    tmp_path: Path, content: dict[str, Any], words: str
-) -> None:
-    assert len(dataset.load_dataset(stored(tmp_path / "good"))) == 60
-    with pytest.raises(ModelError, match=words):
-        dataset.load_dataset(stored(tmp_path / "x", **content))
-
-
-@pytest.mark.parametrize("kept", [0, 20, -10])
-def test_a_damaged_or_missing_file_is_refused_by_name(tmp_path: Path, kept: int) -> None:
-    path = tmp_path / "train.safetensors"
-    with pytest.raises(ModelError, match=r"not found. Make it with `dvc repro`"):
-        dataset.load_dataset(path)
-    dataset.save_dataset(path, IMAGES, LABELS, FACTS)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ModelError, match=rf"{path}.*dvc"):
-        dataset.load_dataset(path)
+    ]
+    files = [
+        (stored(tmp_path / f"{n}", **content), words) for n, (content, words) in enumerate(cases)
+    ]
+    files += [(tmp_path / "none", "not found. Make it with `dvc repro`"), (tmp_path / "cut", "dvc")]
+    for path, words in files:
+        with pytest.raises(ModelError, match=rf"{path}.*{words}"):
+            dataset.load_dataset(path)
 
 
 # --- the hold-out -------------------------------------------------------------------------------
 
 
-def test_holdout_is_stratified_and_parts_are_disjoint_and_complete() -> None:
+def test_holdout_is_stratified_depends_on_the_seed_and_parts_are_disjoint_and_complete() -> None:
     images, labels = make_images(per_class=40)
     keep = (labels != 2) | (np.cumsum(labels == 2) <= 10)
     images, labels = images[keep], labels[keep]
@@ -88,13 +79,10 @@ def test_holdout_is_stratified_and_parts_are_disjoint_and_complete() -> None:
     assert np.bincount(labels[holdout]).tolist() == [4, 4, 1]
     assert sorted([*train, *holdout]) == list(range(len(labels)))
     assert list(train) == sorted(train) and list(holdout) == sorted(holdout)
+    again, other = (dataset.split(images, labels, 0.1, seed)[1] for seed in (1, 2))
+    assert np.array_equal(holdout, again) and not np.array_equal(holdout, other)
     exact = [len(dataset.split(IMAGES, LABELS, part, 0)[1]) for part in (0.01, 0.1, 0.125, 0.98)]
     assert exact == [3, 6, 6, 57], "at least one, rounded to even, never all twenty"
-
-
-def test_holdout_depends_on_the_seed_alone() -> None:
-    one, same, other = (dataset.split(IMAGES, LABELS, 0.2, seed)[1] for seed in (1, 1, 2))
-    assert np.array_equal(one, same) and not np.array_equal(one, other)
 
 
 @given(
@@ -151,11 +139,14 @@ def test_f88_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(project
         first = next(i for i in rows[0] if labels[i] == 0)
         assert np.array_equal(np.asarray(sheet)[:8, :8], images[first, 0])
     assert "# Validation of `data/raw/train.csv`" in Path("reports/validation.md").read_text()
-    outputs = [path for folder in ("reports", "data/processed") for path in Path(folder).iterdir()]
+    source = json.loads(Path("data/raw/source.json").read_text())
+    assert (source["sha256"], source["rows"]) == (sha256_of("data/raw/train.csv"), 36)
+    folders = ("data/raw", "reports", "data/processed")
+    outputs = [path for folder in folders for path in Path(folder).iterdir()]
     before = {path: sha256_of(path) for path in outputs}
-    validate.main()
-    preprocess.main()
-    assert len(before) == 5 and {path: sha256_of(path) for path in outputs} == before
+    for stage in (download, validate, preprocess):
+        stage.main()
+    assert len(before) == 7 and {path: sha256_of(path) for path in outputs} == before
 
 
 def test_f20_csv_that_changed_after_validation_is_refused(project: Path) -> None:

@@ -69,16 +69,6 @@ def counted(counts: list[int], **profile: list[int]) -> dict[str, Any]:
     return {**facts, "profile": first | profile}
 
 
-def test_f19_another_mix_of_classes_fails_the_check(tmp_path: Path) -> None:
-    mine, path = counted([6, 4]), tmp_path / "reference.json"
-    path.write_text(json.dumps(counted([5, 5])))
-    at_its_limit = {"class_mix": 0.1, "pixel_values": 0, "position": 0}
-    assert drift.check_drift(mine, path, "x") == at_its_limit
-    path.write_text(json.dumps(counted([499, 501])))
-    with pytest.raises(DataError, match=r"class_mix 0\.101 \(limit 0\.10\)"):
-        drift.check_drift(mine, path, "x")
-
-
 SPOILT = [
     "{",
     "[]",
@@ -117,7 +107,9 @@ def test_command_compares_with_a_reference(
     assert "differs from the reference: pixel_values" in str(drifted.exception)
 
 
-def test_distances_of_hand_made_reports_are_those_worked_out_by_hand() -> None:
+def test_f19_distances_are_those_worked_out_by_hand_and_another_mix_of_classes_fails(
+    tmp_path: Path,
+) -> None:
     first = counted([3, 1, 0], brightness=[4, *[0] * 31], columns=[2, 0])
     second = counted([1, 1, 1], brightness=[*[0] * 24, 9, *[0] * 7], columns=[0, 3])
     # Mixes 3/4, 1/4, 0 and thirds: 5/12 must move. All brightness goes 24 of 32 bins up, all ink one column
@@ -126,3 +118,9 @@ def test_distances_of_hand_made_reports_are_those_worked_out_by_hand() -> None:
     assert drift.distances(first, second) == expected
     third = counted([3, 1, 0], rows=[1, 2])
     assert drift.distances(first, third)["position"] == 0.3333, "rows count as columns do"
+    path = tmp_path / "reference.json"
+    path.write_text(json.dumps(counted([5, 5])))
+    assert drift.check_drift(counted([6, 4]), path, "x")["class_mix"] == 0.1, "at its limit"
+    path.write_text(json.dumps(counted([499, 501])))
+    with pytest.raises(DataError, match=r"class_mix 0\.101 \(limit 0\.10\)"):
+        drift.check_drift(counted([6, 4]), path, "x")

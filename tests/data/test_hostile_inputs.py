@@ -100,31 +100,22 @@ CSVS: dict[str, str | bytes] = {
     "f03 header that commands the terminal": GOOD.replace("label", "\x1b[2Jlabel"),
     "f03 a column without a name": "\n".join(f"{line}," for line in LINES),
     "f04 a million doubles": "label" + ",a0" * 1_000_000 + "\n",
-    "f06 label 1.0": everywhere(lambda row: row.replace(",", ".0,", 1)),
     "f06 label that commands the terminal": changed(3, lambda row: "\x1b[2J" + row),
-    "f07 16 bits": everywhere(lambda row: row.replace(",255", ",65535")),
-    "f07 one digit too many": changed(3, lambda row: row.rsplit(",", 1)[0] + "," + "9" * 400),
     "f09 a comma at the end of the rows": everywhere(lambda row: row + ","),
     "f09 a footer": GOOD + "\x1a",
     "f10 a byte order mark within": changed(3, lambda row: "\ufeff" + row),
     "f10 a line end within quotes": changed(3, lambda row: '"' + row.replace(",", '\n",', 1)),
-    "f11 UTF-32": GOOD.encode("utf-32"),
     "f11 EBCDIC": GOOD.encode("cp500"),
     "f11 Excel's line for separators": "sep=,\n" + GOOD,
     "f12 an answer in JSON": '{"error": 403}',
     "f12 a pointer of Git LFS": "version https://git-lfs.github.com/spec/v1\noid sha256:ab\n",
     "f17 padding of megabytes": changed(3, lambda row: " " * 5_000_000 + row),
-    "f17 a quote that never closes": changed(3, lambda row: '"' + row),
     "f17 400,000 columns": with_columns(400_000),
     "f17 a flood of blank lines": f"{HEADER}\n" + "\n" * 3_000_000 + "\n".join(ROWS),
-    "f17 random bytes": os.urandom(100_000),
-    "a Parquet file": b"PAR1" + bytes(100),
-    "an old Excel workbook": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1000),
     "colours, undeclared": with_columns(192) + ("1," + ",".join(["9"] * 192) + "\n") * 30,
 }
 ARCHIVES: dict[str, bytes] = {
     "f26 junk behind.csv.gz": gzip.compress(GOOD.encode()) + b"junk",
-    "f27 outside.zip": zipped(("../train.csv", GOOD.encode())),
     "f28 blank lines.csv.gz": gzip.compress(f"{HEADER}\n".encode() + b"\n" * 50_000_000, 1),
     "f29 nested.csv.gz": gzip.compress(gzip.compress(GOOD.encode())),
     "f29 commands the terminal.zip": zipped(("\x1b[2J\n\n.csv", GOOD.encode())),
@@ -144,34 +135,25 @@ def test_f01_f02_f03_f04_f05_f08_f09_f11_bad_csv_or_archive_is_refused_in_words(
     assert name in refused("validate", name, "--report", "report.json")
 
 
-def make_strange(folder: Path, kind: str) -> Path:
-    path = folder / "strange"
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "loop":
-        path.symlink_to(path)
-    elif kind == "endless":
-        path.symlink_to("/dev/zero")
-    elif kind == "unreadable":
-        path = Path("/proc/self/mem")
-    elif kind == "long":
-        path = Path("x" * 5000)
-    elif kind == "huge":
-        with path.open("wb") as file:
-            file.truncate(10**12)
-    return path
+# At this path → what stands there; a name that begins with / is meant as it is.
+STRANGE: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: None,
+    "folder": Path.mkdir,
+    "fifo": os.mkfifo,
+    "loop": lambda path: path.symlink_to(path),
+    "endless": lambda path: path.symlink_to("/dev/zero"),
+    "/proc/self/mem": lambda path: None,
+    "x" * 5000: lambda path: None,
+    "huge": lambda path: path.touch() or os.truncate(path, 10**12),
+}
 
 
-STRANGE = ["missing", "folder", "fifo", "loop", "endless", "unreadable", "long", "huge"]
-
-
-@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.parametrize("name", STRANGE, ids=lambda name: name[:20])
 def test_what_is_no_file_is_refused_as_csv_and_as_model(
-    refused: Refused, tmp_path: Path, kind: str
+    refused: Refused, tmp_path: Path, name: str
 ) -> None:
-    path = str(make_strange(tmp_path, kind))
+    STRANGE[name](tmp_path / name)
+    path = str(tmp_path / name) if len(name) < 100 else name
     refused("validate", path, "--report", "report.json")
     refused("draw", "1", "--model", path, "--out", "picture.png")
 
@@ -273,9 +255,6 @@ MODELS: dict[str, Callable[[], bytes]] = {
     "f38 cut in the header": lambda: model()[:200],
     "f38 cut in the tensors": lambda: model()[:-1],
     "f38 something behind": lambda: model() + b"x",
-    "f38 a bit of the header": lambda: model()[:60] + b"\x01" + model()[61:],
-    "f38 a bit of the tensors": lambda: model()[:-9] + b"\x01" + model()[-8:],
-    "f38 length 0": lambda: bytes(8) + model()[8:],
     "f38 length 10 GB": lambda: struct.pack("<Q", 10**10) + model()[8:],
     "f38 length 2^64 - 1": lambda: b"\xff" * 8 + model()[8:],
     "f38 40 GB claimed": lambda: header(
@@ -312,8 +291,6 @@ MODELS: dict[str, Callable[[], bytes]] = {
     "f40 a variance below 0": lambda: model(**{VARIANCE: -WEIGHTS[VARIANCE]}),
     "f41 format 2": lambda: model(lambda facts: facts.update(format=2)),
     "f41 format '1'": lambda: model(lambda facts: facts.update(format="1")),
-    "ONNX": lambda: b"\x08\x07\x12\x07pytorch" + bytes(1000),
-    "a web page": lambda: b"<!DOCTYPE html><html>404</html>",
 }
 
 

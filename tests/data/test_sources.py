@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import io
@@ -26,7 +27,6 @@ from cgan.data import kaggle as kaggle_module
 from cgan.errors import SourceError
 from cgan.params.reading import load_params
 from cgan.params.sections import DataParams
-from cgan.stages import download
 
 CSV = ("\n".join(csv_lines(*make_images())) + "\n").encode()
 GOOD = b"label,pixel0\n0,1\n"
@@ -65,7 +65,7 @@ Start = Callable[..., KaggleServer]
 
 def fetch_file(content: bytes, name: str, **changes: Any) -> sources.SourceInfo:
     Path(name).write_bytes(content)
-    return sources.fetch(data_params(source="file", path=name, **changes), TARGET)
+    return sources.fetch(data_params(**{"source": "file", "path": name} | changes), TARGET)
 
 
 def refuses_file(content: bytes, name: str, **changes: Any) -> str:
@@ -111,31 +111,17 @@ def test_f10_csv_is_taken_out_of_any_usual_archive(name: str, content: bytes) ->
 
 
 def test_folder_stands_for_the_only_data_file_in_it() -> None:
+    def refused(words: str) -> None:
+        with pytest.raises(SourceError, match=words):
+            fetch_file(b"", "elsewhere", path="inbox")
+
     inbox = Path("inbox")
-    steps: list[tuple[Callable[[], object], str]] = [
-        (lambda: None, "inbox does not exist"),
-        (inbox.mkdir, r"no .csv, .gz or .zip in the folder inbox"),
-        (lambda: (inbox / "mine.csv").write_bytes(CSV), ""),
-        (lambda: (inbox / "other.zip").write_bytes(b""), "2 files .* inbox: mine.csv, other.zip"),
-    ]
-    for step, words in steps:
-        step()
-        if words:
-            with pytest.raises(SourceError, match=words):
-                sources.fetch(data_params(source="file", path="inbox"), TARGET)
-        else:
-            info = sources.fetch(data_params(source="file", path="inbox"), TARGET)
-            assert info.origin == "inbox/mine.csv"
-
-
-def test_stage_writes_csv_and_its_source_with_the_same_bytes_each_time(project: Path) -> None:
-    download.main()
-    source = project / "data/raw/source.json"
-    before = source.read_bytes()
-    download.main()
-    assert source.read_bytes() == before
-    info = json.loads(before)
-    assert (info["sha256"], info["rows"]) == (hashlib.sha256(CSV).hexdigest(), 36)
+    refused("inbox does not exist")
+    inbox.mkdir()
+    refused(r"no .csv, .gz or .zip in the folder inbox")
+    assert fetch_file(CSV, "inbox/mine.csv", path="inbox").origin == "inbox/mine.csv"
+    (inbox / "other.zip").touch()
+    refused("2 files .* inbox: mine.csv, other.zip")
 
 
 # --- hostile and broken files -------------------------------------------------------------------
@@ -250,18 +236,14 @@ def kaggle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     monkeypatch.setattr(kaggle_module, "RETRY_DELAYS_S", (0.01, 0.01, 0.01))
     # Kaggle's library looks at the source of every caller to name itself: half a second a request.
     monkeypatch.setattr("kagglehub.clients.get_user_agent", lambda: "kagglehub")
-    running = []
+    with contextlib.ExitStack() as running:
 
-    def start(*script: Answer) -> KaggleServer:
-        context = serving(*script)
-        server = context.__enter__()
-        running.append(context)
-        monkeypatch.setitem(env._env_to_endpoint, env.KaggleEnv.PROD, server.url)
-        return server
+        def start(*script: Answer) -> KaggleServer:
+            server = running.enter_context(serving(*script))
+            monkeypatch.setitem(env._env_to_endpoint, env.KaggleEnv.PROD, server.url)
+            return server
 
-    yield start
-    for context in running:
-        context.__exit__(None, None, None)
+        yield start
 
 
 def fetch_kaggle(**changes: Any) -> sources.SourceInfo:
@@ -276,30 +258,21 @@ def refuses_kaggle(**changes: Any) -> str:
     return str(caught.value)
 
 
-ZIPPED = Answer(zip_of({"train.csv": CSV}), name="train.csv.zip")
-
-
-@pytest.mark.parametrize(
-    ("answer", "slug", "call"),
-    [
-        (Answer(CSV), "digit-recognizer", "DownloadDataFile"),
-        (ZIPPED, "digit-recognizer", "DownloadDataFile"),
-        (Answer(gzip.compress(CSV)), "digit-recognizer", "DownloadDataFile"),
-        (Answer(CSV), "someone/digits", "DownloadDataset"),
-    ],
-    ids=["plain", "zipped by Kaggle", "gzip", "a dataset"],
-)
-def test_kaggle_gives_the_file_of_a_competition_or_dataset(
-    kaggle: Start, answer: Answer, slug: str, call: str
-) -> None:
-    server = kaggle(answer)
-    info = fetch_kaggle(kaggle=slug)
-    assert TARGET.read_bytes() == CSV
-    assert (info.source, info.origin, info.rows) == ("kaggle", slug, 36)
-    path, authorization = server.seen[-1]
-    assert path.endswith(call)
+def test_kaggle_gives_the_file_of_a_competition_or_dataset(kaggle: Start) -> None:
     basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
-    assert authorization == f"Basic {basic}"
+    for answer, slug, call in (
+        (Answer(CSV), "digit-recognizer", "DownloadDataFile"),
+        (Answer(ZIP, name="train.csv.zip"), "digit-recognizer", "DownloadDataFile"),
+        (Answer(GZIP), "digit-recognizer", "DownloadDataFile"),
+        (Answer(CSV), "someone/digits", "DownloadDataset"),
+    ):
+        server = kaggle(answer)
+        TARGET.write_bytes(GOOD)
+        info = fetch_kaggle(kaggle=slug)
+        assert TARGET.read_bytes() == CSV
+        assert (info.source, info.origin, info.rows) == ("kaggle", slug, 36)
+        path, authorization = server.seen[-1]
+        assert path.endswith(call) and authorization == f"Basic {basic}"
 
 
 def test_f21_missing_credentials_name_variables_and_file(
@@ -315,25 +288,25 @@ def test_f21_missing_credentials_name_variables_and_file(
     assert server.seen == []
 
 
-@pytest.mark.parametrize(
-    ("status", "of", "words"),
-    [
+def test_f22_refusals_by_kaggle_differ_give_the_link_and_are_not_retried(kaggle: Start) -> None:
+    competition, dataset = "digit-recognizer", "someone/digits"
+    for status, slug, words in (
         (
             401,
-            {},
-            r"refused your credentials \(401\).*/settings/api.*KAGGLE_API_TOKEN.*kaggle\.json",
+            competition,
+            r"your credentials \(401\).*/settings/api.*KAGGLE_API_TOKEN.*kaggle\.json",
         ),
-        (403, {}, r"rules are not accepted yet.*kaggle\.com/competitions/digit-recognizer/rules"),
-        (403, {"kaggle": "someone/digits"}, "private, or asks for consent"),
-        (404, {}, r"Kaggle has no `train\.csv` in `digit-recognizer` \(404\)"),
-    ],
-)
-def test_f22_refusals_by_kaggle_differ_give_the_link_and_are_not_retried(
-    kaggle: Start, status: int, of: dict[str, str], words: str
-) -> None:
-    server = kaggle(Answer(status=status))
-    assert re.search(words, refuses_kaggle(**of))
-    assert server.downloads == 1
+        (
+            403,
+            competition,
+            r"rules are not .* yet.*kaggle\.com/competitions/digit-recognizer/rules",
+        ),
+        (403, dataset, "private, or asks for consent"),
+        (404, competition, r"Kaggle has no `train\.csv` in `digit-recognizer` \(404\)"),
+    ):
+        server = kaggle(Answer(status=status))
+        assert re.search(words, refuses_kaggle(kaggle=slug)), words
+        assert server.downloads == 1
 
 
 MD5 = base64.b64encode(hashlib.md5(CSV).digest()).decode()
@@ -341,24 +314,20 @@ SUM = {"x-goog-hash": f"crc32c=AAAAAA==,md5={MD5}"}
 DAMAGED = Answer(CSV.replace(b"5", b"6"), headers=SUM)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [Answer(status=429), Answer(status=503), Answer(CSV, cut=1000), DAMAGED],
-    ids=["429", "503", "cut", "checksum"],
-)
 def test_f23_f24_passing_faults_are_retried_and_lasting_ones_end_after_bounded_tries(
-    kaggle: Start, fault: Answer
+    kaggle: Start,
 ) -> None:
-    server = kaggle(fault, fault, Answer(CSV, headers=SUM))
-    fetch_kaggle()
-    assert TARGET.read_bytes() == CSV and server.downloads == 3
-    TARGET.write_bytes(GOOD)
-    server = kaggle(fault)
-    assert "Gave up after 4 tries" in refuses_kaggle()
-    assert server.downloads == 4
+    for fault in (Answer(status=429), Answer(status=503), Answer(CSV, cut=1000), DAMAGED):
+        server = kaggle(fault, fault, Answer(CSV, headers=SUM))
+        fetch_kaggle()
+        assert TARGET.read_bytes() == CSV and server.downloads == 3
+        TARGET.write_bytes(GOOD)
+        server = kaggle(fault)
+        assert "Gave up after 4 tries" in refuses_kaggle()
+        assert server.downloads == 4
 
 
-def test_f23_silent_server_is_left_after_the_timeout(
+def test_f23_silent_server_is_left_after_the_timeout_and_no_network_is_said_plainly(
     kaggle: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kaggle_module, "TIMEOUT_S", (1.0, 0.2))
@@ -367,10 +336,6 @@ def test_f23_silent_server_is_left_after_the_timeout(
     assert "Timeout" in refuses_kaggle()
     assert time.monotonic() - started < 30, "four tries, and none waited the silence out"
     assert server.downloads == 4
-
-
-def test_f23_no_network_is_said_plainly(kaggle: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kaggle_module, "RETRY_DELAYS_S", (0.01,))
     kaggle(Answer(CSV)).server_close()
     assert "The download from Kaggle failed: ConnectionError" in refuses_kaggle()
     import kagglesdk.kaggle_env as env
@@ -379,23 +344,11 @@ def test_f23_no_network_is_said_plainly(kaggle: Start, monkeypatch: pytest.Monke
     assert "resolve" in refuses_kaggle()
 
 
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (
-            Answer(b"<!doctype html><title>Log in</title>"),
-            "train.csv of digit-recognizer: this is a web",
-        ),
-        (Answer(bytes(10_000_000)), "more than 2 MB"),
-        (Answer(zip_of({"train.csv": bytes(10_000_000)}), name="train.csv.zip"), "more than 2 MB"),
-    ],
-    ids=["login", "large", "large, zipped"],
-)
-def test_f12_f28_login_page_and_download_above_the_cap_are_refused(
-    kaggle: Start, answer: Answer, words: str
-) -> None:
-    kaggle(answer)
-    assert words in refuses_kaggle(max_megabytes=2)
+def test_f12_f28_login_page_and_download_above_the_cap_are_refused(kaggle: Start) -> None:
+    kaggle(Answer(PAGE))
+    assert "train.csv of digit-recognizer: this is a web" in refuses_kaggle()
+    kaggle(Answer(bytes(10_000_000)))
+    assert "more than 2 MB" in refuses_kaggle(max_megabytes=2)
 
 
 def test_f30_credentials_file_readable_by_others_is_warned_of(

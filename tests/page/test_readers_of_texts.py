@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from browser import Page
 from visitor import browser as browser
-from visitor import generator_of, show
+from visitor import change, generator_of, label, show, words
 from visitor import page as page
 
 from cgan.errors import CganError
@@ -87,15 +86,10 @@ def test_the_page_reads_the_texts_of_the_table(
     names, classes = (None, kind) if isinstance(kind, int) else (kind, len(kind))
     show(page, generator_of(names=names, classes=classes, height=8, width=8, features=4), tmp_path)
     called = names or [str(label) for label in range(classes)]
-    digits = classes <= 10 and list(called) == [str(label) for label in range(classes)]
+    between = "" if list(called) == list("0123456789")[:classes] else ", "
     for text, labels in cases_of(kind):
-        page.run(
-            "(() => { const text = document.getElementById('play-text');"
-            f"text.value = {json.dumps(text)}; text.dispatchEvent(new Event('input')) }})()"
-        )
-        fault = page.run("document.getElementById('play-fault').textContent")
-        assert (fault == "") == (labels is not None), (text, fault)
+        change(page, "text", text)
+        assert (words(page, "fault") == "") == (labels is not None), text
         if labels is not None:
-            words = ("" if digits else ", ").join(called[label] for label in labels)
-            drawn = page.run("document.getElementById('play-picture').getAttribute('aria-label')")
-            assert drawn == f"{words}, drawn with seed 0", text
+            drawn = between.join(called[each] for each in labels)
+            assert label(page) == f"{drawn}, drawn with seed 0", text

@@ -208,7 +208,7 @@ def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
     assert (accuracy["value"], accuracy["low"], accuracy["high"]) == (None, None, None)
     assert run["classes"][1]["accuracy"] is None and run["classes"][0]["low"] is not None
     show(page)
-    page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    unfold(page)
     for n in range(page.run("document.querySelectorAll('.chart').length")):
         chart = f"document.querySelectorAll('.chart')[{n}]"
         # Scrolled to again at each look: what is drawn above moves it.
@@ -249,6 +249,12 @@ def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
 def show(page: Page, width: int = 1280) -> None:
     page.resize(width, 800)
     page.open(RUN_PAGE.resolve().as_uri())
+
+
+def unfold(page: Page) -> None:
+    """Open all parts, and go past every chart."""
+    page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
 
 
 def see(page: Page, selector: str) -> dict[str, float]:
@@ -297,8 +303,7 @@ def test_on_a_phone_metrics_are_cards_and_nothing_has_to_be_moved_sideways(page:
     change_facts(class_names=["a" * 80, "b", "c"])
     page_made()
     show(page, 320)
-    page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-    page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
+    unfold(page)
     see(page, "#lineage")
     page.look(1)
     assert page.run("document.documentElement.scrollWidth") <= 320
@@ -320,8 +325,7 @@ def test_markup_in_class_names_params_and_tags_is_text(page: Page) -> None:
     write_json(RUN_REFERENCE, reference)
     page_made()
     show(page)
-    page.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-    page.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
+    unfold(page)
     see(page, "#classes .chart")
     page.until("Boolean(document.querySelector('#classes .chart[data-drawn] svg'))")
     page._ask("Input.dispatchMouseEvent", type="mouseMoved", **see(page, "#classes .chart svg"))

@@ -22,37 +22,34 @@ def load(space: Any, **sweep: Any) -> Params:
     )
 
 
-@pytest.mark.parametrize(
-    ("space", "words"),
-    [
-        ({"train.leraning": {"low": 1, "high": 2}}, "no such param; valid here: `generator`"),
-        ({"train.latent": {"low": 1, "high": 2}}, "did you mean `train.latent_dim`?"),
-        ({"gate.promote": {"choices": [True, False]}}, "only params of `train` can be searched"),
-        ({"train_judge.width": {"choices": [4, 8]}}, "only params of `train` can be searched"),
-        ({"train.seed": {"low": 1, "high": 9}}, "neither `seed` nor `probes`"),
-        ({"train.probes": {"low": 1, "high": 9}}, "neither `seed` nor `probes`"),
-        ({"train.lr": {"low": -1.0, "high": 1.0}}, "above 0 and at most 1000, got -1.0"),
-        ({"train.adam_beta1": {"low": 0.0, "high": 1.0}}, "below 1, got 1.0"),
-        ({"train.latent_dim": {"low": 1.5, "high": 9.5}}, "should be a whole number"),
-        ({"train.generator": {"choices": ["deconv", "conv"]}}, "`deconv` or `upsample` or `embed`"),
-        ({"train.generator": {"low": 1, "high": 2}}, "`train.generator` should be `deconv`"),
-        ({"train.lr": {"low": 0.2, "high": 0.1}}, "`low` (0.2) must be below `high` (0.1)"),
-        ({"train.lr": {"low": 0.1}}, "give either both `low` and `high`, or `choices`"),
-        ({"train.lr": {"choices": [0.1, 0.2], "log": True}}, "`choices` stand alone"),
-        ({"train.lr": {"low": 0, "high": 0.1, "log": True}}, "with `log`, `low` must be above 0"),
-        (
-            {"train.lr": {"low": 0.1, "high": 0.2, "log": True, "step": 0.1}},
-            "there is no `step`",
-        ),
-        ({"train.lr": {"lowest": 0.1, "high": 0.2}}, "unknown key `sweep.space.train.lr.lowest`"),
-        ({"train.lr": {"choices": [0.1]}}, "sweep.space.train.lr.choices"),
-        ({}, "sweep.space"),
-    ],
-)
-def test_a_space_that_cannot_be_searched_is_refused(space: Any, words: str) -> None:
-    with pytest.raises(ParamsError) as caught:
-        load(space)
-    assert words in str(caught.value) and "sweep.space" in str(caught.value)
+REFUSED: list[tuple[Any, str]] = [
+    ({"train.leraning": {"low": 1, "high": 2}}, "no such param; valid here: `generator`"),
+    ({"train.latent": {"low": 1, "high": 2}}, "did you mean `train.latent_dim`?"),
+    ({"gate.promote": {"choices": [True, False]}}, "only params of `train` can be searched"),
+    ({"train_judge.width": {"choices": [4, 8]}}, "only params of `train` can be searched"),
+    ({"train.seed": {"low": 1, "high": 9}}, "neither `seed` nor `probes`"),
+    ({"train.probes": {"low": 1, "high": 9}}, "neither `seed` nor `probes`"),
+    ({"train.lr": {"low": -1.0, "high": 1.0}}, "above 0 and at most 1000, got -1.0"),
+    ({"train.adam_beta1": {"low": 0.0, "high": 1.0}}, "below 1, got 1.0"),
+    ({"train.latent_dim": {"low": 1.5, "high": 9.5}}, "should be a whole number"),
+    ({"train.generator": {"choices": ["deconv", "conv"]}}, "`deconv` or `upsample` or `embed`"),
+    ({"train.generator": {"low": 1, "high": 2}}, "`train.generator` should be `deconv`"),
+    ({"train.lr": {"low": 0.2, "high": 0.1}}, "`low` (0.2) must be below `high` (0.1)"),
+    ({"train.lr": {"low": 0.1}}, "give either both `low` and `high`, or `choices`"),
+    ({"train.lr": {"choices": [0.1, 0.2], "log": True}}, "`choices` stand alone"),
+    ({"train.lr": {"low": 0, "high": 0.1, "log": True}}, "with `log`, `low` must be above 0"),
+    ({"train.lr": {"low": 0.1, "high": 0.2, "log": True, "step": 0.1}}, "no `step`"),
+    ({"train.lr": {"lowest": 0.1, "high": 0.2}}, "unknown key `sweep.space.train.lr.lowest`"),
+    ({"train.lr": {"choices": [0.1]}}, "sweep.space.train.lr.choices"),
+    ({}, "sweep.space"),
+]
+
+
+def test_a_space_that_cannot_be_searched_is_refused() -> None:
+    for space, words in REFUSED:
+        with pytest.raises(ParamsError) as caught:
+            load(space)
+        assert words in str(caught.value) and "sweep.space" in str(caught.value), space
 
 
 def test_numbers_or_choices_of_auto_and_a_range_from_zero_are_kept() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from torch import Tensor
 
 from cgan.data.dataset import Dataset
 from cgan.data.sources import mnist_sample
@@ -19,7 +17,7 @@ from cgan.params.reading import load_params
 from cgan.params.sections import GateParams, JudgeParams
 from cgan.quality.comparison import Estimate, EvaluationSet, Judged
 from cgan.quality.evaluation import classes_asked
-from cgan.quality.judge import Judge, look, train_judge
+from cgan.quality.judge import look, train_judge
 from cgan.quality.likeness import copies
 from cgan.registry.decision import Share, bars, compare, decide
 from cgan.verdict import Check, Report, table_of
@@ -27,110 +25,54 @@ from cgan.verdict import Check, Report, table_of
 LIMITS = load_params(ROOT / "params.yaml").gate
 FEW_COPIES = Share(10, 1000)
 JUDGE = Share(490, 500)
-DRAWN = 1500
 
 
-class Digits:
-    """5,000 real digits in four parts: training, hold-out, and two that stand in for drawings."""
+def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them() -> None:
+    """Training, hold-out, and 1,500 unseen reals that stand in for a perfect generator's drawings."""
+    pixels, classes = mnist_sample()
+    random = np.random.default_rng(0)
+    # Round robin over the classes, so that the first n of each part have n / 10 of each class.
+    order = [random.permutation(np.flatnonzero(classes == label)) for label in range(10)]
+    order = np.stack(order, axis=1).ravel()
+    images = torch.from_numpy(pixels[order].reshape(-1, 1, 28, 28))
+    labels = torch.from_numpy(classes.astype(np.int64)[order])
+    whole, training, heldout = (
+        Dataset(images[part], labels[part], {"classes": 10})
+        for part in (slice(None), slice(0, 1500), slice(1500, 2000))
+    )
+    # Trained on all of them: what is tested is the decision, which must not hang on how a kind of CPU
+    # rounds. A judge of the 1,500 gets real eights right in 93 to 97 % of cases, and the bar is 90 at
+    # the lower end.
+    recipe = JudgeParams(total_kimg=24.0, batch_size=64, peak_lr=0.1, width=8, seed=0)
+    judge = train_judge(whole, recipe, torch.device("cpu"), torch.float32)
+    floor, asked = look(judge, training.images).features, labels[:1500]
+    seen = look(judge, heldout.images)
+    against = EvaluationSet(judge, seen, heldout.labels, floor, asked, seed=1)
 
-    def __init__(self) -> None:
-        images, labels = mnist_sample()
-        random = np.random.default_rng(0)
-        # Round robin over the classes, so that the first n of each part have n / 10 of each class.
-        order = np.concatenate(
-            [random.permutation(np.flatnonzero(labels == label)) for label in range(10)]
-        )
-        order = order.reshape(10, -1).T.ravel()
-        self.images = torch.from_numpy(images[order].reshape(-1, 1, 28, 28))
-        self.labels = torch.from_numpy(labels.astype(np.int64)[order])
-        self.training = self.part(slice(0, 1500))
-        self.heldout = self.part(slice(1500, 2000))
-        # Trained on all of them: what is tested is the decision, which must not hang on how a kind of CPU
-        # rounds. A judge of the 1,500 gets real eights right in 93 to 97 % of cases, and the bar is 90 at
-        # the lower end.
-        recipe = JudgeParams(total_kimg=24.0, batch_size=64, peak_lr=0.1, width=8, seed=0)
-        device = torch.device("cpu")
-        self.judge: Judge = train_judge(self.part(slice(None)), recipe, device, torch.float32)
-        self.against = EvaluationSet(
-            self.judge,
-            look(self.judge, self.heldout.images),
-            self.heldout.labels,
-            look(self.judge, self.training.images).features,
-            torch.arange(DRAWN) % 10,
-            seed=1,
-        )
-
-    def part(self, chosen: slice) -> Dataset:
-        images, labels = self.images[chosen], self.labels[chosen]
-        return Dataset(images, labels, {"classes": 10})
-
-    def good(self, start: int = 2000) -> Tensor:
-        """As a perfect generator draws: reals that nobody saw, of the classes asked for."""
-        return self.images[start : start + DRAWN].clone()
-
-
-@pytest.fixture(scope="module")
-def digits() -> Digits:
-    return Digits()
-
-
-def missed(checks: list[Check]) -> set[str]:
-    return {check.name for check in checks if not check.passed}
-
-
-def of_wrong_classes(digits: Digits) -> Tensor:
-    return digits.good()[torch.randperm(DRAWN, generator=torch.Generator().manual_seed(0))]
-
-
-def noise_for_threes(digits: Digits) -> Tensor:
-    images, random = digits.good(), torch.Generator().manual_seed(0)
-    noisy = digits.against.asked == 3
-    images[noisy] = torch.randint(256, images[noisy].shape, generator=random, dtype=torch.uint8)
-    return images
-
-
-@pytest.mark.parametrize(
-    ("drawn_by", "names"),
-    [
-        (Digits.good, set()),  # unseen reals reach every bar
-        (of_wrong_classes, {"conditional_accuracy", "worst_class_accuracy"}),
-        (noise_for_threes, {"conditional_accuracy", "worst_class_accuracy", "fid_over_floor"}),
-        (lambda digits: digits.training.images[:DRAWN].clone(), {"copies"}),
-    ],
-)
-def test_spoilt_drawings_are_blocked_for_what_is_wrong_with_them(
-    digits: Digits, drawn_by: Callable[[Digits], Tensor], names: set[str]
-) -> None:
-    images = drawn_by(digits)
-    near = copies(images, digits.against.asked, digits.heldout, digits.training)
-    few = Share(round(near.closer * DRAWN), DRAWN)
-    checks = bars(LIMITS, digits.against.judge_drawings(images), few, JUDGE)
-    verdict, reasons = decide(checks)
-    assert verdict == ("blocked" if names else "passed") and len(checks) == 6
-    if drawn_by is noise_for_threes:  # the judge may see more in noise
-        assert missed(checks) >= names
-        assert any("drawings of 3, the worst class" in reason for reason in reasons)
-    else:
-        assert missed(checks) == names
+    good = images[2000:3500]
+    noisy = good.clone()
+    noisy[asked == 3] = torch.from_numpy(
+        random.integers(256, size=(150, 1, 28, 28), dtype=np.uint8)
+    )
+    wrong = {"conditional_accuracy", "worst_class_accuracy"}
+    for drawn, names in (
+        (good, set()),  # reach every bar
+        (good[torch.from_numpy(random.permutation(1500))], wrong),
+        (noisy, {*wrong, "fid_over_floor"}),
+        (training.images, {"copies"}),
+    ):
+        near = copies(drawn, asked, heldout, training)
+        few = Share(round(near.closer * 1500), 1500)
+        checks = bars(LIMITS, against.judge_drawings(drawn), few, JUDGE)
+        verdict, reasons = decide(checks)
+        assert verdict == ("blocked" if names else "passed") and len(checks) == 6
+        missed = {check.name for check in checks if not check.passed}
+        # The judge may see more in noise.
+        assert missed >= names if drawn is noisy else missed == names
+        assert drawn is not noisy or any("of 3, the worst class" in reason for reason in reasons)
 
 
 # ------------------------------------------------------------------------------------ the champion
-
-
-@pytest.mark.parametrize("pairs", [4, pytest.param(40, marks=pytest.mark.slow)])
-def test_noise_does_not_promote(digits: Digits, pairs: int) -> None:
-    """Two samples of one distribution: at a 95 % interval, 1 of 40 challengers may seem better."""
-    random = torch.Generator().manual_seed(5)
-    per_class = digits.images[2000:].view(300, 10, 1, 28, 28)
-    promoted = 0
-    for _ in range(pairs):
-        halves = per_class[torch.randperm(300, generator=random)].split(150)
-        first, second = (digits.against.judge_drawings(half.flatten(0, 1)) for half in halves)
-        for one, other in ((first, second), (second, first)):
-            comparison, praise = compare(one, other, LIMITS.against_champion)
-            checks = [*bars(LIMITS, one, FEW_COPIES, JUDGE), *comparison]
-            promoted += decide(checks, praise)[0] == "passed"
-    assert promoted <= max(1, pairs // 10)
 
 
 def test_f76_html_and_markdown_of_others_are_shown_as_text(tmp_path: Path) -> None:
@@ -152,8 +94,9 @@ def test_f76_html_and_markdown_of_others_are_shown_as_text(tmp_path: Path) -> No
 
 
 def flat(value: float, half: float = 0.0) -> Estimate:
-    """An estimate whose 95 % interval is `value` ± 0.95 `half`."""
-    return Estimate(value, torch.linspace(value - half, value + half, 201, dtype=torch.float64))
+    """An estimate whose 95 % interval is `value` ± `half`."""
+    spread = torch.linspace(-half, half, 201, dtype=torch.float64)
+    return Estimate(value, value + spread / (2 * spread.std() / half if half else 1))
 
 
 def by_hand(**changes: Any) -> Judged:
@@ -172,10 +115,10 @@ def by_hand(**changes: Any) -> Judged:
 @pytest.mark.parametrize(
     ("metric", "value", "half", "words"),
     [
-        ("fid_judge", 2.0, 1.0, "better than"),
-        ("fid_judge", 2.0, 1.06, "not clearly different from"),  # 1 less, ± 1.007
-        ("fid_judge", 4.0, 1.0, "worse than"),
-        ("coverage", 0.8, 0.1, "better than"),
+        ("fid_judge", 2.0, 0.95, "better than"),
+        ("fid_judge", 2.0, 1.05, "not clearly different from"),
+        ("fid_judge", 4.0, 0.95, "worse than"),
+        ("coverage", 0.8, 0.095, "better than"),
         ("conditional_accuracy", 0.95, 0.0, "better than"),
         ("worst_class_accuracy", 0.75, 0.0, "worse than"),
     ],
@@ -190,7 +133,7 @@ def test_a_difference_counts_when_its_interval_is_clear_of_zero(
     assert f"{value:.4f}, {words} the champion's {theirs:.4f}" in row.what
     assert (row.passed, len(praise)) == (words != "worse than", words == "better than")
     assert row.value == pytest.approx(value - theirs)
-    assert row.interval == pytest.approx((row.value - 0.95 * half, row.value + 0.95 * half))
+    assert row.interval == pytest.approx((row.value - half, row.value + half))
 
 
 @pytest.mark.parametrize(
@@ -219,23 +162,18 @@ def bar(name: str, judged: Judged, limits: GateParams = LIMITS, **more: Any) -> 
     return next(check for check in bars(limits, judged, **given) if check.name == name)
 
 
-@pytest.mark.parametrize(
-    ("name", "limit", "sign"),
-    [
-        ("fid_over_floor", LIMITS.max_fid_over_floor, 1),
-        ("coverage_of_floor", LIMITS.min_coverage_of_floor, -1),
-    ],
-)
-def test_a_bar_is_checked_at_its_pessimistic_end_and_the_limit_itself_is_reached(
-    name: str, limit: float, sign: int
-) -> None:
-    assert bar(name, by_hand(**{name: flat(limit)})).passed
-    assert not bar(name, by_hand(**{name: flat(limit + sign * 1e-6)})).passed
-    wide = by_hand(**{name: flat(limit, 0.01)})
-    found = bar(name, wide)
-    assert not found.passed and bar(name, wide, benefit_of_doubt=True).passed
-    assert (found.value, found.limit) == (limit, limit)
-    assert found.interval == pytest.approx((limit - 0.0095, limit + 0.0095))
+def test_a_bar_is_checked_at_its_pessimistic_end_and_the_limit_itself_is_reached() -> None:
+    for name, limit, beyond in (
+        ("fid_over_floor", LIMITS.max_fid_over_floor, 1e-6),
+        ("coverage_of_floor", LIMITS.min_coverage_of_floor, -1e-6),
+    ):
+        assert bar(name, by_hand(**{name: flat(limit)})).passed
+        assert not bar(name, by_hand(**{name: flat(limit + beyond)})).passed
+        wide = by_hand(**{name: flat(limit, 0.01)})
+        found = bar(name, wide)
+        assert not found.passed and bar(name, wide, benefit_of_doubt=True).passed
+        assert (found.value, found.limit) == (limit, limit)
+        assert found.interval == pytest.approx((limit - 0.01, limit + 0.01))
 
 
 def test_shares_are_checked_by_wilsons_interval_and_coverage_near_0_reaches_a_limit_of_0() -> None:
@@ -272,23 +210,14 @@ def test_f52_a_class_with_few_different_drawings_is_blocked_by_name_and_few_imag
         assert (found.limit, found.passed) == (18, passed) and "of 1, the least" in found.what
 
 
-@pytest.mark.parametrize(
-    ("right", "asked", "worst"),
-    [([95, 18, 980], [100, 20, 1000], 1), ([9, 0, 7], [10, 0, 10], 2)],
-    ids=["not the one with the fewest right", "not one that was never asked for"],
-)
-def test_the_worst_class_is_the_one_with_the_smallest_part_right(
-    right: list[int], asked: list[int], worst: int
-) -> None:
-    found = bar("worst_class_accuracy", by_hand(right_by_class=right, asked_by_class=asked))
-    assert found.what == f"drawings of {worst}, the worst class, that show it"
-    assert found.value == right[worst] / asked[worst]
-
-
-def test_a_good_generator_of_a_thousand_classes_reaches_the_bar_of_the_worst() -> None:
-    asked = torch.bincount(classes_asked(1000, load_params(ROOT / "params.yaml").evaluate))
-    right = asked.clone()
-    right[5] -= 4
-    judged = by_hand(right_by_class=right.tolist(), asked_by_class=asked.tolist())
-    worst = bar("worst_class_accuracy", judged)
-    assert worst.passed and worst.value == 0.96
+def test_the_worst_class_is_the_one_with_the_smallest_part_right() -> None:
+    """Not the one with the fewest right, nor one that was never asked for; of a thousand classes too."""
+    many = torch.bincount(classes_asked(1000, load_params(ROOT / "params.yaml").evaluate)).tolist()
+    for right, asked, worst, passed in (
+        ([95, 18, 980], [100, 20, 1000], 1, False),
+        ([9, 0, 7], [10, 0, 10], 2, False),
+        ([*many[:5], many[5] - 4, *many[6:]], many, 5, True),
+    ):
+        found = bar("worst_class_accuracy", by_hand(right_by_class=right, asked_by_class=asked))
+        assert found.what == f"drawings of {worst}, the worst class, that show it"
+        assert (found.value, found.passed) == (right[worst] / asked[worst], passed)

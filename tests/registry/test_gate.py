@@ -236,10 +236,6 @@ SPOILT: dict[str, tuple[Callable[[], Any], str]] = {
     "other classes": (lambda: with_heldout(classes=4), r"holdout.* found \(4, 1, 8, 8\)"),
     "another split": (lambda: with_heldout(split_seed=2), r"holdout.safetensors: 41 of its 54"),
     "no report": (VALIDATION.unlink, r"validation.json: .*`dvc checkout`"),
-    "report cut off": (
-        lambda: VALIDATION.write_text(VALIDATION.read_text()[:200]),
-        r"validation.json: .*`dvc checkout`",
-    ),
     "report without its profile": (
         lambda: change_json(VALIDATION, lambda report: report.pop("profile")),
         r"validation.json: .*`dvc checkout`",
@@ -269,27 +265,20 @@ def test_f85_f86_what_is_missing_damaged_or_of_another_training_is_refused(
     assert name == "no store" or versions() == []
 
 
-def other_digits(names: list[str] | None = None, classes: int = 3) -> None:
-    """The champion's file as it would be, had it learnt other classes of another CSV."""
-    facts = {"data_digest": "0" * 64, "class_names": names}
-    network = build_generator(Architecture("deconv", classes, 1, 8, 8, 4, 4))
-    save_network(of_store("models/*/artifacts/**/generator.safetensors"), network, facts)
-
-
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [
-        ({"classes": 4}, "4 classes of 8 × 8 × 1"),
-        ({"names": ["stop", "go", "no"]}, r"3 classes of 8 × 8 × 1 \(stop, go, no\)"),
-    ],
-)
-def test_generator_of_something_else_is_refused_at_once_and_not_registered(
-    second: Path, kind: dict[str, Any], words: str
-) -> None:
+def test_generator_of_something_else_is_refused_at_once_and_not_registered(second: Path) -> None:
+    """The champion's file is as it would be, had it learnt other classes of another CSV."""
     train(second, "second", 60)
-    other_digits(**kind)
-    with pytest.raises(ModelError, match=rf"draws 3 classes .* draws {words}\. .*`gate\.model`"):
-        gated()
+    path = of_store("models/*/artifacts/**/generator.safetensors")
+    for classes, names, words in (
+        (4, None, "4 classes of 8 × 8 × 1"),
+        (3, ["stop", "go", "no"], r"3 classes of 8 × 8 × 1 \(stop, go, no\)"),
+    ):
+        network = build_generator(Architecture("deconv", classes, 1, 8, 8, 4, 4))
+        save_network(path, network, {"data_digest": "0" * 64, "class_names": names})
+        with pytest.raises(
+            ModelError, match=rf"draws 3 classes .* draws {words}\. .*`gate\.model`"
+        ):
+            gated()
     assert versions() == [(1, "passed")]
 
 

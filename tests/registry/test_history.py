@@ -149,9 +149,8 @@ def test_f72_history_is_a_stack_of_champions_whatever_is_killed(acts: list[Act])
     play(acts)
 
 
-@pytest.mark.parametrize(
-    ("before", "champion", "line"),
-    [
+def test_lineage_follows_who_was_champion_before_whom() -> None:
+    cases: list[tuple[dict[int, str], int | None, list[int]]] = [
         ({}, 4, [4]),  # set by hand in MLflow
         ({1: "none", 2: "1"}, 2, [1, 2]),
         ({1: "none", 2: "1"}, 1, [1]),  # killed before the alias call of the second
@@ -159,12 +158,10 @@ def test_f72_history_is_a_stack_of_champions_whatever_is_killed(acts: list[Act])
         ({1: "2", 2: "1"}, 1, [2, 1]),  # promoted again by hand
         ({1: "none", 2: "1", 3: "9"}, 3, [3]),  # the one before was deleted
         ({1: "none"}, None, []),
-    ],
-)
-def test_lineage_follows_who_was_champion_before_whom(
-    before: dict[int, str], champion: int | None, line: list[int]
-) -> None:
-    versions = [
-        Version(n, "", "", {INSTEAD_OF: before[n]} if n in before else {}, ()) for n in range(1, 5)
     ]
-    assert lineage(versions, champion) == line
+    for before, champion, line in cases:
+        versions = [
+            Version(n, "", "", {INSTEAD_OF: before[n]} if n in before else {}, ())
+            for n in range(1, 5)
+        ]
+        assert lineage(versions, champion) == line

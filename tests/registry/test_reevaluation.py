@@ -34,42 +34,51 @@ def root(champion: Path, tmp_path: Path) -> Iterator[Path]:
         yield target
 
 
-def reevaluated(images: np.ndarray, labels: np.ndarray) -> tuple[dict[str, Any], int, str]:
-    """Report, exit code and what was said, with these images as the data of today."""
+def reevaluated(images: np.ndarray, labels: np.ndarray) -> tuple[dict[str, Any], str]:
+    """Report and what was said, with these images as the data of today."""
     write_csv(Path("data/raw/train.csv"), images, labels)
     result = CliRunner().invoke(app, ["reevaluate"])
-    if result.exception is not None:
-        assert isinstance(result.exception, CganError), result.exception
+    assert result.exception is None or isinstance(result.exception, CganError), result.exception
     report = json.loads(Path("reports/reevaluation.json").read_text())
-    return report, result.exit_code, result.output
+    assert result.exit_code == (report["verdict"] != "healthy")
+    return report, result.output
 
 
-def quality(report: dict[str, Any], name: str) -> dict[str, Any]:
-    return next(row for row in report["quality"] if row["name"] == name)
+def by_name(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in rows}
 
 
-def failed(report: dict[str, Any]) -> list[str]:
-    return [row["name"] for row in report["drift"] if not row["passed"]]
-
-
-@pytest.mark.parametrize("seed", [0, FRESH])
-def test_champion_is_healthy_on_its_own_data_and_on_new_data_like_it(root: Path, seed: int) -> None:
-    report, code, output = reevaluated(*digits(seed=seed))
-    assert (report["verdict"], code) == ("healthy", 0), report
-    assert "HEALTHY: Version 1, the champion, is as good as the gate asks" in output
-    assert [row["name"] for row in report["drift"]] == list(WORDS)[1:]
-    assert quality(report, "conditional_accuracy")["value"] > 0.95
-    assert report["champion"]["version"] == 1
+def test_f19_champion_is_healthy_on_its_own_data_and_new_data_like_it_until_it_misses_a_bar(
+    root: Path,
+) -> None:
+    for seed in (0, FRESH):
+        report, output = reevaluated(*digits(seed=seed))
+        assert report["verdict"] == "healthy", report
+        assert "HEALTHY: Version 1, the champion, is as good as the gate asks" in output
+        assert [row["name"] for row in report["drift"]] == list(WORDS)[1:]
+        assert by_name(report["quality"])["conditional_accuracy"]["value"] > 0.95
+        assert report["champion"]["version"] == 1
+    near = by_name(report["drift"])["judge_features"]["value"]
+    images, labels = digits(seed=FRESH)
+    permuted = images.reshape(-1, 64)[:, np.random.default_rng(0).permutation(64)]
+    report, _ = reevaluated(permuted.reshape(images.shape), labels)
+    assert by_name(report["drift"])["judge_features"]["value"] > 2 * max(near, 1.0)
+    change_params(root, "gate", min_coverage_of_floor=1.0)
+    report, output = reevaluated(*digits(seed=FRESH))
+    assert report["verdict"] == "degraded" and "misses a bar on new data" in output
+    assert not by_name(report["quality"])["coverage_of_floor"]["passed"]
 
 
 # What is done to images and labels, and the statistic that shows it.
 CHANGES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], Labelled], str]] = {
     "inverted": (lambda images, labels: (255 - images, labels), "pixel_values"),
-    "moved": (lambda images, labels: (np.roll(images, 2, axis=3), labels), "position"),
-    "rescaled": (lambda images, labels: (images // 3, labels), "pixel_values"),
     "few of class 0": (lambda images, labels: (images[KEPT], labels[KEPT]), "class_mix"),
     "shuffled": (lambda images, labels: (images, np.roll(labels, 1)), "label_agreement"),
     "swapped": (lambda images, labels: (images, np.array([1, 0, 2])[labels]), "class_agreement"),
+    "padded": (
+        lambda images, labels: (np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2))), labels),
+        "shape_and_classes",
+    ),
 }
 KEPT = [n for n in range(180) if n % 3 or n % 6 == 0]
 
@@ -78,30 +87,12 @@ KEPT = [n for n in range(180) if n % 3 or n % 6 == 0]
 def test_f19_drifted_data_is_named_with_its_statistic(
     root: Path, change: Callable[[np.ndarray, np.ndarray], Labelled], named: str
 ) -> None:
-    report, code, _ = reevaluated(*change(*digits(seed=FRESH)))
-    assert (report["verdict"], code) == ("drifted", 1)
-    assert named in failed(report), report["drift"]
-    row = next(row for row in report["drift"] if row["name"] == named)
-    assert row["value"] > row["limit"]
+    report, _ = reevaluated(*change(*digits(seed=FRESH)))
+    assert report["verdict"] == "drifted"
+    row = by_name(report["drift"])[named]
+    assert not row["passed"] and row["value"] > row["limit"], report["drift"]
     assert any(reason.startswith(f"{WORDS[named]}: ") for reason in report["reasons"])
-
-
-def test_f19_pictures_of_another_kind_are_far_away_in_the_judges_features(root: Path) -> None:
-    images, labels = digits(seed=FRESH)
-    order = np.random.default_rng(0).permutation(64)
-    pixels = images.reshape(len(images), -1)[:, order].reshape(images.shape)
-    near, far = (
-        next(row["value"] for row in report["drift"] if row["name"] == "judge_features")
-        for report in (reevaluated(each, labels)[0] for each in (images, pixels))
-    )
-    assert far > 2 * max(near, 1.0)
-
-
-def test_images_of_another_shape_are_drift_and_nothing_is_judged_on_them(root: Path) -> None:
-    images, labels = digits(seed=FRESH)
-    report, code, _ = reevaluated(np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2))), labels)
-    assert (report["verdict"], code, report["quality"]) == ("drifted", 1, [])
-    assert failed(report) == ["shape_and_classes"] and "`shape` is" in report["summary"]
+    assert bool(report["quality"]) == (named != "shape_and_classes"), "nothing is judged on these"
 
 
 def test_images_that_the_champion_learnt_from_are_left_out_while_the_others_suffice() -> None:
@@ -112,14 +103,6 @@ def test_images_that_the_champion_learnt_from_are_left_out_while_the_others_suff
     mixed = _chosen(images, seen, 16, seed=1).tolist()
     assert len(set(mixed)) == 16
     assert min(mixed) < 25
-
-
-def test_champion_that_misses_a_bar_is_degraded(root: Path) -> None:
-    change_params(root, "gate", min_coverage_of_floor=1.0)
-    report, code, output = reevaluated(*digits(seed=FRESH))
-    assert (report["verdict"], code) == ("degraded", 1)
-    assert not quality(report, "coverage_of_floor")["passed"]
-    assert "misses a bar on new data" in output
 
 
 def test_f89_verdict_stands_at_the_version_and_the_run_once_a_day(root: Path) -> None:

@@ -74,21 +74,16 @@ def test_metrics_stand_beside_each_other_with_the_difference_and_what_it_means(p
     assert [run["title"] for run in data["runs"]] == ["a run", "the other run"]
 
 
-@pytest.mark.parametrize(
-    ("key", "low", "high", "verdict"),
-    [
+def test_a_difference_that_chance_can_make_is_called_so() -> None:
+    for key, low, high, verdict in (
         ("conditional_accuracy", 0.4, 0.6, "better"),
         ("fid_judge", 0.4, 0.6, "worse"),
         ("conditional_accuracy", 0.0, 0.2, "worse"),
         ("conditional_accuracy", 0.2, 0.5, "within chance"),
-    ],
-)
-def test_a_difference_that_chance_can_make_is_called_so(
-    key: str, low: float, high: float, verdict: str
-) -> None:
-    one = {"key": key, "value": 0.3, "low": 0.25, "high": 0.35, "floor": 0.1}
-    two = {**one, "value": (low + high) / 2, "low": low, "high": high}
-    assert metric_changes([one], [two])[0]["verdict"] == verdict
+    ):
+        one = {"key": key, "value": 0.3, "low": 0.25, "high": 0.35, "floor": 0.1}
+        two = {**one, "value": (low + high) / 2, "low": low, "high": high}
+        assert metric_changes([one], [two])[0]["verdict"] == verdict
 
 
 def test_numbers_of_different_contexts_are_not_compared_and_the_reason_is_told(

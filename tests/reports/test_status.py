@@ -241,25 +241,24 @@ def test_services_of_make_up_and_scheduled_runs_are_told_to_who_has_the_password
         assert words in text
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
+def test_f85_report_over_damaged_files_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in (
         ("judge", "[1]"),
         ("judge", '{"judge": {"accuracy": "high", "heldout_images": 5}}'),
         ("evaluation", '{"passport": {}}'),
         ("evaluation", "{"),
-    ],
-)
-def test_f85_report_over_damaged_files_is_one_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    measured = {key: {"value": 0.9, "floor": 0.5} for key in ("conditional_accuracy", "fid_judge")}
-    context = {"passport": {"drawn_images": 100, "draws": 3}}
-    write(Path("reports/judge.json"), {"judge": {"accuracy": 0.9, "heldout_images": 50}})
-    write(Path("reports/evaluation.json"), measured | context)
-    assert summary().splitlines()[0].endswith("90.0 % legible (real images 50.0 %)")
-    assert METRICS["conditional_accuracy"].meaning in summary()
-    Path(f"reports/{name}.json").write_text(content)
-    with pytest.raises(CganError, match=rf"reports/{name}\.json.*dvc repro"):
-        summary()
+    ):
+        monkeypatch.chdir(tmp_path)
+        measured = {
+            key: {"value": 0.9, "floor": 0.5} for key in ("conditional_accuracy", "fid_judge")
+        }
+        context = {"passport": {"drawn_images": 100, "draws": 3}}
+        write(Path("reports/judge.json"), {"judge": {"accuracy": 0.9, "heldout_images": 50}})
+        write(Path("reports/evaluation.json"), measured | context)
+        assert summary().splitlines()[0].endswith("90.0 % legible (real images 50.0 %)")
+        assert METRICS["conditional_accuracy"].meaning in summary()
+        Path(f"reports/{name}.json").write_text(content)
+        with pytest.raises(CganError, match=rf"reports/{name}\.json.*dvc repro"):
+            summary()

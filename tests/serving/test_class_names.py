@@ -54,13 +54,10 @@ def test_what_is_no_class_is_named_with_the_classes_there_are() -> None:
         assert len(str(error.value)) < 250
 
 
-def test_a_long_text_is_read_in_no_time_whatever_it_holds() -> None:
+def test_a_long_text_is_read_in_no_time_and_names_that_do_not_fit_are_not_taken() -> None:
     assert len(Classes(10, CLOTHES).labels("ankle boot " * 20_000)) == 20_000
     with pytest.raises(CganError):
         Classes(10, CLOTHES).labels("ankle " * 20_000)
-
-
-def test_names_that_do_not_fit_the_classes_are_not_taken() -> None:
     for names in (["a", "b"], ["a", "b", 3], "abc", None, {"a": 0}, ["a", "b", " "]):
         assert names_in({"class_names": names}, 3) is None
 

@@ -71,11 +71,15 @@ def in_a_row(labels: list[int], seed: int = 0) -> np.ndarray:
     return np.concatenate(list(expected(labels, seed)[:, 0]), axis=1)
 
 
-def test_a_text_is_drawn_digit_by_digit_with_nothing_between() -> None:
+def test_a_text_is_drawn_with_nothing_between_and_a_long_one_smaller_and_in_lines() -> None:
     words = output("2024", "--seed", "7", "--out", "out/year.png", "--scale", "3")
     assert words == "out/year.png: 336×84 pixels, seed 7\n"
     large = pixels("2024", "--seed", "7", "--scale", "3")
     assert np.array_equal(large[::3, ::3], in_a_row([2, 0, 2, 4], 7))
+    found = pixels("1234567890" * 5)
+    assert found.shape == (3 * 28, 17 * 28), "lines of 17, 17 and 16, and no more than 20"
+    row = np.concatenate([in_a_row([*range(1, 10), 0] * 5), np.zeros((28, 28), np.uint8)], axis=1)
+    assert np.array_equal(found, np.concatenate(np.split(row, 3, axis=1)))
 
 
 def test_what_gets_no_name_goes_where_git_does_not_look() -> None:
@@ -84,14 +88,6 @@ def test_what_gets_no_name_goes_where_git_does_not_look() -> None:
     drawn = ["drawn/31415.png", "drawn/grid.png", "drawn/set.npz"]
     assert sorted(files()) == [*drawn, str(MODEL)]
     assert "/drawn/" in (ROOT / ".gitignore").read_text().splitlines()
-
-
-def test_a_long_text_is_drawn_in_lines_and_enlarged_less_so_that_it_fits_a_page() -> None:
-    found = pixels("1234567890" * 5)
-    assert found.shape == (3 * 28, 17 * 28), "lines of 17, 17 and 16, and no more than 20"
-    labels = [int(digit) for digit in "1234567890" * 5]
-    lines = np.split(np.concatenate([in_a_row(labels), np.zeros((28, 28), np.uint8)], axis=1), 3, 1)
-    assert np.array_equal(found, np.concatenate(lines))
 
 
 def test_a_grid_has_rows_of_variants_of_the_text_or_of_every_class() -> None:
@@ -112,7 +108,8 @@ def test_a_set_is_written_in_every_form_and_a_smaller_one_is_its_beginning(
     labels = list(range(classes)) * 3
     images = expected(labels, 3)
     words = f"{classes * 3} drawings, 3 of each of {classes} classes, seed 3\n"
-    outs = ("set.npz", "set.csv", "set", "deep/set/")
+    outs = ("set.npz", "set.csv", "set", "deep/set/", "drawn.v2")
+    Path("drawn.v2").mkdir()  # an empty folder is filled
     for out in outs:
         assert output("--per-class", "3", "--seed", "3", "--out", out) == f"{out}: {words}"
     output("--per-class", "2", "--seed", "3", "--out", "few.npz")
@@ -147,16 +144,13 @@ def test_classes_are_drawn_by_name_into_a_file_that_stays_in_the_folder_drawn() 
         assert drawn["class_names"].tolist() == names
 
 
-def test_ink_and_paper_take_the_place_of_white_and_black() -> None:
+def test_ink_and_paper_take_the_place_of_white_and_black_and_smooth_enlarges_by_lanczos() -> None:
     plain, grey = ("2024", "--scale", "1"), in_a_row([2, 0, 2, 4])
     for colours in (["--ink", "#000"], ["--paper", "white"]):
         assert np.array_equal(pixels(*plain, *colours)[..., 1], 255 - grey), colours
     coloured = pixels(*plain, "--ink", "navy", "--paper", "#fffff0")
     assert (coloured[grey == 0] == [255, 255, 240]).all()
     assert (coloured[grey == 255] == [0, 0, 128]).all()
-
-
-def test_smooth_enlarges_each_drawing_by_lanczos() -> None:
     images = [Image.fromarray(image) for image in expected([2, 0])[:, 0]]
     large = [np.asarray(image.resize((84, 84), Image.Resampling.LANCZOS)) for image in images]
     assert np.array_equal(pixels("20", "--scale", "3", "--smooth"), np.concatenate(large, axis=1))
@@ -221,9 +215,3 @@ def test_f38_f74_what_cannot_be_drawn_is_refused_in_words_and_no_file_is_touched
         message = refusal(*arguments.split())
         assert words in message and "\n" not in message
         assert files() == before, arguments
-
-
-def test_an_empty_folder_is_filled() -> None:
-    Path("drawn.v2").mkdir()
-    output("--per-class", "1", "--out", "drawn.v2")
-    assert len(list(Path("drawn.v2").rglob("*.png"))) == 10

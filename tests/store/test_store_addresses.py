@@ -33,9 +33,10 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "")  # our code sets them; put back afterwards
 
 
-@pytest.mark.parametrize(
-    ("given", "meant"),
-    [
+def test_store_is_in_the_project_unless_the_environment_names_another(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given, meant in (
         ("", "sqlite:///{root}/mlflow.db"),
         ("sqlite:///runs.db", "sqlite:///{root}/runs.db"),
         ("sqlite:////data/runs.db", "sqlite:////data/runs.db"),
@@ -44,21 +45,16 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         # A server's password goes where MLflow looks for it.
         ("http://me:p%40w@host:5/x", "http://host:5/x"),
         ("HTTPS://me:p@w@host/x", "HTTPS://host/x"),
-    ],
-)
-def test_store_is_in_the_project_unless_the_environment_names_another(
-    root: Path, monkeypatch: pytest.MonkeyPatch, given: str, meant: str
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
-    assert store_uri(root) == meant.format(root=root)
-    if "host" in given:
-        assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me"
-        assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "p@w"
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+        assert store_uri(root) == meant.format(root=root)
+        if "host" in given:
+            assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me"
+            assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "p@w"
 
 
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
+def test_what_is_shown_of_an_address_has_no_password() -> None:
+    for uri, shown in (
         ("https://me:secret@host:5/x", "https://host:5/x"),
         ("https://token@host/x", "https://host/x"),
         ("http://me:sec/ret@host:5/x", "http://host:5/x"),
@@ -73,28 +69,23 @@ def test_store_is_in_the_project_unless_the_environment_names_another(
         ("sqlite:////data/a@b/runs.db", "sqlite:////data/a@b/runs.db"),
         ("/home/me@work/mlruns", "/home/me@work/mlruns"),
         ("", ""),
-    ],
-)
-def test_what_is_shown_of_an_address_has_no_password(uri: str, shown: str) -> None:
-    assert without_credentials(uri) == shown
+    ):
+        assert without_credentials(uri) == shown
 
 
-@pytest.mark.parametrize(
-    ("uri", "words"),
-    [
+def test_f63_what_is_no_store_is_refused_with_what_to_do_and_without_its_password(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for uri, words in (
         ("me:secret@host:5000", "'host:5000', which is not supported"),
         ("ours://me:secret@runs", "'ours://runs', which is not supported"),
         ("secret@host/mlruns", "mlflow migrate-filestore --source"),
         ("file:///old/mlruns", "mlflow migrate-filestore --source"),
-    ],
-)
-def test_f63_what_is_no_store_is_refused_with_what_to_do_and_without_its_password(
-    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str, words: str
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(TrackingError, match=words) as caught:
-        store_uri(root)
-    assert "secret" not in str(caught.value)
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(TrackingError, match=words) as caught:
+            store_uri(root)
+        assert "secret" not in str(caught.value)
 
 
 def test_an_address_gets_the_driver_of_whoever_connects() -> None:
@@ -187,18 +178,15 @@ def test_addresses_lead_to_where_a_server_listens_and_to_the_view_for_trainings(
 # Files of runs
 
 
-@pytest.mark.parametrize(
-    ("uri", "location", "words"),
-    [
+def test_files_that_would_not_arrive_are_refused() -> None:
+    for uri, location, words in (
         ("postgresql://db/runs", "mlflow-artifacts:/1", "set MLFLOW_TRACKING_URI to its address"),
         ("http://203.0.113.9:5000", "file:///nowhere/mlartifacts", "a folder of the server's"),
         ("http://203.0.113.9:5000", "file:///tmp/1", ""),  # a shared disk
         ("http://203.0.113.9:5000", "mlflow-artifacts:/1", ""),
         ("http://203.0.113.9:5000", "s3://bucket/1", ""),
         ("postgresql://db/runs", "file:///nowhere/mlartifacts", ""),
-    ],
-)
-def test_files_that_would_not_arrive_are_refused(uri: str, location: str, words: str) -> None:
-    experiment: Any = SimpleNamespace(name="cgan", artifact_location=location)
-    with pytest.raises(TrackingError, match=words) if words else contextlib.nullcontext():
-        require_files(uri, experiment)
+    ):
+        experiment: Any = SimpleNamespace(name="cgan", artifact_location=location)
+        with pytest.raises(TrackingError, match=words) if words else contextlib.nullcontext():
+            require_files(uri, experiment)
