@@ -35,7 +35,7 @@ export function worker(sources) {
 export function latentsOf(seed, count, x = 0, y = 0) {
   const latents = drawLatents(seed, count, SHAPE.latent_dim);
   if (!x && !y) return latents;
-  const [across, up] = [1, 2].map((next) => drawLatents(seed + next, count, SHAPE.latent_dim));
+  const [across, up] = [1, 2].map((n) => drawLatents(seed > 2 ** 52 ? seed - n : seed + n, count, SHAPE.latent_dim));
   const angle = Math.hypot(x, y) * Math.PI / 2;
   return latents.map((latent, i) => {
     const towards = latent.map((_, n) => x * across[i][n] + y * up[i][n]);
