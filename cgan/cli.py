@@ -71,7 +71,8 @@ def validate(
         params, source = here.validation, here.data
     with sources.plain_csv(file, source) as (csv, name):
         limit = source.max_megabytes * 1_000_000
-        found = csv_report.report_on_file(csv, params, name, max_bytes=limit)
+        table = csv_reader.read_csv(csv, params, max_bytes=limit, name=name)
+    found = csv_report.report_on(table, params, name)
     for output in outputs:
         if output.suffix == ".json":
             write_json(output, found)

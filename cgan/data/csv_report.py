@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cgan.data.csv_faults import SHOWN, renumbering_advice
-from cgan.data.csv_reader import BLOCK_VALUES, Table, read_csv
+from cgan.data.csv_reader import BLOCK_VALUES, Table
 from cgan.data.dataset import first_copies, image_digests
 from cgan.errors import DataError
 from cgan.markdown import table
@@ -21,12 +20,6 @@ FORMAT = 1
 FEW = 50  # images of a class: warn
 NOISE_ROUGHNESS = 0.8  # above it, a class is not made of pictures
 BINS = 32  # of brightness, in a profile
-
-
-def report_on_file(
-    path: Path | str, params: ValidateParams, name: str, max_bytes: int | None = None
-) -> dict[str, Any]:
-    return report_on(read_csv(path, params, max_bytes=max_bytes, name=name), params, name)
 
 
 def report_on(csv: Table, params: ValidateParams, name: str) -> dict[str, Any]:

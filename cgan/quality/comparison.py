@@ -48,8 +48,7 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %: the mean of the replicates ± 2 standard deviations. Percentiles of so few are too narrow: of
-        equal generators they call 6 to 7 in 100 different, these 5 (docs/log.md, 2026-11-28)."""
+        """95 %: 2 standard deviations to each side; percentiles of so few replicates lie too near."""
         middle, reach = float(self.replicates.mean()), 2 * float(self.replicates.std())
         return middle - reach, middle + reach
 

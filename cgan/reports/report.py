@@ -52,7 +52,6 @@ def summary() -> str:
 
 def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, Any]) -> list[str]:
     context = evaluation["passport"]
-    sets = f" × {context['draws']}" * (context["draws"] > 1)
     rows = [("metric", "drawn", "real", "better", "meaning")]
     for metric in METRICS.values():
         value, floor = metric.value(evaluation), metric.floor(evaluation)
@@ -64,6 +63,6 @@ def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, A
         "",
         "Quality of the generator, next to real images:",
         aligned(rows),
-        f"  {context['drawn_images']:,} drawings{sets}, judged by a class network that is "
+        f"  {context['drawn_images']:,} drawings, judged by a class network that is "
         f"right on {judge['accuracy']:.2%} of {judge['heldout_images']:,} held-out images",
     ]

@@ -34,8 +34,7 @@ def serve(model: str | None, host: str, port: int, allow_remote: bool) -> None:
     # As in `cgan draw` each thread computes on one core, so that images have the bits that they get there.
     torch.set_num_threads(1)
     with Keeper(model) as keeper:
-        # Python's collector would go through torch's modules too: .3 s every few hundred requests.
-        gc.freeze()
+        gc.freeze()  # else the collector goes through torch's modules, .3 s, as requests are answered
         hosts = None if allow_remote else tuple(dict.fromkeys((*THIS_MACHINE, host.lower())))
         server = uvicorn.Server(config_for(keeper, hosts))
         # When all is answered uvicorn raises the signal again, for these: exit code 0.
@@ -51,8 +50,6 @@ def config_for(keeper: Keeper, hosts: tuple[str, ...] | None) -> uvicorn.Config:
         make_app(keeper, hosts),
         http="h11",
         ws="none",
-        loop="asyncio",
-        lifespan="on",
         log_config=None,
         server_header=False,
         proxy_headers=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from cgan.data import csv_report
+from cgan.data import csv_reader, csv_report
 from cgan.files import read_json, write_json, write_text
 from cgan.params.reading import load_params
 from cgan.project import CSV, CSV_SOURCE, VALIDATION
@@ -18,7 +18,7 @@ def main() -> None:
     if params.class_names is None and CSV_SOURCE.is_file():  # folders of pictures have names
         names = read_json(CSV_SOURCE).get("class_names")
         params = params.model_copy(update={"class_names": names})
-    report = csv_report.report_on_file(CSV, params, str(CSV))
+    report = csv_report.report_on(csv_reader.read_csv(CSV, params), params, str(CSV))
     write_json(VALIDATION, report)
     write_text("reports/validation.md", csv_report.to_markdown(report, str(CSV)))
     log.info("%s is valid: %s", CSV, csv_report.summary(report))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from synthetic import csv_lines, make_images
 
 from cgan.data import csv_faults, csv_reader, csv_report
-from cgan.data.csv_reader import DEFAULTS
+from cgan.data.csv_reader import DEFAULTS, read_csv
 from cgan.data.sources import mnist_sample
 from cgan.errors import DataError
 from cgan.params.reading import load_params
@@ -32,7 +32,9 @@ def written(tmp_path: Path, content: str | list[str]) -> Path:
 
 def report_of(folder: Path, content: str | list[str], **params: Any) -> dict[str, Any]:
     chosen = DEFAULTS.model_copy(update=params)
-    return csv_report.report_on_file(written(folder, content), chosen, "train.csv")
+    return csv_report.report_on(
+        read_csv(written(folder, content), chosen, name="train.csv"), chosen, "train.csv"
+    )
 
 
 def refuses(folder: Path, content: str | list[str], **params: Any) -> str:
@@ -179,7 +181,7 @@ def test_f18_oversized_file_is_refused_before_it_is_read(tmp_path: Path) -> None
     with path.open("wb") as file:
         file.truncate(5_000_000_000_000)  # sparse: takes no room, and hours to read
     with pytest.raises(DataError, match=r"expected at most 2,000 MB.*`data.max_megabytes`"):
-        csv_report.report_on_file(path, DEFAULTS, "huge.csv", 2_000_000_000)
+        read_csv(path, DEFAULTS, max_bytes=2_000_000_000, name="huge.csv")
 
 
 @pytest.mark.parametrize("added", [1, 500, -1])  # -1: all are gone
