@@ -28,14 +28,14 @@ export function worker(sources) {
 }
 
 /**
- * The first `count` latents of a seed, moved by the pad. Each goes on a great circle, so it stays as long as it
- * was: `x` leads towards its fellow of the next seed, `y` to that of the one after, a quarter turn at 1. All
- * points of the pad are then as random as the middle, and the generator draws as well there.
+ * The first `count` latents of a seed, moved by the pad. Each goes on a great circle, so it stays as long, and as
+ * random, as it was: `x` leads towards its fellow of the next seed, `y` of the one after, a quarter turn at 1.
  */
 export function latentsOf(seed, count, x = 0, y = 0) {
   const latents = drawLatents(seed, count, SHAPE.latent_dim);
   if (!x && !y) return latents;
-  const [across, up] = [1, 2].map((n) => drawLatents(seed > 2 ** 52 ? seed - n : seed + n, count, SHAPE.latent_dim));
+  const way = seed > 2 ** 52 ? -1 : 1; // beyond the last seed are no whole numbers
+  const [across, up] = [1, 2].map((n) => drawLatents(seed + n * way, count, SHAPE.latent_dim));
   const angle = Math.hypot(x, y) * Math.PI / 2;
   return latents.map((latent, i) => {
     const towards = latent.map((_, n) => x * across[i][n] + y * up[i][n]);
