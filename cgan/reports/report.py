@@ -63,6 +63,6 @@ def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, A
         "",
         "Quality of the generator, next to real images:",
         aligned(rows),
-        f"  {context['drawn_images']:,} drawings, judged by a class network that is "
+        f"  {context['drawn_images'] * context['draws']:,} drawings, judged by a class network that is "
         f"right on {judge['accuracy']:.2%} of {judge['heldout_images']:,} held-out images",
     ]
