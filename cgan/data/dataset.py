@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images uint8 [N, C, H, W] and labels int64 [N] on the CPU.
+    """Images uint8 [N, C, H, W] and labels int64 [N] on the CPU; `lines` int64 [N], where each row stands in
+    the CSV, the header in line 1 (None for what was never in one).
 
     `metadata`: `classes` (int), `count` (int), `shape` (C, H, W), `part` (train or holdout),
     `csv_sha256` (of the CSV), `digest` (sha256 of images and labels; the reference set's hash), and
@@ -34,6 +35,7 @@ class Dataset:
     images: torch.Tensor
     labels: torch.Tensor
     metadata: dict[str, Any]
+    lines: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -93,10 +95,11 @@ def save_dataset(
     path: Path | str,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
+    lines: NDArray[np.int64],
     metadata: dict[str, Any],
 ) -> None:
     """Write atomically; equal content gives equal bytes. `metadata` must be plain JSON."""
-    images, labels = np.ascontiguousarray(images), np.ascontiguousarray(labels)
+    images, labels, lines = map(np.ascontiguousarray, (images, labels, lines))
     facts = {
         "kind": "dataset",
         "count": len(labels),
@@ -104,8 +107,9 @@ def save_dataset(
         "digest": _digest(images, labels),
         **metadata,
     }
+    tensors: dict[str, NDArray[Any]] = {"images": images, "labels": labels, "lines": lines}
     with replacing(path) as temporary:
-        save_file({"images": images, "labels": labels}, temporary, file_facts.metadata_of(facts))
+        save_file(tensors, temporary, file_facts.metadata_of(facts))
 
 
 def read_facts(path: Path | str) -> file_facts.Facts:
@@ -119,10 +123,11 @@ def load_dataset(path: Path | str) -> Dataset:
     path = Path(path)
     with file_facts.opened(path, "dataset", "pt") as (file, facts):
         # Copies: pages of the file would count as memory of ours, and change with it.
-        images, labels = (file.get_tensor(name).clone() for name in ("images", "labels"))
+        names = ("images", "labels", "lines")
+        images, labels, lines = (file.get_tensor(name).clone() for name in names)
     if _digest(images.numpy(), labels.numpy()) != facts["digest"]:
         raise file_facts.damaged(path)
-    return Dataset(images, labels, facts)
+    return Dataset(images, labels, facts, lines)
 
 
 def _digest(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:

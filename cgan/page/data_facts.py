@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cgan.data.csv_reader import Table, read_csv
-from cgan.data.csv_report import validated_params
-from cgan.data.dataset import first_copies, image_digests, split
+from cgan.data.dataset import first_copies, image_digests, load_dataset
 from cgan.files import read_json
 from cgan.page.tiles import tile
-from cgan.params.sections import PreprocessParams
-from cgan.project import CSV_SOURCE, VALIDATION
+from cgan.project import CSV_SOURCE, HOLDOUT_DATA, TRAIN_DATA
 from cgan.quality.judge import Judge, look
 from cgan.quality.label_errors import Suspects, doubtful_labels
 
@@ -29,40 +25,51 @@ VALUES = 60_000_000  # pixels that the judge looks at
 
 @dataclass(frozen=True)
 class Rows:
-    """The CSV, and its parts as `preprocess` made them.
+    """The CSV's rows, put together again from the parts that `preprocess` made of them.
 
-    `training`, `heldout` int64: indices of rows, ascending; `files`: the picture of each row, of a CSV that
-    was made from pictures, else empty.
+    `images` uint8 [N, C, H, W], `labels` int64 [N], `lines` int64 [N]: where in the CSV; `training`,
+    `heldout` int64: indices of rows, ascending; `files`: the picture of each row, of a CSV that was made from
+    pictures, else empty; `metadata`: of the training part.
     """
 
-    table: Table
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    lines: NDArray[np.int64]
     training: NDArray[np.int64]
     heldout: NDArray[np.int64]
     files: list[str]
+    metadata: dict[str, Any]
 
     @classmethod
-    def read(cls, csv: Path, report: dict[str, Any], params: PreprocessParams) -> Rows:
-        """`report`: of the stage validate, by whose params the CSV is read again. Raises DataError."""
-        table = read_csv(csv, validated_params(report, str(VALIDATION)))
-        parts = split(table.images, table.labels, params.holdout_fraction, params.seed)
+    def read(cls) -> Rows:
+        """Raises ModelError where `dvc repro` has not made the parts."""
+        parts = [load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA)]
+        lines = np.concatenate([part.lines for part in parts])
+        row_of = lines.argsort().argsort()
+        training, heldout = np.split(row_of, [len(parts[0])])
+        images = np.empty((len(lines), *parts[0].images.shape[1:]), np.uint8)
+        labels = np.empty(len(lines), np.int64)
+        for rows, part in zip((training, heldout), parts, strict=True):
+            images[rows], labels[rows] = part.images.numpy(), part.labels.numpy()
         source = read_json(CSV_SOURCE) if CSV_SOURCE.is_file() else {}
-        return cls(table, *parts, source.get("files", []))
+        files = source.get("files", [])
+        return cls(images, labels, np.sort(lines), training, heldout, files, parts[0].metadata)
 
     def place(self, index: int) -> dict[str, Any]:
         """A row, counted from 1 as `cgan validate` does, its line in the CSV and its picture's file."""
-        place = {"row": int(index) + 1, "line": int(self.table.lines[index])}
+        place = {"row": int(index) + 1, "line": int(self.lines[index])}
         return place | ({"file": self.files[index]} if self.files else {})
 
 
 def data_facts(rows: Rows, judge: Judge, report: dict[str, Any]) -> dict[str, Any]:
     """`report`: of the stage validate."""
-    images, labels = rows.table.images, rows.table.labels
+    images, labels = rows.images, rows.labels
     firsts = first_copies(image_digests(images))
     double = np.flatnonzero(firsts != np.arange(len(firsts)))
     conflicts = double[labels[double] != labels[firsts[double]]]
     values = images.reshape(len(images), -1)
     one_colour = np.flatnonzero(values.min(axis=1) == values.max(axis=1))
-    shown = min(rows.table.classes, MEANS)
+    shown = min(rows.metadata["classes"], MEANS)
     means = [images[labels == label].mean(axis=0) for label in range(shown)]
     return {
         "rows": len(labels),
@@ -84,21 +91,21 @@ def _listed(rows: Rows, found: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def _row(rows: Rows, index: int) -> dict[str, Any]:
-    picture = tile(torch.from_numpy(rows.table.images[index]), SIDE)
-    return {**rows.place(index), "label": int(rows.table.labels[index]), "src": picture}
+    picture = tile(torch.from_numpy(rows.images[index]), SIDE)
+    return {**rows.place(index), "label": int(rows.labels[index]), "src": picture}
 
 
 def _pairs(rows: Rows, found: NDArray[np.int64], firsts: NDArray[np.int64]) -> dict[str, Any]:
     """Rows that repeat an earlier one, with that one."""
     listed = _listed(rows, found)
     for row, i in zip(listed["rows"], found, strict=False):
-        row["first"] = rows.place(firsts[i]) | {"label": int(rows.table.labels[firsts[i]])}
+        row["first"] = rows.place(firsts[i]) | {"label": int(rows.labels[firsts[i]])}
     return listed
 
 
 def _suspects(rows: Rows, judge: Judge) -> dict[str, Any]:
     """Rows whose label the judge doubts. It has seen the labels of the training part, and learnt some."""
-    images, labels = rows.table.images, rows.table.labels
+    images, labels = rows.images, rows.labels
     room = max(1, VALUES // images[0].size)
     # A CSV can be sorted by class: what is looked at comes from everywhere, held-out rows first.
     random = np.random.default_rng(0)

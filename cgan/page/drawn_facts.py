@@ -27,9 +27,7 @@ def drawn_facts(
     network: Generator, judge: Judge, rows: Rows, seed: int, first: list[int]
 ) -> dict[str, Any]:
     """`first`: labels of the page's first picture, for which a good seed is looked for."""
-    images, labels, training = map(
-        torch.from_numpy, (rows.table.images, rows.table.labels, rows.training)
-    )
+    images, labels, training = map(torch.from_numpy, (rows.images, rows.labels, rows.training))
     a = network.architecture
     each = a.channels * a.height * a.width
     count = max(SHOWN, min(DRAWINGS, VALUES // each))
@@ -59,7 +57,7 @@ def drawn_facts(
                     {
                         "src": tile(images[i], SIDE),
                         "label": int(labels[i]),
-                        "line": int(rows.table.lines[i]),
+                        "line": int(rows.lines[i]),
                         "distance": distance,
                     }
                     for distance, i in zip(far.tolist(), places.tolist(), strict=True)

@@ -23,7 +23,6 @@ from cgan.page.tiles import film
 from cgan.page.weights import packed
 from cgan.params.sections import Params
 from cgan.project import (
-    CSV,
     EVALUATION,
     GENERATOR,
     JUDGE,
@@ -31,6 +30,7 @@ from cgan.project import (
     PREVIEWS,
     PROBES,
     RUN_REFERENCE,
+    TRAIN_DATA,
     VALIDATION,
 )
 from cgan.quality.judge import load_judge
@@ -64,7 +64,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     """All that the page shows, as plain JSON; but for SHOWN_ONLY `cgan compare` reads it there again."""
     report, validation = read_json(EVALUATION), read_json(VALIDATION)
     judge, _ = load_judge(JUDGE)
-    rows = Rows.read(CSV, validation, params.preprocess)
+    rows = Rows.read()
     require_one_origin(generator, report, rows)
     reference = read_json(RUN_REFERENCE)
     previews, smaller = film(PREVIEWS)
@@ -86,18 +86,18 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "drawn": drawn_facts(generator.network, judge, rows, seed, first),
         "data": data_facts(rows, judge, validation),
         "params": params_facts(params, generator.facts.get("params") or {}),
-        "lineage": lineage_facts(reference, rows.table.sha256),
+        "lineage": lineage_facts(reference, rows.metadata["csv_sha256"]),
     }
     return facts | {"left_out": [text for text in [smaller, *left_out(facts)] if text]}
 
 
 def require_one_origin(generator: Generator, report: dict[str, Any], rows: Rows) -> None:
-    """Are the generator, its evaluation and the CSV of one run? Raises ModelError."""
+    """Are the generator, its evaluation and the data of one run? Raises ModelError."""
     again = "Run `dvc repro`, or restore all with `dvc checkout`."
     if report["passport"]["generator_digest"] != generator.facts["digest"]:
         raise ModelError(f"{EVALUATION}: of another generator than {GENERATOR}. {again}")
-    if generator.facts.get("data_sha256") != rows.table.sha256:
-        raise ModelError(f"{GENERATOR}: trained on another CSV than {CSV}. {again}")
+    if generator.facts.get("data_sha256") != rows.metadata["csv_sha256"]:
+        raise ModelError(f"{GENERATOR}: trained on another CSV than {TRAIN_DATA}. {again}")
 
 
 def left_out(facts: dict[str, Any]) -> list[str]:

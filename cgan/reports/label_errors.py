@@ -11,12 +11,11 @@ import torch
 
 from cgan.data.dataset import Dataset
 from cgan.errors import CganError
-from cgan.files import read_json, write_text
+from cgan.files import write_text
 from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.page.assemble import document
 from cgan.page.data_facts import Rows, suspects_facts
 from cgan.params.sections import Params
-from cgan.project import CSV, VALIDATION
 from cgan.quality.judge import Progress
 from cgan.quality.label_errors import Suspects, calibrated, label_errors, out_of_fold
 
@@ -30,17 +29,13 @@ def find_label_errors(
     """Write a CSV of the suspects of data/raw/train.csv, the most doubtful first, and a page beside it."""
     if out.suffix != ".csv":
         raise CganError(f"--out {out}: expected a name that ends in .csv.")
-    report = read_json(VALIDATION)
-    rows = Rows.read(CSV, report, params.preprocess)
-    table = rows.table
-    data = Dataset(
-        torch.from_numpy(table.images), torch.from_numpy(table.labels), {"classes": table.classes}
-    )
+    rows = Rows.read()
+    data = Dataset(torch.from_numpy(rows.images), torch.from_numpy(rows.labels), rows.metadata)
     compute_deterministically()
     hardware = choose_hardware("auto", "auto")
     say(f"Training {folds} judges, each on {folds - 1} parts of {folds} of {len(data):,} images.")
     probabilities = out_of_fold(data, params.train_judge, folds, hardware, progress)
-    found = label_errors(calibrated(probabilities, table.labels), table.labels)
+    found = label_errors(calibrated(probabilities, rows.labels), rows.labels)
     write_text(out, as_csv(found, rows))
     how = (
         f"{folds} class networks looked at rows that they had not been trained on, and confident learning "
@@ -54,11 +49,11 @@ def find_label_errors(
         how=how,
         count=len(found),
         of=len(data),
-        names=report["params"].get("class_names") or list(range(table.classes)),
+        names=data.class_names,
         suspects=suspects_facts(found.first(SHOWN), np.arange(len(data)), rows),
     )
     write_text(page, html)
-    right = (probabilities.argmax(axis=1) == table.labels).mean()
+    right = (probabilities.argmax(axis=1) == rows.labels).mean()
     say(
         f"{len(found):,} of {len(data):,} labels look wrong ({right:.2%} agree with the judges). "
         f"{out} lists them; {page} shows them."
@@ -67,6 +62,6 @@ def find_label_errors(
 
 def as_csv(found: Suspects, rows: Rows) -> str:
     table = pd.DataFrame([rows.place(index) for index in found.rows], columns=list(COLUMNS))
-    table["label"] = rows.table.labels[found.rows]
+    table["label"] = rows.labels[found.rows]
     table["suggested"], table["confidence"] = found.suggested, found.confidence
     return str(table.to_csv(index=False, float_format="%.4f"))

@@ -37,13 +37,12 @@ def main() -> None:
         facts["class_names"] = validated.class_names
     train, holdout = split(table.images, table.labels, params.holdout_fraction, params.seed)
     sheet = _contact_sheet(table, train)
-    parts = {
-        path: (table.images[rows], table.labels[rows], {"part": path.stem, **facts})
-        for path, rows in ((TRAIN_DATA, train), (HOLDOUT_DATA, holdout))
-    }
+    parts = [
+        (table.images[rows], table.labels[rows], table.lines[rows]) for rows in (train, holdout)
+    ]
     del table  # to write a part takes its memory once more
-    for path, part in parts.items():
-        save_dataset(path, *part)
+    for path, part in zip((TRAIN_DATA, HOLDOUT_DATA), parts, strict=True):
+        save_dataset(path, *part, facts | {"part": path.stem})
     with replacing("reports/real_samples.png") as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
     log.info("%s images for training, %s held out", f"{len(train):,}", f"{len(holdout):,}")

@@ -21,16 +21,18 @@ from cgan.model import file_facts
 from cgan.stages import download, preprocess, validate
 
 IMAGES, LABELS = make_images(per_class=20)
+LINES = np.arange(2, 62)
 FACTS = {"part": "train", "classes": 3, "csv_sha256": "ab"}
 
 
 def test_saved_dataset_loads_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "train.safetensors"
-    dataset.save_dataset(path, IMAGES, LABELS, FACTS)
+    dataset.save_dataset(path, IMAGES, LABELS, LINES, FACTS)
     loaded = dataset.load_dataset(path)
     assert loaded.images.dtype == torch.uint8 and loaded.labels.dtype == torch.int64
     assert np.array_equal(loaded.images.numpy(), IMAGES)
     assert np.array_equal(loaded.labels.numpy(), LABELS)
+    assert loaded.lines is not None and loaded.lines.tolist() == LINES.tolist()
     assert len(loaded) == loaded.metadata["count"] == 60 and loaded.classes == 3
     assert loaded.metadata["shape"] == [1, 8, 8] and loaded.metadata["csv_sha256"] == "ab"
     path.write_bytes(b"\0" * path.stat().st_size)
@@ -41,7 +43,8 @@ def test_saved_dataset_loads_as_it_was(tmp_path: Path) -> None:
 def stored(path: Path, images: Any = IMAGES, labels: Any = LABELS, **facts: object) -> Path:
     """A file as `save_dataset` writes it, with arrays or facts that it would not write."""
     known = {"kind": "dataset", "classes": 3, "digest": dataset._digest(IMAGES, LABELS)}
-    save_file({"images": images, "labels": labels}, path, file_facts.metadata_of(known | facts))
+    tensors = {"images": images, "labels": labels, "lines": LINES}
+    save_file(tensors, path, file_facts.metadata_of(known | facts))
     return path
 
 

@@ -151,7 +151,8 @@ def test_augmentation_turns_zooms_and_shifts_as_scipy_does_by_0_2_radians_a_tent
 
 def test_a_judge_trains_as_by_hand() -> None:
     """In plain PyTorch: SGD, a one-cycle rate, smoothed labels, each epoch in an order of its own."""
-    data, params = tiny(), params_of(total_kimg=0.24, batch_size=16)  # 15 steps
+    # 15 steps; at a higher rate rounding grows to .7 % on some CPUs.
+    data, params = tiny(), params_of(total_kimg=0.24, batch_size=16, peak_lr=0.02)
     torch.manual_seed(params.seed)
     judge = Judge(3, 1, params.width)
     start = weights_of(judge)

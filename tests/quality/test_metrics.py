@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from synthetic import make_images
@@ -277,7 +278,9 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for path, per_class, seed in ((project.TRAIN_DATA, 20, 0), (project.HOLDOUT_DATA, 4, 1)):
-        save_dataset(path, *make_images(per_class, seed=seed), {"classes": 3, "csv_sha256": "aa"})
+        images, labels = make_images(per_class, seed=seed)
+        facts = {"classes": 3, "csv_sha256": "aa"}
+        save_dataset(path, images, labels, np.arange(len(labels)), facts)
     made_from = {"data_digest": load_dataset(project.TRAIN_DATA).metadata["digest"]}
     saved = tiny_inputs()
     save_judge(project.JUDGE, saved.judge, made_from | {"params": saved.judge_facts["params"]})

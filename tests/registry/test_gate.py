@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import MLFLOWS_OWN_WARNINGS, ROOT, run_python
@@ -171,7 +172,7 @@ def swap_parts() -> int:
     parts = [load_dataset(path) for path in paths]
     for path, part, name in zip(paths, parts[::-1], ("train", "holdout"), strict=True):
         facts = {"classes": 3, "part": name, "csv_sha256": "f" * 64}
-        save_dataset(path, part.images.numpy(), part.labels.numpy(), facts)
+        save_dataset(path, part.images.numpy(), part.labels.numpy(), np.arange(len(part)), facts)
     with_judge({"data_digest": load_dataset(paths[0]).metadata["digest"]})
     of_another_csv("f")
     return len(parts[0])
@@ -194,7 +195,8 @@ def with_heldout(split_seed: int | None = None, **facts: Any) -> None:
         images, labels = digits()
         _, held = split(images, labels, 0.3, seed=split_seed)
         images, labels = images[held], labels[held]
-    save_dataset(path, images, labels, {"classes": 3, "part": "holdout", "csv_sha256": csv} | facts)
+    facts = {"classes": 3, "part": "holdout", "csv_sha256": csv} | facts
+    save_dataset(path, images, labels, np.arange(len(labels)), facts)
 
 
 @pytest.mark.parametrize(("on_drift", "verdict"), [("block", "blocked"), ("note", "promoted")])
