@@ -69,8 +69,8 @@ def validate(
 
         here = load_params()
         params, source = here.validation, here.data
-    with sources.plain_csv(file, source) as (csv, name):
-        limit = source.max_megabytes * 1_000_000
+    with sources.plain_csv(file, source) as (csv, name, shape):
+        limit, params = source.max_megabytes * 1_000_000, params.model_copy(update=shape)
         table = csv_reader.read_csv(csv, params, max_bytes=limit, name=name)
     found = csv_report.report_on(table, params, name)
     for output in outputs:
@@ -333,6 +333,55 @@ def label_errors(
 
     say = functools.partial(progress, say=typer.echo)
     find_label_errors(load_params(), folds, out, typer.echo, say)
+
+
+PerClass = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="Images of each class.  \\[default: as many as the largest has; twice that if all have about as "
+        "many]",
+    ),
+]
+Believed = Annotated[
+    float, typer.Option(min=0, max=0.99, help="How sure the judge must be of a drawing's class.")
+]
+
+
+@app.command()
+def balance(
+    per_class: PerClass = None,
+    believed: Believed = 0.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Same seed, same drawings.")] = 0,
+    out: Annotated[str, typer.Option(help="A .csv, or a folder.")] = "drawn/balanced.csv",
+    model: Annotated[str | None, typer.Option(help="As of `cgan draw`.")] = None,
+) -> None:
+    """Write the data with drawings added until every class has as many images."""
+    from cgan.project import GENERATOR
+    from cgan.reports.balance import balance
+
+    balance(model or str(GENERATOR), per_class, believed, seed, out, typer.echo)
+
+
+@app.command()
+def evidence(
+    per_class: PerClass = None,
+    believed: Believed = 0.0,
+    seeds: Annotated[
+        int, typer.Option(min=2, max=20, help="Six classifiers are trained for each.")
+    ] = 5,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="A CSV of labelled images to test on.  \\[default: the hold-out]"),
+    ] = None,
+) -> None:
+    """Does a classifier get better with the drawings? Trains it with and without them; minutes."""
+    from cgan.params.reading import load_params
+    from cgan.reports.balance import find_evidence
+    from cgan.stages.runner import progress
+
+    say = functools.partial(progress, say=typer.echo)
+    find_evidence(load_params(), per_class, believed, seeds, test, typer.echo, say)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import TypeAdapter, ValidationError
 
+from cgan.data.csv_header import MAX_SIDE
 from cgan.errors import SourceError
 from cgan.files import replacing
 from cgan.params.sections import ClassName
@@ -22,6 +23,7 @@ GREY = ("1", "L", "LA", "I", "I;16")
 
 Place = Path | zipfile.Path
 Classes = dict[str, list[Place]]  # the name of a class → its pictures
+Shape = dict[str, int]  # channels, height and width, as `validate` has them
 
 
 def find_classes(path: Path) -> Classes:
@@ -58,13 +60,14 @@ def _pictures(folder: Place) -> list[Place]:
 
 def write_csv(
     classes: Classes, destination: Path, side: int | None, max_bytes: int, name: str
-) -> tuple[list[str] | None, list[str]]:
-    """Write `label,pixel0,…`, atomically → the names of the classes, None where they are 0, 1, 2, …, and
-    the picture of each row.
+) -> tuple[list[str] | None, list[str], Shape]:
+    """Write `label,pixel0,…`, atomically → the names of the classes, None where they are 0, 1, 2, …, the
+    picture of each row, and the shape of all.
 
     Pictures are grey if all are, else their R, G and B planes stand one after the other. With `side`, each
     is scaled and its middle cut out, so that it has `side` × `side` pixels. Raises SourceError for pictures
-    of different sizes without it, for a file that is no picture, and for a name that no class can have.
+    of different sizes or a large one without it, for a file that is no picture, and for a name that no class
+    can have.
     """
     names = [_class_name(each, name) for each in classes]
     pictures = [(label, each) for label, those in enumerate(classes.values()) for each in those]
@@ -75,10 +78,10 @@ def write_csv(
             turned = image.getexif().get(ORIENTATION, 1) > 4
             sizes.setdefault(image.size[::-1] if turned else image.size, picture)
             mode = mode if image.mode in GREY else "RGB"
-    if side is None and len(sizes) > 1:
+    if side is None and (len(sizes) > 1 or max(max(size) for size in sizes) > MAX_SIDE):
         shown = ", ".join(f"{w} × {h} ({picture})" for (w, h), picture in list(sizes.items())[:4])
         raise SourceError(
-            f"{name}: pictures of {len(sizes):,} sizes, such as {shown}. Give all one size, or set "
+            f"{name}: pictures of {shown}; expected one size, at most {MAX_SIDE} × {MAX_SIDE}. Set "
             "`data.side: 32` in params.yaml: each is scaled to 32 × 32, and what does not fit is cut off."
         )
     width, height = (side, side) if side else next(iter(sizes))
@@ -95,7 +98,9 @@ def write_csv(
                     "to a smaller size, or raise `data.max_megabytes` in params.yaml."
                 )
     numbered = names == [str(n) for n in range(len(names))]
-    return None if numbered else names, [str(picture) for _, picture in pictures]
+    files = [str(picture) for _, picture in pictures]
+    shape = {"channels": len(mode), "height": height, "width": width}
+    return None if numbered else names, files, shape
 
 
 def _class_name(folder: str, name: str) -> str:

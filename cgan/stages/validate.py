@@ -15,9 +15,10 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params().validation
-    if params.class_names is None and CSV_SOURCE.is_file():  # folders of pictures have names
-        names = read_json(CSV_SOURCE).get("class_names")
-        params = params.model_copy(update={"class_names": names})
+    if CSV_SOURCE.is_file():  # folders of pictures have names, and one shape
+        source = read_json(CSV_SOURCE)
+        names = params.class_names or source.get("class_names")
+        params = params.model_copy(update={"class_names": names} | source.get("shape", {}))
     report = csv_report.report_on(csv_reader.read_csv(CSV, params), params, str(CSV))
     write_json(VALIDATION, report)
     write_text("reports/validation.md", csv_report.to_markdown(report, str(CSV)))

@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from cgan.cli import app
 from cgan.data.csv_reader import read_csv
+from cgan.data.csv_report import validated_params
 from cgan.data.sources import DEFAULTS, SourceInfo, fetch, plain_csv
 from cgan.errors import SourceError
-from cgan.params.reading import load_params
+from cgan.files import read_json
+from cgan.project import CSV as CSV_OF_STAGES
+from cgan.project import VALIDATION
+from cgan.stages import download, validate
 
 CSV = Path("train.csv")
 
@@ -68,10 +74,15 @@ def test_colours_are_three_planes_and_every_format_is_read(folder: Path) -> None
         value = 1 if mode == "P" else (200, 100, 50, 255)[: len(mode)]
         picture(f"own/a/{number}.{suffix}", mode=mode, value=value)
         picture(f"own/b/{number}.{suffix}", mode=mode, value=value)
-    fetched()
-    params = load_params(Path(__file__).parents[2] / "params.yaml").validation
-    table = read_csv(CSV, params.model_copy(update={"channels": 3}))
-    assert table.images.shape == (6, 3, 10, 10)
+    text = (Path(__file__).parents[2] / "params.yaml").read_text()
+    text = text.replace("source: sample", "source: file").replace("data/inbox", "own")
+    Path("params.yaml").write_text(text.replace("min_per_class: 10", "min_per_class: 2"))
+    download.main()
+    validate.main()  # needs no `channels: 3`
+    report = read_json(VALIDATION)
+    assert report["shape"] == {"channels": 3, "height": 10, "width": 10}
+    table = read_csv(CSV_OF_STAGES, validated_params(report, ""))
+    assert CliRunner().invoke(app, ["validate", "own"]).exit_code == 0
     assert table.images[0, :, 5, 5].tolist() == [200, 100, 50]
     assert np.abs(table.images[1, :, 5, 5].astype(int) - [200, 100, 50]).max() < 4
 
@@ -90,8 +101,12 @@ def test_a_photograph_that_is_stored_on_its_side_stands_upright() -> None:
 
 def test_other_sizes_are_named_and_the_param_fits_them() -> None:
     picture("own/cat/wide.png", size=(30, 20))
-    with pytest.raises(SourceError, match=r"2 sizes, such as 10 × 10 .*30 × 20 \(own/cat/wide"):
+    with pytest.raises(SourceError, match=r"of 10 × 10 .*30 × 20 \(own/cat/wide.*one size"):
         fetched()
+    for name in ("cat", "apple"):
+        picture(f"photos/{name}/0.jpg", size=(400, 300))
+    with pytest.raises(SourceError, match=r"of 400 × 300 .*at most 256 × 256.*`data\.side: 32`"):
+        fetched("photos")
     assert not CSV.exists()
     fetched(side=16)
     assert {line.count(",") for line in CSV.read_text().splitlines()} == {256}
@@ -103,7 +118,7 @@ def test_what_cannot_be_used_is_refused_by_name_and_validate_reads_a_folder_too(
             fetched(**changes)
         assert not CSV.exists()
 
-    with plain_csv(Path("own"), DEFAULTS) as (csv, name):
+    with plain_csv(Path("own"), DEFAULTS) as (csv, name, _):
         assert csv.is_file() and name == "own (unpacked)"
     refused(r"more than 0 MB of CSV.*`data\.side`", max_megabytes=0)
     Path("own/cat/bad.png").write_text("<html>")

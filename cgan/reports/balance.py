@@ -1,0 +1,214 @@
+"""`cgan balance`: the data, filled up with drawings; `cgan evidence`: does a classifier gain by them?"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cgan.data.csv_reader import read_csv
+from cgan.data.csv_report import validated_params
+from cgan.data.dataset import Dataset, image_digests
+from cgan.data.sources import plain_csv
+from cgan.errors import CganError, DataError
+from cgan.files import read_json, replacing, write_text
+from cgan.markdown import table
+from cgan.model.hardware import choose_hardware, compute_deterministically
+from cgan.model.sampling import picture_of
+from cgan.page.assemble import rendered
+from cgan.page.data_facts import Rows
+from cgan.params.sections import Params
+from cgan.project import EVIDENCE, EVIDENCE_PAGE, EVIDENCE_TEXT, JUDGE, RUN_PAGE, VALIDATION
+from cgan.quality import evidence
+from cgan.quality.evaluation import Inputs
+from cgan.quality.judge import Progress, load_judge
+from cgan.registry.history import now
+from cgan.run.lifecycle import reopen
+from cgan.serving.drawings import write_csv, write_folder
+from cgan.serving.generator import Generator
+from cgan.verdict import Report, as_dicts
+
+Table = tuple[str, list[str], list[list[Any]]]  # title, header, rows
+Say = Callable[[str], None]
+MARK = '<details class="part" id="metrics">'  # on the run's page
+FEW = 20  # images of a class to be tested on
+LISTED = 60  # classes
+
+
+def balance(
+    source: str, per_class: int | None, believed: float, seed: int, out: str, say: Say
+) -> None:
+    """Write the data and the drawings that fill up its classes: a CSV, or a folder of pictures by class; and
+    beside it which rows are drawn."""
+    rows, generator = Rows.read(), Generator.load(source)
+    classes = int(rows.metadata["classes"])
+    found = (generator.classes, *generator.shape)
+    shape = rows.images.shape
+    expected = (classes, *shape[2:], *([3] if shape[1] == 3 else []))
+    if found != expected:
+        raise CganError(
+            f"--model {source}: draws {found[0]} classes, images of {found[1:]}; the project's data has "
+            f"{classes} of {expected[1:]}. Train a generator on it: `dvc repro`."
+        )
+    counts = torch.from_numpy(np.bincount(rows.labels, minlength=classes))
+    asked = evidence.missing(counts, per_class or evidence.default_per_class(counts))
+    judge, _ = load_judge(JUDGE)
+    drawn, sure = evidence.fill(generator.network, judge, asked, seed, believed)
+    images = np.concatenate([rows.images, drawn.numpy()])
+    labels = np.concatenate([rows.labels, asked.numpy()])
+    part = np.full(len(labels), "drawn", dtype=object)
+    part[rows.training], part[rows.heldout] = "train", "holdout"
+    pictures = picture_of(torch.from_numpy(images).permute(0, 2, 3, 1).contiguous())
+    path = Path(out)
+    listed = pd.DataFrame({"row": np.arange(1, len(labels) + 1), "label": labels, "part": part})
+    listed["judge"] = np.concatenate([np.full(len(rows.labels), np.nan), sure.numpy()])
+    if path.suffix == ".csv":
+        report = read_json(VALIDATION)
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            column = validated_params(report, str(VALIDATION)).label_column
+            write_csv(file, pictures, labels.tolist(), column)
+    elif path.suffix:
+        raise CganError(f"--out {out}: expected a name that ends in .csv, or a folder's name.")
+    else:
+        listed["file"] = [
+            f"{_folder(generator.class_names, label)}/{kind}_{row:06d}.png"
+            for row, label, kind in zip(listed["row"], labels, part, strict=True)
+        ]
+        write_folder(path, pictures, listed["file"])
+    beside = path.with_name(f"{path.stem}.rows.csv")
+    write_text(beside, listed.to_csv(index=False, float_format="%.4f"))
+    say(
+        f"{out}: {len(rows.labels):,} real images and {len(asked):,} drawn ones; {beside} says which is "
+        "which. Train with the drawn ones, never test on them. `cgan evidence` says whether they help."
+    )
+
+
+def _folder(names: list[str], label: int) -> str:
+    """The class's name, where all can be names of folders, else its number."""
+    plain = all(Path(name).name == name and not name.startswith(".") for name in names)
+    return names[label] if plain else str(label)
+
+
+def find_evidence(
+    params: Params,
+    per_class: int | None,
+    believed: float,
+    seeds: int,
+    more: Path | None,
+    say: Say,
+    progress: Progress,
+) -> None:
+    """Report, page and a copy on the run's page in MLflow: does a classifier gain by the drawings?
+
+    It is tested on the hold-out, or on the images of the CSV `more` that are not in the training part.
+    """
+    inputs = Inputs.load()
+    compute_deterministically()
+    hardware = choose_hardware("auto", "auto")
+    training = inputs.training
+    counts = torch.bincount(training.labels, minlength=training.classes)
+    asked = evidence.missing(counts, per_class or evidence.default_per_class(counts))
+    images, _ = evidence.fill(inputs.network, inputs.judge, asked, params.evaluate.seed, believed)
+    drawn = Dataset(images, asked, training.metadata)
+    test = _unseen(more, params, inputs, say) if more else inputs.heldout
+    say(
+        f"Training {6 * seeds} classifiers: {len(training):,} real images, without and with {len(asked):,} "
+        f"more; tested on {len(test):,} others."
+    )
+    right = evidence.measure(training, drawn, test, params.train_judge, seeds, hardware, progress)
+    effects = [evidence.effect(right, test.labels, augmented) for augmented in (True, False)]
+    held = torch.bincount(test.labels, minlength=training.classes)
+    added = torch.bincount(asked, minlength=training.classes)
+    tables = [_sets(right, test.labels), _classes(right, test, effects[0], counts, added)]
+    reasons = []
+    if int(held.min()) < FEW:
+        reasons.append(
+            f"Class {int(held.argmin())} has only {int(held.min())} images to be tested on, so that little "
+            "can be shown. `--test more.csv` tests on other labelled images."
+        )
+    report = Report(
+        title="Do drawn images help a classifier?",
+        verdict=effects[0].verdict,
+        summary=evidence.in_words(effects),
+        reasons=reasons,
+        time=now(),
+        facts={
+            "effects": as_dicts(effects),
+            "seeds": seeds,
+            "generator_digest": inputs.facts["digest"],
+            "tested_on": str(more or "hold-out"),
+            "images": {"training": len(training), "drawn": len(asked), "tested": len(test)},
+        },
+        sections={title: table(head, rows, len(head) - 1) for title, head, rows in tables},
+    )
+    report.write(EVIDENCE, EVIDENCE_TEXT)
+    kept = [EVIDENCE, EVIDENCE_TEXT]
+    if RUN_PAGE.is_file():
+        fold = rendered("evidence.html", report=report, tables=tables)
+        page = RUN_PAGE.read_text(encoding="utf-8").replace(MARK, f"{fold}\n{MARK}", 1)
+        write_text(EVIDENCE_PAGE, page)
+        kept.append(EVIDENCE_PAGE)
+    with reopen() as tracker:
+        for path in kept:
+            tracker.log_file(path)
+    report.say(say, kept[-1])
+
+
+def _unseen(path: Path, params: Params, inputs: Inputs, say: Say) -> Dataset:
+    """The images of a CSV that are not in the training part."""
+    training = inputs.training
+    validated = validated_params(read_json(VALIDATION), str(VALIDATION))
+    with plain_csv(path, params.data) as (csv, name, _):
+        found = read_csv(csv, validated, name=name)
+    if found.images.shape[1:] != training.images.shape[1:] or found.classes > training.classes:
+        raise DataError(
+            f"{path}: {found.classes} classes of {found.images.shape[1:]} (channels, height, width); expected"
+            f" at most {training.classes} of {tuple(training.images.shape[1:])}, as in the project's data."
+        )
+    known = image_digests(training.images.numpy())
+    new = ~np.isin(image_digests(found.images), known)
+    if not new.all():
+        say(f"{path}: {(~new).sum():,} images are in the training part too, and are left out.")
+    if not new.any():
+        raise DataError(f"{path}: no image that the training part has not. Give other images.")
+    images, labels = (torch.from_numpy(each[new]) for each in (found.images, found.labels))
+    return Dataset(images, labels, training.metadata)
+
+
+def _sets(right: evidence.Right, labels: torch.Tensor) -> Table:
+    rows = []
+    for (name, augmented), seen in right.items():
+        by_class = [float(seen[:, labels == n].double().mean()) for n in labels.unique()]
+        numbers = (float(seen.double().mean()), statistics.fmean(by_class), min(by_class))
+        what = {"real": "real images", "repeated": "real ones, repeated", "drawn": "real and drawn"}
+        rows.append([what[name] + ", augmented" * augmented, *(f"{each:.2%}" for each in numbers)])
+    return (
+        "Right on images that nothing was trained on",
+        ["trained on", "all", "mean of classes", "worst class"],
+        rows,
+    )
+
+
+def _classes(
+    right: evidence.Right,
+    test: Dataset,
+    effect: evidence.Effect,
+    counts: torch.Tensor,
+    added: torch.Tensor,
+) -> Table:
+    """Those that got most drawings first."""
+    rows = []
+    for n in added.argsort(descending=True, stable=True)[:LISTED].tolist():
+        mine = test.labels == n
+        shares = [
+            float(right[name, True][:, mine].double().mean()) for name in (effect.base, "drawn")
+        ]
+        seen = [f"{each:.2%}" if mine.any() else "–" for each in shares]
+        rows.append([test.class_names[n], int(counts[n]), int(added[n]), int(mine.sum()), *seen])
+    head = ["class", "real", "drawn", "tested on", "right without drawings", "with"]
+    return "Class by class, augmented", head, rows
