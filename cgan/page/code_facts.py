@@ -20,7 +20,8 @@ def code_facts(*runs: dict[str, Any]) -> dict[str, Any]:
         line = f"{name}: commit {commit[:10]}" if commit else f"{name}: made outside of git"
         if patch:
             changed = re.findall(rb"^diff --git a/(.+) b/", patch, re.MULTILINE)
-            line += f", with uncommitted changes of {b', '.join(changed).decode(errors='replace')}"
+            names = b", ".join(changed).decode(errors="replace")
+            line += f", with uncommitted changes of {names:.300}"
         elif origin.get("dirty") == "true":
             kept = "were not kept" if "patch" in run else "only its MLflow run has: give its id"
             line += f", with uncommitted changes, not shown here, which {kept}"
@@ -32,7 +33,7 @@ def code_facts(*runs: dict[str, Any]) -> dict[str, Any]:
     if len(made) == len(runs):
         try:
             found = git.code_between(root, *made)
-            lines += [] if found[0] else [f"No difference in {', '.join(git.CODE)}."]
+            lines += [] if found[0] else [f"No known difference in {', '.join(git.CODE)}."]
         except git.GitError as error:
             lines.append(f"They cannot be compared: {error}")
     stat, patch = found

@@ -12,7 +12,7 @@ from cgan.project import CONFUSION, FILM, GRID
 from cgan.run.delivery import ARROWS
 
 MOST_CLASSES = 20  # rows
-LONGEST_CELL = 80  # characters
+LONGEST_CELL = 120  # characters
 CHANGE = ("A", "B", "B less A", "95 % interval", "B is")
 
 
@@ -28,19 +28,20 @@ def compare_markdown(
         parts.append(_table(("measured with", "A", "B"), compare["contexts_differ"]))
     else:
         rows = [
-            (f"{row['name']} {ARROWS[row['better']]}", *_change(row), number(row["floor"]))
+            (f"{row['name']} {ARROWS[row['better']]}", number(row["floor"]), *_change(row))
             for row in compare["metrics"]
         ]
         differ = [row for row in compare["classes"] if row["verdict"] in ("better", "worse")]
         parts += [
             "### Metrics",
-            table(("↑: higher is better", *CHANGE, "real images"), rows, 4),
-            f"### Classes: {len(differ)} of {len(names)} differ in accuracy by more than chance",
+            table(("↑: higher is better", "real images", *CHANGE), rows, 5),
+            f"### Classes whose accuracy clearly differs: {len(differ) or 'none'}",
         ]
         if differ:
             rows = [(names[row["label"]], *_change(row)) for row in differ[:MOST_CLASSES]]
-            parts.append(table(("the first", *CHANGE), rows, 4))
-    parts.append(f"### Params: {len(compare['params']) or 'none'} differ")
+            first = "class" if len(rows) == len(differ) else f"the first {MOST_CLASSES}"
+            parts.append(table((first, *CHANGE), rows, 4))
+    parts.append(f"### Params that differ: {len(compare['params']) or 'none'}")
     if compare["params"]:
         parts.append(_table(("", "A", "B"), compare["params"]))
     parts += ["### Code", "\n".join(f"- {in_markdown(line)}" for line in code["lines"])]
