@@ -12,23 +12,22 @@ LONGEST = 30_000  # characters; GitHub takes 65,536 in a comment
 
 
 def code_facts(*runs: dict[str, Any]) -> dict[str, Any]:
-    """`lines`: what each run was made from. `stat` and `patch` are empty where code is equal or unknown."""
+    """`origin`: what each run was made from. `stat` and `patch` are empty for equal or unknown code."""
     root, lines, made, found = project_root(), [], [], ["", ""]
     for name, run in zip("AB", runs, strict=True):
         origin, patch = run["lineage"]["origin"], run.get("patch", b"")
         commit = origin.get("commit", "")
         line = f"{name}: commit {commit[:10]}" if commit else f"{name}: made outside of git"
+        if git.has_commit(root, commit):
+            made.append((commit, patch))
+        elif commit:
+            line += f" (not in this clone: git fetch origin {commit})"
         if patch:
             changed = re.findall(rb"^diff --git a/(.+) b/", patch, re.MULTILINE)
             names = b", ".join(changed).decode(errors="replace")
             line += f", with uncommitted changes of {names:.300}"
         elif origin.get("dirty") == "true":
-            kept = "were not kept" if "patch" in run else "only its MLflow run has: give its id"
-            line += f", with uncommitted changes, not shown here, which {kept}"
-        if git.has_commit(root, commit):
-            made.append((commit, patch))
-        elif commit:
-            line += f", which is not in this clone: git fetch origin {commit}"
+            line += ", with uncommitted changes (not shown: only its run in MLflow may have them)"
         lines.append(f"{line}.")
     if len(made) == len(runs):
         try:
@@ -41,4 +40,4 @@ def code_facts(*runs: dict[str, Any]) -> dict[str, Any]:
         shown = patch[:LONGEST].rpartition("\n")[0]
         more = len(patch.splitlines()) - len(shown.splitlines())
         patch = f"{shown}\n… {more:,} more lines"
-    return {"lines": lines, "stat": stat, "patch": patch}
+    return {"origin": " ".join(lines), "stat": stat, "patch": patch}

@@ -57,7 +57,7 @@ def find_page(what: str) -> Run:
                 f"run {run_id} has no page in {registry.shown} ({reason_of(error)}): the stage "
                 "record has not run for it. `dvc repro` records the run at hand."
             ) from None
-        run = read_page(Path(found)) | {"patch": b""}
+        run = read_page(Path(found))
         with contextlib.suppress(Exception):  # few runs have one
             patch = registry.client.download_artifacts(run_id, f"{SOURCE}/{PATCH}", folder)
             run["patch"] = Path(patch).read_bytes()
