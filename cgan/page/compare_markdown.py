@@ -33,7 +33,8 @@ def compare_markdown(
         differ = [row for row in compare["classes"] if row["verdict"] in ("better", "worse")]
         rows = [(names[row["label"]], *_change(row)) for row in differ[:MOST_CLASSES]]
         parts.append(f"### Classes whose accuracy clearly differs: {len(differ) or 'none'}")
-        parts.append(_table(f"at most {MOST_CLASSES}", CHANGE, rows, 4))
+        first = "class" if len(rows) == len(differ) else f"the first {MOST_CLASSES}"
+        parts.append(_table(first, CHANGE, rows, 4))
     parts.append(f"### Params that differ: {len(compare['params']) or 'none'}")
     parts.append(_table("", ("A", "B"), compare["params"]))
     parts += ["### Code", in_markdown(code["origin"])]
