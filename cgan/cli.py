@@ -310,11 +310,14 @@ def compare(
     ],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The same.")],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("reports/compare.html"),
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Write a .md beside it too, for a pull request.")
+    ] = False,
 ) -> None:
-    """One page of two runs: pictures by step, curves, metrics with their difference, params."""
+    """One page of two runs: pictures by step, curves, metrics with their difference, params, code."""
     from cgan.reports.compare import compare
 
-    compare(run_a, run_b, out, typer.echo)
+    compare(run_a, run_b, out, typer.echo, markdown)
 
 
 @app.command("label-errors")

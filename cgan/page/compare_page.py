@@ -1,4 +1,4 @@
-"""The page of two runs, out of the data that their own pages hold: pictures, curves, numbers, params."""
+"""The page of two runs, out of the data that their own pages hold: pictures, curves, numbers, code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 from cgan.errors import CganError, ModelError
 from cgan.page.assemble import EVIDENCE, document
 from cgan.page.charts import bundle
+from cgan.page.code_facts import code_facts
+from cgan.page.compare_markdown import compare_markdown
 from cgan.page.run_page import FORMAT
 from cgan.quality.intervals import contexts_differ, difference, replicated
 from cgan.quality.table import METRICS
@@ -22,30 +24,35 @@ _DATA = re.compile(r'<script type="application/json" id="page-data">(.*?)</scrip
 Run = dict[str, Any]
 
 
-def compare_page(a: Run, b: Run, cache: Path) -> tuple[str, str]:
-    """HTML, and why the numbers are not compared ("" where they are).
+def compare_page(a: Run, b: Run, cache: Path) -> tuple[str, str, str]:
+    """HTML, Markdown, and why the numbers are not compared ("" where they are).
 
-    Raises CganError for data that no page of this version holds.
+    A run may have, as `patch`, the changes that its commit lacks. Raises CganError for data that no page
+    of this version holds.
     """
     charts = bundle(cache)
     try:
-        facts = compare_facts(a, b)
+        facts, code = compare_facts(a, b), code_facts(a, b)
         why = refusal(facts)
+        verdict = why or in_words(facts["metrics"])
+        names = a["class_names"] or [str(row["label"]) for row in a["classes"]]
         page = document(
             "compare.html",
             EVIDENCE,
             {"compare": facts},
             charts=charts,
             compare=facts,
-            verdict=why or in_words(facts["metrics"]),
-            names=a["class_names"] or [str(row["label"]) for row in a["classes"]],
+            code=code,
+            verdict=verdict,
+            names=names,
             lineage=[{**run["lineage"], **run["lineage"]["origin"]} for run in (a, b)],
         )
+        text = compare_markdown(facts, code, verdict, names)
     except Exception:  # what a page of another version lacks, or has in another form
         raise CganError(
             "one of the two pages was made by another version of cgan. Make it again: `dvc repro page`."
         ) from None
-    return page, why
+    return page, text, why
 
 
 def read_page(path: Path) -> Run:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import toy_project
 from browser import browsing
 from conftest import ROOT
 from finished_project import finish, page_data
 
+from cgan import git
 from cgan.errors import CganError, ModelError
 from cgan.page.compare_page import compare_page, metric_changes, read_page
 from cgan.page.run_page import run_page
@@ -57,7 +60,7 @@ def better(run: dict[str, Any]) -> None:
 
 def test_metrics_stand_beside_each_other_with_the_difference_and_what_it_means(page: Path) -> None:
     other = changed(page, "b.html", better)
-    text, why = compare_page(read_page(page), read_page(other), CACHE)
+    text, markdown, why = compare_page(read_page(page), read_page(other), CACHE)
     assert why == ""
     data = page_data(text)["compare"]
     rows = {row["name"]: row for row in data["metrics"]}
@@ -72,6 +75,47 @@ def test_metrics_stand_beside_each_other_with_the_difference_and_what_it_means(p
         '<p class="verdict">B is better in Fréchet distance; the rest is within chance.</p>' in text
     )
     assert [run["title"] for run in data["runs"]] == ["a run", "the other run"]
+    assert markdown.startswith("**B is better in Fréchet distance; the rest is within chance.**")
+    assert "| run | a run | the other run |" in markdown
+    shown = [line for line in markdown.splitlines() if line.startswith("| Fréchet distance ↓")]
+    assert "| -100,000 | -100," in shown[0] and shown[0].endswith(" | better |")
+    assert "clearly differs: none" in markdown and "| train.lr | 0.0045 | 0.125 |" in markdown
+
+
+def test_the_code_of_two_runs_is_compared_as_far_as_it_is_known(page: Path) -> None:
+    losses, commits = Path("cgan/losses.py"), []
+    losses.parent.mkdir()
+    in_project = functools.partial(toy_project.git, Path.cwd())
+    in_project("init", "--quiet")
+    for text in ("loss = 1\n", "loss = 2  # ``` </pre><script>\n"):
+        losses.write_text(text)
+        in_project("add", "cgan")
+        in_project("commit", "--quiet", "-m", "a commit")
+        commits.append(in_project("rev-parse", "HEAD"))
+    losses.write_text("loss = 3\n" * 20_000)
+    patch, run = git.source().patch, read_page(page)
+
+    def seen(patch: dict[str, bytes], **origin: str) -> tuple[str, str]:
+        of_a, of_b = ({**run["lineage"], "origin": o} for o in ({"commit": commits[0]}, origin))
+        html, text, _ = compare_page(
+            run | {"lineage": of_a}, run | patch | {"lineage": of_b}, CACHE
+        )
+        return html, text.partition("### Code")[2]
+
+    html, text = seen({}, commit=commits[1])
+    assert "-loss = 1\n+loss = 2  # ``` &lt;/pre&gt;&lt;script&gt;" in html
+    assert "````diff\n" in text and "+loss = 2  # ```" in text
+    assert f"A: commit {commits[0][:10]}. B: commit {commits[1][:10]}.\n" in text
+    assert "No known difference" in seen({}, commit=commits[0])[1]
+    html, text = seen({"patch": patch}, commit=commits[1], dirty="true")
+    assert "uncommitted changes of cgan/losses.py, params.yaml." in text and "+loss = 3" in html
+    assert "more lines" in text and len(text) < 40_000, "GitHub takes 65,536 characters"
+    text = seen({}, commit=commits[1], dirty="true")[1]
+    assert "only its run in MLflow" in text and "+loss = 2" in text
+    assert "cannot be compared" in seen({"patch": b"damaged"}, commit=commits[1])[1]
+    for commit, words in (("0" * 40, "git fetch origin 0000"), ("--help", "not in this clone")):
+        assert words in seen({}, commit=commit)[1]
+    assert "B: made outside of git." in seen({})[1]
 
 
 def test_a_difference_that_chance_can_make_is_called_so() -> None:
@@ -91,8 +135,9 @@ def test_numbers_of_different_contexts_are_not_compared_and_the_reason_is_told(
 ) -> None:
     context = {"reference_digest": "f" * 64, "seed": 5}
     other = changed(page, "b.html", lambda run: run["passport"].update(context))
-    text, why = compare_page(read_page(page), read_page(other), CACHE)
-    assert "not compared" in why
+    text, markdown, why = compare_page(read_page(page), read_page(other), CACHE)
+    assert "not compared" in why and "not compared" in markdown
+    assert "| seed | 1001 | 5 |" in markdown and "Fréchet" not in markdown
     assert "seed: 1001 and 5" in why and " and ffffffffffff" in why and "f" * 13 not in why
     data = page_data(text)["compare"]
     assert data["metrics"] is None and data["classes"] is None
@@ -155,7 +200,10 @@ def test_what_a_foreign_page_is_called_commands_no_terminal(page: Path, tmp_path
     title = "\x1b[2Jevil\u202e\nError: fake" + "x" * 1000
     said: list[str] = []
     other = changed(page, "b.html", lambda run: run.update(title=title))
-    command.compare(str(page), str(other), tmp_path / "out.html", said.append)
+    command.compare(str(page), str(other), tmp_path / "out.html", said.append, markdown=True)
+    with pytest.raises(CganError, match=r"ends in \.html"):
+        command.compare(str(page), str(other), tmp_path / "out.md", said.append)
+    said.pop()
     assert "\\x1b[2Jevil\\u202e\\nError: fake" in said[-1] and len(said[-1]) < 500
     assert all(line.isprintable() for line in said)
 
@@ -177,7 +225,9 @@ def test_a_run_is_found_in_mlflow_by_id_and_by_name(
     runs = [client.create_run(experiment, run_name=name) for name in ("it's one", "two", "two")]
     one = runs[0].info.run_id
     client.log_artifact(one, str(page))
-    assert command.find_page(one) == command.find_page("it's one") == read_page(page)
+    client.log_text(one, "a patch", "source/patch.diff")
+    found = read_page(page) | {"patch": b"a patch"}
+    assert command.find_page(one) == command.find_page("it's one") == found
     with pytest.raises(CganError, match="several runs are called 'two'"):
         command.find_page("two")
     with pytest.raises(CganError, match="has no page"):
