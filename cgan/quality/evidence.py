@@ -180,8 +180,7 @@ def in_words(effects: Sequence[Effect]) -> str:
         )
 
     main, plain = sorted(effects, key=lambda found: not found.augmented)
-    too = "they do the same" if plain.verdict == main.verdict else f"they {plain.verdict}"
     return (
-        f"Drawn images {main.verdict}: with augmentation {numbers(main)}. Without augmentation {too}: "
-        f"{numbers(plain)}."
+        f"Drawn images {main.verdict}: with augmentation {numbers(main)}. Without augmentation they "
+        f"{plain.verdict}: {numbers(plain)}."
     )
