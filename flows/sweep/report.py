@@ -1,8 +1,9 @@
-"""What a sweep found: a verdict, a table, Optuna's plots, and `sweep.json`, from which `cgan sweep` tells."""
+"""What was found: a verdict, tables, Optuna's plots, and `sweep.json`, from which `cgan sweep` tells."""
 
 from __future__ import annotations
 
 import contextlib
+import statistics
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -27,11 +28,11 @@ SAVE = {"dpi": 90, "bbox_inches": "tight"}  # with all of the params' names
 
 def publish(sweep: Sweep, confirmed: Results | None) -> str:
     """The report on the page of the sweep's run, which ends → its text, in Markdown."""
-    study, client, parent = sweep.study, sweep.client, sweep.parent
-    best, metric, present = best_of(study), METRICS[sweep.objective], result_params(sweep.params)
+    study, key = sweep.study, sweep.objective
+    best, metric, present = best_of(study), METRICS[key], result_params(sweep.params)
     counts = {word: len(trials_that(study, TrialState[state])) for state, word in STATES.items()}
     done = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    is_better, why = verdict(sweep.objective, best, present, confirmed)
+    is_better, why = verdict(key, best, present, confirmed)
     sign = 1 if metric.better == "lower" else -1
     trials = sorted(
         study.get_trials(deepcopy=False),
@@ -47,14 +48,64 @@ def publish(sweep: Sweep, confirmed: Results | None) -> str:
         facts={"best": trained(best) if best else {}, "present": present},
         sections={"Trials": table(head, map(_row, trials), numbers=2)},
     )
-    text = report.body()
+    sweep.client.log_text(sweep.parent, study.trials_dataframe().to_csv(), "trials.csv")
+    numbers = {f"quality/{key}": best.value} if best and best.value is not None else {}
+    return _show(sweep, report, numbers, _draw(sweep))
+
+
+def publish_seeds(sweep: Sweep, name: str, others: dict[str, Any], found: Results) -> str:
+    """The same for params.yaml with several seeds, and for what `name` has otherwise, the `others`."""
+    key, present = sweep.objective, result_params(sweep.params)
+    own = {each: present[each] for each in others}
+    values = {
+        each: [[metrics[each] for metrics in side] for side in found]
+        for each in METRICS
+        if all(each in metrics for side in found for metrics in side)
+    }
+    numbers = {}
+    for each, sides in values.items():
+        for place, side in zip(("quality", "against"), sides, strict=False):
+            numbers[f"{place}/{each}"] = statistics.fmean(side)
+            numbers[f"{place}_sd/{each}"] = statistics.stdev(side)
+    metric, names = METRICS[key].name, ["params.yaml", name][: len(found)]
+    word, why = "not compared", f"{metric} {_spread(values[key][0])}; {name} has the same params."
+    if others:
+        word, why = compared(key, *values[key])
+        why = f"params.yaml ({in_words(own)}) against {name} ({in_words(others)}): {why}"
+        change, (low, high) = difference_of_means(*reversed(values[key]))
+        ends = {"": change, "_low": low, "_high": high}
+        numbers |= {f"difference/{key}{end}": value for end, value in ends.items()}
+    by_seed = enumerate(zip(*values[key], strict=True), sweep.params.train.seed + 1)
+    rows = [[seed, *(f"{value:.4g}" for value in of_seed)] for seed, of_seed in by_seed]
+    rows.append(["mean ± sd", *map(_spread, values[key])])
+    all_metrics = [
+        [METRICS[each].name, *map(_spread, sides), METRICS[each].better]
+        for each, sides in values.items()
+    ]
+    report = Report(
+        title=f"Seeds {sweep.study.study_name}",
+        verdict=word,
+        summary=why,
+        reasons=[],
+        time=now(),
+        facts={"best": own, "present": present | others},
+        sections={
+            f"{metric} by seed": table(["seed", *names], rows, len(names)),
+            "Means ± standard deviations": table(
+                ["metric", *names, "better"], all_metrics, len(names)
+            ),
+        },
+    )
+    return _show(sweep, report, numbers, [])
+
+
+def _show(sweep: Sweep, report: Report, numbers: dict[str, float], pictures: list[str]) -> str:
+    client, parent, text = sweep.client, sweep.parent, report.body()
     client.log_dict(parent, report.to_json(), RESULT)
-    client.log_text(parent, study.trials_dataframe().to_csv(), "trials.csv")
-    names = _draw(sweep)
-    pictures = [f"![{name}]({artifact(parent, name)})" for name in names]
-    client.set_tag(parent, "mlflow.note.content", spaced("\n\n".join([text, *pictures])))
-    if best and best.value is not None:
-        client.log_metric(parent, f"quality/{sweep.objective}", best.value, step=0)
+    shown = [text, *(f"![{name}]({artifact(parent, name)})" for name in pictures)]
+    client.set_tag(parent, "mlflow.note.content", spaced("\n\n".join(shown)))
+    for key, value in numbers.items():
+        client.log_metric(parent, key, value, step=0)
     client.set_terminated(parent, "FINISHED")
     return text
 
@@ -74,14 +125,26 @@ def verdict(
             f"The best is {which} with a {metric.name} of {best.value:.4g}. It has not been compared with "
             "params.yaml over several seeds."
         )
-    ours, theirs = confirmed["best"], confirmed["present"]
+    of_sides = ([metrics[objective] for metrics in side] for side in confirmed)
+    word, why = compared(objective, *of_sides)
+    return word == BETTER, f"The best, {which}, against params.yaml: {why}"
+
+
+def compared(objective: str, ours: list[float], theirs: list[float]) -> tuple[str, str]:
+    """Are ours better than theirs, by more than the luck of seeds explains? In a word, and with numbers."""
+    metric, count = METRICS[objective], len(ours)
     change, (low, high) = difference_of_means(theirs, ours)
-    is_better = high < 0 if metric.better == "lower" else low > 0
-    return is_better, (
-        f"The best, {which}, is {'better' if is_better else 'not clearly better'} than params.yaml: "
-        f"{metric.name} {sum(ours) / len(ours):.4g} against {sum(theirs) / len(theirs):.4g} over {len(ours)} "
-        f"fresh seeds (difference {change:+.4g}, 95 %: {low:+.4g} to {high:+.4g}; {metric.better} is better)."
+    word = BETTER if (change < 0) == (metric.better == "lower") else "worse"
+    if low <= 0 <= high:
+        word = f"no difference that {count} seeds can show"
+    return word, (
+        f"{word} ({metric.name} {_spread(ours)} against {_spread(theirs)} over {count} fresh seeds; "
+        f"difference {change:+.4g}, 95 %: {low:+.4g} to {high:+.4g}; {metric.better} is better)."
     )
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.fmean(values):.4g} ± {statistics.stdev(values):.2g}"
 
 
 def _row(trial: FrozenTrial) -> list[object]:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cgan import git
 from cgan.errors import CganError
+from cgan.params.editing import preset_names, preset_params
 from cgan.params.reading import check_params, is_whole, parse_yaml, read_yaml
 from cgan.params.sections import Params, flatten
 from cgan.quality.table import METRICS
@@ -50,19 +52,45 @@ def uncommitted_params(folder: Path, params: Params, commit: str) -> dict[str, A
             "trainings of a sweep run the code of a commit. Commit the change (for a pool also: `make "
             "deploy`), then start the sweep."
         )
-    text = git.git("show", f"{commit}:params.yaml", folder=folder).decode()
-    committed = flatten(parse_yaml(text, f"params.yaml of {commit[:10]}"))
+    committed = _params_of(folder, commit)
     # As written: DVC takes `6` and `6.0` for two values, and would train the best trial again.
     written = flatten(read_yaml(folder / "params.yaml"))
     here = result_params(params).items()
     return {k: written.get(k, v) for k, v in here if committed.get(k, ...) != v}
 
 
-def study_name(folder: Path, prefix: str, params: Params, commit: str) -> str:
-    """The same for the same params, code, space and objective."""
+def _params_of(folder: Path, revision: str) -> dict[str, Any]:
+    text = git.git("show", f"{revision}:params.yaml", folder=folder).decode()
+    return flatten(parse_yaml(text, f"params.yaml of {revision}"))
+
+
+def other_params(folder: Path, params: Params, name: str) -> dict[str, Any]:
+    """What a preset or a revision has otherwise in `train`, but for the seed. Raises CganError."""
+    if name in preset_names():
+        there = {f"train.{key}": value for key, value in preset_params(name).items()}
+    else:
+        try:
+            there = _params_of(folder, name)
+        except git.GitError as error:
+            known = ", ".join(preset_names())
+            raise CganError(
+                f"--against {name}: no preset ({known}), and no commit here ({error})."
+            ) from None
+    now = {**flatten(params), "train.seed": there.get("train.seed")}
+    others = {k: v for k, v in there.items() if k.startswith("train.") and now.get(k, ...) != v}
+    document = params.model_dump(by_alias=True)
+    document["train"] |= {key.removeprefix("train."): value for key, value in others.items()}
+    check_params(document, f"`train` of {name}")
+    return others
+
+
+def study_name(
+    folder: Path, prefix: str, params: Params, commit: str, question: Mapping[str, Any]
+) -> str:
+    """The same for the same params, code, question and objective."""
     code = [git.git("rev-parse", f"{commit}:{name}", folder=folder).decode() for name in CODE]
-    space = {key: each.model_dump() for key, each in params.sweep.space.items()}
-    whole = json.dumps([result_params(params), code, space, params.sweep.objective], sort_keys=True)
+    asked = [result_params(params), code, dict(question), params.sweep.objective]
+    whole = json.dumps(asked, sort_keys=True, default=str)
     return f"{prefix}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 

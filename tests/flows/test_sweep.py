@@ -84,7 +84,7 @@ class Driver(Sweep):
     """Each time anew, as `python -m flows.sweep` makes it; a training is a line in MLflow."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, load_params(), "try")
+        super().__init__(folder, load_params(), "try", load_params().sweep.space)
         self.train = self.pretend
         self.started: list[str] = []
         self.given: dict[str, Any] = {}
@@ -117,7 +117,7 @@ class Driver(Sweep):
     def confirm_best(self) -> Results:
         best = best_of(self.study)
         assert best
-        return self.confirm(best, 2)
+        return self.train_seeds({"best": trained(best), "present": {}}, 2)
 
 
 def test_trials_are_children_of_one_run_and_the_first_is_what_params_yaml_holds(
@@ -244,7 +244,7 @@ def test_only_a_clear_difference_over_all_seeds_in_the_metric_s_direction_is_bet
         ("fid_judge", LOW, SPREAD, False),
         ("coverage", SPREAD, LOW, False),
     ):
-        results = {"best": best, "present": present}
+        results = [[{objective: value} for value in side] for side in (best, present)]
         assert verdict(objective, BEST, now, results)[0] is is_better, (objective, results)
     for trial, held in ((None, now), (BEST, {"train.lr": 0.002}), (BEST, now)):
         assert not verdict("fid_judge", trial, held, None)[0]
