@@ -34,10 +34,7 @@ if importlib.util.find_spec("optuna") is None:
 
 import httpx
 from mlflow.exceptions import MlflowException
-from optuna import TrialPruned
 from optuna.exceptions import OptunaError
-from rich.console import Console
-from rich.markdown import Markdown
 from sqlalchemy.exc import SQLAlchemyError
 
 from cgan.errors import CganError
@@ -52,7 +49,7 @@ from flows.sweep.study import best_of, check_combinations, other_params, result_
 
 
 def run(sweep: Sweep, confirm: bool) -> None:
-    """Search and confirm; the report goes to the page of the sweep's run in MLflow."""
+    """Search and confirm."""
     params = sweep.params
     trials, parallel = params.sweep.trials, params.sweep.parallel
     say(f"{sweep.study.study_name}: {trials} trials, {parallel} at a time\n{sweep.page}")
@@ -63,26 +60,17 @@ def run(sweep: Sweep, confirm: bool) -> None:
             say(f"trial {best.number} and params.yaml, each with {params.sweep.seeds} fresh seeds")
             roles = {f"trial-{best.number}": trained(best), "present": {}}
             confirmed = sweep.train_seeds(roles, parallel)
-        except (JobError, TrialPruned) as error:
-            say(f"A training with a fresh seed failed: {error}. The same command tries it again.")
-    _print(sweep, publish(sweep, confirmed))
+        except JobError as error:
+            say(str(error))
+    publish(sweep, confirmed)
 
 
 def compare(sweep: Sweep, name: str, others: dict[str, Any]) -> None:
     """The present params with several seeds, and against them what `name` has otherwise."""
     seeds, parallel = sweep.params.sweep.seeds, sweep.params.sweep.parallel
     say(f"{sweep.study.study_name}: {seeds} seeds, {parallel} at a time\n{sweep.page}")
-    roles = {"present": {}, **({"against": others} if others else {})}
-    try:
-        found = sweep.train_seeds(roles, parallel)
-    except (JobError, TrialPruned) as error:
-        raise CganError(f"a training failed: {error}. The same command tries it again.") from None
-    _print(sweep, publish_seeds(sweep, name, others, found))
-
-
-def _print(sweep: Sweep, text: str) -> None:
-    Console(width=100).print(Markdown(text))
-    say(sweep.page)
+    roles = {"present": {}, "against": others} if others else {"present": {}}
+    publish_seeds(sweep, name, others, sweep.train_seeds(roles, parallel))
 
 
 def _end(number: int, _: Any) -> None:
@@ -112,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = "do not train the best and the present params with fresh seeds"
     add("--no-confirm", dest="confirm", action="store_false", help=words)
     asked = parser.parse_args(arguments)
-    if asked.against and not asked.seeds:
+    if asked.against and asked.seeds is None:
         parser.error("--against needs --seeds")
     try:
         base = top_folder()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import fmean, stdev
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.markdown import Markdown
 
 from cgan.markdown import spaced, table
 from cgan.quality.intervals import difference_of_means
@@ -19,15 +21,15 @@ from cgan.registry.history import now
 from cgan.reports.sweeps import BETTER, RESULT
 from cgan.store.pages import artifact
 from cgan.verdict import Report
-from flows.sweep.search import STATES, WHY, Results, Sweep
+from flows.sweep.search import STATES, WHY, Results, Sweep, say
 from flows.sweep.study import best_of, in_words, result_params, trained, trials_that
 
 SIZE = (8.0, 4.2)  # of a plot, in inches: MLflow's page is as wide as the widest picture on it
 SAVE = {"dpi": 90, "bbox_inches": "tight"}  # with all of the params' names
 
 
-def publish(sweep: Sweep, confirmed: Results | None) -> str:
-    """The report on the page of the sweep's run, which ends → its text, in Markdown."""
+def publish(sweep: Sweep, confirmed: Results | None) -> None:
+    """The report on a sweep."""
     study, key = sweep.study, sweep.objective
     best, metric, present = best_of(study), METRICS[key], result_params(sweep.params)
     counts = {word: len(trials_that(study, TrialState[state])) for state, word in STATES.items()}
@@ -39,22 +41,17 @@ def publish(sweep: Sweep, confirmed: Results | None) -> str:
         key=lambda trial: (trial.state is not TrialState.COMPLETE, sign * (trial.value or 0.0)),
     )
     head = ["trial", metric.name, "s", "params", "end"]
-    report = Report(
-        title=f"Sweep {study.study_name}",
-        verdict=BETTER if is_better else "not better",
-        summary=f"Sweep {study.study_name}: {done}. {why}",
-        reasons=[],
-        time=now(),
-        facts={"best": trained(best) if best else {}, "present": present},
-        sections={"Trials": table(head, map(_row, trials), numbers=2)},
-    )
+    sections = {"Trials": table(head, map(_row, trials), numbers=2)}
+    facts = {"best": trained(best) if best else {}, "present": present}
+    word, why = BETTER if is_better else "not better", f"Sweep {study.study_name}: {done}. {why}"
+    report = Report("Sweep", word, why, [], now(), facts, sections)
     sweep.client.log_text(sweep.parent, study.trials_dataframe().to_csv(), "trials.csv")
     numbers = {f"quality/{key}": best.value} if best and best.value is not None else {}
-    return _show(sweep, report, numbers, _draw(sweep))
+    _publish(sweep, report, numbers, _draw(sweep))
 
 
-def publish_seeds(sweep: Sweep, name: str, others: dict[str, Any], found: Results) -> str:
-    """The same for params.yaml with several seeds, and for what `name` has otherwise, the `others`."""
+def publish_seeds(sweep: Sweep, name: str, others: dict[str, Any], found: Results) -> None:
+    """That on params.yaml with several seeds, and where `name` has other params, the `others`, on both."""
     key, present = sweep.objective, result_params(sweep.params)
     own = {each: present[each] for each in others}
     values = {
@@ -62,44 +59,30 @@ def publish_seeds(sweep: Sweep, name: str, others: dict[str, Any], found: Result
         for each in METRICS
         if all(each in metrics for side in found for metrics in side)
     }
-    numbers = {}
+    numbers: dict[str, float] = {}
     for each, sides in values.items():
         for place, side in zip(("quality", "against"), sides, strict=False):
-            numbers[f"{place}/{each}"] = statistics.fmean(side)
-            numbers[f"{place}_sd/{each}"] = statistics.stdev(side)
+            numbers |= {f"{place}/{each}": fmean(side), f"{place}_sd/{each}": stdev(side)}
     metric, names = METRICS[key].name, ["params.yaml", name][: len(found)]
-    word, why = "not compared", f"{metric} {_spread(values[key][0])}; {name} has the same params."
+    word, why = "not compared", f"{metric} {_spread(values[key][0])}: {name} has the same `train`."
     if others:
         word, why = compared(key, *values[key])
         why = f"params.yaml ({in_words(own)}) against {name} ({in_words(others)}): {why}"
-        change, (low, high) = difference_of_means(*reversed(values[key]))
-        ends = {"": change, "_low": low, "_high": high}
-        numbers |= {f"difference/{key}{end}": value for end, value in ends.items()}
+        change, ends = difference_of_means(*reversed(values[key]))
+        for end, value in zip(("", "_low", "_high"), (change, *ends), strict=True):
+            numbers[f"difference{end}/{key}"] = value
     by_seed = enumerate(zip(*values[key], strict=True), sweep.params.train.seed + 1)
-    rows = [[seed, *(f"{value:.4g}" for value in of_seed)] for seed, of_seed in by_seed]
-    rows.append(["mean ± sd", *map(_spread, values[key])])
-    all_metrics = [
-        [METRICS[each].name, *map(_spread, sides), METRICS[each].better]
-        for each, sides in values.items()
-    ]
-    report = Report(
-        title=f"Seeds {sweep.study.study_name}",
-        verdict=word,
-        summary=why,
-        reasons=[],
-        time=now(),
-        facts={"best": own, "present": present | others},
-        sections={
-            f"{metric} by seed": table(["seed", *names], rows, len(names)),
-            "Means ± standard deviations": table(
-                ["metric", *names, "better"], all_metrics, len(names)
-            ),
-        },
-    )
-    return _show(sweep, report, numbers, [])
+    rows = [[f"{metric}, seed {seed}", *(f"{v:.4g}" for v in row)] for seed, row in by_seed]
+    rows += [[METRICS[each].name, *map(_spread, sides)] for each, sides in values.items()]
+    sections = {"Seeds, then means ± standard deviations": table(["", *names], rows, len(names))}
+    facts = {"best": own, "present": present | others}
+    _publish(sweep, Report("Seeds", word, why, [], now(), facts, sections), numbers)
 
 
-def _show(sweep: Sweep, report: Report, numbers: dict[str, float], pictures: list[str]) -> str:
+def _publish(
+    sweep: Sweep, report: Report, numbers: dict[str, float], pictures: Sequence[str] = ()
+) -> None:
+    """On the page of the study's run, which ends, and on the terminal."""
     client, parent, text = sweep.client, sweep.parent, report.body()
     client.log_dict(parent, report.to_json(), RESULT)
     shown = [text, *(f"![{name}]({artifact(parent, name)})" for name in pictures)]
@@ -107,7 +90,8 @@ def _show(sweep: Sweep, report: Report, numbers: dict[str, float], pictures: lis
     for key, value in numbers.items():
         client.log_metric(parent, key, value, step=0)
     client.set_terminated(parent, "FINISHED")
-    return text
+    Console(width=100).print(Markdown(text))
+    say(sweep.page)
 
 
 def verdict(
@@ -144,7 +128,7 @@ def compared(objective: str, ours: list[float], theirs: list[float]) -> tuple[st
 
 
 def _spread(values: list[float]) -> str:
-    return f"{statistics.fmean(values):.4g} ± {statistics.stdev(values):.2g}"
+    return f"{fmean(values):.4g} ± {stdev(values):.2g}"
 
 
 def _row(trial: FrozenTrial) -> list[object]:

@@ -10,7 +10,6 @@ import itertools
 import math
 import os
 import tempfile
-from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -70,9 +69,7 @@ class Sweep:
     run of MLflow, `parent`, again.
     """
 
-    def __init__(
-        self, base: Path, params: Params, prefix: str, question: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, base: Path, params: Params, prefix: str, question: dict[str, Any]) -> None:
         self.params, self.objective = params, params.sweep.objective
         if get_current_settings().api.url:
             pool = Pool("train-cuda" if params.train.device == "cuda" else "train")
@@ -241,11 +238,11 @@ class Sweep:
     def train_seeds(self, roles: dict[str, dict[str, Any]], parallel: int) -> Results:
         """Train params.yaml with the values of each role and `sweep.seeds` fresh seeds.
 
-        The seed of params.yaml, by which they may have been chosen, is none of them. Raises JobError or
-        TrialPruned where a training did not come to its end.
+        Not with that of params.yaml, by which they may have been chosen. Raises JobError where a training
+        did not come to its end.
         """
         first, seeds = self.params.train.seed + 1, self.params.sweep.seeds
-        kept, failed = self.study.user_attrs, list[Exception]()
+        kept, failed = self.study.user_attrs, list[str]()
 
         def train(role: str, seed: int) -> dict[str, float]:
             job = self._job(f"{role}-seed-{seed}", {**roles[role], "train.seed": seed})
@@ -254,8 +251,8 @@ class Sweep:
                 try:
                     metrics = self._measure(job, lambda: None)
                 except (JobError, TrialPruned) as error:
-                    say(f"{role}, seed {seed}: failed: {error}")
-                    failed.append(error)
+                    failed.append(f"{role}, seed {seed}: failed: {error}")
+                    say(failed[-1])
                     return {}
                 self.study.set_user_attr(job.name, metrics)
             say(f"{role}, seed {seed}: {metrics[self.objective]:.4g}")
@@ -268,7 +265,7 @@ class Sweep:
             with ThreadPoolExecutor(parallel) as threads:
                 found += threads.map(lambda pair: train(*pair), part)
             if failed:
-                raise failed[0]
+                raise JobError(f"{failed[0]}. The same command tries it again.")
         return [found[at : at + seeds] for at in range(0, len(found), seeds)]
 
 

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,44 +51,39 @@ def uncommitted_params(folder: Path, params: Params, commit: str) -> dict[str, A
             "trainings of a sweep run the code of a commit. Commit the change (for a pool also: `make "
             "deploy`), then start the sweep."
         )
-    committed = _params_of(folder, commit)
+    committed = flatten(_params_of(folder, commit))
     # As written: DVC takes `6` and `6.0` for two values, and would train the best trial again.
     written = flatten(read_yaml(folder / "params.yaml"))
     here = result_params(params).items()
     return {k: written.get(k, v) for k, v in here if committed.get(k, ...) != v}
 
 
-def _params_of(folder: Path, revision: str) -> dict[str, Any]:
+def _params_of(folder: Path, revision: str) -> Any:
     text = git.git("show", f"{revision}:params.yaml", folder=folder).decode()
-    return flatten(parse_yaml(text, f"params.yaml of {revision}"))
+    return parse_yaml(text, f"params.yaml of {revision}")
 
 
 def other_params(folder: Path, params: Params, name: str) -> dict[str, Any]:
     """What a preset or a revision has otherwise in `train`, but for the seed. Raises CganError."""
-    if name in preset_names():
-        there = {f"train.{key}": value for key, value in preset_params(name).items()}
-    else:
-        try:
-            there = _params_of(folder, name)
-        except git.GitError as error:
-            known = ", ".join(preset_names())
-            raise CganError(
-                f"--against {name}: no preset ({known}), and no commit here ({error})."
-            ) from None
-    now = {**flatten(params), "train.seed": there.get("train.seed")}
-    others = {k: v for k, v in there.items() if k.startswith("train.") and now.get(k, ...) != v}
+    known = preset_names()
+    try:
+        there = preset_params(name) if name in known else _params_of(folder, name)["train"]
+    except git.GitError as error:
+        raise CganError(
+            f"--against {name}: no preset ({', '.join(known)}), and no commit here ({error})."
+        ) from None
+    others = {k: v for k, v in there.items() if k != "seed" and getattr(params.train, k, ...) != v}
     document = params.model_dump(by_alias=True)
-    document["train"] |= {key.removeprefix("train."): value for key, value in others.items()}
-    check_params(document, f"`train` of {name}")
-    return others
+    check_params({**document, "train": document["train"] | others}, f"`train` of {name}")
+    return {f"train.{key}": value for key, value in others.items()}
 
 
 def study_name(
-    folder: Path, prefix: str, params: Params, commit: str, question: Mapping[str, Any]
+    folder: Path, prefix: str, params: Params, commit: str, question: dict[str, Any]
 ) -> str:
     """The same for the same params, code, question and objective."""
     code = [git.git("rev-parse", f"{commit}:{name}", folder=folder).decode() for name in CODE]
-    asked = [result_params(params), code, dict(question), params.sweep.objective]
+    asked = [result_params(params), code, question, params.sweep.objective]
     whole = json.dumps(asked, sort_keys=True, default=str)
     return f"{prefix}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
