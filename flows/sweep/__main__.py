@@ -59,7 +59,7 @@ def run(sweep: Sweep, confirm: bool) -> None:
         try:
             say(f"trial {best.number} and params.yaml, each with {params.sweep.seeds} fresh seeds")
             roles = {f"trial-{best.number}": trained(best), "present": {}}
-            confirmed = sweep.train_seeds(roles, parallel)
+            confirmed = sweep.train_seeds(roles)
         except JobError as error:
             say(str(error))
     publish(sweep, confirmed)
@@ -67,10 +67,9 @@ def run(sweep: Sweep, confirm: bool) -> None:
 
 def compare(sweep: Sweep, name: str, others: dict[str, Any]) -> None:
     """The present params with several seeds, and against them what `name` has otherwise."""
-    seeds, parallel = sweep.params.sweep.seeds, sweep.params.sweep.parallel
-    say(f"{sweep.study.study_name}: {seeds} seeds, {parallel} at a time\n{sweep.page}")
+    say(f"{sweep.study.study_name}: {sweep.params.sweep.seeds} fresh seeds\n{sweep.page}")
     roles = {"present": {}, "against": others} if others else {"present": {}}
-    publish_seeds(sweep, name, others, sweep.train_seeds(roles, parallel))
+    publish_seeds(sweep, name, others, sweep.train_seeds(roles))
 
 
 def _end(number: int, _: Any) -> None:
@@ -93,15 +92,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     either("--trials", type=int, help="results in all, those of former calls too")
     words = "search nothing: train the present params with so many seeds, those of former calls too"
     either("--seeds", type=int, help=words)
-    words = "with --seeds: also `train` of this preset, commit or branch, where it is other (default: HEAD)"
+    words = (
+        "the same, and `train` of this preset, commit or branch where it is other (default: HEAD)"
+    )
     add("--against", metavar="NAME", help=words)
     add("--parallel", type=int, help="trainings at a time")
     add("--name", help="begins the name of the study; the rest says what is searched or compared")
     words = "do not train the best and the present params with fresh seeds"
     add("--no-confirm", dest="confirm", action="store_false", help=words)
     asked = parser.parse_args(arguments)
-    if asked.against and asked.seeds is None:
-        parser.error("--against needs --seeds")
+    is_sweep = asked.seeds is None and asked.against is None
     try:
         base = top_folder()
         os.chdir(base)
@@ -114,9 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise CganError(
                     "a sweep runs in this folder already. Wait until it ends, or stop it."
                 )
-            name = asked.name or ("sweep" if asked.seeds is None else "seeds")
+            name = asked.name or ("sweep" if is_sweep else "seeds")
             prefix = re.sub(r"[^A-Za-z0-9]+", "-", name)[:60]  # of folders, too
-            if asked.seeds is None:
+            if is_sweep:
                 check_combinations(params)
                 run(Sweep(base, params, prefix, params.sweep.space), asked.confirm)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from statistics import fmean, stdev
 from typing import Any
@@ -47,18 +47,14 @@ def publish(sweep: Sweep, confirmed: Results | None) -> None:
     report = Report("Sweep", word, why, [], now(), facts, sections)
     sweep.client.log_text(sweep.parent, study.trials_dataframe().to_csv(), "trials.csv")
     numbers = {f"quality/{key}": best.value} if best and best.value is not None else {}
-    _publish(sweep, report, numbers, _draw(sweep))
+    _publish(sweep, report, numbers, *_draw(sweep))
 
 
 def publish_seeds(sweep: Sweep, name: str, others: dict[str, Any], found: Results) -> None:
     """That on params.yaml with several seeds, and where `name` has other params, the `others`, on both."""
     key, present = sweep.objective, result_params(sweep.params)
     own = {each: present[each] for each in others}
-    values = {
-        each: [[metrics[each] for metrics in side] for side in found]
-        for each in METRICS
-        if all(each in metrics for side in found for metrics in side)
-    }
+    values = {k: [[metrics[k] for metrics in side] for side in found] for k in found[0][0]}
     numbers: dict[str, float] = {}
     for each, sides in values.items():
         for place, side in zip(("quality", "against"), sides, strict=False):
@@ -79,14 +75,12 @@ def publish_seeds(sweep: Sweep, name: str, others: dict[str, Any], found: Result
     _publish(sweep, Report("Seeds", word, why, [], now(), facts, sections), numbers)
 
 
-def _publish(
-    sweep: Sweep, report: Report, numbers: dict[str, float], pictures: Sequence[str] = ()
-) -> None:
+def _publish(sweep: Sweep, report: Report, numbers: dict[str, float], *pictures: str) -> None:
     """On the page of the study's run, which ends, and on the terminal."""
     client, parent, text = sweep.client, sweep.parent, report.body()
     client.log_dict(parent, report.to_json(), RESULT)
-    shown = [text, *(f"![{name}]({artifact(parent, name)})" for name in pictures)]
-    client.set_tag(parent, "mlflow.note.content", spaced("\n\n".join(shown)))
+    note = [text, *(f"![{name}]({artifact(parent, name)})" for name in pictures)]
+    client.set_tag(parent, "mlflow.note.content", spaced("\n\n".join(note)))
     for key, value in numbers.items():
         client.log_metric(parent, key, value, step=0)
     client.set_terminated(parent, "FINISHED")
@@ -109,8 +103,7 @@ def verdict(
             f"The best is {which} with a {metric.name} of {best.value:.4g}. It has not been compared with "
             "params.yaml over several seeds."
         )
-    of_sides = ([metrics[objective] for metrics in side] for side in confirmed)
-    word, why = compared(objective, *of_sides)
+    word, why = compared(objective, *([each[objective] for each in side] for side in confirmed))
     return word == BETTER, f"The best, {which}, against params.yaml: {why}"
 
 

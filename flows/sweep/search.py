@@ -42,6 +42,7 @@ from flows.sweep.study import (
     best_of,
     in_words,
     open_study,
+    result_params,
     space_of,
     study_name,
     trained,
@@ -65,8 +66,8 @@ Results = list[list[dict[str, float]]]  # of each that is compared: the metrics 
 class Sweep:
     """A study and what drives its trainings: on the pool where a Prefect server is configured, else here.
 
-    The same params, code and question (what is searched, or compared with) are the same study, and the same
-    run of MLflow, `parent`, again.
+    The same params, code and `question`, such as a space, are the same study, and the same run of MLflow,
+    `parent`, again.
     """
 
     def __init__(self, base: Path, params: Params, prefix: str, question: dict[str, Any]) -> None:
@@ -78,7 +79,8 @@ class Sweep:
             commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
             self.train = partial(train_here, base, commit)
         self.overrides = uncommitted_params(base, params, commit)
-        self.study = open_study(base, study_name(base, prefix, params, commit, question), params)
+        asked = [result_params(params), self.objective, question]
+        self.study = open_study(base, study_name(base, prefix, commit, asked), params)
         # MLflow's client asks a server that went away again, for four minutes.
         os.environ.update({k: v for k, v in client_settings().items() if k not in NOT_SET})
         uri, name = store_uri(base), experiment_name(params.tracking.experiment)
@@ -235,7 +237,7 @@ class Sweep:
 
         return watch
 
-    def train_seeds(self, roles: dict[str, dict[str, Any]], parallel: int) -> Results:
+    def train_seeds(self, roles: dict[str, dict[str, Any]]) -> Results:
         """Train params.yaml with the values of each role and `sweep.seeds` fresh seeds.
 
         Not with that of params.yaml, by which they may have been chosen. Raises JobError where a training
@@ -262,7 +264,7 @@ class Sweep:
         found: list[dict[str, float]] = []
         # The very first makes the data and the judge for all.
         for part in [pairs] if "passport" in kept else [pairs[:1], pairs[1:]]:
-            with ThreadPoolExecutor(parallel) as threads:
+            with ThreadPoolExecutor(self.params.sweep.parallel) as threads:
                 found += threads.map(lambda pair: train(*pair), part)
             if failed:
                 raise JobError(f"{failed[0]}. The same command tries it again.")

@@ -78,13 +78,10 @@ def other_params(folder: Path, params: Params, name: str) -> dict[str, Any]:
     return {f"train.{key}": value for key, value in others.items()}
 
 
-def study_name(
-    folder: Path, prefix: str, params: Params, commit: str, question: dict[str, Any]
-) -> str:
-    """The same for the same params, code, question and objective."""
+def study_name(folder: Path, prefix: str, commit: str, asked: list[Any]) -> str:
+    """The same for the same code and what is asked."""
     code = [git.git("rev-parse", f"{commit}:{name}", folder=folder).decode() for name in CODE]
-    asked = [result_params(params), code, question, params.sweep.objective]
-    whole = json.dumps(asked, sort_keys=True, default=str)
+    whole = json.dumps([code, asked], sort_keys=True, default=str)
     return f"{prefix}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 

@@ -117,7 +117,7 @@ class Driver(Sweep):
     def confirm_best(self) -> Results:
         best = best_of(self.study)
         assert best
-        return self.train_seeds({"best": trained(best), "present": {}}, 2)
+        return self.train_seeds({"best": trained(best), "present": {}})
 
 
 def test_trials_are_children_of_one_run_and_the_first_is_what_params_yaml_holds(
@@ -364,4 +364,6 @@ def test_seeds_that_were_cut_off_go_on_and_the_first_makes_the_data_for_all(made
     with pytest.raises(KilledError):
         command.main(["--seeds", "2", "--parallel", "1"])
     made.started.clear()
-    assert command.main(["--seeds", "3"]) == 0 and sorted(made.started) == [*"3344"]
+    assert command.main(["--seeds", "3"]) == 0
+    again = [made.started.count(seed) for seed in "234"]
+    assert again[0] < 2 and again[1] and again[2] == 2, "what was finished is kept"
