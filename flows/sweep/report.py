@@ -121,7 +121,7 @@ def compared(objective: str, ours: list[float], theirs: list[float]) -> tuple[st
 
 
 def _spread(values: list[float]) -> str:
-    return f"{fmean(values):.4g} ± {stdev(values):.2g}"
+    return f"{fmean(values):.4g} ± {stdev(values):.3g}"
 
 
 def _row(trial: FrozenTrial) -> list[object]:
