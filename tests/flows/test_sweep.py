@@ -346,8 +346,9 @@ def test_seeds_say_whether_params_yaml_is_better_than_a_commit_or_a_preset(
     for key, value in {"quality": 0.0655, "quality_sd": 0.001, "difference": -0.25}.items():
         assert run.data.metrics[f"{key}/fid_judge"] == pytest.approx(value)
     assert run.data.metrics["difference_high/fid_judge"] < -0.24
-    rows = run.data.tags["mlflow.note.content"].replace("&ensp;", "")
-    assert "| Fréchet distance, seed 4 | 0.0665 | 0.3165 |" in rows
+    lines = run.data.tags["mlflow.note.content"].splitlines()
+    assert "| --- | ---: | ---: |" in lines, "without it the page shows no table"
+    assert "| &ensp;Fréchet distance, seed 4 | &ensp;0.0665 | &ensp;0.3165 |" in lines
     write_params()
     apply()
     assert "train.lr: 0.0045 → 0.002" in capsys.readouterr().out
