@@ -22,8 +22,5 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], numbers: int
 
 def spaced(markdown: str) -> str:
     """Space between the columns of tables, which MLflow's pages show without any."""
-    lines = [
-        line.replace("| ", "| &ensp;") if line.startswith("| ") else line
-        for line in markdown.split("\n")
-    ]
-    return "\n".join(lines)
+    rows = r"^\| (?!---).*"  # with a space, the line under the head would be none
+    return re.sub(rows, lambda row: row[0].replace("| ", "| &ensp;"), markdown, flags=re.MULTILINE)

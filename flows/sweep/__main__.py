@@ -1,6 +1,7 @@
-"""Search for better params: many trainings, Optuna proposes, MLflow shows.
+"""Search for better params: many trainings, Optuna proposes, MLflow shows. Or are the present ones better?
 
     python -m flows.sweep --trials 20 --parallel 4
+    python -m flows.sweep --seeds 5 --against HEAD
 
 With a Prefect server (PREFECT_API_URL) the trainings are runs of the deployment `train` on the pool's
 workers, without one they are processes of this machine. The same command goes on with a sweep that was cut
@@ -33,10 +34,7 @@ if importlib.util.find_spec("optuna") is None:
 
 import httpx
 from mlflow.exceptions import MlflowException
-from optuna import TrialPruned
 from optuna.exceptions import OptunaError
-from rich.console import Console
-from rich.markdown import Markdown
 from sqlalchemy.exc import SQLAlchemyError
 
 from cgan.errors import CganError
@@ -45,13 +43,13 @@ from cgan.params.reading import check_params, load_params
 from cgan.store.address import reason_of
 from flows.servers import top_folder
 from flows.sweep.jobs import SWEEPS, JobError
-from flows.sweep.report import publish
+from flows.sweep.report import publish, publish_seeds
 from flows.sweep.search import CONSOLE, Sweep, say
-from flows.sweep.study import best_of, result_params, trained
+from flows.sweep.study import best_of, check_combinations, other_params, result_params, trained
 
 
 def run(sweep: Sweep, confirm: bool) -> None:
-    """Search and confirm; the report goes to the page of the sweep's run in MLflow."""
+    """Search and confirm."""
     params = sweep.params
     trials, parallel = params.sweep.trials, params.sweep.parallel
     say(f"{sweep.study.study_name}: {trials} trials, {parallel} at a time\n{sweep.page}")
@@ -59,11 +57,19 @@ def run(sweep: Sweep, confirm: bool) -> None:
     best, confirmed = best_of(sweep.study), None
     if best and confirm and not trained(best).items() <= result_params(params).items():
         try:
-            confirmed = sweep.confirm(best, parallel)
-        except (JobError, TrialPruned) as error:
-            say(f"A training with a fresh seed failed: {error}. The same command tries it again.")
-    Console(width=100).print(Markdown(publish(sweep, confirmed)))
-    say(sweep.page)
+            say(f"trial {best.number} and params.yaml, each with {params.sweep.seeds} fresh seeds")
+            roles = {f"trial-{best.number}": trained(best), "present": {}}
+            confirmed = sweep.train_seeds(roles)
+        except JobError as error:
+            say(str(error))
+    publish(sweep, confirmed)
+
+
+def compare(sweep: Sweep, name: str, others: dict[str, Any]) -> None:
+    """The present params with several seeds, and against them what `name` has otherwise."""
+    say(f"{sweep.study.study_name}: {sweep.params.sweep.seeds} fresh seeds\n{sweep.page}")
+    roles = {"present": {}, "against": others} if others else {"present": {}}
+    publish_seeds(sweep, name, others, sweep.train_seeds(roles))
 
 
 def _end(number: int, _: Any) -> None:
@@ -82,17 +88,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.sweep", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--trials", type=int, help="results in all, those of former calls too")
+    either = parser.add_mutually_exclusive_group().add_argument
+    either("--trials", type=int, help="results in all, those of former calls too")
+    words = "search nothing: train the present params with so many seeds, those of former calls too"
+    either("--seeds", type=int, help=words)
+    words = (
+        "the same, and `train` of this preset, commit or branch where it is other (default: HEAD)"
+    )
+    add("--against", metavar="NAME", help=words)
     add("--parallel", type=int, help="trainings at a time")
-    add("--name", default="sweep", help="begins the sweep's name; the rest says what is searched")
+    add("--name", help="begins the name of the study; the rest says what is searched or compared")
     words = "do not train the best and the present params with fresh seeds"
     add("--no-confirm", dest="confirm", action="store_false", help=words)
     asked = parser.parse_args(arguments)
+    is_sweep = asked.seeds is None and asked.against is None
     try:
         base = top_folder()
         os.chdir(base)
         document = load_params().model_dump(by_alias=True)
-        options = {"trials": asked.trials, "parallel": asked.parallel}
+        options = {key: getattr(asked, key) for key in ("trials", "parallel", "seeds")}
         document["sweep"] |= {key: value for key, value in options.items() if value is not None}
         params = check_params(document, "the command line")
         with locked(base / SWEEPS / "lock", wait=False) as is_alone:
@@ -100,8 +114,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise CganError(
                     "a sweep runs in this folder already. Wait until it ends, or stop it."
                 )
-            prefix = re.sub(r"[^A-Za-z0-9]+", "-", asked.name)[:60]  # of folders, too
-            run(Sweep(base, params, prefix), asked.confirm)
+            name = asked.name or ("sweep" if is_sweep else "seeds")
+            prefix = re.sub(r"[^A-Za-z0-9]+", "-", name)[:60]  # of folders, too
+            if is_sweep:
+                check_combinations(params)
+                run(Sweep(base, params, prefix, params.sweep.space), asked.confirm)
+            else:
+                against = asked.against or "HEAD"
+                others = other_params(base, params, against)
+                compare(Sweep(base, params, prefix, {"against": others}), against, others)
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code

@@ -36,7 +36,7 @@ ENDED_BADLY = (StateType.CRASHED, StateType.FAILED, StateType.CANCELLED)
 Watch = Callable[[], None]  # called while a job runs; what it raises ends the job
 
 
-class JobError(Exception):
+class JobError(CganError):
     """A job ended without a result. Why, in words."""
 
 

@@ -1,4 +1,4 @@
-"""The search: Optuna proposes, trainings answer in MLflow; and the confirmation of the best with fresh seeds.
+"""The search: Optuna proposes, trainings answer in MLflow; and trainings with fresh seeds, to compare params.
 
 A trial is RUNNING in Optuna's storage from before its training begins until its result is written down, and
 its job's name follows from its number. So a new driver knows which trainings to start again, or to find.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna import TrialPruned
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 from prefect.settings import get_current_settings
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -40,9 +40,9 @@ from cgan.store.pages import run_page
 from flows.sweep.jobs import Job, JobError, Pool, Watch, train_here
 from flows.sweep.study import (
     best_of,
-    check_combinations,
     in_words,
     open_study,
+    result_params,
     space_of,
     study_name,
     trained,
@@ -60,17 +60,17 @@ WHY = "why"  # attribute of a trial that has no result of its own
 STATES = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed"}
 CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
 
-Results = dict[str, list[float]]  # role → the objective with each seed
+Results = list[list[dict[str, float]]]  # of each that is compared: the metrics with each seed
 
 
 class Sweep:
     """A study and what drives its trainings: on the pool where a Prefect server is configured, else here.
 
-    The same params, code and space are the same study, and the same run of MLflow, `parent`, again.
+    The same params, code and `question`, such as a space, are the same study, and the same run of MLflow,
+    `parent`, again.
     """
 
-    def __init__(self, base: Path, params: Params, prefix: str) -> None:
-        check_combinations(params)
+    def __init__(self, base: Path, params: Params, prefix: str, question: dict[str, Any]) -> None:
         self.params, self.objective = params, params.sweep.objective
         if get_current_settings().api.url:
             pool = Pool("train-cuda" if params.train.device == "cuda" else "train")
@@ -79,7 +79,8 @@ class Sweep:
             commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
             self.train = partial(train_here, base, commit)
         self.overrides = uncommitted_params(base, params, commit)
-        self.study = open_study(base, study_name(base, prefix, params, commit), params)
+        asked = [result_params(params), self.objective, question]
+        self.study = open_study(base, study_name(base, prefix, commit, asked), params)
         # MLflow's client asks a server that went away again, for four minutes.
         os.environ.update({k: v for k, v in client_settings().items() if k not in NOT_SET})
         uri, name = store_uri(base), experiment_name(params.tracking.experiment)
@@ -88,7 +89,7 @@ class Sweep:
             tags = {NAME: self.study.study_name, ROLE: "parent", "mlflow.user": user()}
             run = self.client.create_run(self.experiment, tags=tags, run_name=self.study.study_name)
             self.study.set_user_attr("parent", run.info.run_id)
-            for key, value in {"objective": self.objective, **params.sweep.space}.items():
+            for key, value in {"objective": self.objective, **question}.items():
                 self.client.log_param(run.info.run_id, key, str(value)[:6000])
         self.parent = str(self.study.user_attrs["parent"])
         self.client.update_run(self.parent, "RUNNING")
@@ -167,7 +168,7 @@ class Sweep:
             if trained(other) == values:  # its training would be the same, byte by byte
                 raise TrialPruned(f"the params of trial {other.number}")
         job = self._job(f"trial-{trial.number}", values)
-        return self._measure(job, self._pruning(trial, job))
+        return self._measure(job, self._pruning(trial, job))[self.objective]
 
     def _job(self, word: str, values: dict[str, Any]) -> Job:
         # A sweep of the same params in another storage is another sweep: it has another parent.
@@ -182,8 +183,8 @@ class Sweep:
         runs = self.client.search_runs([self.experiment], query, order_by=order)
         return sorted(runs, key=lambda run: f"quality/{self.objective}" not in run.data.metrics)
 
-    def _measure(self, job: Job, watch: Watch) -> float:
-        """Do a job → the objective. Raises TrialPruned for one that was stopped, or that stopped itself
+    def _measure(self, job: Job, watch: Watch) -> dict[str, float]:
+        """Do a job → its metrics. Raises TrialPruned for one that was stopped, or that stopped itself
         because it was hopeless; JobError where there is no number, or none to be compared with the first's.
         """
         try:
@@ -198,8 +199,9 @@ class Sweep:
             raise JobError(
                 "MLflow has no run of it. Do its workers use the same store and experiment?"
             )
-        run_id, metrics = runs[0].info.run_id, runs[0].data.metrics
-        value = float(metrics.get(f"quality/{self.objective}", math.nan))
+        run_id, numbers = runs[0].info.run_id, runs[0].data.metrics
+        metrics = {key: numbers[f"quality/{key}"] for key in METRICS if f"quality/{key}" in numbers}
+        value = metrics.get(self.objective, math.nan)
         if not math.isfinite(value):
             raise JobError(f"quality/{self.objective} of its run {run_id} is {value}")
         with tempfile.TemporaryDirectory() as folder:
@@ -211,7 +213,7 @@ class Sweep:
         if differs := contexts_differ({"passport": first}, {"passport": context}):
             words = ", ".join(f"{key} {a} and {b}" for key, (a, b) in differs.items())
             raise JobError(f"it was measured otherwise than the first trial: {words}")
-        return value
+        return metrics
 
     def _pruning(self, trial: Trial, job: Job) -> Watch:
         """What reports the probes of a training to Optuna, and stops one that is not worth going on."""
@@ -235,38 +237,38 @@ class Sweep:
 
         return watch
 
-    def confirm(self, best: FrozenTrial, parallel: int) -> Results:
-        """Is the best trial better, or was it lucky? It and the params of today with fresh seeds.
+    def train_seeds(self, roles: dict[str, dict[str, Any]]) -> Results:
+        """Train params.yaml with the values of each role and `sweep.seeds` fresh seeds.
 
-        The value by which it won is not used: the best of many is so by its luck too. Raises JobError or
-        TrialPruned where a training did not come to its end.
+        Not with that of params.yaml, by which they may have been chosen. Raises JobError where a training
+        did not come to its end.
         """
         first, seeds = self.params.train.seed + 1, self.params.sweep.seeds
-        roles = {"best": (f"trial-{best.number}", trained(best)), "present": ("present", {})}
+        kept, failed = self.study.user_attrs, list[str]()
 
-        failed: list[Exception] = []
-
-        def train(role: str, seed: int) -> float:
-            word, values = roles[role]
-            job = self._job(f"{word}-seed-{seed}", {**values, "train.seed": seed})
-            if job.name not in self.study.user_attrs:
+        def train(role: str, seed: int) -> dict[str, float]:
+            job = self._job(f"{role}-seed-{seed}", {**roles[role], "train.seed": seed})
+            metrics: dict[str, float] = kept.get(job.name, {})
+            if not metrics:
                 try:
-                    self.study.set_user_attr(job.name, self._measure(job, lambda: None))
+                    metrics = self._measure(job, lambda: None)
                 except (JobError, TrialPruned) as error:
-                    say(f"{word}, seed {seed}: failed: {error}")
-                    failed.append(error)
-                    return math.nan
-            value: float = self.study.user_attrs[job.name]
-            say(f"{word}, seed {seed}: {value:.4g}")
-            return value
+                    failed.append(f"{role}, seed {seed}: failed: {error}")
+                    say(failed[-1])
+                    return {}
+                self.study.set_user_attr(job.name, metrics)
+            say(f"{role}, seed {seed}: {metrics[self.objective]:.4g}")
+            return metrics
 
-        say(f"trial {best.number} and params.yaml, each with {seeds} fresh seeds")
-        with ThreadPoolExecutor(parallel) as threads:
-            pairs = itertools.product(roles, range(first, first + seeds))
-            values = list(threads.map(lambda pair: train(*pair), pairs))
-        if failed:
-            raise failed[0]
-        return {"best": values[:seeds], "present": values[seeds:]}
+        pairs = list(itertools.product(roles, range(first, first + seeds)))
+        found: list[dict[str, float]] = []
+        # The very first makes the data and the judge for all.
+        for part in [pairs] if "passport" in kept else [pairs[:1], pairs[1:]]:
+            with ThreadPoolExecutor(self.params.sweep.parallel) as threads:
+                found += threads.map(lambda pair: train(*pair), part)
+            if failed:
+                raise JobError(f"{failed[0]}. The same command tries it again.")
+        return [found[at : at + seeds] for at in range(0, len(found), seeds)]
 
 
 def say(line: str) -> None:

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cgan import git
 from cgan.errors import CganError
+from cgan.params.editing import preset_names, preset_params
 from cgan.params.reading import check_params, is_whole, parse_yaml, read_yaml
 from cgan.params.sections import Params, flatten
 from cgan.quality.table import METRICS
@@ -50,19 +51,37 @@ def uncommitted_params(folder: Path, params: Params, commit: str) -> dict[str, A
             "trainings of a sweep run the code of a commit. Commit the change (for a pool also: `make "
             "deploy`), then start the sweep."
         )
-    text = git.git("show", f"{commit}:params.yaml", folder=folder).decode()
-    committed = flatten(parse_yaml(text, f"params.yaml of {commit[:10]}"))
+    committed = flatten(_params_of(folder, commit))
     # As written: DVC takes `6` and `6.0` for two values, and would train the best trial again.
     written = flatten(read_yaml(folder / "params.yaml"))
     here = result_params(params).items()
     return {k: written.get(k, v) for k, v in here if committed.get(k, ...) != v}
 
 
-def study_name(folder: Path, prefix: str, params: Params, commit: str) -> str:
-    """The same for the same params, code, space and objective."""
+def _params_of(folder: Path, revision: str) -> Any:
+    text = git.git("show", f"{revision}:params.yaml", folder=folder).decode()
+    return parse_yaml(text, f"params.yaml of {revision}")
+
+
+def other_params(folder: Path, params: Params, name: str) -> dict[str, Any]:
+    """What a preset or a revision has otherwise in `train`, but for the seed. Raises CganError."""
+    known = preset_names()
+    try:
+        there = preset_params(name) if name in known else _params_of(folder, name)["train"]
+    except git.GitError as error:
+        raise CganError(
+            f"--against {name}: no preset ({', '.join(known)}), and no commit here ({error})."
+        ) from None
+    others = {k: v for k, v in there.items() if k != "seed" and getattr(params.train, k, ...) != v}
+    document = params.model_dump(by_alias=True)
+    check_params({**document, "train": document["train"] | others}, f"`train` of {name}")
+    return {f"train.{key}": value for key, value in others.items()}
+
+
+def study_name(folder: Path, prefix: str, commit: str, asked: list[Any]) -> str:
+    """The same for the same code and what is asked."""
     code = [git.git("rev-parse", f"{commit}:{name}", folder=folder).decode() for name in CODE]
-    space = {key: each.model_dump() for key, each in params.sweep.space.items()}
-    whole = json.dumps([result_params(params), code, space, params.sweep.objective], sort_keys=True)
+    whole = json.dumps([code, asked], sort_keys=True, default=str)
     return f"{prefix}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 

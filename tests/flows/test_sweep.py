@@ -84,7 +84,7 @@ class Driver(Sweep):
     """Each time anew, as `python -m flows.sweep` makes it; a training is a line in MLflow."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, load_params(), "try")
+        super().__init__(folder, load_params(), "try", load_params().sweep.space)
         self.train = self.pretend
         self.started: list[str] = []
         self.given: dict[str, Any] = {}
@@ -117,7 +117,7 @@ class Driver(Sweep):
     def confirm_best(self) -> Results:
         best = best_of(self.study)
         assert best
-        return self.confirm(best, 2)
+        return self.train_seeds({"best": trained(best), "present": {}})
 
 
 def test_trials_are_children_of_one_run_and_the_first_is_what_params_yaml_holds(
@@ -244,7 +244,7 @@ def test_only_a_clear_difference_over_all_seeds_in_the_metric_s_direction_is_bet
         ("fid_judge", LOW, SPREAD, False),
         ("coverage", SPREAD, LOW, False),
     ):
-        results = {"best": best, "present": present}
+        results = [[{objective: value} for value in side] for side in (best, present)]
         assert verdict(objective, BEST, now, results)[0] is is_better, (objective, results)
     for trial, held in ((None, now), (BEST, {"train.lr": 0.002}), (BEST, now)):
         assert not verdict("fid_judge", trial, held, None)[0]
@@ -293,15 +293,22 @@ def test_what_is_better_over_fresh_seeds_is_applied_and_the_page_shows_it(
     assert load_params().train.lr != 0.0045
 
 
-def test_the_command_searches_confirms_and_says_in_100_columns_what_it_found(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """What trains for the command."""
     Path("prefect.yaml").touch()
+    shutil.copytree(ROOT / "presets", "presets")
     monkeypatch.setattr(command.signal, "signal", lambda *_: None)
-    made = Driver(folder)
+    driver = Driver(folder)
     monkeypatch.setattr(
-        "flows.sweep.search.train_here", lambda base, commit, *job: made.train(*job)
+        "flows.sweep.search.train_here", lambda base, commit, *job: driver.train(*job)
     )
+    return driver
+
+
+def test_the_command_searches_confirms_and_says_in_100_columns_what_it_found(
+    folder: Path, made: Driver, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.main(["--trials", "8", "--parallel", "1", "--name", "try"]) == 0
     said = capsys.readouterr().out
     table = said[said.index(f"Sweep {made.study.study_name}: 8 complete") :]
@@ -314,3 +321,50 @@ def test_the_command_searches_confirms_and_says_in_100_columns_what_it_found(
     with locked(folder / command.SWEEPS / "lock"):
         assert command.main([]) == 1
     assert "runs in this folder already" in capsys.readouterr().err
+
+
+def test_seeds_say_whether_params_yaml_is_better_than_a_commit_or_a_preset(
+    made: Driver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def seeds(*options: str) -> str:
+        made.started.clear()
+        assert command.main(["--seeds", "3", *options]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "0.3155 ± 0.001: HEAD has the same `train`" in seeds() and made.started == [*"234"]
+    for change, said in (
+        ({"lr": 0.009, "seed": 5}, "params.yaml (lr 0.009) against HEAD (lr 0.0045): worse"),
+        ({"r1_gamma": 0.1}, "HEAD (r1_gamma 0.3): no difference that 3 seeds can show"),
+        ({"lr": 0.002}, "params.yaml (lr 0.002) against HEAD (lr 0.0045): better"),
+    ):
+        write_params(change)
+        assert said in seeds() and len(made.started) == 6
+        assert said in seeds() and not made.started
+    run = made.client.search_runs([made.experiment], "tags.`cgan.sweep.role` = 'parent'")[0]
+    query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    assert len(made.client.search_runs([made.experiment], query)) == 6
+    for key, value in {"quality": 0.0655, "quality_sd": 0.001, "difference": -0.25}.items():
+        assert run.data.metrics[f"{key}/fid_judge"] == pytest.approx(value)
+    assert run.data.metrics["difference_high/fid_judge"] < -0.24
+    lines = run.data.tags["mlflow.note.content"].splitlines()
+    assert "| --- | ---: | ---: |" in lines, "without it the page shows no table"
+    assert "| &ensp;Fréchet distance, seed 4 | &ensp;0.0665 | &ensp;0.3165 |" in lines
+    write_params()
+    apply()
+    assert "train.lr: 0.0045 → 0.002" in capsys.readouterr().out
+    assert "against fast (" in seeds("--against", "fast")
+    assert command.main(["--seeds", "3", "--against", "fest"]) == 1
+    assert "no preset (best, default, demo, fast), and no commit" in capsys.readouterr().err
+
+
+def test_seeds_that_were_cut_off_go_on_and_the_first_makes_the_data_for_all(made: Driver) -> None:
+    write_params({"lr": 0.002})
+    made.ends = {"2": JobError("no such file")}
+    assert command.main(["--seeds", "2"]) == 1 and made.started == ["2"]
+    made.ends = {"3": KilledError()}
+    with pytest.raises(KilledError):
+        command.main(["--seeds", "2", "--parallel", "1"])
+    made.started.clear()
+    assert command.main(["--seeds", "3"]) == 0
+    again = [made.started.count(seed) for seed in "234"]
+    assert again[0] < 2 and again[1] and again[2] == 2, "what was finished is kept"
