@@ -196,20 +196,20 @@ def export(
     ] = "",
     card: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write a folder for Hugging Face, with a model card."),
+        typer.Option(
+            metavar="FOLDER", help="In place of OUT: a folder to push, with a model card."
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="As of `cgan draw`.")] = None,
 ) -> None:
-    """Write the generator for other programs: ONNX or torch.export, compared with torch before it is kept.
-
-    With --card FOLDER instead of OUT: for Hugging Face, with a model card and drawings.
-    """
+    """Write the generator for other programs: ONNX or torch.export, compared with torch before it is kept;
+    or a folder for Hugging Face."""
     from cgan.serving.generator import Generator, default_source
 
     source, note = (model, "") if model else default_source()
     if card:
         if out or format_:
-            raise CganError("--card FOLDER stands alone: leave out OUT and --format, or --card.")
+            raise CganError("--card FOLDER: leave out OUT and --format.")
         from cgan.reports.card import export_card
 
         typer.echo(export_card(Generator.load(source), card) + note)

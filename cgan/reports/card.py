@@ -16,8 +16,6 @@ from cgan.serving.drawings import write_picture
 from cgan.serving.generator import Generator
 from cgan.serving.picture import Style
 
-COLUMNS, ROWS = 10, 4  # of the picture
-
 
 def export_card(generator: Generator, folder: Path) -> str:
     """Write the folder → what it holds, in words. Raises CganError where it holds something already."""
@@ -25,13 +23,11 @@ def export_card(generator: Generator, folder: Path) -> str:
         raise CganError(f"--card {folder}: holds something already. Name a new folder.")
     report, reference = known(generator)
     save_network(folder / GENERATOR.name, generator.network, generator.facts)
-    labels = list(range(min(generator.classes, COLUMNS)))
-    write_picture(str(folder / GRID.name), generator, labels, ROWS, 0, Style())
-    card = model_card(generator.facts, report, reference, GRID.name)
-    write_text(folder / CARD.name, card)
-    return f"{folder}: {CARD.name}, {GENERATOR.name}, {GRID.name}" + (
-        "" if report else "; no evaluation of this generator was found, so the card has no numbers"
-    )
+    labels = list(range(min(generator.classes, 10)))
+    write_picture(str(folder / GRID.name), generator, labels, 4, 0, Style())
+    write_text(folder / CARD.name, model_card(generator.facts, report, reference, GRID.name))
+    note = "" if report else "; no evaluation of it was found, so the card has no numbers"
+    return f"{folder}: {CARD.name}, {GENERATOR.name}, {GRID.name}{note}"
 
 
 def known(generator: Generator) -> tuple[Report, dict[str, Any]]:

@@ -40,7 +40,7 @@ BODY = """\
 
 ![Drawings]({picture})
 
-It draws an image of the class that you ask for: {size} pixels, {colour}. The classes: {names}.
+It draws an image of the class that you ask for: {pixels}. The classes: {names}.
 
 ## Draw
 
@@ -48,7 +48,7 @@ It draws an image of the class that you ask for: {size} pixels, {colour}. The cl
 from cgan import Generator
 
 generator = Generator.load("generator.safetensors")
-images = generator.draw(range({classes}), seed=7)  # uint8 {shape}: one of each class
+images = generator.draw(range({classes}), seed=7)  # uint8, one of each class
 ```
 
 ## How good it is
@@ -78,17 +78,15 @@ def model_card(facts: Facts, report: Report, reference: dict[str, Any], picture:
     """`facts`: of the generator's file. `report`: its evaluation; `reference`: what RUN_REFERENCE has of its
     run; both are empty where they are not known. `picture`: where its drawings are, seen from the card."""
     a, params = facts["architecture"], facts.get("params", {})
-    classes, shape = a["classes"], (a["classes"], a["height"], a["width"])
+    classes, colour = a["classes"], "grey" if a["channels"] == 1 else "colour"
     names = names_in(facts, classes) or list(map(str, range(classes)))
     data = facts.get("data") or reference.get("origin", {}).get("data", "not known")
     data, name = printable(data), printable(reference.get("run_name") or "conditional DCGAN")
     body = BODY.format(
         classes=classes,
         picture=picture,
-        size=f"{a['width']}×{a['height']}",
-        colour="grey" if a["channels"] == 1 else "colour",
+        pixels=f"{a['width']}×{a['height']} pixels, {colour}",
         names=", ".join(map(in_markdown, names[:MOST_NAMES])) + ", …" * (classes > MOST_NAMES),
-        shape=list(shape if a["channels"] == 1 else (*shape, a["channels"])),
         quality=_quality(report) if report else "No evaluation of it is at hand.",
         data=in_markdown(data),
         sha256=facts.get("data_sha256"),
@@ -127,19 +125,16 @@ def _quality(report: Report) -> str:
 
 def _worst(report: Report, names: list[str]) -> str:
     by_class = report.get("conditional_accuracy", {}).get("by_class", [])
-    known = [
-        (value, name) for value, name in zip(by_class, names, strict=False) if value is not None
-    ]
-    worst = [f"{in_markdown(name)} ({100 * value:.1f} %)" for value, name in sorted(known)[:3]]
-    return f" Least often recognized: {', '.join(worst)}." if worst else ""
+    found = sorted(pair for pair in zip(by_class, names, strict=False) if pair[0] is not None)[:3]
+    worst = ", ".join(f"{in_markdown(name)} ({100 * value:.1f} %)" for value, name in found)
+    return f" Least often recognized: {worst}." if worst else ""
 
 
 def _run(reference: dict[str, Any], name: str) -> str:
-    origin, run_id = reference.get("origin", {}), reference.get("run_id")
-    if "commit" not in origin:
+    if "commit" not in (origin := reference.get("origin", {})):
         return ""
-    line = f"- Run: {in_markdown(name)}, at commit `{origin['commit']}`"
+    run_id = reference.get("run_id")  # none before MLflow has it
+    again = f"; `cgan reproduce {run_id}` in its project repeats it" if run_id else ""
     if origin.get("dirty") == "true":
-        return f"{line} with changes that are in no commit.\n"
-    again = f" `cgan reproduce {run_id}` in its project repeats it and compares the bytes."
-    return f"{line}.{again if run_id else ''}\n"
+        again = ", with changes that are in no commit"
+    return f"- Run: {in_markdown(name)}, at commit `{origin['commit']}`{again}.\n"
