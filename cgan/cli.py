@@ -188,13 +188,34 @@ def serve(
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Argument(help="The file to write: .onnx, or .pt2 of torch-export.")],
+    out: Annotated[
+        Path | None, typer.Argument(help="The file to write: .onnx, or .pt2 of torch-export.")
+    ] = None,
     format_: Annotated[
         str, typer.Option("--format", help="onnx or torch-export.  \\[default: by OUT's ending]")
     ] = "",
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="In place of OUT: a folder to push, with a model card."
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="As of `cgan draw`.")] = None,
 ) -> None:
-    """Write the generator for other programs: ONNX or torch.export, compared with torch before it is kept."""
+    """Write the generator for other programs: ONNX or torch.export, compared with torch before it is kept;
+    or a folder for Hugging Face."""
+    from cgan.serving.generator import Generator, default_source
+
+    source, note = (model, "") if model else default_source()
+    if card:
+        if out or format_:
+            raise CganError("--card FOLDER: leave out OUT and --format.")
+        from cgan.reports.card import export_card
+
+        typer.echo(export_card(Generator.load(source), card) + note)
+        return
+    if out is None:
+        raise CganError("say what to write: OUT, or --card FOLDER.")
     endings = {"onnx": ".onnx", "torch-export": ".pt2"}
     chosen = format_ or next((k for k, ending in endings.items() if out.suffix == ending), "")
     if endings.get(chosen) != out.suffix:
@@ -202,12 +223,9 @@ def export(
             f"--format {format_ or 'is not given'}, OUT {out}: expected onnx with a name that ends in "
             ".onnx, or torch-export with one in .pt2."
         )
-    from cgan.serving.generator import Generator, default_source
-
-    model, note = (model, "") if model else default_source()
     from cgan.serving.export import export
 
-    difference = export(Generator.load(model), chosen, out)
+    difference = export(Generator.load(source), chosen, out)
     typer.echo(f"{out}: {chosen}, within {difference:.1e} of torch on 1,000 inputs{note}")
 
 

@@ -26,6 +26,7 @@ GENERATOR = Path("models/generator.safetensors")
 DISCRIMINATOR = Path("models/discriminator.safetensors")
 LOCK = Path("dvc.lock")
 RUN_REFERENCE = Path("models/mlflow_run.json")
+CARD = Path("models/README.md")  # the generator's model card
 EVALUATION = Path("reports/evaluation.json")
 METRICS = Path("reports/metrics.json")
 DVC_METRICS = Path("reports/headline.json")  # of `dvc metrics`, `dvc exp show`

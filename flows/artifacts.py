@@ -43,7 +43,7 @@ def publish(outcomes: Mapping[str, str]) -> None:
     """The artifact `run`: what is there now, also when nothing ran."""
     stages = table(("stage", "what happened"), list(outcomes.items()))
     quality = _evaluation()[1]
-    numbers = table(quality[0], quality[1:], 2) if quality else ""
+    numbers = table(quality[0], quality[1:], 3) if quality else ""
     _show("run", stages, _mlflow_run(), _grid(), numbers)
 
 

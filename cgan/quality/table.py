@@ -66,14 +66,27 @@ def tracked(report: Report) -> dict[str, float]:
 
 
 def quality_table(report: Report) -> list[list[Any]]:
-    """Each metric with what real images get and what it means, a header first."""
+    """Each metric with its interval, what real images get and what it means, a header first."""
     real = floors(report)
-    rows: list[list[Any]] = [["metric", "drawn", "real images", "better", "meaning"]]
+    rows: list[list[Any]] = [
+        ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]
+    ]
     for key, value in headline(report).items():
         if metric := METRICS.get(key):
+            interval = " to ".join(f"{end:.4g}" for end in metric.interval(report) or ())
             floor = round(real[key], 5) if key in real else ""
-            rows.append([metric.name, value, floor, metric.better, metric.meaning])
+            rows.append([metric.name, value, interval, floor, metric.better, metric.meaning])
     return rows
+
+
+def stated(facts: dict[str, Any]) -> Report:
+    """What a file says of its quality, as the package's own does; empty where it says nothing."""
+    if not (known := facts.get("quality")):
+        return {}
+    floors = known["floors"]
+    report = {k: {"value": v, "floor": floors.get(k)} for k, v in known["metrics"].items()}
+    report["conditional_accuracy"]["interval_95"] = known["conditional_accuracy_interval_95"]
+    return report | {"passport": known["passport"]}
 
 
 def class_table(report: Report) -> list[list[Any]]:

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
 
-from cgan.errors import ModelError
+from cgan.errors import CganError, ModelError
+from cgan.files import read_json
+from cgan.metric import Report
+from cgan.project import EVALUATION
 from cgan.registry.client import Registry, model_name, open_registry
 from cgan.registry.history import CHAMPION, lineage
 from cgan.store.address import reason_of
@@ -93,3 +96,12 @@ def downloaded(registry: Registry, uri: str, advice: str) -> Iterator[Path]:
                 f"{uri}: the MLflow store {registry.shown} cannot give it ({reason_of(error)}). {advice}"
             ) from None
         yield found
+
+
+def evaluation_of(registry: Registry, run_id: str) -> Report:
+    """Of the generator that a run trained; empty where the run has none, or one that cannot be read."""
+    with contextlib.suppress(CganError):
+        address = f"runs:/{run_id}/{EVALUATION}"
+        with downloaded(registry, address, "") as path:
+            return read_json(path)
+    return {}

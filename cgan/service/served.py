@@ -9,7 +9,6 @@ import base64
 import contextlib
 import hashlib
 import importlib.util
-import json
 import logging
 import os
 import re
@@ -22,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import load_generator, save_network
-from cgan.project import EVALUATION, project_root
-from cgan.quality.table import METRICS, floors
+from cgan.project import project_root
+from cgan.quality.table import METRICS, Report, floors, stated
 from cgan.registry.history import CHAMPION
 from cgan.serving.class_names import names_in
 from cgan.serving.generator import ALIASES, Generator, default_source
@@ -36,7 +35,6 @@ log = logging.getLogger(__name__)
 
 POLL_S = 2.0
 RETRY_POLLS = 5  # a look at the registry that failed is repeated after so many
-UNKNOWN = {"metrics": None, "real_images": None, "passport": None}
 COPIES = Path(".cgan/served")  # of what is served, for a start while the registry is away
 
 
@@ -49,7 +47,7 @@ class Served:
     registered: str | None = None  # the registered model's name
     version: int | None = None
     alias: str | None = None
-    quality: dict[str, Any] = field(default_factory=lambda: UNKNOWN)
+    quality: dict[str, Any] = field(default_factory=lambda: _known({}))
     kept: bool = False  # it is the copy on this disk, served because the registry cannot give it
     since: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
@@ -112,23 +110,14 @@ def of_file(source: str) -> Served:
     """With the quality that the file states, as the package's own does. Raises ModelError where there is no
     usable generator."""
     generator = Generator.load(source)
-    if not (stated := generator.facts.get("quality")):
-        return Served(generator, source)
-    known = {"metrics": stated["metrics"], "real_images": stated["floors"]}
-    return Served(generator, source, quality=known | {"passport": stated["passport"]})
+    return Served(generator, source, quality=_known(stated(generator.facts)))
 
 
-def _quality_of(registry: Registry, number: int) -> dict[str, Any]:
-    """Of the evaluation at a version's run: metrics by their keys, what real images get, the context."""
-    from cgan.registry.archive import downloaded
-
-    with contextlib.suppress(ModelError, ValueError, TypeError):
-        address = f"runs:/{registry.version(number).run_id}/reports/{EVALUATION.name}"
-        with downloaded(registry, address, "") as path:
-            report = dict(json.loads(path.read_text(encoding="utf-8")))
-        known = {k: v for k, metric in METRICS.items() if (v := metric.value(report)) is not None}
-        return {"metrics": known, "real_images": floors(report), "passport": report.get("passport")}
-    return UNKNOWN
+def _known(report: Report) -> dict[str, Any]:
+    """Of an evaluation: metrics by their keys, what real images get, the context."""
+    metrics = {k: v for k, metric in METRICS.items() if (v := metric.value(report)) is not None}
+    known = {"metrics": metrics, "real_images": floors(report), "passport": report.get("passport")}
+    return known if report else dict.fromkeys(known)
 
 
 class Keeper:
@@ -221,7 +210,7 @@ class Keeper:
         self._note(None)
 
     def _take(self, registry: Registry, number: int) -> None:
-        from cgan.registry.archive import generator_file, readable
+        from cgan.registry.archive import evaluation_of, generator_file, readable
 
         failed = f"the {self.alias}, version {number} of `{registry.model}`, cannot be loaded"
         try:
@@ -232,7 +221,8 @@ class Keeper:
                     taken, (network, facts) = number, load_generator(path)
         except ModelError as error:
             raise ModelError(f"{failed}: {error}") from None
-        source, quality = f"models:/{registry.model}/{taken}", _quality_of(registry, taken)
+        source = f"models:/{registry.model}/{taken}"
+        quality = _known(evaluation_of(registry, registry.version(taken).run_id))
         generator = Generator(network, facts, source)
         self.current = Served(generator, source, registry.model, taken, self.alias, quality)
         log.info("served is now %s", self.current.named)

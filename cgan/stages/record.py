@@ -1,4 +1,4 @@
-"""Stage record: what the stages made of a training, on the page of its MLflow run.
+"""Stage record: what the stages made of a training, on the page of its MLflow run; the model card.
 
 It depends on the file that names the run. So a new run gets numbers and pictures also where DVC restored
 them from its cache, and neither evaluate nor render ran.
@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 
 from cgan.errors import ModelError
-from cgan.files import read_json, write_json
+from cgan.files import read_json, write_json, write_text
 from cgan.model.file_facts import read_facts
 from cgan.project import (
+    CARD,
     CLASS_INTERPOLATION,
     CONFUSION,
     CURVES,
@@ -29,10 +30,12 @@ from cgan.project import (
     NINE,
     RECORDED,
     RUN_PAGE,
+    RUN_REFERENCE,
     STRIP,
 )
 from cgan.quality.table import class_table, floors, quality_table, tracked
 from cgan.run.lifecycle import reopen
+from cgan.serving.card import model_card
 from cgan.stages.runner import run_stage
 from cgan.store.pages import REAL_IMAGES, real_images_tag
 
@@ -47,11 +50,8 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    report = read_json(EVALUATION)
-    if (
-        report.get("passport", {}).get("generator_digest")
-        != read_facts(GENERATOR, "generator")["digest"]
-    ):
+    report, facts = read_json(EVALUATION), read_facts(GENERATOR, "generator")
+    if report.get("passport", {}).get("generator_digest") != facts["digest"]:
         raise ModelError(
             f"{EVALUATION}: no report on {GENERATOR}, or on another one. Run `dvc repro`, or restore both "
             "with `dvc checkout`."
@@ -59,6 +59,8 @@ def main() -> None:
     # `numbers`: what a sweep's trial is judged by; it has no pictures.
     files = {"reports": (EVALUATION,)} if sys.argv[1:] == ["numbers"] else FILES
     with reopen() as tracker:
+        write_text(CARD, model_card(facts, report, read_json(RUN_REFERENCE), f"../{GRID}"))
+        tracker.log_file(CARD)
         # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
         tracker.log_metrics(tracked(report), 0)
         tracker.set_tags({REAL_IMAGES: real_images_tag(floors(report))})

@@ -347,7 +347,7 @@ def test_the_verdict_names_the_run_s_state_and_artifacts_show_what_there_is(
     shown = artifacts(state)["run"]
     # A picture in text: below an image artifact, Prefect writes the whole address as a link.
     assert "![A row for each class](data:image/png;base64," in shown
-    assert "| conditional accuracy | 0.9941 | 1.0 | " in shown
+    assert "| conditional accuracy | 0.9941 |  | 1.0 | " in shown
     assert "http://127.0.0.1:5000/#/experiments/0/runs/abc/artifacts/run.html" in shown
 
     # Some stages, which judge nothing.

@@ -255,14 +255,14 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     }
     del report["gan_train_accuracy"], report["worst_class_accuracy"]["floor"]
     report["conditional_accuracy"]["by_class"] = [0.93, 0.61]
-    report["fid_judge"]["by_class"] = [12.0, None]
+    report["fid_judge"] |= {"by_class": [12.0, None], "interval_95": [0.05, 0.15]}
     flat = headline(report)
     assert flat.keys() == METRICS.keys() - {"gan_train_accuracy"} | {"fid_judge_floor"}
     assert (flat["fid_judge"], flat["fid_judge_floor"]) == (0.1, 0.01)
     assert leading(report) == {"conditional_accuracy": 0, "fid_judge": 0.1, "recall": 0.3}
     table = quality_table(report)
-    assert table[2][:4] == ["Fréchet distance", 0.1, 0.01, "lower"]
-    assert table[5][:4] == ["accuracy of the worst class", 0.4, "", "higher"]
+    assert table[2][:5] == ["Fréchet distance", 0.1, "0.05 to 0.15", 0.01, "lower"]
+    assert table[5][:5] == ["accuracy of the worst class", 0.4, "", "", "higher"]
     assert class_table({**report, "class_names": ["<b>", "no"]})[1][0] == "<b>"
     told = {
         "conditional_accuracy": {"value": 0.91, "floor": 0.92},

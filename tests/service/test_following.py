@@ -20,19 +20,23 @@ from served import a_model, command, eventually, running
 from tracked import root as root
 
 from cgan.errors import ModelError
+from cgan.model.file_facts import read_facts
 from cgan.model.model_file import load_generator
 from cgan.model.sampling import draw
 from cgan.registry.client import Registry, open_registry
+from cgan.reports.card import known
 from cgan.service.served import Keeper
+from cgan.serving.generator import Generator
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 NPZ = {"Accept": "application/x-npz"}
 
 
-def report_of(number: int) -> dict[str, Any]:
+def report_of(number: int, path: Path) -> dict[str, Any]:
     accuracy = {"value": 0.9, "floor": 1.0, "by_class": [0.8, 1.0]}
     fid = {"value": number / 10, "floor": 0.05}
-    return {"fid_judge": fid, "conditional_accuracy": accuracy, "passport": {"seed": number}}
+    passport = {"seed": number, "generator_digest": read_facts(path, "generator")["digest"]}
+    return {"fid_judge": fid, "conditional_accuracy": accuracy, "passport": passport}
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def registry(root: Path) -> Iterator[Registry]:
             path = a_model(root / "generator.safetensors", seed=number)
             run_id = client.create_run(experiment).info.run_id
             client.log_artifact(run_id, str(path), "generator")
-            client.log_dict(run_id, report_of(number), "reports/evaluation.json")
+            client.log_dict(run_id, report_of(number, path), "reports/evaluation.json")
             client.create_model_version("cgan", f"runs:/{run_id}/generator", run_id)
             path.rename(root / f"version-{number}.safetensors")
         yield found
@@ -145,6 +149,13 @@ def test_the_last_good_model_stays_while_the_registry_is_away_and_readyz_says_so
     assert caplog.text.count("there is no MLflow store") == 1, "logged once"
 
 
+def test_a_model_card_of_the_champion_has_the_evaluation_of_its_run(registry: Registry) -> None:
+    promote(registry, 2)
+    report, reference = known(Generator.load("champion"))
+    assert report["fid_judge"]["value"] == 0.2
+    assert reference["run_id"] == registry.version(2).run_id
+
+
 @pytest.fixture
 def blocked(root: Path) -> Path:
     """A project's generator that is not to be served while nobody can say who is champion."""
@@ -160,7 +171,7 @@ def test_f73_a_start_while_the_registry_is_away_serves_the_copy_of_the_last_cham
     assert served
     assert (served.version, served.alias, served.registered) == (2, "champion", "cgan")
     assert served.quality["metrics"]["fid_judge"] == 0.2
-    assert served.quality["passport"] == {"seed": 2}
+    assert served.quality["passport"]["seed"] == 2
     with contextlib.ExitStack() as stack:
         with away(root / "mlflow.db"):
             client = stack.enter_context(running(stack.enter_context(following())))

@@ -101,15 +101,19 @@ def test_a_gpu_draws_the_same_pictures_but_for_rounding() -> None:
 
 def test_drawing_needs_and_imports_none_of_the_packages_of_the_pipeline(tmp_path: Path) -> None:
     code = """
+from contextlib import suppress
 from cgan.cli import main
-sys.argv = ["cgan", "draw", "2024"]
-main()
+for words in ("draw 2024", "export --card hub"):
+    sys.argv = ["cgan", *words.split()]
+    with suppress(SystemExit):
+        main()
 import cgan
 assert cgan.Generator.load().picture("2024").size == (448, 112)
 assert not [name for name in sys.modules if name.partition(".")[0] in absent]
 """
     words = run_python(BLOCKER + code, tmp_path)
     assert words.startswith("drawn/2024.png: ") and (tmp_path / "drawn/2024.png").is_file()
+    assert "value: 0.99513" in (tmp_path / "hub/README.md").read_text()
 
 
 def test_a_command_that_needs_an_absent_package_ends_with_how_to_install_it(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from cgan.errors import CganError
 from cgan.files import write_json
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
-from cgan.project import EVALUATION, GENERATOR
+from cgan.project import CARD, EVALUATION, GENERATOR, RUN_REFERENCE
 from cgan.stages import record
 from cgan.store.pages import REAL_IMAGES, real_images
 
@@ -44,6 +45,7 @@ def tracker(project: Path, monkeypatch: pytest.MonkeyPatch) -> _Tracker:
     save_network(GENERATOR, build_generator(Architecture("deconv", 2, 1, 8, 8, 4, 6)), {})
     digest = load_generator(GENERATOR)[1]["digest"]
     write_json(EVALUATION, {**REPORT, "passport": {"generator_digest": digest}})
+    write_json(RUN_REFERENCE, {"run_name": "a run"})
     for paths in record.FILES.values():
         for path in paths:
             path.parent.mkdir(exist_ok=True)
@@ -69,9 +71,13 @@ def test_numbers_tables_and_pictures_are_recorded(tracker: _Tracker) -> None:
     assert {("", "strip.png"), ("", "quality.csv"), ("reports", "generator.png")} < set(
         tracker.files
     )
-    accuracy = ["conditional accuracy", "0.91", "0.92", "higher"]
-    assert tracker.tables["quality.csv"][1][:4] == accuracy
+    accuracy = ["conditional accuracy", "0.91", "", "0.92", "higher"]
+    assert tracker.tables["quality.csv"][1][:5] == accuracy
     assert tracker.tables["quality_by_class.csv"][2] == ["1", "0.61", ""]
+    card = CARD.read_text()
+    assert ("", "README.md") in tracker.files and '- name: "a run"' in card
+    assert "Least often recognized: 1 (61.0 %), 0 (93.0 %)." in card
+    assert (CARD.parent / re.findall(r"!\[Drawings\]\((.+)\)", card)[0]).is_file()
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"passport": {"generator_digest": "another"}}'])

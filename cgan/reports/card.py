@@ -1,0 +1,56 @@
+"""`cgan export --card`: a folder with a generator, its model card and drawings, for Hugging Face."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from cgan.errors import CganError
+from cgan.files import read_json, write_text
+from cgan.model.model_file import save_network
+from cgan.project import CARD, EVALUATION, GENERATOR, GRID, RUN_REFERENCE
+from cgan.quality.table import Report, stated
+from cgan.serving.card import model_card
+from cgan.serving.drawings import write_picture
+from cgan.serving.generator import Generator
+from cgan.serving.picture import Style
+
+
+def export_card(generator: Generator, folder: Path) -> str:
+    """Write the folder → what it holds, in words. Raises CganError where it holds something already."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise CganError(f"--card {folder}: holds something already. Name a new folder.")
+    report, reference = known(generator)
+    save_network(folder / GENERATOR.name, generator.network, generator.facts)
+    labels = list(range(min(generator.classes, 10)))
+    write_picture(str(folder / GRID.name), generator, labels, 4, 0, Style())
+    write_text(folder / CARD.name, model_card(generator.facts, report, reference, GRID.name))
+    note = "" if report else "; no evaluation of it was found, so the card has no numbers"
+    return f"{folder}: {CARD.name}, {GENERATOR.name}, {GRID.name}{note}"
+
+
+def known(generator: Generator) -> tuple[Report, dict[str, Any]]:
+    """A generator's evaluation, and the run that trained it: as its file, this project or MLflow has them."""
+    report, reference = stated(generator.facts), dict[str, Any]()
+    with contextlib.suppress(CganError):
+        if not report and Path(generator.source).is_file():
+            report, reference = read_json(EVALUATION), read_json(RUN_REFERENCE)
+        elif not report:
+            report, reference = _in_mlflow(generator.source)
+    same = report.get("passport", {}).get("generator_digest") == generator.facts["digest"]
+    return (report, reference) if same else ({}, {})
+
+
+def _in_mlflow(source: str) -> tuple[Report, dict[str, Any]]:
+    # Where only what drawing needs is installed, these cannot be imported.
+    from cgan.registry.archive import evaluation_of
+    from cgan.registry.client import open_registry
+    from cgan.reports.recorded_run import find_run_id
+
+    run_id = find_run_id(source)
+    with open_registry() as registry:
+        report, run = evaluation_of(registry, run_id), registry.client.get_run(run_id)
+    keys = {"data": "data", "commit": "mlflow.source.git.commit", "dirty": "git.dirty"}
+    origin = {key: run.data.tags[tag] for key, tag in keys.items() if tag in run.data.tags}
+    return report, {"run_id": run_id, "run_name": run.info.run_name, "origin": origin}

@@ -1,0 +1,140 @@
+"""A generator's model card: a README.md as Hugging Face reads it, YAML metadata and then Markdown.
+
+It is made of facts alone, and equal facts give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from cgan.errors import printable
+from cgan.markdown import in_markdown, table
+from cgan.model.file_facts import Facts
+from cgan.quality.table import METRICS, Report, quality_table, verdict
+from cgan.serving.class_names import names_in
+
+MOST_NAMES = 50
+PARAMS = (
+    *("generator", "generator_width", "latent_dim", "discriminator", "objective", "updates"),
+    *("optimizer", "lr", "batch_size", "total_kimg", "ema_half_life_kimg", "precision", "seed"),
+)
+# The nearest of the Hub's tasks. There is no license: it is the publisher's to choose.
+METADATA = """\
+library_name: cgan
+pipeline_tag: unconditional-image-generation
+tags: [conditional-gan, dcgan, gan, image-generation, pytorch]
+"""
+# The Hub's `fid` is in the features of Inception: a metric has our key for its type.
+RESULTS = """\
+model-index:
+- name: {name}
+  results:
+  - task: {{type: unconditional-image-generation}}
+    dataset: {{type: csv, name: {data}, split: held-out}}
+    metrics:
+"""
+BODY = """\
+# A conditional DCGAN that draws {classes} classes
+
+![Drawings]({picture})
+
+It draws an image of the class that you ask for: {pixels}. The classes: {names}.
+
+## Draw
+
+```python
+from cgan import Generator
+
+generator = Generator.load("generator.safetensors")
+images = generator.draw(range({classes}), seed=7)  # uint8, one of each class
+```
+
+## How good it is
+
+{quality}
+
+## What it was made from
+
+- Data: {data}. Its CSV has the sha256 `{sha256}`.
+- Training: {steps} steps, torch {torch}; {params}. The file's metadata has the other params.
+{run}
+## Limits
+
+- The numbers come from a single *judge*, a class network trained on the same images. Compare them with those
+  of the same judge and reference alone, and never with a Fréchet distance (FID) in Inception's features.
+- It is one training, of one seed.
+- A class with few training images is drawn worse, and its numbers are less certain.{worst}
+- A generator can repeat images that it was trained on. The metric *copies* counts what comes near to one, and
+  is no proof of privacy. If nobody may see the images, don't publish it.
+- It knows these classes, in this size, and nothing else. Its drawings are no evidence, and no substitute for
+  real images where a mistake does harm.
+- No license is stated: which one is possible depends on the images.
+"""
+
+
+def model_card(facts: Facts, report: Report, reference: dict[str, Any], picture: str) -> str:
+    """`facts`: of the generator's file. `report`: its evaluation; `reference`: what RUN_REFERENCE has of its
+    run; both are empty where they are not known. `picture`: where its drawings are, seen from the card."""
+    a, params = facts["architecture"], facts.get("params", {})
+    classes, colour = a["classes"], "grey" if a["channels"] == 1 else "colour"
+    names = names_in(facts, classes) or list(map(str, range(classes)))
+    data = facts.get("data") or reference.get("origin", {}).get("data", "not known")
+    data, name = printable(data), printable(reference.get("run_name") or "conditional DCGAN")
+    body = BODY.format(
+        classes=classes,
+        picture=picture,
+        pixels=f"{a['width']}×{a['height']} pixels, {colour}",
+        names=", ".join(map(in_markdown, names[:MOST_NAMES])) + ", …" * (classes > MOST_NAMES),
+        quality=_quality(report) if report else "No evaluation of it is at hand.",
+        data=in_markdown(data),
+        sha256=facts.get("data_sha256"),
+        steps=facts.get("steps"),
+        torch=facts.get("torch"),
+        params=", ".join(f"`{key}` {params[key]}" for key in PARAMS if key in params),
+        run=_run(reference, name),
+        worst=_worst(report, names),
+    )
+    return f"---\n{METADATA}{_results(report, name, data)}---\n\n{body}"
+
+
+def _results(report: Report, name: str, data: str) -> str:
+    """The metrics for the Hub, what real images get in their names; without those that are no numbers."""
+    lines = []
+    for key, metric in METRICS.items():
+        value, floor = metric.value(report), metric.floor(report)
+        if value is not None and math.isfinite(value):
+            words = metric.name + (f" (real images: {floor:.4g})" if floor is not None else "")
+            lines.append(f"    - {{type: {key}, name: {_quoted(words)}, value: {value:.5f}}}\n")
+    head = RESULTS.format(name=_quoted(name), data=_quoted(data))
+    return head + "".join(lines) if lines else ""
+
+
+def _quoted(text: str) -> str:
+    """A string in YAML: of characters that can be printed it is as in JSON."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _quality(report: Report) -> str:
+    head, *rows = quality_table(report)
+    context = [(key.replace("_", " "), value) for key, value in report["passport"].items()]
+    tables = table(head, rows, 3), table(("measured with", ""), context)
+    return "\n\n".join((f"**{verdict(report)}**", *tables))
+
+
+def _worst(report: Report, names: list[str]) -> str:
+    by_class = report.get("conditional_accuracy", {}).get("by_class", [])
+    found = sorted(pair for pair in zip(by_class, names, strict=False) if pair[0] is not None)[:3]
+    worst = ", ".join(f"{in_markdown(name)} ({100 * value:.1f} %)" for value, name in found)
+    return f" Least often recognized: {worst}." if worst else ""
+
+
+def _run(reference: dict[str, Any], name: str) -> str:
+    if "commit" not in (origin := reference.get("origin", {})):
+        return ""
+    run_id = reference.get("run_id")  # none before MLflow has it
+    again = f"; `cgan reproduce {run_id}` in its project repeats it" if run_id else ""
+    if origin.get("dirty") == "true":
+        again = ", with changes that are in no commit"
+    return f"- Run: {in_markdown(name)}, at commit `{origin['commit']}`{again}.\n"
