@@ -56,5 +56,6 @@ def test_the_image_is_built_from_what_is_here_and_its_user_may_keep_a_copy_of_th
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    (mlflow,) = (each for each in extras["pipeline"] if each.startswith("mlflow>"))
-    assert mlflow.replace("mlflow", "mlflow-skinny") in IMAGE
+    bounds = {re.split("[>=]", each)[0]: each for each in extras["pipeline"]}
+    for asked in (bounds["mlflow"].replace("mlflow", "mlflow-skinny"), bounds["sqlalchemy"]):
+        assert f'"{asked}"' in IMAGE
