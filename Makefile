@@ -22,7 +22,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all test-lowest check types lint audit bench bench-all bench-gpu test-gpu mutants format ui up worker deploy down clean
+.PHONY: help env repro test test-all test-lowest check types lint audit sbom bench bench-all bench-gpu test-gpu mutants format ui up worker deploy down clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -91,6 +91,11 @@ audit: $(READY) ## Known holes in the installed packages (asks the package index
 	.cgan/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check > .cgan/audit/installed.txt
 	.cgan/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .cgan/audit/installed.txt
+
+sbom: $(READY) ## What is installed, with licenses, as CycloneDX in .cgan/sbom.json
+	$(PYTHON) -m venv .cgan/audit
+	.cgan/audit/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom
+	.cgan/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file .cgan/sbom.json $(BIN)/python
 
 bench: $(READY) ## Measure training, quality, service, page and pipeline; check what is promised (10 minutes)
 	python -m benchmarks short
