@@ -1,0 +1,132 @@
+"""The commands about what was made: reports of it, comparisons, and what it is worth."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+made = typer.Typer()
+
+
+@made.command()
+def reproduce(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN_ID", help="Of MLflow; or champion, models:/NAME@ALIAS.")
+    ],
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the clone behind.")] = False,
+) -> None:
+    """Repeat a training from its commit, params and data; are the bytes the same?
+
+    Runs the code of its commit in a temporary clone. Exit code 0: equal, 1: not.
+    """
+    from cgan.reports.reproduce import reproduce_run
+
+    if not reproduce_run(run, typer.echo, keep=keep):
+        raise typer.Exit(1)
+
+
+@made.command()
+def status() -> None:
+    """Champion, last verdict, last training, data, services and schedule, on one screen."""
+    from cgan.project import project_root
+    from cgan.reports.status import make_console, status
+
+    status(project_root(), make_console())
+
+
+@made.command()
+def report() -> None:
+    """Quality, pictures and run of what `dvc repro` made, on one screen."""
+    from cgan.reports.report import summary
+
+    typer.echo(summary())
+
+
+@made.command()
+def compare(
+    run_a: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_A", help="Id, name or alias in MLflow; or a page; or a project's folder."
+        ),
+    ],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The same.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("reports/compare.html"),
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Write a .md beside it too, for a pull request.")
+    ] = False,
+) -> None:
+    """One page of two runs: pictures by step, curves, metrics with their difference, params, code."""
+    from cgan.reports.compare import compare
+
+    compare(run_a, run_b, out, typer.echo, markdown)
+
+
+@made.command("label-errors")
+def label_errors(
+    folds: Annotated[
+        int, typer.Option(min=2, max=20, help="Parts; a judge is trained for each, without it.")
+    ] = 5,
+    out: Annotated[Path, typer.Option(help="A .csv; a page goes beside it.")] = Path(
+        "reports/label_errors.csv"
+    ),
+) -> None:
+    """Which labels of the data look wrong? Trains judges that have not seen them; minutes."""
+    from cgan.params.reading import load_params
+    from cgan.reports.label_errors import find_label_errors
+    from cgan.stages.runner import progress
+
+    say = functools.partial(progress, say=typer.echo)
+    find_label_errors(load_params(), folds, out, typer.echo, say)
+
+
+PerClass = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="Images of each class.  \\[default: as many as the largest has; twice that if all have about as "
+        "many]",
+    ),
+]
+Believed = Annotated[
+    float, typer.Option(min=0, max=0.99, help="How sure the judge must be of a drawing's class.")
+]
+
+
+@made.command()
+def balance(
+    per_class: PerClass = None,
+    believed: Believed = 0.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Same seed, same drawings.")] = 0,
+    out: Annotated[str, typer.Option(help="A .csv, or a folder.")] = "drawn/balanced.csv",
+    model: Annotated[str | None, typer.Option(help="As of `cgan draw`.")] = None,
+) -> None:
+    """Write the data with drawings added until every class has as many images."""
+    from cgan.project import GENERATOR
+    from cgan.reports.balance import balance
+
+    balance(model or str(GENERATOR), per_class, believed, seed, out, typer.echo)
+
+
+@made.command()
+def evidence(
+    per_class: PerClass = None,
+    believed: Believed = 0.0,
+    seeds: Annotated[
+        int, typer.Option(min=2, max=20, help="Six classifiers are trained for each.")
+    ] = 5,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="A CSV of labelled images to test on.  \\[default: the hold-out]"),
+    ] = None,
+) -> None:
+    """Does a classifier get better with the drawings? Trains it with and without them; minutes."""
+    from cgan.params.reading import load_params
+    from cgan.reports.balance import find_evidence
+    from cgan.stages.runner import progress
+
+    say = functools.partial(progress, say=typer.echo)
+    find_evidence(load_params(), per_class, believed, seeds, test, typer.echo, say)
