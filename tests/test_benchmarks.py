@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import typer
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks import __main__ as command
-from benchmarks import contenders, evaluation_set, quality, service, throughput
-from benchmarks.contenders import PEERS, PORT, KerasExample, Ours, Peer, PytorchGan
+from benchmarks import contenders, evaluation_set, quality, sample, service, throughput
+from benchmarks.contenders import PORT, Flow, Ours
 from benchmarks.evaluation_set import as_dataset, preset
 from benchmarks.scale import SCALES
 from cgan.data.dataset import Dataset
@@ -42,10 +42,6 @@ def digits() -> Dataset:
     return as_dataset(images, np.arange(200) % 10, 10)
 
 
-def weights(network: nn.Module) -> int:
-    return sum(weight.numel() for weight in network.parameters())
-
-
 def test_what_is_timed_is_the_training_that_the_pipeline_runs(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,28 +57,32 @@ def test_what_is_timed_is_the_training_that_the_pipeline_runs(
     assert torch.equal(ours.draw(asked, 5), draw(trained.generator, asked, 5))
 
 
-@pytest.mark.parametrize(
-    ("peer", "generator", "discriminator"),
-    [
-        # layer by layer as published: inputs × outputs + biases, norms twice their features
-        (
-            PytorchGan,
-            100 + (110 * 128 + 128) + (128 * 256 + 256) + 512 + (256 * 512 + 512) + 1024
-            + (512 * 1024 + 1024) + 2048 + (1024 * 1024 + 1024),
-            100 + (1034 * 512 + 512) + 2 * (512 * 512 + 512) + 513,
-        ),
-        (
-            KerasExample,
-            (138 * 6762 + 6762) + (16 * 138 * 128 + 128) + (16 * 128 * 128 + 128) + (49 * 128 + 1),
-            (9 * 11 * 64 + 64) + (9 * 64 * 128 + 128) + 129,
-        ),
-    ],
-)  # fmt: skip
-def test_peers_have_the_weights_of_their_originals(
-    peer: type[Peer], generator: int, discriminator: int, digits: Dataset
-) -> None:
-    own = peer(digits)
-    assert (weights(own.generator), weights(own.discriminator)) == (generator, discriminator)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_flow_draws_what_its_velocities_lead_to(steps: int, digits: Dataset) -> None:
+    flow, asked = Flow(digits), torch.arange(20) % 10
+    known = digits.images[:10].float() * (2 / 255) - 1
+
+    class Known(nn.Module):
+        """From every noisy image straight to the one image of its class; guided away from black."""
+
+        def forward(self, images: Tensor, times: Tensor, labels: Tensor) -> Tensor:
+            ends = torch.cat([known, known.new_full((1, 1, 28, 28), -1)])[labels]
+            return (images - ends) / times[:, None, None, None]
+
+    flow.average, flow.guidance, flow.draw_steps = Known(), 1.0, steps  # type: ignore[assignment]
+    off = flow.draw(asked, 5).int() - digits.images[asked].int()
+    assert off.abs().max() <= 1
+    flow.guidance = 2.0
+    assert (flow.draw(asked, 5) >= digits.images[asked]).all(), "further from black"
+
+
+def test_the_flow_learns_that_a_class_is_black_and_another_white(digits: Dataset) -> None:
+    images = (digits.labels % 2 * 255).to(torch.uint8)[:, None, None, None].expand(-1, 1, 28, 28)
+    flow = Flow(as_dataset(images.numpy(), digits.labels.numpy(), 10))
+    flow.train(60, 2)
+    flow.average, flow.draw_steps = flow.network, 4
+    drawn = flow.draw(torch.arange(20) % 10, 5).float().mean(dim=(1, 2, 3))
+    assert drawn[::2].max() < 100 < 155 < drawn[1::2].min()
 
 
 def test_ratios_are_taken_within_rounds_and_a_check_fails_below_its_bar() -> None:
@@ -127,7 +127,7 @@ def test_ports_time_is_extrapolated_from_its_rate_unless_its_curve_arrived(
 
 
 def test_names_of_parts_and_runs_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {"fast", "default", "best", "demo", *(peer.name for peer in PEERS)}
+    known = {"fast", "default", "best", "demo"}
     assert {run.who for scale in SCALES.values() for run in scale.runs} <= known
     with pytest.raises(CganError, match="no part `speed`"):
         command.run(SCALES["tiny"], ["speed"])
@@ -148,12 +148,14 @@ def test_all_parts_run_and_leave_their_figures(
     kept = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "tiny").glob("*.json")}
     assert kept.keys() == {*command.PARTS, "port", "gpu"}
     curves, facts = kept["quality"]["curves"], kept["quality"]["facts"]
-    assert {curve["who"] for curve in curves} == {"fast", "PyTorch-GAN cgan (MLP)"}
+    assert {curve["who"] for curve in curves} == {"fast"}
     assert all(probe["seconds"] > 0 for curve in curves for probe in curve["probes"])
     assert {"date", "machine", "commit", "torch", "busy"} <= facts.keys()
     served = kept["service"]
     assert set(served["steady"]["statuses"]) == {"200"}, "ten digits, fifty times a second"
     assert set(served["crowd"]["statuses"]) <= {"200", "429"}
     assert served["grown_mb"] < service.MEMORY_MB
+    for measure, rows in ((sample.flow_beside_default, 8), (sample.small, 6)):
+        assert len(measure(SCALES["tiny"]).tables[0].rows) == rows
     printed = capsys.readouterr().out
     assert printed.count("\n### ") >= 6, "a table of each part"
