@@ -140,7 +140,7 @@ class Flow:
     by Euler's steps. Precision, batches in parts, average and falling rate are as ours have them."""
 
     name = "rectified flow"
-    batch, rate = 128, 4e-3
+    batch, rate = 64, 4e-3
     guidance = 2.0  # without a classifier: Ho & Salimans, arXiv:2207.12598
     draw_steps = 50
     progress = 0.0  # part of the training that is done, where it has an end
