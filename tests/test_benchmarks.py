@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import typer
-from torch import Tensor, nn
 
 from benchmarks import __main__ as command
 from benchmarks import contenders, evaluation_set, quality, sample, service, throughput
@@ -57,32 +56,13 @@ def test_what_is_timed_is_the_training_that_the_pipeline_runs(
     assert torch.equal(ours.draw(asked, 5), draw(trained.generator, asked, 5))
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_the_flow_draws_what_its_velocities_lead_to(steps: int, digits: Dataset) -> None:
-    flow, asked = Flow(digits), torch.arange(20) % 10
-    known = digits.images[:10].float() * (2 / 255) - 1
-
-    class Known(nn.Module):
-        """From every noisy image straight to the one image of its class; guided away from black."""
-
-        def forward(self, images: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-            ends = torch.cat([known, known.new_full((1, 1, 28, 28), -1)])[labels]
-            return (images - ends) / times[:, None, None, None]
-
-    flow.average, flow.guidance, flow.draw_steps = Known(), 1.0, steps  # type: ignore[assignment]
-    off = flow.draw(asked, 5).int() - digits.images[asked].int()
-    assert off.abs().max() <= 1
-    flow.guidance = 2.0
-    assert (flow.draw(asked, 5) >= digits.images[asked]).all(), "further from black"
-
-
-def test_the_flow_learns_that_a_class_is_black_and_another_white(digits: Dataset) -> None:
-    images = (digits.labels % 2 * 255).to(torch.uint8)[:, None, None, None].expand(-1, 1, 28, 28)
+def test_the_flow_learns_which_classes_are_black_and_which_white(digits: Dataset) -> None:
+    images = (digits.labels % 2 * 255).byte()[:, None, None, None].expand(-1, 1, 28, 28)
     flow = Flow(as_dataset(images.numpy(), digits.labels.numpy(), 10))
     flow.train(60, 2)
-    flow.average, flow.draw_steps = flow.network, 4
+    flow.average, flow.draw_steps, flow.guidance = flow.network, 10, 1
     drawn = flow.draw(torch.arange(20) % 10, 5).float().mean(dim=(1, 2, 3))
-    assert drawn[::2].max() < 100 < 155 < drawn[1::2].min()
+    assert drawn[::2].max() < 60 < 195 < drawn[1::2].min()
 
 
 def test_ratios_are_taken_within_rounds_and_a_check_fails_below_its_bar() -> None:
@@ -126,9 +106,7 @@ def test_ports_time_is_extrapolated_from_its_rate_unless_its_curve_arrived(
         assert result.figures["port_one_thread_s"] == port_s and result.figures["fast_s"] == 3
 
 
-def test_names_of_parts_and_runs_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {"fast", "default", "best", "demo"}
-    assert {run.who for scale in SCALES.values() for run in scale.runs} <= known
+def test_a_part_and_a_device_that_do_not_exist_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CganError, match="no part `speed`"):
         command.run(SCALES["tiny"], ["speed"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -155,7 +133,7 @@ def test_all_parts_run_and_leave_their_figures(
     assert set(served["steady"]["statuses"]) == {"200"}, "ten digits, fifty times a second"
     assert set(served["crowd"]["statuses"]) <= {"200", "429"}
     assert served["grown_mb"] < service.MEMORY_MB
-    for measure, rows in ((sample.flow_beside_default, 8), (sample.small, 6)):
-        assert len(measure(SCALES["tiny"]).tables[0].rows) == rows
+    tables = (m(SCALES["tiny"]).tables[0] for m in (sample.flow_beside_default, sample.small))
+    assert [len(table.rows) for table in tables] == [8, 6]
     printed = capsys.readouterr().out
     assert printed.count("\n### ") >= 6, "a table of each part"
