@@ -82,9 +82,7 @@ def csv_file(sample: bool = False) -> tuple[Path, str]:
             "(CGAN_KAGGLE_ZIP): distances are higher with fewer images, don't compare them"
         )
     path = CACHE / f"{changes['source']}.csv"
-    if not path.is_file() or (
-        not sample and source.is_file() and source.stat().st_mtime > path.stat().st_mtime
-    ):
+    if not path.is_file() or (source.is_file() and source.stat().st_mtime > path.stat().st_mtime):
         fetch(DataParams.model_validate(all_params().data.model_dump() | changes), path)
     return path, about
 
