@@ -1,4 +1,4 @@
-"""`python -m benchmarks --help`: measure, print tables, check promises."""
+"""Measure, print tables, check promises: `python -m benchmarks COMMAND`."""
 
 from __future__ import annotations
 
