@@ -100,7 +100,7 @@ sbom: $(READY) ## What is installed, with licenses, as CycloneDX in .cgan/sbom.j
 bench: $(READY) ## Measure training, quality, service, page and pipeline; check what is promised (10 minutes)
 	python -m benchmarks short
 
-bench-all: $(READY) ## The same with more rounds, 3 seeds and all peers (an hour)
+bench-all: $(READY) ## The same with more rounds and 3 seeds (an hour)
 	python -m benchmarks all
 
 bench-gpu: $(READY) ## Training speed and time to quality on a CUDA device

@@ -1,4 +1,4 @@
-"""`python -m benchmarks short | all | gpu | pipeline | large`: measure, print tables, check promises."""
+"""Measure, print tables, check promises: `python -m benchmarks COMMAND`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cgan.files import write_json
 
 from . import gpu as on_gpu
 from . import large as large_data
-from . import machine, quality
+from . import machine, quality, sample
 from . import pipeline as stages
 from .evaluation_set import CACHE
 from .scale import SCALES, Scale
@@ -72,7 +72,7 @@ def short(only: Only = None) -> None:
 
 @app.command("all")
 def everything(only: Only = None) -> None:
-    """More rounds, three seeds, all peers: about an hour."""
+    """More rounds, three seeds: about an hour."""
     run(SCALES["all"], only)
 
 
@@ -80,6 +80,18 @@ def everything(only: Only = None) -> None:
 def tiny(only: Only = None) -> None:
     """A trial of the benchmarks themselves; the figures mean nothing."""
     run(SCALES["tiny"], only)
+
+
+@app.command()
+def flow() -> None:
+    """A rectified flow beside `default`, on the sample: 12 minutes."""
+    _show("all", "flow", _facts(), sample.flow_beside_default(SCALES["all"]))
+
+
+@app.command()
+def small() -> None:
+    """What the pipeline makes of 100 to 1,000 digits: seven minutes."""
+    _show("all", "small", _facts(), sample.small(SCALES["all"]))
 
 
 @app.command()

@@ -1,8 +1,6 @@
-"""Who takes part: our presets through our own training step, and the peers' loops written anew.
+"""Who takes part: our presets through our own training step, and a rectified flow as their peer.
 
-A peer's networks, loss, optimizer, batch size and order of updates are as its author published them
-(the address stands at each); nothing is tuned. They are helped where their author's choice was not
-about the model: images lie in memory, there is no DataLoader, and the allocator's settings are ours.
+The flow is given what ours have, and what got the best drawings in the time of `default` (docs/log.md).
 """
 
 from __future__ import annotations
@@ -10,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +16,12 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import (
+    available_threads,
     choose_hardware,
     compute_deterministically,
     keep_freed_memory,
     parts_on_threads,
+    set_gradients,
 )
 from cgan.model.sampling import draw, to_uint8
 from cgan.params.sections import TrainParams
@@ -34,21 +32,8 @@ from cgan.training.state import TrainState, estimate_batch_norm
 
 from .machine import torch_threads
 
-DRAW_BATCH = 500
-
-
-class Contender(Protocol):
-    name: str
-    batch: int
-
-    @property
-    def step(self) -> int: ...
-
-    def train(self, steps: int, threads: int) -> None:
-        """Go on for so many steps; all work is done when it returns."""
-
-    def draw(self, labels: Tensor, seed: int) -> Tensor:
-        """uint8 [N, 1, 28, 28] of the classes; training goes on unharmed."""
+DRAW_BATCH = 250
+NO_CLASS = 10  # what the flow is asked for to be guided away from
 
 
 class Ours:
@@ -98,312 +83,134 @@ class Ours:
         return draw(network, labels, seed, self.state.hardware.device)
 
 
-class Peer(ABC):
-    """What the peers have in common: random batches, a step of their own, drawing as they draw."""
+class _FlowBlock(nn.Module):
+    """Two convolutions; what is asked for scales and shifts the normed maps before them."""
 
-    name: str
-    batch = 64
-    side = 28
-    latent_dim = 100
-    lowest = -1.0  # of a pixel; the highest is 1
-    generator: nn.Module
-    discriminator: nn.Module
+    def __init__(self, before: int, after: int, condition: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, before, affine=False)
+        self.scale_and_shift = nn.Linear(condition, 2 * before)
+        self.first = nn.Conv2d(before, after, 3, padding=1)
+        self.second = nn.Conv2d(after, after, 3, padding=1)
+        self.around = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
+        for layer in (self.scale_and_shift, self.second):  # it begins as the identity
+            for weight in layer.parameters():
+                nn.init.zeros_(weight)
+
+    def forward(self, maps: Tensor, condition: Tensor) -> Tensor:
+        scale, shift = self.scale_and_shift(condition)[:, :, None, None].chunk(2, dim=1)
+        inside = self.first(torch.addcmul(shift, self.norm(maps), 1 + scale)).relu()
+        changed: Tensor = self.around(maps) + self.second(inside)
+        return changed
+
+
+class _FlowNetwork(nn.Module):
+    """A U-Net at 14 × 14 and 7 × 7: noisy images, their times and classes → velocities."""
+
+    def __init__(self, w: int = 16, condition: int = 128) -> None:
+        super().__init__()
+        self.of_label = nn.Embedding(NO_CLASS + 1, condition)
+        self.of_time = nn.Sequential(
+            nn.Linear(64, condition), nn.SiLU(), nn.Linear(condition, condition)
+        )
+        self.enter = nn.Conv2d(1, w, 4, stride=2, padding=1)
+        self.high = _FlowBlock(w, w, condition)
+        self.down = nn.Conv2d(w, 2 * w, 3, stride=2, padding=1)
+        self.low = nn.ModuleList(_FlowBlock(2 * w, 2 * w, condition) for _ in range(2))
+        self.up = nn.ConvTranspose2d(2 * w, w, 2, stride=2)
+        self.joined = _FlowBlock(2 * w, w, condition)
+        self.leave = nn.ConvTranspose2d(w, 1, 4, stride=2, padding=1)
+
+    def forward(self, images: Tensor, times: Tensor, labels: Tensor) -> Tensor:
+        waves = times[:, None] * torch.logspace(0, 3, 32)
+        condition = self.of_time(torch.cat([waves.cos(), waves.sin()], dim=1))
+        condition = F.silu(condition + self.of_label(labels))
+        high = self.high(self.enter(images), condition)
+        low = self.down(high)
+        for block in self.low:
+            low = block(low, condition)
+        joined = self.joined(torch.cat([self.up(low), high], dim=1), condition)
+        velocities: Tensor = self.leave(F.silu(joined))
+        return velocities.float()
+
+
+class Flow:
+    """A rectified flow (Liu et al., arXiv:2209.03003), as small as minRF (github.com/cloneofsimo/minRF): it
+    learns the velocity from an image to noise on the straight line between them, and draws along it backwards
+    by Euler's steps. Precision, batches in parts, average and falling rate are as ours have them."""
+
+    name = "rectified flow"
+    batch, rate = 64, 4e-3
+    guidance = 2.0  # without a classifier: Ho & Salimans, arXiv:2207.12598
+    draw_steps = 50
+    progress = 0.0  # part of the training that is done, where it has an end
 
     def __init__(self, data: Dataset, seed: int = 1) -> None:
-        self.step = 0
-        self.random = torch.Generator().manual_seed(seed)
+        self.step, self.random = 0, torch.Generator().manual_seed(seed)
         self.images, self.labels = data.images, data.labels
-        if self.side != 28:
-            images = F.interpolate(data.images.float(), self.side, mode="bilinear", antialias=True)
-            self.images = images.round().to(torch.uint8)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.build()
+            self.network = _FlowNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.weights = list(self.network.parameters())
+        self.optimizer = torch.optim.Adam(self.weights, betas=(0.9, 0.99), fused=True)
+        self.hardware = choose_hardware("cpu", "auto")
         keep_freed_memory()
 
-    @abstractmethod
-    def build(self) -> None:
-        """Make networks and optimizers, from torch's global RNG."""
-
-    @abstractmethod
-    def update(self, real: Tensor, labels: Tensor) -> None:
-        """One step on a batch, as published: real [B, 1, side, side] from `lowest` to 1."""
-
-    @abstractmethod
-    def fakes(self, labels: Tensor) -> Tensor:
-        """Images [B, 1, side, side] of the classes, with fresh latents."""
-
-    def latents(self, count: int) -> Tensor:
-        return torch.randn(count, self.latent_dim, generator=self.random)
-
-    def random_labels(self) -> Tensor:
-        return torch.randint(10, (self.batch,), generator=self.random)
-
     def train(self, steps: int, threads: int) -> None:
-        with torch_threads(threads):
+        with torch_threads(threads), parts_on_threads(threads) as parallel:
             for _ in range(steps):
-                rows = torch.randint(len(self.labels), (self.batch,), generator=self.random)
-                real = self.images[rows].float().mul_((1 - self.lowest) / 255).add_(self.lowest)
-                self.update(real, self.labels[rows])
+                parts = zip(*(each.chunk(threads) for each in self._batch()), strict=True)
+                found = parallel(lambda part: self._gradients(part, 1 / threads), parts)
+                set_gradients(self.weights, found)
+                falling = min(1.0, max(0.02, (1 - self.progress) / 0.6))
+                warm = min(1.0, (self.step + 1) / 100)
+                self.optimizer.param_groups[0]["lr"] = self.rate * falling * warm
+                self.optimizer.step()
+                kept = 0.5 ** (1 / min(10_000 / self.batch, 1 + 0.2 * self.step))
+                latest = [weight.detach() for weight in self.weights]
+                torch._foreach_lerp_(list(self.average.parameters()), latest, 1 - kept)
                 self.step += 1
 
-    @torch.no_grad()
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images, noise, times and classes; a tenth of the classes is not told."""
+        rows = torch.randint(len(self.labels), (self.batch,), generator=self.random)
+        real = self.images[rows].float().mul_(2 / 255).sub_(1)
+        noise = torch.randn(real.shape, generator=self.random)
+        times = torch.randn(self.batch, generator=self.random).sigmoid()
+        untold = torch.rand(self.batch, generator=self.random) < 0.1
+        return real, noise, times, self.labels[rows].masked_fill(untold, NO_CLASS)
+
+    def _gradients(self, part: tuple[Tensor, ...], share: float) -> tuple[Tensor, ...]:
+        real, noise, times, labels = part
+        with self.hardware.autocast():
+            found = self.network(torch.lerp(real, noise, times[:, None, None, None]), times, labels)
+        loss = F.mse_loss(found, noise - real) * share
+        gradients: tuple[Tensor, ...] = torch.autograd.grad(loss, self.weights)
+        return gradients
+
     def draw(self, labels: Tensor, seed: int) -> Tensor:
-        """In batches, with the batch's own norm statistics: none of them switches to eval mode."""
-        # a network copy, or the running statistics of the training would see these drawings
-        network, state = self.generator, self.random.get_state()
-        self.generator = copy.deepcopy(network)
-        self.random.manual_seed(seed)
-        images = torch.cat([self.fakes(part) for part in labels.split(DRAW_BATCH)])
-        self.generator = network
-        self.random.set_state(state)
-        if self.side != 28:
-            images = F.interpolate(images, 28, mode="bilinear", antialias=True)
-        return to_uint8(images.sub(self.lowest).mul(2 / (1 - self.lowest)).sub(1))
+        """uint8 [N, 1, 28, 28] of the classes."""
+        random = torch.Generator().manual_seed(seed)
+        noise = torch.randn(len(labels), *self.images.shape[1:], generator=random)
+        with parts_on_threads(available_threads()) as parallel:
+            parts = parallel(self._drawn, noise.split(DRAW_BATCH), labels.split(DRAW_BATCH))
+            return to_uint8(torch.cat(list(parts)))
 
-
-class _MlpGenerator(nn.Module):
-    def __init__(self, latent_dim: int, pixels: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(10, 10)
-        layers: list[nn.Module] = [nn.Linear(latent_dim + 10, 128), nn.LeakyReLU(0.2)]
-        for before, after in ((128, 256), (256, 512), (512, 1024)):
-            layers += [nn.Linear(before, after), nn.BatchNorm1d(after, eps=0.8), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, nn.Linear(1024, pixels), nn.Tanh())
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        images: Tensor = self.layers(torch.cat([self.embedding(labels), latents], dim=1))
+    @torch.no_grad()
+    def _drawn(self, images: Tensor, labels: Tensor) -> Tensor:
+        nothing = torch.full_like(labels, NO_CLASS)
+        for left in torch.linspace(1, 0, self.draw_steps + 1)[:-1]:
+            with self.hardware.autocast():
+                asked, guide = (
+                    self.average(images, left.expand(len(labels)), each)
+                    for each in (labels, nothing)
+                )
+            images = images - torch.lerp(guide, asked, self.guidance) / self.draw_steps
         return images
 
 
-class _MlpDiscriminator(nn.Module):
-    def __init__(self, pixels: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(10, 10)
-        self.layers = nn.Sequential(
-            nn.Linear(pixels + 10, 512),
-            nn.LeakyReLU(0.2),
-            nn.Linear(512, 512),
-            nn.Dropout(0.4),
-            nn.LeakyReLU(0.2),
-            nn.Linear(512, 512),
-            nn.Dropout(0.4),
-            nn.LeakyReLU(0.2),
-            nn.Linear(512, 1),
-        )
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        scores: Tensor = self.layers(torch.cat([images.flatten(1), self.embedding(labels)], dim=1))
-        return scores
-
-
-class PytorchGan(Peer):
-    """github.com/eriklindernoren/PyTorch-GAN, implementations/cgan: MLPs on 32×32 images, least
-    squares, Adam 2e-4, the generator first. Drawings are brought to 28×28 for the judge."""
-
-    name = "PyTorch-GAN cgan (MLP)"
-    side = 32
-
-    def build(self) -> None:
-        pixels = self.side**2
-        self.generator = _MlpGenerator(self.latent_dim, pixels)
-        self.discriminator = _MlpDiscriminator(pixels)
-        adam = {"lr": 2e-4, "betas": (0.5, 0.999)}
-        self.for_generator = torch.optim.Adam(self.generator.parameters(), **adam)  # type: ignore[arg-type]
-        self.for_discriminator = torch.optim.Adam(self.discriminator.parameters(), **adam)  # type: ignore[arg-type]
-
-    def fakes(self, labels: Tensor) -> Tensor:
-        flat: Tensor = self.generator(self.latents(len(labels)), labels)
-        return flat.view(-1, 1, self.side, self.side)
-
-    def update(self, real: Tensor, labels: Tensor) -> None:
-        valid, fake = torch.ones(self.batch, 1), torch.zeros(self.batch, 1)
-        self.for_generator.zero_grad()
-        drawn_labels = self.random_labels()
-        drawn = self.fakes(drawn_labels)
-        F.mse_loss(self.discriminator(drawn, drawn_labels), valid).backward()
-        self.for_generator.step()
-        self.for_discriminator.zero_grad()
-        on_reals = F.mse_loss(self.discriminator(real, labels), valid)
-        on_fakes = F.mse_loss(self.discriminator(drawn.detach(), drawn_labels), fake)
-        ((on_reals + on_fakes) / 2).backward()
-        self.for_discriminator.step()
-
-
-def _keras_init(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-class _KerasGenerator(nn.Module):
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.features = features
-        self.dense = nn.Linear(features, 49 * features)
-        self.layers = nn.Sequential(
-            nn.ConvTranspose2d(features, 128, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.ConvTranspose2d(128, 128, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(128, 1, 7, padding=3),
-            nn.Sigmoid(),
-        )
-
-    def forward(self, joined: Tensor) -> Tensor:
-        maps = F.leaky_relu(self.dense(joined), 0.2).view(-1, 7, 7, self.features)
-        images: Tensor = self.layers(maps.permute(0, 3, 1, 2))
-        return images
-
-
-class _KerasDiscriminator(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.ZeroPad2d((0, 1, 0, 1)),  # "same", as TensorFlow pads
-            nn.Conv2d(11, 64, 3, stride=2),
-            nn.LeakyReLU(0.2),
-            nn.ZeroPad2d((0, 1, 0, 1)),
-            nn.Conv2d(64, 128, 3, stride=2),
-            nn.LeakyReLU(0.2),
-            nn.AdaptiveMaxPool2d(1),
-            nn.Flatten(),
-            nn.Linear(128, 1),
-        )
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        planes = F.one_hot(labels, 10).float()[:, :, None, None].expand(-1, -1, 28, 28)
-        scores: Tensor = self.layers(torch.cat([images, planes], dim=1))
-        return scores
-
-
-class KerasExample(Peer):
-    """keras.io/examples/generative/conditional_gan: its networks and step in PyTorch, so that the
-    loop is compared and not the framework. Pixels 0–1, cross-entropy, Adam 3e-4, other latents for
-    each update."""
-
-    name = "Keras example's networks"
-    latent_dim = 128
-    lowest = 0.0
-
-    def build(self) -> None:
-        self.generator = _KerasGenerator(self.latent_dim + 10).apply(_keras_init)
-        self.discriminator = _KerasDiscriminator().apply(_keras_init)
-        for network in (self.generator, self.discriminator):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.for_generator = torch.optim.Adam(self.generator.parameters(), lr=3e-4, eps=1e-7)
-        self.for_discriminator = torch.optim.Adam(
-            self.discriminator.parameters(), lr=3e-4, eps=1e-7
-        )
-
-    def fakes(self, labels: Tensor) -> Tensor:
-        latents = self.latents(len(labels))
-        images: Tensor = self.generator(torch.cat([latents, F.one_hot(labels, 10).float()], dim=1))
-        return images
-
-    def update(self, real: Tensor, labels: Tensor) -> None:
-        with torch.no_grad():
-            drawn = self.fakes(labels)
-        targets = torch.cat([torch.ones(self.batch, 1), torch.zeros(self.batch, 1)])
-        scores = self.discriminator(torch.cat([drawn, real]), labels.repeat(2))
-        loss = F.binary_cross_entropy_with_logits(scores, targets)
-        _descend(loss, self.discriminator, self.for_discriminator)
-        scores = self.discriminator(self.fakes(labels), labels)
-        loss = F.binary_cross_entropy_with_logits(scores, torch.zeros(self.batch, 1))
-        _descend(loss, self.generator, self.for_generator)
-
-
-def _descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Gradients of this network alone, as a gradient tape takes them."""
-    weights = list(network.parameters())
-    for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-        weight.grad = gradient
-    optimizer.step()
-
-
-class _FullSizeGenerator(nn.Module):
-    def __init__(self, latent_dim: int) -> None:
-        super().__init__()
-        self.of_label = nn.Linear(10, 1000)
-        self.dense = nn.Linear(latent_dim + 1000, 64 * 28 * 28)
-        self.layers = nn.Sequential(
-            nn.BatchNorm2d(64),
-            nn.ReLU(),
-            nn.ConvTranspose2d(64, 32, 5, padding=2),
-            nn.BatchNorm2d(32),
-            nn.ReLU(),
-            nn.ConvTranspose2d(32, 1, 5, padding=2),
-            nn.Sigmoid(),
-        )
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        condition = self.of_label(F.one_hot(labels, 10).float()).relu()
-        maps = self.dense(torch.cat([latents, condition], dim=1)).view(-1, 64, 28, 28)
-        images: Tensor = self.layers(maps)
-        return images
-
-
-class _FullSizeDiscriminator(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.of_label = nn.Linear(10, 1000)
-        self.convs = nn.Sequential(
-            nn.Conv2d(1, 32, 5, padding=2),
-            nn.BatchNorm2d(32),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 5, padding=2),
-            nn.BatchNorm2d(64),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
-        self.head = nn.Sequential(
-            nn.Linear(64 * 28 * 28 + 1000, 1024), nn.ReLU(), nn.Linear(1024, 1), nn.Sigmoid()
-        )
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        condition = self.of_label(F.one_hot(labels, 10).float()).relu()
-        chances: Tensor = self.head(torch.cat([self.convs(images), condition], dim=1))
-        return chances
-
-
-class Malzantot(Peer):
-    """github.com/malzantot/Pytorch-conditional-GANs: convolutions at full size, 100 million weights,
-    cross-entropy, SGD 0.01, batch 128. Gradients of the generator's update that fall on the
-    discriminator are computed and thrown away, as there."""
-
-    name = "malzantot's (conv)"
-    batch = 128
-    lowest = 0.0
-
-    def build(self) -> None:
-        self.generator = _FullSizeGenerator(self.latent_dim)
-        self.discriminator = _FullSizeDiscriminator()
-        self.for_generator = torch.optim.SGD(self.generator.parameters(), lr=0.01)
-        self.for_discriminator = torch.optim.SGD(self.discriminator.parameters(), lr=0.01)
-
-    def fakes(self, labels: Tensor) -> Tensor:
-        images: Tensor = self.generator(self.latents(len(labels)), labels)
-        return images
-
-    def update(self, real: Tensor, labels: Tensor) -> None:
-        valid, fake = torch.ones(self.batch, 1), torch.zeros(self.batch, 1)
-        chances = self.discriminator(real, labels)
-        self.for_discriminator.zero_grad()
-        F.binary_cross_entropy(chances, valid).backward()
-        drawn_labels = self.random_labels()
-        chances = self.discriminator(self.fakes(drawn_labels), drawn_labels)
-        F.binary_cross_entropy(chances, fake).backward()
-        self.for_discriminator.step()
-        drawn_labels = self.random_labels()
-        chances = self.discriminator(self.fakes(drawn_labels), drawn_labels)
-        loss = F.binary_cross_entropy(chances, valid)
-        self.for_generator.zero_grad()
-        loss.backward()
-        self.for_generator.step()
-
-
-PEERS: tuple[type[Peer], ...] = (PytorchGan, KerasExample, Malzantot)
+Contender = Ours | Flow
 PORT = "the demo's port (preset `demo`)"
 
 

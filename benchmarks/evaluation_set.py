@@ -69,10 +69,10 @@ def kaggle_zip() -> Path:
     return Path(os.environ.get("CGAN_KAGGLE_ZIP", ROOT.parent / "shared/data/digit-recognizer.zip"))
 
 
-def csv_file() -> tuple[Path, str]:
-    """A plain CSV in the cache, and what it is in words."""
+def csv_file(sample: bool = False) -> tuple[Path, str]:
+    """A plain CSV in the cache, and what it is in words. `sample`: the embedded one, whatever there is."""
     source = kaggle_zip()
-    if source.is_file():
+    if source.is_file() and not sample:
         changes = {"source": "file", "path": str(source)}
         about = "the Digit Recognizer's train.csv"
     else:
@@ -106,16 +106,32 @@ class EvaluationSet:
     @cache
     def prepare(cls, limit: int | None = None, judge_kimg: float | None = None) -> EvaluationSet:
         """`limit`: the first images only, for a trial of the benchmarks."""
-        path, about = csv_file()
+        return cls._split(*csv_file(), HELDOUT_FRACTION, SPLIT_SEED, limit, judge_kimg)
+
+    @classmethod
+    @cache
+    def of_sample(cls, judge_kimg: float | None = None) -> EvaluationSet:
+        """The embedded images, split as the pipeline splits them."""
+        p = all_params().preprocess
+        return cls._split(*csv_file(sample=True), p.holdout_fraction, p.seed, None, judge_kimg)
+
+    @classmethod
+    def _split(
+        cls,
+        path: Path,
+        about: str,
+        fraction: float,
+        seed: int,
+        limit: int | None,
+        kimg: float | None,
+    ) -> EvaluationSet:
         table = csv_reader.read_csv(path, all_params().validation)
         images, labels = table.images[:limit], table.labels[:limit]
-        train, held = split(images, labels, HELDOUT_FRACTION, SPLIT_SEED)
-        return cls(
-            as_dataset(images[train], labels[train], table.classes),
-            as_dataset(images[held], labels[held], table.classes),
-            about,
-            judge_kimg,
+        training, heldout = (
+            as_dataset(images[rows], labels[rows], table.classes)
+            for rows in split(images, labels, fraction, seed)
         )
+        return cls(training, heldout, about, kimg)
 
     @cached_property
     def judge(self) -> Judge:

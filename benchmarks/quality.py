@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .contenders import PEERS, PORT, Contender, Ours, timed
+from .contenders import PORT, Ours, timed
 from .evaluation_set import DRAW_SEED, EvaluationSet, preset
 from .scale import PORT_TARGET, Run, Scale
 from .tables import Check, Result, Table, times
@@ -53,27 +53,15 @@ class Curve:
         return found.seconds if found else None
 
 
-def contender(common: EvaluationSet, who: str, seed: int, changes: dict[str, Any]) -> Contender:
-    for peer in PEERS:
-        if peer.name == who:
-            return peer(common.training, seed)
-    params = {"device": "cpu", "seed": seed, "previews": 0, **changes}
-    return Ours(who, common.training, preset(who, **params))
-
-
 def follow(
-    common: EvaluationSet, trained: Contender, run: Run, seed: int, threads: int, chunk: int = CHUNK
+    common: EvaluationSet, trained: Ours, run: Run, seed: int, threads: int, chunk: int = CHUNK
 ) -> Curve:
     """Train, stop the clock at each probe, draw as many digits as are held out, score them."""
     curve = Curve(run.who, seed, threads)
     seconds = cpu_seconds = 0.0
     for last_step, last_second in _due(trained, run, chunk):
         while trained.step < last_step and seconds < last_second:
-            steps = chunk
-            if isinstance(trained, Ours):
-                steps = min(steps, trained.params.total_steps - trained.step)
-            elif seconds == 0 or seconds / trained.step > 0.2:  # slow ones, step by step
-                steps = 1
+            steps = min(chunk, trained.params.total_steps - trained.step)
             wall, cpu = timed(trained, steps, threads)
             seconds, cpu_seconds = seconds + wall, cpu_seconds + cpu
         scores = common.score(trained.draw(common.asked, DRAW_SEED))
@@ -85,10 +73,10 @@ def follow(
     return curve
 
 
-def _due(trained: Contender, run: Run, chunk: int) -> list[tuple[float, float]]:
-    """(step, second) of each look: by step for a preset with an end, by the clock for the rest."""
-    end = trained.params.total_steps if isinstance(trained, Ours) else math.inf
-    if end < math.inf and math.isinf(run.seconds):
+def _due(trained: Ours, run: Run, chunk: int) -> list[tuple[float, float]]:
+    """(step, second) of each look: by step, or by the clock where the run ends by it."""
+    end = trained.params.total_steps
+    if math.isinf(run.seconds):
         spaced = np.geomspace(max(1, min(150, end // 4)), end, run.probes)[:-1]
         at = sorted({min(end, chunk * math.ceil(step / chunk)) for step in spaced} | {end})
         return [(step, math.inf) for step in at]
@@ -102,7 +90,8 @@ def measure(scale: Scale) -> Result:
     curves = []
     for run in scale.runs:
         for seed in run.seeds:
-            trained = contender(common, run.who, seed, dict(run.changes))
+            params = {"device": "cpu", "seed": seed, "previews": 0, **dict(run.changes)}
+            trained = Ours(run.who, common.training, preset(run.who, **params))
             curves.append(curve := follow(common, trained, run, seed, threads))
             last = curve.probes[-1]
             print(
@@ -127,16 +116,16 @@ def _table(common: EvaluationSet, curves: list[Curve]) -> Table:
         "Clock: training steps, warm-up included; a time is that of the first look that passes. "
         f"{curves[0].threads} threads. Mean ± standard deviation over seeds.",
     )  # fmt: skip
-    peers = {peer.name for peer in PEERS} | {"demo"}
     for who in dict.fromkeys(curve.who for curve in curves):
         mine = [curve for curve in curves if curve.who == who]
         ends = [curve.probes[-1] for curve in mine]
-        name = who if who in peers else f"preset `{who}`"
         cells = [[curve.time_to(bar) for curve in mine] for bar in BARS]
         cells += [
             [getattr(end, key) for end in ends] for key in ("seconds", "accuracy", "distance")
         ]
-        table.add(PORT if who == "demo" else name, *map(_spread, cells), str(len(mine)))
+        table.add(
+            PORT if who == "demo" else f"preset `{who}`", *map(_spread, cells), str(len(mine))
+        )
     return table
 
 

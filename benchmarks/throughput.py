@@ -9,7 +9,7 @@ import torch
 
 from cgan.data.dataset import Dataset
 
-from .contenders import PEERS, PORT, Contender, Malzantot, Ours, timed
+from .contenders import PORT, Contender, Flow, Ours, timed
 from .evaluation_set import EvaluationSet, preset
 from .scale import Scale
 from .tables import Check, Result, Table, times
@@ -18,16 +18,15 @@ ENDLESS = {"total_kimg": 1_000_000.0, "previews": 0}
 Rates = dict[str, list[float]]  # of each contender, one a round
 
 
-def contenders(data: Dataset, small: bool) -> list[Contender]:
+def contenders(data: Dataset) -> list[Contender]:
     names = {"preset `fast`": "fast", "preset `default`": "default", PORT: "demo"}
     ours = [Ours(who, data, preset(p, **ENDLESS, device="cpu")) for who, p in names.items()]
-    # its 100 million weights are no trial for a test machine
-    return [*ours, *(peer(data) for peer in PEERS if not (small and peer is Malzantot))]
+    return [*ours, Flow(data)]
 
 
 def measure(scale: Scale) -> Result:
     common = EvaluationSet.prepare(scale.limit, scale.judge_kimg)
-    everyone = contenders(common.training, scale.name == "tiny")
+    everyone = contenders(common.training)
     cores = max(1, min(2, torch.get_num_threads()))
     rates: dict[int, Rates] = {}
     work: Rates = {}  # images a CPU second, of the last setting
@@ -66,7 +65,7 @@ def tabulated(rates: dict[int, Rates], work: Rates, cores: int, about: str) -> R
         f"on {about}. "
         f"{len(rates[cores][PORT])} rounds, everyone in turn in each; medians, and the median of each "
         "round's ratio with its range. Our presets compute in the hardware's best precision (bfloat16 "
-        "where it has it), the port and the peers in float32, as they were written.",
+        "where it has it), so does the flow; the port in float32, as it was written.",
     )  # fmt: skip
     for name, own in rates[cores].items():
         middle, low, high = ratios(own, rates[cores][PORT])

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 import typer
-from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import contenders, evaluation_set, quality, service, throughput
-from benchmarks.contenders import PEERS, PORT, KerasExample, Ours, Peer, PytorchGan
+from benchmarks import contenders, evaluation_set, quality, sample, service, throughput
+from benchmarks.contenders import PORT, Flow, Ours
 from benchmarks.evaluation_set import as_dataset, preset
 from benchmarks.scale import SCALES
 from cgan.data.dataset import Dataset
@@ -42,10 +41,6 @@ def digits() -> Dataset:
     return as_dataset(images, np.arange(200) % 10, 10)
 
 
-def weights(network: nn.Module) -> int:
-    return sum(weight.numel() for weight in network.parameters())
-
-
 def test_what_is_timed_is_the_training_that_the_pipeline_runs(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,28 +56,13 @@ def test_what_is_timed_is_the_training_that_the_pipeline_runs(
     assert torch.equal(ours.draw(asked, 5), draw(trained.generator, asked, 5))
 
 
-@pytest.mark.parametrize(
-    ("peer", "generator", "discriminator"),
-    [
-        # layer by layer as published: inputs × outputs + biases, norms twice their features
-        (
-            PytorchGan,
-            100 + (110 * 128 + 128) + (128 * 256 + 256) + 512 + (256 * 512 + 512) + 1024
-            + (512 * 1024 + 1024) + 2048 + (1024 * 1024 + 1024),
-            100 + (1034 * 512 + 512) + 2 * (512 * 512 + 512) + 513,
-        ),
-        (
-            KerasExample,
-            (138 * 6762 + 6762) + (16 * 138 * 128 + 128) + (16 * 128 * 128 + 128) + (49 * 128 + 1),
-            (9 * 11 * 64 + 64) + (9 * 64 * 128 + 128) + 129,
-        ),
-    ],
-)  # fmt: skip
-def test_peers_have_the_weights_of_their_originals(
-    peer: type[Peer], generator: int, discriminator: int, digits: Dataset
-) -> None:
-    own = peer(digits)
-    assert (weights(own.generator), weights(own.discriminator)) == (generator, discriminator)
+def test_the_flow_learns_which_classes_are_black_and_which_white(digits: Dataset) -> None:
+    images = (digits.labels % 2 * 255).byte()[:, None, None, None].expand(-1, 1, 28, 28)
+    flow = Flow(as_dataset(images.numpy(), digits.labels.numpy(), 10))
+    flow.train(60, 2)
+    flow.average, flow.draw_steps, flow.guidance = flow.network, 10, 1
+    drawn = flow.draw(torch.arange(20) % 10, 5).float().mean(dim=(1, 2, 3))
+    assert drawn[::2].max() < 60 < 195 < drawn[1::2].min()
 
 
 def test_ratios_are_taken_within_rounds_and_a_check_fails_below_its_bar() -> None:
@@ -126,9 +106,7 @@ def test_ports_time_is_extrapolated_from_its_rate_unless_its_curve_arrived(
         assert result.figures["port_one_thread_s"] == port_s and result.figures["fast_s"] == 3
 
 
-def test_names_of_parts_and_runs_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {"fast", "default", "best", "demo", *(peer.name for peer in PEERS)}
-    assert {run.who for scale in SCALES.values() for run in scale.runs} <= known
+def test_a_part_and_a_device_that_do_not_exist_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CganError, match="no part `speed`"):
         command.run(SCALES["tiny"], ["speed"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -148,12 +126,13 @@ def test_all_parts_run_and_leave_their_figures(
     kept = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "tiny").glob("*.json")}
     assert kept.keys() == {*command.PARTS, "port", "gpu"}
     curves, facts = kept["quality"]["curves"], kept["quality"]["facts"]
-    assert {curve["who"] for curve in curves} == {"fast", "PyTorch-GAN cgan (MLP)"}
+    assert {curve["who"] for curve in curves} == {"fast"}
     assert all(probe["seconds"] > 0 for curve in curves for probe in curve["probes"])
     assert {"date", "machine", "commit", "torch", "busy"} <= facts.keys()
     served = kept["service"]
     assert set(served["steady"]["statuses"]) == {"200"}, "ten digits, fifty times a second"
     assert set(served["crowd"]["statuses"]) <= {"200", "429"}
     assert served["grown_mb"] < service.MEMORY_MB
-    printed = capsys.readouterr().out
-    assert printed.count("\n### ") >= 6, "a table of each part"
+    tables = (m(SCALES["tiny"]).tables[0] for m in (sample.flow_beside_default, sample.small))
+    assert [len(table.rows) for table in tables] == [8, 6]
+    assert capsys.readouterr().out.count("\n### ") >= 6, "a table of each part"

@@ -1,0 +1,121 @@
+"""The embedded sample, split as by the pipeline: a flow beside `default`, and what small parts of it make."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cgan.metric import METRICS, Report
+from cgan.model.sampling import draw
+from cgan.params.sections import TrainChoices
+from cgan.quality.evaluation import Inputs, classes_asked, measured, near_copies
+from cgan.quality.judge import Judge, accuracy
+from cgan.training.fitting import fit
+from cgan.training.loop import train
+
+from .contenders import Flow, timed
+from .evaluation_set import EvaluationSet, all_params, as_dataset, fresh_generator, preset
+from .scale import SHORT_RUN, Scale
+from .tables import Result, Table
+
+SHOWN = ("conditional_accuracy", "worst_class_accuracy", "fid_judge", "recall", "coverage")
+OF_SMALL = ("conditional_accuracy", "worst_class_accuracy", "recall", "gan_train_accuracy")
+A_CLASS = (10, 20, 30, 100, None)  # images; None: all
+THREADS = 2
+
+
+def report(common: EvaluationSet, judge: Judge, drawn: Tensor, kimg: float | None) -> Report:
+    """As the stage evaluate has it; `kimg` as `evaluate.gan_train_kimg`."""
+    params = all_params()
+    facts = {"params": params.train_judge.model_dump()}
+    network = fresh_generator("default")  # nobody asks it for anything
+    inputs = Inputs(network, {}, judge, facts, common.training, common.heldout)
+    changes = {"samples": len(drawn), "gan_train_kimg": kimg}
+    return measured(inputs, params.evaluate.model_copy(update=changes), [drawn])
+
+
+def cells(found: Report, keys: tuple[str, ...], of: str = "value") -> list[str]:
+    values = (found[key].get(of) for key in keys)
+    return ["–" if value is None else f"{value:.3f}" for value in values]
+
+
+def flow_beside_default(scale: Scale) -> Result:
+    """`default`, and the flow in the same time and in ten times as much."""
+    common, evaluate = EvaluationSet.of_sample(scale.judge_kimg), all_params().evaluate
+    asked = classes_asked(10, evaluate)[: scale.limit]
+    table = Table(
+        "A rectified flow beside `default`, on the embedded sample",
+        ["who", "CPU s of training", "s", *(METRICS[key].name for key in SHOWN),
+         "CPU s of 1,000 drawings"],
+        note=f"{len(common.training):,} images for training, {len(common.heldout):,} held out, "
+        f"{len(asked):,} drawings. The time given is CPU seconds, on {THREADS} threads.",
+    )  # fmt: skip
+    reports: dict[str, Report] = {}
+
+    def look_at(
+        who: str, drawing: Callable[[Tensor, int], Tensor], cpu: float, wall: float
+    ) -> None:
+        began = time.process_time()
+        drawn = drawing(asked, evaluate.seed)
+        took = (time.process_time() - began) / len(drawn) * 1000
+        reports[who] = found = report(common, common.judge, drawn, 0)
+        table.add(who, f"{cpu:.0f}", f"{wall:.0f}", *cells(found, SHOWN), f"{took:.2f}")
+        print(" ".join(table.rows[-1]), flush=True)
+
+    short = dict(SHORT_RUN) if scale.limit else {}
+    began = time.process_time()
+    ours = train(common.training, preset("default", device="cpu", previews=0, **short))
+    given = time.process_time() - began
+    look_at("preset `default`", functools.partial(draw, ours.generator), given, ours.wall_time_s)
+    for times, guidance in ((1, 3.0), (10, 2.0)):
+        flow = Flow(common.training)
+        flow.guidance = guidance
+        wall = cpu = 0.0
+        while cpu < times * given:
+            flow.progress = cpu / (times * given)
+            spent = timed(flow, 10, THREADS)
+            wall, cpu = wall + spent[0], cpu + spent[1]
+        for flow.draw_steps in (1, 4, 50):
+            look_at(f"{flow.name}, draws in {flow.draw_steps}", flow.draw, cpu, wall)
+    table.add("real images", "", "", *cells(reports["preset `default`"], SHOWN, "floor"), "")
+    return Result([table], [], {"reports": reports})
+
+
+def small(scale: Scale) -> Result:
+    """Trained by params.yaml on as many images of each class; all else is alike for all sizes."""
+    common, params = EvaluationSet.of_sample(scale.judge_kimg), all_params()
+    pairs = ((part.images, part.labels) for part in (common.training, common.heldout))
+    images, labels = (torch.cat(each).numpy() for each in zip(*pairs, strict=True))
+    judge = replace(common, training=as_dataset(images, labels, 10)).judge
+    asked = classes_asked(10, params.evaluate)[: scale.limit]
+    table = Table(
+        "Small sets: parts of the embedded sample",
+        ["images", "s of training", *(METRICS[key].name for key in OF_SMALL),
+         "of one that saw the images", "copies"],
+        note=f"{len(common.heldout):,} images are held out from all. The judge has learnt all 5,000, theirs "
+        f"too. {len(asked):,} drawings; copies of the set that was trained on.",
+    )  # fmt: skip
+    short = dict(SHORT_RUN) if scale.limit else {}
+    choices = TrainChoices.model_validate(params.train.model_dump() | short)
+    reports: dict[str, Report] = {}
+    for count in A_CLASS:
+        of = common.training.labels
+        rows = torch.cat([(of == label).nonzero()[:count, 0] for label in range(10)])
+        some = as_dataset(common.training.images[rows].numpy(), of[rows].numpy(), 10)
+        trained = train(some, fit(choices, some).params)
+        drawn = draw(trained.generator, asked, params.evaluate.seed)
+        found = report(common, judge, drawn, scale.judge_kimg)
+        near = near_copies(drawn, asked, some, common.heldout, params.evaluate.seed)
+        pupil = accuracy(replace(common, training=some).judge, common.heldout)
+        found |= {"pupil": {"value": pupil}, "copies": {"value": near.closer}}
+        reports[f"{len(some):,}"] = found
+        numbers = cells(found, (*OF_SMALL, "pupil", "copies"))
+        table.add(f"{len(some):,}", f"{trained.wall_time_s:.0f}", *numbers)
+        print(" ".join(table.rows[-1]), flush=True)
+    table.add("real images", "", *cells(found, OF_SMALL, "floor"), "", "0.010")
+    return Result([table], [], {"reports": reports})
