@@ -13,10 +13,8 @@ import contextlib
 import fcntl
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from pathlib import Path
 from cgan import git
 from cgan.errors import CganError
 from cgan.params.reading import load_params
+from cgan.processes import end_with
 from cgan.project import home
 from cgan.store.address import STORE, artifact_root, is_database, store_uri
 
@@ -150,15 +149,8 @@ def begin() -> None:
     started it: an orphaned run could not be cancelled any more, so it ends as Crashed."""
     if CHECKOUT in os.environ:
         atexit.register(shutil.rmtree, os.environ[CHECKOUT], ignore_errors=True)
-    worker = int(os.environ.get(WORKER_PROCESS) or os.getppid())  # it may be gone already
-
-    def watch() -> None:
-        while os.getppid() == worker:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
     if "PREFECT__WORKER_NAME" in os.environ:
-        threading.Thread(target=watch, daemon=True).start()
+        end_with(int(os.environ.get(WORKER_PROCESS) or os.getppid()))  # it may be gone already
 
 
 def run_in(folder: Path, *command: str, environment: dict[str, str] | None = None) -> str:

@@ -139,7 +139,7 @@ def publish(branch: str, message: str) -> str:
     return f"origin has branch {branch}."
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m flows.remote", description="The DVC remote of this project."
     )
@@ -148,11 +148,9 @@ def main() -> int:
     try:
         done = check() if command == "check" else push() if command == "push" else pull()
     except CganError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return error.exit_code
+        sys.exit(f"Error: {error}")
     sys.stdout.write(f"{done}\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

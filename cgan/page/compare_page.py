@@ -135,11 +135,17 @@ def class_changes(a: list[Run], b: list[Run]) -> list[Run]:
 
 
 def _change(row: Run, other: Run, key: str, better: str) -> Run:
-    """B less A, with the interval and what that means."""
+    """B less A, and what that means: with the interval of the gate's bootstrap where both runs have it."""
     a, b = row[key], other[key]
     change = None if a is None or b is None else b - a
-    low, high = _interval(row, other, key)
-    verdict = _verdict(low, high, better)
+    low, high, verdict = None, None, ""
+    if None not in [found[each] for found in (row, other) for each in (key, "low", "high")]:
+        low, high = difference(a, (row["low"], row["high"]), b, (other["low"], other["high"]))
+        if row.get("replicates") and other.get("replicates"):
+            one, two = (replicated(found[key], found["replicates"]) for found in (row, other))
+            low, high = (two - one).interval
+        is_better = (low > 0) == (better == "higher")
+        verdict = "within chance" if low <= 0 <= high else "better" if is_better else "worse"
     return {"a": a, "b": b, "change": change, "low": low, "high": high, "verdict": verdict}
 
 
@@ -162,24 +168,3 @@ def _values(rows: list[Run]) -> dict[str, str]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _interval(row: Run, other: Run, key: str) -> tuple[float | None, float | None]:
-    """Of B less A: from the gate's bootstrap where both runs have it."""
-    if any(found[each] is None for found in (row, other) for each in (key, "low", "high")):
-        return None, None
-    if row.get("replicates") and other.get("replicates"):
-        one, two = (replicated(found[key], found["replicates"]) for found in (row, other))
-        return (two - one).interval
-    return difference(
-        row[key], (row["low"], row["high"]), other[key], (other["low"], other["high"])
-    )
-
-
-def _verdict(low: float | None, high: float | None, better: str) -> str:
-    """Of B, beside A."""
-    if low is None or high is None:
-        return ""
-    if low <= 0 <= high:
-        return "within chance"
-    return "better" if (low > 0) == (better == "higher") else "worse"

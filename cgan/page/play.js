@@ -1,7 +1,7 @@
 /** The first half of the page: what a visitor does, and what is drawn for it. */
 import { conditionOf, forward, mixedCondition, SHAPE } from "./generator.js";
 import { DIGITS, NAMES, parseText, valid } from "./play_text.js";
-import { freshState, hashOf, keepInLink, linkOf, MAX_SEED, stateFrom } from "./play_state.js";
+import { freshState, hashOf, keepInLink, MAX_SEED, stateFrom } from "./play_state.js";
 import {
   balanced,
   download,
@@ -12,7 +12,7 @@ import {
   resize,
 } from "./play_pictures.js";
 import { latentsOf, worker } from "./play_work.js";
-import { drawSample, onWake, showSamples } from "./play_samples.js";
+import { drawSample, part, showSamples } from "./play_samples.js";
 
 const MOST_IN_LINE = 20; // as in `cgan draw`
 const CELL_REM = { least: 3.5, most: 17 };
@@ -20,7 +20,6 @@ const CELL_REM = { least: 3.5, most: 17 };
 /** What the picture, the morph and the samples are drawn from. Only `change` writes it. */
 let state = stateFrom(location.hash) ?? freshState();
 
-const part = (name) => document.getElementById(`play-${name}`);
 const say = (text) => part("said").textContent = text;
 
 // -- The text ----------------------------------------------------------------------------------------
@@ -137,7 +136,6 @@ function startOrStopFilm(running) {
 // -- Changes -----------------------------------------------------------------------------------------
 
 const wake = worker([drawCell, drawMorph, drawSample]);
-onWake(wake);
 
 /** The only way to another picture: new values in the state, then everything that depends on them. */
 function change(values, show = false) {
@@ -155,6 +153,8 @@ function showState() {
   for (const key of ["text", "seed", "x", "y", "from", "to", "mix"]) {
     if (part(key).value !== String(state[key])) part(key).value = state[key];
   }
+  part("seed-fault").textContent = "";
+  part("seed").setAttribute("aria-invalid", "false");
   part("of").value = state.of ?? "";
   part("dot").style.setProperty("--x", state.x);
   part("dot").style.setProperty("--y", state.y);
@@ -172,18 +172,14 @@ function listen() {
     chip.addEventListener("click", () => change({ text: chip.textContent }, true))
   );
   part("seed").addEventListener("input", () => {
-    const seed = Number(part("seed").value);
-    const fits = part("seed").value.trim() !== "" && Number.isInteger(seed) && seed >= 0 &&
-      seed <= MAX_SEED;
+    const fits = part("seed").validity.valid;
     part("seed-fault").textContent = fits
       ? ""
       : `The seed is a whole number from 0 to ${MAX_SEED}. The picture is still that of ${state.seed}.`;
     part("seed").setAttribute("aria-invalid", String(!fits));
-    if (fits) change({ seed });
+    if (fits) change({ seed: Number(part("seed").value) });
   });
   part("another").addEventListener("click", () => {
-    part("seed-fault").textContent = "";
-    part("seed").setAttribute("aria-invalid", "false");
     change({ seed: state.seed < MAX_SEED ? state.seed + 1 : 0 }, true);
   });
   for (const key of ["x", "y"]) {
@@ -202,8 +198,10 @@ function listen() {
   part("of").addEventListener("change", () => {
     change({ of: part("of").value === "" ? null : Number(part("of").value) });
   });
-  part("draw").addEventListener("click", () => showSamples(state.seed, state.of));
-  part("smooth").addEventListener("change", showSmoothness);
+  part("draw").addEventListener("click", () => {
+    showSamples(state.seed, state.of);
+    wake();
+  });
   part("png").addEventListener("click", downloadPicture);
   part("copy").addEventListener("click", copyLink);
   addEventListener("hashchange", () => {
@@ -233,10 +231,6 @@ function listenToPad() {
   });
 }
 
-function showSmoothness() {
-  document.getElementById("play").classList.toggle("play-square", !part("smooth").checked);
-}
-
 async function downloadPicture() {
   while (drawCell());
   if (!cells.length) return say("There is no picture yet.");
@@ -252,7 +246,7 @@ async function downloadPicture() {
 
 /** A link to a file, or to this computer's server, opens nothing elsewhere. */
 async function copyLink() {
-  const link = linkOf(state);
+  const link = location.href.split("#")[0] + hashOf(state);
   const shared = location.protocol.startsWith("http") &&
     !/^(localhost$|127\.)/.test(location.hostname);
   const told = shared

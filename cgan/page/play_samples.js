@@ -8,16 +8,10 @@ const COUNT = 1000;
 const SAMPLE_REM = 1.75;
 const MOST_PIXELS = 64; // of a side, in the grid
 
-const element = (name) => document.getElementById(`play-${name}`);
+export const part = (name) => document.getElementById(`play-${name}`);
 
 let set = null; // {seed, of, latents, labels, drawings, columns, scale}
 let running = false;
-let wakeUp = () => {};
-
-/** @param {() => void} wake what to call when samples are due */
-export function onWake(wake) {
-  wakeUp = wake;
-}
 
 /** Draw the samples of a seed: of one class, or of all in turn. Called while it draws, it stops. */
 export function showSamples(seed, of) {
@@ -25,14 +19,13 @@ export function showSamples(seed, of) {
   const labels = Array.from({ length: COUNT }, (_, i) => of ?? i % SHAPE.classes);
   set = { seed, of, latents: latentsOf(seed, COUNT), labels, drawings: [] };
   running = true;
-  const canvas = element("samples");
+  const canvas = part("samples");
   canvas.hidden = false;
   layOutGrid(canvas);
-  element("progress").hidden = false;
-  element("draw").textContent = "Stop";
-  element("csv").disabled = element("samples-png").disabled = true;
-  element("samples-said").textContent = `Drawing ${COUNT.toLocaleString("en")} …`;
-  wakeUp();
+  part("progress").hidden = false;
+  part("draw").textContent = "Stop";
+  part("csv").disabled = part("samples-png").disabled = true;
+  part("samples-said").textContent = `Drawing ${COUNT.toLocaleString("en")} …`;
 }
 
 /** Draw the next sample, if one is due. */
@@ -43,21 +36,21 @@ export function drawSample() {
   set.drawings.push(drawing);
   const [width, height] = [set.width, set.height];
   const [x, y] = [index % set.columns * width, Math.floor(index / set.columns) * height];
-  const context = element("samples").getContext("2d");
+  const context = part("samples").getContext("2d");
   paintScaled(context, drawing, x, y, width, height, true);
-  element("progress").value = index + 1;
+  part("progress").value = index + 1;
   if (index + 1 === COUNT) finish(`${COUNT.toLocaleString("en")} samples, seed ${set.seed}.`);
   return true;
 }
 
 function finish(words) {
   running = false;
-  element("progress").hidden = true;
-  element("draw").textContent = "Draw 1,000";
-  element("csv").disabled = element("samples-png").disabled = !set.drawings.length;
-  element("samples-said").textContent = words;
+  part("progress").hidden = true;
+  part("draw").textContent = "Draw 1,000";
+  part("csv").disabled = part("samples-png").disabled = !set.drawings.length;
+  part("samples-said").textContent = words;
   const what = set.of === null ? "all classes in turn" : NAMES[set.of];
-  element("samples").setAttribute(
+  part("samples").setAttribute(
     "aria-label",
     `${set.drawings.length} samples of ${what}, seed ${set.seed}`,
   );
@@ -81,9 +74,9 @@ function sampleFile(ending) {
   return `samples-${what}seed-${set.seed}.${ending}`;
 }
 
-element("csv").addEventListener("click", () => {
+part("csv").addEventListener("click", () => {
   download(csvOf(set.drawings, set.labels), sampleFile("csv"));
 });
-element("samples-png").addEventListener("click", async () => {
-  download(await pngOf(element("samples")), sampleFile("png"));
+part("samples-png").addEventListener("click", async () => {
+  download(await pngOf(part("samples")), sampleFile("png"));
 });

@@ -40,10 +40,6 @@ export function hashOf(state) {
   return `#${new URLSearchParams(pairs.map(([key, value]) => [key, String(value)]))}`;
 }
 
-export function linkOf(state) {
-  return location.href.split("#")[0] + hashOf(state);
-}
-
 let linkTimer = 0;
 
 /** Put the state into the address, soon. */

@@ -17,7 +17,7 @@ from cgan.page.assemble import document
 from cgan.page.data_facts import Rows, suspects_facts
 from cgan.params.sections import Params
 from cgan.quality.judge import Progress
-from cgan.quality.label_errors import Suspects, calibrated, label_errors, out_of_fold
+from cgan.quality.label_errors import calibrated, label_errors, out_of_fold
 
 SHOWN = 400  # on the page
 COLUMNS = ("row", "line", "label", "suggested", "confidence", "file")  # a file: of pictures only
@@ -36,7 +36,10 @@ def find_label_errors(
     say(f"Training {folds} judges, each on {folds - 1} parts of {folds} of {len(data):,} images.")
     probabilities = out_of_fold(data, params.train_judge, folds, hardware, progress)
     found = label_errors(calibrated(probabilities, rows.labels), rows.labels)
-    write_text(out, as_csv(found, rows))
+    table = pd.DataFrame([rows.place(index) for index in found.rows], columns=list(COLUMNS))
+    table["label"] = rows.labels[found.rows]
+    table["suggested"], table["confidence"] = found.suggested, found.confidence
+    write_text(out, table.to_csv(index=False, float_format="%.4f"))
     how = (
         f"{folds} class networks looked at rows that they had not been trained on, and confident learning "
         "(Northcutt et al., arXiv:1911.00068) compared what they see with the labels."
@@ -58,10 +61,3 @@ def find_label_errors(
         f"{len(found):,} of {len(data):,} labels look wrong ({right:.2%} agree with the judges). "
         f"{out} lists them; {page} shows them."
     )
-
-
-def as_csv(found: Suspects, rows: Rows) -> str:
-    table = pd.DataFrame([rows.place(index) for index in found.rows], columns=list(COLUMNS))
-    table["label"] = rows.labels[found.rows]
-    table["suggested"], table["confidence"] = found.suggested, found.confidence
-    return str(table.to_csv(index=False, float_format="%.4f"))

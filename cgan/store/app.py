@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
+from cgan.processes import end_with
 from cgan.store.pages import CHARTS, CHOICES, TABLE, runs_page
 
 EXPERIMENT = "CGAN_EXPERIMENT"  # whose runs the bare address shows
@@ -35,15 +33,8 @@ def create_app() -> Any:
         return page, {"Cache-Control": "no-store"}
 
     pages.view_functions["serve"] = first_page
-    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+    end_with(os.getppid())  # MLflow's command, which would leave us and the port behind
     return app
-
-
-def _end_with(parent: int) -> None:
-    """MLflow's command starts us, and would leave us and the port behind if it were killed."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _start() -> str:

@@ -19,7 +19,7 @@ from optuna import TrialPruned
 from optuna.trial import Trial, TrialState
 from prefect.settings import get_current_settings
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import Progress
 
 from cgan import git
 from cgan.errors import CganError
@@ -107,10 +107,6 @@ class Sweep:
         running: dict[Future[float], Trial] = {}
         failures = 0  # in a row
         progress = Progress(
-            "{task.description}",
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
             console=CONSOLE,
             disable=not CONSOLE.is_terminal,
             transient=True,
@@ -122,7 +118,8 @@ class Sweep:
             while True:
                 done = len(trials_that(self.study, TrialState.COMPLETE, TrialState.PRUNED))
                 best = best_of(self.study)
-                words = f"best {self.objective} {best.value:.4g}" if best else "trials"
+                words = f"{done} of {wanted} trials"
+                words += f", best {self.objective} {best.value:.4g}" if best else ""
                 progress.update(bar, completed=done, description=words)
                 if done >= wanted:
                     return
