@@ -70,7 +70,7 @@ def validate(
 
         here = load_params()
         params, source = here.validation, here.data
-    with sources.plain_csv(file, source) as (csv, name, shape):
+    with sources.plain_csv(file, source) as (csv, name, _, shape):
         limit, params = source.max_megabytes * 1_000_000, params.model_copy(update=shape)
         table = csv_reader.read_csv(csv, params, max_bytes=limit, name=name)
     found = csv_report.report_on(table, params, name)

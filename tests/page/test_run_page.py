@@ -216,7 +216,7 @@ def test_numbers_that_are_none_are_left_out_of_the_page(page: Page) -> None:
     assert "NaN" not in page.run("document.querySelector('main').innerText")
     rows = "[...document.querySelectorAll('#classes tbody tr')].map((r) => r.innerText)"
     assert any("1\t–\t–" in row for row in page.run(rows))
-    numbers, _ = compare_page(read_page(RUN_PAGE), read_page(RUN_PAGE), CACHE)
+    numbers, *_ = compare_page(read_page(RUN_PAGE), read_page(RUN_PAGE), CACHE)
     changes = {row["name"]: row for row in page_data(numbers)["compare"]["metrics"]}
     assert changes["conditional accuracy"]["change"] is None
 

@@ -58,7 +58,7 @@ def test_planted_errors_are_listed_by_the_lines_in_which_they_stand(project: Pat
 
 @pytest.mark.parametrize(
     ("out", "words"),
-    [("found.txt", r"ends in \.csv"), ("found.csv", r"validation\.json.*dvc repro")],
+    [("found.txt", r"ends in \.csv"), ("found.csv", r"train\.safetensors.*dvc repro")],
 )
 def test_another_ending_and_a_project_without_data_are_refused(
     project: Path, out: str, words: str
