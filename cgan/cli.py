@@ -70,7 +70,7 @@ def validate(
 
         here = load_params()
         params, source = here.validation, here.data
-    with sources.plain_csv(file, source) as (csv, name, shape):
+    with sources.plain_csv(file, source) as (csv, name, _, shape):
         limit, params = source.max_megabytes * 1_000_000, params.model_copy(update=shape)
         table = csv_reader.read_csv(csv, params, max_bytes=limit, name=name)
     found = csv_report.report_on(table, params, name)
@@ -319,7 +319,11 @@ def main() -> None:
             f"this needs the extra `{extra}`: there is no package {error.name} here. Install it with "
             f"`pip install 'cgan[{extra}]'`, in a clone of the repository `pip install -e '.[{extra}]'`."
         )
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        from cgan.stages.runner import NO_MEMORY
+
+        if not isinstance(error, MemoryError) and not any(s in str(error) for s in NO_MEMORY):
+            raise
         said = "out of memory. End other programs, or raise the limit, and try again."
     except OSError as error:  # a place that cannot be read or written, a full disk
         where = f"{str(error.filename)[:300]}: " if error.filename else ""

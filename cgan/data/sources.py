@@ -201,20 +201,22 @@ def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> Non
 
 
 @contextlib.contextmanager
-def plain_csv(path: Path, params: DataParams) -> Iterator[tuple[Path, str, image_folder.Shape]]:
-    """Yield the CSV that `path` (a file, archive or folder) means, its name for messages, and the shape of
-    pictures (empty for a CSV)."""
+def plain_csv(
+    path: Path, params: DataParams
+) -> Iterator[tuple[Path, str, list[str] | None, image_folder.Shape]]:
+    """Yield the CSV that `path` (a file, archive or folder) means, its name for messages, and of pictures
+    the names of the classes and the shape (None and empty for a CSV)."""
     found = find_file(path)
     if found.is_file() and found.suffix.lower() not in ARCHIVES:
         with found.open("rb") as file:
             packed = file.read(4).startswith(PACKED)
         if not packed:
-            yield found, str(found), {}
+            yield found, str(found), None, {}
             return
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
         csv = Path(folder) / "unpacked.csv"
-        shape = to_csv(found, csv, params)[2]
-        yield csv, f"{found} (unpacked)", shape or {}
+        names, _, shape = to_csv(found, csv, params)
+        yield csv, f"{found} (unpacked)", names, shape or {}
 
 
 def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> str:

@@ -23,7 +23,7 @@ def code_facts(*runs: dict[str, Any]) -> dict[str, Any]:
         elif commit:
             line += f" (not in this clone: git fetch origin {commit})"
         if patch:
-            changed = re.findall(rb"^diff --git a/(.+) b/", patch, re.MULTILINE)
+            changed = re.findall(rb'^diff --git "?a/(.+?)"? "?b/', patch, re.MULTILINE)
             names = b", ".join(changed).decode(errors="replace")
             line += f", with uncommitted changes of {names:.300}"
         elif origin.get("dirty") == "true":

@@ -52,8 +52,10 @@ class Rows:
         for rows, part in zip((training, heldout), parts, strict=True):
             images[rows], labels[rows] = part.images.numpy(), part.labels.numpy()
         source = read_json(CSV_SOURCE) if CSV_SOURCE.is_file() else {}
-        files = source.get("files", [])
-        return cls(images, labels, np.sort(lines), training, heldout, files, parts[0].metadata)
+        metadata = parts[0].metadata
+        same = source.get("sha256") == metadata["csv_sha256"]  # else it was replaced since then
+        files = source.get("files", []) if same else []
+        return cls(images, labels, np.sort(lines), training, heldout, files, metadata)
 
     def place(self, index: int) -> dict[str, Any]:
         """A row, counted from 1 as `cgan validate` does, its line in the CSV and its picture's file."""

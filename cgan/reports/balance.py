@@ -57,7 +57,9 @@ def balance(
         )
     counts = torch.from_numpy(np.bincount(rows.labels, minlength=classes))
     asked = evidence.missing(counts, per_class or evidence.default_per_class(counts))
-    judge, _ = load_judge(JUDGE)
+    judge, facts = load_judge(JUDGE)
+    if facts.get("data_digest") != rows.metadata["digest"]:
+        raise CganError(f"{JUDGE}: learnt from other data than the project's. Run `dvc repro`.")
     drawn, sure = evidence.fill(generator.network, judge, asked, seed, believed)
     images = np.concatenate([rows.images, drawn.numpy()])
     labels = np.concatenate([rows.labels, asked.numpy()])
@@ -75,8 +77,9 @@ def balance(
     elif path.suffix:
         raise CganError(f"--out {out}: expected a name that ends in .csv, or a folder's name.")
     else:
+        folders = _folders(generator.class_names)
         listed["file"] = [
-            f"{_folder(generator.class_names, label)}/{kind}_{row:06d}.png"
+            f"{folders[label]}/{kind}_{row:06d}.png"
             for row, label, kind in zip(listed["row"], labels, part, strict=True)
         ]
         write_folder(path, pictures, listed["file"])
@@ -88,10 +91,10 @@ def balance(
     )
 
 
-def _folder(names: list[str], label: int) -> str:
-    """The class's name, where all can be names of folders, else its number."""
-    plain = all(Path(name).name == name and not name.startswith(".") for name in names)
-    return names[label] if plain else str(label)
+def _folders(names: list[str]) -> list[str]:
+    """The classes' names, where all can be names of folders of pictures, else their numbers."""
+    plain = all(Path(name).name == name and not name.startswith((".", "__")) for name in names)
+    return names if plain else [str(label) for label in range(len(names))]
 
 
 def find_evidence(
@@ -128,7 +131,7 @@ def find_evidence(
     reasons = []
     if int(held.min()) < FEW:
         reasons.append(
-            f"Class {int(held.argmin())} has only {int(held.min())} images to be tested on, so that little "
+            f"Class {int(held.argmin())} has only {int(held.min())} of the images tested on, so that little "
             "can be shown. `--test more.csv` tests on other labelled images."
         )
     report = Report(
@@ -153,31 +156,39 @@ def find_evidence(
         page = RUN_PAGE.read_text(encoding="utf-8").replace(MARK, f"{fold}\n{MARK}", 1)
         write_text(EVIDENCE_PAGE, page)
         kept.append(EVIDENCE_PAGE)
+    report.say(say, kept[-1])
     with reopen() as tracker:
         for path in kept:
             tracker.log_file(path)
-    report.say(say, kept[-1])
 
 
 def _unseen(path: Path, params: Params, inputs: Inputs, say: Say) -> Dataset:
     """The images of a CSV that are not in the training part."""
     training = inputs.training
     validated = validated_params(read_json(VALIDATION), str(VALIDATION))
-    with plain_csv(path, params.data) as (csv, name, _):
-        found = read_csv(csv, validated, name=name)
+    with plain_csv(path, params.data) as (csv, name, names, shape):
+        found = read_csv(csv, validated.model_copy(update=shape), name=name)
     if found.images.shape[1:] != training.images.shape[1:] or found.classes > training.classes:
         raise DataError(
             f"{path}: {found.classes} classes of {found.images.shape[1:]} (channels, height, width); expected"
             f" at most {training.classes} of {tuple(training.images.shape[1:])}, as in the project's data."
         )
+    labels, classes = found.labels, training.class_names
+    if names:  # of folders, which are in an order of their own
+        if unknown := [each for each in names if each not in classes]:
+            raise DataError(
+                f"{path}: the folder {unknown[0]!r} is none of the project's classes. Rename it; they are "
+                f"{', '.join(classes[:LISTED])}."
+            )
+        labels = np.array([classes.index(each) for each in names])[labels]
     known = image_digests(training.images.numpy())
     new = ~np.isin(image_digests(found.images), known)
     if not new.all():
         say(f"{path}: {(~new).sum():,} images are in the training part too, and are left out.")
     if not new.any():
         raise DataError(f"{path}: no image that the training part has not. Give other images.")
-    images, labels = (torch.from_numpy(each[new]) for each in (found.images, found.labels))
-    return Dataset(images, labels, training.metadata)
+    images, numbers = (torch.from_numpy(each[new]) for each in (found.images, labels))
+    return Dataset(images, numbers, training.metadata)
 
 
 def _sets(right: evidence.Right, labels: torch.Tensor) -> Table:

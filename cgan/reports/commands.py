@@ -87,6 +87,7 @@ PerClass = Annotated[
     int | None,
     typer.Option(
         min=2,
+        max=100_000,
         help="Images of each class.  \\[default: as many as the largest has; twice that if all have about as "
         "many]",
     ),
@@ -120,7 +121,9 @@ def evidence(
     ] = 5,
     test: Annotated[
         Path | None,
-        typer.Option(help="A CSV of labelled images to test on.  \\[default: the hold-out]"),
+        typer.Option(
+            help="Labelled images to test on: CSV, .zip or folder.  \\[default: the hold-out]"
+        ),
     ] = None,
 ) -> None:
     """Does a classifier get better with the drawings? Trains it with and without them; minutes."""

@@ -22,9 +22,9 @@ MOST_SHOWN = 100  # characters of a title
 def compare(a: str, b: str, out: Path, say: Callable[[str], None], markdown: bool = False) -> None:
     """Write the page of two runs, and Markdown beside it. Each is an id, name or alias in MLflow, a page, or
     a project's folder."""
-    text_path = out.with_suffix(".md")
-    if out == text_path:
+    if out.suffix == ".md" or not out.name:
         raise CganError(f"--out {out} is the page: expected a name that ends in .html.")
+    text_path = out.with_suffix(".md")
     one, other = find_page(a), find_page(b)
     page, text, why = compare_page(one, other, home())
     write_text(out, page)

@@ -17,7 +17,9 @@ def main() -> None:
     params = load_params().validation
     if CSV_SOURCE.is_file():  # folders of pictures have names, and one shape
         source = read_json(CSV_SOURCE)
-        names = params.class_names or source.get("class_names")
+        names = source.get("class_names")
+        if params.class_names and set(params.class_names) != set(names or ()):
+            names = params.class_names  # the same names in another order would be the wrong ones
         params = params.model_copy(update={"class_names": names} | source.get("shape", {}))
     report = csv_report.report_on(csv_reader.read_csv(CSV, params), params, str(CSV))
     write_json(VALIDATION, report)

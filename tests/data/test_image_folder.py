@@ -76,11 +76,13 @@ def test_colours_are_three_planes_and_every_format_is_read(folder: Path) -> None
         picture(f"own/b/{number}.{suffix}", mode=mode, value=value)
     text = (Path(__file__).parents[2] / "params.yaml").read_text()
     text = text.replace("source: sample", "source: file").replace("data/inbox", "own")
+    text = text.replace("class_names: null", "class_names: [b, a]")
     Path("params.yaml").write_text(text.replace("min_per_class: 10", "min_per_class: 2"))
     download.main()
     validate.main()  # needs no `channels: 3`
     report = read_json(VALIDATION)
     assert report["shape"] == {"channels": 3, "height": 10, "width": 10}
+    assert report["params"]["class_names"] == ["a", "b"], "in the order of the folders"
     table = read_csv(CSV_OF_STAGES, validated_params(report, ""))
     assert CliRunner().invoke(app, ["validate", "own"]).exit_code == 0
     assert table.images[0, :, 5, 5].tolist() == [200, 100, 50]
@@ -118,7 +120,7 @@ def test_what_cannot_be_used_is_refused_by_name_and_validate_reads_a_folder_too(
             fetched(**changes)
         assert not CSV.exists()
 
-    with plain_csv(Path("own"), DEFAULTS) as (csv, name, _):
+    with plain_csv(Path("own"), DEFAULTS) as (csv, name, *_):
         assert csv.is_file() and name == "own (unpacked)"
     refused(r"more than 0 MB of CSV.*`data\.side`", max_megabytes=0)
     Path("own/cat/bad.png").write_text("<html>")

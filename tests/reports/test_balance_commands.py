@@ -21,10 +21,19 @@ from cgan.data.image_folder import find_classes
 from cgan.errors import CganError
 from cgan.page.run_page import run_page
 from cgan.params.reading import load_params
-from cgan.project import CSV, EVIDENCE, EVIDENCE_PAGE, GENERATOR, RUN_PAGE, TRAIN_DATA
+from cgan.project import (
+    CSV,
+    EVIDENCE,
+    EVIDENCE_PAGE,
+    EVIDENCE_TEXT,
+    GENERATOR,
+    RUN_PAGE,
+    TRAIN_DATA,
+)
 from cgan.quality.judge import silent
 from cgan.reports import balance as command
 from cgan.reports.balance import balance, find_evidence
+from cgan.serving.drawings import write_folder
 
 
 @pytest.fixture
@@ -60,6 +69,8 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     ):
         with pytest.raises(CganError, match=words):
             balance(source, None, 0.0, 1, out, said.append)
+    for names, folders in ((["b", "a"], ["b", "a"]), (["a", "__b"], ["0", "1"])):
+        assert command._folders(names) == folders, "all are found again"
 
 
 @pytest.mark.usefixtures("rare")
@@ -91,6 +102,14 @@ def test_the_evidence_is_a_report_a_fold_of_the_page_and_on_the_runs_page_in_mlf
         and "helps" not in RUN_PAGE.read_text()
     )
     assert [name for _, name in tracker.files] == ["evidence.json", "evidence.md", "evidence.html"]
+    # A folder lacks classes: its pictures are of those that its names say.
+    write_folder(Path("more"), others[0][:, 0], (f"{n % 2 + 1}/{n}.png" for n in range(90)))
+    find_evidence(load_params(), None, 0.0, 2, Path("more"), said.append, silent)
+    rows = [row.split(" | ")[0::3] for row in EVIDENCE_TEXT.read_text().splitlines()[-3:]]
+    assert rows == [["| 2", "45"], ["| 0", "0"], ["| 1", "45"]]
+    Path("more/1").rename("more/one")
+    with pytest.raises(CganError, match=r"folder 'one' is none of the project's classes.*0, 1, 2"):
+        find_evidence(load_params(), None, 0.0, 2, Path("more"), said.append, silent)
     known = load_dataset(TRAIN_DATA)
     few = write_csv(Path("few.csv"), known.images.numpy(), known.labels.numpy())
     with pytest.raises(CganError, match=r"few\.csv: no image that the training part has not"):
