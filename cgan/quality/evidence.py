@@ -103,7 +103,6 @@ def measure(
         "drawn": (drawn.images, drawn.labels),
     }
     found: Right = {}
-    steps_of = JudgeParams.model_copy
     for name, (images, labels) in more.items():
         data = Dataset(
             torch.cat([training.images, images]),
@@ -113,7 +112,7 @@ def measure(
         for augment in (False, True):
             rows = []
             for n in range(seeds):
-                recipe = steps_of(params, update={"seed": params.seed + n})
+                recipe = params.model_copy(update={"seed": params.seed + n})
                 what = f"{name}{', augmented' * augment}, seed {n + 1} of {seeds}"
                 bar = partial(progress, what, images_a_step=min(params.batch_size, len(data)))
                 pupil = train_judge(

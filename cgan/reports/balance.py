@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from cgan.registry.history import now
 from cgan.run.lifecycle import reopen
 from cgan.serving.drawings import write_csv, write_folder
 from cgan.serving.generator import Generator
-from cgan.verdict import Report, as_dicts
+from cgan.verdict import Report
 
 Table = tuple[str, list[str], list[list[Any]]]  # title, header, rows
 Say = Callable[[str], None]
@@ -141,7 +142,7 @@ def find_evidence(
         reasons=reasons,
         time=now(),
         facts={
-            "effects": as_dicts(effects),
+            "effects": [{**asdict(each), "verdict": each.verdict} for each in effects],
             "seeds": seeds,
             "generator_digest": inputs.facts["digest"],
             "tested_on": str(more or "hold-out"),
