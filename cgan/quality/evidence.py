@@ -156,8 +156,8 @@ def effect(right: Right, labels: Tensor, augmented: bool) -> Effect:
     by_seed = (means["drawn"] - means[base]).tolist()
     by_image = (right["drawn", augmented].double() - right[base, augmented].double()).mean(dim=0)
     own = [by_image[labels == label] for label in labels.unique()]
-    # One image of a class has no spread: taken as a coin's.
-    spread = [float(each.var()) / len(each) if len(each) > 1 else 0.25 for each in own]
+    # Few images that all go one way are no proof: as if one more had gone the other.
+    spread = [max(float(each.var(correction=0)), 1 / len(each)) / len(each) for each in own]
     reach = 1.96 * math.sqrt(sum(spread)) / len(own)
     if len(by_seed) > 1:
         t = STUDENT[min(len(by_seed) - 1, len(STUDENT)) - 1]

@@ -81,6 +81,9 @@ def test_equal_classifiers_are_called_different_in_at_most_one_of_twenty() -> No
     for better, verdict in ((0.05, "help"), (-0.05, "harm")):
         planted = outcomes(rates | {"drawn": 0.9 + better}, 1000, 5, random)
         assert effect(planted, labels, True).verdict == verdict
+    few = {key: torch.ones(3, 6, dtype=torch.bool) for key in planted}
+    few["drawn", True][:, :2] = False  # both images of a class
+    assert effect(few, torch.tensor([0, 0, 1, 1, 2, 2]), True).verdict.startswith("make no")
 
 
 def test_every_class_counts_alike() -> None:
