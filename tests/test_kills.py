@@ -70,7 +70,7 @@ def results(project: Path) -> dict[str, str]:
         for folder in ("models", "samples", "data", "reports")
         for p in project.glob(f"{folder}/**/*")
     ]
-    named = ("mlflow_run.json", "gate.json", "gate.md", "run.html")
+    named = ("mlflow_run.json", "gate.json", "gate.md", "run.html", "README.md")
     files = [path for path in found if path.is_file() and path.name not in named]
     return {str(path.relative_to(project)): sha256_of(path) for path in sorted(files)}
 

@@ -110,7 +110,7 @@ def test_new_images_of_a_rare_class_help_and_those_of_another_harm() -> None:
     found = {}
     for word, rows in (("true", of[2][5:100]), ("false", of[0][100:195])):
         drawn = Dataset(images[rows], torch.full((95,), 2), {"classes": 3})
-        right = measure(training, drawn, test, PARAMS, 3 if word == "true" else 2, CPU)
+        right = measure(training, drawn, test, PARAMS, 3, CPU)
         found[word] = [effect(right, test.labels, augmented) for augmented in (True, False)]
     assert [each.verdict for each in found["true"]] == ["help", "help"]
     assert found["false"][0].verdict == "harm"

@@ -17,7 +17,7 @@ from cgan.params.reading import load_params
 from cgan.project import CSV
 from cgan.quality.judge import silent
 from cgan.reports.label_errors import find_label_errors
-from cgan.stages import validate
+from cgan.stages import preprocess, validate
 
 
 @pytest.mark.slow
@@ -33,9 +33,10 @@ def test_planted_errors_are_listed_by_the_lines_in_which_they_stand(project: Pat
     text = "\n".join([*lines[:11], "", *lines[11:30], "", *lines[30:]]) + "\n"
     write_bytes(CSV, text.encode())
     params = yaml.safe_load(Path("params.yaml").read_text())
-    params["train_judge"] |= {"total_kimg": 6.0, "batch_size": 32, "width": 8}
+    params["train_judge"] |= {"total_kimg": 20.0, "batch_size": 32, "width": 8}
     Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     validate.main()
+    preprocess.main()
     said: list[str] = []
     out = Path("reports/found.csv")
     find_label_errors(load_params(), 3, out, said.append, silent)
