@@ -125,9 +125,8 @@ def measure(
 
 def mean_of_classes(right: Tensor, labels: Tensor) -> Tensor:
     """The mean accuracy of the classes, float64 [seeds]: each class counts alike."""
-    return torch.stack([right[:, labels == n].double().mean(dim=1) for n in labels.unique()]).mean(
-        0
-    )
+    by_class = [right[:, labels == n].double().mean(dim=1) for n in labels.unique()]
+    return torch.stack(by_class).mean(dim=0)
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,8 @@ class Effect:
 
 
 def effect(right: Right, labels: Tensor, augmented: bool) -> Effect:
-    """The interval covers the luck of the seeds (Student's t of paired differences) and of the held-out
-    images (the differences' spread within each class)."""
+    """Of two seeds at least. The interval covers their luck (Student's t of paired differences) and that of
+    the held-out images (the differences' spread within each class)."""
     means = {name: mean_of_classes(right[name, augmented], labels) for name in SETS}
     base = max(SETS[:2], key=lambda name: float(means[name].mean()))
     by_seed = (means["drawn"] - means[base]).tolist()
@@ -159,9 +158,8 @@ def effect(right: Right, labels: Tensor, augmented: bool) -> Effect:
     # Few images that all go one way are no proof: as if one more had gone the other.
     spread = [max(float(each.var(correction=0)), 1 / len(each)) / len(each) for each in own]
     reach = 1.96 * math.sqrt(sum(spread)) / len(own)
-    if len(by_seed) > 1:
-        t = STUDENT[min(len(by_seed) - 1, len(STUDENT)) - 1]
-        reach = math.hypot(reach, t * statistics.stdev(by_seed) / math.sqrt(len(by_seed)))
+    t = STUDENT[min(len(by_seed) - 1, len(STUDENT)) - 1]
+    reach = math.hypot(reach, t * statistics.stdev(by_seed) / math.sqrt(len(by_seed)))
     change = statistics.fmean(by_seed)
     without, with_drawings = (float(means[name].mean()) for name in (base, "drawn"))
     return Effect(augmented, base, without, with_drawings, (change - reach, change + reach))

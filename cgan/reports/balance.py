@@ -46,6 +46,9 @@ def balance(
 ) -> None:
     """Write the data and the drawings that fill up its classes: a CSV, or a folder of pictures by class; and
     beside it which rows are drawn."""
+    path = Path(out)
+    if path.suffix not in ("", ".csv"):
+        raise CganError(f"--out {out}: expected a name that ends in .csv, or a folder's name.")
     rows, generator = Rows.read(), Generator.load(source)
     classes = int(rows.metadata["classes"])
     found = (generator.classes, *generator.shape)
@@ -67,16 +70,12 @@ def balance(
     part = np.full(len(labels), "drawn", dtype=object)
     part[rows.training], part[rows.heldout] = "train", "holdout"
     pictures = picture_of(torch.from_numpy(images).permute(0, 2, 3, 1).contiguous())
-    path = Path(out)
     listed = pd.DataFrame({"row": np.arange(1, len(labels) + 1), "label": labels, "part": part})
     listed["judge"] = np.concatenate([np.full(len(rows.labels), np.nan), sure.numpy()])
     if path.suffix == ".csv":
-        report = read_json(VALIDATION)
+        column = validated_params(read_json(VALIDATION), str(VALIDATION)).label_column
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            column = validated_params(report, str(VALIDATION)).label_column
             write_csv(file, pictures, labels.tolist(), column)
-    elif path.suffix:
-        raise CganError(f"--out {out}: expected a name that ends in .csv, or a folder's name.")
     else:
         folders = _folders(generator.class_names)
         listed["file"] = [

@@ -12,20 +12,19 @@ from cgan.model.model_file import save_network
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, RUN_REFERENCE
 from cgan.quality.table import Report, stated
 from cgan.serving.card import model_card
-from cgan.serving.drawings import write_picture
+from cgan.serving.drawings import new_folder, write_picture
 from cgan.serving.generator import Generator
 from cgan.serving.picture import Style
 
 
 def export_card(generator: Generator, folder: Path) -> str:
     """Write the folder → what it holds, in words. Raises CganError where it holds something already."""
-    if folder.is_dir() and any(folder.iterdir()):
-        raise CganError(f"--card {folder}: holds something already. Name a new folder.")
     report, reference = known(generator)
-    save_network(folder / GENERATOR.name, generator.network, generator.facts)
     labels = list(range(min(generator.classes, 10)))
-    write_picture(str(folder / GRID.name), generator, labels, 4, 0, Style())
-    write_text(folder / CARD.name, model_card(generator.facts, report, reference, GRID.name))
+    with new_folder(folder) as made:
+        save_network(made / GENERATOR.name, generator.network, generator.facts)
+        write_picture(str(made / GRID.name), generator, labels, 4, 0, Style())
+        write_text(made / CARD.name, model_card(generator.facts, report, reference, GRID.name))
     note = "" if report else "; no evaluation of it was found, so the card has no numbers"
     return f"{folder}: {CARD.name}, {GENERATOR.name}, {GRID.name}{note}"
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -82,13 +83,22 @@ def write_csv(file: TextIO, images: Picture, labels: list[int], column: str = "l
 
 
 def write_folder(out: Path, images: Picture, names: Iterable[str]) -> None:
-    """Each image as PNG under its name, `<class>/….png`, all or nothing."""
+    """Each image as PNG under its name, `<class>/….png`."""
+    with new_folder(out) as made:
+        for name, image in zip(names, images, strict=True):
+            (made / name).parent.mkdir(exist_ok=True)
+            (made / name).write_bytes(encode_png(image))
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder that becomes `out` at the end, all or nothing. Raises CganError where `out` holds
+    something."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise CganError(f"{out}: exists and is not empty. Remove it or name another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        made = Path(temporary, "set")
-        for name, image in zip(names, images, strict=True):
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
-            (made / name).write_bytes(encode_png(image))
+        made = Path(temporary, "made")
+        made.mkdir()
+        yield made
         made.replace(out)

@@ -43,4 +43,4 @@ def _start() -> str:
 
     store: Any = _get_tracking_store()
     found = store.get_experiment_by_name(os.environ.get(EXPERIMENT, ""))
-    return runs_page("", found.experiment_id, shared=False) if found else ""
+    return runs_page(found.experiment_id) if found else ""

@@ -86,7 +86,7 @@ TABLE: dict[str, Any] = {
     **_first_look(columns=1),  # of the view of charts: a picture a run, as wide as there is room
 }
 CHARTS = {"autoRefreshEnabled": True, **_first_look(columns=2)}  # of one run
-# MLflow calls it a shared view: on a server of others, an address brings the columns along.
+# MLflow calls it a shared view: on a server of others, `&viewStateShareKey=cgan` brings the columns along.
 VIEW = "cgan"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 EXPERIMENT_TAGS = {
@@ -125,10 +125,9 @@ def artifact(run_id: str, path: str) -> str:
     return f"get-artifact?path={path}&run_uuid={run_id}"
 
 
-def runs_page(site: str, experiment_id: str, *, shared: bool = True) -> str:
-    """The table of the experiment's runs; `shared` brings COLUMNS along."""
-    view = f"&viewStateShareKey={VIEW}" if shared else ""
-    return f"{site.rstrip('/')}/#/experiments/{experiment_id}/runs?{TRAINING}{view}"
+def runs_page(experiment_id: str) -> str:
+    """The table of the experiment's runs, seen from the server's own pages."""
+    return f"/#/experiments/{experiment_id}/runs?{TRAINING}"
 
 
 def run_page(site: str, experiment_id: str, run_id: str, artifact: str = "") -> str:
