@@ -134,7 +134,7 @@ class TrainChoices(Section):
     What is `auto` depends on the data: `cgan.training.fitting` says what it is there.
     """
 
-    generator: Literal["deconv", "upsample", "embed", "demo"]
+    generator: Literal["auto", "deconv", "upsample", "embed", "demo"]
     discriminator: Literal["projection", "demo"]
     latent_dim: int = Field(gt=0, le=4096)
     generator_width: int = Field(gt=0, le=1024)
@@ -142,12 +142,12 @@ class TrainChoices(Section):
     max_width: int = Field(gt=0, le=4096)
     objective: Literal["logistic", "least_squares"]
     auxiliary_discriminator: float = Field(ge=0, le=1_000_000)
-    auxiliary_generator: float = Field(ge=0, le=1_000_000)
+    auxiliary_generator: Annotated[float, Field(ge=0, le=1_000_000)] | Auto
     class_logit_weight: Annotated[float, Field(ge=0, le=1_000_000)] | Auto
     max_shift: Annotated[int, Field(ge=0, le=64)] | Auto
     r1_gamma: float = Field(ge=0, le=1_000_000)
     r1_every: int = Field(gt=0, le=1_000_000)
-    updates: Literal["one_pass", "two_passes", "in_turn"]
+    updates: Literal["auto", "one_pass", "two_passes", "in_turn"]
     optimizer: Literal["adam", "adadelta"]
     lr: float = Field(gt=0, le=1000)
     adam_beta1: float = Field(ge=0, lt=1)
@@ -189,7 +189,7 @@ class TrainChoices(Section):
                 "`discriminator: demo` has no auxiliary classes: set `auxiliary_discriminator`, "
                 "`auxiliary_generator` and `class_logit_weight` to 0.0"
             )
-        if self.updates == "one_pass" and self.auxiliary_generator:
+        if self.updates == "one_pass" and self.auxiliary_generator not in (0, "auto"):
             raise ValueError(
                 "`updates: one_pass` has no loss of the generator's own: set `auxiliary_generator` to "
                 "0.0 and raise `class_logit_weight`, or choose `updates: two_passes`"
@@ -198,10 +198,13 @@ class TrainChoices(Section):
 
 
 class TrainParams(TrainChoices):
-    """The same with a number for each `auto`: what a training is run with."""
+    """The same with a value for each `auto`: what a training is run with."""
 
+    generator: Literal["deconv", "upsample", "embed", "demo"]
+    auxiliary_generator: float = Field(ge=0, le=1_000_000)
     class_logit_weight: float = Field(ge=0, le=1_000_000)
     max_shift: int = Field(ge=0, le=64)
+    updates: Literal["one_pass", "two_passes", "in_turn"]
     total_kimg: float = Field(gt=0, le=1_000_000)
 
     @property

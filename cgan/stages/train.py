@@ -104,6 +104,8 @@ def main() -> None:
         )
         if fitting.choice:
             log.info("Chosen for these images: %s", fitting.choice)
+        if fitting.advice:
+            log.info(fitting.advice)
         bar = functools.partial(progress, "training", images_a_step=fitted.batch_size)
         watch = Watch(load_judge(JUDGE)[0], data, fitted.seed)
         try:

@@ -101,7 +101,6 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("train.save_every", 70, "`save_every` (70) must be a multiple of `log_every` (50)"),
     ("train.batch_size", 65, "`batch_size` (65) must be a multiple of `cpu_parts` (2)"),
     ("train.discriminator", "demo", "needs `updates: in_turn`"),
-    ("train.auxiliary_generator", 0.2, "has no loss of the generator's own"),
     ("validate.height", 28, "give both `height` and `width`"),
     (NAMES, [0, 1], f"`{NAMES}.0`: Input should be a valid string, got 0. Put it in quotes"),
     (NAMES, "zero, one", "should be a list or null, got the text 'zero, one'."),
@@ -120,6 +119,8 @@ def test_f31_f32_f33_f36_what_cannot_be_used_is_refused_in_words(load: Load) -> 
         assert words in message and message.replace("\n", "").isprintable(), (name, value)
     demo = {"train.discriminator": "demo", "train.updates": "in_turn"}
     assert "`class_logit_weight` to 0.0" in refusal(load, demo)
+    one = {"train.auxiliary_generator": 0.2, "train.updates": "one_pass"}
+    assert "has no loss of the generator's own" in refusal(load, one)
 
 
 def test_f31_key_that_is_no_text_is_refused(load: Load) -> None:

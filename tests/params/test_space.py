@@ -33,7 +33,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"train.adam_beta1": {"low": 0.0, "high": 1.0}}, "below 1, got 1.0"),
     ({"train.latent_dim": {"low": 1.5, "high": 9.5}}, "should be a whole number"),
     ({"train.generator": {"choices": ["deconv", "conv"]}}, "`deconv` or `upsample` or `embed`"),
-    ({"train.generator": {"low": 1, "high": 2}}, "`train.generator` should be `deconv`"),
+    ({"train.generator": {"low": 1, "high": 2}}, "`train.generator` should be `auto` or `deconv`"),
     ({"train.lr": {"low": 0.2, "high": 0.1}}, "`low` (0.2) must be below `high` (0.1)"),
     ({"train.lr": {"low": 0.1}}, "give either both `low` and `high`, or `choices`"),
     ({"train.lr": {"choices": [0.1, 0.2], "log": True}}, "`choices` stand alone"),

@@ -1,4 +1,4 @@
-"""What `auto` becomes: by how far apart the images lie, and never in the place of a number."""
+"""What `auto` becomes: by the nearest other images, and never in the place of a value."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from conftest import ROOT
 from cgan.data.dataset import Dataset
 from cgan.data.sources import mnist_sample
 from cgan.params.reading import load_params
-from cgan.training.fitting import FAR_APART, filled, fit, sparsity
+from cgan.training.fitting import FAR_APART, filled, fit, nearest
 
 CHOICES = load_params(ROOT / "params.yaml").train
-AUTO = ("class_logit_weight", "max_shift", "total_kimg")
+AUTO = (
+    "updates",
+    "generator",
+    "auxiliary_generator",
+    "class_logit_weight",
+    "max_shift",
+    "total_kimg",
+)
+NEAR = ("one_pass", "deconv", 0.0, 1.25, 0, 160.0)
+HARD = ("two_passes", "deconv", 0.5, 1.0, 2, 190.0)
 
 
 def digits(count: int) -> Dataset:
@@ -29,51 +38,79 @@ def noise(side: int, count: int = 60) -> Dataset:
     return Dataset(images, torch.arange(count) % 3, {"classes": 3})
 
 
-def chosen(data: Dataset) -> tuple[float, ...]:
+def chosen(data: Dataset) -> tuple[float | str, ...]:
     params = fit(CHOICES, data).params
     return tuple(getattr(params, name) for name in AUTO)
 
 
 def test_many_digits_are_trained_as_before_and_few_with_help() -> None:
-    assert chosen(digits(5000)) == (1.25, 0, 160.0)
-    assert chosen(digits(1000)) == (2.5, 2, 240.0)
-    assert sparsity(digits(5000)) < FAR_APART - 0.01 < FAR_APART + 0.01 < sparsity(digits(1000))
+    assert chosen(digits(5000)) == NEAR
+    assert chosen(digits(1000)) == HARD
+    assert not fit(CHOICES, digits(5000)).advice and "700" in fit(CHOICES, digits(1000)).advice
+    apart = [nearest(digits(count)).distance for count in (5000, 1000)]
+    assert apart[0] < FAR_APART - 0.01 < FAR_APART + 0.01 < apart[1]
+
+
+def test_classes_that_look_alike_get_help_however_near_the_images_lie() -> None:
+    data = digits(5000)
+    assert nearest(data).same_class > 0.9
+    order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
+    mixed = Dataset(data.images, data.labels[order], data.metadata)
+    found = nearest(mixed)
+    assert found.same_class == pytest.approx(found.chance, abs=0.05)
+    assert chosen(mixed) == HARD
+    colour = Dataset(mixed.images.expand(-1, 3, -1, -1), mixed.labels, mixed.metadata)
+    assert chosen(colour) == (HARD[0], "upsample", *HARD[2:])
+    one = Dataset(data.images, torch.zeros_like(data.labels), data.metadata)
+    assert chosen(one) == NEAR, "a single class cannot be mistaken"
 
 
 @pytest.mark.parametrize(("side", "shift"), [(8, 0), (15, 0), (16, 1), (32, 2), (64, 4)])
 def test_a_shift_goes_with_the_side_and_small_images_stay_where_they_are(
     side: int, shift: int
 ) -> None:
-    assert chosen(noise(side)) == (2.5, shift, 240.0)
+    assert chosen(noise(side)) == (*HARD[:4], shift, HARD[5])
 
 
-def test_sparsity_is_a_median_of_0_for_copies_and_1_for_noise_whatever_contrast_and_size() -> None:
+def test_the_distance_is_0_for_copies_and_1_for_noise_whatever_contrast_and_size() -> None:
     data = noise(16)
-    assert sparsity(data) == pytest.approx(1, abs=0.1)
+    apart = nearest(data).distance
+    assert apart == pytest.approx(1, abs=0.1)
     faint = Dataset(data.images // 8, data.labels, data.metadata)
-    assert sparsity(faint) == pytest.approx(sparsity(data), abs=0.02)
+    assert nearest(faint).distance == pytest.approx(apart, abs=0.02)
     twice = Dataset(data.images.repeat(2, 1, 1, 1), data.labels.repeat(2), data.metadata)
-    assert sparsity(twice) < 0.01
+    assert nearest(twice).distance < 0.01
+    assert nearest(twice).same_class == 1
     blank = Dataset(torch.zeros_like(data.images), data.labels, data.metadata)
-    assert sparsity(blank) == 0
+    assert nearest(blank).distance == 0
     data = noise(16, 61)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     few_copies = Dataset(data.images.clone(), data.labels, data.metadata)
     few_copies.images[:20] = few_copies.images[20]
-    assert sparsity(few_copies) > 0.9
+    assert nearest(few_copies).distance > 0.9
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_does_not_go_with_one_pass_is_not_chosen_for_it() -> None:
+    explicit = CHOICES.model_copy(update={"updates": "one_pass"})
+    assert fit(explicit, noise(32)).params.auxiliary_generator == 0
+    asked = CHOICES.model_copy(update={"auxiliary_generator": 0.3})
+    assert fit(asked, digits(5000)).params.updates == "two_passes"
 
 
 def test_a_number_in_params_goes_before_the_rule_and_is_not_said_to_be_chosen() -> None:
     choices = CHOICES.model_copy(update={"max_shift": 1, "total_kimg": 7.0})
     found = fit(choices, noise(32))
     assert (found.params.max_shift, found.params.total_kimg) == (1, 7.0)
-    assert found.params.class_logit_weight == 2.5
-    assert found.choice.startswith("class_logit_weight 2.5 (images far apart: ")
+    assert found.params.class_logit_weight == 1 and not found.advice
+    assert found.choice == (
+        "generator deconv, auxiliary_generator 0.5, class_logit_weight 1.0, updates two_passes "
+        f"(nearest other image: distance 0.96, same class {nearest(noise(32)).same_class:.0%})"
+    )
     assert fit(filled(CHOICES), noise(32)).choice == ""
     assert fit(filled(CHOICES), noise(32)).params == filled(CHOICES)
     demo = {"discriminator": "demo", "updates": "in_turn", "auxiliary_discriminator": 0.0}
     found = fit(CHOICES.model_copy(update=demo), noise(28))
     assert found.params.class_logit_weight == 0
-    assert found.choice.startswith("class_logit_weight 0, "), "that one has no class logits"
+    assert "class_logit_weight 0.0, " in found.choice, "that one has no class logits"
