@@ -123,9 +123,6 @@ def draw(
     show: Annotated[
         bool | None, typer.Option(help="Show the picture here.  \\[default: in a terminal]")
     ] = None,
-    open_: Annotated[
-        bool, typer.Option("--open", help="Show the picture in the system's viewer.")
-    ] = False,
     model: Annotated[
         str | None,
         typer.Option(
@@ -138,10 +135,8 @@ def draw(
     """Draw TEXT digit by digit, a grid, or a whole labelled set."""
     if (text is None and not grid) == (per_class is None):
         raise CganError("say what to draw: TEXT or --grid (or both), or --per-class N.")
-    if per_class is not None and (smooth or ink or paper or show or open_):
-        raise CganError(
-            "--per-class makes data: --smooth, --ink, --paper, --show and --open are of pictures."
-        )
+    if per_class is not None and (smooth or ink or paper or show):
+        raise CganError("--per-class makes data: --smooth, --ink, --paper and --show are of pictures.")
     from rich.console import Console
 
     from cgan.serving.drawings import write_picture, write_set
@@ -164,8 +159,6 @@ def draw(
     if console.is_terminal:
         show_drawings(images, rows, inks, console)
     typer.echo(words + note)
-    if open_ and typer.launch(str(Path(out).resolve()), wait=True):
-        raise CganError(f"--open: this system found no viewer. The picture is written: {out}")
 
 
 @app.command()

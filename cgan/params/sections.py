@@ -126,6 +126,8 @@ class JudgeParams(Section):
 
 
 Auto = Literal["auto"]
+GeneratorKind = Literal["deconv", "upsample", "embed", "demo"]
+Updates = Literal["one_pass", "two_passes", "in_turn"]
 
 
 class TrainChoices(Section):
@@ -134,7 +136,7 @@ class TrainChoices(Section):
     What is `auto` depends on the data: `cgan.training.fitting` says what it is there.
     """
 
-    generator: Literal["auto", "deconv", "upsample", "embed", "demo"]
+    generator: Literal[Auto, GeneratorKind]
     discriminator: Literal["projection", "demo"]
     latent_dim: int = Field(gt=0, le=4096)
     generator_width: int = Field(gt=0, le=1024)
@@ -147,7 +149,7 @@ class TrainChoices(Section):
     max_shift: Annotated[int, Field(ge=0, le=64)] | Auto
     r1_gamma: float = Field(ge=0, le=1_000_000)
     r1_every: int = Field(gt=0, le=1_000_000)
-    updates: Literal["auto", "one_pass", "two_passes", "in_turn"]
+    updates: Literal[Auto, Updates]
     optimizer: Literal["adam", "adadelta"]
     lr: float = Field(gt=0, le=1000)
     adam_beta1: float = Field(ge=0, lt=1)
@@ -200,11 +202,11 @@ class TrainChoices(Section):
 class TrainParams(TrainChoices):
     """The same with a value for each `auto`: what a training is run with."""
 
-    generator: Literal["deconv", "upsample", "embed", "demo"]
+    generator: GeneratorKind
     auxiliary_generator: float = Field(ge=0, le=1_000_000)
     class_logit_weight: float = Field(ge=0, le=1_000_000)
     max_shift: int = Field(ge=0, le=64)
-    updates: Literal["one_pass", "two_passes", "in_turn"]
+    updates: Updates
     total_kimg: float = Field(gt=0, le=1_000_000)
 
     @property

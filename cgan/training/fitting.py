@@ -37,15 +37,13 @@ HARD = {
 }
 SHIFT = 0.07  # of the side, for hard data
 FAR_APART = 0.53
-ALIKE = 0.5  # of the images that chance would give another class as nearest
+ALIKE = 0.5  # neighbours of another class, as a part of how many there are by chance
 ADVICE = (
-    "Such images take longer than digits. `train.total_kimg: 700` draws them better, in nearly four times the "
-    "time; 60 gives a first impression in a third."
+    "Such images take longer than digits. `train.total_kimg: 700` draws them better, in four times the time; "
+    "60 gives a first impression in a third."
 )
 LOOKED_AT, COMPARED, AT_ONCE = 1000, 4000, 100  # images, at most
-COMPARED_SIDE = (
-    32  # pixels: larger images are made smaller, so that 4,000 of any size fit into memory
-)
+COMPARED_SIDE = 32  # pixels: larger images are made smaller, so that 4,000 fit into memory
 LEAST_SIDE = 16  # pixels: in smaller images the moved edge is too much of the whole
 
 

@@ -156,18 +156,6 @@ def test_ink_and_paper_take_the_place_of_white_and_black_and_smooth_enlarges_by_
     assert np.array_equal(pixels("20", "--scale", "3", "--smooth"), np.concatenate(large, axis=1))
 
 
-def test_open_hands_the_picture_to_the_systems_viewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("xdg-open", "open"):
-        Path(name).write_text('#!/bin/sh\necho "$@" > opened\n')
-        Path(name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(Path.cwd()))
-    output("2", "--open", "--out=-x.png")
-    assert Path("opened").read_text() == f"{Path.cwd()}/-x.png\n", "not an option"
-    monkeypatch.setenv("PATH", "nowhere")
-    assert "found no viewer" in refusal("2", "--open")
-    assert Path("drawn/2.png").is_file()
-
-
 def test_the_packages_own_is_called_digits_and_else_gives_way_to_the_projects() -> None:
     arguments = ("20", "--seed", "7", "--scale", "1")
     own = np.concatenate(list(Generator.load().draw("20", 7)), axis=1)
