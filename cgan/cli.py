@@ -136,7 +136,7 @@ def draw(
     if (text is None and not grid) == (per_class is None):
         raise CganError("say what to draw: TEXT or --grid (or both), or --per-class N.")
     if per_class is not None and (smooth or ink or paper or show):
-        raise CganError("--per-class makes data: --smooth, --ink, --paper and --show are of pictures.")
+        raise CganError("--per-class makes data: --smooth, --ink, --paper, --show are of pictures.")
     from rich.console import Console
 
     from cgan.serving.drawings import write_picture, write_set
