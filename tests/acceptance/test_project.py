@@ -27,7 +27,7 @@ def test_a_training_is_one_complete_run_with_nothing_twice(finished: Project) ->
     (run,) = finished.runs()
     assert run.info.status == "FINISHED"
     params = yaml.safe_load((finished.folder / "params.yaml").read_text())
-    for key in ("generator", "latent_dim", "seed", "total_kimg", "batch_size"):
+    for key in ("discriminator", "latent_dim", "seed", "total_kimg", "batch_size"):
         assert run.data.params[f"train.{key}"] == str(params["train"][key])
     recorded_once(client, run)
     made = finished.read("reports/metrics.json")["quality"]

@@ -14,8 +14,9 @@ from synthetic import make_images, write_csv
 
 from benchmarks import large, synthetic_csv
 from cgan.data.dataset import load_dataset
-from cgan.params.sections import TrainParams
+from cgan.params.sections import TrainChoices
 from cgan.stages import download, preprocess, validate
+from cgan.training.fitting import filled
 from cgan.training.loop import train
 
 PROC = pytest.mark.skipif(
@@ -35,7 +36,7 @@ def test_previews_and_contact_sheet_show_the_first_50_of_many_classes(project: P
     with Image.open("reports/real_samples.png") as sheet:
         assert sheet.size == (80, 8 * 50)
     values = yaml.safe_load((ROOT / "params.yaml").read_text())["train"] | TINY["train"]
-    chosen = TrainParams(**values | {"class_logit_weight": 1.0, "max_shift": 0, "previews": 1})
+    chosen = filled(TrainChoices(**values | {"previews": 1}))
     previews = train(load_dataset("data/processed/train.safetensors"), chosen).previews
     with Image.open(io.BytesIO(previews[0])) as picture:
         assert picture.size == (50 * 9 + 1, 8 * 9 + 1)
