@@ -35,6 +35,8 @@ HARD = {
     "updates": "two_passes",
     "total_kimg": 190.0,
 }
+# Takes the same time; what it draws is less legible.
+HARD_IN_ONE_PASS = {"class_logit_weight": 2.5, "total_kimg": 240.0}
 SHIFT = 0.07  # of the side, for hard data
 FAR_APART = 0.53
 ALIKE = 0.5  # neighbours of another class, as a part of how many there are by chance
@@ -81,6 +83,8 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
         rules |= HARD | {"max_shift": round(SHIFT * min(sides)) if min(sides) >= LEAST_SIDE else 0}
         if channels == 3:
             rules["generator"] = "upsample"
+        if choices.updates == "one_pass":
+            rules |= HARD_IN_ONE_PASS
     params = filled(choices, rules)
     words = ", ".join(
         f"{name} {getattr(params, name)}" for name in rules if getattr(choices, name) == "auto"

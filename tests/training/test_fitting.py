@@ -94,7 +94,8 @@ def test_the_distance_is_0_for_copies_and_1_for_noise_whatever_contrast_and_size
 
 def test_what_does_not_go_with_one_pass_is_not_chosen_for_it() -> None:
     explicit = CHOICES.model_copy(update={"updates": "one_pass"})
-    assert fit(explicit, noise(32)).params.auxiliary_generator == 0
+    found = fit(explicit, noise(32)).params
+    assert (found.auxiliary_generator, found.class_logit_weight, found.total_kimg) == (0, 2.5, 240)
     asked = CHOICES.model_copy(update={"auxiliary_generator": 0.3})
     assert fit(asked, digits(5000)).params.updates == "two_passes"
 
