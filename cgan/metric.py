@@ -45,7 +45,7 @@ METRICS = {
         Metric(
             "conditional_accuracy",
             "conditional accuracy",
-            "share of drawings that show the class asked for",
+            "share of drawings that show the class asked for, mean over classes",
             "higher",
             headline="accuracy",
         ),
@@ -79,7 +79,7 @@ METRICS = {
         Metric(
             "gan_train_accuracy",
             "GAN-train accuracy",
-            "of a class network that saw drawings only, on real images",
+            "of a class network that saw drawings only, on real images; mean over classes",
             "higher",
             headline="GAN-train",
         ),

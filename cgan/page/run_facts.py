@@ -37,20 +37,30 @@ def metrics_facts(report: Report) -> list[dict[str, Any]]:
         low, high = (metric.interval(report) if known else None) or (None, None)
         words = {"name": metric.name, "meaning": metric.meaning, "better": metric.better}
         numbers = {"value": value, "low": low, "high": high, "floor": metric.floor(report)}
-        replicates = report["fid_judge"].get("replicates") if key == "fid_judge" else None
+        replicates = report[key].get("replicates")
         found.append({"key": key, **words, **numbers, "replicates": replicates})
     return found
 
 
 def class_facts(report: Report) -> list[dict[str, Any]]:
-    accuracy, distance = (report[key]["by_class"] for key in ("conditional_accuracy", "fid_judge"))
-    numbers = report["different"]["by_class"]
+    """Each class by itself, beside what its real images get."""
+    accuracy, distance, different = (
+        report[key] for key in ("conditional_accuracy", "fid_judge", "different")
+    )
     found = []
-    for label, (right, far, number) in enumerate(zip(accuracy, distance, numbers, strict=True)):
+    for label, right in enumerate(accuracy["by_class"]):
         known = right is not None and math.isfinite(right)
         low, high = share(right, sum(report["confusion"][label])) if known else (None, None)
-        row = {"label": label, "accuracy": right, "low": low, "high": high, "distance": far}
-        found.append(row | {"different": number})
+        row = {"label": label, "accuracy": right, "low": low, "high": high}
+        row |= {
+            "judge": accuracy["floor_by_class"][label],
+            "heldout": report["heldout_by_class"][label],
+            "distance": distance["by_class"][label],
+            "distance_floor": distance["floor_by_class"][label],
+            "different": different["by_class"][label],
+            "different_floor": different["floor_by_class"][label],
+        }
+        found.append(row)
     return found
 
 

@@ -38,7 +38,7 @@ from cgan.quality.table import verdict
 from cgan.serving.class_names import names_in
 from cgan.serving.generator import Generator
 
-FORMAT = 1
+FORMAT = 2
 TEMPLATES = ("run.html", "play.html", "page.html", "macros.html", "page.css")
 SHOWN_ONLY = {"confusion", "drawn", "data", "usual_distance", "left_out"}
 
@@ -82,6 +82,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "passport": report["passport"],
         "usual_distance": report["copies"]["heldout_nearest_median"],
         "classes": class_facts(report),
+        "least_images": report["fid_judge"]["least_images"],
         "confusion": confusion_facts(report),
         "drawn": drawn_facts(generator.network, judge, rows, seed, first),
         "data": data_facts(rows, judge, validation),

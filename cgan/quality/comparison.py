@@ -1,12 +1,14 @@
 """Two generators compared under equal conditions, and how much of a difference is noise.
 
-Equal are the judge, the hold-out, the latents and the labels.
+Equal are the judge, the hold-out, the latents, the labels, and the class mix: sets are compared at that of
+the held-out images, for drawings, held-out and training images alike; accuracies are means over the classes.
 
 Every metric comes with bootstrap replicates (Efron & Tibshirani, An Introduction to the Bootstrap, 1993):
 drawings, held-out and training images are resampled with replacement, in up to 200 groups of neighbours,
-not image by image (coverage: real images singly, drawings in blocks), and the metric is taken of each
-sample. So an interval covers the noise of *which* latents and *which* real images it was measured with.
-It doesn't cover what another seed of the training would give, nor the judge's errors.
+not image by image (neighbours of real images: those singly, drawings in blocks; the kernel distance: its
+subsets), and the metric is taken of each sample. So an interval covers the noise of *which* latents and
+*which* real images it was measured with. It doesn't cover what another seed of the training would give, nor
+the judge's errors.
 
 Both generators see the same replicates: position by position the same latents, labels and real images.
 So the noise that they share drops out of a difference.
@@ -14,7 +16,7 @@ So the noise that they share drops out of a difference.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -23,14 +25,21 @@ from torch import Tensor
 
 from cgan.model.hardware import available_threads, parts_on_threads
 from cgan.quality.judge import LOOK_AT, Judge, Prediction, Progress, look, silent
-from cgan.quality.metrics import NEIGHBOURS, conditional_accuracy
+from cgan.quality.metrics import (
+    NEIGHBOURS,
+    Accuracy,
+    conditional_accuracy,
+    frechet_distance,
+    in_mix,
+    kernel_distances,
+    manifold,
+)
 
 REPLICATES = 200
 GROUPS = 200
-MAX_COVERED = 1000  # real images whose surroundings coverage looks at
+MAX_BLOCK = 1000  # real images whose neighbours are looked at, and drawings of a block
 MAX_BLOCKS = 20
-# What is measured of both generators, by the keys of `quality.table`.
-COMPARED = ("fid_judge", "conditional_accuracy", "worst_class_accuracy", "coverage")
+LEAST_FOR_DISTANCE = 50  # images of a class, drawn and real, for a distance of its own
 
 
 @dataclass(frozen=True)
@@ -61,16 +70,33 @@ class Estimate:
         replicates = self.replicates / other.replicates.clamp(min=1e-9)
         return Estimate.of(self.value / other.value, replicates)
 
+    @staticmethod
+    def mean(estimates: Sequence[Estimate]) -> Estimate:
+        """Of several that were measured alike."""
+        values = [each.value for each in estimates]
+        replicates = torch.stack([each.replicates for each in estimates]).mean(dim=0)
+        return Estimate(sum(values) / len(values), replicates)
+
 
 @dataclass(frozen=True)
 class Judged:
-    """What was measured of one generator."""
+    """What was measured of one set of drawings: `metrics` by the keys of METRICS, those through the judge;
+    `distance_by_class` where a class has LEAST_FOR_DISTANCE images."""
 
-    metrics: dict[str, Estimate]  # the keys COMPARED
-    fid_over_floor: Estimate
-    coverage_of_floor: Estimate
-    right_by_class: list[int]
-    asked_by_class: list[int]
+    metrics: dict[str, Estimate]
+    accuracy: Accuracy
+    distance_by_class: list[float | None]
+    floors: Judged | None = None  # of real images
+
+    @property
+    def fid_over_floor(self) -> Estimate:
+        assert self.floors
+        return self.metrics["fid_judge"] - self.floors.metrics["fid_judge"]
+
+    @property
+    def coverage_of_floor(self) -> Estimate:
+        assert self.floors
+        return self.metrics["coverage"] / self.floors.metrics["coverage"]
 
     def values(self) -> dict[str, float]:
         return {name: estimate.value for name, estimate in self.metrics.items()}
@@ -79,9 +105,12 @@ class Judged:
 class EvaluationSet:
     """What generators are judged on.
 
-    `real`, `labels`: the hold-out in the judge's eyes. `floor`: features of training images
-    [N, 128], real ones in place of drawings. `asked`: the classes int64 [N] of the drawings.
-    Distances compare the first len(floor) drawings with the hold-out, as the floor does.
+    `real`, `labels`: the hold-out in the judge's eyes. `floor`, `floor_labels`: features of training images
+    [N, 128], real ones in place of drawings, in the hold-out's class mix. `asked`: the classes int64 [N] of
+    the drawings, about equally many of each; `rows` are those that have the hold-out's mix.
+    Distances compare the first `distance_images` of `rows` with the hold-out, as the floor does.
+
+    Raises ValueError where there are too few images for NEIGHBOURS.
     """
 
     def __init__(
@@ -90,34 +119,45 @@ class EvaluationSet:
         real: Prediction,
         labels: Tensor,
         floor: Tensor,
+        floor_labels: Tensor,
         asked: Tensor,
         seed: int,
         progress: Progress = silent,
     ) -> None:
-        self.judge, self.real, self.asked, self.seed = judge, real, asked, seed
+        self.judge, self.real, self.labels, self.asked, self.seed = (
+            judge,
+            real,
+            labels,
+            asked,
+            seed,
+        )
         self._progress = progress
         self.classes = real.logits.shape[1]
-        self.distance_images = min(len(asked), len(floor))
+        self.held = torch.bincount(labels, minlength=self.classes)
+        self.rows = in_mix(asked, self.held)
+        self.distance_images = min(len(self.rows), len(floor))
+        self.block_images = min(len(labels), MAX_BLOCK, self.distance_images)
+        if self.block_images <= NEIGHBOURS:
+            raise ValueError(f"{self.block_images} images to compare")
         random = torch.Generator().manual_seed(seed)
         # A CSV can be sorted by class: a part of the hold-out is picked from all of it.
-        mixed = torch.randperm(len(real.features), generator=random)
-        self._real, self.floor = real.features[mixed], floor[: self.distance_images]
+        self._mixed = torch.randperm(len(real.features), generator=random)
+        self._real = real.features[self._mixed]
+        self._block = self._real[in_mix(labels[self._mixed], self.held)][: self.block_images]
+        self.floor = floor[: self.distance_images]
+        self.floor_labels = floor_labels[: self.distance_images]
         # How often the judge names the label of a held-out image.
         self.agreement = conditional_accuracy(real.classes, labels, self.classes)
         self._weights = {
             kind: _resampled(count, random)
             for kind, count in {
-                "real": min(GROUPS, len(mixed)),
+                "real": min(GROUPS, len(labels)),
                 "drawn": min(GROUPS, self.distance_images),
                 "asked": min(GROUPS, len(asked)),
                 "floor": min(GROUPS, self.distance_images),
-                "covered": self.covered_images,
+                "block": self.block_images,
             }.items()
         }
-
-    @property
-    def covered_images(self) -> int:
-        return min(len(self._real), MAX_COVERED, self.distance_images)
 
     @cached_property
     def _real_moments(self) -> _Moments:
@@ -128,52 +168,67 @@ class EvaluationSet:
         return _a_core_each(_root, self._real_moments.covariances)
 
     @cached_property
-    def fid_floor(self) -> Estimate:
-        """The Fréchet distance that real training images get."""
-        return self.distance(self.floor, "floor")
-
-    @cached_property
-    def coverage_floor(self) -> Estimate:
-        return self._coverage(self.floor)
+    def floors(self) -> Judged:
+        """What training images get in place of drawings; accuracies, what the judge gets on the hold-out."""
+        overall, worst = self.of_heldout(self.real.classes)
+        return Judged(
+            {
+                "conditional_accuracy": overall,
+                "worst_class_accuracy": worst,
+                **self._compared(self.floor, "floor"),
+            },
+            self.agreement,
+            self._by_class(self.floor, self.floor_labels),
+        )
 
     def judge_drawings(self, images: Tensor) -> Judged:
         """`images` uint8 [N, C, H, W] show the classes `asked`, in that order."""
         bar = partial(self._progress, "judging", images_a_step=LOOK_AT)
         seen = look(self.judge, images, progress=bar)
-        right = seen.classes == self.asked
-        distance = self.distance(seen.features[: self.distance_images], "drawn")
-        coverage = self._coverage(seen.features)
-        asked_by_class = torch.bincount(self.asked, minlength=self.classes)
-        right_by_class = torch.bincount(self.asked[right], minlength=self.classes)
-        overall, worst = self._accuracies(right)
+        overall, worst = _accuracies(
+            seen.classes == self.asked, self.asked, self._weights["asked"], self.classes
+        )
+        features = seen.features[self.rows]
         return Judged(
-            metrics={
-                "fid_judge": distance,
+            {
                 "conditional_accuracy": overall,
                 "worst_class_accuracy": worst,
-                "coverage": coverage,
+                **self._compared(features, "drawn"),
             },
-            fid_over_floor=distance - self.fid_floor,
-            coverage_of_floor=coverage / self.coverage_floor,
-            right_by_class=right_by_class.tolist(),
-            asked_by_class=asked_by_class.tolist(),
+            conditional_accuracy(seen.classes, self.asked, self.classes),
+            self._by_class(features[: self.distance_images], self.asked[self.rows]),
+            self.floors,
         )
 
-    def _accuracies(self, right: Tensor) -> tuple[Estimate, Estimate]:
-        """Over all drawings, and of the worst class."""
+    def of_heldout(self, named: Tensor) -> tuple[Estimate, Estimate]:
+        """How often a classifier that names these classes, int64 [held-out images], is right: the mean over
+        the classes, and the worst."""
+        right, labels = (named == self.labels)[self._mixed], self.labels[self._mixed]
+        return _accuracies(right, labels, self._weights["real"], self.classes)
+
+    def share(self, marked: Tensor) -> Estimate:
+        """The share of the first drawings, bool [N], that are marked."""
         weights = self._weights["asked"]
-        asked, hits = (
-            _counts(self.asked, each.double(), self.classes, weights.shape[1])
-            for each in (torch.ones_like(right), right)
+        parts = marked.double().tensor_split(weights.shape[1])
+        hits, counts = (
+            torch.tensor(each, dtype=torch.float64)
+            for each in ([float(part.sum()) for part in parts], [len(part) for part in parts])
         )
-        found = (weights @ hits) / (weights @ asked).clamp(min=1)
-        overall = (weights @ hits).sum(dim=1) / (weights @ asked).sum(dim=1)
-        drawn = asked.sum(dim=0) > 0
-        by_class = hits.sum(dim=0)[drawn] / asked.sum(dim=0)[drawn]
-        return (
-            Estimate.of(right.double().mean().item(), overall),
-            Estimate.of(by_class.min().item(), found[:, drawn].min(dim=1).values),
+        return Estimate.of(
+            marked.double().mean().item(), weights @ hits / (weights @ counts).clamp(min=1)
         )
+
+    def _compared(self, features: Tensor, kind: str) -> dict[str, Estimate]:
+        """The metrics of sets, of features in the hold-out's mix."""
+        some = features[: self.distance_images]
+        subsets = kernel_distances(self.real.features, some, self.seed)
+        chosen = _resampled(len(subsets), torch.Generator().manual_seed(self.seed))
+        replicates = chosen @ subsets / len(subsets)
+        return {
+            "fid_judge": self.distance(some, kind),
+            "kid_judge": Estimate.of(subsets.mean().item(), replicates),
+            **self._neighbours(features),
+        }
 
     def distance(self, features: Tensor, kind: str) -> Estimate:
         """The Fréchet distance to the hold-out (`metrics.frechet_distance`)."""
@@ -186,18 +241,46 @@ class EvaluationSet:
         distances = (means + traces - 2 * overlap).clamp(min=0)
         return Estimate.of(distances[0].item(), distances[1:])
 
-    def _coverage(self, features: Tensor) -> Estimate:
+    def _by_class(self, features: Tensor, labels: Tensor) -> list[float | None]:
+        found: list[float | None] = []
+        for label in range(self.classes):
+            real = self.real.features[self.labels == label]
+            mine = features[labels[: len(features)] == label]
+            enough = min(len(real), len(mine)) >= LEAST_FOR_DISTANCE
+            found.append(frechet_distance(real, mine) if enough else None)
+        return found
+
+    def _neighbours(self, features: Tensor) -> dict[str, Estimate]:
         """`metrics.manifold`'s, the mean over several blocks of as many drawings as real images."""
-        count = self.covered_images
-        real = self._real[:count]
-        k = min(NEIGHBOURS, count - 1)
-        radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values
+        count = self.block_images
         blocks = [block for block in features.split(count)[:MAX_BLOCKS] if len(block) == count]
-        covered = torch.stack([(torch.cdist(b, real) < radius).any(dim=0) for b in blocks]).double()
+        found = [manifold(self._block, block) for block in blocks]
         chosen = _resampled(len(blocks), torch.Generator().manual_seed(self.seed))
-        weights = self._weights["covered"]
-        found = ((chosen @ covered) * weights).sum(dim=1) / (len(blocks) * count)
-        return Estimate.of(covered.mean().item(), found)
+        estimates = {}
+        for key in found[0]:
+            values = torch.stack([each[key] for each in found])
+            replicates = ((chosen @ values) * self._weights["block"]).sum(dim=1) / values.numel()
+            estimates[key] = Estimate.of(values.mean().item(), replicates)
+        return estimates
+
+
+def _accuracies(
+    right: Tensor, labels: Tensor, weights: Tensor, classes: int
+) -> tuple[Estimate, Estimate]:
+    """The mean over the classes that have images, and the worst of them."""
+    counts, hits = (
+        _counts(labels, each.double(), classes, weights.shape[1])
+        for each in (torch.ones_like(right), right)
+    )
+    there = counts.sum(dim=0) > 0
+    by_class = hits.sum(dim=0)[there] / counts.sum(dim=0)[there]
+    # A sample may hold no image of a rare class: there it is as in all of them.
+    sampled, of_class = (weights @ hits)[:, there], (weights @ counts)[:, there]
+    found = torch.where(of_class > 0, sampled / of_class.clamp(min=1), by_class)
+    return (
+        Estimate.of(by_class.mean().item(), found.mean(dim=1)),
+        Estimate.of(by_class.min().item(), found.min(dim=1).values),
+    )
 
 
 @dataclass(frozen=True)

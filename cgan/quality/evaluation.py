@@ -1,8 +1,7 @@
 """A generator judged: one evaluation, for the stage `evaluate` and for `cgan gate`.
 
 The gate judges the first of the stage's sets of drawings (equal latents, classes and counts), with the
-same judge and hold-out. The stage measures every metric; the gate takes the four that it decides by,
-with replicates (`quality.comparison`).
+same judge and hold-out, by the same functions (`quality.comparison`).
 """
 
 from __future__ import annotations
@@ -26,13 +25,12 @@ from cgan.model.networks import Generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
-from cgan.quality.comparison import EvaluationSet
-from cgan.quality.intervals import replicated, share
+from cgan.quality.comparison import LEAST_FOR_DISTANCE, Estimate, EvaluationSet
+from cgan.quality.intervals import share
 from cgan.quality.judge import (
     LOOK_AT,
     Judge,
     Progress,
-    accuracy,
     load_judge,
     look,
     silent,
@@ -41,10 +39,9 @@ from cgan.quality.judge import (
 from cgan.quality.likeness import MAX_SHIFT, Copies, copies, different
 from cgan.quality.metrics import (
     NEIGHBOURS,
+    accuracy_of,
     conditional_accuracy,
-    frechet_distance,
-    kernel_distance,
-    manifold,
+    in_mix,
 )
 
 COPIES_SAMPLE = 2000
@@ -76,19 +73,40 @@ class Inputs:
 def evaluation_set_of(
     inputs: Inputs, params: EvaluateParams, progress: Progress = silent
 ) -> EvaluationSet:
-    """The conditions under which the gate compares generators; those of the stage evaluate."""
-    asked = classes_asked(inputs.training.classes, params)
-    order, _ = shuffled(inputs.training, inputs.heldout, params.seed)
-    real = inputs.training.images[order[: min(len(asked), len(order))]]
+    """The conditions under which generators are judged, by the gate and by the stage evaluate.
+
+    Raises DataError where there are too few images.
+    """
+    training, heldout = inputs.training, inputs.heldout
+    asked = classes_asked(training.classes, params)
+    order, _ = shuffled(training, heldout, params.seed)
+    held = torch.bincount(heldout.labels, minlength=training.classes)
+    rows = order[in_mix(training.labels[order], held)][: len(asked)]
     bar = functools.partial(progress, "judging real images", images_a_step=LOOK_AT)
-    floor = look(inputs.judge, real, progress=bar).features
-    seen = look(inputs.judge, inputs.heldout.images)
-    return EvaluationSet(
-        inputs.judge, seen, inputs.heldout.labels, floor, asked, params.seed, progress
-    )
+    floor = look(inputs.judge, training.images[rows], progress=bar).features
+    seen = look(inputs.judge, heldout.images)
+    try:
+        return EvaluationSet(
+            inputs.judge,
+            seen,
+            heldout.labels,
+            floor,
+            training.labels[rows],
+            asked,
+            params.seed,
+            progress,
+        )
+    except ValueError:
+        raise DataError(
+            f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision and "
+            f"recall need more than {NEIGHBOURS}, of the same mix of classes. Raise "
+            "`preprocess.holdout_fraction`, or add images."
+        ) from None
 
 
-def measurement_context(inputs: Inputs, params: EvaluateParams) -> dict[str, Any]:
+def measurement_context(
+    inputs: Inputs, params: EvaluateParams, evaluation_set: EvaluationSet
+) -> dict[str, Any]:
     """What every number depends on, whoever measured it. Two generators' numbers can be compared if
     all of this but `generator_digest` is equal."""
     return {
@@ -97,8 +115,10 @@ def measurement_context(inputs: Inputs, params: EvaluateParams) -> dict[str, Any
         "reference": "held-out part of the CSV",
         "reference_digest": inputs.heldout.metadata["digest"],
         "reference_images": len(inputs.heldout),
-        "drawn_images": (drawn := len(classes_asked(inputs.training.classes, params))),
-        "distance_images": min(drawn, len(inputs.training)),
+        "class_mix": "of the held-out images; accuracies are means over classes",
+        "drawn_images": len(evaluation_set.asked),
+        "distance_images": evaluation_set.distance_images,
+        "neighbour_images": evaluation_set.block_images,
         "copies_moved_by": MAX_SHIFT,
         "seed": params.seed,
         "generator_digest": inputs.facts["digest"],
@@ -121,11 +141,12 @@ def judge_generator(inputs: Inputs, params: EvaluateParams, progress: Progress =
         draw(inputs.network, asked, params.seed + n, device)
         for n in progress("drawing", range(params.draws), len(asked))
     ]
-    report = measured(inputs, params, draws, progress)
+    evaluation_set = evaluation_set_of(inputs, params)
+    report = measured(inputs, params, evaluation_set, draws, progress)
     if "class_names" in inputs.training.metadata:
         report["class_names"] = inputs.training.class_names
     own = {"draws": params.draws, "neighbours": NEIGHBOURS}
-    return {**report, "passport": measurement_context(inputs, params) | own}
+    return {**report, "passport": measurement_context(inputs, params, evaluation_set) | own}
 
 
 def require_one_origin(inputs: Inputs) -> None:
@@ -183,108 +204,113 @@ def near_copies(
 
 
 def measured(
-    inputs: Inputs, params: EvaluateParams, draws: list[Tensor], progress: Progress = silent
+    inputs: Inputs,
+    params: EvaluateParams,
+    evaluation_set: EvaluationSet,
+    draws: list[Tensor],
+    progress: Progress = silent,
 ) -> Report:
-    """Drawings (uint8 [N, C, H, W] each, of `classes_asked`) through the judge, beside real images.
+    """Drawings (uint8 [N, C, H, W] each, of the classes that the set asks for) beside real images.
 
     Each key of METRICS has an entry: `value`, and where there are such, `floor` (what real images get),
-    `interval_95` and details; None where it was not asked for or nothing is known.
-
-    Distances compare as many drawings as the floor has training images; precision, recall, density
-    and coverage take equal counts on both sides.
+    `interval_95`, `replicates` (less the value) and details; what was not asked for has none. With several
+    draws it is their mean. Where the judge is no better than one that always gives the same answer, what is
+    seen through it has no value, and `not_measurable` says why.
     """
-    training, heldout, seed = inputs.training, inputs.heldout, params.seed
-    evaluation_set = evaluation_set_of(inputs, params)
-    asked, real, floor, count = (
-        evaluation_set.asked,
-        evaluation_set.real,
-        evaluation_set.floor,
-        evaluation_set.distance_images,
-    )
-    equal = min(len(heldout), count)
-    if equal <= NEIGHBOURS:
-        raise DataError(
-            f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision "
-            f"and recall need more than {NEIGHBOURS}. Raise `preprocess.holdout_fraction`, or add images."
-        )
-    seen = [
-        look(inputs.judge, draws[n]) for n in progress("judging", range(len(draws)), len(asked))
+    training, heldout, asked = inputs.training, inputs.heldout, evaluation_set.asked
+    agreement, constant = evaluation_set.agreement, 1 / training.classes
+    floors = evaluation_set.floors.metrics
+    judged = [
+        evaluation_set.judge_drawings(draws[n])
+        for n in progress("judging", range(len(draws)), len(asked))
     ]
-    drawn = seen[0].features[:count]
-
-    named = torch.cat([each.classes for each in seen])
-    accuracy = conditional_accuracy(named, asked.repeat(len(seen)), training.classes)
-
-    fid = [frechet_distance(real.features, each.features[:count]) for each in seen]
-    spread = evaluation_set.distance(drawn, "drawn").replicates
-    replicates = [round(each, 5) for each in (spread - spread.mean()).tolist()]
-    pairs = [
-        (real.features[heldout.labels == label], drawn[asked[:count] == label])
-        for label in range(training.classes)
-    ]
-    some = real.features[shuffled(training, heldout, seed)[1][:equal]]
-    of_drawn, of_real = manifold(some, drawn[:equal]), manifold(some, floor[:equal])
-    near = near_copies(draws[0], asked, training, heldout, seed)
+    means = {
+        key: Estimate.mean([each.metrics[key] for each in judged]) for key in judged[0].metrics
+    }
+    accuracy = accuracy_of(torch.stack([each.accuracy.confusion for each in judged]).sum(dim=0))
+    distances = [each.metrics["fid_judge"].value for each in judged]
+    near = near_copies(draws[0], asked, training, heldout, params.seed)
     numbers = different(draws[0], asked, training)
     counted = [pair for pair in numbers if pair]
-    entries: dict[str, dict[str, Any] | None] = {
-        "conditional_accuracy": {
-            "value": accuracy.overall,
-            "interval_95": list(accuracy.interval),
-            "floor": evaluation_set.agreement.overall,
-            "by_class": accuracy.by_class,
-        },
-        # Without an interval: it is the smallest of many, and that of a single class would lie too low.
-        "worst_class_accuracy": {
-            "value": min(each for each in accuracy.by_class if each is not None)
-        },
-        "fid_judge": {
-            "value": statistics.fmean(fid),
-            "interval_95": list(replicated(statistics.fmean(fid), replicates).interval),
-            "deviation": statistics.stdev(fid) if len(fid) > 1 else 0.0,
-            "replicates": replicates,
-            "floor": frechet_distance(real.features, floor),
-            # None for a class with a single image, which has no spread.
-            "by_class": [frechet_distance(*p) if min(map(len, p)) > 1 else None for p in pairs],
-        },
-        "kid_judge": {
-            "value": kernel_distance(real.features, drawn, seed),
-            "floor": kernel_distance(real.features, floor, seed),
-        },
-        **{
-            key: {"value": value, "floor": of_real[key]}
-            if key == "density"
-            else _share(value, of_real[key], equal)
-            for key, value in of_drawn.items()
-        },
-        "gan_train_accuracy": None,
-        # Of the class that has fewest.
-        "different_drawings": dict(zip(("value", "floor"), min(counted), strict=True))
-        if counted
-        else None,
-        # The floor of copies is .01 by their definition.
-        "copies": _share(near.closer, 0.01, min(COPIES_SAMPLE, len(asked)))
-        | {"heldout_nearest_median": near.heldout_median},
+    entries: dict[str, dict[str, Any]] = {
+        key: _entry(estimate, floors[key].value) for key, estimate in means.items()
     }
-    if params.gan_train_kimg != 0:
-        value = gan_train(draws[0], asked, inputs, params.gan_train_kimg, progress)
-        entries["gan_train_accuracy"] = _share(
-            value, evaluation_set.agreement.overall, len(heldout)
+    entries["conditional_accuracy"] |= {
+        "interval_95": list(accuracy.interval),
+        "constant": constant,
+        "by_class": accuracy.by_class,
+        "floor_by_class": agreement.by_class,
+    }
+    # Without an interval: it is the smallest of many, and that of a single class would lie too low.
+    del entries["worst_class_accuracy"]["interval_95"]
+    entries["fid_judge"] |= {
+        "deviation": statistics.stdev(distances) if len(distances) > 1 else 0.0,
+        "by_class": judged[0].distance_by_class,
+        "floor_by_class": evaluation_set.floors.distance_by_class,
+        "least_images": LEAST_FOR_DISTANCE,
+    }
+    if counted:  # of the class that has fewest
+        entries["different_drawings"] = dict(zip(("value", "floor"), min(counted), strict=True))
+    closer = evaluation_set.share(near.closer)
+    # The floor of copies is .01 by their definition.
+    entries["copies"] = _entry(closer, 0.01) | {
+        "interval_95": list(share(closer.value, len(near.closer))),
+        "heldout_nearest_median": near.heldout_median,
+    }
+    reason = ""
+    if agreement.interval[0] <= constant:
+        reason = (
+            f"the judge names the class of {agreement.value:.1%} of the held-out images (mean over the "
+            f"classes), and the same answer for all would be right on {constant:.1%}"
         )
-    return {key: entries[key] for key in METRICS if entries[key]} | {
-        "different": {"by_class": [pair and pair[0] for pair in numbers]},
+        for key in means:
+            entries[key] = _unknown(entries[key])
+    elif params.gan_train_kimg != 0:
+        rows = evaluation_set.rows
+        pupil = gan_train(draws[0][rows], asked[rows], inputs, params.gan_train_kimg, progress)
+        named = look(pupil, heldout.images).classes
+        found, _ = evaluation_set.of_heldout(named)
+        interval = conditional_accuracy(named, heldout.labels, training.classes).interval
+        entries["gan_train_accuracy"] = _entry(found, agreement.value) | {
+            "interval_95": list(interval)
+        }
+    report: Report = {key: entries[key] for key in METRICS if key in entries}
+    return report | {
+        "different": {
+            "by_class": [pair and pair[0] for pair in numbers],
+            "floor_by_class": [pair and pair[1] for pair in numbers],
+        },
+        "heldout_by_class": evaluation_set.held.tolist(),
         "confusion": accuracy.confusion.tolist(),
+        "not_measurable": reason,
     }
 
 
-def _share(value: float, floor: float, count: int) -> dict[str, Any]:
-    return {"value": value, "interval_95": list(share(value, count)), "floor": floor}
+def _entry(estimate: Estimate, floor: float) -> dict[str, Any]:
+    replicates = estimate.replicates - estimate.replicates.mean()
+    return {
+        "value": estimate.value,
+        "interval_95": list(estimate.interval),
+        "replicates": [round(each, 5) for each in replicates.tolist()],
+        "floor": floor,
+    }
+
+
+def _unknown(entry: dict[str, Any]) -> dict[str, Any]:
+    """Without what was seen through the judge; its own accuracy stays."""
+    kept = ("floor_by_class", "constant", "least_images")
+    found = {key: entry[key] for key in kept if key in entry} | {"value": None}
+    if "by_class" in entry:
+        found["by_class"] = [None] * len(entry["by_class"])
+    if "constant" in entry:
+        found["floor"] = entry["floor"]
+    return found
 
 
 def gan_train(
     drawn: Tensor, asked: Tensor, inputs: Inputs, kimg: float | None, progress: Progress = silent
-) -> float:
-    """Hold-out accuracy of a fresh class network that saw drawings only.
+) -> Judge:
+    """A fresh class network that saw drawings only.
 
     It is trained as the judge was, seed included, for `kimg` or as long: so what the judge itself, which
     saw reals, gets on the hold-out is what this can be at best.
@@ -297,5 +323,4 @@ def gan_train(
     bar = functools.partial(
         progress, "GAN-train, on drawings", images_a_step=min(recipe.batch_size, len(data))
     )
-    pupil = train_judge(data, recipe, hardware.device, hardware.precision, bar)
-    return accuracy(pupil, inputs.heldout)
+    return train_judge(data, recipe, hardware.device, hardware.precision, bar)

@@ -28,6 +28,7 @@ from cgan.model.hardware import (
 )
 from cgan.model.model_file import load_network, save_tensors
 from cgan.params.sections import JudgeParams
+from cgan.quality.metrics import Accuracy, conditional_accuracy
 
 FEATURES = 128
 VERSION = 2  # of the network
@@ -137,9 +138,9 @@ def look(judge: Judge, images: Tensor, batch: int = LOOK_AT, progress: Steps = i
     return Prediction(features, logits)
 
 
-def accuracy(judge: Judge, data: Dataset) -> float:
-    """Part of the images whose label the judge names."""
-    return (look(judge, data.images).classes == data.labels).double().mean().item()
+def accuracy(judge: Judge, data: Dataset) -> Accuracy:
+    """How often the judge names an image's label."""
+    return conditional_accuracy(look(judge, data.images).classes, data.labels, data.classes)
 
 
 def _scaled(images: Tensor) -> Tensor:

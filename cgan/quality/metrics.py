@@ -4,7 +4,9 @@
   arXiv:1801.01401 (eq. 4: unbiased MMD², cubic kernel). Both on the judge's features.
 - Precision, recall: Kynkäänniemi et al., arXiv:1904.06991 (eq. 1, 2); density, coverage: Naeem et
   al., arXiv:2002.09797 (eq. 3, 4). All four with the same k.
-- Conditional accuracy and GAN-train accuracy: Shmelkov et al., arXiv:1807.09499.
+- Conditional accuracy and GAN-train accuracy: Shmelkov et al., arXiv:1807.09499. Accuracies are means over
+  the classes, so that a rare one counts as much as a frequent one.
+- Two sets are compared at the same class mix, that of the held-out images (`in_mix`).
 - Bootstrap and Wilson intervals are at 95 %.
 
 Features are float32 [N, D], labels int64 [N], images uint8 [N, C, H, W]. Every number depends on the
@@ -14,6 +16,7 @@ extractor, the reference and the counts: callers keep them beside it (`quality.e
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,9 +29,9 @@ _CHUNK = 1000
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How often the judge names the class that was asked for."""
+    """How often a class network names the class that was asked for: the mean over the classes."""
 
-    overall: float
+    value: float
     interval: tuple[float, float]
     by_class: list[float | None]
     confusion: Tensor  # int64 [classes, classes]: rows asked for, columns judged
@@ -37,10 +40,33 @@ class Accuracy:
 def conditional_accuracy(judged: Tensor, asked: Tensor, classes: int) -> Accuracy:
     """`judged` and `asked` are class indices int64 [N]. A class that was never asked has none."""
     confusion = torch.bincount(asked * classes + judged, minlength=classes**2).view(classes, -1)
-    right, total = int(confusion.diagonal().sum()), len(asked)
+    return accuracy_of(confusion)
+
+
+def accuracy_of(confusion: Tensor) -> Accuracy:
+    """The same from the counts, int64 [classes, classes]."""
     counts = zip(confusion.diagonal().tolist(), confusion.sum(dim=1).tolist(), strict=True)
-    by_class = [hits / count if count else None for hits, count in counts]
-    return Accuracy(right / total, wilson_interval(right, total), by_class, confusion)
+    pairs = list(counts)
+    by_class = [hits / count if count else None for hits, count in pairs]
+    mean, interval = mean_share([pair for pair in pairs if pair[1]])
+    return Accuracy(mean, interval, by_class, confusion)
+
+
+def mean_share(pairs: Sequence[tuple[int, int]]) -> tuple[float, tuple[float, float]]:
+    """The mean of several proportions (right, total) and its 95 % interval.
+
+    The intervals of the parts are put together as those of a difference are (Zou & Donner, Statistics in
+    Medicine 27, 2008, eq. 5 and 6), so that a class of three images makes it as wide as it should be.
+    """
+    shares = [right / total for right, total in pairs]
+    ends = [wilson_interval(right, total) for right, total in pairs]
+    mean = sum(shares) / len(shares)
+    below, above = (
+        math.hypot(*(share - end[side] for share, end in zip(shares, ends, strict=True)))
+        / len(ends)
+        for side in (0, 1)
+    )
+    return mean, (mean - below, mean + above)
 
 
 def wilson_interval(right: int, total: int) -> tuple[float, float]:
@@ -66,6 +92,11 @@ def frechet_distance(real: Tensor, drawn: Tensor) -> float:
 def kernel_distance(real: Tensor, drawn: Tensor, seed: int = 0) -> float:
     """Unbiased MMD² with the kernel (x·y/D + 1)³, the mean over 20 subsets of at most 1,000. Around 0 for
     equal distributions whatever the counts, so it can be a little below."""
+    return kernel_distances(real, drawn, seed).mean().item()
+
+
+def kernel_distances(real: Tensor, drawn: Tensor, seed: int = 0) -> Tensor:
+    """That of each subset, float64 [20]."""
     size = min(SUBSET_SIZE, len(real), len(drawn))
     real, drawn = real.double(), drawn.double()
     rng = torch.Generator().manual_seed(seed)
@@ -80,34 +111,33 @@ def kernel_distance(real: Tensor, drawn: Tensor, seed: int = 0) -> float:
         xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
         own = xx.sum() - xx.trace() + yy.sum() - yy.trace()  # no image is compared with itself
         found.append(own / (size * (size - 1)) - 2 * xy.mean())
-    return torch.stack(found).mean().item()
+    return torch.stack(found)
 
 
-def manifold(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
-    """Fidelity (precision, density) and diversity (recall, coverage) by nearest neighbours.
+def manifold(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, Tensor]:
+    """Fidelity (precision, density) and diversity (recall, coverage) by nearest neighbours: a value for each
+    image, float64 [N]; the metric is their mean.
 
-    Precision: drawings within a real image's ball (to its k-th neighbour); recall the reverse.
-    Density: how many real balls hold a drawing, over k; coverage: real balls that hold one.
+    Precision, of each drawing: is it within a real image's ball (to its k-th neighbour)? Recall, of each
+    real image, the reverse. Density: how many real balls hold the drawing, over k. Coverage: does the real
+    image's ball hold a drawing?
 
     Give equal counts: all four move with them. O(N²) time, O(N · chunk) memory.
     """
     real_radius, drawn_radius = _radius(real, k), _radius(drawn, k)
     covered = torch.zeros(len(real), dtype=torch.bool)
-    recalled = torch.zeros(len(real), dtype=torch.bool)
-    balls = 0
-    precise = 0
+    balls = []
     for part in drawn.split(_CHUNK):
         inside = torch.cdist(part, real) < real_radius
-        balls += int(inside.sum())
-        precise += int(inside.any(dim=1).sum())
+        balls.append(inside.sum(dim=1))
         covered |= inside.any(dim=0)
-    for part, mark in zip(real.split(_CHUNK), recalled.split(_CHUNK), strict=True):
-        mark |= (torch.cdist(part, drawn) < drawn_radius).any(dim=1)
+    recalled = [(torch.cdist(part, drawn) < drawn_radius).any(dim=1) for part in real.split(_CHUNK)]
+    held = torch.cat(balls).double()
     return {
-        "precision": precise / len(drawn),
-        "recall": recalled.double().mean().item(),
-        "density": balls / (k * len(drawn)),
-        "coverage": covered.double().mean().item(),
+        "precision": (held > 0).double(),
+        "recall": torch.cat(recalled).double(),
+        "density": held / k,
+        "coverage": covered.double(),
     }
 
 
@@ -116,6 +146,26 @@ def _radius(points: Tensor, k: int) -> Tensor:
     return torch.cat(
         [torch.cdist(part, points).kthvalue(k + 1, dim=1).values for part in points.split(_CHUNK)]
     )
+
+
+def in_mix(labels: Tensor, reference: Tensor) -> Tensor:
+    """Rows of the largest part of `labels` (int64 [N]) that has the class mix of `reference` (counts int64
+    [classes]): of each class the first ones, mixed so that every stretch of it has about that mix.
+
+    For equal counts on both sides, labels in turn: all rows in their order.
+    """
+    there = torch.bincount(labels, minlength=len(reference))
+    asked = reference.nonzero()[:, 0].tolist()
+    fewest = min(asked, key=lambda label: int(there[label]) / int(reference[label]))
+    counts = reference * there[fewest] // reference[fewest]
+    rank = torch.zeros(len(labels), dtype=torch.float64)
+    for label in asked:
+        mine = (labels == label).nonzero()[:, 0]
+        rank[mine] = (torch.arange(len(mine), dtype=torch.float64) + 0.5) / max(
+            1, int(counts[label])
+        )
+    rows = ((rank < 1) & (counts[labels] > 0)).nonzero()[:, 0]
+    return rows[rank[rows].argsort(stable=True)]
 
 
 def diversity(features: Tensor, labels: Tensor, classes: int) -> list[float]:

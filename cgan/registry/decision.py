@@ -12,19 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cgan.params.sections import GateParams
-from cgan.quality.comparison import COMPARED, Estimate, Judged
-from cgan.quality.metrics import wilson_interval
+from cgan.quality.comparison import Estimate, Judged
+from cgan.quality.metrics import Accuracy, wilson_interval
 from cgan.quality.table import METRICS
 from cgan.verdict import Check, Interval
 
 COPIES_FLOOR = 0.01  # by its definition: nearer than 99 % of the held-out reals
 MAIN = "fid_judge"
+# By which a challenger is set beside the champion.
+COMPARED = (MAIN, "conditional_accuracy", "worst_class_accuracy", "coverage")
 AT_MOST = ("fid_over_floor", "copies")
 WORDS = {
-    "conditional_accuracy": "drawings that show the class asked for",
+    "conditional_accuracy": "drawings that show the class asked for, mean over classes",
     "worst_class_accuracy": "drawings of {}, the worst class, that show it",
     "copies": "drawings closer to a training image than 99 % of reals",
-    "judge_accuracy": "held-out images whose label the judge names",
+    "judge_accuracy": "held-out images whose label the judge names, mean over classes",
     "fid_over_floor": "Fréchet distance, less that of real images",
     "coverage_of_floor": "coverage, as a part of what real images get",
     "different_drawings": "different drawings of {}, the least varied class",
@@ -85,7 +87,7 @@ def bars(
     limits: GateParams,
     judged: Judged,
     copies: Share | None = None,
-    judge: Share | None = None,
+    judge: Accuracy | None = None,
     different: Sequence[tuple[float, float] | None] = (),
     *,
     benefit_of_doubt: bool = False,
@@ -93,16 +95,17 @@ def bars(
     """Each bar, at the pessimistic end of the interval, or at the optimistic one; without those of which
     nothing is given.
 
-    `copies`: the drawings close to a training image. `judge`: the held-out labels that the judge agrees with.
+    `copies`: the drawings close to a training image. `judge`: how often the judge names a held-out label.
     `different`: how many different drawings each class has, and how many its real images get.
     """
-    right, asked = judged.right_by_class, judged.asked_by_class
+    confusion = judged.accuracy.confusion
+    right, asked = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
     # There may be more classes than drawings.
     seen = [label for label, count in enumerate(asked) if count]
     worst = min(seen, key=lambda label: right[label] / asked[label])
     of_worst = Share(right[worst], asked[worst])
-    measured: dict[str, tuple[Share | Estimate | None, float]] = {
-        "conditional_accuracy": (Share(sum(right), sum(asked)), limits.min_conditional_accuracy),
+    measured: dict[str, tuple[Accuracy | Share | Estimate | None, float]] = {
+        "conditional_accuracy": (judged.accuracy, limits.min_conditional_accuracy),
         "worst_class_accuracy": (of_worst, limits.min_worst_class_accuracy),
         "copies": (copies, COPIES_FLOOR + limits.max_copies_over_floor),
         "judge_accuracy": (judge, limits.min_judge_accuracy),

@@ -18,7 +18,6 @@ from cgan.params.sections import Params
 from cgan.project import GENERATOR
 from cgan.quality.comparison import REPLICATES
 from cgan.quality.evaluation import (
-    COPIES_SAMPLE,
     Inputs,
     evaluation_set_of,
     measurement_context,
@@ -111,20 +110,17 @@ def judge(
             report.sections["Beside the champion"] = table_of(comparison)
             report.facts["champion_measured"] = champion.values()
         problem = loading.result()
-    looked_at = min(COPIES_SAMPLE, len(evaluation_set.asked))
-    copies = Share(round(near.closer * looked_at), looked_at)
-    agreed = Share(int(evaluation_set.agreement.confusion.diagonal().sum()), len(inputs.heldout))
-    checks = bars(params.gate, challenger, copies, agreed, varied)
+    copies = Share(int(near.closer.sum()), len(near.closer))
+    checks = bars(params.gate, challenger, copies, evaluation_set.agreement, varied)
     loads, what = not problem, WORDS["load_check"]
     checks.append(Check("load_check", what, float(loads), 1.0, loads, why=problem))
     report.verdict, reasons = decide([*checks, *comparison], praise)
     report.reasons = [*reasons, *report.reasons]
     context = {
-        **measurement_context(inputs, params.evaluate),
+        **measurement_context(inputs, params.evaluate, evaluation_set),
         "training_digest": inputs.training.metadata["digest"],
-        "fid_judge_floor": evaluation_set.fid_floor.value,
-        "coverage_floor": evaluation_set.coverage_floor.value,
-        "covered_images": evaluation_set.covered_images,
+        "fid_judge_floor": evaluation_set.floors.metrics["fid_judge"].value,
+        "coverage_floor": evaluation_set.floors.metrics["coverage"].value,
         "replicates": REPLICATES,
     }
     report.facts |= {

@@ -118,7 +118,14 @@ def _evaluation_set_of(
     real = look(kept.judge, images[chosen], progress=bar)
     asked = classes_asked(len(real.logits[0]), params.evaluate)
     evaluation_set = EvaluationSet(
-        kept.judge, real, labels[chosen], kept.features, asked, seed, progress
+        kept.judge,
+        real,
+        labels[chosen],
+        kept.features,
+        torch.zeros(len(kept.features), dtype=torch.int64),
+        asked,
+        seed,
+        progress,
     )
     distance = frechet_distance(real.features, kept.features) - float(kept.facts["fid_floor"])
     return evaluation_set, [
@@ -181,9 +188,9 @@ def keep_at_run(
         "fingerprints": fingerprints(inputs.training.images),
     }
     facts = {
-        "agreement": evaluation_set.agreement.overall,
+        "agreement": evaluation_set.agreement.value,
         "agreement_by_class": evaluation_set.agreement.by_class,
-        "fid_floor": evaluation_set.fid_floor.value,
+        "fid_floor": evaluation_set.floors.metrics["fid_judge"].value,
         "heldout_images": len(inputs.heldout),
     }
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:

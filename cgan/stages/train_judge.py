@@ -14,7 +14,6 @@ from cgan.model.hardware import choose_hardware, compute_deterministically
 from cgan.params.reading import load_params
 from cgan.project import HOLDOUT_DATA, JUDGE, JUDGE_METRICS, TRAIN_DATA
 from cgan.quality.judge import accuracy, save_judge, train_judge
-from cgan.quality.metrics import wilson_interval
 from cgan.stages.runner import progress, run_stage
 
 log = logging.getLogger(__name__)
@@ -30,31 +29,35 @@ def main() -> None:
     batch = min(params.train_judge.batch_size, len(data))
     bar = functools.partial(progress, "judge", images_a_step=batch)
     judge = train_judge(data, params.train_judge, hardware.device, hardware.precision, bar).cpu()
-    right = accuracy(judge, holdout)
-    low, high = wilson_interval(round(right * len(holdout)), len(holdout))
+    found = accuracy(judge, holdout)
+    right, (low, high) = found.value, found.interval
     facts = {
         "params": params.train_judge.model_dump(),
         "data_digest": data.metadata["digest"],
         "torch": torch.__version__,
     }
     save_judge(JUDGE, judge, facts)
-    found = {
+    numbers = {
         "accuracy": round(right, 5),
         "accuracy_low": round(low, 5),
         "accuracy_high": round(high, 5),
         "heldout_images": len(holdout),
     }
-    write_json(JUDGE_METRICS, {"judge": found})
+    write_json(JUDGE_METRICS, {"judge": numbers})
     seconds = time.perf_counter() - started
     interval = f"95 % interval {low:.2%} to {high:.2%}"
-    log.info("Judge: %.2f %% of held-out images right (%s), %.0f s", 100 * right, interval, seconds)
+    log.info(
+        "Judge: %.2f %% of held-out images right, mean over classes (%s), %.0f s",
+        *(100 * right, interval, seconds),
+    )
     needed = params.gate.min_judge_accuracy
     if low < needed:
         log.warning(
-            f"Warning: the judge is right on {right:.1%} of held-out images ({low:.1%} to {high:.1%}), and "
-            f"the gate promotes nothing below {needed:.0%} (`gate.min_judge_accuracy`). Look at the labels "
-            "(`cgan validate`, reports/real_samples.png), add images, hold out more of them (`preprocess."
-            "holdout_fraction`), raise `train_judge.total_kimg` or `.width`, or merge similar classes."
+            f"Warning: the judge is right on {right:.1%} of held-out images, mean over classes ({low:.1%} to "
+            f"{high:.1%}), and the gate promotes nothing below {needed:.0%} (`gate.min_judge_accuracy`). "
+            "Look at the labels (`cgan validate`, reports/real_samples.png), add images, hold out more "
+            "(`preprocess.holdout_fraction`), raise `train_judge.total_kimg` or `.width`, or merge similar "
+            "classes."
         )
 
 

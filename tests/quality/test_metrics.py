@@ -26,17 +26,26 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import draw
 from cgan.params.sections import EvaluateParams, JudgeParams
 from cgan.quality import comparison, evaluation, likeness, metrics
-from cgan.quality.evaluation import Inputs, classes_asked, gan_train, judge_generator, measured
-from cgan.quality.intervals import share
-from cgan.quality.judge import Judge, accuracy, look, save_judge, train_judge
+from cgan.quality.comparison import LEAST_FOR_DISTANCE, MAX_BLOCKS
+from cgan.quality.evaluation import (
+    Inputs,
+    classes_asked,
+    evaluation_set_of,
+    gan_train,
+    judge_generator,
+    measured,
+)
+from cgan.quality.judge import accuracy, look, save_judge, train_judge
 from cgan.quality.likeness import copies, different
 from cgan.quality.metrics import (
     NEIGHBOURS,
     conditional_accuracy,
     diversity,
     frechet_distance,
+    in_mix,
     kernel_distance,
     manifold,
+    mean_share,
     wilson_interval,
 )
 from cgan.quality.table import (
@@ -45,7 +54,10 @@ from cgan.quality.table import (
     leading,
     quality_table,
     verdict,
+    weakest_class,
 )
+
+CPU = torch.device("cpu")
 
 RECIPE = JudgeParams(total_kimg=6.0, batch_size=64, peak_lr=0.1, width=8, seed=1)
 PARAMS = EvaluateParams(samples=100, draws=1, gan_train_kimg=0.0, seed=1)
@@ -64,7 +76,32 @@ def test_confusion_has_a_row_for_each_class_asked_and_a_column_for_each_judged()
     found = conditional_accuracy(judged, asked, 4)
     assert found.confusion.tolist() == [[2, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     assert found.by_class == [2 / 3, 0.5, 1.0, None], "the last was never asked for"
-    assert (found.overall, found.interval) == (4 / 6, wilson_interval(4, 6))
+    assert found.value == pytest.approx((2 / 3 + 1 / 2 + 1) / 3), "classes count alike"
+
+
+def test_the_interval_of_a_mean_of_classes_is_wilsons_of_one_and_holds_the_truth_of_several() -> (
+    None
+):
+    """Also where a class has three images: 300 times, the true shares are .95, .9 and .6."""
+    assert mean_share([(4, 6)]) == (4 / 6, pytest.approx(wilson_interval(4, 6)))
+    random = torch.Generator().manual_seed(1)
+    parts = ((0.95, 200), (0.9, 30), (0.6, 3))
+    held = 0
+    for _ in range(300):
+        seen = [(int((torch.rand(n, generator=random) < p).sum()), n) for p, n in parts]
+        low, high = mean_share(seen)[1]
+        held += low <= (0.95 + 0.9 + 0.6) / 3 <= high
+    assert 0.92 <= held / 300 < 1
+
+
+def test_a_part_in_the_mix_of_another_set_is_as_large_as_the_rarest_class_allows() -> None:
+    labels = torch.tensor([0] * 10 + [1] * 10 + [2] * 10)
+    rows = in_mix(labels, torch.tensor([8, 1, 0]))
+    assert torch.bincount(labels[rows], minlength=3).tolist() == [10, 1, 0]
+    assert sorted(rows.tolist()) == [*range(10), 10], "the first of each class"
+    assert 3 <= rows.tolist().index(10) <= 7, "in the middle, not at the end"
+    in_turn = torch.arange(30) % 3
+    assert in_mix(in_turn, torch.tensor([5, 5, 5])).tolist() == list(range(30))
 
 
 @pytest.mark.parametrize(
@@ -111,10 +148,14 @@ def test_both_distances_are_those_of_torchmetrics(monkeypatch: pytest.MonkeyPatc
         assert kernel_distance(*sets) == pytest.approx(expected, rel=1e-10)
 
 
+def means(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
+    return {key: float(values.mean()) for key, values in manifold(real, drawn, k).items()}
+
+
 def test_manifold_of_points_on_a_line_counts_as_worked_out_by_hand() -> None:
     # Real 0 1 2 3 (radii to the 1st neighbour: 1 each), drawn 0.5 1.5 9 (radii 1 1 7.5).
     real = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
-    assert manifold(real, torch.tensor([[0.5], [1.5], [9.0]]), k=1) == {
+    assert means(real, torch.tensor([[0.5], [1.5], [9.0]]), k=1) == {
         "precision": 2 / 3,  # 9 is in no real ball
         "recall": 1.0,  # 0 and 1 near 0.5, 2 near 1.5, and 3 within 7.5 of 9
         "density": pytest.approx((2 + 2) / 3),  # 0.5 in those of 0 1; 1.5 in those of 1 2
@@ -123,10 +164,10 @@ def test_manifold_of_points_on_a_line_counts_as_worked_out_by_hand() -> None:
     # Each point's fifth neighbour is three steps away. So a drawing just to the right of a point is in
     # the balls of that point, of two to its left and of three to its right.
     line = torch.arange(2100.0)[:, None] * 10
-    found = manifold(line, line[50:1150] + 0.5)
+    found = means(line, line[50:1150] + 0.5)
     assert (found["precision"], found["density"]) == (1.0, pytest.approx(6 / 5))
     assert found["coverage"] == pytest.approx(1105 / 2100)  # from 48 to 1152
-    edge = manifold(torch.tensor([[4.0], [9.0]]), torch.tensor([[-1.0], [14.0]]), k=1)
+    edge = means(torch.tensor([[4.0], [9.0]]), torch.tensor([[-1.0], [14.0]]), k=1)
     assert (edge["precision"], edge["coverage"], edge["density"]) == (0, 0, 0), "each is 5 away"
 
 
@@ -153,8 +194,8 @@ def tiny_inputs(per_class: int = 40, held: int = 40) -> Inputs:
     recipe = RECIPE.model_copy(update={"total_kimg": 0.5, "batch_size": 16})
     facts = {"params": recipe.model_dump(), "digest": "0"}
     generator = build_generator(Architecture("deconv", 3, 1, 8, 8, features=4, latent_dim=4)).eval()
-    judge = Judge(3, 1, 4).eval().requires_grad_(False)
     parts = tiny_data(per_class, 0), tiny_data(held, 1)
+    judge = train_judge(parts[0], RECIPE, CPU, torch.float32)
     return Inputs(generator, {"digest": "0"}, judge, facts, *parts)
 
 
@@ -175,22 +216,85 @@ def test_gan_train_is_the_judges_own_recipe_on_drawings() -> None:
     first = train_judge(training, recipe, hardware.device, hardware.precision)
     # The training images in the drawings' place: the second judge is the first.
     found = gan_train(training.images, training.labels, inputs, None)
-    assert found == accuracy(first, inputs.heldout)
-    assert found != gan_train(training.images, training.labels, inputs, 0.016)
+    same, other = (
+        accuracy(judge, inputs.heldout).confusion
+        for judge in (found, gan_train(training.images, training.labels, inputs, 0.016))
+    )
+    assert torch.equal(same, accuracy(first, inputs.heldout).confusion)
+    assert not torch.equal(same, other)
 
 
-def test_a_class_with_one_held_out_image_has_no_distance_of_its_own() -> None:
-    few = held_out(tiny_inputs(12, 4), torch.tensor([0, 1, 2, 3, 4, 8, 9, 10, 11]))
-    report = measured(few, PARAMS, draws(5))
+def report_of(inputs: Inputs, drawn: list[Tensor]) -> dict[str, Any]:
+    return measured(inputs, PARAMS, evaluation_set_of(inputs, PARAMS), drawn)
+
+
+def test_a_class_with_few_held_out_images_has_no_distance_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(comparison, "LEAST_FOR_DISTANCE", 4)
+    few = held_out(tiny_inputs(12, 4), torch.tensor([0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11]))
+    report = report_of(few, draws(5))
     assert [each is None for each in report["fid_judge"]["by_class"]] == [False, True, False]
     json.dumps(report, allow_nan=False)
-    assert [row[2] == "" for row in class_table(report)[1:]] == [False, True, False]
+    assert [row[6] == "" for row in class_table(report)[1:]] == [False, True, False]
+    assert [row[3] for row in class_table(report)[1:]] == [4, 3, 4]
 
 
 def test_a_hold_out_too_small_for_neighbours_is_refused_with_advice() -> None:
     few = held_out(tiny_inputs(), torch.arange(NEIGHBOURS))
     with pytest.raises(DataError, match=r"Raise `preprocess.holdout_fra"):
-        measured(few, PARAMS, draws(5))
+        report_of(few, draws(5))
+
+
+def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
+    """It names one class whatever it sees: what would be seen through it has no value, and words say why."""
+    inputs = tiny_inputs()
+    inputs.judge.head.weight.zero_()
+    inputs.judge.head.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    report = report_of(inputs, draws(5))
+    assert {key for key in METRICS if key in headline(report)} == {"different_drawings", "copies"}
+    words = "not measurable: the judge names the class of 33.3% of the held-out images"
+    assert words in verdict(report) and "show the class" not in verdict(report)
+    assert report["conditional_accuracy"]["floor"] == pytest.approx(1 / 3)
+    json.dumps(report, allow_nan=False)
+    assert [row[1] for row in class_table(report)[1:]] == ["", "", ""]
+
+
+def unequal_inputs() -> tuple[Inputs, Tensor]:
+    """Classes of 400, 100 and 40 training images, a tenth of each held out, a trained judge; and others like
+    them, 100 of each class in turn: what a perfect generator draws."""
+    images, labels = (torch.from_numpy(array) for array in make_images(700, seed=3))
+    parts: dict[str, list[Tensor]] = {"train": [], "held": [], "drawn": []}
+    for label, count in enumerate((400, 100, 40)):
+        mine = (labels == label).nonzero()[:, 0]
+        parts["train"].append(mine[:count])
+        parts["held"].append(mine[400 : 400 + max(4, count // 5)])
+        parts["drawn"].append(mine[500:700])
+    facts = {"classes": 3, "digest": "0"}
+    train, held = (
+        Dataset(images[rows], labels[rows], facts)
+        for rows in (torch.cat(parts["train"]), torch.cat(parts["held"]))
+    )
+    judge = train_judge(train, RECIPE, CPU, torch.float32)
+    inputs = tiny_inputs()
+    drawn = images[torch.stack(parts["drawn"], dim=1).flatten()]
+    return replace(inputs, judge=judge, training=train, heldout=held), drawn
+
+
+def test_real_images_of_an_unequal_set_at_the_asked_counts_get_the_floor() -> None:
+    """Of each metric within its interval; compared at equal counts they got three times its distance."""
+    inputs, drawn = unequal_inputs()
+    params = PARAMS.model_copy(update={"samples": 600})
+    evaluation_set = evaluation_set_of(inputs, params)
+    perfect, floors = evaluation_set.judge_drawings(drawn), evaluation_set.floors
+    assert len(drawn) == len(evaluation_set.asked) == 600
+    mix = torch.bincount(evaluation_set.asked[evaluation_set.rows]) / len(evaluation_set.rows)
+    held = torch.bincount(inputs.heldout.labels) / len(inputs.heldout)
+    assert torch.allclose(mix, held, atol=0.01)
+    for key, estimate in perfect.metrics.items():
+        low, high = (estimate - floors.metrics[key]).interval
+        # A share of 1 on both sides has no spread.
+        assert low - 1e-9 <= 0 <= high + 1e-9, (key, estimate.value, floors.metrics[key].value)
 
 
 @pytest.mark.parametrize(("per_class", "held"), [(12, 4), (120, 120)])
@@ -202,47 +306,59 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     training, heldout, judge = inputs.training, inputs.heldout, inputs.judge
     asked = classes_asked(3, PARAMS)
     count = min(len(asked), len(training))
-    report = measured(inputs, PARAMS, drawn)
+    report = report_of(inputs, drawn)
 
     random = torch.Generator().manual_seed(PARAMS.seed)
-    some = torch.randperm(len(training), generator=random)[:count]
+    order = torch.randperm(len(training), generator=random)
+    some = order[in_mix(training.labels[order], torch.ones(3, dtype=torch.int64))][:count]
     mixed = torch.randperm(len(heldout), generator=random)
     real, floor = look(judge, heldout.images), look(judge, training.images[some])
     first, second = (look(judge, images) for images in drawn)
 
     right = torch.cat([first.classes == asked, second.classes == asked]).double().mean().item()
     found = report["conditional_accuracy"]
-    assert (found["value"], found["floor"]) == (right, accuracy(judge, heldout))
-    assert found["interval_95"] == list(share(right, 600)), "both draws are judged"
+    assert found["value"] == pytest.approx(right)
+    assert found["floor"] == accuracy(judge, heldout).value
+    both = torch.cat([first.classes, second.classes])
+    assert found["interval_95"] == list(conditional_accuracy(both, asked.repeat(2), 3).interval)
+    assert found["floor_by_class"] == accuracy(judge, heldout).by_class
     assert sum(map(sum, report["confusion"])) == 600
-    assert report["worst_class_accuracy"] == {"value": min(found["by_class"])}
+    worst = [min(conditional_accuracy(each.classes, asked, 3).by_class) for each in (first, second)]
+    assert report["worst_class_accuracy"]["value"] == pytest.approx(sum(worst) / 2)
 
     fid = report["fid_judge"]
     distances = [frechet_distance(real.features, v.features[:count]) for v in (first, second)]
     assert fid["value"] == pytest.approx(sum(distances) / 2)
-    assert fid["deviation"] == pytest.approx(abs(distances[0] - distances[1]) / math.sqrt(2))
+    assert fid["deviation"] == pytest.approx(
+        abs(distances[0] - distances[1]) / math.sqrt(2), rel=1e-4
+    )
     assert fid["floor"] == pytest.approx(frechet_distance(real.features, floor.features))
     assert fid["interval_95"][0] < fid["value"] < fid["interval_95"][1]
-    assert sum(fid["replicates"]) == pytest.approx(0, abs=0.01)
-    for label in range(3):
+    for key in METRICS.keys() & report.keys() - {"different_drawings"}:
+        assert sum(report[key]["replicates"]) == pytest.approx(0, abs=0.01)
+    for label in range(3) if held > LEAST_FOR_DISTANCE else ():
         mine = first.features[:count][asked[:count] == label]
         theirs = real.features[heldout.labels == label]
         assert fid["by_class"][label] == pytest.approx(frechet_distance(theirs, mine))
-    kernel = kernel_distance(real.features, first.features[:count], PARAMS.seed)
-    assert report["kid_judge"]["value"] == pytest.approx(kernel)
+    kernel = [
+        kernel_distance(real.features, v.features[:count], PARAMS.seed) for v in (first, second)
+    ]
+    assert report["kid_judge"]["value"] == pytest.approx(sum(kernel) / 2)
     equal = min(count, len(heldout))
-    value, reals = (
-        manifold(real.features[mixed[:equal]], features[:equal])
-        for features in (first.features, floor.features)
-    )
-    for key in value:
-        expected: dict[str, Any] = {"value": value[key], "floor": reals[key]}
-        if key != "density":
-            expected["interval_95"] = list(share(value[key], equal))
-        assert report[key] == expected
+    shuffled = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(PARAMS.seed))
+    block = shuffled[in_mix(heldout.labels[shuffled], torch.ones(3, dtype=torch.int64))][:equal]
+    for key in ("precision", "recall", "density", "coverage"):
+        values = []
+        for features in (first.features, second.features, floor.features):
+            blocks = [each for each in features.split(equal) if len(each) == equal][:MAX_BLOCKS]
+            values.append(
+                sum(means(real.features[block], each)[key] for each in blocks) / len(blocks)
+            )
+        assert report[key]["value"] == pytest.approx((values[0] + values[1]) / 2)
+        assert report[key]["floor"] == pytest.approx(values[2])
     some_held = Dataset(heldout.images[mixed[:8]], heldout.labels[mixed[:8]], heldout.metadata)
     by_hand = copies(drawn[0][:8], asked[:8], some_held, training)
-    assert report["copies"]["value"] == by_hand.closer
+    assert report["copies"]["value"] == by_hand.closer.double().mean()
     assert report["copies"]["heldout_nearest_median"] == by_hand.heldout_median
     numbers = [pair[0] for pair in different(drawn[0], asked, training) if pair]
     assert report["different"]["by_class"] == numbers
@@ -254,8 +370,11 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
         key: {"value": n / 10 + 1e-7, "floor": n / 100} for n, key in enumerate(METRICS)
     }
     del report["gan_train_accuracy"], report["worst_class_accuracy"]["floor"]
-    report["conditional_accuracy"]["by_class"] = [0.93, 0.61]
-    report["fid_judge"] |= {"by_class": [12.0, None], "interval_95": [0.05, 0.15]}
+    report["conditional_accuracy"] |= {"by_class": [0.93, 0.61], "floor_by_class": [1.0, 0.9]}
+    report["fid_judge"] |= {"by_class": [12.0, None], "floor_by_class": [2.0, None]}
+    report["fid_judge"]["interval_95"] = [0.05, 0.15]
+    report["different"] = {"by_class": [300.0, 25.0], "floor_by_class": [900.0, 50.0]}
+    report["heldout_by_class"] = [7, 5]
     flat = headline(report)
     assert flat.keys() == METRICS.keys() - {"gan_train_accuracy"} | {"fid_judge_floor"}
     assert (flat["fid_judge"], flat["fid_judge_floor"]) == (0.1, 0.01)
@@ -263,14 +382,27 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     table = quality_table(report)
     assert table[2][:5] == ["Fréchet distance", 0.1, "0.05 to 0.15", 0.01, "lower"]
     assert table[5][:5] == ["accuracy of the worst class", 0.4, "", "", "higher"]
-    assert class_table({**report, "class_names": ["<b>", "no"]})[1][0] == "<b>"
+    named = {**report, "class_names": ["<b>", "no"]}
+    assert class_table(named)[1] == ["<b>", 0.93, 1.0, 7, 300.0, 900.0, 12.0, 2.0]
+    assert weakest_class(named) == "<b> (300 different drawings, real images 900)"
+    report["different"]["by_class"][0] = 800.0
+    assert weakest_class(report) == "1 (25 different drawings, real images 50)"
+    report["conditional_accuracy"]["by_class"] = [0.0, 0.9]
+    assert weakest_class(report) == "0 (0.0% right, real images 100.0%)"
     told = {
         "conditional_accuracy": {"value": 0.91, "floor": 0.92},
         "recall": {"value": 0.32, "floor": 0.42},
         "copies": {"value": 0.015, "floor": 0.01},
     }
-    words = "91.0 % legible (real images 92.0 %), 76 % as varied as real images, 1.5 % near copies"
+    words = (
+        "91.0 % show the class asked for (real images 92.0 %), 76 % as varied as real images, 1.5 % near "
+        "copies (real images 1.0 %)"
+    )
     assert verdict(told, 68.4) == f"{words}, trained in 68 s"
+    told["copies"]["value"] = 0.0
+    told["conditional_accuracy"] |= {"constant": 0.5}
+    assert "real images 92.0 %) (the same answer for all: 50 %)," in verdict(told)
+    assert verdict(told).endswith("as varied as real images, no near copies")
 
 
 def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measured(
@@ -295,9 +427,9 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
     inputs = Inputs.load()
     report = judge_generator(inputs, params, progress)
     assert told == [600, 600, 256] and report.keys() >= METRICS.keys()
-    assert report["gan_train_accuracy"]["floor"] == accuracy(inputs.judge, inputs.heldout)
+    assert report["gan_train_accuracy"]["floor"] == accuracy(inputs.judge, inputs.heldout).value
     drawn = [draw(saved.network, torch.arange(300) % 3, seed) for seed in (3, 4)]
-    by_hand = measured(inputs, params, drawn)
+    by_hand = measured(inputs, params, evaluation_set_of(inputs, params), drawn)
     assert {key: report[key] for key in by_hand} == by_hand, "its progress changes no number"
     passport = report["passport"]
     assert passport["generator_digest"] == digest_of(saved.network.state_dict())

@@ -182,7 +182,7 @@ def test_a_file_that_is_no_page_of_a_run_or_damaged_is_refused(page: Path) -> No
         ("<html>", "holds no data of a run"),
         (f'{script}{{"run": 3}}</script>', "holds no data of a run"),
         (f"{script}{{</script>", "holds no data of a run"),
-        (f'{script}{{"run": {{"format": 9}}}}</script>', "of format 9, expected 1"),
+        (f'{script}{{"run": {{"format": 9}}}}</script>', "of format 9, expected 2"),
     ):
         if content:
             path.write_text(content)

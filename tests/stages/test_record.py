@@ -21,8 +21,20 @@ from cgan.stages import record
 from cgan.store.pages import REAL_IMAGES, real_images
 
 REPORT: dict[str, Any] = {
-    "conditional_accuracy": {"value": 0.91, "floor": 0.92, "by_class": [0.93, 0.61]},
-    "fid_judge": {"value": 11.0, "floor": 1.5, "by_class": [12.0, None]},
+    "conditional_accuracy": {
+        "value": 0.91,
+        "floor": 0.92,
+        "by_class": [0.93, 0.61],
+        "floor_by_class": [0.95, None],
+    },
+    "fid_judge": {
+        "value": 11.0,
+        "floor": 1.5,
+        "by_class": [12.0, None],
+        "floor_by_class": [2.0, None],
+    },
+    "different": {"by_class": [200.0, None], "floor_by_class": [900.0, None]},
+    "heldout_by_class": [7, 0],
     "worst_class_accuracy": {"value": 0.61},
     "copies": {"value": 0.02, "floor": 0.01},
 }
@@ -73,7 +85,7 @@ def test_numbers_tables_and_pictures_are_recorded(tracker: _Tracker) -> None:
     )
     accuracy = ["conditional accuracy", "0.91", "", "0.92", "higher"]
     assert tracker.tables["quality.csv"][1][:5] == accuracy
-    assert tracker.tables["quality_by_class.csv"][2] == ["1", "0.61", ""]
+    assert tracker.tables["quality_by_class.csv"][2] == ["1", "0.61", "", "0", "", "", "", ""]
     card = CARD.read_text()
     assert ("", "README.md") in tracker.files and '- name: "a run"' in card
     assert "Least often recognized: 1 (61.0 %), 0 (93.0 %)." in card
