@@ -102,15 +102,24 @@ def refusal(data: dict[str, Any]) -> str:
 
 
 def in_words(metrics: list[Run]) -> str:
-    """`B is better in recall, worse in copies; the rest is within chance.`"""
-    parts = [
-        f"{word} in {' and '.join(names)}"
-        for word in ("better", "worse")
-        if (names := [row["name"] for row in metrics if row["verdict"] == word])
-    ]
-    if not parts:
-        return "All differences of B from A are within chance."
-    return f"B is {', '.join(parts)}; the rest is within chance."
+    """`B is better in recall, worse in copies; the rest is within chance.` A difference without an interval
+    is named: of it nothing is known."""
+    by_word: dict[str, list[str]] = {}
+    for row in metrics:
+        if row["verdict"] or row["change"]:
+            by_word.setdefault(row["verdict"], []).append(row["name"])
+    parts = [f"{word} in {' and '.join(by_word[word])}" for word in _CLEAR if word in by_word]
+    sentences = [f"B is {', '.join(parts)}"] if parts else []
+    if "within chance" in by_word:
+        rest = "the rest is within chance" if parts else "B's differences from A are within chance"
+        sentences.append(rest)
+    if unknown := by_word.get(""):
+        sentences.append(f"of {' and '.join(unknown)}, chance is not known")
+    text = "; ".join(sentences) or "B does not differ from A"
+    return f"{text[0].upper()}{text[1:]}."
+
+
+_CLEAR = ("better", "worse")
 
 
 def metric_changes(a: list[Run], b: list[Run]) -> list[Run]:
@@ -135,15 +144,19 @@ def class_changes(a: list[Run], b: list[Run]) -> list[Run]:
 
 
 def _change(row: Run, other: Run, key: str, better: str) -> Run:
-    """B less A, and what that means: with the interval of the gate's bootstrap where both runs have it."""
+    """B less A, and what that means: with the interval of the gate's bootstrap where both have replicates,
+    else one from both intervals, else none."""
     a, b = row[key], other[key]
     change = None if a is None or b is None else b - a
     low, high, verdict = None, None, ""
-    if None not in [found[each] for found in (row, other) for each in (key, "low", "high")]:
+    if change is not None and row.get("replicates") and other.get("replicates"):
+        one, two = (replicated(found[key], found["replicates"]) for found in (row, other))
+        low, high = (two - one).interval
+    elif change is not None and None not in [
+        f[end] for f in (row, other) for end in ("low", "high")
+    ]:
         low, high = difference(a, (row["low"], row["high"]), b, (other["low"], other["high"]))
-        if row.get("replicates") and other.get("replicates"):
-            one, two = (replicated(found[key], found["replicates"]) for found in (row, other))
-            low, high = (two - one).interval
+    if low is not None and high is not None:
         is_better = (low > 0) == (better == "higher")
         verdict = "within chance" if low <= 0 <= high else "better" if is_better else "worse"
     return {"a": a, "b": b, "change": change, "low": low, "high": high, "verdict": verdict}

@@ -342,7 +342,7 @@ def test_the_verdict_names_the_run_s_state_and_artifacts_show_what_there_is(
     monkeypatch.setenv("VERDICT", "unchanged")
     state = pipeline(refresh=True, return_state=True)
     assert (state.name, state.type.value) == ("Unchanged", "COMPLETED")
-    assert "99.4 % legible" in str(state.message)
+    assert "99.4 % show the class asked for" in str(state.message)
     assert outcomes(state) == ["ran", "unchanged", "unchanged"]
     shown = artifacts(state)["run"]
     # A picture in text: below an image artifact, Prefect writes the whole address as a link.

@@ -111,10 +111,16 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
     assert (found["value"], found["floor"]) == (accuracy["value"], accuracy["floor"])
     assert [found["low"], found["high"]] == pytest.approx(accuracy["interval_95"])
     assert metrics["fid_judge"]["low"] < report["fid_judge"]["value"] < metrics["fid_judge"]["high"]
-    assert metrics["density"]["low"] is None
+    assert metrics["worst_class_accuracy"]["low"] is None, "the smallest of many"
     assert run["passport"] == report["passport"]
     assert [row["accuracy"] for row in run["classes"]] == accuracy["by_class"]
-    assert [row["different"] for row in run["classes"]] == report["different"]["by_class"]
+    for column, values in (
+        ("different", report["different"]["by_class"]),
+        ("different_floor", report["different"]["floor_by_class"]),
+        ("judge", accuracy["floor_by_class"]),
+        ("heldout", report["heldout_by_class"]),
+    ):
+        assert [row[column] for row in run["classes"]] == values, column
     assert metrics["different_drawings"]["value"] == min(report["different"]["by_class"])
     for row, seen in zip(run["classes"], report["confusion"], strict=True):
         interval = wilson_interval(seen[row["label"]], sum(seen))

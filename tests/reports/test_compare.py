@@ -68,7 +68,7 @@ def test_metrics_stand_beside_each_other_with_the_difference_and_what_it_means(p
     assert distance["change"] == pytest.approx(-100_000)
     assert distance["low"] < -100_000 < distance["high"] < 0 and distance["verdict"] == "better"
     assert rows["conditional accuracy"]["verdict"] == "within chance"
-    assert rows["density"]["verdict"] == "", "no interval, no word"
+    assert rows["density"]["verdict"] == "within chance"
     assert [row[0] for row in data["params"]] == ["train.lr"]
     assert data["params"][0][2] == "0.125"
     assert (
