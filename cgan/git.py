@@ -106,10 +106,10 @@ def source(folder: Path | None = None) -> Source:
             for form in (("--name-only", "-z"), ("-p", "--binary", "--full-index"))
         )
     changed = names.decode(errors="replace").split("\0")[:-1]
-    return Source(commit, branch, changed, patch, _secrets_in(patch))
+    return Source(commit, branch, changed, patch, secrets_in(patch))
 
 
-def _secrets_in(content: bytes) -> str:
+def secrets_in(content: bytes) -> str:
     """The names of environment variables whose secret values stand in `content`."""
     found = []
     for name, value in os.environ.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,7 +25,16 @@ from cgan.model.sampling import picture_of
 from cgan.page.assemble import rendered
 from cgan.page.data_facts import Rows
 from cgan.params.sections import Params
-from cgan.project import EVIDENCE, EVIDENCE_PAGE, EVIDENCE_TEXT, JUDGE, RUN_PAGE, VALIDATION
+from cgan.project import (
+    EVIDENCE,
+    EVIDENCE_PAGE,
+    EVIDENCE_TEXT,
+    GATE_REPORT,
+    GATE_TEXT,
+    JUDGE,
+    RUN_PAGE,
+    VALIDATION,
+)
 from cgan.quality import evidence
 from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import Progress, load_judge
@@ -42,10 +52,17 @@ LISTED = 60  # classes
 
 
 def balance(
-    source: str, per_class: int | None, believed: float, seed: int, out: str, say: Say
+    source: str,
+    per_class: int | None,
+    believed: float,
+    seed: int,
+    out: str,
+    say: Say,
+    *,
+    anyway: bool = False,
 ) -> None:
     """Write the data and the drawings that fill up its classes: a CSV, or a folder of pictures by class; and
-    beside it which rows are drawn."""
+    beside it which rows are drawn. `anyway`: also with drawings that were found to be harmful or blocked."""
     path = Path(out)
     if path.suffix not in ("", ".csv"):
         raise CganError(f"--out {out}: expected a name that ends in .csv, or a folder's name.")
@@ -59,6 +76,8 @@ def balance(
             f"--model {source}: draws {found[0]} classes, images of {found[1:]}; the project's data has "
             f"{classes} of {expected[1:]}. Train a generator on it: `dvc repro`."
         )
+    if (found_bad := spoken_against(str(generator.facts["digest"]))) and not anyway:
+        raise CganError(f"{found_bad} To write the data nevertheless: --anyway.")
     counts = torch.from_numpy(np.bincount(rows.labels, minlength=classes))
     asked = evidence.missing(counts, per_class or evidence.default_per_class(counts))
     judge, facts = load_judge(JUDGE)
@@ -89,6 +108,20 @@ def balance(
         f"{out}: {len(rows.labels):,} real images and {len(asked):,} drawn ones; {beside} says which is "
         "which. Train with the drawn ones, never test on them. `cgan evidence` says whether they help."
     )
+
+
+def spoken_against(digest: str) -> str:
+    """What `cgan evidence` or the gate found against this generator's drawings; empty where nothing is."""
+    with contextlib.suppress(CganError):
+        found = read_json(EVIDENCE)
+        if found.get("generator_digest") == digest and found.get("verdict") == "harm":
+            return f"{EVIDENCE_TEXT}: these drawings harm a classifier. {found.get('summary')}"
+    with contextlib.suppress(CganError):
+        found = read_json(GATE_REPORT)
+        judged = (found.get("challenger") or {}).get("digest")
+        if judged == digest and found.get("verdict") == "blocked":
+            return f"{GATE_TEXT}: the gate blocked this generator. {found.get('summary')}"
+    return ""
 
 
 def _folders(names: list[str]) -> list[str]:
@@ -195,12 +228,12 @@ def _sets(right: evidence.Right, labels: torch.Tensor) -> Table:
     rows = []
     for (name, augmented), seen in right.items():
         by_class = [float(seen[:, labels == n].double().mean()) for n in labels.unique()]
-        numbers = (float(seen.double().mean()), statistics.fmean(by_class), min(by_class))
+        numbers = statistics.fmean(by_class), min(by_class)
         what = {"real": "real images", "repeated": "real ones, repeated", "drawn": "real and drawn"}
         rows.append([what[name] + ", augmented" * augmented, *(f"{each:.2%}" for each in numbers)])
     return (
         "Right on images that nothing was trained on",
-        ["trained on", "all", "mean of classes", "worst class"],
+        ["trained on", "mean of classes", "worst class"],
         rows,
     )
 

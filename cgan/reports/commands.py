@@ -104,12 +104,16 @@ def balance(
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Same seed, same drawings.")] = 0,
     out: Annotated[str, typer.Option(help="A .csv, or a folder.")] = "drawn/balanced.csv",
     model: Annotated[str | None, typer.Option(help="As of `cgan draw`.")] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Also where evidence says harm, or the gate blocked.")
+    ] = False,
 ) -> None:
     """Write the data with drawings added until every class has as many images."""
     from cgan.project import GENERATOR
     from cgan.reports.balance import balance
 
-    balance(model or str(GENERATOR), per_class, believed, seed, out, typer.echo)
+    source = model or str(GENERATOR)
+    balance(source, per_class, believed, seed, out, typer.echo, anyway=anyway)
 
 
 @made.command()

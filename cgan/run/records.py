@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cgan import git
 from cgan.errors import TrackingError
 from cgan.files import locked, write_json
 from cgan.project import PACKAGE, home
@@ -211,12 +212,19 @@ class Run(Tracker):
             self.write("file", file=f"{file.parent.name}/{name}", folder=folder)
 
     def log_model(self, path: Path, step: int, facts: Mapping[str, Any]) -> None:
-        """The generator file, and the code that draws with it as it is now."""
+        """The generator file, and the code that draws with it as it is now; without files in which a secret's
+        value stands."""
         if not self._is_new("model", "", step):
             return
         with self._surviving():
             folder = self._new_folder()
             for found in [each for name in DRAWING_CODE for each in PACKAGE.glob(name)]:
+                if named := git.secrets_in(found.read_bytes()):
+                    log.warning(
+                        "%s is not kept with the model in MLflow: the value of %s stands in it.",
+                        *(found, named),
+                    )
+                    continue
                 copied = folder / "cgan" / found.relative_to(PACKAGE)
                 copied.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(found, copied)

@@ -19,6 +19,7 @@ from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import load_dataset
 from cgan.data.image_folder import find_classes
 from cgan.errors import CganError
+from cgan.files import write_json
 from cgan.page.run_page import run_page
 from cgan.params.reading import load_params
 from cgan.project import (
@@ -26,6 +27,7 @@ from cgan.project import (
     EVIDENCE,
     EVIDENCE_PAGE,
     EVIDENCE_TEXT,
+    GATE_REPORT,
     GENERATOR,
     RUN_PAGE,
     TRAIN_DATA,
@@ -34,6 +36,7 @@ from cgan.quality.judge import silent
 from cgan.reports import balance as command
 from cgan.reports.balance import balance, find_evidence
 from cgan.serving.drawings import write_folder
+from cgan.serving.generator import Generator
 
 
 @pytest.fixture
@@ -69,6 +72,17 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     ):
         with pytest.raises(CganError, match=words):
             balance(source, None, 0.0, 1, out, said.append)
+    digest = Generator.load(GENERATOR).facts["digest"]
+    for path, report in (
+        (EVIDENCE, {"generator_digest": digest, "verdict": "harm", "summary": "80 against 95 %"}),
+        (GATE_REPORT, {"challenger": {"digest": digest}, "verdict": "blocked", "summary": "dark"}),
+    ):
+        write_json(path, report)
+        with pytest.raises(CganError, match=rf"{report['summary']}.*--anyway"):
+            balance(str(GENERATOR), None, 0.0, 1, "drawn/more.csv", said.append)
+        balance(str(GENERATOR), None, 0.0, 1, "drawn/more.csv", said.append, anyway=True)
+        write_json(path, report | {"generator_digest": "another", "challenger": {}})
+    balance(str(GENERATOR), None, 0.0, 1, "drawn/more.csv", said.append)
     for names, folders in ((["b", "a"], ["b", "a"]), (["a", "__b"], ["0", "1"])):
         assert command._folders(names) == folders, "all are found again"
 

@@ -13,6 +13,8 @@ import pytest
 from test_checkpoints import limited
 
 from cgan.errors import TrackingError
+from cgan.files import write_text
+from cgan.run import records
 from cgan.run.records import (
     CURSOR,
     RECORDS,
@@ -100,6 +102,23 @@ def test_f78_a_training_that_logs_its_model_again_after_a_kill_has_one(tmp_path:
         tracker.log_model(Path(__file__), 120, {"digest": "d"})
         tracker.close()
     assert [r["step"] for r in all_records(tmp_path) if r["kind"] == "model"] == [120]
+
+
+def test_a_file_of_code_that_holds_a_secret_is_no_model_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Git's patch of it is left out, too: test_secrets."""
+    package = tmp_path / "package"
+    for name, text in (("errors.py", "KEY = 'planted-secret'"), ("files.py", "")):
+        write_text(package / name, text)
+    monkeypatch.setattr(records, "PACKAGE", package)
+    monkeypatch.setenv("SOME_TOKEN", "planted-secret")
+    tracker = opened(tmp_path / "run")
+    tracker.log_model(Path(__file__), 120, {"digest": "d"})
+    tracker.close()
+    copied = [path.name for path in (tmp_path / "run/files").rglob("*.py")]
+    assert copied == ["files.py"]
+    assert "errors.py is not kept with the model in MLflow: the value of SOME_TOKEN" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["[]", json.dumps(asdict(INFO) | {"run_key": "../k"}), None])
