@@ -140,8 +140,8 @@ worker: $(READY) ## Join the pool of a Prefect server elsewhere (PREFECT_API_URL
 	@$(if $(EXTRAS),$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]')
 	@python -m flows.production join $(if $(LABELS),--labels "$(LABELS)") $(if $(RUNS),--runs $(RUNS))
 
-deploy: $(READY) ## Schedule the commit of HEAD in a clone of its own (NIGHTLY="0 2 * * *" WEEKLY="0 5 * * 1")
-	@python -m flows.production deploy $(if $(NIGHTLY),--nightly "$(NIGHTLY)") $(if $(WEEKLY),--weekly "$(WEEKLY)")
+deploy: $(READY) ## Schedule the commit of HEAD in a clone of its own (NIGHTLY="0 2 * * *")
+	@python -m flows.production deploy $(if $(NIGHTLY),--nightly "$(NIGHTLY)")
 
 down: $(READY) ## Stop what `make up` or `make worker` started; the next one runs again what was cut off
 	@python -m flows.production down

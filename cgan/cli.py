@@ -265,16 +265,6 @@ def gate() -> None:
     gate(load_params(), typer.echo, functools.partial(progress, say=typer.echo))
 
 
-@app.command()
-def reevaluate() -> None:
-    """Is the champion still good on new data, and the data still like its own? Exit code 1 if not."""
-    from cgan.params.reading import load_params
-    from cgan.registry.reevaluation import reevaluate
-    from cgan.stages.runner import progress
-
-    reevaluate(load_params(), typer.echo, functools.partial(progress, say=typer.echo))
-
-
 app.add_typer(registry, name="registry")
 app.add_typer(made)
 

@@ -51,11 +51,6 @@ def publish_verdict() -> None:
     _show("verdict", project.GATE_TEXT.read_text(encoding="utf-8"), _mlflow_run(), _grid())
 
 
-def publish_reevaluation() -> None:
-    with contextlib.suppress(FileNotFoundError):  # it ended before it had a result
-        _show("reevaluation", project.REEVALUATION_TEXT.read_text(encoding="utf-8"))
-
-
 def _show(key: str, *parts: str) -> None:
     create_markdown_artifact("\n\n".join(filter(None, parts)), key=key)
 

@@ -51,7 +51,7 @@ from cgan.files import read_json, write_text
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import flatten
-from cgan.project import GATE_REPORT, REEVALUATION_REPORT
+from cgan.project import GATE_REPORT
 from cgan.registry.client import CAME_FIRST
 from flows import artifacts, remote
 from flows.checkout import CHECKOUT, begin
@@ -192,10 +192,10 @@ def _write_params(overrides: dict[str, Any]) -> str:
     return f"changed {', '.join(set_params(overrides)) or 'nothing: the values are there already'}"
 
 
-def _judge(command: str, report: Path) -> tuple[str, str]:
-    """The verdict of `cgan gate` or `cgan reevaluate`, and why."""
-    _do(command, run_own, ["cgan.cli", command], _relay, _run_context(), **AT_THE_SAME_TIME)
-    found = read_json(report)
+def _judge() -> tuple[str, str]:
+    """The verdict of `cgan gate`, and why."""
+    _do("gate", run_own, ["cgan.cli", "gate"], _relay, _run_context(), **AT_THE_SAME_TIME)
+    found = read_json(GATE_REPORT)
     return found["verdict"].capitalize(), found["summary"]
 
 
@@ -262,7 +262,7 @@ def pipeline(
     limits = ["gate"] if runtime.deployment.id else []
     if gate and whole:
         with _kept(faults, "Gate: "), concurrency(limits, lease_duration=60):
-            judged, why = _judge("gate", GATE_REPORT)
+            judged, why = _judge()
             artifacts.publish_verdict()
             # The generator may be trained anew and be the champion, bit by bit.
             name = name if judged == "Unchanged" else judged
@@ -272,28 +272,6 @@ def pipeline(
     if faults:
         return Failed(message="\n".join(faults))
     return Completed(name=name, message=done)
-
-
-@flow(
-    name="reevaluate",
-    flow_run_name=_run_name,
-    persist_result=False,
-    on_failure=[notify],
-    on_crashed=[notify],
-)
-def reevaluate() -> State[Any]:
-    """Judge the champion on data fetched anew: is it still good, are the data still of its kind?"""
-    begin()
-    faults: list[str] = []
-    with _kept(faults):
-        _run_stages(choose([FETCH, "validate"]), True, {}, {})
-        try:
-            name, message = _judge("reevaluate", REEVALUATION_REPORT)
-        finally:
-            artifacts.publish_reevaluation()
-    if faults:
-        return Failed(message=faults[0])
-    return Completed(name=name, message=message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """The servers of production on this machine, and what runs on them: `make up`, `make deploy`, `make down`.
 
     python -m flows.production up [--prefect-port 4200] [--mlflow-port 5000]
-    python -m flows.production deploy [--nightly "0 2 * * *"] [--weekly "0 5 * * 1"]
+    python -m flows.production deploy [--nightly "0 2 * * *"]
     python -m flows.production join [--labels cpu,cuda] [--runs 2]
     python -m flows.production down
 
@@ -48,7 +48,7 @@ SERVER = {
     # In memory, a server that is started again would end the run that holds the slot.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
 }
-CRONS = ("nightly", "weekly")  # the deployments on a schedule
+CRONS = ("nightly",)  # the deployments on a schedule
 
 
 def databases_of(root: Path) -> tuple[str, str, str]:

@@ -36,6 +36,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "evaluate": {"samples": 300},
     "gate": {
         "against_champion": "better",
+        "max_drawn_shift": 1e6,
         "max_fid_over_floor": 1e6,
         "min_coverage_of_floor": 0.0,
         "max_copies_over_floor": 0.9,

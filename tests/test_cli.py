@@ -42,7 +42,7 @@ def test_version_is_that_of_the_package_which_is_typed_for_its_users() -> None:
 
 def test_completion_knows_the_commands() -> None:
     run = run_cgan(_CGAN_COMPLETE="complete_bash", COMP_WORDS="cgan re", COMP_CWORD="1")
-    assert run.stdout.split() == ["reevaluate", "registry", "reproduce", "report"]
+    assert run.stdout.split() == ["registry", "reproduce", "report"]
 
 
 def test_colours_are_shown_on_a_terminal_unless_no_color_is_set(

@@ -242,6 +242,9 @@ class GateParams(Section):
     promote: bool
     against_champion: Literal["better", "not_worse"]
     on_drift: Literal["block", "note"]
+    max_class_shift: float = Field(ge=0)
+    max_agreement_drop: float = Field(ge=0, le=1)
+    max_drawn_shift: float = Field(ge=0)
     min_conditional_accuracy: float = Field(ge=0, le=1)
     min_worst_class_accuracy: float = Field(ge=0, le=1)
     max_fid_over_floor: float = Field(ge=0)
@@ -249,13 +252,6 @@ class GateParams(Section):
     max_copies_over_floor: float = Field(ge=0, le=1)
     min_different_drawings: int = Field(ge=0, le=1000)
     min_judge_accuracy: float = Field(ge=0, le=1)
-
-
-class ReevaluateParams(Section):
-    """`cgan reevaluate`: how far new data may differ from the champion's training data."""
-
-    max_feature_distance: float = Field(gt=0)
-    max_agreement_drop: float = Field(ge=0, le=1)
 
 
 class Dimension(Section):
@@ -333,7 +329,6 @@ class Params(Section):
     evaluate: EvaluateParams
     render: RenderParams
     gate: GateParams
-    reevaluate: ReevaluateParams
     sweep: SweepParams
     tracking: TrackingParams
 

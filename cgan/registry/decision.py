@@ -8,10 +8,11 @@ clear of 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cgan.params.sections import GateParams
+from cgan.quality.class_shift import Shift
 from cgan.quality.comparison import Estimate, Judged
 from cgan.quality.metrics import Accuracy, wilson_interval
 from cgan.quality.table import METRICS
@@ -30,6 +31,7 @@ WORDS = {
     "fid_over_floor": "Fréchet distance, less that of real images",
     "coverage_of_floor": "coverage, as a part of what real images get",
     "different_drawings": "different drawings of {}, the least varied class",
+    "drawn_shift": "standard deviations by which a class's drawings differ from its training images",
     "load_check": "the registered model draws every class in a process of its own, as its file does",
 }
 
@@ -48,6 +50,23 @@ class Share:
     @property
     def interval(self) -> Interval:
         return wilson_interval(self.count, self.total)
+
+
+def shifted(
+    name: str, what: str, shifts: Iterable[Shift], limit: float, names: Sequence[str]
+) -> Check:
+    """No class may be further off than `limit` standard deviations; `names` are those of the classes."""
+    by_class = {each.label: each for each in sorted(shifts, key=lambda each: each.deviations)}
+    ranked = sorted(by_class.values(), key=lambda each: -each.deviations)
+    value = ranked[0].deviations
+    far = [
+        f"class {names[each.label]} is {each.words} ({each.deviations:.1f} standard deviations)"
+        for each in ranked
+        if each.deviations > limit
+    ]
+    others = f", and {len(far) - 3} other classes" if len(far) > 3 else ""
+    why = f"{', '.join(far[:3])}{others}; at most {limit:g}" if far else ""
+    return Check(name, what, value, limit, not far, at_most=True, why=why)
 
 
 def decide(checks: Sequence[Check], praise: Sequence[str] = ()) -> tuple[str, list[str]]:

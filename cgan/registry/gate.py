@@ -11,10 +11,10 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cgan.data import dataset, drift
-from cgan.errors import DataError, ModelError
+from cgan.data import dataset
+from cgan.errors import ModelError
 from cgan.files import sha256_of
 from cgan.markdown import spaced, table
 from cgan.model import file_facts
@@ -29,7 +29,6 @@ from cgan.project import (
     RUN_REFERENCE,
     TRAIN_AGAIN,
     TRAIN_DATA,
-    VALIDATION,
     project_root,
 )
 from cgan.registry import history
@@ -66,7 +65,6 @@ def gate(params: Params, say: Callable[[str], None], progress: Progress) -> Repo
     generator = file_facts.read_facts(GENERATOR, "generator")
     judge = file_facts.read_facts(JUDGE, "judge")
     training, heldout = dataset.read_facts(TRAIN_DATA), dataset.read_facts(HOLDOUT_DATA)
-    validation = _validation_of(training)
     trained = _last_training()
     _deliver(trained.run_key, say)
     with open_registry(params.gate.model) as registry:
@@ -81,7 +79,7 @@ def gate(params: Params, say: Callable[[str], None], progress: Progress) -> Repo
             # Two seconds of imports, for which a night with nothing new does not wait.
             from cgan.registry import judging
 
-            inputs, former, doubts, notes = judging.prepare(registry, champion, validation, params)
+            inputs, former, doubts, notes = judging.prepare(registry, champion, params)
             version = registry.register(run.info.run_id, _tags_of(run, generator))
             say(f"Version {version.number} of `{registry.model}`: {run.info.run_name}.")
             report = _report(version, champion, "blocked", [*doubts, *notes])
@@ -96,19 +94,6 @@ def gate(params: Params, say: Callable[[str], None], progress: Progress) -> Repo
                 report.verdict = "promoted"
                 _write(report, version)
     report.say(say, GATE_TEXT)
-    return report
-
-
-def _validation_of(training: Facts) -> dict[str, Any]:
-    """The stage validate's report. Raises DataError when it is damaged or of another CSV."""
-    try:
-        report = drift.load_report(VALIDATION)
-        if report["csv"]["sha256"] != training.get("csv_sha256"):
-            raise DataError(f"{VALIDATION}: of another CSV than {TRAIN_DATA}.")
-    except DataError as error:
-        raise DataError(
-            f"{error} Restore it (`dvc checkout`) or make it again (`dvc repro --force validate`)."
-        ) from None
     return report
 
 
@@ -166,7 +151,6 @@ def _against(champion: Version | None, params: Params, *files: Facts) -> str:
     depends_on = (
         params.gate.model_dump(exclude={"model", "promote"}),
         params.evaluate.model_dump(),
-        params.reevaluate.model_dump(),
         [facts["digest"] for facts in files],
     )
     digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]

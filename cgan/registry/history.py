@@ -17,7 +17,6 @@ WHO, INSTEAD_OF = "champion.who", "champion.instead_of"
 ROLLED_BACK = "registry.rolled_back"
 DIGEST, DATA, COMMIT = "generator.digest", "data.sha256", "git.commit"
 RUN_NAME = "run.name"
-REEVALUATION = "reevaluation."
 # Of the registered model, on its page.
 PAGE = (
     "Class-conditional generators. The alias `champion` says which one is served (`cgan draw 2024 --model "
@@ -54,7 +53,7 @@ class Version:
         return f"{tags[SINCE]} to {until}  version {self.number}: {tags[WHY]} ({tags[WHO]})"
 
     def for_report(self) -> dict[str, Any]:
-        """The version, as the reports of the gate and of a re-evaluation name it."""
+        """The version, as the report of the gate names it."""
         tags = {"run_name": RUN_NAME, "digest": DIGEST, "data_sha256": DATA, "commit": COMMIT}
         found = {key: self.tags.get(tag, "") for key, tag in tags.items()}
         return {"version": self.number, "run_id": self.run_id, **found}

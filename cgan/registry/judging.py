@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from cgan.model.networks import Generator
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import GENERATOR
+from cgan.quality.class_shift import Moments, furthest
 from cgan.quality.comparison import REPLICATES
 from cgan.quality.evaluation import (
     Inputs,
@@ -27,15 +27,15 @@ from cgan.quality.judge import Progress
 from cgan.quality.likeness import different
 from cgan.registry.archive import generator_file
 from cgan.registry.client import Registry
-from cgan.registry.decision import WORDS, Share, bars, compare, decide
-from cgan.registry.history import Version
+from cgan.registry.decision import WORDS, Share, bars, compare, decide, shifted
+from cgan.registry.drift import about_other_data, keep_at_run
+from cgan.registry.history import DIGEST, Version
 from cgan.registry.load_check import load_problem
-from cgan.registry.reevaluation import about_other_data, keep_at_run
 from cgan.verdict import Check, Report, as_dicts, table_of
 
 
 def prepare(
-    registry: Registry, champion: Version | None, validation: dict[str, Any], params: Params
+    registry: Registry, champion: Version | None, params: Params
 ) -> tuple[Inputs, Generator | None, list[str], list[str]]:
     """What is judged, and the champion's generator. Where that was trained on other data: what speaks against
     today's, and what a reader should know.
@@ -51,6 +51,10 @@ def prepare(
     try:
         with generator_file(f"models:/{registry.model}/{champion.number}") as path:
             network, facts = load_generator(path)
+        if (digest := champion.tags.get(DIGEST)) != facts["digest"]:
+            raise ModelError(
+                f"its file's digest is {facts['digest'][:12]}, and {str(digest)[:12]} was registered."
+            )
     except ModelError as error:
         raise ModelError(
             f"{name} cannot be read, so nothing is promoted in its place: {error} If its file is lost, bring "
@@ -69,11 +73,7 @@ def prepare(
         )
     if not of_other_data:
         return inputs, network, [], []
-    return (
-        inputs,
-        network,
-        *about_other_data(registry, champion, inputs.heldout, validation, params),
-    )
+    return inputs, network, *about_other_data(registry, champion, inputs, params.gate)
 
 
 def _what_it_draws(network: Generator, facts: Facts, *, named: bool) -> str:
@@ -112,6 +112,13 @@ def judge(
         problem = loading.result()
     copies = Share(int(near.closer.sum()), len(near.closer))
     checks = bars(params.gate, challenger, copies, evaluation_set.agreement, varied)
+    shifts = furthest(
+        Moments.of_images(drawings, evaluation_set.asked, len(classes)),
+        Moments.of_images(inputs.training.images, inputs.training.labels, len(classes)),
+        drawings.shape[1:],
+    )
+    names, limit = inputs.training.class_names, params.gate.max_drawn_shift
+    checks.append(shifted("drawn_shift", WORDS["drawn_shift"], shifts, limit, names))
     loads, what = not problem, WORDS["load_check"]
     checks.append(Check("load_check", what, float(loads), 1.0, loads, why=problem))
     report.verdict, reasons = decide([*checks, *comparison], praise)

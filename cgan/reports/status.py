@@ -23,7 +23,7 @@ from cgan.params.reading import load_params
 from cgan.project import CSV_SOURCE
 from cgan.quality.table import METRICS
 from cgan.registry.client import open_registry
-from cgan.registry.history import CHAMPION, REEVALUATION, SUMMARY
+from cgan.registry.history import CHAMPION, SUMMARY
 from cgan.reports.status_sources import POOL, ask_prefect, mlflow_site, services
 from cgan.run.records import count_waiting, waiting
 from cgan.store.address import experiment_name, reason_of
@@ -91,14 +91,9 @@ def _store(root: Path) -> Rows:
         client, versions = registry.client, registry.versions()
         champion = next((each for each in versions if CHAMPION in each.aliases), None)
         if champion:
-            tags, run = champion.tags, client.get_run(champion.run_id)
+            run = client.get_run(champion.run_id)
             yield "Champion", _line(champion.reign or f"version {champion.number}", _trained(run))
             yield "", _numbers(run)
-            drift, checked, words = (
-                tags.get(REEVALUATION + key, "") for key in ("verdict", "time", "summary")
-            )
-            found = _line(drift, _time(checked), words)
-            yield "Drift", found or "never checked: `cgan reevaluate`"
         else:
             yield "Champion", "none yet: `cgan gate` makes the first"
         for version in versions[:1]:

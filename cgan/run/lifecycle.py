@@ -82,7 +82,7 @@ def training_run(
     run.set_tags({**_facts_of_here(source, dataset), **tags, **resumed})
     _log_source(run, source)
     # These are read after the training: they may change before it is resumed, and MLflow refuses that.
-    later = {"gate", "reevaluate", "sweep", "tracking"}
+    later = {"gate", "sweep", "tracking"}
     as_run = params.model_dump(by_alias=True, exclude=later)
     as_run["train"] = fitted.model_dump()
     run.log_params(flatten(as_run))

@@ -29,7 +29,7 @@ from cgan.store.database import require_database
 
 STORAGE = "OPTUNA_STORAGE"
 CODE = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data
-NOT_PART = ("sweep", "gate", "reevaluate", "tracking")  # sections that change no result
+NOT_PART = ("sweep", "gate", "tracking")  # sections that change no result
 TRIED = 2000  # combinations of values
 
 

@@ -32,7 +32,7 @@ from flows import dvc
 from flows import pipeline as flow
 from flows.artifacts import in_words
 from flows.dvc import BusyError, Outcome, StageError
-from flows.pipeline import parse_override, pipeline, reevaluate
+from flows.pipeline import parse_override, pipeline
 
 pytestmark = [
     # Prefect's own: connections of its background threads, closed by the garbage collector.
@@ -381,21 +381,6 @@ def test_a_stage_or_a_gate_that_fails_fails_the_run_with_its_message_and_is_not_
     assert state.message == "Gate: the store is away. Start it."
     assert outcomes(state) == ["unchanged", "ran", "ran"]
     assert attempts() == ["download", "train", "train", "evaluate"]
-
-
-def test_f19_the_weekly_run_fetches_again_and_fails_on_drift_with_its_statistic(
-    prefect: None, repo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Path("dvc.yaml").write_text(Path("dvc.yaml").read_text().replace("  train:", "  validate:"))
-    state = reevaluate(return_state=True)
-    assert attempts() == ["download", "train"]  # the toy validates by its training
-    assert artifacts(state)["reevaluation"] == "# version 3"
-    assert (state.name, state.message) == ("Healthy", "version 3 is healthy")
-    monkeypatch.setenv("VERDICT", "drifted")
-    state = reevaluate(return_state=True)
-    assert attempts() == ["download", "train", "download"]
-    assert state.is_failed()
-    assert state.message == "the pixel mean moved by 0.31, at most 0.1 is allowed."
 
 
 @pytest.mark.slow

@@ -11,11 +11,11 @@ import pytest
 import torch
 from conftest import MLFLOWS_OWN_WARNINGS
 from gated import champion as champion
-from gated import change_json, change_params, copied, digits, gated, make_project, of_store, train
+from gated import change_params, copied, digits, gated, make_project, of_store, train
 
 from cgan.errors import ModelError
 from cgan.registry.client import open_registry
-from cgan.registry.reevaluation import agreement
+from cgan.registry.drift import agreement
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 
@@ -65,8 +65,8 @@ def test_f19_swapped_labels_are_seen_by_the_champion_s_own_judge(root: Path) -> 
     train(root, "swapped", 60)
     report, _ = gated()
     assert report["verdict"] == "blocked" and "no longer like" in report["summary"]
-    assert "33.3 % of the labels" in report["summary"]
-    assert "1 in 100 % of the 18 images labelled 0" in report["summary"]
+    assert "33.3 % of the new labels" in report["summary"]
+    assert "1 in 100 % of the 60 images labelled 0" in report["summary"]
 
 
 def test_f19_f85_data_that_nobody_can_compare_need_a_person_s_word(root: Path) -> None:
@@ -74,7 +74,7 @@ def test_f19_f85_data_that_nobody_can_compare_need_a_person_s_word(root: Path) -
     train(root, "swapped", 60)
     kept = of_store("*/artifacts/gate")
     for harm in (
-        lambda: change_json(kept / "validation.json", lambda report: report.pop("profile")),
+        lambda: (kept / "training_data.safetensors").write_bytes(b"damaged"),
         lambda: (kept / "judge.safetensors").write_bytes(b"damaged"),
         lambda: shutil.rmtree(kept),
     ):
@@ -99,20 +99,22 @@ def test_new_data_of_the_same_kind_are_no_sign_against_anything(root: Path, nois
 
 
 @pytest.mark.parametrize(
-    ("confusion", "by_class", "failed"),
+    ("confusion", "right", "failed"),
     [
-        pytest.param([[500, 0], [3, 0]], [1.0, 1.0], [], id="three images prove nothing"),
-        pytest.param([[970, 0], [30, 0]], [1.0, 0.0], [], id="a class that it never knew"),
-        pytest.param([[960, 0], [24, 6]], [1.0, 0.3], [], id="a class that is hard to tell"),
-        pytest.param([[980, 0], [20, 0]], [1.0, 1.0], ["class_agreement"], id="a rare class"),
-        pytest.param([[450, 50], [50, 450]], [1.0, 1.0], ["label_agreement"], id="a tenth of all"),
-        pytest.param([[490, 10], [10, 490]], [1.0, 1.0], [], id="2 % of all"),
+        pytest.param([[500, 0], [3, 0]], [250, 250], [], id="three images prove nothing"),
+        pytest.param([[970, 0], [30, 0]], [250, 0], [], id="a class that it never knew"),
+        pytest.param([[960, 0], [24, 6]], [250, 75], [], id="a class that is hard to tell"),
+        pytest.param([[980, 0], [20, 0]], [250, 250], ["class_agreement"], id="a rare class"),
+        pytest.param(
+            [[430, 70], [70, 430]], [250, 250], ["label_agreement"], id="a seventh of all"
+        ),
+        pytest.param([[490, 10], [10, 490]], [250, 250], [], id="2 % of all"),
     ],
 )
 def test_agreement_falls_by_more_than_noise(
-    confusion: list[list[int]], by_class: list[float], failed: list[str]
+    confusion: list[list[int]], right: list[int], failed: list[str]
 ) -> None:
-    known = {"agreement": 0.99, "agreement_by_class": by_class}
-    checks = agreement(torch.tensor(confusion), known, 0.03)
+    asked = torch.tensor([250, 250])
+    checks = agreement(torch.tensor(confusion), torch.tensor(right), asked, 0.03, ["a", "b"])
     assert [check.name for check in checks if not check.passed] == failed
     assert [check.name for check in checks if check.why] == failed

@@ -109,18 +109,14 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
     for words in (
         " to now version 1: ",
         "conditional accuracy 0.991 · Fréchet distance 1.25",
-        "never checked: `cgan reevaluate`",
         "[red]deconv[/red] run · FINISHED",
         "[red]deconv[/red] is the first champion.",
     ):
         assert words in text
     trained("second run", "blocked", "Version 2 is blocked: worse.")
     third = trained("third run")
-    with open_registry("cgan") as registry:
-        registry.tag(1, {"reevaluation.verdict": "drifted", "reevaluation.summary": "Inverted."})
     text = screen(root)
     for words in (
-        "drifted · Inverted.",
         "version 2 · blocked · Version 2 is blocked: worse.",
         "third run · FINISHED · trained ",
         "commit abcdef01 with changes",
@@ -172,7 +168,7 @@ def test_servers_that_say_nothing_cost_seconds_and_show_no_password(
 
 
 PREFECT = {
-    "deployments": [{"name": "weekly"}],
+    "deployments": [{"name": "nightly"}],
     "work_pools": [{"is_paused": True}],
     "work_pools/cgan/workers": [
         {"name": "host (cuda)", "status": "OFFLINE", "last_heartbeat_time": "2026-11-25T01:00:00Z"}
@@ -235,7 +231,7 @@ def test_services_of_make_up_and_scheduled_runs_are_told_to_who_has_the_password
         "[red]deconv[/red] · Failed · 25 Nov 02:00 UTC",
         "train: no space left",
         "host (cuda) · offline · 25 Nov 01:00 UTC",
-        "next: weekly · 26 Nov 02:00 UTC",
+        "next: nightly · 26 Nov 02:00 UTC",
         "the pool is paused, no run starts",
     ):
         assert words in text

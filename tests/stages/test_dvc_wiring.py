@@ -76,9 +76,7 @@ def test_each_section_of_params_belongs_to_one_stage_and_each_that_makes_somethi
     assert len(owned) == len(STAGES) - len(telling) and not entries("record", "params")
     assert entries("page", "params") == owned  # it shows them all
     assert list(SHOWN_SECTIONS) == owned
-    assert sorted(map(str, owned)) == sorted(
-        set(PARAMS) - {"gate", "reevaluate", "sweep", "tracking"}
-    )
+    assert sorted(map(str, owned)) == sorted(set(PARAMS) - {"gate", "sweep", "tracking"})
 
 
 def test_the_page_depends_on_every_file_that_is_put_together_in_it() -> None:

@@ -1,0 +1,221 @@
+"""Are today's data like those that the champion learnt from? What is kept of each version to tell.
+
+Today's judge learnt from today's data: it finds the drawings of spoilt data good and those of a good
+champion bad. So the measure is what was kept when the champion was registered: how the images of each class
+looked, its own judge, and what that saw in its hold-out. Noise raises no alarm: everything is taken at the
+optimistic end of its interval. docs/log.md has what clean and spoilt data get.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from cgan.errors import CganError, ModelError
+from cgan.model.model_file import load_tensors, save_tensors
+from cgan.params.sections import GateParams
+from cgan.project import JUDGE
+from cgan.quality.class_shift import ENOUGH, Moments, furthest
+from cgan.quality.comparison import EvaluationSet
+from cgan.quality.evaluation import Inputs
+from cgan.quality.judge import Judge, load_judge, look
+from cgan.quality.metrics import conditional_accuracy, wilson_interval
+from cgan.registry.archive import downloaded
+from cgan.registry.client import Registry
+from cgan.registry.decision import shifted
+from cgan.registry.history import GATE_FOLDER, Version
+from cgan.verdict import Check
+
+DATA = "training_data.safetensors"
+LOOKED_AT = 5000  # images, at most, that the champion's judge sees
+WORDS = {
+    "class_shift": "standard deviations by which a class's images differ from the champion's",
+    "class_mix": "images that would need another class",
+    "label_agreement": "labels that the champion's judge no longer agrees with",
+    "class_agreement": "labels of one class that the champion's judge no longer agrees with",
+}
+MAX_CLASS_MIX = 0.10  # part of the images that would need another class
+MAX_CLASS_LOSS = 0.10  # of a class's agreement
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was kept of a version: how the images of its CSV looked, its judge and what that saw in the
+    hold-out, and the fingerprints int64 [N] of those images, the training part first."""
+
+    looks: Moments
+    seen: Moments
+    right: Tensor  # int64 [classes]: held-out images whose label the judge named
+    fingerprints: Tensor
+    training_images: int
+    judge: Judge
+
+
+def keep_at_run(
+    registry: Registry, version: Version, evaluation_set: EvaluationSet, inputs: Inputs
+) -> None:
+    """Store at the run what `kept_of` reads."""
+    images, labels = _whole(inputs)
+    features, held = evaluation_set.real.features, inputs.heldout.labels
+    found = {
+        "looks": Moments.of_images(images, labels, inputs.heldout.classes),
+        "seen": Moments.of([features], held, inputs.heldout.classes),
+    }
+    tensors = {
+        f"{name}.{key}": value for name, m in found.items() for key, value in vars(m).items()
+    }
+    tensors["right"] = evaluation_set.agreement.confusion.diagonal().contiguous()
+    tensors["fingerprints"] = fingerprints(images, labels)
+    facts = {"training_images": len(inputs.training)}
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        save_tensors(Path(folder) / DATA, "training_data", tensors, facts)
+        for path in (JUDGE, Path(folder) / DATA):
+            registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
+
+
+def kept_of(registry: Registry, version: Version) -> Kept:
+    """Raises ModelError when it is gone, damaged or of an older cgan, or the store cannot give it."""
+    address = f"runs:/{version.run_id}/{GATE_FOLDER}"
+    advice = (
+        "Restore the store's files, or train again: `dvc repro --force train`, then `cgan gate`, which "
+        "keeps them for each version that it registers."
+    )
+    with downloaded(registry, address, advice) as folder:
+        try:
+            judge, _ = load_judge(folder / JUDGE.name)
+            tensors, facts = load_tensors(folder / DATA, "training_data")
+            looks, seen = (
+                Moments(*(tensors[f"{name}.{key}"] for key in ("counts", "means", "variances")))
+                for name in ("looks", "seen")
+            )
+            known, count = tensors["fingerprints"], int(facts["training_images"])
+            return Kept(looks, seen, tensors["right"], known, count, judge)
+        except (CganError, KeyError) as error:  # its advice fits a file of the project only
+            reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
+            raise ModelError(f"{address}: missing or damaged ({reason}). {advice}") from None
+
+
+def about_other_data(
+    registry: Registry, champion: Version, inputs: Inputs, limits: GateParams
+) -> tuple[list[str], list[str]]:
+    """What speaks against today's data, and what a reader should know of a champion of other data."""
+    doubts = []
+    try:
+        kept = kept_of(registry, champion)
+    except ModelError as error:
+        if limits.on_drift == "block":
+            raise ModelError(
+                f"whether the data are like the champion's is not known: {error} Or set `gate.on_drift: "
+                "note`, if you know that they are right."
+            ) from None
+        known = f"an unknown part ({error})"
+    else:
+        checks = compared(kept, inputs, limits)
+        if signs := "; ".join(check.in_words() for check in checks if not check.passed):
+            doubts.append(
+                "images or labels are no longer like what the champion was trained on "
+                f"({signs}). Look at them. If they are right, set `gate.on_drift: note` and run `cgan gate` "
+                "again; another data set needs a name of its own: `gate.model`"
+            )
+        learnt, heldout = kept.fingerprints[: kept.training_images], inputs.heldout
+        known = f"{int(torch.isin(fingerprints(heldout.images, heldout.labels), learnt).sum()):,}"
+    return doubts, [
+        f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
+        f"judge and hold-out, of whose {len(inputs.heldout):,} images {known} were among its training images"
+    ]
+
+
+def compared(kept: Kept, inputs: Inputs, limits: GateParams) -> list[Check]:
+    """Today's images and labels beside the champion's, class by class.
+
+    Images that the champion had, under the same label, are no news: the others are also looked at by
+    themselves, so that few of them do not vanish among many, and its judge sees those alone."""
+    images, labels = _whole(inputs)
+    shape, classes = images.shape[1:], inputs.heldout.classes
+    names = inputs.heldout.class_names
+    new = (~torch.isin(fingerprints(images, labels), kept.fingerprints)).nonzero()[:, 0]
+    shifts = furthest(Moments.of_images(images, labels, classes), kept.looks, shape)
+    checks = [_mix(labels.bincount(minlength=classes).double(), kept.looks.counts)]
+    if len(new):
+        fresh = Moments.of_images(images[new], labels[new], classes)
+        new = new[torch.randperm(len(new), generator=torch.Generator().manual_seed(0))][:LOOKED_AT]
+        seen = look(kept.judge, images[new])
+        shifts += furthest(fresh, kept.looks, shape)
+        shifts += furthest(Moments.of([seen.features], labels[new], classes), kept.seen)
+        confusion = conditional_accuracy(seen.classes, labels[new], classes).confusion
+        asked = kept.seen.counts.long()
+        checks += agreement(confusion, kept.right, asked, limits.max_agreement_drop, names)
+    what = WORDS["class_shift"]
+    return [shifted("class_shift", what, shifts, limits.max_class_shift, names), *checks]
+
+
+def agreement(
+    confusion: Tensor, right: Tensor, asked: Tensor, max_drop: float, names: list[str]
+) -> list[Check]:
+    """How much less the champion's judge agrees with labels than with those of its own hold-out: in all, and
+    in the class where it fell furthest, as a part of what it was.
+
+    `confusion` int64 [classes, classes]: images by label and by what the judge sees. `right` of `asked`,
+    int64 [classes]: what it was.
+    """
+
+    # Agreed with now, of; agreed with then, of.
+    counts = torch.stack([confusion.diagonal(), confusion.sum(dim=1), right, asked])
+    now, images, then, held = counts.sum(dim=1).tolist()
+    drop = wilson_interval(then, held)[0] - wilson_interval(now, images)[1]
+    why = (
+        f"the champion's judge agrees with {100 * now / images:.1f} % of the new labels, and did with "
+        f"{100 * then / held:.1f} % of those of its own hold-out"
+    )
+    losses, seen_as = [0.0], []
+    for label, (now, images, then, held) in enumerate(counts.T.tolist()):
+        if images >= ENOUGH and then:
+            losses.append(1 - wilson_interval(now, images)[1] / wilson_interval(then, held)[0])
+            if losses[-1] > MAX_CLASS_LOSS:
+                others = confusion[label].scatter(0, torch.tensor(label), 0)
+                part = f"{100 * int(others.max()) / images:.0f} % of the {images:,} images"
+                seen_as.append(f"{names[int(others.argmax())]} in {part} labelled {names[label]}")
+    sees = f"the champion's judge sees {', '.join(seen_as[:5])}"
+    return [
+        _limit("label_agreement", max(0.0, drop), max_drop, why),
+        _limit("class_agreement", max(losses), MAX_CLASS_LOSS, sees),
+    ]
+
+
+def fingerprints(images: Tensor, labels: Tensor) -> Tensor:
+    """64 bits an image with its label: int64 [N]. Equal ones have equal ones."""
+    hashes = [
+        int.from_bytes(
+            hashlib.blake2b(image.tobytes(), digest_size=8, salt=b"%d" % label).digest(),
+            signed=True,
+        )
+        for image, label in zip(images.numpy(), labels.tolist(), strict=True)
+    ]
+    return torch.tensor(hashes, dtype=torch.int64)
+
+
+def _whole(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """All images and labels of the CSV, the training part first."""
+    parts = (inputs.training, inputs.heldout)
+    return torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+
+
+def _mix(found: Tensor, known: Tensor) -> Check:
+    """How many images would need another class, less what chance explains: of counts [classes]."""
+    one, other = found / found.sum(), known / known.sum()
+    z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(one)))
+    spread = (found + known) / (found + known).sum() * (1 / found.sum() + 1 / known.sum())
+    value = float(((one - other).abs() - z * spread.sqrt()).clamp(min=0).sum() / 2)
+    return _limit("class_mix", value, MAX_CLASS_MIX)
+
+
+def _limit(name: str, value: float, limit: float, why: str = "") -> Check:
+    """`why` stands where the limit is passed."""
+    passed = value <= limit
+    return Check(name, WORDS[name], value, limit, passed, at_most=True, why="" if passed else why)

@@ -1,0 +1,86 @@
+"""What a class's images have become is seen in the class it happened to, in words, and chance is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from cgan.data.sources import mnist_sample
+from cgan.quality.class_shift import ENOUGH, Moments, furthest
+
+pixels, classes = mnist_sample()
+IMAGES, LABELS = torch.from_numpy(pixels).view(-1, 1, 28, 28), torch.from_numpy(classes).long()
+ORDER = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
+KNOWN, NEW = ORDER[:2500], ORDER[2500:]
+
+
+def moments(rows: Tensor, change: Callable[[Tensor], Tensor] = lambda images: images) -> Moments:
+    """With the images of class 3 changed."""
+    images, labels = IMAGES[rows].clone(), LABELS[rows]
+    images[labels == 3] = change(images[labels == 3])
+    return Moments.of_images(images, labels, 10)
+
+
+def square(images: Tensor) -> Tensor:
+    images[:, :, 2:6, 20:24] = 255
+    return images
+
+
+def noisy(images: Tensor) -> Tensor:
+    random = torch.Generator().manual_seed(0)
+    return (images + 20 * torch.randn(images.shape, generator=random)).clamp(0, 255).byte()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda images: images // 2, "less contrast, by 4"),
+        (lambda images: 255 - images, "brighter by 1"),
+        (square, "brighter by 251 grey levels around row 5, column 22"),
+        (lambda images: images.roll(3, 3), "to the right by 3.0 pixels"),
+        (lambda images: images.roll(-2, 2), "higher by 2.0 pixels"),
+        (noisy, "harder edges, by "),
+        (lambda images: images.flip(3), "around row"),
+    ],
+)
+def test_a_change_of_one_class_is_named_and_the_others_are_as_they_were(
+    change: Callable[[Tensor], Tensor], words: str
+) -> None:
+    found = furthest(moments(NEW, change), moments(KNOWN), (1, 28, 28))
+    assert found[3].deviations > 1 and words in found[3].words
+    assert max(each.deviations for each in found if each.label != 3) < 0.1
+    back = furthest(moments(KNOWN), moments(NEW, change), (1, 28, 28))
+    assert back[3].deviations == pytest.approx(found[3].deviations)
+    assert back[3].words != found[3].words
+
+
+@pytest.mark.parametrize(("per_class", "most"), [(ENOUGH, 0.5), (20, 0.3), (100, 0.05)])
+def test_parts_of_one_data_set_differ_by_chance_alone(per_class: int, most: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        order = torch.randperm(5000, generator=random)
+        rows = [order[LABELS[order] == label][: 2 * per_class] for label in range(10)]
+        halves = (torch.cat([some[half::2] for some in rows]) for half in (0, 1))
+        found = furthest(*map(moments, halves), (1, 28, 28))
+        assert max(each.deviations for each in found) < most
+
+
+def test_fewer_images_than_show_anything_show_nothing() -> None:
+    for few, seen in ((ENOUGH - 1, False), (ENOUGH, True)):
+        rows = (LABELS == 3).nonzero()[:few, 0]
+        found = furthest(moments(rows, lambda images: 255 - images), moments(KNOWN), (1, 28, 28))
+        assert bool(found[3].deviations) is seen and not found[4].deviations
+
+
+def test_a_mean_is_off_by_its_standard_deviations_less_what_chance_explains() -> None:
+    random = torch.Generator().manual_seed(0)
+    rows, labels = torch.randn(20_000, 1, generator=random), torch.arange(40_000) % 2
+    rows = (rows / rows.std()).repeat_interleave(2, dim=0)
+    moved = rows + 3.0 * labels[:, None]
+    known, found = (Moments.of(each.split(7000), labels, 2) for each in (rows, moved))
+    # 2 columns: Student's t is 2.24 normal deviations, and a difference of two means has 1/100 of one.
+    shifts = [each.deviations for each in furthest(found, known)]
+    assert shifts == [0, pytest.approx(3 - 0.0224, abs=0.001)]
