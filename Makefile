@@ -11,7 +11,8 @@ MOVED := --clear
 endif
 endif
 ALL := pipeline,serve,kaggle,postgres,sweep,dev
-INSTALL = -m pip install --quiet --disable-pip-version-check
+INSTALL := -m pip install --quiet --disable-pip-version-check
+WITH = $(BIN)/python $(INSTALL) --no-compile -c constraints.txt
 # pip compiles on one core, and tests that nobody runs too. Files for other Pythons fail, and are no matter.
 COMPILE = $(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib > /dev/null 2>&1 || true
 # Everything stays at home: no tool reports its use.
@@ -35,11 +36,12 @@ $(READY): pyproject.toml constraints.txt $(if $(TORCH),.cgan/uv/.ready)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "cgan needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@echo "Making the environment in $(VENV), once: two to five minutes, mostly downloads."
-	@$(if $(TORCH),:,command -v nvidia-smi > /dev/null ||) \
-	  echo "With torch for NVIDIA's GPUs, which pip takes on Linux, it has 6.5 GB; 2.1 GB with: make $(or $(MAKECMDGOALS),env) TORCH=cpu"
+	@command -v nvidia-smi > /dev/null || [ "$(TORCH)" ] || \
+	  echo "6.5 GB, for pip takes torch with CUDA on Linux. No NVIDIA driver is here. For 2.1 GB: make $(or $(MAKECMDGOALS),env) TORCH=cpu"
 	$(PYTHON) -m venv $(MOVED) $(VENV)
-	$(if $(TORCH),.cgan/uv/bin/uv pip install --quiet --python $(BIN)/python -c constraints.txt --torch-backend $(TORCH) torch)
-	$(BIN)/python $(INSTALL) --no-compile -c constraints.txt -e '.[$(ALL)]'
+	$(if $(TORCH),.cgan/uv/bin/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH) torch$(OLDEST),\
+	  $(if $(OLDEST),$(BIN)/python $(INSTALL) torch$(OLDEST)))
+	$(WITH) -e '.[$(ALL)]'
 	@$(COMPILE)
 	@touch $@
 
@@ -112,16 +114,17 @@ bench-all: $(READY) ## The same with more rounds and 3 seeds (an hour)
 bench-gpu: $(READY) ## Training speed and time to quality on a CUDA device
 	python -m benchmarks gpu
 
+# torch first, as it comes from where pip looks for it.
 test-lowest: .cgan/uv/.ready ## The quick tests with the oldest versions that pyproject.toml allows, in an environment of their own
-	$(PYTHON) -m venv --clear .cgan/lowest
-	.cgan/lowest/bin/python $(INSTALL) "torch==$$(sed -nE 's/^ *"torch>=([0-9.]+).*/\1/p' pyproject.toml)"
-	.cgan/uv/bin/uv pip install --quiet --python .cgan/lowest --resolution lowest-direct -e '.[$(ALL)]'
-	PATH="$(CURDIR)/.cgan/lowest/bin:$$PATH" $(subst $(BIN),.cgan/lowest/bin,$(PYTEST))
+	rm -rf .cgan/lowest
+	$(MAKE) --no-print-directory test VENV=.cgan/lowest OLDEST="$$(sed -nE 's/^ *"torch>(=[0-9.]+).*/=\1/p' pyproject.toml)" \
+	  WITH='.cgan/uv/bin/uv pip install --quiet --python .cgan/lowest --resolution lowest-direct'
+	rm -rf .cgan/lowest
 
 test-newest: ## The quick tests with the newest of everything, in an environment of their own
-	$(PYTHON) -m venv --clear .cgan/newest
-	.cgan/newest/bin/python $(INSTALL) -e '.[$(ALL)]'
-	PATH="$(CURDIR)/.cgan/newest/bin:$$PATH" $(subst $(BIN),.cgan/newest/bin,$(PYTEST))
+	rm -rf .cgan/newest
+	$(MAKE) --no-print-directory test VENV=.cgan/newest WITH='.cgan/newest/bin/python $(INSTALL) --no-compile'
+	rm -rf .cgan/newest
 
 # What a universal resolution gives, for all systems and Pythons. torch and its CUDA libraries are the user's choice.
 constraints: .cgan/uv/.ready ## Write constraints.txt: today's newest versions of all that `make env` installs
