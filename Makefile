@@ -10,6 +10,9 @@ MOVED := --clear
 .PHONY: $(READY)
 endif
 endif
+ALL := pipeline,serve,kaggle,postgres,sweep,dev
+INSTALL := -m pip install --quiet --disable-pip-version-check
+WITH = $(BIN)/python $(INSTALL) --no-compile -c constraints.txt
 # pip compiles on one core, and tests that nobody runs too. Files for other Pythons fail, and are no matter.
 COMPILE = $(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib > /dev/null 2>&1 || true
 # Everything stays at home: no tool reports its use.
@@ -22,19 +25,23 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all test-lowest check types lint audit sbom bench bench-all bench-gpu test-gpu mutants format ui up worker deploy down clean
+.PHONY: help env repro test test-all test-lowest test-newest constraints check types lint audit sbom bench bench-all bench-gpu test-gpu mutants format ui up worker deploy down clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-env: $(READY) ## Make the environment (.venv) if it is missing or pyproject.toml changed
+env: $(READY) ## Make the environment (.venv) if it is missing or pyproject.toml or constraints.txt changed
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt $(if $(TORCH),.cgan/uv/.ready)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "cgan needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@echo "Making the environment in $(VENV), once: two to five minutes, mostly downloads."
+	@command -v nvidia-smi > /dev/null || [ "$(TORCH)" ] || \
+	  echo "6.5 GB, for pip takes torch with CUDA on Linux. No NVIDIA driver is here. For 2.1 GB: make $(or $(MAKECMDGOALS),env) TORCH=cpu"
 	$(PYTHON) -m venv $(MOVED) $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[pipeline,serve,kaggle,postgres,sweep,dev]'
+	$(if $(TORCH),.cgan/uv/bin/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH) torch$(OLDEST),\
+	  $(if $(OLDEST),$(BIN)/python $(INSTALL) torch$(OLDEST)))
+	$(WITH) -e '.[$(ALL)]'
 	@$(COMPILE)
 	@touch $@
 
@@ -47,27 +54,28 @@ repro: $(READY) ## Run what is stale of the pipeline; print metrics, the grid's 
 # by default those with few tests come last, and the longest are among them.
 PROCESSES ?= 3
 PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
-test: check ## All checks and the quick tests
+test: $(READY) ## The quick tests
 	$(PYTEST)
 
 test-gpu: $(READY) ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-test-all: $(VENV)/.storage .cgan/object-store/.ready ## With the slow tests (35 minutes; some need root); the result stands in .cgan/test-all.json
+test-all: $(VENV)/.storage .cgan/object-store/.ready ## Checks and all tests, oldest and newest versions too (45 minutes; some need root); the result stands in .cgan/test-all.json
 	@mkdir -p .cgan; passed=false; commit="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo ', changed')"; \
-	$(MAKE) --no-print-directory test && $(PYTEST) -m 'slow and not gpu' && passed=true; \
+	$(MAKE) --no-print-directory check test && $(PYTEST) -m 'slow and not gpu' && \
+	$(MAKE) --no-print-directory test-lowest test-newest && passed=true; \
 	printf '{"commit": "%s", "passed": %s, "date": "%s"}\n' "$$commit" $$passed "$$(date -u +%FT%TZ)" \
 	  > .cgan/test-all.json; cat .cgan/test-all.json; $$passed
 
 # What only storage elsewhere needs: DVC's other remotes, and an S3 server to try them on. The server brings
 # libraries that nothing else here needs, so it has an environment of its own.
 $(VENV)/.storage: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pipeline,ssh,s3]'
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[pipeline,ssh,s3]'
 	@touch $@
 
 .cgan/object-store/.ready:
 	$(PYTHON) -m venv .cgan/object-store
-	.cgan/object-store/bin/python -m pip install --quiet --disable-pip-version-check 'swift>=2.35'
+	.cgan/object-store/bin/python $(INSTALL) 'swift>=2.35'
 	@touch $@
 
 check: $(READY) ## Format, lint, types, import contracts, declared dependencies, security lint, size
@@ -88,13 +96,13 @@ lint: $(READY)
 
 audit: $(READY) ## Known holes in the installed packages (asks the package index)
 	$(PYTHON) -m venv .cgan/audit
-	.cgan/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.cgan/audit/bin/python $(INSTALL) pip-audit
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check > .cgan/audit/installed.txt
 	.cgan/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .cgan/audit/installed.txt
 
 sbom: $(READY) ## What is installed, with licenses, as CycloneDX in .cgan/sbom.json
 	$(PYTHON) -m venv .cgan/audit
-	.cgan/audit/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom
+	.cgan/audit/bin/python $(INSTALL) cyclonedx-bom
 	.cgan/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file .cgan/sbom.json $(BIN)/python
 
 bench: $(READY) ## Measure training, quality, service, page and pipeline; check what is promised (10 minutes)
@@ -106,19 +114,36 @@ bench-all: $(READY) ## The same with more rounds and 3 seeds (an hour)
 bench-gpu: $(READY) ## Training speed and time to quality on a CUDA device
 	python -m benchmarks gpu
 
-# torch stays as it is: its oldest wheels bring gigabytes for CUDA.
-test-lowest: ## The quick tests with the oldest versions that pyproject.toml allows, in an environment of their own
-	$(PYTHON) -m venv .cgan/lowest
-	.cgan/lowest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[pipeline,serve,kaggle,postgres,sweep,dev]' \
-	  $$($(PYTHON) tools/lowest.py)
-	PATH="$(CURDIR)/.cgan/lowest/bin:$$PATH" $(subst $(BIN),.cgan/lowest/bin,$(PYTEST))
+# torch first, as it comes from where pip looks for it.
+test-lowest: .cgan/uv/.ready ## The quick tests with the oldest versions that pyproject.toml allows, in an environment of their own
+	rm -rf .cgan/lowest
+	$(MAKE) --no-print-directory test VENV=.cgan/lowest OLDEST="$$(sed -nE 's/^ *"torch>(=[0-9.]+).*/=\1/p' pyproject.toml)" \
+	  WITH='.cgan/uv/bin/uv pip install --quiet --python .cgan/lowest --resolution lowest-direct'
+	rm -rf .cgan/lowest
+
+test-newest: ## The quick tests with the newest of everything, in an environment of their own
+	rm -rf .cgan/newest
+	$(MAKE) --no-print-directory test VENV=.cgan/newest WITH='.cgan/newest/bin/python $(INSTALL) --no-compile'
+	rm -rf .cgan/newest
+
+# What a universal resolution gives, for all systems and Pythons. torch and its CUDA libraries are the user's choice.
+constraints: .cgan/uv/.ready ## Write constraints.txt: today's newest versions of all that `make env` installs
+	@{ grep '^#' constraints.txt; echo '.[$(ALL),ssh,s3]' | .cgan/uv/bin/uv pip compile --quiet --universal \
+	  --no-header --no-annotate --python-version 3.11 - | grep -vE '^(\.|torch=|triton=|nvidia-|cuda-)'; } \
+	  > .cgan/constraints.txt && mv .cgan/constraints.txt constraints.txt
+
+# pip resolves neither for the oldest versions nor for other Pythons, and finds no CPU build of torch.
+.cgan/uv/.ready:
+	$(PYTHON) -m venv .cgan/uv
+	.cgan/uv/bin/python $(INSTALL) uv
+	@touch $@
 
 mutants: $(VENV)/.mutants ## Change the code in small ways, list the changes that no test notices (MODULE=training/losses SAMPLE=40)
 	python tools/mutants $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JOBS),--jobs $(JOBS)) \
 	  $(if $(FRESH),--fresh) $(if $(REPORT),--report)
 
 $(VENV)/.mutants: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutants]'
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[mutants]'
 	@touch $@
 
 format: $(READY) ## Format the code
@@ -137,7 +162,7 @@ up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4
 # On another machine than the servers', in a clone of the repository. EXTRAS: what the DVC remote needs.
 # The addresses go on in the environment, where make puts them: in the shell's words a password's $ would be lost.
 worker: $(READY) ## Join the pool of a Prefect server elsewhere (PREFECT_API_URL= MLFLOW_TRACKING_URI= LABELS=cpu,cuda RUNS=2 EXTRAS=ssh,s3)
-	@$(if $(EXTRAS),$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]')
+	@$(if $(EXTRAS),$(BIN)/python $(INSTALL) -c constraints.txt -e '.[$(EXTRAS)]')
 	@python -m flows.production join $(if $(LABELS),--labels "$(LABELS)") $(if $(RUNS),--runs $(RUNS))
 
 deploy: $(READY) ## Schedule the commit of HEAD in a clone of its own (NIGHTLY="0 2 * * *")

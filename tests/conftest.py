@@ -36,6 +36,8 @@ for name in (
 # As the Makefile has it: what a test starts reports its use to nobody.
 os.environ |= dict.fromkeys(("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"), "true")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+# MLflow closes connections after use: the garbage collector warns in whichever test runs when it finds one.
+os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
 
 pytest_plugins = ["toy_project"]  # its fixtures
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,6 +23,7 @@ from cgan.model.networks import (
     Generator,
     build_discriminator,
     build_generator,
+    channels_last,
 )
 
 CODES = {torch.float32: "F32", torch.int64: "I64"}  # of types, in a file
@@ -119,5 +120,4 @@ def load_network(
                 f"negative variance). {again}"
             )
     network.load_state_dict(tensors, assign=True)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network.eval().requires_grad_(False), facts
+    return channels_last(network).eval().requires_grad_(False), facts

@@ -319,7 +319,11 @@ def _build(kinds: dict[str, type[_Network]], architecture: Architecture) -> _Net
     if architecture.kind not in kinds:
         known = ", ".join(f"`{kind}`" for kind in kinds)
         raise ModelError(f"unknown network `{architecture.kind}`, expected one of {known}")
-    network = kinds[architecture.kind](architecture)
-    # Convolutions are fastest on channels-last memory, on the CPU and on the GPU.
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return channels_last(kinds[architecture.kind](architecture))
+
+
+def channels_last(network: _Network) -> _Network:
+    """The network itself, its weights in the order in which convolutions are fastest, on CPU and GPU."""
+    to: Any = network.to  # whether its annotations know the argument depends on torch's release
+    to(memory_format=torch.channels_last)
     return network

@@ -27,6 +27,7 @@ from cgan.model.hardware import (
     without_compiler,
 )
 from cgan.model.model_file import load_network, save_tensors
+from cgan.model.networks import channels_last
 from cgan.params.sections import JudgeParams
 from cgan.quality.metrics import Accuracy, conditional_accuracy
 
@@ -167,8 +168,7 @@ def train_judge(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
         judge = Judge(data.classes, data.images.shape[1], params.width)
-    judge.to(device=device)
-    judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last(judge.to(device=device))
     random = torch.Generator().manual_seed(params.seed)
     optimizer = without_compiler(torch.optim.SGD)(
         judge.parameters(),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import importlib.metadata
 import json
 import logging
 import os
@@ -184,12 +183,14 @@ def _run_name(params: Params, data: str) -> str:
 
 def _facts_of_here(source: git.Source | None, dataset: Mapping[str, Any]) -> dict[str, str]:
     """User, git, DVC, Prefect, torch, machine and CSV, as tags. What is unknown is left out."""
+    import torch  # a training has it loaded; who reopens a run is spared it
+
     tags = {
         "mlflow.source.name": "cgan.stages.train",
         "mlflow.source.type": "LOCAL",
         "mlflow.user": user(),
         "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
-        "torch.version": importlib.metadata.version("torch"),
+        "torch.version": str(torch.__version__),  # unlike the metadata's, with its build: +cu132
         "python.version": platform.python_version(),
         "machine.cpu": _cpu(),
         "machine.cores": str(os.cpu_count()),

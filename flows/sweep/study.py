@@ -17,6 +17,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import NullPool
 
 from cgan import git
 from cgan.errors import CganError
@@ -92,7 +93,10 @@ def open_study(base: Path, name: str, params: Params) -> optuna.Study:
     require_database(address, STORAGE)
     s = params.sweep
     study = optuna.create_study(
-        storage=address or f"sqlite:///{base / '.cgan' / 'optuna.db'}",
+        storage=optuna.storages.RDBStorage(
+            address or f"sqlite:///{base / '.cgan' / 'optuna.db'}",
+            engine_kwargs={"poolclass": NullPool},  # a connection is closed after its use
+        ),
         study_name=name,
         direction="minimize" if METRICS[s.objective].better == "lower" else "maximize",
         load_if_exists=True,

@@ -217,7 +217,7 @@ def test_make_makes_the_environment_again_in_a_clone_that_was_moved(tmp_path: Pa
 
     clone = tmp_path / "a b" / "clone"
     clone.mkdir(parents=True)
-    for name in ("Makefile", "pyproject.toml"):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, clone)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=clone, check=True)
     (clone / ".venv/.ready").touch()
