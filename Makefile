@@ -22,7 +22,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all test-lowest check types lint audit sbom bench bench-all bench-gpu test-gpu mutants format ui up worker deploy down clean
+.PHONY: help env repro test test-all test-lowest check types lint audit sbom bench bench-all bench-gpu test-gpu format ui up worker deploy down clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -112,14 +112,6 @@ test-lowest: ## The quick tests with the oldest versions that pyproject.toml all
 	.cgan/lowest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[pipeline,serve,kaggle,postgres,sweep,dev]' \
 	  $$($(PYTHON) tools/lowest.py)
 	PATH="$(CURDIR)/.cgan/lowest/bin:$$PATH" $(subst $(BIN),.cgan/lowest/bin,$(PYTEST))
-
-mutants: $(VENV)/.mutants ## Change the code in small ways, list the changes that no test notices (MODULE=training/losses SAMPLE=40)
-	python tools/mutants $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JOBS),--jobs $(JOBS)) \
-	  $(if $(FRESH),--fresh) $(if $(REPORT),--report)
-
-$(VENV)/.mutants: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutants]'
-	@touch $@
 
 format: $(READY) ## Format the code
 	ruff format .
