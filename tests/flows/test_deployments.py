@@ -1,10 +1,8 @@
-"""prefect.yaml, as `prefect deploy` and the server read it, and the job template and image for Kubernetes."""
+"""prefect.yaml, as `prefect deploy` and the server read it."""
 
 from __future__ import annotations
 
 import importlib
-import json
-import re
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ from conftest import ROOT
 from prefect.cli.deploy._triggers import DeploymentTriggerAdapter
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import Posture
-from prefect.utilities.templating import find_placeholders
 
 from cgan.params.reading import read_yaml
 from cgan.reports.status_sources import POOL
@@ -47,20 +44,3 @@ def test_zombies_are_looked_for_by_heartbeats_and_any_end_counts() -> None:
     event = DeploymentTriggerAdapter.validate_python(trigger)
     assert event.posture == Posture.Proactive and event.within.total_seconds() > 15 * 60
     assert event.expect == {"prefect.flow-run.*"}
-
-
-def test_kubernetes_gets_a_job_whose_user_and_home_are_those_of_the_image() -> None:
-    """Prefect and Kubernetes pass over what they do not know, without a word."""
-    template = json.loads((ROOT / "deploy/kubernetes/base-job-template.json").read_text())
-    image = (ROOT / "deploy/kubernetes/Containerfile").read_text()
-    used = {found.name for found in find_placeholders(template["job_configuration"])}
-    assert used == set(template["variables"]["properties"])
-    job = template["job_configuration"]["job_manifest"]["spec"]
-    pod = job["template"]["spec"]
-    of_a_job = {"backoffLimit", "parallelism", "completions", "ttlSecondsAfterFinished"}
-    assert of_a_job <= job.keys() and not of_a_job & pod.keys()
-    user = pod["securityContext"]["runAsUser"]
-    assert f"USER {user}:{user}\n" in image and f"useradd --uid {user} " in image
-    (home,) = re.findall(r"HOME=(\S+)", image)
-    assert pod["containers"][0]["volumeMounts"][0]["mountPath"] == f"{home}/.ssh"
-    assert pod["volumes"][0]["secret"]["defaultMode"] == 0o440, "ssh takes no key that all can read"
