@@ -22,7 +22,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all test-lowest check types lint audit sbom bench bench-all bench-gpu test-gpu format ui up worker deploy down clean
+.PHONY: help env repro test test-all test-lowest check types lint audit sbom bench bench-all bench-gpu test-gpu format ui up deploy down clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -126,16 +126,10 @@ up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4
 	@python -m flows.production up $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT)) \
 	  $(if $(findstring command,$(origin HOST)),--host $(HOST)) $(if $(ALLOW_REMOTE),--allow-remote)
 
-# On another machine than the servers', in a clone of the repository. EXTRAS: what the DVC remote needs.
-# The addresses go on in the environment, where make puts them: in the shell's words a password's $ would be lost.
-worker: $(READY) ## Join the pool of a Prefect server elsewhere (PREFECT_API_URL= MLFLOW_TRACKING_URI= LABELS=cpu,cuda RUNS=2 EXTRAS=ssh,s3)
-	@$(if $(EXTRAS),$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]')
-	@python -m flows.production join $(if $(LABELS),--labels "$(LABELS)") $(if $(RUNS),--runs $(RUNS))
-
 deploy: $(READY) ## Schedule the commit of HEAD in a clone of its own (NIGHTLY="0 2 * * *" WEEKLY="0 5 * * 1")
 	@python -m flows.production deploy $(if $(NIGHTLY),--nightly "$(NIGHTLY)") $(if $(WEEKLY),--weekly "$(WEEKLY)")
 
-down: $(READY) ## Stop what `make up` or `make worker` started; the next one runs again what was cut off
+down: $(READY) ## Stop what `make up` started; the next one runs again what was cut off
 	@python -m flows.production down
 
 clean: ## Remove caches and build leftovers; data, models and runs stay

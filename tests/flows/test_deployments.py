@@ -26,8 +26,6 @@ def test_a_deployment_names_a_flow_with_these_parameters(entry: dict[str, Any]) 
     assert entry.get("parameters", {}).keys() <= flow.parameters.properties.keys()
     assert entry["pull"] == [{"flows.checkout.enter": {"commit": "{{ head.stdout }}"}}]
     assert (entry["work_pool"]["name"], entry["tags"]) == (POOL, ["cgan"])
-    queue = {"train": "cpu", "train-cuda": "cuda"}.get(entry["name"])
-    assert entry["work_pool"].get("work_queue_name") == queue
 
 
 def test_what_is_scheduled_has_one_schedule_and_one_run_at_a_time() -> None:
