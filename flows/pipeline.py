@@ -19,7 +19,7 @@ from pathlib import Path
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "60")  # not 20
-# A run that stops sending these was killed: see the deployment `zombie` in prefect.yaml.
+# A run that stops sending these was killed: docs/production.md, "Notices".
 os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 if not os.access(Path.home(), os.W_OK):  # a container's user, a service
     Path(".cgan").mkdir(exist_ok=True)
@@ -56,7 +56,6 @@ from cgan.registry.client import CAME_FIRST
 from flows import artifacts, remote
 from flows.checkout import CHECKOUT, begin
 from flows.dvc import NUMBERS, BusyError, Outcome, Repro, Stage, check_free, choose, run_own
-from flows.notices import notify
 from flows.servers import fault
 
 FETCH = "download"  # the stage that a refresh forces
@@ -216,9 +215,6 @@ def _deliver(stages: list[str], whole: bool) -> str:
     name="cgan",
     flow_run_name=_run_name,
     persist_result=False,
-    on_completion=[notify],
-    on_failure=[notify],
-    on_crashed=[notify],
 )
 def pipeline(
     refresh: bool = False,
@@ -278,8 +274,6 @@ def pipeline(
     name="reevaluate",
     flow_run_name=_run_name,
     persist_result=False,
-    on_failure=[notify],
-    on_crashed=[notify],
 )
 def reevaluate() -> State[Any]:
     """Judge the champion on data fetched anew: is it still good, are the data still of its kind?"""

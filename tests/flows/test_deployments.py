@@ -1,15 +1,18 @@
-"""prefect.yaml, as `prefect deploy` and the server read it."""
+"""prefect.yaml, as `prefect deploy` and the server read it; and the automation in the docs."""
 
 from __future__ import annotations
 
 import importlib
+import re
 from typing import Any
 
 import pytest
+import yaml
 from conftest import ROOT
-from prefect.cli.deploy._triggers import DeploymentTriggerAdapter
+from prefect.automations import Automation
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.events.schemas.automations import Posture
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
 
 from cgan.params.reading import read_yaml
 from cgan.reports.status_sources import POOL
@@ -37,8 +40,12 @@ def test_what_is_scheduled_has_one_schedule_and_one_run_at_a_time() -> None:
         assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 
 
-def test_zombies_are_looked_for_by_heartbeats_and_any_end_counts() -> None:
-    (trigger,) = DEPLOYMENTS["zombie"]["triggers"]
-    event = DeploymentTriggerAdapter.validate_python(trigger)
-    assert event.posture == Posture.Proactive and event.within.total_seconds() > 15 * 60
-    assert event.expect == {"prefect.flow-run.*"}
+def test_the_automation_in_the_docs_marks_a_run_whose_heartbeats_stopped() -> None:
+    page = (ROOT / "docs/production.md").read_text()
+    (written,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    automation = Automation.model_validate(yaml.safe_load(written))
+    trigger = automation.trigger
+    assert isinstance(trigger, EventTrigger) and trigger.posture is Posture.Proactive
+    assert trigger.within.total_seconds() > 15 * 60 and trigger.expect == {"prefect.flow-run.*"}
+    (action,) = automation.actions
+    assert isinstance(action, ChangeFlowRunState) and not action.force, "an end stays as it was"
