@@ -53,22 +53,11 @@ test: check ## All checks and the quick tests
 test-gpu: $(READY) ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-test-all: $(VENV)/.storage .cgan/object-store/.ready ## With the slow tests (35 minutes; some need root); the result stands in .cgan/test-all.json
+test-all: $(READY) ## With the slow tests (35 minutes; some need root); the result stands in .cgan/test-all.json
 	@mkdir -p .cgan; passed=false; commit="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo ', changed')"; \
 	$(MAKE) --no-print-directory test && $(PYTEST) -m 'slow and not gpu' && passed=true; \
 	printf '{"commit": "%s", "passed": %s, "date": "%s"}\n' "$$commit" $$passed "$$(date -u +%FT%TZ)" \
 	  > .cgan/test-all.json; cat .cgan/test-all.json; $$passed
-
-# What only storage elsewhere needs: DVC's other remotes, and an S3 server to try them on. The server brings
-# libraries that nothing else here needs, so it has an environment of its own.
-$(VENV)/.storage: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pipeline,ssh,s3]'
-	@touch $@
-
-.cgan/object-store/.ready:
-	$(PYTHON) -m venv .cgan/object-store
-	.cgan/object-store/bin/python -m pip install --quiet --disable-pip-version-check 'swift>=2.35'
-	@touch $@
 
 check: $(READY) ## Format, lint, types, import contracts, declared dependencies, security lint, size
 	@$(MAKE) --no-print-directory -j2 --output-sync types lint
