@@ -25,7 +25,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all test-lowest test-newest constraints check types lint audit sbom bench bench-all bench-gpu test-gpu mutants format ui up worker deploy down clean
+.PHONY: help env repro test test-all test-lowest test-newest constraints check types lint audit sbom bench bench-all bench-gpu test-gpu format ui up deploy down clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,23 +60,12 @@ test: $(READY) ## The quick tests
 test-gpu: $(READY) ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-test-all: $(VENV)/.storage .cgan/object-store/.ready ## Checks and all tests, oldest and newest versions too (45 minutes; some need root); the result stands in .cgan/test-all.json
+test-all: $(READY) ## Checks and all tests, oldest and newest versions too (45 minutes; some need root); the result stands in .cgan/test-all.json
 	@mkdir -p .cgan; passed=false; commit="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo ', changed')"; \
 	$(MAKE) --no-print-directory check test && $(PYTEST) -m 'slow and not gpu' && \
 	$(MAKE) --no-print-directory test-lowest test-newest && passed=true; \
 	printf '{"commit": "%s", "passed": %s, "date": "%s"}\n' "$$commit" $$passed "$$(date -u +%FT%TZ)" \
 	  > .cgan/test-all.json; cat .cgan/test-all.json; $$passed
-
-# What only storage elsewhere needs: DVC's other remotes, and an S3 server to try them on. The server brings
-# libraries that nothing else here needs, so it has an environment of its own.
-$(VENV)/.storage: $(READY)
-	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[pipeline,ssh,s3]'
-	@touch $@
-
-.cgan/object-store/.ready:
-	$(PYTHON) -m venv .cgan/object-store
-	.cgan/object-store/bin/python $(INSTALL) 'swift>=2.35'
-	@touch $@
 
 check: $(READY) ## Format, lint, types, import contracts, declared dependencies, security lint, size
 	@$(MAKE) --no-print-directory -j2 --output-sync types lint
@@ -138,14 +127,6 @@ constraints: .cgan/uv/.ready ## Write constraints.txt: today's newest versions o
 	.cgan/uv/bin/python $(INSTALL) uv
 	@touch $@
 
-mutants: $(VENV)/.mutants ## Change the code in small ways, list the changes that no test notices (MODULE=training/losses SAMPLE=40)
-	python tools/mutants $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JOBS),--jobs $(JOBS)) \
-	  $(if $(FRESH),--fresh) $(if $(REPORT),--report)
-
-$(VENV)/.mutants: $(READY)
-	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[mutants]'
-	@touch $@
-
 format: $(READY) ## Format the code
 	ruff format .
 	ruff check --fix .
@@ -159,16 +140,10 @@ up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4
 	@python -m flows.production up $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT)) \
 	  $(if $(findstring command,$(origin HOST)),--host $(HOST)) $(if $(ALLOW_REMOTE),--allow-remote)
 
-# On another machine than the servers', in a clone of the repository. EXTRAS: what the DVC remote needs.
-# The addresses go on in the environment, where make puts them: in the shell's words a password's $ would be lost.
-worker: $(READY) ## Join the pool of a Prefect server elsewhere (PREFECT_API_URL= MLFLOW_TRACKING_URI= LABELS=cpu,cuda RUNS=2 EXTRAS=ssh,s3)
-	@$(if $(EXTRAS),$(BIN)/python $(INSTALL) -c constraints.txt -e '.[$(EXTRAS)]')
-	@python -m flows.production join $(if $(LABELS),--labels "$(LABELS)") $(if $(RUNS),--runs $(RUNS))
-
 deploy: $(READY) ## Schedule the commit of HEAD in a clone of its own (NIGHTLY="0 2 * * *")
 	@python -m flows.production deploy $(if $(NIGHTLY),--nightly "$(NIGHTLY)")
 
-down: $(READY) ## Stop what `make up` or `make worker` started; the next one runs again what was cut off
+down: $(READY) ## Stop what `make up` started; the next one runs again what was cut off
 	@python -m flows.production down
 
 clean: ## Remove caches and build leftovers; data, models and runs stay

@@ -1,4 +1,4 @@
-"""Processes: the supervisor of `make up` and `make worker`, which keeps them running; and their end."""
+"""Processes: the supervisor of `make up`, which keeps them running; and their end."""
 
 from __future__ import annotations
 

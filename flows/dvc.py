@@ -217,6 +217,11 @@ def run_dvc(arguments: Sequence[str], relay: Relay) -> tuple[int, list[str]]:
         return dvc.run(arguments, relay)
 
 
+def has_remote() -> bool:
+    """Has this working tree a default DVC remote?"""
+    return run_dvc(["remote", "default"], lambda _: None)[0] == 0
+
+
 def check_free() -> None:
     """Raise BusyError while another DVC process runs a stage in this repository."""
     error = _failure(*run_dvc(["status"], lambda _: None))

@@ -19,7 +19,7 @@ from pathlib import Path
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "60")  # not 20
-# A run that stops sending these was killed: see the deployment `zombie` in prefect.yaml.
+# A run that stops sending these was killed: docs/production.md, "Notices".
 os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 if not os.access(Path.home(), os.W_OK):  # a container's user, a service
     Path(".cgan").mkdir(exist_ok=True)
@@ -28,7 +28,6 @@ if not os.access(Path.home(), os.W_OK):  # a container's user, a service
 import argparse
 import contextlib
 import logging
-import re
 import signal
 import subprocess
 import sys
@@ -47,16 +46,27 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 
 from cgan.errors import CganError
-from cgan.files import read_json, write_text
+from cgan.files import read_json
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import flatten
 from cgan.project import GATE_REPORT
 from cgan.registry.client import CAME_FIRST
-from flows import artifacts, remote
+from flows import artifacts
 from flows.checkout import CHECKOUT, begin
-from flows.dvc import NUMBERS, BusyError, Outcome, Repro, Stage, check_free, choose, run_own
-from flows.notices import notify
+from flows.dvc import (
+    NUMBERS,
+    BusyError,
+    Outcome,
+    Repro,
+    Stage,
+    check_free,
+    choose,
+    has_remote,
+    own_words,
+    run_dvc,
+    run_own,
+)
 from flows.servers import fault
 
 FETCH = "download"  # the stage that a refresh forces
@@ -162,14 +172,17 @@ def _kept(faults: list[str], what: str = "") -> Iterator[None]:
 
 
 def _run_stages(
-    stages: Sequence[Stage], refresh: bool, outcomes: dict[str, str], tags: dict[str, str]
+    stages: Sequence[Stage],
+    refresh: bool,
+    outcomes: dict[str, str],
+    tags: dict[str, str],
+    pull: bool = False,
 ) -> None:
     """Run the stages one after the other; add to `outcomes`.
 
-    Raises CganError with the message of a stage that fails, and for params and a remote that cannot be used.
+    Raises CganError with the message of a stage that fails, and for params that cannot be used.
     """
     load_params()
-    pull = CHECKOUT in os.environ and bool(remote.default_remote())
     context = _run_context() | tags
     with contextlib.closing(Repro(context=context, tags=tags, pull=pull)) as repro:
         for stage in stages:
@@ -199,26 +212,18 @@ def _judge() -> tuple[str, str]:
     return found["verdict"].capitalize(), found["summary"]
 
 
-def _deliver(stages: list[str], whole: bool) -> str:
-    """Results of these stages to the DVC remote; of a whole run, a branch that points to them to `origin`."""
-    write_text(remote.owed(), "")
-    done = remote.push(_relay, stages)
-    if whole:
-        run = runtime.flow_run
-        # What is special about the run may be long, and stands in its params.yaml.
-        name = re.sub(r"[^A-Za-z0-9]+", "-", f"{run.name.partition(' · ')[0]} {run.id[:8]}")
-        done = f"{done} {remote.publish(f'runs/{name}', f'Results of {run.name}')}"
-    remote.owed().unlink(missing_ok=True)
-    return done
+def _push() -> str:
+    """Results, and what they came from, to the DVC remote: those of earlier runs too that it lacks."""
+    code, lines = run_dvc(["push", "--run-cache"], _relay)
+    if code:
+        raise CganError(f"{own_words(lines)}. The results are in this machine's cache.")
+    return lines[-1] if lines else "nothing to do"
 
 
 @flow(
     name="cgan",
     flow_run_name=_run_name,
     persist_result=False,
-    on_completion=[notify],
-    on_failure=[notify],
-    on_crashed=[notify],
 )
 def pipeline(
     refresh: bool = False,
@@ -240,22 +245,19 @@ def pipeline(
             training is not brought back from DVC's cache: its run would be another's.
     """
     begin()
+    shared = CHECKOUT in os.environ and has_remote()
     outcomes: dict[str, str] = {}
     faults: list[str] = []
     with _kept(faults):
         chosen = choose(stages)  # before anything is written
         if overrides:
             _do("params", _write_params, overrides)
-        _run_stages(chosen, refresh, outcomes, tags or {})
+        _run_stages(chosen, refresh, outcomes, tags or {}, pull=shared)
     whole = not faults and not stages
     unchanged = artifacts.is_unchanged(outcomes)
-    ended = [stage for stage, outcome in outcomes.items() if outcome != artifacts.FAILED]
-    # A run that is tried again finds its results in the cache, and may not have delivered them, or another
-    # run could not.
-    late = runtime.flow_run.run_count > 1 or remote.owed().exists()
-    with _kept(faults, "Delivery (retry this run: nothing is trained again): "):
-        if ended and (late or not unchanged) and CHECKOUT in os.environ and remote.default_remote():
-            _do("deliver", _deliver, ended, whole, **WHILE_AWAY)
+    with _kept(faults, "dvc push: "):
+        if shared and any(outcome != artifacts.FAILED for outcome in outcomes.values()):
+            _do("push", _push, **WHILE_AWAY)
     done = artifacts.in_words(outcomes)
     name = "Unchanged" if unchanged else None
     # One at a time on all machines: `make deploy` makes the limit.

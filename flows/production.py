@@ -2,13 +2,11 @@
 
     python -m flows.production up [--prefect-port 4200] [--mlflow-port 5000]
     python -m flows.production deploy [--nightly "0 2 * * *"]
-    python -m flows.production join [--labels cpu,cuda] [--runs 2]
     python -m flows.production down
 
 A supervisor keeps Prefect's server and worker and MLflow's server running, on loopback or `--host`, with
 their state under `.cgan/production`, unless the environment names databases. All commands may be repeated,
-also when a former one was cut off. `join`, which is `make worker`, starts a worker for servers elsewhere. See
-docs/production.md and docs/workers.md.
+also when a former one was cut off. See docs/production.md.
 """
 
 from __future__ import annotations
@@ -80,9 +78,7 @@ def up(
         prefect = Program.server_at(host, ports["prefect"], database)
         shared = served if is_shared() or is_database(served) else ""
         mlflow = Program.server_at(host, ports["mlflow"], shared)
-        # `default` is the queue of what runs on a schedule.
-        labels, runs = ("default", *worker.labels_here()), worker.runs_at_once() + 1
-        own = worker.program(POOL, labels, runs, prefect.site)
+        own = worker.program(POOL, worker.runs_at_once() + 1, prefect.site)
         programs = {"mlflow": mlflow} if served else {}
         programs |= {"prefect": prefect, "worker": own}
         page = without_credentials(mlflow.site if served else clients)
@@ -116,7 +112,7 @@ def up(
 
 
 def down(root: Path) -> list[str]:
-    """Stop what `up` or `join` started: a run saves a checkpoint and ends as Crashed."""
+    """Stop what `up` started: a run saves a checkpoint and ends as Crashed."""
     production = Production(root)
     with production.one_at_a_time():
         stopped = production.stop()
@@ -168,10 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for_deploy = commands.add_parser("deploy", help="register the deployments")
     for name in CRONS:
         for_deploy.add_argument(f"--{name}", metavar="CRON", help="instead of that in prefect.yaml")
-    for_join = commands.add_parser("join", help="start a worker for servers elsewhere")
-    for_join.add_argument("--labels", default="", help="such as cpu,cuda; default: what is here")
-    for_join.add_argument("--runs", type=int, help="at once; default: one for two cores")
-    commands.add_parser("down", help="stop what `up` or `join` started")
+    commands.add_parser("down", help="stop what `up` started")
     asked = parser.parse_args(arguments)
     try:
         root = top_folder()
@@ -180,8 +173,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lines = up(root, ports, asked.host, asked.allow_remote)
         elif asked.command == "deploy":
             lines = deploy(root, {name: getattr(asked, name) for name in CRONS})
-        elif asked.command == "join":
-            lines = worker.join(root, asked.labels.replace(",", " ").split(), asked.runs)
         else:
             lines = down(root)
     except CganError as error:

@@ -61,7 +61,7 @@ class Program:
     """What the supervisor keeps running: a program of supervisord.conf, with these options."""
 
     options: str
-    works_on: str = ""  # a server's database, a worker's server; without a password
+    works_on: str = ""  # a server's database, the worker's server; without a password
     host: str = LOOPBACK  # where a server listens
     port: int | None = None
 
@@ -85,7 +85,7 @@ class Production:
 
     @contextlib.contextmanager
     def one_at_a_time(self) -> Iterator[None]:
-        """One `up`, `deploy`, `join` or `down` at a time."""
+        """One `up`, `deploy` or `down` at a time."""
         with locked(self.home / "lock"):
             self.home.chmod(0o700)  # flow parameters, and logs
             yield
@@ -96,7 +96,7 @@ class Production:
             return site
         raise CganError(
             f"the {name} server of this project does not run. Start it: make up. For a server elsewhere: "
-            "prefect deploy --all, see docs/elsewhere.md."
+            "prefect deploy --all, see docs/workers.md."
         )
 
     def environment(self, api_url: str) -> dict[str, str]:

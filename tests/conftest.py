@@ -30,7 +30,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Your production is not a test's to write to, nor your channel to post in.
 for name in (
     *("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_SERVER_DATABASE_CONNECTION_URL"),
-    *("CGAN_WEBHOOK_URL", "CGAN_MLFLOW_PAGE", "MLFLOW_BACKEND_STORE_URI"),
+    *("CGAN_MLFLOW_PAGE", "MLFLOW_BACKEND_STORE_URI"),
 ):
     os.environ.pop(name, None)
 # As the Makefile has it: what a test starts reports its use to nobody.

@@ -43,7 +43,6 @@ def said(
     monkeypatch.setenv("KAGGLE_KEY", MARK)
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.setenv(name, "")  # our code sets them; put back afterwards
-    monkeypatch.setenv("CGAN_WEBHOOK_URL", f"http://127.0.0.1:{free_port()}/services/{MARK}")
 
     def said() -> str:
         output = capfd.readouterr()
@@ -158,14 +157,13 @@ def test_f30_keys_are_nowhere_after_flows(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One that succeeds, one whose stage fails, notices that are refused: in Prefect's database too."""
+    """One that succeeds, one whose stage fails: in Prefect's database too."""
     from prefect.settings import get_current_settings
     from prefect.testing.utilities import prefect_test_harness
 
     from flows.pipeline import pipeline
 
     with refusing() as address, prefect_test_harness(server_startup_timeout=60):
-        monkeypatch.setenv("CGAN_WEBHOOK_URL", f"http://{address}/services/{MARK}")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{MARK}@{address}")
         assert pipeline(return_state=True).is_completed()
         monkeypatch.setenv("FAIL", "train")

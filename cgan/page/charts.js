@@ -28,16 +28,14 @@ const LOOK = {
   view: { stroke: null },
 };
 
-/** The curves by their table's name; of two runs, A and B. */
-const CURVES = Object.fromEntries(["losses", "probes"].map((table) => [
-  table,
-  FILMED.flatMap(({ [table]: { columns, rows } }, n) =>
-    rows.map((row) => ({
-      run: "AB"[n],
-      ...Object.fromEntries(columns.map((column, at) => [column, row[at]])),
-    }))
-  ),
-]));
+/** The curves by their table's name. */
+const CURVES = Object.fromEntries(["losses", "probes"].map((table) => {
+  const { columns, rows } = FILMED[table];
+  return [
+    table,
+    rows.map((row) => Object.fromEntries(columns.map((column, at) => [column, row[at]]))),
+  ];
+}));
 
 const DIGITS3 = { format: ".3~r" }; // as in the tables
 const fieldOf = (field, title, scale) => ({ field, type: "quantitative", title, scale });
@@ -51,12 +49,11 @@ function classAxis(field, title, names, labelAngle) {
 
 /** What Vega-Lite draws, from what stands in the page. */
 const CHARTS = {
-  /** `columns` of a table, with their names; of two runs over each other. */
+  /** `columns` of a table, with their names. */
   curves({ table, unit, columns }) {
     const rows = CURVES[table];
     const known = Object.keys(columns).filter((column) => column in (rows[0] ?? {}));
-    const runs = FILMED.length > 1 ? ["A · ", "B · "] : [""];
-    const names = runs.flatMap((run) => known.map((column) => run + columns[column]));
+    const names = known.map((column) => columns[column]);
     const found = rows.flatMap((row) => known.map((column) => row[column]));
     const values = found.filter((value) => value !== null);
     const [least, most] = [Math.min(...values), Math.max(...values)];
@@ -70,7 +67,7 @@ const CHARTS = {
       data: { name: table },
       transform: [
         { fold: known, as: ["column", "value"] },
-        { calculate: runs.length > 1 ? `datum.run + " · " + ${name}` : name, as: "series" },
+        { calculate: name, as: "series" },
         { filter: "isValid(datum.value)" },
       ],
       encoding: { x: { ...step, axis: { grid: false, tickCount: { expr: "ceil(width / 90)" } } } },

@@ -1,32 +1,23 @@
-/** The film of a training: it plays by itself when it is seen. Of two runs, both go by step. */
+/** The film of a training: it plays by itself when it is seen. */
 
-const PAGE = JSON.parse(document.getElementById("page-data").textContent);
-/** The run of the page, or the two that are compared. */
-export const FILMED = PAGE.run ? [PAGE.run] : PAGE.compare.runs;
+export const { run: FILMED } = JSON.parse(document.getElementById("page-data").textContent);
 
 function playFilm(place) {
-  const films = FILMED.map(({ previews }, n) => ({
-    frames: previews.filter(({ src }) => /^data:image\/(png|webp);base64,[\w+/=]*$/.test(src)),
-    name: FILMED.length > 1 ? `${"AB"[n]}: ` : "",
-    image: place.querySelectorAll("img")[n],
-    caption: place.querySelectorAll("figcaption")[n],
-  }));
-  const steps = [...new Set(films.flatMap(({ frames }) => frames.map(({ step }) => step)))];
-  steps.sort((a, b) => a - b);
+  const frames = FILMED.previews.filter(({ src }) =>
+    /^data:image\/(png|webp);base64,[\w+/=]*$/.test(src)
+  );
+  const [image, caption] = [place.querySelector("img"), place.querySelector("figcaption")];
   const [slider, play] = [place.querySelector("input"), place.querySelector("button")];
-  const last = Math.max(0, steps.length - 1);
+  const last = Math.max(0, frames.length - 1);
   slider.max = last;
 
   const go = (index) => {
+    const { step, src } = frames[index];
     slider.value = index;
-    slider.setAttribute("aria-valuetext", `step ${steps[index]}`);
-    for (const { frames, name, image, caption } of films) {
-      const frame = frames.findLast(({ step }) => step <= steps[index]);
-      if (!frame) continue;
-      image.src = frame.src;
-      caption.textContent = `${name}step ${frame.step.toLocaleString("en")}`;
-      image.alt = `Drawings at ${caption.textContent}`;
-    }
+    slider.setAttribute("aria-valuetext", `step ${step}`);
+    image.src = src;
+    caption.textContent = `step ${step.toLocaleString("en")}`;
+    image.alt = `Drawings at ${caption.textContent}`;
   };
   let timer = 0;
   const run = (running) => {
@@ -46,7 +37,7 @@ function playFilm(place) {
     run(false);
     go(Number(slider.value));
   });
-  if (!steps.length) return;
+  if (!frames.length) return;
   go(last);
   const seen = new IntersectionObserver((entries) => {
     if (!entries.some(({ isIntersecting }) => isIntersecting)) return;

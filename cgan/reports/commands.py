@@ -54,15 +54,15 @@ def compare(
         ),
     ],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The same.")],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("reports/compare.html"),
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Write a .md beside it too, for a pull request.")
+        bool,
+        typer.Option("--markdown", help="Write reports/compare.md, with the code's difference."),
     ] = False,
 ) -> None:
-    """One page of two runs: pictures by step, curves, metrics with their difference, params, code."""
+    """How do two runs differ? Metrics with intervals of the difference, params, code."""
     from cgan.reports.compare import compare
 
-    compare(run_a, run_b, out, typer.echo, markdown)
+    compare(run_a, run_b, typer.echo, markdown)
 
 
 @made.command("label-errors")

@@ -1,4 +1,4 @@
-"""`cgan compare`: the pages of two runs become one."""
+"""`cgan compare`: how two runs differ, out of what their pages hold."""
 
 from __future__ import annotations
 
@@ -7,34 +7,30 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.console import Console
+from rich.markdown import Markdown
+
 from cgan.errors import CganError, printable
 from cgan.files import write_text
-from cgan.page.compare_page import Run, compare_page, read_page
-from cgan.project import RUN_PAGE, home
+from cgan.project import RUN_PAGE
 from cgan.registry.client import open_registry
+from cgan.reports.compare_facts import Run, compare_runs, read_page
 from cgan.reports.recorded_run import find_run_id
 from cgan.run.lifecycle import PATCH, SOURCE
 from cgan.store.address import reason_of
 
-MOST_SHOWN = 100  # characters of a title
+MARKDOWN = Path("reports/compare.md")
 
 
-def compare(a: str, b: str, out: Path, say: Callable[[str], None], markdown: bool = False) -> None:
-    """Write the page of two runs, and Markdown beside it. Each is an id, name or alias in MLflow, a page, or
-    a project's folder."""
-    if out.suffix == ".md" or not out.name:
-        raise CganError(f"--out {out} is the page: expected a name that ends in .html.")
-    text_path = out.with_suffix(".md")
-    one, other = find_page(a), find_page(b)
-    page, text, why = compare_page(one, other, home())
-    write_text(out, page)
-    if why:
-        say(printable(why))
-    titles = printable(f"{one['title'][:MOST_SHOWN]} and {other['title'][:MOST_SHOWN]}")
-    say(f"{out}: {titles}. It opens in any browser, offline.")
+def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) -> None:
+    """Show how two runs differ, or write it to MARKDOWN. Each is an id, name or alias in MLflow, a page, or a
+    project's folder."""
+    text = printable(compare_runs(find_page(a), find_page(b), diff=markdown), keep="\n")
     if markdown:
-        write_text(text_path, text)
-        say(f"{text_path}: the same for a pull request.")
+        write_text(MARKDOWN, text)
+        say(f"{MARKDOWN}: for a pull request.")
+    else:
+        Console().print(Markdown(text))
 
 
 def find_page(what: str) -> Run:

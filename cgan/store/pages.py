@@ -99,7 +99,7 @@ pages? Choose *Model training* above it). A run is one training, its evaluation 
 - **Filter** runs by their data: `tags.data = 'MNIST sample'`. Distances of different data cannot be
   compared.
 - **Compare** runs by `quality/conditional_accuracy` (higher is better) and `quality/fid_judge` (lower
-  is better), or two of them with their pictures and intervals: `cgan compare A B`.
+  is better), or two of them with intervals: `cgan compare A B`.
 - **In a run**, *Model metrics* begins with the drawings over the training: move the slider. Grid, film
   and tables of quality are under *Artifacts*, the machine's load under *System metrics*, the generator
   under *Logged models*.

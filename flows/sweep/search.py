@@ -73,7 +73,7 @@ class Sweep:
     def __init__(self, base: Path, params: Params, prefix: str, question: dict[str, Any]) -> None:
         self.params, self.objective = params, params.sweep.objective
         if get_current_settings().api.url:
-            pool = Pool("train-cuda" if params.train.device == "cuda" else "train")
+            pool = Pool("train")
             commit, self.train = pool.commit(base), pool.train
         else:
             commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()

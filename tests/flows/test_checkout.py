@@ -16,7 +16,7 @@ from test_pipeline import python
 from toy_project import git
 
 from cgan.errors import CganError
-from cgan.git import source
+from cgan.git import fetch_commit, source
 from flows.checkout import checkout, dvc_in, environment
 
 DVC = [sys.executable, "-m", "dvc"]
@@ -74,8 +74,7 @@ def test_a_process_in_a_checkout_has_the_project_s_home_store_and_remote(
     git(clone, "remote", "set-url", "origin", "../origin.git")
     with checkout(clone, head(clone), "run") as folder:
         settings = dvc_in(folder, "config", "--list").splitlines()
-        git(folder, "push", "--quiet", "origin", "HEAD:refs/heads/runs/one")
-    assert head(clone) in git(clone, "ls-remote", "origin", "runs/one")
+        assert git(folder, "remote", "get-url", "origin") == str(clone.parent / "origin.git")
     assert f"remote.storage.url={clone.parent / 'store'}" in settings
     assert f"remote.other.url={clone.parent / 'other'}" in settings
 
@@ -95,6 +94,20 @@ def test_a_commit_that_was_pushed_later_is_fetched_and_no_branch_of_the_project_
     assert git(worker, "for-each-ref") == before
     with pytest.raises(CganError, match=r"commit 1234567 is neither in .*git push"):
         checkout(clone, "1234567", "run").__enter__()
+
+
+def test_git_is_asked_with_the_key_of_the_environment_and_asks_nobody(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, log = clone.parent / "ssh", clone.parent / "log"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {log}\necho no key >&2\nexit 1\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", f"{script} -i the-key")
+    git(clone, "remote", "set-url", "origin", "ssh://host/cgan.git")
+    with pytest.raises(CganError, match="no key"):
+        fetch_commit(clone, "0" * 40)
+    (asked,) = [line for line in log.read_text().splitlines() if "upload-pack" in line]
+    assert asked.startswith("-i the-key -o BatchMode=yes")
 
 
 @pytest.mark.slow

@@ -1,18 +1,18 @@
-"""prefect.yaml, as `prefect deploy` and the server read it, and the job template and image for Kubernetes."""
+"""prefect.yaml, as `prefect deploy` and the server read it; and the automation in the docs."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from typing import Any
 
 import pytest
+import yaml
 from conftest import ROOT
-from prefect.cli.deploy._triggers import DeploymentTriggerAdapter
+from prefect.automations import Automation
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.events.schemas.automations import Posture
-from prefect.utilities.templating import find_placeholders
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
 
 from cgan.params.reading import read_yaml
 from cgan.reports.status_sources import POOL
@@ -29,8 +29,6 @@ def test_a_deployment_names_a_flow_with_these_parameters(entry: dict[str, Any]) 
     assert entry.get("parameters", {}).keys() <= flow.parameters.properties.keys()
     assert entry["pull"] == [{"flows.checkout.enter": {"commit": "{{ head.stdout }}"}}]
     assert (entry["work_pool"]["name"], entry["tags"]) == (POOL, ["cgan"])
-    queue = {"train": "cpu", "train-cuda": "cuda"}.get(entry["name"])
-    assert entry["work_pool"].get("work_queue_name") == queue
 
 
 def test_what_is_scheduled_has_one_schedule_and_one_run_at_a_time() -> None:
@@ -42,25 +40,12 @@ def test_what_is_scheduled_has_one_schedule_and_one_run_at_a_time() -> None:
         assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 
 
-def test_zombies_are_looked_for_by_heartbeats_and_any_end_counts() -> None:
-    (trigger,) = DEPLOYMENTS["zombie"]["triggers"]
-    event = DeploymentTriggerAdapter.validate_python(trigger)
-    assert event.posture == Posture.Proactive and event.within.total_seconds() > 15 * 60
-    assert event.expect == {"prefect.flow-run.*"}
-
-
-def test_kubernetes_gets_a_job_whose_user_and_home_are_those_of_the_image() -> None:
-    """Prefect and Kubernetes pass over what they do not know, without a word."""
-    template = json.loads((ROOT / "deploy/kubernetes/base-job-template.json").read_text())
-    image = (ROOT / "deploy/kubernetes/Containerfile").read_text()
-    used = {found.name for found in find_placeholders(template["job_configuration"])}
-    assert used == set(template["variables"]["properties"])
-    job = template["job_configuration"]["job_manifest"]["spec"]
-    pod = job["template"]["spec"]
-    of_a_job = {"backoffLimit", "parallelism", "completions", "ttlSecondsAfterFinished"}
-    assert of_a_job <= job.keys() and not of_a_job & pod.keys()
-    user = pod["securityContext"]["runAsUser"]
-    assert f"USER {user}:{user}\n" in image and f"useradd --uid {user} " in image
-    (home,) = re.findall(r"HOME=(\S+)", image)
-    assert pod["containers"][0]["volumeMounts"][0]["mountPath"] == f"{home}/.ssh"
-    assert pod["volumes"][0]["secret"]["defaultMode"] == 0o440, "ssh takes no key that all can read"
+def test_the_automation_in_the_docs_marks_a_run_whose_heartbeats_stopped() -> None:
+    page = (ROOT / "docs/production.md").read_text()
+    (written,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    automation = Automation.model_validate(yaml.safe_load(written))
+    trigger = automation.trigger
+    assert isinstance(trigger, EventTrigger) and trigger.posture is Posture.Proactive
+    assert trigger.within.total_seconds() > 15 * 60 and trigger.expect == {"prefect.flow-run.*"}
+    (action,) = automation.actions
+    assert isinstance(action, ChangeFlowRunState) and not action.force, "an end stays as it was"

@@ -107,7 +107,7 @@ def test_a_server_that_ends_at_once_is_told_with_its_last_words(project: Path) -
 
 
 def test_runs_that_were_cut_off_are_taken_up_once_and_others_left_alone(project: Path) -> None:
-    mine, others = "here-3f2a (cpu, cuda)", "there-12ab (cpu)"
+    mine, others = "cgan", "there"
     runs = {
         "running": ("RUNNING", mine),
         "crashed": ("CRASHED", mine),
@@ -150,7 +150,7 @@ def test_runs_that_were_cut_off_are_taken_up_once_and_others_left_alone(project:
             return late if of_nightly else []
         return (nightly if of_nightly else list(found.values()))[: content.get("limit")]
 
-    worker.take_up(api, "here-3f2a (cpu)", project)
+    worker.take_up(api, "cgan", project)
     assert changed == {
         "running": ["Crashed", "AwaitingRetry"],
         "crashed": ["AwaitingRetry"],
@@ -180,7 +180,6 @@ def test_deploy_without_servers_says_how_to_start_them_and_what_is_not_meant_sta
     for arguments, advice in (
         (["deploy"], "make up.*prefect deploy --all"),
         (["up", "--host", "0.0.0.0"], "ALLOW_REMOTE=yes"),
-        (["join", "--runs", "0"], "--runs"),
     ):
         assert services.main(arguments) == 1
         assert re.search(advice, capsys.readouterr().err)
@@ -223,22 +222,6 @@ def test_make_makes_the_environment_again_in_a_clone_that_was_moved(tmp_path: Pa
     (clone / ".venv/.ready").touch()
     assert "-m venv" not in planned(clone)
     assert "-m venv --clear .venv" in planned(clone.rename(tmp_path / "a b" / "moved"))
-
-
-def test_make_hands_addresses_on_as_they_are(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").write_text('#!/bin/sh\nprintf "%s" "$PREFECT_API_URL"\n')
-    (tmp_path / "bin/python").chmod(0o755)
-    (tmp_path / ".ready").touch()
-    address = 'http://me:a$HOME"b`c@host/api'
-    told = [
-        f"VENV={os.path.relpath(tmp_path, ROOT)}",
-        f"PREFECT_API_URL={address.replace('$', '$$')}",
-    ]
-    assert (
-        subprocess.check_output(["make", "--silent", "worker", *told], cwd=ROOT, text=True)
-        == address
-    )
 
 
 # All of it

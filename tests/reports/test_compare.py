@@ -1,4 +1,4 @@
-"""`cgan compare`: two runs on one page, and numbers only where both were measured alike."""
+"""`cgan compare`: two runs beside each other, and numbers only where both were measured alike."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ from typing import Any
 
 import pytest
 import toy_project
-from browser import browsing
 from conftest import ROOT
 from finished_project import finish, page_data
 
 from cgan import git
 from cgan.errors import CganError, ModelError
-from cgan.page.compare_page import compare_page, metric_changes, read_page
 from cgan.page.run_page import run_page
 from cgan.params.reading import load_params
 from cgan.project import RUN_PAGE
 from cgan.reports import compare as command
+from cgan.reports.compare_facts import (
+    compare_facts,
+    compare_runs,
+    metric_changes,
+    read_page,
+    refusal,
+)
 from cgan.store.address import store_uri
 
 CACHE = ROOT / ".cgan"
@@ -60,9 +65,8 @@ def better(run: dict[str, Any]) -> None:
 
 def test_metrics_stand_beside_each_other_with_the_difference_and_what_it_means(page: Path) -> None:
     other = changed(page, "b.html", better)
-    text, markdown, why = compare_page(read_page(page), read_page(other), CACHE)
-    assert why == ""
-    data = page_data(text)["compare"]
+    runs = read_page(page), read_page(other)
+    data, markdown = compare_facts(*runs), compare_runs(*runs)
     rows = {row["name"]: row for row in data["metrics"]}
     distance = rows["Fréchet distance"]
     assert distance["change"] == pytest.approx(-100_000)
@@ -71,9 +75,6 @@ def test_metrics_stand_beside_each_other_with_the_difference_and_what_it_means(p
     assert rows["density"]["verdict"] == "within chance"
     assert [row[0] for row in data["params"]] == ["train.lr"]
     assert data["params"][0][2] == "0.125"
-    assert (
-        '<p class="verdict">B is better in Fréchet distance; the rest is within chance.</p>' in text
-    )
     assert [run["title"] for run in data["runs"]] == ["a run", "the other run"]
     assert markdown.startswith("**B is better in Fréchet distance; the rest is within chance.**")
     assert "| run | a run | the other run |" in markdown
@@ -95,27 +96,24 @@ def test_the_code_of_two_runs_is_compared_as_far_as_it_is_known(page: Path) -> N
     losses.write_text("loss = 3\n" * 20_000)
     patch, run = git.source().patch, read_page(page)
 
-    def seen(patch: dict[str, bytes], **origin: str) -> tuple[str, str]:
+    def seen(patch: dict[str, bytes], **origin: str) -> str:
         of_a, of_b = ({**run["lineage"], "origin": o} for o in ({"commit": commits[0]}, origin))
-        html, text, _ = compare_page(
-            run | {"lineage": of_a}, run | patch | {"lineage": of_b}, CACHE
-        )
-        return html, text.partition("### Code")[2]
+        text = compare_runs(run | {"lineage": of_a}, run | patch | {"lineage": of_b})
+        return text.partition("### Code")[2]
 
-    html, text = seen({}, commit=commits[1])
-    assert "-loss = 1\n+loss = 2  # ``` &lt;/pre&gt;&lt;script&gt;" in html
-    assert "````diff\n" in text and "+loss = 2  # ```" in text
+    text = seen({}, commit=commits[1])
+    assert "````diff\n" in text and "-loss = 1\n+loss = 2  # ``` </pre><script>" in text
     assert f"A: commit {commits[0][:10]}. B: commit {commits[1][:10]}.\n" in text
-    assert "No known difference" in seen({}, commit=commits[0])[1]
-    html, text = seen({"patch": patch}, commit=commits[1], dirty="true")
-    assert "uncommitted changes of cgan/losses.py, params.yaml." in text and "+loss = 3" in html
+    assert "No known difference" in seen({}, commit=commits[0])
+    text = seen({"patch": patch}, commit=commits[1], dirty="true")
+    assert "uncommitted changes of cgan/losses.py, params.yaml." in text and "+loss = 3" in text
     assert "more lines" in text and len(text) < 40_000, "GitHub takes 65,536 characters"
-    text = seen({}, commit=commits[1], dirty="true")[1]
+    text = seen({}, commit=commits[1], dirty="true")
     assert "only its run in MLflow" in text and "+loss = 2" in text
-    assert "cannot be compared" in seen({"patch": b"damaged"}, commit=commits[1])[1]
+    assert "cannot be compared" in seen({"patch": b"damaged"}, commit=commits[1])
     for commit, words in (("0" * 40, "git fetch origin 0000"), ("--help", "not in this clone")):
-        assert words in seen({}, commit=commit)[1]
-    assert "B: made outside of git." in seen({})[1]
+        assert words in seen({}, commit=commit)
+    assert "B: made outside of git." in seen({})
 
 
 def test_a_difference_that_chance_can_make_is_called_so() -> None:
@@ -135,42 +133,13 @@ def test_numbers_of_different_contexts_are_not_compared_and_the_reason_is_told(
 ) -> None:
     context = {"reference_digest": "f" * 64, "seed": 5}
     other = changed(page, "b.html", lambda run: run["passport"].update(context))
-    text, markdown, why = compare_page(read_page(page), read_page(other), CACHE)
+    runs = read_page(page), read_page(other)
+    data, markdown = compare_facts(*runs), compare_runs(*runs)
+    why = refusal(data)
     assert "not compared" in why and "not compared" in markdown
     assert "| seed | 1001 | 5 |" in markdown and "Fréchet" not in markdown
     assert "seed: 1001 and 5" in why and " and ffffffffffff" in why and "f" * 13 not in why
-    data = page_data(text)["compare"]
     assert data["metrics"] is None and data["classes"] is None
-    assert len(data["runs"][0]["previews"]) == 3, "pictures are shown all the same"
-
-
-@pytest.mark.slow
-def test_in_a_browser_both_films_go_by_one_slider(page: Path, tmp_path: Path) -> None:
-    def hostile(run: dict[str, Any]) -> None:
-        run["title"] = "</script><img src=x onerror=\"document.title='hacked'\">"
-        run["previews"][0]["src"] = "javascript:document.title='hacked'"
-        run["previews"] = run["previews"][:2]
-
-    out = tmp_path / "both.html"
-    command.compare(str(page), str(changed(page, "b.html", hostile)), out, lambda _: None)
-    with browsing(tmp_path / "profile", 390) as browser:
-        browser.requests.clear()
-        browser.open(out.as_uri())
-        captions = "[...document.querySelectorAll('.films figcaption')].map((c) => c.textContent)"
-        played = "document.querySelector('.scrubber button').textContent === 'Play'"
-        browser.until(f"{played} && {captions}[0] === 'A: step 10'")
-        slider = "document.querySelector('.scrubber input')"
-        browser.run(f"{slider}.value = 0; {slider}.dispatchEvent(new Event('input'))")
-        assert browser.run(captions) == ["A: step 0", "B: step 5"], "B has no picture before"
-        browser.run("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-        browser.run("document.querySelectorAll('.chart').forEach((c) => c.scrollIntoView())")
-        browser.look(2)
-        assert browser.run("document.querySelectorAll('.chart[data-drawn] svg').length") > 0
-        assert "hacked" not in str(browser.run("document.title")).replace(
-            "document.title='hacked'", ""
-        )
-        assert browser.run("document.querySelectorAll('main img[src=x]').length") == 0
-        assert browser.elsewhere() == []
 
 
 def test_a_file_that_is_no_page_of_a_run_or_damaged_is_refused(page: Path) -> None:
@@ -193,19 +162,22 @@ def test_a_file_that_is_no_page_of_a_run_or_damaged_is_refused(page: Path) -> No
         run["metrics"][0]["value"] = "much"
 
     with pytest.raises(CganError, match="made by another version of cgan"):
-        compare_page(whole, read_page(changed(page, "b.html", damage)), CACHE)
+        compare_runs(whole, read_page(changed(page, "b.html", damage)))
 
 
-def test_what_a_foreign_page_is_called_commands_no_terminal(page: Path, tmp_path: Path) -> None:
+def test_the_terminal_shows_it_and_what_a_foreign_page_is_called_commands_no_terminal(
+    page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     title = "\x1b[2Jevil\u202e\nError: fake" + "x" * 1000
-    said: list[str] = []
     other = changed(page, "b.html", lambda run: run.update(title=title))
-    command.compare(str(page), str(other), tmp_path / "out.html", said.append, markdown=True)
-    with pytest.raises(CganError, match=r"ends in \.html"):
-        command.compare(str(page), str(other), tmp_path / "out.md", said.append)
-    said.pop()
-    assert "\\x1b[2Jevil\\u202e\\nError: fake" in said[-1] and len(said[-1]) < 500
-    assert all(line.isprintable() for line in said)
+    command.compare(str(page), str(other), print)
+    shown = capsys.readouterr().out
+    assert "Fréchet" in shown and "within chance" in shown and "\\x1b[2J" in shown
+    command.compare(str(page), str(other), print, markdown=True)
+    assert capsys.readouterr().out == "reports/compare.md: for a pull request.\n"
+    written = command.MARKDOWN.read_text()
+    assert "| Fréchet distance ↓ |" in written and "\nError: fake" not in written
+    assert all(line.isprintable() for line in [*shown.splitlines(), *written.splitlines()])
 
 
 @pytest.mark.slow

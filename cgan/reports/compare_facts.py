@@ -1,4 +1,4 @@
-"""The page of two runs, out of the data that their own pages hold: pictures, curves, numbers, code."""
+"""How two runs differ, out of the data that their pages hold: numbers, params, code."""
 
 from __future__ import annotations
 
@@ -8,51 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError, ModelError
-from cgan.page.assemble import EVIDENCE, document
-from cgan.page.charts import bundle
-from cgan.page.code_facts import code_facts
-from cgan.page.compare_markdown import compare_markdown
 from cgan.page.run_page import FORMAT
 from cgan.quality.intervals import contexts_differ, difference, replicated
 from cgan.quality.table import METRICS
+from cgan.reports.code_facts import code_facts
+from cgan.reports.compare_markdown import compare_markdown
 
 DIGEST_SHOWN = 12  # characters, in a message
-# What the page of two runs shows of each as it is.
-KEPT = ("title", "class_names", "previews", "losses", "probes", "passport", "lineage", "params")
 _DATA = re.compile(r'<script type="application/json" id="page-data">(.*?)</script>', re.DOTALL)
 
 Run = dict[str, Any]
 
 
-def compare_page(a: Run, b: Run, cache: Path) -> tuple[str, str, str]:
-    """HTML, Markdown, and why the numbers are not compared ("" where they are).
+def compare_runs(a: Run, b: Run, diff: bool = True) -> str:
+    """Markdown, with the difference of the code as a patch if `diff`.
 
     A run may have, as `patch`, the changes that its commit lacks. Raises CganError for data that no page
     of this version holds.
     """
-    charts = bundle(cache)
     try:
         facts, code = compare_facts(a, b), code_facts(a, b)
-        why = refusal(facts)
-        verdict = why or in_words(facts["metrics"])
+        if not diff:
+            code["patch"] = ""
         names = a["class_names"] or [str(row["label"]) for row in a["classes"]]
-        page = document(
-            "compare.html",
-            EVIDENCE,
-            {"compare": facts},
-            charts=charts,
-            compare=facts,
-            code=code,
-            verdict=verdict,
-            names=names,
-            lineage=[{**run["lineage"], **run["lineage"]["origin"]} for run in (a, b)],
-        )
-        text = compare_markdown(facts, code, verdict, names)
+        return compare_markdown(facts, code, refusal(facts) or in_words(facts["metrics"]), names)
     except Exception:  # what a page of another version lacks, or has in another form
         raise CganError(
             "one of the two pages was made by another version of cgan. Make it again: `dvc repro page`."
         ) from None
-    return page, text, why
 
 
 def read_page(path: Path) -> Run:
@@ -73,12 +56,10 @@ def read_page(path: Path) -> Run:
 
 
 def compare_facts(a: Run, b: Run) -> dict[str, Any]:
-    """What the page shows, as plain JSON. Numbers only where both were measured alike."""
+    """Numbers only where both were measured alike."""
     differs = contexts_differ(a, b)
     return {
-        "runs": [
-            {"verdict": run.get("verdict"), **{key: run[key] for key in KEPT}} for run in (a, b)
-        ],
+        "runs": [{"title": run["title"], "verdict": run.get("verdict")} for run in (a, b)],
         "contexts_differ": [[key, *map(_text, pair)] for key, pair in differs.items()],
         "metrics": None if differs else metric_changes(a["metrics"], b["metrics"]),
         "classes": None if differs else class_changes(a["classes"], b["classes"]),

@@ -1,4 +1,4 @@
-"""Two runs in Markdown, for a pull request: what their page shows, but for pictures and curves."""
+"""Two runs in Markdown: for a terminal, and for a pull request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from cgan.markdown import in_markdown, table
 from cgan.page.assemble import number
-from cgan.project import CONFUSION, FILM, GRID
 from cgan.run.delivery import ARROWS
 
 MOST_CLASSES = 20
@@ -39,10 +38,10 @@ def compare_markdown(
     parts.append(_table("", ("A", "B"), compare["params"]))
     parts += ["### Code", in_markdown(code["origin"])]
     if code["stat"]:
-        parts += [_fenced(code["stat"]), "<details><summary>The difference</summary>"]
+        parts.append(_fenced(code["stat"]))
+    if code["patch"]:
+        parts.append("<details><summary>The difference</summary>")
         parts += [_fenced(code["patch"], "diff"), "</details>"]
-    files = ", ".join(f"`{path}`" for path in (GRID, FILM, CONFUSION))
-    parts.append(f"### Pictures\n\n{files} of each run, and the page beside this file.")
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
