@@ -50,12 +50,13 @@ def weakest_class(report: Report) -> str:
     """The class that is furthest behind real images, by the part that it reaches of their number; empty where
     none is known."""
     found = []
+    held = report.get("heldout_by_class", ())
     for key, words in _OF_A_CLASS.items():
         entry = report.get(key, {})
-        pairs = zip(entry.get("by_class", ()), entry.get("floor_by_class", ()), strict=False)
-        for label, (value, real) in enumerate(pairs):
+        pairs = zip(entry.get("by_class", ()), entry.get("floor_by_class", ()), held, strict=False)
+        for label, (value, real, count) in enumerate(pairs):
             if value is not None and math.isfinite(value) and real:
-                found.append((value / real, label, words.format(value, real)))
+                found.append((value / real, label, words(value, real, count)))
     if not found:
         return ""
     _, label, text = min(found)
@@ -63,9 +64,11 @@ def weakest_class(report: Report) -> str:
     return f"{names[label] if names else label} ({text})"
 
 
-_OF_A_CLASS = {
-    "conditional_accuracy": "{:.1%} right, real images {:.1%}",
-    "different": "{:,.0f} different drawings, real images {:,.0f}",
+_OF_A_CLASS: dict[str, Callable[[float, float, int], str]] = {
+    "conditional_accuracy": lambda value, real, count: (
+        f"{100 * value:.1f} % right, its {count:,} held-out images {100 * real:.1f} %"
+    ),
+    "different": lambda value, real, _: f"{value:,.0f} different drawings, real images {real:,.0f}",
 }
 
 

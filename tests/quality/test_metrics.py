@@ -253,7 +253,7 @@ def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
     inputs.judge.head.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
     report = report_of(inputs, draws(5))
     assert {key for key in METRICS if key in headline(report)} == {"different_drawings", "copies"}
-    words = "not measurable: the judge names the class of 33.3% of the held-out images"
+    words = "not measurable: the judge names the class of 33.3 % of the held-out images"
     assert words in verdict(report) and "show the class" not in verdict(report)
     assert report["conditional_accuracy"]["floor"] == pytest.approx(1 / 3)
     json.dumps(report, allow_nan=False)
@@ -388,7 +388,7 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     report["different"]["by_class"][0] = 800.0
     assert weakest_class(report) == "1 (25 different drawings, real images 50)"
     report["conditional_accuracy"]["by_class"] = [0.0, 0.9]
-    assert weakest_class(report) == "0 (0.0% right, real images 100.0%)"
+    assert weakest_class(report) == "0 (0.0 % right, its 7 held-out images 100.0 %)"
     told = {
         "conditional_accuracy": {"value": 0.91, "floor": 0.92},
         "recall": {"value": 0.32, "floor": 0.42},
