@@ -260,8 +260,8 @@ def measured(
     reason = ""
     if agreement.interval[0] <= constant:
         reason = (
-            f"the judge names the class of {100 * agreement.value:.1f} % of the held-out images (mean over the "
-            f"classes), and the same answer for all would be right on {100 * constant:.1f} %"
+            f"the judge names the class of {100 * agreement.value:.1f} % of the held-out images (mean over "
+            f"the classes), and the same answer for all would be right on {100 * constant:.1f} %"
         )
         for key in means:
             entries[key] = _unknown(entries[key])
