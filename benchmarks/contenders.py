@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,10 @@ from cgan.model.hardware import (
 )
 from cgan.model.sampling import draw, to_uint8
 from cgan.params.sections import TrainParams
-from cgan.training.batches import Feed
-from cgan.training.cuda_graph import stepper
+from cgan.training.batches import Feed, penalised
 from cgan.training.loop import record
 from cgan.training.state import TrainState, estimate_batch_norm
+from cgan.training.updates import train_step
 
 from .machine import torch_threads
 
@@ -44,7 +44,6 @@ class Ours:
         hardware = choose_hardware(params.device, params.precision)
         self.state = TrainState(data, params, hardware)
         self.feed = Feed(data, params, hardware.device, params.log_every)
-        self._step: Callable[[int], None] | None = None
         keep_freed_memory()
 
     @property
@@ -54,9 +53,9 @@ class Ours:
     def train(self, steps: int, threads: int) -> None:
         p, state = self.params, self.state
         with self._computing(threads):
-            self._step = run_step = self._step or stepper(state, self.feed)
             for index in range(state.step, state.step + steps):
-                run_step(index)
+                self.feed.seek(index)
+                train_step(state, self.feed, penalised(p, index))
                 state.step = index + 1
                 if state.step % p.log_every == 0:
                     record(state, 1.0, p.log_every)

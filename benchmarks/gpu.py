@@ -49,7 +49,7 @@ def measure(device: str) -> Result:
             )
             ours = Ours(name, common.training, params)
             cycle = 1 if trial else ours.params.log_every * 2
-            first = timed(ours, cycle, 1)[0]  # warm-up and capture of a graph
+            first = timed(ours, cycle, 1)[0]  # warm-up
             steps = cycle if trial else max(cycle, round(2 / (timed(ours, cycle, 1)[0] / cycle)))
             each = [steps * batch / timed(ours, steps, 1)[0] for _ in range(1 if trial else ROUNDS)]
             rate = statistics.median(each)
@@ -70,7 +70,7 @@ def _quality(common: EvaluationSet, device: str) -> tuple[Table, list[dict[str, 
         "Time to quality on the GPU: seconds of training",
         ["preset", "seed", *(f"accuracy ≥ {a:g}, FID ≤ {d:g}" for a, d in BARS[1:]),
          "at the end: seconds", "accuracy", "FID"],
-        note="As on the CPU. The clock includes warm-up and graph capture.",
+        note="As on the CPU. The clock includes warm-up.",
     )  # fmt: skip
     curves = []
     for name in PRESETS[: 1 if trial else None]:

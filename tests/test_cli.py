@@ -82,20 +82,11 @@ def test_pages_on_a_port_that_is_taken_are_refused_with_the_option_for_another(
     assert run.stderr.startswith(f"Error: port {port} ") and "--port" in run.stderr
 
 
-@pytest.mark.parametrize(
-    ("module", "arguments", "said"),
-    [
-        ("cgan.cli", ["status"], "not in git ? "),
-        ("cgan.stages.validate", [], "8 ? 8 pixels"),
-    ],
-)
-def test_characters_that_the_locale_lacks_become_question_marks(
-    module: str, arguments: list[str], said: str, project: Path
-) -> None:
+def test_characters_that_the_locale_lacks_become_question_marks(project: Path) -> None:
     for name, source in (("dvc.yaml", ROOT / "dvc.yaml"), (CSV, project / "inbox/digits.csv")):
         write_bytes(project / name, source.read_bytes())
     posix = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", module, *arguments]
+    command = [sys.executable, "-m", "cgan.stages.validate"]
     run = subprocess.run(command, env={**os.environ, **posix}, capture_output=True, text=True)
-    assert said in run.stdout + run.stderr
+    assert "8 ? 8 pixels" in run.stdout + run.stderr
     assert "Traceback" not in run.stderr

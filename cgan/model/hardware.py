@@ -124,8 +124,7 @@ def sharing_weights(network: _Network) -> _Network:
 def set_gradients(weights: Sequence[Tensor], by_part: Iterable[tuple[Tensor, ...]]) -> None:
     """`.grad` of each weight = the sum over the parts, in their order: the same bits each time.
 
-    Gradients are copied into lasting tensors: fused optimizers need the weights' own strides, and
-    CUDA graphs need addresses that stay.
+    Gradients are copied into lasting tensors: fused optimizers need the weights' own strides.
     """
     lasting = []
     for weight in weights:

@@ -16,7 +16,6 @@ def reproduce(
     run: Annotated[
         str, typer.Argument(metavar="RUN_ID", help="Of MLflow; or champion, models:/NAME@ALIAS.")
     ],
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the clone behind.")] = False,
 ) -> None:
     """Repeat a training from its commit, params and data; are the bytes the same?
 
@@ -24,13 +23,13 @@ def reproduce(
     """
     from cgan.reports.reproduce import reproduce_run
 
-    if not reproduce_run(run, typer.echo, keep=keep):
+    if not reproduce_run(run, typer.echo):
         raise typer.Exit(1)
 
 
 @made.command()
 def status() -> None:
-    """Champion, last verdict, last training, data, services and schedule, on one screen."""
+    """Who is champion, what the gate decided last and why, what was trained last."""
     from cgan.project import project_root
     from cgan.reports.status import make_console, status
 

@@ -61,7 +61,6 @@ CODE = (
     "training/loop",
     "training/state",
     "training/updates",
-    "training/cuda_graph",
     "training/batches",
     "training/losses",
     "training/checkpoints",

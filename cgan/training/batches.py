@@ -43,8 +43,7 @@ class Batch(NamedTuple):
 class Feed:
     """Batches from images that live on the device. `seek(step)` goes to a step, `batch()` reads there.
 
-    `seek` prepares `chunk` steps at once. Within them the position is a tensor on the device, so that
-    a captured CUDA graph reads the batch of another step each time it is replayed.
+    `seek` prepares `chunk` steps at once: on a GPU one copy to the device for all of them.
     """
 
     def __init__(
@@ -57,7 +56,6 @@ class Feed:
             )
         self.params, self.chunk = params, chunk
         self.images, self.labels = data.images.to(device), data.labels.to(device)
-        # One tensor per quantity, refilled in place: a CUDA graph remembers the addresses.
         self.rows = torch.zeros(chunk, params.batch_size, dtype=torch.int64, device=device)
         self.latents = torch.zeros(chunk, params.batch_size, params.latent_dim, device=device)
         self.schedule = torch.zeros(chunk, 2, device=device)

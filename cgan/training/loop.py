@@ -22,11 +22,11 @@ from cgan.model.networks import Discriminator, Generator
 from cgan.params.sections import TrainParams
 from cgan.project import AT_THE_END, BY_STEP
 from cgan.run.tracker import Tracker
-from cgan.training.batches import Feed, learning_rate
+from cgan.training.batches import Feed, learning_rate, penalised
 from cgan.training.checkpoints import Checkpoints
-from cgan.training.cuda_graph import stepper
 from cgan.training.monitoring import WARM_UP_KIMG, Previewer, Watch
 from cgan.training.state import COLUMNS, STATS, TrainState, estimate_batch_norm
+from cgan.training.updates import train_step
 
 PINNED = 0.995  # of both the reals and the fakes told apart, in every one of the last records
 PINNED_RECORDS = 10
@@ -70,7 +70,7 @@ def train(
     compute_deterministically()
     keep_freed_memory()
     state = TrainState(data, params, hardware)
-    run_step = stepper(state, Feed(data, params, hardware.device, params.log_every))
+    feed = Feed(data, params, hardware.device, params.log_every)
     checkpoints = Checkpoints(folder) if folder else None
     found = checkpoints.load() if checkpoints else None
     if found:
@@ -86,7 +86,8 @@ def train(
     with parts_on_threads(state.parts) as state.map:
         start, started = state.step, time.perf_counter()
         for index in progress(range(start, params.total_steps)):
-            run_step(index)
+            feed.seek(index)
+            train_step(state, feed, penalised(params, index))
             step = state.step = index + 1
             last, stop = step == params.total_steps, stopping()
             if step % params.log_every == 0 or last:

@@ -143,7 +143,7 @@ class TrainState:
         p = self.params
         weights = [w for w in network.parameters() if w.requires_grad]
         on_cuda = self.hardware.device.type == "cuda"
-        # A tensor, so that the rate can change inside a captured graph.
+        # On the device, like all that a step reads: it waits for nothing.
         rate = torch.tensor(p.lr, device=self.hardware.device)
         if p.optimizer == "adam":
             betas = (p.adam_beta1, p.adam_beta2)

@@ -1,7 +1,7 @@
 """What one update is: three ways to train both networks on a batch. Each ends in `apply`.
 
 A batch comes in parts, each on its own thread. A network is updated on the mean of the parts' losses.
-Nothing here waits for the device, so that CUDA can replay a step as one graph.
+Nothing here waits for the device.
 """
 
 from __future__ import annotations
