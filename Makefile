@@ -12,7 +12,9 @@ endif
 endif
 ALL := pipeline,serve,kaggle,postgres,sweep,dev
 INSTALL := -m pip install --quiet --disable-pip-version-check
-WITH = $(BIN)/python $(INSTALL) --no-compile -c constraints.txt
+# pip resolves neither for the oldest versions nor for other Pythons, and finds no build of torch for the CPU.
+UV = .cgan/uv/bin/uv pip install --quiet $(if $(TORCH),--torch-backend $(TORCH)) --python $(BIN)/python
+WITH = $(if $(TORCH),$(UV) torch && )$(BIN)/python $(INSTALL) --no-compile -c constraints.txt
 # pip compiles on one core, and tests that nobody runs too. Files for other Pythons fail, and are no matter.
 COMPILE = $(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib > /dev/null 2>&1 || true
 # Everything stays at home: no tool reports its use.
@@ -39,8 +41,6 @@ $(READY): pyproject.toml constraints.txt $(if $(TORCH),.cgan/uv/.ready)
 	@command -v nvidia-smi > /dev/null || [ "$(TORCH)" ] || \
 	  echo "6.5 GB, for pip takes torch with CUDA on Linux. No NVIDIA driver is here. For 2.1 GB: make $(or $(MAKECMDGOALS),env) TORCH=cpu"
 	$(PYTHON) -m venv $(MOVED) $(VENV)
-	$(if $(TORCH),.cgan/uv/bin/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH) torch$(OLDEST),\
-	  $(if $(OLDEST),$(BIN)/python $(INSTALL) torch$(OLDEST)))
 	$(WITH) -e '.[$(ALL)]'
 	@$(COMPILE)
 	@touch $@
@@ -103,16 +103,14 @@ bench-all: $(READY) ## The same with more rounds and 3 seeds (an hour)
 bench-gpu: $(READY) ## Training speed and time to quality on a CUDA device
 	python -m benchmarks gpu
 
-# torch first, as it comes from where pip looks for it.
 test-lowest: .cgan/uv/.ready ## The quick tests with the oldest versions that pyproject.toml allows, in an environment of their own
 	rm -rf .cgan/lowest
-	$(MAKE) --no-print-directory test VENV=.cgan/lowest OLDEST="$$(sed -nE 's/^ *"torch>(=[0-9.]+).*/=\1/p' pyproject.toml)" \
-	  WITH='.cgan/uv/bin/uv pip install --quiet --python .cgan/lowest --resolution lowest-direct'
+	$(MAKE) --no-print-directory test VENV=.cgan/lowest WITH='$$(UV) --resolution lowest-direct'
 	rm -rf .cgan/lowest
 
-test-newest: ## The quick tests with the newest of everything, in an environment of their own
+test-newest: .cgan/uv/.ready ## The quick tests with the newest of everything, in an environment of their own
 	rm -rf .cgan/newest
-	$(MAKE) --no-print-directory test VENV=.cgan/newest WITH='.cgan/newest/bin/python $(INSTALL) --no-compile'
+	$(MAKE) --no-print-directory test VENV=.cgan/newest WITH='$$(UV)'
 	rm -rf .cgan/newest
 
 # What a universal resolution gives, for all systems and Pythons. torch and its CUDA libraries are the user's choice.
@@ -121,7 +119,6 @@ constraints: .cgan/uv/.ready ## Write constraints.txt: today's newest versions o
 	  --no-header --no-annotate --python-version 3.11 - | grep -vE '^(\.|torch=|triton=|nvidia-|cuda-)'; } \
 	  > .cgan/constraints.txt && mv .cgan/constraints.txt constraints.txt
 
-# pip resolves neither for the oldest versions nor for other Pythons, and finds no CPU build of torch.
 .cgan/uv/.ready:
 	$(PYTHON) -m venv .cgan/uv
 	.cgan/uv/bin/python $(INSTALL) uv

@@ -65,10 +65,8 @@ TINY: dict[str, dict[str, Any]] = {
 """Changes to params.yaml with which every stage takes a moment."""
 
 
-# Connections left to the garbage collector, hints of its own classes: `pytestmark` of what uses a store.
+# Hints of its own classes: `pytestmark` of what uses a store.
 MLFLOWS_OWN_WARNINGS = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),

@@ -48,7 +48,7 @@ def export(generator: Generator, form: str, out: Path) -> float:
     latents = torch.randn(CHECKED, a.latent_dim, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(CHECKED) % a.classes
     network = _Drawing(generator).eval().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    count = {0: torch.export.Dim("count", min=1)}
+    count = {0: torch.export.Dim("count", min=1, max=2**31)}  # torch 2.6 wants an end
     form_of = _as_onnx if form == "onnx" else _as_torch_export
     with warnings.catch_warnings(action="ignore"):  # torch's, of its own calls
         program = torch.export.export(

@@ -36,9 +36,7 @@ from flows.dvc import BusyError, Outcome, StageError
 from flows.pipeline import parse_override, pipeline
 
 pytestmark = [
-    # Prefect's own: connections of its background threads, closed by the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    # Prefect's own.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx"),
 ]
 
