@@ -13,7 +13,7 @@ from torch import Tensor
 from cgan.metric import METRICS, Report
 from cgan.model.sampling import draw
 from cgan.params.sections import TrainChoices
-from cgan.quality.evaluation import Inputs, classes_asked, measured, near_copies
+from cgan.quality.evaluation import Inputs, classes_asked, evaluation_set_of, measured, near_copies
 from cgan.quality.judge import Judge, accuracy
 from cgan.training.fitting import fit
 from cgan.training.loop import train
@@ -36,7 +36,8 @@ def report(common: EvaluationSet, judge: Judge, drawn: Tensor, kimg: float | Non
     network = fresh_generator("default")  # nobody asks it for anything
     inputs = Inputs(network, {}, judge, facts, common.training, common.heldout)
     changes = {"samples": len(drawn), "gan_train_kimg": kimg}
-    return measured(inputs, params.evaluate.model_copy(update=changes), [drawn])
+    evaluate = params.evaluate.model_copy(update=changes)
+    return measured(inputs, evaluate, evaluation_set_of(inputs, evaluate), [drawn])
 
 
 def cells(found: Report, keys: tuple[str, ...], of: str = "value") -> list[str]:
@@ -112,7 +113,8 @@ def small(scale: Scale) -> Result:
         found = report(common, judge, drawn, scale.judge_kimg)
         near = near_copies(drawn, asked, some, common.heldout, params.evaluate.seed)
         pupil = accuracy(replace(common, training=some).judge, common.heldout)
-        found |= {"pupil": {"value": pupil}, "copies": {"value": near.closer}}
+        closer = near.closer.double().mean().item()
+        found |= {"pupil": {"value": pupil.value}, "copies": {"value": closer}}
         reports[f"{len(some):,}"] = found
         numbers = cells(found, (*OF_SMALL, "pupil", "copies"))
         table.add(f"{len(some):,}", f"{trained.wall_time_s:.0f}", *numbers)
