@@ -44,7 +44,7 @@ from cgan.quality.metrics import (
     in_mix,
 )
 
-COPIES_SAMPLE = 2000
+COPIES_SAMPLE, COPIES_REALS = 2000, 1000
 LEAST_PER_CLASS = 100  # drawings: of less than 35, all right would not show that 90 % are
 
 
@@ -197,10 +197,13 @@ def shuffled(training: Dataset, heldout: Dataset, seed: int) -> tuple[Tensor, Te
 def near_copies(
     drawn: Tensor, asked: Tensor, training: Dataset, heldout: Dataset, seed: int
 ) -> Copies:
-    """How near the first drawings come to training images, beside as many held-out ones."""
-    rows = shuffled(training, heldout, seed)[1][:COPIES_SAMPLE]
+    """How near the first drawings come to training images, beside held-out ones and, where these are few, some
+    of the training images themselves."""
+    order, rows = shuffled(training, heldout, seed)
+    rows = rows[:COPIES_SAMPLE]
     some = Dataset(heldout.images[rows], heldout.labels[rows], heldout.metadata)
-    return copies(drawn[:COPIES_SAMPLE], asked[:COPIES_SAMPLE], some, training)
+    left_out = order[: max(0, COPIES_REALS - len(rows))]
+    return copies(drawn[:COPIES_SAMPLE], asked[:COPIES_SAMPLE], some, training, left_out)
 
 
 def measured(
@@ -252,8 +255,7 @@ def measured(
     if counted:  # of the class that has fewest
         entries["different_drawings"] = dict(zip(("value", "floor"), min(counted), strict=True))
     closer = evaluation_set.share(near.closer)
-    # The floor of copies is .01 by their definition.
-    entries["copies"] = _entry(closer, 0.01) | {
+    entries["copies"] = _entry(closer, near.floor) | {
         "interval_95": list(share(closer.value, len(near.closer))),
         "heldout_nearest_median": near.heldout_median,
     }

@@ -4,6 +4,9 @@ The distance of two images is the part of the first one's contrast (its standard
 the second is taken from it, moved by up to MAX_SHIFT pixels and with the brightness and contrast that fit
 best: 0 for a copy, 1 where they have nothing in common. It is √(1-r²), with r the largest correlation.
 
+Copies may be turned, zoomed or noisy too: the nearest candidates are compared again so, smoothed. What is near
+is known from real images that the candidates don't include.
+
 How many different drawings a class has: were there n, equally frequent, one pair in n would show the same.
 So n is counted by the pairs that are the same (Simpson, Nature 163, 1949; for generators, the birthday
 paradox test of Arora & Zhang, arXiv:1706.08224). The same are two that are nearer than all but one in
@@ -26,26 +29,96 @@ MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
 SIDE = 32  # pixels: larger images are made smaller
 ALIKE = 1000
 IN_PAIRS = 200  # images of a class, at most, that are compared with one another
+CANDIDATES = 5  # the nearest images, for which an image is turned (degrees) and zoomed
+TURNS, ZOOMS = (-8, -4, 0, 4, 8), (0.9, 1.0, 1.1)
+FEW = 20  # images of a class: with less, all classes say what is usual
 _BLOCK = 2_000_000  # pixels that are floats at once
 
 
 @dataclass(frozen=True)
 class Copies:
-    """`closer`, bool [N], marks the drawings that are nearer to a training image of their class than 99 % of
-    the held-out reals are: .01 of real images are, of a generator that copies far more.
-    `heldout_median`: the distance of a held-out image to the nearest one."""
+    """`closer`, bool [N], marks the drawings that are nearer to a training image of their class than real images
+    are, `floor` of which are that near. `heldout_median`: the distance of a held-out image to the nearest one."""
 
     closer: Tensor
+    floor: float
     heldout_median: float
 
 
-def copies(drawn: Tensor, asked: Tensor, heldout: Dataset, training: Dataset) -> Copies:
-    """Compare drawings (uint8 [N, C, H, W]) of the classes `asked` with held-out reals."""
-    near, usual = (
-        nearest(images, labels, training.images, training.labels)[0][:, 0]
-        for images, labels in ((drawn, asked), (heldout.images, heldout.labels))
-    )
-    return Copies(near < usual.quantile(0.01), usual.median().item())
+def copies(
+    drawn: Tensor, asked: Tensor, heldout: Dataset, training: Dataset, left_out: Tensor
+) -> Copies:
+    """Compare drawings (uint8 [N, C, H, W]) of the classes `asked` with held-out reals, and with the training
+    images of the rows `left_out`, each beside the others: few held-out ones would not show what is usual."""
+    _, near = _closest(drawn, asked, None, training)
+    plain, usual = _closest(heldout.images, heldout.labels, None, training)
+    labels = heldout.labels
+    if len(left_out):
+        left, its = training.images[left_out], training.labels[left_out]
+        usual = torch.cat([usual, _closest(left, its, left_out, training)[1]])
+        labels = torch.cat([labels, its])
+    limits = _limits(usual, labels, training.classes)
+    floor = (usual < limits[labels]).double().mean().item()
+    return Copies(near < limits[asked], floor, plain.median().item())
+
+
+def _limits(usual: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """What all but 1 % of real images of each class keep from training images, [classes], by the median and its
+    absolute deviations of logarithms: some twins across the split change neither."""
+
+    def limit(distances: Tensor) -> Tensor:
+        logs = distances[distances.isfinite()].clamp(min=0.001).log()
+        median = logs.median()
+        return (median - 2.33 * 1.4826 * (logs - median).abs().median()).exp()
+
+    own = [usual[labels == label] for label in range(classes)]
+    return torch.stack([limit(each if len(each) >= FEW else usual) for each in own])
+
+
+def _closest(
+    images: Tensor, labels: Tensor, own: Tensor | None, training: Dataset
+) -> tuple[Tensor, Tensor]:
+    """Of each image the distance to the nearest training image of its class, and that to the nearest of the
+    CANDIDATES nearest when the image is turned and zoomed and both are smoothed. `own`: its own row there."""
+    apart, rows = nearest(images, labels, training.images, training.labels, CANDIDATES + 1)
+    if own is not None:
+        apart[rows == own[:, None]] = math.inf
+    apart, order = apart.topk(CANDIDATES, dim=1, largest=False)
+    rows = rows.gather(1, order)
+    size = max(1, _BLOCK // (CANDIDATES * (2 * MAX_SHIFT + 1) ** 2 * images[0].numel()))
+    with parts_on_threads(available_threads()) as parallel:
+        pieces = parallel(
+            lambda some, there: _turned(some, training.images[there.flatten()]),
+            images.split(size),
+            rows.split(size),
+        )
+        turned = torch.cat(list(pieces))
+    return apart[:, 0], turned.where(apart.isfinite(), math.inf).amin(dim=1)
+
+
+def _turned(images: Tensor, candidates: Tensor) -> Tensor:
+    """Of each of N images to its own K candidates [N * K, C, H, W], → float32 [N, K]."""
+    images, candidates = (F.avg_pool2d(_smaller(each), 3, 1) for each in (images, candidates))
+    count, _, height, width = images.shape
+    down, right = (min(MAX_SHIFT, side // 8) for side in (height, width))
+    rows, columns = height - 2 * down, width - 2 * right
+    # The candidates are moved, once for all turns. Of smoothed images every second pixel will do.
+    moved = candidates.unfold(2, rows, 1).unfold(3, columns, 1)[..., ::2, ::2]
+    moved = moved.permute(0, 2, 3, 1, 4, 5)
+    moved = _directions(moved.flatten(0, 2)).view(count, -1, moved[0, 0, 0].numel() + 1)
+    middles = []
+    for turn in TURNS:
+        for zoom in ZOOMS:
+            cos, sin = math.cos(math.radians(turn)) / zoom, math.sin(math.radians(turn)) / zoom
+            move = torch.tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
+            grid = F.affine_grid(move, [1, 1, height, width], align_corners=False)
+            grid = grid.expand(count, -1, -1, -1)
+            found = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+            middle = found[:, :, down : down + rows : 2, right : right + columns : 2]
+            middles.append(_directions(middle))
+    likeness = moved @ torch.stack(middles, dim=2)
+    best = likeness.amax(dim=2).view(count, -1, (2 * down + 1) * (2 * right + 1)).amax(dim=2)
+    return _part(best)
 
 
 def nearest(
@@ -122,12 +195,18 @@ def distances(images: Tensor, others: Tensor) -> Tensor:
         for x in range(2 * right + 1):
             moved = _directions(images[:, :, y : y + rows, x : x + columns])
             torch.maximum(likeness, moved @ middle, out=likeness)
-    return (1 - likeness.clamp(max=1).square()).sqrt()
+    return _part(likeness)
+
+
+def _part(likeness: Tensor) -> Tensor:
+    """The part of the contrast that remains, from the correlation."""
+    return (1 - likeness.clamp(0, 1).square()).sqrt()
 
 
 def _smaller(images: Tensor) -> Tensor:
-    height, width = (min(SIDE, side) for side in images.shape[2:])
-    return F.adaptive_avg_pool2d(images.float(), (height, width))
+    size = [min(SIDE, side) for side in images.shape[2:]]
+    same = list(images.shape[2:]) == size
+    return images.float() if same else F.adaptive_avg_pool2d(images.float(), size)
 
 
 def _directions(images: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from cgan.quality.class_shift import ENOUGH, Moments, furthest
 from cgan.quality.comparison import EvaluationSet
 from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import Judge, load_judge, look
-from cgan.quality.metrics import conditional_accuracy, wilson_interval
+from cgan.quality.metrics import conditional_accuracy, mean_share, wilson_interval
 from cgan.registry.archive import downloaded
 from cgan.registry.client import Registry
 from cgan.registry.decision import shifted
@@ -37,7 +37,7 @@ LOOKED_AT = 5000  # images, at most, that the champion's judge sees
 WORDS = {
     "class_shift": "standard deviations by which a class's images differ from the champion's",
     "class_mix": "images that would need another class",
-    "label_agreement": "labels that the champion's judge no longer agrees with",
+    "label_agreement": "labels that the champion's judge no longer agrees with, mean over classes",
     "class_agreement": "labels of one class that the champion's judge no longer agrees with",
 }
 MAX_CLASS_MIX = 0.10  # part of the images that would need another class
@@ -166,17 +166,21 @@ def agreement(
     """
 
     # Agreed with now, of; agreed with then, of.
-    counts = torch.stack([confusion.diagonal(), confusion.sum(dim=1), right, asked])
-    now, images, then, held = counts.sum(dim=1).tolist()
-    drop = wilson_interval(then, held)[0] - wilson_interval(now, images)[1]
+    counts = torch.stack([confusion.diagonal(), confusion.sum(dim=1), right, asked], dim=1).tolist()
+    known = [row for row in counts if row[1] and row[3]]
+    if not known:
+        return []
+    now, now_between = mean_share([(row[0], row[1]) for row in known])
+    then, then_between = mean_share([(row[2], row[3]) for row in known])
+    drop = then_between[0] - now_between[1]
     why = (
-        f"the champion's judge agrees with {100 * now / images:.1f} % of the new labels, and did with "
-        f"{100 * then / held:.1f} % of those of its own hold-out"
+        f"the champion's judge agrees with {100 * now:.1f} % of the new labels, and did with "
+        f"{100 * then:.1f} % of those of its own hold-out, both the mean over classes"
     )
     losses, seen_as = [0.0], []
-    for label, (now, images, then, held) in enumerate(counts.T.tolist()):
-        if images >= ENOUGH and then:
-            losses.append(1 - wilson_interval(now, images)[1] / wilson_interval(then, held)[0])
+    for label, (agreed, images, did, held) in enumerate(counts):
+        if images >= ENOUGH and did:
+            losses.append(1 - wilson_interval(agreed, images)[1] / wilson_interval(did, held)[0])
             if losses[-1] > MAX_CLASS_LOSS:
                 others = confusion[label].scatter(0, torch.tensor(label), 0)
                 part = f"{100 * int(others.max()) / images:.0f} % of the {images:,} images"
