@@ -241,6 +241,7 @@ def measured(
     entries["conditional_accuracy"] |= {
         "interval_95": list(accuracy.interval),
         "constant": constant,
+        "floor_interval_95": list(agreement.interval),
         "by_class": accuracy.by_class,
         "floor_by_class": agreement.by_class,
     }
@@ -274,7 +275,8 @@ def measured(
         found, _ = evaluation_set.of_heldout(named)
         interval = conditional_accuracy(named, heldout.labels, training.classes).interval
         entries["gan_train_accuracy"] = _entry(found, agreement.value) | {
-            "interval_95": list(interval)
+            "interval_95": list(interval),
+            "floor_interval_95": list(agreement.interval),
         }
     report: Report = {key: entries[key] for key in METRICS if key in entries}
     return report | {
@@ -300,7 +302,7 @@ def _entry(estimate: Estimate, floor: float) -> dict[str, Any]:
 
 def _unknown(entry: dict[str, Any]) -> dict[str, Any]:
     """Without what was seen through the judge; its own accuracy stays."""
-    kept = ("floor_by_class", "constant", "least_images")
+    kept = ("floor_by_class", "floor_interval_95", "constant", "least_images")
     found = {key: entry[key] for key in kept if key in entry} | {"value": None}
     if "by_class" in entry:
         found["by_class"] = [None] * len(entry["by_class"])

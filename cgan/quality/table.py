@@ -10,6 +10,9 @@ from cgan.metric import METRICS as METRICS
 from cgan.metric import Report as Report
 
 
+WIDE = 0.1
+
+
 def verdict(report: Report, training_s: float | None = None) -> str:
     """`99.4 % show the class asked for (real images 98.6 %), 96 % as varied as real images, weakest class: 9
     (569 different drawings, real images 1,000), no near copies, trained in 24 s`."""
@@ -20,6 +23,11 @@ def verdict(report: Report, training_s: float | None = None) -> str:
         value, real = METRICS[key].value(report), METRICS[key].floor(report)
         if value is not None and math.isfinite(value) and real:
             parts.append(words(value, real))
+            # Few held-out images say little of what real ones get.
+            low, high = report[key].get("floor_interval_95", (0, 0))
+            if high - low > WIDE:
+                between = f"between {100 * low:.0f} and {100 * high:.0f} %)"
+                parts[-1] = f"{parts[-1].removesuffix(')')}, {between}"
         if key == "recall" and (weakest := weakest_class(report)):
             parts.append(f"weakest class: {weakest}")
     constant = report.get("conditional_accuracy", {}).get("constant", 0.0)

@@ -403,6 +403,8 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     told["conditional_accuracy"] |= {"constant": 0.5}
     assert "real images 92.0 %) (the same answer for all: 50 %)," in verdict(told)
     assert verdict(told).endswith("as varied as real images, no near copies")
+    told["conditional_accuracy"] = {"value": 0.91, "floor": 0.92, "floor_interval_95": [0.7, 0.97]}
+    assert "(real images 92.0 %, between 70 and 97 %), " in verdict(told)
 
 
 def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measured(
