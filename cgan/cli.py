@@ -57,7 +57,7 @@ def validate(
     ] = None,
 ) -> None:
     """Say whether FILE is a valid CSV of labelled images, and if not, which row and column is wrong."""
-    from cgan.data import csv_reader, csv_report, drift, sources
+    from cgan.data import csv_reader, csv_report, drift, opening, raw, sources
     from cgan.files import write_json, write_text
 
     outputs = report or []
@@ -70,10 +70,8 @@ def validate(
 
         here = load_params()
         params, source = here.validation, here.data
-    with sources.plain_csv(file, source) as (csv, name, _, shape):
-        limit, params = source.max_megabytes * 1_000_000, params.model_copy(update=shape)
-        table = csv_reader.read_csv(csv, params, max_bytes=limit, name=name)
-    found = csv_report.report_on(table, params, name)
+    images, name = opening.read(file, source, params)
+    found = csv_report.report_on(images, raw.as_found(params, images), name)
     for output in outputs:
         if output.suffix == ".json":
             write_json(output, found)

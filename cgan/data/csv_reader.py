@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from cgan.data.csv_header import (
     looks_like_web_page,
     read_header,
 )
+from cgan.data.dataset import LabelledImages
 from cgan.errors import DataError
 from cgan.files import sha256_of
 from cgan.params.sections import ValidateParams
@@ -56,27 +56,13 @@ DEFAULTS = ValidateParams(
 _CSV_BYTES = b'0123456789,\r\n \t"+-'
 
 
-@dataclass(frozen=True)
-class Table:
-    """A CSV: `images` uint8 [N, C, H, W]; `labels` int64 [N], all below `classes`; `lines` int64 [N], where
-    each row stands, the header in line 1; `sha256` of the file's bytes."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    lines: NDArray[np.int64]
-    classes: int
-    sha256: str
-    size_bytes: int
-    warnings: tuple[str, ...] = ()
-
-
 def read_csv(
     path: Path | str,
     params: ValidateParams,
     *,
     max_bytes: int | None = None,
     name: str | None = None,
-) -> Table:
+) -> LabelledImages:
     """The images and labels of a CSV, every value checked. `name` stands for the path in messages.
 
     Raises DataError for what is no CSV of images; it names row and column of the first faults, and says how
@@ -107,7 +93,7 @@ def read_csv(
         )
     warning = "The last line has no line end: make sure that the file is complete."
     classes = params.classes or int(labels.max()) + 1
-    return Table(images, labels, lines, classes, sha256, size, () if ended else (warning,))
+    return LabelledImages(images, labels, lines, classes, sha256, size, () if ended else (warning,))
 
 
 def _read(

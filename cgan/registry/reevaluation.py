@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgan.data import csv_reader, csv_report, drift
-from cgan.data.dataset import Dataset
+from cgan.data import csv_report, drift
+from cgan.data.dataset import Dataset, LabelledImages
+from cgan.data.raw import load_raw
 from cgan.errors import CganError, DataError, ModelError
 from cgan.markdown import table
 from cgan.model.file_facts import Facts
@@ -70,10 +71,7 @@ def reevaluate(params: Params, say: Callable[[str], None], progress: Progress = 
     nothing could be judged: no CSV, no champion, its files gone, the store away.
     """
     compute_deterministically()
-    if not CSV.is_file():
-        raise DataError(f"{CSV}: not found. Fetch the data first: `dvc repro validate`.")
-    most = params.data.max_megabytes * 1_000_000
-    csv = csv_reader.read_csv(CSV, params.validation, max_bytes=most, name=str(CSV))
+    csv = load_raw(params.validation)
     with open_registry(params.gate.model) as registry:
         champion = registry.champion_version()
         if champion is None:
@@ -108,7 +106,7 @@ def reevaluate(params: Params, say: Callable[[str], None], progress: Progress = 
 
 
 def _evaluation_set_of(
-    kept: Kept, csv: csv_reader.Table, params: Params, progress: Progress
+    kept: Kept, csv: LabelledImages, params: Params, progress: Progress
 ) -> tuple[EvaluationSet, list[Check]]:
     """What the champion is judged on, and what its judge sees in the data."""
     images, labels = torch.from_numpy(csv.images), torch.from_numpy(csv.labels)
@@ -139,7 +137,7 @@ def _chosen(images: Tensor, seen_before: Tensor, count: int, seed: int) -> Tenso
 
 
 def _report(
-    champion: Version, csv: csv_reader.Table, data: list[Check], quality: list[Check]
+    champion: Version, csv: LabelledImages, data: list[Check], quality: list[Check]
 ) -> Report:
     moved, missed = (
         [check.in_words() for check in checks if not check.passed] for checks in (data, quality)

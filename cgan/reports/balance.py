@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cgan.data.csv_reader import read_csv
 from cgan.data.csv_report import validated_params
 from cgan.data.dataset import Dataset, image_digests
-from cgan.data.sources import plain_csv
+from cgan.data.opening import read
 from cgan.errors import CganError, DataError
 from cgan.files import read_json, replacing, write_text
 from cgan.markdown import table
@@ -166,15 +165,14 @@ def _unseen(path: Path, params: Params, inputs: Inputs, say: Say) -> Dataset:
     """The images of a CSV that are not in the training part."""
     training = inputs.training
     validated = validated_params(read_json(VALIDATION), str(VALIDATION))
-    with plain_csv(path, params.data) as (csv, name, names, shape):
-        found = read_csv(csv, validated.model_copy(update=shape), name=name)
+    found, _ = read(path, params.data, validated)
     if found.images.shape[1:] != training.images.shape[1:] or found.classes > training.classes:
         raise DataError(
             f"{path}: {found.classes} classes of {found.images.shape[1:]} (channels, height, width); expected"
             f" at most {training.classes} of {tuple(training.images.shape[1:])}, as in the project's data."
         )
     labels, classes = found.labels, training.class_names
-    if names:  # of folders, which are in an order of their own
+    if names := found.class_names:  # of folders, which are in an order of their own
         if unknown := [each for each in names if each not in classes]:
             raise DataError(
                 f"{path}: the folder {unknown[0]!r} is none of the project's classes. Rename it; they are "

@@ -16,6 +16,7 @@ from synthetic import csv_lines, make_images
 
 from cgan.data import csv_faults, csv_reader, csv_report
 from cgan.data.csv_reader import DEFAULTS, read_csv
+from cgan.data.dataset import LabelledImages
 from cgan.data.sources import mnist_sample
 from cgan.errors import DataError
 from cgan.params.reading import load_params
@@ -44,7 +45,7 @@ def refuses(folder: Path, content: str | list[str], **params: Any) -> str:
     return str(caught.value)
 
 
-def accepts(folder: Path, content: str | list[str], **params: Any) -> csv_reader.Table:
+def accepts(folder: Path, content: str | list[str], **params: Any) -> LabelledImages:
     return csv_reader.read_csv(written(folder, content), DEFAULTS.model_copy(update=params))
 
 
@@ -253,7 +254,7 @@ def test_f14_imbalance_and_few_images_of_a_class_are_warnings(tmp_path: Path) ->
     keep = (labels != 1) | (np.cumsum(labels == 1) <= 10)
     uneven = csv_lines(images[keep], labels[keep])
     imbalance, few = report_of(tmp_path, uneven, max_imbalance=3.0)["warnings"]
-    assert "class 1 has 10, 5.0 times fewer" in imbalance and "class 1 has 10." in few
+    assert "class 1 has 10, 5.0 times fewer" in imbalance and "class 1 has 10. " in few
     assert report_of(tmp_path, uneven)["warnings"] == [few]
     assert report_of(tmp_path, csv_lines(images, labels))["warnings"] == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from synthetic import make_images, write_csv
 
 from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import load_dataset
-from cgan.data.image_folder import find_classes
+from cgan.data.pictures import find_album
 from cgan.errors import CganError
 from cgan.page.run_page import run_page
 from cgan.params.reading import load_params
@@ -59,8 +60,8 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     assert "60 real images and 12 drawn" in said[0]
 
     balance(str(GENERATOR), 30, 0.0, 1, "drawn/folder", said.append)
-    classes = find_classes(Path("drawn/folder"))
-    assert {name: len(files) for name, files in classes.items()} == {"0": 30, "1": 30, "2": 30}
+    with find_album(Path("drawn/folder")) as album:
+        assert album and Counter(album.labels.values()) == {"0": 30, "1": 30, "2": 30}
     assert len(list(Path("drawn/folder").glob("2/drawn_*.png"))) == 18
     for source, out, words in (
         ("digits", "x.csv", r"draws 10 classes.*data has 3"),
