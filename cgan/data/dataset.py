@@ -6,7 +6,6 @@ Writing needs numpy alone; torch is imported when a file is loaded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from cgan.errors import DataError
 from cgan.files import replacing
 from cgan.model import file_facts
 
@@ -24,10 +22,6 @@ if TYPE_CHECKING:
 
 
 SPLITS = ("train", "val", "test")
-THUMBNAIL = 16  # pixels a side
-NEAR = 0.9  # correlation
-NEARER = 0.3  # the distance to a near copy, as a part of that to the tenth best
-NEAR_LOOKED_AT, NEAR_AMONG = 1000, 20_000  # images of a class
 
 Rows = NDArray[np.int64]
 
@@ -117,99 +111,25 @@ def units(images: NDArray[np.uint8], groups: NDArray[np.int64] | None = None) ->
     firsts = first_copies(image_digests(images))
     if groups is None:
         return firsts
-    # By turns, the first of all copies takes on the first of its group, until nothing changes.
-    found = firsts
+    _, first_of, kinds = np.unique(groups, return_index=True, return_inverse=True)
+    every = np.arange(len(groups))
+    return joined(
+        len(groups),
+        np.concatenate([np.stack([every, first_of[kinds]]), np.stack([every, firsts])], 1).T,
+    )
+
+
+def joined(count: int, pairs: Rows) -> Rows:
+    """For each of `count` things the first that it hangs together with, by `pairs` int64 [M, 2]."""
+    found = np.arange(count)
     while True:
-        before = found
-        for kinds in (np.unique(groups, return_inverse=True)[1], firsts):
-            least = np.full(len(found), len(found))
-            np.minimum.at(least, kinds, found)
-            found = least[kinds]
-        if (found == before).all():
+        least = found.copy()
+        for one, other in (pairs.T, pairs.T[::-1]):
+            np.minimum.at(least, one, found[other])
+        least = least[least]
+        if (least == found).all():
             return found
-
-
-def split(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    holdout_fraction: float,
-    seed: int,
-    groups: NDArray[np.int64] | None = None,
-    names: Sequence[str] | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the training part and of the hold-out, each ascending; together all images.
-
-    Stratified: each class gives `holdout_fraction` of its images, at least one. Identical images and those of
-    one group stay on one side, also when their labels differ (they count for the first one's class).
-    """
-    firsts = units(images, groups)
-    order = np.random.default_rng(seed).random(len(labels))
-    held = np.zeros(len(labels), dtype=bool)
-    sizes = np.bincount(firsts, minlength=len(labels))
-    of = labels
-    if groups is not None:  # a group counts for its rarest class, which has fewest to choose from
-        rarest = np.argsort(np.bincount(labels), kind="stable")
-        rank = np.full(len(labels), len(rarest))
-        np.minimum.at(rank, firsts, np.argsort(rarest)[labels])
-        of = np.where(sizes > 0, rarest[rank.clip(max=len(rarest) - 1)], -1)
-    for label in np.unique(labels):
-        mine = np.flatnonzero((of == label) & (sizes > 0))  # one index a unit
-        mine = mine[np.argsort(order[mine], kind="stable")]
-        quota = max(1, round(int(sizes[mine].sum()) * holdout_fraction))
-        fits = int(np.searchsorted(np.cumsum(sizes[mine]), quota, side="right"))
-        held[mine[: max(0, min(max(1, fits), len(mine) - 1))]] = True
-    side = held[firsts]
-    for label in np.unique(labels):
-        if len(np.unique(side[labels == label])) < 2:
-            count = len(np.unique(firsts[labels == label]))
-            what = "distinct image" if groups is None else "group of images"
-            raise DataError(
-                f"class {names[label] if names else label}: {count} {what}{'s' * (count != 1)}, a hold-out "
-                "needs at least 2 that are of no other class. Add images of this class, or remove it."
-            )
-    return np.flatnonzero(~side), np.flatnonzero(side)
-
-
-def near_copies(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], train: Rows, holdout: Rows
-) -> list[tuple[int, int]]:
-    """Held-out images, at most NEAR_LOOKED_AT a class, with a near copy of their class in the training part:
-    each with that one.
-
-    A near copy correlates with it, as a small grey picture, and far better than others do: digits of one
-    class are alike too, but many of them are (Lowe, Int. J. Computer Vision 60, 2004, of keypoints).
-    """
-    found: list[tuple[int, int]] = []
-    for label in np.unique(labels[holdout]):
-        asked, known = (part[labels[part] == label] for part in (holdout, train))
-        asked, known = asked[:NEAR_LOOKED_AT], known[:NEAR_AMONG]
-        among, other = _thumbnails(images, known), min(10, max(2, len(known) // 3))
-        if len(known) < other:
-            continue
-        for some in np.array_split(asked, len(asked) // 100 + 1):
-            alike = _thumbnails(images, some) @ among.T
-            best, usual = alike.max(axis=1), -np.partition(-alike, other - 1, axis=1)[:, other - 1]
-            near = (best > NEAR) & (1 - best < NEARER * (1 - usual))
-            found += zip(
-                some[near].tolist(), known[alike.argmax(axis=1)[near]].tolist(), strict=True
-            )
-    return found
-
-
-def _thumbnails(images: NDArray[np.uint8], rows: Rows) -> NDArray[np.float32]:
-    """[N, THUMBNAIL²], each of mean 0 and length 1, so that a product of two is their correlation."""
-    height, width = images.shape[2:]
-    down, across = ((np.arange(THUMBNAIL + 1) * side // THUMBNAIL)[:-1] for side in (height, width))
-    small = [
-        np.add.reduceat(
-            np.add.reduceat(images[each].mean(axis=1, dtype=np.float32), down, 1), across, 2
-        )
-        for each in np.array_split(rows, len(rows) // 1000 + 1)
-    ]
-    flat = np.concatenate(small).reshape(len(rows), -1)
-    flat -= flat.mean(axis=1, keepdims=True)
-    thumbnails: NDArray[np.float32] = flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)
-    return thumbnails
+        found = least
 
 
 def save_dataset(

@@ -20,6 +20,8 @@ def load_raw(params: ValidateParams) -> LabelledImages:
     Raises DataError for a CSV that is none, ModelError for a damaged file of pictures.
     """
     if not PICTURES.is_file():
+        if not CSV.is_file():
+            raise DataError(f"{CSV}: not found. Fetch the data first: `dvc repro validate`.")
         return read_csv(CSV, params)
     with file_facts.opened(PICTURES, "pictures", "np") as (file, facts):
         names = [name for name in TENSORS if name in file.keys()]  # noqa: SIM118

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from cgan.data import csv_report
 from cgan.data.contact_sheet import contact_sheet
-from cgan.data.dataset import (
-    SPLITS,
-    LabelledImages,
-    Rows,
-    near_copies,
-    save_dataset,
-    split,
-    units,
-)
+from cgan.data.dataset import save_dataset
+from cgan.data.parts import divide, groups_of, near_copies_in_words
 from cgan.data.raw import load_raw
-from cgan.errors import DataError, listed
+from cgan.errors import DataError
 from cgan.files import read_json, replacing
 from cgan.params.reading import load_params
-from cgan.params.sections import PreprocessParams
 from cgan.project import CSV, HOLDOUT_DATA, PICTURES, TEST_DATA, TRAIN_DATA, VALIDATION
 from cgan.stages.runner import run_stage
-
-NEAR_COPIES = 0.05  # of the held-out images, from which they are worth a word
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +35,10 @@ def main() -> None:
     facts: dict[str, Any] = {"classes": found.classes, "csv_sha256": found.sha256}
     if validated.class_names:
         facts["class_names"] = validated.class_names
-    groups = groups_of(found, params.group)
-    train, holdout, test = divide(found, groups, names, params)
-    if groups is None:
-        warn_of_near_copies(found, train, holdout)
+    groups, said = groups_of(found, params.group)
+    (train, holdout, test), left = divide(found, groups, names, params)
+    for line in [*said, *left, *near_copies_in_words(found, train, holdout)]:
+        log.warning(line)
     with replacing("reports/real_samples.png") as temporary:
         contact_sheet(found.images, found.labels, train, names, params.seed).save(
             temporary, format="PNG"
@@ -65,91 +52,6 @@ def main() -> None:
     log.info(
         "%s images for training, %s held out%s", f"{len(train):,}", f"{len(holdout):,}", beside
     )
-
-
-def groups_of(found: LabelledImages, pattern: str | None) -> Rows | None:
-    """int64 [N]: equal where the pattern finds the same in the files, or as the source says; None where
-    neither says anything."""
-    if pattern is None:
-        return found.groups
-    if not found.files:
-        raise DataError(
-            f"`preprocess.group` is {pattern!r}, but {CSV} has no files in whose names to look for it. Set "
-            "it to null; a column `group` after the label says the same."
-        )
-    matches = [re.search(pattern, file) for file in found.files]
-    names = [
-        (match[1] or match[0] if match.re.groups else match[0]) if match else None
-        for match in matches
-    ]
-    without = [file for file, name in zip(found.files, names, strict=True) if name is None]
-    if len(without) == len(names):
-        raise DataError(
-            f"`preprocess.group`: {pattern!r} is found in no file, such as {listed(without, 2)}. Correct it."
-        )
-    own = [
-        f"/{file}" if name is None else name for file, name in zip(found.files, names, strict=True)
-    ]
-    groups: Rows = np.unique(own, return_inverse=True)[1]
-    log.info("%s groups of images by `preprocess.group`.", f"{len(np.unique(groups)):,}")
-    if without:
-        log.warning(
-            f"Without a group: in {len(without):,} files it is not found: {listed(without)}. Each is a group."
-        )
-    return groups
-
-
-def divide(
-    found: LabelledImages, groups: Rows | None, names: list[str], params: PreprocessParams
-) -> tuple[Rows, Rows, Rows]:
-    """Rows to train on, held out, and to test on: as the source says, or by `params`."""
-    if found.splits is None:
-        parts = split(
-            found.images, found.labels, params.holdout_fraction, params.seed, groups, names
-        )
-        return *parts, np.empty(0, np.int64)
-    train, holdout, test = (np.flatnonzero(found.splits == n) for n in range(len(SPLITS)))
-    if not len(holdout):
-        theirs = None if groups is None else groups[train]
-        parts = split(
-            found.images[train],
-            found.labels[train],
-            params.holdout_fraction,
-            params.seed,
-            theirs,
-            names,
-        )
-        train, holdout = train[parts[0]], train[parts[1]]
-    kept = []
-    together = units(found.images, groups)
-    for name, rows in (("val", holdout), ("test", test)):
-        known = np.isin(together[rows], together[train])
-        if known.any():
-            log.warning(
-                f"Left out: {known.sum():,} images of {name} of which train has a copy, or one of their "
-                f"group: {listed([found.place(row) for row in rows[known]])}."
-            )
-        kept.append(rows[~known])
-    holdout, test = kept
-    missing = np.setdiff1d(found.labels[train], found.labels[holdout])
-    if len(missing):
-        raise DataError(
-            f"val: no image of class {listed([names[label] for label in missing])} that train has not too. "
-            "Add some, or remove val: then a part of train is held out."
-        )
-    return train, holdout, test
-
-
-def warn_of_near_copies(found: LabelledImages, train: Rows, holdout: Rows) -> None:
-    near = near_copies(found.images, found.labels, train, holdout)
-    if len(near) > max(2, NEAR_COPIES * len(holdout)):
-        pairs = listed([f"{found.place(a)} like {found.place(b)}" for a, b in near], 3)
-        log.warning(
-            f"Near copies: {len(near):,} of {len(holdout):,} held-out images look much like one of the "
-            f"training part: {pairs}. If one thing was photographed several times, every number about "
-            "held-out images is too good: set `preprocess.group` to what such files have in common, or add a "
-            "column `group`."
-        )
 
 
 if __name__ == "__main__":

@@ -358,6 +358,8 @@ def test_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_named
     train, held = (load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA))
     assert train.groups is not None and held.groups is not None and "Near" not in caplog.text
     assert not set(train.groups.tolist()) & set(held.groups.tolist()) and len(held) == 12
+    run(group="auto")
+    assert "Groups: 40 of 120 images, the largest of 3" in caplog.text and "Near" not in caplog.text
     for pattern, words in (("'shot'", "is found in no file"), ("'('", "no regular expression")):
         with pytest.raises(CganError, match=words):
             run(group=pattern)
