@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -70,6 +71,9 @@ def balance(
     part[rows.training], part[rows.heldout] = "train", "holdout"
     pictures = picture_of(torch.from_numpy(images).permute(0, 2, 3, 1).contiguous())
     listed = pd.DataFrame({"row": np.arange(1, len(labels) + 1), "label": labels, "part": part})
+    listed.insert(2, "class", np.array(generator.class_names, object)[labels])
+    if rows.files:
+        listed["original"] = [*rows.files, *[None] * len(asked)]
     listed["judge"] = np.concatenate([np.full(len(rows.labels), np.nan), sure.numpy()])
     if path.suffix == ".csv":
         column = validated_params(read_json(VALIDATION), str(VALIDATION)).label_column
@@ -77,9 +81,17 @@ def balance(
             write_csv(file, pictures, labels.tolist(), column)
     else:
         folders = _folders(generator.class_names)
+        numbered = [f"{kind}_{row:06d}" for row, kind in zip(listed["row"], part, strict=True)]
+        own = [Path(file).stem for file in rows.files]
+        twice = {
+            name
+            for name, count in Counter(zip(rows.labels, own, strict=bool(own))).items()
+            if count > 1
+        }
+        for row, name in enumerate(own):
+            numbered[row] = f"{name}_{row + 1:06d}" if (rows.labels[row], name) in twice else name
         listed["file"] = [
-            f"{folders[label]}/{kind}_{row:06d}.png"
-            for row, label, kind in zip(listed["row"], labels, part, strict=True)
+            f"{folders[n]}/{name}.png" for n, name in zip(labels, numbered, strict=True)
         ]
         write_folder(path, pictures, listed["file"])
     beside = path.with_name(f"{path.stem}.rows.csv")
@@ -92,7 +104,7 @@ def balance(
 
 def _folders(names: list[str]) -> list[str]:
     """The classes' names, where all can be names of folders of pictures, else their numbers."""
-    plain = all(Path(name).name == name and not name.startswith((".", "__")) for name in names)
+    plain = all(Path(name).name == name and not name.startswith(".") for name in names)
     return names if plain else [str(label) for label in range(len(names))]
 
 

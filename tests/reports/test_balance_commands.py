@@ -70,7 +70,7 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     ):
         with pytest.raises(CganError, match=words):
             balance(source, None, 0.0, 1, out, said.append)
-    for names, folders in ((["b", "a"], ["b", "a"]), (["a", "__b"], ["0", "1"])):
+    for names, folders in ((["b", "a"], ["b", "a"]), (["a", ".b"], ["0", "1"])):
         assert command._folders(names) == folders, "all are found again"
 
 
