@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from cgan.data.csv_report import validated_params
-from cgan.data.dataset import Dataset, image_digests
+from cgan.data.dataset import Dataset, image_digests, load_dataset
 from cgan.data.opening import read
 from cgan.errors import CganError, DataError
 from cgan.files import read_json, replacing, write_text
@@ -24,7 +24,15 @@ from cgan.model.sampling import picture_of
 from cgan.page.assemble import rendered
 from cgan.page.data_facts import Rows
 from cgan.params.sections import Params
-from cgan.project import EVIDENCE, EVIDENCE_PAGE, EVIDENCE_TEXT, JUDGE, RUN_PAGE, VALIDATION
+from cgan.project import (
+    EVIDENCE,
+    EVIDENCE_PAGE,
+    EVIDENCE_TEXT,
+    JUDGE,
+    RUN_PAGE,
+    TEST_DATA,
+    VALIDATION,
+)
 from cgan.quality import evidence
 from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import Progress, load_judge
@@ -129,7 +137,10 @@ def find_evidence(
     asked = evidence.missing(counts, per_class or evidence.default_per_class(counts))
     images, _ = evidence.fill(inputs.network, inputs.judge, asked, params.evaluate.seed, believed)
     drawn = Dataset(images, asked, training.metadata)
-    test = _unseen(more, params, inputs, say) if more else inputs.heldout
+    own = (
+        load_dataset(TEST_DATA) if TEST_DATA.is_file() else None
+    )  # empty where the source names none
+    test = _unseen(more, params, inputs, say) if more else own or inputs.heldout
     say(
         f"Training {6 * seeds} classifiers: {len(training):,} real images, without and with {len(asked):,} "
         f"more; tested on {len(test):,} others."
@@ -155,7 +166,7 @@ def find_evidence(
             "effects": [{**asdict(each), "verdict": each.verdict} for each in effects],
             "seeds": seeds,
             "generator_digest": inputs.facts["digest"],
-            "tested_on": str(more or "hold-out"),
+            "tested_on": str(more or ("test set" if own else "hold-out")),
             "images": {"training": len(training), "drawn": len(asked), "tested": len(test)},
         },
         sections={title: table(head, rows, len(head) - 1) for title, head, rows in tables},
