@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.data.csv_faults import renumbering_advice
+from cgan.data.csv_reader import renumbering_advice
 from cgan.data.dataset import SPLITS, LabelledImages, first_copies, image_digests
 from cgan.errors import DataError, listed
 from cgan.markdown import table

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgan.data import kaggle
-from cgan.data.csv_header import WEB_PAGE, looks_like_web_page
 from cgan.data.pictures import (
     find_album,
     first_line,
@@ -29,7 +28,7 @@ from cgan.data.pictures import (
     save_pictures,
 )
 from cgan.errors import CganError, SourceError, listed
-from cgan.files import replacing, sha256_of, write_bytes
+from cgan.files import WEB_PAGE, looks_like_web_page, replacing, sha256_of, write_bytes
 from cgan.params.sections import DataParams
 from cgan.project import CSV, PICTURES
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import csv_lines, make_images
 
-from cgan.data import csv_faults, csv_reader, csv_report
+from cgan.data import csv_reader, csv_report
 from cgan.data.csv_reader import DEFAULTS, read_csv
 from cgan.data.dataset import LabelledImages
 from cgan.data.sources import mnist_sample
@@ -97,6 +97,26 @@ def test_f88_shortest_rows_find_room(tmp_path: Path) -> None:
         assert len(table.labels) == 9 and (table.images == 7).all()
 
 
+def test_columns_of_groups_and_splits_stand_between_label_and_pixels(tmp_path: Path) -> None:
+    splits = ["train", "val", "test"] * 12
+    groups = ["tile 1", '"tile 2"', ""] * 12
+    columns = [",group,split", *(f",{g},{s}" for g, s in zip(groups, splits, strict=True))]
+    lines = [line.replace(",", f"{more},", 1) for line, more in zip(LINES, columns, strict=True)]
+    table = accepts(tmp_path, lines)
+    assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
+    assert table.splits is not None and table.splits.tolist() == [0, 1, 2] * 12
+    assert table.groups is not None and len(np.unique(table.groups)) == 2 + 12
+    assert (table.groups[::3] == table.groups[0]).all() and table.groups[1] != table.groups[0]
+    report = report_of(tmp_path, lines, min_per_class=2)
+    assert (report["rows"], report["splits"]) == (24, {"train": 12, "val": 12, "test": 12})
+    lines[5] = lines[5].replace("val", "valid")
+    assert "row 5 (line 6), column split: 'valid' is none of train" in refuses(tmp_path, lines)
+    assert "row 2 (line 3), column pixel3: 256" in refuses(
+        tmp_path,
+        [*lines[:2], ",".join([*lines[2].split(",")[:6], "256", *lines[2].split(",")[7:]])],
+    )
+
+
 # --- refused files ------------------------------------------------------------------------------
 
 
@@ -106,7 +126,7 @@ def test_f06_f07_faults_are_counted_and_the_first_shown_with_row_line_and_column
     lines = [LINES[0], *(f"7{line[1:]}" if i % 2 else line for i, line in enumerate(LINES[1:]))]
     message = refuses(tmp_path, lines, classes=3)
     assert "18 faults in 18 rows" in message and "row 2 (line 3)" in message
-    assert message.count("column label: 7 ") == csv_faults.SHOWN
+    assert message.count("column label: 7 ") == csv_reader.SHOWN
     for text in ("9" * 23, "1 0", '"1', '"', '"1"0', "3\x1f", "3\r"):
         message = refuses(tmp_path, with_field(17, 13, text))
         assert message.startswith("train.csv: row 17 (line 18), column pixel12: "), text
@@ -174,7 +194,7 @@ def test_f17_field_of_megabytes_is_refused_in_bounded_memory(tmp_path: Path, fie
     )
     output = run_python(code, tmp_path).splitlines()
     assert "row 17 (line 18)" in "".join(output)
-    assert int(output[-1]) < 120_000, "kB at the peak"
+    assert int(output[-1]) < 150_000, "kB at the peak, half of it pandas"
 
 
 def test_f18_oversized_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -189,15 +209,15 @@ def test_f18_oversized_file_is_refused_before_it_is_read(tmp_path: Path) -> None
 def test_f20_file_that_changes_while_it_is_read_is_refused(
     digits_csv: Path, monkeypatch: pytest.MonkeyPatch, added: int
 ) -> None:
-    loadtxt = np.loadtxt
+    parse = pandas.read_csv
 
-    def slow_loadtxt(*args: Any, **options: Any) -> Any:
-        values = loadtxt(*args, **options)
+    def slow_parse(*args: Any, **options: Any) -> Any:
+        values = parse(*args, **options)
         with digits_csv.open("a" if added > 0 else "w") as file:
             file.write((LINES[1] + "\n") * added)
         return values
 
-    monkeypatch.setattr(np, "loadtxt", slow_loadtxt)
+    monkeypatch.setattr(pandas, "read_csv", slow_parse)
     monkeypatch.setattr(csv_reader, "BLOCK_VALUES", 65 * 12)
     words = "changed while it was read" if added > 0 else "changed while|it was cut off"
     with pytest.raises(DataError, match=words):
