@@ -233,8 +233,8 @@ def to_markdown(report: dict[str, Any], name: str) -> str:
     numbers = "rows classes duplicates conflicting_labels blank_images constant_images imbalance"
     facts = [(key.replace("_", " "), f"{report[key]:,}") for key in numbers.split()]
     facts += [
-        (key, ", ".join(f"{part} {value}" for part, value in report[key].items()))
-        for key in ("shape", "pixels", "csv")
+        (word, ", ".join(f"{part} {value}" for part, value in report[key].items()))
+        for word, key in (("shape", "shape"), ("pixels", "pixels"), ("data", "csv"))
     ]
     counts = report["class_counts"]
     names = report["params"]["class_names"] or range(report["classes"])

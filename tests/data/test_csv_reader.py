@@ -277,6 +277,10 @@ def test_f14_imbalance_and_few_images_of_a_class_are_warnings(tmp_path: Path) ->
     assert "class 1 has 10, 5.0 times fewer" in imbalance and "class 1 has 10. " in few
     assert report_of(tmp_path, uneven)["warnings"] == [few]
     assert report_of(tmp_path, csv_lines(images, labels))["warnings"] == []
+    (dark,) = report_of(tmp_path, csv_lines(images // 16, labels))["warnings"]
+    assert dark.startswith("Dark: no value is above 15 of 255.") and "by 17" in dark
+    named = report_of(tmp_path, uneven, class_names=["a", "b", "c"])["warnings"]
+    assert "class b has 10. " in named[0]
 
 
 def test_f15_f16_a_report_counts_images_duplicates_contradictions_blank_and_constant_ones(

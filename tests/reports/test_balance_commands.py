@@ -20,10 +20,12 @@ from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import load_dataset
 from cgan.data.pictures import find_album
 from cgan.errors import CganError
+from cgan.files import write_json
 from cgan.page.run_page import run_page
 from cgan.params.reading import load_params
 from cgan.project import (
     CSV,
+    CSV_SOURCE,
     EVIDENCE,
     EVIDENCE_PAGE,
     EVIDENCE_TEXT,
@@ -63,6 +65,17 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     with find_album(Path("drawn/folder")) as album:
         assert album and Counter(album.labels.values()) == {"0": 30, "1": 30, "2": 30}
     assert len(list(Path("drawn/folder").glob("2/drawn_*.png"))) == 18
+    files = [f"own/{'deep' * (n < 2)}/{'same' if n < 2 else n}.jpg" for n in range(60)]
+    digest = load_dataset(TRAIN_DATA).metadata["csv_sha256"]
+    write_json(CSV_SOURCE, {"sha256": digest, "files": files})
+    balance(str(GENERATOR), 30, 0.0, 1, "drawn/named", said.append)
+    rows = pd.read_csv("drawn/named.rows.csv")
+    assert rows["original"][:60].tolist() == files and (rows["class"] == rows["label"]).all()
+    assert (
+        rows["file"][7] == f"{rows['label'][7]}/7.png"
+        and Path("drawn/named", rows["file"][7]).is_file()
+    )
+    assert len(set(rows["file"])) == 90, "two pictures of one name are told apart"
     for source, out, words in (
         ("digits", "x.csv", r"draws 10 classes.*data has 3"),
         (str(GENERATOR), "x.txt", r"ends in \.csv, or a folder"),
