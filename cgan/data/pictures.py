@@ -67,9 +67,11 @@ class Album:
     def read(self, name: str) -> IO[bytes]:
         if self.archive is None:
             return (self.root / name).open("rb")
-        return io.BytesIO(
-            self.archive.read(name)
-        )  # Pillow seeks, which a packed stream does slowly
+        if (
+            self.archive.getinfo(name).file_size > MAX_FILE_BYTES
+        ):  # zipfile reads no more than it states
+            raise ValueError(f"larger than {MAX_FILE_BYTES / 1e6:.0f} MB")
+        return io.BytesIO(self.archive.read(name))  # Pillow seeks; a packed stream does so slowly
 
 
 # --- what is there ------------------------------------------------------------------------------
@@ -201,7 +203,8 @@ def _inner(album: Album) -> str:
     """The folder around all classes: one that stands alone is looked through."""
     inner = ""
     for _ in range(MAX_DEPTH):
-        heads = {n[len(inner) :].partition("/")[0] for n in album.names if "/" in n[len(inner) :]}
+        below = [name[len(inner) :] for name in album.names if name.startswith(inner)]
+        heads = {name.partition("/")[0] for name in below if "/" in name}
         if len(heads) != 1 or any(map(_is_picture_name, _loose(album, inner))):
             break
         deeper = f"{inner}{heads.pop()}/"
@@ -214,12 +217,13 @@ def _inner(album: Album) -> str:
 
 def _by_folders(album: Album, inner: str) -> Album | None:
     """The class is the folder's name; in torchvision's layout that of the folder in train, val or test."""
-    paths = {name: name[len(inner) :].split("/") for name in album.names}
+    paths = {n: n[len(inner) :].split("/") for n in album.names if n.startswith(inner)}
     heads = {path[0] for path in paths.values() if len(path) > 1}
     parts = {head: AS_SPLIT.get(head.lower(), head.lower()) for head in heads}
     laid_out = "train" in parts.values() and set(parts.values()) <= set(SPLITS)
-    laid_out = laid_out and any(len(path) > 2 and path[0] in heads for path in paths.values())
-    for name, path in paths.items():
+    laid_out = laid_out and any(len(path) > 2 for path in paths.values())
+    for name in album.names:
+        path = paths.get(name, [name])
         if len(path) > 1 + laid_out:
             album.labels[name] = path[laid_out]
             if laid_out:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from test_sources import zip_of_a_link
 
-from cgan.data import csv_reader
+from cgan.data import csv_reader, pictures
 from cgan.data.dataset import LabelledImages, load_dataset
 from cgan.data.opening import read
 from cgan.data.sources import DEFAULTS
@@ -95,6 +95,7 @@ SAID: dict[str, tuple[Files, str]] = {
     "no picture": ({"cat/notes.txt": b"x"}, r"cat/notes\.txt \(no picture\)"),
     "no picture without an extension": ({"cat/notes": b"x"}, r"cat/notes \(no picture\)"),
     "no class": ({"loose.png": picture()}, r"loose\.png \(in no class's folder\)"),
+    "beside the folder": ({"../notes.txt": b"x"}, r"notes\.txt \(no picture\)"),
     "a table": ({"notes.csv": b"a,b\n1,2\n"}, r"notes\.csv \(no picture\)"),
     "a dangling link": ({"cat/gone.png": "nowhere"}, r"cat/gone\.png \(a dangling link\)"),
     "a loop of links": ({"cat/again": ".."}, r"cat/again \(read already: a link\)"),
@@ -186,7 +187,7 @@ REFUSED_ALONE: dict[str, tuple[Files, str]] = {
 def test_whatever_is_not_read_is_counted_and_named_with_the_reason(name: str) -> None:
     files, words = SAID[name]
     write(GOOD | files)
-    found = opened()
+    found = opened("." if name.startswith("beside") else "own")
     assert re.search(words, "\n".join(found.warnings)), found.warnings
     assert len(found.warnings) == 1 and len(found.labels) >= 4
 
@@ -214,6 +215,18 @@ def test_f27_an_archive_of_pictures_that_leads_outside_is_refused_whole(member: 
         with zipfile.ZipFile("own.zip", "a") as archive:
             archive.writestr(member, picture())
     with pytest.raises(CganError, match=r"is a link, or points outside.*Nothing was unpacked"):
+        opened("own.zip")
+
+
+def test_f28_a_picture_that_claims_gigabytes_is_damaged_and_nothing_of_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(GOOD | {"cat/long.png": bytes(10_000)})
+    shutil.make_archive("own", "zip", ".", "own")
+    monkeypatch.setattr(pictures, "MAX_FILE_BYTES", 9_000)
+    with pytest.raises(
+        CganError, match=r"1 of 5 pictures cannot be read:\n.*cat/long\.png: larger"
+    ):
         opened("own.zip")
 
 
