@@ -420,7 +420,7 @@ def highest_label(params: ValidateParams) -> int:
 def _find_faults(
     lines: list[Line], rows_before: int, header: Header, params: ValidateParams
 ) -> list[Fault]:
-    """All that is wrong with these lines, which stand with their numbers and of which numpy refuses one."""
+    """All that is wrong with these lines, which stand with their numbers and of which one was refused."""
     return [
         (row, fault)
         for row, (number, line) in enumerate(lines, start=rows_before + 1)
