@@ -184,7 +184,7 @@ REFUSED_ALONE: dict[str, tuple[Files, str]] = {
 
 
 @pytest.mark.parametrize("name", SAID)
-def test_whatever_is_not_read_is_counted_and_named_with_the_reason(name: str) -> None:
+def test_f100_whatever_is_not_read_is_counted_and_named_with_the_reason(name: str) -> None:
     files, words = SAID[name]
     write(GOOD | files)
     found = opened("." if name.startswith("beside") else "own")
@@ -193,7 +193,9 @@ def test_whatever_is_not_read_is_counted_and_named_with_the_reason(name: str) ->
 
 
 @pytest.mark.parametrize("name", [*REFUSED, *REFUSED_ALONE])
-def test_a_folder_that_cannot_be_used_is_refused_with_the_files_and_what_to_do(name: str) -> None:
+def test_f99_a_folder_that_cannot_be_used_is_refused_with_the_files_and_what_to_do(
+    name: str,
+) -> None:
     files, words = REFUSED.get(name) or REFUSED_ALONE[name]
     write((GOOD if name in REFUSED else {}) | files)
     with pytest.raises(CganError) as caught:
@@ -353,7 +355,7 @@ def test_a_table_beside_pictures_names_classes_groups_and_splits() -> None:
     assert len(set(held.groups.tolist())) * 4 == len(held)
 
 
-def test_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_named(
+def test_f101_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     random = np.random.default_rng(0)
