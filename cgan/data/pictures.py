@@ -33,7 +33,7 @@ from cgan.files import replacing
 from cgan.model import file_facts
 from cgan.params.sections import ClassName, DataParams
 
-MAX_SIDE = 256
+MAX_SIDE, MAX_CLASSES = 256, 1000
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 PASSED_OVER = ("Thumbs.db", "desktop.ini", "__MACOSX")
@@ -464,6 +464,10 @@ def _classes(album: Album, kept: list[str]) -> tuple[list[str], NDArray[np.int64
             raise SourceError(
                 f"{album.root}: {name[:80]!r} cannot name a class: {reason}. Rename it."
             ) from None
+    if len(names) > MAX_CLASSES:
+        raise SourceError(
+            f"{album.root}: {len(names):,} classes, expected at most {MAX_CLASSES:,}."
+        )
     number_of = {name: number for number, name in enumerate(names)}
     return names, np.array([number_of[album.labels[name]] for name in kept], np.int64)
 
