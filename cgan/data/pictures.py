@@ -279,6 +279,10 @@ def _by_listing(album: Album, table: str) -> Album:
         raise SourceError(f"{where}: {len(faults):,} faults:{shown}\nMend these lines.")
     unlisted = [n for n in album.names if n not in album.labels and _is_picture_name(n)]
     album.left |= dict.fromkeys(unlisted, f"not in {table}")
+    near = {
+        PurePosixPath(name).parent for name in [table, *album.labels]
+    }  # it may lie among other files
+    album.left = {n: why for n, why in album.left.items() if PurePosixPath(n).parent in near}
     album.folders = set()
     return album
 

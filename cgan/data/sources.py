@@ -34,6 +34,7 @@ from cgan.project import CSV, PICTURES
 
 CHUNK_BYTES = 1 << 20
 ARCHIVES = (".zip", ".gz")
+MIN_SIDE = 8  # pixels of an image
 LISTED = 10  # members of an archive, in a message
 PACKED = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b")  # how a .zip or .gz begins
 
@@ -141,11 +142,14 @@ def find_file(path: Path) -> Path:
         )
     files = (file for file in path.glob("[!.]*") if file.is_file())
     candidates = sorted(file for file in files if file.suffix.lower() in (".csv", *ARCHIVES))
-    with find_album(path) as album:
-        if album and not any(c.suffix.lower() in ARCHIVES or is_listing(c) for c in candidates):
-            return path
-    if len(candidates) == 1:
-        return candidates[0]
+    # Another table, such as one of measurements, may lie beside folders of pictures.
+    data = [c for c in candidates if c.suffix.lower() != ".csv" or is_listing(c) or _is_wide(c)]
+    if not data:
+        with find_album(path) as album:
+            if album:
+                return path
+    if len(data or candidates) == 1:
+        return (data or candidates)[0]
     if candidates:
         raise SourceError(
             f"{len(candidates)} files in the folder {path}: {listed([c.name for c in candidates])}. Set "
@@ -155,6 +159,12 @@ def find_file(path: Path) -> Path:
         f"no .csv, .gz or .zip in the folder {path}, nor folders of pictures, one a class. Put it there, or "
         "set `data.path` to it, or set `data.source: sample` for the embedded digits."
     )
+
+
+def _is_wide(csv: Path) -> bool:
+    """Are there columns enough for the pixels of an image?"""
+    with csv.open("rb") as file:
+        return file.readline(4096).count(b",") >= MIN_SIDE**2
 
 
 def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from synthetic import csv_lines, make_images
 from test_sources import zip_of_a_link
 
 from cgan.data import csv_reader, pictures
@@ -247,6 +248,18 @@ def test_pictures_are_arrays_with_their_names_in_whatever_folder_around(packed: 
         (0, 20), (0, 21), (1, 10), *([(1, 10)] * (not packed)), (1, 11), (1, 12), (1, 13)
     ]  # fmt: skip
     assert found.files[0].endswith("b/apple/0.png") and found.images.shape[1:] == (1, 10, 10)
+
+
+def test_what_a_folder_means_is_the_table_of_pixels_or_of_paths_in_it_before_its_pictures() -> None:
+    write(GOOD | {"loose.png": picture(), "sizes.csv": b"name,size\na,1\n"})
+    assert len(opened().labels) == 4
+    write({"train.csv": "\n".join(csv_lines(*make_images())).encode()})
+    assert len(opened().labels) == 36
+    Path("own/train.csv").unlink()
+    write({"labels.csv": b"path,label\ncat/0.png,a\nloose.png,b\n", "far/away.png": picture()})
+    found = opened()
+    assert found.class_names == ["a", "b"]
+    assert found.warnings == ("Left out: 1: cat/1.png (not in labels.csv).",)
 
 
 def test_numbers_stand_in_their_order_and_names_may_begin_with_underscores() -> None:
