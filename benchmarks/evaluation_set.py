@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cgan.data import csv_reader
-from cgan.data.dataset import Dataset, split
+from cgan.data.dataset import Dataset
+from cgan.data.parts import split
 from cgan.data.sources import fetch
 from cgan.files import sha256_of
 from cgan.model.hardware import choose_hardware

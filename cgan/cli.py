@@ -55,9 +55,15 @@ def validate(
     reference: Annotated[
         Path | None, typer.Option(help="A .json report of good data; refuse FILE if it differs.")
     ] = None,
+    foresight: Annotated[
+        bool, typer.Option(help="Beside a params.yaml: what a run will do, and how long it takes.")
+    ] = True,
 ) -> None:
-    """Say whether FILE is a valid CSV of labelled images, and if not, which row and column is wrong."""
-    from cgan.data import csv_reader, csv_report, drift, sources
+    """Say whether FILE holds valid labelled images, and if not, which row, column or file is wrong.
+
+    Beside a params.yaml also what a run with it will do, and how long it takes here.
+    """
+    from cgan.data import csv_reader, csv_report, drift, opening, raw, sources
     from cgan.files import write_json, write_text
 
     outputs = report or []
@@ -70,10 +76,11 @@ def validate(
 
         here = load_params()
         params, source = here.validation, here.data
-    with sources.plain_csv(file, source) as (csv, name, _, shape):
-        limit, params = source.max_megabytes * 1_000_000, params.model_copy(update=shape)
-        table = csv_reader.read_csv(csv, params, max_bytes=limit, name=name)
-    found = csv_report.report_on(table, params, name)
+    else:
+        here = None
+    images, name = opening.read(file, source, params)
+    params = raw.as_found(params, images)
+    found = csv_report.report_on(images, params, name)
     for output in outputs:
         if output.suffix == ".json":
             write_json(output, found)
@@ -83,6 +90,12 @@ def validate(
         distances = drift.check_drift(found, reference, name)
         typer.echo("Like the reference: " + ", ".join(f"{k} {v:.3f}" for k, v in distances.items()))
     typer.echo(f"{name} is valid: {csv_report.summary(found)}")
+    if here and foresight:
+        from cgan.reports.foresight import foresee
+
+        names = params.class_names or [str(label) for label in range(images.classes)]
+        for line in foresee(images, names, here):
+            typer.echo(line)
 
 
 @app.command()

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGES = {  # what is imported of a distribution, where that has another name
@@ -44,6 +45,12 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(
         c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def listed(names: Sequence[object], most: int = 5) -> str:
+    """`a, b, c and 12 more`, of names as they are in files."""
+    shown = ", ".join(str(name)[:200].replace("\n", "\\n") for name in names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
 class CganError(Exception):

@@ -18,9 +18,11 @@ DVC_PULL = "`dvc pull` (no remote yet? `dvc remote add --default storage ssh://h
 TRAIN_AGAIN = "`dvc repro --force --downstream train`"
 
 CSV = Path("data/raw/train.csv")
-CSV_SOURCE = Path("data/raw/source.json")  # where the CSV came from
+PICTURES = Path("data/raw/pictures.safetensors")  # in place of the CSV
+CSV_SOURCE = Path("data/raw/source.json")  # where either came from
 TRAIN_DATA = Path("data/processed/train.safetensors")
 HOLDOUT_DATA = Path("data/processed/holdout.safetensors")
+TEST_DATA = Path("data/processed/test.safetensors")  # no images where the source names none
 JUDGE = Path("models/judge.safetensors")
 GENERATOR = Path("models/generator.safetensors")
 DISCRIMINATOR = Path("models/discriminator.safetensors")

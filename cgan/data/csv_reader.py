@@ -1,45 +1,43 @@
 """What a valid CSV is: one reader for every stage.
 
-A valid CSV has a header (the label column first, then the pixels in order) and one image a row, all
-values whole numbers. It is read once, line by line, and parsed in blocks of rows, so that memory is that of
-the uint8 images; a line longer than the header allows is never held whole. numpy parses a block that looks
-right; a block that does not is looked at value by value (`csv_faults`), to name rows and columns.
+A header (the label column first; perhaps `group` and `split`; then the pixels in order) and one image a row,
+labels and pixels whole numbers. It is read once, line by line, and parsed by pandas in blocks of rows, so
+that memory is that of the uint8 images and a line without an end is never held. pandas takes 2.0, 1e2 and
+True for whole numbers too: a block with other signs than those of numbers, or which it refuses, is looked at
+value by value, to name rows and columns.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
+import math
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from cgan.data.csv_faults import (
-    MAX_COUNTED,
-    Fault,
-    faults_error,
-    find_faults,
-    highest_label,
-    is_scaled,
-    unquoted,
-)
-from cgan.data.csv_header import (
-    MAX_HEADER_BYTES,
-    WEB_PAGE,
-    Header,
-    looks_like_web_page,
-    read_header,
-)
+from cgan.data.dataset import SPLITS, LabelledImages
 from cgan.errors import DataError
-from cgan.files import sha256_of
+from cgan.files import WEB_PAGE, looks_like_web_page, sha256_of
 from cgan.params.sections import ValidateParams
+from cgan.project import DVC_PULL
 
-BLOCK_VALUES = 100_000  # parsed at once: they stay in the cache
+MAX_CLASSES = 1000
+MIN_SIDE, MAX_SIDE = 8, 256
+BLOCK_VALUES = 1_000_000  # parsed at once
+MAX_HEADER_BYTES = 4_000_000
+BYTES_PER_FIELD = 24  # three digits, a separator, and ample room for quotes and padding
 MAX_BLANK_LINES = 10_000
+SHOWN = 5  # faults spelt out in a message
+MAX_COUNTED = 1000  # faults counted before the search stops
 
 DEFAULTS = ValidateParams(
     label_column="label",
@@ -53,21 +51,36 @@ DEFAULTS = ValidateParams(
 )
 """The values of params.yaml, for a CSV that is validated where there is no params.yaml."""
 
-_CSV_BYTES = b'0123456789,\r\n \t"+-'
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+POINTERS = {
+    "version https://git-lfs": "a Git LFS pointer; `git lfs pull` brings the file",
+    "outs:": f"a DVC pointer; {DVC_PULL} brings the file",
+}
+EXTRA = ("group", "split")  # columns between the label and the pixels
+
+_SIGNS = b"0123456789,\r\n \t+-"
+_WHOLE_NUMBER = re.compile(rb"\+?0*\d{1,9}|-0+")
+_QUOTED_NUMBER = re.compile(rb'(?<![^,\n])"([ \t]*\d+[ \t]*)"(?=[,\r\n]|$)')
+_PIXELS = frozenset(str(value).encode() for value in range(256))
+
+
+Line = tuple[int, bytes]  # with its number in the file
+Fault = tuple[int, str]
+"""The row, counted from 1, and what is wrong, in words that begin with the place."""
 
 
 @dataclass(frozen=True)
-class Table:
-    """A CSV: `images` uint8 [N, C, H, W]; `labels` int64 [N], all below `classes`; `lines` int64 [N], where
-    each row stands, the header in line 1; `sha256` of the file's bytes."""
+class Header:
+    """The label and the pixels, the columns of EXTRA that stand between them, and the shape of an image:
+    channels, height, width."""
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    lines: NDArray[np.int64]
-    classes: int
-    sha256: str
-    size_bytes: int
-    warnings: tuple[str, ...] = ()
+    columns: list[str]
+    extra: list[str]
+    shape: tuple[int, int, int]
+
+    @property
+    def line_limit(self) -> int:
+        return max(4096, len(self.columns) * BYTES_PER_FIELD)
 
 
 def read_csv(
@@ -76,7 +89,7 @@ def read_csv(
     *,
     max_bytes: int | None = None,
     name: str | None = None,
-) -> Table:
+) -> LabelledImages:
     """The images and labels of a CSV, every value checked. `name` stands for the path in messages.
 
     Raises DataError for what is no CSV of images; it names row and column of the first faults, and says how
@@ -96,33 +109,28 @@ def read_csv(
     sha256 = sha256_of(path)
     try:
         with path.open("rb") as file:
-            images, labels, lines = _read(file, size, params)
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 1))  # it may have been cut since
-            ended = file.read() == b"\n"
+            if looks_like_web_page(file.peek(512)):
+                raise DataError(WEB_PAGE)
+            found = _read(file, params, sha256, size)
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     if sha256_of(path) != sha256:
         raise DataError(
             f"{name}: the file changed while it was read. Run again when nothing writes to it."
         )
-    warning = "The last line has no line end: make sure that the file is complete."
-    classes = params.classes or int(labels.max()) + 1
-    return Table(images, labels, lines, classes, sha256, size, () if ended else (warning,))
+    return found
 
 
-def _read(
-    file: BufferedReader, size: int, params: ValidateParams
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    if looks_like_web_page(file.peek(512)):
-        raise DataError(WEB_PAGE)
+def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) -> LabelledImages:
     first_line = file.readline(MAX_HEADER_BYTES)
     header = read_header(first_line, params)
     # A value takes two bytes at least. Room that nothing is written to takes no memory.
     room = (size - len(first_line) + 1) // (2 * len(header.columns))
     images = np.empty((room, *header.shape), np.uint8)
     labels, numbers = np.empty((2, room), np.int64)
-    lines = _lines(file, header.line_limit)
+    extra: dict[str, list[str]] = {column: [] for column in header.extra}
     at_once = max(1, BLOCK_VALUES // len(header.columns))
+    lines = _lines(file, header.line_limit)
     faults: list[Fault] = []
     rows = 0
     # More valid rows than there is room for: the file grows while it is read.
@@ -130,15 +138,16 @@ def _read(
         if not (block := list(itertools.islice(lines, at_once))):
             break
         start, rows = rows, rows + len(block)
+        block = [_without_extra(*line, extra) for line in block] if extra else block
         values = _parsed([line for _, line in block], header, params)
         if values is None:
-            found = find_faults(block, start, header, params)
+            found = _find_faults(block, start, header, params)
             if not found:
                 raise DataError(
                     f"between row {start + 1} and row {rows}: not valid CSV. Export it again."
                 )
             number, line = block[found[0][0] - start - 1]
-            if not faults and is_scaled(line):
+            if not faults and _is_scaled(line):
                 raise DataError(
                     f"row {found[0][0]} (line {number}): the pixels are fractions, already scaled to 0–1 or "
                     "−1–1; expected whole numbers from 0 to 255. Export the pixels unscaled."
@@ -151,11 +160,24 @@ def _read(
     if rows == 0:
         raise DataError("0 rows after the header. Download or export it again.")
     if faults:
-        raise faults_error(faults, header.columns[0], params)
-    return images[:rows], labels[:rows], numbers[:rows]
+        raise _faults_error(faults, header.columns[0], params)
+    file.seek(max(0, os.fstat(file.fileno()).st_size - 1))  # it may have been cut since
+    ended = file.read() == b"\n"
+    warning = "The last line has no line end: make sure that the file is complete."
+    return LabelledImages(
+        images[:rows],
+        labels[:rows],
+        numbers[:rows],
+        params.classes or int(labels[:rows].max()) + 1,
+        sha256,
+        size,
+        () if ended else (warning,),
+        splits=_splits(extra, numbers),
+        groups=_groups(extra),
+    )
 
 
-def _lines(file: BufferedReader, limit: int) -> Iterator[tuple[int, bytes]]:
+def _lines(file: BufferedReader, limit: int) -> Iterator[Line]:
     """The lines with rows, and their numbers; of a line that is too long, the beginning."""
     blank_lines = 0
     for number in itertools.count(2):
@@ -175,24 +197,306 @@ def _lines(file: BufferedReader, limit: int) -> Iterator[tuple[int, bytes]]:
                 )
 
 
-def _parsed(lines: list[bytes], header: Header, params: ValidateParams) -> NDArray[np.int16] | None:
-    """Label and pixels of these rows; None where one of them may be wrong."""
-    for line in lines:
-        # numpy takes some control characters for blanks; here they are damage.
-        if (
-            line.count(b",") != len(header.columns) - 1
-            or line.translate(None, _CSV_BYTES)
-            or len(line) == header.line_limit
-        ):
-            return None
-    rows = [unquoted(line) if b'"' in line else line for line in lines]
-    try:
-        # int16 holds what lies just outside 0–255 too, so that one look at the extremes suffices.
-        values: NDArray[np.int16] = np.loadtxt(
-            rows, dtype=np.int16, delimiter=",", comments=None, ndmin=2, encoding="ascii"
+def _without_extra(number: int, line: bytes, extra: dict[str, list[str]]) -> Line:
+    """The line with the label and the pixels alone; what stands between them goes into `extra`."""
+    label, *texts, pixels = line.split(b",", len(extra) + 1) if b"," in line else (line, b"")
+    for texts_of, text in zip(extra.values(), [*texts, *[b""] * len(extra)], strict=False):
+        texts_of.append(text.decode("utf-8", "replace").strip(' \t"'))
+    return number, b",".join((label, pixels))
+
+
+def _splits(extra: dict[str, list[str]], numbers: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+    """Raises DataError for what is neither train, val nor test."""
+    if "split" not in extra:
+        return None
+    places = [SPLITS.index(text) if text in SPLITS else -1 for text in extra["split"]]
+    if -1 in places:
+        row = places.index(-1)
+        raise DataError(
+            f"row {row + 1} (line {numbers[row]}), column split: {extra['split'][row][:20]!r} is none of "
+            f"{', '.join(SPLITS)}."
         )
-    except (ValueError, OverflowError):
+    return np.array(places, np.uint8)
+
+
+def _groups(extra: dict[str, list[str]]) -> NDArray[np.int64] | None:
+    if "group" not in extra:
+        return None
+    own = [text or f"\0{row}" for row, text in enumerate(extra["group"])]  # blank: of its own
+    groups: NDArray[np.int64] = np.unique(own, return_inverse=True)[1]
+    return groups
+
+
+def _parsed(lines: list[bytes], header: Header, params: ValidateParams) -> NDArray[np.int64] | None:
+    """Label and pixels of these rows; None where one of them may be wrong."""
+    commas = len(header.columns) - 1
+    rows = [_unquoted(line) if b'"' in line else line for line in lines]
+    for line in rows:
+        if line.count(b",") != commas or line.translate(None, _SIGNS) or b"\r" in line[:-2]:
+            return None
+    if any(len(line) == header.line_limit for line in lines):
+        return None
+    text = io.BytesIO(b"".join(rows))
+    try:
+        # int64: with uint8, 256 would become 0 (pandas#55232).
+        values = pd.read_csv(text, header=None, dtype=np.int64, na_filter=False).to_numpy()
+    except (ValueError, OverflowError, pd.errors.ParserError):
         return None
     pixels, labels = values[:, 1:], values[:, 0]
     right = values.min() >= 0 and labels.max() <= highest_label(params) and pixels.max() <= 255
-    return values if right else None
+    return values if right and values.shape == (len(lines), commas + 1) else None
+
+
+# --- the header ---------------------------------------------------------------------------------
+
+
+def read_header(line: bytes, params: ValidateParams) -> Header:
+    """Column names and image shape of at most MAX_HEADER_BYTES of a first line.
+
+    Raises DataError, without the file's name, when pixels may be missing or permuted.
+    """
+    example = f"`{params.label_column},pixel0,pixel1,…`"
+    text = _text(line, example)
+    columns = [column.strip().strip('"').strip() for column in text.split(",")]
+    separator = next((word for sign, word in SEPARATORS.items() if sign in text), "")
+    if separator and len(columns) == 1:
+        raise DataError(
+            f"columns are separated by {separator}, expected commas. Export it again with a comma as "
+            "separator."
+        )
+    _check_label_column(columns, params.label_column, example)
+    if columns[-1] == "":
+        raise DataError(
+            "the header ends with a comma, so its last column has no name. Export it without a comma at "
+            "the end of the lines."
+        )
+    column, count = Counter(columns).most_common(1)[0]
+    if count > 1:
+        raise DataError(
+            f"column {_quote(column)} stands {count} times in the header. Every pixel needs one column: "
+            "remove the copies."
+        )
+    extra = [*itertools.takewhile(EXTRA.__contains__, columns[1:])]
+    kept = [columns[0], *columns[1 + len(extra) :]]
+    if len(kept) == 1:
+        raise DataError(f"no pixel columns, expected a header such as {example}.")
+    header = Header(kept, extra, _shape(len(kept) - 1, params))
+    _check_order(kept[1:], header.shape, 2 + len(extra))
+    return header
+
+
+def _text(line: bytes, example: str) -> str:
+    if len(line) >= MAX_HEADER_BYTES:
+        raise DataError(
+            f"the first line is longer than {MAX_HEADER_BYTES / 1e6:.0f} MB, expected a header such as "
+            f"{example}. Is it a CSV?"
+        )
+    try:
+        text = line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        text = "\0"
+    if kind := next((kind for start, kind in POINTERS.items() if text.startswith(start)), ""):
+        raise DataError(f"this is {kind}, not a CSV.")
+    if "\0" in text or text.startswith("PK\3\4"):
+        raise DataError(
+            "not text in UTF-8, but UTF-16 (Excel's “Unicode text”), another encoding or a binary file, such "
+            "as an archive, a workbook or a picture. Unpack it, or save it as “CSV UTF-8”."
+        )
+    if "\r" in text:
+        raise DataError(
+            "lines end in CR alone (old Mac format). Save it with LF or CR LF line ends."
+        )
+    if not text.strip():
+        raise DataError(f"the first line is blank, expected a header such as {example}.")
+    return text
+
+
+def _check_label_column(columns: list[str], label: str, example: str) -> None:
+    if columns[0] == label:
+        return
+    if label in columns:
+        number = columns.index(label) + 1
+        hint = (
+            "Save it without the index column (pandas: `to_csv(path, index=False)`)."
+            if columns[0] in ("", "Unnamed: 0", "index") and number == 2
+            else "Move it to the front."
+        )
+        raise DataError(f"column {_quote(label)} must be the first, it is number {number}. {hint}")
+    is_data = all(re.fullmatch(r"\d+\.?\d*", column) for column in columns)
+    if is_data and len(set(columns)) < len(columns):
+        raise DataError(
+            "the file has no header, its first line is data. Put a line with the column names before it: "
+            f"{example}."
+        )
+    hint = (
+        f"Is it a CSV? Its first line should be like {example}."
+        if len(columns) == 1
+        else "Is that column called otherwise? Set `validate.label_column`. A test.csv has no labels: give "
+        "the train.csv."
+    )
+    found = ", ".join(map(_quote, columns[:3]))
+    raise DataError(f"no column {_quote(label)}; the header begins with {found}. {hint}")
+
+
+def _shape(pixels: int, params: ValidateParams) -> tuple[int, int, int]:
+    """(channels, height, width) of an image with this many pixel columns."""
+    channels, height, width = params.channels, params.height, params.width
+    if height is None or width is None:
+        sides = {planes: math.isqrt(pixels // planes) for planes in (1, 3)}
+        square = [planes for planes, side in sides.items() if planes * side**2 == pixels]
+        if channels not in square:
+            hint = (
+                f"They would with `validate.channels: {square[0]}`"
+                if square
+                else "Columns are missing or too many; if not, set `validate.height` and `validate.width`"
+            )
+            raise DataError(
+                f"{pixels:,} pixel columns make no square image with `validate.channels: {channels}`. "
+                f"{hint} (3 channels: the planes of R, G and B one after the other)."
+            )
+        height = width = sides[channels]
+        if not MIN_SIDE <= height <= MAX_SIDE:
+            raise DataError(
+                f"{pixels:,} pixel columns, so images of {height} × {width} pixels, expected sides of "
+                f"{MIN_SIDE} to {MAX_SIDE}."
+            )
+    if (expected := channels * height * width) != pixels:
+        raise DataError(
+            f"{pixels:,} pixel columns, expected {expected:,} (channels × height × width = {channels} × "
+            f"{height} × {width}). Columns are missing or too many, or the section `validate` of "
+            "params.yaml describes other images."
+        )
+    return channels, height, width
+
+
+def _check_order(pixels: list[str], shape: tuple[int, int, int], at: int) -> None:
+    """Names must count up, as pixel0, pixel1, … or 1x1, 1x2, …: permuted pixels are no images."""
+    start = re.fullmatch(r"(.*?)(\d+)", pixels[0], re.ASCII | re.DOTALL)
+    if start is None:
+        raise DataError(
+            f"column {at} should be the first pixel, such as `pixel0`, it is {_quote(pixels[0])}. Pixel "
+            "columns need numbers that show their order."
+        )
+    prefix, digits = start.groups()
+    first = int(digits[-9:])
+    if re.fullmatch(r"\d{1,6}x", prefix, re.ASCII):
+        row = int(prefix[:-1])
+        expected: Iterator[str] = (
+            f"{row + r}x{first + c}" for _, r, c in itertools.product(*map(range, shape))
+        )
+    elif first > 1:
+        raise DataError(
+            f"the first pixel column is {_quote(pixels[0])}, expected a count from 0 or 1. The columns "
+            "before it are missing, or out of order."
+        )
+    else:
+        zeros = len(digits) if digits.startswith("0") else 1
+        expected = (f"{prefix}{first + i:0{zeros}d}" for i in range(len(pixels)))
+    for number, (wanted, found) in enumerate(zip(expected, pixels, strict=True), start=at):
+        if found != wanted:
+            what = "is out of order" if wanted in pixels else "is missing"
+            raise DataError(
+                f"column {number} should be {_quote(wanted)}, it is {_quote(found)}: {_quote(wanted)} "
+                f"{what}. Put the pixel columns in their order, row by row."
+            )
+
+
+def _quote(text: str) -> str:
+    return f"`{text[:40]}{'…' * (len(text) > 40)}`" if text else "a column without a name"
+
+
+# --- what is wrong with rows ---------------------------------------------------------------------
+
+
+def _unquoted(line: bytes) -> bytes:
+    """The line without quotes around whole numbers; other quotes stay, for the parser to refuse."""
+    return _QUOTED_NUMBER.sub(rb"\1", line)
+
+
+def highest_label(params: ValidateParams) -> int:
+    return (params.classes or MAX_CLASSES) - 1
+
+
+def _find_faults(
+    lines: list[Line], rows_before: int, header: Header, params: ValidateParams
+) -> list[Fault]:
+    """All that is wrong with these lines, which stand with their numbers and of which one was refused."""
+    return [
+        (row, fault)
+        for row, (number, line) in enumerate(lines, start=rows_before + 1)
+        for fault in _row_faults(line, f"row {row} (line {number})", header, highest_label(params))
+    ]
+
+
+def _faults_error(faults: list[Fault], label: str, params: ValidateParams) -> DataError:
+    """One message of all, without the file's name. `label`: the first column."""
+    if len(faults) == 1:
+        return DataError(f"{faults[0][1]} Mend or remove this row, or download the file again.")
+    first, rows = [fault for _, fault in faults[:SHOWN]], len({row for row, _ in faults})
+    listed = "".join(f"\n  - {fault}" for fault in first)
+    advice = "Mend or remove these rows, or download the file again."
+    if all(f", column {label}: " in f and not f.endswith("blank.") for f in first):
+        number = (
+            "set `validate.classes` to their number and, unless they count from 0 without a gap, "
+        ) * bool(params.classes)
+        advice += f" If these labels are right, {number}{renumbering_advice(params)}"
+    return DataError(
+        f"{'at least ' * (len(faults) >= MAX_COUNTED)}{len(faults):,} faults in {rows:,} "
+        f"row{'s' * (rows > 1)}{', the first of them' * (len(faults) > SHOWN)}:{listed}\n{advice}"
+    )
+
+
+def _row_faults(line: bytes, where: str, header: Header, highest: int) -> list[str]:
+    columns = header.columns
+    if len(line) == header.line_limit:
+        return [f"{where}: longer than {len(line):,} bytes; a quote or line end is missing."]
+    if b"\0" in line:
+        return [f"{where}: a NUL byte; the file is damaged or not text."]
+    fields = _unquoted(line).rstrip(b"\r\n").split(b",")
+    if len(fields) != len(columns):
+        quoted = "; a comma within quotes parts values too" if b'"' in line else ""
+        end = "" if line.endswith(b"\n") else ", and the file ends there: it was cut off"
+        number = f"{len(fields):,} value{'s' * (len(fields) != 1)}"
+        return [f"{where}: {number}, expected {len(columns):,}{end}{quoted}."]
+    if fields[0].strip(b' \t"').decode("utf-8", "replace") == columns[0]:
+        return [f"{where}: the header again. Files joined? Remove this line."]
+    values = [(columns[0], _value_fault(fields[0], highest))]
+    values += [
+        (column, _value_fault(field))
+        for column, field in zip(columns[1:], fields[1:], strict=True)
+        if field not in _PIXELS
+    ]
+    return [f"{where}, column {column}: {fault}" for column, fault in values if fault]
+
+
+def _value_fault(field: bytes, highest: int | None = None) -> str:
+    """What is wrong with a value, `` if nothing. Pixels go to 255, labels to `highest`."""
+    text = field.strip(b" \t")
+    if not text:
+        return "blank."
+    if _WHOLE_NUMBER.fullmatch(text) and int(text) <= (255 if highest is None else highest):
+        return ""
+    shown = text[:20].decode("utf-8", "backslashreplace") + "…" * (len(text) > 20)
+    if re.fullmatch(rb"[+-]?\d+", text):
+        return f"{shown} is outside {'0–255' if highest is None else f'the classes 0–{highest}'}."
+    whole = re.fullmatch(rb"[+-]?\d+\.0*", text)
+    hint = " (write it without decimals; pandas: `frame.astype('uint8')`)" if whole else ""
+    return f"{shown!r} is not a whole number{hint}."
+
+
+def _is_scaled(line: bytes) -> bool:
+    """True when every pixel of the row is a number within ±1 and some are fractions."""
+    try:
+        values = [float(field) for field in _unquoted(line).split(b",")[1:]]
+    except ValueError:
+        return False
+    return max(map(abs, values), default=2) <= 1 and any(value % 1 for value in values)
+
+
+def renumbering_advice(params: ValidateParams) -> str:
+    """How to make 0, 1, 2, … of any labels, also of names."""
+    column = f"frame[{params.label_column!r}]"
+    return (
+        "renumber them in their order, with pandas: `frame = pandas.read_csv(old); "
+        f"{column} = {column}.factorize(sort=True)[0]; frame.to_csv(new, index=False)`."
+    )

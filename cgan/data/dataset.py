@@ -6,7 +6,7 @@ Writing needs numpy alone; torch is imported when a file is loaded.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from cgan.errors import DataError
 from cgan.files import replacing
 from cgan.model import file_facts
 
@@ -22,10 +21,51 @@ if TYPE_CHECKING:
     import torch
 
 
+SPLITS = ("train", "val", "test")
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """What a source holds: `images` uint8 [N, C, H, W]; `labels` int64 [N], all below `classes`; `lines`
+    int64 [N], where each stands: its line in the CSV, the header in line 1; or the number of its picture.
+
+    `sha256`: of the CSV's bytes, or of the pictures' arrays. `files`: of each picture, empty for a CSV.
+    `class_names`: None where they are 0, 1, …. `splits` uint8 [N]: index of SPLITS; `groups` int64 [N]: equal
+    ones belong together; both None where the source says nothing of them.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    lines: NDArray[np.int64]
+    classes: int
+    sha256: str
+    size_bytes: int
+    warnings: tuple[str, ...] = ()
+    files: list[str] = field(default_factory=list)
+    class_names: list[str] | None = None
+    splits: NDArray[np.uint8] | None = None
+    groups: NDArray[np.int64] | None = None
+
+    def at(self, rows: Rows) -> LabelledImages:
+        """Some of the images, without their files."""
+        groups = None if self.groups is None else self.groups[rows]
+        images, labels, lines = self.images[rows], self.labels[rows], self.lines[rows]
+        return replace(
+            self, images=images, labels=labels, lines=lines, groups=groups, splits=None, files=[]
+        )
+
+    def place(self, row: int) -> str:
+        """Where a reader finds an image."""
+        return self.files[row] if self.files else f"row {row + 1} (line {self.lines[row]})"
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Images uint8 [N, C, H, W] and labels int64 [N] on the CPU; `lines` int64 [N], where each row stands in
-    the CSV, the header in line 1 (None for what was never in one).
+    the CSV, the header in line 1, or the number of its picture (None for what was in neither); `groups` int64
+    [N]: images with equal ones belong on one side of any split (None where nothing is known of them).
 
     `metadata`: `classes` (int), `count` (int), `shape` (C, H, W), `part` (train or holdout),
     `csv_sha256` (of the CSV), `digest` (sha256 of images and labels; the reference set's hash), and
@@ -36,6 +76,7 @@ class Dataset:
     labels: torch.Tensor
     metadata: dict[str, Any]
     lines: torch.Tensor | None = None
+    groups: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,31 +105,31 @@ def first_copies(digests: NDArray[np.bytes_]) -> NDArray[np.int64]:
     return found
 
 
-def split(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], holdout_fraction: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the training part and of the hold-out, each ascending; together all images.
-
-    Stratified: each class gives `holdout_fraction` of its images, at least one. Identical images stay
-    on one side, also when their labels differ (they count for the first one's class).
-    """
+def units(images: NDArray[np.uint8], groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """For each image the index of the first one that belongs on its side of any split: of its copies, and of
+    those in its group, and of theirs; int64 [N]."""
     firsts = first_copies(image_digests(images))
-    order = np.random.default_rng(seed).random(len(labels))
-    held = np.zeros(len(labels), dtype=bool)
-    sizes = np.bincount(firsts, minlength=len(labels))
-    for label in np.unique(labels):
-        mine = np.flatnonzero((labels == label) & (sizes > 0))  # one index a distinct image
-        if len(mine) < 2:
-            raise DataError(
-                f"class {label}: {len(mine)} distinct image{'s' * (len(mine) != 1)}, a hold-out needs at "
-                "least 2. Add images of this class, or remove it."
-            )
-        mine = mine[np.argsort(order[mine], kind="stable")]
-        quota = max(1, round(int(sizes[mine].sum()) * holdout_fraction))
-        fits = int(np.searchsorted(np.cumsum(sizes[mine]), quota, side="right"))
-        held[mine[: min(max(1, fits), len(mine) - 1)]] = True
-    side = held[firsts]
-    return np.flatnonzero(~side), np.flatnonzero(side)
+    if groups is None:
+        return firsts
+    _, first_of, kinds = np.unique(groups, return_index=True, return_inverse=True)
+    every = np.arange(len(groups))
+    return joined(
+        len(groups),
+        np.concatenate([np.stack([every, first_of[kinds]]), np.stack([every, firsts])], 1).T,
+    )
+
+
+def joined(count: int, pairs: Rows) -> Rows:
+    """For each of `count` things the first that it hangs together with, by `pairs` int64 [M, 2]."""
+    found = np.arange(count)
+    while True:
+        least = found.copy()
+        for one, other in (pairs.T, pairs.T[::-1]):
+            np.minimum.at(least, one, found[other])
+        least = least[least]
+        if (least == found).all():
+            return found
+        found = least
 
 
 def save_dataset(
@@ -97,6 +138,7 @@ def save_dataset(
     labels: NDArray[np.int64],
     lines: NDArray[np.int64],
     metadata: dict[str, Any],
+    groups: NDArray[np.int64] | None = None,
 ) -> None:
     """Write atomically; equal content gives equal bytes. `metadata` must be plain JSON."""
     images, labels, lines = map(np.ascontiguousarray, (images, labels, lines))
@@ -104,10 +146,12 @@ def save_dataset(
         "kind": "dataset",
         "count": len(labels),
         "shape": list(images.shape[1:]),
-        "digest": _digest(images, labels),
+        "digest": digest_of(images, labels),
         **metadata,
     }
     tensors: dict[str, NDArray[Any]] = {"images": images, "labels": labels, "lines": lines}
+    if groups is not None:
+        tensors["groups"] = np.ascontiguousarray(groups)
     with replacing(path) as temporary:
         save_file(tensors, temporary, file_facts.metadata_of(facts))
 
@@ -123,15 +167,16 @@ def load_dataset(path: Path | str) -> Dataset:
     path = Path(path)
     with file_facts.opened(path, "dataset", "pt") as (file, facts):
         # Copies: pages of the file would count as memory of ours, and change with it.
-        names = ("images", "labels", "lines")
-        images, labels, lines = (file.get_tensor(name).clone() for name in names)
-    if _digest(images.numpy(), labels.numpy()) != facts["digest"]:
+        found = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no dict
+    images, labels = found["images"], found["labels"]
+    if digest_of(images.numpy(), labels.numpy()) != facts["digest"]:
         raise file_facts.damaged(path)
-    return Dataset(images, labels, facts, lines)
+    return Dataset(images, labels, facts, found["lines"], found.get("groups"))
 
 
-def _digest(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+def digest_of(images: NDArray[np.uint8], *more: NDArray[Any]) -> str:
+    """sha256 of images and what belongs to them, such as labels."""
     digest = hashlib.sha256(f"{images.shape}".encode())
-    digest.update(images.data)
-    digest.update(labels.data)
+    for array in (images, *more):
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

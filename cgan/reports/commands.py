@@ -125,7 +125,8 @@ def evidence(
     test: Annotated[
         Path | None,
         typer.Option(
-            help="Labelled images to test on: CSV, .zip or folder.  \\[default: the hold-out]"
+            help="Labelled images to test on: CSV, .zip or folder.  \\[default: the data's own test set, "
+            "or the hold-out]"
         ),
     ] = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Stage download: the CSV, from the embedded sample, a local file or Kaggle."""
+"""Stage download: a CSV or pictures, from the embedded sample, a local file or Kaggle."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import asdict
 from cgan.data.sources import fetch
 from cgan.files import write_json
 from cgan.params.reading import load_params
-from cgan.project import CSV, CSV_SOURCE
+from cgan.project import CSV_SOURCE
 from cgan.stages.runner import run_stage
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    info = fetch(load_params().data, CSV)
+    info = fetch(load_params().data)
     write_json(CSV_SOURCE, {k: v for k, v in asdict(info).items() if v is not None})
-    log.info("%s rows from %s: %s", f"{info.rows:,}", info.source, info.origin)
+    log.info("%s images from %s: %s", f"{info.rows:,}", info.source, info.origin)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,21 @@
-"""Stage preprocess: CSV → uint8 tensors, training part and stratified hold-out, a contact sheet."""
+"""Stage preprocess: the images → training part, stratified hold-out and test set; a contact sheet."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from cgan.data import csv_reader, csv_report
-from cgan.data.dataset import save_dataset, split
+from cgan.data import csv_report
+from cgan.data.contact_sheet import contact_sheet
+from cgan.data.dataset import save_dataset
+from cgan.data.parts import divide, groups_of, near_copies_in_words
+from cgan.data.raw import load_raw
 from cgan.errors import DataError
 from cgan.files import read_json, replacing
 from cgan.params.reading import load_params
-from cgan.project import CSV, HOLDOUT_DATA, TRAIN_DATA, VALIDATION
+from cgan.project import CSV, HOLDOUT_DATA, PICTURES, TEST_DATA, TRAIN_DATA, VALIDATION
 from cgan.stages.runner import run_stage
-
-SHEET_COLUMNS, SHEET_CLASSES = 10, 50
 
 log = logging.getLogger(__name__)
 
@@ -27,37 +25,33 @@ def main() -> None:
     report = read_json(VALIDATION)
     # As it was validated, so that both stages read it alike.
     validated = csv_report.validated_params(report, str(VALIDATION))
-    table = csv_reader.read_csv(CSV, validated)
-    if table.sha256 != report.get("csv", {}).get("sha256"):
+    found = load_raw(validated)
+    if found.sha256 != report.get("csv", {}).get("sha256"):
         raise DataError(
-            f"{CSV}: changed since {VALIDATION} was written. Run `dvc repro`, which validates it again."
+            f"{PICTURES if found.files else CSV}: changed since {VALIDATION} was written. Run `dvc repro`, "
+            "which validates it again."
         )
-    facts: dict[str, Any] = {"classes": table.classes, "csv_sha256": table.sha256}
+    names = validated.class_names or [str(label) for label in range(found.classes)]
+    facts: dict[str, Any] = {"classes": found.classes, "csv_sha256": found.sha256}
     if validated.class_names:
         facts["class_names"] = validated.class_names
-    train, holdout = split(table.images, table.labels, params.holdout_fraction, params.seed)
-    sheet = _contact_sheet(table, train)
-    parts = [
-        (table.images[rows], table.labels[rows], table.lines[rows]) for rows in (train, holdout)
-    ]
-    del table  # to write a part takes its memory once more
-    for path, part in zip((TRAIN_DATA, HOLDOUT_DATA), parts, strict=True):
-        save_dataset(path, *part, facts | {"part": path.stem})
+    groups, said = groups_of(found, params.group)
+    (train, holdout, test), left = divide(found, groups, names, params)
+    for line in [*said, *left, *near_copies_in_words(found, train, holdout)]:
+        log.warning(line)
     with replacing("reports/real_samples.png") as temporary:
-        Image.fromarray(sheet).save(temporary, format="PNG")
-    log.info("%s images for training, %s held out", f"{len(train):,}", f"{len(holdout):,}")
-
-
-def _contact_sheet(table: csv_reader.Table, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """uint8 [H, W] or [H, W, 3]: of the images at `rows`, the first of each class, a row a class."""
-    _, channels, height, width = table.images.shape
-    classes = min(table.classes, SHEET_CLASSES)
-    sheet = np.zeros((classes, height, SHEET_COLUMNS, width, channels), np.uint8)
-    for label in range(classes):
-        for column, index in enumerate(rows[table.labels[rows] == label][:SHEET_COLUMNS]):
-            sheet[label, :, column] = table.images[index].transpose(1, 2, 0)
-    flat = sheet.reshape(classes * height, SHEET_COLUMNS * width, channels)
-    return flat[..., 0] if channels == 1 else flat
+        contact_sheet(found.images, found.labels, train, names, params.seed).save(
+            temporary, format="PNG"
+        )
+    parts = [replace(found, groups=groups).at(rows) for rows in (train, holdout, test)]
+    del found  # to write a part takes its memory once more
+    for path, part in zip((TRAIN_DATA, HOLDOUT_DATA, TEST_DATA), parts, strict=True):
+        own = facts | {"part": path.stem}
+        save_dataset(path, part.images, part.labels, part.lines, own, part.groups)
+    beside = f", {len(test):,} to test on" * bool(len(test))
+    log.info(
+        "%s images for training, %s held out%s", f"{len(train):,}", f"{len(holdout):,}", beside
+    )
 
 
 if __name__ == "__main__":

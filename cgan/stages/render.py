@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cgan.data.contact_sheet import MAX_NAME_WIDTH, with_names
 from cgan.errors import DataError
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_discriminator, load_generator
@@ -43,6 +44,7 @@ from cgan.project import (
     PREVIEWS,
     STRIP,
 )
+from cgan.serving.class_names import names_in
 from cgan.stages.runner import run_stage
 
 WIDTH = 880  # pixels that a README shows
@@ -57,11 +59,13 @@ log = logging.getLogger(__name__)
 def main() -> None:
     params = load_params().render
     compute_deterministically()
-    network, _ = load_generator(GENERATOR)
+    network, facts = load_generator(GENERATOR)
+    classes = network.architecture.classes
+    names = names_in(facts, classes) or [str(label) for label in range(classes)]
     discriminator, _ = load_discriminator(DISCRIMINATOR)
     losses, logits = training_curves(LOSSES)
     pictures = {
-        GRID: class_grid(network, params),
+        GRID: class_grid(network, params, names),
         STRIP: strip(network, params),
         NINE: nine(network, params.seed),
         LATENT_INTERPOLATION: latent_strips(network, params),
@@ -80,11 +84,11 @@ def main() -> None:
     log.info("%s: %d pictures", FILM, len(frames))
 
 
-def class_grid(network: Generator, params: RenderParams) -> Picture:
-    """A row a class (the first 50), `columns` drawings each."""
-    rows = min(network.architecture.classes, GRID_CLASSES)
+def class_grid(network: Generator, params: RenderParams, names: list[str]) -> Picture:
+    """A row a class (the first 50), its name and `columns` drawings."""
+    rows = min(len(names), GRID_CLASSES)
     images = draw(network, torch.arange(rows).repeat_interleave(params.columns), params.seed)
-    return _framed(images, rows)
+    return with_names(_framed(images, rows, WIDTH - MAX_NAME_WIDTH), names[:rows])
 
 
 def strip(network: Generator, params: RenderParams) -> Picture:

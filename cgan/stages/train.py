@@ -42,6 +42,7 @@ from cgan.project import (
     JUDGE,
     LOSSES,
     PACKAGE,
+    PICTURES,
     PREVIEWS,
     PROBES,
     TRAIN_DATA,
@@ -146,7 +147,7 @@ def dataset_facts(data: Dataset) -> dict[str, Any]:
     source = read_json(CSV_SOURCE) if CSV_SOURCE.is_file() else {}
     return {
         "name": f"{source.get('source', 'csv')}: {Path(str(source.get('origin', 'train.csv'))).name}",
-        "path": str(CSV),
+        "path": str(PICTURES if PICTURES.is_file() else CSV),
         "sha256": data.metadata["csv_sha256"],
         "rows": source.get("rows", len(data)),
         "training_images": len(data),

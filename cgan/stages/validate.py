@@ -1,13 +1,14 @@
-"""Stage validate: is the CSV what the schema says? Stops with row and column if not."""
+"""Stage validate: is the data what it should be? Stops with row and column, or the file, if not."""
 
 from __future__ import annotations
 
 import logging
 
-from cgan.data import csv_reader, csv_report
-from cgan.files import read_json, write_json, write_text
+from cgan.data import csv_report
+from cgan.data.raw import as_found, load_raw
+from cgan.files import write_json, write_text
 from cgan.params.reading import load_params
-from cgan.project import CSV, CSV_SOURCE, VALIDATION
+from cgan.project import CSV, PICTURES, VALIDATION
 from cgan.stages.runner import run_stage
 
 log = logging.getLogger(__name__)
@@ -15,16 +16,12 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params().validation
-    if CSV_SOURCE.is_file():  # folders of pictures have names, and one shape
-        source = read_json(CSV_SOURCE)
-        names = source.get("class_names")
-        if params.class_names and set(params.class_names) != set(names or ()):
-            names = params.class_names  # the same names in another order would be the wrong ones
-        params = params.model_copy(update={"class_names": names} | source.get("shape", {}))
-    report = csv_report.report_on(csv_reader.read_csv(CSV, params), params, str(CSV))
+    found = load_raw(params)
+    name = str(PICTURES if found.files else CSV)
+    report = csv_report.report_on(found, as_found(params, found), name)
     write_json(VALIDATION, report)
-    write_text("reports/validation.md", csv_report.to_markdown(report, str(CSV)))
-    log.info("%s is valid: %s", CSV, csv_report.summary(report))
+    write_text("reports/validation.md", csv_report.to_markdown(report, name))
+    log.info("%s is valid: %s", name, csv_report.summary(report))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import csv_lines, make_images
 
-from cgan.data import csv_faults, csv_reader, csv_report
+from cgan.data import csv_reader, csv_report
 from cgan.data.csv_reader import DEFAULTS, read_csv
-from cgan.data.sources import mnist_sample
+from cgan.data.dataset import LabelledImages
 from cgan.errors import DataError
 from cgan.params.reading import load_params
 
@@ -44,7 +44,7 @@ def refuses(folder: Path, content: str | list[str], **params: Any) -> str:
     return str(caught.value)
 
 
-def accepts(folder: Path, content: str | list[str], **params: Any) -> csv_reader.Table:
+def accepts(folder: Path, content: str | list[str], **params: Any) -> LabelledImages:
     return csv_reader.read_csv(written(folder, content), DEFAULTS.model_copy(update=params))
 
 
@@ -81,7 +81,7 @@ def test_f88_rows_are_parsed_in_blocks_and_it_changes_nothing(
 ) -> None:
     report = report_of(tmp_path, LINES)
     monkeypatch.setattr(csv_reader, "BLOCK_VALUES", 65 * rows_at_once)
-    monkeypatch.setattr(csv_report, "BLOCK_VALUES", 64 * rows_at_once)
+    monkeypatch.setattr(csv_report, "AT_ONCE", rows_at_once)
     table = accepts(tmp_path, LINES)
     assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
     assert report_of(tmp_path, LINES) == report
@@ -96,6 +96,26 @@ def test_f88_shortest_rows_find_room(tmp_path: Path) -> None:
         assert len(table.labels) == 9 and (table.images == 7).all()
 
 
+def test_columns_of_groups_and_splits_stand_between_label_and_pixels(tmp_path: Path) -> None:
+    splits = ["train", "val", "test"] * 12
+    groups = ["tile 1", '"tile 2"', ""] * 12
+    columns = [",group,split", *(f",{g},{s}" for g, s in zip(groups, splits, strict=True))]
+    lines = [line.replace(",", f"{more},", 1) for line, more in zip(LINES, columns, strict=True)]
+    table = accepts(tmp_path, lines)
+    assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
+    assert table.splits is not None and table.splits.tolist() == [0, 1, 2] * 12
+    assert table.groups is not None and len(np.unique(table.groups)) == 2 + 12
+    assert (table.groups[::3] == table.groups[0]).all() and table.groups[1] != table.groups[0]
+    report = report_of(tmp_path, lines, min_per_class=2)
+    assert (report["rows"], report["splits"]) == (24, {"train": 12, "val": 12, "test": 12})
+    lines[5] = lines[5].replace("val", "valid")
+    assert "row 5 (line 6), column split: 'valid' is none of train" in refuses(tmp_path, lines)
+    assert "row 2 (line 3), column pixel3: 256" in refuses(
+        tmp_path,
+        [*lines[:2], ",".join([*lines[2].split(",")[:6], "256", *lines[2].split(",")[7:]])],
+    )
+
+
 # --- refused files ------------------------------------------------------------------------------
 
 
@@ -105,7 +125,7 @@ def test_f06_f07_faults_are_counted_and_the_first_shown_with_row_line_and_column
     lines = [LINES[0], *(f"7{line[1:]}" if i % 2 else line for i, line in enumerate(LINES[1:]))]
     message = refuses(tmp_path, lines, classes=3)
     assert "18 faults in 18 rows" in message and "row 2 (line 3)" in message
-    assert message.count("column label: 7 ") == csv_faults.SHOWN
+    assert message.count("column label: 7 ") == csv_reader.SHOWN
     for text in ("9" * 23, "1 0", '"1', '"', '"1"0', "3\x1f", "3\r"):
         message = refuses(tmp_path, with_field(17, 13, text))
         assert message.startswith("train.csv: row 17 (line 18), column pixel12: "), text
@@ -173,7 +193,7 @@ def test_f17_field_of_megabytes_is_refused_in_bounded_memory(tmp_path: Path, fie
     )
     output = run_python(code, tmp_path).splitlines()
     assert "row 17 (line 18)" in "".join(output)
-    assert int(output[-1]) < 120_000, "kB at the peak"
+    assert int(output[-1]) < 150_000, "kB at the peak, half of it pandas"
 
 
 def test_f18_oversized_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -188,15 +208,15 @@ def test_f18_oversized_file_is_refused_before_it_is_read(tmp_path: Path) -> None
 def test_f20_file_that_changes_while_it_is_read_is_refused(
     digits_csv: Path, monkeypatch: pytest.MonkeyPatch, added: int
 ) -> None:
-    loadtxt = np.loadtxt
+    parse = pandas.read_csv
 
-    def slow_loadtxt(*args: Any, **options: Any) -> Any:
-        values = loadtxt(*args, **options)
+    def slow_parse(*args: Any, **options: Any) -> Any:
+        values = parse(*args, **options)
         with digits_csv.open("a" if added > 0 else "w") as file:
             file.write((LINES[1] + "\n") * added)
         return values
 
-    monkeypatch.setattr(np, "loadtxt", slow_loadtxt)
+    monkeypatch.setattr(pandas, "read_csv", slow_parse)
     monkeypatch.setattr(csv_reader, "BLOCK_VALUES", 65 * 12)
     words = "changed while it was read" if added > 0 else "changed while|it was cut off"
     with pytest.raises(DataError, match=words):
@@ -253,9 +273,13 @@ def test_f14_imbalance_and_few_images_of_a_class_are_warnings(tmp_path: Path) ->
     keep = (labels != 1) | (np.cumsum(labels == 1) <= 10)
     uneven = csv_lines(images[keep], labels[keep])
     imbalance, few = report_of(tmp_path, uneven, max_imbalance=3.0)["warnings"]
-    assert "class 1 has 10, 5.0 times fewer" in imbalance and "class 1 has 10." in few
+    assert "class 1 has 10, 5.0 times fewer" in imbalance and "class 1 has 10. " in few
     assert report_of(tmp_path, uneven)["warnings"] == [few]
     assert report_of(tmp_path, csv_lines(images, labels))["warnings"] == []
+    (dark,) = report_of(tmp_path, csv_lines(images // 16, labels))["warnings"]
+    assert dark.startswith("Dark: no value is above 15 of 255.") and "by 17" in dark
+    named = report_of(tmp_path, uneven, class_names=["a", "b", "c"])["warnings"]
+    assert "class b has 10. " in named[0]
 
 
 def test_f15_f16_a_report_counts_images_duplicates_contradictions_blank_and_constant_ones(
@@ -276,18 +300,3 @@ def test_f15_f16_a_report_counts_images_duplicates_contradictions_blank_and_cons
     kinds = ("duplicates", "conflicting_labels", "blank_images", "constant_images")
     assert [report[kind] for kind in kinds] == [3, 1, 1, 2]
     assert len(report["warnings"]) == 4, "three of these, and few images"
-
-
-def test_a_class_of_noise_or_of_permuted_pixels_is_a_warning_that_names_it(tmp_path: Path) -> None:
-    pixels, labels = mnist_sample()
-    chosen = np.concatenate([np.flatnonzero(labels == label)[:50] for label in range(10)])
-    images, labels = pixels[chosen].reshape(-1, 1, 28, 28), labels[chosen]
-    good = report_of(tmp_path, csv_lines(images, labels))
-    assert good["warnings"] == [] and max(good["roughness"]) < 0.5
-    random, third = np.random.default_rng(0), images[labels == 3]
-    noise = random.integers(0, 256, third.shape)
-    permuted = third.reshape(50, -1)[:, random.permutation(784)].reshape(third.shape)
-    for spoilt in (noise, permuted):
-        images[labels == 3] = spoilt
-        (warning,) = report_of(tmp_path, csv_lines(images, labels))["warnings"]
-        assert warning.startswith("Class 3: ")

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from synthetic import make_images
 
 from cgan.data import dataset
+from cgan.data.parts import split
 from cgan.errors import CganError, DataError, ModelError
 from cgan.files import sha256_of
 from cgan.model import file_facts
@@ -42,7 +43,7 @@ def test_saved_dataset_loads_as_it_was(tmp_path: Path) -> None:
 
 def stored(path: Path, images: Any = IMAGES, labels: Any = LABELS, **facts: object) -> Path:
     """A file as `save_dataset` writes it, with arrays or facts that it would not write."""
-    known = {"kind": "dataset", "classes": 3, "digest": dataset._digest(IMAGES, LABELS)}
+    known = {"kind": "dataset", "classes": 3, "digest": dataset.digest_of(IMAGES, LABELS)}
     tensors = {"images": images, "labels": labels, "lines": LINES}
     save_file(tensors, path, file_facts.metadata_of(known | facts))
     return path
@@ -78,13 +79,13 @@ def test_holdout_is_stratified_depends_on_the_seed_and_parts_are_disjoint_and_co
     images, labels = make_images(per_class=40)
     keep = (labels != 2) | (np.cumsum(labels == 2) <= 10)
     images, labels = images[keep], labels[keep]
-    train, holdout = dataset.split(images, labels, 0.1, seed=1)
+    train, holdout = split(images, labels, 0.1, seed=1)
     assert np.bincount(labels[holdout]).tolist() == [4, 4, 1]
     assert sorted([*train, *holdout]) == list(range(len(labels)))
     assert list(train) == sorted(train) and list(holdout) == sorted(holdout)
-    again, other = (dataset.split(images, labels, 0.1, seed)[1] for seed in (1, 2))
+    again, other = (split(images, labels, 0.1, seed)[1] for seed in (1, 2))
     assert np.array_equal(holdout, again) and not np.array_equal(holdout, other)
-    exact = [len(dataset.split(IMAGES, LABELS, part, 0)[1]) for part in (0.01, 0.1, 0.125, 0.98)]
+    exact = [len(split(IMAGES, LABELS, part, 0)[1]) for part in (0.01, 0.1, 0.125, 0.98)]
     assert exact == [3, 6, 6, 57], "at least one, rounded to even, never all twenty"
 
 
@@ -101,7 +102,7 @@ def test_f15_identical_images_stay_on_one_side(
     kinds = [*kinds, 0, 1, 2, 3]
     images = np.array(kinds, np.uint8).reshape(-1, 1, 1, 1).repeat(8, 2).repeat(8, 3)
     labels = np.array(kinds, np.int64) % 2
-    train, holdout = dataset.split(images, labels, fraction, seed)
+    train, holdout = split(images, labels, fraction, seed)
     assert not {kinds[i] for i in train} & {kinds[i] for i in holdout}
     assert set(labels[train]) == set(labels[holdout]) == {0, 1}
     assert len(train) + len(holdout) == len(kinds)
@@ -110,7 +111,7 @@ def test_f15_identical_images_stay_on_one_side(
 def test_f15_copies_with_another_label_stay_on_one_side() -> None:
     images = np.concatenate([IMAGES, IMAGES[:30]])
     labels = np.concatenate([LABELS, (LABELS[:30] + 1) % 3])
-    _, holdout = dataset.split(images, labels, 0.3, seed=5)
+    _, holdout = split(images, labels, 0.3, seed=5)
     held = {image.tobytes() for image in images[holdout]}
     assert all((image.tobytes() in held) == (i in holdout) for i, image in enumerate(images))
 
@@ -119,7 +120,7 @@ def test_class_of_one_distinct_image_cannot_be_held_out() -> None:
     images = IMAGES.copy()
     images[LABELS == 1] = 5
     with pytest.raises(DataError, match="class 1: 1 distinct image, a hold-out needs at least 2"):
-        dataset.split(images, LABELS, 0.1, seed=1)
+        split(images, LABELS, 0.1, seed=1)
 
 
 # --- the stages ---------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ def test_f88_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(project
         stage.main()
     params = yaml.safe_load(Path("params.yaml").read_text())["preprocess"]
     images, labels = make_images()
-    rows = dataset.split(images, labels, params["holdout_fraction"], params["seed"])
+    rows = split(images, labels, params["holdout_fraction"], params["seed"])
     for name, mine in zip(("train", "holdout"), rows, strict=True):
         part = dataset.load_dataset(f"data/processed/{name}.safetensors")
         assert np.array_equal(part.images.numpy(), images[mine])
@@ -138,9 +139,10 @@ def test_f88_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(project
         assert part.metadata["part"] == name
         assert part.metadata["csv_sha256"] == sha256_of("data/raw/train.csv")
     with Image.open("reports/real_samples.png") as sheet:
-        assert sheet.size == (80, 24) and sheet.mode == "L"
-        first = next(i for i in rows[0] if labels[i] == 0)
-        assert np.array_equal(np.asarray(sheet)[:8, :8], images[first, 0])
+        assert sheet.mode == "L" and sheet.height == 3 * (6 * 8 + 2) + 2
+        shown = np.asarray(sheet)[2:50, -500:-452][::6, ::6]
+    mine = images[rows[0]][labels[rows[0]] == 0][:, 0]
+    assert any(np.array_equal(shown, image) for image in mine), "a row a class"
     assert "# Validation of `data/raw/train.csv`" in Path("reports/validation.md").read_text()
     source = json.loads(Path("data/raw/source.json").read_text())
     assert (source["sha256"], source["rows"]) == (sha256_of("data/raw/train.csv"), 36)
@@ -149,7 +151,7 @@ def test_f88_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(project
     before = {path: sha256_of(path) for path in outputs}
     for stage in (download, validate, preprocess):
         stage.main()
-    assert len(before) == 7 and {path: sha256_of(path) for path in outputs} == before
+    assert len(before) == 8 and {path: sha256_of(path) for path in outputs} == before
 
 
 def test_f20_csv_that_changed_after_validation_is_refused(project: Path) -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from cgan.cli import app
 from cgan.data import csv_reader, csv_report, drift
+from cgan.data.dataset import LabelledImages
 from cgan.data.sources import mnist_sample
 from cgan.errors import DataError
 
@@ -28,7 +29,7 @@ def digits() -> tuple[Images, Labels]:
 
 
 def report(images: Images, labels: Labels) -> dict[str, Any]:
-    table = csv_reader.Table(images, labels, labels, 10, "0" * 64, 1)
+    table = LabelledImages(images, labels, labels, 10, "0" * 64, 1)
     return csv_report.report_on(table, csv_reader.DEFAULTS, "x")
 
 

@@ -19,7 +19,8 @@ from gated import champion as champion
 from gated import change_params, copied, digits, gated, of_store, train
 from mlflow import MlflowClient
 
-from cgan.data.dataset import load_dataset, save_dataset, split
+from cgan.data.dataset import load_dataset, save_dataset
+from cgan.data.parts import split
 from cgan.errors import CganError, ModelError
 from cgan.model.file_facts import read_facts
 from cgan.model.model_file import load_generator, save_network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from synthetic import make_images, write_csv
 
 from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import load_dataset
-from cgan.data.image_folder import find_classes
+from cgan.data.pictures import find_album
 from cgan.errors import CganError
 from cgan.files import write_json
 from cgan.page.run_page import run_page
 from cgan.params.reading import load_params
 from cgan.project import (
     CSV,
+    CSV_SOURCE,
     EVIDENCE,
     EVIDENCE_PAGE,
     EVIDENCE_TEXT,
@@ -62,9 +64,20 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     assert "60 real images and 12 drawn" in said[0]
 
     balance(str(GENERATOR), 30, 0.0, 1, "drawn/folder", said.append)
-    classes = find_classes(Path("drawn/folder"))
-    assert {name: len(files) for name, files in classes.items()} == {"0": 30, "1": 30, "2": 30}
+    with find_album(Path("drawn/folder")) as album:
+        assert album and Counter(album.labels.values()) == {"0": 30, "1": 30, "2": 30}
     assert len(list(Path("drawn/folder").glob("2/drawn_*.png"))) == 18
+    files = [f"own/{'deep' * (n < 2)}/{'same' if n < 2 else n}.jpg" for n in range(60)]
+    digest = load_dataset(TRAIN_DATA).metadata["csv_sha256"]
+    write_json(CSV_SOURCE, {"sha256": digest, "files": files})
+    balance(str(GENERATOR), 30, 0.0, 1, "drawn/named", said.append)
+    rows = pd.read_csv("drawn/named.rows.csv")
+    assert rows["original"][:60].tolist() == files and (rows["class"] == rows["label"]).all()
+    assert (
+        rows["file"][7] == f"{rows['label'][7]}/7.png"
+        and Path("drawn/named", rows["file"][7]).is_file()
+    )
+    assert len(set(rows["file"])) == 90, "two pictures of one name are told apart"
     for source, out, words in (
         ("digits", "x.csv", r"draws 10 classes.*data has 3"),
         (str(GENERATOR), "x.txt", r"ends in \.csv, or a folder"),
@@ -83,7 +96,7 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
         balance(str(GENERATOR), None, 0.0, 1, "drawn/more.csv", said.append, anyway=True)
         write_json(path, report | {"generator_digest": "another", "challenger": {}})
     balance(str(GENERATOR), None, 0.0, 1, "drawn/more.csv", said.append)
-    for names, folders in ((["b", "a"], ["b", "a"]), (["a", "__b"], ["0", "1"])):
+    for names, folders in ((["b", "a"], ["b", "a"]), (["a", ".b"], ["0", "1"])):
         assert command._folders(names) == folders, "all are found again"
 
 

@@ -1,0 +1,58 @@
+"""Rows of images with the names of their classes beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+COLUMNS, CLASSES = 10, 50
+SIDE = 48  # pixels, at least, to which an image is enlarged
+GAP = 2
+BACKGROUND = 72
+MAX_NAME_WIDTH = 160
+
+Pixels = NDArray[np.uint8]
+
+
+def contact_sheet(
+    images: Pixels,
+    labels: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    names: Sequence[str],
+    seed: int,
+) -> Image.Image:
+    """Of the images at `rows`, ten of each class (the first 50), drawn by the seed; a row a class."""
+    _, channels, height, width = images.shape
+    scale = -(-SIDE // max(height, width))
+    order = rows[np.random.default_rng(seed).permutation(len(rows))]
+    shown = min(len(names), CLASSES)
+    down, across = height * scale + GAP, width * scale + GAP
+    sheet = np.full((shown * down + GAP, COLUMNS * across + GAP, channels), BACKGROUND, np.uint8)
+    for label in range(shown):
+        for column, index in enumerate(order[labels[order] == label][:COLUMNS]):
+            large = images[index].transpose(1, 2, 0).repeat(scale, axis=0).repeat(scale, axis=1)
+            top, left = label * down + GAP, column * across + GAP
+            sheet[top : top + height * scale, left : left + width * scale] = large
+    return Image.fromarray(with_names(sheet[..., 0] if channels == 1 else sheet, names[:shown]))
+
+
+def with_names(picture: Pixels, names: Sequence[str]) -> Pixels:
+    """uint8 [H, W] or [H, W, 3], a row a name, with the names to the left of the rows."""
+    height = picture.shape[0] / len(names)
+    font = ImageFont.load_default(min(14.0, max(8.0, height - 4)))
+    most = max(font.getlength(name) for name in names)
+    width = round(min(MAX_NAME_WIDTH, most)) + 12
+    column = Image.new("L", (width, picture.shape[0]), BACKGROUND)
+    draw = ImageDraw.Draw(column)
+    for row, name in enumerate(names):
+        kept = name
+        while font.getlength(kept) > MAX_NAME_WIDTH:
+            kept = kept.removesuffix("…")[:-1] + "…"
+        draw.text((width - 6, (row + 0.5) * height), kept, 255, font, anchor="rm")
+    texts = np.asarray(column)
+    if picture.ndim == 3:
+        texts = np.repeat(texts[..., None], 3, axis=2)
+    return np.concatenate([texts, picture], axis=1)

@@ -1,0 +1,208 @@
+"""Which images are trained on, held out, or tested on; which belong on one side, and which look as if."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgan.data.dataset import SPLITS, LabelledImages, Rows, joined, units
+from cgan.errors import DataError, listed
+from cgan.params.sections import PreprocessParams
+from cgan.project import CSV
+
+THUMBNAIL = 16  # pixels a side
+NEAR = 0.9  # correlation
+USUAL = 10  # the how-maniest best of an image is no near copy
+NEARER = 0.3  # 1 - the correlation, as a part of that of the usual
+NEAR_COPIES = 0.05  # of the held-out images, from which they are worth a word
+LOOKED_AT, AMONG = 5_000, 100_000  # images, held out and of the training part
+ALL_COMPARED = 20_000  # images of a class
+
+
+def groups_of(found: LabelledImages, pattern: str | None) -> tuple[Rows | None, list[str]]:
+    """int64 [N]: equal where the pattern finds the same in the files, where images look alike (`auto`), or as
+    the source says; None where nothing says anything. And what a reader should know of it."""
+    if pattern is None:
+        return found.groups, []
+    said: list[str] = []
+    every = np.arange(len(found.labels))
+    if pattern == "auto":
+        most = int(np.bincount(found.labels).max())
+        if most > ALL_COMPARED:
+            raise DataError(
+                f"`preprocess.group: auto` compares all images of a class, of at most {ALL_COMPARED:,}; one "
+                f"has {most:,}. Give a regular expression, or a column `group`."
+            )
+        groups = joined(len(every), near_copies(found.images, found.labels, every, every))
+    elif not found.files:
+        raise DataError(
+            f"`preprocess.group` is {pattern!r}, but {CSV} has no files in whose names to look for it. Set "
+            "it to null or auto; a column `group` after the label says the same."
+        )
+    else:
+        groups, said = _by_pattern(found.files, pattern)
+    sizes = np.unique(groups, return_counts=True)[1]
+    said.append(
+        f"Groups: {len(sizes):,} of {len(every):,} images, the largest of {sizes.max():,}, by "
+        f"`preprocess.group`: {pattern}"
+    )
+    return groups, said
+
+
+def _by_pattern(files: list[str], pattern: str) -> tuple[Rows, list[str]]:
+    matches = [re.search(pattern, file) for file in files]
+    names = [match and ((match.re.groups and match[1]) or match[0]) for match in matches]
+    without = [file for file, name in zip(files, names, strict=True) if name is None]
+    if len(without) == len(names):
+        raise DataError(
+            f"`preprocess.group`: {pattern!r} is found in no file, such as {listed(without, 2)}. Correct it."
+        )
+    said = [
+        f"Without a group: in {len(without):,} files it is not found: {listed(without)}. Each is a group."
+    ]
+    own = [f"/{file}" if name is None else name for file, name in zip(files, names, strict=True)]
+    groups: Rows = np.unique(own, return_inverse=True)[1]
+    return groups, said * bool(without)
+
+
+def divide(
+    found: LabelledImages, groups: Rows | None, names: list[str], params: PreprocessParams
+) -> tuple[tuple[Rows, Rows, Rows], list[str]]:
+    """Rows to train on, held out, and to test on: as the source says, or by `params`; and what a reader
+    should know of it."""
+    if found.splits is None:
+        parts = split(
+            found.images, found.labels, params.holdout_fraction, params.seed, groups, names
+        )
+        return (*parts, np.empty(0, np.int64)), []
+    train, holdout, test = (np.flatnonzero(found.splits == n) for n in range(len(SPLITS)))
+    if not len(holdout):
+        theirs = None if groups is None else groups[train]
+        parts = split(
+            found.images[train],
+            found.labels[train],
+            params.holdout_fraction,
+            params.seed,
+            theirs,
+            names,
+        )
+        train, holdout = train[parts[0]], train[parts[1]]
+    kept, said = [], list[str]()
+    together = units(found.images, groups)
+    for name, rows in (("val", holdout), ("test", test)):
+        known = np.isin(together[rows], together[train])
+        if known.any():
+            said.append(
+                f"Left out: {known.sum():,} images of {name} of which train has a copy, or one of their "
+                f"group: {listed([found.place(row) for row in rows[known]])}."
+            )
+        kept.append(rows[~known])
+    holdout, test = kept
+    missing = np.setdiff1d(found.labels[train], found.labels[holdout])
+    if len(missing):
+        raise DataError(
+            f"val: no image of class {listed([names[label] for label in missing])} that train has not too. "
+            "Add some, or remove val: then a part of train is held out."
+        )
+    return (train, holdout, test), said
+
+
+def near_copies_in_words(found: LabelledImages, train: Rows, holdout: Rows) -> list[str]:
+    """A line where many held-out images have a near copy in the training part."""
+    random = np.random.default_rng(0)
+    looked, among = (
+        np.sort(random.permutation(rows)[:most])
+        for rows, most in ((holdout, LOOKED_AT), (train, AMONG))
+    )
+    near = near_copies(found.images, found.labels, looked, among)
+    asked, firsts = np.unique(near[:, 0], return_index=True)
+    if len(asked) <= max(2, NEAR_COPIES * len(looked)):
+        return []
+    pairs = [f"{found.place(a)} like {found.place(b)}" for a, b in near[firsts]]
+    return [
+        f"Near copies: {len(asked):,} of {len(looked):,} held-out images look much like one of the "
+        f"training part: {listed(pairs, 3)}. If one thing was photographed several times, every number "
+        "about held-out images is too good. Set `preprocess.group` to what such files have in common, or "
+        "to auto, which keeps on one side what looks so alike; or add a column `group`."
+    ]
+
+
+def split(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    holdout_fraction: float,
+    seed: int,
+    groups: NDArray[np.int64] | None = None,
+    names: Sequence[str] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the training part and of the hold-out, each ascending; together all images.
+
+    Stratified: each class gives `holdout_fraction` of its images, at least one. Identical images and those of
+    one group stay on one side, also when their labels differ (they count for the first one's class).
+    """
+    firsts = units(images, groups)
+    order = np.random.default_rng(seed).random(len(labels))
+    held = np.zeros(len(labels), dtype=bool)
+    sizes = np.bincount(firsts, minlength=len(labels))
+    of = labels
+    if groups is not None:  # a group counts for its rarest class, which has fewest to choose from
+        rarest = np.argsort(np.bincount(labels), kind="stable")
+        rank = np.full(len(labels), len(rarest))
+        np.minimum.at(rank, firsts, np.argsort(rarest)[labels])
+        of = np.where(sizes > 0, rarest[rank.clip(max=len(rarest) - 1)], -1)
+    for label in np.unique(labels):
+        mine = np.flatnonzero((of == label) & (sizes > 0))  # one index a unit
+        mine = mine[np.argsort(order[mine], kind="stable")]
+        quota = max(1, round(int(sizes[mine].sum()) * holdout_fraction))
+        fits = int(np.searchsorted(np.cumsum(sizes[mine]), quota, side="right"))
+        held[mine[: max(0, min(max(1, fits), len(mine) - 1))]] = True
+    side = held[firsts]
+    for label in np.unique(labels):
+        if len(np.unique(side[labels == label])) < 2:
+            count = len(np.unique(firsts[labels == label]))
+            what = "distinct image" if groups is None else "group of images"
+            raise DataError(
+                f"class {names[label] if names else label}: {count} {what}{'s' * (count != 1)}, a hold-out "
+                "needs at least 2 that are of no other class. Add images of this class, or remove it."
+            )
+    return np.flatnonzero(~side), np.flatnonzero(side)
+
+
+def near_copies(images: NDArray[np.uint8], labels: Rows, asked: Rows, among: Rows) -> Rows:
+    """The rows of images in `asked`, each with every near copy of its class in `among`; int64 [M, 2].
+
+    A near copy correlates with it, as a small grey picture, and far better than others do: digits of one
+    class are alike too, but many of them are (as Lowe compares keypoints, Int. J. Computer Vision 60, 2004).
+    """
+    found = [np.empty((0, 2), np.int64)]
+    for label in np.unique(labels[asked]):
+        looked, known = (part[labels[part] == label] for part in (asked, among))
+        if len(known) < 2:
+            continue
+        small, usual = _thumbnails(images, known).T, min(USUAL, max(2, len(known) // 3)) - 1
+        for some in np.array_split(looked, len(looked) // 100 + 1):
+            alike = _thumbnails(images, some) @ small
+            alike[some[:, None] == known] = -1  # itself
+            others = -np.partition(-alike, usual, axis=1)[:, usual, None]
+            one, other = np.nonzero((alike > NEAR) & (1 - alike < NEARER * (1 - others)))
+            found.append(np.stack([some[one], known[other]], 1))
+    return np.concatenate(found)
+
+
+def _thumbnails(images: NDArray[np.uint8], rows: Rows) -> NDArray[np.float32]:
+    """[N, THUMBNAIL²], each of mean 0 and length 1, so that a product of two is their correlation."""
+    height, width = images.shape[2:]
+    down, across = ((np.arange(THUMBNAIL + 1) * side // THUMBNAIL)[:-1] for side in (height, width))
+    small = [
+        np.add.reduceat(
+            np.add.reduceat(images[each].mean(axis=1, dtype=np.float32), down, 1), across, 2
+        )
+        for each in np.array_split(rows, len(rows) // 1000 + 1)
+    ]
+    flat = np.concatenate(small).reshape(len(rows), -1)
+    flat -= flat.mean(axis=1, keepdims=True)
+    thumbnails: NDArray[np.float32] = flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)
+    return thumbnails

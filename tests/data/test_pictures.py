@@ -1,0 +1,413 @@
+"""Pictures: which are read, what becomes of them, what is said of the rest, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from synthetic import csv_lines, make_images
+from test_sources import zip_of_a_link
+
+from cgan.data import csv_reader, pictures
+from cgan.data.dataset import LabelledImages, load_dataset
+from cgan.data.opening import read
+from cgan.data.sources import DEFAULTS
+from cgan.errors import CganError, DataError
+from cgan.files import read_json
+from cgan.params.reading import load_params
+from cgan.project import CSV, HOLDOUT_DATA, PICTURES, TEST_DATA, TRAIN_DATA, VALIDATION
+from cgan.stages import download, preprocess, validate
+
+Files = dict[str, Any]  # name → bytes; a link's target; None: a folder
+
+
+def picture(
+    value: Any = 7, size: tuple[int, int] = (10, 10), kind: str = "PNG", **how: Any
+) -> bytes:
+    """`value`: a grey, a colour, or an array."""
+    file = io.BytesIO()
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
+    image = (
+        Image.fromarray(value)
+        if isinstance(value, np.ndarray)
+        else Image.new(modes[len(np.atleast_1d(value))], size, value)
+    )
+    image.save(file, kind, **how)
+    return file.getvalue()
+
+
+def palette(*colours: int) -> bytes:
+    image = Image.new("P", (10, 10), 1)
+    image.putpalette([0, 0, 0, *colours])
+    file = io.BytesIO()
+    image.save(file, "GIF")
+    return file.getvalue()
+
+
+def noise(seed: int) -> bytes:
+    return picture(np.random.default_rng(seed).integers(0, 255, (10, 10), np.uint8))
+
+
+def write(files: Files, root: str = "own") -> None:
+    for name, content in files.items():
+        path = Path(root, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            path.mkdir()
+        elif isinstance(content, str):
+            path.symlink_to(content)
+        else:
+            path.write_bytes(content)
+
+
+def opened(path: str = "own", **changes: Any) -> LabelledImages:
+    return read(Path(path), DEFAULTS.model_copy(update=changes), csv_reader.DEFAULTS)[0]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+GOOD: Files = {
+    f"{name}/{n}.png": picture(value + n)
+    for name, value in (("cat", 10), ("apple", 20))
+    for n in (0, 1)
+}
+TABLE = b"path,label\n" + b"".join(f"{name},{name[:3]}\n".encode() for name in GOOD)
+FRACTIONS = np.full((10, 10), 0.5, np.float32)
+ANIMATED = picture(1, kind="GIF", save_all=True, append_images=[Image.new("L", (10, 10), 9)])
+BLANK_ALPHA = picture((9, 9, 9, 0))
+
+# Beside the good ones → what is said of it; all others are read.
+SAID: dict[str, tuple[Files, str]] = {
+    "hidden": ({"cat/.x.png": picture()}, r"Left out: 1: cat/\.x\.png \(hidden\)"),
+    "a hidden folder": ({".thumbs/0.png": picture()}, r"Left out: 1: \.thumbs \(hidden\)"),
+    "of the system": ({"cat/Thumbs.db": b"x"}, r"Thumbs\.db \(a file of the system's\)"),
+    "of a Mac": ({"__MACOSX/cat/0.png": b"x"}, r"__MACOSX \(a file of the system's\)"),
+    "no picture": ({"cat/notes.txt": b"x"}, r"cat/notes\.txt \(no picture\)"),
+    "no picture without an extension": ({"cat/notes": b"x"}, r"cat/notes \(no picture\)"),
+    "no class": ({"loose.png": picture()}, r"loose\.png \(in no class's folder\)"),
+    "beside the folder": ({"../notes.txt": b"x"}, r"notes\.txt \(no picture\)"),
+    "a table": ({"notes.csv": b"a,b\n1,2\n"}, r"notes\.csv \(no picture\)"),
+    "a dangling link": ({"cat/gone.png": "nowhere"}, r"cat/gone\.png \(a dangling link\)"),
+    "a loop of links": ({"cat/again": ".."}, r"cat/again \(read already: a link\)"),
+    "an empty class": ({"dog": None}, r"Left out: 1: dog \(no picture in it\)"),
+    "a class of notes": ({"dog/x.txt": b""}, r"dog/x.txt \(no picture\), dog \(no picture in it\)"),
+    "seven of them": ({f"cat/{n}.txt": b"" for n in range(7)}, r"Left out: 7: .* and 2 more"),
+    "second frames": ({"cat/film.gif": ANIMATED}, r"Several frames: of 1 .*cat/film\.gif"),
+    "transparent": ({"cat/clear.png": BLANK_ALPHA}, r"Transparent: 1 .*white: cat/clear\.png"),
+    "one in colour": (
+        {**{f"cat/{n}.jpg": picture(5) for n in range(9)}, "cat/red.png": picture((9, 0, 0))},
+        r"Colour: 1 of 14 .*cat/red\.png",
+    ),
+    "not in the table": ({"labels.csv": TABLE, "cat/new.png": picture()}, r"new\.png \(not in lab"),
+    "a column of the table": (
+        {"labels.csv": TABLE.replace(b"label\n", b"label,x\n").replace(b"cat\n", b"cat,1\n")},
+        r"x \(a column of labels\.csv without a use\)",
+    ),
+}
+# Beside the good ones → why all are refused.
+REFUSED: dict[str, tuple[Files, str]] = {
+    "damaged": (
+        {f"cat/{n}.png": b"<html>" for n in range(7)} | {"cat/cut.jpg": noise(1)[:90]},
+        r"own: 8 of 10 pictures cannot be read:(\n  - cat/.*){5}\nRemove",
+    ),
+    "a web page": ({"apple/0.png": b"<html>"}, r"1 of 4 .*- apple/0\.png: .*Remove or replace"),
+    "of another size": (
+        {"cat/wide.png": picture(size=(30, 20))},
+        r"of 10 × 10 .*30 × 20 \(cat/wide.*one size.*`data\.height: \d+` and `data\.width: \d+`.*pad",
+    ),
+    "too large": ({"cat/0.png": picture(size=(400, 300))}, r"400 × 300 .*at most 256 × 256"),
+    "a bomb": ({"cat/0.png": picture(size=(12_000, 9000))}, r"12,000 × 9,000 pixels are too many"),
+    "a comma in a name": ({"a,b/0.png": picture()}, r"'a,b' cannot name a class: .*comma"),
+    "a long name": ({"x" * 61 + "/0.png": picture()}, r"cannot name a class: .*60 characters"),
+    "values beyond all scales": (
+        {"cat/0.tif": picture(FRACTIONS * -9, kind="TIFF")},
+        r"cat/0\.tif: values from -4\.5 to -4\.5, expected 0–1",
+    ),
+    "NaN": ({"cat/0.tif": picture(FRACTIONS * np.nan, kind="TIFF")}, r"values from nan to nan"),
+    "two scales": (
+        {
+            "cat/a.tif": picture(FRACTIONS, kind="TIFF"),
+            "cat/b.tif": picture(FRACTIONS * 99, kind="TIFF"),
+        },
+        r"different scales \(0–1: cat/a\.tif, 0–255: cat/b\.tif\)",
+    ),
+    "a table of what is not there": (
+        {"labels.csv": TABLE + b"cat/9.png,cat\ncat/8.png,cat\n"},
+        r"labels\.csv: 2 faults:\n  - line 6: no picture 'cat/9\.png' below own\n  - line 7",
+    ),
+    "a table that leads outside": (
+        {"labels.csv": TABLE + b"../x.png,cat\n"},
+        "no picture '../x.png'",
+    ),
+    "a table with a path twice": (
+        {"labels.csv": TABLE + b"cat/0.png,app\n"},
+        "listed a second time",
+    ),
+    "a table without a label": ({"labels.csv": TABLE.replace(b",cat", b",")}, "expected a label"),
+    "a table of another split": (
+        {
+            "labels.csv": TABLE.replace(b"label\n", b"label,split\n").replace(
+                b"cat\n", b"cat,best\n"
+            )
+        },
+        r"train, val or test.*best",
+    ),
+    "a table of nothing": ({"labels.csv": b"path,label\n"}, "labels.csv: 0 faults: no rows"),
+    "a ragged table": ({"labels.csv": TABLE + b"a,b,c,d\n"}, r"not a CSV of `path,label`"),
+}
+# Alone.
+REFUSED_ALONE: dict[str, tuple[Files, str]] = {
+    "no folders": (
+        {"0.png": picture(), "1.png": picture()},
+        r"2 pictures, none in a class's folder",
+    ),
+    "nothing": (
+        {"cat": None},
+        r"no \.csv, \.gz or \.zip in the folder own, nor folders of pictures",
+    ),
+    "hidden ones alone": ({"cat/.0.png": picture()}, "nor folders of pictures"),
+    "a class to test on alone": (
+        {"train/cat/0.png": picture(), "test/dog/0.png": picture()},
+        r"no picture of dog to train on",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_f100_whatever_is_not_read_is_counted_and_named_with_the_reason(name: str) -> None:
+    files, words = SAID[name]
+    write(GOOD | files)
+    found = opened("." if name.startswith("beside") else "own")
+    assert re.search(words, "\n".join(found.warnings)), found.warnings
+    assert len(found.warnings) == 1 and len(found.labels) >= 4
+
+
+@pytest.mark.parametrize("name", [*REFUSED, *REFUSED_ALONE])
+def test_f99_a_folder_that_cannot_be_used_is_refused_with_the_files_and_what_to_do(
+    name: str,
+) -> None:
+    files, words = REFUSED.get(name) or REFUSED_ALONE[name]
+    write((GOOD if name in REFUSED else {}) | files)
+    with pytest.raises(CganError) as caught:
+        opened()
+    assert re.search(words, str(caught.value), re.DOTALL), str(caught.value)
+    assert not any(path.suffix == ".safetensors" for path in Path().rglob("*"))
+    write(GOOD, "good")
+    with pytest.raises(CganError, match=r"more than 0 MB of pixels.*`data\.height`"):
+        opened("good", max_megabytes=0)
+
+
+@pytest.mark.parametrize("member", ["../cat/0.png", "/etc/0.png", "C:\\0.png", "a link"])
+def test_f27_an_archive_of_pictures_that_leads_outside_is_refused_whole(member: str) -> None:
+    write(GOOD)
+    shutil.make_archive("own", "zip", ".", "own")
+    if member == "a link":
+        Path("own.zip").write_bytes(zip_of_a_link())
+    else:
+        with zipfile.ZipFile("own.zip", "a") as archive:
+            archive.writestr(member, picture())
+    with pytest.raises(CganError, match=r"is a link, or points outside.*Nothing was unpacked"):
+        opened("own.zip")
+
+
+def test_f28_a_picture_that_claims_gigabytes_is_damaged_and_nothing_of_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(GOOD | {"cat/long.png": bytes(10_000)})
+    shutil.make_archive("own", "zip", ".", "own")
+    monkeypatch.setattr(pictures, "MAX_FILE_BYTES", 9_000)
+    with pytest.raises(
+        CganError, match=r"1 of 5 pictures cannot be read:\n.*cat/long\.png: larger"
+    ):
+        opened("own.zip")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_pictures_are_arrays_with_their_names_in_whatever_folder_around(packed: bool) -> None:
+    write(
+        GOOD | {"cat/deep/er/2.jfif": picture(12, kind="JPEG"), "cat/no_suffix": picture(13)}, "a/b"
+    )
+    write({"cat/link.png": str(Path("a/b/cat/0.png").resolve())} if not packed else {}, "a/b")
+    if packed:
+        shutil.make_archive("a", "zip", ".", "a")
+    found = opened("a.zip" if packed else "a")
+    values = found.images[:, 0, 5, 5].tolist()
+    assert found.class_names == ["apple", "cat"] and found.warnings == ()
+    assert sorted(zip(found.labels.tolist(), values, strict=True)) == [
+        (0, 20), (0, 21), (1, 10), *([(1, 10)] * (not packed)), (1, 11), (1, 12), (1, 13)
+    ]  # fmt: skip
+    assert found.files[0].endswith("b/apple/0.png") and found.images.shape[1:] == (1, 10, 10)
+
+
+def test_what_a_folder_means_is_the_table_of_pixels_or_of_paths_in_it_before_its_pictures() -> None:
+    write(GOOD | {"loose.png": picture(), "sizes.csv": b"name,size\na,1\n"})
+    assert len(opened().labels) == 4
+    write({"train.csv": "\n".join(csv_lines(*make_images())).encode()})
+    assert len(opened().labels) == 36
+    Path("own/train.csv").unlink()
+    write({"labels.csv": b"path,label\ncat/0.png,a\nloose.png,b\n", "far/away.png": picture()})
+    found = opened()
+    assert found.class_names == ["a", "b"]
+    assert found.warnings == ("Left out: 1: cat/1.png (not in labels.csv).",)
+
+
+def test_numbers_stand_in_their_order_and_names_may_begin_with_underscores() -> None:
+    write({f"{n}/a.png": picture(n) for n in range(11)}, "digits")
+    found = opened("digits")
+    assert found.class_names is None and found.images[:, 0, 0, 0].tolist() == [*range(11)]
+    assert np.array_equal(found.labels, np.arange(11))
+    write({"__a/0.png": picture(), "b/0.png": picture()}, "names")
+    assert opened("names").class_names == ["__a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (picture(np.full((10, 10), 0x8000, np.uint16)), 128),
+        (picture(np.full((10, 10), 0x8000, np.uint16), kind="TIFF"), 128),
+        (picture(FRACTIONS, kind="TIFF"), 128),
+        (picture(FRACTIONS * 200, kind="TIFF"), 100),
+        (palette(50, 50, 50), 50),
+        (picture((40, 40, 40)), 40),
+        (picture((0, 0, 0, 0)), 255),
+        (picture((0, 0, 0, 128)), 127),
+        (picture((200, 100, 50)), [200, 100, 50]),
+        (palette(9, 8, 7), [9, 8, 7]),
+        (picture((200, 100, 50, 255)), [200, 100, 50]),
+    ],
+)
+def test_each_kind_of_picture_has_its_values(content: bytes, expected: Any) -> None:
+    write({"a/0.png": content, "b/0.png": picture(3)})
+    assert opened().images[0, :, 5, 5].tolist() == np.atleast_1d(expected).tolist()
+
+
+def test_other_shapes_are_cropped_padded_or_stretched_and_what_is_lost_is_said() -> None:
+    ramp = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (10, 1))
+    write({f"{name}/0.png": picture(ramp) for name in "ab"})
+    how = {"height": 10, "width": 10}
+    cropped, padded, stretched = (opened(**how, fit=fit) for fit in ("crop", "pad", "stretch"))
+    rows = [found.images[0, 0, 5].astype(int) for found in (cropped, padded, stretched)]
+    assert 90 < rows[0][0] < rows[0][-1] < 165 and rows[2][0] < 20 < 230 < rows[2][-1]
+    assert np.ptp(padded.images[0, 0, 5]) > 200 and np.ptp(padded.images[0, 0, 0]) == 0
+    (warning,) = cropped.warnings
+    assert re.search(r"fit 10 × 10.*a 75 % \(most 75 %\), b 75 %.*`data\.fit: pad`", warning)
+    assert padded.warnings == stretched.warnings == ()
+
+
+def test_a_photograph_that_is_stored_on_its_side_stands_upright() -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name in ("cat", "apple"):
+        write({f"{name}/upright.png": picture(size=(9, 12))}, "photos")
+        write({f"{name}/side.jpg": picture(size=(12, 9), kind="JPEG", exif=turned)}, "photos")
+    assert opened("photos").images.shape == (4, 1, 12, 9)
+
+
+# --- through the stages -------------------------------------------------------------------------
+
+
+def run(**changes: Any) -> dict[str, Any]:
+    """The stages from `own` to the datasets → the validation report."""
+    text = (Path(__file__).parents[2] / "params.yaml").read_text()
+    changes = {"source": "file", "path": "own", "min_per_class": 2} | changes
+    for key, value in changes.items():
+        text = re.sub(rf"(?m)^  {key}: .*", lambda _, k=key, v=value: f"  {k}: {v}", text, count=1)
+    Path("params.yaml").write_text(text)
+    for stage in (download, validate, preprocess):
+        stage.main()
+    return read_json(VALIDATION)
+
+
+def test_torchvisions_layout_is_kept_and_equal_images_are_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = [(part, label) for part in ("train", "val", "test") for label in ("cat", "dog")]
+    write(
+        {f"{p}/{c}/{n}.png": noise(10 * i + n) for i, (p, c) in enumerate(names) for n in range(4)}
+    )
+    write({"test/dog/known.png": Path("own/train/dog/0.png").read_bytes()})
+    report = run()
+    parts = [load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA, TEST_DATA)]
+    assert [len(part) for part in parts] == [8, 8, 8] and report["rows"] == 16
+    assert report["splits"] == {"train": 8, "val": 8, "test": 9}
+    assert re.search(r"1 images of test of which train has a copy.*dog/known\.png", caplog.text)
+    assert parts[2].class_names == ["cat", "dog"] and parts[2].labels.tolist() == [0] * 4 + [1] * 4
+    shutil.rmtree("own/val")
+    run()
+    assert [len(load_dataset(path)) for path in (TRAIN_DATA, HOLDOUT_DATA, TEST_DATA)] == [
+        6,
+        2,
+        9,
+    ], "its copy is held out"
+    write({"val/cat/0.png": noise(5)})
+    with pytest.raises(DataError, match="val: no image of class dog"):
+        run()
+
+
+def test_a_table_beside_pictures_names_classes_groups_and_splits() -> None:
+    rows = [(f"{n}.png", "ab"[n % 2], n // 4, "test" if n > 15 else "train") for n in range(24)]
+    write({name: noise(n) for n, (name, *_) in enumerate(rows)})
+    lines = "".join(f"{','.join(map(str, row))}\n" for row in rows)
+    write({"labels.csv": b"path,label,group,split\n" + lines.encode()})
+    run()
+    train, held, test = (load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA, TEST_DATA))
+    assert len(test) == 8 and len(train) + len(held) == 16 and not CSV.exists()
+    assert train.groups is not None and held.groups is not None
+    assert not set(train.groups.tolist()) & set(held.groups.tolist())
+    assert len(set(held.groups.tolist())) * 4 == len(held)
+
+
+def test_f101_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    random = np.random.default_rng(0)
+    for tile in range(40):
+        seen = random.integers(40, 200, (10, 10))
+        for shot in range(3):
+            pixels = (seen + random.integers(-5, 5, (10, 10))).astype(np.uint8)
+            write({f"{'ab'[tile % 2]}/tile{tile}-{shot}.png": picture(pixels)})
+    run()
+    assert re.search(
+        r"Near copies: 12 of 12 .*tile\d+-\d\.png like .*`preprocess\.group`", caplog.text
+    )
+    caplog.clear()
+    run(group="'tile(\\d+)'")
+    train, held = (load_dataset(path) for path in (TRAIN_DATA, HOLDOUT_DATA))
+    assert train.groups is not None and held.groups is not None and "Near" not in caplog.text
+    assert not set(train.groups.tolist()) & set(held.groups.tolist()) and len(held) == 12
+    run(group="auto")
+    assert "Groups: 40 of 120 images, the largest of 3" in caplog.text and "Near" not in caplog.text
+    for pattern, words in (("'shot'", "is found in no file"), ("'('", "no regular expression")):
+        with pytest.raises(CganError, match=words):
+            run(group=pattern)
+
+
+def test_pictures_take_the_place_of_a_csv_and_the_names_are_those_of_the_folders() -> None:
+    CSV.parent.mkdir(parents=True)
+    CSV.touch()
+    write({f"{label}/{n}.png": noise(n + 9 * (label == "b")) for label in "ab" for n in range(4)})
+    report = run(class_names="[b, a]", holdout_fraction=0.25)
+    assert PICTURES.is_file() and not CSV.exists()
+    assert report["params"]["class_names"] == ["a", "b"], "in the order of the folders"
+    assert report["shape"] == {"channels": 1, "height": 10, "width": 10}
+    write({"b/again.png": Path("own/a/0.png").read_bytes()})
+    said = "\n".join(run(holdout_fraction=0.25)["warnings"])
+    assert "1 images repeat an earlier one (own/b/again.png is own/a/0.png)" in said
+    assert "one of another class (own/b/again.png is own/a/0.png)" in said
+    with pytest.raises(DataError, match=r"`validate\.classes` is 3, the pictures have 2"):
+        run(classes=3)
+    assert load_params().validation.classes == 3
+    with pytest.raises(DataError, match=r"class b has 5.*`validate\.min_per_class`") as caught:
+        run(min_per_class=9)
+    assert "validate.classes" not in str(caught.value)

@@ -1,0 +1,48 @@
+"""What `cgan validate` says of a run before it starts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic import make_images
+from typer.testing import CliRunner
+
+from cgan.cli import app
+from cgan.data.dataset import LabelledImages
+from cgan.params.reading import load_params
+from cgan.reports.foresight import foresee
+
+
+def found(per_class: int = 30) -> LabelledImages:
+    images, labels = make_images(per_class=per_class)
+    return LabelledImages(images, labels, np.arange(len(labels)), 3, "0" * 64, 1)
+
+
+@pytest.mark.usefixtures("project")
+def test_five_lines_say_what_a_run_will_do_and_three_held_out_images_are_called_too_few() -> None:
+    params = load_params()
+    preprocess = params.preprocess.model_copy(update={"holdout_fraction": 0.1})
+    params = params.model_copy(update={"preprocess": preprocess})
+    lines = foresee(found(), ["a", "b", "c"], params)
+    assert lines[0] == "Classes: a 27, b 27, c 27 to train on."
+    assert lines[1].startswith(
+        "Held out: a 3, b 3, c 3. 3 or fewer say nothing of a class (a, b, c)"
+    )
+    assert "`preprocess.holdout_fraction: 0.3`" in lines[1] and lines[2].startswith("Chosen: ")
+    assert re.match(r"Time on this machine \(cpu, \d+ cores\): about \d+ (s|min|h); \d", lines[3])
+    assert lines[4].startswith("Expected of a (27), b (27), c (27): with fewer than 50")
+    many = found(60)
+    splits = (np.arange(len(many.labels)) % 3).astype(np.uint8)
+    lines = foresee(replace(many, splits=splits), ["a", "b", "c"], params)
+    assert "To test on, beside them: 60." in lines[1] and "too few" not in lines[1]
+
+
+def test_the_command_says_them_beside_a_params_file(project: Path) -> None:
+    said = CliRunner().invoke(app, ["validate", str(project / "inbox/digits.csv")])
+    assert said.exit_code == 0 and "Time on this machine" in said.output
+    plain = CliRunner().invoke(app, ["validate", "inbox/digits.csv", "--no-foresight"])
+    assert plain.exit_code == 0 and "Time on this machine" not in plain.output
