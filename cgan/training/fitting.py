@@ -40,6 +40,7 @@ HARD_IN_ONE_PASS = {"class_logit_weight": 2.5, "total_kimg": 240.0}
 SHIFT = 0.07  # of the side, for hard data
 FAR_APART = 0.53
 ALIKE = 0.5  # neighbours of another class, as a part of how many there are by chance
+PLAIN = 0.3  # of all pixels have one value: a ground (photographs of tiles .01, alphabets .86, digits .81)
 ADVICE = (
     "Such images take longer than digits. `train.total_kimg: 700` draws them better, in four times the time; "
     "60 gives a first impression in a third."
@@ -79,9 +80,9 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
     found = nearest(data)
     rules: dict[str, Any] = dict(NEAR)
     if found.hard:
-        channels, *sides = data.images.shape[1:]
+        sides = data.images.shape[2:]
         rules |= HARD | {"max_shift": round(SHIFT * min(sides)) if min(sides) >= LEAST_SIDE else 0}
-        if channels == 3:
+        if photographs(data):
             rules["generator"] = "upsample"
         if choices.updates == "one_pass":
             rules |= HARD_IN_ONE_PASS
@@ -92,6 +93,14 @@ def fit(choices: TrainChoices, data: Dataset) -> Fit:
     why = f"nearest other image: distance {found.distance:.2f}, same class {found.same_class:.0%}"
     advice = ADVICE if found.hard and choices.total_kimg == "auto" else ""
     return Fit(params, f"{words} ({why})" if words else "", advice)
+
+
+def photographs(data: Dataset) -> bool:
+    """In colour, or grey without a plain ground, which drawings and characters have: there the weave of
+    transposed convolutions would show."""
+    some = data.images[:COMPARED]
+    most = int(torch.bincount(some.flatten().int(), minlength=256).max())
+    return some.shape[1] == 3 or most < PLAIN * some.numel()
 
 
 def filled(choices: TrainChoices, rules: Mapping[str, Any] = NEAR) -> TrainParams:
