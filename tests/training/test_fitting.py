@@ -107,7 +107,7 @@ def test_a_number_in_params_goes_before_the_rule_and_is_not_said_to_be_chosen() 
     assert (found.params.max_shift, found.params.total_kimg) == (1, 7.0)
     assert found.params.class_logit_weight == 1 and not found.advice
     assert found.choice == (
-        "generator deconv, auxiliary_generator 0.5, class_logit_weight 1.0, updates two_passes "
+        "generator upsample, auxiliary_generator 0.5, class_logit_weight 1.0, updates two_passes "
         f"(nearest other image: distance 0.96, same class {nearest(noise(32)).same_class:.0%})"
     )
     assert fit(filled(CHOICES), noise(32)).choice == ""
