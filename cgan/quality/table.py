@@ -9,8 +9,7 @@ from typing import Any
 from cgan.metric import METRICS as METRICS
 from cgan.metric import Report as Report
 
-
-WIDE = 0.1
+WIDE = 0.05
 
 
 def verdict(report: Report, training_s: float | None = None) -> str:
