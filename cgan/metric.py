@@ -86,7 +86,7 @@ METRICS = {
         Metric(
             "copies",
             "copies",
-            "share of drawings closer to a training image, moved or brightened, than 99 % of reals",
+            "share of drawings nearer to a training image than real ones are, however moved, turned or noisy",
             "lower",
         ),
         Metric(

@@ -37,10 +37,12 @@ PARAMS: dict[str, dict[str, Any]] = {
     "gate": {
         "against_champion": "better",
         "max_drawn_shift": 1e6,
+        "min_judge_accuracy": 0.85,  # of 18 images a class
         "max_fid_over_floor": 1e6,
         "min_coverage_of_floor": 0.0,
         "max_copies_over_floor": 0.9,
-        "min_different_drawings": 0,
+        "min_different_of_champion": 0.0,
+        "min_different_of_real": 0.0,
     },
 }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -68,6 +68,16 @@ class Shift(NamedTuple):
     words: str
 
 
+T = TypeVar("T", float, Tensor)
+
+
+def student(many: int, freedom: T) -> T:
+    """Half the width of an interval that is at 95 % for `many` means together (Bonferroni), in standard
+    deviations: Student's t by the expansion of Abramowitz & Stegun, 26.7.5."""
+    z = NormalDist().inv_cdf(1 - 0.025 / many)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
 def furthest(found: Moments, known: Moments, shape: Sequence[int] | None = None) -> list[Shift]:
     """Of each class the column that is furthest off, in images [C, H, W]; without `shape`, in features."""
     apart = _apart(found, known, _least(shape, found.means.shape[1]))
@@ -87,10 +97,8 @@ def _apart(found: Moments, known: Moments, least: Tensor) -> Tensor:
     freedom = (one + other - 2).clamp(min=1)
     pooled = (one * found.variances + other * known.variances) / freedom
     apart = (found.means - known.means).abs() / pooled.sqrt().maximum(least)
-    z = NormalDist().inv_cdf(1 - 0.05 / (2 * apart.numel()))
-    # Student's t for it (Abramowitz & Stegun, 26.7.5).
-    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    apart = (apart - t * (1 / one + 1 / other).sqrt()).clamp(min=0)
+    reach = student(apart.numel(), freedom) * (1 / one + 1 / other).sqrt()
+    apart = (apart - reach).clamp(min=0)
     return apart.where(torch.minimum(one, other) >= ENOUGH, 0.0)
 
 

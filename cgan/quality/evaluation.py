@@ -197,8 +197,8 @@ def shuffled(training: Dataset, heldout: Dataset, seed: int) -> tuple[Tensor, Te
 def near_copies(
     drawn: Tensor, asked: Tensor, training: Dataset, heldout: Dataset, seed: int
 ) -> Copies:
-    """How near the first drawings come to training images, beside held-out ones and, where these are few, some
-    of the training images themselves."""
+    """How near the first drawings come to training images, beside held-out ones and, where these are few,
+    some of the training images themselves."""
     order, rows = shuffled(training, heldout, seed)
     rows = rows[:COPIES_SAMPLE]
     some = Dataset(heldout.images[rows], heldout.labels[rows], heldout.metadata)

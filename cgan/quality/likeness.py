@@ -4,8 +4,8 @@ The distance of two images is the part of the first one's contrast (its standard
 the second is taken from it, moved by up to MAX_SHIFT pixels and with the brightness and contrast that fit
 best: 0 for a copy, 1 where they have nothing in common. It is √(1-r²), with r the largest correlation.
 
-Copies may be turned, zoomed or noisy too: the nearest candidates are compared again so, smoothed. What is near
-is known from real images that the candidates don't include.
+Copies may be turned, zoomed or noisy too: with the nearest candidates an image is compared again so, and
+smoothed. What is near is known from real images that are not among the candidates.
 
 How many different drawings a class has: were there n, equally frequent, one pair in n would show the same.
 So n is counted by the pairs that are the same (Simpson, Nature 163, 1949; for generators, the birthday
@@ -24,6 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import available_threads, parts_on_threads
+from cgan.quality.comparison import REPLICATES, Estimate
 
 MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
 SIDE = 32  # pixels: larger images are made smaller
@@ -37,8 +38,9 @@ _BLOCK = 2_000_000  # pixels that are floats at once
 
 @dataclass(frozen=True)
 class Copies:
-    """`closer`, bool [N], marks the drawings that are nearer to a training image of their class than real images
-    are, `floor` of which are that near. `heldout_median`: the distance of a held-out image to the nearest one."""
+    """`closer`, bool [N], marks the drawings that are nearer to a training image of their class than real
+    images are, `floor` of which are that near. `heldout_median`: the distance of a held-out image to the
+    nearest one."""
 
     closer: Tensor
     floor: float
@@ -63,8 +65,8 @@ def copies(
 
 
 def _limits(usual: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """What all but 1 % of real images of each class keep from training images, [classes], by the median and its
-    absolute deviations of logarithms: some twins across the split change neither."""
+    """What all but 1 % of the real images of each class keep from training images, [classes]: by the median
+    of the logarithms and the deviations from it, which some twins across the split do not change."""
 
     def limit(distances: Tensor) -> Tensor:
         logs = distances[distances.isfinite()].clamp(min=0.001).log()
@@ -148,21 +150,44 @@ def nearest(
     return found, places
 
 
-def different(drawn: Tensor, asked: Tensor, training: Dataset) -> list[tuple[float, float] | None]:
-    """How many different drawings each class has, at most ALIKE, and what as many real images of it get.
+@dataclass(frozen=True)
+class Variety:
+    """How many different drawings a class has, at most ALIKE, and what as many real images of it get; `same`:
+    the share of the pairs of drawings that show the same."""
 
-    None for a class with less than two drawings or different real images. Few real images have few pairs: 20
-    get 190.
+    number: float
+    of_real: float
+    same: Estimate
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the number, 95 %."""
+        low, high = self.same.interval
+        return 1 / high, min(ALIKE, 1 / max(low, 1 / ALIKE))
+
+
+def different(drawn: Tensor, asked: Tensor, training: Dataset) -> list[tuple[float, float] | None]:
+    """Of each class the number of different drawings, and that of as many real images."""
+    found = variety(drawn, asked, training)
+    return [(each.number, each.of_real) if each else None for each in found]
+
+
+def variety(drawn: Tensor, asked: Tensor, training: Dataset) -> list[Variety | None]:
+    """Of each class; None for one with less than two drawings or different real images.
+
+    Few real images have few pairs: 20 get 190. Sets of equal size have the same replicates.
     """
 
-    def count(label: int) -> tuple[float, float] | None:
+    def count(label: int) -> Variety | None:
         mine = drawn[asked == label][:IN_PAIRS]
         real = training.images[training.labels == label][:IN_PAIRS].unique(dim=0)
         if min(len(mine), len(real)) < 2:
             return None
         pairs = _pairs(real)
         limit = pairs.kthvalue(max(1, len(pairs) // ALIKE)).values
-        return _number(_pairs(mine), limit), _number(pairs, limit)
+        drawn_pairs = _pairs(mine)
+        same = _share(drawn_pairs <= limit, len(mine))
+        return Variety(_number(drawn_pairs, limit), _number(pairs, limit), same)
 
     with parts_on_threads(available_threads()) as parallel:
         return list(parallel(count, range(training.classes)))
@@ -173,6 +198,22 @@ def _pairs(images: Tensor) -> Tensor:
     apart = distances(images, images)
     rows, columns = torch.triu_indices(len(images), len(images), 1)
     return torch.minimum(apart, apart.T)[rows, columns]
+
+
+def _share(same: Tensor, count: int) -> Estimate:
+    """Of the pairs that are the same, bool [count(count-1)/2]; one, where none is. Replicates draw images
+    with replacement."""
+    rows, columns = torch.triu_indices(count, count, 1)
+    both = torch.zeros(count, count, dtype=torch.float64)
+    both[rows, columns] = same.double()
+    picks = torch.randint(
+        count, (REPLICATES, count), generator=torch.Generator().manual_seed(count)
+    )
+    weights = torch.zeros(REPLICATES, count, dtype=torch.float64)
+    weights.scatter_add_(1, picks, torch.ones_like(weights))
+    pairs = (weights.sum(dim=1).square() - weights.square().sum(dim=1)) / 2
+    found = ((weights @ both) * weights).sum(dim=1) / pairs.clamp(min=1)
+    return Estimate.of(max(1, int(same.sum())) / len(same), found)
 
 
 def _number(pairs: Tensor, limit: Tensor) -> float:
@@ -204,9 +245,10 @@ def _part(likeness: Tensor) -> Tensor:
 
 
 def _smaller(images: Tensor) -> Tensor:
-    size = [min(SIDE, side) for side in images.shape[2:]]
-    same = list(images.shape[2:]) == size
-    return images.float() if same else F.adaptive_avg_pool2d(images.float(), size)
+    height, width = (min(SIDE, side) for side in images.shape[2:])
+    if images.shape[2:] == (height, width):
+        return images.float()
+    return F.adaptive_avg_pool2d(images.float(), (height, width))
 
 
 def _directions(images: Tensor) -> Tensor:

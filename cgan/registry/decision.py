@@ -3,7 +3,7 @@
 Bars are checked at the pessimistic end of the number's 95 % interval, so that none passes by luck:
 shares by Wilson's interval (the bootstrap gives "all right" no width), distances and coverage by the
 bootstrap of `quality.comparison`. Against the champion, a difference counts when its interval is
-clear of 0.
+clear of what nobody would notice.
 """
 
 from __future__ import annotations
@@ -12,25 +12,32 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cgan.params.sections import GateParams
-from cgan.quality.class_shift import Shift
+from cgan.quality.class_shift import Shift, student
 from cgan.quality.comparison import Estimate, Judged
+from cgan.quality.likeness import Copies, Variety
 from cgan.quality.metrics import Accuracy, wilson_interval
 from cgan.quality.table import METRICS
 from cgan.verdict import Check, Interval
 
-COPIES_FLOOR = 0.01  # by its definition: nearer than 99 % of the held-out reals
 MAIN = "fid_judge"
-# By which a challenger is set beside the champion.
-COMPARED = (MAIN, "conditional_accuracy", "worst_class_accuracy", "coverage")
+# By which a challenger is set beside the champion, and how much less nobody would notice: half a drawing of
+# a hundred, two of a class, two real images without a drawing near them. Seeds differ by that, too.
+COMPARED = {
+    MAIN: 0.0,
+    "conditional_accuracy": 0.005,
+    "worst_class_accuracy": 0.02,
+    "coverage": 0.02,
+}
 AT_MOST = ("fid_over_floor", "copies")
 WORDS = {
     "conditional_accuracy": "drawings that show the class asked for, mean over classes",
-    "worst_class_accuracy": "drawings of {}, the worst class, that show it",
-    "copies": "drawings closer to a training image than 99 % of reals",
+    "worst_class_accuracy": "drawings of class {}, the worst, that show it",
+    "copies": "drawings closer to a training image than real ones are, however turned, zoomed or noisy",
     "judge_accuracy": "held-out images whose label the judge names, mean over classes",
     "fid_over_floor": "Fréchet distance, less that of real images",
     "coverage_of_floor": "coverage, as a part of what real images get",
-    "different_drawings": "different drawings of {}, the least varied class",
+    "different_drawings": "different drawings of class {}, as a part of what real images get",
+    "different_of_champion": "different drawings of class {}, as a part of the champion's",
     "drawn_shift": "standard deviations by which a class's drawings differ from its training images",
     "load_check": "the registered model draws every class in a process of its own, as its file does",
 }
@@ -81,18 +88,20 @@ def compare(
 ) -> tuple[list[Check], list[str]]:
     """The difference of each metric, judged with the same replicates; and in words what is clearly better.
 
-    Nothing may be clearly worse; `against_champion` "better" asks for a distance that is clearly lower.
+    Nothing may be clearly worse, by more than COMPARED tolerates; `against_champion` "better" asks for a
+    distance that is clearly lower. The intervals are at 95 % for all metrics together (Bonferroni).
     """
     checks, praise = [], []
     for name in COMPARED:
         metric, ours, theirs = METRICS[name], challenger.metrics[name], champion.metrics[name]
         difference, lower = ours - theirs, metric.better == "lower"
-        low, high = difference.interval
-        better, worse = (high < 0, low > 0) if lower else (low > 0, high < 0)
+        low, high = _between(difference, len(COMPARED))
+        less = COMPARED[name]
+        better, worse = (high < 0, low > less) if lower else (low > 0, high < -less)
         words = "better than" if better else "worse than" if worse else "not clearly different from"
         what = f"{metric.name} {ours.value:.4f}, {words} the champion's {theirs.value:.4f}"
         passed = better or not (worse or (name == MAIN and against_champion == "better"))
-        why = f"difference {difference.value:+.4f} (95 %: {low:+.4f} to {high:+.4f})"
+        why = f"difference {difference.value:+.4f} (95 % for all: {low:+.4f} to {high:+.4f})"
         if not passed and not worse:
             why += "; it has to be better by more than noise explains"
         check = Check(name, what, difference.value, None, passed, lower, (low, high), why)
@@ -102,54 +111,85 @@ def compare(
     return checks, praise
 
 
+def _between(estimate: Estimate, many: int) -> Interval:
+    """Its interval, at 95 % for so many together."""
+    replicates = estimate.replicates
+    reach = student(many, float(len(replicates) - 1)) * float(replicates.std())
+    return estimate.value - reach, estimate.value + reach
+
+
+def as_varied(
+    challenger: Sequence[Variety | None],
+    champion: Sequence[Variety | None],
+    least: float,
+    names: Sequence[str],
+) -> list[Check]:
+    """No class may clearly have less than the part `least` of the champion's different drawings."""
+    both = zip(challenger, champion, strict=True)
+    known = [(label, ours, its) for label, (ours, its) in enumerate(both) if ours and its]
+    rows = []
+    for label, ours, its in known:
+        scaled = Estimate(least * ours.same.value, least * ours.same.replicates)
+        fewer = _between(scaled - its.same, len(known))[0] > 0
+        rows.append((not fewer, ours.number / its.number, label, ours.number, its.number))
+    if not rows:
+        return []
+    passed, part, label, ours_number, its_number = min(rows)
+    what = WORDS["different_of_champion"].format(names[label])
+    why = "" if passed else f"{ours_number:.0f}, the champion has {its_number:.0f}"
+    return [Check("different_of_champion", what, part, least, passed, why=why)]
+
+
 def bars(
     limits: GateParams,
     judged: Judged,
-    copies: Share | None = None,
-    judge: Accuracy | None = None,
-    different: Sequence[tuple[float, float] | None] = (),
-    *,
-    benefit_of_doubt: bool = False,
+    copies: Copies,
+    judge: Accuracy,
+    different: Sequence[Variety | None],
+    names: Sequence[str],
 ) -> list[Check]:
-    """Each bar, at the pessimistic end of the interval, or at the optimistic one; without those of which
-    nothing is given.
+    """Each bar, at the pessimistic end of the interval.
 
-    `copies`: the drawings close to a training image. `judge`: how often the judge names a held-out label.
-    `different`: how many different drawings each class has, and how many its real images get.
+    `judge`: how often the judge names a held-out label. `different`: of each class; `names` of the classes.
     """
     confusion = judged.accuracy.confusion
     right, asked = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
     # There may be more classes than drawings.
     seen = [label for label, count in enumerate(asked) if count]
     worst = min(seen, key=lambda label: right[label] / asked[label])
-    of_worst = Share(right[worst], asked[worst])
-    measured: dict[str, tuple[Accuracy | Share | Estimate | None, float]] = {
+    near = Share(int(copies.closer.sum()), len(copies.closer))
+    measured: dict[str, tuple[Accuracy | Share | Estimate, float]] = {
         "conditional_accuracy": (judged.accuracy, limits.min_conditional_accuracy),
-        "worst_class_accuracy": (of_worst, limits.min_worst_class_accuracy),
-        "copies": (copies, COPIES_FLOOR + limits.max_copies_over_floor),
+        "worst_class_accuracy": (
+            Share(right[worst], asked[worst]),
+            limits.min_worst_class_accuracy,
+        ),
+        "copies": (near, copies.floor + limits.max_copies_over_floor),
         "judge_accuracy": (judge, limits.min_judge_accuracy),
         "fid_over_floor": (judged.fid_over_floor, limits.max_fid_over_floor),
         "coverage_of_floor": (judged.coverage_of_floor, limits.min_coverage_of_floor),
     }
     checks = []
     for name, (found, limit) in measured.items():
-        if found is None:
-            continue
-        what, at_most, (low, high) = WORDS[name].format(worst), name in AT_MOST, found.interval
+        what, at_most, (low, high) = (
+            WORDS[name].format(names[worst]),
+            name in AT_MOST,
+            found.interval,
+        )
         if not at_most:
             low = max(low, 0.0)  # the bootstrap can go below what a share can be
-        end = high if at_most != benefit_of_doubt else low
-        passed = end <= limit if at_most else end >= limit
+        passed = high <= limit if at_most else low >= limit
         checks.append(Check(name, what, found.value, limit, passed, at_most, (low, high)))
-    # A class of ten images has few pairs, so half of what its real images get is enough.
-    varied = [
-        (pair[0] - limit, pair[0], limit, label)
-        for label, pair in enumerate(different)
-        if pair
-        for limit in [min(limits.min_different_drawings, pair[1] / 2)]
-    ]
-    if varied:
-        spare, drawn, limit, label = min(varied)
-        what = WORDS["different_drawings"].format(label)
-        checks.append(Check("different_drawings", what, drawn, limit, spare >= 0))
+    if known := [
+        (each.interval[0] / each.of_real, label) for label, each in enumerate(different) if each
+    ]:
+        low, label = min(known)
+        least = different[label]
+        assert least
+        what, value = WORDS["different_drawings"].format(names[label]), least.number / least.of_real
+        between = low, least.interval[1] / least.of_real
+        limit = limits.min_different_of_real
+        checks.append(
+            Check("different_drawings", what, value, limit, low >= limit, interval=between)
+        )
     return checks

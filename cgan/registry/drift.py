@@ -167,7 +167,7 @@ def agreement(
 
     # Agreed with now, of; agreed with then, of.
     counts = torch.stack([confusion.diagonal(), confusion.sum(dim=1), right, asked], dim=1).tolist()
-    known = [row for row in counts if row[1] and row[3]]
+    known = [row for row in counts if row[1] >= ENOUGH and row[3]]
     if not known:
         return []
     now, now_between = mean_share([(row[0], row[1]) for row in known])

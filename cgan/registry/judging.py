@@ -24,10 +24,10 @@ from cgan.quality.evaluation import (
     near_copies,
 )
 from cgan.quality.judge import Progress
-from cgan.quality.likeness import different
+from cgan.quality.likeness import variety
 from cgan.registry.archive import generator_file
 from cgan.registry.client import Registry
-from cgan.registry.decision import WORDS, Share, bars, compare, decide, shifted
+from cgan.registry.decision import WORDS, as_varied, bars, compare, decide, shifted
 from cgan.registry.drift import about_other_data, keep_at_run
 from cgan.registry.history import DIGEST, Version
 from cgan.registry.load_check import load_problem
@@ -93,7 +93,7 @@ def judge(
 ) -> None:
     """Judge both generators with one judge on the same images, check the load meanwhile, decide."""
     seed, classes = params.evaluate.seed, list(range(inputs.training.classes))
-    address = f"models:/{registry.model}/{version.number}"
+    names, address = inputs.training.class_names, f"models:/{registry.model}/{version.number}"
     with ThreadPoolExecutor(1) as apart:
         expected = draw(inputs.network, torch.tensor(classes), seed)
         loading = apart.submit(load_problem, registry, address, classes, seed, expected)
@@ -101,24 +101,26 @@ def judge(
         keep_at_run(registry, version, evaluation_set, inputs)
         drawings = draw(inputs.network, evaluation_set.asked, seed)
         challenger = evaluation_set.judge_drawings(drawings)
-        varied = different(drawings, evaluation_set.asked, inputs.training)
+        varied = variety(drawings, evaluation_set.asked, inputs.training)
         near = near_copies(drawings, evaluation_set.asked, inputs.training, inputs.heldout, seed)
         comparison, praise = list[Check](), list[str]()
         if former:
-            champion = evaluation_set.judge_drawings(draw(former, evaluation_set.asked, seed))
+            theirs = draw(former, evaluation_set.asked, seed)
+            champion = evaluation_set.judge_drawings(theirs)
             comparison, praise = compare(challenger, champion, params.gate.against_champion)
+            its = variety(theirs, evaluation_set.asked, inputs.training)
+            comparison += as_varied(varied, its, params.gate.min_different_of_champion, names)
             report.sections["Beside the champion"] = table_of(comparison)
             report.facts["champion_measured"] = champion.values()
         problem = loading.result()
-    copies = Share(int(near.closer.sum()), len(near.closer))
-    checks = bars(params.gate, challenger, copies, evaluation_set.agreement, varied)
+    checks = bars(params.gate, challenger, near, evaluation_set.agreement, varied, names)
     shifts = furthest(
         Moments.of_images(drawings, evaluation_set.asked, len(classes)),
         Moments.of_images(inputs.training.images, inputs.training.labels, len(classes)),
         drawings.shape[1:],
     )
-    names, limit = inputs.training.class_names, params.gate.max_drawn_shift
-    checks.append(shifted("drawn_shift", WORDS["drawn_shift"], shifts, limit, names))
+    what, limit = WORDS["drawn_shift"], params.gate.max_drawn_shift
+    checks.append(shifted("drawn_shift", what, shifts, limit, names))
     loads, what = not problem, WORDS["load_check"]
     checks.append(Check("load_check", what, float(loads), 1.0, loads, why=problem))
     report.verdict, reasons = decide([*checks, *comparison], praise)
