@@ -138,7 +138,9 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) 
         if not (block := list(itertools.islice(lines, at_once))):
             break
         start, rows = rows, rows + len(block)
-        block = [_without_extra(*line, extra) for line in block] if extra else block
+        block = (
+            [_without_extra(*line, header.line_limit, extra) for line in block] if extra else block
+        )
         values = _parsed([line for _, line in block], header, most)
         if values is None:
             found = [
@@ -201,9 +203,11 @@ def _lines(file: BufferedReader, limit: int) -> Iterator[Line]:
                 )
 
 
-def _without_extra(number: int, line: bytes, extra: dict[str, list[str]]) -> Line:
+def _without_extra(number: int, line: bytes, limit: int, extra: dict[str, list[str]]) -> Line:
     """The line with the label and the pixels alone; what stands between them goes into `extra`."""
-    label, *texts, pixels = line.split(b",", len(extra) + 1) if b"," in line else (line, b"")
+    if len(line) == limit or b"," not in line:  # refused in any case
+        return number, line
+    label, *texts, pixels = line.split(b",", len(extra) + 1)
     for texts_of, text in zip(extra.values(), [*texts, *[b""] * len(extra)], strict=False):
         texts_of.append(text.decode("utf-8", "replace").strip(' \t"'))
     return number, b",".join((label, pixels))
