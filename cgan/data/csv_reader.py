@@ -14,7 +14,6 @@ import itertools
 import math
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
@@ -130,6 +129,7 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) 
     labels, numbers = np.empty((2, room), np.int64)
     extra: dict[str, list[str]] = {column: [] for column in header.extra}
     at_once = max(1, BLOCK_VALUES // len(header.columns))
+    most = (params.classes or MAX_CLASSES) - 1
     lines = _lines(file, header.line_limit)
     faults: list[Fault] = []
     rows = 0
@@ -138,10 +138,16 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) 
         if not (block := list(itertools.islice(lines, at_once))):
             break
         start, rows = rows, rows + len(block)
-        block = [_without_extra(*line, extra) for line in block] if extra else block
-        values = _parsed([line for _, line in block], header, params)
+        block = (
+            [_without_extra(*line, header.line_limit, extra) for line in block] if extra else block
+        )
+        values = _parsed([line for _, line in block], header, most)
         if values is None:
-            found = _find_faults(block, start, header, params)
+            found = [
+                (row, fault)
+                for row, (number, line) in enumerate(block, start + 1)
+                for fault in _row_faults(line, f"row {row} (line {number})", header, most)
+            ]
             if not found:
                 raise DataError(
                     f"between row {start + 1} and row {rows}: not valid CSV. Export it again."
@@ -197,9 +203,11 @@ def _lines(file: BufferedReader, limit: int) -> Iterator[Line]:
                 )
 
 
-def _without_extra(number: int, line: bytes, extra: dict[str, list[str]]) -> Line:
+def _without_extra(number: int, line: bytes, limit: int, extra: dict[str, list[str]]) -> Line:
     """The line with the label and the pixels alone; what stands between them goes into `extra`."""
-    label, *texts, pixels = line.split(b",", len(extra) + 1) if b"," in line else (line, b"")
+    if len(line) == limit or b"," not in line:  # refused in any case
+        return number, line
+    label, *texts, pixels = line.split(b",", len(extra) + 1)
     for texts_of, text in zip(extra.values(), [*texts, *[b""] * len(extra)], strict=False):
         texts_of.append(text.decode("utf-8", "replace").strip(' \t"'))
     return number, b",".join((label, pixels))
@@ -227,15 +235,16 @@ def _groups(extra: dict[str, list[str]]) -> NDArray[np.int64] | None:
     return groups
 
 
-def _parsed(lines: list[bytes], header: Header, params: ValidateParams) -> NDArray[np.int64] | None:
+def _parsed(lines: list[bytes], header: Header, most: int) -> NDArray[np.int64] | None:
     """Label and pixels of these rows; None where one of them may be wrong."""
     commas = len(header.columns) - 1
     rows = [_unquoted(line) if b'"' in line else line for line in lines]
-    for line in rows:
-        if line.count(b",") != commas or line.translate(None, _SIGNS) or b"\r" in line[:-2]:
-            return None
-    if any(len(line) == header.line_limit for line in lines):
+    if max(map(len, lines)) == header.line_limit:
         return None
+    for line in rows:
+        strange = line.translate(None, _SIGNS) or b"\r" in line[:-2]
+        if strange or line.count(b",") != commas:
+            return None
     text = io.BytesIO(b"".join(rows))
     try:
         # int64: with uint8, 256 would become 0 (pandas#55232).
@@ -243,7 +252,7 @@ def _parsed(lines: list[bytes], header: Header, params: ValidateParams) -> NDArr
     except (ValueError, OverflowError, pd.errors.ParserError):
         return None
     pixels, labels = values[:, 1:], values[:, 0]
-    right = values.min() >= 0 and labels.max() <= highest_label(params) and pixels.max() <= 255
+    right = values.min() >= 0 and labels.max() <= most and pixels.max() <= 255
     return values if right and values.shape == (len(lines), commas + 1) else None
 
 
@@ -265,24 +274,13 @@ def read_header(line: bytes, params: ValidateParams) -> Header:
             "separator."
         )
     _check_label_column(columns, params.label_column, example)
-    if columns[-1] == "":
-        raise DataError(
-            "the header ends with a comma, so its last column has no name. Export it without a comma at "
-            "the end of the lines."
-        )
-    column, count = Counter(columns).most_common(1)[0]
-    if count > 1:
-        raise DataError(
-            f"column {_quote(column)} stands {count} times in the header. Every pixel needs one column: "
-            "remove the copies."
-        )
     extra = [*itertools.takewhile(EXTRA.__contains__, columns[1:])]
     kept = [columns[0], *columns[1 + len(extra) :]]
     if len(kept) == 1:
         raise DataError(f"no pixel columns, expected a header such as {example}.")
-    header = Header(kept, extra, _shape(len(kept) - 1, params))
-    _check_order(kept[1:], header.shape, 2 + len(extra))
-    return header
+    shape = _shape(len(kept) - 1, params)
+    _check_order(kept[1:], shape, 2 + len(extra))
+    return Header(kept, extra, shape)
 
 
 def _text(line: bytes, example: str) -> str:
@@ -411,21 +409,6 @@ def _quote(text: str) -> str:
 def _unquoted(line: bytes) -> bytes:
     """The line without quotes around whole numbers; other quotes stay, for the parser to refuse."""
     return _QUOTED_NUMBER.sub(rb"\1", line)
-
-
-def highest_label(params: ValidateParams) -> int:
-    return (params.classes or MAX_CLASSES) - 1
-
-
-def _find_faults(
-    lines: list[Line], rows_before: int, header: Header, params: ValidateParams
-) -> list[Fault]:
-    """All that is wrong with these lines, which stand with their numbers and of which one was refused."""
-    return [
-        (row, fault)
-        for row, (number, line) in enumerate(lines, start=rows_before + 1)
-        for fault in _row_faults(line, f"row {row} (line {number})", header, highest_label(params))
-    ]
 
 
 def _faults_error(faults: list[Fault], label: str, params: ValidateParams) -> DataError:
