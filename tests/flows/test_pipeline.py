@@ -34,10 +34,7 @@ from flows.artifacts import in_words
 from flows.dvc import BusyError, Outcome, StageError
 from flows.pipeline import parse_override, pipeline, reevaluate
 
-pytestmark = [
-    # Prefect's own.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx")
 
 
 @pytest.fixture(scope="module")
