@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 
 from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 
 def test_the_map_names_each_package() -> None:
@@ -31,3 +35,16 @@ def test_text_is_written_and_read_as_utf8_in_every_locale() -> None:
 def test_no_module_is_longer_than_a_reader_s_patience() -> None:
     for path in [path for folder in ("cgan", "flows") for path in (ROOT / folder).rglob("*.py")]:
         assert path.read_text().count("\n") <= 450, path
+
+
+def test_constraints_pin_what_make_env_installs_but_for_torch() -> None:
+    pins = re.findall(r"^(\S+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    installed = re.search(r"^ALL := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert installed
+    wanted = [project["optional-dependencies"][extra] for extra in installed[1].split(",")]
+    for text in sum(wanted, project["dependencies"]):
+        needed = Requirement(text)
+        found = [version for name, version in pins if name == canonicalize_name(needed.name)]
+        assert bool(found) == (needed.name != "torch"), needed
+        assert all(needed.specifier.contains(version) for version in found), needed

@@ -35,10 +35,7 @@ from flows.checkout import dvc_in
 from flows.dvc import BusyError, Outcome, StageError
 from flows.pipeline import parse_override, pipeline
 
-pytestmark = [
-    # Prefect's own.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx")
 
 
 @pytest.fixture(scope="module")
