@@ -28,7 +28,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from cgan.params.reading import load_params
-from cgan.reports.status_sources import services
+from cgan.reports.sites import services
 from flows.servers import AT_HOME
 
 IMAGES = Path(__file__).parent / "images"

@@ -22,7 +22,6 @@ from pathlib import Path
 from cgan import git
 from cgan.errors import CganError
 from cgan.project import home
-from cgan.reports.status_sources import POOL
 from cgan.store.address import (
     BACKEND,
     STORE,
@@ -38,7 +37,7 @@ from cgan.store.database import require_database
 from cgan.store.server import LOOPBACK, is_loopback, require_meant
 from flows import worker
 from flows.checkout import run_in
-from flows.servers import PREFECT_DATABASE, Production, Program, top_folder
+from flows.servers import POOL, PREFECT_DATABASE, Production, Program, top_folder
 
 PORTS = {"prefect": 4200, "mlflow": 5000}
 SERVER = {

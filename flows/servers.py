@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -22,11 +23,13 @@ from cgan.errors import CganError
 from cgan.files import locked, read_json, write_json, write_text
 from cgan.processes import STATE, running, supervisor
 from cgan.project import PRODUCTION
-from cgan.reports.status_sources import PASSWORD, ask_prefect, services
+from cgan.reports.sites import services
 from cgan.store.address import BACKEND, without_credentials
 from cgan.store.server import LOOPBACK, require_free, site_of
 from flows.checkout import SOURCE, run_in
 
+POOL = "cgan"  # of Prefect, in which the workers are
+PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"  # that its server asks for, where `make up` was typed
 CONFIGURATION = "supervisord.conf"
 START_S = 120.0
 STOP_S = 60  # as in supervisord.conf: a run has 20 s for a checkpoint, and Prefect some to record the end
@@ -189,6 +192,36 @@ class Production:
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         return {entry["name"]: entry for entry in self.api("POST", "/deployments/filter", {})}
+
+
+def ask_prefect(
+    url: str, method: str, path: str, content: Any = None, timeout_s: float = 30
+) -> Any:
+    """What the API at `url` answers. Credentials as Prefect's own client takes them, from the environment.
+
+    Raises CganError with the answer when it refuses, or gives none.
+    """
+    password = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get(PASSWORD, "")
+    key = os.environ.get("PREFECT_API_KEY", "")
+    options: dict[str, Any] = {
+        "json": content,
+        "timeout": timeout_s,
+        "auth": password.partition(":")[::2] if password else None,
+        "headers": {"Authorization": f"Bearer {key}"} if key else None,
+    }
+    try:
+        for wait_s in (0.5, 1, 2, 4, 0):
+            answer = httpx.request(method, f"{url}{path}", **options)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(wait_s)  # its database is busy
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+    except (httpx.HTTPStatusError, json.JSONDecodeError):
+        found = f"answers {method} {path} with {answer.status_code}: {answer.text[:500]}"
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        found = f"gives no answer ({error})"
+    raise CganError(f"Prefect at {without_credentials(url)} {found}")
 
 
 def _answers(site: str) -> bool:

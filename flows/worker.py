@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cgan.errors import CganError
-from cgan.reports.status_sources import POOL, ask_prefect
 from cgan.store.address import without_credentials
 from flows.checkout import SOURCE, WORKER_PROCESS, sole_holder
-from flows.servers import SERVERS_ONLY, Program
+from flows.servers import POOL, SERVERS_ONLY, Program, ask_prefect
 
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
 CUT_OFF = ["PENDING", "RUNNING", "CANCELLING", "CRASHED"]  # states of a run that may be cut off

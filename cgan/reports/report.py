@@ -10,7 +10,7 @@ from cgan.files import read_json
 from cgan.project import EVALUATION, GRID, JUDGE_METRICS, RUN_PAGE, RUN_REFERENCE, project_root
 from cgan.quality.table import METRICS, verdict
 from cgan.registry.history import aligned
-from cgan.reports.status_sources import mlflow_site
+from cgan.reports.sites import mlflow_site
 from cgan.store.pages import run_page
 
 UI = "http://127.0.0.1:5000"  # of `make ui`

@@ -15,8 +15,8 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 
 from cgan.params.reading import read_yaml
-from cgan.reports.status_sources import POOL
 from flows import production
+from flows.servers import POOL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 DEPLOYMENTS = {entry["name"]: entry for entry in read_yaml(ROOT / "prefect.yaml")["deployments"]}

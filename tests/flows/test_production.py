@@ -23,7 +23,7 @@ from toy_project import CLI, git
 
 from cgan.errors import CganError
 from cgan.processes import STATE, running, supervisor
-from cgan.reports.status_sources import services as services_of
+from cgan.reports.sites import services as services_of
 from flows import production as services
 from flows import worker
 from flows.servers import AT_HOME, Production, Program
