@@ -115,11 +115,6 @@ def draw(
     smooth: Annotated[
         bool, typer.Option("--smooth", help="Enlarge without visible pixels (Lanczos).")
     ] = False,
-    ink: Annotated[
-        str | None,
-        typer.Option(help="For white in grey drawings: a name such as navy, or #RRGGBB."),
-    ] = None,
-    paper: Annotated[str | None, typer.Option(help="The same for black.")] = None,
     show: Annotated[
         bool | None, typer.Option(help="Show the picture here.  \\[default: in a terminal]")
     ] = None,
@@ -135,17 +130,16 @@ def draw(
     """Draw TEXT digit by digit, a grid, or a whole labelled set."""
     if (text is None and not grid) == (per_class is None):
         raise CganError("say what to draw: TEXT or --grid (or both), or --per-class N.")
-    if per_class is not None and (smooth or ink or paper or show):
-        raise CganError("--per-class makes data: --smooth, --ink, --paper, --show are of pictures.")
+    if per_class is not None and (smooth or show):
+        raise CganError("--per-class makes data: --smooth and --show are of pictures.")
     from rich.console import Console
 
     from cgan.serving.drawings import write_picture, write_set
     from cgan.serving.generator import Generator, default_source
-    from cgan.serving.picture import Inks, Style
+    from cgan.serving.picture import Style
     from cgan.serving.screen import show as show_drawings
 
     model, note = (model, "") if model else default_source()
-    inks = Inks.named(ink, paper)
     generator = Generator.load(model)
     if per_class is not None:
         typer.echo(write_set(out or "drawn/set.npz", generator, per_class, seed) + note)
@@ -154,10 +148,10 @@ def draw(
     # A class name may hold a slash.
     name = "grid" if text is None else re.sub(r"[^\w,.-]+", "-", text)[:40].strip("-.") or "text"
     out, rows = out or f"drawn/{name}.png", rows if grid else 1
-    images, words = write_picture(out, generator, labels, rows, seed, Style(scale, smooth, inks))
+    images, words = write_picture(out, generator, labels, rows, seed, Style(scale, smooth))
     console = Console(force_terminal=show)
     if console.is_terminal:
-        show_drawings(images, rows, inks, console)
+        show_drawings(images, rows, console)
     typer.echo(words + note)
 
 

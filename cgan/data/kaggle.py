@@ -85,19 +85,15 @@ def _diagnose(error: Exception, params: DataParams, known: bool) -> tuple[str, b
     from kagglehub.exceptions import DataCorruptionError, UnauthenticatedError
 
     slug, competition = params.kaggle, "/" not in params.kaggle
-    page = f"https://www.kaggle.com/{'competitions' if competition else 'datasets'}/{slug}"
+    page = f"https://www.kaggle.com/{f'competitions/{slug}/rules' if competition else f'datasets/{slug}'}"
     code = getattr(getattr(error, "response", None), "status_code", 0)
     if isinstance(error, UnauthenticatedError) or (code in (401, 403) and not known):
         return NO_CREDENTIALS, False
-    private = f"it is private, or asks for consent. Open {page} in a browser"
-    rules = f"its rules are not accepted yet. Accept them in a browser at {page}/rules"
     refusals = {
         401: f"Kaggle refused your credentials (401). Make a new token at {SETTINGS_PAGE}; the first of "
         f"these that is there is used: {CREDENTIALS}.",
-        403: f"Kaggle knows you but does not give you `{slug}` (403): {rules if competition else private}, "
-        "then run again.",
-        404: f"Kaggle has no `{params.member}` in `{slug}` (404). Compare `data.kaggle` and `data.member` "
-        f"with {page}/data.",
+        403: f"Kaggle does not give you `{slug}` (403): its rules are not accepted yet. Accept them in a "
+        f"browser at {page}, then run again.",
     }
     if code in refusals:
         return refusals[code], False

@@ -123,22 +123,19 @@ class Generator:
         rows: int = 1,
         scale: int | None = None,
         smooth: bool = False,
-        ink: str | None = None,
-        paper: str | None = None,
     ) -> Image:
         """What `cgan draw` writes, as a PIL image; with more rows a grid of variants.
 
         `what`: as of `draw`; None: all classes. `scale` enlarges each pixel so many times, `smooth`
-        without visible pixels; `ink` and `paper` are colours for white and black of grey drawings. Raises
-        CganError for what is no class, no colour, or too large a picture.
+        without visible pixels. Raises CganError for what is no class, or too large a picture.
         """
         labels = list(range(self.classes)) if what is None else self.labels(what)
         _check_seed(seed)
         from PIL import Image
 
-        from cgan.serving.picture import Inks, Style, compose
+        from cgan.serving.picture import Style, compose
 
-        style = Style(scale, smooth, Inks.named(ink, paper))
+        style = Style(scale, smooth)
         return Image.fromarray(compose(self.network, labels, rows, seed, style)[1])
 
     def labels(self, what: str | Sequence[int | str]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Drawings made into one picture: a text as one number, rows of variants as a grid; ink and paper."""
+"""Drawings made into one picture: a text as one number, rows of variants as a grid."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageColor
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -15,54 +14,10 @@ from cgan.errors import CganError
 from cgan.model.networks import Generator
 from cgan.model.sampling import Picture, draw, image_grid, picture_of
 
-Colour = tuple[int, int, int]
 PER_LINE = 20  # drawings, at most, of a text
 MAX_PICTURE_BYTES = 200_000_000
 MAX_SCALED_WIDTH = 900
 MAX_SCALE = 64
-
-
-@dataclass(frozen=True)
-class Inks:
-    """What white and black of a grey drawing become."""
-
-    ink: Colour
-    paper: Colour
-
-    @classmethod
-    def named(cls, ink: str | None, paper: str | None) -> Inks | None:
-        """By names or #RRGGBB; the one that is not given is black or white, whichever stands out."""
-        if ink is None and paper is None:
-            return None
-        given = [
-            None if name is None else _colour(option, name)
-            for option, name in (("ink", ink), ("paper", paper))
-        ]
-        inks = cls(given[0] or _contrast(given[1]), given[1] or _contrast(given[0]))
-        if inks.ink == inks.paper:
-            raise CganError(f"`ink` {ink} and `paper` {paper} are the same colour. Change one.")
-        return inks
-
-    def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Grey [H, W] → [H, W, 3]."""
-        share = np.arange(256)[:, None] / 255
-        table = np.array(self.paper) * (1 - share) + np.array(self.ink) * share
-        return table.round().astype(np.uint8)[picture]
-
-
-def _colour(option: str, name: str) -> Colour:
-    try:
-        red, green, blue = ImageColor.getrgb(name)[:3]
-    except ValueError:
-        raise CganError(
-            f"`{option}` {name[:40]}: not a colour. Give a name, such as navy, or #RRGGBB."
-        ) from None
-    return red, green, blue
-
-
-def _contrast(colour: Colour | None) -> Colour:
-    assert colour
-    return (0, 0, 0) if sum(colour) > 3 * 127 else (255, 255, 255)
 
 
 @dataclass(frozen=True)
@@ -71,7 +26,6 @@ class Style:
 
     scale: int | None = None
     smooth: bool = False
-    inks: Inks | None = None
 
 
 def compose(
@@ -90,8 +44,6 @@ def compose(
     Without a scale, pixels are enlarged up to 4 times while the width stays under 900.
     """
     a = network.architecture
-    if style.inks and a.channels > 1:
-        raise CganError("this model draws in colour: leave out ink and paper.")
     if rows < 1 or not 1 <= (style.scale or 1) <= MAX_SCALE:
         raise CganError(
             f"rows {rows}, scale {style.scale}: expected at least one row and a scale from 1 to {MAX_SCALE}."
@@ -99,7 +51,7 @@ def compose(
     columns = len(labels) if rows > 1 else balanced(len(labels), PER_LINE)
     lines = -(-len(labels) * rows // columns)
     scale = style.scale or max(1, min(4, MAX_SCALED_WIDTH // (columns * a.width)))
-    size = lines * columns * a.height * a.width * scale**2 * (3 if style.inks else a.channels)
+    size = lines * columns * a.height * a.width * scale**2 * a.channels
     if size > max_bytes:
         raise CganError(
             f"{rows} × {len(labels)} drawings at scale {scale} make a picture of {size:,} bytes, expected "
@@ -109,8 +61,7 @@ def compose(
     large, scale = (_smooth(images, scale), 1) if style.smooth else (images, scale)
     filled = F.pad(large, (0, 0) * 3 + (0, lines * columns - len(large)))
     grid = filled.view(lines, columns, *large.shape[1:])
-    picture = image_grid(grid, int(rows > 1), scale=scale)
-    return images, style.inks.apply(picture) if style.inks else picture
+    return images, image_grid(grid, int(rows > 1), scale=scale)
 
 
 def balanced(count: int, most: int) -> int:

@@ -1,4 +1,4 @@
-"""Drawings in a terminal: two pixels a character where it has colours, else shades."""
+"""Drawings in a terminal with colours: two pixels a character."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from rich.text import Text
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cgan.serving.picture import PER_LINE, Inks, balanced
+from cgan.serving.picture import PER_LINE, balanced
 
 LEAST_WIDTH = 8  # pixels in which a drawing can still be read
 LINES_KEPT = 3  # for the prompt, the file's name and a note
-SHADES, ASCII_SHADES = " ░▒▓█", " .:+@"
 
 
-def show(images: Tensor, rows: int, inks: Inks | None, console: Console) -> None:
+def show(images: Tensor, rows: int, console: Console) -> None:
     """Print drawings uint8 [N, C, H, W]: one variant in lines that fit, or `rows` variants.
 
     They are made smaller to fit, down to LEAST_WIDTH; what is then still too wide or high is left out, and
-    the last line says so.
+    the last line says so. Without colours, or blocks to colour, nothing is printed.
     """
+    if console.no_color or not console.color_system or console.options.ascii_only:
+        return
     count, _, height, width = images.shape
     room = max(1, console.width // min(LEAST_WIDTH, width))
     columns = count // rows if rows > 1 else balanced(count, min(PER_LINE, room))
@@ -40,7 +41,7 @@ def show(images: Tensor, rows: int, inks: Inks | None, console: Console) -> None
     text = [
         row
         for line in lines[: most // high]
-        for row in _rows_of(_smaller(line[:shown], 2 * high, wide), inks, console)
+        for row in _rows_of(_smaller(line[:shown], 2 * high, wide))
     ]
     if shown < columns or most // high < len(lines):
         text.append(
@@ -59,18 +60,9 @@ def _smaller(images: Tensor, height: int, width: int) -> NDArray[np.uint8]:
     return row
 
 
-def _rows_of(pixels: NDArray[np.uint8], inks: Inks | None, console: Console) -> Iterator[Text]:
+def _rows_of(pixels: NDArray[np.uint8]) -> Iterator[Text]:
     """Each row of characters shows two of pixels [H, W, C]."""
-    ascii_only = console.options.ascii_only
-    if console.no_color or ascii_only or console.color_system not in ("256", "truecolor"):
-        # Of a drawing in grey the shade is its ink, whatever colours are asked for.
-        shades = ASCII_SHADES if ascii_only else SHADES
-        light = pixels.mean(axis=2).reshape(len(pixels) // 2, 2, -1).mean(axis=1)
-        for row in (light / 256 * len(shades)).astype(int):
-            yield Text("".join(shades[level] for level in row).rstrip())
-        return
-    grey_or_colour = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-    coloured = (inks.apply(pixels[..., 0]) if inks else grey_or_colour).tolist()
+    coloured = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).tolist()
     for above, below in zip(coloured[::2], coloured[1::2], strict=True):
         yield Text.assemble(
             *(

@@ -301,8 +301,8 @@ def test_f22_refusals_by_kaggle_differ_give_the_link_and_are_not_retried(kaggle:
             competition,
             r"rules are not .* yet.*kaggle\.com/competitions/digit-recognizer/rules",
         ),
-        (403, dataset, "private, or asks for consent"),
-        (404, competition, r"Kaggle has no `train\.csv` in `digit-recognizer` \(404\)"),
+        (403, dataset, r"not .* yet.*kaggle\.com/datasets/someone/digits"),
+        (404, competition, "The download from Kaggle failed: .*404"),
     ):
         server = kaggle(Answer(status=status))
         assert re.search(words, refuses_kaggle(kaggle=slug)), words

@@ -61,7 +61,7 @@ def test_without_an_argument_it_is_loaded_and_draws_what_cgan_draw_writes(tmp_pa
     pictures = {
         "2024 --seed 7 --scale 3": generator.picture([2, 0, 2, 4], seed=7, scale=3),
         "--grid --rows 3": generator.picture(rows=3),
-        "31 --ink navy --smooth": generator.picture("31", ink="navy", smooth=True),
+        "31 --smooth": generator.picture("31", smooth=True),
     }
     for arguments, picture in pictures.items():
         draw = ["draw", *arguments.split(), "--model", "digits", "--out", out]

@@ -144,13 +144,7 @@ def test_classes_are_drawn_by_name_into_a_file_that_stays_in_the_folder_drawn() 
         assert drawn["class_names"].tolist() == names
 
 
-def test_ink_and_paper_take_the_place_of_white_and_black_and_smooth_enlarges_by_lanczos() -> None:
-    plain, grey = ("2024", "--scale", "1"), in_a_row([2, 0, 2, 4])
-    for colours in (["--ink", "#000"], ["--paper", "white"]):
-        assert np.array_equal(pixels(*plain, *colours)[..., 1], 255 - grey), colours
-    coloured = pixels(*plain, "--ink", "navy", "--paper", "#fffff0")
-    assert (coloured[grey == 0] == [255, 255, 240]).all()
-    assert (coloured[grey == 255] == [0, 0, 128]).all()
+def test_smooth_enlarges_by_lanczos() -> None:
     images = [Image.fromarray(image) for image in expected([2, 0])[:, 0]]
     large = [np.asarray(image.resize((84, 84), Image.Resampling.LANCZOS)) for image in images]
     assert np.array_equal(pixels("20", "--scale", "3", "--smooth"), np.concatenate(large, axis=1))
@@ -169,14 +163,10 @@ def test_the_packages_own_is_called_digits_and_else_gives_way_to_the_projects() 
 
 ONE_OF = "TEXT or --grid (or both), or --per-class"
 REFUSED = {
-    "2 --ink blak": "`ink` blak",
-    "2 --paper=": "`paper` ",
-    "2 --ink red --paper #f00": "the same colour",
     "20x4": "'x', character 3 of the text to draw, is not a class. The classes are 0 to 9.",
     "1 --model none.safetensors": "none.safetensors: not found.",
     "--per-class 2 --show": "makes data",
     "--per-class 2 --smooth": "makes data",
-    "--per-class 2 --ink=red": "makes data",
     "": ONE_OF,
     "2 --per-class 3": ONE_OF,
     "2 --out year.jpg": ".png",
@@ -186,14 +176,12 @@ REFUSED = {
     f"{'1' * 5000} --scale 64 --out long.png": "at most",
     f"{'12' * 500} --grid --rows 100 --scale 8": "at most",
     "--per-class 1 --out full": "not empty",
-    "2 --model colour.safetensors --ink black": "in colour",
     "2 --model cut.safetensors --out old.png": "cut.safetensors: ",
     "--per-class 1 --model cut.safetensors --out old.npz": "cut.safetensors: ",
 }
 
 
 def test_f38_f74_what_cannot_be_drawn_is_refused_in_words_and_no_file_is_touched() -> None:
-    save_network("colour.safetensors", build_generator(COLOUR), {})
     Path("cut.safetensors").write_bytes(MODEL.read_bytes()[:-100])
     for name in ("old.png", "old.npz", "full/file"):
         Path(name).parent.mkdir(exist_ok=True)

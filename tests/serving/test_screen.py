@@ -13,7 +13,6 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cgan.cli import app
-from cgan.serving.picture import Inks
 from cgan.serving.screen import show
 
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")
@@ -28,7 +27,6 @@ def drawings(count: int, channels: int = 1, height: int = 28, width: int = 28) -
 def shown(
     images: torch.Tensor,
     rows: int = 1,
-    inks: Inks | None = None,
     size: tuple[int, int] = (400, 100),
     colours: str | None = "truecolor",
     encoding: str = "utf-8",
@@ -43,7 +41,7 @@ def shown(
         color_system=colours,  # type: ignore[arg-type]
         _environ={},
     )
-    show(images, rows, inks, console)
+    show(images, rows, console)
     file.seek(0)
     return file.read()
 
@@ -62,9 +60,6 @@ def test_where_there_is_room_each_pixel_is_half_a_character() -> None:
     assert np.array_equal(pixels_of(shown(grey))[..., 0], side_by_side)
     images = colour.permute(0, 2, 3, 1).numpy()
     assert np.array_equal(pixels_of(shown(colour)), np.concatenate(list(images), axis=1))
-    inks = Inks.named("navy", "white")
-    assert inks
-    assert np.array_equal(pixels_of(shown(grey, 1, inks)), inks.apply(side_by_side))
 
 
 def test_nothing_is_wider_or_higher_than_the_terminal() -> None:
@@ -102,13 +97,11 @@ def test_what_does_not_fit_is_left_out_and_the_last_line_says_how_much() -> None
         assert words in shown(drawings(count), rows, size=(80, 24)).splitlines()[-1]
 
 
-def test_with_fewer_colours_the_nearest_are_shown_and_with_none_shades() -> None:
+def test_with_fewer_colours_the_nearest_are_shown_and_with_none_nothing() -> None:
     half = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
     half[..., 4:] = 255
     assert "38;5;16;48;5;16m▀" in shown(half, colours="256")
-    for inks in (None, Inks.named("black", "white")):
-        assert shown(half, 1, inks, colours=None) == "    ████\n" * 4
-    assert shown(half, encoding="ascii") == "    @@@@\n" * 4
+    assert shown(half, colours=None) == shown(half, encoding="ascii") == ""
 
 
 def test_the_picture_is_shown_in_a_terminal_or_where_that_is_asked_for(
@@ -124,5 +117,5 @@ def test_the_picture_is_shown_in_a_terminal_or_where_that_is_asked_for(
         return CliRunner().invoke(app, [*draw, *arguments], env=env).output
 
     assert said() == words == said("--no-show", FORCE_COLOR="1")
-    for text in (said("--show"), said(FORCE_COLOR="1"), said("--show", "--ink", "navy")):
+    for text in (said("--show"), said(FORCE_COLOR="1")):
         assert text.count("▀") == 3 * 28 * 14 and text.endswith(words)
