@@ -53,7 +53,7 @@ test: check ## All checks and the quick tests
 test-gpu: $(READY) ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-test-all: $(READY) ## With the slow tests (35 minutes; some need root); the result stands in .cgan/test-all.json
+test-all: $(READY) ## With the slow tests (35 minutes); the result stands in .cgan/test-all.json
 	@mkdir -p .cgan; passed=false; commit="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo ', changed')"; \
 	$(MAKE) --no-print-directory test && $(PYTEST) -m 'slow and not gpu' && passed=true; \
 	printf '{"commit": "%s", "passed": %s, "date": "%s"}\n' "$$commit" $$passed "$$(date -u +%FT%TZ)" \
