@@ -8,7 +8,8 @@ function playFilm(place) {
   );
   const [image, caption] = [place.querySelector("img"), place.querySelector("figcaption")];
   const [slider, play] = [place.querySelector("input"), place.querySelector("button")];
-  const last = Math.max(0, frames.length - 1);
+  if (!frames.length) return;
+  const last = frames.length - 1;
   slider.max = last;
 
   const go = (index) => {
@@ -37,7 +38,6 @@ function playFilm(place) {
     run(false);
     go(Number(slider.value));
   });
-  if (!frames.length) return;
   go(last);
   const seen = new IntersectionObserver((entries) => {
     if (!entries.some(({ isIntersecting }) => isIntersecting)) return;

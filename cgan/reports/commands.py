@@ -30,10 +30,12 @@ def reproduce(
 @made.command()
 def status() -> None:
     """Who is champion, what the gate decided last and why, what was trained last."""
-    from cgan.project import project_root
-    from cgan.reports.status import make_console, status
+    from rich.console import Console
 
-    status(project_root(), make_console())
+    from cgan.project import project_root
+    from cgan.reports.status import status
+
+    status(project_root(), Console(highlight=False))
 
 
 @made.command()
