@@ -11,32 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-<<<<<<< HEAD
-from cgan.errors import printable
-=======
 from cgan.errors import CganError, printable
 from cgan.files import read_json
->>>>>>> cf40067d8802ea83c8cab33935e171b4ba8e6775
 from cgan.params.reading import load_params
+from cgan.project import CSV_SOURCE
 from cgan.quality.table import METRICS
 from cgan.registry.client import open_registry
 from cgan.registry.history import CHAMPION, SUMMARY
-<<<<<<< HEAD
-from cgan.reports.sites import mlflow_site
-from cgan.store.address import experiment_name
-from cgan.store.pages import run_page
-
-TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
-SERVER_S = 3  # that MLflow's server has for an answer
-
-
-def status(root: Path, console: Console) -> None:
-    """Print it. Raises CganError where there is no project, or its store cannot be used."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SERVER_S))
-    for name, words in _rows(root):
-        shown = Text(f"{name:15}", "bold cyan").append(printable(words))
-        console.print(shown, soft_wrap=True)
-=======
 from cgan.store.address import experiment_name
 
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
@@ -52,7 +33,6 @@ def status(root: Path, console: Console) -> None:
                 console.print(shown, soft_wrap=True)
         except (CganError, KeyError, TypeError, ValueError) as error:  # a damaged file too
             console.print(f"unknown: {error}", markup=False, soft_wrap=True)
->>>>>>> cf40067d8802ea83c8cab33935e171b4ba8e6775
 
 
 def _data(root: Path) -> Iterator[tuple[str, str]]:
@@ -61,22 +41,6 @@ def _data(root: Path) -> Iterator[tuple[str, str]]:
     yield "Data", words or "not fetched yet: `make repro`"
 
 
-<<<<<<< HEAD
-def _rows(root: Path) -> Iterator[tuple[str, str]]:
-    params, site = load_params(root / "params.yaml"), mlflow_site(root)
-    with open_registry(params.gate.model) as registry:
-        client, versions = registry.client, registry.versions()
-        champion = next((each for each in versions if CHAMPION in each.aliases), None)
-        if champion:
-            run = client.get_run(champion.run_id)
-            yield "Champion", f"{champion.reign or f'version {champion.number}'} · {_trained(run)}"
-            yield "", _numbers(run)
-        else:
-            yield "Champion", "none yet: `cgan gate` makes the first"
-        for last in versions[:1]:
-            words = f"{last.verdict or 'not judged yet'} · {last.tags.get(SUMMARY, '')}"
-            yield "Verdict", f"version {last.number} · {words}"
-=======
 def _store(root: Path) -> Iterator[tuple[str, str]]:
     params = load_params(root / "params.yaml")
     with open_registry(params.gate.model) as registry:
@@ -91,22 +55,14 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
         for last in versions[:1]:
             verdict, why = last.verdict or "not judged yet", last.tags.get(SUMMARY, "")
             yield "Verdict", f"version {last.number} · {verdict} · {why}"
->>>>>>> cf40067d8802ea83c8cab33935e171b4ba8e6775
         experiment = client.get_experiment_by_name(experiment_name(params.tracking.experiment))
         ids = [experiment.experiment_id] if experiment else []
         for run in client.search_runs(ids, TRAINING, max_results=1) if ids else []:
             tags, run_id = run.data.tags, run.info.run_id
-<<<<<<< HEAD
-            changes = " with changes" if tags.get("git.dirty") == "true" else ""
-            commit = f"commit {tags.get('mlflow.source.git.commit', '')[:8]}{changes}"
-            words = f"{run.info.run_name} · {run.info.status} · {_trained(run)} · {commit}"
-            yield "Last training", words
-=======
             commit = tags.get("mlflow.source.git.commit", "")[:8]
             changes = " with changes" * (tags.get("git.dirty") == "true")
             made = f"{run.info.status} · {_trained(run)} · commit {commit}{changes}"
             yield "Last training", f"{run.info.run_name} · {made}"
->>>>>>> cf40067d8802ea83c8cab33935e171b4ba8e6775
             yield "", _numbers(run)
             judged = run_id in [version.run_id for version in versions]
             yield "", f"run {run_id}{'' if judged else ', not judged yet: `cgan gate`'}"

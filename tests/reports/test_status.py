@@ -73,13 +73,8 @@ def trained(name: str, verdict: str = "", summary: str = "", **metrics: float) -
 
 def test_an_empty_clone_says_what_to_do_and_makes_nothing_itself(root: Path) -> None:
     before = sorted(root.rglob("*"))
-<<<<<<< HEAD
-    with pytest.raises(CganError, match=r"there is no MLflow store(.|\n)*dvc repro"):
-        screen(root)
-=======
     text = screen(root)
     assert "Data not fetched yet: `make repro`" in text and "there is no MLflow store" in text
->>>>>>> cf40067d8802ea83c8cab33935e171b4ba8e6775
     assert sorted(root.rglob("*")) == before
 
 
@@ -113,8 +108,6 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
         assert words in text
 
 
-<<<<<<< HEAD
-=======
 def test_a_damaged_file_is_told_and_the_rest_is_shown(root: Path, empty_store: Path) -> None:
     shutil.copyfile(empty_store, root / "mlflow.db")
     write(root / "data/raw/source.json", {"rows": "x"})
@@ -122,7 +115,6 @@ def test_a_damaged_file_is_told_and_the_rest_is_shown(root: Path, empty_store: P
     assert "unknown: " in text and "Champion none yet" in text
 
 
->>>>>>> cf40067d8802ea83c8cab33935e171b4ba8e6775
 def test_a_server_that_says_nothing_costs_seconds_and_shows_no_password(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,15 +122,10 @@ def test_a_server_that_says_nothing_costs_seconds_and_shows_no_password(
         address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@{address}")
         began = time.monotonic()
-        with pytest.raises(CganError, match=f"MLflow store http://{address} cannot") as told:
-            screen(root)
+        text = screen(root)
         assert time.monotonic() - began < 15
-<<<<<<< HEAD
-    assert "secret" not in str(told.value)
-=======
     assert f"unknown: the MLflow store http://{address} cannot be used" in text
     assert "secret" not in text
->>>>>>> cf40067d8802ea83c8cab33935e171b4ba8e6775
 
 
 def test_f85_report_over_damaged_files_is_one_message(
@@ -157,11 +144,7 @@ def test_f85_report_over_damaged_files_is_one_message(
         context = {"passport": {"drawn_images": 100, "draws": 3}}
         write(Path("reports/judge.json"), {"judge": {"accuracy": 0.9, "heldout_images": 50}})
         write(Path("reports/evaluation.json"), measured | context)
-        assert (
-            summary()
-            .splitlines()[0]
-            .endswith("90.0 % show the class asked for (real images 50.0 %)")
-        )
+        assert summary().splitlines()[0].endswith("90.0 % legible (real images 50.0 %)")
         assert METRICS["conditional_accuracy"].meaning in summary()
         Path(f"reports/{name}.json").write_text(content)
         with pytest.raises(CganError, match=rf"reports/{name}\.json.*dvc repro"):
