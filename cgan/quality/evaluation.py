@@ -36,7 +36,7 @@ from cgan.quality.judge import (
     silent,
     train_judge,
 )
-from cgan.quality.likeness import MAX_SHIFT, Copies, copies, different
+from cgan.quality.likeness import ALIKE, MAX_SHIFT, Copies, copies, variety
 from cgan.quality.metrics import (
     NEIGHBOURS,
     accuracy_of,
@@ -233,8 +233,7 @@ def measured(
     accuracy = accuracy_of(torch.stack([each.accuracy.confusion for each in judged]).sum(dim=0))
     distances = [each.metrics["fid_judge"].value for each in judged]
     near = near_copies(draws[0], asked, training, heldout, params.seed)
-    numbers = different(draws[0], asked, training)
-    counted = [pair for pair in numbers if pair]
+    varied = variety(draws[0], asked, training)
     entries: dict[str, dict[str, Any]] = {
         key: _entry(estimate, floors[key].value) for key, estimate in means.items()
     }
@@ -253,8 +252,11 @@ def measured(
         "floor_by_class": evaluation_set.floors.distance_by_class,
         "least_images": LEAST_FOR_DISTANCE,
     }
-    if counted:  # of the class that has fewest
-        entries["different_drawings"] = dict(zip(("value", "floor"), min(counted), strict=True))
+    if counted := [each for each in varied if each]:  # of the class that has fewest
+        least = min(counted, key=lambda each: (each.number, each.of_real))
+        sampled = torch.stack([1 / each.same.replicates.clamp(min=1 / ALIKE) for each in counted])
+        number = Estimate.of(least.number, sampled.amin(dim=0))
+        entries["different_drawings"] = _entry(number, least.of_real)
     closer = evaluation_set.share(near.closer)
     entries["copies"] = _entry(closer, near.floor) | {
         "interval_95": list(share(closer.value, len(near.closer))),
@@ -281,8 +283,8 @@ def measured(
     report: Report = {key: entries[key] for key in METRICS if key in entries}
     return report | {
         "different": {
-            "by_class": [pair and pair[0] for pair in numbers],
-            "floor_by_class": [pair and pair[1] for pair in numbers],
+            "by_class": [each and each.number for each in varied],
+            "floor_by_class": [each and each.of_real for each in varied],
         },
         "heldout_by_class": evaluation_set.held.tolist(),
         "confusion": accuracy.confusion.tolist(),

@@ -166,12 +166,6 @@ class Variety:
         return 1 / high, min(ALIKE, 1 / max(low, 1 / ALIKE))
 
 
-def different(drawn: Tensor, asked: Tensor, training: Dataset) -> list[tuple[float, float] | None]:
-    """Of each class the number of different drawings, and that of as many real images."""
-    found = variety(drawn, asked, training)
-    return [(each.number, each.of_real) if each else None for each in found]
-
-
 def variety(drawn: Tensor, asked: Tensor, training: Dataset) -> list[Variety | None]:
     """Of each class; None for one with less than two drawings or different real images.
 

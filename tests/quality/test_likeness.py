@@ -14,7 +14,7 @@ from cgan.data.dataset import Dataset
 from cgan.data.sources import mnist_sample
 from cgan.quality import likeness
 from cgan.quality.evaluation import near_copies
-from cgan.quality.likeness import copies, different, distances, nearest, variety
+from cgan.quality.likeness import copies, distances, nearest, variety
 
 ASKED = torch.arange(1000) % 10
 
@@ -204,9 +204,9 @@ def test_a_few_pictures_of_a_class_are_counted_whatever_trifles_are_added(
     if with_trifles:
         images = trifling(images)
     # 100 drawings of ten pictures have ten of each: two at random are the same in 1 of 11 pairs.
-    for pair in different(images, ASKED, digits[0]):
-        assert pair and 0.7 * pictures < pair[0] < 1.3 * pictures
-        assert pair[1] == pytest.approx(1000, rel=0.01)
+    for found in variety(images, ASKED, digits[0]):
+        assert found and 0.7 * pictures < found.number < 1.3 * pictures
+        assert found.of_real == pytest.approx(1000, rel=0.01)
 
 
 def test_real_images_are_a_multitude_and_only_the_class_with_few_pictures_has_few(
@@ -214,8 +214,9 @@ def test_real_images_are_a_multitude_and_only_the_class_with_few_pictures_has_fe
 ) -> None:
     images, one = drawings(digits[1], 100), drawings(digits[1], 1)
     images[ASKED == 4] = one[ASKED == 4]
-    found = different(images, ASKED, digits[0])
-    assert all(pair and (pair[0] < 30 if n == 4 else pair[0] > 200) for n, pair in enumerate(found))
+    found = [each.number for each in variety(images, ASKED, digits[0]) if each]
+    assert len(found) == 10
+    assert all(number < 30 if n == 4 else number > 200 for n, number in enumerate(found))
 
 
 def test_the_interval_of_a_number_of_drawings_holds_what_other_drawings_give(

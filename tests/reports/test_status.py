@@ -144,7 +144,11 @@ def test_f85_report_over_damaged_files_is_one_message(
         context = {"passport": {"drawn_images": 100, "draws": 3}}
         write(Path("reports/judge.json"), {"judge": {"accuracy": 0.9, "heldout_images": 50}})
         write(Path("reports/evaluation.json"), measured | context)
-        assert summary().splitlines()[0].endswith("90.0 % legible (real images 50.0 %)")
+        assert (
+            summary()
+            .splitlines()[0]
+            .endswith("90.0 % show the class asked for (real images 50.0 %)")
+        )
         assert METRICS["conditional_accuracy"].meaning in summary()
         Path(f"reports/{name}.json").write_text(content)
         with pytest.raises(CganError, match=rf"reports/{name}\.json.*dvc repro"):
