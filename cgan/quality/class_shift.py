@@ -19,15 +19,21 @@ from torch.nn import functional as F  # noqa: N812
 
 SIDE = 16  # of the small image
 # What is less than this is nothing to speak of, however alike the images of a class are.
-LEAST_GREY, LEAST_PIXEL, LEAST_MOVE, LEAST_FEATURE = 4.0, 16.0, 0.02, 0.2
+LEAST_GREY, LEAST_PIXEL, LEAST_END, LEAST_MOVE, LEAST_FEATURE = 4.0, 16.0, 32.0, 0.02, 0.2
 # Column by column, for less and for more; the small image follows.
 NAMED = (
     ("darker by {:.0f} grey levels", "brighter by {:.0f} grey levels"),
-    ("less contrast, by {:.0f} grey levels", "more contrast, by {:.0f} grey levels"),
-    ("higher by {:.1f} pixels", "lower by {:.1f} pixels"),
-    ("to the left by {:.1f} pixels", "to the right by {:.1f} pixels"),
+    ("of less contrast by {:.0f} grey levels", "of more contrast by {:.0f} grey levels"),
+    ("further up by {:.1f} pixels", "further down by {:.1f} pixels"),
+    ("further left by {:.1f} pixels", "further right by {:.1f} pixels"),
     ("narrower by {:.1f} pixels", "wider by {:.1f} pixels"),
-    ("softer edges, by {:.0f} grey levels", "harder edges, by {:.0f} grey levels"),
+    ("softer by {:.0f} grey levels at edges", "harder by {:.0f} grey levels at edges"),
+    (
+        "softer by {:.0f} grey levels at the hardest edge",
+        "harder by {:.0f} grey levels at the hardest edge",
+    ),
+    ("darker by {:.0f} grey levels where lightest", "lighter by {:.0f} grey levels where lightest"),
+    ("darker by {:.0f} grey levels where darkest", "lighter by {:.0f} grey levels where darkest"),
 )
 AT_ONCE = 2000  # images
 ENOUGH = (
@@ -85,7 +91,7 @@ def furthest(found: Moments, known: Moments, shape: Sequence[int] | None = None)
     shifts = []
     for label, (value, column) in enumerate(zip(values.tolist(), columns.tolist(), strict=True)):
         change = float(found.means[label, column] - known.means[label, column])
-        words = _in_words(column, change, shape) if shape else "not what the judge has seen of it"
+        words = _in_words(column, change, shape) if shape else "something else in the judge's eyes"
         shifts.append(Shift(label, value, words))
     return shifts
 
@@ -107,7 +113,7 @@ def _least(shape: Sequence[int] | None, columns: int) -> Tensor:
         return torch.full((columns,), LEAST_FEATURE, dtype=torch.float64)
     height, width = shape[1:]
     moves = [LEAST_MOVE * side for side in (height, width, max(height, width))]
-    named = [LEAST_GREY, LEAST_GREY, *moves, LEAST_GREY]
+    named = [LEAST_GREY, LEAST_GREY, *moves, LEAST_GREY, LEAST_END, LEAST_END, LEAST_END]
     small = [LEAST_PIXEL] * (columns - len(named))
     return torch.tensor([*named, *small], dtype=torch.float64)
 
@@ -138,7 +144,10 @@ def _looks(images: Tensor) -> Tensor:
         spread = (share @ ticks.square() - centre.square()).clamp(min=0)
         places.append((centre, spread))
     (y, tall), (x, wide) = places
-    edges = grey.diff(dim=1).abs().mean(dim=(1, 2)) + grey.diff(dim=2).abs().mean(dim=(1, 2))
+    down, right = (grey.diff(dim=axis).abs() for axis in (1, 2))
+    edges = down.mean(dim=(1, 2)) + right.mean(dim=(1, 2))
+    hardest = torch.maximum(down.amax(dim=(1, 2)), right.amax(dim=(1, 2)))
     named = [grey.mean(dim=(1, 2)), grey.std(dim=(1, 2)), y, x, (tall + wide).sqrt(), edges]
+    named += [hardest, grey.amax(dim=(1, 2)), grey.amin(dim=(1, 2))]
     small = F.adaptive_avg_pool2d(pixels, (min(SIDE, height), min(SIDE, width)))
     return torch.cat([torch.stack(named, dim=1), small.flatten(1)], dim=1)

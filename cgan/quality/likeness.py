@@ -162,8 +162,8 @@ class Variety:
     @property
     def interval(self) -> tuple[float, float]:
         """Of the number, 95 %."""
-        low, high = self.same.interval
-        return 1 / high, min(ALIKE, 1 / max(low, 1 / ALIKE))
+        low, high = (1 / max(end, 1 / ALIKE) for end in reversed(self.same.interval))
+        return low, high
 
 
 def variety(drawn: Tensor, asked: Tensor, training: Dataset) -> list[Variety | None]:

@@ -41,7 +41,7 @@ WORDS = {
     "class_agreement": "labels of one class that the champion's judge no longer agrees with",
 }
 MAX_CLASS_MIX = 0.10  # part of the images that would need another class
-MAX_CLASS_LOSS = 0.10  # of a class's agreement
+MAX_CLASS_LOSS = 0.05  # of a class's agreement
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.sources import mnist_sample
 from cgan.quality.class_shift import ENOUGH, Moments, furthest
@@ -37,12 +38,12 @@ def noisy(images: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda images: images // 2, "less contrast, by 4"),
+        (lambda images: images // 2, "of less contrast by 4"),
         (lambda images: 255 - images, "brighter by 1"),
         (square, "brighter by 251 grey levels around row 5, column 22"),
-        (lambda images: images.roll(3, 3), "to the right by 3.0 pixels"),
-        (lambda images: images.roll(-2, 2), "higher by 2.0 pixels"),
-        (noisy, "harder edges, by "),
+        (lambda images: images.roll(3, 3), "further right by 3.0 pixels"),
+        (lambda images: images.roll(-2, 2), "further up by 2.0 pixels"),
+        (noisy, "harder by "),
         (lambda images: images.flip(3), "around row"),
     ],
 )
@@ -66,6 +67,21 @@ def test_parts_of_one_data_set_differ_by_chance_alone(per_class: int, most: floa
         halves = (torch.cat([some[half::2] for some in rows]) for half in (0, 1))
         found = furthest(*map(moments, halves), (1, 28, 28))
         assert max(each.deviations for each in found) < most
+
+
+def test_a_patch_in_photographs_of_any_brightness_is_seen_by_its_edge() -> None:
+    """Where each pixel differs from photograph to photograph, a mean says little of 30."""
+    random = torch.Generator().manual_seed(0)
+    rough = 60 * torch.randn(180, 1, 5, 5, generator=random)
+    rough += 120 + 40 * torch.randn(180, 1, 1, 1, generator=random)
+    photographs = F.interpolate(rough, size=(40, 40), mode="bilinear").clamp(0, 230).byte()
+    labels = torch.arange(180) % 3
+    parts = photographs[:90], photographs[90:].clone()
+    parts[1][labels[90:] == 1, :, 2:6, 2:6] = 255
+    found, known = (Moments.of_images(part, labels[:90], 3) for part in parts[::-1])
+    shifts = furthest(found, known, (1, 40, 40))
+    assert shifts[1].deviations > 1 and "at the hardest edge" in shifts[1].words
+    assert shifts[0].deviations == shifts[2].deviations == 0
 
 
 def test_fewer_images_than_show_anything_show_nothing() -> None:

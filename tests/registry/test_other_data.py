@@ -108,9 +108,7 @@ BOTH = ["label_agreement", "class_agreement"]
         pytest.param([[970, 0], [30, 0]], [250, 0], [], id="a class that it never knew"),
         pytest.param([[960, 0], [24, 6]], [250, 75], [], id="a class that is hard to tell"),
         pytest.param([[980, 0], [20, 0]], [250, 250], BOTH, id="a rare class"),
-        pytest.param(
-            [[430, 70], [70, 430]], [250, 250], ["label_agreement"], id="a seventh of all"
-        ),
+        pytest.param([[460, 40], [40, 460]], [250, 250], ["label_agreement"], id="8 % of all"),
         pytest.param([[490, 10], [10, 490]], [250, 250], [], id="2 % of all"),
     ],
 )
