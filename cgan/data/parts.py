@@ -17,6 +17,7 @@ THUMBNAIL = 16  # pixels a side
 NEAR = 0.9  # correlation
 USUAL = 10  # the how-maniest best of an image is no near copy
 NEARER = 0.3  # 1 - the correlation, as a part of that of the usual
+NEARER_OF_GROUPS = 0.4  # wider, for among the training part alone the usual is less alike
 NEAR_COPIES = 0.05  # of the held-out images, from which they are worth a word
 LOOKED_AT, AMONG = 5_000, 100_000  # images, held out and of the training part
 ALL_COMPARED = 20_000  # images of a class
@@ -36,7 +37,9 @@ def groups_of(found: LabelledImages, pattern: str | None) -> tuple[Rows | None, 
                 f"`preprocess.group: auto` compares all images of a class, of at most {ALL_COMPARED:,}; one "
                 f"has {most:,}. Give a regular expression, or a column `group`."
             )
-        groups = joined(len(every), near_copies(found.images, found.labels, every, every))
+        groups = joined(
+            len(every), near_copies(found.images, found.labels, every, every, NEARER_OF_GROUPS)
+        )
     elif not found.files:
         raise DataError(
             f"`preprocess.group` is {pattern!r}, but {CSV} has no files in whose names to look for it. Set "
@@ -110,8 +113,13 @@ def divide(
     return (train, holdout, test), said
 
 
-def near_copies_in_words(found: LabelledImages, train: Rows, holdout: Rows) -> list[str]:
-    """A line where many held-out images have a near copy in the training part."""
+def near_copies_in_words(
+    found: LabelledImages, train: Rows, holdout: Rows, pattern: str | None
+) -> list[str]:
+    """A line where many held-out images have a near copy in the training part. By `auto` all that can be done
+    is done."""
+    if pattern == "auto":
+        return []
     random = np.random.default_rng(0)
     looked, among = (
         np.sort(random.permutation(rows)[:most])
@@ -171,7 +179,9 @@ def split(
     return np.flatnonzero(~side), np.flatnonzero(side)
 
 
-def near_copies(images: NDArray[np.uint8], labels: Rows, asked: Rows, among: Rows) -> Rows:
+def near_copies(
+    images: NDArray[np.uint8], labels: Rows, asked: Rows, among: Rows, nearer: float = NEARER
+) -> Rows:
     """The rows of images in `asked`, each with every near copy of its class in `among`; int64 [M, 2].
 
     A near copy correlates with it, as a small grey picture, and far better than others do: digits of one
@@ -187,7 +197,7 @@ def near_copies(images: NDArray[np.uint8], labels: Rows, asked: Rows, among: Row
             alike = _thumbnails(images, some) @ small
             alike[some[:, None] == known] = -1  # itself
             others = -np.partition(-alike, usual, axis=1)[:, usual, None]
-            one, other = np.nonzero((alike > NEAR) & (1 - alike < NEARER * (1 - others)))
+            one, other = np.nonzero((alike > NEAR) & (1 - alike < nearer * (1 - others)))
             found.append(np.stack([some[one], known[other]], 1))
     return np.concatenate(found)
 

@@ -38,7 +38,7 @@ def foresee(found: LabelledImages, names: list[str], params: Params) -> list[str
     will say. Takes some seconds, for it trains a few steps."""
     groups, said = groups_of(found, params.preprocess.group)
     (train_rows, held, test), left = divide(found, groups, names, params.preprocess)
-    said += left + near_copies_in_words(found, train_rows, held)
+    said += left + near_copies_in_words(found, train_rows, held, params.preprocess.group)
     training = Dataset(
         torch.from_numpy(found.images[train_rows]),
         torch.from_numpy(found.labels[train_rows]),

@@ -37,7 +37,8 @@ def main() -> None:
         facts["class_names"] = validated.class_names
     groups, said = groups_of(found, params.group)
     (train, holdout, test), left = divide(found, groups, names, params)
-    for line in [*said, *left, *near_copies_in_words(found, train, holdout)]:
+    near = near_copies_in_words(found, train, holdout, params.group)
+    for line in [*said, *left, *near]:
         log.warning(line)
     with replacing("reports/real_samples.png") as temporary:
         contact_sheet(found.images, found.labels, train, names, params.seed).save(
