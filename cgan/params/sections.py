@@ -270,8 +270,8 @@ class GateParams(Section):
     max_fid_over_floor: float = Field(ge=0)
     min_coverage_of_floor: float = Field(ge=0, le=1)
     max_copies_over_floor: float = Field(ge=0, le=1)
-    min_different_of_champion: float = Field(ge=0, le=1)
     min_different_of_real: float = Field(ge=0, le=1)
+    min_different_of_champion: float = Field(ge=0, le=1)
     min_judge_accuracy: float = Field(ge=0, le=1)
 
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from conftest import MLFLOWS_OWN_WARNINGS
+from conftest import MLFLOWS_OWN_WARNINGS, ROOT
 from gated import champion as champion
 from gated import change_params, copied, digits, gated, make_project, of_store, train
 
+from cgan.data.dataset import Dataset
 from cgan.errors import ModelError
+from cgan.model.model_file import load_generator, save_network
+from cgan.params.reading import load_params
 from cgan.registry.client import open_registry
-from cgan.registry.drift import agreement
+from cgan.registry.drift import agreement, compared, kept_of
 
 pytestmark = MLFLOWS_OWN_WARNINGS
+LIMITS = load_params(ROOT / "params.yaml").gate
 
 
 @pytest.fixture
@@ -50,6 +56,12 @@ def test_f73_champion_that_cannot_be_read_is_replaced_by_nobody_until_a_person_s
 ) -> None:
     train(root, "second", 60)  # good enough by the bars alone
     path = of_store("models/*/artifacts/**/generator.safetensors")
+    network, facts = load_generator(path)
+    with torch.no_grad():
+        next(network.parameters()).mul_(1.01)
+    del facts["digest"]
+    save_network(path, network, facts)  # whole, and not what was registered
+    refused_for("cannot be read, .* its file's digest is .* was registered")
     path.write_bytes(b"damaged")
     refused_for("the champion of `cgan`, version 1, cannot be read")
     shutil.rmtree(path.parents[1])
@@ -82,6 +94,57 @@ def test_f19_f85_data_that_nobody_can_compare_need_a_person_s_word(root: Path) -
         refused_for("is not known: .*`gate.on_drift: note`")
     change_params(root, "gate", on_drift="note")
     assert "an unknown part (" in str(gated()[0]["reasons"])
+
+
+def patched(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    images[labels == 1, :, 5:7, 5:7] = 255
+    return images, labels
+
+
+def among_its_own(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A tenth of them is new."""
+    own = digits(per_class=60)
+    return tuple(
+        np.concatenate([mine, new[:36]]) for mine, new in zip(own, (images, labels), strict=True)
+    )
+
+
+SHIFT, AGREE = "class_shift", ["label_agreement", "class_agreement"]
+CASES: dict[str, tuple[Callable[..., tuple[np.ndarray, np.ndarray]], list[str], str]] = {
+    "new images": (lambda i, n: (i, n), [], ""),
+    "new among its own": (among_its_own, [], ""),
+    "a half of its own": (lambda i, n: tuple(part[:90] for part in digits()), [], ""),
+    "a class darker": (
+        lambda i, n: (np.where(n[:, None, None, None] == 2, i * 0.8, i).astype(np.uint8), n),
+        [SHIFT],
+        "class 2 is ",
+    ),
+    "a class with a patch": (patched, [SHIFT], "class 1 is brighter by "),
+    "a patch in the new ones": (
+        lambda i, n: among_its_own(*patched(i, n)),
+        [SHIFT],
+        "class 1 is brighter by ",
+    ),
+    "other labels for its own": (lambda i, n: swapped(*digits()), [SHIFT, *AGREE], "labelled 1"),
+    "another mix": (lambda i, n: (i[n > 0], n[n > 0]), ["class_mix"], ""),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_f19_data_are_compared_with_the_champion_s_class_by_class(root: Path, name: str) -> None:
+    change, failed, words = CASES[name]
+    images, labels = map(torch.from_numpy, change(*digits(seed=5)))
+    facts = {"classes": 3}
+    parts = [Dataset(images[part], labels[part], facts) for part in (slice(20, None), slice(20))]
+    with open_registry("cgan") as registry:
+        champion = registry.champion_version()
+        assert champion
+        kept = kept_of(registry, champion)
+    # Only the data are looked at.
+    checks = compared(kept, cast(Any, SimpleNamespace(training=parts[0], heldout=parts[1])), LIMITS)
+    assert [check.name for check in checks if not check.passed] == failed
+    assert words in "; ".join(check.why for check in checks)
+    assert [check.name for check in checks if check.why] == failed or failed == ["class_mix"]
 
 
 @pytest.mark.parametrize("noise", [0, 4], ids=["new images", "and 2 % of the labels wrong"])
