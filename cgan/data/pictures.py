@@ -313,11 +313,9 @@ def read_album(album: Album, params: DataParams) -> LabelledImages:
     size = (params.width, params.height) if params.width and params.height else None
     found: dict[str, NDArray[np.uint8]] = {}
     total = 0
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS refuses them
     for name, label in album.labels.items():
         try:
-            with album.read(name) as file, Image.open(file, formats=FORMATS) as image:
-                picture = _plain(image, name, notes)
+            picture = _picture(album, name, notes, 4 * max(size) if size else 0)
         except Exception as error:  # Pillow and zipfile raise a dozen kinds
             if _is_picture_name(name) or not isinstance(error, UnidentifiedImageError):
                 unknown = isinstance(error, UnidentifiedImageError)
@@ -376,10 +374,20 @@ def save_pictures(path: Path, pictures: LabelledImages) -> None:
         save_file(tensors, temporary, file_facts.metadata_of(facts))
 
 
+def _picture(album: Album, name: str, notes: Notes, enough: int) -> Image.Image:
+    """`enough`: pixels a side to which a large JPEG may be made smaller while it is unpacked, far sooner."""
+    with album.read(name) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS refuses it
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width:,} × {image.height:,} pixels are too many")
+            if enough:
+                image.draft(None, (enough, enough))
+            return _plain(image, name, notes)
+
+
 def _plain(image: Image.Image, name: str, notes: Notes) -> Image.Image:
     """Upright, on white, in mode L where it has no colour, else RGB. Raises ValueError for no picture."""
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width:,} × {image.height:,} pixels are too many")
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         notes.frames.append(name)
         image.seek(0)
