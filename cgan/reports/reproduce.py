@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from cgan import git
 from cgan.errors import CganError, SourceError, TrainingError
 from cgan.files import read_json, sha256_of
-from cgan.project import CSV, CSV_SOURCE, DVC_PULL, GENERATOR, RUN_REFERENCE, project_root
+from cgan.model.file_facts import read_facts
+from cgan.project import CSV, DVC_PULL, GENERATOR, PICTURES, RUN_REFERENCE, project_root
 from cgan.registry.client import open_registry
 from cgan.reports.recorded_run import find_run_id
 from cgan.run.lifecycle import SOURCE
@@ -108,7 +109,9 @@ def _bring_csv(run: Run, tree: Path, say: Say) -> None:
     for place, bring in places.items():
         try:
             bring()
-            if sha256_of(tree / CSV) == sha256:
+            pictures = tree / PICTURES
+            facts = read_facts(pictures, "pictures") if pictures.is_file() else None
+            if (facts["digest"] if facts else sha256_of(tree / CSV)) == sha256:
                 say(f"data from {place}")
                 return
             looked.append(f"{place}: other content")
@@ -129,7 +132,7 @@ def _pull(run: Run, tree: Path) -> None:
             shutil.copyfile(root / name, tree / name)
     cache = subprocess.check_output([sys.executable, "-m", "dvc", "cache", "dir"], cwd=root)
     _dvc(run, tree, "cache", "dir", "--local", cache.decode().strip())
-    _dvc(run, tree, "pull", "--force", str(CSV), str(CSV_SOURCE))
+    _dvc(run, tree, "pull", "--force", "download")
 
 
 def _repeat(run: Run, tree: Path, *stages: str) -> None:
