@@ -16,9 +16,9 @@ from finished_project import finish
 from recording import RecordingTracker
 from synthetic import make_images, write_csv
 
+from cgan.data.album import find_album
 from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import load_dataset
-from cgan.data.pictures import find_album
 from cgan.errors import CganError
 from cgan.files import write_json
 from cgan.page.run_page import run_page
