@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from cgan.data.album import find_album
 from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import LabelledImages
-from cgan.data.pictures import find_album, read_album
+from cgan.data.pictures import read_album
 from cgan.data.sources import ARCHIVES, PACKED, find_file, unpack
 from cgan.params.sections import DataParams, ValidateParams
 

@@ -19,14 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgan.data import kaggle
-from cgan.data.pictures import (
-    find_album,
-    first_line,
-    is_listing,
-    read_album,
-    refuse_hostile,
-    save_pictures,
-)
+from cgan.data.album import find_album, first_line, is_listing, refuse_hostile
+from cgan.data.pictures import read_album, save_pictures
 from cgan.errors import CganError, SourceError, listed
 from cgan.files import WEB_PAGE, looks_like_web_page, replacing, sha256_of, write_bytes
 from cgan.params.sections import DataParams

@@ -17,8 +17,9 @@ from pathlib import Path
 from cgan import git
 from cgan.errors import CganError, TrainingError
 from cgan.files import sha256_of
+from cgan.model.file_facts import read_facts
 from cgan.params.reading import load_params
-from cgan.project import CSV, GENERATOR, project_root
+from cgan.project import CSV, GENERATOR, PICTURES, project_root
 from cgan.registry.client import open_registry
 from cgan.reports.recorded_run import find_run_id
 from cgan.run.lifecycle import SOURCE
@@ -49,7 +50,9 @@ def reproduce_run(what: str, say: Callable[[str], None]) -> bool:
         shutil.copyfile(params, tree / "params.yaml")
         bring_data(root, tree)
         repeat(tree)
-        if sha256_of(tree / CSV) != tags.get("cgan.csv_sha256"):
+        pictures = tree / PICTURES
+        facts = read_facts(pictures, "pictures") if pictures.is_file() else {}
+        if (facts.get("digest") or sha256_of(tree / CSV)) != tags.get("cgan.csv_sha256"):
             say("The data are not those of the run.")
         then, now = tags[MADE], sha256_of(tree / GENERATOR)
     say(f"the same bytes: {now}" if now == then else f"NOT the same bytes: {then} then, {now} now")

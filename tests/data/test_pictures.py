@@ -15,7 +15,7 @@ from PIL import Image
 from synthetic import csv_lines, make_images
 from test_sources import zip_of_a_link
 
-from cgan.data import csv_reader, pictures
+from cgan.data import album, csv_reader
 from cgan.data.dataset import LabelledImages, load_dataset
 from cgan.data.opening import read
 from cgan.data.sources import DEFAULTS
@@ -226,7 +226,7 @@ def test_f28_a_picture_that_claims_gigabytes_is_damaged_and_nothing_of_it_is_rea
 ) -> None:
     write(GOOD | {"cat/long.png": bytes(10_000)})
     shutil.make_archive("own", "zip", ".", "own")
-    monkeypatch.setattr(pictures, "MAX_FILE_BYTES", 9_000)
+    monkeypatch.setattr(album, "MAX_FILE_BYTES", 9_000)
     with pytest.raises(
         CganError, match=r"1 of 5 pictures cannot be read:\n.*cat/long\.png: larger"
     ):

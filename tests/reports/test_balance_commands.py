@@ -16,9 +16,9 @@ from finished_project import finish
 from recording import RecordingTracker
 from synthetic import make_images, write_csv
 
+from cgan.data.album import find_album
 from cgan.data.csv_reader import read_csv
-from cgan.data.dataset import load_dataset
-from cgan.data.pictures import find_album
+from cgan.data.dataset import load_dataset, save_dataset
 from cgan.errors import CganError
 from cgan.files import write_json
 from cgan.page.run_page import run_page
@@ -32,6 +32,7 @@ from cgan.project import (
     GATE_REPORT,
     GENERATOR,
     RUN_PAGE,
+    TEST_DATA,
     TRAIN_DATA,
 )
 from cgan.quality.judge import silent
@@ -141,3 +142,8 @@ def test_the_evidence_is_a_report_a_fold_of_the_page_and_on_the_runs_page_in_mlf
     few = write_csv(Path("few.csv"), known.images.numpy(), known.labels.numpy())
     with pytest.raises(CganError, match=r"few\.csv: no image that the training part has not"):
         find_evidence(load_params(), None, 0.0, 2, few, said.append, silent)
+    facts = {key: known.metadata[key] for key in ("classes", "csv_sha256")} | {"part": "test"}
+    save_dataset(TEST_DATA, *others, np.arange(90), facts)
+    find_evidence(load_params(), None, 0.0, 2, None, said.append, silent)
+    report = json.loads(EVIDENCE.read_text())
+    assert report["tested_on"] == "test set" and report["images"]["tested"] == 90
