@@ -35,7 +35,9 @@ from flows.checkout import dvc_in
 from flows.dvc import BusyError, Outcome, StageError
 from flows.pipeline import parse_override, pipeline
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect|websockets|httpx"),
+]
 
 
 @pytest.fixture(scope="module")
