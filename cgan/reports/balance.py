@@ -179,8 +179,8 @@ def find_evidence(
     reasons = []
     if int(held.min()) < FEW:
         reasons.append(
-            f"Class {int(held.argmin())} has only {int(held.min())} of the images tested on, so that little "
-            "can be shown. `--test more.csv` tests on other labelled images."
+            f"Class {test.class_names[int(held.argmin())]} has only {int(held.min())} of the images tested "
+            "on, so little can be shown. `--test more.csv` tests on other labelled images."
         )
     report = Report(
         title="Do drawn images help a classifier?",
