@@ -17,8 +17,8 @@ from cgan.quality.table import METRICS
 from cgan.registry.client import open_registry
 from cgan.registry.history import CHAMPION, SUMMARY
 from cgan.reports.sites import mlflow_site
-from cgan.store.address import experiment_name
-from cgan.store.pages import run_page
+from cgan.tracking.pages import run_page
+from cgan.tracking.store import experiment_name
 
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
 SERVER_S = 3  # that MLflow's server has for an answer
