@@ -26,7 +26,7 @@ def served_store(root: Path) -> str:
     """The database that MLflow's server here is to serve: MLFLOW_BACKEND_STORE_URI, else `store_uri`.
 
     Raises CganError for a server's address."""
-    uri = os.environ.get(BACKEND, "").strip() or store_uri(root)
+    uri = with_driver(os.environ.get(BACKEND, "").strip() or store_uri(root))
     if is_server(uri):
         raise CganError(
             f"{BACKEND if is_shared() else STORE} is {without_credentials(uri)}, a server: open that in a "

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cgan.files import replacing, sync_folder, write_bytes, write_json
-from cgan.run.records import RECORDS, Run, RunInfo
+from cgan.tracking.records import RECORDS, Run, RunInfo
 
 
 def test_what_is_written_is_on_the_disk_before_it_has_its_name_or_is_closed(

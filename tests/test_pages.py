@@ -21,8 +21,8 @@ from tracked import log_steps, mlflow_server, training
 from tracked import root as root
 
 from cgan.project import AT_THE_END, BY_STEP
-from cgan.run.lifecycle import reopen
-from cgan.store.pages import STRIP
+from cgan.tracking.pages import STRIP
+from cgan.tracking.runs import reopen
 from flows import production as services
 from flows.servers import Production
 

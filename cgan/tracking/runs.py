@@ -26,6 +26,7 @@ from cgan.params.sections import TrackingParams
 from cgan.project import LOCK, RUN_REFERENCE, TRAIN_AGAIN, project_root
 from cgan.tracking.delivery import Delivery
 from cgan.tracking.records import (
+    RECORDS,
     RESULT,
     Run,
     RunInfo,
@@ -74,8 +75,8 @@ class TrainingRun(Run):
         except Exception as error:  # of MLflow, of what it imports, of a machine that is full
             self._ended = True
             log.warning(
-                "MLflow is away (%s): the training goes on, and its records wait in %s. The stage record "
-                "sends them, or `cgan track flush`.",
+                "MLflow cannot be used now (%s): the training goes on, and its records wait in %s. The "
+                "stage record sends them, or `cgan track flush`.",
                 *(reason_of(error), self.folder),
             )
 
@@ -233,10 +234,10 @@ def flush_one(root: Path, folder: Path) -> str:
             Delivery(folder, uri, root).send_all()
         except Exception as error:  # of MLflow, of what it imports, of a machine that is full
             raise TrackingError(
-                f"{info.run_name}: MLflow at {without_credentials(uri)} is away ({reason_of(error)}); "
-                f"{left} records wait in {folder}. When it answers, run `cgan track flush`. If it is gone "
-                f"for good, {STORE}=… cgan track flush delivers them elsewhere, and "
-                f"rm '{folder / 'records.jsonl'}' drops them."
+                f"{info.run_name}: MLflow at {without_credentials(uri)} cannot be used now "
+                f"({reason_of(error)}); {left} records wait in {folder}. When it answers, run "
+                f"`cgan track flush`. If it is gone for good, {STORE}=… cgan track flush delivers them "
+                f"elsewhere, and rm '{folder / RECORDS}' drops them."
             ) from None
     return f"{info.run_name}: {left} records delivered to {without_credentials(uri)}"
 

@@ -89,7 +89,7 @@ def artifact_root(uri: str, root: Path) -> str:
 
 
 def artifact_folder(uri: str, root: Path) -> Path:
-    folder = Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else root
+    folder = (root / uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else root
     return folder / "mlartifacts"
 
 
@@ -185,6 +185,8 @@ def client_settings() -> dict[str, str]:
 
 def reason_of(error: Exception) -> str:
     """Why a store failed, in a line; MLflow wraps three exceptions around a refused connection."""
+    if isinstance(error, TrackingError):
+        return str(error)
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     if "NewConnectionError" in text:
         return "no connection"

@@ -53,7 +53,7 @@ def serve_ui(
     files = artifact_folder(uri, root).as_uri()
     # With MLFLOW_BACKEND_STORE_URI clients are on any machine, and files go by way of the server.
     settings = {
-        BACKEND: uri,  # not an argument: every user can read those
+        "MLFLOW_REGISTRY_STORE_URI": uri,
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": "mlflow-artifacts:/" if given else artifact_root(uri, root),
         "MLFLOW_ARTIFACTS_DESTINATION": files,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
@@ -67,6 +67,7 @@ def serve_ui(
         settings["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(origins)
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", host]
     command += ["--port", str(port), "--uvicorn-opts", "--log-level warning"]
+    # The address is no argument: every user can read those.
     with subprocess.Popen(command, env={**settings, **os.environ, BACKEND: uri}) as server:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.terminate())

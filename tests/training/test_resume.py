@@ -220,7 +220,7 @@ runner.run_stage(train.main)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "point",
-    ["stages.train write_outputs", "run.lifecycle write_json", "stages.runner _refuse_changes"],
+    ["stages.train write_outputs", "tracking.runs write_json", "stages.runner _refuse_changes"],
 )
 def test_f48_killed_at_any_point_of_its_end_or_before_dvc_lock_a_training_is_one_run_not_trained_again(
     repo: Path, uninterrupted: dict[str, str], point: str
