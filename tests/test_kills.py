@@ -180,7 +180,7 @@ def test_f45_f78_f81_f82_f89_killed_at_random_the_pipeline_ends_as_if_nobody_had
             struck += hit
             finished = runner.wait() == 0 and not hit
             # The next one comes at once: what survives is in its way.
-            if victim in ("dvc", "follower"):
+            if victim == "dvc":
                 time.sleep(0.1)
         run(project)
         assert_undisturbed(project, expected)
