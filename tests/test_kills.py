@@ -17,12 +17,12 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from cgan.tracking.delivery import RUN_KEY_TAG
 from conftest import ROOT, TINY
 from test_resume import environment, repository, rows
 from test_resume import run as run_command
 
 from cgan.files import sha256_of
+from cgan.tracking.delivery import RUN_KEY_TAG
 
 KILLS = int(os.environ.get("CGAN_KILLS", "5"))
 SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))
