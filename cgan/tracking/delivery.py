@@ -55,26 +55,31 @@ class Delivery:
     def __init__(self, folder: Path, uri: str, root: Path) -> None:
         self.folder, self.uri, self.root = folder, uri, root
         self.info = RunInfo.load(folder)
-        self.offset = 0  # of what this object sent
+        self.offset, self.complete = 0, True  # of what this object sent, and is all before it there?
         self.until = math.inf
 
-    def send(self, patience_s: float = math.inf) -> None:
-        """Send what is new but for the model, which takes seconds. Raises TimeoutError after `patience_s`."""
+    def send(self, patience_s: float) -> None:
+        """Send what is new but for the model, which takes seconds, and what is shown on its page. Raises
+        TimeoutError after `patience_s`."""
         self.until = time.monotonic() + patience_s
         records, offset = unsent(self.folder, self.offset)
         self._connect(records)
         self._send(records)
         self.offset = offset
+        self.complete &= not any(map(_comes_later, records))
+        if self.complete:
+            append(self.folder, SENT, offset=offset)
 
     def send_all(self) -> None:
-        """Send what is not marked as sent, and mark it."""
+        """Send what is not marked as sent."""
         records, offset = unsent(self.folder)
         self._connect(records)
         self._send(records)
         for record in records:
             if record["kind"] == "model":
                 self._send_model(record)
-        self._send_judged(records)
+        if any(map(_comes_later, records)):
+            self._send_judged(records)
         append(self.folder, SENT, offset=offset)
 
     def _in_time(self) -> None:
@@ -237,6 +242,11 @@ class Delivery:
                 ),
                 pip_requirements=_requirements(),
             )
+
+
+def _comes_later(record: Record) -> bool:
+    judged = any(key.startswith(JUDGED) for key in record.get("metrics", {}))
+    return judged or record["kind"] in ("model", "added")
 
 
 def describe(run_id: str, metrics: Mapping[str, float]) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import shutil
 import time
 import uuid
@@ -108,6 +109,8 @@ def append(to: Path, kind: str, /, **content: Any) -> None:
     with (to / RECORDS).open("ab", buffering=0) as file:
         # The first line end closes a line that a full disk, or a kill, cut off.
         file.write(b"\n" + json.dumps(record).encode() + b"\n")
+        if kind == "end":
+            os.fsync(file.fileno())
 
 
 def read_records(folder: Path) -> list[tuple[int, Record]]:

@@ -132,7 +132,7 @@ def test_f64_run_is_one_finished_holds_each_step_once_and_says_what_made_it(
     assert f"(get-artifact?path=strip.png&run_uuid={run_id})" in note
 
 
-def test_a_failed_training_resumes_in_its_run_whatever_changed_in_sections_that_it_does_not_read(
+def test_a_failed_training_resumes_in_its_run_in_another_checkout_and_with_other_params_of_the_gate(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(root / "mlflow.db")
@@ -142,10 +142,17 @@ def test_a_failed_training_resumes_in_its_run_whatever_changed_in_sections_that_
     ((run_id, _, status),) = store.runs()
     assert status == "FAILED"
     assert store.tags(run_id)["cgan.ended_by"] == "ZeroDivisionError: loss at step 500"
+    assert waiting(root) == [], "its folder may go one day"
     gate = PARAMS.gate.model_copy(update={"promote": not PARAMS.gate.promote})
     monkeypatch.setattr(tracked, "PARAMS", PARAMS.model_copy(update={"gate": gate}))
+    checkout = root / "checkout"
+    checkout.mkdir()
+    monkeypatch.chdir(checkout)
+    monkeypatch.setenv("DVC_ROOT", str(checkout))
+    monkeypatch.setenv("CGAN_HOME", str(root / ".cgan"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
     with training(root) as tracker:
-        log_steps(tracker, STEPS[3:])  # from its checkpoint
+        log_steps(tracker, STEPS[3:])  # from its last checkpoint
     assert [status for _, _, status in store.runs()] == ["FINISHED"]
     assert store.steps("loss/generator") == STEPS
 
