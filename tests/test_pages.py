@@ -106,7 +106,8 @@ def test_a_browser_that_has_never_been_here_sees_the_run_its_numbers_and_its_pic
         later.log_file(root / STRIP)
     known = json.loads((root / "models/mlflow_run.json").read_text())
     place = known["experiment_id"], known["run_id"]
-    pictures = """[...document.images].filter(i => i.src.includes("get-artifact") && i.naturalWidth > 200).length"""
+    pictures = """[...document.images]
+        .filter(i => i.src.includes("get-artifact") && i.naturalWidth > 200).length"""
     with (
         mlflow_server(root, free_port(), shared=False) as site,
         browsing(root / "profile", 1400, 900) as page,

@@ -55,7 +55,10 @@ class Delivery:
     def __init__(self, folder: Path, uri: str, root: Path) -> None:
         self.folder, self.uri, self.root = folder, uri, root
         self.info = RunInfo.load(folder)
-        self.offset, self.complete = 0, True  # of what this object sent, and is all before it there?
+        self.offset, self.complete = (
+            0,
+            True,
+        )  # of what this object sent, and is all before it there?
         self.until = math.inf
 
     def send(self, patience_s: float) -> None:
