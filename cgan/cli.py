@@ -239,13 +239,14 @@ def ui(
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
     from cgan.params.reading import load_params
     from cgan.project import project_root
-    from cgan.store.address import experiment_name
-    from cgan.store.server import serve_ui
+    from cgan.tracking.store import experiment_name
+    from cgan.tracking.ui import serve_ui
 
     experiment = "cgan"
     with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml
         experiment = load_params().tracking.experiment
-    serve_ui(project_root(), port, experiment_name(experiment), host, allow_remote)
+    name = experiment_name(experiment)
+    raise typer.Exit(serve_ui(project_root(), port, name, host, allow_remote))
 
 
 app.add_typer(sweep, name="sweep")
@@ -257,7 +258,7 @@ app.add_typer(track, name="track")
 def flush() -> None:
     """Deliver what waits because MLflow was away."""
     from cgan.project import project_root
-    from cgan.run.follower import flush
+    from cgan.tracking.runs import flush
 
     typer.echo("\n".join(flush(project_root())) or "Nothing waits.")
 

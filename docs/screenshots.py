@@ -116,7 +116,7 @@ def mlflow_pages(page: Page) -> None:
         address = f"{site}/api/2.0/mlflow/runs/get?run_id={run_id}"
         with urllib.request.urlopen(address, timeout=30) as answer:
             experiment = json.load(answer)["run"]["info"]["experiment_id"]
-        visit(page, f"{site}/", 6000)
+        visit(page, f"{site}/#/experiments/{experiment}/runs?workflowType=machine_learning", 6000)
         shoot(page, "mlflow-runs")
         run = f"{site}/#/experiments/{experiment}/runs/{run_id}"
         visit(page, run)

@@ -16,7 +16,7 @@ from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.markdown import in_markdown, table
 from cgan.quality.table import quality_table, verdict
-from cgan.store.pages import run_page
+from cgan.tracking.pages import run_page
 from flows.dvc import Outcome
 
 FAILED = "failed"  # beside what DVC did

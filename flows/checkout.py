@@ -24,7 +24,8 @@ from cgan.errors import CganError
 from cgan.params.reading import load_params
 from cgan.processes import end_with
 from cgan.project import home
-from cgan.store.address import STORE, artifact_root, is_database, store_uri
+from cgan.tracking.store import STORE, artifact_root, store_uri
+from flows.databases import is_database
 
 CHECKOUT = "CGAN_CHECKOUT"  # in the environment of a run that works in a checkout: its folder
 FILES = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # of a new experiment

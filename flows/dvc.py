@@ -20,7 +20,7 @@ from pathlib import Path
 from cgan.errors import CganError
 from cgan.params.reading import read_yaml
 from cgan.project import RUN_REFERENCE
-from cgan.run.lifecycle import made_for
+from cgan.tracking.runs import made_for
 from flows import dvc_process, process_guard
 
 GRACE_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30

@@ -21,22 +21,12 @@ from pathlib import Path
 
 from cgan import git
 from cgan.errors import CganError
+from cgan.hosts import LOOPBACK, is_loopback, require_meant
 from cgan.project import home
-from cgan.store.address import (
-    BACKEND,
-    STORE,
-    is_database,
-    is_server,
-    is_shared,
-    served_store,
-    store_uri,
-    with_driver,
-    without_credentials,
-)
-from cgan.store.database import require_database
-from cgan.store.server import LOOPBACK, is_loopback, require_meant
+from cgan.tracking.store import BACKEND, STORE, is_server, store_uri, without_credentials
 from flows import worker
 from flows.checkout import run_in
+from flows.databases import is_database, is_shared, require_database, served_store, with_driver
 from flows.servers import POOL, PREFECT_DATABASE, Production, Program, top_folder
 
 PORTS = {"prefect": 4200, "mlflow": 5000}

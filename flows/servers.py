@@ -21,11 +21,11 @@ import psutil
 from cgan import git
 from cgan.errors import CganError
 from cgan.files import locked, read_json, write_json, write_text
+from cgan.hosts import LOOPBACK, require_free, site_of
 from cgan.processes import STATE, running, supervisor
 from cgan.project import PRODUCTION
 from cgan.reports.sites import services
-from cgan.store.address import BACKEND, without_credentials
-from cgan.store.server import LOOPBACK, require_free, site_of
+from cgan.tracking.store import BACKEND, without_credentials
 from flows.checkout import SOURCE, run_in
 
 POOL = "cgan"  # of Prefect, in which the workers are

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cgan.errors import CganError
-from cgan.store.address import without_credentials
+from cgan.tracking.store import without_credentials
 from flows.checkout import SOURCE, WORKER_PROCESS, sole_holder
 from flows.servers import POOL, SERVERS_ONLY, Program, ask_prefect
 

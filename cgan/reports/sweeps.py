@@ -66,7 +66,7 @@ def find(name: str | None) -> dict[str, Any]:
     """
     from cgan.params.reading import load_params
     from cgan.registry.client import open_registry
-    from cgan.store.address import experiment_name
+    from cgan.tracking.store import experiment_name
 
     with open_registry() as registry, tempfile.TemporaryDirectory() as folder:
         client = registry.client

@@ -40,7 +40,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cgan.errors import CganError
 from cgan.files import locked
 from cgan.params.reading import check_params, load_params
-from cgan.store.address import reason_of
+from cgan.tracking.store import reason_of
 from flows.servers import top_folder
 from flows.sweep.jobs import SWEEPS, JobError
 from flows.sweep.report import publish, publish_seeds

@@ -16,8 +16,8 @@ from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.params.editing import set_params
 from cgan.project import RUN_REFERENCE
-from cgan.run.follower import flush_one
-from cgan.run.records import count_waiting, folder_of
+from cgan.tracking.records import count_waiting, folder_of
+from cgan.tracking.runs import flush_one
 from flows.checkout import checkout, environment, share_data
 from flows.dvc import NUMBERS, Repro, run_own
 

@@ -23,7 +23,7 @@ from prefect.states import Cancelling, Scheduled
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.store.address import without_credentials
+from cgan.tracking.store import without_credentials
 from flows.dvc import StageError, read_stages, run_own
 from flows.servers import fault
 

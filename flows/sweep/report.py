@@ -19,7 +19,7 @@ from cgan.quality.intervals import difference_of_means
 from cgan.quality.table import METRICS
 from cgan.registry.history import now
 from cgan.reports.sweeps import BETTER, RESULT
-from cgan.store.pages import artifact
+from cgan.tracking.pages import artifact
 from cgan.verdict import Report
 from flows.sweep.search import STATES, WHY, Results, Sweep, say
 from flows.sweep.study import best_of, in_words, result_params, trained, trials_that

@@ -28,15 +28,15 @@ from cgan.params.sections import Params
 from cgan.quality.intervals import contexts_differ
 from cgan.quality.table import METRICS
 from cgan.reports.sweeps import JOB, NAME, PARENT_TAG, ROLE
-from cgan.run.lifecycle import user
-from cgan.store.address import (
+from cgan.tracking.pages import run_page
+from cgan.tracking.runs import user
+from cgan.tracking.store import (
     client_settings,
     experiment_name,
     open_store,
     store_uri,
     without_credentials,
 )
-from cgan.store.pages import run_page
 from flows.sweep.jobs import Job, JobError, Pool, Watch, train_here
 from flows.sweep.study import (
     best_of,

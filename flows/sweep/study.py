@@ -25,8 +25,7 @@ from cgan.params.editing import preset_names, preset_params
 from cgan.params.reading import check_params, is_whole, parse_yaml, read_yaml
 from cgan.params.sections import Params, flatten
 from cgan.quality.table import METRICS
-from cgan.store.address import with_driver
-from cgan.store.database import require_database
+from flows.databases import require_database, with_driver
 
 STORAGE = "OPTUNA_STORAGE"
 CODE = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import psutil
@@ -13,8 +14,10 @@ from test_production import project as project
 from test_production import runs_of
 from toy_project import git
 
+from cgan.errors import CganError
 from cgan.processes import STATE, running
 from flows import production as services
+from flows.databases import require_database, with_driver
 from flows.production import databases_of
 from flows.servers import Production, Program
 
@@ -41,7 +44,7 @@ def test_what_mlflow_s_server_serves_and_what_clients_are_told(
         # Behind a proxy, clients know the server by another address.
         ("postgresql://db/runs", "https://runs/x", DATABASE, "https://runs/x"),
         ("", "https://runs/x", "", "https://runs/x"),
-        ("", "postgresql://db/runs", DATABASE, DATABASE),
+        ("", "postgresql://db/runs", DATABASE, "postgresql://db/runs"),
     ):
         monkeypatch.setenv(MLFLOW, backend)
         monkeypatch.setenv(TRACKING, tracking)
@@ -51,6 +54,42 @@ def test_what_mlflow_s_server_serves_and_what_clients_are_told(
     assert prefect == "postgresql+asyncpg://me:secret@db/flows?ssl=require"
     shown = Program.server_at("127.0.0.1", 1, prefect).works_on
     assert shown == "postgresql+asyncpg://me@db/flows?ssl=require"
+
+
+def test_an_address_gets_the_driver_of_whoever_connects() -> None:
+    for given in ("postgres://a/b", "postgresql://a/b", "PostgreSQL+asyncpg://a/b"):
+        assert with_driver(given) == "postgresql+psycopg2://a/b"
+        assert with_driver(given, "asyncpg") == "postgresql+asyncpg://a/b"
+    assert with_driver("postgresql://a/b?x=1&sslmode=require", "asyncpg") == (
+        "postgresql+asyncpg://a/b?x=1&ssl=require"
+    )
+    for other in ("postgresql+psycopg://a", "sqlite+aiosqlite:///a", "http://a", ""):
+        assert with_driver(other) == other
+
+
+def test_a_database_that_cannot_be_used_is_one_message_without_the_password(
+    postgres: Postgres,
+) -> None:
+    """MLflow would try for 100 seconds, Prefect would end in a traceback."""
+    name = postgres.create()
+    wrong, usable = f"wr@ng{PASSWORD}", postgres.uri(name)
+    require_database(with_driver(usable, "asyncpg"))
+    away = usable.replace(f":{postgres.port}/", ":9/")
+    for uri, words in (
+        (postgres.uri(name, wrong), 'password authentication failed for user "cgan"'),
+        (postgres.uri("none"), 'database "none" does not exist'),
+        (away, "refused|Connect call failed"),
+        (usable.replace("127.0.0.1", "nobody.invalid"), "[Nn]ame "),
+        (f"{usable}?colour=red", "colour"),
+        (usable.replace("%40", "@"), "each @ of a password is written as %40"),
+        (usable.replace(f":{postgres.port}/", ":port/"), "invalid literal"),
+    ):  # fmt: skip
+        began = time.monotonic()
+        with pytest.raises(CganError, match=words) as caught:
+            require_database(with_driver(uri, "asyncpg"), "THE_VARIABLE")
+        assert str(caught.value).startswith("THE_VARIABLE: connecting to postgresql+")
+        assert "wr@ng" not in str(caught.value) and PASSWORD[:4] not in str(caught.value)
+        assert time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize("variable", [MLFLOW, PREFECT])

@@ -22,13 +22,13 @@ PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 CHANGES_NO_RESULT = {
     # Tracking: tells of a result, and may change at any time without a new training.
-    "cgan.run.tracker",
-    "cgan.run.records",
-    "cgan.run.lifecycle",
-    "cgan.run.follower",
-    "cgan.run.delivery",
-    "cgan.store.address",
-    "cgan.store.pages",
+    "cgan.tracking.tracker",
+    "cgan.tracking.records",
+    "cgan.tracking.runs",
+    "cgan.tracking.delivery",
+    "cgan.tracking.store",
+    "cgan.tracking.pages",
+    "cgan.stages.origin",
     "cgan.serving.mlflow_model",
     # Where MLflow keeps a generator: a stage loads a file.
     "cgan.registry.archive",
