@@ -21,14 +21,13 @@ from pathlib import Path
 
 from cgan import git
 from cgan.errors import CganError
+from cgan.files import write_bytes
 from cgan.params.reading import load_params
-from cgan.processes import end_with
 from cgan.project import home
 from cgan.store.address import STORE, artifact_root, is_database, store_uri
 
 CHECKOUT = "CGAN_CHECKOUT"  # in the environment of a run that works in a checkout: its folder
 FILES = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # of a new experiment
-WORKER_PROCESS = "CGAN_WORKER_PROCESS"  # in the environment of a run: its worker's number
 SOURCE = "CGAN_SOURCE"  # the project that the checkouts of a worker belong to
 CODE = ("cgan", "flows")
 
@@ -61,9 +60,12 @@ def checkout(source: Path, commit: str, name: str) -> Iterator[Path]:
         try:
             with _locked(home(source) / "fetch.lock"):
                 git.clone_at(source, commit, folder)
-            # With a committed dvc.lock, DVC would not look into its run cache.
-            (folder / "dvc.lock").unlink(missing_ok=True)
             _share_cache(source, folder)
+            # With a committed dvc.lock, of another machine, DVC would not look into its run cache.
+            (folder / "dvc.lock").unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError, CganError):  # some results may be gone
+                shutil.copy(home(source) / "dvc.lock", folder)
+                dvc_in(folder, "checkout", "--quiet")
             share_data(source, folder)
             yield folder
         finally:
@@ -145,12 +147,22 @@ def share_data(source: Path, folder: Path) -> None:
 
 
 def begin() -> None:
-    """In a flow: its checkout ends with this process, and this process with its worker, or with what else
-    started it: an orphaned run could not be cancelled any more, so it ends as Crashed."""
+    """In a flow: its checkout ends with this process."""
     if CHECKOUT in os.environ:
         atexit.register(shutil.rmtree, os.environ[CHECKOUT], ignore_errors=True)
-    if "PREFECT__WORKER_NAME" in os.environ:
-        end_with(int(os.environ.get(WORKER_PROCESS) or os.getppid()))  # it may be gone already
+
+
+def has_remote() -> bool:
+    """Is this a checkout whose project has a default DVC remote?"""
+    with contextlib.suppress(CganError):
+        return CHECKOUT in os.environ and bool(dvc_in(Path(), "remote", "default"))
+    return False
+
+
+def keep_lock() -> None:
+    """The next checkout begins with the results of this one."""
+    if CHECKOUT in os.environ:
+        write_bytes(home() / "dvc.lock", Path("dvc.lock").read_bytes())
 
 
 def run_in(folder: Path, *command: str, environment: dict[str, str] | None = None) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from xmlrpc.client import Fault  # nosec B411: our own supervisor answers
 
 import httpx
 import psutil
+from prefect.client.orchestration import get_client
 
 from cgan import git
 from cgan.errors import CganError
@@ -230,16 +232,20 @@ def _answers(site: str) -> bool:
     return False
 
 
-def fault(url: str, client: Any) -> str | None:
-    """Why Prefect's own client cannot use the API at `url`, in its words; None where it can."""
+def require_prefect() -> None:
+    """Start Prefect's temporary server, if none is configured. Raises CganError where one is, and is away."""
+    # Ctrl-C in a terminal goes to every process of the group, and that server has to live on for a moment to
+    # record how the run ended. Blocked signals are inherited.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        client.request("POST", "/work_pools/filter", json={"limit": 1}).raise_for_status().json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        found = f"{type(error).__name__}: {error}"[:300]
-        if isinstance(error, httpx.HTTPStatusError):
-            found = f"{error.response.status_code} {error.response.reason_phrase}"
-        return (
-            f"Prefect's API at {without_credentials(url)} cannot be used ({found}). `make up` starts a "
-            "server and prints the PREFECT_API_URL to set."
+        with get_client(sync_client=True) as client:
+            away, site = client.api_healthcheck(), without_credentials(str(client.api_url))
+    except RuntimeError as late:
+        raise CganError(f"starting Prefect's temporary server: {late}") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if away:
+        raise CganError(
+            f"Prefect's API at {site} cannot be used ({away!r}). `make up` starts a server and prints the "
+            "PREFECT_API_URL to set. To run without a server, unset PREFECT_API_URL."
         )
-    return None

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from cgan.errors import CganError
 from cgan.store.address import without_credentials
-from flows.checkout import SOURCE, WORKER_PROCESS, sole_holder
+from flows.checkout import SOURCE, sole_holder
 from flows.servers import POOL, SERVERS_ONLY, Program, ask_prefect
 
 THREADS_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
@@ -40,7 +40,7 @@ def become(name: str, options: Sequence[str]) -> NoReturn:
     take_up(api, name, Path(os.environ[SOURCE]))
     for variable in SERVERS_ONLY:
         os.environ.pop(variable, None)
-    os.environ |= {"PYTHONPATH": str(Path.cwd()), WORKER_PROCESS: str(os.getpid())}
+    os.environ["PYTHONPATH"] = str(Path.cwd())
     command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", name]
     command += ["--install-policy", "never", *options]
     os.execv(sys.executable, [sys.executable, "-m", *command])

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from optuna import TrialPruned
 from optuna.trial import Trial, TrialState
-from prefect.settings import get_current_settings
 from rich.console import Console
 from rich.progress import Progress
 
@@ -37,7 +36,7 @@ from cgan.store.address import (
     without_credentials,
 )
 from cgan.store.pages import run_page
-from flows.sweep.jobs import Job, JobError, Pool, Watch, train_here
+from flows.sweep.jobs import Job, JobError, Watch, train_here
 from flows.sweep.study import (
     best_of,
     in_words,
@@ -72,12 +71,8 @@ class Sweep:
 
     def __init__(self, base: Path, params: Params, prefix: str, question: dict[str, Any]) -> None:
         self.params, self.objective = params, params.sweep.objective
-        if get_current_settings().api.url:
-            pool = Pool("train")
-            commit, self.train = pool.commit(base), pool.train
-        else:
-            commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
-            self.train = partial(train_here, base, commit)
+        commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
+        self.train = partial(train_here, base, commit)
         self.overrides = uncommitted_params(base, params, commit)
         asked = [result_params(params), self.objective, question]
         self.study = open_study(base, study_name(base, prefix, commit, asked), params)

@@ -1,0 +1,139 @@
+"""How a task does its work: `dvc repro` of a stage, or a command, as a child in a session of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prefect import State, get_run_logger, runtime
+from prefect.states import Completed, Failed
+
+from cgan.errors import CganError
+from flows.checkout import dvc_in
+
+GRACE_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
+KEPT_LINES = 20  # of output, for the message of a failure
+LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its child
+LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
+
+Relay = Callable[[str], None]  # gets each line of output as it comes
+
+
+@dataclass
+class Work:
+    """What the tasks of a run share. `lock`: its children hold it."""
+
+    lock: int
+    stages: Sequence[str]
+    refresh: bool = False
+    remote: bool = False  # results come from DVC's remote, and go there
+
+    @cached_property
+    def unchanged(self) -> list[str]:
+        """The stages before the first that is stale. Asked once, after the data were fetched again."""
+        stale = json.loads(dvc_in(Path(), "status", "--json"))
+        return list(itertools.takewhile(lambda name: name not in stale, self.stages))
+
+
+def repro(work: Work, stage: str, force: bool = False) -> State[Any]:
+    """Bring a stage up to date. What becomes the state of its task: Completed, *Unchanged* or Failed."""
+    try:
+        if not force and stage in work.unchanged:
+            return Completed(name="Unchanged", message=f"{stage}: not stale")
+        options = [*["--force"] * force, *["--pull"] * work.remote]
+        run(work, "dvc", "repro", "--single-item", stage, *options)
+    except CganError as error:
+        return Failed(message=str(error))
+    return Completed(message=f"{stage}: done")
+
+
+def run(work: Work, *module: str) -> None:
+    """`python -m MODULE …`, its output in the run's log. Raises CganError as `in_session` does."""
+    found = {"flow_run_id": runtime.flow_run.id, "flow_run_name": runtime.flow_run.name}
+    found["deployment_id"] = runtime.deployment.id
+    context = {f"prefect.{name}": str(value) for name, value in found.items() if value}
+    in_session(*module, relay=relay, lock=work.lock, context=context)
+
+
+def relay(line: str) -> None:
+    """One line of a child's output into the run's log."""
+    get_run_logger().log(LEVELS.get(line.partition(":")[0], logging.INFO), "%s", line)
+
+
+@contextlib.contextmanager
+def alone(say: Relay) -> Iterator[int]:
+    """Wait until no other run works in this folder. Yields the lock, which children of this run get.
+
+    They hold it, too: what a run that died by SIGKILL had started, ends by itself, and the next one waits.
+    """
+    LOCK.parent.mkdir(exist_ok=True)
+    with LOCK.open("w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Another run works in this folder. This one waits until it has ended.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock.fileno()
+
+
+def in_session(
+    *module: str, relay: Relay, lock: int | None = None, context: Mapping[str, str] | None = None
+) -> None:
+    """`python -m MODULE …` in the working directory. `context`: tags of the MLflow runs that it makes.
+
+    On any exception, signals turned into one included, its session is ended before this returns. Raises
+    CganError with the last error message in its output, else its last lines, where it ends with an error.
+    """
+    home = str(Path(sys.executable).parent)  # so that `python` in a stage's command is this one
+    lines: list[str] = []
+    child = subprocess.Popen(
+        [sys.executable, "-m", *module],
+        env={
+            **os.environ,
+            "PATH": os.pathsep.join([home, os.environ.get("PATH", "")]),
+            "PYTHONUNBUFFERED": "1",
+            **({"MLFLOW_RUN_CONTEXT": json.dumps(dict(context))} if context else {}),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+        pass_fds=() if lock is None else (lock,),
+    )
+    with child:
+        assert child.stdout
+        try:
+            for line in filter(None, map(str.rstrip, child.stdout)):
+                lines.append(line)
+                relay(line)
+        except BaseException:
+            _end(child)
+            raise
+    if child.returncode:
+        starts = [n for n, line in enumerate(lines) if line.startswith("Error: ")]
+        said = lines[starts[-1] if starts else -KEPT_LINES :]
+        raise CganError("\n".join(said or [f"ended with exit code {child.returncode}"]))
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Ctrl-C for the session: DVC leaves that to the stage that it runs, which saves a checkpoint. Then
+    SIGKILL for what is left."""
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(child.pid, signal.SIGINT)
+        child.communicate(timeout=GRACE_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
