@@ -24,10 +24,9 @@ from cgan.errors import CganError
 from cgan.files import write_bytes
 from cgan.params.reading import load_params
 from cgan.project import home
-from cgan.store.address import STORE, artifact_root, is_database, store_uri
+from cgan.store.address import STORE, store_uri
 
 CHECKOUT = "CGAN_CHECKOUT"  # in the environment of a run that works in a checkout: its folder
-FILES = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # of a new experiment
 SOURCE = "CGAN_SOURCE"  # the project that the checkouts of a worker belong to
 CODE = ("cgan", "flows")
 
@@ -104,13 +103,11 @@ def _locked(path: Path, operation: int = 0) -> Iterator[None]:
 
 def environment(source: Path, folder: Path) -> dict[str, str]:
     """What a process in the checkout needs, and its children: the project's Home and MLflow store."""
-    store = store_uri(source)
     return {
         CHECKOUT: str(folder),
         "CGAN_HOME": str(home(source)),
         "PYTHONPATH": str(folder),
-        STORE: store,
-        **({FILES: artifact_root(store, source)} if is_database(store) else {}),
+        STORE: store_uri(source),
     }
 
 

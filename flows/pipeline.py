@@ -27,8 +27,7 @@ from cgan.params.sections import flatten
 from cgan.project import GATE_REPORT
 from flows import checkout
 from flows.artifacts import publish
-from flows.repro import Work, alone, relay, repro, run
-from flows.servers import require_prefect
+from flows.repro import Work, alone, relay, repro, require_prefect, run
 
 
 @task(description="The CSV, from the sample, a file, pictures or Kaggle")

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from prefect import State, get_run_logger, runtime
+from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 
 from cgan.errors import CganError
+from cgan.store.address import without_credentials
 from flows.checkout import dvc_in
 
 GRACE_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
@@ -137,3 +139,22 @@ def _end(child: subprocess.Popen[str]) -> None:
         child.communicate(timeout=GRACE_S)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
+
+
+def require_prefect() -> None:
+    """Start Prefect's temporary server, if none is configured. Raises CganError where one is, and is away."""
+    # Ctrl-C in a terminal goes to every process of the group, and that server has to live on for a moment to
+    # record how the run ended. Blocked signals are inherited.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with get_client(sync_client=True) as client:
+            away, site = client.api_healthcheck(), without_credentials(str(client.api_url))
+    except RuntimeError as late:
+        raise CganError(f"starting Prefect's temporary server: {late}") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if away:
+        raise CganError(
+            f"Prefect's API at {site} cannot be used ({away!r}). `make up` starts a server and prints the "
+            "PREFECT_API_URL to set. To run without a server, unset PREFECT_API_URL."
+        )

@@ -41,7 +41,7 @@ from cgan.errors import CganError
 from cgan.files import locked
 from cgan.params.reading import check_params, load_params
 from cgan.store.address import reason_of
-from flows.servers import top_folder
+from flows.production import top_folder
 from flows.sweep.jobs import SWEEPS, JobError
 from flows.sweep.report import publish, publish_seeds
 from flows.sweep.search import CONSOLE, Sweep, say
