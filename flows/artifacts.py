@@ -23,7 +23,7 @@ def publish(judged: bool) -> str:
         said = verdict(report)
         if judged:
             text, said = (
-                project.GATE_TEXT.read_text("utf-8"),
+                project.GATE_TEXT.read_text(encoding="utf-8"),
                 read_json(project.GATE_REPORT)["summary"],
             )
         else:

@@ -125,10 +125,10 @@ def pipeline(
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
     """
     checkout.begin()
-    with alone(relay) as lock:
+    with alone(relay):
         try:
             chosen = _choose(stages)
-            work = Work(lock, [s.name for s in STAGES], refresh, checkout.has_remote())
+            work = Work([s.name for s in STAGES], refresh, checkout.has_remote())
             if overrides:
                 checkout.dvc_in(Path(), "status")  # while a stage runs, params.yaml must not change
                 relay(f"params.yaml: {', '.join(set_params(overrides)) or 'nothing changed'}")

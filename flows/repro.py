@@ -27,17 +27,18 @@ from flows.checkout import dvc_in
 
 GRACE_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
 KEPT_LINES = 20  # of output, for the message of a failure
-LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its child
+LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its children
 LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
+
+CHILDREN: set[subprocess.Popen[str]] = set()  # that run now
 
 Relay = Callable[[str], None]  # gets each line of output as it comes
 
 
 @dataclass
 class Work:
-    """What the tasks of a run share. `lock`: its children hold it."""
+    """What the tasks of a run share."""
 
-    lock: int
     stages: Sequence[str]
     refresh: bool = False
     remote: bool = False  # results come from DVC's remote, and go there
@@ -66,7 +67,7 @@ def run(work: Work, *module: str) -> None:
     found = {"flow_run_id": runtime.flow_run.id, "flow_run_name": runtime.flow_run.name}
     found["deployment_id"] = runtime.deployment.id
     context = {f"prefect.{name}": str(value) for name, value in found.items() if value}
-    in_session(*module, relay=relay, lock=work.lock, context=context)
+    in_session(*module, relay=relay, context=context)
 
 
 def relay(line: str) -> None:
@@ -75,25 +76,32 @@ def relay(line: str) -> None:
 
 
 @contextlib.contextmanager
-def alone(say: Relay) -> Iterator[int]:
-    """Wait until no other run works in this folder. Yields the lock, which children of this run get.
+def alone(say: Relay) -> Iterator[None]:
+    """Wait until no other run works in this folder.
 
-    They hold it, too: what a run that died by SIGKILL had started, ends by itself, and the next one waits.
+    The run's children hold the lock, too: what a run that died by SIGKILL had started, ends by itself, and
+    the next one waits.
     """
     LOCK.parent.mkdir(exist_ok=True)
     with LOCK.open("w", encoding="utf-8") as lock:
+        os.set_inheritable(lock.fileno(), True)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say("Another run works in this folder. This one waits until it has ended.")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock.fileno()
+        yield
 
 
 def in_session(
-    *module: str, relay: Relay, lock: int | None = None, context: Mapping[str, str] | None = None
+    *module: str,
+    relay: Relay,
+    folder: Path | None = None,
+    told: Mapping[str, str] | None = None,
+    context: Mapping[str, str] | None = None,
 ) -> None:
-    """`python -m MODULE …` in the working directory. `context`: tags of the MLflow runs that it makes.
+    """`python -m MODULE …` in a folder. `told`: more of its environment; `context`: tags of the MLflow runs
+    that it makes. It holds the locks that this process has on its folder and its checkout.
 
     On any exception, signals turned into one included, its session is ended before this returns. Raises
     CganError with the last error message in its output, else its last lines, where it ends with an error.
@@ -102,8 +110,10 @@ def in_session(
     lines: list[str] = []
     child = subprocess.Popen(
         [sys.executable, "-m", *module],
+        cwd=folder,
         env={
             **os.environ,
+            **(told or {}),
             "PATH": os.pathsep.join([home, os.environ.get("PATH", "")]),
             "PYTHONUNBUFFERED": "1",
             **({"MLFLOW_RUN_CONTEXT": json.dumps(dict(context))} if context else {}),
@@ -114,8 +124,9 @@ def in_session(
         encoding="utf-8",
         errors="replace",
         start_new_session=True,
-        pass_fds=() if lock is None else (lock,),
+        close_fds=False,  # but for those of locks none is inheritable
     )
+    CHILDREN.add(child)
     with child:
         assert child.stdout
         try:
@@ -125,6 +136,8 @@ def in_session(
         except BaseException:
             _end(child)
             raise
+        finally:
+            CHILDREN.discard(child)
     if child.returncode:
         starts = [n for n, line in enumerate(lines) if line.startswith("Error: ")]
         said = lines[starts[-1] if starts else -KEPT_LINES :]

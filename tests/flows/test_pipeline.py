@@ -172,8 +172,8 @@ def test_f71_beside_a_repro_by_hand_a_flow_says_busy_and_changes_no_params(
 STAGE = """
 import sys
 from flows.repro import alone, in_session
-with alone(print) as lock:
-    in_session("dvc", "repro", "--single-item", sys.argv[1], relay=print, lock=lock)
+with alone(print):
+    in_session("dvc", "repro", "--single-item", sys.argv[1], relay=print)
 """
 
 
