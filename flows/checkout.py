@@ -57,8 +57,7 @@ def checkout(source: Path, commit: str, name: str) -> Iterator[Path]:
     """
     with sole_holder(source, name) as folder:
         try:
-            with _locked(home(source) / "fetch.lock"):
-                git.clone_at(source, commit, folder)
+            git.clone_at(source, commit, folder)
             _share_cache(source, folder)
             # With a committed dvc.lock, of another machine, DVC would not look into its run cache.
             (folder / "dvc.lock").unlink(missing_ok=True)
@@ -75,7 +74,8 @@ def checkout(source: Path, commit: str, name: str) -> Iterator[Path]:
 def sole_holder(source: Path, name: str) -> Iterator[Path]:
     """Where the checkout of this name lies, once no other process has it.
 
-    What killed processes left is removed: who holds a checkout holds the lock beside it.
+    What killed processes left is removed: who holds a checkout holds the lock beside it, and so does what it
+    becomes, by `exec`, and what it starts there.
     """
     folders = home(source) / "checkouts"
     with contextlib.ExitStack() as stack:
@@ -86,19 +86,19 @@ def sole_holder(source: Path, name: str) -> Iterator[Path]:
                         shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                         lock.unlink()
                 with contextlib.suppress(BlockingIOError):
-                    stack.enter_context(_locked(folders / f"{name}.lock", fcntl.LOCK_NB))
+                    lock = folders / f"{name}.lock"
+                    os.set_inheritable(stack.enter_context(_locked(lock, fcntl.LOCK_NB)), True)
                     break
             time.sleep(0.2)
         yield folders / name
 
 
 @contextlib.contextmanager
-def _locked(path: Path, operation: int = 0) -> Iterator[None]:
+def _locked(path: Path, operation: int = 0) -> Iterator[int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as lock:
-        os.set_inheritable(lock.fileno(), True)  # to what this process becomes, not to its children
         fcntl.flock(lock, fcntl.LOCK_EX | operation)
-        yield
+        yield lock.fileno()
 
 
 def environment(source: Path, folder: Path) -> dict[str, str]:

@@ -3,8 +3,8 @@
     python -m flows.sweep --trials 20 [--parallel 2] [--storage URL]
     python -m flows.sweep --seeds 5 [--against HEAD]
 
-A training is `dvc repro evaluate` in a checkout of HEAD with this params.yaml. The same command goes on with a
-sweep that was cut off; with the same storage another machine takes part. See docs/sweeps.md.
+A training is `dvc repro evaluate` in a checkout of HEAD with this params.yaml. The same command goes on with
+a sweep that was cut off; with the same storage another machine takes part. See docs/sweeps.md.
 """
 
 from __future__ import annotations

@@ -45,8 +45,10 @@ for out in outs:
     path.parent.mkdir(parents=True, exist_ok=True)
     accuracy = {"value": 0.9941, "floor": 1.0}
     found = {"conditional_accuracy": accuracy, "fid_judge": {"floor": 1.0}, "passport": {}}
+    train = yaml.safe_load(Path("params.yaml").read_text())["train"]
+    if stage == "train":
+        found = train
     if path.name == "metrics.json":  # the best rate is 3e-3, and seeds have luck
-        train = yaml.safe_load(Path("params.yaml").read_text())["train"]
         found = {"quality": {"fid_judge": 1000 * abs(train["lr"] - 3e-3) + train["seed"] / 100}}
     path.write_text(json.dumps(found))
 if stage == "train":

@@ -163,14 +163,10 @@ def test_a_sweep_whose_driver_is_killed_goes_on_with_the_same_command(
         process.kill()
         process.wait()
         project.run(sweep)
-    runs = new_runs(project, finished)
-    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    trials = [run for run in runs if run is not parent]
-    assert len(trials) == 2
-    for run in trials:
-        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        recorded_once(project.client(), run)
-    assert {run.info.status for run in runs} == {"FINISHED"}
+    (run,) = new_runs(project, finished)  # of the second trial: the first's result was there
+    assert run.info.status == "FINISHED" and "cgan.sweep" in run.data.tags
+    assert "quality/fid_judge" in run.data.metrics
+    recorded_once(project.client(), run)
 
 
 def test_the_champion_is_made_again_with_the_same_bytes(finished: Project, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_a_search_begins_with_the_present_params_finds_better_ones_and_says_how_
     assert found[0].params == {"train.lr": 4.5e-3} and found[0].value == pytest.approx(1.51)
     told = capsys.readouterr().out
     best = min(found, key=lambda trial: trial.value or 9.0).params["train.lr"]
+    assert len({trial.value for trial in found}) == 4
     assert f"--set train.lr={best:.3g}" in told and "lr 0.0045" in told
     assert not list(Path(".cgan/checkouts").glob("*/")), "checkouts are gone"
     assert "latent_dim: 32" in Path("params.yaml").read_text()
