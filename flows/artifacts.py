@@ -18,21 +18,20 @@ from cgan.store.pages import run_page
 
 def publish(judged: bool) -> str:
     """The artifact `run`. Returns one sentence, the run's message: why the gate decided so, if it did."""
+    if judged:
+        text, said = project.GATE_TEXT.read_text(encoding="utf-8"), read_json(project.GATE_REPORT)
+        return _show(text, said["summary"])
+    # None in a run of some stages; or one of another version.
     with contextlib.suppress(CganError, LookupError, TypeError, AttributeError, ValueError):
-        text, report = "", read_json(project.EVALUATION)
-        said = verdict(report)
-        if judged:
-            text, said = (
-                project.GATE_TEXT.read_text(encoding="utf-8"),
-                read_json(project.GATE_REPORT)["summary"],
-            )
-        else:
-            rows = quality_table(report)
-            text = table(rows[0], rows[1:], 3)
-        parts = (text, _mlflow_run(), _grid())
-        create_markdown_artifact("\n\n".join(filter(None, parts)), key="run")
-        return said
-    return "nothing was evaluated"
+        report = read_json(project.EVALUATION)
+        rows = quality_table(report)
+        return _show(table(rows[0], rows[1:], 3), verdict(report))
+    return "nothing is evaluated"
+
+
+def _show(text: str, said: str) -> str:
+    create_markdown_artifact("\n\n".join(filter(None, (text, _mlflow_run(), _grid()))), key="run")
+    return said
 
 
 def _grid() -> str:
@@ -45,8 +44,9 @@ def _grid() -> str:
 
 def _mlflow_run() -> str:
     """The run that made the generator, and its page: links, if a server is known that shows them."""
-    run = read_json(project.RUN_REFERENCE)
-    if not run.get("run_id"):
+    if not project.RUN_REFERENCE.is_file() or not (run := read_json(project.RUN_REFERENCE)).get(
+        "run_id"
+    ):
         return ""
     # `make up` serves the store that the stages write to as a file.
     uri = os.environ.get("CGAN_MLFLOW_PAGE") or str(run.get("tracking_uri") or "")

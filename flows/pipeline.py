@@ -118,9 +118,8 @@ def pipeline(
 
     Args:
         refresh: Fetch the data again. When it comes back unchanged, nothing after it runs.
-        overrides: Values to write into params.yaml first, such as {"train.lr": 0.001}. In your own
-            tree they stay there, as after `dvc exp run -S`: `git diff params.yaml` shows them. A run of
-            a deployment starts from the committed params.yaml, so there they last for one run.
+        overrides: Values to write into params.yaml first, such as {"train.lr": 0.001}. In your own tree they
+            stay there, as after `dvc exp run -S`; a run of a deployment starts from the committed ones.
         stages: Only these stages of dvc.yaml, on the inputs that are there. Default: all.
         gate: After all stages, judge the generator against the champion, and promote it if it passes.
     """
@@ -182,10 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
     except httpx.TransportError as error:
-        sys.stderr.write(
-            f"Error: the Prefect server went away during the run ({type(error).__name__}). Finished "
-            "stages are kept: start it again, and run this again.\n"
-        )
+        why = f"the Prefect server went away during the run ({type(error).__name__})"
+        sys.stderr.write(f"Error: {why}. Finished stages are kept: start it, and run this again.\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. Run again: finished stages are kept, a training resumes.\n")
