@@ -15,7 +15,6 @@ from cgan import __version__
 from cgan.errors import CganError, ensure_streams, extras_with
 from cgan.registry.commands import registry
 from cgan.reports.commands import made
-from cgan.reports.sweeps import sweep
 
 Host = Annotated[str, typer.Option(help="The address to listen at.")]
 AllowRemote = Annotated[
@@ -249,7 +248,6 @@ def ui(
     raise typer.Exit(serve_ui(project_root(), port, name, host, allow_remote))
 
 
-app.add_typer(sweep, name="sweep")
 track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")
 app.add_typer(track, name="track")
 

@@ -21,10 +21,10 @@ from tracked import log_steps, mlflow_server, training
 from tracked import root as root
 
 from cgan.project import AT_THE_END, BY_STEP
+from cgan.reports.sites import services
 from cgan.tracking.pages import STRIP, run_page, runs_page
 from cgan.tracking.runs import reopen
-from flows import production as services
-from flows.servers import Production
+from flows import production
 
 pytestmark = pytest.mark.slow
 PATIENCE_S = 3.0  # for what a page asks for after it is there
@@ -61,9 +61,8 @@ def test_the_pages_of_our_servers_ask_no_other_host(
         git(root, *command)
     monkeypatch.chdir(root)
     try:
-        services.up(root, {"prefect": free_port(), "mlflow": free_port()})
-        production = Production(root)
-        prefect, mlflow = production.url("prefect"), production.url("mlflow")
+        list(production.up(root, {"prefect": free_port(), "mlflow": free_port()}))
+        prefect, mlflow = (services(root)[name] for name in ("prefect", "mlflow"))
         picture = {"type": "markdown", "key": "grid", "data": "![Nine](data:image/png;base64,AAAA)"}
         artifact = httpx.post(f"{prefect}/api/artifacts/", json=picture).json()["id"]
         named = {"experiment_id": "0", "run_name": "best"}
@@ -87,7 +86,7 @@ def test_the_pages_of_our_servers_ask_no_other_host(
                 assert page.elsewhere() == [], address
             assert len(page.requests) > 10 * len(pages)
     finally:
-        services.down(root)
+        list(production.down(root))
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own

@@ -183,13 +183,13 @@ os.execv(sys.executable, [sys.executable, "-c", sys.argv[2], found])  # as Prefe
 """
 FLOW = """
 import fcntl, json, os, sys
-import flows.checkout, flows.dvc
+import flows.checkout, flows.repro
 flows.checkout.begin()
 found = sys.argv[1]
 try:
     fcntl.flock(open(found + ".lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)
 except BlockingIOError:
-    print(json.dumps([found, flows.dvc.__file__, os.environ["CGAN_CHECKOUT"], os.environ["CGAN_HOME"]]))
+    print(json.dumps([found, flows.repro.__file__, os.environ["CGAN_CHECKOUT"], os.environ["CGAN_HOME"]]))
 """
 
 
