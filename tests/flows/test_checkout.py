@@ -205,5 +205,5 @@ def test_a_run_imports_the_code_of_its_commit_and_its_checkout_ends_with_it(clon
     command = [sys.executable, "-c", ENTER, head(clone), FLOW]
     said = subprocess.check_output(command, env=environment, cwd=clone.parent, text=True)
     folder = str(clone / ".cgan/checkouts/the-run")
-    assert json.loads(said) == [folder, f"{folder}/flows/dvc.py", folder, str(clone / ".cgan")]
+    assert json.loads(said) == [folder, f"{folder}/flows/repro.py", folder, str(clone / ".cgan")]
     assert not Path(folder).exists()

@@ -177,11 +177,11 @@ def test_f67_f69_f70_a_day_in_production(
 ) -> None:
     """A run whose machine dies, the schedule, an outage of the worker; real but for the stages."""
     log = project / PRODUCTION / "worker.log"
+    assert production.main(["deploy"]) == 0, "as often as you like"
     nightly = up.read_deployment_by_name("cgan/nightly")
     commit = git(project, "rev-parse", "--short", "HEAD")
     assert (nightly.version, nightly.tags) == (commit, ["cgan"])
     assert stat.S_IMODE((project / PRODUCTION).stat().st_mode) == 0o700
-    assert production.main(["deploy"]) == 0, "as often as you like"
 
     def training(number: int) -> None:
         wait_until(lambda: log.read_text().count("train: step 1\n") == number)
