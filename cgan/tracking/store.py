@@ -190,7 +190,8 @@ def reason_of(error: Exception) -> str:
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     if "NewConnectionError" in text:
         return "no connection"
-    return text[-200:]  # what a library's message ends with is its cause
+    # What a library's message ends with is its cause; an address in it may have a password.
+    return re.sub(r"://[^/\s]*@", "://", text)[-520:]
 
 
 @contextlib.contextmanager

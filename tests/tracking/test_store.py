@@ -24,7 +24,13 @@ from cgan.registry.archive import generator_file
 from cgan.tracking.pages import run_page, runs_page
 from cgan.tracking.records import waiting
 from cgan.tracking.runs import flush
-from cgan.tracking.store import artifact_root, open_store, store_uri, without_credentials
+from cgan.tracking.store import (
+    artifact_root,
+    open_store,
+    reason_of,
+    store_uri,
+    without_credentials,
+)
 from cgan.tracking.ui import serve_ui
 
 pytestmark = MLFLOWS_OWN_WARNINGS
@@ -73,6 +79,20 @@ def test_what_is_shown_of_an_address_has_no_password() -> None:
         ("/home/me@work/mlruns", "/home/me@work/mlruns"),
     ):
         assert without_credentials(uri) == shown
+
+
+def test_f63_what_mlflow_says_of_a_store_that_is_none_is_shown_without_its_password() -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for address, word in (
+        ("file:///old/mlruns", "mlflow migrate-filestore"),
+        ("ours://", "ours://"),
+    ):
+        with pytest.raises(MlflowException) as caught:
+            MlflowClient(address.replace("ours://", "ours://me:secret@host")).search_experiments()
+        said = reason_of(caught.value)
+        assert word in said and "secret" not in said
 
 
 @pytest.mark.parametrize("name", ["what?", "a%41b"])
