@@ -96,7 +96,8 @@ def test_f30_key_is_nowhere_after_downloads_that_fail(
             with pytest.raises(SourceError) as caught:
                 sources.fetch(params, tmp_path / "train.csv")
             assert any(FORMS[1].decode() in sent or MARK in sent for _, sent in server.seen)
-        (tmp_path / "messages").open("a").write(str(caught.value))
+        with (tmp_path / "messages").open("a") as file:
+            file.write(str(caught.value))
     (tmp_path / "said").write_text(said())
     assert holding(tmp_path) == []
 
