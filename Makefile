@@ -20,10 +20,7 @@ COMPILE = $(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib > /dev/nu
 # Everything stays at home: no tool reports its use.
 export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
-export PREFECT_SERVER_UI_V2_ENABLED = false
-export PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT = false
 export MLFLOW_DISABLE_TELEMETRY = true
-export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -136,10 +133,10 @@ up: $(READY) ## Start Prefect, its worker and MLflow on loopback (PREFECT_PORT=4
 	@python -m flows.production up $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT)) \
 	  $(if $(findstring command,$(origin HOST)),--host $(HOST)) $(if $(ALLOW_REMOTE),--allow-remote)
 
-deploy: $(READY) ## Schedule the commit of HEAD in a clone of its own (NIGHTLY="0 2 * * *")
-	@python -m flows.production deploy $(if $(NIGHTLY),--nightly "$(NIGHTLY)")
+deploy: $(READY) ## Schedule the commit of HEAD, as prefect.yaml says
+	@python -m flows.production deploy
 
-down: $(READY) ## Stop what `make up` started; the next one runs again what was cut off
+down: $(READY) ## Stop what `make up` started; a training saves a checkpoint
 	@python -m flows.production down
 
 clean: ## Remove caches and build leftovers; data, models and runs stay

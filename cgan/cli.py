@@ -15,7 +15,6 @@ from cgan import __version__
 from cgan.errors import CganError, ensure_streams, extras_with
 from cgan.registry.commands import registry
 from cgan.reports.commands import made
-from cgan.reports.sweeps import sweep
 
 Host = Annotated[str, typer.Option(help="The address to listen at.")]
 AllowRemote = Annotated[
@@ -239,16 +238,16 @@ def ui(
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
     from cgan.params.reading import load_params
     from cgan.project import project_root
-    from cgan.store.address import experiment_name
-    from cgan.store.server import serve_ui
+    from cgan.tracking.store import experiment_name
+    from cgan.tracking.ui import serve_ui
 
     experiment = "cgan"
     with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml
         experiment = load_params().tracking.experiment
-    serve_ui(project_root(), port, experiment_name(experiment), host, allow_remote)
+    name = experiment_name(experiment)
+    raise typer.Exit(serve_ui(project_root(), port, name, host, allow_remote))
 
 
-app.add_typer(sweep, name="sweep")
 track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")
 app.add_typer(track, name="track")
 
@@ -257,7 +256,7 @@ app.add_typer(track, name="track")
 def flush() -> None:
     """Deliver what waits because MLflow was away."""
     from cgan.project import project_root
-    from cgan.run.follower import flush
+    from cgan.tracking.runs import flush
 
     typer.echo("\n".join(flush(project_root())) or "Nothing waits.")
 

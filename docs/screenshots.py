@@ -29,7 +29,6 @@ from playwright.sync_api import Page, sync_playwright
 
 from cgan.params.reading import load_params
 from cgan.reports.sites import services
-from flows.servers import AT_HOME
 
 IMAGES = Path(__file__).parent / "images"
 MAX_BYTES = 300_000
@@ -100,23 +99,23 @@ def production_pages(page: Page) -> None:
     page.get_by_text("Artifacts", exact=True).last.click()
     page.wait_for_timeout(2000)
     shoot(page, "production-run")
-    mine = {"flow_run_id": {"any_": [run["id"]]}, "key": {"any_": ["verdict"]}}
+    mine = {"flow_run_id": {"any_": [run["id"]]}, "key": {"any_": ["run"]}}
     for artifact in post(f"{site}/api/artifacts/filter", {"artifacts": mine}):
         visit(page, f"{site}/artifacts/artifact/{artifact['id']}")
-        shoot(page, f"production-{artifact['key']}")
+        shoot(page, "production-verdict")
 
 
 def mlflow_pages(page: Page) -> None:
     port = free_port()
     site = f"http://127.0.0.1:{port}"
-    environment = {**os.environ, **AT_HOME}
+    environment = dict(os.environ)
     command = [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)]
     with serving(command, f"{site}/health", environment):
         run_id = json.loads(Path("models/mlflow_run.json").read_text(encoding="utf-8"))["run_id"]
         address = f"{site}/api/2.0/mlflow/runs/get?run_id={run_id}"
         with urllib.request.urlopen(address, timeout=30) as answer:
             experiment = json.load(answer)["run"]["info"]["experiment_id"]
-        visit(page, f"{site}/", 6000)
+        visit(page, f"{site}/#/experiments/{experiment}/runs?workflowType=machine_learning", 6000)
         shoot(page, "mlflow-runs")
         run = f"{site}/#/experiments/{experiment}/runs/{run_id}"
         visit(page, run)

@@ -21,14 +21,12 @@ from pathlib import Path
 
 from cgan import git
 from cgan.errors import CganError
+from cgan.files import write_bytes
 from cgan.params.reading import load_params
-from cgan.processes import end_with
 from cgan.project import home
-from cgan.store.address import STORE, artifact_root, is_database, store_uri
+from cgan.tracking.store import STORE, store_uri
 
 CHECKOUT = "CGAN_CHECKOUT"  # in the environment of a run that works in a checkout: its folder
-FILES = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # of a new experiment
-WORKER_PROCESS = "CGAN_WORKER_PROCESS"  # in the environment of a run: its worker's number
 SOURCE = "CGAN_SOURCE"  # the project that the checkouts of a worker belong to
 CODE = ("cgan", "flows")
 
@@ -59,11 +57,13 @@ def checkout(source: Path, commit: str, name: str) -> Iterator[Path]:
     """
     with sole_holder(source, name) as folder:
         try:
-            with _locked(home(source) / "fetch.lock"):
-                git.clone_at(source, commit, folder)
-            # With a committed dvc.lock, DVC would not look into its run cache.
-            (folder / "dvc.lock").unlink(missing_ok=True)
+            git.clone_at(source, commit, folder)
             _share_cache(source, folder)
+            # With a committed dvc.lock, of another machine, DVC would not look into its run cache.
+            (folder / "dvc.lock").unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError, CganError):  # some results may be gone
+                shutil.copy(home(source) / "dvc.lock", folder)
+                dvc_in(folder, "checkout", "--quiet")
             share_data(source, folder)
             yield folder
         finally:
@@ -74,7 +74,8 @@ def checkout(source: Path, commit: str, name: str) -> Iterator[Path]:
 def sole_holder(source: Path, name: str) -> Iterator[Path]:
     """Where the checkout of this name lies, once no other process has it.
 
-    What killed processes left is removed: who holds a checkout holds the lock beside it.
+    What killed processes left is removed: who holds a checkout holds the lock beside it, and so does what it
+    becomes, by `exec`, and what it starts there.
     """
     folders = home(source) / "checkouts"
     with contextlib.ExitStack() as stack:
@@ -85,30 +86,28 @@ def sole_holder(source: Path, name: str) -> Iterator[Path]:
                         shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                         lock.unlink()
                 with contextlib.suppress(BlockingIOError):
-                    stack.enter_context(_locked(folders / f"{name}.lock", fcntl.LOCK_NB))
+                    lock = folders / f"{name}.lock"
+                    os.set_inheritable(stack.enter_context(_locked(lock, fcntl.LOCK_NB)), True)
                     break
             time.sleep(0.2)
         yield folders / name
 
 
 @contextlib.contextmanager
-def _locked(path: Path, operation: int = 0) -> Iterator[None]:
+def _locked(path: Path, operation: int = 0) -> Iterator[int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as lock:
-        os.set_inheritable(lock.fileno(), True)  # to what this process becomes, not to its children
         fcntl.flock(lock, fcntl.LOCK_EX | operation)
-        yield
+        yield lock.fileno()
 
 
 def environment(source: Path, folder: Path) -> dict[str, str]:
     """What a process in the checkout needs, and its children: the project's Home and MLflow store."""
-    store = store_uri(source)
     return {
         CHECKOUT: str(folder),
         "CGAN_HOME": str(home(source)),
         "PYTHONPATH": str(folder),
-        STORE: store,
-        **({FILES: artifact_root(store, source)} if is_database(store) else {}),
+        STORE: store_uri(source),
     }
 
 
@@ -145,12 +144,22 @@ def share_data(source: Path, folder: Path) -> None:
 
 
 def begin() -> None:
-    """In a flow: its checkout ends with this process, and this process with its worker, or with what else
-    started it: an orphaned run could not be cancelled any more, so it ends as Crashed."""
+    """In a flow: its checkout ends with this process."""
     if CHECKOUT in os.environ:
         atexit.register(shutil.rmtree, os.environ[CHECKOUT], ignore_errors=True)
-    if "PREFECT__WORKER_NAME" in os.environ:
-        end_with(int(os.environ.get(WORKER_PROCESS) or os.getppid()))  # it may be gone already
+
+
+def has_remote() -> bool:
+    """Is this a checkout whose project has a default DVC remote?"""
+    with contextlib.suppress(CganError):
+        return CHECKOUT in os.environ and bool(dvc_in(Path(), "remote", "default"))
+    return False
+
+
+def keep_lock() -> None:
+    """The next checkout begins with the results of this one."""
+    if CHECKOUT in os.environ:
+        write_bytes(home() / "dvc.lock", Path("dvc.lock").read_bytes())
 
 
 def run_in(folder: Path, *command: str, environment: dict[str, str] | None = None) -> str:

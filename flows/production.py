@@ -1,12 +1,11 @@
 """The servers of production on this machine, and what runs on them: `make up`, `make deploy`, `make down`.
 
     python -m flows.production up [--prefect-port 4200] [--mlflow-port 5000]
-    python -m flows.production deploy [--nightly "0 2 * * *"]
+    python -m flows.production deploy
     python -m flows.production down
 
-A supervisor keeps Prefect's server and worker and MLflow's server running, on loopback or `--host`, with
-their state under `.cgan/production`, unless the environment names databases. All commands may be repeated,
-also when a former one was cut off. See docs/production.md.
+A supervisor keeps the servers of Prefect and MLflow and a worker running, as supervisord.conf says; their
+state is under `.cgan/production`. All commands may be repeated. See docs/production.md.
 """
 
 from __future__ import annotations
@@ -16,137 +15,169 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from xmlrpc.client import Fault  # nosec B411: our own supervisor answers
+
+import httpx
+import psutil
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.project import home
-from cgan.store.address import (
-    BACKEND,
-    STORE,
-    is_database,
-    is_server,
-    is_shared,
-    served_store,
-    store_uri,
-    with_driver,
-    without_credentials,
-)
-from cgan.store.database import require_database
-from cgan.store.server import LOOPBACK, is_loopback, require_meant
-from flows import worker
-from flows.checkout import run_in
-from flows.servers import POOL, PREFECT_DATABASE, Production, Program, top_folder
+from cgan.files import locked, read_json, write_json
+from cgan.hosts import LOOPBACK, is_loopback, require_free, require_meant, site_of
+from cgan.processes import SOCKET, STATE, running, supervisor
+from cgan.project import PRODUCTION, home
+from cgan.tracking.store import BACKEND, STORE, is_server, store_uri, without_credentials
+from flows.checkout import SOURCE, run_in
 
+CONFIGURATION = Path(__file__).with_name("supervisord.conf")
+AUTOMATION = "cgan: heartbeats stopped"  # its name in silent.yaml
 PORTS = {"prefect": 4200, "mlflow": 5000}
-SERVER = {
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-    # In memory, a server that is started again would end the run that holds the slot.
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-}
-CRONS = ("nightly",)  # the deployments on a schedule
-
-
-def databases_of(root: Path) -> tuple[str, str, str]:
-    """Addresses with passwords, for environments of servers only: the database that MLflow's server serves,
-    "" where a server elsewhere keeps the runs; Prefect's, "" for SQLite in its folder; and
-    MLFLOW_TRACKING_URI of whoever records, "" where that is the server of `make up`.
-
-    Raises CganError for what is no store, and for a database that cannot be used now.
-    """
-    prefect = with_driver(os.environ.get(PREFECT_DATABASE, "").strip(), "asyncpg")
-    clients = store_uri(root) if os.environ.get(STORE, "").strip() or not is_shared() else ""
-    mlflow = served_store(root) if is_shared() or not is_server(clients) else ""
-    require_database(mlflow, BACKEND if is_shared() else STORE)
-    require_database(prefect, PREFECT_DATABASE)
-    return mlflow, prefect, "" if is_shared() and not is_server(clients) else clients
+HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
+PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"  # that its server asks for, where `make up` was typed
+CORES_OF_A_TRAINING = 2  # `train.cpu_parts` of the presets
+START_S = 120.0
 
 
 def up(
     root: Path, ports: dict[str, int], host: str = LOOPBACK, allow_remote: bool = False
-) -> list[str]:
-    """Start what does not run yet, and say what runs where."""
+) -> Iterator[str]:
+    """Start what does not run yet. Yields a line as each answers.
+
+    Raises CganError if a port is taken, a program ends, or production runs with other options.
+    """
     require_meant(host, allow_remote)
-    production = Production(root)
-    with production.one_at_a_time():
-        if not is_loopback(host) and not is_shared() and not is_server(store := store_uri(root)):
-            # Runs on other machines can write to this server, but not to a folder here.
-            os.environ[BACKEND] = store
-        served, database, clients = databases_of(root)
-        prefect = Program.server_at(host, ports["prefect"], database)
-        shared = served if is_shared() or is_database(served) else ""
-        mlflow = Program.server_at(host, ports["mlflow"], shared)
-        own = worker.program(POOL, worker.runs_at_once() + 1, prefect.site)
-        programs = {"mlflow": mlflow} if served else {}
-        programs |= {"prefect": prefect, "worker": own}
-        page = without_credentials(mlflow.site if served else clients)
-        tracking = clients or mlflow.site
-        environment = {
-            # By default the API answers any page in a browser.
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": prefect.site,
-            **({} if is_loopback(host) else {"PREFECT_SERVER_UI_API_URL": "/api"}),
-            **production.environment(f"{prefect.site}/api"),
-            **SERVER,
-            **{STORE: tracking, "CGAN_MLFLOW_PAGE": page},
-            **({BACKEND: served} if is_shared() else {}),
-            **({PREFECT_DATABASE: database} if database else {}),
-        }
-        environment.pop("PREFECT_API_KEY", None)  # of another server
-        production.supervise(programs, environment)
-        if served:
-            production.start("mlflow", f"{mlflow.site}/health")
-        production.start("prefect", f"{prefect.site}/api/health")
-        production.start("worker")
-        export = f"  (export MLFLOW_TRACKING_URI={without_credentials(tracking)})"
-        lines = [
-            f"Prefect  {prefect.site}  (export PREFECT_API_URL={prefect.site}/api)",
-            f"MLflow   {page}{export if is_shared() else ''}",
-            f"worker   pool {POOL}; each run in a checkout in {home(root)}",
-            f"logs     {production.home}/*.log",
-        ]
-        if "nightly" not in production.deployments():
-            lines.append("Nothing is deployed yet: make deploy")
-        return lines
+    folder, tracking = root / PRODUCTION, store_uri(root)
+    sites = {name: site_of(host, ports[name]) for name in PORTS}
+    names = ["prefect", "worker"] if is_server(tracking) else ["mlflow", "prefect", "worker"]
+    with locked(folder / "lock"):
+        folder.chmod(0o700)  # flow parameters, and logs
+        asked = {name: {"host": host, "port": ports.get(name)} for name in names}
+        if not running(root):
+            for name in HEALTH.keys() & asked:
+                require_free(host, ports[name], f"{name.upper()}_PORT=")
+            write_json(folder / STATE, asked)
+            environment = _environment(root, host, ports, sites, tracking)
+            itself = [sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION)]
+            run_in(folder, *itself, environment=environment)
+        elif read_json(folder / STATE) != asked:
+            raise CganError(
+                "production runs with other options, or another MLflow. Give the same, or end it: make down."
+            )
+        for name in names:
+            _start(root, name, sites[name] + HEALTH[name] if name in HEALTH else "")
+            yield f"{name:8} {sites.get(name) or f'each run in a checkout in {home(root)}'}"
+    yield f"logs     {folder}/*.log"
+    yield f"export PREFECT_API_URL={sites['prefect']}/api"
 
 
-def down(root: Path) -> list[str]:
+def _environment(
+    root: Path, host: str, ports: dict[str, int], sites: dict[str, str], tracking: str
+) -> dict[str, str]:
+    """Of every process here: yours, and what supervisord.conf fills in."""
+    yours = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
+    if password := yours.get(PASSWORD):  # who asks has to say it too
+        yours.setdefault("PREFECT_API_AUTH_STRING", password)
+    if not is_server(tracking) and (yours.get(BACKEND) or not is_loopback(host)):
+        # The database is for MLflow's server alone, or runs are on other machines: they write to the server.
+        yours.setdefault(BACKEND, tracking)
+        tracking = sites["mlflow"]
+    if is_server(tracking):
+        yours[STORE] = tracking
+    return {
+        **yours,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), yours["PATH"]]),
+        "PYTHONPATH": str(root),
+        "PYTHONUNBUFFERED": "1",
+        "PREFECT_HOME": str(root / PRODUCTION / "prefect"),
+        "PREFECT_API_URL": f"{sites['prefect']}/api",
+        # By default the API answers any page in a browser.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": sites["prefect"],
+        **({} if is_loopback(host) else {"PREFECT_SERVER_UI_API_URL": "/api"}),
+        "CGAN_MLFLOW_PAGE": without_credentials(
+            tracking if is_server(tracking) else sites["mlflow"]
+        ),
+        SOURCE: str(root),
+        # A socket's path has 107 bytes at most, and the supervisor makes it absolute.
+        "CGAN_SOCKET": f"/proc/self/cwd/{SOCKET}" if Path("/proc/self").exists() else SOCKET,
+        "CGAN_HOST": host,
+        **{f"CGAN_{name.upper()}_PORT": str(port) for name, port in ports.items()},
+        # One more than trainings: a run due while another is on is cancelled, and not queued.
+        "CGAN_RUNS": str(max(1, (os.cpu_count() or 1) // CORES_OF_A_TRAINING) + 1),
+    }
+
+
+def _start(root: Path, name: str, site: str) -> None:
+    """Start a program if it does not run. Wait until `site` answers, else until it has lived for a while.
+
+    Raises CganError if it ends.
+    """
+    deadline = time.monotonic() + START_S
+    with supervisor(root) as keeper:
+        with contextlib.suppress(Fault):  # it runs
+            keeper.startProcess(name, False)
+        while (state := keeper.getProcessInfo(name)["statename"]) in ("STARTING", "RUNNING"):
+            if _answers(site) if site else state == "RUNNING":
+                return
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        with contextlib.suppress(Fault):  # it has ended
+            keeper.stopProcess(name)
+    log = root / PRODUCTION / f"{name}.log"
+    words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
+    raise CganError("\n".join([f"{name} did not start. The end of {log}:", *words]))
+
+
+def _answers(site: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(site, timeout=2).is_success
+    return False
+
+
+def down(root: Path) -> Iterator[str]:
     """Stop what `up` started: a run saves a checkpoint and ends as Crashed."""
-    production = Production(root)
-    with production.one_at_a_time():
-        stopped = production.stop()
-    return [f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running."]
+    with locked(root / PRODUCTION / "lock"):
+        found = running(root)
+        with contextlib.suppress(OSError), supervisor(root) as keeper:
+            itself = psutil.Process(keeper.getPID())
+            keeper.shutdown()  # the last in its configuration ends first
+            itself.wait()
+        (root / PRODUCTION / STATE).unlink(missing_ok=True)
+    yield f"Stopped: {', '.join(found)}." if found else "Nothing was running."
 
 
-def deploy(root: Path, crons: dict[str, str | None]) -> list[str]:
-    """Register the deployments of the prefect.yaml of HEAD, for runs at that commit."""
-    production = Production(root)
-    with production.one_at_a_time():
-        site = production.url("prefect")
+def deploy(root: Path) -> Iterator[str]:
+    """Register the deployments of the prefect.yaml of HEAD, for runs at that commit, and the automation."""
+    with locked(root / PRODUCTION / "lock"):
+        if "prefect" not in running(root):
+            raise CganError(
+                "Prefect's server of this project does not run. Start it: make up. For a server elsewhere: "
+                "prefect deploy --all, see docs/workers.md."
+            )
+        place = read_json(root / PRODUCTION / STATE)["prefect"]
+        site = site_of(place["host"], place["port"])
+        environment = {**os.environ, "PREFECT_API_URL": f"{site}/api"}
+        if password := os.environ.get(PASSWORD):
+            environment.setdefault("PREFECT_API_AUTH_STRING", password)
         with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
             clone = Path(temporary) / "clone"
             git.clone_at(root, "HEAD", clone)
-            environment = {**production.environment(f"{site}/api"), "PYTHONPATH": str(clone)}
-            command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-            run_in(clone, *command, environment=environment)
-        deployments = production.deployments()
-        for name, cron in crons.items():
-            if cron:
-                schedule = {"schedule": {"cron": cron, "timezone": "UTC"}, "active": True}
-                path = f"/deployments/{deployments[name]['id']}"
-                production.api("PATCH", path, {"schedules": [schedule]})
-        with contextlib.suppress(CganError):  # it is there
-            limit = {"name": "gate", "limit": 1, "active": True}  # on whichever machine
-            production.api("POST", "/v2/concurrency_limits/", limit)
-        commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
-        lines = [f"Deployed {commit}."]
-        if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():
-            lines.append(f"Not deployed, because not committed: {', '.join(edits)}.")
-        for name, deployment in production.deployments().items():
-            for schedule in deployment["schedules"]:
-                what = schedule["schedule"].get("cron") or f"{schedule['schedule']}"
-                lines.append(f"{name}: {what}{' UTC' if schedule['active'] else ' UTC (paused)'}")
-        return [*lines, f"{site}/deployments"]
+            environment["PYTHONPATH"] = str(clone)
+            prefect = (sys.executable, "-m", "prefect", "--no-prompt")
+            run_in(clone, *prefect, "deploy", "--all", environment=environment)
+            automation = (*prefect, "automation")
+            try:
+                run_in(clone, *automation, "inspect", AUTOMATION, environment=environment)
+            except CganError:
+                create = ("create", "--from-file", "flows/silent.yaml")
+                run_in(clone, *automation, *create, environment=environment)
+    commit = git.git("rev-parse", "--short", "HEAD", folder=root).decode().strip()
+    yield f"Deployed {commit}: {site}/deployments"
+    if edits := git.git("diff", "--name-only", "HEAD", folder=root).decode().splitlines():
+        yield f"Not deployed, because not committed: {', '.join(edits)}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -156,13 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for_up = commands.add_parser("up", help="start what does not run")
     for name, port in PORTS.items():
         for_up.add_argument(f"--{name}-port", type=int, default=port, help=f"default {port}")
-    for_up.add_argument(
-        "--host", default=LOOPBACK, help=f"where both servers listen; default {LOOPBACK}"
-    )
+    words = f"where both servers listen; default {LOOPBACK}"
+    for_up.add_argument("--host", default=LOOPBACK, help=words)
     for_up.add_argument("--allow-remote", action="store_true", help="others may reach --host")
-    for_deploy = commands.add_parser("deploy", help="register the deployments")
-    for name in CRONS:
-        for_deploy.add_argument(f"--{name}", metavar="CRON", help="instead of that in prefect.yaml")
+    commands.add_parser("deploy", help="register the deployments of HEAD")
     commands.add_parser("down", help="stop what `up` started")
     asked = parser.parse_args(arguments)
     try:
@@ -170,15 +198,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.command == "up":
             ports = {name: getattr(asked, f"{name}_port") for name in PORTS}
             lines = up(root, ports, asked.host, asked.allow_remote)
-        elif asked.command == "deploy":
-            lines = deploy(root, {name: getattr(asked, name) for name in CRONS})
         else:
-            lines = down(root)
+            lines = deploy(root) if asked.command == "deploy" else down(root)
+        for line in lines:
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
     except CganError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
-    sys.stdout.write("\n".join(lines) + "\n")
     return 0
+
+
+def top_folder() -> Path:
+    root = Path.cwd().resolve()
+    if not (root / "prefect.yaml").is_file():
+        raise CganError(f"{root}: no prefect.yaml here. Run this from the project's top folder.")
+    return root
 
 
 if __name__ == "__main__":

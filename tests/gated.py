@@ -26,8 +26,8 @@ from cgan.quality import comparison
 from cgan.quality.judge import silent
 from cgan.registry import judging
 from cgan.registry.gate import gate
-from cgan.run.records import Run, RunInfo, runs
 from cgan.stages import preprocess, train_judge, validate
+from cgan.tracking.records import Run, RunInfo, runs
 
 CLASSES, SIDE, LATENTS = 3, 8, 4
 PARAMS: dict[str, dict[str, Any]] = {
@@ -116,7 +116,6 @@ def train(root: Path, key: str, steps: int) -> str:
     )
     tracker.log_model(path, steps, {"digest": load_tensors(path, "generator")[1]["digest"]})
     tracker.write("end", status="FINISHED")
-    tracker.close()
     run_info = json.loads((runs(root) / key / "run.json").read_text())
     run_info["tracking_uri"] = f"sqlite:///{root / 'mlflow.db'}"
     write_json(runs(root) / key / "run.json", run_info)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.run.tracker import Tracker
+from cgan.tracking.tracker import Tracker
 
 
 @dataclass

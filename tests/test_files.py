@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from cgan.files import replacing, sync_folder, write_bytes, write_json
-from cgan.run.records import RECORDS, Run, RunInfo
+from cgan.tracking.records import RECORDS, Run, RunInfo
 
 
-def test_what_is_written_is_on_the_disk_before_it_has_its_name_or_is_closed(
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name whose content is still in memory is an empty file after a power cut."""
@@ -38,9 +38,8 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name_or_is_closed(
     write_bytes(path, b"all of it")
     assert (path.stat().st_ino, 9) in calls[: calls.index(path)]
     run = Run(tmp_path, RunInfo("k", "a run", "cgan", ""), resume=False)
-    run.log_metrics({"loss/generator": 1.0}, 1)
     calls.clear()
-    run.close()
+    run.write("end", status="FINISHED")
     status = (tmp_path / RECORDS).stat()
     assert status.st_size > 0 and (status.st_ino, status.st_size) in calls
 

@@ -22,11 +22,11 @@ from test_resume import environment, repository, rows
 from test_resume import run as run_command
 
 from cgan.files import sha256_of
-from cgan.run.delivery import RUN_KEY_TAG
+from cgan.tracking.delivery import RUN_KEY_TAG
 
 KILLS = int(os.environ.get("CGAN_KILLS", "5"))
 SEED = int(os.environ.get("CGAN_KILLS_SEED", "0"))
-VICTIMS = ("dvc", "group", "stage", "follower", "everything")
+VICTIMS = ("dvc", "group", "stage", "everything")
 # A kill can fall into DVC's write of its rwlock or of dvc.lock. There is no committed one here to bring
 # back, so it goes.
 WHOLE = (
@@ -115,7 +115,7 @@ def strike(project: Path, runner: subprocess.Popen[bytes], victim: str) -> bool:
             return False
         os.killpg(runner.pid, signal.SIGKILL)
         return True
-    word = {"dvc": "dvc", "stage": "cgan.stages", "follower": "cgan.run.follower"}.get(victim, "")
+    word = {"dvc": "dvc", "stage": "cgan.stages"}.get(victim, "")
     struck = False
     for process in of_project(project):
         if not word or is_running(process, word):
@@ -130,7 +130,7 @@ def assert_undisturbed(project: Path, expected: dict[str, str]) -> None:
     assert results(project) == expected
     ((run_id, status),) = rows(project, "select run_uuid, status from runs")
     assert status == "FINISHED"
-    # Its key finds the run; its id isn't known where the follower was killed before it had said it.
+    # Its key finds the run; its id isn't known where nothing could be sent.
     reference = json.loads((project / "models/mlflow_run.json").read_text())
     assert reference["run_id"] in (None, run_id)
     assert reference["run_key"] and "</html>" in (project / "reports/run.html").read_text()
@@ -182,7 +182,7 @@ def test_f45_f78_f81_f82_f89_killed_at_random_the_pipeline_ends_as_if_nobody_had
             struck += hit
             finished = runner.wait() == 0 and not hit
             # The next one comes at once: what survives is in its way.
-            if victim in ("dvc", "follower"):
+            if victim == "dvc":
                 time.sleep(0.1)
         run(project)
         assert_undisturbed(project, expected)

@@ -22,8 +22,8 @@ from tracked import root as root
 
 from cgan.data import kaggle, sources
 from cgan.errors import SourceError
-from cgan.run.follower import flush
-from cgan.run.records import waiting
+from cgan.tracking.records import waiting
+from cgan.tracking.runs import flush
 
 MARK = f"planted-{uuid.uuid4().hex}"
 pytestmark = MLFLOWS_OWN_WARNINGS

@@ -23,10 +23,10 @@ from conftest import wait_until as wait_until
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.reading import load_params
-from cgan.params.sections import Params
-from cgan.run import lifecycle
-from cgan.run.follower import Follower
-from cgan.run.records import Run, runs
+from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
+from cgan.stages.train import as_run
+from cgan.tracking.records import Run, runs
+from cgan.tracking.runs import TrainingRun, training_run
 from cgan.training.fitting import filled
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -45,22 +45,20 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
-def params(**tracking: Any) -> Params:
-    return PARAMS.model_copy(update={"tracking": PARAMS.tracking.model_copy(update=tracking)})
-
-
 @contextlib.contextmanager
-def training(
-    root: Path, key: str = "k1", early: Follower | None = None, **tracking: Any
-) -> Iterator[Run]:
-    with lifecycle.training_run(
-        params(**tracking),
-        FITTED,
+def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[TrainingRun]:
+    """As the stage train records it."""
+    source = source_of_here()
+    with training_run(
         runs(root) / key,
-        tags={"cgan.device": "cpu"},
+        run_name(PARAMS.train, DATASET),
+        PARAMS.tracking.model_copy(update=tracking),
+        params=as_run(PARAMS, FITTED),
+        tags={**facts_of_here(DATASET, source), "cgan.device": "cpu"},
         dataset=DATASET,
-        early=early,
+        origin=origin(DATASET, source),
     ) as run:
+        log_source(run, source)
         yield run
 
 
@@ -68,6 +66,7 @@ def log_steps(tracker: Run, steps: list[int] = STEPS) -> None:
     for step in steps:
         tracker.log_metrics({"loss/generator": 1 / step, "progress/kimg": step * 0.064}, step)
     tracker.log_image("previews", np.full((28, 56), 9, np.uint8), steps[-1])
+    tracker.send(steps[-1])
 
 
 def a_generator(path: Path) -> Path:

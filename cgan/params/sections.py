@@ -325,8 +325,6 @@ class SweepParams(Section):
     parallel: int = Field(ge=1, le=1000)
     objective: Annotated[str, AfterValidator(_check_metric)]
     seeds: int = Field(ge=2, le=100)
-    prune_after_trials: int | None = Field(ge=1)
-    prune_after_probes: int = Field(ge=1, le=1000)
     seed: int = Field(ge=0, lt=2**31)
     space: dict[str, Dimension] = Field(min_length=1)
 

@@ -17,7 +17,7 @@ from cgan.metric import Report
 from cgan.project import EVALUATION
 from cgan.registry.client import Registry, model_name, open_registry
 from cgan.registry.history import CHAMPION, lineage
-from cgan.store.address import reason_of
+from cgan.tracking.store import reason_of
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from cgan.errors import CganError, ModelError, TrackingError
 from cgan.project import GENERATOR, TRAIN_AGAIN, project_root
 from cgan.registry import history
 from cgan.registry.history import CHAMPION, Version, lineage, now, numbered
-from cgan.run.delivery import MODEL_NAME
-from cgan.run.lifecycle import run_context, user
-from cgan.store.address import (
+from cgan.tracking.delivery import MODEL_NAME
+from cgan.tracking.runs import run_context, user
+from cgan.tracking.store import (
     STORE,
     client_settings,
     environment_set,
@@ -33,7 +33,6 @@ from cgan.store.address import (
     store_uri,
     without_credentials,
 )
-from cgan.store.database import require_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -211,7 +210,6 @@ def open_registry(model: str = MODEL) -> Iterator[Registry]:
             f"store is another. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, train "
             f"again: {TRAIN_AGAIN}."
         )
-    require_database(uri)
     settings = {
         name: os.environ.get(name, value)
         for name, value in client_settings().items()

@@ -49,7 +49,7 @@ def show(version: Number) -> None:
 
     from cgan.metric import METRICS
     from cgan.registry.history import aligned
-    from cgan.store.pages import real_images
+    from cgan.tracking.pages import real_images
 
     with _opened() as found:
         known = found.version(version)

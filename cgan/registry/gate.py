@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,15 +28,14 @@ from cgan.project import (
     RUN_REFERENCE,
     TRAIN_AGAIN,
     TRAIN_DATA,
-    project_root,
 )
 from cgan.registry import history
 from cgan.registry.client import Registry, open_registry
 from cgan.registry.history import Version
-from cgan.run.delivery import RUN_KEY_TAG
-from cgan.run.follower import flush_one
-from cgan.run.records import RunInfo, count_waiting, folder_of
-from cgan.store.pages import STRIP, artifact
+from cgan.tracking.delivery import RUN_KEY_TAG
+from cgan.tracking.pages import STRIP, artifact
+from cgan.tracking.records import RunInfo
+from cgan.tracking.runs import flush_run
 from cgan.verdict import Report
 
 if TYPE_CHECKING:
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
 
     from cgan.quality.judge import Progress
 
-DELIVERY_S = 60
 AGAINST = "gate.against"
 SUMMARIES = {
     "unchanged": "needs no new verdict",
@@ -66,7 +63,8 @@ def gate(params: Params, say: Callable[[str], None], progress: Progress) -> Repo
     judge = file_facts.read_facts(JUDGE, "judge")
     training, heldout = dataset.read_facts(TRAIN_DATA), dataset.read_facts(HOLDOUT_DATA)
     trained = _last_training()
-    _deliver(trained.run_key, say)
+    if sent := flush_run(trained.run_key):
+        say(sent)
     with open_registry(params.gate.model) as registry:
         run = _run_of(registry, trained)
         champion = registry.champion_version()
@@ -105,16 +103,6 @@ def _last_training() -> RunInfo:
         raise ModelError(
             f"{RUN_REFERENCE}: names no MLflow run. Train first: `dvc repro`."
         ) from None
-
-
-def _deliver(run_key: str, say: Callable[[str], None]) -> None:
-    """Send what this training recorded, or wait while another process does."""
-    folder, until = folder_of(run_key), time.monotonic() + DELIVERY_S
-    while count_waiting(folder) and time.monotonic() < until:
-        line = flush_one(project_root(), folder)
-        if not count_waiting(folder):
-            say(line)
-        time.sleep(0.1)
 
 
 def _run_of(registry: Registry, trained: RunInfo) -> Run:

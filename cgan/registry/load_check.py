@@ -38,7 +38,7 @@ def load_problem(
     from cgan.model.sampling import encode_png, picture_of
     from cgan.project import GENERATOR
     from cgan.registry.archive import downloaded
-    from cgan.store.address import client_settings
+    from cgan.tracking.store import client_settings
 
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     again = "Is the machine overloaded or out of memory? Run `cgan gate` again."

@@ -40,9 +40,9 @@ from cgan.quality import evidence
 from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import Progress, load_judge
 from cgan.registry.history import now
-from cgan.run.lifecycle import reopen
 from cgan.serving.drawings import write_csv, write_folder
 from cgan.serving.generator import Generator
+from cgan.tracking.runs import reopen
 from cgan.verdict import Report
 
 Table = tuple[str, list[str], list[list[Any]]]  # title, header, rows

@@ -16,8 +16,8 @@ from cgan.project import RUN_PAGE
 from cgan.registry.client import open_registry
 from cgan.reports.compare_facts import Run, compare_runs, read_page
 from cgan.reports.recorded_run import find_run_id
-from cgan.run.lifecycle import PATCH, SOURCE
-from cgan.store.address import reason_of
+from cgan.tracking.runs import PATCH, SOURCE
+from cgan.tracking.store import reason_of
 
 MARKDOWN = Path("reports/compare.md")
 

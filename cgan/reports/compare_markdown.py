@@ -8,7 +8,7 @@ from typing import Any
 
 from cgan.markdown import in_markdown, table
 from cgan.page.assemble import number
-from cgan.run.delivery import ARROWS
+from cgan.tracking.delivery import ARROWS
 
 MOST_CLASSES = 20
 LONGEST_CELL = 120  # characters

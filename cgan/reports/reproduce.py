@@ -22,7 +22,7 @@ from cgan.params.reading import load_params
 from cgan.project import CSV, GENERATOR, PICTURES, project_root
 from cgan.registry.client import open_registry
 from cgan.reports.recorded_run import find_run_id
-from cgan.run.lifecycle import SOURCE
+from cgan.tracking.runs import SOURCE
 
 COMMIT, MADE = "mlflow.source.git.commit", "cgan.generator_sha256"  # tags of a run
 NOT_OURS = ("MLFLOW_", "DVC_", "GIT_", "PREFECT_", "CGAN_")

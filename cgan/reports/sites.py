@@ -8,9 +8,9 @@ from pathlib import Path
 from cgan import processes
 from cgan.errors import CganError
 from cgan.files import read_json
+from cgan.hosts import site_of
 from cgan.project import PRODUCTION
-from cgan.store.address import is_server, store_uri, without_credentials
-from cgan.store.server import site_of
+from cgan.tracking.store import is_server, store_uri, without_credentials
 
 
 def mlflow_site(root: Path) -> str:

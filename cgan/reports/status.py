@@ -18,7 +18,7 @@ from cgan.project import CSV_SOURCE
 from cgan.quality.table import METRICS
 from cgan.registry.client import open_registry
 from cgan.registry.history import CHAMPION, SUMMARY
-from cgan.store.address import experiment_name
+from cgan.tracking.store import experiment_name
 
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
 

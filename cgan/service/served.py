@@ -26,7 +26,7 @@ from cgan.quality.table import METRICS, Report, floors, stated
 from cgan.registry.history import CHAMPION
 from cgan.serving.class_names import names_in
 from cgan.serving.generator import ALIASES, Generator, default_source
-from cgan.store.address import BACKEND, STORE, is_absent, store_uri, without_credentials
+from cgan.tracking.store import BACKEND, STORE, is_absent, store_uri, without_credentials
 
 if TYPE_CHECKING:
     from cgan.registry.client import Registry

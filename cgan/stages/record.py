@@ -34,10 +34,10 @@ from cgan.project import (
     STRIP,
 )
 from cgan.quality.table import class_table, floors, quality_table, tracked
-from cgan.run.lifecycle import reopen
 from cgan.serving.card import model_card
 from cgan.stages.runner import run_stage
-from cgan.store.pages import REAL_IMAGES, real_images_tag
+from cgan.tracking.pages import REAL_IMAGES, real_images_tag
+from cgan.tracking.runs import reopen
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {

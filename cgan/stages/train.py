@@ -19,11 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cgan.run.follower import start_follower
-
-# Before torch is imported: see there.
-EARLY = start_follower() if __name__ == "__main__" else None
-
 import torch
 
 from cgan.data.dataset import Dataset, load_dataset
@@ -33,7 +28,7 @@ from cgan.model.file_facts import FORMAT, read_facts
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_network
 from cgan.params.reading import load_params
-from cgan.params.sections import TrainParams
+from cgan.params.sections import Params, TrainParams, flatten
 from cgan.project import (
     CSV,
     CSV_SOURCE,
@@ -49,9 +44,10 @@ from cgan.project import (
     project_root,
 )
 from cgan.quality.judge import load_judge
-from cgan.run.lifecycle import training_run
-from cgan.run.records import Run, runs, training_lock
+from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
 from cgan.stages.runner import progress, run_stage
+from cgan.tracking.records import Run, runs, training_lock
+from cgan.tracking.runs import training_run
 from cgan.training.fitting import fit
 from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import PROBE, Watch
@@ -82,7 +78,9 @@ def main() -> None:
     fitted = fitting.params
     facts = result_facts(fitted, data, hardware)
     folder = runs() / fingerprint(facts)
+    dataset, source = dataset_facts(data), source_of_here()
     tags = {
+        **facts_of_here(dataset, source),
         "cgan.chosen_for_the_data": fitting.choice or "nothing",
         "cgan.device": str(hardware.device),
         "cgan.precision": str(hardware.precision).removeprefix("torch."),
@@ -94,9 +92,16 @@ def main() -> None:
         only_training(folder),
         asked_to_stop() as asked,
         training_run(
-            params, fitted, folder, tags=tags, dataset=dataset_facts(data), early=EARLY
+            folder,
+            run_name(params.train, dataset),
+            params.tracking,
+            params=as_run(params, fitted),
+            tags=tags,
+            dataset=dataset,
+            origin=origin(dataset, source),
         ) as run,
     ):
+        log_source(run, source)
         log.info(
             f"Training {fitted.generator} against {fitted.discriminator} on {len(data):,} images "
             f"({hardware.device}, {tags['cgan.precision']}): {fitted.total_steps:,} steps of "
@@ -137,6 +142,13 @@ def result_facts(params: TrainParams, data: Dataset, hardware: Hardware) -> dict
         "device": str(hardware.device),
         "precision": str(hardware.precision),
     }
+
+
+def as_run(params: Params, fitted: TrainParams) -> dict[str, Any]:
+    """The params, flat, with a number for each `auto`. Not those that are read after the training: they may
+    change before it is resumed, and MLflow refuses that."""
+    kept = params.model_dump(by_alias=True, exclude={"gate", "sweep", "tracking"})
+    return flatten(kept | {"train": fitted.model_dump()})
 
 
 def fingerprint(facts: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from cgan.model.hardware import (
 from cgan.model.networks import Discriminator, Generator
 from cgan.params.sections import TrainParams
 from cgan.project import AT_THE_END, BY_STEP
-from cgan.run.tracker import Tracker
+from cgan.tracking.tracker import Tracker
 from cgan.training.batches import Feed, learning_rate, penalised
 from cgan.training.checkpoints import Checkpoints
 from cgan.training.monitoring import WARM_UP_KIMG, Previewer, Watch
@@ -83,6 +83,7 @@ def train(
             tracker.log_image(BY_STEP, previewer.take(0), 0)
         if watch and probe_steps:  # logged first, it is also what MLflow compares two runs by first
             tracker.log_metrics(probe(state, watch), 0)
+            tracker.send(0)
     with parts_on_threads(state.parts) as state.map:
         start, started = state.step, time.perf_counter()
         for index in progress(range(start, params.total_steps)):
@@ -104,6 +105,7 @@ def train(
             if watch and step in probe_steps:
                 check_finite(state)
                 tracker.log_metrics(probe(state, watch), step)
+                tracker.send(step)
             if checkpoints and (step % params.save_every == 0 or stop or last):
                 check_finite(state)
                 checkpoints.save(step, state.tensors())

@@ -155,22 +155,18 @@ def test_a_sweep_whose_driver_is_killed_goes_on_with_the_same_command(
 ) -> None:
     project = finished.copy(tmp_path / "project")
     space = {"train.lr": {"low": 1e-3, "high": 1e-2, "log": True}}
-    project.set(sweep={"parallel": 1, "prune_after_trials": None, "space": space})
-    sweep = "python -m flows.sweep --trials 2 --no-confirm"
+    project.set(sweep={"parallel": 1, "space": space})
+    sweep = "python -m flows.sweep --trials 2"
     with project.started(sweep) as (process, output):
         until(lambda: recorded(project) or process.poll() is not None, 300)
         assert process.poll() is None, output.read_text()
         process.kill()
         process.wait()
         project.run(sweep)
-    runs = new_runs(project, finished)
-    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    trials = [run for run in runs if run is not parent]
-    assert len(trials) == 2
-    for run in trials:
-        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        recorded_once(project.client(), run)
-    assert {run.info.status for run in runs} == {"FINISHED"}
+    (run,) = new_runs(project, finished)  # of the second trial: the first's result was there
+    assert run.info.status == "FINISHED" and "cgan.sweep" in run.data.tags
+    assert "quality/fid_judge" in run.data.metrics
+    recorded_once(project.client(), run)
 
 
 def test_the_champion_is_made_again_with_the_same_bytes(finished: Project, tmp_path: Path) -> None:

@@ -183,13 +183,13 @@ os.execv(sys.executable, [sys.executable, "-c", sys.argv[2], found])  # as Prefe
 """
 FLOW = """
 import fcntl, json, os, sys
-import flows.checkout, flows.dvc
+import flows.checkout, flows.repro
 flows.checkout.begin()
 found = sys.argv[1]
 try:
     fcntl.flock(open(found + ".lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)
 except BlockingIOError:
-    print(json.dumps([found, flows.dvc.__file__, os.environ["CGAN_CHECKOUT"], os.environ["CGAN_HOME"]]))
+    print(json.dumps([found, flows.repro.__file__, os.environ["CGAN_CHECKOUT"], os.environ["CGAN_HOME"]]))
 """
 
 
@@ -205,5 +205,5 @@ def test_a_run_imports_the_code_of_its_commit_and_its_checkout_ends_with_it(clon
     command = [sys.executable, "-c", ENTER, head(clone), FLOW]
     said = subprocess.check_output(command, env=environment, cwd=clone.parent, text=True)
     folder = str(clone / ".cgan/checkouts/the-run")
-    assert json.loads(said) == [folder, f"{folder}/flows/dvc.py", folder, str(clone / ".cgan")]
+    assert json.loads(said) == [folder, f"{folder}/flows/repro.py", folder, str(clone / ".cgan")]
     assert not Path(folder).exists()

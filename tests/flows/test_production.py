@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 import os
 import re
 import shutil
@@ -12,166 +10,79 @@ import socket
 import stat
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+import yaml
 from conftest import ROOT, free_port, wait_until
+from prefect.automations import Automation
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from toy_project import CLI, git
 
-from cgan.errors import CganError
-from cgan.processes import STATE, running, supervisor
+from cgan.params.reading import read_yaml
+from cgan.processes import STATE, running
+from cgan.project import PRODUCTION
 from cgan.reports.sites import services as services_of
-from flows import production as services
-from flows import worker
-from flows.servers import AT_HOME, Production, Program
+from flows import production
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with toy stages and a toy gate, but the real flows; the working directory."""
-    folder = tmp_path / "project"
+    folder = tmp_path / ("50% " + 60 * "long")  # whose path no socket could have
     shutil.copytree(template, folder)
     for package in ("cgan", "flows"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, folder / package, ignore=ignored, dirs_exist_ok=True)
     (folder / "cgan/cli.py").write_text(CLI)
-    for name in ("prefect.yaml", ".gitignore", ".dvcignore"):
+    for name in ("prefect.yaml", ".gitignore", ".dvcignore", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "-m", "production")
     monkeypatch.chdir(folder)
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI", "PREFECT_API_URL", "DVC_ROOT")
-    for name in (*names, "PREFECT_SERVER_DATABASE_CONNECTION_URL"):
+    for name in ("MLFLOW_BACKEND_STORE_URI", "PREFECT_API_URL", "DVC_ROOT"):
         monkeypatch.delenv(name, raising=False)
+    # The toy's `cgan` has no `ui`: a tracking server elsewhere is not ours to start.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     return folder
 
 
-def runs_of(production: Production, *states: str) -> list[dict[str, Any]]:
-    question = {"flow_runs": {"state": {"name": {"any_": list(states)}}}}
-    return list(production.api("POST", "/flow_runs/filter", question))
-
-
-# Processes
-
-
-UI = """import runpy, sys
-sys.argv[1:] = ["--bind", "127.0.0.1", sys.argv[-1]]
-runpy.run_module("http.server", run_name="__main__")
-"""
-
-
-def test_what_dies_is_started_again_and_a_clone_that_is_moved_or_copied_knows_its_own(
-    project: Path, tmp_path: Path
-) -> None:
-    """In a folder whose path no socket could have."""
-    kept = Production(project.rename(tmp_path / ("50% " + 60 * "long")))
-    (kept.root / "cgan/cli.py").write_text(UI)
-    server = Program.server_at("127.0.0.1", free_port(), "")
-    with kept.one_at_a_time():
-        kept.supervise({"mlflow": server}, dict(os.environ))
-        kept.start("mlflow", server.site)
-    first = running(kept.root)["mlflow"]
-    os.kill(first, signal.SIGKILL)
-    wait_until(lambda: running(kept.root).get("mlflow", first) != first)
-    kept.start("mlflow", kept.url("mlflow"))
-    found = running(kept.root)["mlflow"]
-    assert stat.S_IMODE(kept.home.stat().st_mode) == 0o700  # flow parameters, and logs
-    assert services_of(kept.root) == {"mlflow": kept.url("mlflow")}, "by cgan status"
-
-    copy = Production(kept.root.with_name("copy"))
-    subprocess.run(["cp", "-a", kept.root, copy.root], check=True)
-    assert services.down(copy.root) == ["Nothing was running."]
-    moved = Production(kept.root.rename(kept.root.with_name("moved")))
-    for other in (replace(server, options="x"), replace(server, works_on="postgresql://db/runs")):
-        with pytest.raises(CganError, match=r"other options.* make down"):
-            moved.supervise({"mlflow": other}, {})
-    assert services.down(moved.root) == ["Stopped: mlflow."]
-    assert not psutil.pid_exists(found)
-    assert services.down(moved.root) == ["Nothing was running."]
-
-
-def test_a_server_that_ends_at_once_is_told_with_its_last_words(project: Path) -> None:
-    production = Production(project)
-    with production.one_at_a_time():
-        production.supervise({"worker": Program("")}, dict(os.environ))
-        try:
-            with pytest.raises(CganError, match=r"worker did not start(.|\n)*IndexError"):
-                production.start("worker")
-            with supervisor(project) as keeper:
-                assert keeper.getProcessInfo("worker")["statename"] == "STOPPED", "can be repeated"
-        finally:
-            production.stop()
-
-
-def test_runs_that_were_cut_off_are_taken_up_once_and_others_left_alone(project: Path) -> None:
-    mine, others = "cgan", "there"
-    runs = {
-        "running": ("RUNNING", mine),
-        "crashed": ("CRASHED", mine),
-        "twice": ("RUNNING", mine),
-        "completed": ("RUNNING", mine),  # when its process had ended
-        "theirs": ("RUNNING", others),
-        "taken": ("RUNNING", mine),  # a sweep schedules it again meanwhile, and they take it
-        "unknown": ("RUNNING", None),
-    }
-    found = {
-        name: {
-            "id": name,
-            "state_type": state,
-            "labels": by and {worker.WORKER: by},
-            "expected_start_time": "2026-11-25T02:00:00Z",
-        }
-        for name, (state, by) in runs.items()
-    }
-    later = {"taken": {"labels": {worker.WORKER: others}}, "completed": {"state_type": "COMPLETED"}}
-    nightly = [  # the newest first
-        {"id": name, "state_type": state, "labels": {worker.WORKER: mine}}
-        for name, state in {"wed": "COMPLETED", "tue": "CRASHED", "mon": "CRASHED"}.items()
-    ]
-    names = ("first", "second", "by a person", "last")
-    late = [{"id": name, "auto_scheduled": name != "by a person"} for name in names]
-    changed: dict[str, list[str]] = {}
-
-    def api(method: str, path: str, content: Any = None) -> Any:
-        run = path.split("/")[2]
-        if path.endswith("/set_state"):
-            changed.setdefault(run, []).append(content["state"]["name"])
-        if path == "/deployments/filter":
-            return [{"id": "train", "schedules": []}, {"id": "nightly", "schedules": ["2:00"]}]
-        if run.startswith("?"):
-            return [{"message": worker.AGAIN if run.endswith("=twice") else None}]
-        if method == "GET":
-            return found[run] | later.get(run, {})
-        of_nightly = content.get("deployments") == {"id": {"any_": ["nightly"]}}
-        if "name" in content.get("flow_runs", {}).get("state", ()):
-            return late if of_nightly else []
-        return (nightly if of_nightly else list(found.values()))[: content.get("limit")]
-
-    worker.take_up(api, "cgan", project)
-    assert changed == {
-        "running": ["Crashed", "AwaitingRetry"],
-        "crashed": ["AwaitingRetry"],
-        "twice": ["Crashed"],
-        "first": ["Cancelled"],
-        "second": ["Cancelled"],
-    }
+def test_a_deployment_names_the_flow_and_what_is_scheduled_runs_once_at_a_time() -> None:
+    for entry in read_yaml(ROOT / "prefect.yaml")["deployments"]:
+        assert entry["entrypoint"] == "flows/pipeline.py:pipeline"
+        assert entry["pull"] == [{"flows.checkout.enter": {"commit": "{{ head.stdout }}"}}]
+        for schedule in entry.get("schedules", ()):
+            CronSchedule(**schedule)
+            assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    silent = Automation.model_validate(yaml.safe_load((ROOT / "flows/silent.yaml").read_text()))
+    assert silent.name == production.AUTOMATION
+    assert not silent.actions[0].force, "an end stays as it was"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])
 def test_a_port_of_somebody_else_s_is_refused_with_the_way_out(
-    project: Path, name: str, capsys: pytest.CaptureFixture[str]
+    project: Path,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     ports = {"prefect": free_port(), "mlflow": free_port()}
     with socket.create_server(("127.0.0.1", ports[name])):
         arguments = [f"--{server}-port={port}" for server, port in ports.items()]
-        assert services.main(["up", *arguments]) == 1
+        assert production.main(["up", *arguments]) == 1
         told = capsys.readouterr().err
         assert re.search(rf"port {ports[name]} cannot be used .* {name.upper()}_PORT=", told)
-    assert services.down(project) == ["Nothing was running."]
-    assert not (Production(project).home / STATE).exists(), "the way out is open"
+    assert production.main(["down"]) == 0 and "Nothing was running" in capsys.readouterr().out
+    assert not (project / PRODUCTION / STATE).exists(), "the way out is open"
 
 
 def test_deploy_without_servers_says_how_to_start_them_and_what_is_not_meant_starts_nothing(
@@ -181,33 +92,26 @@ def test_deploy_without_servers_says_how_to_start_them_and_what_is_not_meant_sta
         (["deploy"], "make up.*prefect deploy --all"),
         (["up", "--host", "0.0.0.0"], "ALLOW_REMOTE=yes"),
     ):
-        assert services.main(arguments) == 1
+        assert production.main(arguments) == 1
         assert re.search(advice, capsys.readouterr().err)
     assert services_of(project) == {}
     monkeypatch.chdir(project.parent)
-    assert services.main(["up"]) == 1
+    assert production.main(["up"]) == 1
     assert "top folder" in capsys.readouterr().err
 
 
-def test_servers_get_our_settings_whatever_the_shell_has(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_ends_at_once_is_told_with_its_last_words(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "https://elsewhere/api")
-    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://me:pw@db/runs")
-    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:secret")
-    environment = Production(project).environment("http://10.0.0.1:4321/api")
-    assert "MLFLOW_BACKEND_STORE_URI" not in environment
-    assert environment["PREFECT_API_URL"] == "http://10.0.0.1:4321/api"
-    assert environment["PREFECT_API_AUTH_STRING"] == "me:secret", "who asks has to say it too"
-    assert environment["PREFECT_HOME"].startswith(str(project))
-    assert environment.items() >= AT_HOME.items()
-    importlib.import_module(services.SERVER["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"])
-
-
-def test_make_keeps_everything_at_home_as_the_servers_do() -> None:
-    text = (ROOT / "Makefile").read_text()
-    exported = dict(re.findall(r"^export ([A-Z0-9_]+) = (\w+)$", text, re.MULTILINE))
-    assert exported == AT_HOME
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    (project / "cgan/cli.py").write_text("raise SystemExit('no disk')")
+    monkeypatch.setattr(production, "START_S", 10)
+    try:
+        assert production.main(["up", f"--mlflow-port={free_port()}"]) == 1
+        assert re.search(r"mlflow did not start(.|\n)*no disk", capsys.readouterr().err)
+    finally:
+        production.main(["down"])
+    assert running(project) == {}
 
 
 def test_make_makes_the_environment_again_in_a_clone_that_was_moved(tmp_path: Path) -> None:
@@ -230,80 +134,83 @@ def test_make_makes_the_environment_again_in_a_clone_that_was_moved(tmp_path: Pa
 # All of it
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_f67_f69_f70_a_day_in_production(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers, schedule, a killed worker, an outage, the end; real but for the stages."""
-    production = Production(project)
+def runs(client: SyncPrefectClient, name: str, *states: str) -> list[FlowRun]:
+    of = FlowRunFilterDeploymentId(any_=[client.read_deployment_by_name(f"cgan/{name}").id])
+    found = client.read_flow_runs(flow_run_filter=FlowRunFilter(deployment_id=of))
+    return [run for run in found if not states or run.state_name in states]
+
+
+@pytest.fixture
+def up(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectClient]:
+    """Servers, and the deployments; an automation of the project's that does not wait long."""
     monkeypatch.setenv("SLOW", "train")  # the worker passes it on
-    monkeypatch.setenv("SECONDS", "12")
-    ports = {"prefect": free_port(), "mlflow": 0}
-    # The toy's `cgan` has no `ui`: a tracking server elsewhere is not ours to start.
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-
-    runs = functools.partial(runs_of, production)
-
-    def ids(*states: str) -> list[str]:
-        return [run["id"] for run in runs(*states)]
-
-    def every(seconds: float, seed: int = 1) -> None:
-        number = production.deployments()["nightly"]["id"]
-        schedule = {"schedule": {"interval": seconds}, "active": seconds < 1000}
-        parameters = {"refresh": True, "overrides": {"train.seed": seed}}
-        content = {"schedules": [schedule], "parameters": parameters}
-        production.api("PATCH", f"/deployments/{number}", content)
-
+    monkeypatch.setenv("SECONDS", "30")
+    silent = project / "flows/silent.yaml"
+    silent.write_text(silent.read_text().replace("within: 180", "within: 60"))
+    git(project, "commit", "--quiet", "--all", "-m", "soon")
+    port = free_port()
     try:
-        services.up(project, ports)
-        first = running(project)
-        assert first.keys() == {"prefect", "worker"}
-        services.up(project, ports)
-        assert first == running(project), "up again: the same"
-
-        told = services.deploy(project, {"nightly": "30 3 * * *"})
-        assert "nightly: 30 3 * * * UTC" in told
-        assert production.api("GET", "/v2/concurrency_limits/gate")["limit"] == 1
-        commit = git(project, "rev-parse", "--short", "HEAD")
-        for deployment in production.deployments().values():
-            assert (deployment["version"], deployment["tags"]) == (commit, ["cgan"])
-
-        # The schedule fires by itself. While the run is on, the next is cancelled, not queued.
-        every(8)
-        run = wait_until(lambda: runs("Running"))[0]
-        assert wait_until(lambda: runs("Cancelled"))
-        assert len(runs("Running")) == 1
-        every(10_000)
-        wait_until(lambda: run["id"] in ids("Promoted"))
-        assert runs("Promoted")[0]["name"].startswith("nightly ")
-
-        # A worker killed in mid-run: the run ends, its stage too, and the next worker takes it up.
-        every(8, seed=2)
-        log = production.home / "worker.log"
-        wait_until(lambda: log.read_text().count("train: step 1\n") == 2)
-        (run,) = runs("Running")
-        every(10_000, seed=2)
-        worker = running(project)["worker"]
-        (engine,) = psutil.Process(worker).children()
-        family = [engine, *engine.children(recursive=True)]
-        os.kill(worker, signal.SIGKILL)
-        assert psutil.wait_procs(family, timeout=60)[1] == []
-        wait_until(lambda: run["id"] in ids("Promoted"))
-        assert production.api("GET", f"/flow_runs/{run['id']}")["run_count"] == 2
-        assert runs("Crashed") == []
-
-        # An outage of the worker: of the slots that went by, one is run.
-        before = len(ids("Promoted"))
-        with supervisor(project) as keeper:
-            assert keeper.stopProcess("worker")
-        every(4)
-        cancelled = len(ids("Cancelled"))
-        late = len(wait_until(lambda: len(runs("Late")) >= 4 and runs("Late")))
-        every(10_000)
-        services.up(project, ports)
-        wait_until(lambda: not runs("Late", "Pending", "Submitting", "Running"))
-        assert len(ids("Promoted")) == before + 1
-        assert len(ids("Cancelled")) - cancelled >= late - 1
+        assert production.main(["up", f"--prefect-port={port}"]) == 0
+        assert production.main(["deploy"]) == 0
+        with (
+            temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}),
+            get_client(sync_client=True) as client,
+        ):
+            yield client
     finally:
-        services.down(project)
+        production.main(["down"])
     assert running(project) == {}
     assert not [p for p in psutil.process_iter(["environ"]) if str(project) in str(p.info)]
+
+
+def family(project: Path, *words: str) -> list[psutil.Process]:
+    """The project's processes with one of these words in their commands."""
+    found = []
+    for process in psutil.process_iter(["environ", "cmdline"]):
+        line = " ".join(process.info["cmdline"] or ())
+        if str(project) in str(process.info["environ"]) and any(word in line for word in words):
+            found.append(process)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_f67_f69_f70_a_day_in_production(
+    project: Path, up: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose machine dies, the schedule, an outage of the worker; real but for the stages."""
+    log = project / PRODUCTION / "worker.log"
+    assert production.main(["deploy"]) == 0, "as often as you like"
+    nightly = up.read_deployment_by_name("cgan/nightly")
+    commit = git(project, "rev-parse", "--short", "HEAD")
+    assert (nightly.version, nightly.tags) == (commit, ["cgan"])
+    assert stat.S_IMODE((project / PRODUCTION).stat().st_mode) == 0o700
+
+    def training(number: int) -> None:
+        wait_until(lambda: log.read_text().count("train: step 1\n") == number)
+
+    # SIGKILL to all of a run but the servers: Crashed by its heartbeats, and started again.
+    up.create_flow_run_from_deployment(nightly.id)
+    training(1)
+    for process in family(project, "prefect worker", "prefect.engine", "dvc", "toy.py"):
+        process.kill()
+    wait_until(lambda: runs(up, "nightly", "Crashed"), 300)
+    training(2)
+
+    # The worker alone: its run crashes at once. This one was a second try already, so there is no other.
+    os.kill(running(project)["worker"], signal.SIGKILL)
+    wait_until(lambda: runs(up, "nightly-again", "Crashed"))
+    assert family(project, "toy.py") == [], "and its stage ends"
+    up.create_flow_run_from_deployment(nightly.id, parameters={"overrides": {"train.seed": 2}})
+    training(3)
+    os.kill(running(project)["worker"], signal.SIGKILL)
+    wait_until(lambda: runs(up, "nightly-again", "Promoted"), 300)
+    assert len(runs(up, "nightly", "Crashed")) == len(runs(up, "nightly-again")) == 2
+
+    # The schedule fires by itself. While the run is on, the next is cancelled, not queued.
+    (schedule,) = nightly.schedules
+    up.update_deployment_schedule(nightly.id, schedule.id, schedule=IntervalSchedule(interval=8))
+    wait_until(lambda: runs(up, "nightly", "Running"))
+    wait_until(lambda: runs(up, "nightly", "Cancelled"))
+    assert len(runs(up, "nightly", "Running")) == 1
+    up.update_deployment_schedule(nightly.id, schedule.id, active=False)

@@ -24,8 +24,8 @@ from cgan.model.networks import Architecture, build_generator
 from cgan.registry.archive import generator_file
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.history import VERDICT
-from cgan.run.delivery import MODEL_NAME
 from cgan.serving.generator import Generator
+from cgan.tracking.delivery import MODEL_NAME
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 

@@ -31,7 +31,7 @@ from cgan.registry import judging, load_check
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.decision import WORDS
 from cgan.registry.load_check import load_problem
-from cgan.run.records import RECORDS, Run, RunInfo, runs
+from cgan.tracking.records import RECORDS, Run, RunInfo, runs
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 
@@ -338,7 +338,6 @@ def test_f79_f80_other_runs_records_stop_no_gate_and_are_left_alone(root: Path) 
     for key, text in (("gone", None), ("damaged", '{"run_key": "dam')):
         other = Run(runs(root) / key, RunInfo(key, key, "cgan", "http://127.0.0.1:9"), resume=True)
         other.write("start")
-        other.close()
         if text:
             (other.folder / "run.json").write_text(text)
         kept[other.folder / RECORDS] = (other.folder / RECORDS).read_bytes()

@@ -26,7 +26,7 @@ from cgan.reports.compare_facts import (
     read_page,
     refusal,
 )
-from cgan.store.address import store_uri
+from cgan.tracking.store import store_uri
 
 CACHE = ROOT / ".cgan"
 Change = Callable[[dict[str, Any]], None]

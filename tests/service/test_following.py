@@ -274,6 +274,6 @@ def test_without_a_registry_or_without_mlflow_a_file_is_served(
         "MLFLOW_TRACKING_URI", "file:///nowhere"
     )  # an address that no store can have
     with Keeper("champion") as keeper:
-        assert keeper.current is None and "a folder" in str(keeper.problem)
+        assert keeper.current is None and "migrate-filestore" in str(keeper.problem)
     monkeypatch.setattr("cgan.service.served.importlib.util.find_spec", lambda name: None)
     assert Keeper().alias is None

@@ -18,7 +18,7 @@ from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.project import CARD, EVALUATION, GENERATOR, RUN_REFERENCE
 from cgan.stages import record
-from cgan.store.pages import REAL_IMAGES, real_images
+from cgan.tracking.pages import REAL_IMAGES, real_images
 
 REPORT: dict[str, Any] = {
     "conditional_accuracy": {

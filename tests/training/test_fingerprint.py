@@ -37,7 +37,7 @@ CHANGES_NO_WEIGHT = {
     # What is measured of a generator.
     "cgan.metric",
     # Tells of the training.
-    "cgan.run.tracker",
+    "cgan.tracking.tracker",
     # How bytes get to the disk, not which; words for the user.
     "cgan.files",
     "cgan.errors",

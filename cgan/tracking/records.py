@@ -1,9 +1,9 @@
-"""A run's folder, `<home>/runs/<name>`: what a training records stays here until MLflow has it.
+"""A run's folder, `<home>/runs/<name>`: what a training records stays here, whether MLflow has it or not.
 
-`run.json` says which run this is, `records.jsonl` holds one record a line, `files/` copies of pictures and
-files, `cursor.json` how far the follower (`cgan.run.follower`) has sent them. A training's folder is
-named by its fingerprint and holds its checkpoints too. Nothing here is removed but by the next training
-(`tidy`).
+`run.json` says which run this is, `records.jsonl` holds one record a line, each with its time, `files/`
+copies of pictures and files. A record of the kind `sent` says how much of those before it MLflow has. A
+training's folder is named by its fingerprint and holds its checkpoints too. Nothing here is removed but by
+the next training (`tidy`).
 """
 
 from __future__ import annotations
@@ -28,16 +28,14 @@ from cgan import git
 from cgan.errors import TrackingError
 from cgan.files import locked, write_json
 from cgan.project import PACKAGE, home
-from cgan.run.tracker import Tracker
+from cgan.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 RECORDS = "records.jsonl"
-CURSOR = "cursor.json"
+SENT = "sent"  # kind of a record: MLflow has all up to its `offset`
 RESULT = "result.json"  # of a finished training: a copy of what DVC finds its run by
-LOCK = "follower.lock"  # one process at a time sends a run's records
-MAX_PARAM = 6000  # characters of a param's value that MLflow takes
 DIGITS = 6  # of a metric: what float32 has, and a page can show
 # How long a run is kept that has ended and arrived (DVC may not know its result yet), or that was abandoned.
 FINISHED_S = 3600.0
@@ -100,20 +98,64 @@ def folder_of(run_key: str) -> Path:
     return runs() / run_key
 
 
-def read_records(path: Path, offset: int = 0, limit: int | None = None) -> tuple[list[Record], int]:
-    """Up to `limit` records from `offset`, and the offset behind them. A torn line is passed over."""
-    records: list[Record] = []
-    with path.open("rb") as file:
-        file.seek(offset)
+def training_lock(folder: Path) -> Path:
+    """Held by the training of a fingerprint, in whichever checkout it works."""
+    return folder.with_suffix(".lock")
+
+
+def append(to: Path, kind: str, /, **content: Any) -> None:
+    """Write one record to the folder `to`. Raises OSError."""
+    record = {"kind": kind, "time_ms": time.time_ns() // 1_000_000, **content}
+    with (to / RECORDS).open("ab", buffering=0) as file:
+        # The first line end closes a line that a full disk, or a kill, cut off.
+        file.write(b"\n" + json.dumps(record).encode() + b"\n")
+        if kind == "end":
+            os.fsync(file.fileno())
+
+
+def read_records(folder: Path) -> list[tuple[int, Record]]:
+    """Each record, with the offset behind it. A torn line is passed over."""
+    records, offset = [], 0
+    with contextlib.suppress(FileNotFoundError), (folder / RECORDS).open("rb") as file:
         for line in file:
-            if not line.endswith(b"\n") or len(records) == limit:
+            if not line.endswith(b"\n"):
                 break
             offset += len(line)
             try:
-                records += [json.loads(line)] if line.strip() else []
+                records += [(offset, json.loads(line))] if line.strip() else []
             except ValueError:
-                log.warning("%s: passing over a damaged record", path)
-    return records, offset
+                log.warning("%s: passing over a damaged record", folder / RECORDS)
+    return records
+
+
+def unsent(folder: Path, start: int = 0) -> tuple[list[Record], int]:
+    """The records behind `start` that MLflow is not known to have, and the offset behind the last one."""
+    records = read_records(folder)
+    start = max([start, *(each["offset"] for _, each in records if each["kind"] == SENT)])
+    left = [(end, each) for end, each in records if end > start and each["kind"] != SENT]
+    return [each for _, each in left], left[-1][0] if left else start
+
+
+def count_waiting(folder: Path) -> int:
+    return len(unsent(folder)[0])
+
+
+def waiting(root: Path | None = None) -> list[Path]:
+    """Folders with records that wait, those that a running stage is writing included."""
+    folders = sorted(path.parent for path in runs(root).glob(f"*/{RECORDS}"))
+    return [folder for folder in folders if count_waiting(folder)]
+
+
+def tidy(folder: Path) -> None:
+    """Remove the folders beside this one of runs that have ended and arrived, or that nobody goes on with."""
+    for other in set(folder.parent.glob("*/")) - {folder}:
+        with contextlib.suppress(OSError), locked(training_lock(other), wait=False) as free:
+            age_s = time.time() - max(path.stat().st_mtime for path in (other, *other.glob("*")))
+            kept_s = FINISHED_S if (other / RESULT).is_file() else ABANDONED_S
+            if free and age_s > kept_s and not count_waiting(other):
+                # First what could be sent: the rest may be cut off.
+                (other / RECORDS).unlink(missing_ok=True)
+                shutil.rmtree(other)
 
 
 class Run(Tracker):
@@ -137,9 +179,7 @@ class Run(Tracker):
         except TrackingError:  # none yet, or damaged
             self.info = info
             write_json(folder / "run.json", asdict(info))
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        self._descriptor = os.open(folder / RECORDS, flags, 0o644)
-        for record in read_records(folder / RECORDS)[0]:
+        for _, record in read_records(folder):
             self.resumed |= record["kind"] == "start"
             for key, value in record.get("metrics", {}).items():
                 self._is_new("metrics", key, record["step"], value)
@@ -156,10 +196,8 @@ class Run(Tracker):
 
     def write(self, kind: str, **content: Any) -> None:
         """Append one record."""
-        record = {"kind": kind, "time_ms": time.time_ns() // 1_000_000, **content}
         with self._surviving():
-            # The first line end closes a line that a full disk cut off.
-            os.write(self._descriptor, b"\n" + json.dumps(record).encode() + b"\n")
+            append(self.folder, kind, **content)
 
     @contextlib.contextmanager
     def _surviving(self) -> Iterator[None]:
@@ -170,9 +208,6 @@ class Run(Tracker):
             if not self._failed:
                 log.warning("%s: records of this run are lost from here on: %s", self.folder, error)
             self._failed = True
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        self.write("params", params={key: str(value) for key, value in params.items()})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self.write("tags", tags=dict(tags))
@@ -194,15 +229,14 @@ class Run(Tracker):
 
         if self._is_new("image", name, step):
             with self._surviving():
-                folder, file = self._new_folder(), f"{step}.png"
-                Image.fromarray(image).save(folder / file, format="PNG", compress_level=1)
-                self.write("image", name=name, step=step, file=f"{folder.name}/{file}")
+                file = self._new_folder() / f"{step}.png"
+                Image.fromarray(image).save(file, format="PNG", compress_level=1)
+                self.write("image", name=name, step=step, file=f"{file.parent.name}/{file.name}")
 
     def log_file(self, path: Path, folder: str = "") -> None:
+        """A finished file; it is copied before the call returns."""
         with self._surviving():
-            copy = self._new_folder()
-            shutil.copyfile(path, copy / path.name)
-            self.write("file", file=f"{copy.name}/{path.name}", folder=folder)
+            self.log_bytes(path.name, path.read_bytes(), folder)
 
     def log_bytes(self, name: str, content: bytes, folder: str) -> None:
         """A file of this name."""
@@ -236,53 +270,3 @@ class Run(Tracker):
         folder = self.folder / "files" / uuid.uuid4().hex[:12]
         folder.mkdir(parents=True)
         return folder
-
-    def close(self) -> None:
-        """Flush to the disk and close."""
-        with self._surviving():
-            os.fsync(self._descriptor)
-        os.close(self._descriptor)
-
-
-# --- what a folder says ---------------------------------------------------------------------------
-
-
-def cursor(folder: Path) -> dict[str, Any]:
-    """Where the follower is: `offset` in bytes, `run_id` and `experiment_id` once the run exists in the
-    store, `error` after a failure. Without a usable file all is sent again, which changes nothing."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        known = {"offset": 0, **json.loads((folder / CURSOR).read_text(encoding="utf-8"))}
-        if 0 <= known["offset"] <= (folder / RECORDS).stat().st_size:
-            return known
-    return {"offset": 0}
-
-
-def count_waiting(folder: Path) -> int:
-    """Records that are not known to be in the store."""
-    with contextlib.suppress(OSError), (folder / RECORDS).open("rb") as file:
-        file.seek(cursor(folder)["offset"])
-        return sum(1 for line in file if line.strip())
-    return 0
-
-
-def waiting(root: Path | None = None) -> list[Path]:
-    """Folders with records that wait, those that a running stage is writing included."""
-    folders = sorted(path.parent for path in runs(root).glob(f"*/{RECORDS}"))
-    return [folder for folder in folders if count_waiting(folder)]
-
-
-def tidy(folder: Path) -> None:
-    """Remove the folders beside this one of runs that have ended and arrived, or that nobody goes on with."""
-    for other in set(folder.parent.glob("*/")) - {folder}:
-        with contextlib.suppress(OSError), locked(training_lock(other), wait=False) as free:
-            age_s = time.time() - max(path.stat().st_mtime for path in (other, *other.glob("*")))
-            kept_s = FINISHED_S if (other / RESULT).is_file() else ABANDONED_S
-            if free and age_s > kept_s and not count_waiting(other):
-                # First what could be sent: the rest may be cut off.
-                (other / RECORDS).unlink(missing_ok=True)
-                shutil.rmtree(other)
-
-
-def training_lock(folder: Path) -> Path:
-    """Held by the training of a fingerprint, in whichever checkout it works."""
-    return folder.with_suffix(".lock")

@@ -14,15 +14,12 @@ from test_checkpoints import limited
 
 from cgan.errors import TrackingError
 from cgan.files import write_text
-from cgan.run import records
-from cgan.run.records import (
-    CURSOR,
+from cgan.tracking import records
+from cgan.tracking.records import (
     RECORDS,
     Record,
     Run,
     RunInfo,
-    count_waiting,
-    cursor,
     read_records,
 )
 
@@ -34,7 +31,7 @@ def opened(folder: Path, *, resume: bool = True) -> Run:
 
 
 def all_records(folder: Path) -> list[Record]:
-    return read_records(folder / RECORDS)[0]
+    return [record for _, record in read_records(folder)]
 
 
 def metrics_in(folder: Path) -> list[tuple[str, int, float]]:
@@ -50,22 +47,19 @@ def test_torn_last_line_costs_that_record_only(tmp_path: Path) -> None:
     tracker = opened(tmp_path)
     tracker.log_metrics({"a": 1}, 1)
     tracker.log_metrics({"a": 2}, 2)
-    tracker.close()
     path = tmp_path / RECORDS
     os.truncate(path, path.stat().st_size - 9)
 
     tracker = opened(tmp_path)
     tracker.log_metrics({"a": 3}, 3)
-    tracker.close()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cgan.run.records.log.warning", lambda *_: None)
+        patch.setattr("cgan.tracking.records.log.warning", lambda *_: None)
         assert metrics_in(tmp_path) == [("a", 1, 1.0), ("a", 3, 3.0)]
 
 
 def test_f51_value_that_is_not_finite_becomes_a_tag(tmp_path: Path) -> None:
     tracker = opened(tmp_path)
     tracker.log_metrics({"loss/generator": float("nan"), "progress/kimg": 3.2}, 50)
-    tracker.close()
     tags = [record.get("tags") for record in all_records(tmp_path)]
     assert {"not_finite.loss/generator": "nan at step 50"} in tags
     assert metrics_in(tmp_path) == [("progress/kimg", 50, 3.2)]
@@ -82,26 +76,14 @@ def test_f54_full_disk_costs_records_and_no_training(
         tracker.log_file(Path(__file__))
     assert sum("records of this run are lost" in m for m in caplog.messages) == 1
     tracker.log_metrics({"loss/generator": 2.0}, 20)
-    tracker.close()
     assert metrics_in(tmp_path)[-1] == ("loss/generator", 20, 2.0)
-
-
-@pytest.mark.parametrize("damage", ["{", "[]"])
-def test_a_cursor_that_is_damaged_delivers_all_again(tmp_path: Path, damage: str) -> None:
-    tracker = opened(tmp_path)
-    tracker.log_metrics({"a": 1}, 1)
-    tracker.close()
-    (tmp_path / CURSOR).write_text(damage)
-    assert cursor(tmp_path)["offset"] == 0
-    assert count_waiting(tmp_path) == 1
 
 
 def test_f78_a_training_that_logs_its_model_again_after_a_kill_has_one(tmp_path: Path) -> None:
     for _ in range(2):
         tracker = opened(tmp_path)
         tracker.log_model(Path(__file__), 120, {"digest": "d"})
-        tracker.close()
-    assert [r["step"] for r in all_records(tmp_path) if r["kind"] == "model"] == [120]
+        assert [r["step"] for r in all_records(tmp_path) if r["kind"] == "model"] == [120]
 
 
 def test_a_file_of_code_that_holds_a_secret_is_no_model_code(
@@ -115,7 +97,6 @@ def test_a_file_of_code_that_holds_a_secret_is_no_model_code(
     monkeypatch.setenv("SOME_TOKEN", "planted-secret")
     tracker = opened(tmp_path / "run")
     tracker.log_model(Path(__file__), 120, {"digest": "d"})
-    tracker.close()
     copied = [path.name for path in (tmp_path / "run/files").rglob("*.py")]
     assert copied == ["files.py"]
     assert "errors.py is not kept with the model in MLflow: the value of SOME_TOKEN" in caplog.text
@@ -123,7 +104,7 @@ def test_a_file_of_code_that_holds_a_secret_is_no_model_code(
 
 @pytest.mark.parametrize("damage", ["[]", json.dumps(asdict(INFO) | {"run_key": "../k"}), None])
 def test_f80_a_training_writes_a_damaged_run_json_anew(tmp_path: Path, damage: str | None) -> None:
-    opened(tmp_path).close()
+    opened(tmp_path)
     if damage is None:
         (tmp_path / "run.json").unlink()
     else:

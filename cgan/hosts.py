@@ -1,0 +1,61 @@
+"""Where servers of ours listen: addresses, and who can reach them."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from cgan.errors import CganError
+
+LOOPBACK = "127.0.0.1"
+ANYWHERE = (str(ipaddress.IPv4Address(0)), "::")  # every address of this machine
+
+
+def site_of(host: str, port: int | None) -> str:
+    """Where a server that listens there is asked from this machine."""
+    return f"http://{in_url(LOOPBACK if host in ANYWHERE else host)}:{port}"
+
+
+def in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def require_meant(host: str, allow_remote: bool) -> None:
+    """Raises CganError for an address that others can reach, unless that is meant."""
+    if not (is_loopback(host) or allow_remote):
+        raise CganError(
+            f"host {host[:100]}: others than this machine could reach the servers there. Add --allow-remote "
+            "(make up: ALLOW_REMOTE=yes) if that is meant; docs/security.md says what it means."
+        )
+
+
+def require_free(host: str, port: int, other: str) -> None:
+    """Raises CganError where nobody can listen; `other` says how to take another port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except (OSError, UnicodeError) as error:
+        raise CganError(
+            f"port {port} cannot be used at {host[:100]} ({error}). End the program that listens there, "
+            f"choose another port with {other}, or give an address of this machine, such as {LOOPBACK}."
+        ) from None
+
+
+def names_here(host: str, port: int) -> list[str]:
+    """What a browser may call a server that listens there: names and addresses, with and without port."""
+    import psutil
+
+    own = [host]
+    if host in ANYWHERE:
+        found = [each for interface in psutil.net_if_addrs().values() for each in interface]
+        families = (socket.AF_INET, socket.AF_INET6)
+        own = [each.address.partition("%")[0] for each in found if each.family in families]
+    names = [*map(in_url, own), LOOPBACK, "localhost", socket.gethostname(), socket.getfqdn()]
+    return [*names, *(f"{name}:{port}" for name in names)]

@@ -1,0 +1,109 @@
+"""What a training is made from: code, machine, and who asked for it, as its MLflow run tells it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cgan import git
+from cgan.files import md5_of
+from cgan.params.editing import recipe_in_words
+from cgan.params.sections import TrainChoices
+from cgan.tracking.records import Run
+from cgan.tracking.runs import PATCH, SOURCE, run_context, user
+
+PATCH_LIMIT = 10_000_000  # bytes
+
+log = logging.getLogger(__name__)
+
+
+def source_of_here() -> git.Source | None:
+    """None where there is no repository, or none that has a commit."""
+    with contextlib.suppress(git.GitError):
+        return git.source()
+    return None
+
+
+def run_name(params: TrainChoices, dataset: Mapping[str, Any]) -> str:
+    """`lr 0.001 · default · MNIST sample · seed 1 · 26 Nov 17:30`: what tells it from others stands in
+    front, for tables cut names short."""
+    parts = [recipe_in_words(params), data_name(dataset), f"seed {params.seed}"]
+    now = time.strftime("%d %b %H:%M")
+    return " · ".join([*filter(None, [*parts, os.environ.get("DVC_EXP_NAME")]), now])
+
+
+def data_name(dataset: Mapping[str, Any]) -> str:
+    """`MNIST sample` for the embedded digits, else the name of the file or of Kaggle's data set."""
+    source, _, name = str(dataset["name"]).partition(": ")
+    return "MNIST sample" if source == "sample" else Path(name).stem
+
+
+def origin(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, str]:
+    """Data, commit, a DVC experiment or a flow that asked for it."""
+    made = {"data": str(dataset["name"]), "dvc.exp_name": os.environ.get("DVC_EXP_NAME", "")}
+    if source:
+        made |= {"commit": source.commit, "dirty": str(bool(source.changed)).lower()}
+    return {key: value for key, value in (made | run_context()).items() if value}
+
+
+def facts_of_here(dataset: Mapping[str, Any], source: git.Source | None) -> dict[str, str]:
+    """User, git, DVC, Prefect, torch, machine and CSV, as tags. What is unknown is left out."""
+    tags = {
+        "mlflow.source.name": "cgan.stages.train",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": user(),
+        "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
+        "torch.version": str(torch.__version__),  # unlike the metadata's, with its build: +cu132
+        "python.version": platform.python_version(),
+        "machine.cpu": _cpu(),
+        "machine.cores": str(os.cpu_count()),
+        "machine.omp_num_threads": os.environ.get("OMP_NUM_THREADS", "not set"),
+        "cgan.csv_sha256": str(dataset["sha256"]),
+        "data": data_name(dataset),
+    }
+    with contextlib.suppress(OSError):  # by which DVC's cache keeps it
+        tags["dvc.csv_md5"] = md5_of(str(dataset["path"]))
+    if source:
+        tags |= {
+            "mlflow.source.git.commit": source.commit,
+            "mlflow.source.git.branch": source.branch,
+            "git.dirty": str(bool(source.changed)).lower(),
+            "git.changed_files": ", ".join(source.changed)[:1000],
+        }
+    return {key: value for key, value in (tags | run_context()).items() if value}
+
+
+def _cpu() -> str:
+    """The processor's model name: different models round differently."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def log_source(run: Run, source: git.Source | None) -> None:
+    """The project's files that the commit may not have, and the changes after it; not where they hold the
+    value of a secret, or are too large."""
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        if Path(name).is_file():
+            run.log_file(Path(name), SOURCE)
+    if not source or not source.patch:
+        return
+    why = "too large" if len(source.patch) > PATCH_LIMIT else ""
+    if source.secrets:
+        why = f"the value of {source.secrets} stands in them"
+    if why:
+        log.warning(
+            "The changes since commit %.10s are not kept with the run: %s.", source.commit, why
+        )
+    else:
+        run.log_bytes(PATCH, source.patch, SOURCE)

@@ -1,0 +1,173 @@
+"""How a task does its work: `dvc repro` of a stage, or a command, as a child in a session of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prefect import State, get_run_logger, runtime
+from prefect.client.orchestration import get_client
+from prefect.states import Completed, Failed
+
+from cgan.errors import CganError
+from cgan.tracking.store import without_credentials
+from flows.checkout import dvc_in
+
+GRACE_S = 20  # for a training to write its checkpoint; a Prefect worker kills us after 30
+KEPT_LINES = 20  # of output, for the message of a failure
+LOCK = Path(".cgan/flow.lock")  # held by a run in this folder, and by its children
+LEVELS = {"ERROR": logging.ERROR, "Error": logging.ERROR, "WARNING": logging.WARNING}
+
+CHILDREN: set[subprocess.Popen[str]] = set()  # that run now
+
+Relay = Callable[[str], None]  # gets each line of output as it comes
+
+
+@dataclass
+class Work:
+    """What the tasks of a run share."""
+
+    stages: Sequence[str]
+    refresh: bool = False
+    remote: bool = False  # results come from DVC's remote, and go there
+
+    @cached_property
+    def unchanged(self) -> list[str]:
+        """The stages before the first that is stale. Asked once, after the data were fetched again."""
+        stale = json.loads(dvc_in(Path(), "status", "--json"))
+        return list(itertools.takewhile(lambda name: name not in stale, self.stages))
+
+
+def repro(work: Work, stage: str, force: bool = False) -> State[Any]:
+    """Bring a stage up to date. What becomes the state of its task: Completed, *Unchanged* or Failed."""
+    try:
+        if not force and stage in work.unchanged:
+            return Completed(name="Unchanged", message=f"{stage}: not stale")
+        options = [*["--force"] * force, *["--pull"] * work.remote]
+        run(work, "dvc", "repro", "--single-item", stage, *options)
+    except CganError as error:
+        return Failed(message=str(error))
+    return Completed(message=f"{stage}: done")
+
+
+def run(work: Work, *module: str) -> None:
+    """`python -m MODULE …`, its output in the run's log. Raises CganError as `in_session` does."""
+    found = {"flow_run_id": runtime.flow_run.id, "flow_run_name": runtime.flow_run.name}
+    found["deployment_id"] = runtime.deployment.id
+    context = {f"prefect.{name}": str(value) for name, value in found.items() if value}
+    in_session(*module, relay=relay, context=context)
+
+
+def relay(line: str) -> None:
+    """One line of a child's output into the run's log."""
+    get_run_logger().log(LEVELS.get(line.partition(":")[0], logging.INFO), "%s", line)
+
+
+@contextlib.contextmanager
+def alone(say: Relay) -> Iterator[None]:
+    """Wait until no other run works in this folder.
+
+    The run's children hold the lock, too: what a run that died by SIGKILL had started, ends by itself, and
+    the next one waits.
+    """
+    LOCK.parent.mkdir(exist_ok=True)
+    with LOCK.open("w", encoding="utf-8") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Another run works in this folder. This one waits until it has ended.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def in_session(
+    *module: str,
+    relay: Relay,
+    folder: Path | None = None,
+    told: Mapping[str, str] | None = None,
+    context: Mapping[str, str] | None = None,
+) -> None:
+    """`python -m MODULE …` in a folder. `told`: more of its environment; `context`: tags of the MLflow runs
+    that it makes. It holds the locks that this process has on its folder and its checkout.
+
+    On any exception, signals turned into one included, its session is ended before this returns. Raises
+    CganError with the last error message in its output, else its last lines, where it ends with an error.
+    """
+    home = str(Path(sys.executable).parent)  # so that `python` in a stage's command is this one
+    lines: list[str] = []
+    child = subprocess.Popen(
+        [sys.executable, "-m", *module],
+        cwd=folder,
+        env={
+            **os.environ,
+            **(told or {}),
+            "PATH": os.pathsep.join([home, os.environ.get("PATH", "")]),
+            "PYTHONUNBUFFERED": "1",
+            **({"MLFLOW_RUN_CONTEXT": json.dumps(dict(context))} if context else {}),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+        close_fds=False,  # but for those of locks none is inheritable
+    )
+    CHILDREN.add(child)
+    with child:
+        assert child.stdout
+        try:
+            for line in filter(None, map(str.rstrip, child.stdout)):
+                lines.append(line)
+                relay(line)
+        except BaseException:
+            _end(child)
+            raise
+        finally:
+            CHILDREN.discard(child)
+    if child.returncode:
+        starts = [n for n, line in enumerate(lines) if line.startswith("Error: ")]
+        said = lines[starts[-1] if starts else -KEPT_LINES :]
+        raise CganError("\n".join(said or [f"ended with exit code {child.returncode}"]))
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Ctrl-C for the session: DVC leaves that to the stage that it runs, which saves a checkpoint. Then
+    SIGKILL for what is left."""
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(child.pid, signal.SIGINT)
+        child.communicate(timeout=GRACE_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def require_prefect() -> None:
+    """Start Prefect's temporary server, if none is configured. Raises CganError where one is, and is away."""
+    # Ctrl-C in a terminal goes to every process of the group, and that server has to live on for a moment to
+    # record how the run ended. Blocked signals are inherited.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with get_client(sync_client=True) as client:
+            away, site = client.api_healthcheck(), without_credentials(str(client.api_url))
+    except RuntimeError as late:
+        raise CganError(f"starting Prefect's temporary server: {late}") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if away:
+        raise CganError(
+            f"Prefect's API at {site} cannot be used ({away!r}). `make up` starts a server and prints the "
+            "PREFECT_API_URL to set. To run without a server, unset PREFECT_API_URL."
+        )

@@ -1,0 +1,333 @@
+"""Search for better params of `train`: Optuna proposes. Or: are the present ones better than others?
+
+    python -m flows.sweep --trials 20 [--parallel 2] [--storage URL]
+    python -m flows.sweep --seeds 5 [--against HEAD]
+
+A training is `dvc repro evaluate` in a checkout of HEAD with this params.yaml. The same command goes on with
+a sweep that was cut off; with the same storage another machine takes part. See docs/sweeps.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import importlib.util
+import itertools
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from cgan import git
+from cgan.errors import CganError
+from cgan.files import locked, read_json
+from cgan.metric import METRICS
+from cgan.params.editing import preset_names, preset_params, set_params
+from cgan.params.reading import check_params, is_whole, load_params, parse_yaml
+from cgan.params.sections import Params, flatten
+from cgan.project import EVALUATION
+from cgan.project import METRICS as METRICS_FILE
+from cgan.quality.intervals import contexts_differ, difference_of_means
+from flows.checkout import checkout, environment, share_data
+from flows.production import top_folder
+from flows.repro import CHILDREN, GRACE_S, in_session
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+CODE = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data
+NOT_PART = ("sweep", "gate", "tracking")  # sections that change no result
+TRIED = 2000  # combinations of values
+LOGS = Path(".cgan/sweeps")
+NAME = "cgan.sweep"  # tag of the MLflow runs
+
+ending = threading.Event()
+Values = dict[str, Any]  # of params, by their dotted keys
+
+
+def train(base: Path, name: str, values: Values) -> dict[str, Any]:
+    """The evaluation of a training with these values in place of those of params.yaml.
+
+    Raises CganError with the message of a stage that fails.
+    """
+    commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
+    key = hashlib.sha256(json.dumps([commit, values], sort_keys=True).encode()).hexdigest()[:12]
+    with (
+        checkout(base, commit, key) as folder,
+        (base / LOGS / f"{key}.log").open("a", encoding="utf-8") as log,
+    ):
+        shutil.copy(base / "params.yaml", folder)
+        set_params(values, folder / "params.yaml")
+        share_data(base, folder)
+
+        def relay(line: str) -> None:
+            log.write(f"{line}\n")
+            log.flush()
+
+        def run(*module: str) -> None:
+            told = environment(base, folder)
+            in_session(*module, relay=relay, folder=folder, told=told, context={NAME: name})
+
+        try:
+            run("dvc", "repro", "evaluate")
+            run("cgan.stages.record", "numbers")
+        except CganError:
+            while ending.is_set():  # not failed: interrupted, and the process ends soon
+                time.sleep(1)
+            raise
+        return {
+            **read_json(folder / EVALUATION),
+            "quality": read_json(folder / METRICS_FILE)["quality"],
+        }
+
+
+def search(base: Path, params: Params, prefix: str, storage: str) -> None:
+    """`sweep.trials` results in all, those of former calls and of other machines too."""
+    import optuna
+    from optuna.study import MaxTrialsCallback
+    from optuna.trial import TrialState
+
+    s, better = params.sweep, METRICS[params.sweep.objective].better
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=storage or f"sqlite:///{base / '.cgan' / 'optuna.db'}",
+        study_name=_study_name(base, prefix, params),
+        direction="minimize" if better == "lower" else "maximize",
+        load_if_exists=True,
+    )
+    done = len(study.get_trials(states=(TrialState.COMPLETE,)))
+    # With the same seed again, a second driver would repeat the first.
+    study.sampler = optuna.samplers.TPESampler(
+        seed=s.seed + len(study.trials), n_startup_trials=len(s.space) + 2, constant_liar=True
+    )
+    if not study.trials:
+        study.enqueue_trial(_present(params))
+    here = f"{os.uname().nodename}:{base}"
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        if trial.user_attrs.get("here") == here:  # nobody runs it: one sweep at a time here
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params)
+
+    def objective(trial: Trial) -> float:
+        trial.set_user_attr("here", here)
+        values = _suggested(trial, params)
+        say(f"trial {trial.number}: {_in_words(values)}")
+        found = train(base, study.study_name, values)
+        if "passport" not in study.user_attrs:
+            study.set_user_attr("passport", found["passport"])
+        if differs := contexts_differ({"passport": study.user_attrs["passport"]}, found):
+            raise CganError(f"it was measured otherwise than the first trial: {', '.join(differs)}")
+        value = float(found["quality"][s.objective])
+        say(f"trial {trial.number}: {s.objective} {value:.4g}")
+        return value
+
+    say(f"{study.study_name}: {s.trials} trials, {s.parallel} at a time; {done} are there")
+    optimize = partial(study.optimize, objective)
+    enough = [MaxTrialsCallback(s.trials, states=(TrialState.COMPLETE,))]
+    if not done:  # it makes the data and the judge for all, and may show that nothing works
+        optimize(n_trials=1)
+        done = 1
+    if done < s.trials:
+        optimize(n_trials=s.trials - done, n_jobs=s.parallel, callbacks=enough, catch=(CganError,))
+    _tell(study, params)
+
+
+def _tell(study: Study, params: Params) -> None:
+    rows = sorted((t for t in study.trials if t.value is not None), key=lambda t: t.value or 0.0)
+    if study.direction.name == "MAXIMIZE":
+        rows.reverse()
+    for trial in rows[:5]:
+        say(f"  {params.sweep.objective} {trial.value:.4g}: {_in_words(_rounded(trial.params))}")
+    best = " ".join(f"{key}={value}" for key, value in _rounded(study.best_params).items())
+    say(
+        "The best of many is partly luck. Take it, and see whether it is better than HEAD:\n"
+        f"  python -m flows.pipeline --no-gate --set {best}\n"
+        f"  python -m flows.sweep --seeds {params.sweep.seeds}"
+    )
+
+
+def compare(base: Path, params: Params, name: str) -> None:
+    """Train with `sweep.seeds` fresh seeds, not the one by which params may have been chosen; and against
+    them with what `name`, a preset or a commit, has otherwise in `train`."""
+    others, key = _other_params(base, params, name), params.sweep.objective
+    first, count = params.train.seed + 1, params.sweep.seeds
+    roles = {"present": {}, name: others} if others else {"present": {}}
+    say(f"{count} fresh seeds each: {', '.join(roles)}")
+
+    def measured(pair: tuple[str, int]) -> float:
+        role, seed = pair
+        study = f"seeds-{_study_name(base, role, params)}"
+        found = train(base, study, {**roles[role], "train.seed": seed})
+        say(f"{role}, seed {seed}: {key} {found['quality'][key]:.4g}")
+        return float(found["quality"][key])
+
+    pairs = list(itertools.product(roles, range(first, first + count)))
+    values = [measured(pairs[0])]  # it makes the data and the judge for all
+    with ThreadPoolExecutor(params.sweep.parallel) as threads:
+        values += threads.map(measured, pairs[1:])
+    groups = [values[at : at + count] for at in range(0, len(values), count)]
+    for role, group in zip(roles, groups, strict=True):
+        say(f"{role}: {key} {fmean(group):.4g} ± {stdev(group):.2g} over {count} seeds")
+    if not others:
+        say(f"{name} has the same `train`: there is nothing to compare.")
+        return
+    say(f"otherwise in {name}: {_in_words(others)}")
+    say(verdict(key, name, groups[1], groups[0]))
+
+
+def verdict(key: str, name: str, others: list[float], present: list[float]) -> str:
+    """Are the present params better than the others, by more than the luck of seeds?"""
+    change, (low, high) = difference_of_means(others, present)
+    words = f"{key} differs by {change:+.3g} (95 %: {low:+.3g} to {high:+.3g})"
+    if low <= 0 <= high:
+        return f"No difference from {name} that {len(present)} seeds can show: {words}."
+    rises = METRICS[key].better == "higher"
+    return f"params.yaml is {'better' if (low > 0) is rises else 'worse'} than {name}: {words}."
+
+
+def _study_name(base: Path, prefix: str, params: Params) -> str:
+    """The same for the same code, params and question."""
+    tree = [git.git("rev-parse", f"HEAD:{name}", folder=base).decode() for name in CODE]
+    part = {k: v for k, v in flatten(params).items() if k.partition(".")[0] not in NOT_PART}
+    space = params.sweep.model_dump(include={"space", "objective"})
+    whole = json.dumps([tree, part, space], sort_keys=True, default=str)
+    return f"{prefix}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def _other_params(base: Path, params: Params, name: str) -> Values:
+    known = preset_names()
+    try:
+        text = "" if name in known else git.git("show", f"{name}:params.yaml", folder=base).decode()
+    except git.GitError as error:
+        raise CganError(
+            f"--against {name}: no preset ({', '.join(known)}), and no commit here ({error})."
+        ) from None
+    there = parse_yaml(text, f"params.yaml of {name}")["train"] if text else preset_params(name)
+    others = {k: v for k, v in there.items() if k != "seed" and getattr(params.train, k, ...) != v}
+    document = params.model_dump(by_alias=True)
+    check_params({**document, "train": document["train"] | others}, f"`train` of {name}")
+    return {f"train.{key}": value for key, value in others.items()}
+
+
+def _suggested(trial: Trial, params: Params) -> Values:
+    """Values of the space. Floats with three digits: more would make no difference."""
+    found: Values = {}
+    for key, each in params.sweep.space.items():
+        low, *_, high = each.bounds()
+        if each.choices is not None:
+            found[key] = trial.suggest_categorical(key, each.choices)
+        elif is_whole(key):
+            step = int(each.step or 1)
+            found[key] = trial.suggest_int(key, int(low), int(high), step=step, log=each.log)
+        else:
+            found[key] = trial.suggest_float(key, low, high, step=each.step, log=each.log)
+    return _rounded(found)
+
+
+def _rounded(values: Values) -> Values:
+    return {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in values.items()}
+
+
+def _in_words(values: Values) -> str:
+    return ", ".join(f"{key.removeprefix('train.')} {value}" for key, value in values.items())
+
+
+def _present(params: Params) -> Values:
+    """What params.yaml holds now, where the space has that value."""
+    now, found = flatten(params), {}
+    for key, each in params.sweep.space.items():
+        value, bounds = now[key], each.bounds()
+        is_number = each.choices is None and not isinstance(value, str)  # it may be `auto`
+        if value in bounds or (is_number and bounds[0] <= value <= bounds[-1]):
+            found[key] = value
+    return found
+
+
+def check(base: Path, params: Params) -> None:
+    """Raise CganError for code that is not committed, and for values that do not go together, such as a batch
+    of odd size. Of very many combinations only the first are tried."""
+    changed = git.git("diff", "--name-only", "HEAD", "--", *CODE, folder=base)
+    changed += git.git("ls-files", "--others", "--exclude-standard", "--", *CODE, folder=base)
+    if changed:
+        raise CganError(
+            f"{', '.join(changed.decode().splitlines()[:5])}: not as in HEAD, whose code the trainings of a "
+            "sweep run. Commit the change, then start the sweep."
+        )
+    document, space = params.model_dump(by_alias=True), params.sweep.space
+    for values in itertools.islice(itertools.product(*(s.bounds() for s in space.values())), TRIED):
+        named = {k.removeprefix("train."): v for k, v in zip(space, values, strict=True)}
+        where = f"sweep.space, of which all combinations must be possible, with {_in_words(named)}"
+        check_params({**document, "train": document["train"] | named}, where)
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _end(number: int, _: Any) -> None:
+    """Ctrl-C for all trainings, which save a checkpoint; then as abrupt as a kill, which a sweep survives."""
+    ending.set()
+    children = list(CHILDREN)
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGINT)
+    until = time.monotonic() + GRACE_S
+    while time.monotonic() < until and any(child.poll() is None for child in children):
+        time.sleep(0.1)
+    sys.stderr.write("\nInterrupted. The same command goes on: what is finished is kept.\n")
+    sys.stderr.flush()
+    os._exit(128 + number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0, 1 after a failure; 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m flows.sweep", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("--trials", type=int, help="results in all, those of former calls too")
+    add("--storage", default="", metavar="URL", help="of Optuna; default: .cgan/optuna.db")
+    add("--name", default="sweep", help="begins the name of the study")
+    words = "search nothing: train the present params, and others, with so many seeds"
+    add("--seeds", type=int, help=words)
+    words = "whose `train` the others are: a preset, a commit or a branch (default: HEAD)"
+    add("--against", metavar="NAME", help=words)
+    add("--parallel", type=int, help="trainings at a time")
+    asked = parser.parse_args(arguments)
+    if importlib.util.find_spec("optuna") is None:
+        sys.exit("Error: a sweep needs the package optuna: `pip install -e '.[pipeline,sweep]'`.")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    try:
+        base = top_folder()
+        document = load_params().model_dump(by_alias=True)
+        options = {key: getattr(asked, key) for key in ("trials", "parallel", "seeds")}
+        document["sweep"] |= {key: value for key, value in options.items() if value is not None}
+        params = check_params(document, "the command line")
+        check(base, params)
+        (base / LOGS).mkdir(parents=True, exist_ok=True)
+        with locked(base / LOGS / "lock", wait=False) as is_alone:
+            if not is_alone:
+                raise CganError("a sweep runs in this folder. Wait until it ends, or stop it.")
+            if asked.seeds is None and asked.against is None:
+                search(base, params, asked.name, asked.storage)
+            else:
+                compare(base, params, asked.against or "HEAD")
+    except CganError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

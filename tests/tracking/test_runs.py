@@ -1,0 +1,475 @@
+"""Runs in a real MLflow store: what arrives, that it arrives once, and that nobody waits long for it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import tracked
+from conftest import MLFLOWS_OWN_WARNINGS, free_port
+from tracked import (
+    DATASET,
+    PARAMS,
+    STEPS,
+    Store,
+    a_generator,
+    log_steps,
+    mlflow_server,
+    training,
+)
+from tracked import root as root
+
+from cgan.errors import TrackingError
+from cgan.tracking import runs as tracking
+from cgan.tracking.records import (
+    ABANDONED_S,
+    FINISHED_S,
+    RECORDS,
+    RESULT,
+    Run,
+    RunInfo,
+    count_waiting,
+    runs,
+    tidy,
+    waiting,
+)
+from cgan.tracking.runs import flush, flush_one, reopen
+from cgan.tracking.store import make_store, store_uri
+
+pytestmark = MLFLOWS_OWN_WARNINGS
+PROMISED_S = 5  # that an outage may cost a training
+
+
+def waiting_run(
+    root: Path, key: str = "k1", uri: str | None = None, status: str = "FINISHED"
+) -> Path:
+    """A training that has ended and whose records nobody sent yet."""
+    folder = runs(root) / key
+    tracker = Run(folder, RunInfo(key, "a run", "cgan", uri or store_uri(root)), resume=True)
+    tracker.write("start")
+    tracker.write("params", params={"train.lr": "0.003"})
+    tracker.write("dataset", facts=DATASET)
+    log_steps(tracker)
+    tracker.log_file(Path(__file__), "reports")
+    tracker.log_model(a_generator(root / "generator.safetensors"), STEPS[-1], {"digest": "d"})
+    tracker.write("end", status=status)
+    if status == "FINISHED":
+        (folder / RESULT).touch()
+    return folder
+
+
+def pictures(root: Path) -> list[str]:
+    """Key and step of each that the store has in full size."""
+    found = (root / "mlartifacts").rglob("images/*.png")
+    return sorted(path.name.partition("+timestamp")[0] for path in found)
+
+
+# ------------------------------------------------------------------------------ what a run holds
+
+
+def test_f64_run_is_one_finished_holds_each_step_once_and_says_what_made_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "tasty-bole")
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", '{"prefect.flow_run_id": "f-1"}')
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    store = Store(root / "mlflow.db")
+    with training(root) as tracker:
+        log_steps(tracker, STEPS[:5])
+        assert store.steps("loss/generator") == STEPS[:5], "to be seen while it trains"
+        log_steps(tracker, STEPS[5:])
+        tracker.log_model(a_generator(root / "g.safetensors"), STEPS[-1], {"digest": "d"})
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")  # later records stay with their run
+    for home in (".cgan", "elsewhere"):  # another machine recorded the same
+        monkeypatch.setenv("CGAN_HOME", str(root / home))
+        with reopen() as later:
+            later.log_metrics({"quality/conditional_accuracy": 0.99}, STEPS[-1])
+            later.log_file(Path(__file__), "reports")
+    assert os.environ["MLFLOW_RUN_ID"] == "0" * 32 and "MLFLOW_TRACKING_URI" not in os.environ
+
+    run_id = json.loads((root / "models/mlflow_run.json").read_text())["run_id"]
+    assert run_id != "0" * 32, "MLFLOW_RUN_ID of the environment is somebody else's"
+    ((found, name, status),) = store.runs()
+    assert (found, status) == (run_id, "FINISHED")
+    assert f" · MNIST sample · seed {PARAMS.train.seed} · tasty-bole · " in name
+    for key in ("loss/generator", "progress/kimg"):
+        assert store.steps(key) == STEPS
+    assert store.steps("quality/conditional_accuracy") == [STEPS[-1]]
+    assert store.steps("system/cpu_utilization_percentage") == [STEPS[4], STEPS[-1]]
+    query = "select e.name from experiments e join runs using (experiment_id)"
+    assert store.rows(query) == [("mine",)]
+    assert waiting(root) == [] and pictures(root) == ["previews+step+250", "previews+step+500"]
+    assert store.rows("select name, digest from datasets") == [("sample", "ab" * 6)]
+    assert store.rows("select name, status from logged_models") == [("generator", 2)]
+    shown = store.rows("select metric_name, metric_value from logged_model_metrics")
+    assert shown == [("quality/conditional_accuracy", 0.99)], "on the model's page"
+    logged = store.params(run_id)
+    assert logged["train.lr"] == str(PARAMS.train.lr) and "tracking.experiment" not in logged
+    made_by = {"cgan.device": "cpu", "dvc.exp_name": "tasty-bole", "data": "MNIST sample"}
+    made_by |= {"prefect.flow_run_id": "f-1"}
+    tags = store.tags(run_id)
+    assert made_by.items() <= tags.items()
+    note = tags["mlflow.note.content"]
+    assert note.startswith("accuracy ↑ **0.99**\n")
+    assert f"(get-artifact?path=strip.png&run_uuid={run_id})" in note
+
+
+def test_a_failed_training_resumes_in_its_run_in_another_checkout_and_with_other_params_of_the_gate(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(root / "mlflow.db")
+    with pytest.raises(ZeroDivisionError), training(root) as tracker:
+        log_steps(tracker, STEPS[:5])
+        raise ZeroDivisionError("loss at step 500")
+    ((run_id, _, status),) = store.runs()
+    assert status == "FAILED"
+    assert store.tags(run_id)["cgan.ended_by"] == "ZeroDivisionError: loss at step 500"
+    assert waiting(root) == [], "its folder may go one day"
+    gate = PARAMS.gate.model_copy(update={"promote": not PARAMS.gate.promote})
+    monkeypatch.setattr(tracked, "PARAMS", PARAMS.model_copy(update={"gate": gate}))
+    checkout = root / "checkout"
+    checkout.mkdir()
+    monkeypatch.chdir(checkout)
+    monkeypatch.setenv("DVC_ROOT", str(checkout))
+    monkeypatch.setenv("CGAN_HOME", str(root / ".cgan"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+    with training(root) as tracker:
+        log_steps(tracker, STEPS[3:])  # from its last checkpoint
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    assert store.steps("loss/generator") == STEPS
+
+
+# ------------------------------------------------------------------------------ once, and only once
+
+
+class Killed(BaseException):
+    """SIGKILL: nothing of ours catches it."""
+
+
+CALLS = (
+    *("create_run", "log_batch", "log_image", "log_inputs", "log_artifact", "set_terminated"),
+    *("create_logged_model", "log_outputs", "log_model_artifacts", "finalize_logged_model"),
+)
+
+
+@pytest.mark.parametrize("served", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_f61_a_sender_killed_before_or_after_any_call_loses_and_doubles_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch, served: bool
+) -> None:
+    """On a SQLite file, and on MLflow's server."""
+    from mlflow import MlflowClient
+
+    with mlflow_server(root, free_port()) if served else contextlib.nullcontext("") as site:
+        if site:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", site)
+        folder = waiting_run(root)
+        for call, after in itertools.product(CALLS, (False, True)):
+            plain = getattr(MlflowClient, call)
+
+            def killed(
+                *args: Any, plain: Callable[..., Any] = plain, after: bool = after, **options: Any
+            ) -> None:
+                if after:
+                    plain(*args, **options)
+                raise Killed
+
+            with monkeypatch.context() as patch, pytest.raises(Killed):
+                patch.setattr(MlflowClient, call, killed)
+                flush_one(root, folder)
+        assert count_waiting(folder)
+        flush_one(root, folder)
+        assert count_waiting(folder) == 0
+        with (folder / RECORDS).open("r+b") as records:  # the mark got lost with the power
+            records.truncate(records.read().index(b'{"kind": "sent"'))
+        assert flush_one(root, folder)
+    store = Store(root / "mlflow.db")
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    assert store.steps("loss/generator") == STEPS
+    assert pictures(root) == ["previews+step+500"]
+    assert store.rows("select name, status from logged_models") == [("generator", 2)]
+    assert store.rows("select count(*) from inputs where destination_type = 'RUN'") == [(1,)]
+
+
+@pytest.mark.slow
+def test_f62_two_first_contacts_at_once_make_one_store(root: Path) -> None:
+    (root / "mlflow.db").unlink()
+    for key in ("k1", "k2"):
+        waiting_run(root, key)
+    command = [sys.executable, "-m", "cgan.cli", "track", "flush"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    store = Store(root / "mlflow.db")
+    assert len(store.runs()) == 2
+    assert store.rows("select name from experiments where name = 'cgan'") == [("cgan",)]
+    assert store.steps("loss/generator") == sorted(2 * STEPS)
+
+
+def test_f79_f80_each_run_that_cannot_be_sent_is_told_and_kept_and_the_others_arrive(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    damaged, foreign, own = (
+        waiting_run(root, key, uri) for key, uri in (("a", None), ("b", gone), ("c", None))
+    )
+    (damaged / "run.json").write_text('{"run_key": "a", "run_na')
+    kept = {path: path.read_bytes() for path in (damaged / RECORDS, foreign / RECORDS)}
+    with pytest.raises(TrackingError) as told:
+        flush(root)
+    delivered, first, second = str(told.value).splitlines()
+    assert "sqlite" in delivered and count_waiting(own) == 0
+    assert f"rm '{damaged / RECORDS}'" in first
+    assert gone in second and str(foreign) in second and "cgan track flush" in second
+    assert {path: path.read_bytes() for path in kept} == kept
+    shutil.rmtree(damaged)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    (line,) = flush(root)
+    assert "records delivered" in line and count_waiting(foreign) == 0
+
+
+# ------------------------------------------------------------------------------ MLflow in trouble
+
+
+@pytest.fixture
+def hanging() -> Iterator[str]:
+    """A server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kind", ["away", "silent"])
+def test_f60_without_mlflow_a_training_ends_in_time_says_so_once_and_is_delivered_later(
+    root: Path,
+    hanging: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    import mlflow  # noqa: F401 - not a part of what is measured
+
+    address = hanging if kind == "silent" else f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    began = time.monotonic()
+    with training(root) as tracker:
+        for first in range(0, len(STEPS), 2):
+            log_steps(tracker, STEPS[first : first + 2])
+    assert time.monotonic() - began < PROMISED_S
+
+    folder = runs(root) / "k1"
+    (message,) = [text for text in caplog.messages if "MLflow cannot be used" in text]
+    assert str(folder) in message and "cgan track flush" in message
+    reference = json.loads((root / "models/mlflow_run.json").read_text())
+    assert (reference["run_id"], reference["tracking_uri"]) == (None, address)
+    monkeypatch.setattr("cgan.tracking.store.TIMEOUT_S", 1)
+    with reopen() as later:
+        later.log_metrics({"quality/recall": 0.5}, 0)
+    assert f"{count_waiting(folder)} records wait in {folder}" in caplog.messages[-1]
+    with pytest.raises(TrackingError, match="cannot be used now"):
+        flush(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    with reopen():
+        pass
+    store = Store(root / "mlflow.db")
+    assert store.steps("loss/generator") == STEPS and store.steps("quality/recall") == [0]
+    assert store.runs()[0][2] == "FINISHED"
+    assert flush(root) == []
+
+
+def test_f60_a_slow_mlflow_costs_no_more_than_one_that_is_away(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow import MlflowClient
+
+    plain = MlflowClient.log_batch
+
+    def slow(*args: Any, **options: Any) -> Any:
+        time.sleep(0.3)
+        return plain(*args, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", slow)
+    monkeypatch.setattr(tracking, "PATIENCE_S", 1.5)
+    began = time.monotonic()
+    with training(root) as tracker:
+        for step in range(1, 40):
+            log_steps(tracker, [step])
+    assert time.monotonic() - began < PROMISED_S
+    assert "MLflow cannot be used now (no answer in time)" in caplog.text
+    flush(root)
+    assert Store(root / "mlflow.db").steps("loss/generator") == list(range(1, 40))
+
+
+def test_f60_training_fails_at_once_where_params_ask_for_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    with (
+        pytest.raises(TrackingError, match=r"tracking\.on_unreachable: spool"),
+        training(root, on_unreachable="fail"),
+    ):
+        raise AssertionError("the training started")
+
+
+@pytest.mark.slow
+def test_f61_a_server_that_dies_in_mid_run_ends_up_with_each_step_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    store = Store(root / "mlflow.db")
+
+    def log(tracker: Run, steps: range) -> None:
+        for step in steps:
+            tracker.log_metrics({"loss/generator": 1 / (step + 1)}, step)
+            if step % 20 == 0:
+                tracker.log_image("previews", np.full((28, 28), step % 256, np.uint8), step)
+                tracker.send(step)
+
+    with training(root) as tracker:
+        with mlflow_server(root, port):
+            log(tracker, range(100))
+            assert store.steps("loss/generator") == list(range(81))
+        began = time.monotonic()
+        log(tracker, range(100, 300))
+        assert time.monotonic() - began < PROMISED_S
+        tracker.log_model(a_generator(root / "g.safetensors"), 300, {"digest": "d"})
+    with mlflow_server(root, port):
+        flush(root)
+    assert store.steps("loss/generator") == list(range(300))
+    assert [status for _, _, status in store.runs()] == ["FINISHED"]
+    assert Counter(pictures(root)) == {f"previews+step+{step}": 1 for step in range(0, 300, 20)}
+    assert store.rows("select name, status from logged_models") == [("generator", 2)]
+
+
+TROUBLES = [
+    MemoryError(),
+    ImportError("libXau.so: failed to map segment from shared object"),
+    RuntimeError("can't start new thread"),
+    FileNotFoundError(2, "No usable temporary directory found"),
+    OSError(28, "No space left on device"),
+]
+
+
+def test_f91_what_the_machine_cannot_do_now_arrives_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = waiting_run(root)
+    troubles = [("create_logged_model", trouble) for trouble in TROUBLES]
+    for call, trouble in (*troubles, ("log_model_artifacts", ConnectionError("reset by peer"))):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"mlflow.MlflowClient.{call}", Mock(side_effect=trouble))
+            with pytest.raises(TrackingError, match=f"records wait in {folder}"):
+                flush(root)
+    (line,) = flush(root)
+    assert "records delivered" in line
+    store = Store(root / "mlflow.db")
+    assert store.steps("loss/generator") == STEPS
+    assert store.rows("select name, status from logged_models") == [("generator", 2)]
+
+
+MIGRATION = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from cgan.tracking.store import make_store
+
+@event.listens_for(Engine, "after_cursor_execute")
+def die(connection, cursor, statement, *_):
+    if statement.startswith("ALTER TABLE"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+make_store("sqlite:///" + sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_f95_a_kill_within_the_making_of_a_store_leaves_none(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    command = [sys.executable, "-c", MIGRATION, str(path)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert not path.exists() and len(list(tmp_path.glob(".mlflow.db.*"))) >= 1
+    make_store(f"sqlite:///{path}")
+    assert list(tmp_path.iterdir()) == [path]
+    assert Store(path).rows("select count(*) from experiments") == [(1,)]
+
+
+# ------------------------------------------------------------------- whose run a training goes on in
+
+
+def run_keys(root: Path) -> list[str]:
+    query = "select value from tags join runs using (run_uuid) where key = 'cgan.run_key' order by start_time"
+    return [value for (value,) in Store(root / "mlflow.db").rows(query)]
+
+
+def trained(root: Path) -> None:
+    with training(root) as tracker:
+        log_steps(tracker)
+
+
+def test_a_training_that_dvc_knows_is_trained_anew_in_another_run_and_the_first_still_arrives(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    trained(root)
+    reference = (root / "models/mlflow_run.json").read_bytes()
+    md5 = hashlib.md5(reference, usedforsecurity=False).hexdigest()
+    (root / "dvc.lock").write_text(f"stages: {{train: {{outs: [{{md5: {md5}}}]}}}}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    trained(root)
+    flush(root)
+    assert len(set(run_keys(root))) == 2
+    assert Store(root / "mlflow.db").steps("loss/generator") == sorted(2 * STEPS)
+
+
+def test_an_experiment_and_a_trial_have_a_run_of_their_own_whoever_trained_the_same_before(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = '{"prefect.flow_run_id": "%s", "mlflow.parentRunId": "%s"}'
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", context % ("f-1", "p-1"))
+    trained(root)
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", context % ("f-2", "p-1"))
+    trained(root)
+    assert len(run_keys(root)) == 1, "a flow that is tried again"
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", context % ("f-2", "p-2"))
+    trained(root)
+    monkeypatch.setenv("DVC_EXP_NAME", "tasty-bole")
+    trained(root)
+    assert len(set(run_keys(root))) == 3
+
+
+def test_folders_go_once_their_run_has_ended_and_arrived_or_nobody_goes_on_with_it(
+    root: Path,
+) -> None:
+    for key, status in (("k1", "FINISHED"), ("killed", "KILLED")):
+        flush_one(root, waiting_run(root, key, status=status))
+    waiting_run(root, "waits")
+
+    def left(age_s: float) -> set[str]:
+        past = time.time() - age_s
+        for path in runs(root).rglob("*"):
+            os.utime(path, (past, past))
+        tidy(runs(root) / "other")
+        return {path.name for path in runs(root).iterdir() if path.is_dir()}
+
+    assert left(FINISHED_S - 60) == {"k1", "waits", "killed"}
+    assert left(FINISHED_S + 60) == {"waits", "killed"}
+    assert left(ABANDONED_S + 60) == {"waits"}
