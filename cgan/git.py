@@ -157,27 +157,9 @@ def fetch_commit(repository: Path, commit: str) -> None:
 
 
 def clone_at(repository: Path, commit: str, folder: Path) -> None:
-    """A plain clone in `folder` with `commit` checked out, which borrows the repository's objects.
-
-    No hook runs. Its `origin` is the repository's. Raises CganError.
-    """
+    """The repository's `commit` in `folder`, without its history. No hook runs. Raises CganError."""
     fetch_commit(repository, commit)
-    git("init", "--quiet", "--template=", folder)
-    objects, shallow = (
-        repository / git("rev-parse", "--git-path", name, folder=repository).decode().strip()
-        for name in ("objects", "shallow")
-    )
-    alternates = folder / ".git/objects/info/alternates"
-    alternates.write_text(f"{objects.resolve()}\n", encoding="utf-8")
-    with contextlib.suppress(FileNotFoundError):
-        shutil.copy(shallow, folder / ".git")
-    origin, ssh = (
-        git("config", "--default", default, key, folder=repository).decode().strip()
-        for key, default in (("remote.origin.url", str(repository)), ("core.sshCommand", "ssh"))
-    )
-    if (repository / origin).is_dir():
-        origin = str((repository / origin).resolve())
-    git("config", "remote.origin.url", origin, folder=folder)
-    git("config", "core.sshCommand", ssh, folder=folder)
     found = git("rev-parse", f"{commit}^{{commit}}", folder=repository).decode().strip()
+    git("init", "--quiet", "--template=", folder)
+    git("fetch", "--quiet", "--no-tags", "--depth=1", repository.resolve(), found, folder=folder)
     git("-c", "core.hooksPath=/dev/null", "checkout", "--quiet", "--detach", found, folder=folder)

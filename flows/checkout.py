@@ -15,13 +15,13 @@ import os
 import shutil
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from cgan import git
 from cgan.errors import CganError
-from cgan.files import write_bytes
+from cgan.files import locked, write_bytes
 from cgan.params.reading import load_params
 from cgan.project import home
 from cgan.tracking.store import STORE, store_uri
@@ -38,8 +38,7 @@ def enter(commit: str) -> dict[str, str]:
     """
     source = Path(os.environ.get(SOURCE) or Path(__file__).parents[1]).resolve()
     stack = contextlib.ExitStack()
-    run = os.environ.get("PREFECT__FLOW_RUN_ID", "by-hand")
-    folder = stack.enter_context(checkout(source, commit, run))
+    folder = stack.enter_context(checkout(source, commit))
     atexit.register(stack.close)
     os.environ.update(environment(source, folder))
     sys.path.insert(0, str(folder))
@@ -50,55 +49,35 @@ def enter(commit: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def checkout(source: Path, commit: str, name: str) -> Iterator[Path]:
-    """A clone of `source` at `commit`, removed afterwards. A process that has one of this name is waited for.
+def checkout(source: Path, commit: str) -> Iterator[Path]:
+    """A clone of `source` at `commit`, removed afterwards; what killed processes left is removed before.
 
+    Who holds a checkout holds the lock beside it, and so does what it becomes, by `exec`, and what it starts.
     Raises CganError when the commit is nowhere to be found.
     """
-    with sole_holder(source, name) as folder:
-        try:
-            git.clone_at(source, commit, folder)
-            _share_cache(source, folder)
-            # With a committed dvc.lock, of another machine, DVC would not look into its run cache.
-            (folder / "dvc.lock").unlink(missing_ok=True)
-            with contextlib.suppress(FileNotFoundError, CganError):  # some results may be gone
-                shutil.copy(home(source) / "dvc.lock", folder)
-                dvc_in(folder, "checkout", "--quiet")
-            share_data(source, folder)
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def sole_holder(source: Path, name: str) -> Iterator[Path]:
-    """Where the checkout of this name lies, once no other process has it.
-
-    What killed processes left is removed: who holds a checkout holds the lock beside it, and so does what it
-    becomes, by `exec`, and what it starts there.
-    """
     folders = home(source) / "checkouts"
+    folders.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        while True:
-            with _locked(home(source) / "checkouts.lock"):
-                for lock in folders.glob("*.lock"):
-                    with contextlib.suppress(BlockingIOError), _locked(lock, fcntl.LOCK_NB):
-                        shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-                        lock.unlink()
-                with contextlib.suppress(BlockingIOError):
-                    lock = folders / f"{name}.lock"
-                    os.set_inheritable(stack.enter_context(_locked(lock, fcntl.LOCK_NB)), True)
-                    break
-            time.sleep(0.2)
-        yield folders / name
-
-
-@contextlib.contextmanager
-def _locked(path: Path, operation: int = 0) -> Iterator[int]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | operation)
-        yield lock.fileno()
+        with locked(home(source) / "checkouts.lock"):
+            for left in folders.glob("*.lock"):
+                with locked(left, wait=False) as is_dead:
+                    if is_dead:
+                        shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+                        left.unlink()
+            folder = Path(tempfile.mkdtemp(dir=folders))
+            lock = stack.enter_context(folder.with_suffix(".lock").open("w", encoding="utf-8"))
+            os.set_inheritable(lock.fileno(), True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        git.clone_at(source, commit, folder)
+        _share_cache(source, folder)
+        # With a committed dvc.lock, of another machine, DVC would not look into its run cache.
+        (folder / "dvc.lock").unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, CganError):  # some results may be gone
+            shutil.copy(home(source) / "dvc.lock", folder)
+            dvc_in(folder, "checkout", "--quiet")
+        share_data(source, folder)
+        yield folder
 
 
 def environment(source: Path, folder: Path) -> dict[str, str]:

@@ -63,7 +63,7 @@ def train(base: Path, name: str, values: Values) -> dict[str, Any]:
     commit = git.git("rev-parse", "HEAD", folder=base).decode().strip()
     key = hashlib.sha256(json.dumps([commit, values], sort_keys=True).encode()).hexdigest()[:12]
     with (
-        checkout(base, commit, key) as folder,
+        checkout(base, commit) as folder,
         (base / LOGS / f"{key}.log").open("a", encoding="utf-8") as log,
     ):
         shutil.copy(base / "params.yaml", folder)

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -49,7 +48,7 @@ def test_a_checkout_is_the_commit_with_the_project_s_cache_and_is_gone_afterward
     first = head(clone)
     (clone / "params.yaml").write_text("of the next commit")
     git(clone, "commit", "--quiet", "--all", "-m", "second")
-    with checkout(clone, first, "run") as folder:
+    with checkout(clone, first) as folder:
         assert head(folder) == first
         assert (folder / "params.yaml").read_text() != "of the next commit"
         assert not (folder / "dvc.lock").exists(), "it would hide DVC's run cache"
@@ -71,10 +70,8 @@ def test_a_process_in_a_checkout_has_the_project_s_home_store_and_remote(
     dvc_in(clone, "remote", "add", "--project", "--default", "storage", "../store")
     dvc_in(clone, "remote", "add", "--local", "other", "../other")
     git(clone, "commit", "--quiet", "--all", "--allow-empty", "-m", "a remote")
-    git(clone, "remote", "set-url", "origin", "../origin.git")
-    with checkout(clone, head(clone), "run") as folder:
+    with checkout(clone, head(clone)) as folder:
         settings = dvc_in(folder, "config", "--list").splitlines()
-        assert git(folder, "remote", "get-url", "origin") == str(clone.parent / "origin.git")
     assert f"remote.storage.url={clone.parent / 'store'}" in settings
     assert f"remote.other.url={clone.parent / 'other'}" in settings
 
@@ -89,11 +86,11 @@ def test_a_commit_that_was_pushed_later_is_fetched_and_no_branch_of_the_project_
     git(elsewhere, "commit", "--quiet", "--allow-empty", "-m", "pushed later")
     git(elsewhere, "push", "--quiet")
     before = git(worker, "for-each-ref")
-    with checkout(worker, head(elsewhere), "run") as folder:
+    with checkout(worker, head(elsewhere)) as folder:
         assert head(folder) == head(elsewhere)
     assert git(worker, "for-each-ref") == before
     with pytest.raises(CganError, match=r"commit 1234567 is neither in .*git push"):
-        checkout(clone, "1234567", "run").__enter__()
+        checkout(clone, "1234567").__enter__()
 
 
 def test_git_is_asked_with_the_key_of_the_environment_and_asks_nobody(
@@ -126,7 +123,7 @@ def test_data_of_the_machine_are_seen_in_a_checkout_unless_the_remote_has_them(
     git(clone, "commit", "--quiet", "-m", "a stage")
     (clone / "dvc.lock").unlink()
     subprocess.run([*DVC, "repro", "--quiet"], cwd=clone, check=True)
-    with checkout(clone, head(clone), "run") as folder:
+    with checkout(clone, head(clone)) as folder:
         assert (folder / file.relative_to(clone)).read_text() == "label\n"
         assert source(folder).changed == []
         assert "is cached - skipping run" in dvc_in(folder, "repro"), "the same hash for DVC"
@@ -135,7 +132,7 @@ def test_data_of_the_machine_are_seen_in_a_checkout_unless_the_remote_has_them(
     pointer.write_text("outs:\n- path: mine.csv\n")
     git(clone, "add", "--force", str(pointer))
     git(clone, "commit", "--quiet", "-m", "pointer")
-    with checkout(clone, head(clone), "run") as folder:
+    with checkout(clone, head(clone)) as folder:
         assert not (folder / file.relative_to(clone)).exists(), "it comes from the remote"
 
 
@@ -143,35 +140,30 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from flows.checkout import checkout
-with checkout(Path(sys.argv[1]), *sys.argv[2:]) as folder:
+with checkout(Path(sys.argv[1]), sys.argv[2]) as folder:
     print(folder, flush=True)
     time.sleep(60)
 """
 
 
-def holding(clone: Path, name: str) -> subprocess.Popen[str]:
-    """A process that has a checkout."""
-    process = python("-c", HOLD, str(clone), head(clone), name)
-    assert process.stdout and process.stdout.readline().startswith(str(clone))
-    return process
-
-
 @pytest.mark.slow
-def test_what_a_kill_left_is_removed_and_who_wants_a_living_run_s_checkout_waits(
+def test_what_a_kill_left_is_removed_by_the_next_and_a_living_run_s_checkout_stays(
     clone: Path,
 ) -> None:
-    folder = clone / ".cgan/checkouts"
-    killed, living = (holding(clone, name) for name in ("killed", "living"))
+    killed, living = (python("-c", HOLD, str(clone), head(clone)) for _ in range(2))
     with killed, living:
+        left, kept = (
+            Path(process.stdout.readline().strip())
+            for process in (killed, living)
+            if process.stdout
+        )
         killed.kill()
         killed.wait()
-        assert (folder / "killed/params.yaml").exists()
-        with checkout(clone, head(clone), "next"):
-            assert not (folder / "killed").exists()
-            assert (folder / "living/params.yaml").exists()
-        threading.Timer(1, living.kill).start()
-        with checkout(clone, head(clone), "living") as taken:
-            assert living.wait(5) and head(taken) == head(clone)
+        assert (left / "params.yaml").exists()
+        with checkout(clone, head(clone)):
+            assert not left.exists()
+            assert (kept / "params.yaml").exists()
+        living.kill()
 
 
 ENTER = """
@@ -200,10 +192,10 @@ def test_a_run_imports_the_code_of_its_commit_and_its_checkout_ends_with_it(clon
         shutil.copytree(ROOT / package, clone / package, ignore=ignored, dirs_exist_ok=True)
     git(clone, "add", ".")
     git(clone, "commit", "--quiet", "-m", "code")
-    environment = {**os.environ, "PREFECT__FLOW_RUN_ID": "the-run"}
-    environment |= {"PYTHONPATH": str(ROOT), "CGAN_SOURCE": str(clone)}  # as a worker has it
+    told = {"PYTHONPATH": str(ROOT), "CGAN_SOURCE": str(clone)}  # as a worker has it
     command = [sys.executable, "-c", ENTER, head(clone), FLOW]
-    said = subprocess.check_output(command, env=environment, cwd=clone.parent, text=True)
-    folder = str(clone / ".cgan/checkouts/the-run")
+    said = subprocess.check_output(command, env={**os.environ, **told}, cwd=clone.parent, text=True)
+    folder = json.loads(said)[0]
+    assert Path(folder).parent == clone / ".cgan/checkouts"
     assert json.loads(said) == [folder, f"{folder}/flows/repro.py", folder, str(clone / ".cgan")]
     assert not Path(folder).exists()
