@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -156,8 +157,12 @@ def settled(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def copied(root: Path, target: Path) -> Iterator[Path]:
-    """A copy of a project to work in."""
+    """A copy of a project to work in, whose store keeps its files there too."""
     shutil.copytree(root, target)
+    with contextlib.closing(sqlite3.connect(target / "mlflow.db")) as store, store:
+        for table, column in ADDRESSES:
+            change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
+            store.execute(change, (root.as_uri(), target.as_uri()))
     with settled(target):
         yield target
 
@@ -175,6 +180,14 @@ def gated() -> tuple[dict[str, Any], list[str]]:
 
 # --- projects in a real MLflow store, made once for all tests ------------------------------------
 
+# MLflow keeps absolute ones.
+ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 MADE: dict[int, Path] = {}  # by the champion's steps; 0: without a training
 
 
