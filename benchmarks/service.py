@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -60,8 +61,11 @@ def write_model(folder: Path) -> Path:
 def serving(model: Path) -> Iterator[tuple[str, psutil.Process]]:
     """`cgan serve` in a process of its own: its address."""
     code = "from cgan.cli import main; main()"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "serve", "--port", "0", "--model", str(model)],
+        [sys.executable, "-c", code, "serve", "--port", port, "--model", str(model)],
         env={**os.environ, "PYTHONPATH": PACKAGE_PARENT},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -69,7 +73,13 @@ def serving(model: Path) -> Iterator[tuple[str, psutil.Process]]:
     )
     assert process.stdout
     try:
-        yield process.stdout.readline().split()[0], psutil.Process(process.pid)
+        address = process.stdout.readline().split()[0]
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(f"{address}/healthz")
+                break
+            time.sleep(0.1)
+        yield address, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(60)
@@ -106,9 +116,9 @@ async def at_once(address: str, connections: int, rounds: int) -> Load:
 
 
 async def _ask(client: httpx.AsyncClient, load: Load, seed: int, due: float) -> None:
-    question = {"text": "0123456789", "seed": seed}
+    question: dict[str, str | int] = {"text": "0123456789", "seed": seed}
     try:
-        answer = await client.post("/draw", json=question)
+        answer = await client.get("/draw", params=question)
         status = str(answer.status_code)
     except httpx.HTTPError as error:
         status = type(error).__name__
@@ -136,7 +146,7 @@ def measure(scale: Scale) -> Result:
                        (f"{CONNECTIONS} connections at once, {rounds} requests each", crowd)):  # fmt: skip
         table.add(name, f"{len(load.seconds):,}", *(f"{load.ms(q):.0f}" for q in (0.5, 0.99, 1)))
     table.note = (
-        f"`POST /draw` → PNG, over loopback, from when a request was due; client and service share the "
+        f"`GET /draw` → PNG, over loopback, from when a request was due; client and service share the "
         f"machine. The service took {cpu:.0%} of a core at {RATE} a second, and {grown:.0f} MB more than "
         f"before in all. Statuses: {dict(steady.statuses)}, {dict(crowd.statuses)}."
     )

@@ -176,11 +176,11 @@ def serve(
             "champion if there is one, else the project's generator, else the package's]"
         ),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     host: Host = "127.0.0.1",
     allow_remote: AllowRemote = False,
 ) -> None:
-    """Draw over HTTP: a page for people, POST /draw for programs, until Ctrl-C. docs/service.md says more."""
+    """Draw over HTTP: a page for people, /draw for programs, until Ctrl-C. docs/service.md says more."""
     from cgan.service.server import serve
 
     serve(model, host, port, allow_remote)

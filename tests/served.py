@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import torch
 import uvicorn
-from conftest import ROOT, wait_until
+from conftest import ROOT, free_port, wait_until
 
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.service.served import Keeper
-from cgan.service.server import THIS_MACHINE, config_for, listen
+from cgan.service.server import config_for
 
 eventually = wait_until
 
@@ -45,16 +45,17 @@ def a_model(
 
 
 @contextlib.contextmanager
-def running(keeper: Keeper, hosts: tuple[str, ...] | None = THIS_MACHINE) -> Iterator[httpx.Client]:
+def running(keeper: Keeper) -> Iterator[httpx.Client]:
     """A client of a real server on a free port of this process."""
-    listening = listen("127.0.0.1", 0, allow_remote=False)
-    server, threads = uvicorn.Server(config_for(keeper, hosts)), torch.get_num_threads()
+    port = free_port()
+    server = uvicorn.Server(config_for(keeper, "127.0.0.1", port, allow_remote=False))
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    thread = threading.Thread(target=server.run, args=([listening],))
+    thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        with httpx.Client(base_url=address, timeout=60) as client:
+        wait_until(lambda: server.started)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             yield client
     finally:
         server.should_exit = True
@@ -72,7 +73,7 @@ def command(
     with (
         log.open("w") as stderr,
         subprocess.Popen(
-            [sys.executable, "-c", code, "serve", "--port", "0", *arguments],
+            [sys.executable, "-c", code, "serve", "--port", str(free_port()), *arguments],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
@@ -85,6 +86,13 @@ def command(
             address, _, _ = process.stdout.readline().partition(" ")
             assert address, log.read_text()
             with httpx.Client(base_url=address, timeout=60) as client:
+                wait_until(lambda: answers(client))
                 yield process, log, client
         finally:
             process.kill()
+
+
+def answers(client: httpx.Client) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return bool(client.get("/healthz"))
+    return False

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -33,9 +34,11 @@ EVIDENCE = ("film.js", "charts.js")
 WRITTEN_OUT = 20  # classes, at most, that an example has
 
 
-def play_page(generator: Generator) -> str:
-    """A page to play with the generator, and nothing else."""
-    return document("play_page.html", PLAY, play_data(generator), packed(generator))
+def play_page(generator: Generator, quality: str, named: str) -> str:
+    """A page to play with the generator that `cgan serve` has, with how good it is and what it is called."""
+    query = urlencode({"text": examples(generator)[0], "seed": 7})
+    shown = {"quality": quality, "named": named, "query": query}
+    return document("play_page.html", PLAY, play_data(generator), packed(generator), **shown)
 
 
 def play_data(generator: Generator, seed: int = 0) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import unquote
 
 from cgan.errors import CganError, ModelError
@@ -16,52 +14,20 @@ from cgan.files import read_json
 from cgan.metric import Report
 from cgan.project import EVALUATION
 from cgan.registry.client import Registry, model_name, open_registry
-from cgan.registry.history import CHAMPION, lineage
 from cgan.tracking.store import reason_of
 
-log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-
-def served(alias: str, load: Callable[[Path], T]) -> T:
-    """Of the project's registered model, as `readable`."""
+def address_of(alias: str) -> str:
+    """The address of the version of the project's model that is champion, challenger or previous. Raises
+    ModelError where there is none."""
     with open_registry(model_name()) as registry:
-        return readable(registry, alias, load)[1]
-
-
-def readable(registry: Registry, alias: str, load: Callable[[Path], T]) -> tuple[int, T]:
-    """The number of the version that is champion, challenger or previous, and what `load` makes of its file.
-
-    When the champion's file is gone or damaged, the last champion that can be read is taken, with a
-    warning. Raises ModelError when none can.
-    """
-    first = registry.aliases().get(alias)
-    if first is None:
-        raise ModelError(
-            f"`{registry.model}` has no {alias} in {registry.shown}. `cgan registry list` shows its "
-            "versions; `cgan gate` makes the first champion."
-        )
-    line = lineage(registry.versions(), first) if alias == CHAMPION else [first]
-    failures = ""
-    for number in reversed(line):
-        try:
-            with generator_file(f"models:/{registry.model}/{number}") as path:
-                loaded = load(path)
-        except ModelError as error:
-            failures += f"\n  version {number}: {error}"
-            continue
-        if failures:
-            log.warning(
-                "WARNING: the champion cannot be read; version %d of `%s`, champion before it, is served.%s"
-                "\n  `cgan registry rollback --why …` makes that lasting.",
-                *(number, registry.model, failures),
+        number = registry.aliases().get(alias)
+        if number is None:
+            raise ModelError(
+                f"`{registry.model}` has no {alias} in {registry.shown}. `cgan registry list` shows its "
+                "versions; `cgan gate` makes the first champion."
             )
-        return number, loaded
-    raise ModelError(
-        f"no {alias} of `{registry.model}` can be read:{failures}\nTrain again "
-        "(`dvc repro --force train`, `cgan gate`), or promote a version whose files are whole."
-    )
+        return f"models:/{registry.model}/{number}"
 
 
 @contextlib.contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import contextlib
-import html
-import reprlib
+import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from typing import Annotated, Any
-from urllib.parse import quote
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Annotated, Any, Literal
 
 import anyio
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
@@ -16,67 +16,55 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, Info, generate_latest
-from pydantic import BaseModel
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from cgan import __version__
 from cgan.errors import CganError
-from cgan.service.drawing import FORMS, DrawQuery, DrawRequest, answer, form_for
+from cgan.model.sampling import encode_png
 from cgan.service.served import Keeper, Served
+from cgan.serving.generator import MAX_SEED
+from cgan.serving.picture import MAX_SCALE, Style, compose
 
-MAX_BODY_BYTES = 2**16  # of a request
-SHOWN = 5  # faults of one request
-THREADS = 8  # that draw
-EXAMPLE = ' Send JSON as Content-Type: application/json, such as {"text": "2024", "seed": 7}.'
+MAX_DRAWINGS = 10_000
+MAX_VALUES = 2**24  # pixels × colours of one answer
+THREADS = 8  # that draw; more at once would only take memory and keep each other waiting
+POLL_S = 2.0
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
     "X-Frame-Options": "DENY",
+    # For an <img> elsewhere; a page of ours has a policy of its own.
+    "Cross-Origin-Resource-Policy": "cross-origin",
 }
-HOW_TO_CALL = """<section class="play-card">
-<h2>From code</h2>
-<p class="play-faint">Served: {served}. All addresses: <a href="docs">docs</a>.</p>
-<pre>curl -o drawn.png '{url}'
-
-# Python
-from urllib.request import urlopen
-png = urlopen("{url}").read()</pre>
-</section>
-"""
 REQUESTS = Counter("cgan_requests", "Requests answered.", ["route", "method", "status"])
-SECONDS = Histogram(
-    "cgan_request_seconds", "From a request to its answer.", ["route"],
-    buckets=(.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30),
-)  # fmt: skip
-IN_FLIGHT = Gauge("cgan_in_flight", "Requests being answered.")
+SECONDS = Histogram("cgan_request_seconds", "From a request to its answer.", ["route"])
 DRAWINGS = Counter("cgan_drawings", "Images drawn.")
 MODEL = Info("cgan_model", "What is served.")
-AGE = Gauge(
-    "cgan_registry_answer_age_seconds", "Since the registry answered; NaN: never or not asked."
-)
+AGE = Gauge("cgan_registry_answer_age_seconds", "Since the registry answered; NaN: never.")
 router = APIRouter()
 
 
-class Problem(BaseModel):
-    """An error: where, what was expected, what was found, what to do."""
+def make_app(keeper: Keeper, hosts: Sequence[str] = ("*",)) -> FastAPI:
+    """The application. `hosts` are the names that the header Host may have."""
 
-    detail: str
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        timer = asyncio.create_task(_follow(keeper))
+        yield
+        timer.cancel()
 
-
-def make_app(keeper: Keeper, hosts: Collection[str] | None = None) -> FastAPI:
-    """The application. `hosts` are the names that the header Host may have, None: any."""
     app = FastAPIOffline(
         title="cgan",
         version=__version__,
         description="Draws classes of images. Equal seeds draw equal pictures, as `cgan draw` does.",
         redoc_url=None,
         redirect_slashes=False,
-        responses={"4XX": {"model": Problem}},
-        lifespan=_few_threads,
+        lifespan=lifespan,
     )
     app.state.keeper = keeper
     app.include_router(router)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
 
     @app.middleware("http")
     async def every_request(
@@ -84,61 +72,33 @@ def make_app(keeper: Keeper, hosts: Collection[str] | None = None) -> FastAPI:
     ) -> Response:
         began, status = time.perf_counter(), 500
         try:
-            with IN_FLIGHT.track_inprogress():
-                response = _refused(request, hosts) or await call_next(request)
+            response = await call_next(request)
             status = response.status_code
         finally:
             route = getattr(request.scope.get("route"), "path", "other")
-            method = request.method if request.method in ("GET", "POST") else "other"
+            method = request.method if request.method in ("GET", "HEAD") else "other"
             REQUESTS.labels(route, method, status).inc()
             SECONDS.labels(route).observe(time.perf_counter() - began)
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
+        response.headers.update(HEADERS)
         return response
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        words = "; ".join(map(_in_words, error.errors()[:SHOWN]))
-        return JSONResponse({"detail": f"{words}.{EXAMPLE * (request.method == 'POST')}"}, 422)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        """Pydantic's words, with where and what was found."""
+        faults = [
+            f"{each['loc'][-1]!s:.40}: {each['msg']}"
+            + f", found {each['input']!s:.80}" * (each["input"] is not None)
+            for each in error.errors()[:5]
+        ]
+        return JSONResponse(
+            {"detail": f"{'; '.join(faults)}. docs/service.md lists what /draw takes."}, 422
+        )
 
     @app.exception_handler(CganError)
     async def impossible(_: Request, error: CganError) -> Response:
         return JSONResponse({"detail": str(error)}, 422)
 
     return app
-
-
-@contextlib.asynccontextmanager
-async def _few_threads(_: FastAPI) -> AsyncIterator[None]:
-    """More drawing at once would only take memory and keep each other waiting."""
-    anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-    yield
-
-
-def _refused(request: Request, hosts: Collection[str] | None) -> Response | None:
-    """A page whose name was turned to this machine (DNS rebinding) has that name in Host."""
-    if hosts is not None and request.url.hostname not in hosts:
-        detail = (
-            f"the header Host: expected one of {', '.join(hosts)}, found another name. Behind a proxy, start "
-            "the service with --allow-remote."
-        )
-        return JSONResponse({"detail": detail}, 421)
-    length = int(request.headers.get("content-length", 0))
-    if length > MAX_BODY_BYTES or "transfer-encoding" in request.headers:
-        detail = (
-            f"the body: expected a Content-Length of at most {MAX_BODY_BYTES:,} bytes, found "
-            f"{f'{length:,}' if length else 'none'}. Ask for less; `count` draws variants."
-        )
-        return JSONResponse({"detail": detail}, 413, {"Connection": "close"})
-    return None
-
-
-def _in_words(fault: dict[str, Any]) -> str:
-    """Pydantic's, with what was found."""
-    words = f"{'.'.join(str(part)[:40] for part in fault['loc'])}: {fault['msg']}"
-    if fault["input"] not in ({}, None):
-        words += f", found {reprlib.repr(fault['input'])}"
-    return words.encode("utf-8", "backslashreplace").decode()
 
 
 async def _current(request: Request) -> Served:
@@ -153,86 +113,83 @@ Current = Annotated[Served, Depends(_current)]
 
 
 @router.get("/", response_class=HTMLResponse, summary="A page to play with the generator")
-def page(request: Request, served: Current) -> Response:
-    document, policy = served.page
-    text = quote(",".join(served.generator.class_names[:4]), safe=",")
-    url = html.escape(f"{request.base_url}draw?text={text}&seed=7")
-    how = HOW_TO_CALL.format(served=html.escape(served.named), url=url)
-    body = document.replace("</main>", f"{how}</main>", 1).encode(errors="replace")
-    return HTMLResponse(body, headers={**served.headers, "Content-Security-Policy": policy})
-
-
-def _drawn(request: Request, question: DrawQuery, served: Served) -> Response:
-    accept = ", ".join(request.headers.getlist("accept"))
-    form = form_for(accept)
-    if form is None:
-        raise HTTPException(
-            406, f"the header Accept: expected one of {', '.join(FORMS)}, found {accept[:100]!r}."
-        )
-    body, count = answer(question, form, served.generator, served.identity())
-    DRAWINGS.inc(count)
-    headers = {**served.headers, "Vary": "Accept", "Cache-Control": "no-store"}
-    return Response(body, media_type=form, headers=headers)
+def page(served: Current) -> Response:
+    body, policy = served.page
+    headers = {**_version(served), "Content-Security-Policy": policy}
+    return HTMLResponse(body.encode(errors="replace"), headers=headers)
 
 
 DRAWN: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The drawings, in the form that the header Accept asks for.",
-        "content": {form: {} for form in FORMS},
-    }
+    200: {"description": "The drawings.", "content": {"image/png": {}, "application/json": {}}}
 }
 
 
-@router.get("/draw", response_class=Response, responses=DRAWN, summary="Draw, as an <img> may ask")
-def draw_by_query(
-    request: Request, question: Annotated[DrawQuery, Query()], served: Current
+@router.get("/draw", response_class=Response, responses=DRAWN, summary="Draw")
+def draw(
+    served: Current,
+    text: Annotated[
+        str,
+        Query(
+            min_length=1,
+            max_length=MAX_DRAWINGS,
+            description='Classes, as in `cgan draw`: "2024"; of more than 10 classes "12,3 40".',
+            examples=["2024"],
+        ),
+    ],
+    seed: Annotated[int, Query(ge=0, le=MAX_SEED)] = 0,
+    count: Annotated[int, Query(ge=1, le=MAX_DRAWINGS, description="Variants of each.")] = 1,
+    scale: Annotated[
+        int | None, Query(ge=1, le=MAX_SCALE, description="Enlarges each pixel so many times.")
+    ] = None,
+    format: Annotated[
+        Literal["png", "json"], Query(description="One picture, or each by itself, in base64.")
+    ] = "png",
 ) -> Response:
-    response = _drawn(request, question, served)
-    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # for an <img> elsewhere
-    return response
+    labels = served.generator.labels(text)
+    drawings = len(labels) * count
+    values = drawings * math.prod(served.generator.shape) * (scale or 1) ** 2
+    if drawings > MAX_DRAWINGS or values > MAX_VALUES:  # before anything is drawn
+        raise CganError(
+            f"{len(labels):,} classes × {count:,} variants are {drawings:,} drawings of {values:,} values "
+            f"(pixels × colours), expected at most {MAX_DRAWINGS:,} and {MAX_VALUES:,}. Ask several times, "
+            "with other seeds, or for a smaller `scale`."
+        )
+    DRAWINGS.inc(drawings)
+    headers = {**_version(served), "Cache-Control": "no-store"}
+    if format == "png":
+        style = Style(scale)
+        _, picture = compose(served.generator.network, labels, count, seed, style, MAX_VALUES)
+        return Response(encode_png(picture), media_type="image/png", headers=headers)
+    labels *= count
+    images = served.generator.draw(labels, seed).repeat(scale or 1, 1).repeat(scale or 1, 2)
+    pngs = [base64.b64encode(encode_png(image)).decode() for image in images]
+    found = [{"label": k, "png_base64": png} for k, png in zip(labels, pngs, strict=True)]
+    return JSONResponse({"seed": seed, "model": served.about(), "drawings": found}, headers=headers)
 
 
-@router.post("/draw", response_class=Response, responses=DRAWN, summary="Draw")
-def draw(request: Request, question: DrawRequest, served: Current) -> Response:
-    return _drawn(request, question, served)
-
-
-@router.get(
-    "/model",
-    summary="What is served: facts, metrics and their measurement context, version, digest",
-)
-async def model(served: Current) -> Response:
-    return JSONResponse(served.about(), headers=served.headers)
-
-
-@router.get("/healthz", summary="Does the process live?")
-async def health() -> dict[str, bool]:
-    return {"alive": True}
-
-
-@router.get("/readyz", summary="Is there a model, which, since when; does the registry answer?")
-async def ready(request: Request) -> Response:
+@router.get("/healthz", summary="Is a model served, which, since when; does the registry answer?")
+async def health(request: Request) -> Response:
     keeper: Keeper = request.app.state.keeper
-    served, age = keeper.current, keeper.answer_age_s()
-    state = {
-        "ready": served is not None,
-        "model": served and served.identity(),
-        "registry": keeper.alias
-        and {
-            "follows": keeper.alias,
-            "seconds_since_answer": age and round(age, 1),
-            "problem": keeper.problem,
-        },
-    }
-    return JSONResponse(state, 200 if served else 503)
+    served = keeper.current
+    found = {"model": served and served.about(), "problem": keeper.problem or None}
+    return JSONResponse(found, 200 if served else 503)
 
 
 @router.get("/metrics", response_class=Response, summary="For Prometheus")
 async def metrics(request: Request) -> Response:
     keeper: Keeper = request.app.state.keeper
-    age = keeper.answer_age_s()
-    AGE.set(float("nan") if age is None else age)
+    AGE.set(time.monotonic() - keeper.answered)
     if served := keeper.current:
-        version, alias = str(served.version or ""), served.alias or ""
-        MODEL.info({"digest": served.digest, "version": version, "alias": alias})
-    return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        MODEL.info({"digest": served.digest, "version": str(served.version or "")})
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _follow(keeper: Keeper) -> None:
+    while True:
+        await asyncio.sleep(POLL_S)
+        await anyio.to_thread.run_sync(keeper.look, abandon_on_cancel=True)
+
+
+def _version(served: Served) -> dict[str, str]:
+    version = {} if served.version is None else {"Cgan-Model-Version": str(served.version)}
+    return {"Cgan-Model-Digest": served.digest, **version}

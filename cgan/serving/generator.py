@@ -57,19 +57,18 @@ class Generator:
         """The package's own (`digits`), or from a file, or from an MLflow URI: `runs:/<id>/generator`,
         `models:/<name>@champion`.
 
-        `champion`, `challenger` and `previous` are short for the project's registered model; a champion
-        that cannot be read gives way to the one before it, with a warning. Raises ModelError when there
-        is no usable generator.
+        `champion`, `challenger` and `previous` are short for the project's registered model. Raises
+        ModelError when there is no usable generator.
 
         `device`: cpu, cuda, or auto (a GPU where torch finds one). Devices draw alike but for rounding.
         """
         from cgan.model.model_file import load_generator
 
         if source in ALIASES:
-            from cgan.registry.archive import served
+            from cgan.registry.archive import address_of
 
-            network, facts = served(str(source), load_generator)
-        elif isinstance(source, str) and _MLFLOW_URI.match(source):
+            source = address_of(str(source))
+        if isinstance(source, str) and _MLFLOW_URI.match(source):
             from cgan.registry.archive import generator_file
 
             with generator_file(source) as path:

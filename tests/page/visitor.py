@@ -48,7 +48,7 @@ def generator_of(kind: str = "deconv", names: Any = None, **changes: Any) -> Gen
 
 @functools.cache
 def page_of(generator: Generator) -> str:
-    return play_page(generator)
+    return play_page(generator, "", "a test")
 
 
 @pytest.fixture(scope="module")
