@@ -39,7 +39,6 @@ WORDS = {
     "different_drawings": "different drawings of class {}, as a part of what real images get",
     "different_of_champion": "different drawings of class {}, as a part of the champion's",
     "drawn_shift": "standard deviations by which a class's drawings differ from its training images",
-    "load_check": "the registered model draws every class in a process of its own, as its file does",
 }
 
 

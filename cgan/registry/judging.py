@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
-import torch
-
 from cgan.errors import ModelError
 from cgan.markdown import table
 from cgan.model.file_facts import Facts
@@ -30,7 +26,6 @@ from cgan.registry.client import Registry
 from cgan.registry.decision import WORDS, as_varied, bars, compare, decide, shifted
 from cgan.registry.drift import about_other_data, keep_at_run
 from cgan.registry.history import DIGEST, Version
-from cgan.registry.load_check import load_problem
 from cgan.verdict import Check, Report, as_dicts, table_of
 
 
@@ -91,38 +86,32 @@ def judge(
     params: Params,
     progress: Progress,
 ) -> None:
-    """Judge both generators with one judge on the same images, check the load meanwhile, decide."""
-    seed, classes = params.evaluate.seed, list(range(inputs.training.classes))
-    names, address = inputs.training.class_names, f"models:/{registry.model}/{version.number}"
-    with ThreadPoolExecutor(1) as apart:
-        expected = draw(inputs.network, torch.tensor(classes), seed)
-        loading = apart.submit(load_problem, registry, address, classes, seed, expected)
-        evaluation_set = evaluation_set_of(inputs, params.evaluate, progress)
-        keep_at_run(registry, version, evaluation_set, inputs)
-        drawings = draw(inputs.network, evaluation_set.asked, seed)
-        challenger = evaluation_set.judge_drawings(drawings)
-        varied = variety(drawings, evaluation_set.asked, inputs.training)
-        near = near_copies(drawings, evaluation_set.asked, inputs.training, inputs.heldout, seed)
-        comparison, praise = list[Check](), list[str]()
-        if former:
-            theirs = draw(former, evaluation_set.asked, seed)
-            champion = evaluation_set.judge_drawings(theirs)
-            comparison, praise = compare(challenger, champion, params.gate.against_champion)
-            its = variety(theirs, evaluation_set.asked, inputs.training)
-            comparison += as_varied(varied, its, params.gate.min_different_of_champion, names)
-            report.sections["Beside the champion"] = table_of(comparison)
-            report.facts["champion_measured"] = champion.values()
-        problem = loading.result()
+    """Judge both generators with one judge on the same images, and decide."""
+    seed, classes = params.evaluate.seed, inputs.training.classes
+    names = inputs.training.class_names
+    evaluation_set = evaluation_set_of(inputs, params.evaluate, progress)
+    keep_at_run(registry, version, evaluation_set, inputs)
+    drawings = draw(inputs.network, evaluation_set.asked, seed)
+    challenger = evaluation_set.judge_drawings(drawings)
+    varied = variety(drawings, evaluation_set.asked, inputs.training)
+    near = near_copies(drawings, evaluation_set.asked, inputs.training, inputs.heldout, seed)
+    comparison, praise = list[Check](), list[str]()
+    if former:
+        theirs = draw(former, evaluation_set.asked, seed)
+        champion = evaluation_set.judge_drawings(theirs)
+        comparison, praise = compare(challenger, champion, params.gate.against_champion)
+        its = variety(theirs, evaluation_set.asked, inputs.training)
+        comparison += as_varied(varied, its, params.gate.min_different_of_champion, names)
+        report.sections["Beside the champion"] = table_of(comparison)
+        report.facts["champion_measured"] = champion.values()
     checks = bars(params.gate, challenger, near, evaluation_set.agreement, varied, names)
     shifts = furthest(
-        Moments.of_images(drawings, evaluation_set.asked, len(classes)),
-        Moments.of_images(inputs.training.images, inputs.training.labels, len(classes)),
+        Moments.of_images(drawings, evaluation_set.asked, classes),
+        Moments.of_images(inputs.training.images, inputs.training.labels, classes),
         drawings.shape[1:],
     )
     what, limit = WORDS["drawn_shift"], params.gate.max_drawn_shift
     checks.append(shifted("drawn_shift", what, shifts, limit, names))
-    loads, what = not problem, WORDS["load_check"]
-    checks.append(Check("load_check", what, float(loads), 1.0, loads, why=problem))
     report.verdict, reasons = decide([*checks, *comparison], praise)
     report.reasons = [*reasons, *report.reasons]
     context = {

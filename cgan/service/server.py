@@ -20,7 +20,8 @@ THIS_MACHINE = ("localhost", LOOPBACK, "::1")
 def serve(model: str | None, host: str, port: int, allow_remote: bool) -> None:
     """Until SIGTERM or Ctrl-C. Raises CganError when it cannot begin."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("cgan").setLevel("INFO")
+    for name in ("cgan", "uvicorn.access"):
+        logging.getLogger(name).setLevel("INFO")
     require_meant(host, allow_remote)
     require_free(host, port, "--port")
     # As in `cgan draw` each thread computes on one core, so that images have the bits that they get there.

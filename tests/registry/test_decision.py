@@ -106,8 +106,8 @@ def test_spoilt_drawings_of_real_digits_are_blocked_for_what_is_wrong_with_them(
 
 def test_f76_html_and_markdown_of_others_are_shown_as_text(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> | [x](javascript:alert(2)) ![y](http://z) \n# big"
-    loads = Check("load_check", "it loads", 0.0, 1.0, False, why=evil)
-    checks = [*bars(LIMITS, by_hand(), FEW_COPIES, JUDGE, [], NAMES), loads]
+    bad = Check("copies", "copies", 0.0, 1.0, False, why=evil)
+    checks = [*bars(LIMITS, by_hand(), FEW_COPIES, JUDGE, [], NAMES), bad]
     verdict, reasons = decide(checks)
     report = Report("Gate", verdict, evil, reasons, "2026-01-01T00:00:00Z")
     report.sections["Bars"] = table_of(checks)
