@@ -1,4 +1,4 @@
-"""Drawing without a plotting library: a canvas with text, the confusion matrix, network diagrams.
+"""Plots of a run, by matplotlib: curves, the confusion matrix, a diagram of each network.
 
 May import: model (a diagram shows a network).
 """

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from cgan.model.networks import Discriminator, Generator
-from cgan.model.sampling import Picture
-from cgan.pictures.canvas import FAINT, Canvas, text_width
+from cgan.pictures.plots import Picture, picture_of
 
-WIDTH, LEFT, BOX_WIDTH, TOP = 900, 24, 670, 84
-HEIGHT, GAP = 30, 16
 LEARNT, FIXED, ENDS = ("#2f6db3", "#e3eefa"), ("#2f855a", "#e2f5e4"), ("#b7791f", "#fdf1d3")
 
 
@@ -64,32 +63,27 @@ def trace(network: Generator | Discriminator) -> list[Layer]:
 
 
 def network_diagram(network: Generator | Discriminator) -> Picture:
-    """uint8 [H, 900, 3]: from the top down a box a layer, the shape of what it puts out beside it.
-
-    What has nothing to learn, such as an activation, stands close under the layer before it.
-    """
+    """uint8 [H, W, 3]: from the top down a box a layer, with its parameters and what it puts out."""
     layers = trace(network)
-    gaps = [GAP if layer.colours is not FIXED else 2 for layer in layers]
-    canvas = Canvas(WIDTH, TOP + sum(gaps) + HEIGHT * len(layers) + 8)
+    figure = Figure(figsize=(9, 0.3 * len(layers) + 0.8))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    axes.set(xlim=(0, 9), ylim=(-len(layers), 2))
     role = "Generator" if isinstance(network, Generator) else "Discriminator"
     total = sum(parameter.numel() for parameter in network.parameters())
-    canvas.text(LEFT, 30, f"{role} · {network.architecture.kind}", 21, bold=True)
-    canvas.text(LEFT, 56, f"{total:,} parameters", 14, FAINT)
-    canvas.text(LEFT + BOX_WIDTH - 14, 62, "parameters", 11.5, FAINT, anchor="rm")
-    canvas.text(LEFT + BOX_WIDTH + 20, 62, "channels x height x width", 11.5, FAINT)
-    y = TOP - GAP
-    for layer, gap in zip(layers, gaps, strict=True):
-        top, middle = y + gap, y + gap + HEIGHT / 2
-        if gap == GAP and y > TOP:
-            canvas.arrow(LEFT + BOX_WIDTH / 2, y, top)
+    axes.text(0.2, 1.2, f"{role} · {network.architecture.kind} · {total:,} parameters", size=14)
+    for x, words, side in ((6.8, "parameters", "right"), (7, "channels × height × width", "left")):
+        axes.text(x, 0.3, words, size=8, color="gray", ha=side)
+    for row, layer in enumerate(layers):
         edge, face = layer.colours
-        canvas.box(LEFT, top, BOX_WIDTH, HEIGHT, face, edge, radius=6)
-        canvas.text(LEFT + 16, middle, layer.name, 14, bold=gap == GAP)
-        canvas.text(LEFT + 28 + text_width(layer.name, 14), middle, layer.detail, 11.5, FAINT)
-        if layer.parameters:
-            number = f"{layer.parameters:,}"
-            canvas.text(LEFT + BOX_WIDTH - 14, middle, number, 12.5, FAINT, anchor="rm")
-        shape = " x ".join(f"{size:,}" for size in layer.outputs)
-        canvas.text(LEFT + BOX_WIDTH + 20, middle, shape, 14)
-        y = top + HEIGHT
-    return canvas.picture()
+        axes.add_patch(Rectangle((0.2, -row - 0.9), 6.7, 0.8, facecolor=face, edgecolor=edge))
+        number = f"{layer.parameters:,}" if layer.parameters else ""
+        shape = " × ".join(f"{size:,}" for size in layer.outputs)
+        for x, words, size, side in (
+            (0.3, layer.name, 10, "left"),
+            (2.1, layer.detail[:70], 8, "left"),
+            (6.8, number, 9, "right"),
+            (7, shape, 10, "left"),
+        ):
+            axes.text(x, -row - 0.5, words, size=size, ha=side, va="center")
+    return picture_of(figure)

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 import anyio
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, Info, generate_latest
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from cgan import __version__
 from cgan.errors import CganError
@@ -52,7 +52,9 @@ def make_app(keeper: Keeper, hosts: Sequence[str] = ("*",)) -> FastAPI:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         timer = asyncio.create_task(_follow(keeper))
         yield
-        timer.cancel()
+        timer.cancel()  # when a look has ended: it sets what MLflow knows for the whole process
+        with contextlib.suppress(asyncio.CancelledError):
+            await timer
 
     app = FastAPIOffline(
         title="cgan",
@@ -187,7 +189,7 @@ async def metrics(request: Request) -> Response:
 async def _follow(keeper: Keeper) -> None:
     while True:
         await asyncio.sleep(POLL_S)
-        await anyio.to_thread.run_sync(keeper.look, abandon_on_cancel=True)
+        await anyio.to_thread.run_sync(keeper.look)
 
 
 def _version(served: Served) -> dict[str, str]:

@@ -31,8 +31,8 @@ def serve(model: str | None, host: str, port: int, allow_remote: bool) -> None:
     gc.freeze()  # else the collector goes through torch's modules, .3 s, as requests are answered
     server = uvicorn.Server(config_for(keeper, host, port, allow_remote))
     # When all is answered uvicorn raises the signal again, for these: exit code 0.
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, server.handle_exit)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
     named = keeper.current.named if keeper.current else "nothing yet"
     typer.echo(f"{site_of(host, port)} serves {named} (Ctrl-C ends it)")
     server.run()

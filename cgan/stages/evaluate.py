@@ -8,7 +8,7 @@ from cgan.files import write_json
 from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import save_png
 from cgan.params.reading import load_params
-from cgan.pictures.confusion_matrix import confusion_matrix_image
+from cgan.pictures.plots import confusion_matrix_image
 from cgan.project import CONFUSION, DVC_METRICS, EVALUATION, METRICS
 from cgan.quality.evaluation import Inputs, judge_generator
 from cgan.quality.table import headline, leading

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from cgan.data.contact_sheet import MAX_NAME_WIDTH, with_names
 from cgan.errors import DataError
@@ -27,9 +27,8 @@ from cgan.model.sampling import (
 )
 from cgan.params.reading import load_params
 from cgan.params.sections import RenderParams
-from cgan.pictures.canvas import Canvas
-from cgan.pictures.curves import training_curves
 from cgan.pictures.network_diagram import network_diagram
+from cgan.pictures.plots import training_curves
 from cgan.project import (
     CLASS_INTERPOLATION,
     CURVES,
@@ -157,11 +156,13 @@ def film(folder: Path) -> list[Picture]:
 
 def _captioned(picture: Picture, step: int, last: int) -> Picture:
     width = picture.shape[1]
-    canvas = Canvas(width, CAPTION_HEIGHT, "black")
-    canvas.text(10, CAPTION_HEIGHT / 2, f"step {step:,} of {last:,}", 14, "white")
-    canvas.box(width - 210, 12, 200, 6, "#3a3f45", radius=3)
-    canvas.box(width - 210, 12, max(6, 200 * step / last), 6, "#4c9be8", radius=3)
-    return np.concatenate([picture, canvas.picture()])
+    caption = Image.new("RGB", (width, CAPTION_HEIGHT))
+    pen = ImageDraw.Draw(caption)
+    words = f"step {step:,} of {last:,}"
+    pen.text((10, CAPTION_HEIGHT / 2), words, font=ImageFont.load_default(14), anchor="lm")
+    pen.rectangle((width - 210, 12, width - 10, 18), fill="#3a3f45")
+    pen.rectangle((width - 210, 12, width - 210 + 200 * step // last, 18), fill="#4c9be8")
+    return np.concatenate([picture, np.asarray(caption)])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from cgan.model.networks import (
     build_discriminator,
     build_generator,
 )
-from cgan.pictures.network_diagram import WIDTH, network_diagram, trace
+from cgan.pictures.network_diagram import network_diagram, trace
 
 DEMO = Architecture("demo", 10, 1, 28, 28, 96, 96)
 NETWORKS = [
@@ -40,10 +40,8 @@ def test_a_diagram_has_every_layer_once_all_parameters_and_leaves_the_network_al
     image = (a.channels, a.height, a.width)
     assert last.outputs == (image if isinstance(network, Generator) else (1,))
     picture = network_diagram(network)
-    assert picture.shape[1:] == (WIDTH, 3)
+    assert picture.shape[1:] == (900, 3)
     assert np.array_equal(picture, network_diagram(network))
-    ink = (picture < 200).any(axis=(1, 2)).nonzero()[0]
-    assert 10 < ink[0] < 40 and len(picture) - 40 < ink[-1] < len(picture), "title and last box"
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert not any(module._forward_hooks for module in network.modules())

@@ -1,0 +1,97 @@
+"""The curves of a training and the confusion matrix."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cgan.errors import DataError
+
+Picture = NDArray[np.uint8]
+MOST_NUMBERS = 24  # classes whose cells have room for one
+MOST_NAMES = 30  # of each side
+
+
+def picture_of(figure: Figure) -> Picture:
+    """uint8 [H, W, 3]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def training_curves(table: Path) -> tuple[Picture, Picture]:
+    """Losses, and what the discriminator says, of losses.csv."""
+    try:
+        names, *rows = csv.reader(table.read_text(encoding="utf-8").splitlines())
+        columns = dict(zip(names, np.array(rows, float).T.tolist(), strict=True))
+        losses = {who: columns[f"loss/{who}"] for who in ("discriminator", "generator")}
+        logits = {f"{kind} images": columns[f"logits/{kind}_mean"] for kind in ("real", "fake")}
+    except (ValueError, KeyError) as error:
+        raise DataError(
+            f"{table}: damaged ({error}). Restore it: `dvc checkout --force`."
+        ) from None
+    return (
+        curves_image("Losses", columns["step"], losses),
+        curves_image("What the discriminator says (mean logits)", columns["step"], logits),
+    )
+
+
+def curves_image(
+    title: str, steps: Sequence[float], curves: Mapping[str, Sequence[float]]
+) -> Picture:
+    """Curves over the steps. A value that is not finite is left out."""
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for name, values in curves.items():
+        axes.plot(steps, values, label=name)
+    axes.set(title=title, xlabel="step")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best")
+    return picture_of(figure)
+
+
+def confusion_matrix_image(matrix: Any, class_names: Sequence[str]) -> Picture:
+    """Of counts [classes, classes]: rows the asked class, columns the judged one.
+
+    Shades and numbers are per cent of the row, so that classes of different size compare; a row
+    without a count stays empty. Errors are shaded by their square root: a few per cent must be seen.
+    """
+    counts = np.asarray(matrix, dtype=np.float64)
+    totals = counts.sum(axis=1, keepdims=True)
+    parts = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    classes, right = len(class_names), np.eye(len(counts), dtype=bool)
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    axes = figure.subplots()
+    for kept, shades, colours in ((right, parts, "Blues"), (~right, parts**0.5, "Reds")):
+        axes.imshow(np.where(kept, shades, np.nan), cmap=colours, vmin=0, vmax=1)
+    shown = range(0, classes, -(-classes // MOST_NAMES))
+    # Its font has Latin, Greek and Cyrillic letters, not Chinese ones.
+    has_glyphs = all(max(map(ord, name), default=0) < 0x590 for name in class_names)
+    names = [f"{class_names[label]:.12}" if has_glyphs else str(label) for label in shown]
+    axes.set_xticks(shown, names, rotation="horizontal" if max(map(len, names)) < 3 else "vertical")
+    axes.set_yticks(shown, names)
+    axes.set(xlabel="class that the judge sees", ylabel="class asked for")
+    hits = counts.trace() / max(counts.sum(), 1)
+    axes.set_title(f"{hits:.2%} of {int(counts.sum()):,} drawings; per cent of each row")
+    for row, column in np.argwhere((parts >= 0.0005) & (classes <= MOST_NUMBERS)):
+        part = parts[row, column]
+        dark = part > 0.55 if row == column else part > 0.3
+        words = "100" if part > 0.9995 else f"{part * 100:.1f}"
+        size = min(10, 130 / classes)
+        axes.text(
+            column,
+            row,
+            words,
+            ha="center",
+            va="center",
+            size=size,
+            color="white" if dark else "black",
+        )
+    return picture_of(figure)
