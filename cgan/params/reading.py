@@ -8,33 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
 from cgan.errors import ParamsError
-from cgan.params.sections import Dimension, Params, TrainChoices, names_of_params
+from cgan.params.sections import Params, TrainChoices, names_of_params
 
-KINDS = {
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "a text",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "a section",
-    "null": "null",
-}
-LIMITS = {
-    "exclusiveMinimum": "above",
-    "minimum": "at least",
-    "exclusiveMaximum": "below",
-    "maximum": "at most",
-    "minLength": "of length at least",
-    "maxLength": "of length at most",
-    "minItems": "with at least",
-    "minProperties": "with at least",
+# What others call a param, for the key that was meant.
+ELSEWHERE = {
+    "learning_rate": "lr",
+    "epochs": "total_kimg",
+    "iterations": "total_kimg",
+    "gpu": "device",
 }
 
 
@@ -80,30 +70,20 @@ def check_params(document: Any, name: Path | str) -> Params:
     """The params in a YAML document. Raises ParamsError that lists all problems at once."""
     if not isinstance(document, dict):
         raise ParamsError(
-            f"{name}: expected sections with keys, found {_value_in_words(document)}. Restore it from git: "
+            f"{name}: expected sections with keys, found {_short(document)}. Restore it from git: "
             f"`git checkout {name}`."
         )
     try:
         params = Params.model_validate(document)
         problems = space_problems(params)
     except ValidationError as error:
-        problems = [_problem_in_words(problem) for problem in _by_place(error)]
+        problems = list(_in_words(error).values())
     if len(problems) > 1:
         lines = "".join(f"\n  - {problem}" for problem in problems)
         raise ParamsError(f"{name}: {len(problems):,} problems:{lines}")
     if problems:
         raise ParamsError(f"{name}: {problems[0]}")
     return params
-
-
-def _by_place(error: ValidationError) -> list[dict[str, Any]]:
-    """Its problems, one a place: what is neither a number nor `auto` has a problem with each."""
-    places: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for problem in error.errors(include_url=False):
-        place = problem["loc"][: 4 if problem["loc"][:2] == ("sweep", "space") else 2]
-        place += tuple(part for part in problem["loc"][2:] if isinstance(part, int))  # of a list
-        places.setdefault(place, {**problem, "loc": place})
-    return list(places.values())
 
 
 # --- the space of a sweep -----------------------------------------------------------------------
@@ -118,8 +98,7 @@ def space_problems(params: Params) -> list[str]:
     for key, dimension in params.sweep.space.items():
         name = key.removeprefix("train.")
         if key not in names_of_params():
-            suggested = _suggestion(f"train.{key.rpartition('.')[2]}")
-            problems.append(f"`sweep.space.{key}`: there is no such param; {suggested}")
+            problems.append(f"`sweep.space.{key}`: there is no such param; {_suggestion(key)}")
         elif name == key or name in NOT_SEARCHED:
             problems.append(
                 f"`sweep.space.{key}`: only params of `train` can be searched, and of them neither `seed` "
@@ -131,11 +110,8 @@ def space_problems(params: Params) -> list[str]:
                     Params.model_validate({**document, "train": {**document["train"], name: value}})
                 except ValidationError as error:
                     # How params go together is looked at over the whole space, before a sweep starts.
-                    problems += [
-                        f"`sweep.space.{key}`: {_problem_in_words(problem)}"
-                        for problem in _by_place(error)
-                        if problem["loc"] == ("train", name)
-                    ]
+                    if wrong := _in_words(error).get(key):
+                        problems.append(f"`sweep.space.{key}`: {wrong}")
     return problems
 
 
@@ -144,70 +120,58 @@ def is_whole(key: str) -> bool:
     return "float" not in str(TrainChoices.model_fields[key.removeprefix("train.")].annotation)
 
 
-# --- the words for a problem: pydantic's, with the value that was found and a way out -----------
+# --- the words for a problem: pydantic's, with the key, the value that was found and a way out ---
 
 
-def _problem_in_words(problem: dict[str, Any]) -> str:
-    name = ".".join(map(str, problem["loc"]))
-    kind, found = problem["type"], problem["input"]
-    if kind == "value_error":
-        error = str(problem["ctx"]["error"])
-        return f"`{name}`: {error}." if name else error
+def _in_words(error: ValidationError) -> dict[str, str]:
+    """By the key: what is wrong with it. What is neither a number nor `auto` has a problem with each."""
+    found: dict[str, ErrorDetails] = {}
+    words: dict[str, list[str]] = {}
+    for problem in error.errors(include_url=False):
+        place = problem["loc"][: 4 if problem["loc"][:2] == ("sweep", "space") else 2]
+        place += tuple(part for part in problem["loc"][2:] if isinstance(part, int))  # of a list
+        key = ".".join(map(str, place))
+        found.setdefault(key, problem)
+        said = problem["msg"].removeprefix("Value error, ")
+        again = key in words and said.removeprefix("Input should be ")
+        words.setdefault(key, []).append(again or said)
+    return {key: _of_key(key, found[key], ", or ".join(words[key])) for key in found}
+
+
+def _of_key(key: str, problem: ErrorDetails, words: str) -> str:
+    kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
-        return f"unknown key `{name}`; {_suggestion(name)}"
+        return f"unknown key `{key}`; {_suggestion(key)}"
     if kind == "missing":
-        return f"`{name}` is missing. Add it, or restore params.yaml from git."
-    expected = _expected(problem["loc"])
-    what = f" should be {expected}" if expected else f": {problem['msg']}"
-    text = f"`{name}`{what}, got {_value_in_words(found)}."
+        return f"`{key}` is missing. Add it, or restore params.yaml from git."
+    if kind == "value_error":  # our own, which says what was found
+        return f"`{key}`: {words}." if key else f"{words}."
+    text = f"`{key}`: {words}, found {_short(value)}."
     with contextlib.suppress(ValueError):
-        if isinstance(found, str) and kind in ("float_type", "int_type") and float(found):
+        if isinstance(value, str) and kind in ("float_type", "int_type") and float(value):
             text += " Write it without quotes."
-    if kind == "string_type" and isinstance(found, int | float):
-        text += f" Put it in quotes: '{found}'."
+    if kind == "string_type" and isinstance(value, int | float):
+        text += f" Put it in quotes: '{value}'."
     return text
 
 
-def _expected(place: tuple[Any, ...]) -> str:
-    """The type and limits of a param in words, such as `a number above 0`, from its JSON schema."""
-    schema = root = Params.model_json_schema()
-    for part in place:
-        if "$ref" in schema:
-            schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
-        schema = schema.get("properties", {}).get(part) or schema.get("additionalProperties") or {}
-    return _schema_in_words(schema)
-
-
-def _schema_in_words(schema: dict[str, Any]) -> str:
-    if "description" in schema:
-        return str(schema["description"])
-    if "anyOf" in schema:
-        return " or ".join(map(_schema_in_words, schema["anyOf"]))
-    if options := schema.get("enum") or [schema[key] for key in ("const",) if key in schema]:
-        return " or ".join(f"`{option}`" for option in options)
-    words = KINDS.get(schema.get("type", "object" if "$ref" in schema else ""), "")
-    limits = [f"{word} {schema[key]}" for key, word in LIMITS.items() if key in schema]
-    return " ".join([words, " and ".join(limits)]).strip()
-
-
-def _suggestion(name: str) -> str:
-    """The key that was probably meant by this one, which does not exist."""
-    prefix, _, key = name.rpartition(".")
-    prefix += "." * bool(prefix)
+def _suggestion(key: str) -> str:
+    """The key that was probably meant by this one, which does not exist: one of its section, or this one of
+    another section."""
+    section, _, name = key.rpartition(".")
     names = names_of_params()
-    keys = {n.removeprefix(prefix).split(".")[0]: None for n in names if n.startswith(prefix)}
-    if close := difflib.get_close_matches(key, keys, n=1, cutoff=0.5):
-        return f"did you mean `{prefix}{close[0]}`?"
-    if elsewhere := [each for each in names if each.rpartition(".")[2] == key]:
+    siblings = [each.rpartition(".")[2] for each in names if each.rpartition(".")[0] == section]
+    siblings = siblings or sorted({each.partition(".")[0] for each in names})
+    meant = siblings + [other for other, ours in ELSEWHERE.items() if ours in siblings]
+    if close := difflib.get_close_matches(name, meant, n=1, cutoff=0.5):
+        return f"did you mean `{f'{section}.'.lstrip('.')}{ELSEWHERE.get(close[0], close[0])}`?"
+    if elsewhere := [each for each in names if each.rpartition(".")[2] == name]:
         return f"did you mean `{elsewhere[0]}`?"
-    return "valid here: " + ", ".join(f"`{key}`" for key in keys or Dimension.model_fields) + "."
+    return f"valid here: {', '.join(f'`{each}`' for each in siblings)}."
 
 
-def _value_in_words(value: Any) -> str:
-    if value is None:
-        return "nothing"
+def _short(value: Any) -> str:
+    """A value as YAML writes it, of whatever size."""
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    if isinstance(value, str):
-        return f"the text {value[:80]!r}"
-    return str(value).lower()[:80] if isinstance(value, bool) else str(value)[:80]
+    return "nothing" if value is None else json.dumps(value, default=str, ensure_ascii=True)[:80]

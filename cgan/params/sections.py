@@ -74,6 +74,14 @@ ClassName = Annotated[
 """What people call a class."""
 
 
+def _check_kaggle(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
+        raise ValueError(
+            f"{name[:80]!r}: expected a competition such as `digit-recognizer`, or `owner/dataset`"
+        )
+    return name
+
+
 def _check_sides(section: DataParams | ValidateParams) -> None:
     if (section.height is None) != (section.width is None):
         raise ValueError("give both `height` and `width`, or neither")
@@ -84,10 +92,7 @@ class DataParams(Section):
 
     source: Literal["sample", "file", "kaggle"]
     path: PrintableText
-    kaggle: str = Field(
-        pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$",
-        description="a competition such as `digit-recognizer`, or `owner/dataset`",
-    )
+    kaggle: Annotated[str, AfterValidator(_check_kaggle)]
     member: RelativeName
     height: int | None = Field(ge=8, le=256)
     width: int | None = Field(ge=8, le=256)
@@ -254,11 +259,7 @@ class RenderParams(Section):
 class GateParams(Section):
     """`cgan gate`: the limits that a generator must keep to be promoted."""
 
-    model: str = Field(
-        max_length=100,
-        pattern=r"^[A-Za-z0-9][\w.-]*$",
-        description="letters, digits, `.`, `_` and `-`, such as `cgan`",
-    )
+    model: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][\w.-]*$")
     promote: bool
     against_champion: Literal["better", "not_worse"]
     on_drift: Literal["block", "note"]
@@ -332,7 +333,12 @@ class SweepParams(Section):
 class TrackingParams(Section):
     """What is sent to MLflow, and what happens when it cannot be reached."""
 
-    experiment: Annotated[RelativeName, Field(max_length=500)]  # MLflow takes no more
+    experiment: Annotated[
+        str,
+        Field(min_length=1, max_length=500),  # MLflow takes no more
+        AfterValidator(_check_printable),
+        AfterValidator(_check_relative),
+    ]
     on_unreachable: Literal["spool", "fail"]
     system_metrics: bool
 

@@ -23,17 +23,17 @@ def load(space: Any, **sweep: Any) -> Params:
 
 
 REFUSED: list[tuple[Any, str]] = [
-    ({"train.leraning": {"low": 1, "high": 2}}, "no such param; valid here: `generator`"),
+    ({"train.leraning": {"low": 1, "high": 2}}, "no such param; did you mean `train.lr`?"),
     ({"train.latent": {"low": 1, "high": 2}}, "did you mean `train.latent_dim`?"),
     ({"gate.promote": {"choices": [True, False]}}, "only params of `train` can be searched"),
     ({"train_judge.width": {"choices": [4, 8]}}, "only params of `train` can be searched"),
     ({"train.seed": {"low": 1, "high": 9}}, "neither `seed` nor `probes`"),
     ({"train.probes": {"low": 1, "high": 9}}, "neither `seed` nor `probes`"),
-    ({"train.lr": {"low": -1.0, "high": 1.0}}, "above 0 and at most 1000, got -1.0"),
-    ({"train.adam_beta1": {"low": 0.0, "high": 1.0}}, "below 1, got 1.0"),
-    ({"train.latent_dim": {"low": 1.5, "high": 9.5}}, "should be a whole number"),
-    ({"train.generator": {"choices": ["deconv", "conv"]}}, "`deconv` or `upsample` or `embed`"),
-    ({"train.generator": {"low": 1, "high": 2}}, "`train.generator` should be `auto` or `deconv`"),
+    ({"train.lr": {"low": -1.0, "high": 1.0}}, "should be greater than 0, found -1.0"),
+    ({"train.adam_beta1": {"low": 0.0, "high": 1.0}}, "less than 1, found 1.0"),
+    ({"train.latent_dim": {"low": 1.5, "high": 9.5}}, "should be a valid integer"),
+    ({"train.generator": {"choices": ["deconv", "conv"]}}, "'deconv', 'upsample', 'embed'"),
+    ({"train.generator": {"low": 1, "high": 2}}, "should be 'auto', 'deconv'"),
     ({"train.lr": {"low": 0.2, "high": 0.1}}, "`low` (0.2) must be below `high` (0.1)"),
     ({"train.lr": {"low": 0.1}}, "give either both `low` and `high`, or `choices`"),
     ({"train.lr": {"choices": [0.1, 0.2], "log": True}}, "`choices` stand alone"),
