@@ -17,7 +17,6 @@ from cgan.errors import CganError
 # DVC's settings change no result, and may name a password.
 OURS = ("params.yaml", "dvc.yaml", "cgan/*.py", "flows/*.py")  # new files that are part of a patch
 LEFT_OUT = (":(exclude,top,glob)**/dvc.lock", ":(exclude,top).dvc")
-CODE = ("cgan", "flows", "dvc.yaml")  # what of two runs is compared
 SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW|CREDENTIAL|WEBHOOK|AUTH_STRING|_KEY$|^KEY", re.IGNORECASE
 )
@@ -118,23 +117,6 @@ def secrets_in(content: bytes) -> str:
         if len(secret) >= SECRET_LENGTH and secret.encode() in content:
             found.append(name)
     return ", ".join(found)
-
-
-def code_between(repository: Path, *made: tuple[str, bytes]) -> list[str]:
-    """`git diff --stat` of the code of two trees, each a commit with a patch applied; and the whole
-    difference. The working tree and its index stay as they are. Raises GitError."""
-    trees = []
-    with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-        index, path = {"GIT_INDEX_FILE": f"{temporary}/index"}, Path(temporary) / "patch"
-        for commit, patch in made:
-            git("read-tree", commit, folder=repository, **index)
-            if patch:
-                path.write_bytes(patch)
-                git("apply", "--cached", "--whitespace=nowarn", path, folder=repository, **index)
-            trees.append(git("write-tree", folder=repository, **index).decode().strip())
-    forms = (("--stat=80", "--stat-count=40"), ("--patch",))
-    arguments = (("diff-tree", "-M", *form, *trees, "--", *CODE) for form in forms)
-    return [git(*each, folder=repository).decode(errors="replace") for each in arguments]
 
 
 def has_commit(repository: Path, commit: str) -> bool:

@@ -60,21 +60,6 @@ def test_the_patch_brings_a_tree_of_the_commit_to_this_one(repository: Path) -> 
     assert not (tree / "README.md").exists()
 
 
-def test_code_is_compared_with_the_uncommitted_changes_of_both_trees(repository: Path) -> None:
-    commit, index = git.source().commit, Path(".git/index").read_bytes()
-    run("config", "apply.whitespace", "fix")
-    Path("README.md").write_text("other words\n")
-    Path("cgan/training/losses.py").write_text("loss = 2 \n")
-    patch = git.source().patch
-    stat, difference = git.code_between(repository, (commit, b""), (commit, patch))
-    assert "-loss = 1\n+loss = 2 \n" in difference
-    assert "cgan/training/losses.py | 2 +-" in stat and "README" not in stat + difference
-    assert git.code_between(repository, (commit, patch), (commit, patch)) == ["", ""]
-    assert Path(".git/index").read_bytes() == index
-    with pytest.raises(git.GitError):
-        git.code_between(repository, (commit, b"damaged"), (commit, patch))
-
-
 def test_settings_of_git_change_no_patch(repository: Path) -> None:
     Path("cgan/training/losses.py").write_text("loss = 2\n")
     expected = git.source().patch

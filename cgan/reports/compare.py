@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,6 @@ from cgan.project import RUN_PAGE
 from cgan.registry.client import open_registry
 from cgan.reports.compare_facts import Run, compare_runs, read_page
 from cgan.reports.recorded_run import find_run_id
-from cgan.tracking.runs import PATCH, SOURCE
 from cgan.tracking.store import reason_of
 
 MARKDOWN = Path("reports/compare.md")
@@ -25,7 +23,7 @@ MARKDOWN = Path("reports/compare.md")
 def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) -> None:
     """Show how two runs differ, or write it to MARKDOWN. Each is an id, name or alias in MLflow, a page, or a
     project's folder."""
-    text = printable(compare_runs(find_page(a), find_page(b), diff=markdown), keep="\n")
+    text = printable(compare_runs(find_page(a), find_page(b)), keep="\n")
     if markdown:
         write_text(MARKDOWN, text)
         say(f"{MARKDOWN}: for a pull request.")
@@ -34,10 +32,7 @@ def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) 
 
 
 def find_page(what: str) -> Run:
-    """The data of a run's page, which MLflow keeps too; from there with the changes that the commit lacks.
-
-    Raises CganError where there is none.
-    """
+    """The data of a run's page, which MLflow keeps too. Raises CganError where there is none."""
     path = Path(what)
     if path.is_dir():
         inside = [path / RUN_PAGE, path / RUN_PAGE.name]
@@ -53,8 +48,4 @@ def find_page(what: str) -> Run:
                 f"run {run_id} has no page in {registry.shown} ({reason_of(error)}): the stage "
                 "record has not run for it. `dvc repro` records the run at hand."
             ) from None
-        run = read_page(Path(found))
-        with contextlib.suppress(Exception):  # few runs have one
-            patch = registry.client.download_artifacts(run_id, f"{SOURCE}/{PATCH}", folder)
-            run["patch"] = Path(patch).read_bytes()
-        return run
+        return read_page(Path(found))

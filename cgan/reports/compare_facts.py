@@ -11,7 +11,6 @@ from cgan.errors import CganError, ModelError
 from cgan.page.run_page import FORMAT
 from cgan.quality.intervals import contexts_differ, difference, replicated
 from cgan.quality.table import METRICS
-from cgan.reports.code_facts import code_facts
 from cgan.reports.compare_markdown import compare_markdown
 
 DIGEST_SHOWN = 12  # characters, in a message
@@ -20,18 +19,12 @@ _DATA = re.compile(r'<script type="application/json" id="page-data">(.*?)</scrip
 Run = dict[str, Any]
 
 
-def compare_runs(a: Run, b: Run, diff: bool = True) -> str:
-    """Markdown, with the difference of the code as a patch if `diff`.
-
-    A run may have, as `patch`, the changes that its commit lacks. Raises CganError for data that no page
-    of this version holds.
-    """
+def compare_runs(a: Run, b: Run) -> str:
+    """Markdown. Raises CganError for data that no page of this version holds."""
     try:
-        facts, code = compare_facts(a, b), code_facts(a, b)
-        if not diff:
-            code["patch"] = ""
+        facts = compare_facts(a, b)
         names = a["class_names"] or [str(row["label"]) for row in a["classes"]]
-        return compare_markdown(facts, code, refusal(facts) or in_words(facts["metrics"]), names)
+        return compare_markdown(facts, refusal(facts) or in_words(facts["metrics"]), names)
     except Exception:  # what a page of another version lacks, or has in another form
         raise CganError(
             "one of the two pages was made by another version of cgan. Make it again: `dvc repro page`."
@@ -64,7 +57,22 @@ def compare_facts(a: Run, b: Run) -> dict[str, Any]:
         "metrics": None if differs else metric_changes(a["metrics"], b["metrics"]),
         "classes": None if differs else class_changes(a["classes"], b["classes"]),
         "params": params_that_differ(a, b),
+        "code": code_in_words(*(run["lineage"]["origin"] for run in (a, b))),
     }
+
+
+def code_in_words(a: dict[str, str], b: dict[str, str]) -> str:
+    """What shows how the code of two runs differs. `a`, `b`: what each was made from."""
+    commits = [origin.get("commit", "") for origin in (a, b)]
+    if not all(commits):
+        return "One of the two was made outside of git."
+    text = "Both are of the same commit."
+    if commits[0] != commits[1]:
+        text = f"`git diff {' '.join(commit[:12] for commit in commits)} -- cgan flows dvc.yaml`"
+    dirty = [name for name, origin in (("A", a), ("B", b)) if origin.get("dirty") == "true"]
+    if dirty:
+        text += f" {' and '.join(dirty)} had uncommitted changes: `source/patch.diff` of the run in MLflow."
+    return text
 
 
 def refusal(data: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +14,7 @@ LONGEST_CELL = 120  # characters
 CHANGE = ("A", "B", "B less A", "95 % interval", "B is")
 
 
-def compare_markdown(
-    compare: dict[str, Any], code: dict[str, Any], verdict: str, names: list[str]
-) -> str:
+def compare_markdown(compare: dict[str, Any], verdict: str, names: list[str]) -> str:
     a, b = compare["runs"]
     runs = [("run", a["title"], b["title"]), ("in short", a["verdict"] or "", b["verdict"] or "")]
     parts = [f"**{in_markdown(verdict)}**", _table("", ("A", "B"), runs)]
@@ -36,12 +33,7 @@ def compare_markdown(
         parts.append(_table(first, CHANGE, rows, 4))
     parts.append(f"### Params that differ: {len(compare['params']) or 'none'}")
     parts.append(_table("", ("A", "B"), compare["params"]))
-    parts += ["### Code", in_markdown(code["origin"])]
-    if code["stat"]:
-        parts.append(_fenced(code["stat"]))
-    if code["patch"]:
-        parts.append("<details><summary>The difference</summary>")
-        parts += [_fenced(code["patch"], "diff"), "</details>"]
+    parts += ["### Code", compare["code"]]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -56,9 +48,3 @@ def _table(
     """Nothing where there is no row."""
     cut = [[c[:LONGEST_CELL] + "…" * (len(c) > LONGEST_CELL) for c in row] for row in rows]
     return table((first, *heads), cut, numbers) if rows else ""
-
-
-def _fenced(text: str, language: str = "") -> str:
-    """As it is, whatever stands in it."""
-    fence = max(["``", *re.findall("`+", text)], key=len) + "`"
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"

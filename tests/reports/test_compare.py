@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import toy_project
 from conftest import ROOT
 from finished_project import finish, page_data
 
-from cgan import git
 from cgan.errors import CganError, ModelError
 from cgan.page.run_page import run_page
 from cgan.params.reading import load_params
 from cgan.project import RUN_PAGE
 from cgan.reports import compare as command
 from cgan.reports.compare_facts import (
+    code_in_words,
     compare_facts,
     compare_runs,
     metric_changes,
@@ -83,37 +81,14 @@ def test_metrics_stand_beside_each_other_with_the_difference_and_what_it_means(p
     assert "clearly differs: none" in markdown and "| train.lr | 0.0045 | 0.125 |" in markdown
 
 
-def test_the_code_of_two_runs_is_compared_as_far_as_it_is_known(page: Path) -> None:
-    losses, commits = Path("cgan/losses.py"), []
-    losses.parent.mkdir()
-    in_project = functools.partial(toy_project.git, Path.cwd())
-    in_project("init", "--quiet")
-    for text in ("loss = 1\n", "loss = 2  # ``` </pre><script>\n"):
-        losses.write_text(text)
-        in_project("add", "cgan")
-        in_project("commit", "--quiet", "-m", "a commit")
-        commits.append(in_project("rev-parse", "HEAD"))
-    losses.write_text("loss = 3\n" * 20_000)
-    patch, run = git.source().patch, read_page(page)
-
-    def seen(patch: dict[str, bytes], **origin: str) -> str:
-        of_a, of_b = ({**run["lineage"], "origin": o} for o in ({"commit": commits[0]}, origin))
-        text = compare_runs(run | {"lineage": of_a}, run | patch | {"lineage": of_b})
-        return text.partition("### Code")[2]
-
-    text = seen({}, commit=commits[1])
-    assert "````diff\n" in text and "-loss = 1\n+loss = 2  # ``` </pre><script>" in text
-    assert f"A: commit {commits[0][:10]}. B: commit {commits[1][:10]}.\n" in text
-    assert "No known difference" in seen({}, commit=commits[0])
-    text = seen({"patch": patch}, commit=commits[1], dirty="true")
-    assert "uncommitted changes of cgan/losses.py, params.yaml." in text and "+loss = 3" in text
-    assert "more lines" in text and len(text) < 40_000, "GitHub takes 65,536 characters"
-    text = seen({}, commit=commits[1], dirty="true")
-    assert "only its run in MLflow" in text and "+loss = 2" in text
-    assert "cannot be compared" in seen({"patch": b"damaged"}, commit=commits[1])
-    for commit, words in (("0" * 40, "git fetch origin 0000"), ("--help", "not in this clone")):
-        assert words in seen({}, commit=commit)
-    assert "B: made outside of git." in seen({})
+def test_the_code_of_two_runs_is_what_git_shows() -> None:
+    a, b = {"commit": "a" * 40}, {"commit": "b" * 40, "dirty": "true"}
+    assert code_in_words(a, a) == "Both are of the same commit."
+    assert f"`git diff {'a' * 12} {'b' * 12} -- " in code_in_words(a, b)
+    assert code_in_words(a, b).endswith(
+        "B had uncommitted changes: `source/patch.diff` of the run in MLflow."
+    )
+    assert "outside of git" in code_in_words(a, {})
 
 
 def test_a_difference_that_chance_can_make_is_called_so() -> None:
@@ -197,8 +172,7 @@ def test_a_run_is_found_in_mlflow_by_id_and_by_name(
     runs = [client.create_run(experiment, run_name=name) for name in ("it's one", "two", "two")]
     one = runs[0].info.run_id
     client.log_artifact(one, str(page))
-    client.log_text(one, "a patch", "source/patch.diff")
-    found = read_page(page) | {"patch": b"a patch"}
+    found = read_page(page)
     assert command.find_page(one) == command.find_page("it's one") == found
     with pytest.raises(CganError, match="several runs are called 'two'"):
         command.find_page("two")
