@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 CODE = ("cgan", "dvc.yaml")  # what a result depends on, beside params and data
 NOT_PART = ("sweep", "gate", "tracking")  # sections that change no result
-TRIED = 2000  # combinations of values
 LOGS = Path(".cgan/sweeps")
 NAME = "cgan.sweep"  # tag of the MLflow runs
 
@@ -253,9 +252,8 @@ def _present(params: Params) -> Values:
     return found
 
 
-def check(base: Path, params: Params) -> None:
-    """Raise CganError for code that is not committed, and for values that do not go together, such as a batch
-    of odd size. Of very many combinations only the first are tried."""
+def require_committed(base: Path) -> None:
+    """Raise CganError for code that is not committed."""
     changed = git.git("diff", "--name-only", "HEAD", "--", *CODE, folder=base)
     changed += git.git("ls-files", "--others", "--exclude-standard", "--", *CODE, folder=base)
     if changed:
@@ -263,11 +261,6 @@ def check(base: Path, params: Params) -> None:
             f"{', '.join(changed.decode().splitlines()[:5])}: not as in HEAD, whose code the trainings of a "
             "sweep run. Commit the change, then start the sweep."
         )
-    document, space = params.model_dump(by_alias=True), params.sweep.space
-    for values in itertools.islice(itertools.product(*(s.bounds() for s in space.values())), TRIED):
-        named = {k.removeprefix("train."): v for k, v in zip(space, values, strict=True)}
-        where = f"sweep.space, of which all combinations must be possible, with {_in_words(named)}"
-        check_params({**document, "train": document["train"] | named}, where)
 
 
 def say(line: str) -> None:
@@ -314,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = {key: getattr(asked, key) for key in ("trials", "parallel", "seeds")}
         document["sweep"] |= {key: value for key, value in options.items() if value is not None}
         params = check_params(document, "the command line")
-        check(base, params)
+        require_committed(base)
         (base / LOGS).mkdir(parents=True, exist_ok=True)
         with locked(base / LOGS / "lock", wait=False) as is_alone:
             if not is_alone:

@@ -109,7 +109,7 @@ def space_problems(params: Params) -> list[str]:
                 try:
                     Params.model_validate({**document, "train": {**document["train"], name: value}})
                 except ValidationError as error:
-                    # How params go together is looked at over the whole space, before a sweep starts.
+                    # How params go together, a trial shows.
                     if wrong := _in_words(error).get(key):
                         problems.append(f"`sweep.space.{key}`: {wrong}")
     return problems
