@@ -45,6 +45,10 @@ from cgan.quality.metrics import (
 )
 
 COPIES_SAMPLE, COPIES_REALS = 2000, 1000
+KNOWN_BY_HEART = (
+    "training images; too few are held out to know what the judge knows of them by heart",
+    "training images, less what the judge knows of them by heart",
+)
 LEAST_PER_CLASS = 100  # drawings: of less than 35, all right would not show that 90 % are
 
 
@@ -116,6 +120,7 @@ def measurement_context(
         "reference_digest": inputs.heldout.metadata["digest"],
         "reference_images": len(inputs.heldout),
         "class_mix": "of the held-out images; accuracies are means over classes",
+        "floor": KNOWN_BY_HEART[bool(evaluation_set.by_heart)],
         "drawn_images": len(evaluation_set.asked),
         "distance_images": evaluation_set.distance_images,
         "neighbour_images": evaluation_set.block_images,

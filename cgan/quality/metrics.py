@@ -95,8 +95,8 @@ def kernel_distance(real: Tensor, drawn: Tensor, seed: int = 0) -> float:
     return kernel_distances(real, drawn, seed).mean().item()
 
 
-def kernel_distances(real: Tensor, drawn: Tensor, seed: int = 0) -> Tensor:
-    """That of each subset, float64 [20]."""
+def kernel_distances(real: Tensor, drawn: Tensor, seed: int = 0, subsets: int = SUBSETS) -> Tensor:
+    """That of each subset, float64 [subsets]."""
     size = min(SUBSET_SIZE, len(real), len(drawn))
     real, drawn = real.double(), drawn.double()
     rng = torch.Generator().manual_seed(seed)
@@ -105,7 +105,7 @@ def kernel_distances(real: Tensor, drawn: Tensor, seed: int = 0) -> Tensor:
         return (x @ y.T / x.shape[1] + 1) ** 3
 
     found = []
-    for _ in range(SUBSETS):
+    for _ in range(subsets):
         x = real[torch.randperm(len(real), generator=rng)[:size]]
         y = drawn[torch.randperm(len(drawn), generator=rng)[:size]]
         xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)

@@ -75,6 +75,37 @@ def test_what_is_judged_has_the_values_of_the_metrics_beside_those_of_real_image
     assert found.coverage_of_floor.value == pytest.approx(coverage / at_best)
 
 
+def test_what_the_judge_knows_by_heart_is_taken_off_the_floor() -> None:
+    """As if it drew training images together: unseen ones lie as those of the hold-out do. Where it learnt
+    nothing by heart, nothing is taken off."""
+    asked = torch.arange(2000) % 3
+    off = []
+    for seed in range(4):
+        real, unseen, training = (points(600, 3 * seed + n, 8) for n in range(3))
+        for known, told in ((training, False), (0.9 * training, True)):
+            evaluation_set = evaluation_set_of(real, known, asked, seed)
+            metrics, floors = (
+                evaluation_set._compared(unseen, "drawn"),
+                evaluation_set.floors.metrics,
+            )
+            alone = evaluation_set._compared(evaluation_set.floor, "floor")
+            for key, found in metrics.items():
+                low, high = (found - floors[key]).interval
+                off.append(not low <= 0 <= high)
+            low, high = (metrics["density"] - alone["density"]).interval
+            assert (high < 0) is told, (seed, low, high)
+    assert sum(off) <= 4  # of 48, at 95 % each
+
+
+@pytest.mark.parametrize("count", [(90, 600), (600, 90)])  # held out, to train on
+def test_a_floor_of_too_few_images_is_what_training_images_get(count: tuple[int, int]) -> None:
+    evaluation_set = evaluation_set_of(*(points(n, n) for n in count), torch.arange(60) % 3)
+    assert evaluation_set.by_heart == {}
+    alone = evaluation_set._compared(evaluation_set.floor, "floor")
+    for key, found in alone.items():
+        assert evaluation_set.floors.metrics[key].value == found.value
+
+
 def test_replicates_spread_as_independent_samples_do_and_depend_on_the_seed_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
