@@ -76,7 +76,7 @@ def train(
     if found:
         state.restore(*found)
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
-    previewer = Previewer(state, folder)
+    previewer = Previewer(state, data.class_names, folder)
     probe_steps = spread_steps(params.probes, params.total_steps)
     if state.step == 0:
         if previewer.steps:

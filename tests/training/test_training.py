@@ -7,6 +7,7 @@ import functools
 import io
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -325,10 +326,9 @@ def test_preview_steps_are_0_and_200_and_then_ever_further_apart() -> None:
     assert (np.diff(np.diff(many[1:])) > 0).all()
 
 
-def test_previews_are_grids_by_the_averaged_generator_at_their_steps() -> None:
+def test_previews_are_rows_of_a_class_by_the_averaged_generator_at_their_steps() -> None:
     tracker = RecordingTracker()
-    params = params_of()
-    trained = train(DATA, params, tracker)
+    trained = train(DATA, params_of(), tracker)
     steps = preview_steps(3, 10)
     by_step = [(step, BY_STEP) for step in steps]
     assert [(s, name) for s, name, _ in tracker.images] == [*by_step, (10, AT_THE_END)]
@@ -336,8 +336,14 @@ def test_previews_are_grids_by_the_averaged_generator_at_their_steps() -> None:
     assert steps[0] == 0 and steps[-1] == 10
     for step, _, image in tracker.images:
         png = np.asarray(Image.open(io.BytesIO(trained.previews[step])))
-        assert np.array_equal(png, image) and image.shape == (8 * 9 + 1, 3 * 9 + 1)
-    assert len({image.tobytes() for *_, image in tracker.images}) == len(steps)
+        assert np.array_equal(png, image) and image.shape[0] == 3 * 9 + 1
+    drawn = [image[:, -(8 * 9 + 1) :] for *_, image in tracker.images]
+    assert len({each.tobytes() for each in drawn}) == len(steps)
+    named = replace(DATA, metadata=DATA.metadata | {"class_names": ["cat", "a red dog", "eel"]})
+    last = train(named, params_of(), tracker).previews[10]
+    picture = np.asarray(Image.open(io.BytesIO(last)))
+    assert np.array_equal(picture[:, -drawn[-1].shape[1] :], drawn[-1])
+    assert picture.shape[1] > image.shape[1] + 20, "names stand beside the rows"
 
 
 # -- Divergence -------------------------------------------------------------------------------------
