@@ -48,9 +48,9 @@ def foresee(found: LabelledImages, names: list[str], params: Params) -> list[str
     trained = _of_each(found, train_rows, names)
     return [
         *said,
-        f"Classes: {listed([f'{name} {count:,}' for name, count in trained.items()], SHOWN)} to train on.",
+        f"To train on: {_in_words(trained)}.",
         _held_out(found, held, test, names, params),
-        f"Chosen: {fitting.choice or 'nothing, params.yaml has no `auto`'}.",
+        f"Chosen for these images: {fitting.choice or 'nothing, for `train` has no `auto`'}.",
         _how_long(training, params),
         _expected({name: count for name, count in trained.items() if count < FEW}),
     ]
@@ -61,13 +61,19 @@ def _of_each(found: LabelledImages, rows: Rows, names: list[str]) -> dict[str, i
     return dict(zip(names, counts, strict=True))
 
 
+def _in_words(counts: dict[str, int]) -> str:
+    if len(set(counts.values())) == 1:
+        return f"{max(counts.values()):,} of each of {len(counts)} classes"
+    return listed([f"{name} {count:,}" for name, count in counts.items()], SHOWN)
+
+
 def _held_out(
     found: LabelledImages, held: Rows, test: Rows, names: list[str], params: Params
 ) -> str:
     counts = _of_each(found, held, names)
-    text = f"Held out: {listed([f'{name} {count:,}' for name, count in counts.items()], SHOWN)}."
+    text = f"Held out: {_in_words(counts)}."
     if len(test):
-        text += f" To test on, beside them: {len(test):,}."
+        text += f" For `cgan evidence` to test on: {_in_words(_of_each(found, test, names))}."
     few = [name for name, count in counts.items() if count <= TOO_FEW]
     if few:
         own = found.splits is not None and (found.splits == 1).any()

@@ -28,17 +28,23 @@ def test_five_lines_say_what_a_run_will_do_and_three_held_out_images_are_called_
     preprocess = params.preprocess.model_copy(update={"holdout_fraction": 0.1})
     params = params.model_copy(update={"preprocess": preprocess})
     lines = foresee(found(), ["a", "b", "c"], params)
-    assert lines[0] == "Classes: a 27, b 27, c 27 to train on."
+    assert lines[0] == "To train on: 27 of each of 3 classes."
     assert lines[1].startswith(
-        "Held out: a 3, b 3, c 3. 3 or fewer say nothing of a class (a, b, c)"
+        "Held out: 3 of each of 3 classes. 3 or fewer say nothing of a class (a, b, c)"
     )
-    assert "`preprocess.holdout_fraction: 0.3`" in lines[1] and lines[2].startswith("Chosen: ")
+    assert "`preprocess.holdout_fraction: 0.3`" in lines[1]
+    assert lines[2].startswith("Chosen for these images: ")
     assert re.match(r"Time on this machine \(cpu, \d+ cores\): about \d+ (s|min|h); \d", lines[3])
     assert lines[4].startswith("Expected of a (27), b (27), c (27): with fewer than 50")
     many = found(60)
     splits = (np.arange(len(many.labels)) % 3).astype(np.uint8)
     lines = foresee(replace(many, splits=splits), ["a", "b", "c"], params)
-    assert "To test on, beside them: 60." in lines[1] and "too few" not in lines[1]
+    assert lines[1] == (
+        "Held out: a 21, b 21, c 18. For `cgan evidence` to test on: a 19, b 21, c 20."
+    )
+    unequal = np.delete(np.arange(len(many.labels)), np.flatnonzero(many.labels == 1)[:20])
+    lines = foresee(many.at(unequal), ["a", "b", "c"], params)
+    assert lines[0] == "To train on: a 54, b 36, c 54."
 
 
 def test_the_command_says_them_beside_a_params_file(project: Path) -> None:
