@@ -8,6 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from cgan.data.dataset import Dataset, LabelledImages, Rows
 from cgan.data.parts import divide, groups_of, near_copies_in_words
 from cgan.errors import listed
 from cgan.model.hardware import choose_hardware
-from cgan.params.sections import Params
+from cgan.params.sections import DataParams, Params
+from cgan.project import RUN_PAGE
 from cgan.quality.judge import train_judge
 from cgan.stages.runner import duration
 from cgan.training.fitting import fit
@@ -54,6 +56,16 @@ def foresee(found: LabelledImages, names: list[str], params: Params) -> list[str
         _how_long(training, params),
         _expected({name: count for name, count in trained.items() if count < FEW}),
     ]
+
+
+def next_step(file: Path, params: DataParams) -> str:
+    """What makes the run's page of this file, in words."""
+    here, found = Path(params.path).resolve(), file.resolve()
+    settings = [] if params.source == "file" else ["`data.source: file`"]
+    if here not in (found, *found.parents):
+        settings.append(f"`data.path: {file}`")
+    before = f"set {' and '.join(settings)} in params.yaml, then " if settings else ""
+    return f"Next: {before}`dvc repro`; it makes {RUN_PAGE}, the page with drawings and numbers."
 
 
 def _of_each(found: LabelledImages, rows: Rows, names: list[str]) -> dict[str, int]:

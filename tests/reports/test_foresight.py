@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cgan.cli import app
 from cgan.data.dataset import LabelledImages
 from cgan.params.reading import load_params
-from cgan.reports.foresight import foresee
+from cgan.reports.foresight import foresee, next_step
 
 
 def found(per_class: int = 30) -> LabelledImages:
@@ -47,8 +47,17 @@ def test_five_lines_say_what_a_run_will_do_and_three_held_out_images_are_called_
     assert lines[0] == "To train on: a 54, b 36, c 54."
 
 
+@pytest.mark.usefixtures("project")
+def test_the_next_step_names_the_settings_that_lead_to_this_file() -> None:
+    data = load_params().data.model_copy(update={"source": "sample", "path": "data/inbox"})
+    aside, said = "`data.source: file` and `data.path: tiles`", "set {} in params.yaml, then"
+    assert said.format(aside) in next_step(Path("tiles"), data)
+    assert said.format("`data.source: file`") in next_step(Path("data/inbox/tiles"), data)
+
+
 def test_the_command_says_them_beside_a_params_file(project: Path) -> None:
     said = CliRunner().invoke(app, ["validate", str(project / "inbox/digits.csv")])
     assert said.exit_code == 0 and "Time on this machine" in said.output
+    assert said.output.splitlines()[-1].startswith("Next: `dvc repro`; it makes reports/run.html")
     plain = CliRunner().invoke(app, ["validate", "inbox/digits.csv", "--no-foresight"])
     assert plain.exit_code == 0 and "Time on this machine" not in plain.output
