@@ -78,7 +78,8 @@ class Ours:
 
     def draw(self, labels: Tensor, seed: int) -> Tensor:
         network = copy.deepcopy(self.state.average)
-        estimate_batch_norm(network, self.params.seed)
+        counts = self.feed.labels.cpu().bincount(minlength=network.architecture.classes)
+        estimate_batch_norm(network, counts, self.params.seed)
         return draw(network, labels, seed, self.state.hardware.device)
 
 

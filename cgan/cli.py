@@ -90,10 +90,10 @@ def validate(
         typer.echo("Like the reference: " + ", ".join(f"{k} {v:.3f}" for k, v in distances.items()))
     typer.echo(f"{name} is valid: {csv_report.summary(found)}")
     if here and foresight:
-        from cgan.reports.foresight import foresee
+        from cgan.reports.foresight import foresee, next_step
 
         names = params.class_names or [str(label) for label in range(images.classes)]
-        for line in foresee(images, names, here):
+        for line in [*foresee(images, names, here), next_step(file, here.data)]:
             typer.echo(line)
 
 

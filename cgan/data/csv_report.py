@@ -165,17 +165,16 @@ def _check_counts(
 def summary(report: dict[str, Any]) -> str:
     """The report in a few lines, for a terminal."""
     shape, counts, pixels = report["shape"], report["class_counts"], report["pixels"]
+    of_each = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
+    splits = report.get("splits", {})
     lines = [
         f"{report['rows']:,} images of {shape['height']} × {shape['width']} pixels"
-        f"{' in colour' * (shape['channels'] == 3)}, {report['classes']} classes with {min(counts):,} to "
-        f"{max(counts):,} images each",
+        f"{' in colour' * (shape['channels'] == 3)}, {report['classes']} classes with {of_each} images "
+        "each",
         f"duplicates: {report['duplicates']:,}, constant images: {report['constant_images']:,}, "
         f"pixel mean {pixels['mean']:.1f} ± {pixels['std']:.1f}",
-        *(
-            f"of these held out: {splits['val']:,}; beside them to test on: {splits['test']:,}"
-            for splits in [report.get("splits")]
-            if splits
-        ),
+        *(f"val: {count:,} of these images" for count in [splits.get("val")] if count),
+        *(f"test: {count:,} images more" for count in [splits.get("test")] if count),
         *(f"Warning: {warning}" for warning in report["warnings"]),
     ]
     return "\n".join(lines)

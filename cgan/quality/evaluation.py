@@ -116,7 +116,7 @@ def measurement_context(
     return {
         "extractor": "judge, 128 features after ReLU",
         "extractor_digest": inputs.judge_facts["digest"],
-        "reference": "held-out part of the CSV",
+        "reference": "held-out images",
         "reference_digest": inputs.heldout.metadata["digest"],
         "reference_images": len(inputs.heldout),
         "class_mix": "of the held-out images; accuracies are means over classes",
@@ -167,7 +167,7 @@ def require_one_origin(inputs: Inputs) -> None:
     for path, what, expected, found in (
         (GENERATOR, data, digest, str(inputs.facts.get("data_digest"))[:12]),
         (JUDGE, data, digest, str(inputs.judge_facts.get("data_digest"))[:12]),
-        (HOLDOUT_DATA, "made from another CSV", csv, its_csv),
+        (HOLDOUT_DATA, "made from other data", csv, its_csv),
         # Classes, channels, height and width.
         (HOLDOUT_DATA, kind, ours, _kind_of(heldout)),
         (GENERATOR, kind, ours, (made.classes, made.channels, made.height, made.width)),

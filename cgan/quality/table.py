@@ -27,7 +27,7 @@ def verdict(report: Report, training_s: float | None = None) -> str:
             if high - low > WIDE:
                 between = f"between {100 * low:.0f} and {100 * high:.0f} %)"
                 parts[-1] = f"{parts[-1].removesuffix(')')}, {between}"
-        if key == "recall" and (weakest := weakest_class(report)):
+        if key == "recall" and not reason and (weakest := weakest_class(report)):
             parts.append(f"weakest class: {weakest}")
     constant = report.get("conditional_accuracy", {}).get("constant", 0.0)
     if parts and constant > (METRICS["conditional_accuracy"].value(report) or math.inf) / 2:

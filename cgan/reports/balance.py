@@ -180,7 +180,7 @@ def find_evidence(
     if int(held.min()) < FEW:
         reasons.append(
             f"Class {test.class_names[int(held.argmin())]} has only {int(held.min())} of the images tested "
-            "on, so little can be shown. `--test more.csv` tests on other labelled images."
+            "on, so little can be shown. `--test FILE`, a CSV, folder or .zip, tests on other images."
         )
     report = Report(
         title="Do drawn images help a classifier?",

@@ -8,6 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from cgan.data.dataset import Dataset, LabelledImages, Rows
 from cgan.data.parts import divide, groups_of, near_copies_in_words
 from cgan.errors import listed
 from cgan.model.hardware import choose_hardware
-from cgan.params.sections import Params
+from cgan.params.sections import DataParams, Params
+from cgan.project import RUN_PAGE
 from cgan.quality.judge import train_judge
 from cgan.stages.runner import duration
 from cgan.training.fitting import fit
@@ -48,12 +50,22 @@ def foresee(found: LabelledImages, names: list[str], params: Params) -> list[str
     trained = _of_each(found, train_rows, names)
     return [
         *said,
-        f"Classes: {listed([f'{name} {count:,}' for name, count in trained.items()], SHOWN)} to train on.",
+        f"To train on: {_in_words(trained)}.",
         _held_out(found, held, test, names, params),
-        f"Chosen: {fitting.choice or 'nothing, params.yaml has no `auto`'}.",
+        f"Chosen for these images: {fitting.choice or 'nothing, for `train` has no `auto`'}.",
         _how_long(training, params),
         _expected({name: count for name, count in trained.items() if count < FEW}),
     ]
+
+
+def next_step(file: Path, params: DataParams) -> str:
+    """What makes the run's page of this file, in words."""
+    here, found = Path(params.path).resolve(), file.resolve()
+    settings = [] if params.source == "file" else ["`data.source: file`"]
+    if here not in (found, *found.parents):
+        settings.append(f"`data.path: {file}`")
+    before = f"set {' and '.join(settings)} in params.yaml, then " if settings else ""
+    return f"Next: {before}`dvc repro`; it makes {RUN_PAGE}, the page with drawings and numbers."
 
 
 def _of_each(found: LabelledImages, rows: Rows, names: list[str]) -> dict[str, int]:
@@ -61,13 +73,19 @@ def _of_each(found: LabelledImages, rows: Rows, names: list[str]) -> dict[str, i
     return dict(zip(names, counts, strict=True))
 
 
+def _in_words(counts: dict[str, int]) -> str:
+    if len(set(counts.values())) == 1:
+        return f"{max(counts.values()):,} of each of {len(counts)} classes"
+    return listed([f"{name} {count:,}" for name, count in counts.items()], SHOWN)
+
+
 def _held_out(
     found: LabelledImages, held: Rows, test: Rows, names: list[str], params: Params
 ) -> str:
     counts = _of_each(found, held, names)
-    text = f"Held out: {listed([f'{name} {count:,}' for name, count in counts.items()], SHOWN)}."
+    text = f"Held out: {_in_words(counts)}."
     if len(test):
-        text += f" To test on, beside them: {len(test):,}."
+        text += f" For `cgan evidence` to test on: {_in_words(_of_each(found, test, names))}."
     few = [name for name, count in counts.items() if count <= TOO_FEW]
     if few:
         own = found.splits is not None and (found.splits == 1).any()

@@ -37,8 +37,9 @@ def find_label_errors(
     probabilities = out_of_fold(data, params.train_judge, folds, hardware, progress)
     found = label_errors(calibrated(probabilities, rows.labels), rows.labels)
     table = pd.DataFrame([rows.place(index) for index in found.rows], columns=list(COLUMNS))
-    table["label"] = rows.labels[found.rows]
-    table["suggested"], table["confidence"] = found.suggested, found.confidence
+    names = np.array(data.class_names)
+    table["label"], table["suggested"] = names[rows.labels[found.rows]], names[found.suggested]
+    table["confidence"] = found.confidence
     write_text(out, table.to_csv(index=False, float_format="%.4f"))
     how = (
         f"{folds} class networks looked at rows that they had not been trained on, and confident learning "

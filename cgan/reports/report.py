@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from typing import Any
 
 from cgan.errors import CganError
@@ -44,7 +45,7 @@ def summary() -> str:
             f"  sample grid   {GRID}",
             f"  MLflow run    {run.get('run_name', 'none')}",
             *([f"  in MLflow     {where}"] if run else []),
-            "  draw digits   .venv/bin/cgan draw 2024 --seed 7",
+            f"  draw more     .venv/bin/cgan draw {_classes(evaluation)} --seed 7",
             "  compare later git commit -m 'My results' dvc.lock; then dvc metrics diff, dvc plots diff",
         ]
     )
@@ -64,5 +65,12 @@ def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, A
         "Quality of the generator, next to real images:",
         aligned(rows),
         f"  {context['drawn_images'] * context['draws']:,} drawings, judged by a class network that is "
-        f"right on {judge['accuracy']:.2%} of {judge['heldout_images']:,} held-out images",
+        f"right on {judge['accuracy']:.2%} of {judge['heldout_images']:,} held-out images (mean of classes)",
     ]
+
+
+def _classes(evaluation: dict[str, Any]) -> str:
+    """Some of them, as `cgan draw` takes them."""
+    numbers = "2024" if len(evaluation.get("heldout_by_class", ())) == 10 else "0,1"
+    names = evaluation.get("class_names") or [numbers]
+    return shlex.quote(", ".join(names[:3]))

@@ -32,7 +32,7 @@ model-index:
 - name: {name}
   results:
   - task: {{type: unconditional-image-generation}}
-    dataset: {{type: csv, name: {data}, split: held-out}}
+    dataset: {{type: labelled-images, name: {data}, split: held-out}}
     metrics:
 """
 BODY = """\
@@ -57,7 +57,7 @@ images = generator.draw(range({classes}), seed=7)  # uint8, one of each class
 
 ## What it was made from
 
-- Data: {data}. Its CSV has the sha256 `{sha256}`.
+- Data: {data}. The sha256 of the CSV, or of the pictures' pixels, is `{sha256}`.
 - Training: {steps} steps, torch {torch}; {params}. The file's metadata has the other params.
 {run}
 ## Limits

@@ -47,6 +47,7 @@ from cgan.serving.class_names import names_in
 from cgan.stages.runner import run_stage
 
 WIDTH = 880  # pixels that a README shows
+FILM_WIDTH = 680
 GRID_CLASSES = 50
 STRIPS = 10
 CAPTION_HEIGHT = 30
@@ -148,7 +149,7 @@ def film(folder: Path) -> list[Picture]:
             raise DataError(
                 f"{path}: damaged ({error}). Restore it: `dvc checkout --force`."
             ) from None
-        scale = max(1, 600 // picture.shape[1])
+        scale = max(1, FILM_WIDTH // picture.shape[1])
         large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
         frames.append(_captioned(large, step, max(steps)))
     return frames

@@ -55,9 +55,9 @@ def main() -> None:
         log.warning(
             f"Warning: the judge is right on {right:.1%} of held-out images, mean over classes ({low:.1%} to "
             f"{high:.1%}), and the gate promotes nothing below {needed:.0%} (`gate.min_judge_accuracy`). "
-            "Look at the labels (`cgan validate`, reports/real_samples.png), add images, hold out more "
-            "(`preprocess.holdout_fraction`), raise `train_judge.total_kimg` or `.width`, or merge similar "
-            "classes."
+            "Look at the labels (`cgan validate`, reports/real_samples.png), add images, scale pictures down "
+            "less (`data.height`, `data.width`), hold out more (`preprocess.holdout_fraction`), raise "
+            "`train_judge.total_kimg` or `.width`, or merge similar classes."
         )
 
 

@@ -76,7 +76,7 @@ def train(
     if found:
         state.restore(*found)
         log.info("Resuming at step %d of %d.", state.step, params.total_steps)
-    previewer = Previewer(state, folder)
+    previewer = Previewer(state, data.class_names, folder)
     probe_steps = spread_steps(params.probes, params.total_steps)
     if state.step == 0:
         if previewer.steps:
@@ -113,7 +113,8 @@ def train(
                 saved = "the checkpoint is saved" if checkpoints else "nothing is kept"
                 raise Interrupted(f"stopped at step {step} of {params.total_steps}; {saved}")
         wall_time_s = time.perf_counter() - started
-        estimate_batch_norm(state.average, params.seed)
+        counts = data.labels.bincount(minlength=data.classes)
+        estimate_batch_norm(state.average, counts, params.seed)
     return Trained(
         state.average.cpu(),
         state.discriminator.cpu().eval().requires_grad_(False),

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cgan.data.contact_sheet import with_names
 from cgan.data.dataset import Dataset
 from cgan.files import write_bytes
 from cgan.model.networks import Generator
@@ -21,7 +22,7 @@ from cgan.quality.judge import Judge, look
 from cgan.quality.metrics import diversity, frechet_distance
 from cgan.training.state import TrainState
 
-PREVIEW_ROWS, PREVIEW_CLASSES = 8, 50
+PREVIEW_COLUMNS, PREVIEW_CLASSES = 8, 50
 DRAWINGS = 1000
 LEAST_DIVERSITY = 0.25  # of what real images of the class have
 CHANCE = 1.5  # times the share of chance; no better in the second half: it learnt nothing
@@ -109,22 +110,24 @@ class Previewer:
     They are kept as files beside the checkpoints, so that a resumed training still has them all.
     """
 
-    def __init__(self, state: TrainState, folder: Path | None) -> None:
-        p, classes = state.params, min(state.generator.architecture.classes, PREVIEW_CLASSES)
+    def __init__(self, state: TrainState, names: list[str], folder: Path | None) -> None:
+        p = state.params
         self.state, self.folder = state, folder / "previews" if folder else None
+        self.names = names[:PREVIEW_CLASSES]
         self.steps = set(preview_steps(p.previews, p.total_steps))
         generator = torch.Generator().manual_seed(p.seed)
-        latents = torch.randn(PREVIEW_ROWS, p.latent_dim, generator=generator)
+        latents = torch.randn(PREVIEW_COLUMNS, p.latent_dim, generator=generator)
         device = state.hardware.device
-        self.latents = latents.repeat_interleave(classes, dim=0).to(device)
-        self.labels = torch.arange(classes, device=device).repeat(PREVIEW_ROWS)
+        self.latents = latents.repeat(len(self.names), 1).to(device)
+        self.labels = torch.arange(len(self.names), device=device)
+        self.labels = self.labels.repeat_interleave(PREVIEW_COLUMNS)
         self._taken: dict[int, bytes] = {}
 
     @torch.no_grad()
     def take(self, step: int) -> NDArray[np.uint8]:
-        """Draw → uint8 [H, W] or [H, W, 3]: one row a latent, one column a class (the first 50)."""
+        """Draw → uint8 [H, W] or [H, W, 3]: a row a class (the first 50) with its name, a column a latent."""
         images = to_uint8(self.state.average(self.latents, self.labels))
-        grid = image_grid(images.unflatten(0, (PREVIEW_ROWS, -1)))
+        grid = with_names(image_grid(images.unflatten(0, (-1, PREVIEW_COLUMNS))), self.names)
         self._taken[step] = encode_png(grid)
         if self.folder:
             write_bytes(self.folder / f"step-{step:06d}.png", self._taken[step])

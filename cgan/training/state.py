@@ -236,11 +236,12 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def estimate_batch_norm(
-    generator: Generator, seed: int, batches: int = 40, size: int = 256
+    generator: Generator, counts: Tensor, seed: int, batches: int = 40, size: int = 256
 ) -> None:
     """Measure batch-norm statistics for the averaged generator: no batch ever went through its weights.
 
-    They are means over `batches` batches of `size` drawings with balanced labels.
+    They are means over `batches` batches of `size` drawings, whose classes are in the mix in which the
+    training showed them: `counts`, int64 [classes].
     """
     norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -249,7 +250,7 @@ def estimate_batch_norm(
         norm.momentum = None  # cumulative mean
     device = next(generator.parameters()).device
     random = torch.Generator().manual_seed(seed)
-    labels = (torch.arange(size) % generator.architecture.classes).to(device)
+    labels = labels_in_mix(counts, size).to(device)
     generator.train()
     for _ in range(batches):
         latents = torch.randn(size, generator.architecture.latent_dim, generator=random)
@@ -257,3 +258,10 @@ def estimate_batch_norm(
     generator.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def labels_in_mix(counts: Tensor, size: int) -> Tensor:
+    """Labels int64 [size]: each class at equal distances, as often as its count says; in turn where all
+    counts are equal."""
+    turns = (torch.arange(size) + 0.5) / counts[:, None]
+    return turns.flatten().argsort(stable=True)[:size] // size

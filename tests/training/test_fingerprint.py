@@ -31,6 +31,7 @@ CHANGES_NO_WEIGHT = {
     "cgan.quality.metrics",
     # Previews are drawn by the averaged generator, without a say in its weights.
     "cgan.model.sampling",
+    "cgan.data.contact_sheet",
     # The values are in the fingerprint. What is computed from them there, `total_steps`, has a test
     # in test_params.py that another formula would fail.
     "cgan.params.sections",

@@ -7,6 +7,7 @@ import functools
 import io
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,7 +51,7 @@ from cgan.training.losses import (
     r1_penalty,
 )
 from cgan.training.monitoring import WARM_UP_KIMG, Watch, preview_steps
-from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm
+from cgan.training.state import COLUMNS, TrainState, estimate_batch_norm, labels_in_mix
 from cgan.training.updates import UPDATES
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
@@ -153,6 +154,17 @@ def test_an_epoch_shows_each_image_at_most_once_with_its_label_and_the_next_in_a
     assert first != second and len(latents) == len(seen), "no latent comes twice"
 
 
+def test_unequal_classes_are_shown_by_their_counts() -> None:
+    """Shown alike, a rare class is drawn as copies of its few images (docs/log.md)."""
+    labels = torch.tensor([0] * 60 + [2] * 9 + [3] * 3)  # of class 1 there is none
+    data = Dataset(torch.zeros(72, 1, 8, 8, dtype=torch.uint8), labels, {"classes": 4})
+    feed, seen = Feed(data, params_of(batch_size=18), CPU.device, 5), []
+    for step in range(4):
+        feed.seek(step)
+        seen += feed.batch().labels.tolist()
+    assert torch.tensor(seen).bincount().tolist() == [60, 0, 9, 3]
+
+
 def same(mine: Batch, theirs: Batch) -> bool:
     pairs = zip(mine, theirs, strict=True)
     return all(a is b is None or torch.equal(a, b) for a, b in pairs)
@@ -224,21 +236,29 @@ def test_rates_penalties_and_averages_follow_their_schedules() -> None:
     assert average_weight(params_of(ema_half_life_kimg=0.0), 5) == 1.0
 
 
-def test_estimated_statistics_are_means_over_all_batches_each_with_every_class_alike() -> None:
+def test_estimated_statistics_are_means_over_all_batches_each_in_the_mix_of_the_training() -> None:
     generator = build_generator(Architecture("deconv", 3, 1, 8, 8, 4, 4)).eval()
     conditions: list[Tensor] = []
     given: list[Tensor] = []
     generator.linear.register_forward_pre_hook(lambda _, inputs: conditions.append(inputs[0]))
     generator.layers[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    estimate_batch_norm(generator, seed=1, batches=5, size=60)
+    estimate_batch_norm(generator, torch.tensor([70, 20, 30]), seed=1, batches=5, size=60)
     norm = generator.layers[0]
     means = torch.stack([maps.mean(dim=(0, 2, 3)) for maps in given])
     variances = torch.stack([maps.var(dim=(0, 2, 3)) for maps in given])
     assert torch.allclose(norm.running_mean, means.mean(dim=0), atol=1e-6)
     assert torch.allclose(norm.running_var, variances.mean(dim=0), atol=1e-6)
-    assert all(condition[:, 4:].sum(dim=0).tolist() == [20, 20, 20] for condition in conditions)
+    assert all(condition[:, 4:].sum(dim=0).tolist() == [35, 10, 15] for condition in conditions)
     latents = torch.cat([condition[:, :4] for condition in conditions])
     assert len({tuple(latent.tolist()) for latent in latents}) == 5 * 60
+
+
+def test_labels_of_equal_counts_come_in_turn_and_a_class_without_images_not_at_all() -> None:
+    """The sample's generator has the bytes that it has because of the first."""
+    for count, size in ((450, 256), (7, 23)):
+        labels = labels_in_mix(torch.full((10,), count), size)
+        assert torch.equal(labels, torch.arange(size) % 10)
+    assert labels_in_mix(torch.tensor([1, 0, 2]), 6).tolist() == [2, 0, 2, 2, 0, 2]
 
 
 # -- Whole trainings --------------------------------------------------------------------------------
@@ -325,10 +345,9 @@ def test_preview_steps_are_0_and_200_and_then_ever_further_apart() -> None:
     assert (np.diff(np.diff(many[1:])) > 0).all()
 
 
-def test_previews_are_grids_by_the_averaged_generator_at_their_steps() -> None:
+def test_previews_are_rows_of_a_class_by_the_averaged_generator_at_their_steps() -> None:
     tracker = RecordingTracker()
-    params = params_of()
-    trained = train(DATA, params, tracker)
+    trained = train(DATA, params_of(), tracker)
     steps = preview_steps(3, 10)
     by_step = [(step, BY_STEP) for step in steps]
     assert [(s, name) for s, name, _ in tracker.images] == [*by_step, (10, AT_THE_END)]
@@ -336,8 +355,14 @@ def test_previews_are_grids_by_the_averaged_generator_at_their_steps() -> None:
     assert steps[0] == 0 and steps[-1] == 10
     for step, _, image in tracker.images:
         png = np.asarray(Image.open(io.BytesIO(trained.previews[step])))
-        assert np.array_equal(png, image) and image.shape == (8 * 9 + 1, 3 * 9 + 1)
-    assert len({image.tobytes() for *_, image in tracker.images}) == len(steps)
+        assert np.array_equal(png, image) and image.shape[0] == 3 * 9 + 1
+    drawn = [image[:, -(8 * 9 + 1) :] for *_, image in tracker.images]
+    assert len({each.tobytes() for each in drawn}) == len(steps)
+    named = replace(DATA, metadata=DATA.metadata | {"class_names": ["cat", "a red dog", "eel"]})
+    last = train(named, params_of(), tracker).previews[10]
+    picture = np.asarray(Image.open(io.BytesIO(last)))
+    assert np.array_equal(picture[:, -drawn[-1].shape[1] :], drawn[-1])
+    assert picture.shape[1] > image.shape[1] + 20, "names stand beside the rows"
 
 
 # -- Divergence -------------------------------------------------------------------------------------
