@@ -330,10 +330,9 @@ class SweepParams(Section):
 
 
 class TrackingParams(Section):
-    """What is sent to MLflow, and what happens when it cannot be reached."""
+    """What is sent to MLflow."""
 
     experiment: Annotated[RelativeName, Field(max_length=500)]  # MLflow takes no more
-    on_unreachable: Literal["spool", "fail"]
     system_metrics: bool
 
 

@@ -38,7 +38,7 @@ def load_problem(
     from cgan.model.sampling import encode_png, picture_of
     from cgan.project import GENERATOR
     from cgan.registry.archive import downloaded
-    from cgan.tracking.store import client_settings
+    from cgan.tracking.store import SETTINGS
 
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     again = "Is the machine overloaded or out of memory? Run `cgan gate` again."
@@ -55,7 +55,7 @@ def load_problem(
                 errors="replace",
                 timeout=TIME_LIMIT_S,
                 cwd=work,
-                env={**kept, **client_settings(), "HOME": work, "TMPDIR": work},
+                env={"OMP_NUM_THREADS": "1", **kept, **SETTINGS, "HOME": work, "TMPDIR": work},
             )
         except subprocess.TimeoutExpired:
             raise ModelError(f"{model}: not loaded in {TIME_LIMIT_S:g} s. {again}") from None

@@ -31,7 +31,8 @@ from cgan.registry import judging, load_check
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.decision import WORDS
 from cgan.registry.load_check import load_problem
-from cgan.tracking.records import RECORDS, Run, RunInfo, runs
+from cgan.tracking.records import RECORDS, runs
+from cgan.tracking.runs import Run
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 
@@ -336,7 +337,8 @@ def test_f79_f80_other_runs_records_stop_no_gate_and_are_left_alone(root: Path) 
     train(root, "first", 30)
     kept = {}
     for key, text in (("gone", None), ("damaged", '{"run_key": "dam')):
-        other = Run(runs(root) / key, RunInfo(key, key, "cgan", "http://127.0.0.1:9"), resume=True)
+        away = {"run_name": key, "experiment": "cgan", "tracking_uri": "http://127.0.0.1:9"}
+        other = Run(runs() / key, {**away, "run_key": key})
         other.write("start")
         if text:
             (other.folder / "run.json").write_text(text)
