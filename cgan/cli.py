@@ -239,7 +239,7 @@ def ui(
     from cgan.params.reading import load_params
     from cgan.project import project_root
     from cgan.tracking.store import experiment_name
-    from cgan.tracking.ui import serve_ui
+    from cgan.reports.ui import serve_ui
 
     experiment = "cgan"
     with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml

@@ -26,11 +26,9 @@ RUN_KEY_TAG = "cgan.run_key"
 MODEL_NAME = "generator"
 JUDGED = "quality/"
 
-Ids = tuple[str, str]  # of experiment and run
 
-
-def deliver(client: MlflowClient, uri: str, folder: Path, patience_s: float) -> Ids | None:
-    """Send what waits in a run's folder; None where nothing waits.
+def deliver(client: MlflowClient, uri: str, folder: Path, patience_s: float) -> Run | None:
+    """Send what waits in a run's folder: the run in MLflow; None where nothing waits.
 
     Raises TimeoutError where that takes longer than `patience_s`, else whatever MLflow raises.
     """
@@ -53,7 +51,7 @@ def deliver(client: MlflowClient, uri: str, folder: Path, patience_s: float) -> 
     run = next(iter(found), None) or client.create_run(
         experiment, records[0]["time_ms"], {RUN_KEY_TAG: info["run_key"]}, info["run_name"]
     )
-    run_id, ids = run.info.run_id, (experiment, str(run.info.run_id))
+    run_id = run.info.run_id
     if not found and records[0]["kind"] != "start":  # the training's records are on another machine
         client.set_terminated(run_id)
     in_time()
@@ -67,13 +65,13 @@ def deliver(client: MlflowClient, uri: str, folder: Path, patience_s: float) -> 
     )
     in_time()
     for record in records:
-        _send(client, ids, folder / "files" / record.get("file", ""), record)
+        _send(client, run_id, folder / "files" / record.get("file", ""), record)
         in_time()
     judged = any(key.startswith(JUDGED) for each in records for key in each.get("metrics", ()))
-    model = _model(client, ids) if judged else None
+    model = _model(client, run) if judged else None
     client.log_batch(run_id, list(_metrics(before, records, run, model)))
     append(folder, SENT, offset=offset)
-    return ids
+    return run
 
 
 def _metrics(
@@ -95,11 +93,10 @@ def _metrics(
             known[key] = value
 
 
-def _send(client: MlflowClient, ids: Ids, path: Path, record: Record) -> None:
+def _send(client: MlflowClient, run_id: str, path: Path, record: Record) -> None:
     """What a record is besides numbers, params and tags; `path`: its file."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    run_id = ids[1]
     match record["kind"]:
         case "start":
             client.update_run(run_id, status="RUNNING")
@@ -111,38 +108,37 @@ def _send(client: MlflowClient, ids: Ids, path: Path, record: Record) -> None:
             client.log_inputs(run_id, [DatasetInput(data, [context])])
         case "image":
             name, step = record["name"], record["step"]
-            # The end of a picture's name is MLflow's, at random.
+            # MLflow ends the name of each at random.
             mark = f"{name.rpartition('/')[2]}+step+{step}+"
             if not any(mark in each.path for each in client.list_artifacts(run_id, "images")):
                 with Image.open(path) as image:
-                    client.log_image(
-                        run_id, image, key=name, step=step, timestamp=record["time_ms"]
-                    )
+                    client.log_image(run_id, image, None, name, step, record["time_ms"])
         case "file":
             client.log_artifact(run_id, str(path), record["folder"] or None)
         case "model":
-            _send_model(client, ids, path, record)
+            _send_model(client, run_id, path, record)
         case "end":
             client.set_terminated(run_id, record["status"], record["time_ms"])
 
 
-def _model(client: MlflowClient, ids: Ids) -> LoggedModel | None:
+def _model(client: MlflowClient, run: Run) -> LoggedModel | None:
     """The run's, once there is one."""
-    return next(iter(client.search_logged_models([ids[0]], f"source_run_id = '{ids[1]}'")), None)
+    made_by = f"source_run_id = '{run.info.run_id}'"
+    return next(iter(client.search_logged_models([run.info.experiment_id], made_by)), None)
 
 
-def _send_model(client: MlflowClient, ids: Ids, folder: Path, record: Record) -> None:
+def _send_model(client: MlflowClient, run_id: str, folder: Path, record: Record) -> None:
     from mlflow.entities import LoggedModelOutput
 
-    run = client.get_run(ids[1])
-    tags = {key: value.replace(RUN_ID, ids[1]) for key, value in record["facts"].items()}
-    model = _model(client, ids) or client.create_logged_model(
-        ids[0], MODEL_NAME, ids[1], tags, run.data.params, model_type="generator"
+    run = client.get_run(run_id)
+    tags = {key: value.replace(RUN_ID, run_id) for key, value in record["facts"].items()}
+    model = _model(client, run) or client.create_logged_model(
+        run.info.experiment_id, MODEL_NAME, run_id, tags, run.data.params, model_type="generator"
     )
     if model.status == "READY":
         return
     outputs = run.outputs.model_outputs if run.outputs else []
     if not any(each.model_id == model.model_id for each in outputs):  # it is refused a second time
-        client.log_outputs(ids[1], [LoggedModelOutput(model.model_id, record["step"])])
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, record["step"])])
     client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")

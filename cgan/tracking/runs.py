@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,12 @@ from cgan.files import locked, md5_of, write_json
 from cgan.params.sections import TrackingParams
 from cgan.project import LOCK, RUN_REFERENCE, project_root
 from cgan.tracking import records, store
-from cgan.tracking.delivery import Ids, deliver
+from cgan.tracking.delivery import deliver
 from cgan.tracking.records import RunInfo
 from cgan.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class Run(Tracker):
     def __init__(self, folder: Path, info: RunInfo, *, system_metrics: bool = False) -> None:
         self.folder = folder
         self.result: dict[str, Any] = {}  # further facts for the file that names the run
-        self.ids: Ids | None = None
+        self.in_mlflow: MlflowRun | None = None
         self._system_metrics, self.is_live, self._is_whole = system_metrics, True, True
         self._began, self._waited_s = time.monotonic(), 0.0
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,10 +111,10 @@ class Run(Tracker):
     def send_now(self) -> None:
         if not self.is_live:
             return
-        began, is_first = time.monotonic(), self.ids is None
+        began, is_first = time.monotonic(), self.in_mlflow is None
         patience_s = PATIENCE_S + SHARE * (began - self._began) - self._waited_s
         try:
-            self.ids = send(self.folder, patience_s) or self.ids
+            self.in_mlflow = send(self.folder, patience_s) or self.in_mlflow
         except TrackingError as error:
             self.is_live = False
             log.warning("%s The training goes on.", error)
@@ -184,7 +187,8 @@ def training_run(
         raise
     run.write("end", status="FINISHED")
     run.send_now()
-    place = dict(zip(("experiment_id", "run_id"), run.ids or (None, None), strict=True))
+    found = run.in_mlflow and run.in_mlflow.info
+    place = {name: found and getattr(found, name) for name in ("experiment_id", "run_id")}
     write_json(RUN_REFERENCE, run.info | run.result | place)
     shutil.copyfile(RUN_REFERENCE, result)
 
@@ -222,7 +226,7 @@ def flush() -> list[str]:
     return sent
 
 
-def send(folder: Path, patience_s: float = math.inf) -> Ids | None:
+def send(folder: Path, patience_s: float = math.inf) -> MlflowRun | None:
     """Send what waits of a run, if anything does; with a patience not where another process is at it. Raises
     TrackingError when that fails now."""
     if not (left := len(records.read_records(folder)[1])):

@@ -321,8 +321,9 @@ def test_f61_a_server_that_dies_in_mid_run_ends_up_with_each_step_once(
                 tracker.log_image("previews", np.full((28, 28), step % 256, np.uint8), step)
                 tracker.send(step)
 
-    with training(root) as tracker:
+    with contextlib.ExitStack() as stack:
         with mlflow_server(root, port):
+            tracker = stack.enter_context(training(root))
             log(tracker, range(100))
             assert store.steps("loss/generator") == list(range(81))
         began = time.monotonic()
