@@ -238,8 +238,8 @@ def ui(
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
     from cgan.params.reading import load_params
     from cgan.project import project_root
-    from cgan.tracking.store import experiment_name
     from cgan.reports.ui import serve_ui
+    from cgan.tracking.store import experiment_name
 
     experiment = "cgan"
     with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml
