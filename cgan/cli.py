@@ -238,14 +238,14 @@ def ui(
     """Browse the runs: MLflow's pages on this machine, until Ctrl-C."""
     from cgan.params.reading import load_params
     from cgan.project import project_root
+    from cgan.reports.ui import serve_ui
     from cgan.tracking.store import experiment_name
-    from cgan.tracking.ui import serve_ui
 
     experiment = "cgan"
     with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml
         experiment = load_params().tracking.experiment
     name = experiment_name(experiment)
-    raise typer.Exit(serve_ui(project_root(), port, name, host, allow_remote))
+    serve_ui(project_root(), port, name, host, allow_remote)
 
 
 track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")
@@ -255,10 +255,9 @@ app.add_typer(track, name="track")
 @track.command()
 def flush() -> None:
     """Deliver what waits because MLflow was away."""
-    from cgan.project import project_root
     from cgan.tracking.runs import flush
 
-    typer.echo("\n".join(flush(project_root())) or "Nothing waits.")
+    typer.echo("\n".join(flush()) or "Nothing waits.")
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from urllib.parse import quote
 
 from cgan.errors import CganError
 
@@ -59,3 +60,12 @@ def names_here(host: str, port: int) -> list[str]:
         own = [each.address.partition("%")[0] for each in found if each.family in families]
     names = [*map(in_url, own), LOOPBACK, "localhost", socket.gethostname(), socket.getfqdn()]
     return [*names, *(f"{name}:{port}" for name in names)]
+
+
+def run_page(site: str, experiment_id: str, run_id: str = "", artifact: str = "") -> str:
+    """Of a run in MLflow, or of one of its artifacts there; without a run, of the table of all."""
+    run = f"/{quote(run_id, safe='')}" if run_id else ""
+    place = f"/artifacts/{quote(artifact)}" if artifact else ""
+    # Without the question a new browser gets MLflow's pages for GenAI.
+    question = "?workflowType=machine_learning"
+    return f"{site.rstrip('/')}/#/experiments/{quote(experiment_id, safe='')}/runs{run}{place}{question}"

@@ -11,9 +11,9 @@ from prefect.artifacts import create_markdown_artifact
 from cgan import project
 from cgan.errors import CganError
 from cgan.files import read_json
+from cgan.hosts import run_page
 from cgan.markdown import in_markdown, table
 from cgan.quality.table import quality_table, verdict
-from cgan.tracking.pages import run_page
 
 
 def publish(judged: bool) -> str:

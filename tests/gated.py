@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import shutil
 import sqlite3
@@ -26,8 +27,10 @@ from cgan.params.reading import load_params
 from cgan.quality import comparison
 from cgan.quality.judge import silent
 from cgan.registry.gate import gate
+from cgan.serving.logged_model import save_mlflow_model
 from cgan.stages import preprocess, train_judge, validate
-from cgan.tracking.records import Run, RunInfo, runs
+from cgan.tracking.records import runs
+from cgan.tracking.runs import Run
 
 CLASSES, SIDE, LATENTS = 3, 8, 4
 PARAMS: dict[str, dict[str, Any]] = {
@@ -104,22 +107,19 @@ def train(root: Path, key: str, steps: int) -> str:
         "steps": steps,
     }
     save_network(path, FITTED[made], facts)
-    header = RunInfo(key, f"fit of {steps} steps", "cgan", "sqlite:///elsewhere")
-    tracker = Run(runs(root) / key, header, resume=True)
-    tracker.write("start")
-    tracker.set_tags(
-        {
-            "cgan.generator_sha256": sha256_of(path),
-            "mlflow.source.git.commit": "c" * 40,
-            "prefect.flow_run_id": "flow-1",
-        }
-    )
-    tracker.log_model(path, steps, {"digest": load_tensors(path, "generator")[1]["digest"]})
+    store = f"sqlite:///{root / 'mlflow.db'}"
+    info = {"run_key": key, "run_name": f"fit of {steps} steps", "experiment": "cgan"}
+    tracker = Run(runs() / key, {**info, "tracking_uri": store})
+    tags = {
+        "cgan.generator_sha256": sha256_of(path),
+        "mlflow.source.git.commit": "c" * 40,
+        "prefect.flow_run_id": "flow-1",
+    }
+    tracker.write("start", tags=tags)
+    save = functools.partial(save_mlflow_model, path)
+    tracker.log_model(save, steps, {"digest": load_tensors(path, "generator")[1]["digest"]})
     tracker.write("end", status="FINISHED")
-    run_info = json.loads((runs(root) / key / "run.json").read_text())
-    run_info["tracking_uri"] = f"sqlite:///{root / 'mlflow.db'}"
-    write_json(runs(root) / key / "run.json", run_info)
-    write_json(root / "models/mlflow_run.json", run_info)
+    write_json(root / "models/mlflow_run.json", tracker.info)
     return key
 
 
@@ -154,14 +154,25 @@ def settled(root: Path) -> Iterator[None]:
         yield
 
 
+def moved_store(database: Path, root: Path, target: Path) -> None:
+    """MLflow keeps absolute addresses; those of a copy are to lead into it."""
+    places = {
+        "experiments": "artifact_location",
+        "runs": "artifact_uri",
+        "logged_models": "artifact_location",
+        "model_versions": "storage_location",
+    }
+    with contextlib.closing(sqlite3.connect(database)) as store, store:
+        for table, column in places.items():
+            change = f"update {table} set {column} = replace({column}, ?, ?)"
+            store.execute(change, (root.as_uri(), target.as_uri()))
+
+
 @contextlib.contextmanager
 def copied(root: Path, target: Path) -> Iterator[Path]:
     """A copy of a project to work in, whose store keeps its files there too."""
     shutil.copytree(root, target)
-    with contextlib.closing(sqlite3.connect(target / "mlflow.db")) as store, store:
-        for table, column in ADDRESSES:
-            change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
-            store.execute(change, (root.as_uri(), target.as_uri()))
+    moved_store(target / "mlflow.db", root, target)
     with settled(target):
         yield target
 
@@ -177,14 +188,6 @@ def gated() -> tuple[dict[str, Any], list[str]]:
 
 # --- projects in a real MLflow store, made once for all tests ------------------------------------
 
-# MLflow keeps absolute ones.
-ADDRESSES = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
 MADE: dict[int, Path] = {}  # by the champion's steps; 0: without a training
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ class RecordingTracker(Tracker):
     metrics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     images: list[tuple[int, str, NDArray[np.uint8]]] = field(default_factory=list)
     files: list[tuple[str, str]] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -29,6 +32,11 @@ class RecordingTracker(Tracker):
 
     def log_file(self, path: Path, folder: str = "") -> None:
         self.files.append((folder, path.name))
+
+    def log_model(self, save: Callable[[Path], Any], step: int, facts: Mapping[str, Any]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            save(Path(folder, "model"))
+            self.models += [path.name for path in Path(folder).iterdir()]
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self.tags.update(tags)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from cgan.files import replacing, sync_folder, write_bytes, write_json
-from cgan.tracking.records import RECORDS, Run, RunInfo
+from cgan.tracking.records import RECORDS
+from cgan.tracking.runs import Run
 
 
 def test_what_is_written_is_on_the_disk_before_it_has_its_name(
@@ -37,7 +38,7 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(
     path = tmp_path / "model.bin"
     write_bytes(path, b"all of it")
     assert (path.stat().st_ino, 9) in calls[: calls.index(path)]
-    run = Run(tmp_path, RunInfo("k", "a run", "cgan", ""), resume=False)
+    run = Run(tmp_path, {"run_key": "k"})
     calls.clear()
     run.write("end", status="FINISHED")
     status = (tmp_path / RECORDS).stat()

@@ -20,9 +20,10 @@ from toy_project import git
 from tracked import log_steps, mlflow_server, training
 from tracked import root as root
 
-from cgan.project import AT_THE_END, BY_STEP
+from cgan.hosts import run_page
+from cgan.project import AT_THE_END, BY_STEP, STRIP
 from cgan.reports.sites import services
-from cgan.tracking.pages import STRIP, run_page, runs_page
+from cgan.stages.record import NOTE_TAG, run_note
 from cgan.tracking.runs import reopen
 from flows import production
 
@@ -100,9 +101,11 @@ def test_a_browser_that_has_never_been_here_sees_the_run_its_numbers_and_its_pic
             tracker.log_image(BY_STEP, np.full((240, 300), step % 251, np.uint8), step)
         tracker.log_image(AT_THE_END, np.full((240, 300), 200, np.uint8), 500)
     with reopen() as later:
-        later.log_metrics({"quality/conditional_accuracy": 0.98765, "quality/fid_judge": 1.5}, 0)
-        Image.fromarray(np.full((58, 580), 90, np.uint8)).save(root / STRIP)
-        later.log_file(root / STRIP)
+        numbers = {"quality/conditional_accuracy": 0.98765, "quality/fid_judge": 1.5}
+        later.log_metrics(numbers, 0)
+        later.set_tags({NOTE_TAG: run_note(numbers)})
+        Image.fromarray(np.full((58, 580), 90, np.uint8)).save(root / STRIP.name)
+        later.log_file(root / STRIP.name)
     known = json.loads((root / "models/mlflow_run.json").read_text())
     place = known["experiment_id"], known["run_id"]
     pictures = """[...document.images]
@@ -111,7 +114,7 @@ def test_a_browser_that_has_never_been_here_sees_the_run_its_numbers_and_its_pic
         mlflow_server(root, free_port(), shared=False) as site,
         browsing(root / "profile", 1400, 900) as page,
     ):
-        page.open(runs_page(site, place[0]), known["run_name"][:20])
+        page.open(run_page(site, place[0]), known["run_name"][:20])
         for genai in ("Prompts", "Evaluation runs"):
             assert genai not in page.run("document.body.innerText")
         page.open(run_page(site, *place), "0.9877")

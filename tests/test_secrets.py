@@ -17,7 +17,7 @@ import pytest
 from conftest import MLFLOWS_OWN_WARNINGS, ROOT, free_port, on_a_thread
 from kaggle_server import Answer, serving
 from toy_project import git
-from tracked import Store, a_generator, log_steps, training
+from tracked import Store, log_model, log_steps, training
 from tracked import root as root
 
 from cgan.data import kaggle, sources
@@ -41,8 +41,6 @@ def said(
         caplog.set_level(logging.INFO, noisy)
     monkeypatch.setenv("KAGGLE_USERNAME", "someone")
     monkeypatch.setenv("KAGGLE_KEY", MARK)
-    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
-        monkeypatch.setenv(name, "")  # our code sets them; put back afterwards
 
     def said() -> str:
         output = capfd.readouterr()
@@ -140,12 +138,12 @@ def test_f30_keys_are_nowhere_after_trainings_whose_server_refuses(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{MARK}@{address}")
         with training(root, "finished") as tracker:
             log_steps(tracker)
-            tracker.log_model(a_generator(root / "g.safetensors"), 500, {"digest": "d"})
-    assert len(waiting(root)) == 2, "both wait"
+            log_model(tracker, root)
+    assert len(waiting()) == 2, "both wait"
     written.unlink()  # the only place where the key may be
     assert holding(root) == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
-    flush(root)
+    flush()
     assert len(Store(root / "mlflow.db").runs()) == 2, "both delivered"
     (root / "said").write_text(said())
     assert holding(root) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -23,10 +24,11 @@ from conftest import wait_until as wait_until
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.reading import load_params
+from cgan.serving.logged_model import save_mlflow_model
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
 from cgan.stages.train import as_run
-from cgan.tracking.records import Run, runs
-from cgan.tracking.runs import TrainingRun, training_run
+from cgan.tracking.records import runs
+from cgan.tracking.runs import Run, training_run
 from cgan.training.fitting import filled
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -46,11 +48,11 @@ def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @contextlib.contextmanager
-def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[TrainingRun]:
+def training(root: Path, key: str = "k1", **tracking: Any) -> Iterator[Run]:
     """As the stage train records it."""
     source = source_of_here()
     with training_run(
-        runs(root) / key,
+        runs() / key,
         run_name(PARAMS.train, DATASET),
         PARAMS.tracking.model_copy(update=tracking),
         params=as_run(PARAMS, FITTED),
@@ -74,6 +76,12 @@ def a_generator(path: Path) -> Path:
     network = build_generator(Architecture("deconv", 10, 1, 28, 28, 4, 8))
     save_network(path, network, {"seed": 0})
     return path
+
+
+def log_model(tracker: Run, root: Path) -> None:
+    """As the stage record does."""
+    save = functools.partial(save_mlflow_model, a_generator(root / "generator.safetensors"))
+    tracker.log_model(save, STEPS[-1], {"digest": "d"})
 
 
 class Store:

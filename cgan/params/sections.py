@@ -331,7 +331,7 @@ class SweepParams(Section):
 
 
 class TrackingParams(Section):
-    """What is sent to MLflow, and what happens when it cannot be reached."""
+    """What is sent to MLflow."""
 
     experiment: Annotated[
         str,
@@ -339,7 +339,6 @@ class TrackingParams(Section):
         AfterValidator(_check_printable),
         AfterValidator(_check_relative),
     ]
-    on_unreachable: Literal["spool", "fail"]
     system_metrics: bool
 
 

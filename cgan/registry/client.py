@@ -22,15 +22,17 @@ from cgan.project import GENERATOR, TRAIN_AGAIN, project_root
 from cgan.registry import history
 from cgan.registry.history import CHAMPION, Version, lineage, now, numbered
 from cgan.tracking.delivery import MODEL_NAME
-from cgan.tracking.runs import run_context, user
 from cgan.tracking.store import (
+    LONG_ANSWER_S,
+    SETTINGS,
     STORE,
-    client_settings,
-    environment_set,
+    TIMEOUT,
     is_absent,
     reason_of,
+    run_context,
     store_locked,
     store_uri,
+    user,
     without_credentials,
 )
 
@@ -100,7 +102,7 @@ class Registry:
         """
         import mlflow
 
-        with store_locked(project_root()):
+        with store_locked():
             if known := self.find(run_id, tags[history.DIGEST]):
                 return known
             run = self.client.get_run(run_id)
@@ -135,7 +137,7 @@ class Registry:
 
         Raises PromotionConflictError when another promotion came first; then nothing is changed.
         """
-        with store_locked(project_root()):
+        with store_locked():
             champion = self.champion()
             if champion == number:
                 return
@@ -154,7 +156,7 @@ class Registry:
 
         Raises ModelError when there is none before.
         """
-        with store_locked(project_root()):
+        with store_locked():
             champion = self.champion()
             line = lineage(self.versions(), champion)
             if champion is None or len(line) < 2:
@@ -210,28 +212,28 @@ def open_registry(model: str = MODEL) -> Iterator[Registry]:
             f"store is another. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, train "
             f"again: {TRAIN_AGAIN}."
         )
-    settings = {
-        name: os.environ.get(name, value)
-        for name, value in client_settings().items()
-        if name.startswith("MLFLOW_")
-    }
-    # MLflow writes the address that it is set to into the environment too.
-    with environment_set({**settings, STORE: os.environ.get(STORE)}):
-        import mlflow
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError  # of a damaged or locked file, let through
+    for name, value in {**SETTINGS, TIMEOUT: str(LONG_ANSWER_S)}.items():
+        os.environ.setdefault(name, value)
+    given = os.environ.get(STORE)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError  # of a damaged or locked file, let through
 
-        # Downloads, and tracebacks of what we say in words.
-        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-        is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
-        before = mlflow.get_tracking_uri() if is_set else None
-        mlflow.set_tracking_uri(uri)
-        try:
-            yield Registry(model, uri)
-        except (MlflowException, SQLAlchemyError) as error:
-            raise TrackingError(
-                f"the MLflow store {shown} cannot be used: {reason_of(error)}. "
-                "Try again when it answers, or set MLFLOW_TRACKING_URI to another."
-            ) from None
-        finally:
-            mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+    # Downloads, and tracebacks of what we say in words.
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+    is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    before = mlflow.get_tracking_uri() if is_set else None
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield Registry(model, uri)
+    except (MlflowException, SQLAlchemyError) as error:
+        raise TrackingError(
+            f"the MLflow store {shown} cannot be used: {reason_of(error)}. "
+            "Try again when it answers, or set MLFLOW_TRACKING_URI to another."
+        ) from None
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+        if (
+            given is not None
+        ):  # MLflow writes the address that it is set to into the environment too
+            os.environ[STORE] = given

@@ -48,15 +48,16 @@ def show(version: Number) -> None:
     from mlflow.exceptions import MlflowException
 
     from cgan.metric import METRICS
+    from cgan.quality.table import floors
+    from cgan.registry.archive import evaluation_of
     from cgan.registry.history import aligned
-    from cgan.tracking.pages import real_images
 
     with _opened() as found:
         known = found.version(version)
         measured, real = {}, {}
         with contextlib.suppress(MlflowException):  # the run may have been deleted
-            run = found.client.get_run(known.run_id).data
-            measured, real = run.metrics, real_images(run.tags)
+            measured = found.client.get_run(known.run_id).data.metrics
+            real = floors(evaluation_of(found, known.run_id))
     numbers: list[tuple[str, ...]] = [("", "evaluated", "at the gate", "real images", "")]
     for key, metric in METRICS.items():
         values = (measured.get(f"quality/{key}"), measured.get(f"gate/{key}"), real.get(key))

@@ -26,6 +26,7 @@ from cgan.project import (
     HOLDOUT_DATA,
     JUDGE,
     RUN_REFERENCE,
+    STRIP,
     TRAIN_AGAIN,
     TRAIN_DATA,
 )
@@ -33,9 +34,9 @@ from cgan.registry import history
 from cgan.registry.client import Registry, open_registry
 from cgan.registry.history import Version
 from cgan.tracking.delivery import RUN_KEY_TAG
-from cgan.tracking.pages import STRIP, artifact
-from cgan.tracking.records import RunInfo
-from cgan.tracking.runs import flush_run
+from cgan.tracking.records import RunInfo, folder_of, read_info
+from cgan.tracking.runs import send
+from cgan.tracking.store import artifact
 from cgan.verdict import Report
 
 if TYPE_CHECKING:
@@ -62,9 +63,8 @@ def gate(params: Params, say: Callable[[str], None], progress: Progress) -> Repo
     generator = file_facts.read_facts(GENERATOR, "generator")
     judge = file_facts.read_facts(JUDGE, "judge")
     training, heldout = dataset.read_facts(TRAIN_DATA), dataset.read_facts(HOLDOUT_DATA)
-    trained = _last_training()
-    if sent := flush_run(trained.run_key):
-        say(sent)
+    trained = read_info(RUN_REFERENCE)
+    send(folder_of(trained["run_key"]))
     with open_registry(params.gate.model) as registry:
         run = _run_of(registry, trained)
         champion = registry.champion_version()
@@ -95,28 +95,18 @@ def gate(params: Params, say: Callable[[str], None], progress: Progress) -> Repo
     return report
 
 
-def _last_training() -> RunInfo:
-    """What the stage train wrote down of its run."""
-    try:
-        return RunInfo.read(json.loads(RUN_REFERENCE.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ModelError(
-            f"{RUN_REFERENCE}: names no MLflow run. Train first: `dvc repro`."
-        ) from None
-
-
 def _run_of(registry: Registry, trained: RunInfo) -> Run:
     """The run that trained what lies in models/. Raises ModelError when they don't belong together."""
-    found = registry.client.get_experiment_by_name(trained.experiment)
-    wanted = f"tags.`{RUN_KEY_TAG}` = '{trained.run_key}'"
+    found = registry.client.get_experiment_by_name(trained["experiment"])
+    wanted = f"tags.`{RUN_KEY_TAG}` = '{trained['run_key']}'"
     wanted += f" AND tags.`cgan.generator_sha256` = '{sha256_of(GENERATOR)}'"
     runs = registry.client.search_runs([found.experiment_id], wanted) if found else []
     if not runs:
         raise ModelError(
-            f"the store {registry.shown} has no run with the key {trained.run_key} that trained {GENERATOR}; "
-            f"it was recorded in {trained.tracking_uri}. Restore what belongs together (`dvc checkout`; the "
-            "store from a backup), set MLFLOW_TRACKING_URI if the store is another, or train again: "
-            f"{TRAIN_AGAIN}."
+            f"the store {registry.shown} has no run with the key {trained['run_key']} that trained "
+            f"{GENERATOR}; it was recorded in {trained['tracking_uri']}. Restore what belongs together "
+            "(`dvc checkout`; the store from a backup), set MLFLOW_TRACKING_URI if the store is another, or "
+            f"train again: {TRAIN_AGAIN}."
         )
     run: Run = runs[0]
     return run
@@ -187,7 +177,7 @@ def _record(
     if champion:  # beside later versions at their numbers
         theirs = _as_metrics(report.facts.get("champion_measured", {}))
         registry.log_once(champion.run_id, theirs, version.number)
-    page = spaced(report.body(f"![A drawing of each class]({artifact(run_id, STRIP)})"))
+    page = spaced(report.body(f"![A drawing of each class]({artifact(run_id, STRIP.name)})"))
     client.update_model_version(registry.model, str(version.number), page)
     tags = {history.VERDICT: report.verdict, history.SUMMARY: report.summary, AGAINST: against}
     registry.tag(version.number, tags)

@@ -7,10 +7,10 @@ from typing import Any
 
 from cgan.markdown import in_markdown, table
 from cgan.page.assemble import number
-from cgan.tracking.delivery import ARROWS
 
 MOST_CLASSES = 20
 LONGEST_CELL = 120  # characters
+ARROWS = {"higher": "↑", "lower": "↓"}
 CHANGE = ("A", "B", "B less A", "95 % interval", "B is")
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from cgan.errors import CganError
 from cgan.files import read_json
+from cgan.hosts import run_page
 from cgan.project import EVALUATION, GRID, JUDGE_METRICS, RUN_PAGE, RUN_REFERENCE, project_root
 from cgan.quality.table import METRICS, verdict
 from cgan.registry.history import aligned
 from cgan.reports.sites import mlflow_site
-from cgan.tracking.pages import run_page
 
 UI = "http://127.0.0.1:5000"  # of `make ui`
 

@@ -17,8 +17,8 @@ from cgan import git
 from cgan.files import md5_of
 from cgan.params.editing import recipe_in_words
 from cgan.params.sections import TrainChoices
-from cgan.tracking.records import Run
-from cgan.tracking.runs import PATCH, SOURCE, run_context, user
+from cgan.tracking.runs import PATCH, SOURCE, Run
+from cgan.tracking.store import run_context, user
 
 PATCH_LIMIT = 10_000_000  # bytes
 
@@ -106,4 +106,5 @@ def log_source(run: Run, source: git.Source | None) -> None:
             "The changes since commit %.10s are not kept with the run: %s.", source.commit, why
         )
     else:
-        run.log_bytes(PATCH, source.patch, SOURCE)
+        patch = source.patch
+        run.write("file", lambda to: to.write_bytes(patch), PATCH, folder=SOURCE)

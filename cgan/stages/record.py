@@ -7,9 +7,11 @@ them from its cache, and neither evaluate nor render ran.
 from __future__ import annotations
 
 import csv
+import functools
 import logging
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from cgan.errors import ModelError
@@ -33,11 +35,13 @@ from cgan.project import (
     RUN_REFERENCE,
     STRIP,
 )
-from cgan.quality.table import class_table, floors, quality_table, tracked
+from cgan.quality.table import METRICS as ROWS
+from cgan.quality.table import class_table, quality_table, tracked
 from cgan.serving.card import model_card
+from cgan.serving.logged_model import NOTE, save_mlflow_model
 from cgan.stages.runner import run_stage
-from cgan.tracking.pages import REAL_IMAGES, real_images_tag
 from cgan.tracking.runs import reopen
+from cgan.tracking.store import RUN_ID, artifact
 
 # MLflow compares two runs' files where they lie at the top, not in folders: what is looked at first is there.
 FILES = {
@@ -45,6 +49,9 @@ FILES = {
     "samples": (NINE, LATENT_INTERPOLATION, CLASS_INTERPOLATION),
     "reports": (EVALUATION, METRICS, *CURVES, *DIAGRAMS),
 }
+
+NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show on top, in Markdown
+ARROWS = {"higher": "↑", "lower": "↓"}
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +70,6 @@ def main() -> None:
         tracker.log_file(CARD)
         # At step 0: MLflow draws a single number of a later step as a line chart of one dot.
         tracker.log_metrics(tracked(report), 0)
-        tracker.set_tags({REAL_IMAGES: real_images_tag(floors(report))})
         with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
             for name, rows in {"quality": quality_table, "quality_by_class": class_table}.items():
                 table = Path(folder) / f"{name}.csv"
@@ -73,8 +79,21 @@ def main() -> None:
         for place, paths in files.items():
             for path in paths:
                 tracker.log_file(path, place)
+        save = functools.partial(save_mlflow_model, GENERATOR)
+        tracker.log_model(save, facts.get("steps", 0), {"digest": facts["digest"], NOTE_TAG: NOTE})
+        tracker.set_tags({NOTE_TAG: run_note(tracked(report))})
     write_json(RECORDED, tracked(report))
     log.info("%d numbers, the tables and the pictures are on the run's page.", len(tracked(report)))
+
+
+def run_note(numbers: Mapping[str, float]) -> str:
+    """The headline numbers, and a drawing of each class."""
+    headline = " · ".join(
+        f"{row.headline} {ARROWS[row.better]} **{numbers[f'quality/{key}']:.4g}**"
+        for key, row in ROWS.items()
+        if row.headline and f"quality/{key}" in numbers
+    )
+    return f"{headline}\n\n![A drawing of each class]({artifact(RUN_ID, STRIP.name)})"
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import torch
 from cgan.data.dataset import Dataset, load_dataset
 from cgan.errors import Interrupted, TrainingError
 from cgan.files import locked, md5_of, read_json, sha256_of, write_bytes, write_text
-from cgan.model.file_facts import FORMAT, read_facts
+from cgan.model.file_facts import FORMAT
 from cgan.model.hardware import Hardware, choose_hardware
 from cgan.model.model_file import save_network
 from cgan.params.reading import load_params
@@ -46,8 +46,8 @@ from cgan.project import (
 from cgan.quality.judge import load_judge
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
 from cgan.stages.runner import progress, run_stage
-from cgan.tracking.records import Run, runs, training_lock
-from cgan.tracking.runs import training_run
+from cgan.tracking.records import runs, training_lock
+from cgan.tracking.runs import Run, training_run
 from cgan.training.fitting import fit
 from cgan.training.loop import Diverged, Trained, train
 from cgan.training.monitoring import PROBE, Watch
@@ -119,7 +119,7 @@ def main() -> None:
             raise TrainingError(f"{error} Its pictures: {folder / 'previews'}") from None
         made_by = {"params": facts["params"], "steps": fitted.total_steps, **facts["data"]}
         write_outputs(trained, made_by)
-        record(run, trained, fitted.total_steps)
+        record(run, trained)
     done, seconds = fitted.total_steps - trained.resumed_from, trained.wall_time_s
     rate = done * fitted.batch_size / max(seconds, 1e-9)
     log.info(f"Trained {done:,} steps in {seconds:.1f} s, {rate:,.0f} images/s → {GENERATOR}")
@@ -200,7 +200,7 @@ def write_outputs(trained: Trained, facts: dict[str, Any]) -> None:
     write_text(PROBES, _table((*COLUMNS[:2], *PROBE), trained.probes))
 
 
-def record(run: Run, trained: Trained, steps: int) -> None:
+def record(run: Run, trained: Trained) -> None:
     """What the training made, for MLflow."""
     for path in (LOSSES, PROBES, GENERATOR, DISCRIMINATOR):
         run.log_file(path, "reports" if path.suffix == ".csv" else "networks")
@@ -209,7 +209,6 @@ def record(run: Run, trained: Trained, steps: int) -> None:
         "cgan.generator_sha256": sha256_of(GENERATOR),
     }
     run.set_tags(hashes)
-    run.log_model(GENERATOR, steps, {"digest": read_facts(GENERATOR, "generator")["digest"]})
     # At step 0, as all that is one number: MLflow draws one of a later step as a line of one dot.
     run.log_metrics({"time/training_s": trained.wall_time_s}, 0)
     if not trained.resumed_from:

@@ -8,84 +8,118 @@ the rest.
 from __future__ import annotations
 
 import contextlib
-import getpass
-import json
 import logging
+import math
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cgan.errors import CganError, Interrupted, TrackingError
-from cgan.files import locked, md5_of, read_json, write_json
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cgan.errors import Interrupted, TrackingError
+from cgan.files import locked, md5_of, write_json
 from cgan.params.sections import TrackingParams
-from cgan.project import LOCK, RUN_REFERENCE, TRAIN_AGAIN, project_root
-from cgan.tracking.delivery import Delivery
-from cgan.tracking.records import (
-    RECORDS,
-    RESULT,
-    Run,
-    RunInfo,
-    count_waiting,
-    folder_of,
-    tidy,
-    waiting,
-)
-from cgan.tracking.store import (
-    SQLITE,
-    STORE,
-    asking,
-    experiment_name,
-    prepare,
-    reason_of,
-    store_uri,
-    without_credentials,
-)
+from cgan.project import LOCK, RUN_REFERENCE, project_root
+from cgan.tracking import records, store
+from cgan.tracking.delivery import deliver
+from cgan.tracking.records import RunInfo
+from cgan.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 4.0  # that a training waits for MLflow in all, or SHARE of its time where that is more
-SHARE = 0.03
+# What a training waits for MLflow: in all, as a share of a long one, for one answer.
+PATIENCE_S, SHARE, ANSWER_S = 2.5, 0.03, 2
 SENDING = "sending.lock"  # one process at a time sends a run's records
 SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
+DIGITS = 6  # of a metric: what float32 has, and a page can show
+SHOWN = 256  # pixels that MLflow's page has for a picture
+
+Save = Callable[[Path], Any]
 
 
-class TrainingRun(Run):
-    """A run that is sent to MLflow while it goes on, until that fails once, or takes too long."""
+class Run(Tracker):
+    """A Tracker that appends to a run's records, and sends them until that fails once, or takes too long. It
+    never raises: on a full disk records are lost, no more. `info` is the one that the folder began with,
+    where it has one."""
 
-    def __init__(self, folder: Path, info: RunInfo, uri: str, *, system_metrics: bool) -> None:
-        super().__init__(folder, info, resume=True)
-        self.delivery = Delivery(folder, uri, project_root())
-        self.system_metrics = system_metrics
-        self._began, self._waited_s, self._ended = time.monotonic(), 0.0, False
-
-    def send(self, step: int | None = None) -> None:
-        if self.system_metrics and step is not None:
-            self.log_metrics(system_load(), step)
-        if self._ended:
-            return
+    def __init__(self, folder: Path, info: RunInfo, *, system_metrics: bool = False) -> None:
+        self.folder = folder
+        self.result: dict[str, Any] = {}  # further facts for the file that names the run
+        self.in_mlflow: MlflowRun | None = None
+        self._system_metrics, self.is_live, self._is_whole = system_metrics, True, True
+        self._began, self._waited_s = time.monotonic(), 0.0
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            with asking(), locked(self.folder / SENDING, wait=False) as alone:
-                if alone:  # else `cgan track flush` is at it
-                    self._deliver()
-        except Exception as error:  # of MLflow, of what it imports, of a machine that is full
-            self._ended = True
-            log.warning(
-                "MLflow cannot be used now (%s): the training goes on, and its records wait in %s. The "
-                "stage record sends them, or `cgan track flush`.",
-                *(reason_of(error), self.folder),
-            )
+            self.info = records.read_info(folder / records.RUN)
+        except TrackingError:  # none yet, or damaged
+            self.info = info
+            write_json(folder / records.RUN, info)
 
-    def _deliver(self) -> None:
-        prepare(self.delivery.uri, self.delivery.root)
-        began = time.monotonic()
-        patience_s = max(PATIENCE_S, SHARE * (began - self._began)) - self._waited_s
-        self.delivery.send(patience_s)
-        self._waited_s += time.monotonic() - began
+    def write(self, kind: str, /, save: Save | None = None, file: str = "", **content: Any) -> None:
+        """Append one record, after `save` has written its file, or folder, of this name."""
+        try:
+            if save:
+                place = self.folder / "files" / uuid.uuid4().hex[:12]
+                place.mkdir(parents=True)
+                save(place / file)
+                content["file"] = f"{place.name}/{file}"
+            records.append(self.folder, kind, **content)
+        except OSError as error:
+            if self._is_whole:
+                log.warning("%s: records of this run are lost from here on: %s", self.folder, error)
+            self._is_whole = False
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """RUN_ID in a value becomes the id that MLflow gives the run."""
+        self.write("tags", tags=dict(tags))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Values are rounded to DIGITS. One that is not finite becomes a tag, since charts cannot show it."""
+        values = {key: float(f"{value:.{DIGITS}g}") for key, value in metrics.items()}
+        finite = {key: value for key, value in values.items() if math.isfinite(value)}
+        self.write("metrics", step=step, metrics=finite)
+        for key in values.keys() - finite:
+            self.set_tags({f"not_finite.{key}": f"{values[key]} at step {step}"})
+
+    def log_image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
+        scale = max(1, SHOWN // max(image.shape[:2]))
+        shown = Image.fromarray(image.repeat(scale, 0).repeat(scale, 1))
+        self.write("image", shown.save, "shown.png", name=name, step=step)
+
+    def log_file(self, path: Path, folder: str = "") -> None:
+        """A finished file; it is copied before the call returns."""
+        self.write("file", lambda to: shutil.copyfile(path, to), path.name, folder=folder)
+
+    def log_model(self, save: Save, step: int, facts: Mapping[str, str]) -> None:
+        """`save` writes the folder that MLflow is to keep as the run's model; `facts` become its tags."""
+        self.write("model", save, "model", step=step, facts=dict(facts))
+
+    def send(self, step: int) -> None:
+        if self._system_metrics:
+            self.log_metrics(system_load(), step)
+        self.send_now()
+
+    def send_now(self) -> None:
+        if not self.is_live:
+            return
+        began, is_first = time.monotonic(), self.in_mlflow is None
+        patience_s = PATIENCE_S + SHARE * (began - self._began) - self._waited_s
+        try:
+            self.in_mlflow = send(self.folder, patience_s) or self.in_mlflow
+        except TrackingError as error:
+            self.is_live = False
+            log.warning("%s The training goes on.", error)
+        # The first time loads MLflow, and may make a store.
+        self._waited_s += 0 if is_first else time.monotonic() - began
 
 
 def system_load() -> dict[str, float]:
@@ -117,152 +151,98 @@ def training_run(
     tags: Mapping[str, str],
     dataset: Mapping[str, Any],
     origin: Mapping[str, str],
-) -> Iterator[TrainingRun]:
+) -> Iterator[Run]:
     """The run of a training, from its begin to its end. One that is in `folder` already goes on.
 
     `folder` is named by the training's fingerprint. `params` are flat. `dataset`: `name`, `path`, `sha256`
     and other facts about the data. `origin`: who asked for it, and for what. RUN_REFERENCE is written when
     the training succeeds; by it `reopen` finds the run again. Status: FINISHED, FAILED on an exception,
-    KILLED on SIGTERM or Ctrl-C. Raises TrackingError when the store is away and `tracking.on_unreachable`
-    is `fail`.
+    KILLED on SIGTERM or Ctrl-C.
     """
-    uri = store_uri(project_root())
-    experiment = experiment_name(tracking.experiment)
-    shown = without_credentials(uri)
-    info = RunInfo(uuid.uuid4().hex, name, experiment, shown, dict(origin))
-    if (folder / RESULT).is_file() and not _is_wanted(folder, origin):
+    info: RunInfo = {
+        "run_key": uuid.uuid4().hex,
+        "run_name": name,
+        "experiment": store.experiment_name(tracking.experiment),
+        "tracking_uri": store.without_credentials(store.store_uri(project_root())),
+        "origin": dict(origin),
+    }
+    # DVC learns of a result after the stage has ended. If it was killed before, it starts the stage again,
+    # and the training is taken up at its last step. One that it knows is trained anew on purpose.
+    result = folder / records.RESULT
+    if result.is_file() and LOCK.is_file() and md5_of(result) in LOCK.read_text(encoding="utf-8"):
         with locked(folder / SENDING):  # else a sender would go on in the new folder
-            folder.rename(folder.with_name(f"{folder.name}-{RunInfo.load(folder).run_key[:8]}"))
-    tidy(folder)
-    run = TrainingRun(folder, info, uri, system_metrics=tracking.system_metrics)
-    run.write("start")
-    run.set_tags({**tags, **({"cgan.resumed": "true"} if run.resumed else {})})
-    run.write("params", params={key: str(value) for key, value in params.items()})
+            folder.rename(f"{folder}-{info['run_key'][:8]}")
+    resumed = {"cgan.resumed": "true"} if (folder / records.RECORDS).exists() else {}
+    run = Run(folder, info, system_metrics=tracking.system_metrics)
+    run.write("start", params={k: str(v) for k, v in params.items()}, tags={**tags, **resumed})
     run.write("dataset", facts=dict(dataset))
+    run.send_now()
     try:
-        if tracking.on_unreachable == "fail":
-            _require_store(folder)
         yield run
     except BaseException as error:
-        killed = isinstance(error, Interrupted | KeyboardInterrupt)
-        status = "KILLED" if killed else "FAILED"
-        run.write("end", status=status, reason=f"{type(error).__name__}: {error}"[:1000])
-        run.send()
+        status = "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED"
+        why = f"{type(error).__name__}: {error}"[:1000]
+        run.write("end", status=status, tags={"cgan.ended_by": why})
+        run.send_now()
         raise
     run.write("end", status="FINISHED")
-    run.send()
-    place = {"run_id": run.delivery.run_id, "experiment_id": run.delivery.experiment_id}
-    write_json(RUN_REFERENCE, asdict(run.info) | run.result | place)
-    shutil.copyfile(RUN_REFERENCE, folder / RESULT)
-
-
-def _require_store(folder: Path) -> None:
-    """Raises TrackingError unless MLflow takes what is recorded so far."""
-    try:
-        flush_one(project_root(), folder)
-    except TrackingError as error:
-        advice = "To train now and deliver later, set `tracking.on_unreachable: spool`."
-        raise TrackingError(f"{error} {advice}") from None
-
-
-def _is_wanted(folder: Path, origin: Mapping[str, str]) -> bool:
-    """Is the finished training in this folder the one that is asked for now?
-
-    DVC learns of a result after the stage has ended. If anything is killed before that, DVC starts the
-    stage again, and the training is taken up at its last step. One that DVC knows is trained anew on
-    purpose; and one for a sweep's trial or a DVC experiment has a run of its own, whoever trained the same
-    before.
-    """
-    with contextlib.suppress(OSError):
-        if md5_of(folder / RESULT) in LOCK.read_text(encoding="utf-8"):
-            return False
-    return _asked_by(RunInfo.load(folder).origin) == _asked_by(origin)
-
-
-def _asked_by(origin: Mapping[str, str]) -> dict[str, str]:
-    here = ("data", "commit", "dirty")
-    return {k: v for k, v in origin.items() if k not in here and not k.startswith("prefect.")}
+    run.send_now()
+    found = run.in_mlflow and run.in_mlflow.info
+    place = {name: found and getattr(found, name) for name in ("experiment_id", "run_id")}
+    write_json(RUN_REFERENCE, run.info | run.result | place)
+    shutil.copyfile(RUN_REFERENCE, result)
 
 
 @contextlib.contextmanager
 def reopen() -> Iterator[Run]:
     """The run that RUN_REFERENCE names, to add to it; its status stays. In the end all that waits of it is
     sent, or a warning says why not."""
-    try:
-        info = RunInfo.read(read_json(RUN_REFERENCE))
-    except (KeyError, TypeError, ValueError):
-        raise TrackingError(
-            f"{RUN_REFERENCE}: names no MLflow run. Restore it (`dvc checkout`), or train: {TRAIN_AGAIN}."
-        ) from None
-    run = Run(folder_of(info.run_key), info, resume=False)
+    info = records.read_info(RUN_REFERENCE)
+    run = Run(records.folder_of(info["run_key"]), info)
     try:
         yield run
     finally:
-        run.write("added")
-        shutil.copyfile(RUN_REFERENCE, run.folder / RESULT)  # elsewhere it is not the training's
         try:
-            flush_one(project_root(), run.folder)
+            send(run.folder)
+            # MLflow has it all, and DVC the result. Never half a folder: a training would go on there.
+            with locked(records.training_lock(run.folder), wait=False) as is_free:
+                if is_free:
+                    shutil.rmtree(run.folder.rename(f"{run.folder}-done"))
         except TrackingError as error:
             log.warning("%s", error)
 
 
-def flush(root: Path) -> list[str]:
+def flush() -> list[str]:
     """Send the records of every run that wait; a line for each. Raises TrackingError if some still wait."""
-    lines, failures = [], []
-    for folder in waiting(root):
+    sent, failed = [], []
+    for folder in records.waiting():
         try:
-            lines.append(flush_one(root, folder))
+            send(folder)
+            sent.append(f"{folder}: delivered")
         except TrackingError as error:
-            failures.append(str(error))
-    if failures:
-        raise TrackingError("\n".join(lines + failures))
-    return lines
+            failed.append(str(error))
+    if failed:
+        raise TrackingError("\n".join(sent + failed))
+    return sent
 
 
-def flush_one(root: Path, folder: Path) -> str:
-    """Send the records of one run and say so; empty where none wait. Raises TrackingError when that fails
-    now."""
-    left = count_waiting(folder)
-    if not left:
-        return ""
-    info = RunInfo.load(folder)
-    uri = info.tracking_uri  # the server of then, unless the environment names a store of today
-    if os.environ.get(STORE) or uri.startswith(SQLITE):
-        uri = store_uri(root)
-    with asking(), locked(folder / SENDING):
-        try:
-            Delivery(folder, uri, root).send_all()
-        except Exception as error:  # of MLflow, of what it imports, of a machine that is full
-            raise TrackingError(
-                f"{info.run_name}: MLflow at {without_credentials(uri)} cannot be used now "
-                f"({reason_of(error)}); {left} records wait in {folder}. When it answers, run "
-                f"`cgan track flush`. If it is gone for good, {STORE}=… cgan track flush delivers them "
-                f"elsewhere, and rm '{folder / RECORDS}' drops them."
-            ) from None
-    return f"{info.run_name}: {left} records delivered to {without_credentials(uri)}"
-
-
-def flush_run(run_key: str) -> str:
-    """`flush_one` of a run that is known by its key."""
-    return flush_one(project_root(), folder_of(run_key))
-
-
-def made_for(tags: Mapping[str, str], reference: Path) -> bool:
-    """Was the training in `reference` made with these tags? One that DVC's cache brought was made for
-    something else, and its run is another's."""
-    with contextlib.suppress(CganError):
-        return tags.items() <= dict(read_json(reference).get("origin") or {}).items()
-    return not tags
-
-
-def user() -> str:
-    """Who runs this; empty for a user that the container's passwd does not know."""
-    with contextlib.suppress(OSError, KeyError):
-        return getpass.getuser()
-    return ""
-
-
-def run_context() -> dict[str, str]:
-    """MLFLOW_RUN_CONTEXT, in which the flow names itself (`prefect.flow_run_id` and others)."""
-    context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
-    return {str(key): str(value) for key, value in context.items()}
+def send(folder: Path, patience_s: float = math.inf) -> MlflowRun | None:
+    """Send what waits of a run, if anything does; with a patience not where another process is at it. Raises
+    TrackingError when that fails now."""
+    if not (left := len(records.read_records(folder)[1])):
+        return None
+    info = records.read_info(folder / records.RUN)
+    uri = info["tracking_uri"]  # the server of then, unless the environment names a store of today
+    if os.environ.get(store.STORE) or uri.startswith(store.SQLITE):
+        uri = store.store_uri(project_root())
+    waits = patience_s == math.inf
+    try:
+        with locked(folder / SENDING, wait=waits) as alone:
+            client = store.open_store(uri, *[] if waits else [ANSWER_S])
+            return deliver(client, uri, folder, patience_s) if alone else None
+    except Exception as error:  # of MLflow, of what it imports, of a machine that is full
+        raise TrackingError(
+            f"{info['run_name']}: MLflow at {store.without_credentials(uri)} cannot be used now "
+            f"({store.reason_of(error)}): {left} records wait in {folder}. `cgan track flush` sends them "
+            f"when it answers, or elsewhere by another {store.STORE}."
+        ) from None

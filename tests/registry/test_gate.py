@@ -34,7 +34,8 @@ from cgan.registry import judging
 from cgan.registry.client import PromotionConflictError, Registry, open_registry
 from cgan.registry.decision import WORDS
 from cgan.serving.generator import Generator
-from cgan.tracking.records import RECORDS, Run, RunInfo, runs
+from cgan.tracking.records import RECORDS, runs
+from cgan.tracking.runs import Run
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 
@@ -339,7 +340,8 @@ def test_f79_f80_other_runs_records_stop_no_gate_and_are_left_alone(root: Path) 
     train(root, "first", 30)
     kept = {}
     for key, text in (("gone", None), ("damaged", '{"run_key": "dam')):
-        other = Run(runs(root) / key, RunInfo(key, key, "cgan", "http://127.0.0.1:9"), resume=True)
+        away = {"run_name": key, "experiment": "cgan", "tracking_uri": "http://127.0.0.1:9"}
+        other = Run(runs() / key, {**away, "run_key": key})
         other.write("start")
         if text:
             (other.folder / "run.json").write_text(text)

@@ -18,7 +18,7 @@ from PIL import Image
 from served import a_model
 
 from cgan.project import PACKAGE
-from cgan.tracking.records import DRAWING_CODE
+from cgan.serving.logged_model import DRAWING_CODE
 
 if TYPE_CHECKING:
     from cgan.serving.mlflow_model import GeneratorModel

@@ -26,7 +26,7 @@ CHANGES_NO_RESULT = {
     "cgan.tracking.runs",
     "cgan.tracking.delivery",
     "cgan.tracking.store",
-    "cgan.tracking.pages",
+    "cgan.serving.logged_model",
     "cgan.stages.origin",
     "cgan.serving.mlflow_model",
     # Where MLflow keeps a generator: a stage loads a file.

@@ -8,7 +8,7 @@ import pytest
 from conftest import MLFLOWS_OWN_WARNINGS
 from postgres import PASSWORD, Postgres
 from postgres import postgres as postgres
-from tracked import STEPS, a_generator, log_steps, training
+from tracked import STEPS, log_model, log_steps, training
 
 from cgan.files import sha256_of
 from cgan.registry.archive import generator_file
@@ -38,22 +38,22 @@ def test_a_run_is_kept_in_postgresql_with_its_model(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with training(root) as tracker:
         log_steps(tracker)
-        tracker.log_model(a_generator(root / "g.safetensors"), 500, {"digest": "d"})
-    flush(root)
-    assert waiting(root) == []
+        log_model(tracker, root)
+    flush()
+    assert waiting() == []
     steps = "select step from metrics where key = 'loss/generator' order by step"
     assert postgres.rows(name, steps) == [[str(step)] for step in STEPS]
     runs = postgres.rows(name, "select run_uuid, status from runs")
     assert [status for _, status in runs] == ["FINISHED"]
     assert len(list((root / "mlartifacts").rglob("images/*.png"))) == 1
     with open_registry("cgan") as registry:
-        assert registry.shown == f"postgresql+psycopg2://cgan@127.0.0.1:{postgres.port}/{name}"
+        assert registry.shown == f"postgresql+psycopg2://127.0.0.1:{postgres.port}/{name}"
         version = registry.register(runs[0][0], {"generator.digest": "d"})
         registry.promote(version.number, instead_of=None, why="the first")
     with generator_file("models:/cgan@champion") as path:
-        assert sha256_of(path) == sha256_of(root / "g.safetensors")
+        assert sha256_of(path) == sha256_of(root / "generator.safetensors")
     reference = (root / "models/mlflow_run.json").read_text()
-    assert f'"postgresql+psycopg2://cgan@127.0.0.1:{postgres.port}/{name}"' in reference
+    assert f'"postgresql+psycopg2://127.0.0.1:{postgres.port}/{name}"' in reference
     written = [path.read_bytes() for path in root.rglob("*") if path.is_file()]
     for secret in (PASSWORD, postgres.uri(name).split(":")[2].split("@")[0]):
         assert not any(secret.encode() in content for content in written)

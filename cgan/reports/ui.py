@@ -1,0 +1,58 @@
+"""`cgan ui`: MLflow's own server on the project's store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from cgan.errors import CganError
+from cgan.hosts import LOOPBACK, names_here, require_free, require_meant, run_page, site_of
+from cgan.tracking import store
+
+
+def serve_ui(
+    root: Path, port: int, experiment: str, host: str = LOOPBACK, allow_remote: bool = False
+) -> NoReturn:
+    """Become `mlflow server`, after saying where the runs of `experiment` are.
+
+    It serves MLFLOW_BACKEND_STORE_URI, else the project's store; MLflow's own variables set the rest. Raises
+    CganError where the port is taken, a server keeps the runs, or others could reach it unless
+    `allow_remote`.
+    """
+    require_meant(host, allow_remote)
+    require_free(host, port, "--port")  # MLflow's server would end with exit code 0
+    given = os.environ.get(store.BACKEND, "").strip()
+    uri = given or store.store_uri(root)
+    if store.is_server(uri):
+        raise CganError(
+            f"{store.STORE} is {store.without_credentials(uri)}, a server: open that in a browser, or set "
+            f"{store.BACKEND} to the database that MLflow's server here is to serve."
+        )
+    files = store.artifact_root(uri, root)
+    settings = {
+        **store.SETTINGS,
+        # With MLFLOW_BACKEND_STORE_URI clients are on any machine, and files go by way of the server.
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": "mlflow-artifacts:/" if given else files,
+        "MLFLOW_ARTIFACTS_DESTINATION": files,
+        "MLFLOW_REGISTRY_STORE_URI": uri,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
+        "PYTHONWARNINGS": "ignore",  # of one library about another
+    }
+    if host != LOOPBACK:  # it answers for names that it knows, and pages of its own only
+        names = names_here(host, port)
+        settings["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(names)
+        origins = [f"http://{name}" for name in names]
+        settings["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(origins)
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", host]
+    command += ["--port", str(port), "--uvicorn-opts", "--log-level warning"]
+    place = site_of(host, port)
+    with contextlib.suppress(Exception):  # MLflow's server says what is wrong
+        if found := store.open_store(uri).get_experiment_by_name(experiment):
+            place = run_page(place, found.experiment_id)
+    sys.stdout.write(f"MLflow: {place} (in some seconds; Ctrl-C ends it)\n")
+    sys.stdout.flush()
+    # The address of the store is no argument: every user can read those.
+    os.execve(sys.executable, command, {**settings, **os.environ, store.BACKEND: uri})

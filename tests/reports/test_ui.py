@@ -1,0 +1,64 @@
+"""`cgan ui`: MLflow's server on the project's store, and who can reach it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import MLFLOWS_OWN_WARNINGS, free_port, listens, wait_until
+from tracked import log_steps, training
+from tracked import root as root
+
+from cgan.errors import CganError
+from cgan.hosts import names_here, require_free, require_meant, run_page, site_of
+from cgan.reports.ui import serve_ui
+
+pytestmark = MLFLOWS_OWN_WARNINGS
+
+
+@pytest.mark.slow
+def test_the_ui_says_where_the_runs_are_and_ends_with_all_that_it_started(root: Path) -> None:
+    with training(root) as tracker:
+        log_steps(tracker)
+    port = free_port()
+    command = [sys.executable, "-m", "cgan.cli", "ui", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        line = process.stdout.readline()
+        wait_until(lambda: listens(port), 60)
+        process.send_signal(signal.SIGTERM)
+    place = f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning"
+    assert line == f"MLflow: {place} (in some seconds; Ctrl-C ends it)\n"
+    wait_until(lambda: not listens(port), 30)
+
+
+def test_a_server_is_not_served_again_and_one_that_others_can_reach_has_to_be_meant(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CganError, match=r"others than this machine .* --allow-remote"):
+        require_meant("0.0.0.0", False)
+    require_meant("0.0.0.0", True)
+    require_meant("127.0.0.2", False)
+    for host in ("203.0.113.9", "nobody.invalid", "a b"):
+        with pytest.raises(CganError, match=r"give an address of this machine"):
+            require_free(host, 0, "--port")
+    known = names_here("0.0.0.0", 5)
+    assert {"127.0.0.1:5", socket.gethostname(), f"{socket.gethostname()}:5"} <= set(known)
+    assert "0.0.0.0" not in known and "*" not in "".join(known)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host")
+    with pytest.raises(CganError, match=r"is http://host, a server"):
+        serve_ui(root, free_port(), "cgan")
+
+
+def test_addresses_lead_to_where_a_server_listens_and_to_the_view_for_trainings() -> None:
+    assert site_of("10.0.0.1", 5) == "http://10.0.0.1:5"
+    assert site_of("0.0.0.0", 5) == site_of("::", 5) == "http://127.0.0.1:5"
+    assert site_of("fd00::1", 5) == "http://[fd00::1]:5"
+    training = "workflowType=machine_learning"
+    place = "http://mlflow.example/#/experiments/3/runs"
+    assert run_page("http://mlflow.example/", "3", "ab") == f"{place}/ab?{training}"
+    assert run_page("http://mlflow.example", "3") == f"{place}?{training}"
