@@ -1,12 +1,8 @@
-"""Processes: the supervisor of `make up`, which keeps them running; and their end."""
+"""The supervisor of `make up`, which keeps its processes running."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,14 +30,3 @@ def running(root: Path) -> dict[str, int]:
     with contextlib.suppress(OSError), supervisor(root) as keeper:
         return {each["name"]: each["pid"] for each in keeper.getAllProcessInfo() if each["pid"]}
     return {}
-
-
-def end_with(parent: int) -> None:
-    """Have this process end soon after its parent, however that ended."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,39 +39,6 @@ def list_() -> None:
     typer.echo(f"Versions of `{found.model}` in {found.shown}:\n{aligned(rows)}\n")
     reigns = sorted((f"  {each.reign}" for each in versions if each.reign), reverse=True)
     typer.echo("\n".join([f"Champions, latest last: {line}", *reigns]))
-
-
-@registry.command()
-def show(version: Number) -> None:
-    """What is known of one version: what became of it, how good it is, what it was made from."""
-    from mlflow.exceptions import MlflowException
-
-    from cgan.metric import METRICS
-    from cgan.quality.table import floors
-    from cgan.registry.archive import evaluation_of
-    from cgan.registry.history import aligned
-
-    with _opened() as found:
-        known = found.version(version)
-        measured, real = {}, {}
-        with contextlib.suppress(MlflowException):  # the run may have been deleted
-            measured = found.client.get_run(known.run_id).data.metrics
-            real = floors(evaluation_of(found, known.run_id))
-    numbers: list[tuple[str, ...]] = [("", "evaluated", "at the gate", "real images", "")]
-    for key, metric in METRICS.items():
-        values = (measured.get(f"quality/{key}"), measured.get(f"gate/{key}"), real.get(key))
-        if values[:2] != (None, None):
-            cells = ["" if value is None else f"{value:.4g}" for value in values]
-            numbers.append((metric.name, *cells, f"{metric.better} is better"))
-    became = [
-        ("aliases", ", ".join(known.aliases) or "none"),
-        ("verdict", known.state),
-        ("registered", known.registered),
-        ("run", known.run_id),
-    ]
-    parts = [f"Version {version} of `{found.model}`:", aligned(became), "Quality:"]
-    parts += [aligned(numbers), "Tags:", aligned(sorted(known.tags.items()))]
-    typer.echo("\n\n".join(parts))
 
 
 @registry.command()
