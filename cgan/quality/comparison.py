@@ -182,9 +182,10 @@ class EvaluationSet:
         overall, worst = self.of_heldout(self.real.classes)
         metrics = {"conditional_accuracy": overall, "worst_class_accuracy": worst}
         for key, estimate in self._compared(self.floor, "floor").items():
-            less = estimate - self.by_heart[key] if self.by_heart else estimate
-            over = max(0.0, less.value - 1) if key in SHARES else 0.0
-            metrics[key] = Estimate(less.value - over, less.replicates - over)
+            heart = self.by_heart.get(key)
+            less = estimate - heart if heart else estimate
+            most = min(less.value, 1) if key in SHARES else less.value
+            metrics[key] = Estimate.of(most, less.replicates)
         return Judged(
             metrics,
             self.agreement,
