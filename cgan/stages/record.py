@@ -80,20 +80,23 @@ def main() -> None:
             for path in paths:
                 tracker.log_file(path, place)
         save = functools.partial(save_mlflow_model, GENERATOR)
-        tracker.log_model(save, facts.get("steps", 0), {"digest": facts["digest"], NOTE_TAG: NOTE})
-        tracker.set_tags({NOTE_TAG: run_note(tracked(report))})
+        tracker.log_model(
+            save, int(facts.get("steps", 0)), {"digest": facts["digest"], NOTE_TAG: NOTE}
+        )
+        drawn = f"\n\n![A drawing of each class]({artifact(RUN_ID, STRIP.name)})"
+        note = headline(tracked(report)) + (drawn if files is FILES else "")
+        tracker.set_tags({NOTE_TAG: note})
     write_json(RECORDED, tracked(report))
     log.info("%d numbers, the tables and the pictures are on the run's page.", len(tracked(report)))
 
 
-def run_note(numbers: Mapping[str, float]) -> str:
-    """The headline numbers, and a drawing of each class."""
-    headline = " · ".join(
+def headline(numbers: Mapping[str, float]) -> str:
+    """The numbers that lead a run's page."""
+    return " · ".join(
         f"{row.headline} {ARROWS[row.better]} **{numbers[f'quality/{key}']:.4g}**"
         for key, row in ROWS.items()
         if row.headline and f"quality/{key}" in numbers
     )
-    return f"{headline}\n\n![A drawing of each class]({artifact(RUN_ID, STRIP.name)})"
 
 
 if __name__ == "__main__":
