@@ -62,7 +62,7 @@ def validate(
 
     Beside a params.yaml also what a run with it will do, and how long it takes here.
     """
-    from cgan.data import csv_reader, csv_report, drift, opening, raw, sources
+    from cgan.data import csv_reader, csv_report, drift, opening, sources
     from cgan.files import write_json, write_text
 
     outputs = report or []
@@ -78,7 +78,7 @@ def validate(
     else:
         here = None
     images, name = opening.read(file, source, params)
-    params = raw.as_found(params, images)
+    params = opening.as_found(params, images)
     found = csv_report.report_on(images, params, name)
     for output in outputs:
         if output.suffix == ".json":

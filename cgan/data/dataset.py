@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 SPLITS = ("train", "val", "test")
+OF_PICTURES = ("images", "labels", "splits", "groups")  # tensors of their file
 
 Rows = NDArray[np.int64]
 
@@ -156,12 +157,6 @@ def save_dataset(
         save_file(tensors, temporary, file_facts.metadata_of(facts))
 
 
-def read_facts(path: Path | str) -> file_facts.Facts:
-    """The metadata alone, without torch; the images aren't read, so they may be damaged. Raises as
-    `load_dataset` does."""
-    return file_facts.read_facts(path, "dataset")
-
-
 def load_dataset(path: Path | str) -> Dataset:
     """Read and check a file of `save_dataset`. Raises as `cgan.model.file_facts.opened` does."""
     path = Path(path)
@@ -172,6 +167,39 @@ def load_dataset(path: Path | str) -> Dataset:
     if digest_of(images.numpy(), labels.numpy()) != facts["digest"]:
         raise file_facts.damaged(path)
     return Dataset(images, labels, facts, found["lines"], found.get("groups"))
+
+
+def save_pictures(path: Path, pictures: LabelledImages) -> None:
+    """Write what pictures became, without their files' names, atomically; equal pictures give equal bytes."""
+    arrays = {name: getattr(pictures, name) for name in OF_PICTURES}
+    tensors = {name: array for name, array in arrays.items() if array is not None}
+    facts = {
+        "kind": "pictures",
+        "digest": pictures.sha256,
+        "class_names": pictures.class_names,
+        "classes": pictures.classes,
+        "warnings": list(pictures.warnings),
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, file_facts.metadata_of(facts))
+
+
+def load_pictures(path: Path) -> LabelledImages:
+    """Read and check a file of `save_pictures`. Raises as `cgan.model.file_facts.opened` does."""
+    with file_facts.opened(path, "pictures", "np") as (file, facts):
+        known = set(file.keys())
+        arrays = {name: file.get_tensor(name) for name in OF_PICTURES if name in known}
+    if digest_of(*arrays.values()) != facts["digest"]:
+        raise file_facts.damaged(path)
+    return LabelledImages(
+        **arrays,
+        lines=np.arange(1, len(arrays["labels"]) + 1),
+        classes=facts["classes"],
+        sha256=facts["digest"],
+        size_bytes=arrays["images"].nbytes,
+        warnings=tuple(facts["warnings"]),
+        class_names=facts["class_names"],
+    )
 
 
 def digest_of(images: NDArray[np.uint8], *more: NDArray[Any]) -> str:

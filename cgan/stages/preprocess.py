@@ -9,8 +9,8 @@ from typing import Any
 from cgan.data import csv_report
 from cgan.data.contact_sheet import contact_sheet
 from cgan.data.dataset import save_dataset
+from cgan.data.opening import load_raw
 from cgan.data.parts import divide, groups_of, near_copies_in_words
-from cgan.data.raw import load_raw
 from cgan.errors import DataError
 from cgan.files import read_json, replacing
 from cgan.params.reading import load_params

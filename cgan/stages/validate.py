@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from cgan.data import csv_report
-from cgan.data.raw import as_found, load_raw
+from cgan.data.opening import as_found, load_raw
 from cgan.files import write_json, write_text
 from cgan.params.reading import load_params
 from cgan.project import CSV, PICTURES, VALIDATION

