@@ -1,8 +1,11 @@
-"""The validation report: what the images of a valid CSV or folder are like."""
+"""The validation report: what the images of a valid CSV or folder are like; how far two reports differ."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,6 @@ from numpy.typing import NDArray
 from cgan.data.csv_reader import renumbering_advice
 from cgan.data.dataset import SPLITS, LabelledImages, first_copies, image_digests
 from cgan.errors import DataError, listed
-from cgan.markdown import table
 from cgan.params.sections import ValidateParams
 
 FORMAT = 1
@@ -19,6 +21,12 @@ FEW = 50  # images of a class: warn
 UNSCALED = 16  # the highest value of scikit-learn's digits
 AT_ONCE = 1000  # images looked at
 BINS = 32  # of brightness, in a profile
+VALUES = np.arange(256)
+DRIFT_LIMITS = {  # far above what random halves of MNIST differ by, a few tenths of a per cent each
+    "class_mix": 0.10,  # share of the images that would need another class
+    "pixel_values": 0.03,  # mean change of brightness that is needed, as a part of 0–255
+    "position": 0.02,  # distance that the ink must move, as a part of the image's side
+}
 
 
 def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[str, Any]:
@@ -27,8 +35,7 @@ def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[
 
     Raises DataError for no training set: a class too small, a wrong scale.
     """
-    kept = np.arange(len(found.labels))
-    images, labels = found.images, found.labels
+    images, labels, kept = found.images, found.labels, np.arange(len(found.labels))
     if found.splits is not None:
         kept = np.flatnonzero(found.splits != SPLITS.index("test"))
         images, labels = images[kept], labels[kept]
@@ -42,12 +49,10 @@ def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[
             f"{name}: no pixel is above 1, expected values from 0 to 255. The pixels are already scaled "
             "to 0–1 (multiply them by 255), or all images are blank."
         )
-    histogram = np.zeros(256, np.int64)
-    for start in range(0, len(flat), AT_ONCE):
-        histogram += np.bincount(flat[start : start + AT_ONCE].ravel(), minlength=256)
-    values = np.arange(256)
-    mean = float((histogram * values).sum() / histogram.sum())
-    variance = float((histogram * (values - mean) ** 2).sum() / histogram.sum())
+    chunks = (flat[start : start + AT_ONCE] for start in range(0, len(flat), AT_ONCE))
+    histogram = np.sum([np.bincount(chunk.ravel(), minlength=256) for chunk in chunks], axis=0)
+    mean = float((histogram * VALUES).sum() / histogram.sum())
+    variance = float((histogram * (VALUES - mean) ** 2).sum() / histogram.sum())
     ink = images.sum(axis=(0, 1), dtype=np.int64)
     firsts = first_copies(image_digests(images))
     copies = np.flatnonzero(firsts != np.arange(len(firsts)))
@@ -81,69 +86,71 @@ def report_on(found: LabelledImages, params: ValidateParams, name: str) -> dict[
     if found.splits is not None:
         in_each = np.bincount(found.splits, minlength=len(SPLITS)).tolist()
         report["splits"] = dict(zip(SPLITS, in_each, strict=True))
+    warnings = [*found.warnings, *_of_classes(counts, params)]
+    if top <= UNSCALED:
+        warnings.append(
+            f"Dark: no value is above {top} of 255. Are they of another scale (0–16, as in scikit-learn's "
+            f"digits)? Multiply them by {255 // top}."
+        )
 
     def repeating(rows: NDArray[np.int64]) -> str:
         pairs = zip(kept[rows], kept[firsts[rows]], strict=True)
         return listed([f"{found.place(row)} is {found.place(first)}" for row, first in pairs])
 
-    warnings = [
-        *found.warnings,
-        *_of_classes(counts, params),
-        (top <= UNSCALED)
-        * f"Dark: no value is above {top} of 255. Are they of another scale (0–16, as in "
-        f"scikit-learn's digits)? Multiply them by {255 // top}.",
-        bool(len(copies))
-        * f"Duplicates: {len(copies):,} images repeat an earlier one ({repeating(copies)}); all copies of an "
-        "image stay on one side of the hold-out.",
-        bool(len(conflicts))
-        * f"Conflicting labels: {len(conflicts):,} images repeat one of another class "
-        f"({repeating(conflicts)}).",
-        bool(len(constant))
-        * f"Constant images: {len(constant):,} have one value everywhere, {report['blank_images']:,} are "
-        f"blank ({listed([found.place(row) for row in kept[constant]])}).",
-    ]
-    return report | {"warnings": [text for text in warnings if text]}
+    if len(copies):
+        warnings.append(
+            f"Duplicates: {len(copies):,} images repeat an earlier one ({repeating(copies)}); all copies of "
+            "an image stay on one side of the hold-out."
+        )
+    if len(conflicts):
+        warnings.append(
+            f"Conflicting labels: {len(conflicts):,} images repeat one of another class "
+            f"({repeating(conflicts)})."
+        )
+    if len(constant):
+        places = listed([found.place(row) for row in kept[constant]])
+        warnings.append(
+            f"Constant images: {len(constant):,} have one value everywhere, {report['blank_images']:,} are "
+            f"blank ({places})."
+        )
+    return report | {"warnings": warnings}
 
 
 def _of_classes(counts: NDArray[np.int64], params: ValidateParams) -> list[str]:
     names = params.class_names or range(len(counts))
     most, fewest = int(counts.argmax()), int(counts.argmin())
     times = float(counts[most] / counts[fewest])
-    few = [f"class {names[n]} has {counts[n]:,}" for n in counts.argsort() if counts[n] < FEW]
-    return [
-        (times > params.max_imbalance)
-        * f"Imbalance: class {names[most]} has {counts[most]:,} images, class {names[fewest]} has "
-        f"{counts[fewest]:,}, {times:.1f} times fewer (`validate.max_imbalance`: {params.max_imbalance:g}). "
-        "Rare classes will be drawn worse.",
-        bool(few)
-        * f"Few images: {listed(few)}. With fewer than {FEW} the drawings of a class repeat a few forms, and "
-        "some copy. More images help more than any parameter.",
-    ]
+    said = []
+    if times > params.max_imbalance:
+        said.append(
+            f"Imbalance: class {names[most]} has {counts[most]:,} images, class {names[fewest]} has "
+            f"{counts[fewest]:,}, {times:.1f} times fewer (`validate.max_imbalance`: "
+            f"{params.max_imbalance:g}). Rare classes will be drawn worse."
+        )
+    if few := [f"class {names[n]} has {counts[n]:,}" for n in counts.argsort() if counts[n] < FEW]:
+        said.append(
+            f"Few images: {listed(few)}. With fewer than {FEW} the drawings of a class repeat a few forms, "
+            "and some copy. More images help more than any parameter."
+        )
+    return said
 
 
 def _check_counts(
     counts: NDArray[np.int64], params: ValidateParams, name: str, pictures: bool
 ) -> None:
     """Raises DataError when a class has no image, or too few."""
+    names = params.class_names or [str(label) for label in range(len(counts))]
     found, missing = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
     few = [label for label in found if counts[label] < params.min_per_class]
-    names = params.class_names or [str(label) for label in range(len(counts))]
-    slip = (
-        " If one of the labels is a slip, set `validate.classes` and validate again: its rows are named then."
-    ) * (not params.classes and not pictures)
+    declared = f" (`validate.classes` is {params.classes})" * bool(params.classes)
     if len(found) < 2:
         problem = (
-            f"all labels are {[*names, *map(str, found)][found[0]]}. A conditional generator needs at least "
-            "2 classes."
+            f"all labels are {[*names, *map(str, found)][found[0]]}; expected at least 2 classes."
         )
     elif missing:
-        declared = (
-            f"`validate.classes` is {params.classes}: add images or, if there is no such class, set it to "
-            f"{len(found)}. "
-        ) * bool(params.classes)
         problem = (
-            f"no image of class {listed(missing)}; the labels found are {listed(found)}. {declared}Labels "
-            f"must count from 0 without a gap: {renumbering_advice(params)}{slip}"
+            f"no image of class {listed(missing)}{declared}; {len(found):,} are found: {listed(found)}. Add "
+            f"images; or, as labels must count from 0 without a gap, {renumbering_advice(params)}"
         )
     elif len(names) != len(counts):
         problem = (
@@ -155,10 +162,11 @@ def _check_counts(
         problem = (
             f"{len(few):,} of {len(found):,} classes have fewer than {params.min_per_class} images: {shown}. "
             f"Add images, or lower `validate.min_per_class` (to {counts[few].min()}; it cannot be below 2)."
-            f"{slip}"
         )
     else:
         return
+    if not params.classes and not pictures:
+        problem += " Is one of the labels a slip? Set `validate.classes`: its rows are named then."
     raise DataError(f"{name}: {problem}")
 
 
@@ -181,32 +189,6 @@ def summary(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def to_markdown(report: dict[str, Any], name: str) -> str:
-    """The report as a page for a reader."""
-    title = name.replace("\n", " ").replace("`", "'")
-    numbers = "rows classes duplicates conflicting_labels blank_images constant_images imbalance"
-    facts = [(key.replace("_", " "), f"{report[key]:,}") for key in numbers.split()]
-    facts += [
-        (word, ", ".join(f"{part} {value}" for part, value in report[key].items()))
-        for word, key in (("shape", "shape"), ("pixels", "pixels"), ("data", "csv"))
-    ]
-    counts = report["class_counts"]
-    names = report["params"]["class_names"] or range(report["classes"])
-    bars = [
-        (name, f"{count:,}", "█" * max(1, round(20 * count / max(counts))))
-        for name, count in zip(names, counts, strict=True)
-    ]
-    parts = [
-        f"# Validation of `{title}`",
-        table(("", ""), facts),
-        "## Images per class",
-        table(("class", "images", ""), bars, numbers=1),
-        "## Warnings",
-        "\n".join(f"- {text}" for text in report["warnings"] or ["none"]),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
 def validated_params(report: Any, name: str) -> ValidateParams:
     """The params that a report's data was validated with: by them it is read alike again.
 
@@ -218,3 +200,55 @@ def validated_params(report: Any, name: str) -> ValidateParams:
         raise DataError(
             f"{name}: not a report of this version. Make it again: `dvc repro --force validate`."
         ) from None
+
+
+def check_drift(report: dict[str, Any], reference: Path, name: str) -> dict[str, float]:
+    """The distances, by the names of DRIFT_LIMITS, to the report in the file `reference`; 0 for equal data.
+
+    Raises DataError where one is above its limit, and when the file is no report of such images.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            found = distances(report, json.loads(reference.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        found = {"": math.nan}
+    if not all(map(math.isfinite, found.values())):  # no number would be within every limit
+        raise DataError(
+            f"{reference}: missing, or no validation report of this version. Make it from good data: `cgan "
+            f"validate GOOD.csv --report {reference}`."
+        )
+    over = [
+        f"{k} {v:.3f} (limit {DRIFT_LIMITS[k]:.2f})"
+        for k, v in found.items()
+        if v > DRIFT_LIMITS[k]
+    ]
+    if over:
+        raise DataError(
+            f"{name}: differs from the reference: {', '.join(over)}. Inverted, moved or rescaled images, or "
+            "another mix of classes? If it is meant so, make a new reference from this file."
+        )
+    return found
+
+
+def distances(report: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
+    """Raises DataError when shapes or classes differ, others for what is no report."""
+    for key in ("shape", "classes"):
+        if report[key] != reference[key]:
+            raise DataError(
+                f"drift: `{key}` is {report[key]}, the reference has {reference[key]}. Compare files of one "
+                "kind of image."
+            )
+    found, expected = report["profile"], reference["profile"]
+    mix, usual = (np.divide(n, sum(n)) for n in (report["class_counts"], reference["class_counts"]))
+    moved = {key: _earth_movers_distance(found[key], expected[key]) for key in expected}
+    return {
+        "class_mix": round(float(np.abs(mix - usual).sum() / 2), 4),
+        "pixel_values": moved["brightness"],
+        "position": float(np.maximum(moved["rows"], moved["columns"])),  # NaN if either is
+    }
+
+
+def _earth_movers_distance(first: Sequence[float], second: Sequence[float]) -> float:
+    """Earth mover's distance of two histograms on 0–1, each scaled to the sum 1."""
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    return round(float(np.abs(np.cumsum(a / a.sum() - b / b.sum())).sum() / len(a)), 4)

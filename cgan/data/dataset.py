@@ -25,6 +25,7 @@ SPLITS = ("train", "val", "test")
 OF_PICTURES = ("images", "labels", "splits", "groups")  # tensors of their file
 
 Rows = NDArray[np.int64]
+Arrays = dict[str, NDArray[Any] | None]
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,6 @@ def save_dataset(
     groups: NDArray[np.int64] | None = None,
 ) -> None:
     """Write atomically; equal content gives equal bytes. `metadata` must be plain JSON."""
-    images, labels, lines = map(np.ascontiguousarray, (images, labels, lines))
     facts = {
         "kind": "dataset",
         "count": len(labels),
@@ -150,11 +150,8 @@ def save_dataset(
         "digest": digest_of(images, labels),
         **metadata,
     }
-    tensors: dict[str, NDArray[Any]] = {"images": images, "labels": labels, "lines": lines}
-    if groups is not None:
-        tensors["groups"] = np.ascontiguousarray(groups)
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, file_facts.metadata_of(facts))
+    arrays: Arrays = {"images": images, "labels": labels, "lines": lines, "groups": groups}
+    _write(path, arrays, facts)
 
 
 def load_dataset(path: Path | str) -> Dataset:
@@ -171,17 +168,9 @@ def load_dataset(path: Path | str) -> Dataset:
 
 def save_pictures(path: Path, pictures: LabelledImages) -> None:
     """Write what pictures became, without their files' names, atomically; equal pictures give equal bytes."""
-    arrays = {name: getattr(pictures, name) for name in OF_PICTURES}
-    tensors = {name: array for name, array in arrays.items() if array is not None}
-    facts = {
-        "kind": "pictures",
-        "digest": pictures.sha256,
-        "class_names": pictures.class_names,
-        "classes": pictures.classes,
-        "warnings": list(pictures.warnings),
-    }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, file_facts.metadata_of(facts))
+    facts = {"kind": "pictures", "digest": pictures.sha256}
+    facts |= {name: getattr(pictures, name) for name in ("class_names", "classes", "warnings")}
+    _write(path, {name: getattr(pictures, name) for name in OF_PICTURES}, facts)
 
 
 def load_pictures(path: Path) -> LabelledImages:
@@ -200,6 +189,12 @@ def load_pictures(path: Path) -> LabelledImages:
         warnings=tuple(facts["warnings"]),
         class_names=facts["class_names"],
     )
+
+
+def _write(path: Path | str, arrays: Arrays, facts: dict[str, Any]) -> None:
+    there = {name: np.ascontiguousarray(a) for name, a in arrays.items() if a is not None}
+    with replacing(path) as temporary:
+        save_file(there, temporary, file_facts.metadata_of(facts))
 
 
 def digest_of(images: NDArray[np.uint8], *more: NDArray[Any]) -> str:

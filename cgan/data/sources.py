@@ -1,4 +1,4 @@
-"""Where the data comes from: the embedded sample, a local file or archive, pictures, Kaggle.
+"""Where the data comes from: the embedded sample, a local file or archive, pictures, Kaggle; and its images.
 
 A CSV ends as one plain CSV, pictures as one file of arrays; written atomically, and never larger than
 `data.max_megabytes`, also when an archive claims otherwise.
@@ -11,6 +11,7 @@ import gzip
 import importlib.resources
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -19,12 +20,13 @@ from numpy.typing import NDArray
 
 from cgan.data import kaggle
 from cgan.data.album import ARCHIVES, find, first_line, refuse_hostile
-from cgan.data.dataset import save_pictures
+from cgan.data.csv_reader import read_csv
+from cgan.data.dataset import LabelledImages, load_pictures, save_pictures
 from cgan.data.pictures import read_album
-from cgan.errors import CganError, SourceError, listed
-from cgan.files import WEB_PAGE, looks_like_web_page, replacing, sha256_of, write_bytes
-from cgan.params.sections import DataParams
-from cgan.project import CSV, PICTURES
+from cgan.errors import CganError, DataError, SourceError, listed
+from cgan.files import WEB_PAGE, looks_like_web_page, read_json, replacing, sha256_of, write_bytes
+from cgan.params.sections import DataParams, ValidateParams
+from cgan.project import CSV, CSV_SOURCE, PICTURES
 
 CHUNK_BYTES = 1 << 20
 ZIPS, GZIP = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"  # how an archive begins
@@ -66,6 +68,55 @@ def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
     pictures.unlink(missing_ok=True)
     known = {"source": params.source, "origin": origin, "sha256": sha256_of(destination)}
     return known | {"bytes": destination.stat().st_size}
+
+
+def read(path: Path, params: DataParams, expected: ValidateParams) -> tuple[LabelledImages, str]:
+    """The images that a file, archive or folder holds, and its name for messages. Raises SourceError for
+    what cannot be had, DataError for a CSV that is none of images."""
+    with find(path) as (found, album):
+        if album:
+            return read_album(album, params), str(found)
+    limit = params.max_megabytes * 1_000_000
+    if is_plain(found):
+        return read_csv(found, expected, max_bytes=limit), str(found)
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        csv, name = Path(folder) / "unpacked.csv", f"{found} (unpacked)"
+        unpack(found, csv, params, str(found))
+        return read_csv(csv, expected, name=name), name
+
+
+def load_raw(params: ValidateParams) -> LabelledImages:
+    """The images of the CSV, checked as `read_csv` does, or the pictures.
+
+    Raises DataError for a CSV that is none, ModelError for a damaged file of pictures.
+    """
+    if PICTURES.is_file():
+        return replace(load_pictures(PICTURES), files=read_json(CSV_SOURCE)["files"])
+    if not CSV.is_file():
+        raise DataError(f"{CSV}: not found. Fetch the data first: `dvc repro validate`.")
+    return read_csv(CSV, params)
+
+
+def as_found(params: ValidateParams, found: LabelledImages) -> ValidateParams:
+    """`params` with the names and the shape that pictures have of themselves.
+
+    Raises DataError where `validate.classes` contradicts them.
+    """
+    if not found.files:
+        return params
+    if params.classes not in (None, found.classes):
+        raise DataError(
+            f"`validate.classes` is {params.classes}, the pictures have {found.classes} classes. Set it to "
+            "null."
+        )
+    own, names = found.class_names, params.class_names
+    if not names or set(names) == set(own or ()):  # in another order they would be the wrong ones
+        names = own
+    shape = dict(zip(("channels", "height", "width"), found.images.shape[1:], strict=True))
+    return params.model_copy(update={"class_names": names, **shape})
+
+
+# --- the sample ---------------------------------------------------------------------------------
 
 
 def mnist_sample() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

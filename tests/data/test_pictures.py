@@ -17,8 +17,7 @@ from test_sources import zip_of_a_link
 
 from cgan.data import csv_reader, pictures
 from cgan.data.dataset import LabelledImages, load_dataset
-from cgan.data.opening import read
-from cgan.data.sources import DEFAULTS
+from cgan.data.sources import DEFAULTS, read
 from cgan.errors import CganError, DataError
 from cgan.files import read_json
 from cgan.params.reading import load_params
@@ -389,7 +388,10 @@ def test_f101_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_
     assert not set(train.groups.tolist()) & set(held.groups.tolist()) and len(held) == 12
     run(group="auto")
     assert "Groups: 40 of 120 images, the largest of 3" in caplog.text and "Near" not in caplog.text
-    for pattern, words in (("'shot'", "is found in no file"), ("'('", "no regular expression")):
+    for pattern, words in (
+        ("'shot'", "is found in none of own/"),
+        ("'('", "no regular expression"),
+    ):
         with pytest.raises(CganError, match=words):
             run(group=pattern)
 
