@@ -13,7 +13,6 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
@@ -45,16 +44,7 @@ _WHOLE_NUMBER = re.compile(rb"\+?0*\d{1,9}|-0+")
 _QUOTED_NUMBER = re.compile(rb'(?<![^,\n])"([ \t]*\d+[ \t]*)"(?=[,\r\n]|$)')
 
 Line = tuple[int, bytes]  # with its number in the file
-
-
-@dataclass(frozen=True)
-class Header:
-    """The label and the pixels, the columns that stand between them, and the shape of an image: channels,
-    height, width."""
-
-    columns: list[str]
-    extra: list[str]
-    shape: tuple[int, int, int]
+Shape = tuple[int, int, int]  # channels, height, width
 
 
 def read_csv(
@@ -94,38 +84,37 @@ def read_csv(
 def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) -> LabelledImages:
     if looks_like_web_page(file.peek(512)):
         raise DataError(WEB_PAGE)
-    header = _header(file.readline(MAX_HEADER_BYTES), params)
+    columns, between, shape = _header(file.readline(MAX_HEADER_BYTES), params)
     # A value takes two bytes at least. Room that nothing is written to takes no memory.
-    room = size // (2 * len(header.columns)) + 1
-    images = np.empty((room, *header.shape), np.uint8)
+    room = size // (2 * len(columns)) + 1
+    images = np.empty((room, *shape), np.uint8)
     labels, numbers = np.empty((2, room), np.int64)
     highest = (params.classes or MAX_CLASSES) - 1
-    at_once = max(1, BLOCK_VALUES // len(header.columns))
-    lines, rows, last = _lines(file, len(header.columns) * BYTES_PER_VALUE), 0, b""
-    between, faults = list[list[str]](), list[str]()
-    while (block := list(itertools.islice(lines, at_once))) and len(faults) < MAX_COUNTED:
+    lines, at_once = _lines(file, len(columns) * BYTES_PER_VALUE), BLOCK_VALUES // len(columns)
+    rows, last, texts, faults = 0, b"", list[list[str]](), list[str]()
+    while (block := list(itertools.islice(lines, max(1, at_once)))) and len(faults) < MAX_COUNTED:
         start, rows, last = rows, rows + len(block), block[-1][1]
-        if header.extra:
-            block = [_without_extra(line, len(header.extra), between) for line in block]
-        values = _parsed(b"".join(line for _, line in block), (len(block), len(header.columns)))
+        if between:
+            block = [_without_texts(line, len(between), texts) for line in block]
+        values = _parsed(b"".join(line for _, line in block), (len(block), len(columns)))
         if values is None or values[:, 0].max() > highest:
             faults += [
                 fault
                 for row, (number, line) in enumerate(block, start + 1)
-                for fault in _faults(line, f"row {row} (line {number})", header.columns, highest)
+                for fault in _faults(line, f"row {row} (line {number})", columns, highest)
             ] or [f"rows {start + 1} to {rows}: no valid CSV."]
         elif rows > room:
             break  # the file grows, perhaps for ever; its digest is another now
         else:
             numbers[start:rows] = [number for number, _ in block]
             labels[start:rows] = values[:, 0]
-            images[start:rows] = values[:, 1:].reshape(-1, *header.shape)
+            images[start:rows] = values[:, 1:].reshape(-1, *shape)
     if faults:
-        raise _error(faults, header.columns[0], params)
+        raise _error(faults, columns[0], params)
     if rows == 0:
         raise DataError("0 rows after the header. Download or export it again.")
     warning = "The last line has no line end: make sure that the file is complete."
-    extra = dict(zip(header.extra, zip(*between, strict=True), strict=True))
+    extra = dict(zip(between, zip(*texts, strict=True), strict=True))
     return LabelledImages(
         images[:rows],
         labels[:rows],
@@ -160,12 +149,12 @@ def _lines(file: BufferedReader, limit: int) -> Iterator[Line]:
             raise DataError(f"more than {MAX_BLANK_LINES:,} blank lines. Download it again.")
 
 
-def _without_extra(line: Line, count: int, between: list[list[str]]) -> Line:
-    """The line with the label and the pixels alone; the texts between them go to the end of `between`."""
+def _without_texts(line: Line, count: int, found: list[list[str]]) -> Line:
+    """The line with the label and the pixels alone; the texts between them go to the end of `found`."""
     label, *texts = line[1].split(b",", count + 1)
     pixels = texts.pop() if len(texts) > count else b""
     texts += [b""] * (count - len(texts))  # of a row that is refused
-    between.append([text.decode("utf-8", "replace").strip(' \t"') for text in texts])
+    found.append([text.decode("utf-8", "replace").strip(' \t"') for text in texts])
     return line[0], label + b"," + pixels
 
 
@@ -204,8 +193,11 @@ def _parsed(text: bytes, shape: tuple[int, int]) -> NDArray[np.int64] | None:
 # --- the header ----------------------------------------------------------------------------------
 
 
-def _header(line: bytes, params: ValidateParams) -> Header:
-    """Column names and image shape. Raises DataError when pixels may be missing or permuted."""
+def _header(line: bytes, params: ValidateParams) -> tuple[list[str], list[str], Shape]:
+    """The columns of label and pixels, those between them, and the shape of an image.
+
+    Raises DataError when pixels may be missing or permuted.
+    """
     label, problem = params.label_column, ""
     try:
         text = line.decode("utf-8-sig").rstrip("\r\n")
@@ -236,15 +228,14 @@ def _header(line: bytes, params: ValidateParams) -> Header:
         )
     if problem:
         raise DataError(f"{problem} Expected a header such as `{label},pixel0,pixel1,…`.")
-    extra = [*itertools.takewhile(("group", "split").__contains__, columns[1:])]
-    pixels = columns[1 + len(extra) :]
+    between = [*itertools.takewhile(("group", "split").__contains__, columns[1:])]
+    pixels = columns[1 + len(between) :]
     shape = _shape(len(pixels), params)
-    _check_order(pixels, shape, 2 + len(extra))
-    return Header([label, *pixels], extra, shape)
+    _check_order(pixels, shape, 2 + len(between))
+    return [label, *pixels], between, shape
 
 
-def _shape(pixels: int, params: ValidateParams) -> tuple[int, int, int]:
-    """(channels, height, width) of an image with this many pixel columns."""
+def _shape(pixels: int, params: ValidateParams) -> Shape:
     channels, height, width = params.channels, params.height, params.width
     form = f"{channels} × {height} × {width}"
     if height is None or width is None:
@@ -259,7 +250,7 @@ def _shape(pixels: int, params: ValidateParams) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _check_order(pixels: list[str], shape: tuple[int, int, int], at: int) -> None:
+def _check_order(pixels: list[str], shape: Shape, at: int) -> None:
     """Names must count up, as pixel0, pixel1, … or 1x1, 1x2, …: permuted pixels are no images."""
     start = re.fullmatch(r"(.*?)(0*[01])", pixels[0], re.ASCII | re.DOTALL)
     if start is None or start[1][-1:].isdecimal():

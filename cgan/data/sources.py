@@ -92,8 +92,6 @@ def load_raw(params: ValidateParams) -> LabelledImages:
     """
     if PICTURES.is_file():
         return replace(load_pictures(PICTURES), files=read_json(CSV_SOURCE)["files"])
-    if not CSV.is_file():
-        raise DataError(f"{CSV}: not found. Fetch the data first: `dvc repro validate`.")
     return read_csv(CSV, params)
 
 
