@@ -49,9 +49,6 @@ def validate(
         Path, typer.Argument(help="A .csv, .csv.gz or .zip, a folder with one, or of pictures.")
     ],
     report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
-    reference: Annotated[
-        Path | None, typer.Option(help="A .json report of good data; refuse FILE if it differs.")
-    ] = None,
     foresight: Annotated[
         bool, typer.Option(help="Beside a params.yaml: what a run will do, and how long it takes.")
     ] = True,
@@ -76,9 +73,6 @@ def validate(
     found = csv_report.report_on(images, params, name)
     if report is not None:
         write_json(report, found)
-    if reference is not None:
-        distances = csv_report.check_drift(found, reference, name)
-        typer.echo("Like the reference: " + ", ".join(f"{k} {v:.3f}" for k, v in distances.items()))
     typer.echo(f"{name} is valid: {csv_report.summary(found)}")
     if here and foresight:
         from cgan.reports.foresight import foresee

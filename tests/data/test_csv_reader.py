@@ -81,7 +81,6 @@ def test_f88_rows_are_parsed_in_blocks_and_it_changes_nothing(
 ) -> None:
     report = report_of(tmp_path, LINES)
     monkeypatch.setattr(csv_reader, "BLOCK_VALUES", 65 * rows_at_once)
-    monkeypatch.setattr(csv_report, "AT_ONCE", rows_at_once)
     table = accepts(tmp_path, LINES)
     assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
     assert report_of(tmp_path, LINES) == report
