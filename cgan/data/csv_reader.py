@@ -1,6 +1,6 @@
 """What a valid CSV is: one reader for every stage.
 
-A header (the label column first; perhaps `group` and `split`; then the pixels in order) and one image a row,
+A header (the label column first; perhaps `group`; then the pixels in order) and one image a row,
 labels and pixels whole numbers. It is read once, and parsed by pandas in blocks of rows, so that memory is
 that of the uint8 images. pandas takes 2.0, 1e2 and True for whole numbers too: a block with other signs than
 those of whole numbers, or which it refuses, is looked at value by value, to name rows and columns.
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cgan.data.dataset import SPLITS, LabelledImages
+from cgan.data.dataset import LabelledImages
 from cgan.errors import DataError
 from cgan.files import WEB_PAGE, looks_like_web_page, sha256_of
 from cgan.params.sections import ValidateParams
@@ -84,18 +84,18 @@ def read_csv(
 def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) -> LabelledImages:
     if looks_like_web_page(file.peek(512)):
         raise DataError(WEB_PAGE)
-    columns, between, shape = _header(file.readline(MAX_HEADER_BYTES), params)
+    columns, grouped, shape = _header(file.readline(MAX_HEADER_BYTES), params)
     # A value takes two bytes at least. Room that nothing is written to takes no memory.
     room = size // (2 * len(columns)) + 1
     images = np.empty((room, *shape), np.uint8)
     labels, numbers = np.empty((2, room), np.int64)
     highest = (params.classes or MAX_CLASSES) - 1
     lines, at_once = _lines(file, len(columns) * BYTES_PER_VALUE), BLOCK_VALUES // len(columns)
-    rows, last, texts, faults = 0, b"", list[list[str]](), list[str]()
+    rows, last, groups, faults = 0, b"", list[str](), list[str]()
     while (block := list(itertools.islice(lines, max(1, at_once)))) and len(faults) < MAX_COUNTED:
         start, rows, last = rows, rows + len(block), block[-1][1]
-        if between:
-            block = [_without_texts(line, len(between), texts) for line in block]
+        if grouped:
+            block = [_without_group(line, groups) for line in block]
         values = _parsed(b"".join(line for _, line in block), (len(block), len(columns)))
         if values is None or values[:, 0].max() > highest:
             faults += [
@@ -114,7 +114,7 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) 
     if rows == 0:
         raise DataError("0 rows after the header. Download or export it again.")
     warning = "The last line has no line end: make sure that the file is complete."
-    extra = dict(zip(between, zip(*texts, strict=True), strict=True))
+    own = [group or f"\0{row}" for row, group in enumerate(groups)]  # blank: of its own
     return LabelledImages(
         images[:rows],
         labels[:rows],
@@ -123,8 +123,7 @@ def _read(file: BufferedReader, params: ValidateParams, sha256: str, size: int) 
         sha256,
         size,
         () if last.endswith(b"\n") else (warning,),
-        splits=_splits(extra["split"], numbers) if "split" in extra else None,
-        groups=_groups(extra["group"]) if "group" in extra else None,
+        groups=np.unique(own, return_inverse=True)[1] if grouped else None,
     )
 
 
@@ -149,29 +148,13 @@ def _lines(file: BufferedReader, limit: int) -> Iterator[Line]:
             raise DataError(f"more than {MAX_BLANK_LINES:,} blank lines. Download it again.")
 
 
-def _without_texts(line: Line, count: int, found: list[list[str]]) -> Line:
-    """The line with the label and the pixels alone; the texts between them go to the end of `found`."""
-    label, *texts = line[1].split(b",", count + 1)
-    pixels = texts.pop() if len(texts) > count else b""
-    texts += [b""] * (count - len(texts))  # of a row that is refused
-    found.append([text.decode("utf-8", "replace").strip(' \t"') for text in texts])
+def _without_group(line: Line, groups: list[str]) -> Line:
+    """The line with the label and the pixels alone; the text between them goes to the end of `groups`."""
+    label, group, pixels = (*line[1].split(b",", 2), b"", b"")[
+        :3
+    ]  # of a row that is refused, blank
+    groups.append(group.decode("utf-8", "replace").strip(' \t"'))
     return line[0], label + b"," + pixels
-
-
-def _splits(texts: tuple[str, ...], numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
-    for row, text in enumerate(texts):
-        if text not in SPLITS:
-            raise DataError(
-                f"row {row + 1} (line {numbers[row]}), column split: {text[:20]!r} is none of "
-                f"{', '.join(SPLITS)}."
-            )
-    return np.array([SPLITS.index(text) for text in texts], np.uint8)
-
-
-def _groups(texts: tuple[str, ...]) -> NDArray[np.int64]:
-    own = [text or f"\0{row}" for row, text in enumerate(texts)]  # blank: of its own
-    groups: NDArray[np.int64] = np.unique(own, return_inverse=True)[1]
-    return groups
 
 
 def _parsed(text: bytes, shape: tuple[int, int]) -> NDArray[np.int64] | None:
@@ -193,8 +176,8 @@ def _parsed(text: bytes, shape: tuple[int, int]) -> NDArray[np.int64] | None:
 # --- the header ----------------------------------------------------------------------------------
 
 
-def _header(line: bytes, params: ValidateParams) -> tuple[list[str], list[str], Shape]:
-    """The columns of label and pixels, those between them, and the shape of an image.
+def _header(line: bytes, params: ValidateParams) -> tuple[list[str], bool, Shape]:
+    """The columns of label and pixels, whether `group` stands between them, and the shape of an image.
 
     Raises DataError when pixels may be missing or permuted.
     """
@@ -228,11 +211,11 @@ def _header(line: bytes, params: ValidateParams) -> tuple[list[str], list[str], 
         )
     if problem:
         raise DataError(f"{problem} Expected a header such as `{label},pixel0,pixel1,…`.")
-    between = [*itertools.takewhile(("group", "split").__contains__, columns[1:])]
-    pixels = columns[1 + len(between) :]
+    grouped = columns[1:2] == ["group"]
+    pixels = columns[1 + grouped :]
     shape = _shape(len(pixels), params)
-    _check_order(pixels, shape, 2 + len(between))
-    return [label, *pixels], between, shape
+    _check_order(pixels, shape, 2 + grouped)
+    return [label, *pixels], grouped, shape
 
 
 def _shape(pixels: int, params: ValidateParams) -> Shape:

@@ -95,24 +95,15 @@ def test_f88_shortest_rows_find_room(tmp_path: Path) -> None:
         assert len(table.labels) == 9 and (table.images == 7).all()
 
 
-def test_columns_of_groups_and_splits_stand_between_label_and_pixels(tmp_path: Path) -> None:
-    splits = ["train", "val", "test"] * 12
-    groups = ["tile 1", '"tile 2"', ""] * 12
-    columns = [",group,split", *(f",{g},{s}" for g, s in zip(groups, splits, strict=True))]
-    lines = [line.replace(",", f"{more},", 1) for line, more in zip(LINES, columns, strict=True)]
+def test_a_column_of_groups_may_stand_between_label_and_pixels(tmp_path: Path) -> None:
+    groups = ["group", *["tile 1", '"tile 2"', ""] * 12]
+    lines = [line.replace(",", f",{g},", 1) for line, g in zip(LINES, groups, strict=True)]
     table = accepts(tmp_path, lines)
     assert np.array_equal(table.images, IMAGES) and np.array_equal(table.labels, LABELS)
-    assert table.splits is not None and table.splits.tolist() == [0, 1, 2] * 12
     assert table.groups is not None and len(np.unique(table.groups)) == 2 + 12
     assert (table.groups[::3] == table.groups[0]).all() and table.groups[1] != table.groups[0]
-    report = report_of(tmp_path, lines, min_per_class=2)
-    assert (report["rows"], report["splits"]) == (24, {"train": 12, "val": 12, "test": 12})
-    lines[5] = lines[5].replace("val", "valid")
-    assert "row 5 (line 6), column split: 'valid' is none of train" in refuses(tmp_path, lines)
-    assert "row 2 (line 3), column pixel3: 256" in refuses(
-        tmp_path,
-        [*lines[:2], ",".join([*lines[2].split(",")[:6], "256", *lines[2].split(",")[7:]])],
-    )
+    lines[2] = ",".join([*lines[2].split(",")[:5], "256", *lines[2].split(",")[6:]])
+    assert "row 2 (line 3), column pixel3: 256" in refuses(tmp_path, lines)
 
 
 # --- refused files ------------------------------------------------------------------------------
