@@ -123,25 +123,27 @@ def first_line(error: Exception) -> str:
 def _of_folder(root: Path) -> Album:
     album, seen = Album(root, [], {}), {root.resolve()}
     for folder, inside, files in os.walk(root, followlinks=True):
-        place = Path(folder)
         for name in sorted([*inside, *files]):
-            path = place / name
-            shown, real = path.relative_to(root).as_posix(), path.resolve()
-            if path.is_dir():
-                reason = _passed_over(name) or "read already: a link" * (real in seen)
-                reason = reason or "an empty folder" * (not any(path.iterdir()))
-                seen.add(real)
-            elif not path.is_file():
-                reason = "a dangling link" if path.is_symlink() else "no file"
-            elif not (reason := _passed_over(name)):
+            path = Path(folder, name)
+            shown = path.relative_to(root).as_posix()
+            if why := _passed_over(name) or _unread(path, seen):
+                album.left[shown] = why
+                inside[:] = [other for other in inside if other != name]
+            elif name not in inside:
                 album.names.append(shown)
-            if reason:
-                album.left[shown] = reason
-        inside[:] = [
-            n for n in inside if (place / n).relative_to(root).as_posix() not in album.left
-        ]
     album.names.sort()
     return album
+
+
+def _unread(path: Path, seen: set[Path]) -> str:
+    """Why a file or folder is not read, `` if it is. `seen`: folders, without links; this one is added."""
+    if not path.is_dir():
+        return "" if path.is_file() else "a dangling link" if path.is_symlink() else "no file"
+    real = path.resolve()
+    if real in seen:
+        return "read already: a link"
+    seen.add(real)
+    return "" if any(path.iterdir()) else "an empty folder"
 
 
 def _of_zip(path: Path, archive: zipfile.ZipFile) -> Album:
@@ -174,9 +176,8 @@ def _arranged(album: Album) -> Album | None:
     """The album with its labels; None where it has no pictures in folders, or a CSV of pixels around them."""
     folders = {name.rpartition("/")[0] for name in album.names if is_picture(name)}
     around = PurePosixPath(os.path.commonpath(folders) if folders else "")
-    tables = [name for name in album.names if name.lower().endswith(".csv")]
-    for name in tables:
-        if around.is_relative_to(PurePosixPath(name).parent):
+    for name in album.names:
+        if name.lower().endswith(".csv") and around.is_relative_to(PurePosixPath(name).parent):
             head = album.head(name)
             if _lists_paths(head):
                 return _by_listing(album, name)
@@ -242,9 +243,8 @@ def _by_listing(album: Album, table: str) -> Album:
         album.groups.clear()
     unlisted = [name for name in album.names if name not in album.labels and is_picture(name)]
     album.left |= dict.fromkeys(unlisted, f"not in {table}")
-    folders = {
-        PurePosixPath(name).parent for name in [table, *album.labels]
-    }  # other files may lie around
+    # Other files may lie around.
+    folders = {PurePosixPath(name).parent for name in [table, *album.labels]}
     album.left = {n: why for n, why in album.left.items() if PurePosixPath(n).parent in folders}
     unused = sorted(set(rows) - {"path", "label", "group", "split"})
     album.left |= dict.fromkeys(unused, f"a column of {table} without a use")
