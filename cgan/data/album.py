@@ -175,15 +175,15 @@ def _passed_over(name: str) -> str:
 def _arranged(album: Album) -> Album | None:
     """The album with its labels; None where it has no pictures in folders, or a CSV of pixels around them."""
     folders = {name.rpartition("/")[0] for name in album.names if is_picture(name)}
-    around = PurePosixPath(os.path.commonpath(folders) if folders else "")
+    around = os.path.commonpath(folders) if folders else ""
     for name in album.names:
-        if name.lower().endswith(".csv") and around.is_relative_to(PurePosixPath(name).parent):
+        if name.lower().endswith(".csv") and f"{around}/".startswith(name[: name.rfind("/") + 1]):
             head = album.head(name)
             if _lists_paths(head):
                 return _by_listing(album, name)
             if head.count(b",") >= MIN_PIXELS:
                 return None
-    return _by_folders(album, around.parent if len(folders) == 1 else around)
+    return _by_folders(album, around.rpartition("/")[0] if len(folders) == 1 else around)
 
 
 def _lists_paths(head: bytes) -> bool:
@@ -191,16 +191,16 @@ def _lists_paths(head: bytes) -> bool:
     return {"path", "label"} <= {column.strip() for column in columns}
 
 
-def _by_folders(album: Album, around: PurePosixPath) -> Album | None:
+def _by_folders(album: Album, around: str) -> Album | None:
     """The class is the folder's name; in torchvision's layout that of the folder in train, val or test."""
-    files = {name: PurePosixPath(name) for name in album.names}
-    paths = {n: f.relative_to(around).parts for n, f in files.items() if f.is_relative_to(around)}
+    start = f"{around}/" if around else ""
+    paths = {n: n[len(start) :].split("/") for n in album.names if n.startswith(start)}
     heads = {path[0] for path in paths.values() if len(path) > 1}
     parts = {head: AS_SPLIT.get(head.lower(), head.lower()) for head in heads}
     laid_out = "train" in parts.values() and set(parts.values()) <= set(SPLITS)
     laid_out = laid_out and any(len(path) > 2 for path in paths.values())
     for name in album.names:
-        path = paths.get(name, (name,))
+        path = paths.get(name, [name])
         if len(path) > 1 + laid_out:
             album.labels[name] = path[laid_out]
             if laid_out:
