@@ -125,7 +125,6 @@ def test_f06_f07_faults_are_counted_and_the_first_shown_with_row_line_and_column
 
 def test_f07_quotes_must_enclose_single_values(tmp_path: Path) -> None:
     quoted = ['"' + line.replace(",", '","') + '"' for line in LINES]
-    assert len(accepts(tmp_path, quoted).labels) == 36
     for old, new in (('","', ","), ('","', '",'), ('","', '","",'), ('"', '""')):
         lines = [*quoted[:17], quoted[17].replace(old, new, 1), *quoted[18:]]
         assert "row 17 (line 18)" in refuses(tmp_path, lines)
