@@ -71,11 +71,13 @@ def find(path: Path) -> Iterator[tuple[Path, Album | None]]:
             return
         files = sorted(f for f in path.glob("[!.]*") if f.suffix.lower() in (".csv", *ARCHIVES))
         if len(files) != 1:
+            loose = [file.name for file in sorted(path.iterdir()) if is_picture(file.name)]
             raise SourceError(
                 f"{path}: expected one .csv, .csv.gz or .zip, or pictures in folders, one a class; of such "
-                f"files it has {listed([file.name for file in files]) or 'none'}. Set `data.path` to the one "
-                "you mean, or put the pictures of each class into a folder with its name, or a CSV "
-                "`path,label` beside them."
+                f"files it has {listed([file.name for file in files]) or 'none'}"
+                f"{f', and loose pictures: {listed(loose)}' * bool(loose)}. Set `data.path` to the one you "
+                "mean, or put the pictures of each class into a folder with its name, or a CSV `path,label` "
+                "beside them."
             )
         path = files[0]
     if not path.is_file():

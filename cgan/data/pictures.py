@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import math
+import itertools
 import statistics
 import warnings
 from collections import defaultdict
@@ -26,7 +26,7 @@ CUT_SEEN = 0.05  # share of the area: less is not worth a word
 FEW = 0.1  # share of pictures that are unlike the rest
 PROPOSED_AREA = 32 * 32  # pixels of the shape that is proposed
 
-Size = tuple[int, int]  # width, height
+Size = tuple[int, int]  # width, height, as Pillow has them
 Notes = defaultdict[str, list[str]]
 """By what was done to pictures that nobody asked for: their names."""
 
@@ -217,20 +217,34 @@ def _check(
         problems.append(f"pictures of fractions differ in scale ({shown}). Give them one.")
     if len(examples) > 1 or any(max(size) > MAX_SIDE for size in examples):
         shown = listed([f"{w} × {h} ({name})" for (w, h), name in examples.items()], 4)
-        tall = statistics.median(
-            statistics.median(height / width for width, height in each) for each in sizes.values()
-        )
-        side = math.sqrt(PROPOSED_AREA)
-        height, width = (8 * max(1, round(side * tall**power / 8)) for power in (0.5, -0.5))
+        height, width = _proposed(sizes)
         problems.append(
             f"pictures of {shown}; expected one size, at most {MAX_SIDE} × {MAX_SIDE}. Set `data.height: "
-            f"{height}` and `data.width: {width}`, about the usual shape; the rest is cut off. "
-            "With `data.fit: pad` nothing is."
+            f"{height}` and `data.width: {width}` in params.yaml: of this shape least is cut off. With "
+            "`data.fit: pad` nothing is."
         )
     if not (problems or sizes):
         problems.append("no pictures. Put them there.")
     if problems:
         raise SourceError(f"{album.root}: " + "\n".join(problems))
+
+
+def _proposed(sizes: dict[str, list[Size]]) -> tuple[int, int]:
+    """Height and width in steps of 8, by which pictures lose least; each class counts alike."""
+
+    def loss(size: tuple[int, int]) -> float:
+        cuts = ((_cut(picture, (size[1], size[0])) for picture in each) for each in sizes.values())
+        return round(statistics.fmean(map(statistics.fmean, cuts)), 2)
+
+    pairs = itertools.product(range(16, 72, 8), repeat=2)
+    near = [(h, w) for h, w in pairs if 0.7 < h * w / PROPOSED_AREA < 1.5]
+    return min(near, key=lambda size: (loss(size), abs(size[0] - size[1])))
+
+
+def _cut(picture: Size, to: Size) -> float:
+    """The share of a picture's area that a crop cuts off."""
+    width, height = picture[0] / to[0], picture[1] / to[1]
+    return 1 - min(width, height) / max(width, height)
 
 
 def _in_words(album: Album, notes: Notes, count: int) -> list[str]:
@@ -253,8 +267,7 @@ def _in_words(album: Album, notes: Notes, count: int) -> list[str]:
 
 def _cut_in_words(sizes: dict[str, list[Size]], to: Size) -> list[str]:
     """A line where the crop removes much: how much of the area, by class."""
-    scales = {label: [(w / to[0], h / to[1]) for w, h in each] for label, each in sizes.items()}
-    cuts = {label: [1 - min(s) / max(s) for s in each] for label, each in scales.items()}
+    cuts = {label: [_cut(size, to) for size in each] for label, each in sizes.items()}
     cut = {label: (statistics.median(each), max(each)) for label, each in cuts.items()}
     if not any(middle > CUT_SEEN or most > 2 * CUT_SEEN for middle, most in cut.values()):
         return []
