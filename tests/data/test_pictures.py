@@ -181,7 +181,7 @@ FOLDERS: dict[str, tuple[Files, str]] = {
     "a ragged table": (GOOD | {"x.csv": TABLE + b"a,b,c,d\n"}, "refused: .*no CSV of `path,label`"),
     "no folders": (
         {"0.png": picture()},
-        r"refused: own: expected .*loose pictures: 0.png, 1.png.*folder with its name",
+        r"refused: own: expected .*loose pictures: 0.png.*folder with its name",
     ),
     "nothing": ({"cat": None}, r"refused: own: expected one \.csv.* or pictures in folders"),
     "hidden ones alone": ({"cat/.0.png": picture()}, r"refused: own: expected one \.csv"),
