@@ -48,12 +48,7 @@ def validate(
     file: Annotated[
         Path, typer.Argument(help="A .csv, .csv.gz or .zip, a folder with one, or of pictures.")
     ],
-    report: Annotated[
-        list[Path] | None, typer.Option(help="Write the report here too: .md or .json; repeatable.")
-    ] = None,
-    reference: Annotated[
-        Path | None, typer.Option(help="A .json report of good data; refuse FILE if it differs.")
-    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
     foresight: Annotated[
         bool, typer.Option(help="Beside a params.yaml: what a run will do, and how long it takes.")
     ] = True,
@@ -62,13 +57,9 @@ def validate(
 
     Beside a params.yaml also what a run with it will do, and how long it takes here.
     """
-    from cgan.data import csv_reader, csv_report, drift, opening, raw, sources
-    from cgan.files import write_json, write_text
+    from cgan.data import csv_reader, csv_report, sources
+    from cgan.files import write_json
 
-    outputs = report or []
-    for output in outputs:
-        if output.suffix not in (".md", ".json"):
-            raise CganError(f"--report {output}: expected a name that ends in .md or .json.")
     params, source = csv_reader.DEFAULTS, sources.DEFAULTS
     if Path("params.yaml").is_file():
         from cgan.params.reading import load_params
@@ -77,17 +68,11 @@ def validate(
         params, source = here.validation, here.data
     else:
         here = None
-    images, name = opening.read(file, source, params)
-    params = raw.as_found(params, images)
+    images, name = sources.read(file, source, params)
+    params = sources.as_found(params, images)
     found = csv_report.report_on(images, params, name)
-    for output in outputs:
-        if output.suffix == ".json":
-            write_json(output, found)
-        else:
-            write_text(output, csv_report.to_markdown(found, name))
-    if reference is not None:
-        distances = drift.check_drift(found, reference, name)
-        typer.echo("Like the reference: " + ", ".join(f"{k} {v:.3f}" for k, v in distances.items()))
+    if report is not None:
+        write_json(report, found)
     typer.echo(f"{name} is valid: {csv_report.summary(found)}")
     if here and foresight:
         from cgan.reports.foresight import foresee, next_step

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 
 SPLITS = ("train", "val", "test")
+OF_PICTURES = ("images", "labels", "splits", "groups")  # tensors of their file
 
 Rows = NDArray[np.int64]
+Arrays = dict[str, NDArray[Any] | None]
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,6 @@ def save_dataset(
     groups: NDArray[np.int64] | None = None,
 ) -> None:
     """Write atomically; equal content gives equal bytes. `metadata` must be plain JSON."""
-    images, labels, lines = map(np.ascontiguousarray, (images, labels, lines))
     facts = {
         "kind": "dataset",
         "count": len(labels),
@@ -149,17 +150,8 @@ def save_dataset(
         "digest": digest_of(images, labels),
         **metadata,
     }
-    tensors: dict[str, NDArray[Any]] = {"images": images, "labels": labels, "lines": lines}
-    if groups is not None:
-        tensors["groups"] = np.ascontiguousarray(groups)
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, file_facts.metadata_of(facts))
-
-
-def read_facts(path: Path | str) -> file_facts.Facts:
-    """The metadata alone, without torch; the images aren't read, so they may be damaged. Raises as
-    `load_dataset` does."""
-    return file_facts.read_facts(path, "dataset")
+    arrays: Arrays = {"images": images, "labels": labels, "lines": lines, "groups": groups}
+    _write(path, arrays, facts)
 
 
 def load_dataset(path: Path | str) -> Dataset:
@@ -172,6 +164,37 @@ def load_dataset(path: Path | str) -> Dataset:
     if digest_of(images.numpy(), labels.numpy()) != facts["digest"]:
         raise file_facts.damaged(path)
     return Dataset(images, labels, facts, found["lines"], found.get("groups"))
+
+
+def save_pictures(path: Path, pictures: LabelledImages) -> None:
+    """Write what pictures became, without their files' names, atomically; equal pictures give equal bytes."""
+    facts = {"kind": "pictures", "digest": pictures.sha256}
+    facts |= {name: getattr(pictures, name) for name in ("class_names", "classes", "warnings")}
+    _write(path, {name: getattr(pictures, name) for name in OF_PICTURES}, facts)
+
+
+def load_pictures(path: Path) -> LabelledImages:
+    """Read and check a file of `save_pictures`. Raises as `cgan.model.file_facts.opened` does."""
+    with file_facts.opened(path, "pictures", "np") as (file, facts):
+        known = set(file.keys())
+        arrays = {name: file.get_tensor(name) for name in OF_PICTURES if name in known}
+    if digest_of(*arrays.values()) != facts["digest"]:
+        raise file_facts.damaged(path)
+    return LabelledImages(
+        **arrays,
+        lines=np.arange(1, len(arrays["labels"]) + 1),
+        classes=facts["classes"],
+        sha256=facts["digest"],
+        size_bytes=arrays["images"].nbytes,
+        warnings=tuple(facts["warnings"]),
+        class_names=facts["class_names"],
+    )
+
+
+def _write(path: Path | str, arrays: Arrays, facts: dict[str, Any]) -> None:
+    there = {name: np.ascontiguousarray(a) for name, a in arrays.items() if a is not None}
+    with replacing(path) as temporary:
+        save_file(there, temporary, file_facts.metadata_of(facts))
 
 
 def digest_of(images: NDArray[np.uint8], *more: NDArray[Any]) -> str:

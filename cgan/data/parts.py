@@ -23,13 +23,48 @@ LOOKED_AT, AMONG = 5_000, 100_000  # images, held out and of the training part
 ALL_COMPARED = 20_000  # images of a class
 
 
-def groups_of(found: LabelledImages, pattern: str | None) -> tuple[Rows | None, list[str]]:
-    """int64 [N]: equal where the pattern finds the same in the files, where images look alike (`auto`), or as
-    the source says; None where nothing says anything. And what a reader should know of it."""
+def divide(
+    found: LabelledImages, names: Sequence[str], params: PreprocessParams
+) -> tuple[tuple[Rows, Rows, Rows], Rows | None, list[str]]:
+    """Rows to train on, held out, and to test on: as the source says, or by `params`; int64 [N], equal for
+    images that belong together (None where nothing says so); and what a reader should know of it.
+
+    Raises DataError where a class cannot be held out, or `params.group` does not fit the data.
+    """
+    groups, said = _groups_of(found, params.group)
+    splits = np.zeros(len(found.labels)) if found.splits is None else found.splits
+    train, holdout, test = (np.flatnonzero(splits == n) for n in range(len(SPLITS)))
+    if not len(holdout):
+        own = None if groups is None else groups[train]
+        images, labels = found.images[train], found.labels[train]
+        of_train = split(images, labels, params.holdout_fraction, params.seed, own, names)
+        train, holdout = (train[rows] for rows in of_train)
+    if found.splits is not None:
+        together = units(found.images, groups)
+        for name, rows in (("val", holdout), ("test", test)):
+            known = rows[np.isin(together[rows], together[train])]
+            if len(known):
+                said.append(
+                    f"Left out: {len(known):,} images of {name} of which train has a copy, or one of their "
+                    f"group: {listed([found.place(row) for row in known])}."
+                )
+                holdout, test = np.setdiff1d(holdout, known), np.setdiff1d(test, known)
+        if len(missing := np.setdiff1d(found.labels[train], found.labels[holdout])):
+            raise DataError(
+                f"val: no image of class {listed([names[label] for label in missing])} that train has not "
+                "too. Add some, or remove val: then a part of train is held out."
+            )
+    if params.group != "auto":  # by which all is done that can be
+        said += _near_copies_in_words(found, train, holdout)
+    return (train, holdout, test), groups, said
+
+
+def _groups_of(found: LabelledImages, pattern: str | None) -> tuple[Rows | None, list[str]]:
+    """Equal where the pattern finds the same in the files, where images look alike (`auto`), or as the source
+    says."""
     if pattern is None:
         return found.groups, []
-    said: list[str] = []
-    every = np.arange(len(found.labels))
+    said, every = list[str](), np.arange(len(found.labels))
     if pattern == "auto":
         most = int(np.bincount(found.labels).max())
         if most > ALL_COMPARED:
@@ -37,16 +72,26 @@ def groups_of(found: LabelledImages, pattern: str | None) -> tuple[Rows | None, 
                 f"`preprocess.group: auto` compares all images of a class, of at most {ALL_COMPARED:,}; one "
                 f"has {most:,}. Give a regular expression, or a column `group`."
             )
-        groups = joined(
-            len(every), near_copies(found.images, found.labels, every, every, NEARER_OF_GROUPS)
-        )
-    elif not found.files:
-        raise DataError(
-            f"`preprocess.group` is {pattern!r}, but {CSV} has no files in whose names to look for it. Set "
-            "it to null or auto; a column `group` after the label says the same."
-        )
+        alike = near_copies(found.images, found.labels, every, every, NEARER_OF_GROUPS)
+        groups = joined(len(every), alike)
     else:
-        groups, said = _by_pattern(found.files, pattern)
+        matches = [re.search(pattern, file) for file in found.files]
+        without = [file for file, match in zip(found.files, matches, strict=True) if not match]
+        if len(without) == len(matches):  # of a CSV both are empty
+            raise DataError(
+                f"`preprocess.group`: {pattern!r} is found in none of {listed(without, 2) or CSV}. Correct "
+                "it; for a CSV, whose rows have no files, set null or auto, or add a column `group`."
+            )
+        own = [
+            (match.re.groups and match[1]) or match[0] if match else f"/{file}"
+            for file, match in zip(found.files, matches, strict=True)
+        ]
+        groups = np.unique(own, return_inverse=True)[1]
+        if without:
+            said.append(
+                f"Without a group: in {len(without):,} files it is not found: {listed(without)}. Each is a "
+                "group."
+            )
     sizes = np.unique(groups, return_counts=True)[1]
     said.append(
         f"Groups: {len(sizes):,} of {len(every):,} images, the largest of {sizes.max():,}, by "
@@ -55,76 +100,11 @@ def groups_of(found: LabelledImages, pattern: str | None) -> tuple[Rows | None, 
     return groups, said
 
 
-def _by_pattern(files: list[str], pattern: str) -> tuple[Rows, list[str]]:
-    matches = [re.search(pattern, file) for file in files]
-    names = [match and ((match.re.groups and match[1]) or match[0]) for match in matches]
-    without = [file for file, name in zip(files, names, strict=True) if name is None]
-    if len(without) == len(names):
-        raise DataError(
-            f"`preprocess.group`: {pattern!r} is found in no file, such as {listed(without, 2)}. Correct it."
-        )
-    said = [
-        f"Without a group: in {len(without):,} files it is not found: {listed(without)}. Each is a group."
-    ]
-    own = [f"/{file}" if name is None else name for file, name in zip(files, names, strict=True)]
-    groups: Rows = np.unique(own, return_inverse=True)[1]
-    return groups, said * bool(without)
-
-
-def divide(
-    found: LabelledImages, groups: Rows | None, names: list[str], params: PreprocessParams
-) -> tuple[tuple[Rows, Rows, Rows], list[str]]:
-    """Rows to train on, held out, and to test on: as the source says, or by `params`; and what a reader
-    should know of it."""
-    if found.splits is None:
-        parts = split(
-            found.images, found.labels, params.holdout_fraction, params.seed, groups, names
-        )
-        return (*parts, np.empty(0, np.int64)), []
-    train, holdout, test = (np.flatnonzero(found.splits == n) for n in range(len(SPLITS)))
-    if not len(holdout):
-        theirs = None if groups is None else groups[train]
-        parts = split(
-            found.images[train],
-            found.labels[train],
-            params.holdout_fraction,
-            params.seed,
-            theirs,
-            names,
-        )
-        train, holdout = train[parts[0]], train[parts[1]]
-    kept, said = [], list[str]()
-    together = units(found.images, groups)
-    for name, rows in (("val", holdout), ("test", test)):
-        known = np.isin(together[rows], together[train])
-        if known.any():
-            said.append(
-                f"Left out: {known.sum():,} images of {name} of which train has a copy, or one of their "
-                f"group: {listed([found.place(row) for row in rows[known]])}."
-            )
-        kept.append(rows[~known])
-    holdout, test = kept
-    missing = np.setdiff1d(found.labels[train], found.labels[holdout])
-    if len(missing):
-        raise DataError(
-            f"val: no image of class {listed([names[label] for label in missing])} that train has not too. "
-            "Add some, or remove val: then a part of train is held out."
-        )
-    return (train, holdout, test), said
-
-
-def near_copies_in_words(
-    found: LabelledImages, train: Rows, holdout: Rows, pattern: str | None
-) -> list[str]:
-    """A line where many held-out images have a near copy in the training part. By `auto` all that can be done
-    is done."""
-    if pattern == "auto":
-        return []
+def _near_copies_in_words(found: LabelledImages, train: Rows, holdout: Rows) -> list[str]:
+    """A line where many held-out images have a near copy in the training part."""
     random = np.random.default_rng(0)
-    looked, among = (
-        np.sort(random.permutation(rows)[:most])
-        for rows, most in ((holdout, LOOKED_AT), (train, AMONG))
-    )
+    looked = np.sort(random.permutation(holdout)[:LOOKED_AT])
+    among = np.sort(random.permutation(train)[:AMONG])
     near = near_copies(found.images, found.labels, looked, among)
     asked, firsts = np.unique(near[:, 0], return_index=True)
     if len(asked) <= max(2, NEAR_COPIES * len(looked)):
@@ -171,10 +151,10 @@ def split(
     for label in np.unique(labels):
         if len(np.unique(side[labels == label])) < 2:
             count = len(np.unique(firsts[labels == label]))
-            what = "distinct image" if groups is None else "group of images"
+            what = "distinct images" if groups is None else "groups of images"
             raise DataError(
-                f"class {names[label] if names else label}: {count} {what}{'s' * (count != 1)}, a hold-out "
-                "needs at least 2 that are of no other class. Add images of this class, or remove it."
+                f"class {names[label] if names else label}: {what}: {count}; a hold-out needs at least 2 "
+                "that are of no other class. Add images of this class, or remove it."
             )
     return np.flatnonzero(~side), np.flatnonzero(side)
 

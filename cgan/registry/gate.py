@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cgan.data import dataset
 from cgan.errors import ModelError
 from cgan.files import sha256_of
 from cgan.markdown import spaced, table
@@ -62,7 +61,9 @@ def gate(params: Params, say: Callable[[str], None], progress: Progress) -> Repo
     """
     generator = file_facts.read_facts(GENERATOR, "generator")
     judge = file_facts.read_facts(JUDGE, "judge")
-    training, heldout = dataset.read_facts(TRAIN_DATA), dataset.read_facts(HOLDOUT_DATA)
+    training, heldout = (
+        file_facts.read_facts(path, "dataset") for path in (TRAIN_DATA, HOLDOUT_DATA)
+    )
     trained = read_info(RUN_REFERENCE)
     send(folder_of(trained["run_key"]))
     with open_registry(params.gate.model) as registry:

@@ -16,7 +16,7 @@ import torch
 
 from cgan.data.csv_report import validated_params
 from cgan.data.dataset import Dataset, image_digests, load_dataset
-from cgan.data.opening import read
+from cgan.data.sources import read
 from cgan.errors import CganError, DataError
 from cgan.files import read_json, replacing, write_text
 from cgan.markdown import table

@@ -15,7 +15,7 @@ import torch
 
 from cgan.data.csv_report import FEW
 from cgan.data.dataset import Dataset, LabelledImages, Rows
-from cgan.data.parts import divide, groups_of, near_copies_in_words
+from cgan.data.parts import divide
 from cgan.errors import listed
 from cgan.model.hardware import choose_hardware
 from cgan.params.sections import DataParams, Params
@@ -38,9 +38,7 @@ class _Timed(Exception):  # noqa: N818 - no fault: enough steps were timed
 def foresee(found: LabelledImages, names: list[str], params: Params) -> list[str]:
     """Five lines: classes, the hold-out, `auto`, the time, and what to expect; before them what `preprocess`
     will say. Takes some seconds, for it trains a few steps."""
-    groups, said = groups_of(found, params.preprocess.group)
-    (train_rows, held, test), left = divide(found, groups, names, params.preprocess)
-    said += left + near_copies_in_words(found, train_rows, held, params.preprocess.group)
+    (train_rows, held, test), _, said = divide(found, names, params.preprocess)
     training = Dataset(
         torch.from_numpy(found.images[train_rows]),
         torch.from_numpy(found.labels[train_rows]),

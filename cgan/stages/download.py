@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 
 from cgan.data.sources import fetch
 from cgan.files import write_json
@@ -16,8 +15,8 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     info = fetch(load_params().data)
-    write_json(CSV_SOURCE, {k: v for k, v in asdict(info).items() if v is not None})
-    log.info("%s images from %s: %s", f"{info.rows:,}", info.source, info.origin)
+    write_json(CSV_SOURCE, info)
+    log.info("%s, %s bytes", info["origin"], f"{info['bytes']:,}")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import Any
 from cgan.data import csv_report
 from cgan.data.contact_sheet import contact_sheet
 from cgan.data.dataset import save_dataset
-from cgan.data.parts import divide, groups_of, near_copies_in_words
-from cgan.data.raw import load_raw
+from cgan.data.parts import divide
+from cgan.data.sources import load_raw
 from cgan.errors import DataError
 from cgan.files import read_json, replacing
 from cgan.params.reading import load_params
@@ -35,10 +35,8 @@ def main() -> None:
     facts: dict[str, Any] = {"classes": found.classes, "csv_sha256": found.sha256}
     if validated.class_names:
         facts["class_names"] = validated.class_names
-    groups, said = groups_of(found, params.group)
-    (train, holdout, test), left = divide(found, groups, names, params)
-    near = near_copies_in_words(found, train, holdout, params.group)
-    for line in [*said, *left, *near]:
+    (train, holdout, test), groups, said = divide(found, names, params)
+    for line in said:
         log.warning(line)
     with replacing("reports/real_samples.png") as temporary:
         contact_sheet(found.images, found.labels, train, names, params.seed).save(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from cgan.data import csv_report
-from cgan.data.raw import as_found, load_raw
-from cgan.files import write_json, write_text
+from cgan.data.sources import as_found, load_raw
+from cgan.files import write_json
 from cgan.params.reading import load_params
 from cgan.project import CSV, PICTURES, VALIDATION
 from cgan.stages.runner import run_stage
@@ -20,7 +20,6 @@ def main() -> None:
     name = str(PICTURES if found.files else CSV)
     report = csv_report.report_on(found, as_found(params, found), name)
     write_json(VALIDATION, report)
-    write_text("reports/validation.md", csv_report.to_markdown(report, name))
     log.info("%s is valid: %s", name, csv_report.summary(report))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shutil
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from synthetic import csv_lines, make_images
-from test_sources import zip_of_a_link
 
-from cgan.data import album, csv_reader
+from cgan.data import csv_reader, pictures
 from cgan.data.dataset import LabelledImages, load_dataset
-from cgan.data.opening import read
-from cgan.data.sources import DEFAULTS
+from cgan.data.sources import DEFAULTS, read
 from cgan.errors import CganError, DataError
 from cgan.files import read_json
 from cgan.params.reading import load_params
@@ -87,150 +86,151 @@ FRACTIONS = np.full((10, 10), 0.5, np.float32)
 ANIMATED = picture(1, kind="GIF", save_all=True, append_images=[Image.new("L", (10, 10), 9)])
 BLANK_ALPHA = picture((9, 9, 9, 0))
 
-# Beside the good ones → what is said of it; all others are read.
-SAID: dict[str, tuple[Files, str]] = {
-    "hidden": ({"cat/.x.png": picture()}, r"Left out: 1: cat/\.x\.png \(hidden\)"),
-    "a hidden folder": ({".thumbs/0.png": picture()}, r"Left out: 1: \.thumbs \(hidden\)"),
-    "of the system": ({"cat/Thumbs.db": b"x"}, r"Thumbs\.db \(a file of the system's\)"),
-    "of a Mac": ({"__MACOSX/cat/0.png": b"x"}, r"__MACOSX \(a file of the system's\)"),
-    "no picture": ({"cat/notes.txt": b"x"}, r"cat/notes\.txt \(no picture\)"),
-    "no picture without an extension": ({"cat/notes": b"x"}, r"cat/notes \(no picture\)"),
-    "no class": ({"loose.png": picture()}, r"loose\.png \(in no class's folder\)"),
-    "beside the folder": ({"../notes.txt": b"x"}, r"notes\.txt \(no picture\)"),
-    "a table": ({"notes.csv": b"a,b\n1,2\n"}, r"notes\.csv \(no picture\)"),
-    "a dangling link": ({"cat/gone.png": "nowhere"}, r"cat/gone\.png \(a dangling link\)"),
-    "a loop of links": ({"cat/again": ".."}, r"cat/again \(read already: a link\)"),
-    "an empty class": ({"dog": None}, r"Left out: 1: dog \(no picture in it\)"),
-    "a class of notes": ({"dog/x.txt": b""}, r"dog/x.txt \(no picture\), dog \(no picture in it\)"),
-    "seven of them": ({f"cat/{n}.txt": b"" for n in range(7)}, r"Left out: 7: .* and 2 more"),
-    "second frames": ({"cat/film.gif": ANIMATED}, r"Several frames: of 1 .*cat/film\.gif"),
-    "transparent": ({"cat/clear.png": BLANK_ALPHA}, r"Transparent: 1 .*white: cat/clear\.png"),
+# Folders, or .zip files where the name says so → what is said of them: "refused" first, or else one warning.
+FOLDERS: dict[str, tuple[Files, str]] = {
+    "hidden": (GOOD | {"cat/.x.png": picture()}, r"Left out: 1: cat/\.x\.png \(hidden\)"),
+    "a hidden folder": (GOOD | {".thumbs/0.png": picture()}, r"Left out: 1: \.thumbs \(hidden\)"),
+    "of the system": (GOOD | {"cat/Thumbs.db": b""}, r".*Thumbs\.db \(a file of the system's\)"),
+    "of a Mac": (GOOD | {"__MACOSX/cat/0.png": b""}, r".*__MACOSX \(a file of the system's\)"),
+    "of a Mac, in a zip": (GOOD | {"__MACOSX/0.png": b""}, r".*__MACOSX/0.png \(a file of the"),
+    "no picture": (GOOD | {"cat/notes.txt": b"x"}, r"Left out: 1: cat/notes\.txt \(no picture\)"),
+    "no extension": (GOOD | {"cat/notes": b"x"}, r"Left out: 1: cat/notes \(no picture\)"),
+    "no class": (GOOD | {"x.png": picture()}, r"Left out: 1: x\.png \(in no class's folder\)"),
+    "beside the folder": (
+        {f"own/{name}": content for name, content in GOOD.items()} | {"notes.txt": b"x"},
+        r"Left out: 1: notes\.txt \(no picture\)",
+    ),
+    "a table": (GOOD | {"notes.csv": b"a,b\n1,2\n"}, r"Left out: 1: notes\.csv \(no picture\)"),
+    "a dangling link": (GOOD | {"cat/x.png": "nowhere"}, r".*cat/x\.png \(a dangling link\)"),
+    "a loop of links": (GOOD | {"cat/again": ".."}, r".*cat/again \(read already: a link\)"),
+    "an empty class": (GOOD | {"dog": None}, r"Left out: 1: dog \(an empty folder\)"),
+    "an empty class in a zip": (GOOD | {"dog/": b""}, r"Left out: 1: dog/ \(an empty folder\)"),
+    "a class of notes": (GOOD | {"dog/x.txt": b""}, r"Left out: 1: dog/x\.txt \(no picture\)"),
+    "seven of them": (GOOD | {f"cat/{n}.txt": b"" for n in range(7)}, "Left out: 7: .* and 2 more"),
+    "second frames": (GOOD | {"cat/x.gif": ANIMATED}, r"Several frames: of 1 .*: cat/x\.gif"),
+    "transparent": (GOOD | {"cat/x.png": BLANK_ALPHA}, r"Transparent: 1 .*white: cat/x\.png"),
     "one in colour": (
-        {**{f"cat/{n}.jpg": picture(5) for n in range(9)}, "cat/red.png": picture((9, 0, 0))},
+        GOOD | {f"cat/{n}.jpg": picture(5) for n in range(9)} | {"cat/red.png": picture((9, 0, 0))},
         r"Colour: 1 of 14 .*cat/red\.png",
     ),
-    "not in the table": ({"labels.csv": TABLE, "cat/new.png": picture()}, r"new\.png \(not in lab"),
+    "not in the table": (
+        GOOD | {"labels.csv": TABLE, "cat/new.png": picture()},
+        r"Left out: 1: cat/new\.png \(not in labels\.csv\)",
+    ),
     "a column of the table": (
-        {"labels.csv": TABLE.replace(b"label\n", b"label,x\n").replace(b"cat\n", b"cat,1\n")},
-        r"x \(a column of labels\.csv without a use\)",
+        GOOD
+        | {"labels.csv": TABLE.replace(b"label\n", b"label,x\n").replace(b"cat\n", b"cat,1\n")},
+        r"Left out: 1: x \(a column of labels\.csv without a use\)",
     ),
-}
-# Beside the good ones → why all are refused.
-REFUSED: dict[str, tuple[Files, str]] = {
     "damaged": (
-        {f"cat/{n}.png": b"<html>" for n in range(7)} | {"cat/cut.jpg": noise(1)[:90]},
-        r"own: 8 of 10 pictures cannot be read:(\n  - cat/.*){5}\nRemove",
+        GOOD | {f"cat/{n}.png": b"<html>" for n in range(7)} | {"cat/cut.jpg": noise(1)[:90]},
+        r"refused: own: 8 of 10 pictures cannot be read:(\n  - cat/.*){5}\nRemove or replace",
     ),
-    "a web page": ({"apple/0.png": b"<html>"}, r"1 of 4 .*- apple/0\.png: .*Remove or replace"),
-    "of another size": (
-        {"cat/wide.png": picture(size=(30, 20))},
-        r"of 10 × 10 .*30 × 20 \(cat/wide.*one size.*`data\.height: \d+` and `data\.width: \d+`.*pad",
+    "another size": (
+        GOOD | {"cat/wide.png": picture(size=(30, 20))},
+        r"refused: .* 30 × 20 \(cat/wide.*one size.*`data\.height: \d+` and `data\.width: \d+`.*pad",
     ),
-    "too large": ({"cat/0.png": picture(size=(400, 300))}, r"400 × 300 .*at most 256 × 256"),
-    "a bomb": ({"cat/0.png": picture(size=(12_000, 9000))}, r"12,000 × 9,000 pixels are too many"),
-    "a comma in a name": ({"a,b/0.png": picture()}, r"'a,b' cannot name a class: .*comma"),
-    "a long name": ({"x" * 61 + "/0.png": picture()}, r"cannot name a class: .*60 characters"),
+    "too large": (GOOD | {"cat/0.png": picture(size=(400, 300))}, r"refused: .*at most 256 × 256"),
+    "a bomb": (
+        GOOD | {"cat/0.png": picture(size=(12_000, 9000))},
+        "refused: .*9,000 pixels are too",
+    ),
+    "claims gigabytes": (
+        GOOD | {"cat/x.png": bytes(10_000)},
+        r"refused: .*1 of 5 .*x\.png: larger",
+    ),
+    "claims gigabytes in a zip": (
+        GOOD | {"cat/x.png": bytes(10_000)},
+        r"refused: .*x\.png: larger",
+    ),
+    "a comma in a name": (GOOD | {"a,b/0.png": picture()}, r"refused: .*'a,b' cannot name.*comma"),
+    "a long name": (
+        GOOD | {"x" * 61 + "/0.png": picture()},
+        r"refused: .*cannot name.*60 characters",
+    ),
     "values beyond all scales": (
-        {"cat/0.tif": picture(FRACTIONS * -9, kind="TIFF")},
-        r"cat/0\.tif: values from -4\.5 to -4\.5, expected 0–1",
+        GOOD | {"cat/0.tif": picture(FRACTIONS * -9, kind="TIFF")},
+        r"refused: .*cat/0\.tif: values from -4\.5 to -4\.5, expected 0–1",
     ),
-    "NaN": ({"cat/0.tif": picture(FRACTIONS * np.nan, kind="TIFF")}, r"values from nan to nan"),
+    "NaN": (
+        GOOD | {"cat/0.tif": picture(FRACTIONS * np.nan, kind="TIFF")},
+        "refused: .*from nan to nan",
+    ),
     "two scales": (
-        {
-            "cat/a.tif": picture(FRACTIONS, kind="TIFF"),
-            "cat/b.tif": picture(FRACTIONS * 99, kind="TIFF"),
-        },
-        r"different scales \(0–1: cat/a\.tif, 0–255: cat/b\.tif\)",
+        GOOD | {f"cat/{n}.tif": picture(FRACTIONS * (1 + n), kind="TIFF") for n in (0, 99)},
+        r"refused: .*differ in scale \(scale 0–1: cat/0\.tif, scale 0–255: cat/99\.tif\)",
     ),
     "a table of what is not there": (
-        {"labels.csv": TABLE + b"cat/9.png,cat\ncat/8.png,cat\n"},
-        r"labels\.csv: 2 faults:\n  - line 6: no picture 'cat/9\.png' below own\n  - line 7",
+        GOOD | {"labels.csv": TABLE + b"cat/9.png,cat\n../x.png,cat\n"},
+        r"refused: .*labels\.csv: 2 faults:\n  - line 6: 'cat/9\.png': no such picture.*\n.*line 7",
     ),
-    "a table that leads outside": (
-        {"labels.csv": TABLE + b"../x.png,cat\n"},
-        "no picture '../x.png'",
+    "a path twice": (
+        GOOD | {"x.csv": TABLE + b"cat/0.png,app\n"},
+        "refused: .*listed a second time",
     ),
-    "a table with a path twice": (
-        {"labels.csv": TABLE + b"cat/0.png,app\n"},
-        "listed a second time",
+    "no label": (GOOD | {"x.csv": TABLE.replace(b",cat", b",")}, "refused: .*expected a label"),
+    "another split": (
+        GOOD
+        | {"x.csv": TABLE.replace(b"label\n", b"label,split\n").replace(b"cat\n", b"cat,best\n")},
+        r"refused: .*train, val or test.*best",
     ),
-    "a table without a label": ({"labels.csv": TABLE.replace(b",cat", b",")}, "expected a label"),
-    "a table of another split": (
-        {
-            "labels.csv": TABLE.replace(b"label\n", b"label,split\n").replace(
-                b"cat\n", b"cat,best\n"
-            )
-        },
-        r"train, val or test.*best",
+    "a table of nothing": (
+        GOOD | {"x.csv": b"path,label\n"},
+        "refused: .*x.csv: 0 faults: no rows",
     ),
-    "a table of nothing": ({"labels.csv": b"path,label\n"}, "labels.csv: 0 faults: no rows"),
-    "a ragged table": ({"labels.csv": TABLE + b"a,b,c,d\n"}, r"not a CSV of `path,label`"),
-}
-# Alone.
-REFUSED_ALONE: dict[str, tuple[Files, str]] = {
+    "a ragged table": (GOOD | {"x.csv": TABLE + b"a,b,c,d\n"}, "refused: .*no CSV of `path,label`"),
     "no folders": (
-        {"0.png": picture(), "1.png": picture()},
-        r"2 pictures, none in a class's folder",
+        {"0.png": picture()},
+        r"refused: own: expected .*loose pictures: 0.png.*folder with its name",
     ),
-    "nothing": (
-        {"cat": None},
-        r"no \.csv, \.gz or \.zip in the folder own, nor folders of pictures",
-    ),
-    "hidden ones alone": ({"cat/.0.png": picture()}, "nor folders of pictures"),
-    "a class to test on alone": (
+    "nothing": ({"cat": None}, r"refused: own: expected one \.csv.* or pictures in folders"),
+    "hidden ones alone": ({"cat/.0.png": picture()}, r"refused: own: expected one \.csv"),
+    "to test on alone": (
         {"train/cat/0.png": picture(), "test/dog/0.png": picture()},
-        r"no picture of dog to train on",
+        r"refused: .*no picture of dog to train on",
     ),
+    "up, in a zip": (
+        GOOD | {"../cat/0.png": picture()},
+        "refused: .*points outside.*Nothing was unp",
+    ),
+    "absolute, in a zip": (GOOD | {"/etc/0.png": picture()}, "refused: .*points outside"),
+    "of Windows, in a zip": (GOOD | {"C:\\0.png": picture()}, "refused: .*points outside"),
+    "a link in a zip": (GOOD | {"cat/x.png": "/etc/passwd"}, "refused: .*x.png' is a link"),
 }
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_f100_whatever_is_not_read_is_counted_and_named_with_the_reason(name: str) -> None:
-    files, words = SAID[name]
-    write(GOOD | files)
-    found = opened("." if name.startswith("beside") else "own")
-    assert re.search(words, "\n".join(found.warnings)), found.warnings
-    assert len(found.warnings) == 1 and len(found.labels) >= 4
+def pack(files: Files) -> None:
+    with zipfile.ZipFile("own.zip", "w") as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = (stat.S_IFLNK if isinstance(content, str) else stat.S_IFREG) << 16
+            archive.writestr(entry, content)
 
 
-@pytest.mark.parametrize("name", [*REFUSED, *REFUSED_ALONE])
-def test_f99_a_folder_that_cannot_be_used_is_refused_with_the_files_and_what_to_do(
-    name: str,
+@pytest.mark.parametrize("name", FOLDERS)
+def test_f27_f28_f99_f100_what_is_wrong_with_a_folder_is_said_by_name_with_the_reason(
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, words = REFUSED.get(name) or REFUSED_ALONE[name]
-    write((GOOD if name in REFUSED else {}) | files)
-    with pytest.raises(CganError) as caught:
-        opened()
-    assert re.search(words, str(caught.value), re.DOTALL), str(caught.value)
-    assert not any(path.suffix == ".safetensors" for path in Path().rglob("*"))
-    write(GOOD, "good")
-    with pytest.raises(CganError, match=r"more than 0 MB of pixels.*`data\.height`"):
-        opened("good", max_megabytes=0)
-
-
-@pytest.mark.parametrize("member", ["../cat/0.png", "/etc/0.png", "C:\\0.png", "a link"])
-def test_f27_an_archive_of_pictures_that_leads_outside_is_refused_whole(member: str) -> None:
-    write(GOOD)
-    shutil.make_archive("own", "zip", ".", "own")
-    if member == "a link":
-        Path("own.zip").write_bytes(zip_of_a_link())
+    files, words = FOLDERS[name]
+    packed = name.endswith("in a zip")
+    pack(files) if packed else write(files)
+    if "gigabytes" in name:
+        monkeypatch.setattr(pictures, "MAX_BYTES", 9_000)
+    try:
+        found = opened("own.zip" if packed else "own")
+    except CganError as error:
+        said = [f"refused: {error}"]
     else:
-        with zipfile.ZipFile("own.zip", "a") as archive:
-            archive.writestr(member, picture())
-    with pytest.raises(CganError, match=r"is a link, or points outside.*Nothing was unpacked"):
-        opened("own.zip")
+        said = [*found.warnings]
+        assert len(found.labels) >= 4
+    assert len(said) == 1 and re.match(words, said[0], re.DOTALL), said
+    assert not list(Path().rglob("*.safetensors"))
 
 
-def test_f28_a_picture_that_claims_gigabytes_is_damaged_and_nothing_of_it_is_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    write(GOOD | {"cat/long.png": bytes(10_000)})
-    shutil.make_archive("own", "zip", ".", "own")
-    monkeypatch.setattr(album, "MAX_FILE_BYTES", 9_000)
-    with pytest.raises(
-        CganError, match=r"1 of 5 pictures cannot be read:\n.*cat/long\.png: larger"
-    ):
-        opened("own.zip")
+def test_f28_more_pixels_than_the_limit_are_refused() -> None:
+    write(GOOD)
+    with pytest.raises(CganError, match=r"more than 0 MB of pixels.*`data\.height`"):
+        opened(max_megabytes=0)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -253,6 +253,7 @@ def test_pictures_are_arrays_with_their_names_in_whatever_folder_around(packed: 
 def test_what_a_folder_means_is_the_table_of_pixels_or_of_paths_in_it_before_its_pictures() -> None:
     write(GOOD | {"loose.png": picture(), "sizes.csv": b"name,size\na,1\n"})
     assert len(opened().labels) == 4
+    Path("own/sizes.csv").unlink()
     write({"train.csv": "\n".join(csv_lines(*make_images())).encode()})
     assert len(opened().labels) == 36
     Path("own/train.csv").unlink()
@@ -388,7 +389,10 @@ def test_f101_images_of_a_group_stay_on_one_side_and_without_it_near_copies_are_
     assert not set(train.groups.tolist()) & set(held.groups.tolist()) and len(held) == 12
     run(group="auto")
     assert "Groups: 40 of 120 images, the largest of 3" in caplog.text and "Near" not in caplog.text
-    for pattern, words in (("'shot'", "is found in no file"), ("'('", "no regular expression")):
+    for pattern, words in (
+        ("'shot'", "is found in none of own/"),
+        ("'('", "no regular expression"),
+    ):
         with pytest.raises(CganError, match=words):
             run(group=pattern)
 

@@ -16,7 +16,7 @@ from finished_project import finish
 from recording import RecordingTracker
 from synthetic import make_images, write_csv
 
-from cgan.data.album import find_album
+from cgan.data.album import find
 from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import load_dataset, save_dataset
 from cgan.errors import CganError
@@ -65,7 +65,7 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
     assert "60 real images and 12 drawn" in said[0]
 
     balance(str(GENERATOR), 30, 0.0, 1, "drawn/folder", said.append)
-    with find_album(Path("drawn/folder")) as album:
+    with find(Path("drawn/folder")) as (_, album):
         assert album and Counter(album.labels.values()) == {"0": 30, "1": 30, "2": 30}
     assert len(list(Path("drawn/folder").glob("2/drawn_*.png"))) == 18
     files = [f"own/{'deep' * (n < 2)}/{'same' if n < 2 else n}.jpg" for n in range(60)]
