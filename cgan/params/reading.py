@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
 from cgan.errors import ParamsError
@@ -125,7 +125,7 @@ def is_whole(key: str) -> bool:
 
 def _in_words(error: ValidationError) -> dict[str, str]:
     """By the key: what is wrong with it. What is neither a number nor `auto` has a problem with each."""
-    found: dict[str, ErrorDetails] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     words: dict[str, list[str]] = {}
     for problem in error.errors(include_url=False):
         place = problem["loc"][: 4 if problem["loc"][:2] == ("sweep", "space") else 2]
@@ -138,7 +138,7 @@ def _in_words(error: ValidationError) -> dict[str, str]:
     return {key: _of_key(key, found[key], ", or ".join(words[key])) for key in found}
 
 
-def _of_key(key: str, problem: ErrorDetails, words: str) -> str:
+def _of_key(key: str, problem: Mapping[str, Any], words: str) -> str:
     kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         return f"unknown key `{key}`; {_suggestion(key)}"
