@@ -9,7 +9,15 @@ from typing import Any
 from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.hosts import run_page
-from cgan.project import EVALUATION, GRID, JUDGE_METRICS, RUN_PAGE, RUN_REFERENCE, project_root
+from cgan.project import (
+    EVALUATION,
+    GENERATOR,
+    GRID,
+    JUDGE_METRICS,
+    RUN_PAGE,
+    RUN_REFERENCE,
+    project_root,
+)
 from cgan.quality.table import METRICS, verdict
 from cgan.registry.history import aligned
 from cgan.reports.sites import mlflow_site
@@ -21,6 +29,11 @@ def summary() -> str:
     """Raises CganError while the pipeline has not run."""
     if not EVALUATION.is_file():
         raise CganError(f"{EVALUATION}: not found. Run the pipeline first: `make repro`.")
+    if not GENERATOR.is_file():  # DVC removes what a stage made before it starts it again
+        raise CganError(
+            f"{EVALUATION} is of a generator that is gone: {GENERATOR} is not there. `dvc checkout` brings "
+            "back what belongs together; `dvc repro` trains another."
+        )
     evaluation, judge = read_json(EVALUATION), read_json(JUDGE_METRICS)
     run: dict[str, Any] = {}
     with contextlib.suppress(CganError):

@@ -128,9 +128,10 @@ def test_a_server_that_says_nothing_costs_seconds_and_shows_no_password(
     assert "secret" not in text
 
 
-def test_f85_report_over_damaged_files_is_one_message(
+def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write(tmp_path / "models/generator.safetensors", {})
     for name, content in (
         ("judge", "[1]"),
         ("judge", '{"judge": {"accuracy": "high", "heldout_images": 5}}'),
@@ -157,3 +158,6 @@ def test_f85_report_over_damaged_files_is_one_message(
         Path(f"reports/{name}.json").write_text(content)
         with pytest.raises(CganError, match=rf"reports/{name}\.json.*dvc repro"):
             summary()
+    Path("models/generator.safetensors").unlink()
+    with pytest.raises(CganError, match="is of a generator that is gone.*dvc checkout"):
+        summary()
