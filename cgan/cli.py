@@ -247,12 +247,14 @@ def flush() -> None:
 
 @app.command()
 def gate() -> None:
-    """Judge what `dvc repro` trained, beside the champion; promote it, or say why not."""
+    """Judge what `dvc repro` trained, beside the champion: promote it, or block it (exit code 3)."""
     from cgan.params.reading import load_params
+    from cgan.project import BLOCKED
     from cgan.registry.gate import gate
     from cgan.stages.runner import progress
 
-    gate(load_params(), typer.echo, functools.partial(progress, say=typer.echo))
+    report = gate(load_params(), typer.echo, functools.partial(progress, say=typer.echo))
+    raise typer.Exit(BLOCKED if report.verdict == "blocked" else 0)
 
 
 app.add_typer(registry, name="registry")

@@ -26,6 +26,7 @@ TEST_DATA = Path("data/processed/test.safetensors")  # no images where the sourc
 JUDGE = Path("models/judge.safetensors")
 GENERATOR = Path("models/generator.safetensors")
 DISCRIMINATOR = Path("models/discriminator.safetensors")
+BLOCKED = 3  # exit code of `cgan gate`
 LOCK = Path("dvc.lock")
 RUN_REFERENCE = Path("models/mlflow_run.json")
 CARD = Path("models/README.md")  # the generator's model card

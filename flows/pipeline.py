@@ -24,7 +24,7 @@ from cgan.files import read_json
 from cgan.params.editing import set_params
 from cgan.params.reading import load_params, parse_yaml
 from cgan.params.sections import flatten
-from cgan.project import GATE_REPORT
+from cgan.project import BLOCKED, GATE_REPORT
 from flows import checkout
 from flows.artifacts import publish
 from flows.repro import Work, alone, relay, repro, require_prefect, run
@@ -82,7 +82,7 @@ STAGES = (download, validate, preprocess, train_judge, train, evaluate, render, 
 def judge(work: Work) -> State[Any]:
     """*Blocked* is neither green nor a failure: nothing is broken, and the champion stays."""
     try:
-        run(work, "cgan.cli", "gate")
+        run(work, "cgan.cli", "gate", fine=(0, BLOCKED))
         found = read_json(GATE_REPORT)
     except CganError as error:
         return Failed(message=str(error))

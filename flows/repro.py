@@ -62,12 +62,12 @@ def repro(work: Work, stage: str, force: bool = False) -> State[Any]:
     return Completed(message=f"{stage}: done")
 
 
-def run(work: Work, *module: str) -> None:
+def run(work: Work, *module: str, fine: Sequence[int] = (0,)) -> None:
     """`python -m MODULE …`, its output in the run's log. Raises CganError as `in_session` does."""
     found = {"flow_run_id": runtime.flow_run.id, "flow_run_name": runtime.flow_run.name}
     found["deployment_id"] = runtime.deployment.id
     context = {f"prefect.{name}": str(value) for name, value in found.items() if value}
-    in_session(*module, relay=relay, context=context)
+    in_session(*module, relay=relay, context=context, fine=fine)
 
 
 def relay(line: str) -> None:
@@ -99,12 +99,14 @@ def in_session(
     folder: Path | None = None,
     told: Mapping[str, str] | None = None,
     context: Mapping[str, str] | None = None,
+    fine: Sequence[int] = (0,),
 ) -> None:
     """`python -m MODULE …` in a folder. `told`: more of its environment; `context`: tags of the MLflow runs
     that it makes. It holds the locks that this process has on its folder and its checkout.
 
     On any exception, signals turned into one included, its session is ended before this returns. Raises
-    CganError with the last error message in its output, else its last lines, where it ends with an error.
+    CganError with the last error message in its output, else its last lines, where its exit code is none of
+    `fine`.
     """
     home = str(Path(sys.executable).parent)  # so that `python` in a stage's command is this one
     lines: list[str] = []
@@ -138,7 +140,7 @@ def in_session(
             raise
         finally:
             CHILDREN.discard(child)
-    if child.returncode:
+    if child.returncode not in fine:
         starts = [n for n, line in enumerate(lines) if line.startswith("Error: ")]
         said = lines[starts[-1] if starts else -KEPT_LINES :]
         raise CganError("\n".join(said or [f"ended with exit code {child.returncode}"]))

@@ -118,7 +118,7 @@ def test_the_gate_blocks_a_spoilt_generator_and_a_rollback_undoes_a_promotion(
     project.run("cgan draw 012 --model champion --out before.png")
     project.set(train={"lr": 1e-6, "seed": 3})
     project.run("dvc repro")
-    assert "BLOCKED" in project.run("cgan gate")
+    assert "BLOCKED" in project.run("cgan gate", code=3)
     report = project.read("reports/gate.json")
     assert report["verdict"] == "blocked" and report["reasons"]
     assert "conditional_accuracy" in [c["name"] for c in report["checks"] if not c["passed"]]
