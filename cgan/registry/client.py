@@ -214,7 +214,7 @@ def open_registry(model: str = MODEL) -> Iterator[Registry]:
         )
     for name, value in {**SETTINGS, TIMEOUT: str(LONG_ANSWER_S)}.items():
         os.environ.setdefault(name, value)
-    given = os.environ.get(STORE)
+    given = os.environ.pop(STORE, None)  # what MLflow is set to besides is somebody else's
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError  # of a damaged or locked file, let through
@@ -233,7 +233,6 @@ def open_registry(model: str = MODEL) -> Iterator[Registry]:
         ) from None
     finally:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
-        if (
-            given is not None
-        ):  # MLflow writes the address that it is set to into the environment too
+        os.environ.pop(STORE, None)  # MLflow writes the address that it is set to there too
+        if given is not None:
             os.environ[STORE] = given

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import re
 import signal
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from browser import browsing
-from door import NAMES, STEPS, Project, many, new_project, recorded_once, until
+from door import NAMES, STEPS, Project, free_port, many, new_project, recorded_once, until
 from door import finished as finished
 
 from cgan import Generator
@@ -86,27 +86,20 @@ def test_names_of_classes_are_drawn_like_their_numbers(finished: Project) -> Non
 BAD_REQUESTS: list[dict[str, Any]] = [
     {"method": "GET", "url": "/draw?text=7"},
     {"method": "GET", "url": "/draw?text=ring&seed=-1"},
+    {"method": "GET", "url": "/draw"},
+    {"method": "GET", "url": "/draw?text=0&count=1000000000"},
+    {"method": "GET", "url": "/draw?text=0&format=csv"},
+    {"method": "GET", "url": f"/draw?text={'0' * 20_000}"},
     {"method": "GET", "url": "/nowhere"},
     {"method": "DELETE", "url": "/draw"},
-    {"method": "POST", "url": "/draw", "json": {}},
-    {"method": "POST", "url": "/draw", "json": {"text": "0", "colour": 1}},
-    {"method": "POST", "url": "/draw", "json": {"labels": [0], "count": 10**9}},
-    {
-        "method": "POST",
-        "url": "/draw",
-        "content": "{",
-        "headers": {"Content-Type": "application/json"},
-    },
-    {
-        "method": "POST",
-        "url": "/draw",
-        "content": "text=0",
-        "headers": {"Content-Type": "text/plain"},
-    },
-    {"method": "POST", "url": "/draw", "json": {"text": "0"}, "headers": {"Accept": "audio/mpeg"}},
-    {"method": "POST", "url": "/draw", "json": {"text": "0" * 100_000}},
-    {"method": "GET", "url": "/draw?text=0", "headers": {"Host": "elsewhere.example"}},
+    {"method": "POST", "url": "/draw", "json": {"text": "0"}},
 ]
+
+
+def answers(client: httpx.Client) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return client.get("/healthz").status_code == 200
+    return False
 
 
 def test_the_service_draws_the_bytes_of_cgan_draw_and_refuses_bad_requests(
@@ -117,27 +110,24 @@ def test_the_service_draws_the_bytes_of_cgan_draw_and_refuses_bad_requests(
         for n, (text, seed) in enumerate(ASKED)
     ]
     assert [code for code, _ in many([(finished.folder, call) for call in calls])] == [0] * 3
-    with finished.started("cgan serve --port 0") as (process, output):
+    with finished.started(f"cgan serve --port {free_port()}") as (process, output):
         until(lambda: re.search(r"http://127.0.0.1:\d+", output.read_text()) or process.poll())
         found = re.search(r"http://127.0.0.1:\d+", output.read_text())
         assert found, output.read_text()
         with httpx.Client(base_url=found[0], timeout=60) as client:
-            until(lambda: client.get("/readyz").status_code == 200)
-            assert client.get("/healthz").status_code == 200
+            until(lambda: answers(client))
             for n, (text, seed) in enumerate(ASKED):
                 expected = (finished.folder / f"served-{n}.png").read_bytes()
                 asked = {"text": text, "seed": seed}
                 assert client.get("/draw", params=asked).content == expected
-                assert client.post("/draw", json=asked).content == expected
-            answer = client.post(
-                "/draw", json={"labels": [2, 0]}, headers={"Accept": "application/x-npz"}
-            )
-            arrays = np.load(io.BytesIO(answer.content))
-            assert arrays["images"].shape == (2, 8, 8) and arrays["labels"].tolist() == [2, 0]
+            drawings = client.get("/draw?text=20&format=json").json()["drawings"]
+            assert [each["label"] for each in drawings] == [2, 0]
             for request in BAD_REQUESTS:
                 refused = client.request(**request)
                 assert 400 <= refused.status_code < 500, f"{request}: {refused.status_code}"
                 assert "Traceback" not in refused.text and refused.json()["detail"], request
+            elsewhere = {"Host": "elsewhere.example"}
+            assert client.get("/draw?text=0", headers=elsewhere).status_code == 400
             assert client.get("/draw?text=012").status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
@@ -197,7 +187,6 @@ def test_status_and_report_tell_where_a_project_stands_before_and_after(
     for fact in (
         "version 1",
         "FINISHED",
-        "180 rows",
         "signs.csv",
         "conditional accuracy",
         "run.html",
