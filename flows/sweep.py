@@ -104,7 +104,10 @@ def search(base: Path, params: Params, prefix: str, storage: str) -> None:
         direction="minimize" if better == "lower" else "maximize",
         load_if_exists=True,
     )
-    done = len(study.get_trials(states=(TrialState.COMPLETE,)))
+
+    def done() -> int:
+        return len(study.get_trials(states=(TrialState.COMPLETE,)))
+
     # With the same seed again, a second driver would repeat the first.
     study.sampler = optuna.samplers.TPESampler(
         seed=s.seed + len(study.trials), n_startup_trials=len(s.space) + 2, constant_liar=True
@@ -130,14 +133,16 @@ def search(base: Path, params: Params, prefix: str, storage: str) -> None:
         say(f"trial {trial.number}: {s.objective} {value:.4g}")
         return value
 
-    say(f"{study.study_name}: {s.trials} trials, {s.parallel} at a time; {done} are there")
+    say(f"{study.study_name}: {s.trials} trials, {s.parallel} at a time; {done()} are there")
     optimize = partial(study.optimize, objective)
     enough = [MaxTrialsCallback(s.trials, states=(TrialState.COMPLETE,))]
-    if not done:  # it makes the data and the judge for all, and may show that nothing works
+    if not done():  # it makes the data and the judge for all, and may show that nothing works
         optimize(n_trials=1)
-        done = 1
-    if done < s.trials:
-        optimize(n_trials=s.trials - done, n_jobs=s.parallel, callbacks=enough, catch=(CganError,))
+    before = -1
+    while before < done() < s.trials:  # on SQLite, two threads may take the same trial that waits
+        before = done()
+        left = s.trials - before
+        optimize(n_trials=left, n_jobs=s.parallel, callbacks=enough, catch=(CganError,))
     _tell(study, params)
 
 
