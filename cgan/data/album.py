@@ -194,7 +194,8 @@ def _lists_paths(head: bytes) -> bool:
 
 
 def _by_folders(album: Album, around: str) -> Album | None:
-    """The class is the folder's name; in torchvision's layout that of the folder in train, val or test."""
+    """The class is the folder's name; in torchvision's layout that of the folder in train, val or test, of
+    which val and test may also lie beside the classes."""
     start = f"{around}/" if around else ""
     paths = {n: n[len(start) :].split("/") for n in album.names if n.startswith(start)}
     heads = {path[0] for path in paths.values() if len(path) > 1}
@@ -202,13 +203,15 @@ def _by_folders(album: Album, around: str) -> Album | None:
     laid_out = "train" in parts.values() and set(parts.values()) <= set(SPLITS)
     laid_out = laid_out and any(len(path) > 2 for path in paths.values())
     for name in album.names:
-        path = paths.get(name, [name])
-        if len(path) > 1 + laid_out:
-            album.labels[name] = path[laid_out]
-            if laid_out:
-                album.splits[name] = parts[path[0]]
+        head, *inside = paths.get(name, [name])
+        if len(inside) > 1 and parts[head] in SPLITS and (laid_out or inside[0] in heads):
+            album.labels[name], album.splits[name] = inside[0], parts[head]
+        elif inside and not laid_out:
+            album.labels[name], album.splits[name] = head, "train"
         else:
             album.left[name] = "in no class's folder" if is_picture(name) else "no picture"
+    if not laid_out and set(album.splits.values()) == {"train"}:
+        album.splits.clear()
     return album if any(map(is_picture, album.labels)) else None
 
 

@@ -224,7 +224,7 @@ def _shape(pixels: int, params: ValidateParams) -> Shape:
     form = f"{channels} × {height} × {width}"
     if height is None or width is None:
         height = width = math.isqrt(pixels // channels)
-        form = f"{channels} × the square of {MIN_SIDE} to {MAX_SIDE}"
+        form = f"{channels} × a square with sides of {MIN_SIDE} to {MAX_SIDE}"
     if channels * height * width != pixels or not MIN_SIDE <= height <= MAX_SIDE:
         raise DataError(
             f"{pixels:,} pixel columns, expected channels × height × width = {form}. Columns are missing or "
@@ -270,27 +270,27 @@ def _faults(line: bytes, where: str, columns: list[str], highest: int) -> list[s
     if b"\0" in line:
         return [f"{where}: a NUL byte; the file is damaged or not text."]
     if len(fields) != len(columns):
+        number = f"{len(fields):,} value{'s' * (len(fields) > 1)}"
         end = "" if line.endswith(b"\n") else ", and the file ends there: it was cut off"
-        return [f"{where}: {len(fields):,} values, expected {len(columns):,}{end}."]
+        return [f"{where}: {number}, expected {len(columns):,}{end}."]
     if fields[0].strip(b' \t"').decode("utf-8", "replace") == columns[0]:
         return [f"{where}: the header again. Were files joined?"]
-    limits = [highest, *[255] * (len(columns) - 1)]
-    named = zip(columns, map(_fault, fields, limits), strict=True)
+    named = zip(columns, [_fault(fields[0], highest), *map(_fault, fields[1:])], strict=True)
     return [f"{where}, column {column}: {fault}" for column, fault in named if fault]
 
 
-def _fault(field: bytes, highest: int) -> str:
-    """What is wrong with a value, `` if nothing."""
+def _fault(field: bytes, highest: int | None = None) -> str:
+    """What is wrong with a value, `` if nothing. Pixels go to 255, labels to `highest`."""
     text = field.strip(b" \t")
     if not text:
         return "blank."
-    if _WHOLE_NUMBER.fullmatch(text) and int(text) <= highest:
+    if _WHOLE_NUMBER.fullmatch(text) and int(text) <= (255 if highest is None else highest):
         return ""
     shown = text[:20].decode("utf-8", "backslashreplace") + "…" * (len(text) > 20)
     if re.fullmatch(rb"[+-]?\d+", text):
-        return f"{shown} is outside {'' if highest == 255 else 'the classes '}0–{highest}."
-    hint = " (write it without decimals, and unscaled: 0–255, not 0–1)" * (b"." in text)
-    return f"{shown!r} is not a whole number{hint}."
+        return f"{shown} is outside {'0–255' if highest is None else f'the classes 0–{highest}'}."
+    hint = " (write it without decimals, and unscaled: 0–255, not 0–1)"
+    return f"{shown!r} is not a whole number{hint * (highest is None and b'.' in text)}."
 
 
 def _error(faults: list[str], label: str, params: ValidateParams) -> DataError:

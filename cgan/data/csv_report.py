@@ -143,7 +143,7 @@ def _check_counts(
         )
     else:
         return
-    if not params.classes and not pictures:
+    if len(found) > 1 and not params.classes and not pictures:
         problem += " Is one of the labels a slip? Set `validate.classes`: its rows are named then."
     raise DataError(f"{name}: {problem}")
 

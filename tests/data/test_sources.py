@@ -90,41 +90,38 @@ def test_sample_is_a_valid_shuffled_csv_and_always_the_same() -> None:
     assert info == sources.fetch(data_params(), TARGET)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("digits.csv", CSV),
-        ("digits.csv.gz", gzip.compress(CSV)),
-        ("digits.zip", zip_of({"train.csv": CSV, "test.csv": b"x", "old/train.csv": b"x"})),
-        ("digits.zip", zip_of({"digits/train.csv": CSV, "__MACOSX/train.csv": b"x"})),
-        ("no-suffix", zip_of({"train.csv": CSV})),
-        ("stored.zip", zip_of({"train.csv": CSV}, zipfile.ZIP_STORED)),
-        ("lzma.zip", zip_of({"train.csv": CSV}, zipfile.ZIP_LZMA)),
-        ("bzip2.zip", zip_of({"train.csv": CSV}, zipfile.ZIP_BZIP2)),
-    ],
-    ids=lambda value: (
-        value if isinstance(value, str) else ""
-    ),  # archives hold the time of their making
-)
-def test_f10_csv_is_taken_out_of_any_usual_archive(name: str, content: bytes) -> None:
-    info = fetch_file(content, name)
+ACCEPTED = {
+    "digits.csv": CSV,
+    "digits.csv.gz": gzip.compress(CSV),
+    "digits.zip": zip_of({"train.csv": CSV, "test.csv": b"x", "old/train.csv": b"x"}),
+    "inside.zip": zip_of({"digits/train.csv": CSV, "__MACOSX/train.csv": b"x"}),
+    "no-suffix": zip_of({"train.csv": CSV}),
+    "stored.zip": zip_of({"train.csv": CSV}, zipfile.ZIP_STORED),
+    "lzma.zip": zip_of({"train.csv": CSV}, zipfile.ZIP_LZMA),
+    "bzip2.zip": zip_of({"train.csv": CSV}, zipfile.ZIP_BZIP2),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_f10_csv_is_taken_out_of_any_usual_archive(name: str) -> None:
+    info = fetch_file(ACCEPTED[name], name)
     assert TARGET.read_bytes() == CSV
     sha256 = hashlib.sha256(CSV).hexdigest()
-    assert info == {"source": "file", "origin": name, "sha256": sha256, "bytes": len(CSV)}
+    known = {"source": "file", "origin": name, "sha256": sha256, "rows": 36, "bytes": len(CSV)}
+    assert info == known
 
 
 def test_folder_stands_for_the_only_data_file_in_it() -> None:
-    def refused(words: str) -> None:
-        with pytest.raises(SourceError, match=words):
-            fetch_file(b"", "elsewhere", path="inbox")
-
     inbox = Path("inbox")
-    refused("inbox does not exist")
+    with pytest.raises(SourceError, match="inbox does not exist"):
+        fetch_file(b"", "elsewhere", path="inbox")
     inbox.mkdir()
-    refused(r"inbox: expected one .csv, .csv.gz or .zip.*has none")
+    with pytest.raises(SourceError, match=r"expected one .csv, .csv.gz or .zip.*has none"):
+        fetch_file(b"", "elsewhere", path="inbox")
     assert fetch_file(CSV, "inbox/mine.csv", path="inbox")["origin"] == "inbox/mine.csv"
     (inbox / "other.zip").touch()
-    refused(r"inbox: .*it has mine.csv, other.zip")
+    with pytest.raises(SourceError, match=r"it has mine.csv, other.zip"):
+        fetch_file(b"", "elsewhere", path="inbox")
 
 
 # --- hostile and broken files -------------------------------------------------------------------
@@ -263,17 +260,18 @@ def refuses_kaggle(**changes: Any) -> str:
 
 def test_kaggle_gives_the_file_of_a_competition_or_dataset(kaggle: Start) -> None:
     basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
+    packed = Answer(ZIP, name="train.csv.zip")
     for answer, slug, call in (
-        (Answer(CSV), "digit-recognizer", "DownloadDataFile"),
-        (Answer(ZIP, name="train.csv.zip"), "digit-recognizer", "DownloadDataFile"),
-        (Answer(GZIP), "digit-recognizer", "DownloadDataFile"),
+        *(
+            (answer, "digit-recognizer", "DownloadDataFile")
+            for answer in (Answer(CSV), packed, Answer(GZIP))
+        ),
         (Answer(CSV), "someone/digits", "DownloadDataset"),
     ):
         server = kaggle(answer)
         TARGET.write_bytes(GOOD)
         info = fetch_kaggle(kaggle=slug)
-        assert TARGET.read_bytes() == CSV
-        assert (info["source"], info["origin"]) == ("kaggle", slug)
+        assert TARGET.read_bytes() == CSV and (info["source"], info["origin"]) == ("kaggle", slug)
         path, authorization = server.seen[-1]
         assert path.endswith(call) and authorization == f"Basic {basic}"
 
@@ -291,25 +289,29 @@ def test_f21_missing_credentials_name_variables_and_file(
     assert server.seen == []
 
 
-def test_f22_refusals_by_kaggle_differ_give_the_link_and_are_not_retried(kaggle: Start) -> None:
-    competition, dataset = "digit-recognizer", "someone/digits"
-    for status, slug, words in (
+@pytest.mark.parametrize(
+    ("status", "slug", "words"),
+    [
         (
             401,
-            competition,
+            "digit-recognizer",
             r"refused them \(401\).*/settings/api.*KAGGLE_API_TOKEN.*kaggle\.json",
         ),
         (
             403,
-            competition,
+            "digit-recognizer",
             r"rules are not .* yet.*kaggle\.com/competitions/digit-recognizer/rules",
         ),
-        (403, dataset, r"not .* yet.*kaggle\.com/datasets/someone/digits"),
-        (404, competition, "The download from Kaggle failed: .*404"),
-    ):
-        server = kaggle(Answer(status=status))
-        assert re.search(words, refuses_kaggle(kaggle=slug)), words
-        assert server.downloads == 1
+        (403, "someone/digits", r"not .* yet.*kaggle\.com/datasets/someone/digits"),
+        (404, "digit-recognizer", "The download from Kaggle failed: .*404"),
+    ],
+)
+def test_f22_refusals_by_kaggle_differ_give_the_link_and_are_not_retried(
+    kaggle: Start, status: int, slug: str, words: str
+) -> None:
+    server = kaggle(Answer(status=status))
+    assert re.search(words, refuses_kaggle(kaggle=slug))
+    assert server.downloads == 1
 
 
 MD5 = base64.b64encode(hashlib.md5(CSV).digest()).decode()
