@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What a training waits for MLflow: in all, as a share of a long one, for one answer.
-PATIENCE_S, SHARE, ANSWER_S = 2.5, 0.03, 2
+PATIENCE_S, SHARE, ANSWER_S = 3, 0.03, 2
 SENDING = "sending.lock"  # one process at a time sends a run's records
 SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
 DIGITS = 6  # of a metric: what float32 has, and a page can show
