@@ -1,8 +1,7 @@
 """The MLflow run of a training: opened, sent while it goes on, ended, reopened; and what waits, sent later.
 
-All is written to the run's folder first (`cgan.tracking.records`). A training sends what is new at each
-probe and at its end. Once that fails, it goes on without, and the stage record or `cgan track flush` sends
-the rest.
+All is written to the run's folder first. A training sends what is new at its begin, at each probe and at its
+end. Once that fails, it goes on without, and the stage record or `cgan track flush` sends the rest.
 """
 
 from __future__ import annotations
@@ -40,8 +39,7 @@ log = logging.getLogger(__name__)
 PATIENCE_S, SHARE, ANSWER_S = 2.5, 0.03, 2
 SENDING = "sending.lock"  # one process at a time sends a run's records
 SOURCE, PATCH = "source", "patch.diff"  # where a run keeps what it was made from
-DIGITS = 6  # of a metric: what float32 has, and a page can show
-SHOWN = 256  # pixels that MLflow's page has for a picture
+DIGITS, SHOWN = 6, 256  # of a metric: what float32 has; pixels that MLflow's page has for a picture
 
 Save = Callable[[Path], Any]
 
@@ -118,8 +116,8 @@ class Run(Tracker):
         except TrackingError as error:
             self.is_live = False
             log.warning("%s The training goes on.", error)
-        # The first time loads MLflow, and may make a store.
-        self._waited_s += 0 if is_first else time.monotonic() - began
+        if not is_first:  # which loads MLflow, and may make a store
+            self._waited_s += time.monotonic() - began
 
 
 def system_load() -> dict[str, float]:
@@ -155,9 +153,8 @@ def training_run(
     """The run of a training, from its begin to its end. One that is in `folder` already goes on.
 
     `folder` is named by the training's fingerprint. `params` are flat. `dataset`: `name`, `path`, `sha256`
-    and other facts about the data. `origin`: who asked for it, and for what. RUN_REFERENCE is written when
-    the training succeeds; by it `reopen` finds the run again. Status: FINISHED, FAILED on an exception,
-    KILLED on SIGTERM or Ctrl-C.
+    and other facts. `origin`: who asked for it, and for what. Status: FINISHED, and RUN_REFERENCE is written,
+    by which `reopen` finds the run; FAILED on an exception; KILLED on SIGTERM or Ctrl-C.
     """
     info: RunInfo = {
         "run_key": uuid.uuid4().hex,

@@ -38,10 +38,9 @@ SETTINGS = {
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": """\
-Trainings of a class-conditional DCGAN: *Training runs* on the left (only *GenAI* pages? Choose *Model \
-training* above it). Compare those of equal `tags.data`: `quality/conditional_accuracy`, higher is better, \
-and `quality/fid_judge`, lower is better. In a run, *Model metrics* has the drawings over the training: move \
-the slider. Grid, film and tables are under *Artifacts*, the generator under *Logged models*.
+Trainings of a class-conditional DCGAN. Compare those of equal `tags.data`: `quality/conditional_accuracy`, \
+higher is better, and `quality/fid_judge`, lower is better. In a run, *Model metrics* has the drawings over \
+the training: move the slider. Grid, film and tables are under *Artifacts*.
 """,
 }
 
