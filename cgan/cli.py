@@ -230,7 +230,7 @@ def ui(
     with contextlib.suppress(CganError):  # runs can be looked at whatever is wrong with params.yaml
         experiment = load_params().tracking.experiment
     name = experiment_name(experiment)
-    serve_ui(project_root(), port, name, host, allow_remote)
+    raise typer.Exit(serve_ui(project_root(), port, name, host, allow_remote))
 
 
 track = typer.Typer(no_args_is_help=True, help="Records of runs on their way to MLflow.")

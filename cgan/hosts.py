@@ -49,6 +49,15 @@ def require_free(host: str, port: int, other: str) -> None:
         ) from None
 
 
+def listens(host: str, port: int) -> bool:
+    """Does a server listen there?"""
+    try:
+        socket.create_connection((LOOPBACK if host in ANYWHERE else host, port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
 def names_here(host: str, port: int) -> list[str]:
     """What a browser may call a server that listens there: names and addresses, with and without port."""
     import psutil

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
 import sys
+import time
+import webbrowser
 from pathlib import Path
-from typing import NoReturn
 
 from cgan.errors import CganError
-from cgan.hosts import LOOPBACK, names_here, require_free, require_meant, run_page, site_of
+from cgan.hosts import LOOPBACK, listens, names_here, require_free, require_meant, run_page, site_of
 from cgan.tracking import store
 
 
 def serve_ui(
     root: Path, port: int, experiment: str, host: str = LOOPBACK, allow_remote: bool = False
-) -> NoReturn:
-    """Become `mlflow server`, after saying where the runs of `experiment` are.
+) -> int:
+    """Run `mlflow server` until it ends: its exit code. Says where the runs of `experiment` are once it
+    listens, and opens that in a browser.
 
     It serves MLFLOW_BACKEND_STORE_URI, else the project's store; MLflow's own variables set the rest. Raises
     CganError where the port is taken, a server keeps the runs, or others could reach it unless
@@ -52,7 +56,16 @@ def serve_ui(
     with contextlib.suppress(Exception):  # MLflow's server says what is wrong
         if found := store.open_store(uri).get_experiment_by_name(experiment):
             place = run_page(place, found.experiment_id)
-    sys.stdout.write(f"MLflow: {place} (in some seconds; Ctrl-C ends it)\n")
-    sys.stdout.flush()
     # The address of the store is no argument: every user can read those.
-    os.execve(sys.executable, command, {**settings, **os.environ, store.BACKEND: uri})
+    environment = {**settings, **os.environ, store.BACKEND: uri}
+    with subprocess.Popen(command, env=environment) as server:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: server.terminate())
+        while server.poll() is None and not listens(host, port):
+            time.sleep(0.2)
+        if server.poll() is None:
+            sys.stdout.write(f"MLflow: {place} (Ctrl-C ends it)\n")
+            sys.stdout.flush()
+            if sys.stdout.isatty():
+                webbrowser.open(place)
+        return server.wait()
