@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from configparser import RawConfigParser
 from pathlib import Path
 
 import psutil
@@ -65,6 +66,14 @@ def test_a_deployment_names_the_flow_and_what_is_scheduled_runs_once_at_a_time()
     silent = Automation.model_validate(yaml.safe_load((ROOT / "flows/silent.yaml").read_text()))
     assert silent.name == production.AUTOMATION
     assert not silent.actions[0].force, "an end stays as it was"  # type: ignore[union-attr]
+
+
+def test_the_worker_and_its_runs_know_no_address_of_a_database() -> None:
+    configuration = RawConfigParser()
+    configuration.read(production.CONFIGURATION)
+    told = configuration["program:worker"]["environment"]
+    for name in ("MLFLOW_BACKEND_STORE_URI", "PREFECT_SERVER_DATABASE_CONNECTION_URL"):
+        assert f'{name}=""' in told
 
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])
