@@ -54,7 +54,7 @@ def measure(scale: Scale) -> Result:
     if not any(map(shutil.which, NAMES)):
         table.note = f"Not measured: none of {', '.join(NAMES)} is on the PATH."
         return Result([table])
-    html = play_page(_generator())
+    html = play_page(_generator(), "", "a benchmark")
     found: dict[str, list[float]] = {key: [] for _, key, _, _ in PROMISES}
     with tempfile.TemporaryDirectory() as folder, browsing(Path(folder) / "profile") as page:
         for number in range(2 * scale.rounds):

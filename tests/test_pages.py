@@ -118,7 +118,7 @@ def test_a_browser_that_has_never_been_here_sees_the_run_its_numbers_and_its_pic
         page.open(run_page(site, place[0]), known["run_name"][:20])
         for genai in ("Prompts", "Evaluation runs"):
             assert genai not in page.run("document.body.innerText")
-        page.open(run_page(site, *place), "0.9877")
+        page.open(run_page(site, *place), "0.98765")
         page.look(2 * PATIENCE_S)
         assert page.run(pictures) == 1, "a drawing of each class, in the description"
         page.open("about:blank")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_port, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -28,6 +29,12 @@ def run(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
+def answers(address: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{address}/healthz").is_success
+    return False
+
+
 def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(tmp_path: Path) -> None:
     # What git knows, so that nothing else in the folder can get in.
     run("git", "checkout-index", "--all", f"--prefix={tmp_path}/source/", cwd=ROOT)
@@ -42,12 +49,13 @@ def test_the_wheel_holds_the_package_alone_and_serves_with_the_extra_serve(tmp_p
     run(sys.executable, "-m", "venv", "env", cwd=tmp_path)
     programs = tmp_path / "env/bin"
     run(programs / "python", "-m", "pip", "install", "-q", f"{wheel}[serve]", cwd=tmp_path)
-    program = [programs / "cgan", "serve", "--port", "0"]
+    program = [programs / "cgan", "serve", "--port", str(free_port())]
     with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout
             words = server.stdout.readline()
             assert " serves digits " in words
+            wait_until(lambda: answers(words.split()[0]), 60)
             drawn = httpx.get(f"{words.split()[0]}/draw?text=2024", timeout=60)
             assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
         finally:

@@ -66,4 +66,4 @@ def test_f88_every_stage_on_100_000_rows_takes_bounded_memory(
         peaks[name] = peak_bytes(start, tmp_path)
     assert peaks["download"] < 100e6, peaks
     assert max(peaks["validate"], peaks["preprocess"]) < 250e6 + 2 * images, peaks  # pandas too
-    assert max(peaks.values()) < 500e6 + 2 * images, peaks
+    assert max(peaks.values()) < 550e6 + 2 * images, peaks  # torch, matplotlib

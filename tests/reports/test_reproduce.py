@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from acceptance.door import Project
@@ -37,7 +38,8 @@ def test_what_a_run_was_made_from_is_at_the_run_and_no_secret_is(
 ) -> None:
     project, run_id = trained
     csv = project.folder / "data/raw/train.csv"
-    tags = project.client().get_run(run_id).data.tags
+    run = project.client().get_run(run_id)
+    tags = run.data.tags
     expected = {
         "git.dirty": "true",
         "git.changed_files": "params.yaml",
@@ -46,10 +48,13 @@ def test_what_a_run_was_made_from_is_at_the_run_and_no_secret_is(
     }
     assert expected.items() <= tags.items()
     assert {"torch.version", "machine.cpu", "machine.cores", "cgan.device"} <= tags.keys()
-    source = project.folder / f"mlartifacts/{run_id}/artifacts/source"
+    artifacts = Path(
+        urlsplit(run.info.artifact_uri).path
+    )  # of the project that this one was copied from
+    source = artifacts / "source"
     assert "+  seed: 5" in (source / "patch.diff").read_text()
     assert {path.name for path in source.iterdir()} >= {"params.yaml", "dvc.yaml", "dvc.lock"}
-    files = [path for path in (project.folder / "mlartifacts").rglob("*") if path.is_file()]
+    files = [path for path in artifacts.rglob("*") if path.is_file()]
     for path in [*files, project.folder / "mlflow.db"]:
         assert SECRET.encode() not in path.read_bytes()
 
