@@ -17,6 +17,8 @@ from toy_project import git
 from cgan.params.editing import set_params
 from flows import sweep
 
+# Optuna 4 warns of the sampler that does not propose twice what runs.
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 SPACE = {"train.lr": {"low": 1e-3, "high": 1e-2, "log": True}}
 
 
