@@ -55,7 +55,7 @@ _VERDICT: dict[str, Callable[[float, float], str]] = {
 
 def weakest_class(report: Report) -> str:
     """The class that is furthest behind real images, by the part that it reaches of their number; empty where
-    none is known."""
+    none is behind, or known."""
     found = []
     held = report.get("heldout_by_class", ())
     for key, words in _OF_A_CLASS.items():
@@ -64,9 +64,9 @@ def weakest_class(report: Report) -> str:
         for label, (value, real, count) in enumerate(pairs):
             if value is not None and math.isfinite(value) and real:
                 found.append((value / real, label, words(value, real, count)))
-    if not found:
+    part, label, text = min(found, default=(1.0, 0, ""))
+    if part >= 1:
         return ""
-    _, label, text = min(found)
     names = report.get("class_names")
     return f"{names[label] if names else label} ({text})"
 

@@ -414,6 +414,8 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
     assert weakest_class(report) == "1 (25 different drawings, real images 50)"
     report["conditional_accuracy"]["by_class"] = [0.0, 0.9]
     assert weakest_class(report) == "0 (0.0 % right, its 7 held-out images 100.0 %)"
+    ahead = {"by_class": [1.0, 0.9], "floor_by_class": [1.0, 0.8]}
+    assert weakest_class({"conditional_accuracy": ahead, "heldout_by_class": [7, 7]}) == ""
     told = {
         "conditional_accuracy": {"value": 0.91, "floor": 0.92},
         "recall": {"value": 0.32, "floor": 0.42},
