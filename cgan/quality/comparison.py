@@ -186,11 +186,7 @@ class EvaluationSet:
             less = estimate - heart if heart else estimate
             most = min(less.value, 1) if key in SHARES else less.value
             metrics[key] = Estimate.of(most, less.replicates)
-        return Judged(
-            metrics,
-            self.agreement,
-            self._by_class(self.floor, self.floor_labels),
-        )
+        return Judged(metrics, self.agreement, self._by_class(self.floor, self.floor_labels))
 
     @cached_property
     def by_heart(self) -> dict[str, Estimate]:

@@ -18,7 +18,7 @@ from PIL import Image
 from served import a_model
 
 from cgan.project import PACKAGE
-from cgan.serving.logged_model import DRAWING_CODE
+from cgan.serving.logged_model import DRAWING_CODE, save_mlflow_model
 
 if TYPE_CHECKING:
     from cgan.serving.mlflow_model import GeneratorModel
@@ -74,3 +74,17 @@ def test_a_model_carries_the_code_that_it_draws_with() -> None:
     files = {str(source_of(name)).removeprefix("cgan/") for name in seen}
     carried = {path for name in DRAWING_CODE for path in PACKAGE.glob(name)}
     assert files < {str(path.relative_to(PACKAGE)) for path in carried}
+
+
+def test_a_file_in_which_a_secret_stands_is_no_part_of_the_model_s_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    planted = (PACKAGE / "serving/card.py").read_text().splitlines()[0]
+    monkeypatch.setenv("SOME_TOKEN", planted)
+    save_mlflow_model(a_model(tmp_path / "generator.safetensors"), tmp_path / "model")
+    kept = {path.name for path in (tmp_path / "model/code/cgan/serving").iterdir()}
+    assert "card.py" not in kept and {"generator.py", "mlflow_model.py"} <= kept
+    assert "card.py is not kept with the model in MLflow: the value of SOME_TOKEN" in caplog.text
+    assert planted not in caplog.text
+    for path in (tmp_path / "model").rglob("*"):
+        assert path.is_dir() or planted.encode() not in path.read_bytes()
