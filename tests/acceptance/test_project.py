@@ -187,6 +187,7 @@ def test_status_and_report_tell_where_a_project_stands_before_and_after(
     for fact in (
         "version 1",
         "FINISHED",
+        "180 rows",
         "signs.csv",
         "conditional accuracy",
         "run.html",
