@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -73,6 +74,8 @@ def results(project: Path) -> dict[str, str]:
         for p in project.glob(f"{folder}/**/*")
     ]
     named = ("mlflow_run.json", "gate.json", "gate.md", "run.html", "README.md")
+    # DVC's own copies, which it leaves where it was killed: a dot, 22 characters and `.tmp`, never ours.
+    found = [path for path in found if not re.fullmatch(r"\.[\w-]{22}\.tmp", path.name)]
     files = [path for path in found if path.is_file() and path.name not in named]
     return {str(path.relative_to(project)): sha256_of(path) for path in sorted(files)}
 
