@@ -121,9 +121,21 @@ def balance(
 def evidence(
     per_class: PerClass = None,
     believed: Believed = 0.0,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=20,
+            help="Test on all images, each in one of so many folds, which have a generator each.  "
+            "\\[default: 5 where a class has fewer than 50 held-out images]",
+        ),
+    ] = None,
     seeds: Annotated[
-        int, typer.Option(min=2, max=20, help="Six classifiers are trained for each.")
-    ] = 5,
+        int | None,
+        typer.Option(
+            min=2, max=20, help="Classifiers with other seeds, one generator.  \\[default: 5]"
+        ),
+    ] = None,
     test: Annotated[
         Path | None,
         typer.Option(
@@ -131,11 +143,32 @@ def evidence(
             "or the hold-out]"
         ),
     ] = None,
+    drawn: Annotated[
+        Path | None,
+        typer.Option(
+            help="Somebody else's drawings: a folder a class; with --folds, in fold-1, fold-2, …"
+        ),
+    ] = None,
 ) -> None:
-    """Does a classifier get better with the drawings? Trains it with and without them; minutes."""
+    """Does a classifier get better with drawings? Trains it with and without them; minutes."""
     from cgan.params.reading import load_params
-    from cgan.reports.balance import find_evidence
+    from cgan.reports.evidence import Options, find_evidence
     from cgan.stages.runner import progress
 
+    options = Options(per_class, believed, folds, seeds, test, drawn)
     say = functools.partial(progress, say=typer.echo)
-    find_evidence(load_params(), per_class, believed, seeds, test, typer.echo, say)
+    find_evidence(load_params(), options, typer.echo, say)
+
+
+@made.command()
+def split(
+    out: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    folds: Annotated[
+        int | None, typer.Option(min=2, max=20, help="So many, each with a train and a test part.")
+    ] = None,
+) -> None:
+    """Write what a generator may learn from, and what `cgan evidence` tests on, as folders of pictures."""
+    from cgan.params.reading import load_params
+    from cgan.reports.split import write_split
+
+    write_split(load_params(), folds, out, typer.echo)

@@ -104,13 +104,13 @@ def _how_long(training: Dataset, params: Params) -> str:
     fitted = fit(params.train, training).params
     hardware = choose_hardware(fitted.device, fitted.precision)
     judge, length = params.train_judge, params.train_judge.total_kimg * 1000
-    a_step = _timed(
+    a_step = timed(
         lambda steps: train_judge(training, judge, hardware.device, hardware.precision, steps)
     )
     judging = a_step * length / min(judge.batch_size, len(training))
     if params.evaluate.gan_train_kimg != 0:
         judging += judging * (params.evaluate.gan_train_kimg or judge.total_kimg) / judge.total_kimg
-    taken = _timed(lambda steps: train(training, fitted, progress=steps)) * fitted.total_steps
+    taken = timed(lambda steps: train(training, fitted, progress=steps)) * fitted.total_steps
     return (
         f"Time on this machine ({hardware.device}, {os.cpu_count()} cores): about "
         f"{duration(taken + judging)}; {duration(taken)} for {fitted.total_kimg:g} kimg of the generator's "
@@ -118,7 +118,7 @@ def _how_long(training: Dataset, params: Params) -> str:
     )
 
 
-def _timed(run: Callable[[Callable[[range], Iterator[int]]], object]) -> float:
+def timed(run: Callable[[Callable[[range], Iterator[int]]], object]) -> float:
     """Seconds a step, of a training that ends after a few."""
     times: list[float] = []
 
