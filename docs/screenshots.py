@@ -99,10 +99,6 @@ def production_pages(page: Page) -> None:
     page.get_by_text("Artifacts", exact=True).last.click()
     page.wait_for_timeout(2000)
     shoot(page, "production-run")
-    mine = {"flow_run_id": {"any_": [run["id"]]}, "key": {"any_": ["run"]}}
-    for artifact in post(f"{site}/api/artifacts/filter", {"artifacts": mine}):
-        visit(page, f"{site}/artifacts/artifact/{artifact['id']}")
-        shoot(page, "production-verdict")
 
 
 def mlflow_pages(page: Page) -> None:
