@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cgan.data.dataset import Dataset
 from cgan.evidence.effect import DRAWN
+from cgan.evidence.probe import PROBE
 from cgan.evidence.sets import repeated, thinned
 from cgan.model.hardware import Hardware
 from cgan.params.sections import JudgeParams
@@ -52,7 +53,8 @@ METHODS = {
 }
 LOGIT_ADJUSTED = "logit_adjusted"
 WORDS = {name: method.what for name, method in METHODS.items()} | {
-    LOGIT_ADJUSTED: "augmented, its logits adjusted afterwards"
+    LOGIT_ADJUSTED: "augmented, its logits adjusted afterwards",
+    PROBE: "logistic regression on a pretrained network's features",
 }
 COST_NOTHING = ("real", "augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated", "mixup")
 # How accuracy rises with more images of the classes that are filled up: with all it is "repeated".

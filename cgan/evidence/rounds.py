@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.data.dataset import Dataset, load_dataset, units
+from cgan.data.dataset import Dataset, image_digests, load_dataset, units
+from cgan.evidence import probe
 from cgan.evidence.classifiers import Pupils
 from cgan.evidence.effect import Outcome
 from cgan.evidence.sets import default_per_class, fill, folds, missing
@@ -137,6 +139,26 @@ def rounds_by_seed(
         return Round(f"seed {seed + 1} of {count}", pupils, test, rows, own)
 
     return [round_of(seed) for seed in range(count)]
+
+
+def with_probe(
+    rounds: list[Round], outcomes: list[Outcome], progress: Progress = silent
+) -> list[Outcome]:
+    """The outcomes, with the answers of the pretrained network's probe, which learnt from real images."""
+    first = rounds[0]  # what it learns from and is tested on are all images that there are
+    images = torch.cat([first.pupils.training.images, first.test.images])
+    digests, rows = np.unique(image_digests(images.numpy()), return_index=True)
+    seen = probe.features(images[rows], progress)
+
+    def of(part: Dataset) -> Tensor:
+        return seen[np.searchsorted(digests, image_digests(part.images.numpy()))]
+
+    found = []
+    for this, outcome in zip(rounds, outcomes, strict=True):
+        learnt = this.pupils.training
+        said = probe.answers(of(learnt), learnt.labels, of(this.test))
+        found.append(replace(outcome, right={**outcome.right, probe.PROBE: said == outcome.labels}))
+    return found
 
 
 def fold_generator(

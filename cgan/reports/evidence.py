@@ -18,9 +18,17 @@ from cgan.data.csv_report import validated_params
 from cgan.data.dataset import Dataset, digest_of, image_digests, load_dataset
 from cgan.data.sources import read
 from cgan.errors import CganError, DataError, listed
+from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, TRAINED
 from cgan.evidence.effect import DRAWN, Outcome, effect
-from cgan.evidence.rounds import Round, all_images, folds_of, rounds_by_fold, rounds_by_seed
+from cgan.evidence.rounds import (
+    Round,
+    all_images,
+    folds_of,
+    rounds_by_fold,
+    rounds_by_seed,
+    with_probe,
+)
 from cgan.evidence.sets import default_per_class, fill, missing
 from cgan.files import locked, read_json, sha256_of, write_text
 from cgan.model.hardware import Hardware, choose_hardware, compute_deterministically
@@ -52,6 +60,7 @@ from cgan.training.loop import train
 Say = Callable[[str], None]
 HELD_OUT = 50  # images of each class; with fewer, folds test all that there are
 ROUNDS = 5
+PROBED = 20_000  # images, at most, that the pretrained network looks at: 60 a second
 KEPT = 3  # former answers, whose classifiers are not trained again
 # The code that decides an answer.
 CODE = ("data/dataset.py", "evidence/*.py", "model/*.py", "quality/judge.py", "training/*.py")
@@ -109,6 +118,8 @@ def find_evidence(params: Params, options: Options, say: Say, progress: Progress
             rounds = rounds_by_seed(training, drawn, test, params, seeds, folder, hardware)
         generators = 0 if options.drawn else count
         outcomes = _carried_out(rounds, generators, params, hardware, say, progress)
+        if probe.is_installed() and len(training) <= PROBED:
+            outcomes = with_probe(rounds, outcomes, progress)
     found = effect(outcomes, COST_NOTHING, folded=bool(count))
     report, tables = report_on(found, outcomes, rounds, bool(count), tested_on)
     report.facts["generator_digest"] = "" if options.drawn else _digest()

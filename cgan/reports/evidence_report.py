@@ -11,6 +11,7 @@ import torch
 
 from cgan.evidence.classifiers import LOGIT_ADJUSTED, METHODS, PARTS, WORDS
 from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome, worth
+from cgan.evidence.probe import PROBE
 from cgan.evidence.rounds import Round
 from cgan.markdown import table
 from cgan.registry.history import now
@@ -180,7 +181,7 @@ def _methods(outcomes: Sequence[Outcome], rounds: Sequence[Round]) -> Table:
     """Over all rounds together, each class counted alike."""
     labels = torch.cat([each.labels for each in outcomes])
     rows = []
-    for name in [*METHODS, LOGIT_ADJUSTED]:
+    for name in [*METHODS, LOGIT_ADJUSTED, *([PROBE] if PROBE in outcomes[0].right else [])]:
         right = torch.cat([each.right[name] for each in outcomes]).double()
         shares = {int(n): float(right[labels == n].mean()) for n in labels.unique()}
         worst = min(shares, key=lambda label: shares[label])

