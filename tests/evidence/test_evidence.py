@@ -109,9 +109,6 @@ def test_equal_classifiers_are_called_different_in_at_most_one_of_twenty(folded:
     found = [effect(outcomes(rates, 1000, 5, random, folded), names, folded) for _ in range(200)]
     assert {each.base for each in found} == {"repeated", "mixup", "augmented"}, "never the worst"
     assert sum(each.overall.verdict == "no difference" for each in found) >= 190
-    # Of several methods that are as good, the luckiest of a round is not what drawings are compared with.
-    changes = [each.overall.with_drawings - each.overall.without for each in found]
-    assert abs(np.mean(changes)) < 3 * np.std(changes) / np.sqrt(len(changes))
     for better, verdict in ((0.06, "help"), (-0.06, "harm")):
         planted = outcomes(rates | {DRAWN: 0.9 + better}, 2000, 5, random, folded)
         assert effect(planted, names, folded).overall.verdict == verdict

@@ -79,6 +79,13 @@ def test_each_image_is_tested_once_and_what_was_trained_is_not_trained_again(
 def test_drawings_by_folder_give_the_verdict_of_the_generator_that_drew_them() -> None:
     params, inputs = load_params(), Inputs.load()
     own, _ = found(seeds=2)
+    trained = [
+        path.read_bytes() for path in Path(".cgan/evidence").glob("*/*/augmented.safetensors")
+    ]
+    assert len(set(trained)) == 2, "each has its own seed"
+    for options in ({"seeds": 2}, {"folds": 2}):
+        with pytest.raises(CganError, match=r"--believed 0\.99: of class"):
+            found(believed=0.99, **options)
     asked = missing(counts := torch.bincount(inputs.training.labels), default_per_class(counts))
     images, _ = fill(inputs.network, inputs.judge, asked, params.evaluate.seed)
     pictures = picture_of(images.permute(0, 2, 3, 1).contiguous())
