@@ -36,8 +36,9 @@ from cgan.project import (
     TRAIN_DATA,
 )
 from cgan.quality.judge import silent
-from cgan.reports import balance as command
-from cgan.reports.balance import balance, find_evidence
+from cgan.reports import evidence as command
+from cgan.reports.balance import balance, class_folders
+from cgan.reports.evidence import find_evidence
 from cgan.serving.drawings import write_folder
 from cgan.serving.generator import Generator
 
@@ -98,7 +99,7 @@ def test_the_balanced_csv_is_the_data_and_drawings_and_says_which_is_which() -> 
         write_json(path, report | {"generator_digest": "another", "challenger": {}})
     balance(str(GENERATOR), None, 0.0, 1, "drawn/more.csv", said.append)
     for names, folders in ((["b", "a"], ["b", "a"]), (["a", ".b"], ["0", "1"])):
-        assert command._folders(names) == folders, "all are found again"
+        assert class_folders(names) == folders, "all are found again"
 
 
 @pytest.mark.usefixtures("rare")
