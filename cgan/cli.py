@@ -179,9 +179,6 @@ def validate(
         Path, typer.Argument(help="A .csv, .csv.gz or .zip, a folder with one, or of pictures.")
     ],
     report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
-    foresight: Annotated[
-        bool, typer.Option(help="Beside a params.yaml: what a run will do, and how long it takes.")
-    ] = True,
 ) -> None:
     """Say whether FILE holds valid labelled images, and if not, which row, column or file is wrong.
 
@@ -190,21 +187,19 @@ def validate(
     from cgan.data import csv_reader, csv_report, sources
     from cgan.files import write_json
 
-    params, source = csv_reader.DEFAULTS, sources.DEFAULTS
+    here, params, source = None, csv_reader.DEFAULTS, sources.DEFAULTS
     if Path("params.yaml").is_file():
         from cgan.params.reading import load_params
 
         here = load_params()
         params, source = here.validation, here.data
-    else:
-        here = None
     images, name = sources.read(file, source, params)
     params = sources.as_found(params, images)
     found = csv_report.report_on(images, params, name)
     if report is not None:
         write_json(report, found)
     typer.echo(f"{name} is valid: {csv_report.summary(found)}")
-    if here and foresight:
+    if here:
         from cgan.reports.foresight import foresee, next_step
 
         names = params.class_names or [str(label) for label in range(images.classes)]
