@@ -143,7 +143,7 @@ def in_words(changes: Iterable[Change]) -> str:
     is named: of it nothing is known."""
     by_verdict: dict[str, list[str]] = {}
     for each in changes:
-        if each.verdict or each.change:
+        if each.change:
             by_verdict.setdefault(each.verdict, []).append(each.name)
     clear = [
         f"{word} in {' and '.join(by_verdict[word])}"

@@ -29,10 +29,11 @@ def finished(project: Path) -> Path:
 
 def better(report: dict[str, Any]) -> dict[str, Any]:
     report = copy.deepcopy(report)
-    distance = report["fid_judge"]
-    distance["value"] -= 100_000
-    # Chance moves both alike, but for a little.
-    distance["replicates"] = [each + n % 7 - 3 for n, each in enumerate(distance["replicates"])]
+    for key, change in (("fid_judge", -100_000), ("kid_judge", 1e-3)):
+        entry = report[key]
+        entry["value"] += change
+        # Chance moves both alike, but for a little.
+        entry["replicates"] = [each + n % 7 - 3 for n, each in enumerate(entry["replicates"])]
     report["conditional_accuracy"]["by_class"][1] = 1.0
     return report
 
@@ -59,6 +60,8 @@ def test_numbers_stand_beside_each_other_with_the_difference_and_what_it_means(
     assert low < -100_000 < high < -99_000, "paired, it is far narrower than either interval"
     assert row(markdown, "1")[-1] == "better |" and "clearly differs: 1" in markdown
     assert row(markdown, "train.lr")[1:] == [reference["params"]["train.lr"], "0.125 |"]
+    same = comparison(report, reference, report, reference)
+    assert same.startswith("**B does not differ from A.**")
     assert "Params that differ: 1" in markdown and "Both are of the same commit." in markdown
 
 
@@ -108,7 +111,7 @@ def test_the_terminal_shows_it_a_file_takes_it_and_a_foreign_name_commands_no_te
     (other / RUN_REFERENCE).write_text(json.dumps({"run_name": name}))
     command.compare(".", "other", print)
     shown = capsys.readouterr().out
-    assert "Fréchet" in shown and "within chance" in shown and "\\x1b[2J" in shown
+    assert "Fréchet" in shown and "B does not differ from A." in shown and "\\x1b[2J" in shown
     command.compare(".", "other", print, markdown=True)
     assert capsys.readouterr().out == "reports/compare.md: for a pull request.\n"
     written = command.MARKDOWN.read_text()
