@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from cleanlab.filter import find_label_issues
+from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -35,8 +37,6 @@ def find_label_errors(
     params: Params, folds: int, out: Path, say: Callable[[str], None], progress: Progress
 ) -> None:
     """Write a CSV of the suspects of the data, the most doubtful first, and a page beside it."""
-    import cleanlab  # noqa: F401 - it is missed before minutes of training, not after
-
     if out.suffix != ".csv":
         raise CganError(f"--out {out}: expected a name that ends in .csv.")
     rows = Rows.read()
@@ -81,8 +81,6 @@ def label_errors(logits: Tensor, labels: Labels) -> Suspects:
     probabilities are first made as sure as they are right, with the temperature at which the labels are
     likeliest (Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
     """
-    from cleanlab.filter import find_label_issues
-
     target = torch.from_numpy(labels)
     best = min(TEMPERATURES, key=lambda each: float(F.cross_entropy(logits / each, target)))
     probabilities = (logits / best).softmax(dim=1).numpy()
@@ -99,8 +97,6 @@ def out_of_fold(
     The folds are stratified, and equal images lie in one. Raises DataError where a class has too few
     images: some judge would never see it.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     labels, groups = data.labels.numpy(), first_copies(image_digests(data.images.numpy()))
     for label in np.unique(labels):
         if (distinct := len(np.unique(groups[labels == label]))) < count:

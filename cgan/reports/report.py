@@ -18,7 +18,7 @@ from cgan.project import (
     RUN_REFERENCE,
     project_root,
 )
-from cgan.quality.table import METRICS, verdict
+from cgan.quality.table import quality_table, verdict
 from cgan.registry.history import aligned
 from cgan.tracking.store import is_server, store_uri, without_credentials
 
@@ -63,17 +63,11 @@ def summary() -> str:
 
 def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, Any]) -> list[str]:
     context = evaluation["passport"]
-    rows = [("metric", "drawn", "real", "better", "meaning")]
-    for metric in METRICS.values():
-        value, floor = metric.value(evaluation), metric.floor(evaluation)
-        if metric.on_screen and value is not None:
-            real = "" if floor is None else f"{floor:.4g}"
-            rows.append((metric.name, f"{value:.4g}", real, metric.better, metric.meaning))
     return [
         f"{run.get('run_name', 'This generator')}: {verdict(evaluation, run.get('training_s'))}",
         "",
         "Quality of the generator, next to real images:",
-        aligned(rows),
+        aligned([[str(cell) for cell in row] for row in quality_table(evaluation)]),
         f"  {context['drawn_images'] * context['draws']:,} drawings, judged by a class network that is "
         f"right on {judge['accuracy']:.2%} of {judge['heldout_images']:,} held-out images (mean of classes)",
     ]
