@@ -10,13 +10,14 @@ from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.metric import Report
 from cgan.model.file_facts import read_facts
-from cgan.params.reading import load_params
+from cgan.params.reading import read_yaml
 from cgan.params.sections import flatten
 from cgan.project import EVALUATION, GENERATOR, RUN_REFERENCE
 from cgan.registry.archive import evaluation_of
 from cgan.registry.client import model_name, open_registry
 
 ORIGIN = {"data": "data", "commit": "mlflow.source.git.commit", "dirty": "git.dirty"}  # tags
+AFTERWARDS = ("gate", "sweep", "tracking")  # sections that change no generator
 
 
 def recorded(what: str) -> tuple[Report, dict[str, Any]]:
@@ -27,11 +28,10 @@ def recorded(what: str) -> tuple[Report, dict[str, Any]]:
     """
     if (folder := Path(what)).is_dir():
         report, reference = read_json(folder / EVALUATION), read_json(folder / RUN_REFERENCE)
-        params = load_params(folder / "params.yaml").model_dump(
-            by_alias=True, exclude={"gate", "sweep", "tracking"}
-        )
+        params = dict(read_yaml(folder / "params.yaml"))  # another version may have other keys
         params["train"] = read_facts(folder / GENERATOR, "generator")["params"]
-        return report, reference | {"params": {k: str(v) for k, v in flatten(params).items()}}
+        kept = {key: each for key, each in params.items() if key not in AFTERWARDS}
+        return report, reference | {"params": {k: str(v) for k, v in flatten(kept).items()}}
     run_id = find_run_id(what)
     with open_registry() as registry:
         report, run = evaluation_of(registry, run_id), registry.client.get_run(run_id)

@@ -109,9 +109,16 @@ def test_the_terminal_shows_it_a_file_takes_it_and_a_foreign_name_commands_no_te
     other = shutil.copytree(finished, finished / "other")
     name = "\x1b[2Jevil\u202e\nError: fake" + "x" * 1000
     (other / RUN_REFERENCE).write_text(json.dumps({"run_name": name}))
+    with (other / "params.yaml").open("a") as file:
+        file.write("newer: {key: 1}\n")  # of another version
     command.compare(".", "other", print)
     shown = capsys.readouterr().out
-    assert "Fréchet" in shown and "B does not differ from A." in shown and "\\x1b[2J" in shown
+    assert (
+        "Fréchet" in shown
+        and "B does not differ from A." in shown
+        and "newer.key" in shown
+        and "\\x1b[2J" in shown
+    )
     command.compare(".", "other", print, markdown=True)
     assert capsys.readouterr().out == "reports/compare.md: for a pull request.\n"
     written = command.MARKDOWN.read_text()
