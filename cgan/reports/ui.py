@@ -39,6 +39,7 @@ def serve_ui(root: Path, port: int, experiment: str, host: str, allow_remote: bo
         # With MLFLOW_BACKEND_STORE_URI clients are on any machine, and files go by way of the server.
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": "mlflow-artifacts:/" if given else files,
         "MLFLOW_ARTIFACTS_DESTINATION": files,
+        "MLFLOW_REGISTRY_STORE_URI": uri,  # or MLflow talks of it
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for LLM judges only
         "PYTHONWARNINGS": "ignore",  # of one library about another
     }
