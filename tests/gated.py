@@ -69,6 +69,7 @@ def make_project(root: Path, data: tuple[np.ndarray, np.ndarray] | None = None) 
     for section, values in PARAMS.items():
         params[section] |= values
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (root / "dvc.yaml").touch()  # it is a project
     write_csv(root / "data/raw/train.csv", *(data or digits()))
     with settled(root.resolve()):
         for stage in (validate, preprocess, train_judge):

@@ -8,80 +8,40 @@ from typing import Annotated
 
 import typer
 
+from cgan.project import require_project
+
+DATA = "Data: cgan validate my-pictures/"
+JUDGE = "Judge: cgan compare champion ."
+PRODUCTION = "Production: cgan registry list"
+
 made = typer.Typer()
 
 
-@made.command()
-def reproduce(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN_ID", help="Of MLflow; or champion, models:/NAME@ALIAS.")
-    ],
-) -> None:
-    """Repeat a training from its commit, params and data; are the bytes the same?
-
-    Runs the code of its commit in a temporary clone. Exit code 0: equal, 1: not.
-    """
-    from cgan.reports.reproduce import reproduce_run
-
-    if not reproduce_run(run, typer.echo):
-        raise typer.Exit(1)
-
-
-@made.command()
-def status() -> None:
-    """Who is champion, what the gate decided last and why, what was trained last."""
-    from rich.console import Console
-
-    from cgan.project import project_root
-    from cgan.reports.status import status
-
-    status(project_root(), Console(highlight=False))
-
-
-@made.command()
+@made.command(rich_help_panel=JUDGE)
 def report() -> None:
     """Quality, pictures and run of what `dvc repro` made, on one screen."""
+    require_project()
     from cgan.reports.report import summary
 
     typer.echo(summary())
 
 
-@made.command()
+@made.command(rich_help_panel=JUDGE)
 def compare(
     run_a: Annotated[
         str,
-        typer.Argument(
-            metavar="RUN_A", help="Id, name or alias in MLflow; or a page; or a project's folder."
-        ),
+        typer.Argument(metavar="RUN_A", help="Its id or alias in MLflow, or a project's folder."),
     ],
     run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="The same.")],
     markdown: Annotated[
-        bool,
-        typer.Option("--markdown", help="Write reports/compare.md, with the code's difference."),
+        bool, typer.Option("--markdown", help="Write reports/compare.md, for a pull request.")
     ] = False,
 ) -> None:
     """How do two runs differ? Metrics with intervals of the difference, params, code."""
+    require_project()
     from cgan.reports.compare import compare
 
     compare(run_a, run_b, typer.echo, markdown)
-
-
-@made.command("label-errors")
-def label_errors(
-    folds: Annotated[
-        int, typer.Option(min=2, max=20, help="Parts; a judge is trained for each, without it.")
-    ] = 5,
-    out: Annotated[Path, typer.Option(help="A .csv; a page goes beside it.")] = Path(
-        "reports/label_errors.csv"
-    ),
-) -> None:
-    """Which labels of the data look wrong? Trains judges that have not seen them; minutes."""
-    from cgan.params.reading import load_params
-    from cgan.reports.label_errors import find_label_errors
-    from cgan.stages.runner import progress
-
-    say = functools.partial(progress, say=typer.echo)
-    find_label_errors(load_params(), folds, out, typer.echo, say)
 
 
 PerClass = Annotated[
@@ -98,26 +58,7 @@ Believed = Annotated[
 ]
 
 
-@made.command()
-def balance(
-    per_class: PerClass = None,
-    believed: Believed = 0.0,
-    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Same seed, same drawings.")] = 0,
-    out: Annotated[str, typer.Option(help="A .csv, or a folder.")] = "drawn/balanced.csv",
-    model: Annotated[str | None, typer.Option(help="As of `cgan draw`.")] = None,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Also where evidence says harm, or the gate blocked.")
-    ] = False,
-) -> None:
-    """Write the data with drawings added until every class has as many images."""
-    from cgan.project import GENERATOR
-    from cgan.reports.balance import balance
-
-    source = model or str(GENERATOR)
-    balance(source, per_class, believed, seed, out, typer.echo, anyway=anyway)
-
-
-@made.command()
+@made.command(rich_help_panel=JUDGE)
 def evidence(
     per_class: PerClass = None,
     believed: Believed = 0.0,
@@ -151,6 +92,7 @@ def evidence(
     ] = None,
 ) -> None:
     """Does a classifier get better with drawings? Trains it with and without them; minutes."""
+    require_project()
     from cgan.params.reading import load_params
     from cgan.reports.evidence import Options, find_evidence
     from cgan.stages.runner import progress
@@ -160,7 +102,7 @@ def evidence(
     find_evidence(load_params(), options, typer.echo, say)
 
 
-@made.command()
+@made.command(rich_help_panel=DATA)
 def split(
     out: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
     folds: Annotated[
@@ -168,7 +110,75 @@ def split(
     ] = None,
 ) -> None:
     """Write what a generator may learn from, and what `cgan evidence` tests on, as folders of pictures."""
+    require_project()
     from cgan.params.reading import load_params
     from cgan.reports.split import write_split
 
     write_split(load_params(), folds, out, typer.echo)
+
+
+@made.command(rich_help_panel=JUDGE)
+def reproduce(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN_ID", help="Of MLflow; or champion, models:/NAME@ALIAS.")
+    ],
+) -> None:
+    """Repeat a training from its commit, params and data; are the bytes the same?
+
+    Runs the code of its commit in a temporary clone. Exit code 0: equal, 1: not.
+    """
+    require_project()
+    from cgan.reports.reproduce import reproduce_run
+
+    if not reproduce_run(run, typer.echo):
+        raise typer.Exit(1)
+
+
+@made.command("label-errors", rich_help_panel=DATA)
+def label_errors(
+    folds: Annotated[
+        int, typer.Option(min=2, max=20, help="Parts; a judge is trained for each, without it.")
+    ] = 5,
+    out: Annotated[Path, typer.Option(help="A .csv; a page goes beside it.")] = Path(
+        "reports/label_errors.csv"
+    ),
+) -> None:
+    """Which labels of the data look wrong? Trains judges that have not seen them; minutes."""
+    require_project()
+    from cgan.params.reading import load_params
+    from cgan.reports.label_errors import find_label_errors
+    from cgan.stages.runner import progress
+
+    say = functools.partial(progress, say=typer.echo)
+    find_label_errors(load_params(), folds, out, typer.echo, say)
+
+
+@made.command(rich_help_panel=DATA)
+def balance(
+    per_class: PerClass = None,
+    believed: Believed = 0.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Same seed, same drawings.")] = 0,
+    out: Annotated[str, typer.Option(help="A .csv, or a folder.")] = "drawn/balanced.csv",
+    model: Annotated[str | None, typer.Option(help="As of `cgan draw`.")] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Also where evidence says harm, or the gate blocked.")
+    ] = False,
+) -> None:
+    """Write the data with drawings added until every class has as many images."""
+    require_project()
+    from cgan.project import GENERATOR
+    from cgan.reports.balance import balance
+
+    source = model or str(GENERATOR)
+    balance(source, per_class, believed, seed, out, typer.echo, anyway=anyway)
+
+
+@made.command(rich_help_panel=PRODUCTION)
+def status() -> None:
+    """Who is champion, what the gate decided last and why, what was trained last."""
+    root = require_project()
+    from rich.console import Console
+
+    from cgan.reports.status import status
+
+    status(root, Console(highlight=False))

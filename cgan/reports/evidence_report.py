@@ -20,6 +20,7 @@ from cgan.verdict import Report
 Table = tuple[str, list[str], list[list[Any]]]  # title, header, rows
 FEW = 20  # tested images of a class
 LISTED = 60  # classes
+HARDLY = 2  # times what guessing gets
 ADVICE = {
     "help": "Use the drawings",
     "harm": "Don't use the drawings",
@@ -102,7 +103,7 @@ def _worth(
     curve = {part: accuracies(method) for method, part in PARTS.items()}
     what = "the classes that were filled up"
     rises = " · ".join(
-        f"{percent(statistics.fmean(values))} with {part:.0%}"
+        f"{percent(statistics.fmean(values))} with {percent(part, 0)}"
         for part, values in sorted(curve.items())
     )
     measured = (
@@ -130,6 +131,12 @@ def _worth(
 
 def _doubts(found: Effect, names: list[str], folded: bool, tested_on: str) -> list[str]:
     doubts = []
+    if found.overall.without < HARDLY / len(names):
+        doubts.append(
+            "Even without drawings the classifier hardly recognises these classes (guessing gets "
+            f"{percent(1 / len(names))}), so nothing can be shown of drawings either. It needs more images, or "
+            "larger ones (`data.height`, `data.width`)."
+        )
     fewest = min(found.classes, key=lambda label: found.classes[label].tested)
     if (count := found.classes[fewest].tested) < FEW:
         more = "" if folded else " `--folds 5` tests on all images; `--test FILE` on other ones."
@@ -200,8 +207,8 @@ def _methods(outcomes: Sequence[Outcome], rounds: Sequence[Round]) -> Table:
     )
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
 
 
 def _points(found: Difference) -> str:
