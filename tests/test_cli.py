@@ -71,6 +71,7 @@ ANYWHERE = {"draw", "serve", "export", "validate"}
 ARGUMENTS = {
     "preset": ["fast"],
     "compare": ["a", "b"],
+    "split": ["parts"],
     "reproduce": ["champion"],
     "registry promote": ["1", "--why", "w"],
     "registry rollback": ["--why", "w"],

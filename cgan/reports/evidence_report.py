@@ -134,8 +134,8 @@ def _doubts(found: Effect, names: list[str], folded: bool, tested_on: str) -> li
     if found.overall.without < HARDLY / len(names):
         doubts.append(
             "Even without drawings the classifier hardly recognises these classes (guessing gets "
-            f"{percent(1 / len(names))}), so nothing can be shown of drawings either. It needs more images, or "
-            "larger ones (`data.height`, `data.width`)."
+            f"{percent(1 / len(names))}), so nothing can be shown of drawings either. It needs more images, "
+            "or larger ones (`data.height`, `data.width`)."
         )
     fewest = min(found.classes, key=lambda label: found.classes[label].tested)
     if (count := found.classes[fewest].tested) < FEW:
