@@ -46,14 +46,14 @@ class Method:
 METHODS = {
     "real": Method("real images as they are", augment=False),
     "augmented": Method("real images, augmented"),
-    "balanced_loss": Method("the same, with a class-balanced loss", balanced=True),
+    "balanced_loss": Method("augmented, with a class-balanced loss", balanced=True),
     "repeated": Method("repeated to equal counts, augmented", "repeated"),
-    "mixup": Method("the same, with mixup", "repeated", mixup=MIXED),
+    "mixup": Method("repeated, augmented, with mixup", "repeated", mixup=MIXED),
     DRAWN: Method("filled up with drawings, augmented", "drawn"),
 }
 LOGIT_ADJUSTED = "logit_adjusted"
 WORDS = {name: method.what for name, method in METHODS.items()} | {
-    LOGIT_ADJUSTED: "augmented, its logits adjusted afterwards",
+    LOGIT_ADJUSTED: "augmented, with logits adjusted afterwards",
     PROBE: "logistic regression on a pretrained network's features",
 }
 COST_NOTHING = ("real", "augmented", LOGIT_ADJUSTED, "balanced_loss", "repeated", "mixup")

@@ -144,12 +144,12 @@ def _doubts(found: Effect, names: list[str], folded: bool, tested_on: str) -> li
             f"Of class {names[fewest]} only {count} images are tested on, so little can be shown of it.{more}"
         )
     covered = (
-        "It covers the choice of the images, the generator's seed and the classifier's."
+        "The interval covers the choice of the images, the generator's seed and the classifier's."
         if folded
-        else "It covers the choice of the tested images and the classifier's seed, not the generator's."
+        else "The interval covers the choice of the tested images and the classifier's seed, not the generator's."
     )
     doubts.append(
-        f"Tested on {tested_on}: {found.overall.tested:,} images. The interval: {covered}"
+        f"Tested on {tested_on}: {found.overall.tested:,} images. {covered}"
     )
     return doubts
 
@@ -178,7 +178,7 @@ def _classes(found: Effect, names: list[str], learnt: torch.Tensor, added: torch
         "tested",
         "without",
         "with drawings",
-        "difference, 95 %",
+        "difference, points (95 %)",
         "drawings",
     ]
     return "Class by class", head, rows
