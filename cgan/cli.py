@@ -69,7 +69,6 @@ def validate(
     else:
         here = None
     images, name = sources.read(file, source, params)
-    params = sources.as_found(params, images)
     found = csv_report.report_on(images, params, name)
     if report is not None:
         write_json(report, found)
@@ -77,7 +76,7 @@ def validate(
     if here and foresight:
         from cgan.reports.foresight import foresee, next_step
 
-        names = params.class_names or [str(label) for label in range(images.classes)]
+        names = found["params"]["class_names"] or [str(label) for label in range(images.classes)]
         for line in [*foresee(images, names, here), next_step(file, here.data)]:
             typer.echo(line)
 

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import csv_lines, make_images
 
-from cgan.data import csv_reader, csv_report
+from cgan.data import csv_reader, csv_report, sources
 from cgan.data.csv_reader import DEFAULTS, read_csv
 from cgan.data.dataset import LabelledImages
-from cgan.errors import DataError
+from cgan.errors import DataError, SourceError
 from cgan.params.reading import load_params
 
 IMAGES, LABELS = make_images()
@@ -189,8 +189,8 @@ def test_f18_oversized_file_is_refused_before_it_is_read(tmp_path: Path) -> None
     path = tmp_path / "huge.csv"
     with path.open("wb") as file:
         file.truncate(5_000_000_000_000)  # sparse: takes no room, and hours to read
-    with pytest.raises(DataError, match=r"expected at most 2,000 MB.*`data.max_megabytes`"):
-        read_csv(path, DEFAULTS, max_bytes=2_000_000_000, name="huge.csv")
+    with pytest.raises(SourceError, match=r"more than 2,000 MB.*`data.max_megabytes`"):
+        sources.read(path, sources.DEFAULTS, DEFAULTS)
 
 
 @pytest.mark.parametrize("added", [1, 500, -1])  # -1: all are gone
