@@ -130,10 +130,10 @@ def draw(
         raise CganError("--per-class makes data: --smooth and --show are of pictures.")
     from rich.console import Console
 
-    from cgan.serving.drawings import write_picture, write_set
-    from cgan.serving.generator import Generator, default_source
-    from cgan.serving.picture import Style
-    from cgan.serving.screen import show as show_drawings
+    from cgan.drawing.drawings import write_picture, write_set
+    from cgan.drawing.generator import Generator, default_source
+    from cgan.drawing.picture import Style
+    from cgan.drawing.screen import show as show_drawings
 
     model, note = (model, "") if model else default_source()
     generator = Generator.load(model)
@@ -188,7 +188,7 @@ def export(
 ) -> None:
     """Write the generator for other programs: ONNX or torch.export, compared with torch before it is kept;
     or a folder for Hugging Face."""
-    from cgan.serving.generator import Generator, default_source
+    from cgan.drawing.generator import Generator, default_source
 
     source, note = (model, "") if model else default_source()
     if card:
@@ -207,7 +207,7 @@ def export(
             f"--format {format_ or 'is not given'}, OUT {out}: expected onnx with a name that ends in "
             ".onnx, or torch-export with one in .pt2."
         )
-    from cgan.serving.export import export
+    from cgan.drawing.export import export
 
     difference = export(Generator.load(source), chosen, out)
     typer.echo(f"{out}: {chosen}, within {difference:.1e} of torch on 1,000 inputs{note}")

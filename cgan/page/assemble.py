@@ -11,12 +11,12 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from cgan.drawing.class_names import names_in
 from cgan.page.weights import layer_facts, packed
 from cgan.project import PACKAGE
-from cgan.serving.class_names import names_in
 
 if TYPE_CHECKING:
-    from cgan.serving.generator import Generator
+    from cgan.drawing.generator import Generator
 
 FOLDER = PACKAGE / "page"
 # In the order in which they are evaluated: a file imports only from those before it.

@@ -1,4 +1,4 @@
-/** Which classes a text asks for; the rules of cgan/serving/class_names.py. What is no class is told, the rest read. */
+/** Which classes a text asks for; the rules of cgan/drawing/class_names.py. What is no class is told, the rest read. */
 import { RUN, SHAPE } from "./generator.js";
 
 export const MOST_DRAWINGS = 200;

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cgan.drawing.class_names import names_in
+from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.files import read_json
 from cgan.page.assemble import EVIDENCE, PLAY, document, examples, play_data
@@ -35,8 +37,6 @@ from cgan.project import (
 )
 from cgan.quality.judge import load_judge
 from cgan.quality.table import verdict
-from cgan.serving.class_names import names_in
-from cgan.serving.generator import Generator
 
 FORMAT = 2
 TEMPLATES = ("run.html", "play.html", "page.html", "macros.html", "page.css")

@@ -17,6 +17,8 @@ import torch
 from cgan.data.csv_report import validated_params
 from cgan.data.dataset import Dataset, image_digests, load_dataset
 from cgan.data.sources import read
+from cgan.drawing.drawings import write_csv, write_folder
+from cgan.drawing.generator import Generator
 from cgan.errors import CganError, DataError
 from cgan.files import read_json, replacing, write_text
 from cgan.markdown import table
@@ -40,8 +42,6 @@ from cgan.quality import evidence
 from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import Progress, load_judge
 from cgan.registry.history import now
-from cgan.serving.drawings import write_csv, write_folder
-from cgan.serving.generator import Generator
 from cgan.tracking.runs import reopen
 from cgan.verdict import Report
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.errors import CganError, ModelError
 from cgan.project import project_root
 from cgan.quality.table import Report, stated, verdict
 from cgan.registry.history import CHAMPION
-from cgan.serving.generator import ALIASES, Generator, default_source
 from cgan.tracking.store import BACKEND, STORE, is_absent, store_uri
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from visitor import browser as browser
 from visitor import change, generator_of, label, show, words
 from visitor import page as page
 
+from cgan.drawing.class_names import Classes
 from cgan.errors import CganError
-from cgan.serving.class_names import Classes
 
 ZOO = ("x", "y", "x y z", "z", "ankle boot", "Boot")
 CITIES = ("New", "York", "New York", "x")

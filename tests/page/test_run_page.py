@@ -20,6 +20,7 @@ from visitor import browser as browser
 from visitor import page as page
 
 from cgan.data.dataset import load_dataset
+from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.files import write_json
 from cgan.model.model_file import load_generator, save_network
@@ -41,7 +42,6 @@ from cgan.quality.likeness import nearest
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import verdict
 from cgan.reports.compare_facts import metric_changes
-from cgan.serving.generator import Generator
 
 CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together
 HOSTILE = (

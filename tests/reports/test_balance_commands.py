@@ -19,6 +19,8 @@ from synthetic import make_images, write_csv
 from cgan.data.album import find
 from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import load_dataset, save_dataset
+from cgan.drawing.drawings import write_folder
+from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.files import write_json
 from cgan.page.run_page import run_page
@@ -38,8 +40,6 @@ from cgan.project import (
 from cgan.quality.judge import silent
 from cgan.reports import balance as command
 from cgan.reports.balance import balance, find_evidence
-from cgan.serving.drawings import write_folder
-from cgan.serving.generator import Generator
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from conftest import MLFLOWS_OWN_WARNINGS
 from served import a_model, command, eventually, running
 from tracked import root as root
 
+from cgan.drawing.generator import Generator
+from cgan.drawing.picture import Style, compose
 from cgan.errors import ModelError
 from cgan.model.file_facts import read_facts
 from cgan.model.model_file import load_generator
@@ -23,8 +25,6 @@ from cgan.model.sampling import encode_png
 from cgan.registry.client import Registry, open_registry
 from cgan.reports.card import known
 from cgan.service.served import Keeper
-from cgan.serving.generator import Generator
-from cgan.serving.picture import Style, compose
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from cgan.drawing.class_names import Classes, names_in
+from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
-from cgan.serving.class_names import Classes, names_in
-from cgan.serving.generator import Generator
 
 CLOTHES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 CLOTHES += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
