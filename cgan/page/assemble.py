@@ -34,14 +34,15 @@ EVIDENCE = ("film.js", "charts.js")
 WRITTEN_OUT = 20  # classes, at most, that an example has
 
 
-def play_page(generator: Generator, quality: str, named: str) -> str:
-    """A page to play with the generator that `cgan serve` has, with how good it is and what it is called."""
-    query = urlencode({"text": examples(generator)[0], "seed": 7})
+def play_page(generator: Generator, quality: str, named: str, seed: int = 0) -> str:
+    """A page to play with the generator that `cgan serve` has, with how good it is and what it is called.
+    `seed`: of the first picture."""
+    query = urlencode({"text": examples(generator)[0], "seed": seed})
     shown = {"quality": quality, "named": named, "query": query}
-    return document("play_page.html", PLAY, play_data(generator), packed(generator), **shown)
+    return document("play_page.html", PLAY, play_data(generator, seed), packed(generator), **shown)
 
 
-def play_data(generator: Generator, seed: int = 0) -> dict[str, Any]:
+def play_data(generator: Generator, seed: int) -> dict[str, Any]:
     """What the scripts know of the generator. `seed`: of the first picture."""
     return {
         "architecture": generator.network.architecture.to_json(),

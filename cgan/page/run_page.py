@@ -48,11 +48,14 @@ def run_page(params: Params, cache: Path) -> str:
     generator = Generator.load(GENERATOR)
     run = run_facts(generator, params)
     names = generator.class_names
-    kept = {key: value for key, value in run.items() if key not in SHOWN_ONLY}
+    seed = run["drawn"]["first_seed"]  # kept for the page of `cgan serve`
+    kept = {key: value for key, value in run.items() if key not in SHOWN_ONLY} | {
+        "first_seed": seed
+    }
     return document(
         "run.html",
         PLAY + EVIDENCE,
-        {**play_data(generator, run["drawn"]["first_seed"]), "run": kept},
+        {**play_data(generator, seed), "run": kept},
         packed(generator),
         bundle(cache),
         run=run,

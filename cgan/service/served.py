@@ -6,6 +6,7 @@ A `Served` never changes. The keeper puts another in its place; a request goes o
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import importlib.util
 import logging
@@ -18,8 +19,8 @@ from typing import Any
 
 from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.errors import CganError, ModelError
-from cgan.project import project_root
-from cgan.quality.table import Report, stated, verdict
+from cgan.project import RUN_PAGE, project_root
+from cgan.quality.table import stated, verdict
 from cgan.registry.history import CHAMPION
 from cgan.tracking.store import BACKEND, STORE, is_absent, store_uri
 
@@ -32,8 +33,23 @@ class Served:
 
     generator: Generator
     version: int | None = None  # of the registered model
-    report: Report = field(default_factory=dict)  # of its evaluation
+    quality: str = ""
+    seed: int = 0  # with which its page opens
     since: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+    @classmethod
+    def load(cls, source: str, version: int | None = None) -> Served:
+        """With the quality that the page of its run states, and that page's seed, where there is such a page;
+        or with the quality that its file states, as the package's own does. Raises ModelError."""
+        generator = Generator.load(source)
+        with contextlib.suppress(CganError, ImportError):  # drawing needs no registry
+            if ":/" in generator.source or RUN_PAGE.is_file():
+                from cgan.reports.compare import find_page
+
+                run = find_page(generator.source if ":/" in generator.source else str(RUN_PAGE))
+                if run["passport"]["generator_digest"] == generator.facts["digest"]:
+                    return cls(generator, version, run["verdict"], run.get("first_seed", 0))
+        return cls(generator, version, verdict(stated(generator.facts)))
 
     @cached_property
     def page(self) -> tuple[str, str]:
@@ -41,7 +57,7 @@ class Served:
         their hashes, and show pictures that it makes; it may ask for nothing, here or elsewhere."""
         from cgan.page.assemble import play_page
 
-        page = play_page(self.generator, verdict(self.report), self.named)
+        page = play_page(self.generator, self.quality, self.named, self.seed)
         scripts = re.findall(r"<script\b[^>]*>(.*?)</script>", page, re.DOTALL)
         hashes = [hashlib.sha256(script.encode(errors="replace")).digest() for script in scripts]
         allowed = " ".join(f"'sha256-{base64.b64encode(each).decode()}'" for each in hashes)
@@ -65,7 +81,7 @@ class Served:
             "version": self.version,
             "source": self.generator.source,
             "since": self.since,
-            "quality": verdict(self.report) or None,
+            "quality": self.quality or None,
         }
 
 
@@ -82,13 +98,13 @@ class Keeper:
         self.problem = ""  # with the registry, when it was last asked
         self.answered = float("nan")  # when the registry last answered; time.monotonic()
         self._has_default = model is None
-        self.alias = CHAMPION if model is None else model if model in ALIASES else None
-        if model is None and not _has_registry():
-            self.alias = None
+        self.alias = model if model in ALIASES else None
+        if model is None and _has_registry():
+            self.alias = CHAMPION
         if self.alias:
             import mlflow  # noqa: F401 - where it is absent, the command says which extra brings it
         else:
-            self.current = _of_file(model or default_source()[0])
+            self.current = Served.load(model or default_source()[0])
 
     def look(self) -> None:
         """Ask the registry once, and take the version that has the alias. What is served stays when that
@@ -103,15 +119,12 @@ class Keeper:
             log.exception("looking at the registry failed")
             problem = f"looking at the registry failed ({type(error).__name__})."
         if problem and problem != self.problem:
-            log.warning(
-                "%s Served for now: %s.",
-                *(problem, self.current.named if self.current else "nothing"),
-            )
+            served = self.current.named if self.current else "nothing"
+            log.warning("%s Served for now: %s.", problem, served)
         self.problem = problem
 
     def _follow(self, alias: str) -> str:
         """What is wrong with the registry; empty where nothing is."""
-        from cgan.registry.archive import evaluation_of
         from cgan.registry.client import model_name, open_registry
 
         with open_registry(model_name()) as registry:
@@ -119,23 +132,15 @@ class Keeper:
             self.answered = time.monotonic()
             if number is None:
                 if self.current is None and self._has_default:
-                    self.current = _of_file(default_source()[0])
+                    self.current = Served.load(default_source()[0])
                 return f"`{registry.model}` has no {alias} in {registry.shown}."
             if self.current is None or number != self.current.version:
                 try:
-                    generator = Generator.load(f"models:/{registry.model}/{number}")
+                    self.current = Served.load(f"models:/{registry.model}/{number}", number)
                 except ModelError as error:
                     return f"the {alias}, version {number} of `{registry.model}`, cannot be loaded: {error}"
-                report = evaluation_of(registry, registry.version(number).run_id)
-                self.current = Served(generator, number, report)
                 log.info("served is now %s", self.current.named)
         return ""
-
-
-def _of_file(source: str) -> Served:
-    """With the quality that the file states, as the package's own does."""
-    generator = Generator.load(source)
-    return Served(generator, report=stated(generator.facts))
 
 
 def _has_registry() -> bool:

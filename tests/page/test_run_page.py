@@ -42,6 +42,7 @@ from cgan.quality.likeness import nearest
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import verdict
 from cgan.reports.compare_facts import metric_changes
+from cgan.service.served import Served
 
 CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together
 HOSTILE = (
@@ -99,6 +100,15 @@ def finished(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     folder = shutil.copytree(template, tmp_path / "finished")
     monkeypatch.chdir(folder)
     return Path(folder)
+
+
+@pytest.mark.usefixtures("finished")
+def test_cgan_serve_opens_on_the_seed_of_the_runs_page_and_says_its_verdict() -> None:
+    served, data = Served.load(str(GENERATOR)), page_data(RUN_PAGE.read_text(encoding="utf-8"))
+    assert (served.seed, served.quality) == (data["seed"], data["run"]["verdict"])
+    assert page_data(served.page[0])["seed"] == data["seed"]
+    RUN_PAGE.unlink()
+    assert (Served.load(str(GENERATOR)).seed, Served.load(str(GENERATOR)).quality) == (0, "")
 
 
 @pytest.mark.usefixtures("finished")

@@ -22,6 +22,9 @@ from cgan.errors import ModelError
 from cgan.model.file_facts import read_facts
 from cgan.model.model_file import load_generator
 from cgan.model.sampling import encode_png
+from cgan.page.assemble import document
+from cgan.page.run_page import FORMAT
+from cgan.project import RUN_PAGE
 from cgan.registry.client import Registry, open_registry
 from cgan.reports.card import known
 from cgan.service.served import Keeper
@@ -140,6 +143,26 @@ def test_the_last_good_model_stays_while_the_registry_is_away_and_healthz_says_s
         eventually(lambda: health("model")["version"] == 2)
         assert health("problem") is None
     assert caplog.text.count("there is no MLflow store") == 1, "logged once"
+
+
+def test_the_page_opens_with_seed_and_quality_of_its_runs_page(registry: Registry) -> None:
+    kept = {"format": FORMAT, "verdict": "all are <legible>", "first_seed": 13}
+    for number, digest in (
+        (1, read_facts(Path("version-1.safetensors"), "generator")["digest"]),
+        (2, "of another"),
+    ):
+        run = kept | {"passport": {"generator_digest": digest}}
+        page = document("page.html", (), {"run": run})
+        registry.client.log_text(registry.version(number).run_id, page, RUN_PAGE.name)
+    promote(registry, 1)
+    keeper = following()
+    with running(keeper) as client:
+        page = client.get("/").text
+        assert '"seed":13' in page and "seed=13" in page and "All are &lt;legible&gt;." in page
+        assert client.get("/healthz").json()["model"]["quality"] == kept["verdict"]
+        promote(registry, 2)
+        keeper.look()
+        assert '"seed":0' in client.get("/").text
 
 
 def test_a_model_card_of_the_champion_has_the_evaluation_of_its_run(registry: Registry) -> None:
