@@ -288,29 +288,25 @@ def test_f21_missing_credentials_name_variables_and_file(
     assert server.seen == []
 
 
-@pytest.mark.parametrize(
-    ("status", "slug", "words"),
-    [
-        (
-            401,
-            "digit-recognizer",
-            r"refused them \(401\).*/settings/api.*KAGGLE_API_TOKEN.*kaggle\.json",
-        ),
-        (
-            403,
-            "digit-recognizer",
-            r"rules are not .* yet.*kaggle\.com/competitions/digit-recognizer/rules",
-        ),
-        (403, "someone/digits", r"not .* yet.*kaggle\.com/datasets/someone/digits"),
-        (404, "digit-recognizer", "The download from Kaggle failed: .*404"),
-    ],
-)
-def test_f22_refusals_by_kaggle_differ_give_the_link_and_are_not_retried(
-    kaggle: Start, status: int, slug: str, words: str
-) -> None:
-    server = kaggle(Answer(status=status))
-    assert re.search(words, refuses_kaggle(kaggle=slug))
-    assert server.downloads == 1
+REFUSALS = {  # status and slug → words
+    (
+        401,
+        "digit-recognizer",
+    ): r"refused them \(401\).*/settings/api.*KAGGLE_API_TOKEN.*kaggle\.json",
+    (
+        403,
+        "digit-recognizer",
+    ): r"rules are not .* yet.*kaggle\.com/competitions/digit-recognizer/rules",
+    (403, "someone/digits"): r"not .* yet.*kaggle\.com/datasets/someone/digits",
+    (404, "digit-recognizer"): "The download from Kaggle failed: .*404",
+}
+
+
+def test_f22_refusals_by_kaggle_differ_give_the_link_and_are_not_retried(kaggle: Start) -> None:
+    for (status, slug), words in REFUSALS.items():
+        server = kaggle(Answer(status=status))
+        assert re.search(words, refuses_kaggle(kaggle=slug))
+        assert server.downloads == 1
 
 
 MD5 = base64.b64encode(hashlib.md5(CSV).digest()).decode()
