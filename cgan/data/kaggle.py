@@ -7,6 +7,7 @@ hold a key, or a signed address.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import random
 import sys
@@ -19,7 +20,7 @@ from cgan.errors import SourceError
 from cgan.params.sections import DataParams
 
 RETRY_DELAYS_S = (2.0, 8.0, 30.0)  # before the second, third and fourth try
-MOST_S = 1800.0  # a try; Kaggle's client would wait for a silent server for ever
+MOST_S = 1800.0  # for a try; Kaggle's client would wait for a silent server for ever
 NO_CREDENTIALS = (
     "No Kaggle credentials, or Kaggle refused them (401). Make a token at "
     "https://www.kaggle.com/settings/api. Put it into the environment variable KAGGLE_API_TOKEN, the file "
@@ -51,6 +52,11 @@ def download(params: DataParams, folder: str) -> Path:
         try:
             with ThreadPool(1) as pool:  # a thread that may be left behind
                 return Path(pool.apply_async(get, (slug, params.member), where).get(MOST_S))
+        except multiprocessing.TimeoutError:
+            raise SourceError(
+                f"Kaggle's download was not complete after {MOST_S:,.0f} s. Run again later, or download the "
+                "file in a browser and set `data.source: file`."
+            ) from None
         except Exception as error:  # kagglehub and requests raise a dozen kinds
             code = getattr(getattr(error, "response", None), "status_code", 0)
             if isinstance(error, UnauthenticatedError) or code == 401:

@@ -333,9 +333,8 @@ def test_f23_silent_server_is_left_after_the_timeout_and_no_network_is_said_plai
     monkeypatch.setattr(kaggle_module, "MOST_S", 0.5)
     server = kaggle(Answer(status=500, silence_s=30))
     started = time.monotonic()
-    assert "TimeoutError" in refuses_kaggle()
-    assert time.monotonic() - started < 30, "four tries, and none waited the silence out"
-    assert server.downloads == 4
+    assert "not complete after 0 s" in refuses_kaggle()
+    assert time.monotonic() - started < 30 and server.downloads == 1, "none waited the silence out"
     kaggle(Answer(CSV)).server_close()
     assert "The download from Kaggle failed: ConnectionError" in refuses_kaggle()
     import kagglesdk.kaggle_env as env
