@@ -68,8 +68,9 @@ def fetch(params: DataParams, destination: Path = CSV) -> dict[str, Any]:
     pictures.unlink(missing_ok=True)
     known = {"source": params.source, "origin": origin, "sha256": sha256_of(destination)}
     with destination.open("rb") as file:
-        rows = sum(1 for _ in file) - 1  # without the header
-    return known | {"rows": rows, "bytes": destination.stat().st_size}
+        # A line may be of any length; those of a valid CSV are shorter.
+        lines = sum(1 for _ in iter(lambda: file.readline(CHUNK_BYTES), b""))
+    return known | {"rows": max(0, lines - 1), "bytes": destination.stat().st_size}
 
 
 def read(path: Path, params: DataParams, expected: ValidateParams) -> tuple[LabelledImages, str]:
