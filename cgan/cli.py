@@ -96,10 +96,10 @@ def draw(
         raise CganError("--per-class makes data: --smooth and --show are of pictures.")
     from rich.console import Console
 
-    from cgan.serving.drawings import write_picture, write_set
-    from cgan.serving.generator import Generator, default_source
-    from cgan.serving.picture import Style
-    from cgan.serving.screen import show as show_drawings
+    from cgan.drawing.drawings import write_picture, write_set
+    from cgan.drawing.generator import Generator, default_source
+    from cgan.drawing.picture import Style
+    from cgan.drawing.screen import show as show_drawings
 
     model, note = (model, "") if model else default_source()
     generator = Generator.load(model)
@@ -151,7 +151,7 @@ def export(
 ) -> None:
     """Write the generator for other programs: ONNX or torch.export, compared with torch before it is kept;
     or a folder for Hugging Face."""
-    from cgan.serving.generator import Generator, default_source
+    from cgan.drawing.generator import Generator, default_source
 
     source, note = (model, "") if model else default_source()
     if (out is None) == (card is None):
@@ -167,7 +167,7 @@ def export(
         raise CganError(
             f"OUT {out}: expected a name that ends in .onnx, or in .pt2 (torch.export)."
         )
-    from cgan.serving.export import export
+    from cgan.drawing.export import export
 
     difference = export(Generator.load(source), form, out)
     typer.echo(f"{out}: {form}, within {difference:.1e} of torch on 1,000 inputs{note}")
@@ -194,7 +194,6 @@ def validate(
         here = load_params()
         params, source = here.validation, here.data
     images, name = sources.read(file, source, params)
-    params = sources.as_found(params, images)
     found = csv_report.report_on(images, params, name)
     if report is not None:
         write_json(report, found)
@@ -202,7 +201,7 @@ def validate(
     if here:
         from cgan.reports.foresight import foresee, next_step
 
-        names = params.class_names or [str(label) for label in range(images.classes)]
+        names = found["params"]["class_names"] or [str(label) for label in range(images.classes)]
         for line in [*foresee(images, names, here), next_step(file, here.data)]:
             typer.echo(line)
 

@@ -20,6 +20,7 @@ from conftest import ROOT
 from synthetic import write_csv
 
 from cgan.data.dataset import Dataset, load_dataset
+from cgan.drawing.logged_model import save_mlflow_model
 from cgan.files import sha256_of, write_json
 from cgan.model.model_file import load_tensors, save_network
 from cgan.model.networks import Architecture, Generator, build_generator
@@ -27,7 +28,6 @@ from cgan.params.reading import load_params
 from cgan.quality import comparison
 from cgan.quality.judge import silent
 from cgan.registry.gate import gate
-from cgan.serving.logged_model import save_mlflow_model
 from cgan.stages import preprocess, train_judge, validate
 from cgan.tracking.records import runs
 from cgan.tracking.runs import Run

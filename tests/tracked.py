@@ -21,10 +21,10 @@ import torch
 from conftest import ROOT
 from conftest import wait_until as wait_until
 
+from cgan.drawing.logged_model import save_mlflow_model
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.params.reading import load_params
-from cgan.serving.logged_model import save_mlflow_model
 from cgan.stages.origin import facts_of_here, log_source, origin, run_name, source_of_here
 from cgan.stages.train import as_run
 from cgan.tracking.records import runs

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgan.data.dataset import Dataset, image_digests, load_dataset, units
+from cgan.data.dataset import Dataset, image_digests, load_dataset
+from cgan.data.parts import units
 from cgan.evidence import probe
 from cgan.evidence.classifiers import Pupils
 from cgan.evidence.effect import Outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.files import read_json
 from cgan.page.assemble import EVIDENCE, PLAY, document, examples, play_data
@@ -35,7 +36,6 @@ from cgan.project import (
 )
 from cgan.quality.judge import load_judge
 from cgan.quality.table import verdict
-from cgan.serving.generator import Generator
 
 TEMPLATES = ("run.html", "play.html", "page.html", "macros.html", "page.css")
 FILMED = ("previews", "losses", "probes")  # what the scripts need; the template shows the rest
@@ -46,11 +46,13 @@ def run_page(params: Params, cache: Path) -> str:
     generator = Generator.load(GENERATOR)
     run = run_facts(generator, params)
     names = generator.class_names
+    about = {"digest": generator.facts["digest"], "quality": run["verdict"]}  # for `cgan serve`
     return document(
         "run.html",
         PLAY + EVIDENCE,
         {
             **play_data(generator, run["drawn"]["first_seed"]),
+            **about,
             "run": {key: run[key] for key in FILMED},
         },
         packed(generator),

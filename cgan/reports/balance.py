@@ -12,6 +12,8 @@ import pandas as pd
 import torch
 
 from cgan.data.csv_report import validated_params
+from cgan.drawing.drawings import class_folders, write_csv, write_folder
+from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.evidence.sets import default_per_class, fill, missing
 from cgan.files import read_json, replacing, write_text
@@ -19,8 +21,6 @@ from cgan.model.sampling import picture_of
 from cgan.page.data_facts import Rows
 from cgan.project import EVIDENCE, EVIDENCE_TEXT, GATE_REPORT, GATE_TEXT, JUDGE, VALIDATION
 from cgan.quality.judge import load_judge
-from cgan.serving.drawings import class_folders, write_csv, write_folder
-from cgan.serving.generator import Generator
 
 
 def balance(

@@ -6,15 +6,15 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from cgan.drawing.card import model_card
+from cgan.drawing.drawings import new_folder, write_picture
+from cgan.drawing.generator import Generator
+from cgan.drawing.picture import Style
 from cgan.errors import CganError
 from cgan.files import read_json, write_text
 from cgan.model.model_file import save_network
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, RUN_REFERENCE
 from cgan.quality.table import Report, stated
-from cgan.serving.card import model_card
-from cgan.serving.drawings import new_folder, write_picture
-from cgan.serving.generator import Generator
-from cgan.serving.picture import Style
 
 
 def export_card(generator: Generator, folder: Path) -> str:

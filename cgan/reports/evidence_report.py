@@ -146,11 +146,10 @@ def _doubts(found: Effect, names: list[str], folded: bool, tested_on: str) -> li
     covered = (
         "The interval covers the choice of the images, the generator's seed and the classifier's."
         if folded
-        else "The interval covers the choice of the tested images and the classifier's seed, not the generator's."
+        else "The interval covers the choice of the tested images and the classifier's seed, but not the "
+        "generator's."
     )
-    doubts.append(
-        f"Tested on {tested_on}: {found.overall.tested:,} images. {covered}"
-    )
+    doubts.append(f"Tested on {tested_on}: {found.overall.tested:,} images. {covered}")
     return doubts
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cgan.data.dataset import Dataset, load_dataset
+from cgan.drawing.drawings import class_folders, new_folder
 from cgan.evidence.rounds import all_images, folds_of
 from cgan.model.sampling import encode_png, picture_of
 from cgan.params.sections import Params
 from cgan.project import HOLDOUT_DATA, TEST_DATA, TRAIN_DATA
-from cgan.serving.drawings import class_folders, new_folder
 
 
 def write_split(params: Params, folds: int | None, out: Path, say: Callable[[str], None]) -> None:

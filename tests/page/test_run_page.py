@@ -20,6 +20,7 @@ from visitor import browser as browser
 from visitor import page as page
 
 from cgan.data.dataset import load_dataset
+from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
 from cgan.files import write_json
 from cgan.model.model_file import load_generator, save_network
@@ -41,7 +42,7 @@ from cgan.project import (
 from cgan.quality.likeness import nearest
 from cgan.quality.metrics import wilson_interval
 from cgan.quality.table import verdict
-from cgan.serving.generator import Generator
+from cgan.service.served import Keeper
 
 CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together
 HOSTILE = (
@@ -93,6 +94,16 @@ def finished(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     folder = shutil.copytree(template, tmp_path / "finished")
     monkeypatch.chdir(folder)
     return Path(folder)
+
+
+@pytest.mark.usefixtures("finished")
+def test_cgan_serve_opens_on_the_seed_of_the_runs_page_and_says_its_verdict() -> None:
+    served, data = Keeper(str(GENERATOR)).current, page_data(RUN_PAGE.read_text(encoding="utf-8"))
+    assert served and (served.seed, served.quality) == (data["seed"], data["quality"])
+    assert page_data(served.page[0])["seed"] == data["seed"]
+    RUN_PAGE.unlink()
+    served = Keeper(str(GENERATOR)).current
+    assert served and (served.seed, served.quality) == (0, "")
 
 
 @pytest.mark.usefixtures("finished")

@@ -14,6 +14,8 @@ from synthetic import make_images, write_csv
 from cgan.data.album import find
 from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import load_dataset
+from cgan.drawing.drawings import class_folders
+from cgan.drawing.generator import Generator
 from cgan.errors import CganError
 from cgan.files import write_json
 from cgan.params.reading import load_params
@@ -26,8 +28,6 @@ from cgan.project import (
     TRAIN_DATA,
 )
 from cgan.reports.balance import balance
-from cgan.serving.drawings import class_folders
-from cgan.serving.generator import Generator
 
 
 @pytest.fixture

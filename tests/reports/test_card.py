@@ -15,12 +15,12 @@ from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from cgan.cli import app
+from cgan.drawing.card import model_card
+from cgan.drawing.class_names import names_in
 from cgan.errors import CganError
 from cgan.files import read_json, write_json
 from cgan.project import EVALUATION, GENERATOR
 from cgan.quality.table import tracked
-from cgan.serving.card import model_card
-from cgan.serving.class_names import names_in
 
 HEAD = re.compile(r"^---\n([\S\s]*?)\n---[ \t]*\n")  # as the Hub's server finds it
 REPORT: dict[str, Any] = {

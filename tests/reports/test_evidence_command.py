@@ -18,6 +18,7 @@ from synthetic import make_images, write_csv
 
 from cgan.data.csv_reader import read_csv
 from cgan.data.dataset import load_dataset, save_dataset
+from cgan.drawing.drawings import write_folder
 from cgan.errors import CganError
 from cgan.evidence.rounds import all_images, folds_of
 from cgan.evidence.sets import default_per_class, fill, missing
@@ -29,7 +30,6 @@ from cgan.quality.judge import silent
 from cgan.reports import evidence as command
 from cgan.reports.evidence import Options, find_evidence
 from cgan.reports.split import write_split
-from cgan.serving.drawings import write_folder
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import torch
 from typer.testing import CliRunner
 
 from cgan.cli import app
+from cgan.drawing import export
+from cgan.drawing.generator import Generator
 from cgan.errors import CganError, ModelError
 from cgan.model.model_file import save_network
 from cgan.model.networks import Architecture, build_generator
-from cgan.serving import export
-from cgan.serving.generator import Generator
 
 needs_onnx = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("onnx", "onnxruntime", "onnxscript"))),

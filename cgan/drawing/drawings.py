@@ -12,12 +12,12 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 from torch import Tensor
 
+from cgan.drawing.class_names import names_in
+from cgan.drawing.generator import Generator
+from cgan.drawing.picture import Style, compose
 from cgan.errors import CganError
 from cgan.files import replacing
 from cgan.model.sampling import Picture, encode_png, save_png
-from cgan.serving.class_names import names_in
-from cgan.serving.generator import Generator
-from cgan.serving.picture import Style, compose
 
 MAX_SET_BYTES = 2**30
 MAX_FILES = 100_000
