@@ -14,8 +14,7 @@ from conftest import MLFLOWS_OWN_WARNINGS, ROOT
 from tracked import root as root
 
 from cgan.errors import ModelError
-from cgan.registry.archive import generator_file
-from cgan.registry.client import open_registry
+from cgan.registry.client import generator_file, open_registry
 from cgan.serving.generator import Generator
 from cgan.training.checkpoints import Checkpoints
 

@@ -39,7 +39,7 @@ from cgan.project import (
 from cgan.quality import evidence
 from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import Progress, load_judge
-from cgan.registry.history import now
+from cgan.registry.client import now
 from cgan.serving.drawings import write_csv, write_folder
 from cgan.serving.generator import Generator
 from cgan.tracking.runs import reopen

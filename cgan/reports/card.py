@@ -43,8 +43,7 @@ def known(generator: Generator) -> tuple[Report, dict[str, Any]]:
 
 def _in_mlflow(source: str) -> tuple[Report, dict[str, Any]]:
     # Where only what drawing needs is installed, these cannot be imported.
-    from cgan.registry.archive import evaluation_of
-    from cgan.registry.client import open_registry
+    from cgan.registry.client import evaluation_of, open_registry
     from cgan.reports.recorded_run import find_run_id
 
     run_id = find_run_id(source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from cgan.errors import CganError
@@ -19,7 +20,6 @@ from cgan.project import (
     project_root,
 )
 from cgan.quality.table import METRICS, verdict
-from cgan.registry.history import aligned
 from cgan.reports.sites import mlflow_site
 
 UI = "http://127.0.0.1:5000"  # of `make ui`
@@ -76,7 +76,7 @@ def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, A
         f"{run.get('run_name', 'This generator')}: {verdict(evaluation, run.get('training_s'))}",
         "",
         "Quality of the generator, next to real images:",
-        aligned(rows),
+        _aligned(rows),
         f"  {context['drawn_images'] * context['draws']:,} drawings, judged by a class network that is "
         f"right on {judge['accuracy']:.2%} of {judge['heldout_images']:,} held-out images (mean of classes)",
     ]
@@ -87,3 +87,9 @@ def _classes(evaluation: dict[str, Any]) -> str:
     numbers = "2024" if len(evaluation.get("heldout_by_class", ())) == 10 else "0,1"
     names = evaluation.get("class_names") or [numbers]
     return shlex.quote(", ".join(names[:3]))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns of a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -16,8 +16,7 @@ from cgan.files import read_json
 from cgan.params.reading import load_params
 from cgan.project import CSV_SOURCE
 from cgan.quality.table import METRICS
-from cgan.registry.client import open_registry
-from cgan.registry.history import CHAMPION, SUMMARY
+from cgan.registry.client import CHAMPION, SUMMARY, open_registry
 from cgan.tracking.store import experiment_name
 
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
@@ -50,7 +49,7 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
             yield "Champion", "none yet: `cgan gate` makes the first"
         else:
             run = client.get_run(champion.run_id)
-            yield "Champion", f"{champion.reign or f'version {champion.number}'} · {_trained(run)}"
+            yield "Champion", f"{champion.reign} · {_trained(run)}"
             yield "", _numbers(run)
         for last in versions[:1]:
             verdict, why = last.verdict or "not judged yet", last.tags.get(SUMMARY, "")

@@ -19,7 +19,7 @@ from typing import Any
 from cgan.errors import CganError, ModelError
 from cgan.project import project_root
 from cgan.quality.table import Report, stated, verdict
-from cgan.registry.history import CHAMPION
+from cgan.registry.client import CHAMPION
 from cgan.serving.generator import ALIASES, Generator, default_source
 from cgan.tracking.store import BACKEND, STORE, is_absent, store_uri
 
@@ -111,8 +111,7 @@ class Keeper:
 
     def _follow(self, alias: str) -> str:
         """What is wrong with the registry; empty where nothing is."""
-        from cgan.registry.archive import evaluation_of
-        from cgan.registry.client import model_name, open_registry
+        from cgan.registry.client import evaluation_of, model_name, open_registry
 
         with open_registry(model_name()) as registry:
             number = registry.aliases().get(alias)

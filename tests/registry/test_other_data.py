@@ -17,7 +17,6 @@ from gated import change_params, copied, digits, gated, make_project, of_store, 
 
 from cgan.data.dataset import Dataset
 from cgan.errors import ModelError
-from cgan.model.model_file import load_generator, save_network
 from cgan.params.reading import load_params
 from cgan.registry.client import open_registry
 from cgan.registry.drift import agreement, compared, kept_of
@@ -56,12 +55,6 @@ def test_f73_champion_that_cannot_be_read_is_replaced_by_nobody_until_a_person_s
 ) -> None:
     train(root, "second", 60)  # good enough by the bars alone
     path = of_store("models/*/artifacts/**/generator.safetensors")
-    network, facts = load_generator(path)
-    with torch.no_grad():
-        next(network.parameters()).mul_(1.01)
-    del facts["digest"]
-    save_network(path, network, facts)  # whole, and not what was registered
-    refused_for("cannot be read, .* its file's digest is .* was registered")
     path.write_bytes(b"damaged")
     refused_for("the champion of `cgan`, version 1, cannot be read")
     shutil.rmtree(path.parents[1])
@@ -93,7 +86,7 @@ def test_f19_f85_data_that_nobody_can_compare_need_a_person_s_word(root: Path) -
         harm()
         refused_for("is not known: .*`gate.on_drift: note`")
     change_params(root, "gate", on_drift="note")
-    assert "an unknown part (" in str(gated()[0]["reasons"])
+    assert "is not known: " in str(gated()[0]["reasons"])
 
 
 def patched(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,8 +130,7 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(root: Path, na
     facts = {"classes": 3}
     parts = [Dataset(images[part], labels[part], facts) for part in (slice(20, None), slice(20))]
     with open_registry("cgan") as registry:
-        champion = registry.champion_version()
-        assert champion
+        champion = registry.version(1)
         kept = kept_of(registry, champion)
     # Only the data are looked at.
     checks = compared(kept, cast(Any, SimpleNamespace(training=parts[0], heldout=parts[1])), LIMITS)

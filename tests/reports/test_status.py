@@ -89,7 +89,7 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
         registry.promote(1, instead_of=None, why="the first")
     text = screen(root)
     for words in (
-        " to now version 1: ",
+        "version 1, since ",
         "conditional accuracy 0.991 · Fréchet distance 1.25",
         "[red]deconv[/red] run · FINISHED",
         "[red]deconv[/red] is the first champion.",

@@ -29,8 +29,8 @@ CHANGES_NO_RESULT = {
     "cgan.serving.logged_model",
     "cgan.stages.origin",
     "cgan.serving.mlflow_model",
-    # Where MLflow keeps a generator: a stage loads a file.
-    "cgan.registry.archive",
+    # Versions in MLflow: a stage loads a file.
+    "cgan.registry.client",
     # Starts the stage; holds the paths, which dvc.yaml holds too.
     "cgan.stages.runner",
     "cgan.project",
