@@ -28,7 +28,6 @@ from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
 from cgan.quality.comparison import LEAST_FOR_DISTANCE, Estimate, EvaluationSet
 from cgan.quality.intervals import share
 from cgan.quality.judge import (
-    LOOK_AT,
     Judge,
     Progress,
     load_judge,
@@ -70,13 +69,50 @@ class Inputs:
         judge, judge_facts = load_judge(JUDGE)
         training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
         found = cls(network, facts, judge, judge_facts, training, heldout)
-        require_one_origin(found)
+        found._require_one_origin()
         return found
 
+    def _require_one_origin(self) -> None:
+        """Were generator, judge and hold-out made from this training part, and from one split?
 
-def evaluation_set_of(
-    inputs: Inputs, params: EvaluateParams, progress: Progress = silent
-) -> EvaluationSet:
+        If not, every number is of something else, and none of them shows it.
+        """
+        training, heldout, judge = self.training, self.heldout, self.judge.facts
+        made, shape = self.network.architecture, tuple(training.images.shape[1:])
+        digest, csv, ours = training.metadata["digest"], "csv_sha256", (training.classes, *shape)
+        data, kind = "learnt from other data", "made for another kind of image"
+        for path, what, expected, found in (
+            (GENERATOR, data, digest, self.facts.get("data_digest")),
+            (JUDGE, data, digest, self.judge_facts.get("data_digest")),
+            (
+                HOLDOUT_DATA,
+                "made from other data",
+                *(p.metadata.get(csv) for p in (training, heldout)),
+            ),
+            # Classes, channels, height and width.
+            (HOLDOUT_DATA, kind, ours, (heldout.classes, *heldout.images.shape[1:])),
+            (GENERATOR, kind, ours, (made.classes, made.channels, made.height, made.width)),
+            (JUDGE, kind, ours, (judge["classes"], judge["channels"], *shape[1:])),
+        ):
+            if found != expected:
+                shown = [
+                    each if isinstance(each, tuple) else str(each)[:12]
+                    for each in (expected, found)
+                ]
+                raise DataError(
+                    f"{path}: {what} than {TRAIN_DATA}: expected {shown[0]}, found {shown[1]}. "
+                    "Run `dvc repro`, or restore all with `dvc checkout`."
+                )
+        held, trained = (image_digests(part.images.numpy()) for part in (heldout, training))
+        if known := int(np.isin(held, trained).sum()):
+            raise DataError(
+                f"{HOLDOUT_DATA}: {known:,} of its {len(heldout):,} images are in {TRAIN_DATA} too, expected "
+                "none: the two are of different splits (`preprocess.seed`, `preprocess.holdout_fraction`). "
+                "Make both again: `dvc repro --force preprocess`, then `dvc repro`."
+            )
+
+
+def evaluation_set_of(inputs: Inputs, params: EvaluateParams) -> EvaluationSet:
     """The conditions under which generators are judged, by the gate and by the stage evaluate.
 
     Raises DataError where there are too few images.
@@ -86,20 +122,11 @@ def evaluation_set_of(
     order, _ = shuffled(training, heldout, params.seed)
     held = torch.bincount(heldout.labels, minlength=training.classes)
     rows = order[in_mix(training.labels[order], held)][: len(asked)]
-    bar = functools.partial(progress, "judging real images", images_a_step=LOOK_AT)
-    floor = look(inputs.judge, training.images[rows], progress=bar).features
-    seen = look(inputs.judge, heldout.images)
+    judge, floor_labels = inputs.judge, training.labels[rows]
+    floor = look(judge, training.images[rows]).features
+    real, labels = look(judge, heldout.images), heldout.labels
     try:
-        return EvaluationSet(
-            inputs.judge,
-            seen,
-            heldout.labels,
-            floor,
-            training.labels[rows],
-            asked,
-            params.seed,
-            progress,
-        )
+        return EvaluationSet(judge, real, labels, floor, floor_labels, asked, params.seed)
     except ValueError:
         raise DataError(
             f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision and "
@@ -152,43 +179,6 @@ def judge_generator(inputs: Inputs, params: EvaluateParams, progress: Progress =
         report["class_names"] = inputs.training.class_names
     own = {"draws": params.draws, "neighbours": NEIGHBOURS}
     return {**report, "passport": measurement_context(inputs, params, evaluation_set) | own}
-
-
-def require_one_origin(inputs: Inputs) -> None:
-    """Were generator, judge and hold-out made from this training part, and from one split?
-
-    If not, every number is of something else, and none of them shows it.
-    """
-    training, heldout = inputs.training, inputs.heldout
-    made, judge = inputs.network.architecture, inputs.judge.facts
-    digest, ours = training.metadata["digest"][:12], _kind_of(training)
-    csv, its_csv = (str(part.metadata.get("csv_sha256"))[:12] for part in (training, heldout))
-    data, kind = "learnt from other data", "made for another kind of image"
-    for path, what, expected, found in (
-        (GENERATOR, data, digest, str(inputs.facts.get("data_digest"))[:12]),
-        (JUDGE, data, digest, str(inputs.judge_facts.get("data_digest"))[:12]),
-        (HOLDOUT_DATA, "made from other data", csv, its_csv),
-        # Classes, channels, height and width.
-        (HOLDOUT_DATA, kind, ours, _kind_of(heldout)),
-        (GENERATOR, kind, ours, (made.classes, made.channels, made.height, made.width)),
-        (JUDGE, kind, ours, (judge["classes"], judge["channels"], *ours[2:])),
-    ):
-        if found != expected:
-            raise DataError(
-                f"{path}: {what} than {TRAIN_DATA}: expected {expected}, found {found}. "
-                "Run `dvc repro`, or restore all with `dvc checkout`."
-            )
-    held, trained = (image_digests(part.images.numpy()) for part in (heldout, training))
-    if known := int(np.isin(held, trained).sum()):
-        raise DataError(
-            f"{HOLDOUT_DATA}: {known:,} of its {len(heldout):,} images are in {TRAIN_DATA} too, expected "
-            "none: the two are of different splits (`preprocess.seed`, `preprocess.holdout_fraction`). "
-            "Make both again: `dvc repro --force preprocess`, then `dvc repro`."
-        )
-
-
-def _kind_of(data: Dataset) -> tuple[int, ...]:
-    return (data.classes, *data.images.shape[1:])
 
 
 def shuffled(training: Dataset, heldout: Dataset, seed: int) -> tuple[Tensor, Tensor]:
