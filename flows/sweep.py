@@ -35,8 +35,7 @@ from cgan.metric import METRICS
 from cgan.params.editing import preset_names, preset_params, set_params
 from cgan.params.reading import check_params, is_whole, load_params, parse_yaml
 from cgan.params.sections import Params, flatten
-from cgan.project import EVALUATION
-from cgan.project import METRICS as METRICS_FILE
+from cgan.project import EVALUATION, METRICS_FILE
 from cgan.quality.intervals import contexts_differ, difference_of_means
 from flows.checkout import checkout, environment, share_data
 from flows.production import top_folder

@@ -34,7 +34,7 @@ from cgan.project import (
     VALIDATION,
 )
 from cgan.quality.judge import load_judge
-from cgan.quality.table import verdict
+from cgan.quality.table import quality_line
 from cgan.serving.class_names import names_in
 from cgan.serving.generator import Generator
 
@@ -73,7 +73,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     facts = {
         "format": FORMAT,
         "title": str(reference.get("run_name") or "cgan"),
-        "verdict": verdict(report, reference.get("training_s")),
+        "verdict": quality_line(report, reference.get("training_s")),
         "class_names": names_in(generator.facts, generator.classes),
         "previews": previews,
         "losses": curve(LOSSES),

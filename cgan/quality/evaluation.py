@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cgan.data.dataset import Dataset, image_digests, load_dataset
 from cgan.errors import DataError
-from cgan.metric import METRICS, Report
+from cgan.metric import METRICS, Evaluation
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import load_generator
@@ -163,7 +163,9 @@ def classes_asked(classes: int, params: EvaluateParams) -> Tensor:
     return torch.arange(max(params.samples, LEAST_PER_CLASS * classes)) % classes
 
 
-def judge_generator(inputs: Inputs, params: EvaluateParams, progress: Progress = silent) -> Report:
+def judge_generator(
+    inputs: Inputs, params: EvaluateParams, progress: Progress = silent
+) -> Evaluation:
     """The report on the trained generator, its measurement context included."""
     device = choose_hardware("auto", "float32").device
     inputs.network.to(device)
@@ -207,7 +209,7 @@ def measured(
     evaluation_set: EvaluationSet,
     draws: list[Tensor],
     progress: Progress = silent,
-) -> Report:
+) -> Evaluation:
     """Drawings (uint8 [N, C, H, W] each, of the classes that the set asks for) beside real images.
 
     Each key of METRICS has an entry: `value`, and where there are such, `floor` (what real images get),
@@ -275,7 +277,7 @@ def measured(
             "interval_95": list(interval),
             "floor_interval_95": list(agreement.interval),
         }
-    report: Report = {key: entries[key] for key in METRICS if key in entries}
+    report: Evaluation = {key: entries[key] for key in METRICS if key in entries}
     return report | {
         "different": {
             "by_class": [each and each.number for each in varied],

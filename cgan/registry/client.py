@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 from cgan.errors import CganError, ModelError, TrackingError
 from cgan.files import read_json
-from cgan.metric import Report
+from cgan.metric import Evaluation
 from cgan.project import EVALUATION, GENERATOR, TRAIN_AGAIN, project_root
 from cgan.tracking import store
 from cgan.tracking.delivery import MODEL_NAME
@@ -293,7 +293,7 @@ def downloaded(registry: Registry, uri: str, advice: str) -> Iterator[Path]:
         yield found
 
 
-def evaluation_of(registry: Registry, run_id: str) -> Report:
+def evaluation_of(registry: Registry, run_id: str) -> Evaluation:
     """Of the generator that a run trained; empty where the run has none, or one that cannot be read."""
     with contextlib.suppress(CganError):
         address = f"runs:/{run_id}/{EVALUATION}"

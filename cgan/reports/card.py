@@ -8,9 +8,10 @@ from typing import Any
 
 from cgan.errors import CganError
 from cgan.files import read_json, write_text
+from cgan.metric import Evaluation
 from cgan.model.model_file import save_network
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, RUN_REFERENCE
-from cgan.quality.table import Report, stated
+from cgan.quality.table import stated
 from cgan.serving.card import model_card
 from cgan.serving.drawings import new_folder, write_picture
 from cgan.serving.generator import Generator
@@ -29,7 +30,7 @@ def export_card(generator: Generator, folder: Path) -> str:
     return f"{folder}: {CARD.name}, {GENERATOR.name}, {GRID.name}{note}"
 
 
-def known(generator: Generator) -> tuple[Report, dict[str, Any]]:
+def known(generator: Generator) -> tuple[Evaluation, dict[str, Any]]:
     """A generator's evaluation, and the run that trained it: as its file, this project or MLflow has them."""
     report, reference = stated(generator.facts), dict[str, Any]()
     with contextlib.suppress(CganError):
@@ -41,7 +42,7 @@ def known(generator: Generator) -> tuple[Report, dict[str, Any]]:
     return (report, reference) if same else ({}, {})
 
 
-def _in_mlflow(source: str) -> tuple[Report, dict[str, Any]]:
+def _in_mlflow(source: str) -> tuple[Evaluation, dict[str, Any]]:
     # Where only what drawing needs is installed, these cannot be imported.
     from cgan.registry.client import evaluation_of, open_registry
     from cgan.reports.recorded_run import find_run_id

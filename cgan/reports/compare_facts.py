@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cgan.errors import CganError, ModelError
+from cgan.metric import METRICS
 from cgan.page.run_page import FORMAT
 from cgan.quality.intervals import contexts_differ, difference, replicated
-from cgan.quality.table import METRICS
 from cgan.reports.compare_markdown import compare_markdown
 
 DIGEST_SHOWN = 12  # characters, in a message

@@ -10,6 +10,7 @@ from typing import Any
 from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.hosts import run_page
+from cgan.metric import METRICS
 from cgan.project import (
     EVALUATION,
     GENERATOR,
@@ -19,7 +20,7 @@ from cgan.project import (
     RUN_REFERENCE,
     project_root,
 )
-from cgan.quality.table import METRICS, verdict
+from cgan.quality.table import quality_line
 from cgan.reports.sites import mlflow_site
 
 UI = "http://127.0.0.1:5000"  # of `make ui`
@@ -73,7 +74,7 @@ def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, A
             real = "" if floor is None else f"{floor:.4g}"
             rows.append((metric.name, f"{value:.4g}", real, metric.better, metric.meaning))
     return [
-        f"{run.get('run_name', 'This generator')}: {verdict(evaluation, run.get('training_s'))}",
+        f"{run.get('run_name', 'This generator')}: {quality_line(evaluation, run.get('training_s'))}",
         "",
         "Quality of the generator, next to real images:",
         _aligned(rows),

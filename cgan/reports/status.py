@@ -13,9 +13,9 @@ from rich.text import Text
 
 from cgan.errors import CganError, printable
 from cgan.files import read_json
+from cgan.metric import METRICS
 from cgan.params.reading import load_params
 from cgan.project import CSV_SOURCE
-from cgan.quality.table import METRICS
 from cgan.registry.client import CHAMPION, SUMMARY, open_registry
 from cgan.tracking.store import experiment_name
 

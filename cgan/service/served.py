@@ -17,8 +17,9 @@ from functools import cached_property
 from typing import Any
 
 from cgan.errors import CganError, ModelError
+from cgan.metric import Evaluation
 from cgan.project import project_root
-from cgan.quality.table import Report, stated, verdict
+from cgan.quality.table import quality_line, stated
 from cgan.registry.client import CHAMPION
 from cgan.serving.generator import ALIASES, Generator, default_source
 from cgan.tracking.store import BACKEND, STORE, is_absent, store_uri
@@ -32,7 +33,7 @@ class Served:
 
     generator: Generator
     version: int | None = None  # of the registered model
-    report: Report = field(default_factory=dict)  # of its evaluation
+    report: Evaluation = field(default_factory=dict)  # of its evaluation
     since: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
     @cached_property
@@ -41,7 +42,7 @@ class Served:
         their hashes, and show pictures that it makes; it may ask for nothing, here or elsewhere."""
         from cgan.page.assemble import play_page
 
-        page = play_page(self.generator, verdict(self.report), self.named)
+        page = play_page(self.generator, quality_line(self.report), self.named)
         scripts = re.findall(r"<script\b[^>]*>(.*?)</script>", page, re.DOTALL)
         hashes = [hashlib.sha256(script.encode(errors="replace")).digest() for script in scripts]
         allowed = " ".join(f"'sha256-{base64.b64encode(each).decode()}'" for each in hashes)
@@ -65,7 +66,7 @@ class Served:
             "version": self.version,
             "source": self.generator.source,
             "since": self.since,
-            "quality": verdict(self.report) or None,
+            "quality": quality_line(self.report) or None,
         }
 
 

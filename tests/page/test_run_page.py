@@ -39,7 +39,7 @@ from cgan.project import (
 )
 from cgan.quality.likeness import nearest
 from cgan.quality.metrics import wilson_interval
-from cgan.quality.table import verdict
+from cgan.quality.table import quality_line
 from cgan.reports.compare_facts import metric_changes
 from cgan.serving.generator import Generator
 
@@ -130,7 +130,10 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
     assert [row[0] for row in run["losses"]["rows"]] == list(STEPS)
     assert "probe/fid_judge" in run["probes"]["columns"]
     text = RUN_PAGE.read_text(encoding="utf-8")
-    assert run["verdict"] == verdict(report) and f'<p class="verdict">{run["verdict"]}</p>' in text
+    assert (
+        run["verdict"] == quality_line(report)
+        and f'<p class="verdict">{run["verdict"]}</p>' in text
+    )
     rows = run_of_page()["metrics"]
     assert [row["value"] for row in rows] == [row["value"] for row in run["metrics"]]
 

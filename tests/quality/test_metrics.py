@@ -55,8 +55,8 @@ from cgan.quality.table import (
     class_table,
     headline,
     leading,
+    quality_line,
     quality_table,
-    verdict,
     weakest_class,
 )
 
@@ -257,8 +257,8 @@ def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
     report = report_of(inputs, draws(5))
     assert {key for key in METRICS if key in headline(report)} == {"different_drawings", "copies"}
     words = "not measurable: the judge names the class of 33.3 % of the held-out images"
-    assert words in verdict(report) and "show the class" not in verdict(report)
-    assert "weakest class" not in verdict(report)
+    assert words in quality_line(report) and "show the class" not in quality_line(report)
+    assert "weakest class" not in quality_line(report)
     assert report["conditional_accuracy"]["floor"] == pytest.approx(1 / 3)
     json.dumps(report, allow_nan=False)
     assert [row[1] for row in class_table(report)[1:]] == ["", "", ""]
@@ -426,13 +426,13 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
         "91.0 % show the class asked for (real images 92.0 %), 76 % as varied as real images, 1.5 % near "
         "copies (real images 1.0 %)"
     )
-    assert verdict(told, 68.4) == f"{words}, trained in 68 s"
+    assert quality_line(told, 68.4) == f"{words}, trained in 68 s"
     told["copies"]["value"] = 0.0
     told["conditional_accuracy"] |= {"constant": 0.5}
-    assert "real images 92.0 %) (the same answer for all: 50 %)," in verdict(told)
-    assert verdict(told).endswith("as varied as real images, no near copies")
+    assert "real images 92.0 %) (the same answer for all: 50 %)," in quality_line(told)
+    assert quality_line(told).endswith("as varied as real images, no near copies")
     told["conditional_accuracy"] = {"value": 0.91, "floor": 0.92, "floor_interval_95": [0.7, 0.97]}
-    assert "(real images 92.0 %, between 70 and 97 %), " in verdict(told)
+    assert "(real images 92.0 %, between 70 and 97 %), " in quality_line(told)
 
 
 def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measured(
