@@ -28,14 +28,14 @@ DATA = (
 def main() -> None:
     network, facts = load_generator(GENERATOR)
     report = json.loads(EVALUATION.read_text(encoding="utf-8"))
-    if report["passport"]["generator_digest"] != facts["digest"]:
+    if report["measurement_context"]["generator_digest"] != facts["digest"]:
         sys.exit(f"{EVALUATION} is of another generator than {GENERATOR}. Run `dvc repro`.")
     quality = {
         "metrics": headline(report),
         "floors": {key: round(value, 5) for key, value in floors(report).items()},
         "conditional_accuracy_interval_95": report["conditional_accuracy"]["interval_95"],
         "fid_judge_deviation": report["fid_judge"]["deviation"],
-        "passport": report["passport"],
+        "measurement_context": report["measurement_context"],
     }
     recipe = recipe_in_words(load_params().train)
     save_network(TARGET, network, {**facts, "recipe": recipe, "data": DATA, "quality": quality})

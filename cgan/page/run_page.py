@@ -38,7 +38,7 @@ from cgan.quality.table import quality_line
 from cgan.serving.class_names import names_in
 from cgan.serving.generator import Generator
 
-FORMAT = 2
+FORMAT = 3
 TEMPLATES = ("run.html", "play.html", "page.html", "macros.html", "page.css")
 SHOWN_ONLY = {"confusion", "drawn", "data", "usual_distance", "left_out"}
 
@@ -68,7 +68,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     require_one_origin(generator, report, rows)
     reference = read_json(RUN_REFERENCE)
     previews, smaller = film(PREVIEWS)
-    seed = report["passport"]["seed"]
+    seed = report["measurement_context"]["seed"]
     first = generator.labels(examples(generator)[0])
     facts = {
         "format": FORMAT,
@@ -79,7 +79,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
         "losses": curve(LOSSES),
         "probes": curve(PROBES),
         "metrics": metrics_facts(report),
-        "passport": report["passport"],
+        "measurement_context": report["measurement_context"],
         "usual_distance": report["copies"]["heldout_nearest_median"],
         "classes": class_facts(report),
         "least_images": report["fid_judge"]["least_images"],
@@ -95,7 +95,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
 def require_one_origin(generator: Generator, report: dict[str, Any], rows: Rows) -> None:
     """Are the generator, its evaluation and the data of one run? Raises ModelError."""
     again = "Run `dvc repro`, or restore all with `dvc checkout`."
-    if report["passport"]["generator_digest"] != generator.facts["digest"]:
+    if report["measurement_context"]["generator_digest"] != generator.facts["digest"]:
         raise ModelError(f"{EVALUATION}: of another generator than {GENERATOR}. {again}")
     if generator.facts.get("data_sha256") != rows.metadata["csv_sha256"]:
         raise ModelError(f"{GENERATOR}: trained on another CSV than {TRAIN_DATA}. {again}")

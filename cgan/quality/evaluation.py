@@ -180,7 +180,10 @@ def judge_generator(
     if "class_names" in inputs.training.metadata:
         report["class_names"] = inputs.training.class_names
     own = {"draws": params.draws, "neighbours": NEIGHBOURS}
-    return {**report, "passport": measurement_context(inputs, params, evaluation_set) | own}
+    return {
+        **report,
+        "measurement_context": measurement_context(inputs, params, evaluation_set) | own,
+    }
 
 
 def shuffled(training: Dataset, heldout: Dataset, seed: int) -> tuple[Tensor, Tensor]:

@@ -128,7 +128,7 @@ def stated(facts: dict[str, Any]) -> Evaluation:
     floors = known["floors"]
     report = {k: {"value": v, "floor": floors.get(k)} for k, v in known["metrics"].items()}
     report["conditional_accuracy"]["interval_95"] = known["conditional_accuracy_interval_95"]
-    return report | {"passport": known["passport"]}
+    return report | {"measurement_context": known["measurement_context"]}
 
 
 CLASS_COLUMNS = (

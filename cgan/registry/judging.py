@@ -112,7 +112,7 @@ def judge(
         "checks": as_dicts(checks),
         "comparison": as_dicts(comparison),
         "measured": challenger.values(),
-        "passport": context,
+        "measurement_context": context,
     }
     report.sections["Bars"] = table_of(checks)
     report.sections["Measured with"] = table(("", ""), context.items())

@@ -38,7 +38,9 @@ def known(generator: Generator) -> tuple[Evaluation, dict[str, Any]]:
             report, reference = read_json(EVALUATION), read_json(RUN_REFERENCE)
         elif not report:
             report, reference = _in_mlflow(generator.source)
-    same = report.get("passport", {}).get("generator_digest") == generator.facts["digest"]
+    same = (
+        report.get("measurement_context", {}).get("generator_digest") == generator.facts["digest"]
+    )
     return (report, reference) if same else ({}, {})
 
 

@@ -66,7 +66,7 @@ def summary() -> str:
 
 
 def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, Any]) -> list[str]:
-    context = evaluation["passport"]
+    context = evaluation["measurement_context"]
     rows = [("metric", "drawn", "real", "better", "meaning")]
     for metric in METRICS.values():
         value, floor = metric.value(evaluation), metric.floor(evaluation)

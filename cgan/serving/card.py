@@ -119,7 +119,9 @@ def _quoted(text: str) -> str:
 
 def _quality(report: Evaluation) -> str:
     head, *rows = quality_table(report)
-    context = [(key.replace("_", " "), value) for key, value in report["passport"].items()]
+    context = [
+        (key.replace("_", " "), value) for key, value in report["measurement_context"].items()
+    ]
     tables = table(head, rows, 3), table(("measured with", ""), context)
     return "\n\n".join((f"**{quality_line(report)}**", *tables))
 

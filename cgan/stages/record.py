@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     report, facts = read_json(EVALUATION), read_facts(GENERATOR, "generator")
-    if report.get("passport", {}).get("generator_digest") != facts["digest"]:
+    if report.get("measurement_context", {}).get("generator_digest") != facts["digest"]:
         raise ModelError(
             f"{EVALUATION}: no report on {GENERATOR}, or on another one. Run `dvc repro`, or restore both "
             "with `dvc checkout`."

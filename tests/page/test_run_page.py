@@ -112,7 +112,7 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
     assert [found["low"], found["high"]] == pytest.approx(accuracy["interval_95"])
     assert metrics["fid_judge"]["low"] < report["fid_judge"]["value"] < metrics["fid_judge"]["high"]
     assert metrics["worst_class_accuracy"]["low"] is None, "the smallest of many"
-    assert run["passport"] == report["passport"]
+    assert run["measurement_context"] == report["measurement_context"]
     assert [row["accuracy"] for row in run["classes"]] == accuracy["by_class"]
     for column, values in (
         ("different", report["different"]["by_class"]),
@@ -241,8 +241,8 @@ def test_what_differs_from_the_preset_is_told(finished: Path) -> None:
 @pytest.mark.usefixtures("finished")
 def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
     report = json.loads(EVALUATION.read_text())
-    whole = report["passport"] | {"generator_digest": "0" * 64}
-    write_json(EVALUATION, report | {"passport": whole})
+    whole = report["measurement_context"] | {"generator_digest": "0" * 64}
+    write_json(EVALUATION, report | {"measurement_context": whole})
     with pytest.raises(ModelError, match="another generator than"):
         run_page(load_params(), CACHE)
     write_json(EVALUATION, report)

@@ -461,9 +461,9 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
     drawn = [draw(saved.network, torch.arange(300) % 3, seed) for seed in (3, 4)]
     by_hand = measured(inputs, params, evaluation_set_of(inputs, params), drawn)
     assert {key: report[key] for key in by_hand} == by_hand, "its progress changes no number"
-    passport = report["passport"]
-    assert passport["generator_digest"] == digest_of(saved.network.state_dict())
-    assert passport["extractor_digest"] == digest_of(saved.judge.state_dict())
-    assert passport["reference_digest"] == load_dataset(project.HOLDOUT_DATA).metadata["digest"]
+    context = report["measurement_context"]
+    assert context["generator_digest"] == digest_of(saved.network.state_dict())
+    assert context["extractor_digest"] == digest_of(saved.judge.state_dict())
+    assert context["reference_digest"] == load_dataset(project.HOLDOUT_DATA).metadata["digest"]
     counts = ("reference_images", "drawn_images", "distance_images", "draws", "seed")
-    assert [passport[name] for name in counts] == [12, 300, 60, 2, 3], "100 of each class at least"
+    assert [context[name] for name in counts] == [12, 300, 60, 2, 3], "100 of each class at least"

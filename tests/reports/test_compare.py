@@ -53,7 +53,7 @@ def changed(page: Path, name: str, change: Change) -> Path:
 
 def better(run: dict[str, Any]) -> None:
     run["title"] = "the other run"
-    run["passport"]["generator_digest"] = "b" * 64
+    run["measurement_context"]["generator_digest"] = "b" * 64
     row = next(row for row in run["metrics"] if row["key"] == "fid_judge")
     row["value"], row["low"], row["high"] = (row[key] - 100_000 for key in ("value", "low", "high"))
     # Chance moves both alike, but for a little.
@@ -107,7 +107,7 @@ def test_numbers_of_different_contexts_are_not_compared_and_the_reason_is_told(
     page: Path,
 ) -> None:
     context = {"reference_digest": "f" * 64, "seed": 5}
-    other = changed(page, "b.html", lambda run: run["passport"].update(context))
+    other = changed(page, "b.html", lambda run: run["measurement_context"].update(context))
     runs = read_page(page), read_page(other)
     data, markdown = compare_facts(*runs), compare_runs(*runs)
     why = refusal(data)
@@ -126,7 +126,7 @@ def test_a_file_that_is_no_page_of_a_run_or_damaged_is_refused(page: Path) -> No
         ("<html>", "holds no data of a run"),
         (f'{script}{{"run": 3}}</script>', "holds no data of a run"),
         (f"{script}{{</script>", "holds no data of a run"),
-        (f'{script}{{"run": {{"format": 9}}}}</script>', "of format 9, expected 2"),
+        (f'{script}{{"run": {{"format": 9}}}}</script>', "of format 9, expected 3"),
     ):
         if content:
             path.write_text(content)
