@@ -391,6 +391,23 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     assert report["different_drawings"]["value"] == min(numbers)
 
 
+def test_the_table_of_metrics_has_each_direction() -> None:
+    """By it the gate, sweeps and comparisons decide what is better."""
+    lower = {"fid_judge", "kid_judge", "copies"}
+    assert {key for key, metric in METRICS.items() if metric.better == "lower"} == lower
+    assert {metric.better for metric in METRICS.values()} == {"lower", "higher"}
+    assert METRICS.keys() - lower == {
+        *(
+            "conditional_accuracy",
+            "worst_class_accuracy",
+            "gan_train_accuracy",
+            "different_drawings",
+        ),
+        *("precision", "recall", "density", "coverage"),
+    }
+    assert all(key == metric.key for key, metric in METRICS.items())
+
+
 def test_headline_and_tables_take_each_number_from_its_row() -> None:
     report: dict[str, Any] = {
         key: {"value": n / 10 + 1e-7, "floor": n / 100} for n, key in enumerate(METRICS)
