@@ -96,12 +96,6 @@ def leading(report: Evaluation) -> dict[str, float]:
     return {key: numbers[key] for key in leads[:3]}
 
 
-def floors(report: Evaluation) -> dict[str, float]:
-    """What real images get in place of drawings, by the metric's key."""
-    found = {key: metric.floor(report) for key, metric in METRICS.items()}
-    return {key: value for key, value in found.items() if value is not None}
-
-
 def tracked(report: Evaluation) -> dict[str, float]:
     """The metrics of the run's page, `quality/…`: one number each. The rest is in the tables."""
     return {f"quality/{key}": value for key, value in headline(report).items() if key in METRICS}
@@ -109,15 +103,16 @@ def tracked(report: Evaluation) -> dict[str, float]:
 
 def quality_table(report: Evaluation) -> list[list[Any]]:
     """Each metric with its interval, what real images get and what it means, a header first."""
-    real = floors(report)
     rows: list[list[Any]] = [
         ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]
     ]
-    for key, value in headline(report).items():
-        if metric := METRICS.get(key):
+    for metric in METRICS.values():
+        value, floor = metric.value(report), metric.floor(report)
+        if value is not None:
             interval = " to ".join(f"{end:.4g}" for end in metric.interval(report) or ())
-            floor = round(real[key], 5) if key in real else ""
-            rows.append([metric.name, value, interval, floor, metric.better, metric.meaning])
+            real = "" if floor is None else round(floor, 5)
+            row = [metric.name, round(value, 5), interval, real, metric.better, metric.meaning]
+            rows.append(row)
     return rows
 
 

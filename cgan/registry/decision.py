@@ -44,18 +44,14 @@ BARS = {
 
 @dataclass(frozen=True)
 class Share:
-    """So many of so many."""
+    """A part, with its 95 % interval."""
 
-    count: int
-    total: int
+    value: float
+    interval: Interval
 
-    @property
-    def value(self) -> float:
-        return self.count / self.total
-
-    @property
-    def interval(self) -> Interval:
-        return wilson_interval(self.count, self.total)
+    @classmethod
+    def of(cls, count: int, total: int) -> Share:
+        return cls(count / total, wilson_interval(count, total))
 
 
 def decide(checks: Sequence[Check], praise: Sequence[str] = ()) -> tuple[str, list[str]]:
@@ -82,35 +78,30 @@ def bars(
     # There may be more classes than drawings.
     seen = [label for label, count in enumerate(asked) if count]
     worst = min(seen, key=lambda label: right[label] / asked[label])
+    near = Share.of(int(copies.closer.sum()), len(copies.closer))
+    of_worst = Share.of(right[worst], asked[worst])
     measured: dict[str, tuple[Accuracy | Estimate | Share, float]] = {
         "conditional_accuracy": (judged.accuracy, limits.min_conditional_accuracy),
-        "worst_class_accuracy": (
-            Share(right[worst], asked[worst]),
-            limits.min_worst_class_accuracy,
-        ),
-        "copies": (
-            Share(int(copies.closer.sum()), len(copies.closer)),
-            copies.floor + limits.max_copies_over_floor,
-        ),
+        "worst_class_accuracy": (of_worst, limits.min_worst_class_accuracy),
+        "copies": (near, copies.floor + limits.max_copies_over_floor),
         "judge_accuracy": (judge, limits.min_judge_accuracy),
         "fid_over_floor": (judged.fid_over_floor, limits.max_fid_over_floor),
         "coverage_of_floor": (judged.coverage_of_floor, limits.min_coverage_of_floor),
     }
+    named = dict.fromkeys(measured, names[worst])
+    if parts := [(v.interval[0] / v.of_real, n, v) for n, v in enumerate(different) if v]:
+        low, label, least = min(parts, key=lambda each: each[:2])
+        part = Share(least.number / least.of_real, (low, least.interval[1] / least.of_real))
+        measured["different_drawings"] = part, limits.min_different_of_real
+        named["different_drawings"] = names[label]
     checks = []
     for name, (found, limit) in measured.items():
         (low, high), at_most = found.interval, name in AT_MOST
         if not at_most:
             low = max(low, 0.0)  # the bootstrap can go below what a share can be
         passed = high <= limit if at_most else low >= limit
-        what = BARS[name].format(names[worst])
+        what = BARS[name].format(named[name])
         checks.append(Check(name, what, found.value, limit, passed, at_most, (low, high)))
-    parts = [(v.interval[0] / v.of_real, n, v) for n, v in enumerate(different) if v]
-    if parts:
-        low, label, least = min(parts, key=lambda each: each[:2])
-        what, limit = BARS["different_drawings"].format(names[label]), limits.min_different_of_real
-        value, between = least.number / least.of_real, (low, least.interval[1] / least.of_real)
-        passed = low >= limit
-        checks.append(Check("different_drawings", what, value, limit, passed, interval=between))
     return checks
 
 

@@ -103,9 +103,6 @@ def judge(
         report.facts["champion_measured"] = champion.values()
     context = {
         **measurement_context(inputs, params.evaluate, evaluation_set),
-        "training_digest": training.metadata["digest"],
-        "fid_judge_floor": evaluation_set.floors.metrics["fid_judge"].value,
-        "coverage_floor": evaluation_set.floors.metrics["coverage"].value,
         "replicates": REPLICATES,
     }
     report.facts |= {
