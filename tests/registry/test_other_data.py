@@ -65,13 +65,18 @@ def test_f73_champion_that_cannot_be_read_is_replaced_by_nobody_until_a_person_s
 
 
 def test_f19_swapped_labels_are_seen_by_the_champion_s_own_judge(root: Path) -> None:
-    """Today's judge learnt the swap: it finds the new generator good, and the champion poor."""
+    """Today's judge learnt the swap: it finds the new generator good, and the champion poor. A person who
+    knows better has it judged all the same."""
     new_data(*swapped(*digits(seed=5)))
     train(root, "swapped", 60)
     report, _ = gated()
     assert report["verdict"] == "blocked" and "no longer like" in report["summary"]
     assert "33.3 % of the new labels" in report["summary"]
     assert "1 in 100 % of the 60 images labelled 0" in report["summary"]
+    assert not report["checks"], "nothing was drawn in vain"
+    change_params(root, "gate", on_drift="note")
+    report, _ = gated()
+    assert "no longer like" in str(report["reasons"]) and report["comparison"]
 
 
 def test_f19_f85_data_that_nobody_can_compare_need_a_person_s_word(root: Path) -> None:
