@@ -77,30 +77,23 @@ class Inputs:
 
         If not, every number is of something else, and none of them shows it.
         """
-        training, heldout, judge = self.training, self.heldout, self.judge.facts
-        made, shape = self.network.architecture, tuple(training.images.shape[1:])
-        digest, csv, ours = training.metadata["digest"], "csv_sha256", (training.classes, *shape)
-        data, kind = "learnt from other data", "made for another kind of image"
+        training, heldout = self.training, self.heldout
+        digest, parts = training.metadata["digest"][:12], (training, heldout)
+        learnt_from, judged_by = (
+            str(facts.get("data_digest"))[:12] for facts in (self.facts, self.judge_facts)
+        )
+        csv, its_csv = (str(part.metadata.get("csv_sha256"))[:12] for part in parts)
+        # Classes, channels, height and width.
+        kind, its_kind = ((part.classes, *part.images.shape[1:]) for part in parts)
         for path, what, expected, found in (
-            (GENERATOR, data, digest, self.facts.get("data_digest")),
-            (JUDGE, data, digest, self.judge_facts.get("data_digest")),
-            (
-                HOLDOUT_DATA,
-                "made from other data",
-                *(p.metadata.get(csv) for p in (training, heldout)),
-            ),
-            # Classes, channels, height and width.
-            (HOLDOUT_DATA, kind, ours, (heldout.classes, *heldout.images.shape[1:])),
-            (GENERATOR, kind, ours, (made.classes, made.channels, made.height, made.width)),
-            (JUDGE, kind, ours, (judge["classes"], judge["channels"], *shape[1:])),
+            (GENERATOR, "learnt from other data", digest, learnt_from),
+            (JUDGE, "learnt from other data", digest, judged_by),
+            (HOLDOUT_DATA, "made from other data", csv, its_csv),
+            (HOLDOUT_DATA, "made of another kind of image", kind, its_kind),
         ):
             if found != expected:
-                shown = [
-                    each if isinstance(each, tuple) else str(each)[:12]
-                    for each in (expected, found)
-                ]
                 raise DataError(
-                    f"{path}: {what} than {TRAIN_DATA}: expected {shown[0]}, found {shown[1]}. "
+                    f"{path}: {what} than {TRAIN_DATA}: expected {expected}, found {found}. "
                     "Run `dvc repro`, or restore all with `dvc checkout`."
                 )
         held, trained = (image_digests(part.images.numpy()) for part in (heldout, training))

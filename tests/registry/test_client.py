@@ -79,7 +79,10 @@ def test_of_a_run_s_models_the_newest_is_registered(registry: Registry) -> None:
     assert client.get_model_version("cgan", str(version.number)).source == f"models:/{models[1]}"
 
 
-def test_f72_of_two_promoters_one_wins_and_the_other_says_so(registry: Registry) -> None:
+def test_f72_of_two_promoters_one_wins_and_the_other_says_so(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one machine, which share a lock; on another the loser's judgement is of a former champion too."""
     add_versions(registry, 3)
     registry.promote(1, instead_of=None, why="good")
     together = threading.Barrier(2)
@@ -98,6 +101,10 @@ def test_f72_of_two_promoters_one_wins_and_the_other_says_so(registry: Registry)
     assert not said[winner] and registry.aliases() == {"champion": winner}
     assert f"version {loser} of `cgan` is not the champion: another promotion" in said[loser]
     assert f"The champion is version {winner} now, and was version 1" in said[loser]
+    monkeypatch.setenv("CGAN_HOME", str(tmp_path / "another machine's"))
+    with pytest.raises(ModelError, match="another promotion came first"):
+        registry.promote(loser, instead_of=1, why="good")
+    assert registry.champion() == winner
 
 
 def pixels(model: Path | str) -> bytes:
