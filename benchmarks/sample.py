@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cgan.metric import METRICS, Report
+from cgan.metric import METRICS, Evaluation
 from cgan.model.sampling import draw
 from cgan.params.sections import TrainChoices
 from cgan.quality.evaluation import Inputs, classes_asked, evaluation_set_of, measured, near_copies
@@ -29,7 +29,7 @@ A_CLASS = (10, 20, 30, 100, None)  # images; None: all
 THREADS = 2
 
 
-def report(common: EvaluationSet, judge: Judge, drawn: Tensor, kimg: float | None) -> Report:
+def report(common: EvaluationSet, judge: Judge, drawn: Tensor, kimg: float | None) -> Evaluation:
     """As the stage evaluate has it; `kimg` as `evaluate.gan_train_kimg`."""
     params = all_params()
     facts = {"params": params.train_judge.model_dump()}
@@ -40,7 +40,7 @@ def report(common: EvaluationSet, judge: Judge, drawn: Tensor, kimg: float | Non
     return measured(inputs, evaluate, evaluation_set_of(inputs, evaluate), [drawn])
 
 
-def cells(found: Report, keys: tuple[str, ...], of: str = "value") -> list[str]:
+def cells(found: Evaluation, keys: tuple[str, ...], of: str = "value") -> list[str]:
     values = (found[key].get(of) for key in keys)
     return ["–" if value is None else f"{value:.3f}" for value in values]
 
@@ -56,7 +56,7 @@ def flow_beside_default(scale: Scale) -> Result:
         note=f"{len(common.training):,} images for training, {len(common.heldout):,} held out, "
         f"{len(asked):,} drawings. The time given is CPU seconds, on {THREADS} threads.",
     )  # fmt: skip
-    reports: dict[str, Report] = {}
+    reports: dict[str, Evaluation] = {}
 
     def look_at(
         who: str, drawing: Callable[[Tensor, int], Tensor], cpu: float, wall: float
@@ -103,7 +103,7 @@ def small(scale: Scale) -> Result:
     )  # fmt: skip
     short = dict(SHORT_RUN) if scale.limit else {}
     choices = TrainChoices.model_validate(params.train.model_dump() | short)
-    reports: dict[str, Report] = {}
+    reports: dict[str, Evaluation] = {}
     for count in A_CLASS:
         of = common.training.labels
         rows = torch.cat([(of == label).nonzero()[:count, 0] for label in range(10)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import re
 import sys
 from pathlib import Path
@@ -83,7 +82,7 @@ def draw(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A file; digits, the package's own; champion, challenger or previous; "
+            help="A file; digits, the package's own; champion or challenger; "
             "runs:/RUN_ID/generator or models:/NAME@ALIAS of MLflow.  \\[default: "
             "models/generator.safetensors, or digits where there is none]"
         ),
@@ -122,7 +121,7 @@ def serve(
     model: Annotated[
         str | None,
         typer.Option(
-            help="As for `draw`; champion, challenger and previous are followed.  \\[default: the "
+            help="As for `draw`; champion and challenger are followed.  \\[default: the "
             "champion if there is one, else the project's generator, else the package's]"
         ),
     ] = None,
@@ -261,9 +260,8 @@ def gate() -> None:
     from cgan.params.reading import load_params
     from cgan.project import BLOCKED
     from cgan.registry.gate import gate
-    from cgan.stages.runner import progress
 
-    report = gate(load_params(), typer.echo, functools.partial(progress, say=typer.echo))
+    report = gate(load_params(), typer.echo)
     raise typer.Exit(BLOCKED if report.verdict == "blocked" else 0)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-Report = dict[str, Any]
+Evaluation = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,17 @@ class Metric:
     on_screen: bool = True
     headline: str = ""
 
-    def value(self, report: Report) -> float | None:
+    def value(self, report: Evaluation) -> float | None:
         """None where the report has none."""
         found: float | None = report.get(self.key, {}).get("value")
         return found
 
-    def floor(self, report: Report) -> float | None:
+    def floor(self, report: Evaluation) -> float | None:
         """What real images get in place of drawings, where that is known."""
         found: float | None = report.get(self.key, {}).get("floor")
         return found
 
-    def interval(self, report: Report) -> tuple[float, float] | None:
+    def interval(self, report: Evaluation) -> tuple[float, float] | None:
         """At 95 %, where it is known."""
         found = report.get(self.key, {}).get("interval_95")
         return (found[0], found[1]) if found else None

@@ -13,7 +13,7 @@ from cgan.errors import CganError
 from cgan.files import read_json
 from cgan.hosts import run_page
 from cgan.markdown import in_markdown, table
-from cgan.quality.table import quality_table, verdict
+from cgan.quality.table import quality_line, quality_table
 
 
 def publish(judged: bool) -> str:
@@ -25,7 +25,7 @@ def publish(judged: bool) -> str:
     with contextlib.suppress(CganError, LookupError, TypeError, AttributeError, ValueError):
         report = read_json(project.EVALUATION)
         rows = quality_table(report)
-        return _show(table(rows[0], rows[1:], 3), verdict(report))
+        return _show(table(rows[0], rows[1:], 3), quality_line(report))
     return "nothing is evaluated"
 
 

@@ -35,8 +35,7 @@ from cgan.metric import METRICS
 from cgan.params.editing import preset_names, preset_params, set_params
 from cgan.params.reading import check_params, is_whole, load_params, parse_yaml
 from cgan.params.sections import Params, flatten
-from cgan.project import EVALUATION
-from cgan.project import METRICS as METRICS_FILE
+from cgan.project import EVALUATION, METRICS_FILE
 from cgan.quality.intervals import contexts_differ, difference_of_means
 from flows.checkout import checkout, environment, share_data
 from flows.production import top_folder
@@ -125,9 +124,11 @@ def search(base: Path, params: Params, prefix: str, storage: str) -> None:
         values = _suggested(trial, params)
         say(f"trial {trial.number}: {_in_words(values)}")
         found = train(base, study.study_name, values)
-        if "passport" not in study.user_attrs:
-            study.set_user_attr("passport", found["passport"])
-        if differs := contexts_differ({"passport": study.user_attrs["passport"]}, found):
+        if "measurement_context" not in study.user_attrs:
+            study.set_user_attr("measurement_context", found["measurement_context"])
+        if differs := contexts_differ(
+            {"measurement_context": study.user_attrs["measurement_context"]}, found
+        ):
             raise CganError(f"it was measured otherwise than the first trial: {', '.join(differs)}")
         value = float(found["quality"][s.objective])
         say(f"trial {trial.number}: {s.objective} {value:.4g}")

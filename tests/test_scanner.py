@@ -15,8 +15,7 @@ from tracked import root as root
 
 from cgan.drawing.generator import Generator
 from cgan.errors import ModelError
-from cgan.registry.archive import generator_file
-from cgan.registry.client import open_registry
+from cgan.registry.client import generator_file, open_registry
 from cgan.training.checkpoints import Checkpoints
 
 pytestmark = MLFLOWS_OWN_WARNINGS

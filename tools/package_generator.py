@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 from cgan.files import sha256_of
+from cgan.metric import METRICS
 from cgan.model.model_file import load_generator, save_network
 from cgan.params.editing import recipe_in_words
 from cgan.params.reading import load_params
 from cgan.project import EVALUATION, GENERATOR
-from cgan.quality.table import floors, headline
+from cgan.quality.table import headline
 
 TARGET = Path(__file__).parents[1] / "cgan" / "drawing" / "digits.safetensors"
 MAX_BYTES = 600_000
@@ -28,14 +29,18 @@ DATA = (
 def main() -> None:
     network, facts = load_generator(GENERATOR)
     report = json.loads(EVALUATION.read_text(encoding="utf-8"))
-    if report["passport"]["generator_digest"] != facts["digest"]:
+    if report["measurement_context"]["generator_digest"] != facts["digest"]:
         sys.exit(f"{EVALUATION} is of another generator than {GENERATOR}. Run `dvc repro`.")
     quality = {
         "metrics": headline(report),
-        "floors": {key: round(value, 5) for key, value in floors(report).items()},
+        "floors": {
+            key: round(floor, 5)
+            for key, metric in METRICS.items()
+            if (floor := metric.floor(report)) is not None
+        },
         "conditional_accuracy_interval_95": report["conditional_accuracy"]["interval_95"],
         "fid_judge_deviation": report["fid_judge"]["deviation"],
-        "passport": report["passport"],
+        "measurement_context": report["measurement_context"],
     }
     recipe = recipe_in_words(load_params().train)
     save_network(TARGET, network, {**facts, "recipe": recipe, "data": DATA, "quality": quality})

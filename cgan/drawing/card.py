@@ -12,8 +12,9 @@ from typing import Any
 from cgan.drawing.class_names import names_in
 from cgan.errors import printable
 from cgan.markdown import in_markdown, table
+from cgan.metric import METRICS, Evaluation
 from cgan.model.file_facts import Facts
-from cgan.quality.table import METRICS, Report, quality_table, verdict
+from cgan.quality.table import quality_line, quality_table
 
 MOST_NAMES = 50
 PARAMS = (
@@ -74,7 +75,7 @@ images = generator.draw(range({classes}), seed=7)  # uint8, one of each class
 """
 
 
-def model_card(facts: Facts, report: Report, reference: dict[str, Any], picture: str) -> str:
+def model_card(facts: Facts, report: Evaluation, reference: dict[str, Any], picture: str) -> str:
     """`facts`: of the generator's file. `report`: its evaluation; `reference`: what RUN_REFERENCE has of its
     run; both are empty where they are not known. `picture`: where its drawings are, seen from the card."""
     a, params = facts["architecture"], facts.get("params", {})
@@ -99,7 +100,7 @@ def model_card(facts: Facts, report: Report, reference: dict[str, Any], picture:
     return f"---\n{METADATA}{_results(report, name, data)}---\n\n{body}"
 
 
-def _results(report: Report, name: str, data: str) -> str:
+def _results(report: Evaluation, name: str, data: str) -> str:
     """The metrics for the Hub, what real images get in their names; without those that are no numbers."""
     lines = []
     for key, metric in METRICS.items():
@@ -116,14 +117,16 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _quality(report: Report) -> str:
+def _quality(report: Evaluation) -> str:
     head, *rows = quality_table(report)
-    context = [(key.replace("_", " "), value) for key, value in report["passport"].items()]
+    context = [
+        (key.replace("_", " "), value) for key, value in report["measurement_context"].items()
+    ]
     tables = table(head, rows, 3), table(("measured with", ""), context)
-    return "\n\n".join((f"**{verdict(report)}**", *tables))
+    return "\n\n".join((f"**{quality_line(report)}**", *tables))
 
 
-def _worst(report: Report, names: list[str]) -> str:
+def _worst(report: Evaluation, names: list[str]) -> str:
     by_class = report.get("conditional_accuracy", {}).get("by_class", [])
     found = sorted(pair for pair in zip(by_class, names, strict=False) if pair[0] is not None)[:3]
     worst = ", ".join(f"{in_markdown(name)} ({100 * value:.1f} %)" for value, name in found)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DIGITS = "digits"
 BUNDLED = Path(__file__).with_name("digits.safetensors")  # made by tools/package_generator.py
 MAX_SEED = 2**63 - 1
-ALIASES = ("champion", "challenger", "previous")
+ALIASES = ("champion", "challenger")
 _MLFLOW_URI = re.compile(r"^[a-z][a-z+-]+:/", re.IGNORECASE)
 
 
@@ -57,7 +57,7 @@ class Generator:
         """The package's own (`digits`), or from a file, or from an MLflow URI: `runs:/<id>/generator`,
         `models:/<name>@champion`.
 
-        `champion`, `challenger` and `previous` are short for the project's registered model. Raises
+        `champion` and `challenger` are short for the project's registered model. Raises
         ModelError when there is no usable generator.
 
         `device`: cpu, cuda, or auto (a GPU where torch finds one). Devices draw alike but for rounding.
@@ -65,11 +65,11 @@ class Generator:
         from cgan.model.model_file import load_generator
 
         if source in ALIASES:
-            from cgan.registry.archive import address_of
+            from cgan.registry.client import address_of
 
             source = address_of(str(source))
         if isinstance(source, str) and _MLFLOW_URI.match(source):
-            from cgan.registry.archive import generator_file
+            from cgan.registry.client import generator_file
 
             with generator_file(source) as path:
                 network, facts = load_generator(path)

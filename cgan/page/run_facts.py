@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from cgan.metric import METRICS, Evaluation
 from cgan.params.editing import nearest_preset, preset_params
 from cgan.params.sections import Params, flatten
 from cgan.quality.intervals import share
-from cgan.quality.table import METRICS, Report
 
 POINTS = 600  # of a curve
 CONFUSION_CLASSES = 40  # more, and the most frequent mistakes are listed instead
@@ -28,7 +28,7 @@ def curve(path: Path) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "every": every}
 
 
-def metrics_facts(report: Report) -> list[dict[str, Any]]:
+def metrics_facts(report: Evaluation) -> list[dict[str, Any]]:
     found = []
     for key, metric in METRICS.items():
         if (value := metric.value(report)) is None:
@@ -41,7 +41,7 @@ def metrics_facts(report: Report) -> list[dict[str, Any]]:
     return found
 
 
-def class_facts(report: Report) -> list[dict[str, Any]]:
+def class_facts(report: Evaluation) -> list[dict[str, Any]]:
     """Each class by itself, beside what its real images get."""
     accuracy, distance, different = (
         report[key] for key in ("conditional_accuracy", "fid_judge", "different")
@@ -63,7 +63,7 @@ def class_facts(report: Report) -> list[dict[str, Any]]:
     return found
 
 
-def confusion_facts(report: Report) -> dict[str, Any]:
+def confusion_facts(report: Evaluation) -> dict[str, Any]:
     """The matrix, or where it is too large to look at, its largest values off the diagonal."""
     matrix = report["confusion"]
     mistakes = [

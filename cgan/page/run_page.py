@@ -35,7 +35,7 @@ from cgan.project import (
     VALIDATION,
 )
 from cgan.quality.judge import load_judge
-from cgan.quality.table import verdict
+from cgan.quality.table import quality_line
 
 TEMPLATES = ("run.html", "play.html", "page.html", "macros.html", "page.css")
 FILMED = ("previews", "losses", "probes")  # what the scripts need; the template shows the rest
@@ -70,16 +70,16 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
     require_one_origin(generator, report, rows)
     reference = read_json(RUN_REFERENCE)
     previews, smaller = film(PREVIEWS)
-    seed = report["passport"]["seed"]
+    seed = report["measurement_context"]["seed"]
     first = generator.labels(examples(generator)[0])
     facts = {
         "title": str(reference.get("run_name") or "cgan"),
-        "verdict": verdict(report, reference.get("training_s")),
+        "verdict": quality_line(report, reference.get("training_s")),
         "previews": previews,
         "losses": curve(LOSSES),
         "probes": curve(PROBES),
         "metrics": metrics_facts(report),
-        "passport": report["passport"],
+        "measurement_context": report["measurement_context"],
         "usual_distance": report["copies"]["heldout_nearest_median"],
         "classes": class_facts(report),
         "least_images": report["fid_judge"]["least_images"],
@@ -95,7 +95,7 @@ def run_facts(generator: Generator, params: Params) -> dict[str, Any]:
 def require_one_origin(generator: Generator, report: dict[str, Any], rows: Rows) -> None:
     """Are the generator, its evaluation and the data of one run? Raises ModelError."""
     again = "Run `dvc repro`, or restore all with `dvc checkout`."
-    if report["passport"]["generator_digest"] != generator.facts["digest"]:
+    if report["measurement_context"]["generator_digest"] != generator.facts["digest"]:
         raise ModelError(f"{EVALUATION}: of another generator than {GENERATOR}. {again}")
     if generator.facts.get("data_sha256") != rows.metadata["csv_sha256"]:
         raise ModelError(f"{GENERATOR}: trained on another CSV than {TRAIN_DATA}. {again}")

@@ -23,13 +23,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.judge import LOOK_AT, Judge, Prediction, Progress, look, silent
+from cgan.quality.judge import Judge, Prediction, look
 from cgan.quality.metrics import (
     NEIGHBOURS,
     Accuracy,
@@ -130,16 +130,9 @@ class EvaluationSet:
         floor_labels: Tensor,
         asked: Tensor,
         seed: int,
-        progress: Progress = silent,
     ) -> None:
-        self.judge, self.real, self.labels, self.asked, self.seed = (
-            judge,
-            real,
-            labels,
-            asked,
-            seed,
-        )
-        self._progress = progress
+        self.judge, self.real, self.labels = judge, real, labels
+        self.asked, self.seed = asked, seed
         self.classes = real.logits.shape[1]
         self.held = torch.bincount(labels, minlength=self.classes)
         self.rows = in_mix(asked, self.held)
@@ -157,7 +150,7 @@ class EvaluationSet:
         # How often the judge names the label of a held-out image.
         self.agreement = conditional_accuracy(real.classes, labels, self.classes)
         self._weights = {
-            kind: _resampled(count, random)
+            kind: resampled(count, random)
             for kind, count in {
                 "real": min(GROUPS, len(labels)),
                 "drawn": min(GROUPS, self.distance_images),
@@ -168,12 +161,10 @@ class EvaluationSet:
         }
 
     @cached_property
-    def _real_moments(self) -> _Moments:
-        return _moments(self._real, self._weights["real"])
-
-    @cached_property
-    def _real_roots(self) -> Tensor:
-        return _a_core_each(_root, self._real_moments.covariances)
+    def _of_real(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Means, covariances and their roots."""
+        means, covariances = _moments(self._real, self._weights["real"])
+        return means, covariances, _a_core_each(_root, covariances)
 
     @cached_property
     def floors(self) -> Judged:
@@ -222,18 +213,14 @@ class EvaluationSet:
 
     def judge_drawings(self, images: Tensor) -> Judged:
         """`images` uint8 [N, C, H, W] show the classes `asked`, in that order."""
-        bar = partial(self._progress, "judging", images_a_step=LOOK_AT)
-        seen = look(self.judge, images, progress=bar)
+        seen = look(self.judge, images)
         overall, worst = _accuracies(
             seen.classes == self.asked, self.asked, self._weights["asked"], self.classes
         )
         features = seen.features[self.rows]
+        accuracies = {"conditional_accuracy": overall, "worst_class_accuracy": worst}
         return Judged(
-            {
-                "conditional_accuracy": overall,
-                "worst_class_accuracy": worst,
-                **self._compared(features, "drawn"),
-            },
+            accuracies | self._compared(features, "drawn"),
             conditional_accuracy(seen.classes, self.asked, self.classes),
             self._by_class(features[: self.distance_images], self.asked[self.rows]),
             self.floors,
@@ -247,21 +234,14 @@ class EvaluationSet:
 
     def share(self, marked: Tensor) -> Estimate:
         """The share of the first drawings, bool [N], that are marked."""
-        weights = self._weights["asked"]
-        parts = marked.double().tensor_split(weights.shape[1])
-        hits, counts = (
-            torch.tensor(each, dtype=torch.float64)
-            for each in ([float(part.sum()) for part in parts], [len(part) for part in parts])
-        )
-        return Estimate.of(
-            marked.double().mean().item(), weights @ hits / (weights @ counts).clamp(min=1)
-        )
+        of_one_class = torch.zeros(len(marked), dtype=torch.int64)
+        return _accuracies(marked, of_one_class, self._weights["asked"], classes=1)[0]
 
     def _compared(self, features: Tensor, kind: str) -> dict[str, Estimate]:
         """The metrics of sets, of features in the hold-out's mix."""
         some = features[: self.distance_images]
         subsets = kernel_distances(self.real.features, some, self.seed)
-        chosen = _resampled(len(subsets), torch.Generator().manual_seed(self.seed))
+        chosen = resampled(len(subsets), torch.Generator().manual_seed(self.seed))
         replicates = chosen @ subsets / len(subsets)
         return {
             "fid_judge": self.distance(some, kind),
@@ -271,13 +251,13 @@ class EvaluationSet:
 
     def distance(self, features: Tensor, kind: str) -> Estimate:
         """The Fréchet distance to the hold-out (`metrics.frechet_distance`)."""
-        real, other = self._real_moments, _moments(features, self._weights[kind])
-        means = (real.means - other.means).square().sum(dim=1)
-        traces = sum(m.covariances.diagonal(dim1=1, dim2=2).sum(dim=1) for m in (real, other))
-        product = self._real_roots @ other.covariances @ self._real_roots
-        values = _a_core_each(torch.linalg.eigvalsh, product)
+        real, covariances, roots = self._of_real
+        means, others = _moments(features, self._weights[kind])
+        apart = (real - means).square().sum(dim=1)
+        traces = sum(each.diagonal(dim1=1, dim2=2).sum(dim=1) for each in (covariances, others))
+        values = _a_core_each(torch.linalg.eigvalsh, roots @ others @ roots)
         overlap = values.clamp(min=0).sqrt().sum(dim=1)
-        distances = (means + traces - 2 * overlap).clamp(min=0)
+        distances = (apart + traces - 2 * overlap).clamp(min=0)
         return Estimate.of(distances[0].item(), distances[1:])
 
     def _by_class(self, features: Tensor, labels: Tensor) -> list[float | None]:
@@ -294,7 +274,7 @@ class EvaluationSet:
         count = self.block_images
         blocks = [block for block in features.split(count)[:MAX_BLOCKS] if len(block) == count]
         found = [manifold(self._block, block) for block in blocks]
-        chosen = _resampled(len(blocks), torch.Generator().manual_seed(self.seed))
+        chosen = resampled(len(blocks), torch.Generator().manual_seed(self.seed))
         estimates = {}
         for key in found[0]:
             values = torch.stack([each[key] for each in found])
@@ -347,15 +327,7 @@ def _beyond(real: Tensor, known: Tensor, others: Tensor) -> dict[str, float]:
     return {key: mine[key] - its[key] for key in mine}
 
 
-@dataclass(frozen=True)
-class _Moments:
-    """Of all images (row 0), then of each replicate: means [1+B, D], covariances [1+B, D, D]."""
-
-    means: Tensor
-    covariances: Tensor
-
-
-def _resampled(count: int, random: torch.Generator) -> Tensor:
+def resampled(count: int, random: torch.Generator) -> Tensor:
     """How often each of `count` things is drawn in each replicate: float64 [REPLICATES, count]."""
     picks = torch.randint(count, (REPLICATES, count), generator=random)
     weights = torch.zeros(REPLICATES, count, dtype=torch.float64)
@@ -368,8 +340,9 @@ def _counts(labels: Tensor, weights: Tensor, classes: int, groups: int) -> Tenso
     return torch.stack([torch.bincount(part, weight, classes) for part, weight in parts])
 
 
-def _moments(features: Tensor, weights: Tensor) -> _Moments:
-    """Resamples groups of neighbours, not single images: their sums are taken once."""
+def _moments(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Of all images (row 0), then of each replicate: means [1+B, D], covariances [1+B, D, D]. Resamples
+    groups of neighbours, not single images: their sums are taken once."""
     weights = torch.cat([torch.ones(1, weights.shape[1], dtype=weights.dtype), weights])
     parts = features.double().tensor_split(weights.shape[1])
     counts = torch.tensor([len(part) for part in parts], dtype=torch.float64)
@@ -380,7 +353,7 @@ def _moments(features: Tensor, weights: Tensor) -> _Moments:
     second = (weights @ squares.flatten(1)).view(-1, *squares.shape[1:])
     outer = means[:, :, None] * means[:, None, :]
     total = total[:, :, None]
-    return _Moments(means, (second / total - outer) * (total / (total - 1)))
+    return means, (second / total - outer) * (total / (total - 1))
 
 
 def _root(covariances: Tensor) -> Tensor:

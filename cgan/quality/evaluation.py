@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cgan.data.dataset import Dataset, image_digests, load_dataset
 from cgan.errors import DataError
-from cgan.metric import METRICS, Report
+from cgan.metric import METRICS, Evaluation
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import choose_hardware
 from cgan.model.model_file import load_generator
@@ -28,7 +28,6 @@ from cgan.project import GENERATOR, HOLDOUT_DATA, JUDGE, TRAIN_DATA
 from cgan.quality.comparison import LEAST_FOR_DISTANCE, Estimate, EvaluationSet
 from cgan.quality.intervals import share
 from cgan.quality.judge import (
-    LOOK_AT,
     Judge,
     Progress,
     load_judge,
@@ -70,13 +69,43 @@ class Inputs:
         judge, judge_facts = load_judge(JUDGE)
         training, heldout = load_dataset(TRAIN_DATA), load_dataset(HOLDOUT_DATA)
         found = cls(network, facts, judge, judge_facts, training, heldout)
-        require_one_origin(found)
+        found._require_one_origin()
         return found
 
+    def _require_one_origin(self) -> None:
+        """Were generator, judge and hold-out made from this training part, and from one split?
 
-def evaluation_set_of(
-    inputs: Inputs, params: EvaluateParams, progress: Progress = silent
-) -> EvaluationSet:
+        If not, every number is of something else, and none of them shows it.
+        """
+        training, heldout = self.training, self.heldout
+        digest, parts = training.metadata["digest"][:12], (training, heldout)
+        learnt_from, judged_by = (
+            str(facts.get("data_digest"))[:12] for facts in (self.facts, self.judge_facts)
+        )
+        csv, its_csv = (str(part.metadata.get("csv_sha256"))[:12] for part in parts)
+        # Classes, channels, height and width.
+        kind, its_kind = ((part.classes, *part.images.shape[1:]) for part in parts)
+        for path, what, expected, found in (
+            (GENERATOR, "learnt from other data", digest, learnt_from),
+            (JUDGE, "learnt from other data", digest, judged_by),
+            (HOLDOUT_DATA, "made from other data", csv, its_csv),
+            (HOLDOUT_DATA, "made of another kind of image", kind, its_kind),
+        ):
+            if found != expected:
+                raise DataError(
+                    f"{path}: {what} than {TRAIN_DATA}: expected {expected}, found {found}. "
+                    "Run `dvc repro`, or restore all with `dvc checkout`."
+                )
+        held, trained = (image_digests(part.images.numpy()) for part in (heldout, training))
+        if known := int(np.isin(held, trained).sum()):
+            raise DataError(
+                f"{HOLDOUT_DATA}: {known:,} of its {len(heldout):,} images are in {TRAIN_DATA} too, expected "
+                "none: the two are of different splits (`preprocess.seed`, `preprocess.holdout_fraction`). "
+                "Make both again: `dvc repro --force preprocess`, then `dvc repro`."
+            )
+
+
+def evaluation_set_of(inputs: Inputs, params: EvaluateParams) -> EvaluationSet:
     """The conditions under which generators are judged, by the gate and by the stage evaluate.
 
     Raises DataError where there are too few images.
@@ -86,20 +115,11 @@ def evaluation_set_of(
     order, _ = shuffled(training, heldout, params.seed)
     held = torch.bincount(heldout.labels, minlength=training.classes)
     rows = order[in_mix(training.labels[order], held)][: len(asked)]
-    bar = functools.partial(progress, "judging real images", images_a_step=LOOK_AT)
-    floor = look(inputs.judge, training.images[rows], progress=bar).features
-    seen = look(inputs.judge, heldout.images)
+    judge, floor_labels = inputs.judge, training.labels[rows]
+    floor = look(judge, training.images[rows]).features
+    real, labels = look(judge, heldout.images), heldout.labels
     try:
-        return EvaluationSet(
-            inputs.judge,
-            seen,
-            heldout.labels,
-            floor,
-            training.labels[rows],
-            asked,
-            params.seed,
-            progress,
-        )
+        return EvaluationSet(judge, real, labels, floor, floor_labels, asked, params.seed)
     except ValueError:
         raise DataError(
             f"the hold-out has {len(heldout)} images and the training part {len(training)}; precision and "
@@ -136,7 +156,9 @@ def classes_asked(classes: int, params: EvaluateParams) -> Tensor:
     return torch.arange(max(params.samples, LEAST_PER_CLASS * classes)) % classes
 
 
-def judge_generator(inputs: Inputs, params: EvaluateParams, progress: Progress = silent) -> Report:
+def judge_generator(
+    inputs: Inputs, params: EvaluateParams, progress: Progress = silent
+) -> Evaluation:
     """The report on the trained generator, its measurement context included."""
     device = choose_hardware("auto", "float32").device
     inputs.network.to(device)
@@ -151,44 +173,10 @@ def judge_generator(inputs: Inputs, params: EvaluateParams, progress: Progress =
     if "class_names" in inputs.training.metadata:
         report["class_names"] = inputs.training.class_names
     own = {"draws": params.draws, "neighbours": NEIGHBOURS}
-    return {**report, "passport": measurement_context(inputs, params, evaluation_set) | own}
-
-
-def require_one_origin(inputs: Inputs) -> None:
-    """Were generator, judge and hold-out made from this training part, and from one split?
-
-    If not, every number is of something else, and none of them shows it.
-    """
-    training, heldout = inputs.training, inputs.heldout
-    made, judge = inputs.network.architecture, inputs.judge.facts
-    digest, ours = training.metadata["digest"][:12], _kind_of(training)
-    csv, its_csv = (str(part.metadata.get("csv_sha256"))[:12] for part in (training, heldout))
-    data, kind = "learnt from other data", "made for another kind of image"
-    for path, what, expected, found in (
-        (GENERATOR, data, digest, str(inputs.facts.get("data_digest"))[:12]),
-        (JUDGE, data, digest, str(inputs.judge_facts.get("data_digest"))[:12]),
-        (HOLDOUT_DATA, "made from other data", csv, its_csv),
-        # Classes, channels, height and width.
-        (HOLDOUT_DATA, kind, ours, _kind_of(heldout)),
-        (GENERATOR, kind, ours, (made.classes, made.channels, made.height, made.width)),
-        (JUDGE, kind, ours, (judge["classes"], judge["channels"], *ours[2:])),
-    ):
-        if found != expected:
-            raise DataError(
-                f"{path}: {what} than {TRAIN_DATA}: expected {expected}, found {found}. "
-                "Run `dvc repro`, or restore all with `dvc checkout`."
-            )
-    held, trained = (image_digests(part.images.numpy()) for part in (heldout, training))
-    if known := int(np.isin(held, trained).sum()):
-        raise DataError(
-            f"{HOLDOUT_DATA}: {known:,} of its {len(heldout):,} images are in {TRAIN_DATA} too, expected "
-            "none: the two are of different splits (`preprocess.seed`, `preprocess.holdout_fraction`). "
-            "Make both again: `dvc repro --force preprocess`, then `dvc repro`."
-        )
-
-
-def _kind_of(data: Dataset) -> tuple[int, ...]:
-    return (data.classes, *data.images.shape[1:])
+    return {
+        **report,
+        "measurement_context": measurement_context(inputs, params, evaluation_set) | own,
+    }
 
 
 def shuffled(training: Dataset, heldout: Dataset, seed: int) -> tuple[Tensor, Tensor]:
@@ -217,7 +205,7 @@ def measured(
     evaluation_set: EvaluationSet,
     draws: list[Tensor],
     progress: Progress = silent,
-) -> Report:
+) -> Evaluation:
     """Drawings (uint8 [N, C, H, W] each, of the classes that the set asks for) beside real images.
 
     Each key of METRICS has an entry: `value`, and where there are such, `floor` (what real images get),
@@ -285,7 +273,7 @@ def measured(
             "interval_95": list(interval),
             "floor_interval_95": list(agreement.interval),
         }
-    report: Report = {key: entries[key] for key in METRICS if key in entries}
+    report: Evaluation = {key: entries[key] for key in METRICS if key in entries}
     return report | {
         "different": {
             "by_class": [each and each.number for each in varied],

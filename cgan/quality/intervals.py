@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cgan.metric import Report
+from cgan.metric import Evaluation
 from cgan.quality.comparison import Estimate
 from cgan.quality.metrics import wilson_interval
 
@@ -66,8 +66,8 @@ def difference_of_means(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
     return change, (change - reach, change + reach)
 
 
-def contexts_differ(a: Report, b: Report) -> dict[str, tuple[Any, Any]]:
+def contexts_differ(a: Evaluation, b: Evaluation) -> dict[str, tuple[Any, Any]]:
     """What two evaluations' numbers depend on, where it differs; empty if they can be compared."""
-    one, other = a["passport"], b["passport"]
+    one, other = a["measurement_context"], b["measurement_context"]
     keys = sorted((one.keys() | other.keys()) - OWN)
     return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}

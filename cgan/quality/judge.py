@@ -124,7 +124,7 @@ class Prediction:
 
 
 @torch.inference_mode()
-def look(judge: Judge, images: Tensor, batch: int = LOOK_AT, progress: Steps = iter) -> Prediction:
+def look(judge: Judge, images: Tensor, batch: int = LOOK_AT) -> Prediction:
     """Judge uint8 images [N, C, H, W], in float32 on the judge's own device; results on the CPU."""
     device = next(judge.parameters()).device
 
@@ -132,10 +132,8 @@ def look(judge: Judge, images: Tensor, batch: int = LOOK_AT, progress: Steps = i
         features = judge.features(_scaled(part.to(device)))
         return features.cpu(), judge.head(features).cpu()
 
-    parts = images.split(batch)
     with parts_on_threads(available_threads() if device.type == "cpu" else 1) as parallel:
-        found = parallel(see, parts)
-        seen = [next(found) for _ in progress(range(len(parts)))]
+        seen = list(parallel(see, images.split(batch)))
     features, logits = (torch.cat(pieces) for pieces in zip(*seen, strict=True))
     return Prediction(features, logits)
 

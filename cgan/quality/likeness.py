@@ -24,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import available_threads, parts_on_threads
-from cgan.quality.comparison import REPLICATES, Estimate
+from cgan.quality.comparison import Estimate, resampled
 
 MAX_SHIFT = 2  # pixels; less in images that are less than 16 pixels wide
 SIDE = 32  # pixels: larger images are made smaller
@@ -200,11 +200,7 @@ def _share(same: Tensor, count: int) -> Estimate:
     rows, columns = torch.triu_indices(count, count, 1)
     both = torch.zeros(count, count, dtype=torch.float64)
     both[rows, columns] = same.double()
-    picks = torch.randint(
-        count, (REPLICATES, count), generator=torch.Generator().manual_seed(count)
-    )
-    weights = torch.zeros(REPLICATES, count, dtype=torch.float64)
-    weights.scatter_add_(1, picks, torch.ones_like(weights))
+    weights = resampled(count, torch.Generator().manual_seed(count))
     pairs = (weights.sum(dim=1).square() - weights.square().sum(dim=1)) / 2
     found = ((weights @ both) * weights).sum(dim=1) / pairs.clamp(min=1)
     return Estimate.of(max(1, int(same.sum())) / len(same), found)

@@ -89,14 +89,9 @@ def frechet_distance(real: Tensor, drawn: Tensor) -> float:
     return max(0.0, float(apart + first.trace() + second.trace() - 2 * root))
 
 
-def kernel_distance(real: Tensor, drawn: Tensor, seed: int = 0) -> float:
-    """Unbiased MMD² with the kernel (x·y/D + 1)³, the mean over 20 subsets of at most 1,000. Around 0 for
-    equal distributions whatever the counts, so it can be a little below."""
-    return kernel_distances(real, drawn, seed).mean().item()
-
-
 def kernel_distances(real: Tensor, drawn: Tensor, seed: int = 0, subsets: int = SUBSETS) -> Tensor:
-    """That of each subset, float64 [subsets]."""
+    """Unbiased MMD² with the kernel (x·y/D + 1)³ of each subset of at most 1,000: float64 [subsets].
+    The metric is their mean. Around 0 for equal distributions whatever the counts; it can lie below."""
     size = min(SUBSET_SIZE, len(real), len(drawn))
     real, drawn = real.double(), drawn.double()
     rng = torch.Generator().manual_seed(seed)

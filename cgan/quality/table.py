@@ -6,19 +6,18 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from cgan.metric import METRICS as METRICS
-from cgan.metric import Report as Report
+from cgan.metric import METRICS, Evaluation
 
 WIDE = 0.05
 
 
-def verdict(report: Report, training_s: float | None = None) -> str:
+def quality_line(report: Evaluation, training_s: float | None = None) -> str:
     """`99.4 % show the class asked for (real images 98.6 %), 96 % as varied as real images, weakest class: 9
     (569 different drawings, real images 1,000), no near copies, trained in 24 s`."""
     parts = []
     if reason := report.get("not_measurable"):
         parts.append(f"what the drawings are worth is not measurable: {reason}")
-    for key, words in _VERDICT.items():
+    for key, words in _IN_WORDS.items():
         value, real = METRICS[key].value(report), METRICS[key].floor(report)
         if value is not None and math.isfinite(value) and real:
             parts.append(words(value, real))
@@ -37,7 +36,7 @@ def verdict(report: Report, training_s: float | None = None) -> str:
     return ", ".join(parts)
 
 
-_VERDICT: dict[str, Callable[[float, float], str]] = {
+_IN_WORDS: dict[str, Callable[[float, float], str]] = {
     "conditional_accuracy": lambda value, real: (
         f"{100 * value:.1f} % show the class asked for (real images {100 * real:.1f} %)"
     ),
@@ -53,7 +52,7 @@ _VERDICT: dict[str, Callable[[float, float], str]] = {
 }
 
 
-def weakest_class(report: Report) -> str:
+def weakest_class(report: Evaluation) -> str:
     """The class that is furthest behind real images, by the part that it reaches of their number; empty where
     none is behind, or known."""
     found = []
@@ -79,7 +78,7 @@ _OF_A_CLASS: dict[str, Callable[[float, float, int], str]] = {
 }
 
 
-def headline(report: Report) -> dict[str, float]:
+def headline(report: Evaluation) -> dict[str, float]:
     """A number for each metric; the distance has its floor behind it."""
     flat: dict[str, float] = {}
     for key, metric in METRICS.items():
@@ -90,46 +89,41 @@ def headline(report: Report) -> dict[str, float]:
     return flat
 
 
-def leading(report: Report) -> dict[str, float]:
+def leading(report: Evaluation) -> dict[str, float]:
     """The three numbers that `dvc metrics diff` shows. `dvc exp show` has room for no more beside a param."""
     numbers = headline(report)
     leads = [key for key, metric in METRICS.items() if metric.headline and key in numbers]
     return {key: numbers[key] for key in leads[:3]}
 
 
-def floors(report: Report) -> dict[str, float]:
-    """What real images get in place of drawings, by the metric's key."""
-    found = {key: metric.floor(report) for key, metric in METRICS.items()}
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def tracked(report: Report) -> dict[str, float]:
+def tracked(report: Evaluation) -> dict[str, float]:
     """The metrics of the run's page, `quality/…`: one number each. The rest is in the tables."""
     return {f"quality/{key}": value for key, value in headline(report).items() if key in METRICS}
 
 
-def quality_table(report: Report) -> list[list[Any]]:
+def quality_table(report: Evaluation) -> list[list[Any]]:
     """Each metric with its interval, what real images get and what it means, a header first."""
-    real = floors(report)
     rows: list[list[Any]] = [
         ["metric", "drawn", "95 % interval", "real images", "better", "meaning"]
     ]
-    for key, value in headline(report).items():
-        if metric := METRICS.get(key):
+    for metric in METRICS.values():
+        value, floor = metric.value(report), metric.floor(report)
+        if value is not None:
             interval = " to ".join(f"{end:.4g}" for end in metric.interval(report) or ())
-            floor = round(real[key], 5) if key in real else ""
-            rows.append([metric.name, value, interval, floor, metric.better, metric.meaning])
+            real = "" if floor is None else round(floor, 5)
+            row = [metric.name, round(value, 5), interval, real, metric.better, metric.meaning]
+            rows.append(row)
     return rows
 
 
-def stated(facts: dict[str, Any]) -> Report:
+def stated(facts: dict[str, Any]) -> Evaluation:
     """What a file says of its quality, as the package's own does; empty where it says nothing."""
     if not (known := facts.get("quality")):
         return {}
     floors = known["floors"]
     report = {k: {"value": v, "floor": floors.get(k)} for k, v in known["metrics"].items()}
     report["conditional_accuracy"]["interval_95"] = known["conditional_accuracy_interval_95"]
-    return report | {"passport": known["passport"]}
+    return report | {"measurement_context": known["measurement_context"]}
 
 
 CLASS_COLUMNS = (
@@ -144,7 +138,7 @@ CLASS_COLUMNS = (
 )
 
 
-def class_table(report: Report) -> list[list[Any]]:
+def class_table(report: Evaluation) -> list[list[Any]]:
     """Each class by itself, beside real images; a header first. Empty cells where nothing is known: a
     distance takes `comparison.LEAST_FOR_DISTANCE` held-out images of the class."""
     accuracy, distance, different = (

@@ -1,9 +1,9 @@
-"""Versions of the generator in MLflow's registry, and which of them is served.
+"""Versions of the generator in MLflow's registry, their files, and which of them is served.
 
 The alias `champion` alone says which one is served, and the call that sets it is the last of a promotion:
 one that was killed before it has changed nothing that is read, and is done by running it again. A version's
-tags say when, why and in whose place it became champion; they are read from the champion backwards. See
-docs/adr/0015-one-alias-says-who-is-served.md.
+tags say since when, why and in whose place it became champion; they are read from the champion backwards.
+See docs/adr/0015-one-alias-says-who-is-served.md.
 """
 
 from __future__ import annotations
@@ -12,65 +12,89 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Iterator
-from datetime import UTC, datetime
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from cgan.errors import CganError, ModelError, TrackingError
-from cgan.project import GENERATOR, TRAIN_AGAIN, project_root
-from cgan.registry import history
-from cgan.registry.history import CHAMPION, Version, lineage, now, numbered
+from cgan.files import read_json
+from cgan.metric import Evaluation
+from cgan.project import EVALUATION, GENERATOR, TRAIN_AGAIN, project_root
+from cgan.tracking import store
 from cgan.tracking.delivery import MODEL_NAME
-from cgan.tracking.store import (
-    LONG_ANSWER_S,
-    SETTINGS,
-    STORE,
-    TIMEOUT,
-    is_absent,
-    reason_of,
-    run_context,
-    store_locked,
-    store_uri,
-    user,
-    without_credentials,
-)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-CAME_FIRST = "another promotion came first"
 MODEL = "cgan"  # outside a project, and for questions about runs, which are of no registered model
+CHAMPION, CHALLENGER = "champion", "challenger"
+# Tags of a version: what it is, how it was judged, and of one that became champion since when, why, by whom,
+# and the number of the champion before.
+DIGEST, RUN_NAME = "generator.digest", "run.name"
+VERDICT, SUMMARY = "gate.verdict", "gate.summary"
+SINCE, WHY = "champion.since", "champion.why"
+WHO, INSTEAD_OF = "champion.who", "champion.instead_of"
+ROLLED_BACK = "registry.rolled_back"
+GATE_FOLDER = "gate"  # of a run's artifacts: reports, and what is kept to compare later data with
 
 
-class PromotionConflictError(CganError):
-    """Another promotion came first."""
+@dataclass(frozen=True)
+class Version:
+    """A model version: one trained generator."""
+
+    number: int
+    run_id: str
+    tags: dict[str, str]
+    aliases: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        return self.tags.get(VERDICT, "not judged")
+
+    @property
+    def reign(self) -> str:
+        """Since when, why and by whom it is or was champion, in a line."""
+        if SINCE not in self.tags:
+            return f"version {self.number}, made champion by hand in MLflow"
+        since, why, who = (self.tags[tag] for tag in (SINCE, WHY, WHO))
+        return f"version {self.number}, since {since}: {why} ({who})"
+
+
+def lineage(versions: Sequence[Version], champion: int | None) -> list[Version]:
+    """The champions that a rollback goes back through, oldest first, the present one last.
+
+    Each names the one before it. Those that were rolled back are passed over.
+    """
+    left = {version.number: version for version in versions}
+    line, number = [], champion
+    while number in left:
+        found = left.pop(number)  # so that two which name each other end
+        if number == champion or ROLLED_BACK not in found.tags:
+            line.append(found)
+        before = found.tags.get(INSTEAD_OF, "")
+        number = int(before) if before.isdecimal() else None
+    return line[::-1]
 
 
 class Registry:
     """The registered model `model` in the project's store; made by `open_registry`."""
 
-    def __init__(self, model: str, uri: str) -> None:
-        from mlflow import MlflowClient
-
-        self.model, self.uri = model, uri
-        self.shown = without_credentials(uri)
-        self.client: MlflowClient = MlflowClient(uri)
+    def __init__(self, model: str, client: MlflowClient, shown: str) -> None:
+        self.model, self.client, self.shown = model, client, shown
 
     def versions(self) -> list[Version]:
         """Newest first."""
-        aliases = self.aliases()
-        versions = [
-            Version(
-                number=int(each.version),
-                run_id=each.run_id or "",
-                registered=f"{datetime.fromtimestamp(each.creation_timestamp / 1000, UTC):%Y-%m-%d %H:%M}",
-                tags=dict(each.tags),
-                aliases=tuple(a for a in history.ALIASES if aliases.get(a) == int(each.version)),
-            )
-            for each in self.client.search_model_versions(f"name = '{self.model}'")
-        ]
-        return sorted(versions, key=lambda version: -version.number)
+        aliases, found = self.aliases(), []
+        for each in self.client.search_model_versions(f"name = '{self.model}'"):
+            number = int(each.version)
+            names = tuple(name for name in aliases if aliases[name] == number)
+            found.append(Version(number, each.run_id or "", dict(each.tags), names))
+        return sorted(found, key=lambda version: -version.number)
 
     def version(self, number: int) -> Version:
         for found in self.versions():
@@ -85,13 +109,10 @@ class Registry:
     def champion(self) -> int | None:
         return self.aliases().get(CHAMPION)
 
-    def champion_version(self) -> Version | None:
-        return next((each for each in self.versions() if CHAMPION in each.aliases), None)
-
     def find(self, run_id: str, digest: str) -> Version | None:
         """The version of a run, or of equal weights that another run trained."""
         for version in self.versions():
-            if version.run_id == run_id or version.tags.get(history.DIGEST) == digest:
+            if version.run_id == run_id or version.tags.get(DIGEST) == digest:
                 return version
         return None
 
@@ -102,8 +123,8 @@ class Registry:
         """
         import mlflow
 
-        with store_locked():
-            if known := self.find(run_id, tags[history.DIGEST]):
+        with store.store_locked():
+            if known := self.find(run_id, tags[DIGEST]):
                 return known
             run = self.client.get_run(run_id)
             made_by_it = f"source_run_id = '{run_id}' AND name = '{MODEL_NAME}'"
@@ -116,47 +137,39 @@ class Registry:
             with contextlib.redirect_stderr(io.StringIO()):  # MLflow reports it in its own words
                 address = f"models:/{newest.model_id}"
                 made = mlflow.register_model(address, self.model, tags=tags).version
-            self.client.update_registered_model(self.model, history.PAGE)
-            self.client.set_registered_model_alias(self.model, history.CHALLENGER, str(made))
+            self.client.set_registered_model_alias(self.model, CHALLENGER, str(made))
             return self.version(int(made))
 
     def tag(self, number: int, tags: dict[str, str]) -> None:
         for key, value in tags.items():
             self.client.set_model_version_tag(self.model, str(number), key, value[:5000])
 
-    def log_once(self, run_id: str, values: dict[str, float], step: int) -> None:
-        """Log a run's metrics, except those that have this value at this step: a judgement that is
-        repeated, also after a kill, is logged once."""
-        for key, value in values.items():
-            known = self.client.get_metric_history(run_id, key)
-            if (step, value) not in [(point.step, point.value) for point in known]:
-                self.client.log_metric(run_id, key, value, step=step)
-
     def promote(self, number: int, *, instead_of: int | None, why: str) -> None:
         """Make a version the champion, if `instead_of` is it still (None: there is none).
 
-        Raises PromotionConflictError when another promotion came first; then nothing is changed.
+        Raises ModelError when another promotion came first; then nothing is changed.
         """
-        with store_locked():
+        with store.store_locked():
             champion = self.champion()
             if champion == number:
                 return
             self.version(number)
             if champion != instead_of:
-                raise PromotionConflictError(
-                    f"version {number} of `{self.model}` is not the champion: {CAME_FIRST}. The champion "
-                    f"is {numbered(champion)} now, and was {numbered(instead_of)}. Run `cgan gate` again."
+                raise ModelError(
+                    f"version {number} of `{self.model}` is not the champion: another promotion came first. "
+                    f"The champion is {numbered(champion)} now, and was {numbered(instead_of)}. Run "
+                    "`cgan gate` again."
                 )
-            self.client.delete_model_version_tag(self.model, str(number), history.ROLLED_BACK)
-            self.tag(number, {history.INSTEAD_OF: str(champion or "none")})
-            self._move(champion, number, champion, why)
+            self.client.delete_model_version_tag(self.model, str(number), ROLLED_BACK)
+            self.tag(number, {INSTEAD_OF: str(champion or "none")})
+            self._move(number, why)
 
     def rollback(self, why: str) -> tuple[int, int]:
         """Bring back the champion before this one: the numbers of both. Never to one that was left.
 
         Raises ModelError when there is none before.
         """
-        with store_locked():
+        with store.store_locked():
             champion = self.champion()
             line = lineage(self.versions(), champion)
             if champion is None or len(line) < 2:
@@ -165,30 +178,25 @@ class Registry:
                     "`cgan registry promote VERSION --why …` makes any version the champion."
                 )
             # So that the next gate doesn't promote it again.
-            self.tag(champion, {history.ROLLED_BACK: f"{now()}: {_one_line(why)}"})
-            why = f"brought back in place of version {champion}: {why}"
-            self._move(champion, line[-2], line[-3] if len(line) > 2 else None, why)
-            return line[-2], champion
+            self.tag(champion, {ROLLED_BACK: f"{now()}: {why}"})
+            former = line[-2].number
+            self._move(former, f"brought back in place of version {champion}: {why}")
+            return former, champion
 
-    def _move(self, source: int | None, target: int, previous: int | None, why: str) -> None:
-        flow = run_context().get("prefect.flow_run_id")
-        who = f"{user()}, flow run {flow}" if flow else user()
-        self.tag(target, {history.SINCE: now(), history.WHY: _one_line(why), history.WHO: who})
-        if source is not None:
-            self.tag(source, {history.UNTIL: now()})
-        if previous is None:
-            self.client.delete_registered_model_alias(self.model, history.PREVIOUS)
-        else:
-            self.client.set_registered_model_alias(self.model, history.PREVIOUS, str(previous))
-        if self.aliases().get(history.CHALLENGER) == target:
-            self.client.delete_registered_model_alias(self.model, history.CHALLENGER)
-        self.client.set_registered_model_alias(self.model, CHAMPION, str(target))
+    def _move(self, number: int, why: str) -> None:
+        by = store.user(), store.run_context().get("prefect.flow_run_id")
+        self.tag(number, {SINCE: now(), WHY: why, WHO: ", flow run ".join(filter(None, by))})
+        if self.aliases().get(CHALLENGER) == number:
+            self.client.delete_registered_model_alias(self.model, CHALLENGER)
+        self.client.set_registered_model_alias(self.model, CHAMPION, str(number))
 
 
-def _one_line(why: str) -> str:
-    """Bytes of an argument that the locale cannot read are UTF-8, or nothing a store takes."""
-    text = why.encode(errors="surrogateescape").decode(errors="replace")
-    return " ".join(text.split())[:500]
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def numbered(version: int | None) -> str:
+    return "none" if version is None else f"version {version}"
 
 
 def model_name() -> str:
@@ -204,35 +212,98 @@ def open_registry(model: str = MODEL) -> Iterator[Registry]:
 
     Raises TrackingError when there is no store or it is away.
     """
-    uri = store_uri(project_root())
-    shown = without_credentials(uri)
-    if is_absent(uri):
+    uri = store.store_uri(project_root())
+    shown = store.without_credentials(uri)
+    if store.is_absent(uri):
         raise TrackingError(
             f"there is no MLflow store {shown}. Train first (`dvc repro`), or set MLFLOW_TRACKING_URI if the "
             f"store is another. If {GENERATOR} came from elsewhere (`dvc pull`) or the store was lost, train "
             f"again: {TRAIN_AGAIN}."
         )
-    for name, value in {**SETTINGS, TIMEOUT: str(LONG_ANSWER_S)}.items():
+    for name, value in {**store.SETTINGS, store.TIMEOUT: str(store.LONG_ANSWER_S)}.items():
         os.environ.setdefault(name, value)
-    given = os.environ.pop(STORE, None)  # what MLflow is set to besides is somebody else's
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError  # of a damaged or locked file, let through
 
     # Downloads, and tracebacks of what we say in words.
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-    is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
-    before = mlflow.get_tracking_uri() if is_set else None
-    mlflow.set_tracking_uri(uri)
+    given = os.environ.get(store.STORE)
+    mlflow.set_tracking_uri(uri)  # which sets the variable too
     try:
-        yield Registry(model, uri)
+        yield Registry(model, mlflow.MlflowClient(uri), shown)
     except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
-            f"the MLflow store {shown} cannot be used: {reason_of(error)}. "
+            f"the MLflow store {shown} cannot be used: {store.reason_of(error)}. "
             "Try again when it answers, or set MLFLOW_TRACKING_URI to another."
         ) from None
     finally:
-        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
-        os.environ.pop(STORE, None)  # MLflow writes the address that it is set to there too
-        if given is not None:
-            os.environ[STORE] = given
+        if given != uri:  # else another, perhaps on another thread, set it and goes on
+            mlflow.set_tracking_uri(given)  # type: ignore[arg-type]
+
+
+# -- Files ---------------------------------------------------------------------------------------------
+
+
+def address_of(alias: str) -> str:
+    """The address of the version of the project's model that is champion or challenger. Raises ModelError
+    where there is none."""
+    with open_registry(model_name()) as registry:
+        number = registry.aliases().get(alias)
+        if number is None:
+            raise ModelError(
+                f"`{registry.model}` has no {alias} in {registry.shown}. `cgan registry list` shows its "
+                "versions; `cgan gate` makes the first champion."
+            )
+        return f"models:/{registry.model}/{number}"
+
+
+@contextlib.contextmanager
+def generator_file(uri: str) -> Iterator[Path]:
+    """A local copy, while the context lasts, of the generator that an MLflow URI leads to.
+
+    `runs:/<run id>/generator`, `models:/<name>@champion`, `models:/<name>/3`, or an artifact's URI.
+    The store is MLFLOW_TRACKING_URI, else the project's. Raises ModelError when the store cannot give it.
+    """
+    advice = (
+        "Expected `runs:/ID/generator` or `models:/NAME@ALIAS` in the store of MLFLOW_TRACKING_URI."
+    )
+    if ".." in re.split(r"[\\/]", unquote(unquote(uri))):
+        raise ModelError(f"{uri[:200]}: leads outside. {advice}")
+    with open_registry() as registry, downloaded(registry, uri, advice) as found:
+        files = [found] if found.is_file() else sorted(found.rglob("generator.safetensors"))
+        if not files:
+            raise ModelError(f"{uri}: holds no generator.safetensors. {advice}")
+        yield files[0]
+
+
+@contextlib.contextmanager
+def downloaded(registry: Registry, uri: str, advice: str) -> Iterator[Path]:
+    """A local copy of a file or folder of the store."""
+    from mlflow.artifacts import download_artifacts
+
+    with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+        try:
+            found = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
+        except Exception as error:  # the stores let through what their clients raise
+            reason = store.reason_of(error)
+            raise ModelError(
+                f"{uri}: the MLflow store {registry.shown} cannot give it ({reason}). {advice}"
+            ) from None
+        yield found
+
+
+def evaluation_of(registry: Registry, run_id: str) -> Evaluation:
+    """Of the generator that a run trained; empty where the run has none, or one that cannot be read."""
+    with contextlib.suppress(CganError):
+        address = f"runs:/{run_id}/{EVALUATION}"
+        with downloaded(registry, address, "") as path:
+            return read_json(path)
+    return {}
+
+
+def text_of(registry: Registry, address: str) -> str | None:
+    """The text of a file of the store; None where it has none."""
+    with contextlib.suppress(CganError, UnicodeError), downloaded(registry, address, "") as path:
+        return path.read_text(encoding="utf-8")
+    return None

@@ -7,12 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cgan.errors import CganError, ModelError, printable
+
 if TYPE_CHECKING:
     from cgan.registry.client import Registry
 
 registry = typer.Typer(no_args_is_help=True, help="Versions of the generator; who is served.")
 Number = Annotated[int, typer.Argument(help="Its number.")]
-Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]
+
+
+def _in_a_line(why: str) -> str:
+    """Printable: an argument may hold bytes that the locale cannot read, and no store takes."""
+    if not why.strip():
+        raise CganError("--why: say in a few words why; the history keeps it.")
+    return printable(" ".join(why.split()))[:500]
+
+
+Why = Annotated[
+    str, typer.Option("--why", callback=_in_a_line, help="The reason, for the history.")
+]
 
 
 def _opened() -> AbstractContextManager[Registry]:
@@ -25,22 +38,22 @@ def _opened() -> AbstractContextManager[Registry]:
 
 @registry.command("list")
 def list_() -> None:
-    """Every version with its verdict, and who was champion when, why and by whom."""
-    from cgan.registry.history import RUN_NAME, aligned, lineage
+    """Every version with its verdict, and who was champion since when, why and by whom."""
+    from cgan.registry.client import ROLLED_BACK, RUN_NAME, lineage
 
     with _opened() as found:
         versions, champion = found.versions(), found.champion()
     if not versions:
         typer.echo(f"`{found.model}` has no versions yet: `dvc repro`, then `cgan gate`.")
         return
-    rows = [("version", "alias", "verdict", "registered", "run")]
+    typer.echo(f"Versions of `{found.model}` in {found.shown}:")
     for each in versions:
-        name, aliases = each.tags.get(RUN_NAME, each.run_id), ", ".join(each.aliases)
-        rows.append((str(each.number), aliases, each.state, each.registered, name))
-    line = " → ".join(map(str, lineage(versions, champion))) or "none"
-    typer.echo(f"Versions of `{found.model}` in {found.shown}:\n{aligned(rows)}\n")
-    reigns = sorted((f"  {each.reign}" for each in versions if each.reign), reverse=True)
-    typer.echo("\n".join([f"Champions, latest last: {line}", *reigns]))
+        state = "rolled back" if ROLLED_BACK in each.tags else each.verdict
+        name, aliases = each.tags.get(RUN_NAME, each.run_id), ", ".join(each.aliases) or "-"
+        typer.echo(f"  {each.number:3}  {aliases:10}  {state:11}  {name}")
+    typer.echo("\nChampions, the latest first:")
+    for each in reversed(lineage(versions, champion)):
+        typer.echo(f"  {each.reign}")
 
 
 @registry.command()
@@ -52,11 +65,8 @@ def promote(
     ] = False,
 ) -> None:
     """Make VERSION the champion by a person's decision."""
-    from cgan.errors import CganError, ModelError
-    from cgan.registry.history import SUMMARY, numbered
+    from cgan.registry.client import SUMMARY, numbered
 
-    if not why.strip():
-        raise CganError("--why: say in a few words why; the history keeps it.")
     with _opened() as found:
         wanted, champion = found.version(version), found.champion()
         if version == champion:
@@ -68,7 +78,7 @@ def promote(
                 "`--force` promotes it all the same."
             )
         found.promote(version, instead_of=champion, why=why)
-    typer.echo(f"Version {version} is champion in place of {numbered(champion)}: {why.strip()}")
+    typer.echo(f"Version {version} is champion in place of {numbered(champion)}: {why}")
 
 
 @registry.command()

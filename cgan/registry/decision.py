@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cgan.errors import listed
+from cgan.metric import METRICS
 from cgan.params.sections import GateParams
 from cgan.quality.class_shift import Shift, student
 from cgan.quality.comparison import Estimate, Judged
 from cgan.quality.likeness import Copies, Variety
 from cgan.quality.metrics import Accuracy, wilson_interval
-from cgan.quality.table import METRICS
 from cgan.verdict import Check, Interval
 
 MAIN = "fid_judge"
@@ -28,8 +29,9 @@ COMPARED = {
     "worst_class_accuracy": 0.02,
     "coverage": 0.02,
 }
-AT_MOST = ("fid_over_floor", "copies")
-WORDS = {
+
+AT_MOST = ("copies", "fid_over_floor")
+BARS = {
     "conditional_accuracy": "drawings that show the class asked for, mean over classes",
     "worst_class_accuracy": "drawings of class {}, the worst, that show it",
     "copies": "drawings closer to a training image than real ones are, however turned, zoomed or noisy",
@@ -37,25 +39,70 @@ WORDS = {
     "fid_over_floor": "Fréchet distance, less that of real images",
     "coverage_of_floor": "coverage, as a part of what real images get",
     "different_drawings": "different drawings of class {}, as a part of what real images get",
-    "different_of_champion": "different drawings of class {}, as a part of the champion's",
-    "drawn_shift": "standard deviations by which a class's drawings differ from its training images",
 }
 
 
 @dataclass(frozen=True)
 class Share:
-    """So many of so many."""
+    """A part, with its 95 % interval."""
 
-    count: int
-    total: int
+    value: float
+    interval: Interval
 
-    @property
-    def value(self) -> float:
-        return self.count / self.total
+    @classmethod
+    def of(cls, count: int, total: int) -> Share:
+        return cls(count / total, wilson_interval(count, total))
 
-    @property
-    def interval(self) -> Interval:
-        return wilson_interval(self.count, self.total)
+
+def decide(checks: Sequence[Check], praise: Sequence[str] = ()) -> tuple[str, list[str]]:
+    """`passed` and what speaks for it, or `blocked` and all that speaks against it."""
+    if failed := [check.in_words() for check in checks if not check.passed]:
+        return "blocked", failed
+    return "passed", [*praise, "every bar is reached, also at the pessimistic end of its interval"]
+
+
+def bars(
+    limits: GateParams,
+    judged: Judged,
+    copies: Copies,
+    judge: Accuracy,
+    different: Sequence[Variety | None],
+    names: Sequence[str],
+) -> list[Check]:
+    """Each bar, at the pessimistic end of the interval.
+
+    `judge`: how often the judge names a held-out label. `different`: of each class; `names` of the classes.
+    """
+    confusion = judged.accuracy.confusion
+    right, asked = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
+    # There may be more classes than drawings.
+    seen = [label for label, count in enumerate(asked) if count]
+    worst = min(seen, key=lambda label: right[label] / asked[label])
+    near = Share.of(int(copies.closer.sum()), len(copies.closer))
+    of_worst = Share.of(right[worst], asked[worst])
+    measured: dict[str, tuple[Accuracy | Estimate | Share, float]] = {
+        "conditional_accuracy": (judged.accuracy, limits.min_conditional_accuracy),
+        "worst_class_accuracy": (of_worst, limits.min_worst_class_accuracy),
+        "copies": (near, copies.floor + limits.max_copies_over_floor),
+        "judge_accuracy": (judge, limits.min_judge_accuracy),
+        "fid_over_floor": (judged.fid_over_floor, limits.max_fid_over_floor),
+        "coverage_of_floor": (judged.coverage_of_floor, limits.min_coverage_of_floor),
+    }
+    named = dict.fromkeys(measured, names[worst])
+    if parts := [(v.interval[0] / v.of_real, n, v) for n, v in enumerate(different) if v]:
+        low, label, least = min(parts, key=lambda each: each[:2])
+        part = Share(least.number / least.of_real, (low, least.interval[1] / least.of_real))
+        measured["different_drawings"] = part, limits.min_different_of_real
+        named["different_drawings"] = names[label]
+    checks = []
+    for name, (found, limit) in measured.items():
+        (low, high), at_most = found.interval, name in AT_MOST
+        if not at_most:
+            low = max(low, 0.0)  # the bootstrap can go below what a share can be
+        passed = high <= limit if at_most else low >= limit
+        what = BARS[name].format(named[name])
+        checks.append(Check(name, what, found.value, limit, passed, at_most, (low, high)))
+    return checks
 
 
 def shifted(
@@ -64,22 +111,13 @@ def shifted(
     """No class may be further off than `limit` standard deviations; `names` are those of the classes."""
     by_class = {each.label: each for each in sorted(shifts, key=lambda each: each.deviations)}
     ranked = sorted(by_class.values(), key=lambda each: -each.deviations)
-    value = ranked[0].deviations
     far = [
         f"class {names[each.label]} is {each.words} ({each.deviations:.1f} standard deviations)"
         for each in ranked
         if each.deviations > limit
     ]
-    others = f", and {len(far) - 3} other classes" if len(far) > 3 else ""
-    why = f"{', '.join(far[:3])}{others}; at most {limit:g}" if far else ""
-    return Check(name, what, value, limit, not far, at_most=True, why=why)
-
-
-def decide(checks: Sequence[Check], praise: Sequence[str] = ()) -> tuple[str, list[str]]:
-    """`passed` and what speaks for it, or `blocked` and all that speaks against it."""
-    if failed := [check.in_words() for check in checks if not check.passed]:
-        return "blocked", failed
-    return "passed", [*praise, "every bar is reached, also at the pessimistic end of its interval"]
+    why = f"{listed(far, 3)}; at most {limit:g}" if far else ""
+    return Check(name, what, ranked[0].deviations, limit, not far, at_most=True, why=why)
 
 
 def compare(
@@ -91,11 +129,10 @@ def compare(
     distance that is clearly lower. The intervals are at 95 % for all metrics together (Bonferroni).
     """
     checks, praise = [], []
-    for name in COMPARED:
+    for name, less in COMPARED.items():
         metric, ours, theirs = METRICS[name], challenger.metrics[name], champion.metrics[name]
         difference, lower = ours - theirs, metric.better == "lower"
         low, high = _between(difference, len(COMPARED))
-        less = COMPARED[name]
         better, worse = (high < 0, low > less) if lower else (low > 0, high < -less)
         words = "better than" if better else "worse than" if worse else "not clearly different from"
         what = f"{metric.name} {ours.value:.4f}, {words} the champion's {theirs.value:.4f}"
@@ -124,71 +161,14 @@ def as_varied(
     names: Sequence[str],
 ) -> list[Check]:
     """No class may clearly have less than the part `least` of the champion's different drawings."""
-    both = zip(challenger, champion, strict=True)
-    known = [(label, ours, its) for label, (ours, its) in enumerate(both) if ours and its]
-    rows = []
-    for label, ours, its in known:
+    both = zip(names, challenger, champion, strict=False)
+    known = [(name, ours, its) for name, ours, its in both if ours and its]
+    checks = []
+    for name, ours, its in known:
         scaled = Estimate(least * ours.same.value, least * ours.same.replicates)
         fewer = _between(scaled - its.same, len(known))[0] > 0
-        rows.append((not fewer, ours.number / its.number, label, ours.number, its.number))
-    if not rows:
-        return []
-    passed, part, label, ours_number, its_number = min(rows)
-    what = WORDS["different_of_champion"].format(names[label])
-    why = "" if passed else f"{ours_number:.0f}, the champion has {its_number:.0f}"
-    return [Check("different_of_champion", what, part, least, passed, why=why)]
-
-
-def bars(
-    limits: GateParams,
-    judged: Judged,
-    copies: Copies,
-    judge: Accuracy,
-    different: Sequence[Variety | None],
-    names: Sequence[str],
-) -> list[Check]:
-    """Each bar, at the pessimistic end of the interval.
-
-    `judge`: how often the judge names a held-out label. `different`: of each class; `names` of the classes.
-    """
-    confusion = judged.accuracy.confusion
-    right, asked = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
-    # There may be more classes than drawings.
-    seen = [label for label, count in enumerate(asked) if count]
-    worst = min(seen, key=lambda label: right[label] / asked[label])
-    near = Share(int(copies.closer.sum()), len(copies.closer))
-    measured: dict[str, tuple[Accuracy | Share | Estimate, float]] = {
-        "conditional_accuracy": (judged.accuracy, limits.min_conditional_accuracy),
-        "worst_class_accuracy": (
-            Share(right[worst], asked[worst]),
-            limits.min_worst_class_accuracy,
-        ),
-        "copies": (near, copies.floor + limits.max_copies_over_floor),
-        "judge_accuracy": (judge, limits.min_judge_accuracy),
-        "fid_over_floor": (judged.fid_over_floor, limits.max_fid_over_floor),
-        "coverage_of_floor": (judged.coverage_of_floor, limits.min_coverage_of_floor),
-    }
-    checks = []
-    for name, (found, limit) in measured.items():
-        what, at_most, (low, high) = (
-            WORDS[name].format(names[worst]),
-            name in AT_MOST,
-            found.interval,
-        )
-        if not at_most:
-            low = max(low, 0.0)  # the bootstrap can go below what a share can be
-        passed = high <= limit if at_most else low >= limit
-        checks.append(Check(name, what, found.value, limit, passed, at_most, (low, high)))
-    if known := [
-        (each.interval[0] / each.of_real, label) for label, each in enumerate(different) if each
-    ]:
-        low, label = min(known)
-        least = different[label]
-        assert least
-        what, value = WORDS["different_drawings"].format(names[label]), least.number / least.of_real
-        between = low, least.interval[1] / least.of_real
-        limit = limits.min_different_of_real
-        checks.append(
-            Check("different_drawings", what, value, limit, low >= limit, interval=between)
-        )
-    return checks
+        what = f"different drawings of class {name}, as a part of the champion's"
+        why = f"{ours.number:.0f}, the champion has {its.number:.0f}" if fewer else ""
+        part = ours.number / its.number
+        checks.append(Check("different_of_champion", what, part, least, not fewer, why=why))
+    return sorted(checks, key=lambda check: (check.passed, check.value))[:1]

@@ -26,20 +26,12 @@ from cgan.quality.comparison import EvaluationSet
 from cgan.quality.evaluation import Inputs
 from cgan.quality.judge import Judge, load_judge, look
 from cgan.quality.metrics import conditional_accuracy, mean_share, wilson_interval
-from cgan.registry.archive import downloaded
-from cgan.registry.client import Registry
+from cgan.registry.client import GATE_FOLDER, Registry, Version, downloaded
 from cgan.registry.decision import shifted
-from cgan.registry.history import GATE_FOLDER, Version
 from cgan.verdict import Check
 
 DATA = "training_data.safetensors"
 LOOKED_AT = 5000  # images, at most, that the champion's judge sees
-WORDS = {
-    "class_shift": "standard deviations by which a class's images differ from the champion's",
-    "class_mix": "images that would need another class",
-    "label_agreement": "labels that the champion's judge no longer agrees with, mean over classes",
-    "class_agreement": "labels of one class that the champion's judge no longer agrees with",
-}
 MAX_CLASS_MIX = 0.10  # part of the images that would need another class
 MAX_CLASS_LOSS = 0.05  # of a class's agreement
 
@@ -47,13 +39,12 @@ MAX_CLASS_LOSS = 0.05  # of a class's agreement
 @dataclass(frozen=True)
 class Kept:
     """What was kept of a version: how the images of its CSV looked, its judge and what that saw in the
-    hold-out, and the fingerprints int64 [N] of those images, the training part first."""
+    hold-out, and the fingerprints int64 [N] of those images."""
 
     looks: Moments
     seen: Moments
     right: Tensor  # int64 [classes]: held-out images whose label the judge named
     fingerprints: Tensor
-    training_images: int
     judge: Judge
 
 
@@ -61,20 +52,17 @@ def keep_at_run(
     registry: Registry, version: Version, evaluation_set: EvaluationSet, inputs: Inputs
 ) -> None:
     """Store at the run what `kept_of` reads."""
-    images, labels = _whole(inputs)
-    features, held = evaluation_set.real.features, inputs.heldout.labels
-    found = {
-        "looks": Moments.of_images(images, labels, inputs.heldout.classes),
-        "seen": Moments.of([features], held, inputs.heldout.classes),
-    }
+    (images, labels), heldout = _whole(inputs), inputs.heldout
+    looks = Moments.of_images(images, labels, heldout.classes)
+    seen = Moments.of([evaluation_set.real.features], heldout.labels, heldout.classes)
     tensors = {
-        f"{name}.{key}": value for name, m in found.items() for key, value in vars(m).items()
+        **{f"looks.{key}": value for key, value in vars(looks).items()},
+        **{f"seen.{key}": value for key, value in vars(seen).items()},
+        "right": evaluation_set.agreement.confusion.diagonal().contiguous(),
+        "fingerprints": fingerprints(images, labels),
     }
-    tensors["right"] = evaluation_set.agreement.confusion.diagonal().contiguous()
-    tensors["fingerprints"] = fingerprints(images, labels)
-    facts = {"training_images": len(inputs.training)}
     with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
-        save_tensors(Path(folder) / DATA, "training_data", tensors, facts)
+        save_tensors(Path(folder) / DATA, "training_data", tensors, {})
         for path in (JUDGE, Path(folder) / DATA):
             registry.client.log_artifact(version.run_id, str(path), GATE_FOLDER)
 
@@ -89,13 +77,12 @@ def kept_of(registry: Registry, version: Version) -> Kept:
     with downloaded(registry, address, advice) as folder:
         try:
             judge, _ = load_judge(folder / JUDGE.name)
-            tensors, facts = load_tensors(folder / DATA, "training_data")
+            tensors, _ = load_tensors(folder / DATA, "training_data")
             looks, seen = (
                 Moments(*(tensors[f"{name}.{key}"] for key in ("counts", "means", "variances")))
                 for name in ("looks", "seen")
             )
-            known, count = tensors["fingerprints"], int(facts["training_images"])
-            return Kept(looks, seen, tensors["right"], known, count, judge)
+            return Kept(looks, seen, tensors["right"], tensors["fingerprints"], judge)
         except (CganError, KeyError) as error:  # its advice fits a file of the project only
             reason = str(error).replace(f"{folder}/", "").split(". ")[0].rstrip(".")
             raise ModelError(f"{address}: missing or damaged ({reason}). {advice}") from None
@@ -105,30 +92,27 @@ def about_other_data(
     registry: Registry, champion: Version, inputs: Inputs, limits: GateParams
 ) -> tuple[list[str], list[str]]:
     """What speaks against today's data, and what a reader should know of a champion of other data."""
-    doubts = []
+    notes = [
+        f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
+        "judge and hold-out, of which it may have learnt a part"
+    ]
     try:
         kept = kept_of(registry, champion)
     except ModelError as error:
-        if limits.on_drift == "block":
-            raise ModelError(
-                f"whether the data are like the champion's is not known: {error} Or set `gate.on_drift: "
-                "note`, if you know that they are right."
-            ) from None
-        known = f"an unknown part ({error})"
-    else:
-        checks = compared(kept, inputs, limits)
-        if signs := "; ".join(check.in_words() for check in checks if not check.passed):
-            doubts.append(
-                "images or labels are no longer like what the champion was trained on "
-                f"({signs}). Look at them. If they are right, set `gate.on_drift: note` and run `cgan gate` "
-                "again; another data set needs a name of its own: `gate.model`"
-            )
-        learnt, heldout = kept.fingerprints[: kept.training_images], inputs.heldout
-        known = f"{int(torch.isin(fingerprints(heldout.images, heldout.labels), learnt).sum()):,}"
-    return doubts, [
-        f"the champion, version {champion.number}, was trained on other data; both were judged with today's "
-        f"judge and hold-out, of whose {len(inputs.heldout):,} images {known} were among its training images"
-    ]
+        unknown = f"whether the data are like the champion's is not known: {error}"
+        if limits.on_drift == "note":
+            return [], [*notes, unknown]
+        raise ModelError(
+            f"{unknown} Or set `gate.on_drift: note`, if you know that they are right."
+        ) from None
+    checks = compared(kept, inputs, limits)
+    signs = "; ".join(check.in_words() for check in checks if not check.passed)
+    doubt = (
+        f"images or labels are no longer like what the champion was trained on ({signs}). Look at them. If "
+        "they are right, set `gate.on_drift: note` and run `cgan gate` again; another data set needs a name "
+        "of its own: `gate.model`"
+    )
+    return [doubt] if signs else [], notes
 
 
 def compared(kept: Kept, inputs: Inputs, limits: GateParams) -> list[Check]:
@@ -137,8 +121,7 @@ def compared(kept: Kept, inputs: Inputs, limits: GateParams) -> list[Check]:
     Images that the champion had, under the same label, are no news: the others are also looked at by
     themselves, so that few of them do not vanish among many, and its judge sees those alone."""
     images, labels = _whole(inputs)
-    shape, classes = images.shape[1:], inputs.heldout.classes
-    names = inputs.heldout.class_names
+    shape, classes, names = images.shape[1:], inputs.heldout.classes, inputs.heldout.class_names
     new = (~torch.isin(fingerprints(images, labels), kept.fingerprints)).nonzero()[:, 0]
     shifts = furthest(Moments.of_images(images, labels, classes), kept.looks, shape)
     checks = [_mix(labels.bincount(minlength=classes).double(), kept.looks.counts)]
@@ -151,7 +134,7 @@ def compared(kept: Kept, inputs: Inputs, limits: GateParams) -> list[Check]:
         confusion = conditional_accuracy(seen.classes, labels[new], classes).confusion
         asked = kept.seen.counts.long()
         checks += agreement(confusion, kept.right, asked, limits.max_agreement_drop, names)
-    what = WORDS["class_shift"]
+    what = "standard deviations by which a class's images differ from the champion's"
     return [shifted("class_shift", what, shifts, limits.max_class_shift, names), *checks]
 
 
@@ -164,7 +147,6 @@ def agreement(
     `confusion` int64 [classes, classes]: images by label and by what the judge sees. `right` of `asked`,
     int64 [classes]: what it was.
     """
-
     # Agreed with now, of; agreed with then, of.
     counts = torch.stack([confusion.diagonal(), confusion.sum(dim=1), right, asked], dim=1).tolist()
     known = [row for row in counts if row[1] >= ENOUGH and row[3]]
@@ -172,7 +154,6 @@ def agreement(
         return []
     now, now_between = mean_share([(row[0], row[1]) for row in known])
     then, then_between = mean_share([(row[2], row[3]) for row in known])
-    drop = then_between[0] - now_between[1]
     why = (
         f"the champion's judge agrees with {100 * now:.1f} % of the new labels, and did with "
         f"{100 * then:.1f} % of those of its own hold-out, both the mean over classes"
@@ -185,10 +166,21 @@ def agreement(
                 others = confusion[label].scatter(0, torch.tensor(label), 0)
                 part = f"{100 * int(others.max()) / images:.0f} % of the {images:,} images"
                 seen_as.append(f"{names[int(others.argmax())]} in {part} labelled {names[label]}")
-    sees = f"the champion's judge sees {', '.join(seen_as[:5])}"
     return [
-        _limit("label_agreement", max(0.0, drop), max_drop, why),
-        _limit("class_agreement", max(losses), MAX_CLASS_LOSS, sees),
+        _at_most(
+            "label_agreement",
+            "labels that the champion's judge no longer agrees with, mean over classes",
+            max(0.0, then_between[0] - now_between[1]),
+            max_drop,
+            why,
+        ),
+        _at_most(
+            "class_agreement",
+            "labels of one class that the champion's judge no longer agrees with",
+            max(losses),
+            MAX_CLASS_LOSS,
+            f"the champion's judge sees {', '.join(seen_as[:5])}",
+        ),
     ]
 
 
@@ -205,7 +197,7 @@ def fingerprints(images: Tensor, labels: Tensor) -> Tensor:
 
 
 def _whole(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """All images and labels of the CSV, the training part first."""
+    """All images and labels of the CSV."""
     parts = (inputs.training, inputs.heldout)
     return torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
 
@@ -216,10 +208,10 @@ def _mix(found: Tensor, known: Tensor) -> Check:
     z = NormalDist().inv_cdf(1 - 0.05 / (2 * len(one)))
     spread = (found + known) / (found + known).sum() * (1 / found.sum() + 1 / known.sum())
     value = float(((one - other).abs() - z * spread.sqrt()).clamp(min=0).sum() / 2)
-    return _limit("class_mix", value, MAX_CLASS_MIX)
+    return _at_most("class_mix", "images that would need another class", value, MAX_CLASS_MIX)
 
 
-def _limit(name: str, value: float, limit: float, why: str = "") -> Check:
+def _at_most(name: str, what: str, value: float, limit: float, why: str = "") -> Check:
     """`why` stands where the limit is passed."""
     passed = value <= limit
-    return Check(name, WORDS[name], value, limit, passed, at_most=True, why="" if passed else why)
+    return Check(name, what, value, limit, passed, at_most=True, why="" if passed else why)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from cgan.errors import ModelError
 from cgan.markdown import table
 from cgan.model.file_facts import Facts
@@ -13,52 +15,45 @@ from cgan.params.sections import Params
 from cgan.project import GENERATOR
 from cgan.quality.class_shift import Moments, furthest
 from cgan.quality.comparison import REPLICATES
-from cgan.quality.evaluation import (
-    Inputs,
-    evaluation_set_of,
-    measurement_context,
-    near_copies,
-)
-from cgan.quality.judge import Progress
+from cgan.quality.evaluation import Inputs, evaluation_set_of, measurement_context, near_copies
 from cgan.quality.likeness import variety
-from cgan.registry.archive import generator_file
-from cgan.registry.client import Registry
-from cgan.registry.decision import WORDS, as_varied, bars, compare, decide, shifted
+from cgan.registry.client import Registry, Version, generator_file
+from cgan.registry.decision import as_varied, bars, compare, decide, shifted
 from cgan.registry.drift import about_other_data, keep_at_run
-from cgan.registry.history import DIGEST, Version
 from cgan.verdict import Check, Report, as_dicts, table_of
 
 
-def prepare(
-    registry: Registry, champion: Version | None, params: Params
-) -> tuple[Inputs, Generator | None, list[str], list[str]]:
-    """What is judged, and the champion's generator. Where that was trained on other data: what speaks against
-    today's, and what a reader should know.
+@dataclass(frozen=True)
+class Match:
+    """What is judged, and beside what. Where the champion was trained on other data: `doubts`, what speaks
+    against today's, and `notes`, what a reader should know."""
 
-    Raises DataError or ModelError for a file that is damaged or of another training, and for a champion that
-    cannot be read, or draws something else than what was trained now.
-    """
+    inputs: Inputs
+    former: Generator | None = None  # the champion's
+    doubts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare(registry: Registry, champion: Version | None, params: Params) -> Match:
+    """Raises DataError or ModelError for a file that is damaged or of another training, and for a champion
+    that cannot be read, or draws something else than what was trained now."""
     compute_deterministically()
     inputs = Inputs.load()
     if champion is None:
-        return inputs, None, [], []
+        return Match(inputs)
     name = f"the champion of `{registry.model}`, version {champion.number},"
     try:
         with generator_file(f"models:/{registry.model}/{champion.number}") as path:
             network, facts = load_generator(path)
-        if (digest := champion.tags.get(DIGEST)) != facts["digest"]:
-            raise ModelError(
-                f"its file's digest is {facts['digest'][:12]}, and {str(digest)[:12]} was registered."
-            )
     except ModelError as error:
         raise ModelError(
             f"{name} cannot be read, so nothing is promoted in its place: {error} If its file is lost, bring "
             "back the champion before (`cgan registry rollback --why …`), or delete the alias `champion` in "
             "MLflow: the next `cgan gate` then makes a first one."
         ) from None
-    of_other_data = facts.get("data_digest") != inputs.facts["data_digest"]
+    other_data = facts.get("data_digest") != inputs.facts["data_digest"]
     ours, theirs = (
-        _what_it_draws(*each, named=of_other_data)
+        _what_it_draws(*each, named=other_data)
         for each in ((inputs.network, inputs.facts), (network, facts))
     )
     if ours != theirs:
@@ -66,9 +61,9 @@ def prepare(
             f"{GENERATOR} draws {ours}; {name} draws {theirs}. Generators of different things cannot "
             "share a name: set `gate.model` in params.yaml to a name of its own."
         )
-    if not of_other_data:
-        return inputs, network, [], []
-    return inputs, network, *about_other_data(registry, champion, inputs, params.gate)
+    if not other_data:
+        return Match(inputs, network)
+    return Match(inputs, network, *about_other_data(registry, champion, inputs, params.gate))
 
 
 def _what_it_draws(network: Generator, facts: Facts, *, named: bool) -> str:
@@ -78,54 +73,46 @@ def _what_it_draws(network: Generator, facts: Facts, *, named: bool) -> str:
 
 
 def judge(
-    report: Report,
-    registry: Registry,
-    version: Version,
-    former: Generator | None,
-    inputs: Inputs,
-    params: Params,
-    progress: Progress,
-) -> None:
-    """Judge both generators with one judge on the same images, and decide."""
-    seed, classes = params.evaluate.seed, inputs.training.classes
-    names = inputs.training.class_names
-    evaluation_set = evaluation_set_of(inputs, params.evaluate, progress)
+    report: Report, registry: Registry, version: Version, match: Match, params: Params
+) -> str:
+    """Judge both generators with one judge on the same images: the verdict, `passed` or `blocked`. Reasons,
+    numbers and tables go into the report."""
+    inputs, limits, seed = match.inputs, params.gate, params.evaluate.seed
+    training, names = inputs.training, inputs.training.class_names
+    evaluation_set = evaluation_set_of(inputs, params.evaluate)
+    asked = evaluation_set.asked
     keep_at_run(registry, version, evaluation_set, inputs)
-    drawings = draw(inputs.network, evaluation_set.asked, seed)
-    challenger = evaluation_set.judge_drawings(drawings)
-    varied = variety(drawings, evaluation_set.asked, inputs.training)
-    near = near_copies(drawings, evaluation_set.asked, inputs.training, inputs.heldout, seed)
-    comparison, praise = list[Check](), list[str]()
-    if former:
-        theirs = draw(former, evaluation_set.asked, seed)
-        champion = evaluation_set.judge_drawings(theirs)
-        comparison, praise = compare(challenger, champion, params.gate.against_champion)
-        its = variety(theirs, evaluation_set.asked, inputs.training)
-        comparison += as_varied(varied, its, params.gate.min_different_of_champion, names)
-        report.sections["Beside the champion"] = table_of(comparison)
-        report.facts["champion_measured"] = champion.values()
-    checks = bars(params.gate, challenger, near, evaluation_set.agreement, varied, names)
+    drawings = draw(inputs.network, asked, seed)
+    challenger, varied = evaluation_set.judge_drawings(drawings), variety(drawings, asked, training)
+    near = near_copies(drawings, asked, training, inputs.heldout, seed)
+    checks = bars(limits, challenger, near, evaluation_set.agreement, varied, names)
     shifts = furthest(
-        Moments.of_images(drawings, evaluation_set.asked, classes),
-        Moments.of_images(inputs.training.images, inputs.training.labels, classes),
+        Moments.of_images(drawings, asked, training.classes),
+        Moments.of_images(training.images, training.labels, training.classes),
         drawings.shape[1:],
     )
-    what, limit = WORDS["drawn_shift"], params.gate.max_drawn_shift
-    checks.append(shifted("drawn_shift", what, shifts, limit, names))
-    report.verdict, reasons = decide([*checks, *comparison], praise)
-    report.reasons = [*reasons, *report.reasons]
+    what = "standard deviations by which a class's drawings differ from its training images"
+    checks.append(shifted("drawn_shift", what, shifts, limits.max_drawn_shift, names))
+    comparison, praise = list[Check](), list[str]()
+    if match.former:
+        theirs = draw(match.former, asked, seed)
+        champion, its = evaluation_set.judge_drawings(theirs), variety(theirs, asked, training)
+        comparison, praise = compare(challenger, champion, limits.against_champion)
+        comparison += as_varied(varied, its, limits.min_different_of_champion, names)
+        report.sections["Beside the champion"] = table_of(comparison)
+        report.facts["champion_measured"] = champion.values()
     context = {
         **measurement_context(inputs, params.evaluate, evaluation_set),
-        "training_digest": inputs.training.metadata["digest"],
-        "fid_judge_floor": evaluation_set.floors.metrics["fid_judge"].value,
-        "coverage_floor": evaluation_set.floors.metrics["coverage"].value,
         "replicates": REPLICATES,
     }
     report.facts |= {
         "checks": as_dicts(checks),
         "comparison": as_dicts(comparison),
         "measured": challenger.values(),
-        "passport": context,
+        "measurement_context": context,
     }
     report.sections["Bars"] = table_of(checks)
     report.sections["Measured with"] = table(("", ""), context.items())
+    verdict, reasons = decide([*checks, *comparison], praise)
+    report.reasons = [*reasons, *report.reasons]
+    return verdict

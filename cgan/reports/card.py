@@ -12,9 +12,10 @@ from cgan.drawing.generator import Generator
 from cgan.drawing.picture import Style
 from cgan.errors import CganError
 from cgan.files import read_json, write_text
+from cgan.metric import Evaluation
 from cgan.model.model_file import save_network
 from cgan.project import CARD, EVALUATION, GENERATOR, GRID, RUN_REFERENCE
-from cgan.quality.table import Report, stated
+from cgan.quality.table import stated
 
 
 def export_card(generator: Generator, folder: Path) -> str:
@@ -29,7 +30,7 @@ def export_card(generator: Generator, folder: Path) -> str:
     return f"{folder}: {CARD.name}, {GENERATOR.name}, {GRID.name}{note}"
 
 
-def known(generator: Generator) -> tuple[Report, dict[str, Any]]:
+def known(generator: Generator) -> tuple[Evaluation, dict[str, Any]]:
     """A generator's evaluation, and the run that trained it: as its file, this project or MLflow has them."""
     report, reference = stated(generator.facts), dict[str, Any]()
     with contextlib.suppress(CganError):
@@ -39,5 +40,7 @@ def known(generator: Generator) -> tuple[Report, dict[str, Any]]:
             from cgan.reports.recorded_run import recorded
 
             report, reference = recorded(generator.source)
-    same = report.get("passport", {}).get("generator_digest") == generator.facts["digest"]
+    same = (
+        report.get("measurement_context", {}).get("generator_digest") == generator.facts["digest"]
+    )
     return (report, reference) if same else ({}, {})

@@ -14,10 +14,11 @@ from rich.markdown import Markdown
 from cgan.errors import CganError, printable
 from cgan.files import write_text
 from cgan.markdown import table
+from cgan.metric import METRICS, Evaluation
 from cgan.page.assemble import number
 from cgan.project import EVALUATION
 from cgan.quality.intervals import Interval, contexts_differ, difference, replicated, share
-from cgan.quality.table import METRICS, Report, verdict
+from cgan.quality.table import quality_line
 from cgan.reports.recorded_run import recorded
 
 MARKDOWN = Path("reports/compare.md")
@@ -81,10 +82,10 @@ def compare(a: str, b: str, say: Callable[[str], None], markdown: bool = False) 
         Console().print(Markdown(text))
 
 
-def comparison(a: Report, run_a: Reference, b: Report, run_b: Reference) -> str:
+def comparison(a: Evaluation, run_a: Reference, b: Evaluation, run_b: Reference) -> str:
     """Markdown; numbers only where both were measured alike."""
     names = [run.get("run_name") or "" for run in (run_a, run_b)]
-    runs = _table("", ("A", "B"), [("run", *names), ("in short", verdict(a), verdict(b))])
+    runs = _table("", ("A", "B"), [("run", *names), ("in short", quality_line(a), quality_line(b))])
     if context := contexts_differ(a, b):
         rows = [(key, *map(str, pair)) for key, pair in context.items()]
         parts = [NOT_ALIKE, runs, _table("measured with", ("A", "B"), rows)]
@@ -106,7 +107,7 @@ def comparison(a: Report, run_a: Reference, b: Report, run_b: Reference) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def metric_changes(a: Report, b: Report) -> list[Change]:
+def metric_changes(a: Evaluation, b: Evaluation) -> list[Change]:
     """Of the metrics that both have. Paired: where both have the gate's replicates, the interval is of those;
     elsewhere it is put together from both."""
     found = []
@@ -124,7 +125,7 @@ def metric_changes(a: Report, b: Report) -> list[Change]:
     return found
 
 
-def class_changes(a: Report, b: Report) -> list[Change]:
+def class_changes(a: Evaluation, b: Evaluation) -> list[Change]:
     """Of the classes whose accuracy is better or worse."""
     key = "conditional_accuracy"
     names = a.get("class_names") or range(len(a["confusion"]))

@@ -14,7 +14,7 @@ from cgan.evidence.effect import DRAWN, Difference, Effect, Outcome, worth
 from cgan.evidence.probe import PROBE
 from cgan.evidence.rounds import Round
 from cgan.markdown import table
-from cgan.registry.history import now
+from cgan.registry.client import now
 from cgan.verdict import Report
 
 Table = tuple[str, list[str], list[list[Any]]]  # title, header, rows

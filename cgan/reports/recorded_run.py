@@ -8,19 +8,18 @@ from typing import Any
 
 from cgan.errors import CganError
 from cgan.files import read_json
-from cgan.metric import Report
+from cgan.metric import Evaluation
 from cgan.model.file_facts import read_facts
 from cgan.params.reading import read_yaml
 from cgan.params.sections import flatten
 from cgan.project import EVALUATION, GENERATOR, RUN_REFERENCE
-from cgan.registry.archive import evaluation_of
-from cgan.registry.client import model_name, open_registry
+from cgan.registry.client import evaluation_of, model_name, open_registry
 
 ORIGIN = {"data": "data", "commit": "mlflow.source.git.commit", "dirty": "git.dirty"}  # tags
 AFTERWARDS = ("gate", "sweep", "tracking")  # sections that change no generator
 
 
-def recorded(what: str) -> tuple[Report, dict[str, Any]]:
+def recorded(what: str) -> tuple[Evaluation, dict[str, Any]]:
     """The evaluation of a project's folder, or of what `find_run_id` takes; and `run_name`, `origin` (data,
     commit, dirty) and `params` of the training, flat and as text, with what was chosen for `auto`.
 

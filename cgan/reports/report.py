@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from cgan.errors import CganError
@@ -18,8 +19,7 @@ from cgan.project import (
     RUN_REFERENCE,
     project_root,
 )
-from cgan.quality.table import quality_table, verdict
-from cgan.registry.history import aligned
+from cgan.quality.table import quality_line, quality_table
 from cgan.tracking.store import is_server, store_uri, without_credentials
 
 UI = "http://127.0.0.1:5000"  # of `make ui` and `make up`
@@ -62,12 +62,12 @@ def summary() -> str:
 
 
 def _quality(evaluation: dict[str, Any], judge: dict[str, Any], run: dict[str, Any]) -> list[str]:
-    context = evaluation["passport"]
+    context = evaluation["measurement_context"]
     return [
-        f"{run.get('run_name', 'This generator')}: {verdict(evaluation, run.get('training_s'))}",
+        f"{run.get('run_name', 'This generator')}: {quality_line(evaluation, run.get('training_s'))}",
         "",
         "Quality of the generator, next to real images:",
-        aligned([[str(cell) for cell in row] for row in quality_table(evaluation)]),
+        _aligned([[str(cell) for cell in row] for row in quality_table(evaluation)]),
         f"  {context['drawn_images'] * context['draws']:,} drawings, judged by a class network that is "
         f"right on {judge['accuracy']:.2%} of {judge['heldout_images']:,} held-out images (mean of classes)",
     ]
@@ -81,3 +81,9 @@ def _in_mlflow(run: dict[str, Any]) -> str:
     place = without_credentials(uri) if is_server(uri) else UI
     page = run_page(place, str(run.get("experiment_id") or 0), run["run_id"])
     return page if is_server(uri) else f"make ui, then {page}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns of a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -13,11 +13,10 @@ from rich.text import Text
 
 from cgan.errors import CganError, printable
 from cgan.files import read_json
+from cgan.metric import METRICS
 from cgan.params.reading import load_params
 from cgan.project import CSV_SOURCE
-from cgan.quality.table import METRICS
-from cgan.registry.client import open_registry
-from cgan.registry.history import CHAMPION, SUMMARY
+from cgan.registry.client import CHAMPION, SUMMARY, open_registry
 from cgan.tracking.store import TIMEOUT, experiment_name
 
 TRAINING = "tags.`mlflow.source.name` = 'cgan.stages.train'"
@@ -48,7 +47,7 @@ def _store(root: Path) -> Iterator[tuple[str, str]]:
         champion = next((each for each in versions if CHAMPION in each.aliases), None)
         if champion:
             run = client.get_run(champion.run_id)
-            yield "Champion", f"{champion.reign or f'version {champion.number}'} · {_trained(run)}"
+            yield "Champion", f"{champion.reign} · {_trained(run)}"
             yield "", _numbers(run)
         else:
             yield "Champion", "none yet: `cgan gate` makes the first"

@@ -21,8 +21,8 @@ from cgan.drawing.generator import ALIASES, Generator, default_source
 from cgan.errors import CganError, ModelError
 from cgan.page.assemble import data_of
 from cgan.project import RUN_PAGE, project_root
-from cgan.quality.table import stated, verdict
-from cgan.registry.history import CHAMPION
+from cgan.quality.table import quality_line, stated
+from cgan.registry.client import CHAMPION
 from cgan.tracking.store import BACKEND, STORE, is_absent, store_uri
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Served:
             known = data_of(page or "")
             if known["digest"] == generator.facts["digest"]:
                 return cls(generator, version, str(known["quality"]), int(known["seed"]))
-        return cls(generator, version, verdict(stated(generator.facts)))
+        return cls(generator, version, quality_line(stated(generator.facts)))
 
     @cached_property
     def page(self) -> tuple[str, str]:
@@ -125,8 +125,7 @@ class Keeper:
 
     def _follow(self, alias: str) -> str:
         """What is wrong with the registry; empty where nothing is."""
-        from cgan.registry.archive import text_of
-        from cgan.registry.client import model_name, open_registry
+        from cgan.registry.client import model_name, open_registry, text_of
 
         with open_registry(model_name()) as registry:
             number = registry.aliases().get(alias)

@@ -9,7 +9,7 @@ from cgan.model.hardware import compute_deterministically
 from cgan.model.sampling import save_png
 from cgan.params.reading import load_params
 from cgan.pictures.plots import confusion_matrix_image
-from cgan.project import CONFUSION, DVC_METRICS, EVALUATION, METRICS
+from cgan.project import CONFUSION, DVC_METRICS, EVALUATION, METRICS_FILE
 from cgan.quality.evaluation import Inputs, judge_generator
 from cgan.quality.table import headline, leading
 from cgan.stages.runner import progress, run_stage
@@ -22,7 +22,7 @@ def main() -> None:
     inputs = Inputs.load()
     report = judge_generator(inputs, load_params().evaluate, progress)
     write_json(EVALUATION, report)
-    write_json(METRICS, {"quality": headline(report)})
+    write_json(METRICS_FILE, {"quality": headline(report)})
     write_json(DVC_METRICS, leading(report))
     save_png(CONFUSION, confusion_matrix_image(report["confusion"], inputs.training.class_names))
     for name, value in headline(report).items():

@@ -18,6 +18,7 @@ from cgan.drawing.card import model_card
 from cgan.drawing.logged_model import NOTE, save_mlflow_model
 from cgan.errors import ModelError
 from cgan.files import read_json, write_json, write_text
+from cgan.metric import METRICS
 from cgan.model.file_facts import read_facts
 from cgan.project import (
     CARD,
@@ -30,14 +31,13 @@ from cgan.project import (
     GENERATOR,
     GRID,
     LATENT_INTERPOLATION,
-    METRICS,
+    METRICS_FILE,
     NINE,
     RECORDED,
     RUN_PAGE,
     RUN_REFERENCE,
     STRIP,
 )
-from cgan.quality.table import METRICS as ROWS
 from cgan.quality.table import class_table, quality_table, tracked
 from cgan.stages.runner import run_stage
 from cgan.tracking.runs import reopen
@@ -47,7 +47,7 @@ from cgan.tracking.store import RUN_ID, artifact
 FILES = {
     "": (STRIP, GRID, FILM, CONFUSION, RUN_PAGE),
     "samples": (NINE, LATENT_INTERPOLATION, CLASS_INTERPOLATION),
-    "reports": (EVALUATION, METRICS, *CURVES, *DIAGRAMS),
+    "reports": (EVALUATION, METRICS_FILE, *CURVES, *DIAGRAMS),
 }
 
 NOTE_TAG = "mlflow.note.content"  # what MLflow's pages show on top, in Markdown
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     report, facts = read_json(EVALUATION), read_facts(GENERATOR, "generator")
-    if report.get("passport", {}).get("generator_digest") != facts["digest"]:
+    if report.get("measurement_context", {}).get("generator_digest") != facts["digest"]:
         raise ModelError(
             f"{EVALUATION}: no report on {GENERATOR}, or on another one. Run `dvc repro`, or restore both "
             "with `dvc checkout`."
@@ -94,7 +94,7 @@ def headline(numbers: Mapping[str, float]) -> str:
     """The numbers that lead a run's page."""
     return " · ".join(
         f"{row.headline} {ARROWS[row.better]} **{numbers[f'quality/{key}']:.4g}**"
-        for key, row in ROWS.items()
+        for key, row in METRICS.items()
         if row.headline and f"quality/{key}" in numbers
     )
 

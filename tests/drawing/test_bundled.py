@@ -43,14 +43,16 @@ def test_it_is_small_whole_and_says_how_it_was_made_and_how_good_it_is() -> None
     _, facts = load_generator(BUNDLED)  # checks the digest and each weight
     assert facts["recipe"] == "best" and "MNIST" in facts["data"]
     quality = facts["quality"]
-    metrics, floors, passport = (quality[key] for key in ("metrics", "floors", "passport"))
-    assert passport["generator_digest"] == facts["digest"]
+    metrics, floors, context = (
+        quality[key] for key in ("metrics", "floors", "measurement_context")
+    )
+    assert context["generator_digest"] == facts["digest"]
     assert metrics["conditional_accuracy"] > 0.99
     assert (
         f"{100 * metrics['conditional_accuracy']:.1f} % ({100 * metrics['worst_class_accuracy']:.1f} %) | "
         f"{metrics['fid_judge']:.3f} ± {quality['fid_judge_deviation']:.3f} ({floors['fid_judge']:.3f}) | "
-        f"{passport['drawn_images']:,} drawings × {passport['draws']} | "
-        f"{passport['reference_images']:,} held-out images"
+        f"{context['drawn_images']:,} drawings × {context['draws']} | "
+        f"{context['reference_images']:,} held-out images"
     ) in README
 
 

@@ -41,7 +41,7 @@ from cgan.project import (
 )
 from cgan.quality.likeness import nearest
 from cgan.quality.metrics import wilson_interval
-from cgan.quality.table import verdict
+from cgan.quality.table import quality_line
 from cgan.service.served import Keeper
 
 CACHE = ROOT / ".cgan"  # for the chart library, which takes seconds to put together
@@ -117,7 +117,7 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
     assert [found["low"], found["high"]] == pytest.approx(accuracy["interval_95"])
     assert metrics["fid_judge"]["low"] < report["fid_judge"]["value"] < metrics["fid_judge"]["high"]
     assert metrics["worst_class_accuracy"]["low"] is None, "the smallest of many"
-    assert run["passport"] == report["passport"]
+    assert run["measurement_context"] == report["measurement_context"]
     assert [row["accuracy"] for row in run["classes"]] == accuracy["by_class"]
     for column, values in (
         ("different", report["different"]["by_class"]),
@@ -135,7 +135,10 @@ def test_the_page_holds_every_number_of_the_evaluation_with_interval_floor_and_c
     assert [row[0] for row in run["losses"]["rows"]] == list(STEPS)
     assert "probe/fid_judge" in run["probes"]["columns"]
     text = RUN_PAGE.read_text(encoding="utf-8")
-    assert run["verdict"] == verdict(report) and f'<p class="verdict">{run["verdict"]}</p>' in text
+    assert (
+        run["verdict"] == quality_line(report)
+        and f'<p class="verdict">{run["verdict"]}</p>' in text
+    )
     assert page_data(text)["run"]["losses"] == run["losses"]
 
 
@@ -241,8 +244,8 @@ def test_what_differs_from_the_preset_is_told(finished: Path) -> None:
 @pytest.mark.usefixtures("finished")
 def test_a_generator_of_other_data_or_another_evaluation_has_no_page() -> None:
     report = json.loads(EVALUATION.read_text())
-    whole = report["passport"] | {"generator_digest": "0" * 64}
-    write_json(EVALUATION, report | {"passport": whole})
+    whole = report["measurement_context"] | {"generator_digest": "0" * 64}
+    write_json(EVALUATION, report | {"measurement_context": whole})
     with pytest.raises(ModelError, match="another generator than"):
         run_page(load_params(), CACHE)
     write_json(EVALUATION, report)

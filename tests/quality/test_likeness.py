@@ -219,6 +219,18 @@ def test_real_images_are_a_multitude_and_only_the_class_with_few_pictures_has_fe
     assert all(number < 30 if n == 4 else number > 200 for n, number in enumerate(found))
 
 
+def test_f52_one_doubled_real_image_makes_no_collapsed_class_varied(
+    digits: tuple[Dataset, Dataset],
+) -> None:
+    """Of 40 real images the nearest pair says what is the same: it must not be an image and its copy."""
+    train, held = digits
+    mine = (train.labels == 3).nonzero()[:40, 0]
+    rows = torch.cat([mine, mine[:1]])
+    few = Dataset(train.images[rows], train.labels[rows], {"classes": 10})
+    found = variety(trifling(drawings(held, 1)), ASKED, few)[3]
+    assert found and found.number < 2
+
+
 def test_the_interval_of_a_number_of_drawings_holds_what_other_drawings_give(
     digits: tuple[Dataset, Dataset],
 ) -> None:

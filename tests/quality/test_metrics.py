@@ -46,7 +46,7 @@ from cgan.quality.metrics import (
     diversity,
     frechet_distance,
     in_mix,
-    kernel_distance,
+    kernel_distances,
     manifold,
     mean_share,
     wilson_interval,
@@ -55,8 +55,8 @@ from cgan.quality.table import (
     class_table,
     headline,
     leading,
+    quality_line,
     quality_table,
-    verdict,
     weakest_class,
 )
 
@@ -148,7 +148,7 @@ def test_both_distances_are_those_of_torchmetrics(monkeypatch: pytest.MonkeyPatc
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             expected = float(kernel.compute()[0])
-        assert kernel_distance(*sets) == pytest.approx(expected, rel=1e-10)
+        assert kernel_distances(*sets).mean().item() == pytest.approx(expected, rel=1e-10)
 
 
 def means(real: Tensor, drawn: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
@@ -257,8 +257,8 @@ def test_a_judge_that_knows_nothing_blesses_nothing() -> None:
     report = report_of(inputs, draws(5))
     assert {key for key in METRICS if key in headline(report)} == {"different_drawings", "copies"}
     words = "not measurable: the judge names the class of 33.3 % of the held-out images"
-    assert words in verdict(report) and "show the class" not in verdict(report)
-    assert "weakest class" not in verdict(report)
+    assert words in quality_line(report) and "show the class" not in quality_line(report)
+    assert "weakest class" not in quality_line(report)
     assert report["conditional_accuracy"]["floor"] == pytest.approx(1 / 3)
     json.dumps(report, allow_nan=False)
     assert [row[1] for row in class_table(report)[1:]] == ["", "", ""]
@@ -365,7 +365,8 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
         theirs = real.features[heldout.labels == label]
         assert fid["by_class"][label] == pytest.approx(frechet_distance(theirs, mine))
     kernel = [
-        kernel_distance(real.features, v.features[:count], PARAMS.seed) for v in (first, second)
+        kernel_distances(real.features, v.features[:count], PARAMS.seed).mean().item()
+        for v in (first, second)
     ]
     assert report["kid_judge"]["value"] == pytest.approx(sum(kernel) / 2)
     equal = min(count, len(heldout))
@@ -388,6 +389,23 @@ def test_each_number_of_a_report_is_of_the_sets_it_names_at_equal_counts(
     numbers = [each.number for each in variety(drawn[0], asked, training) if each]
     assert report["different"]["by_class"] == numbers
     assert report["different_drawings"]["value"] == min(numbers)
+
+
+def test_the_table_of_metrics_has_each_direction() -> None:
+    """By it the gate, sweeps and comparisons decide what is better."""
+    lower = {"fid_judge", "kid_judge", "copies"}
+    assert {key for key, metric in METRICS.items() if metric.better == "lower"} == lower
+    assert {metric.better for metric in METRICS.values()} == {"lower", "higher"}
+    assert METRICS.keys() - lower == {
+        *(
+            "conditional_accuracy",
+            "worst_class_accuracy",
+            "gan_train_accuracy",
+            "different_drawings",
+        ),
+        *("precision", "recall", "density", "coverage"),
+    }
+    assert all(key == metric.key for key, metric in METRICS.items())
 
 
 def test_headline_and_tables_take_each_number_from_its_row() -> None:
@@ -425,13 +443,13 @@ def test_headline_and_tables_take_each_number_from_its_row() -> None:
         "91.0 % show the class asked for (real images 92.0 %), 76 % as varied as real images, 1.5 % near "
         "copies (real images 1.0 %)"
     )
-    assert verdict(told, 68.4) == f"{words}, trained in 68 s"
+    assert quality_line(told, 68.4) == f"{words}, trained in 68 s"
     told["copies"]["value"] = 0.0
     told["conditional_accuracy"] |= {"constant": 0.5}
-    assert "real images 92.0 %) (the same answer for all: 50 %)," in verdict(told)
-    assert verdict(told).endswith("as varied as real images, no near copies")
+    assert "real images 92.0 %) (the same answer for all: 50 %)," in quality_line(told)
+    assert quality_line(told).endswith("as varied as real images, no near copies")
     told["conditional_accuracy"] = {"value": 0.91, "floor": 0.92, "floor_interval_95": [0.7, 0.97]}
-    assert "(real images 92.0 %, between 70 and 97 %), " in verdict(told)
+    assert "(real images 92.0 %, between 70 and 97 %), " in quality_line(told)
 
 
 def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measured(
@@ -460,9 +478,9 @@ def test_the_stage_draws_anew_for_each_draw_measures_all_and_names_what_it_measu
     drawn = [draw(saved.network, torch.arange(300) % 3, seed) for seed in (3, 4)]
     by_hand = measured(inputs, params, evaluation_set_of(inputs, params), drawn)
     assert {key: report[key] for key in by_hand} == by_hand, "its progress changes no number"
-    passport = report["passport"]
-    assert passport["generator_digest"] == digest_of(saved.network.state_dict())
-    assert passport["extractor_digest"] == digest_of(saved.judge.state_dict())
-    assert passport["reference_digest"] == load_dataset(project.HOLDOUT_DATA).metadata["digest"]
+    context = report["measurement_context"]
+    assert context["generator_digest"] == digest_of(saved.network.state_dict())
+    assert context["extractor_digest"] == digest_of(saved.judge.state_dict())
+    assert context["reference_digest"] == load_dataset(project.HOLDOUT_DATA).metadata["digest"]
     counts = ("reference_images", "drawn_images", "distance_images", "draws", "seed")
-    assert [passport[name] for name in counts] == [12, 300, 60, 2, 3], "100 of each class at least"
+    assert [context[name] for name in counts] == [12, 300, 60, 2, 3], "100 of each class at least"

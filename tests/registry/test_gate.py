@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import contextlib
 import json
@@ -26,16 +27,18 @@ from cgan.data.dataset import load_dataset, save_dataset
 from cgan.data.parts import split
 from cgan.drawing.generator import Generator
 from cgan.errors import CganError, ModelError
-from cgan.model.file_facts import read_facts
 from cgan.model.model_file import load_generator, save_network
 from cgan.model.networks import Architecture, build_generator
 from cgan.model.sampling import encode_png
+from cgan.params.reading import load_params
 from cgan.quality.judge import load_judge, save_judge
 from cgan.registry import judging
-from cgan.registry.client import PromotionConflictError, Registry, open_registry
-from cgan.registry.decision import WORDS
+from cgan.registry.client import Registry, open_registry
+from cgan.registry.decision import BARS, COMPARED
+from cgan.registry.gate import _against
 from cgan.tracking.records import RECORDS, runs
 from cgan.tracking.runs import Run
+from cgan.verdict import Report
 
 pytestmark = MLFLOWS_OWN_WARNINGS
 
@@ -82,9 +85,8 @@ def versions() -> list[tuple[int, str]]:
 def test_first_good_generator_is_promoted_and_the_verdict_stands_in_mlflow(champion: Path) -> None:
     report = json.loads((champion / "reports/gate.json").read_text())
     assert (report["verdict"], report["champion"]) == ("promoted", None)
-    assert {check["name"]: check["passed"] for check in report["checks"]} == dict.fromkeys(
-        WORDS.keys() - {"different_of_champion"}, True
-    )
+    passed = {check["name"]: check["passed"] for check in report["checks"]}
+    assert passed == dict.fromkeys([*BARS, "drawn_shift"], True)
     assert f"PROMOTED: {report['summary']}" in (champion / "said.txt").read_text()
     assert (champion / "reports/gate.md").read_text().startswith("# Gate: promoted")
     client = client_of(champion)
@@ -92,8 +94,6 @@ def test_first_good_generator_is_promoted_and_the_verdict_stands_in_mlflow(champ
     assert version.tags.items() >= {
         ("gate.verdict", "passed"),
         ("champion.instead_of", "none"),
-        ("git.commit", "c" * 40),
-        ("prefect.flow_run_id", "flow-1"),
     }
     assert "## Bars" in version.description
     run = client.get_run(version.run_id)
@@ -116,10 +116,50 @@ def test_equal_weights_are_registered_once_whoever_trained_them(second: Path) ->
     assert versions() == [(2, "blocked"), (1, "passed")]
 
 
-def test_a_verdict_that_stands_is_found_without_torch(second: Path) -> None:
+def test_a_verdict_that_stands_is_found_without_torch_and_the_gate_needs_few_modules(
+    second: Path,
+) -> None:
     code = "import sys; from cgan.cli import app; app(['gate'], standalone_mode=False); "
     said = run_python(code + "assert 'torch' not in sys.modules", second)
     assert said.startswith("UNCHANGED: Version 1")
+    code = "import sys, cgan.registry.gate; print([m for m in sys.modules if m[:4] == 'cgan'])"
+    assert len(ast.literal_eval(run_python(code, second))) <= 20
+
+
+def test_a_verdict_holds_for_one_champion_and_every_param_and_file_it_depends_on() -> None:
+    params = load_params(ROOT / "params.yaml")
+    files = [{"digest": name} for name in ("judge", "training part", "hold-out")]
+    known = _against(1, params, files)
+    assert known == _against(1, params.model_copy(deep=True), files) != _against(2, params, files)
+    for n in range(3):
+        other = [{"digest": "another"} if n == at else each for at, each in enumerate(files)]
+        assert _against(1, params, other) != known
+    changes = 0
+    for section in ("gate", "evaluate"):
+        values = getattr(params, section)
+        for name, value in values:
+            changed = "other" if isinstance(value, str) else (value or 0) + 1
+            section_of = {section: values.model_copy(update={name: changed})}
+            judged_again = _against(1, params.model_copy(update=section_of), files) != known
+            assert judged_again is (name not in ("model", "promote")), name
+            changes += judged_again
+    assert changes > 10
+
+
+def test_of_an_equal_generator_every_difference_from_the_champion_is_exactly_nothing(
+    second: Path,
+) -> None:
+    """Both draw with the same latents, and see the same replicates."""
+    params = load_params()
+    with open_registry("cgan") as registry:
+        version = registry.version(1)
+        match = judging.prepare(registry, version, params)
+        report = Report("", "", "", [], "")
+        assert judging.judge(report, registry, version, match, params) == "blocked"
+    *rows, varied = report.facts["comparison"]
+    assert {row["name"] for row in rows} == COMPARED.keys() and varied["value"] == 1
+    assert all((row["value"], row["interval"]) == (0, (0, 0)) for row in rows)
+    assert report.facts["measured"] == report.facts["champion_measured"]
 
 
 def test_f89_better_generator_waits_or_becomes_champion_until_a_rollback(second: Path) -> None:
@@ -132,16 +172,14 @@ def test_f89_better_generator_waits_or_becomes_champion_until_a_rollback(second:
     change_params(second, "gate", promote=True)
     report, _ = gated()
     assert report["verdict"] == "promoted", report["reasons"]
-    assert aliases() == {"champion": 2, "previous": 1}
+    assert aliases() == {"champion": 2}
     ours, theirs = report["challenger"], report["champion"]
     assert theirs["version"] == 1
     row = next(row for row in report["comparison"] if row["name"] == "fid_judge")
     assert row["passed"] and row["interval"][1] < 0
     own = {(f"gate/{name}", 0, value) for name, value in report["measured"].items()}
-    beside = {(f"gate/{name}", 2, value) for name, value in report["champion_measured"].items()}
-    numbers = gate_numbers(second)
-    assert {n[1:] for n in numbers if n[0] == ours["run_id"]} == own
-    assert {n[1:] for n in numbers if n[0] == theirs["run_id"] and n[2]} == beside
+    assert {n[1:] for n in gate_numbers(second) if n[0] == ours["run_id"]} == own
+    assert report["champion_measured"].keys() == report["measured"].keys()
     with open_registry("cgan") as registry:
         registry.rollback("it draws badly on the wall")
     report, _ = gated()
@@ -172,17 +210,13 @@ def test_f89_worse_generator_is_blocked_and_judged_anew_under_other_bars_or_draw
 # ------------------------------------------------------------- what does not belong, what is damaged
 
 
-def swap_parts(inverted: int | None = None) -> None:
-    """Other data, of the same kind: the hold-out becomes the training part. The images of a class may be
-    inverted."""
+def swap_parts() -> None:
+    """Other data, of the same kind: the hold-out becomes the training part."""
     paths = [Path(f"data/processed/{part}.safetensors") for part in ("train", "holdout")]
     parts = [load_dataset(path) for path in paths]
     for path, part, name in zip(paths, parts[::-1], ("train", "holdout"), strict=True):
         facts = {"classes": 3, "part": name, "csv_sha256": "f" * 64}
-        images, labels = part.images.numpy(), part.labels.numpy()
-        if inverted is not None:
-            images[labels == inverted] = 255 - images[labels == inverted]
-        save_dataset(path, images, labels, np.arange(len(part)), facts)
+        save_dataset(path, part.images.numpy(), part.labels.numpy(), np.arange(len(part)), facts)
     with_judge({"data_digest": load_dataset(paths[0]).metadata["digest"]})
 
 
@@ -201,23 +235,6 @@ def with_heldout(split_seed: int | None = None, **facts: Any) -> None:
         images, labels = images[held], labels[held]
     facts = {"classes": 3, "part": "holdout", "csv_sha256": data.metadata["csv_sha256"]} | facts
     save_dataset(path, images, labels, np.arange(len(labels)), facts)
-
-
-@pytest.mark.parametrize(("on_drift", "verdict"), [("block", "blocked"), ("note", "promoted")])
-def test_f19_data_unlike_the_champions_block_what_they_made_however_good(
-    second: Path, on_drift: str, verdict: str
-) -> None:
-    """Today's judge learnt from today's data, so that no other number would show it."""
-    swap_parts(inverted=2)
-    change_params(second, "gate", on_drift=on_drift, against_champion="not_worse")
-    train(second, "inverted", 60)
-    report, _ = gated()
-    assert report["verdict"] == verdict
-    (reason,) = (r for r in report["reasons"] if "no longer like" in r)
-    assert "class 2 is brighter by 2" in reason and "grey levels around row" in reason
-    assert bool(report["comparison"]) is (verdict == "promoted"), "nothing was drawn in vain"
-    note = "of whose 126 images 84 were among its training images"
-    assert any(note in reason for reason in report["reasons"]), "the champion's advantage"
 
 
 def other_generator() -> None:
@@ -273,8 +290,6 @@ def test_generator_of_something_else_is_refused_at_once_and_not_registered(secon
     ):
         network = build_generator(Architecture("deconv", classes, 1, 8, 8, 4, 4))
         save_network(path, network, {"data_digest": "0" * 64, "class_names": names})
-        with open_registry("cgan") as registry:
-            registry.tag(1, {"generator.digest": read_facts(path, "generator")["digest"]})
         with pytest.raises(
             ModelError, match=rf"draws 3 classes .* draws {words}\. .*`gate\.model`"
         ):
@@ -290,7 +305,7 @@ def test_generator_of_something_else_is_refused_at_once_and_not_registered(secon
     [
         pytest.param(Registry, "promote", 1, id="judged, not promoted", marks=pytest.mark.slow),
         pytest.param(MlflowClient, "update_model_version", 1, id="half recorded"),
-        pytest.param(MlflowClient, "set_registered_model_alias", 3, id="before the last alias"),
+        pytest.param(MlflowClient, "set_registered_model_alias", 2, id="before the last alias"),
     ],
 )
 def test_f89_f97_gate_killed_at_any_point_is_finished_by_the_next_and_tells_once(
@@ -311,9 +326,9 @@ def test_f89_f97_gate_killed_at_any_point_is_finished_by_the_next_and_tells_once
             gated()
     assert aliases()["champion"] == 1
     gated()
-    assert len(gate_numbers(second)) == 24  # of version 1 alone, and of both beside each other
+    assert len(gate_numbers(second)) == 16  # of either version
     assert versions() == [(2, "passed"), (1, "passed")]
-    assert aliases() == {"champion": 2, "previous": 1}
+    assert aliases() == {"champion": 2}
     version = client_of(second).get_model_version_by_alias("cgan", "champion")
     assert "Fréchet distance" in version.tags["champion.why"]
     assert "Version 2 is good enough to be champion" in version.description
@@ -331,7 +346,7 @@ def test_f72_champion_that_went_during_the_judgement_is_replaced_by_nobody(
 
     with monkeypatch.context() as patch:
         patch.setattr(judging, "judge", meanwhile)
-        with pytest.raises(PromotionConflictError, match="is none now, and was version 1"):
+        with pytest.raises(ModelError, match="is none now, and was version 1"):
             gated()
     assert "champion" not in aliases()
 

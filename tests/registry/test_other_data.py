@@ -17,7 +17,6 @@ from gated import change_params, copied, digits, gated, make_project, of_store, 
 
 from cgan.data.dataset import Dataset
 from cgan.errors import ModelError
-from cgan.model.model_file import load_generator, save_network
 from cgan.params.reading import load_params
 from cgan.registry.client import open_registry
 from cgan.registry.drift import agreement, compared, kept_of
@@ -56,12 +55,6 @@ def test_f73_champion_that_cannot_be_read_is_replaced_by_nobody_until_a_person_s
 ) -> None:
     train(root, "second", 60)  # good enough by the bars alone
     path = of_store("models/*/artifacts/**/generator.safetensors")
-    network, facts = load_generator(path)
-    with torch.no_grad():
-        next(network.parameters()).mul_(1.01)
-    del facts["digest"]
-    save_network(path, network, facts)  # whole, and not what was registered
-    refused_for("cannot be read, .* its file's digest is .* was registered")
     path.write_bytes(b"damaged")
     refused_for("the champion of `cgan`, version 1, cannot be read")
     shutil.rmtree(path.parents[1])
@@ -72,13 +65,18 @@ def test_f73_champion_that_cannot_be_read_is_replaced_by_nobody_until_a_person_s
 
 
 def test_f19_swapped_labels_are_seen_by_the_champion_s_own_judge(root: Path) -> None:
-    """Today's judge learnt the swap: it finds the new generator good, and the champion poor."""
+    """Today's judge learnt the swap: it finds the new generator good, and the champion poor. A person who
+    knows better has it judged all the same."""
     new_data(*swapped(*digits(seed=5)))
     train(root, "swapped", 60)
     report, _ = gated()
     assert report["verdict"] == "blocked" and "no longer like" in report["summary"]
     assert "33.3 % of the new labels" in report["summary"]
     assert "1 in 100 % of the 60 images labelled 0" in report["summary"]
+    assert not report["checks"], "nothing was drawn in vain"
+    change_params(root, "gate", on_drift="note")
+    report, _ = gated()
+    assert "no longer like" in str(report["reasons"]) and report["comparison"]
 
 
 def test_f19_f85_data_that_nobody_can_compare_need_a_person_s_word(root: Path) -> None:
@@ -93,7 +91,7 @@ def test_f19_f85_data_that_nobody_can_compare_need_a_person_s_word(root: Path) -
         harm()
         refused_for("is not known: .*`gate.on_drift: note`")
     change_params(root, "gate", on_drift="note")
-    assert "an unknown part (" in str(gated()[0]["reasons"])
+    assert "is not known: " in str(gated()[0]["reasons"])
 
 
 def patched(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,8 +108,18 @@ def among_its_own(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, n
 
 
 SHIFT, AGREE = "class_shift", ["label_agreement", "class_agreement"]
+
+
+def mislabelled(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """2 % of them, as many data have."""
+    wrong = np.random.default_rng(0).permutation(len(labels))[:4]
+    labels[wrong] = (labels[wrong] + 1) % 3
+    return images, labels
+
+
 CASES: dict[str, tuple[Callable[..., tuple[np.ndarray, np.ndarray]], list[str], str]] = {
     "new images": (lambda i, n: (i, n), [], ""),
+    "a few wrong labels": (mislabelled, [], ""),
     "new among its own": (among_its_own, [], ""),
     "a half of its own": (lambda i, n: tuple(part[:90] for part in digits()), [], ""),
     "a class darker": (
@@ -137,8 +145,7 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(root: Path, na
     facts = {"classes": 3}
     parts = [Dataset(images[part], labels[part], facts) for part in (slice(20, None), slice(20))]
     with open_registry("cgan") as registry:
-        champion = registry.champion_version()
-        assert champion
+        champion = registry.version(1)
         kept = kept_of(registry, champion)
     # Only the data are looked at.
     checks = compared(kept, cast(Any, SimpleNamespace(training=parts[0], heldout=parts[1])), LIMITS)
@@ -147,17 +154,12 @@ def test_f19_data_are_compared_with_the_champion_s_class_by_class(root: Path, na
     assert [check.name for check in checks if check.why] == failed or failed == ["class_mix"]
 
 
-@pytest.mark.parametrize("noise", [0, 4], ids=["new images", "and 2 % of the labels wrong"])
-def test_new_data_of_the_same_kind_are_no_sign_against_anything(root: Path, noise: int) -> None:
-    images, labels = digits(seed=5)
-    wrong = np.random.default_rng(0).permutation(len(labels))[:noise]
-    labels[wrong] = (labels[wrong] + 1) % 3
-    new_data(images, labels)
+def test_new_data_of_the_same_kind_are_no_sign_against_anything(root: Path) -> None:
+    new_data(*digits(seed=5))
     change_params(root, "gate", min_judge_accuracy=0.8)
     train(root, "second", 60)
     report, _ = gated()
-    # So small a generator of noisy labels may be worse than the champion.
-    assert noise or report["verdict"] == "promoted", report["reasons"]
+    assert report["verdict"] == "promoted", report["reasons"]
     assert "no longer like" not in str(report["reasons"])
 
 

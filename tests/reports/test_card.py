@@ -28,7 +28,7 @@ REPORT: dict[str, Any] = {
     "fid_judge": {"value": float("nan"), "floor": 0.05},
     "copies": {"value": 1e-5, "interval_95": [0.0, float("inf")], "floor": 0.01},
     "kid_judge": {"value": float("-inf")},
-    "passport": {"seed": 3},
+    "measurement_context": {"seed": 3},
 }
 NASTY = [
     *("---", "a\n---\n", "'\"", ": {x}", "|a|", "<script>alert(1)</script>", "![](http://x.y)"),
@@ -95,7 +95,7 @@ def test_the_folder_holds_generator_card_and_picture_and_numbers_of_no_other(pro
     metrics = read(Path("hub/README.md").read_text())[0]["model-index"][0]["results"][0]["metrics"]
     assert {f"quality/{each['type']}": each["value"] for each in metrics} == tracked(report)
     assert Path("hub/grid.png").read_bytes()[:4] == b"\x89PNG"
-    report["passport"]["generator_digest"] = "another"
+    report["measurement_context"]["generator_digest"] = "another"
     write_json(EVALUATION, report)
     assert "the card has no numbers" in export("--card", "other")
     assert "model-index" not in Path("other/README.md").read_text()

@@ -96,7 +96,7 @@ def test_numbers_of_different_contexts_are_not_compared_and_the_reason_is_told(
 ) -> None:
     report, reference = recorded(str(finished))
     other = better(report)
-    other["passport"] |= {"reference_digest": "f" * 64, "seed": 5}
+    other["measurement_context"] |= {"reference_digest": "f" * 64, "seed": 5}
     markdown = comparison(report, reference, other, reference)
     assert "not compared" in markdown and "Fréchet distance" not in markdown
     assert row(markdown, "seed")[1:] == ["1001", "5 |"]
@@ -130,7 +130,7 @@ def test_a_report_that_is_missing_or_of_another_version_is_one_message(finished:
     other = shutil.copytree(finished, finished / "other")
     for content, words in (
         ("{}", "not what this version writes"),
-        ('{"passport": 3}', "not what this version writes"),
+        ('{"measurement_context": 3}', "not what this version writes"),
         ("[", r"evaluation\.json: missing or not readable"),
     ):
         (other / EVALUATION).write_text(content)

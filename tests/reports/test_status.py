@@ -89,7 +89,7 @@ def test_champion_verdict_last_training_and_their_numbers_stand_on_the_screen(
         registry.promote(1, instead_of=None, why="the first")
     text = screen(root)
     for words in (
-        " to now version 1: ",
+        "version 1, since ",
         "conditional accuracy 0.991 · Fréchet distance 1.25",
         "[red]deconv[/red] run · FINISHED",
         "[red]deconv[/red] is the first champion.",
@@ -135,14 +135,14 @@ def test_f85_report_over_damaged_files_or_without_their_generator_is_one_message
     for name, content in (
         ("judge", "[1]"),
         ("judge", '{"judge": {"accuracy": "high", "heldout_images": 5}}'),
-        ("evaluation", '{"passport": {}}'),
+        ("evaluation", '{"measurement_context": {}}'),
         ("evaluation", "{"),
     ):
         monkeypatch.chdir(tmp_path)
         measured = {
             key: {"value": 0.9, "floor": 0.5} for key in ("conditional_accuracy", "fid_judge")
         }
-        context = {"passport": {"drawn_images": 100, "draws": 3}}
+        context = {"measurement_context": {"drawn_images": 100, "draws": 3}}
         write(Path("reports/judge.json"), {"judge": {"accuracy": 0.9, "heldout_images": 50}})
         write(Path("reports/evaluation.json"), measured | context)
         assert (

@@ -34,8 +34,8 @@ pytestmark = MLFLOWS_OWN_WARNINGS
 def report_of(number: int, path: Path) -> dict[str, Any]:
     accuracy = {"value": 0.9, "floor": 1.0, "by_class": [0.8, 1.0]}
     fid = {"value": number / 10, "floor": 0.05}
-    passport = {"seed": number, "generator_digest": read_facts(path, "generator")["digest"]}
-    return {"fid_judge": fid, "conditional_accuracy": accuracy, "passport": passport}
+    context = {"seed": number, "generator_digest": read_facts(path, "generator")["digest"]}
+    return {"fid_judge": fid, "conditional_accuracy": accuracy, "measurement_context": context}
 
 
 @pytest.fixture

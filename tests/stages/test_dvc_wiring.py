@@ -30,7 +30,7 @@ CHANGES_NO_RESULT = {
     "cgan.stages.origin",
     "cgan.drawing.mlflow_model",
     # Where MLflow keeps a generator: a stage loads a file.
-    "cgan.registry.archive",
+    "cgan.registry.client",
     # Starts the stage; holds the paths, which dvc.yaml holds too.
     "cgan.stages.runner",
     "cgan.project",

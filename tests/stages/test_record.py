@@ -55,7 +55,7 @@ def tracker(project: Path, monkeypatch: pytest.MonkeyPatch) -> _Tracker:
     """A project after the stages before, whose run is this tracker."""
     save_network(GENERATOR, build_generator(Architecture("deconv", 2, 1, 8, 8, 4, 6)), {})
     digest = load_generator(GENERATOR)[1]["digest"]
-    write_json(EVALUATION, {**REPORT, "passport": {"generator_digest": digest}})
+    write_json(EVALUATION, {**REPORT, "measurement_context": {"generator_digest": digest}})
     write_json(RUN_REFERENCE, {"run_name": "a run"})
     for paths in record.FILES.values():
         for path in paths:
@@ -93,7 +93,9 @@ def test_numbers_tables_and_pictures_are_recorded(tracker: _Tracker) -> None:
     assert (CARD.parent / re.findall(r"!\[Drawings\]\((.+)\)", card)[0]).is_file()
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"passport": {"generator_digest": "another"}}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"measurement_context": {"generator_digest": "another"}}']
+)
 def test_numbers_that_are_not_of_this_generator_are_refused(
     tracker: _Tracker, content: str
 ) -> None:

@@ -11,8 +11,7 @@ from postgres import postgres as postgres
 from tracked import STEPS, log_model, log_steps, training
 
 from cgan.files import sha256_of
-from cgan.registry.archive import generator_file
-from cgan.registry.client import open_registry
+from cgan.registry.client import generator_file, open_registry
 from cgan.tracking.records import waiting
 from cgan.tracking.runs import flush
 

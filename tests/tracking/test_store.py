@@ -14,7 +14,7 @@ from tracked import root as root
 
 from cgan.errors import TrackingError
 from cgan.files import sha256_of
-from cgan.registry.archive import generator_file
+from cgan.registry.client import generator_file
 from cgan.tracking.records import waiting
 from cgan.tracking.runs import flush
 from cgan.tracking.store import (
