@@ -154,7 +154,7 @@ def repository(project: Path, stages: Iterable[str], changes: dict[str, dict[str
 def template(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """Reproduced up to the training."""
     project = tmp_path_factory.mktemp("template")
-    stages = ("download", "validate", "preprocess", "train_judge", "train")
+    stages = ("params", "download", "validate", "preprocess", "train_judge", "train")
     repository(project, stages, {"train": TRAIN, "train_judge": JUDGE})
     run(project, *REPRO[:-1], "train_judge")
     shutil.copyfile(empty_store, project / "mlflow.db")
