@@ -63,14 +63,15 @@ def render(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
     exact = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
-    chunks = latents.split(CHUNK), condition.split(CHUNK)
+    chunks = zip(latents.split(CHUNK), condition.split(CHUNK), strict=True)
     with exact, parts_on_threads(parts) as parallel:
-        return torch.cat(list(parallel(partial(_render_chunk, network), *chunks)))
+        return torch.cat(list(parallel(partial(_render_chunk, network), chunks)))
 
 
 @torch.inference_mode()
-def _render_chunk(network: Generator, latents: Tensor, condition: Tensor) -> Tensor:
+def _render_chunk(network: Generator, chunk: tuple[Tensor, Tensor]) -> Tensor:
     """Images uint8 [N, C, H, W] of N latents and conditions (or labels), in one pass over CHUNK rows."""
+    latents, condition = chunk
     count, missing = len(latents), CHUNK - len(latents)
     if not condition.is_floating_point():
         condition = network.condition(condition)

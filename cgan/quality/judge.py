@@ -211,7 +211,8 @@ def train_judge(
             rows, order = order[:batch].to(device), order[batch:]
             moves = torch.rand(batch, 4, generator=random).mul_(2).sub_(1).to(device)
             pieces = (part.chunk(parts) for part in (images[rows], labels[rows], moves))
-            set_gradients(weights, parallel(gradients, judges, *pieces))
+            parts_of_batch = zip(judges, *pieces, strict=True)
+            set_gradients(weights, parallel(lambda part: gradients(*part), parts_of_batch))
             optimizer.step()
             schedule.step()
     if not all(bool(weight.isfinite().all()) for weight in weights):
