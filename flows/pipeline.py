@@ -32,7 +32,7 @@ from flows.repro import Work, alone, relay, repro, require_prefect, run
 
 @task(description="Is all of params.yaml valid?")
 def params(work: Work) -> State[Any]:
-    return repro(work, "params", force=True)  # what is stale is asked after it
+    return repro(work, "params")
 
 
 @task(description="The CSV, from the sample, a file, pictures or Kaggle")
