@@ -65,9 +65,10 @@ def choose_hardware(device: str, precision: str) -> Hardware:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Without these instructions bfloat16 is emulated, and much slower than float32."""
-    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+    """Without these instructions bfloat16 is emulated, and much slower than float32. An older torch does not
+    say what a CPU has."""
+    has = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
+    return any(has.get(name) for name in ("amx_tile", "avx512_bf16"))
 
 
 def compute_deterministically() -> None:

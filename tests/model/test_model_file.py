@@ -99,8 +99,11 @@ def test_f38_f58_any_flipped_bit_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
-        ({"features": 3}, "`layers.0.bias` should be (6, 'F32'), is (4, 'F32')"),
-        ({"kind": "deconv"}, "`embedding.weight` should be absent, is (3, 4"),
+        (
+            {"features": 3},
+            "size mismatch for linear.weight: copying a param with shape torch.Size([24, ",
+        ),
+        ({"kind": "deconv"}, 'Unexpected key(s) in state_dict: "embedding.weight"'),
     ],
 )
 def test_f40_weights_of_another_architecture_are_refused_with_the_difference(
@@ -110,9 +113,7 @@ def test_f40_weights_of_another_architecture_are_refused_with_the_difference(
     path = tmp_path / "g.safetensors"
     claimed = replace(GENERATOR, **changes).to_json()
     save_tensors(path, "generator", tensors, {"architecture": claimed})
-    with pytest.raises(
-        ModelError, match="weights and architecture in the file don't match"
-    ) as caught:
+    with pytest.raises(ModelError, match="are not those of a generator") as caught:
         load_generator(path)
     assert difference in str(caught.value) and str(path) in str(caught.value)
 

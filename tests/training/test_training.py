@@ -151,15 +151,6 @@ def test_an_epoch_shows_each_image_at_most_once_with_its_label_and_the_next_in_a
     assert first != second and len(latents) == len(seen), "no latent comes twice"
 
 
-def test_unequal_classes_are_shown_by_their_counts() -> None:
-    """Shown alike, a rare class is drawn as copies of its few images (docs/log.md)."""
-    labels = torch.tensor([0] * 60 + [2] * 9 + [3] * 3)  # of class 1 there is none
-    data = Dataset(torch.zeros(72, 1, 8, 8, dtype=torch.uint8), labels, {"classes": 4})
-    feed = Feed(data, params_of(batch_size=18), CPU.device, 5)
-    seen = [label for step in range(4) for label in feed.batch(step).labels.tolist()]
-    assert torch.tensor(seen).bincount().tolist() == [60, 0, 9, 3]
-
-
 def same(mine: Batch, theirs: Batch) -> bool:
     pairs = zip(mine, theirs, strict=True)
     return all(a is b is None or torch.equal(a, b) for a, b in pairs)
