@@ -19,8 +19,8 @@ from cgan.files import replacing
 from cgan.model.file_facts import Facts, damaged, metadata_of, opened
 from cgan.model.networks import (
     Architecture,
-    Discriminator,
-    Generator,
+    DiscriminatorNetwork,
+    GeneratorNetwork,
     build_discriminator,
     build_generator,
     channels_last,
@@ -62,19 +62,21 @@ def load_tensors(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Facts]
     return tensors, facts
 
 
-def save_network(path: Path | str, network: Generator | Discriminator, facts: Facts) -> None:
+def save_network(
+    path: Path | str, network: GeneratorNetwork | DiscriminatorNetwork, facts: Facts
+) -> None:
     """Write a network with its architecture; `facts` say what made it (params, data hash, …)."""
-    kind = "generator" if isinstance(network, Generator) else "discriminator"
+    kind = "generator" if isinstance(network, GeneratorNetwork) else "discriminator"
     facts = {"architecture": network.architecture.to_json(), "torch": torch.__version__, **facts}
     save_tensors(path, kind, network.state_dict(), facts)
 
 
-def load_generator(path: Path | str) -> tuple[Generator, Facts]:
+def load_generator(path: Path | str) -> tuple[GeneratorNetwork, Facts]:
     """A generator in eval mode on the CPU, and the facts of its file."""
     return load_network(path, "generator", lambda facts: build_generator(Architecture(**facts)))
 
 
-def load_discriminator(path: Path | str) -> tuple[Discriminator, Facts]:
+def load_discriminator(path: Path | str) -> tuple[DiscriminatorNetwork, Facts]:
     """A discriminator in eval mode on the CPU, and the facts of its file."""
     return load_network(
         path, "discriminator", lambda facts: build_discriminator(Architecture(**facts))

@@ -19,7 +19,7 @@ from torch import Tensor
 from cgan.data.dataset import Dataset
 from cgan.errors import CganError
 from cgan.model.hardware import Hardware
-from cgan.model.networks import Generator
+from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import draw
 from cgan.params.sections import JudgeParams
 from cgan.quality.intervals import STUDENT, Interval
@@ -51,7 +51,7 @@ def missing(counts: Tensor, per_class: int) -> Tensor:
 
 
 def fill(
-    network: Generator, judge: Judge, asked: Tensor, seed: int, believed: float = 0.0
+    network: GeneratorNetwork, judge: Judge, asked: Tensor, seed: int, believed: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """A drawing of each label `asked`, uint8 [M, C, H, W], and how sure the judge is of the label, [M].
 

@@ -7,7 +7,7 @@ from cgan.markdown import table
 from cgan.model.file_facts import Facts
 from cgan.model.hardware import compute_deterministically
 from cgan.model.model_file import load_generator
-from cgan.model.networks import Generator
+from cgan.model.networks import GeneratorNetwork
 from cgan.model.sampling import draw
 from cgan.params.sections import Params
 from cgan.project import GENERATOR
@@ -31,7 +31,7 @@ from cgan.verdict import Check, Report, as_dicts, table_of
 
 def prepare(
     registry: Registry, champion: Version | None, params: Params
-) -> tuple[Inputs, Generator | None, list[str], list[str]]:
+) -> tuple[Inputs, GeneratorNetwork | None, list[str], list[str]]:
     """What is judged, and the champion's generator. Where that was trained on other data: what speaks against
     today's, and what a reader should know.
 
@@ -71,7 +71,7 @@ def prepare(
     return inputs, network, *about_other_data(registry, champion, inputs, params.gate)
 
 
-def _what_it_draws(network: Generator, facts: Facts, *, named: bool) -> str:
+def _what_it_draws(network: GeneratorNetwork, facts: Facts, *, named: bool) -> str:
     kind, names = network.architecture, facts.get("class_names") if named else None
     words = f"{kind.classes} classes of {kind.height} × {kind.width} × {kind.channels}"
     return f"{words} ({', '.join(names)})" if names else words
@@ -81,7 +81,7 @@ def judge(
     report: Report,
     registry: Registry,
     version: Version,
-    former: Generator | None,
+    former: GeneratorNetwork | None,
     inputs: Inputs,
     params: Params,
     progress: Progress,

@@ -18,7 +18,7 @@ from cgan.model.hardware import (
     keep_freed_memory,
     parts_on_threads,
 )
-from cgan.model.networks import Discriminator, Generator
+from cgan.model.networks import DiscriminatorNetwork, GeneratorNetwork
 from cgan.params.sections import TrainParams
 from cgan.project import AT_THE_END, BY_STEP
 from cgan.tracking.tracker import Tracker
@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 class Trained:
     """What a training leaves: networks in eval mode on the CPU, records and previews."""
 
-    generator: Generator
-    discriminator: Discriminator
+    generator: GeneratorNetwork
+    discriminator: DiscriminatorNetwork
     history: list[list[float]]
     probes: list[list[float]] = field(default_factory=list)
     previews: dict[int, bytes] = field(default_factory=dict)

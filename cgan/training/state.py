@@ -15,8 +15,8 @@ from cgan.data.dataset import Dataset
 from cgan.model.hardware import Hardware, Map, sharing_weights, without_compiler
 from cgan.model.networks import (
     Architecture,
-    Discriminator,
-    Generator,
+    DiscriminatorNetwork,
+    GeneratorNetwork,
     ProjectionDiscriminator,
     build_discriminator,
     build_generator,
@@ -57,8 +57,8 @@ def weights_of(optimizer: Optimizer) -> list[Tensor]:
 class Part:
     """A part of a batch, with networks that share the weights and have batch-norm state of their own."""
 
-    generator: Generator
-    discriminator: Discriminator
+    generator: GeneratorNetwork
+    discriminator: DiscriminatorNetwork
     hardware: Hardware
     real: Tensor
     labels: Tensor
@@ -137,9 +137,9 @@ class TrainState:
                 )
             )
         self.params, self.hardware = params, hardware
-        self.generator: Generator = generator.to(hardware.device).train()
-        self.discriminator: Discriminator = discriminator.to(hardware.device).train()
-        self.average: Generator = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.generator: GeneratorNetwork = generator.to(hardware.device).train()
+        self.discriminator: DiscriminatorNetwork = discriminator.to(hardware.device).train()
+        self.average: GeneratorNetwork = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.generator_optimizer = self._optimizer(self.generator)
         self.discriminator_optimizer = self._optimizer(self.discriminator)
         # On CUDA one stream computes a whole batch faster than parts of it.
@@ -258,7 +258,7 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def estimate_batch_norm(
-    generator: Generator, counts: Tensor, seed: int, batches: int = 40, size: int = 256
+    generator: GeneratorNetwork, counts: Tensor, seed: int, batches: int = 40, size: int = 256
 ) -> None:
     """Measure batch-norm statistics for the averaged generator: no batch ever went through its weights.
 

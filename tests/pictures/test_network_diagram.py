@@ -8,8 +8,8 @@ import torch
 
 from cgan.model.networks import (
     Architecture,
-    Discriminator,
-    Generator,
+    DiscriminatorNetwork,
+    GeneratorNetwork,
     build_discriminator,
     build_generator,
 )
@@ -27,7 +27,7 @@ NETWORKS = [
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{type(n).__name__}-{n.architecture}")
 def test_a_diagram_has_every_layer_once_all_parameters_and_leaves_the_network_alone(
-    network: Generator | Discriminator,
+    network: GeneratorNetwork | DiscriminatorNetwork,
 ) -> None:
     network.train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -38,7 +38,7 @@ def test_a_diagram_has_every_layer_once_all_parameters_and_leaves_the_network_al
     assert sum(layer.parameters for layer in layers) == sum(p.numel() for p in network.parameters())
     a = network.architecture
     image = (a.channels, a.height, a.width)
-    assert last.outputs == (image if isinstance(network, Generator) else (1,))
+    assert last.outputs == (image if isinstance(network, GeneratorNetwork) else (1,))
     picture = network_diagram(network)
     assert picture.shape[1:] == (900, 3)
     assert np.array_equal(picture, network_diagram(network))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cgan.data.dataset import Dataset
 from cgan.model.hardware import Hardware
-from cgan.model.networks import Architecture, Generator
+from cgan.model.networks import Architecture, GeneratorNetwork
 from cgan.model.sampling import draw
 from cgan.params.sections import JudgeParams
 from cgan.quality.judge import Judge, look, train_judge
@@ -84,7 +84,7 @@ def test_f52_a_generator_that_is_never_updated_stops_the_training_in_words_and_a
     assert caught.value.step > 500, "young generators are given time"
 
 
-class Copier(Generator):
+class Copier(GeneratorNetwork):
     """Draws the images of the data, any of the class that is asked for; of those in `same` always one."""
 
     def __init__(self, data: Dataset, *same: int) -> None:
