@@ -98,8 +98,19 @@ def loss_on_reals(p: TrainParams, part: Part) -> tuple[Tensor, Tensor]:
     """The discriminator's loss on reals alone, and their logits."""
     images = part.real.detach().requires_grad_(part.penalise)
     real, class_logits = part.score(images)
+    return loss_of_reals(p, part, images, real, class_logits), real
+
+
+def loss_of_reals(
+    p: TrainParams, part: Part, images: Tensor, real: Tensor, class_logits: Tensor | None
+) -> Tensor:
+    """Reals should look real and show their class; R1, if they are penalised, keeps the slope at them small."""
     loss = discriminator_real_loss(p.objective, real)
-    return loss + lessons_of_reals(p, part, images, real, class_logits), real
+    if class_logits is not None and p.auxiliary_discriminator:
+        loss = loss + p.auxiliary_discriminator * cross_entropy(class_logits, part.labels)
+    if part.penalise:
+        loss = loss + p.r1_gamma * p.r1_every * r1_penalty(real, images)
+    return loss
 
 
 def loss_on_both(p: TrainParams, part: Part) -> tuple[Tensor, Tensor]:
@@ -118,21 +129,9 @@ def pass_of_both(p: TrainParams, part: Part) -> tuple[Tensor, Tensor, Tensor]:
         maps = part.projection.first_maps(torch.cat([part.as_seen(part.fakes.detach()), images]))
         scores, class_logits = part.projection.from_first_maps(maps, part.labels.repeat(2))
     fake, real = scores.chunk(2)
-    loss = discriminator_fake_loss(p.objective, fake) + discriminator_real_loss(p.objective, real)
-    more = lessons_of_reals(p, part, images, real, class_logits.chunk(2)[1])
-    return loss + more, scores, maps
-
-
-def lessons_of_reals(
-    p: TrainParams, part: Part, images: Tensor, real: Tensor, class_logits: Tensor | None
-) -> Tensor | float:
-    """What the discriminator learns from reals alone: their class, and R1 if they are penalised."""
-    loss: Tensor | float = 0.0
-    if class_logits is not None and p.auxiliary_discriminator:
-        loss = p.auxiliary_discriminator * cross_entropy(class_logits, part.labels)
-    if part.penalise:
-        loss = loss + p.r1_gamma * p.r1_every * r1_penalty(real, images)
-    return loss
+    on_fakes = discriminator_fake_loss(p.objective, fake)
+    on_reals = loss_of_reals(p, part, images, real, class_logits.chunk(2)[1])
+    return on_fakes + on_reals, scores, maps
 
 
 def loss_of_generator(p: TrainParams, part: Part) -> tuple[Tensor, Tensor]:
