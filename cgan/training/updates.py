@@ -104,7 +104,7 @@ def loss_on_reals(p: TrainParams, part: Part) -> tuple[Tensor, Tensor]:
 def loss_of_reals(
     p: TrainParams, part: Part, images: Tensor, real: Tensor, class_logits: Tensor | None
 ) -> Tensor:
-    """Reals should look real and show their class; R1, if they are penalised, keeps the slope at them small."""
+    """Reals should look real and show their class; R1, if penalised, keeps the slope at them small."""
     loss = discriminator_real_loss(p.objective, real)
     if class_logits is not None and p.auxiliary_discriminator:
         loss = loss + p.auxiliary_discriminator * cross_entropy(class_logits, part.labels)
