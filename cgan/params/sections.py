@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationError,
     model_validator,
 )
 
@@ -348,6 +349,20 @@ class Params(Section):
     gate: GateParams
     sweep: SweepParams
     tracking: TrackingParams
+
+    @model_validator(mode="after")
+    def _space_within_limits(self) -> Self:
+        """Each end and choice of `sweep.space` alone; how params go together, a trial shows."""
+        for key, dimension in self.sweep.space.items():
+            name, train = key.removeprefix("train."), self.train.model_dump()
+            for value in dimension.bounds():
+                try:
+                    TrainChoices.model_validate(train | {name: value})
+                except ValidationError as error:
+                    if words := [e["msg"] for e in error.errors() if e["loc"][:1] == (name,)]:
+                        found = f"{', or '.join(words)}, found {value!r}"
+                        raise ValueError(f"`sweep.space.{key}`: {found}") from None
+        return self
 
 
 def is_whole(key: str) -> bool:
