@@ -85,9 +85,9 @@ class Feed:
         size = self.params.batch_size
         epoch, batch = divmod(step, len(self.labels) // size)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.params.seed * 1_000_033 + epoch)
+            random = torch.Generator().manual_seed(self.params.seed * 1_000_033 + epoch)
             self._epoch = epoch
-            self._order = torch.randperm(len(self.labels), generator=generator)
+            self._order = torch.randperm(len(self.labels), generator=random)
         return self._order[batch * size : (batch + 1) * size]
 
 

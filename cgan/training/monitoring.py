@@ -115,8 +115,8 @@ class Previewer:
         self.state, self.folder = state, folder / "previews" if folder else None
         self.names = names[:PREVIEW_CLASSES]
         self.steps = set(preview_steps(p.previews, p.total_steps))
-        generator = torch.Generator().manual_seed(p.seed)
-        latents = torch.randn(PREVIEW_COLUMNS, p.latent_dim, generator=generator)
+        random = torch.Generator().manual_seed(p.seed)
+        latents = torch.randn(PREVIEW_COLUMNS, p.latent_dim, generator=random)
         device = state.hardware.device
         self.latents = latents.repeat(len(self.names), 1).to(device)
         self.labels = torch.arange(len(self.names), device=device)
